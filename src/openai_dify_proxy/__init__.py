@@ -1,0 +1,1 @@
+"""An HTTP proxy that makes every Dify app an OpenAI model."""

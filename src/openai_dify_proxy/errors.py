@@ -1,0 +1,175 @@
+"""Every error that the proxy answers with.
+
+::
+
+    ProxyError
+    ├── ClientError                 the request is at fault
+    │   ├── InvalidRequest          400
+    │   │   └── ContextTooLong      400
+    │   ├── AuthenticationFailed    401
+    │   ├── PermissionDenied        403
+    │   ├── NotFound                404
+    │   │   ├── ModelNotFound       404
+    │   │   └── ConversationNotFound  404
+    │   ├── MethodNotAllowed        405
+    │   ├── BodyTooLarge            413
+    │   ├── UnsupportedMediaType    415
+    │   └── RateLimited             429
+    │       └── QuotaExceeded       429
+    ├── UpstreamError               Dify, or what stands behind it, is at fault
+    │   ├── UpstreamMisconfigured   502  a mistake of the operator's
+    │   ├── UpstreamFailed          502
+    │   │   └── StreamCut           502
+    │   ├── UpstreamUnreachable     503
+    │   └── UpstreamTimeout         504
+    └── ServerError                 the proxy is at fault
+        ├── InternalError           500
+        └── ShuttingDown            503
+
+Status, type and code are data on the class; a message says what to do. Messages reach the client, so they
+never hold a key, a prompt or an answer: what only the operator may read goes into ``log``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ProxyError(Exception):
+    """The root of the tree; only these are shown to clients.
+
+    ``message`` is the text for the client, ``param`` the field or header at fault, ``code`` overrides the class's
+    code (Dify's own code is kept there), ``retry_after`` is in seconds, ``started`` tells that the upstream may
+    have begun the work, so that sending the request again could be billed twice, and ``log`` is for the
+    operator's eyes only.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        started: bool = False,
+        log: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code if code is not None else self.default_code
+        self.retry_after = retry_after
+        self.started = started
+        self.log = log
+
+
+class ClientError(ProxyError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class InvalidRequest(ClientError):
+    pass
+
+
+class ContextTooLong(InvalidRequest):
+    """Agents compact their history when they see this code."""
+
+    default_code = "context_length_exceeded"
+
+
+class AuthenticationFailed(ClientError):
+    status = 401
+    type = "authentication_error"
+    default_code = "invalid_api_key"
+
+
+class PermissionDenied(ClientError):
+    status = 403
+    type = "permission_error"
+
+
+class NotFound(ClientError):
+    status = 404
+    default_code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    default_code = "model_not_found"
+
+
+class ConversationNotFound(NotFound):
+    default_code = "conversation_not_found"
+
+
+class MethodNotAllowed(ClientError):
+    status = 405
+    default_code = "method_not_allowed"
+
+
+class BodyTooLarge(ClientError):
+    status = 413
+    default_code = "request_too_large"
+
+
+class UnsupportedMediaType(ClientError):
+    status = 415
+    default_code = "unsupported_media_type"
+
+
+class RateLimited(ClientError):
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+
+
+class QuotaExceeded(RateLimited):
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
+
+
+class UpstreamError(ProxyError):
+    status = 502
+    type = "api_error"
+    default_code = "upstream_error"
+
+
+class UpstreamMisconfigured(UpstreamError):
+    """The client can do nothing about it, and learns nothing of the server's configuration from it."""
+
+    default_code = "upstream_misconfigured"
+
+
+class UpstreamFailed(UpstreamError):
+    pass
+
+
+class StreamCut(UpstreamFailed):
+    default_code = "upstream_incomplete"
+
+
+class UpstreamUnreachable(UpstreamError):
+    status = 503
+    default_code = "upstream_unreachable"
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    default_code = "upstream_timeout"
+
+
+class ServerError(ProxyError):
+    pass
+
+
+class InternalError(ServerError):
+    default_code = "internal_error"
+
+
+class ShuttingDown(ServerError):
+    status = 503
+    default_code = "shutting_down"
