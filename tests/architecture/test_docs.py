@@ -1,0 +1,166 @@
+"""The docs name everything that there is: settings, routes, errors, commands, flags; and link only to what exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+from starlette.routing import Route
+
+from openai_dify_proxy import errors
+from openai_dify_proxy.app import create_app
+from openai_dify_proxy.cli import app as cli
+from openai_dify_proxy.settings import AppSettings, Settings, load_settings
+
+ROOT = Path(__file__).parents[2]
+DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("bench/*.md"))]
+
+FOUND_NOT_SET = {"apps", "warnings"}
+"""Fields of ``Settings`` that have no name in the environment."""
+
+SETTINGS = [*sorted(name.upper() for name in Settings.model_fields.keys() - FOUND_NOT_SET), "CONFIG_FILE"]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def env_example() -> dict[str, str]:
+    """Every setting of .env.example with the value that stands there."""
+    return dict(re.findall(r"^#?([A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_setting_is_documented(name: str) -> None:
+    assert f"| `{name}` |" in read("docs/settings.md")
+    assert name in env_example()
+
+
+def test_env_example_has_no_other_settings() -> None:
+    assert set(env_example()) == set(SETTINGS)
+
+
+def test_env_example_shows_the_defaults() -> None:
+    shown = {name: value for name, value in env_example().items() if value and name != "DIFY_API_URL"}
+    assert load_settings(env=shown, dotenv=None) == load_settings(env={}, dotenv=None)
+
+
+@pytest.mark.parametrize("key", sorted(AppSettings.model_fields.keys() - {"name"}))
+def test_key_of_an_app_is_documented(key: str) -> None:
+    assert f"| `{key}` |" in read("docs/settings.md")
+
+
+def test_toml_examples_are_valid(tmp_path: Path) -> None:
+    examples = [
+        block for document in DOCS for block in re.findall(r"```toml\n(.*?)```", read_path(document), re.DOTALL)
+    ]
+    assert len(examples) >= 2
+    for example in examples:
+        config = tmp_path / "apps.toml"
+        config.write_text(example.replace("app-…", "app-1"), encoding="utf-8")
+        names = re.findall(r'api_key_env = "(\w+)"', example)
+        env = {"DIFY_API_URL": "http://127.0.0.1/v1"} | dict.fromkeys(names, "app-2")
+        settings = load_settings(env=env, dotenv=None, config=config)
+        assert settings.apps.keys() == tomllib.loads(example)["apps"].keys()
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    for route in create_app(load_settings(env={}, dotenv=None)).routes:
+        assert isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD", "OPTIONS"}:
+            yield method, re.sub(r":\w+}", "}", route.path)
+
+
+def test_every_route_is_documented() -> None:
+    documented = set(re.findall(r"^\| `([A-Z]+) (/[^`]*)`", read("docs/api.md"), re.MULTILINE))
+    # Without the /v1 prefix the routes are the same; the page says so once.
+    assert {(method, path.removeprefix("/v1")) for method, path in routes()} == {
+        (method, path.removeprefix("/v1")) for method, path in documented
+    }
+
+
+def error_classes(root: type[errors.ProxyError] = errors.ProxyError) -> Iterator[type[errors.ProxyError]]:
+    for child in root.__subclasses__():
+        yield child
+        yield from error_classes(child)
+
+
+@pytest.mark.parametrize(
+    "error", sorted(error_classes(), key=lambda error: error.__name__), ids=lambda error: error.__name__
+)
+def test_error_is_documented(error: type[errors.ProxyError]) -> None:
+    code = "–" if error.default_code is None else f"`{error.default_code}`"
+    abstract = error in (errors.ClientError, errors.ServerError)
+    assert abstract or f"| {code} | {error.status} | `{error.type}` |" in read("docs/errors.md")
+
+
+def test_every_code_is_documented() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("src/**/*.py") if "demo" not in path.parts]
+    codes = {code for source in sources for code in re.findall(r'\bcode="(\w+)"', source)}
+    assert codes
+    assert {code for code in codes if f"`{code}`" not in read("docs/errors.md")} == set()
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    group = typer.main.get_command(cli)
+    assert isinstance(group, click.Group)
+    yield from group.commands.items()
+
+
+def test_every_command_and_flag_is_documented() -> None:
+    page = read("docs/cli.md")
+    missing = [
+        f"{name} {flag}"
+        for name, command in commands()
+        for parameter in command.params
+        for flag in [*parameter.opts, *parameter.secondary_opts]
+        if flag.startswith("--") and flag != "--help" and f"`{flag}" not in section(page, name)
+    ]
+    assert missing == []
+
+
+def section(page: str, command: str) -> str:
+    _, heading, rest = page.partition(f"## `{command}`")
+    assert heading, f"docs/cli.md has no section for {command}"
+    return rest.partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+def test_commands_in_docs_exist(document: Path) -> None:
+    text = read_path(document)
+    for script in set(re.findall(r"\bscripts/([a-z][a-z-]*)", text)):
+        assert os.access(ROOT / "scripts" / script, os.X_OK), script
+    known = {name for name, _ in commands()}
+    assert set(re.findall(r"openai-dify-proxy ([a-z]+)\b", text)) <= known
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", read_path(document)):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", read_path(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def read_path(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def test_changelog_begins_with_this_version() -> None:
+    version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
+    headings = re.findall(r"^## (\S+)", read("CHANGELOG.md"), re.MULTILINE)
+    assert headings[0] == version
