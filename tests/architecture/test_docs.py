@@ -7,11 +7,12 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
-import click
 import pytest
 import typer.main
 from starlette.routing import Route
+from typer.core import TyperGroup
 
 from openai_dify_proxy import errors
 from openai_dify_proxy.app import create_app
@@ -107,17 +108,14 @@ def test_every_code_is_documented() -> None:
     assert {code for code in codes if f"`{code}`" not in read("docs/errors.md")} == set()
 
 
-def commands() -> Iterator[tuple[str, click.Command]]:
-    group = typer.main.get_command(cli)
-    assert isinstance(group, click.Group)
-    yield from group.commands.items()
+COMMANDS = cast(TyperGroup, typer.main.get_command(cli)).commands
 
 
 def test_every_command_and_flag_is_documented() -> None:
     page = read("docs/cli.md")
     missing = [
         f"{name} {flag}"
-        for name, command in commands()
+        for name, command in COMMANDS.items()
         for parameter in command.params
         for flag in [*parameter.opts, *parameter.secondary_opts]
         if flag.startswith("--") and flag != "--help" and f"`{flag}" not in section(page, name)
@@ -136,8 +134,7 @@ def test_commands_in_docs_exist(document: Path) -> None:
     text = read_path(document)
     for script in set(re.findall(r"\bscripts/([a-z][a-z-]*)", text)):
         assert os.access(ROOT / "scripts" / script, os.X_OK), script
-    known = {name for name, _ in commands()}
-    assert set(re.findall(r"openai-dify-proxy ([a-z]+)\b", text)) <= known
+    assert set(re.findall(r"openai-dify-proxy ([a-z]+)\b", text)) <= COMMANDS.keys()
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
