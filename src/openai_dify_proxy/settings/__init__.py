@@ -1,0 +1,18 @@
+"""Settings from flags, environment, ``.env`` and an optional TOML file."""
+
+from openai_dify_proxy.settings.checks import is_loopback
+from openai_dify_proxy.settings.handover import from_environment, to_environment
+from openai_dify_proxy.settings.model import AppSettings, Settings, SettingsError
+from openai_dify_proxy.settings.sources import load_settings
+from openai_dify_proxy.settings.values import Mode
+
+__all__ = [
+    "AppSettings",
+    "Mode",
+    "Settings",
+    "SettingsError",
+    "from_environment",
+    "is_loopback",
+    "load_settings",
+    "to_environment",
+]

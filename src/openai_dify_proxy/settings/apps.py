@@ -1,0 +1,125 @@
+"""The apps that the sources name: those of the TOML file, of other proxies' variables, and of ``DIFY_API_KEY``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from openai_dify_proxy.settings.names import ALIASES, APP_KEYS, SINGLE_APP, AppDraft, Given, did_you_mean, first
+
+_VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*", re.IGNORECASE)
+
+
+def draft_apps(
+    table: Mapping[str, Any],
+    file: str,
+    variables: Mapping[str, Given],
+    given: dict[str, Given],
+    problems: list[str],
+) -> dict[str, AppDraft]:
+    """The apps of the file, of other proxies' variables and of ``DIFY_API_KEY``; sets ``default_app`` for that one."""
+    apps = _apps_of_toml(table.get("apps", {}), file, variables, problems)
+    for name, key in _apps_of_variables(variables, problems):
+        apps.setdefault(name, AppDraft(key.origin, {"api_key": key}))
+    if "dify_api_key" in given:
+        _add_single_app(apps, variables, given, problems)
+    for app in apps.values():
+        if "api_url" not in app.fields and "dify_api_url" in given:
+            app.fields["api_url"] = given["dify_api_url"]
+    return apps
+
+
+def _apps_of_toml(
+    tables: object, file: str, variables: Mapping[str, Given], problems: list[str]
+) -> dict[str, AppDraft]:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        problems.append(f"apps in {file} must be tables: write [apps.<name>], and the app's settings below")
+        return {}
+    return {name: _app_of_toml(name, table, file, variables, problems) for name, table in tables.items()}
+
+
+def _app_of_toml(
+    name: str, table: Mapping[str, Any], file: str, variables: Mapping[str, Given], problems: list[str]
+) -> AppDraft:
+    origin = f"[apps.{name}] in {file}"
+    problems += [
+        f"{key} of {origin} is not a setting of an app{did_you_mean(key, APP_KEYS)}"
+        for key in table
+        if key not in APP_KEYS
+    ]
+    fields = {key: Given(value, f"{key} of {origin}") for key, value in table.items() if key in APP_KEYS}
+    variable = fields.pop("api_key_env", None)
+    if variable and "api_key" in fields:
+        problems.append(f"{origin} has both api_key and api_key_env: keep one")
+    elif variable:
+        fields["api_key"] = _key_from_variable(variable, variables, problems)
+    return AppDraft(origin, fields)
+
+
+def _key_from_variable(variable: Given, variables: Mapping[str, Given], problems: list[str]) -> Given:
+    name = str(variable.value)
+    if name in variables:
+        return variables[name]
+    if _VARIABLE_NAME.fullmatch(name):
+        problems.append(f"{variable.origin} names {name}, which is neither in the environment nor in .env")
+    else:
+        problems.append(f"{variable.origin} must be the name of a variable; a key itself is given as api_key")
+    # After the complaint any key will do, so that the app's other settings are checked too.
+    return Given("unset", variable.origin)
+
+
+def _apps_of_variables(variables: Mapping[str, Given], problems: list[str]) -> list[tuple[str, Given]]:
+    pairs: list[tuple[str, Given]] = []
+    if model_map := variables.get("DIFY_MODEL_MAP"):
+        for entry in filter(None, (entry.strip() for entry in model_map.value.split(","))):
+            name, colon, key = entry.rpartition(":")
+            if colon and name.strip() and key.strip():
+                pairs.append((name.strip(), Given(key, model_map.origin)))
+            else:
+                problems.append(f'{model_map.origin} must be pairs of a name and a key: "support:app-…,sales:app-…"')
+    if model_config := variables.get("MODEL_CONFIG"):
+        try:
+            pairs += [(name, Given(key, model_config.origin)) for name, key in json.loads(model_config.value).items()]
+        except (ValueError, AttributeError):
+            problems.append(f'{model_config.origin} must be a JSON object of names and keys: {{"support": "app-…"}}')
+    return pairs
+
+
+def _add_single_app(
+    apps: dict[str, AppDraft], variables: Mapping[str, Given], given: dict[str, Given], problems: list[str]
+) -> None:
+    """Make ``DIFY_API_KEY`` the default app: under a name of its own, unless the file has an app with that key."""
+    value, origin = given["dify_api_key"]
+    keys = [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else [value]
+    if not keys:
+        del given["dify_api_key"]
+        return
+    given["dify_api_key"] = Given(keys[0], origin)
+    named = next((name for name, app in apps.items() if _holds(app, keys[0])), None)
+    given.setdefault("default_app", Given(named or SINGLE_APP, origin))
+    if named:
+        return
+    options = {
+        "input_variable": given.get("input_variable"),
+        "output_variable": given.get("output_variable"),
+        "mode": first(variables, ALIASES["mode"]),
+    }
+    # "Chat" there is a way to call Dify that serves three modes; which one, Dify tells.
+    fields = {
+        name: option
+        for name, option in options.items()
+        if option and not (name == "mode" and option.value.strip().lower() == "chat")
+    }
+    for number, key in enumerate(keys, 1):
+        name = SINGLE_APP if number == 1 else f"{SINGLE_APP}-{number}"
+        if name in apps:
+            problems.append(f"{apps[name].origin} has the name that the app of {origin} takes: call it otherwise")
+        else:
+            apps[name] = AppDraft(origin, {"api_key": Given(key, origin), **fields})
+
+
+def _holds(app: AppDraft, key: object) -> bool:
+    own = app.fields.get("api_key")
+    return own is not None and isinstance(own.value, str) and own.value.strip() == key

@@ -1,0 +1,145 @@
+"""Whether the values given make settings, and in plain words why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from openai_dify_proxy.settings.model import Settings
+from openai_dify_proxy.settings.names import AppDraft, Given, did_you_mean
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to ``host``."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def validate(
+    given: Mapping[str, Given], apps: Mapping[str, AppDraft], problems: list[str]
+) -> tuple[Settings, frozenset[str]]:
+    """Settings of everything that is valid, complaints about the rest, and the names of settings left out."""
+    values: dict[str, Any] = {name: value for name, (value, _) in given.items()}
+    drafts: dict[str, Any] = {
+        name: {"name": name, **{field: value for field, (value, _) in app.fields.items()}} for name, app in apps.items()
+    }
+    try:
+        return Settings(**values, apps=drafts), frozenset()
+    except ValidationError as invalid:
+        errors = invalid.errors(include_url=False)
+    problems += [_complaint(error, given, apps) for error in errors]
+    for error in errors:
+        section, *rest = error["loc"]
+        if section == "apps":
+            _leave_out(drafts, str(rest[0]), str(rest[1]))
+        else:
+            values.pop(str(section), None)
+    return Settings(**values, apps=drafts), frozenset(given.keys() - values.keys())
+
+
+def _leave_out(drafts: dict[str, Any], app: str, field: str) -> None:
+    """After the complaint, so that the rest is looked at too: what an app cannot be without gets a stand-in."""
+    stand_in = {"name": app or "unset", "api_key": "unset", "api_url": "http://unset"}
+    drafts[app].pop(field, None)
+    if field in stand_in:
+        drafts[app][field] = stand_in[field]
+
+
+def _complaint(error: ErrorDetails, given: Mapping[str, Given], apps: Mapping[str, AppDraft]) -> str:
+    section, *rest = (str(part) for part in error["loc"])
+    if section != "apps":
+        return f"{given[section].origin} {_what_is_wrong(error, section)}"
+    app, field = apps[rest[0]], rest[1]
+    if error["type"] == "missing":
+        return f"{app.origin} {_WHAT_IS_MISSING[field]}"
+    origin = app.fields[field].origin if field in app.fields else f"The name of {app.origin}"
+    return f"{origin} {_what_is_wrong(error, field)}"
+
+
+_WHAT_IS_MISSING = {
+    "api_key": "has neither api_key nor api_key_env: the key is on the app's page “API Access” in Dify",
+    "api_url": "has no Dify to go to: set DIFY_API_URL (https://api.dify.ai/v1 for Dify Cloud)",
+}
+
+_WHAT_IT_MUST_BE = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a table",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+    "value_error": "{error}",
+}
+
+
+def _what_is_wrong(error: ErrorDetails, field: str) -> str:
+    template = _WHAT_IT_MUST_BE.get(error["type"])
+    text = template.format(**error.get("ctx", {})) if template else f"is not valid: {error['msg']}"
+    return text + _quote(error["input"], field)
+
+
+def _quote(value: object, field: str) -> str:
+    """The value itself, if it helps and can be no secret that was set under a wrong name: keys are long."""
+    if "key" in field or not isinstance(value, str | int | float) or not 0 < len(str(value)) <= 16:
+        return ""
+    return f", not {value!r}" if not str(value).startswith(("app-", "sk-", "r8_", "Bearer ")) else ""
+
+
+def contradictions(
+    settings: Settings, given: Mapping[str, Given], apps: Mapping[str, AppDraft], rejected: frozenset[str]
+) -> list[str]:
+    """What is wrong although each setting by itself is right."""
+    return [
+        *_unknown_default(settings, given, apps),
+        *_shared_aliases(settings, apps),
+        *([] if rejected & {"host", "api_keys", "allow_anonymous"} else _open_to_strangers(settings, apps)),
+    ]
+
+
+def _unknown_default(settings: Settings, given: Mapping[str, Given], apps: Mapping[str, AppDraft]) -> list[str]:
+    if settings.default_app is None or settings.default_app in apps:
+        return []
+    hint = did_you_mean(settings.default_app, apps) or f": there is {', '.join(apps) or 'no app at all'}"
+    return [f"{given['default_app'].origin} names no configured app{hint}"]
+
+
+def _shared_aliases(settings: Settings, apps: Mapping[str, AppDraft]) -> list[str]:
+    problems = []
+    owners: dict[str, str] = {}
+    for app in settings.apps.values():
+        for alias in app.aliases:
+            owner = owners.setdefault(alias, app.name)
+            if owner != app.name:
+                problems.append(f'{apps[app.name].origin} and [apps.{owner}] both have the alias "{alias}": keep one')
+            elif alias in settings.apps and alias != app.name:
+                problems.append(f'{apps[app.name].origin} has the alias "{alias}", which is the name of another app')
+    return problems
+
+
+def _open_to_strangers(settings: Settings, apps: Mapping[str, AppDraft]) -> list[str]:
+    if is_loopback(settings.host) or settings.api_keys or settings.allow_anonymous or not apps:
+        return []
+    return [_STRANGERS.format(host=settings.host, port=settings.port)]
+
+
+_STRANGERS = (
+    "Whoever reaches {host}:{port} could spend the Dify keys that are configured here. "
+    "Set API_KEYS to the keys that clients must show, or HOST=127.0.0.1 to serve this machine only, "
+    "or ALLOW_ANONYMOUS=true if strangers are welcome"
+)

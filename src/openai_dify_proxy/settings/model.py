@@ -1,0 +1,134 @@
+"""What can be set: the names and defaults. Where values come from is told in ``sources``."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from openai_dify_proxy.settings.values import (
+    AppMode,
+    Bytes,
+    DifyUrl,
+    Flag,
+    Heartbeat,
+    Inputs,
+    Key,
+    Keys,
+    LogFormat,
+    LogLevel,
+    Origins,
+    Patterns,
+    Progress,
+    Seconds,
+    SecondsOrNone,
+    SystemPrompt,
+    Text,
+)
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; ``problems`` holds every reason, one sentence each, none with a secret in it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class AppSettings(BaseModel):
+    """One Dify app, which clients see as a model."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
+    )
+
+    name: Text
+    """The OpenAI model name: the key in ``[apps.<name>]``."""
+    api_key: Key
+    """The app's key, from Dify's page "API Access"."""
+    api_url: DifyUrl
+    """The Dify that holds the app; ``DIFY_API_URL`` when the file names none."""
+    aliases: Patterns = ()
+    """Other names that select the app; ``*``, ``?`` and ``[…]`` match as in file names."""
+    mode: AppMode | None = None
+    """The app's kind; asked from Dify when it is not set."""
+    input_variable: Text | None = None
+    """Workflow and completion apps: the input that takes the user's text."""
+    output_variable: Text | None = None
+    """Workflow apps: the output that is the answer."""
+    system_prompt: SystemPrompt = "auto"
+    """Where system messages go: ``auto``, ``query``, ``drop`` or ``input:<variable>``."""
+    progress: Progress = "off"
+    """``reasoning`` shows agent steps and node titles as reasoning."""
+    inputs: Inputs = {}
+    """Values for the app's inputs that a request leaves out."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, checked and with defaults filled in.
+
+    Called directly it takes what it is given and reads nothing else; ``load_settings`` reads the sources.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
+    )
+
+    host: Text = "127.0.0.1"
+    """The address to listen on."""
+    port: int = Field(default=8223, ge=0, le=65535)
+    """The port to listen on; 0 takes a free one."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that serve."""
+    dify_api_url: DifyUrl | None = None
+    """The base URL of Dify's API, with or without ``/v1``."""
+    dify_api_key: Key | None = None
+    """The key of the app that answers when a request brings no key and its model names no app."""
+    api_keys: Keys = ()
+    """Keys that clients must show, comma separated."""
+    allow_anonymous: Flag = False
+    """Serve everybody who can connect, though no client keys are set."""
+    passthrough_keys: Flag = True
+    """Let requests bring a Dify key of their own."""
+    cors_origins: Origins = ()
+    """Web origins whose pages may call the proxy, comma separated; ``*`` for all."""
+    log_level: LogLevel = "info"
+    """The least level that is logged: ``debug``, ``info``, ``warning``, ``error`` or ``critical``."""
+    log_format: LogFormat = "console"
+    """``console`` for people, ``json`` for machines."""
+    max_body_bytes: Bytes = 64 * 1024 * 1024
+    """The largest request body."""
+    connect_timeout: Seconds = 10
+    """How long a connection to Dify may take to come about."""
+    silence_timeout: Seconds = 300
+    """How long Dify may take until its first data."""
+    turn_timeout: Seconds = 1260
+    """How long a whole turn may take."""
+    first_event_grace: SecondsOrNone = 2
+    """How long the status line waits for a first event, so that early failures keep their status."""
+    heartbeat_interval: Seconds = 15
+    """How long a stream stays silent before a heartbeat."""
+    heartbeat: Heartbeat = "chunk"
+    """What a heartbeat is: an empty ``chunk``, an SSE ``comment``, or ``off``."""
+    shutdown_grace: SecondsOrNone = 20
+    """How long running turns may go on after SIGTERM."""
+    input_variable: Text | None = None
+    """``input_variable`` of the app of ``DIFY_API_KEY``, and of apps that a request's own key names."""
+    output_variable: Text | None = None
+    """``output_variable`` of the same apps."""
+    default_app: Text | None = None
+    """The app that serves model names that no app has."""
+    apps: dict[str, AppSettings] = {}
+    """The configured apps by model name."""
+    warnings: tuple[str, ...] = ()
+    """What the sources hold that looks like a mistake; found by ``load_settings``, not to be set."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - same
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - same
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - same
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)

@@ -1,0 +1,67 @@
+"""The names that settings go by, ours and those of other proxies, and values on their way to being checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from openai_dify_proxy.settings.model import AppSettings, Settings
+
+SETTINGS = tuple(name for name in Settings.model_fields if name != "warnings")
+VARIABLES = {name.upper(): name for name in SETTINGS if name != "apps"}
+APP_KEYS = (*(name for name in AppSettings.model_fields if name != "name"), "api_key_env")
+CONFIG_FILE = "CONFIG_FILE"
+SINGLE_APP = "dify"
+
+# What people who come from another proxy have in their environment. The three time limits are of whole blocking
+# calls there; as a limit on silence they end what hangs and never cut a long answer that is still arriving.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "host": ("SERVER_HOST",),
+    "port": ("SERVER_PORT",),
+    "dify_api_url": ("DIFY_API_BASE", "DIFY_BASE_URL", "DIFY_API_ENDPOINT", "Dify__ApiBase"),
+    "dify_api_key": ("DIFY_API_KEYS",),  # several, comma separated: one app each, the first is the default
+    "api_keys": ("VALID_API_KEYS", "PROXY_API_KEY"),
+    "cors_origins": ("CORS_ORIGIN",),
+    "silence_timeout": ("DIFY_TIMEOUT", "HTTP_TIMEOUT", "TIMEOUT"),
+    "apps": ("DIFY_MODEL_MAP", "MODEL_CONFIG"),  # "name:key,name:key" or {"name": "key"}
+    "mode": ("BOT_TYPE", "DIFY_APP_TYPE"),  # of the app of DIFY_API_KEY
+}
+
+# Names of other proxies' settings that mean nothing here and are no misspellings either.
+UNUSED = frozenset({
+    "AUTH_MODE",
+    "CONVERSATION_MEMORY_MODE",
+    "CONVERSATION_MODE",
+    "IMAGE_STORAGE_DIR",
+    "IPFS_UPLOAD_URL",
+    "MODELS_NAME",
+    "POOL_SIZE",
+    "REPLICATE_API_KEY",
+    "REPLICATE_API_TOKEN",
+    "REPLICATE_API_URL",
+})  # fmt: skip
+
+
+class Given(NamedTuple):
+    """A value before it is checked; ``origin`` is the subject of a complaint about it: "PORT in .env"."""
+
+    value: Any
+    origin: str
+
+
+class AppDraft(NamedTuple):
+    origin: str
+    fields: dict[str, Given]
+
+
+def first(variables: Mapping[str, Given], names: Iterable[str]) -> Given | None:
+    return next((variables[name] for name in names if name in variables), None)
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The end of a complaint about an unknown name: what it probably should be, if anything is near."""
+    own = {alias.lower(): setting for setting, aliases in ALIASES.items() for alias in aliases}
+    plain = name.lower().replace("-", "_")
+    near = difflib.get_close_matches(own.get(plain, plain), list(known), n=1, cutoff=cutoff)
+    return f": did you mean {near[0]}?" if near else ""

@@ -1,0 +1,122 @@
+"""From flags, environment, ``.env`` and TOML file to one ``Settings``, or to every reason why not.
+
+For each setting the first of these that is not empty counts: the flag; the variable of its own name in the
+environment, then in ``.env``; a name that another proxy has for it (``ALIASES``), in the same two places; the
+TOML file; the default. Each value keeps its origin until it is checked, so that a complaint can name the place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic_settings import DotEnvSettingsSource
+
+from openai_dify_proxy.settings.apps import draft_apps
+from openai_dify_proxy.settings.checks import contradictions, validate
+from openai_dify_proxy.settings.model import Settings, SettingsError
+from openai_dify_proxy.settings.names import (
+    ALIASES,
+    APP_KEYS,
+    CONFIG_FILE,
+    SETTINGS,
+    UNUSED,
+    VARIABLES,
+    AppDraft,
+    Given,
+    did_you_mean,
+    first,
+)
+
+
+def load_settings(
+    *,
+    env: Mapping[str, str] | None = None,
+    dotenv: Path | None = Path(".env"),
+    config: Path | None = None,
+    overrides: Mapping[str, object] = MappingProxyType({}),
+) -> Settings:
+    """Read every source and return the settings; raise ``SettingsError`` with every problem found.
+
+    ``env`` stands for the process's environment, ``dotenv`` and ``config`` for the two files (``None``: no
+    ``.env`` is read, and ``CONFIG_FILE`` names the TOML file), ``overrides`` holds flags by setting name, where
+    ``None`` means that the flag was not given.
+    """
+    problems: list[str] = []
+    variables = _read_variables(os.environ if env is None else env, dotenv, problems)
+    if config is None and CONFIG_FILE in variables:
+        config = Path(variables[CONFIG_FILE].value)
+    table = _read_toml(config, problems) if config else {}
+    given = {
+        **_given_by_toml(table, str(config), problems),
+        **_given_by_variables(variables),
+        **{name: Given(value, f"--{name.replace('_', '-')}") for name, value in overrides.items() if value is not None},
+    }
+    apps = draft_apps(table, str(config), variables, given, problems)
+    if dotenv:
+        given["warnings"] = Given(_dotenv_warnings(variables, apps, dotenv), ".env")
+    settings, rejected = validate(given, apps, problems)
+    problems += contradictions(settings, given, apps, rejected)
+    if problems:
+        raise SettingsError(list(dict.fromkeys(problems)))
+    return settings
+
+
+def _read_variables(env: Mapping[str, str], dotenv: Path | None, problems: list[str]) -> dict[str, Given]:
+    """Variables by name; the environment goes before the file, and an empty one counts as not set."""
+    in_file: Mapping[str, str | None] = {}
+    if dotenv and dotenv.is_file():
+        try:
+            # Windows editors begin a file with a byte order mark.
+            source = DotEnvSettingsSource(Settings, env_file=dotenv, env_file_encoding="utf-8-sig", case_sensitive=True)
+            in_file = source.env_vars
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{dotenv} cannot be read: {_reason(error)}")
+    return {
+        **{name: Given(value, f"{name} in {dotenv}") for name, value in in_file.items() if value and value.strip()},
+        **{name: Given(value, f"{name} in the environment") for name, value in env.items() if value.strip()},
+    }
+
+
+def _read_toml(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"The settings file {path} cannot be read: {_reason(error)}")
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"The settings file {path} is not TOML: {error}")
+    return {}
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or type(error).__name__)
+
+
+def _given_by_variables(variables: Mapping[str, Given]) -> dict[str, Given]:
+    given = {name: first(variables, (variable, *ALIASES.get(name, ()))) for variable, name in VARIABLES.items()}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _given_by_toml(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, Given]:
+    for key in (key for key in table if key not in SETTINGS):
+        hint = ": it belongs under [apps.<name>]" if key in APP_KEYS else did_you_mean(key, SETTINGS)
+        problems.append(f"{key} in {file} is not a setting{hint}")
+    return {key: Given(value, f"{key} in {file}") for key, value in table.items() if key in SETTINGS and key != "apps"}
+
+
+def _dotenv_warnings(variables: Mapping[str, Given], apps: Mapping[str, AppDraft], dotenv: Path) -> tuple[str, ...]:
+    """One warning for each name in ``.env`` that is none of ours and nearly so; the file may serve others too."""
+    ours = [*VARIABLES, CONFIG_FILE]
+    named_by_apps = {app.fields["api_key"].origin.split(" ")[0] for app in apps.values() if "api_key" in app.fields}
+    known = {*ours, *UNUSED, *named_by_apps, *(alias for aliases in ALIASES.values() for alias in aliases)}
+    warnings = []
+    for name, (_, origin) in variables.items():
+        near = difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.8)
+        if origin == f"{name} in {dotenv}" and name not in known and near:
+            warnings.append(f"{origin} is not a setting: did you mean {near[0]}?")
+    return tuple(warnings)

@@ -1,0 +1,157 @@
+"""The kinds of value that settings have, and how people write them.
+
+Each kind is an annotated type whose validator takes what an environment variable, a TOML file or a flag can
+hold, and whose errors read on after the name of the setting: "PORT must be …".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"]
+
+# Dify's console and other proxies have words of their own for two of the modes.
+OTHER_MODE_NAMES = {"chatflow": "advanced-chat", "agent_chat": "agent-chat"}
+
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_SECONDS_PER = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_BYTES_PER = {
+    "": 1,
+    "b": 1,
+    **dict.fromkeys(("k", "kb", "kib"), 1024),
+    **dict.fromkeys(("m", "mb", "mib"), 1024**2),
+    **dict.fromkeys(("g", "gb", "gib"), 1024**3),
+}
+_SYSTEM_PROMPT = re.compile(r"auto|query|drop|input:\S+")
+
+
+def _quantity(value: object, units: Mapping[str, float], examples: str) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _QUANTITY.fullmatch(value.strip())
+    if match is None or match[2].lower() not in units:
+        raise ValueError(f"must be {examples}")
+    return float(match[1]) * units[match[2].lower()]
+
+
+def _seconds(value: object) -> object:
+    return _quantity(value, _SECONDS_PER, 'a number of seconds, or a duration such as "500ms", "20s" or "5m"')
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number of seconds")
+    return value
+
+
+def _bytes(value: object) -> object:
+    amount = _quantity(value, _BYTES_PER, 'a number of bytes, or a size such as "512KB" or "64MB"')
+    return int(amount) if isinstance(amount, float) else amount
+
+
+def _comma_separated(value: object) -> object:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        return parts
+    return tuple(part for part in (part.strip() if isinstance(part, str) else part for part in parts) if part != "")
+
+
+def _stripped(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _mode(value: object) -> object:
+    lower = _lower(value)
+    return OTHER_MODE_NAMES.get(lower, lower) if isinstance(lower, str) else lower
+
+
+def _log_level(value: object) -> object:
+    lower = _lower(value)
+    return "warning" if lower == "warn" else lower
+
+
+def _header_safe(key: SecretStr) -> SecretStr:
+    """Keys travel in HTTP headers; a placeholder such as ``app-…`` or a pasted line end would not get far."""
+    text = key.get_secret_value()
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("is not a key: it holds spaces or characters that no key has (is it a placeholder?)")
+    return key
+
+
+def _dify_url(url: str) -> str:
+    """The base URL of Dify's Service API: no trailing slash, ending with ``/v1`` as the API's paths do."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme.lower() not in {"http", "https"} or not parts.hostname:
+        raise ValueError('must be the http:// or https:// address of a Dify, such as "https://api.dify.ai/v1"')
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or password: Dify's API key is all that is sent")
+    if parts.query or parts.fragment:
+        raise ValueError("must end with its path, without ? or #")
+    path = parts.path.rstrip("/")
+    return f"{parts.scheme.lower()}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}"
+
+
+def _origin(origin: str) -> str:
+    """Not only http: desktop clients come from origins such as ``app://obsidian.md``."""
+    if origin != "*" and "://" not in origin:
+        raise ValueError('must be "*" or origins such as "https://chat.example.com"')
+    return origin.rstrip("/")
+
+
+def _system_prompt(value: str) -> str:
+    if not _SYSTEM_PROMPT.fullmatch(value):
+        raise ValueError("must be auto, query, drop or input:<variable>")
+    return value
+
+
+def _json_only(inputs: dict[str, Any]) -> dict[str, Any]:
+    """TOML has dates and times, and numbers that are none; Dify is told inputs in JSON, which has neither."""
+    unfit = [name for name, value in inputs.items() if not _is_json(value)]
+    if unfit:
+        raise ValueError(f"holds what JSON has no form for in {', '.join(unfit)}: write dates and times as text")
+    return inputs
+
+
+def _is_json(value: object) -> bool:
+    match value:
+        case dict():
+            return all(_is_json(part) for part in value.values())
+        case list():
+            return all(_is_json(part) for part in value)
+        case float():
+            return math.isfinite(value)
+        case _:
+            return value is None or isinstance(value, str | int)
+
+
+Text = Annotated[str, BeforeValidator(_stripped), Field(min_length=1)]
+Key = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_header_safe)]
+Keys = Annotated[tuple[Key, ...], BeforeValidator(_comma_separated)]
+DifyUrl = Annotated[Text, AfterValidator(_dify_url)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)]
+Patterns = Annotated[tuple[Text, ...], BeforeValidator(_comma_separated)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0), AfterValidator(_finite)]
+SecondsOrNone = Annotated[float, BeforeValidator(_seconds), Field(ge=0), AfterValidator(_finite)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+AppMode = Annotated[Mode, BeforeValidator(_mode)]
+SystemPrompt = Annotated[str, BeforeValidator(_stripped), AfterValidator(_system_prompt)]
+Inputs = Annotated[dict[str, Any], AfterValidator(_json_only)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_log_level)]
+LogFormat = Annotated[Literal["console", "json"], BeforeValidator(_lower)]
+Heartbeat = Annotated[Literal["chunk", "comment", "off"], BeforeValidator(_lower)]
+Progress = Annotated[Literal["off", "reasoning"], BeforeValidator(_lower)]
+Flag = Annotated[bool, BeforeValidator(_stripped)]
