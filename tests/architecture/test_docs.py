@@ -18,6 +18,7 @@ from openai_dify_proxy import errors
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli import app as cli
 from openai_dify_proxy.settings import AppSettings, Settings, load_settings
+from openai_dify_proxy.settings.names import ALIASES
 
 ROOT = Path(__file__).parents[2]
 DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("bench/*.md"))]
@@ -41,6 +42,11 @@ def env_example() -> dict[str, str]:
 def test_setting_is_documented(name: str) -> None:
     assert f"| `{name}` |" in read("docs/settings.md")
     assert name in env_example()
+
+
+@pytest.mark.parametrize("alias", sorted(alias for aliases in ALIASES.values() for alias in aliases))
+def test_name_from_elsewhere_is_documented(alias: str) -> None:
+    assert f"`{alias}`" in section(read("docs/settings.md"), "## Names from elsewhere")
 
 
 def test_env_example_has_no_other_settings() -> None:
@@ -118,14 +124,14 @@ def test_every_command_and_flag_is_documented() -> None:
         for name, command in COMMANDS.items()
         for parameter in command.params
         for flag in [*parameter.opts, *parameter.secondary_opts]
-        if flag.startswith("--") and flag != "--help" and f"`{flag}" not in section(page, name)
+        if flag.startswith("--") and flag != "--help" and f"`{flag}" not in section(page, f"## `{name}`")
     ]
     assert missing == []
 
 
-def section(page: str, command: str) -> str:
-    _, heading, rest = page.partition(f"## `{command}`")
-    assert heading, f"docs/cli.md has no section for {command}"
+def section(page: str, heading: str) -> str:
+    _, found, rest = page.partition(heading)
+    assert found, f"there is no section {heading}"
     return rest.partition("\n## ")[0]
 
 
