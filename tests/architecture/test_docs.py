@@ -98,9 +98,10 @@ def error_classes(root: type[errors.ProxyError] = errors.ProxyError) -> Iterator
         yield from error_classes(child)
 
 
-@pytest.mark.parametrize(
-    "error", sorted(error_classes(), key=lambda error: error.__name__), ids=lambda error: error.__name__
-)
+ERRORS = list(error_classes())
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=[error.__name__ for error in ERRORS])
 def test_error_is_documented(error: type[errors.ProxyError]) -> None:
     code = "–" if error.default_code is None else f"`{error.default_code}`"
     abstract = error in (errors.ClientError, errors.ServerError)
