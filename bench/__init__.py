@@ -1,0 +1,1 @@
+"""What the proxy costs, beside nginx passing the same bytes through. `bench/README.md` says what each figure means."""

@@ -1,0 +1,132 @@
+"""The command line of the bench; `scripts/bench --help` lists it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from bench import figures, limits, report, servers
+from bench.dialects import Dialect
+from bench.figures import LoadName, LoadPlan
+from bench.load import Load, Result, Target
+from bench.report import Measured
+
+
+class Name(StrEnum):
+    """The loads, for the command line."""
+
+    memory = "memory"
+    request = "request"
+    paced = "paced"
+    burst = "burst"
+    first_text = "first-text"
+
+
+class Own(StrEnum):
+    """The targets that the bench starts itself."""
+
+    proxy = "proxy"
+    nginx = "nginx"
+
+
+log = Console(stderr=True)
+
+
+class LoadFailed(Exception):
+    """The load generator gave up; what it said is the message."""
+
+
+def put_load(plan: LoadPlan, target: Target, upstream_url: str) -> Result:
+    """Run the load generator once, in a process of its own, away from the target's processor."""
+    load = Load(
+        kind=plan.kind,
+        target=target,
+        upstream_url=upstream_url,
+        scenario=plan.scenario,
+        stream=plan.stream,
+        connections=plan.connections,
+        requests=plan.requests,
+    )
+    command = [sys.executable, "-m", "bench.load"]
+    done = subprocess.run(command, cwd=servers.ROOT, input=msgspec.json.encode(load), capture_output=True, check=False)
+    if done.returncode:
+        raise LoadFailed(f"{plan.kind} on {target.name} failed:\n{done.stderr.decode(errors='replace')[-3000:]}")
+    return msgspec.json.decode(done.stdout, type=Result)
+
+
+def measure(targets: list[Target], plans: dict[LoadName, LoadPlan], upstream_url: str, rounds: int) -> Measured:
+    """Put every load on every target in turn, `rounds` times; memory once, while the target is fresh."""
+    measured = Measured()
+    direct = Target(name="upstream", url=upstream_url, dialect=Dialect.dify)
+    warm_up = LoadPlan("loop", figures.FULL["first-text"].scenario, stream=False, connections=1, requests=1)
+    for target in targets:
+        put_load(warm_up, target, upstream_url)
+    for number in range(rounds):
+        for name, plan in plans.items():
+            if name == "memory" and number > 0:
+                continue
+            log.print(f"round {number + 1} of {rounds}: {name}", style="dim")
+            beside = put_load(plan, direct, upstream_url) if name == "first-text" else None
+            for target in targets:
+                measured.add(target.name, figures.read(name, put_load(plan, target, upstream_url), beside))
+    return measured
+
+
+def main(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="Small loads and one round: shows that all works.")] = False,
+    only: Annotated[list[Name] | None, typer.Option(help="Only this load; may be given several times.")] = None,
+    without: Annotated[list[Own] | None, typer.Option(help="Leave out the proxy or nginx.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="How often each load is put on each target (3; quick: 1).")] = None,
+    upstream_port: Annotated[int, typer.Option(help="Port of the scripted Dify; 0 takes any.")] = 0,
+    target: Annotated[
+        str | None, typer.Option(help="Base URL of another server that speaks OpenAI, with its /v1.")
+    ] = None,
+    pid: Annotated[int | None, typer.Option(help="Its process, for CPU time and memory.")] = None,
+    model: Annotated[str, typer.Option(help="The model to ask it for.")] = "dify",
+    key: Annotated[str, typer.Option(help="The key to send to it.")] = "bench",
+    name: Annotated[str, typer.Option(help="What to call it in the table.")] = "other",
+    json: Annotated[Path | None, typer.Option(help="Also write the figures, with all rounds, to this file.")] = None,
+) -> None:
+    """Measure the proxy beside nginx, which passes the same bytes through, and beside any other server."""
+    limits.allow_many_connections()
+    if sys.platform == "linux" and (split := limits.processors()) is not None:
+        os.sched_setaffinity(0, split[1])  # inherited by what is started from here
+    wanted = [choice.value for choice in only or list(Name)]
+    plans = {load: plan for load, plan in (figures.QUICK if quick else figures.FULL).items() if load in wanted}
+    with ExitStack() as running:
+        upstream_url = running.enter_context(servers.upstream(upstream_port))
+        targets = []
+        if Own.proxy not in (without or []):
+            url, own_pid = running.enter_context(servers.proxy(upstream_url))
+            targets.append(Target(name=report.OWN, url=url, dialect=Dialect.openai, pid=own_pid))
+        if target is not None:
+            targets.append(Target(name=name, url=target, dialect=Dialect.openai, pid=pid, model=model, key=key))
+        if Own.nginx not in (without or []):
+            url, own_pid = running.enter_context(servers.nginx(upstream_url))
+            targets.append(Target(name=report.LIMIT, url=url, dialect=Dialect.dify, pid=own_pid))
+        log.print(f"upstream: {upstream_url}")
+        for each in targets:
+            log.print(f"{each.name}: {each.url}, pid {each.pid}")
+        measured = measure(targets, plans, upstream_url, rounds or (1 if quick else 3))
+    names = [each.name for each in targets]
+    report.show(measured, names)
+    if json is not None:
+        report.save(measured, names, json)
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except (LoadFailed, servers.NotStarted) as exc:
+        log.print(str(exc), style="red", markup=False)
+        sys.exit(1)

@@ -1,0 +1,92 @@
+"""The figures: which load each needs, how it is read from the results, and what the proxy is to reach."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.load import Kind, Result
+from bench.scenarios import Scenario
+
+LoadName = Literal["request", "paced", "burst", "first-text", "memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """What a load asks for, without the target; see `load.Load`."""
+
+    kind: Kind
+    scenario: Scenario
+    stream: bool
+    connections: int
+    requests: int = 0
+
+
+FULL: Mapping[LoadName, LoadPlan] = {
+    "memory": LoadPlan("held", Scenario(events=10, size=8, hold=True), stream=True, connections=1000),
+    "request": LoadPlan("loop", Scenario(events=50, size=40), stream=False, connections=16, requests=2000),
+    "paced": LoadPlan("paced", Scenario(events=200, size=8, gap_ms=20), stream=True, connections=100),
+    "burst": LoadPlan("loop", Scenario(events=200, size=8), stream=True, connections=16, requests=500),
+    "first-text": LoadPlan("first_text", Scenario(events=3, size=8), stream=True, connections=1, requests=400),
+}
+QUICK: Mapping[LoadName, LoadPlan] = {
+    "memory": LoadPlan("held", Scenario(events=10, size=8, hold=True), stream=True, connections=100),
+    "request": LoadPlan("loop", Scenario(events=50, size=40), stream=False, connections=16, requests=300),
+    "paced": LoadPlan("paced", Scenario(events=75, size=8, gap_ms=20), stream=True, connections=20),
+    "burst": LoadPlan("loop", Scenario(events=200, size=8), stream=True, connections=16, requests=100),
+    "first-text": LoadPlan("first_text", Scenario(events=3, size=8), stream=True, connections=1, requests=100),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """At most `limit`: a multiple of what nginx needs, or the figure itself."""
+
+    limit: float
+    times_nginx: bool
+
+    def __str__(self) -> str:
+        return f"≤ {self.limit:g} × nginx" if self.times_nginx else f"≤ {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    load: LoadName
+    name: str
+    unit: str
+    goal: Goal | None = None
+
+
+REQUEST = Figure("request", "CPU per request, client not streaming", "µs", Goal(10, times_nginx=True))
+PACED = Figure("paced", "CPU per event, paced", "µs", Goal(4, times_nginx=True))
+BURST = Figure("burst", "CPU per event, in a burst", "µs", Goal(8, times_nginx=True))
+FIRST_P50 = Figure("first-text", "first text later than upstream, p50", "ms")
+FIRST_P99 = Figure("first-text", "first text later than upstream, p99", "ms")
+IDLE = Figure("memory", "memory, idle", "MB", Goal(80, times_nginx=False))
+PER_STREAM = Figure("memory", "memory per open stream", "kB", Goal(60, times_nginx=False))
+
+
+def read(load: LoadName, result: Result, direct: Result | None) -> dict[Figure, float]:
+    """The figures that one result gives. `direct` is the result of the same load on the upstream itself."""
+    match load:
+        case "request":
+            return {REQUEST: result.cpu / result.requests * 1e6}
+        case "paced":
+            return {PACED: result.cpu / result.events * 1e6}
+        case "burst":
+            return {BURST: result.cpu / result.events * 1e6}
+        case "memory":
+            grown = (result.held_bytes - result.idle_bytes) / result.requests
+            return {IDLE: result.idle_bytes / 1e6, PER_STREAM: grown / 1e3}
+        case "first-text":
+            assert direct is not None
+            return {
+                FIRST_P50: (_percentile(result.first_text, 50) - _percentile(direct.first_text, 50)) * 1e3,
+                FIRST_P99: (_percentile(result.first_text, 99) - _percentile(direct.first_text, 99)) * 1e3,
+            }
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]

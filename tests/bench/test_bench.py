@@ -1,0 +1,77 @@
+"""The bench still runs, and still notices a target that answers wrongly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import servers
+from bench.dialects import Dialect, WrongAnswer, check
+from bench.scenarios import Scenario, asked_in
+
+ROOT = Path(__file__).parents[2]
+SCENARIO = Scenario(events=2, size=8)  # says "Once there was a"
+
+
+def run(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", "--quick", "--without", "proxy", *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_measures_nginx_under_every_load(tmp_path: Path) -> None:
+    done = run("--json", str(tmp_path / "figures.json"))
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_bytes())
+    medians = {figure["figure"]: figure["targets"]["nginx"]["median"] for figure in figures}
+    assert len(medians) == 7
+    for name, median in medians.items():
+        if name.startswith("CPU"):
+            assert median > 0, name
+
+
+def test_a_target_that_answers_with_an_error_fails_the_run() -> None:
+    with servers.upstream() as url:  # has no /v1/chat/completions
+        done = run("--without", "nginx", "--only", "request", "--target", url)
+    assert done.returncode == 1
+    assert "loop on other failed" in done.stderr
+    assert "status 404" in done.stderr
+
+
+def test_the_upstream_finds_what_the_load_generator_asked_for() -> None:
+    paced = Scenario(events=7, size=9, gap_ms=20, hold=True)
+    assert asked_in(json.dumps({"query": paced.question}).encode()) == paced
+
+
+def chunk(text: str) -> str:
+    return f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': text}}]})}\n\n"
+
+
+GOOD = chunk("Once the") + chunk("re was a")
+
+
+@pytest.mark.parametrize(
+    ("stream", "status", "body", "complaint"),
+    [
+        (True, 500, "oops", "status 500: oops"),
+        (True, 200, "", "no event came"),
+        (True, 200, GOOD, "the stream ends with"),
+        (True, 200, chunk("Once the") + "data: [DONE]\n\n", "16 characters were said"),
+        (True, 200, chunk("Once the") + 'data: {"error":{}}\n\n', "the stream ends with"),
+        (True, 200, "data: garbage\n\ndata: [DONE]\n\n", "malformed"),
+        (False, 200, json.dumps({"choices": [{"message": {"content": "Once"}}]}), "16 characters were said"),
+        (False, 200, "{}", "missing required field"),
+    ],
+)
+def test_a_wrong_answer_is_noticed(stream: bool, status: int, body: str, complaint: str) -> None:
+    with pytest.raises(WrongAnswer, match=complaint):
+        check(Dialect.openai, SCENARIO, stream=stream, status=status, body=body.encode())
+
+
+def test_a_right_answer_passes() -> None:
+    check(Dialect.openai, SCENARIO, stream=True, status=200, body=f"{GOOD}data: [DONE]\n\n".encode())
+    whole = json.dumps({"choices": [{"message": {"content": "Once there was a"}}]})
+    check(Dialect.openai, SCENARIO, stream=False, status=200, body=whole.encode())
