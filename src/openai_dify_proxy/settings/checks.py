@@ -83,6 +83,7 @@ _WHAT_IT_MUST_BE = {
     "literal_error": "must be {expected}",
     "string_too_short": "must not be empty",
     "string_type": "must be text",
+    "too_short": "must not be empty",
     "tuple_type": "must be a list",
     "value_error": "{error}",
 }

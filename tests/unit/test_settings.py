@@ -1,0 +1,610 @@
+"""Which value counts, how values are written, and what people are told when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from openai_dify_proxy.settings import (
+    Settings,
+    SettingsError,
+    from_environment,
+    is_loopback,
+    load_settings,
+    to_environment,
+)
+
+URL = {"DIFY_API_URL": "http://dify.test/v1"}
+KEY = "app-Xk3jT9sQwLm2PzR7vB1nC4dY"
+
+
+def load(env: Mapping[str, str] = {}, *, toml: Path | None = None, **overrides: object) -> Settings:
+    return load_settings(env=env, dotenv=None, config=toml, overrides=overrides)
+
+
+def problems(env: Mapping[str, str] = {}, *, toml: Path | None = None, **overrides: object) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(env, toml=toml, **overrides)
+    return caught.value.problems
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    return tmp_path / "proxy.toml"
+
+
+def test_defaults() -> None:
+    settings = load()
+    assert settings.model_dump() == {
+        "host": "127.0.0.1",
+        "port": 8223,
+        "workers": 1,
+        "dify_api_url": None,
+        "dify_api_key": None,
+        "api_keys": (),
+        "allow_anonymous": False,
+        "passthrough_keys": True,
+        "cors_origins": (),
+        "log_level": "info",
+        "log_format": "console",
+        "max_body_bytes": 67_108_864,
+        "connect_timeout": 10,
+        "silence_timeout": 300,
+        "turn_timeout": 1260,
+        "first_event_grace": 2,
+        "heartbeat_interval": 15,
+        "heartbeat": "chunk",
+        "shutdown_grace": 20,
+        "input_variable": None,
+        "output_variable": None,
+        "default_app": None,
+        "apps": {},
+        "warnings": (),
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("HOST", "::1", "host", "::1"),
+        ("PORT", "9000", "port", 9000),
+        ("PORT", "0", "port", 0),
+        ("WORKERS", " 4 ", "workers", 4),
+        ("DIFY_API_URL", "http://dify.test", "dify_api_url", "http://dify.test/v1"),
+        ("DIFY_API_URL", "http://dify.test/", "dify_api_url", "http://dify.test/v1"),
+        ("DIFY_API_URL", "https://dify.test/v1", "dify_api_url", "https://dify.test/v1"),
+        ("DIFY_API_URL", "HTTPS://dify.test:5001/v1//", "dify_api_url", "https://dify.test:5001/v1"),
+        ("DIFY_API_URL", "http://[::1]:5001/dify", "dify_api_url", "http://[::1]:5001/dify/v1"),
+        ("ALLOW_ANONYMOUS", "yes", "allow_anonymous", True),
+        ("PASSTHROUGH_KEYS", "off", "passthrough_keys", False),
+        ("CORS_ORIGINS", "https://a.test/, app://obsidian.md", "cors_origins", ("https://a.test", "app://obsidian.md")),
+        ("CORS_ORIGINS", "*", "cors_origins", ("*",)),
+        ("LOG_LEVEL", "WARN", "log_level", "warning"),
+        ("LOG_FORMAT", "JSON", "log_format", "json"),
+        ("MAX_BODY_BYTES", "1000", "max_body_bytes", 1000),
+        ("MAX_BODY_BYTES", "512 KB", "max_body_bytes", 524_288),
+        ("MAX_BODY_BYTES", "1.5MiB", "max_body_bytes", 1_572_864),
+        ("CONNECT_TIMEOUT", "2.5", "connect_timeout", 2.5),
+        ("SILENCE_TIMEOUT", "5m", "silence_timeout", 300),
+        ("TURN_TIMEOUT", "1h", "turn_timeout", 3600),
+        ("FIRST_EVENT_GRACE", "500ms", "first_event_grace", 0.5),
+        ("FIRST_EVENT_GRACE", "0", "first_event_grace", 0),
+        ("HEARTBEAT_INTERVAL", "20s", "heartbeat_interval", 20),
+        ("HEARTBEAT", "Comment", "heartbeat", "comment"),
+        ("SHUTDOWN_GRACE", "0", "shutdown_grace", 0),
+        ("INPUT_VARIABLE", "question", "input_variable", "question"),
+        # names that other proxies have
+        ("SERVER_HOST", "::1", "host", "::1"),
+        ("SERVER_PORT", "5000", "port", 5000),
+        ("DIFY_API_BASE", "http://dify.test/v1", "dify_api_url", "http://dify.test/v1"),
+        ("DIFY_BASE_URL", "http://dify.test", "dify_api_url", "http://dify.test/v1"),
+        ("DIFY_API_ENDPOINT", "http://dify.test/v1/", "dify_api_url", "http://dify.test/v1"),
+        ("Dify__ApiBase", "http://dify.test/v1", "dify_api_url", "http://dify.test/v1"),
+        ("CORS_ORIGIN", "*", "cors_origins", ("*",)),
+        ("DIFY_TIMEOUT", "60", "silence_timeout", 60),
+        ("HTTP_TIMEOUT", "60", "silence_timeout", 60),
+        ("TIMEOUT", "60", "silence_timeout", 60),
+        # empty means not set
+        ("PORT", "", "port", 8223),
+        ("DIFY_API_URL", " ", "dify_api_url", None),
+    ],
+)
+def test_a_variable_is_understood(variable: str, text: str, field: str, value: object) -> None:
+    assert getattr(load({variable: text}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "complaint"),
+    [
+        ("PORT", "http", "PORT in the environment must be a whole number, not 'http'"),
+        ("PORT", "70000", "PORT in the environment must be at most 65535, not '70000'"),
+        ("SERVER_PORT", "x", "SERVER_PORT in the environment must be a whole number, not 'x'"),
+        ("WORKERS", "0", "WORKERS in the environment must be at least 1, not '0'"),
+        ("ALLOW_ANONYMOUS", "ture", "ALLOW_ANONYMOUS in the environment must be true or false, not 'ture'"),
+        ("HEARTBEAT", "ping", "HEARTBEAT in the environment must be 'chunk', 'comment' or 'off', not 'ping'"),
+        (
+            "TURN_TIMEOUT",
+            "soon",
+            (
+                'TURN_TIMEOUT in the environment must be a number of seconds, or a duration such as "500ms", "20s" or "5m",'
+                " not 'soon'"
+            ),
+        ),
+        ("TURN_TIMEOUT", "0", "TURN_TIMEOUT in the environment must be greater than 0, not '0'"),
+        (
+            "MAX_BODY_BYTES",
+            "-1",
+            (
+                'MAX_BODY_BYTES in the environment must be a number of bytes, or a size such as "512KB" or "64MB",'
+                " not '-1'"
+            ),
+        ),
+        (
+            "DIFY_API_URL",
+            "dify.test:80",
+            (
+                "DIFY_API_URL in the environment must be the http:// or https:// address of a Dify, such as "
+                "\"https://api.dify.ai/v1\", not 'dify.test:80'"
+            ),
+        ),
+        (
+            "DIFY_API_URL",
+            "http://dify.test:port/v1",
+            (
+                "DIFY_API_URL in the environment must be the http:// or https:// address of a Dify, such as "
+                '"https://api.dify.ai/v1"'
+            ),
+        ),
+        (
+            "DIFY_API_URL",
+            "http://me:hush@dify.test/v1",
+            "DIFY_API_URL in the environment must not hold a user name or password: Dify's API key is all that is sent",
+        ),
+        (
+            "DIFY_API_URL",
+            "http://dify.test/v1?a=1",
+            "DIFY_API_URL in the environment must end with its path, without ? or #",
+        ),
+        (
+            "CORS_ORIGINS",
+            "a.test",
+            'CORS_ORIGINS in the environment must be "*" or origins such as "https://chat.example.com", not \'a.test\'',
+        ),
+        (
+            "API_KEYS",
+            "fine,not fine",
+            (
+                "API_KEYS in the environment is not a key: it holds spaces or characters that no key has "
+                "(is it a placeholder?)"
+            ),
+        ),
+    ],
+)
+def test_a_bad_value_is_named_with_its_place(variable: str, text: str, complaint: str) -> None:
+    assert problems({variable: text}) == [complaint]
+
+
+def test_flags_go_before_the_environment_before_dotenv_before_toml(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("PORT=3\nWORKERS=3\nLOG_LEVEL=error\n")
+    config = tmp_path / "proxy.toml"
+    config.write_text('port = 4\nworkers = 4\nlog_level = "debug"\nhost = "::1"\n')
+    settings = load_settings(
+        env={"PORT": "2", "WORKERS": "2"}, dotenv=dotenv, config=config, overrides={"port": 1, "workers": None}
+    )
+    assert (settings.port, settings.workers, settings.log_level, settings.host) == (1, 2, "error", "::1")
+
+
+def test_an_empty_variable_does_not_hide_the_one_in_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=3\n")
+    assert load_settings(env={"PORT": ""}, dotenv=tmp_path / ".env").port == 3
+
+
+def test_the_own_name_goes_before_an_alias_wherever_either_stands(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DIFY_API_URL=http://own.test\n")
+    env = {"DIFY_BASE_URL": "http://alias.test"}
+    assert load_settings(env=env, dotenv=tmp_path / ".env").dify_api_url == "http://own.test/v1"
+
+
+def test_an_alias_goes_before_the_toml_file(toml: Path) -> None:
+    toml.write_text("port = 4\n")
+    assert load({"SERVER_PORT": "5"}, toml=toml).port == 5
+
+
+def test_config_file_is_named_by_a_variable_and_the_flag_goes_before_it(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"{number}.toml").write_text(f"port = {number}\n")
+    env = {"CONFIG_FILE": str(tmp_path / "1.toml")}
+    assert load(env).port == 1
+    assert load(env, toml=tmp_path / "2.toml").port == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"port = ", "is not TOML: Invalid value (at end of document)"),
+        (b"\xff\xfe", "cannot be read: it is not UTF-8 text"),
+    ],
+)
+def test_a_toml_file_that_cannot_be_read(toml: Path, content: bytes | None, complaint: str) -> None:
+    if content is not None:
+        toml.write_bytes(content)
+    assert problems(toml=toml) == [f"The settings file {toml} {complaint}"]
+
+
+def test_a_dotenv_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfPORT=3\r\nDIFY_API_KEY=\r\n")
+    assert load_settings(env={}, dotenv=tmp_path / ".env").port == 3
+
+
+def test_a_dotenv_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"PORT=\xff\n")
+    with pytest.raises(SettingsError, match=r"\.env cannot be read: it is not UTF-8 text"):
+        load_settings(env={}, dotenv=tmp_path / ".env")
+
+
+def test_dotenv_names_that_are_nearly_ours_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "DIFY_API_ULR=http://dify.test\nAPI_KEY=x\nDATABASE_URL=y\nREPLICATE_API_KEY=z\nOPENAI_API_KEY=w\nport=1\n"
+    )
+    place = f"in {tmp_path / '.env'}"
+    assert load_settings(env={"API_KEYZ": "x"}, dotenv=tmp_path / ".env").warnings == (
+        f"DIFY_API_ULR {place} is not a setting: did you mean DIFY_API_URL?",
+        f"API_KEY {place} is not a setting: did you mean API_KEYS?",
+        f"port {place} is not a setting: did you mean PORT?",
+    )
+
+
+def test_a_dotenv_name_that_an_app_takes_its_key_from_is_not_warned_of(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"DIFY_API_KEY_2={KEY}\n")
+    (tmp_path / "proxy.toml").write_text('[apps.two]\napi_key_env = "DIFY_API_KEY_2"\napi_url = "http://dify.test"\n')
+    settings = load_settings(env={}, dotenv=tmp_path / ".env", config=tmp_path / "proxy.toml")
+    assert settings.warnings == ()
+    assert settings.apps["two"].api_key.get_secret_value() == KEY
+
+
+# --- apps ------------------------------------------------------------------------------------------------------
+
+
+def test_every_setting_of_an_app(toml: Path) -> None:
+    toml.write_text(
+        """
+        default_app = "support"
+        [apps.support]
+        aliases = ["gpt-4o*"]
+        api_key = "app-1"
+        api_url = "https://other.test"
+        mode = "Chatflow"
+        input_variable = "question"
+        output_variable = "answer"
+        system_prompt = "input:rules"
+        progress = "reasoning"
+        inputs = { language = "en", depth = 2, tags = ["a"], deep = { b = true } }
+        [apps."team/sales"]
+        api_key_env = "SALES_KEY"
+        """
+    )
+    settings = load({**URL, "SALES_KEY": "app-2"}, toml=toml)
+    assert settings.default_app == "support"
+    support, sales = settings.apps["support"], settings.apps["team/sales"]
+    assert support.api_key.get_secret_value() == "app-1"
+    assert support.model_dump(exclude={"api_key"}) == {
+        "name": "support",
+        "api_url": "https://other.test/v1",
+        "aliases": ("gpt-4o*",),
+        "mode": "advanced-chat",
+        "input_variable": "question",
+        "output_variable": "answer",
+        "system_prompt": "input:rules",
+        "progress": "reasoning",
+        "inputs": {"language": "en", "depth": 2, "tags": ["a"], "deep": {"b": True}},
+    }
+    assert (sales.name, sales.api_url, sales.mode) == ("team/sales", "http://dify.test/v1", None)
+    assert sales.api_key.get_secret_value() == "app-2"
+
+
+def test_a_single_key_is_the_default_app_and_takes_the_variables_for_it() -> None:
+    env = {**URL, "DIFY_API_KEY": KEY, "INPUT_VARIABLE": "q", "OUTPUT_VARIABLE": "a", "BOT_TYPE": "Workflow"}
+    settings = load(env)
+    assert settings.default_app == "dify"
+    assert list(settings.apps) == ["dify"]
+    app = settings.apps["dify"]
+    assert (app.name, app.api_url, app.mode) == ("dify", "http://dify.test/v1", "workflow")
+    assert (app.input_variable, app.output_variable) == ("q", "a")
+    assert app.api_key.get_secret_value() == KEY
+
+
+def test_bot_type_chat_stands_for_three_modes_so_dify_is_asked() -> None:
+    assert load({**URL, "DIFY_API_KEY": KEY, "BOT_TYPE": "Chat"}).apps["dify"].mode is None
+
+
+def test_several_keys_are_several_apps_and_the_first_is_the_default() -> None:
+    settings = load({**URL, "DIFY_API_KEYS": "app-1, app-2,"})
+    assert {name: app.api_key.get_secret_value() for name, app in settings.apps.items()} == {
+        "dify": "app-1",
+        "dify-2": "app-2",
+    }
+    assert settings.default_app == "dify"
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("DIFY_MODEL_MAP", "support:app-1, team:sales : app-2"),
+        ("MODEL_CONFIG", '{"support":"app-1","team:sales":"app-2"}'),
+    ],
+)
+def test_maps_of_other_proxies(variable: str, text: str) -> None:
+    settings = load({**URL, variable: text})
+    assert {name: app.api_key.get_secret_value() for name, app in settings.apps.items()} == {
+        "support": "app-1",
+        "team:sales": "app-2",
+    }
+    assert settings.default_app is None
+
+
+def test_a_key_beside_apps_serves_what_no_app_is_named(toml: Path) -> None:
+    toml.write_text('[apps.support]\napi_key = "app-1"\n')
+    settings = load({**URL, "DIFY_API_KEY": KEY}, toml=toml)
+    assert (list(settings.apps), settings.default_app) == (["support", "dify"], "dify")
+
+
+def test_a_key_that_an_app_has_makes_that_app_the_default(toml: Path) -> None:
+    toml.write_text('[apps.support]\napi_key_env = "DIFY_API_KEY"\n')
+    settings = load({**URL, "DIFY_API_KEY": KEY}, toml=toml)
+    assert (list(settings.apps), settings.default_app) == (["support"], "support")
+
+
+def test_default_app_goes_before_the_app_of_the_single_key(toml: Path) -> None:
+    toml.write_text('default_app = "support"\n[apps.support]\napi_key = "app-1"\n')
+    assert load({**URL, "DIFY_API_KEY": KEY}, toml=toml).default_app == "support"
+
+
+APP = 'api_key = "app-1"\napi_url = "http://dify.test"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "complaints"),
+    [
+        ("prot = 1\n", ["prot in {file} is not a setting: did you mean port?"]),
+        ("server_port = 1\n", ["server_port in {file} is not a setting: did you mean port?"]),
+        ("zzz = 1\n", ["zzz in {file} is not a setting"]),
+        ("warnings = []\n", ["warnings in {file} is not a setting"]),
+        ("mode = 1\n", ["mode in {file} is not a setting: it belongs under [apps.<name>]"]),
+        ("apps = 1\n", ["apps in {file} must be tables: write [apps.<name>], and the app's settings below"]),
+        ('apps.a = "app-1"\n', ["apps in {file} must be tables: write [apps.<name>], and the app's settings below"]),
+        (
+            f"[apps.a]\n{APP}alias = []\n",
+            ["alias of [apps.a] in {file} is not a setting of an app: did you mean aliases?"],
+        ),
+        (f'[apps.""]\n{APP}', ["The name of [apps.] in {file} must not be empty"]),
+        (f"[apps.a]\n{APP}inputs = 1\n", ["inputs of [apps.a] in {file} must be a table, not 1"]),
+        (
+            f"[apps.a]\n{APP}inputs = {{ since = 2024-05-01, x = [nan], y = 1 }}\n",
+            ["inputs of [apps.a] in {file} holds what JSON has no form for in since, x: write dates and times as text"],
+        ),
+        (
+            f'[apps.a]\n{APP}system_prompt = "input:"\n',
+            ["system_prompt of [apps.a] in {file} must be auto, query, drop or input:<variable>, not 'input:'"],
+        ),
+        (
+            f'[apps.a]\n{APP}progress = "on"\n',
+            ["progress of [apps.a] in {file} must be 'off' or 'reasoning', not 'on'"],
+        ),
+        (f'[apps.a]\n{APP}api_key_env = "A"\n', ["[apps.a] in {file} has both api_key and api_key_env: keep one"]),
+        (
+            '[apps.a]\napi_key_env = "A_KEY"\napi_url = "http://dify.test"\n',
+            ["api_key_env of [apps.a] in {file} names A_KEY, which is neither in the environment nor in .env"],
+        ),
+        (
+            f'[apps.a]\napi_key_env = "{KEY}"\napi_url = "http://dify.test"\n',
+            [
+                "api_key_env of [apps.a] in {file} must be the name of a variable; a key itself is given as api_key",
+            ],
+        ),
+        (
+            "[apps.a]\n",
+            [
+                (
+                    "[apps.a] in {file} has neither api_key nor api_key_env: the key is on the app's page “API Access” in "
+                    "Dify"
+                ),
+                "[apps.a] in {file} has no Dify to go to: set DIFY_API_URL (https://api.dify.ai/v1 for Dify Cloud)",
+            ],
+        ),
+        (
+            f'default_app = "aa"\n[apps.a]\n{APP}',
+            ["default_app in {file} names no configured app: did you mean a?"],
+        ),
+        (
+            f'default_app = "z"\n[apps.support]\n{APP}[apps.sales]\n{APP}',
+            ["default_app in {file} names no configured app: there is support, sales"],
+        ),
+        ('default_app = "z"\n', ["default_app in {file} names no configured app: there is no app at all"]),
+        (
+            f'[apps.a]\n{APP}aliases = ["gpt-*", "gpt-4"]\n[apps.b]\n{APP}aliases = ["gpt-*", "gpt-4?"]\n',
+            ['[apps.b] in {file} and [apps.a] both have the alias "gpt-*": keep one'],
+        ),
+        (
+            f'[apps.a]\n{APP}aliases = ["b", "a"]\n[apps.b]\n{APP}',
+            ['[apps.a] in {file} has the alias "b", which is the name of another app'],
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_toml_file(toml: Path, text: str, complaints: list[str]) -> None:
+    toml.write_text(text)
+    assert problems(toml=toml) == [complaint.format(file=toml) for complaint in complaints]
+
+
+@pytest.mark.parametrize(
+    ("env", "complaint"),
+    [
+        (
+            {"DIFY_API_KEY": KEY},
+            (
+                "DIFY_API_KEY in the environment has no Dify to go to: set DIFY_API_URL "
+                "(https://api.dify.ai/v1 for Dify Cloud)"
+            ),
+        ),
+        (
+            {**URL, "DIFY_MODEL_MAP": "app-1"},
+            'DIFY_MODEL_MAP in the environment must be pairs of a name and a key: "support:app-…,sales:app-…"',
+        ),
+        (
+            {**URL, "MODEL_CONFIG": "[]"},
+            'MODEL_CONFIG in the environment must be a JSON object of names and keys: {"support": "app-…"}',
+        ),
+        ({**URL, "MODEL_CONFIG": '{"a": 1}'}, "MODEL_CONFIG in the environment must be text"),
+        (
+            {**URL, "DIFY_API_KEY": "app-…"},
+            (
+                "DIFY_API_KEY in the environment is not a key: it holds spaces or characters that no key has "
+                "(is it a placeholder?)"
+            ),
+        ),
+        (
+            {**URL, "DIFY_API_KEY": KEY, "BOT_TYPE": "Robot"},
+            (
+                "BOT_TYPE in the environment must be 'chat', 'agent-chat', 'advanced-chat', 'completion', 'workflow' or "
+                "'agent', not 'robot'"
+            ),
+        ),
+        (
+            {**URL, "DIFY_API_KEY": KEY, "DIFY_MODEL_MAP": "dify:app-1"},
+            (
+                "DIFY_MODEL_MAP in the environment has the name that the app of DIFY_API_KEY in the environment takes: "
+                "call it otherwise"
+            ),
+        ),
+    ],
+)
+def test_what_is_wrong_with_variables_for_apps(env: Mapping[str, str], complaint: str) -> None:
+    assert problems(env) == [complaint]
+
+
+def test_all_problems_are_told_at_once(toml: Path) -> None:
+    toml.write_text(
+        'colour = 1\ndefault_app = "none"\n[apps.a]\nmode = "talk"\napi_key_env = "NO_SUCH"\naliases = ["x"]\n'
+        '[apps.b]\naliases = ["x"]\n'
+    )
+    found = problems(
+        {"PORT": "x", "LOG_LEVEL": "loud", "DIFY_API_URL": "ftp://dify.test", "HOST": "0.0.0.0"}, toml=toml
+    )
+    beginnings = [
+        f"colour in {toml} ",
+        f"api_key_env of [apps.a] in {toml} names NO_SUCH",
+        "PORT in the environment ",
+        "DIFY_API_URL in the environment ",
+        "LOG_LEVEL in the environment ",
+        f"mode of [apps.a] in {toml} ",
+        f"[apps.b] in {toml} has neither api_key nor api_key_env",
+        f"default_app in {toml} ",
+        f'[apps.b] in {toml} and [apps.a] both have the alias "x"',
+        "Whoever reaches 0.0.0.0:8223 ",
+    ]
+    assert [problem[: len(beginning)] for problem, beginning in zip(found, beginnings, strict=True)] == beginnings
+
+
+# --- safe by default -------------------------------------------------------------------------------------------
+
+EVERYWHERE = {**URL, "HOST": "0.0.0.0"}
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        EVERYWHERE,
+        {**URL, "DIFY_API_KEY": KEY},
+        {**URL, "DIFY_API_KEY": KEY, "HOST": "localhost"},
+        {**EVERYWHERE, "DIFY_API_KEY": KEY, "API_KEYS": "secret"},
+        {**EVERYWHERE, "DIFY_API_KEY": KEY, "VALID_API_KEYS": "secret"},
+        {**EVERYWHERE, "DIFY_API_KEY": KEY, "PROXY_API_KEY": "secret"},
+        {**EVERYWHERE, "DIFY_API_KEY": KEY, "ALLOW_ANONYMOUS": "true"},
+    ],
+)
+def test_it_starts(env: Mapping[str, str]) -> None:
+    load(env)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {**EVERYWHERE, "DIFY_API_KEY": KEY},
+        {**EVERYWHERE, "DIFY_API_KEYS": KEY},
+        {**EVERYWHERE, "DIFY_MODEL_MAP": f"support:{KEY}"},
+        {**EVERYWHERE, "DIFY_API_KEY": KEY, "API_KEYS": " , "},
+        {**EVERYWHERE, "DIFY_API_KEY": KEY, "ALLOW_ANONYMOUS": "false"},
+        {**EVERYWHERE, "HOST": "proxy.test", "DIFY_API_KEY": KEY},
+    ],
+)
+def test_it_refuses_to_give_strangers_the_keys_and_says_the_three_ways_out(env: Mapping[str, str]) -> None:
+    (problem,) = problems(env)
+    assert all(way_out in problem for way_out in ("API_KEYS", "HOST=127.0.0.1", "ALLOW_ANONYMOUS=true"))
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.0.1", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("LOCALHOST", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.2", False),
+        ("localhost.example.com", False),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_api_keys_are_a_list_without_blanks() -> None:
+    assert [key.get_secret_value() for key in load({"API_KEYS": "a, ,b,"}).api_keys] == ["a", "b"]
+
+
+def test_secrets_are_not_in_any_text_of_the_settings(toml: Path) -> None:
+    toml.write_text(f'[apps.a]\napi_key = "{KEY}"\n')
+    settings = load({**URL, "DIFY_API_KEY": KEY + "x", "API_KEYS": "client-secret"}, toml=toml)
+    for text in (repr(settings), str(settings), settings.model_dump_json()):
+        assert KEY not in text
+        assert "client-secret" not in text
+
+
+@pytest.mark.parametrize("secret", [KEY, "app-short", "sk-short", "client-secret-of-25-letters"])
+def test_a_secret_under_a_wrong_name_is_not_repeated(secret: str, toml: Path) -> None:
+    toml.write_text(f'[apps.a]\napi_key = 5\nmode = "{secret}"\nprogress = "{secret}"\ninputs = "{secret}"\n')
+    wrong = ("PORT", "DIFY_API_URL", "TURN_TIMEOUT", "LOG_LEVEL", "ALLOW_ANONYMOUS", "CORS_ORIGINS", "MODEL_CONFIG")
+    text = "\n".join(problems(dict.fromkeys(wrong, secret) | {"DIFY_MODEL_MAP": secret}, toml=toml))
+    assert all(name in text for name in (*wrong, "DIFY_MODEL_MAP"))
+    assert secret not in text
+
+
+def test_settings_made_directly_read_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "1")
+    assert Settings().port == 8223
+    assert Settings(port=2).port == 2
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1
+
+
+def test_workers_get_the_very_settings(toml: Path) -> None:
+    toml.write_text(f'[apps.a]\n{APP}inputs = {{ n = 1, s = "字" }}\naliases = ["x*"]\n')
+    settings = load({**URL, "DIFY_API_KEY": KEY, "API_KEYS": "one,two", "SILENCE_TIMEOUT": "1ms"}, toml=toml)
+    handed_over = to_environment(settings)
+    json.loads(*handed_over.values())
+    assert from_environment({**handed_over, "PORT": "1"}) == settings
+
+
+def test_without_a_handover_the_environment_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert from_environment({"PORT": "1"}).port == 1
