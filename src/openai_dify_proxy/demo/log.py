@@ -1,0 +1,110 @@
+"""What the demo was asked and what became of it, for tests to look at from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+LOG_LENGTH = 20_000
+"""How many requests, stops and runs are remembered."""
+
+RunState = Literal["running", "finished", "failed", "stopped", "dropped"]
+
+
+@dataclass(frozen=True)
+class LoggedRequest:
+    """One HTTP request; `app` is None if its key opens none, `body` None if it has no JSON."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    key: str
+    app: str | None
+    dialect: str | None
+    body: Any
+    at: float
+
+
+@dataclass(frozen=True)
+class LoggedStop:
+    """One call of a stop route; `effective` if it stopped a run."""
+
+    task_id: str
+    user: str
+    app: str
+    effective: bool
+    at: float
+
+
+@dataclass
+class LoggedRun:
+    """One generation. Times are those of `time.monotonic`."""
+
+    task_id: str
+    app: str
+    mode: str
+    dialect: str
+    user: str
+    question: str
+    inputs: Mapping[str, Any]
+    conversation_id: str
+    message_id: str
+    workflow_run_id: str
+    streaming: bool
+    started_at: float = field(default_factory=time.monotonic)
+    state: RunState = "running"
+    finished_at: float | None = None
+    disconnected_at: float | None = None
+    """When the client left before the stream's end."""
+    first_event_at: float | None = None
+    """When the first event that holds the task's id was sent."""
+    answer: str = ""
+
+
+class DemoLog:
+    """A record that grows while the demo runs. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self.requests: deque[LoggedRequest] = deque(maxlen=LOG_LENGTH)
+        self.stops: deque[LoggedStop] = deque(maxlen=LOG_LENGTH)
+        self.runs: deque[LoggedRun] = deque(maxlen=LOG_LENGTH)
+        self.open_requests = 0
+        """Requests that are being answered now."""
+
+    def change(self, what: Callable[[], object]) -> None:
+        """Make a change and wake whoever waits for one."""
+        with self._changed:
+            what()
+            self._changed.notify_all()
+
+    def wait(self, predicate: Callable[[DemoLog], object], timeout: float = 5.0) -> None:
+        """Block until `predicate(log)` is true.
+
+        Raises TimeoutError, with the log's latest entries, when that takes longer than `timeout` seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: predicate(self), timeout):
+                raise TimeoutError(f"not seen within {timeout} s; {self._summary()}")
+
+    async def wait_for(self, predicate: Callable[[DemoLog], object], timeout: float = 5.0) -> None:
+        """As `wait`, for a coroutine of any event loop."""
+        await asyncio.to_thread(self.wait, predicate, timeout)
+
+    def clear(self) -> None:
+        """Forget everything but the count of open requests."""
+        with self._changed:
+            for entries in (self.requests, self.stops, self.runs):
+                entries.clear()
+            self._changed.notify_all()
+
+    def _summary(self) -> str:
+        runs = [(run.app, run.state, run.disconnected_at is not None) for run in self.runs]
+        paths = [(request.method, request.path) for request in self.requests]
+        return f"runs {runs[-5:]}, stops {list(self.stops)[-5:]}, requests {paths[-5:]}, open {self.open_requests}"
