@@ -20,6 +20,7 @@
     │   ├── UpstreamMisconfigured   502  a mistake of the operator's
     │   ├── UpstreamFailed          502
     │   │   └── StreamCut           502
+    │   ├── AppUnavailable          503
     │   ├── UpstreamUnreachable     503
     │   └── UpstreamTimeout         504
     └── ServerError                 the proxy is at fault
@@ -150,6 +151,13 @@ class UpstreamFailed(UpstreamError):
 
 class StreamCut(UpstreamFailed):
     default_code = "upstream_incomplete"
+
+
+class AppUnavailable(UpstreamError):
+    """Dify is there, but the app is not published, has no model, or is of another mode."""
+
+    status = 503
+    default_code = "app_unavailable"
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -55,13 +55,14 @@ class TextReplaced(Struct, frozen=True, gc=False):
 
 
 class FileProduced(Struct, frozen=True):
-    """A file that the app made: ``url`` as Dify gave it (absolute or from the root of Dify's origin)."""
+    """A file that the app made, under Dify's own signed link; ``linked`` tells that the text links to it already."""
 
     url: str
     type: str
     filename: str | None = None
     mime_type: str | None = None
     size: int | None = None
+    linked: bool = False
 
 
 class Citation(Struct, frozen=True):
@@ -91,7 +92,7 @@ class TurnFinished(Struct, frozen=True):
     """
 
     reason: FinishReason
-    usage: Usage | None
+    usage: Usage | None = None
     answer: str | None = None
 
 
@@ -101,13 +102,4 @@ class TurnFailed(Struct, frozen=True):
     error: ProxyError
 
 
-Event = (
-    TextDelta
-    | ReasoningDelta
-    | TextReplaced
-    | FileProduced
-    | Citations
-    | StepChanged
-    | TurnFinished
-    | TurnFailed
-)
+Event = TextDelta | ReasoningDelta | TextReplaced | FileProduced | Citations | StepChanged | TurnFinished | TurnFailed

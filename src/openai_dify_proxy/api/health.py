@@ -1,0 +1,28 @@
+"""``GET /health`` and ``GET /ready``, which need no key and tell nothing that does."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from openai_dify_proxy.api.proxy import proxy_of
+from openai_dify_proxy.api.responses import error_response, json_response
+from openai_dify_proxy.errors import UpstreamUnreachable
+
+
+class Status(Struct):
+    status: str
+
+
+async def health(_request: Request) -> Response:
+    """The process is alive."""
+    return json_response(Status("ok"))
+
+
+async def ready(request: Request) -> Response:
+    """Dify can be reached; 503 otherwise."""
+    problem = await proxy_of(request).reach.problem()
+    if problem is not None:
+        return error_response(UpstreamUnreachable(problem))
+    return json_response(Status("ready"))

@@ -1,0 +1,76 @@
+"""``GET /v1/models`` and ``GET /v1/models/{id}``: the apps as OpenAI models."""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+
+from openai_dify_proxy.api.proxy import Proxy, proxy_of
+from openai_dify_proxy.api.responses import json_response
+from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.translate.app_profile import AppProfile
+from openai_dify_proxy.turns.apps import App
+from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.wire.openai.models import DifyApp, Model, ModelList
+
+DESCRIBE_SECONDS = 3.0
+"""How long the list waits for Dify's descriptions, which are only an extra."""
+
+
+async def list_models(request: Request) -> Response:
+    proxy = proxy_of(request)
+    caller = proxy.gate.admit(request)
+    apps = [proxy.apps.choose(caller, None)] if caller.dify_key is not None else list(proxy.apps.all.values())
+    models = await asyncio.gather(*(_model(proxy, caller, app, None) for app in apps))
+    return json_response(ModelList(models))
+
+
+async def retrieve_model(request: Request) -> Response:
+    proxy = proxy_of(request)
+    caller = proxy.gate.admit(request)
+    name = request.path_params["model"]
+    return json_response(await _model(proxy, caller, proxy.apps.choose(caller, name), name))
+
+
+async def _model(proxy: Proxy, caller: Caller, app: App, name: str | None) -> Model:
+    """A request's own Dify key is tried here, so that a wrong one is told; a configured app is listed in any case."""
+    profile = proxy.profiles.cached(app.dify)
+    if profile is None:
+        try:
+            async with asyncio.timeout(DESCRIBE_SECONDS):
+                profile = await proxy.profiles.get(app.dify, app.mode)
+        except TimeoutError:
+            profile = None
+        except ProxyError:
+            if caller.dify_key is not None:
+                raise
+    return Model(name or app.name, proxy.started, "dify", dify=_describe(app, profile))
+
+
+def _describe(app: App, profile: AppProfile | None) -> DifyApp | UnsetType:
+    if profile is None:
+        return UNSET
+    info = profile.info
+    inputs: list[dict[str, object]] = [
+        {
+            "name": field.name,
+            "kind": field.kind,
+            "label": field.label,
+            "required": field.required,
+            "options": list(field.options) or None,
+            "default": field.default,
+        }
+        for field in profile.form
+    ]
+    return DifyApp(
+        info.name,
+        info.description,
+        info.mode or app.mode,
+        info.tags,
+        info.author_name,
+        inputs or None,
+        list(app.aliases) or None,
+    )

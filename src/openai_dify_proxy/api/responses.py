@@ -1,0 +1,204 @@
+"""Answers: errors in OpenAI's envelope, JSON, and the event stream of a turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from msgspec import Struct, json
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from openai_dify_proxy.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, ShuttingDown
+from openai_dify_proxy.events import Event, TurnFailed, TurnIds
+from openai_dify_proxy.translate.answer import Answer
+from openai_dify_proxy.translate.openai_errors import encode_error
+from openai_dify_proxy.translate.openai_streams import COMMENT, StreamEncoder
+from openai_dify_proxy.turns.service import Running, Turns
+from openai_dify_proxy.turns.turn import ClientGone
+
+log = structlog.get_logger(__name__)
+
+SSE_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+_NO_RETRY = (b"x-should-retry", b"false")
+
+
+class Pulse(Struct, frozen=True):
+    """How a stream is kept alive: seconds until its status line at the latest, and between heartbeats."""
+
+    grace: float
+    interval: float
+    kind: str
+
+
+def json_response(value: Struct) -> Response:
+    return Response(json.encode(value), media_type="application/json")
+
+
+def error_response(error: ProxyError) -> Response:
+    """The envelope, and headers that tell SDKs whether to send the request again."""
+    if error.log is not None:
+        log.error("operator_needed", error=error.message, detail=error.log)
+    headers = {}
+    if error.retry_after is not None:
+        headers["retry-after"] = f"{error.retry_after:g}"
+    if error.started or (error.status >= 500 and not isinstance(error, ShuttingDown) and error.retry_after is None):
+        headers["x-should-retry"] = "false"
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(encode_error(error), error.status, headers, "application/json")
+
+
+async def on_proxy_error(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, ProxyError)
+    return error_response(exc)
+
+
+async def on_http_exception(request: Request, exc: Exception) -> Response:
+    """What Starlette itself refuses: unknown routes and methods."""
+    assert isinstance(exc, HTTPException)
+    if exc.status_code == 405:
+        response = error_response(
+            MethodNotAllowed(f"{request.url.path} does not take {request.method}; see the Allow header.")
+        )
+        response.headers.update(exc.headers or {})
+        return response
+    if exc.status_code == 404:
+        return error_response(NotFound(f"There is no {request.method} {request.url.path} here."))
+    return error_response(InternalError(exc.detail))
+
+
+async def on_client_gone(_request: Request, _exc: Exception) -> Response:
+    """Nobody reads this; 499 is what access logs say of it."""
+    return Response(status_code=499)
+
+
+async def on_unexpected(_request: Request, exc: Exception) -> Response:
+    """A fault of ours: its text may hold anything, so only the log gets it (with the traceback, from Starlette)."""
+    log.error("unexpected_error", kind=type(exc).__name__)
+    return error_response(InternalError("The proxy failed. Tell its operator the request id."))
+
+
+async def whole_answer(request: Request, turns: Turns, running: Running) -> Answer:
+    """The turn to its end, for a client that does not stream. Raises ProxyError, and ClientGone if it left."""
+    answer = Answer()
+    turn = running.turn
+    watch = asyncio.create_task(_watch(request.receive, turn.leave))
+    try:
+        while not turn.ended:
+            answer.add(await turn.next())
+    except asyncio.CancelledError:
+        raise shutting_down() from None
+    finally:
+        watch.cancel()
+        turns.end(running)
+    if answer.error is not None:
+        raise answer.error
+    return answer
+
+
+def turn_headers(ids: TurnIds) -> dict[str, str]:
+    """What is known of the turn when the headers go out."""
+    headers = {}
+    if ids.conversation_id:
+        headers["X-Dify-Conversation-Id"] = ids.conversation_id
+    if ids.message_id:
+        headers["X-Dify-Message-Id"] = ids.message_id
+    return headers
+
+
+class TurnStream(Response):
+    """A turn as an event stream.
+
+    The status line waits for the first event that a client can see, so that an early failure is a real 4xx or 5xx, but
+    no longer than ``pulse.grace``. Afterwards a failure is the stream's last frame.
+    """
+
+    def __init__(self, turns: Turns, running: Running, encoder: StreamEncoder, pulse: Pulse) -> None:
+        self.background = None
+        self.status_code = 200
+        self._turns = turns
+        self._running = running
+        self._turn = running.turn
+        self._encoder = encoder
+        self._pulse = pulse
+        self._committed = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watch = asyncio.create_task(_watch(receive, self._turn.leave))
+        try:
+            await self._pump(scope, receive, send)
+        except ClientGone:
+            log.info("client_gone", task_id=self._turn.ids.task_id)
+        except asyncio.CancelledError:
+            await self._fail(
+                ShuttingDown("The server is shutting down; the turn was stopped.", started=True), scope, receive, send
+            )
+            raise
+        finally:
+            watch.cancel()
+            self._turns.end(self._running)
+
+    async def _pump(self, scope: Scope, receive: Receive, send: Send) -> None:
+        turn, encoder = self._turn, self._encoder
+        clock = asyncio.get_running_loop().time
+        commit_at = clock() + self._pulse.grace
+        idle = self._pulse.interval if self._pulse.kind != "off" else None
+        beat_at: float | None = None
+        while True:
+            events = await turn.next(beat_at if self._committed else commit_at)
+            if not self._committed and len(events) == 1 and isinstance(events[0], TurnFailed):
+                await error_response(events[0].error)(scope, receive, send)
+                return
+            frames = encoder.encode(events, turn.ids) if events else self._beat()
+            if not self._committed:
+                await self._commit(send)
+            ended = turn.ended
+            if frames or ended:
+                await send({"type": "http.response.body", "body": frames, "more_body": not ended})
+            if ended:
+                self._log_failure(events)
+                return
+            if idle is not None:
+                beat_at = clock() + idle
+
+    def _beat(self) -> bytes:
+        """What to send when nothing came: at the end of the grace the frames that open the stream."""
+        if not self._committed:
+            return self._encoder.open()
+        return COMMENT if self._pulse.kind == "comment" else self._encoder.heartbeat()
+
+    async def _commit(self, send: Send) -> None:
+        self._committed = True
+        headers = [(name.lower().encode(), value.encode()) for name, value in turn_headers(self._turn.ids).items()]
+        message: Message = {"type": "http.response.start", "status": 200, "headers": SSE_HEADERS + headers}
+        await send(message)
+
+    async def _fail(self, error: ProxyError, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._committed:
+            await error_response(error)(scope, receive, send)
+            return
+        frames = self._encoder.encode([TurnFailed(error)], self._turn.ids)
+        await send({"type": "http.response.body", "body": frames, "more_body": False})
+
+    def _log_failure(self, events: Sequence[Event]) -> None:
+        last = events[-1] if events else None
+        if isinstance(last, TurnFailed):
+            log.warning("turn_failed", error=last.error.message, code=last.error.code, detail=last.error.log)
+
+
+def shutting_down() -> ShuttingDown:
+    return ShuttingDown("The server is shutting down; the turn was stopped.", started=True)
+
+
+async def _watch(receive: Callable[[], Awaitable[Message]], leave: Callable[[], None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    leave()

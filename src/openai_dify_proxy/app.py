@@ -1,0 +1,129 @@
+"""The composition root: settings in, ASGI application out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from openai_dify_proxy.api.chat_completions import create_chat_completion
+from openai_dify_proxy.api.completions import create_completion
+from openai_dify_proxy.api.health import health, ready
+from openai_dify_proxy.api.middleware import RequestMiddleware
+from openai_dify_proxy.api.models import list_models, retrieve_model
+from openai_dify_proxy.api.proxy import Proxy
+from openai_dify_proxy.api.requests import Gate
+from openai_dify_proxy.api.responses import (
+    Pulse,
+    on_client_gone,
+    on_http_exception,
+    on_proxy_error,
+    on_unexpected,
+)
+from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.settings import Settings, from_environment
+from openai_dify_proxy.telemetry import configure_logging
+from openai_dify_proxy.turns.apps import Apps
+from openai_dify_proxy.turns.profiles import Profiles
+from openai_dify_proxy.turns.reach import Reach
+from openai_dify_proxy.turns.service import Turns
+from openai_dify_proxy.turns.turn import ClientGone
+from openai_dify_proxy.upstream.dify import DifyClient
+from openai_dify_proxy.upstream.http import HttpClient
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+OPENAI_ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/chat/completions", create_chat_completion),
+    ("POST", "/completions", create_completion),
+    ("GET", "/models", list_models),
+    ("GET", "/models/{model:path}", retrieve_model),
+)
+"""Each is served under ``/v1`` and without it, since people paste both kinds of base URL."""
+
+PLAIN_ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/health", health),
+    ("GET", "/ready", ready),
+)
+
+STOP_SECONDS = 8.0
+"""How long the end of the server waits for stop calls that are under way."""
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The whole proxy as an ASGI application. It serves one event loop, from lifespan startup to shutdown."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        http = HttpClient(connect_timeout=settings.connect_timeout)
+        dify = DifyClient(http)
+        apps = Apps(settings)
+        profiles = Profiles(dify, time.monotonic)
+        turns = Turns(settings, apps, profiles, dify)
+        urls = [app.dify.url for app in apps.all.values()]
+        app.state.proxy = Proxy(
+            gate=Gate(settings),
+            apps=apps,
+            profiles=profiles,
+            turns=turns,
+            reach=Reach(dify, urls + ([settings.dify_api_url] if settings.dify_api_url else []), time.monotonic),
+            pulse=Pulse(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
+            started=int(time.time()),
+        )
+        try:
+            yield
+        finally:
+            await turns.close(STOP_SECONDS)
+            await http.close()
+
+    routes = [Route(f"/v1{path}", handler, methods=[method]) for method, path, handler in OPENAI_ROUTES]
+    routes += [Route(path, handler, methods=[method]) for method, path, handler in OPENAI_ROUTES + PLAIN_ROUTES]
+    app = Starlette(
+        routes=routes,
+        middleware=_middleware(settings),
+        exception_handlers={
+            ProxyError: on_proxy_error,
+            ClientGone: on_client_gone,
+            HTTPException: on_http_exception,
+            Exception: on_unexpected,
+        },
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def create_app_from_environment() -> Starlette:
+    """For worker processes, which get their settings from the parent by environment."""
+    settings = from_environment()
+    configure_logging(settings.log_level, settings.log_format)
+    return create_app(settings)
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    middleware = [Middleware(RequestMiddleware)]
+    if settings.cors_origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
+            allow_headers=["*"],
+            expose_headers=[
+                "x-request-id",
+                "retry-after",
+                "openai-processing-ms",
+                "X-Dify-Conversation-Id",
+                "X-Dify-Message-Id",
+            ],
+            max_age=3600,
+        )
+        middleware.append(cors)
+    return middleware

@@ -1,0 +1,99 @@
+"""A turn's events folded into the whole answer that a client sees who does not stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.events import (
+    Citation,
+    Citations,
+    Event,
+    FileProduced,
+    FinishReason,
+    ReasoningDelta,
+    StepChanged,
+    TextDelta,
+    TextReplaced,
+    TurnFailed,
+    TurnFinished,
+    Usage,
+)
+
+
+class Answer:
+    """What a turn has said so far: ``add`` events, read the attributes.
+
+    ``finish_reason`` and ``error`` are None until the turn finished or failed. ``replaced`` tells that a moderation
+    took back what was said before.
+    """
+
+    __slots__ = ("_reasoning", "_text", "citations", "error", "files", "finish_reason", "replaced", "usage")
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self.citations: tuple[Citation, ...] = ()
+        self.files: list[FileProduced] = []
+        self.replaced = False
+        self.finish_reason: FinishReason | None = None
+        self.usage: Usage | None = None
+        self.error: ProxyError | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._reasoning)
+
+    @property
+    def ended(self) -> bool:
+        return self.finish_reason is not None or self.error is not None
+
+    def add(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.add_one(event)
+
+    def add_one(self, event: Event) -> None:
+        match event:
+            case TextDelta(text):
+                self._text.append(text)
+            case ReasoningDelta(text):
+                self._reasoning.append(text)
+            case TextReplaced(text, moderated):
+                self._text = [text]
+                self.replaced = self.replaced or moderated
+            case FileProduced():
+                self.files.append(event)
+                self._text.append(file_link(event, bool(self._text)))
+            case Citations(items):
+                self.citations = items
+            case StepChanged():
+                self._reasoning.append(step_line(event))
+            case TurnFinished(reason, usage, answer):
+                if answer is not None:
+                    self._text = [answer]
+                self.finish_reason = reason
+                self.usage = usage
+            case TurnFailed(error):
+                self.error = error
+
+
+def file_link(file: FileProduced, after_text: bool) -> str:
+    """A Markdown link to a file that the answer's text does not link to itself."""
+    if file.linked:
+        return ""
+    name = (file.filename or file.type).replace("[", "").replace("]", "")
+    mark = "!" if file.type == "image" else ""
+    link = f"{mark}[{name}]({file.url})"
+    return f"\n\n{link}" if after_text else link
+
+
+_MARKS = {"started": "→", "succeeded": "✓", "failed": "✗", "retrying": "↻"}
+
+
+def step_line(step: StepChanged) -> str:
+    """A line of reasoning for a step's change: a mark and the title."""
+    return f"{_MARKS[step.state]} {step.title}\n"

@@ -1,0 +1,86 @@
+"""What the proxy knows of a Dify app: its mode and the inputs it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import Struct
+
+from openai_dify_proxy.wire.dify import AppInfo, AppParameters, Mode
+
+TEXT_KINDS = frozenset({"text-input", "paragraph"})
+QUESTION_NAMES = ("query", "input", "question", "prompt", "text", "message")
+SYSTEM_NAMES = ("system_prompt", "system", "instructions")
+HISTORY_NAMES = ("messages", "history", "chat_history")
+
+
+class InputField(Struct, frozen=True):
+    """One field of the app's form; ``kind`` is Dify's (``text-input``, ``paragraph``, ``select``, ``number``, …)."""
+
+    kind: str
+    name: str
+    label: str | None = None
+    required: bool = False
+    default: Any = None
+    max_length: int | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def is_text(self) -> bool:
+        return self.kind in TEXT_KINDS
+
+    def fits(self, text: str) -> bool:
+        return self.max_length is None or not self.max_length or len(text) <= self.max_length
+
+
+class AppProfile(Struct, frozen=True):
+    """An app as ``GET /info`` and ``GET /parameters`` describe it; ``version`` is Dify's ``X-Version``."""
+
+    mode: Mode
+    form: tuple[InputField, ...] = ()
+    info: AppInfo = AppInfo()
+    parameters: AppParameters = AppParameters()
+    version: str | None = None
+
+    @property
+    def converses(self) -> bool:
+        """Whether Dify keeps the conversation of such an app."""
+        return self.mode not in ("completion", "workflow")
+
+    def text_input(self, names: Iterable[str]) -> InputField | None:
+        """The text field that has the first of ``names`` that any has."""
+        fields = {field.name.lower(): field for field in self.form if field.is_text}
+        return next((fields[name] for name in names if name in fields), None)
+
+    def question_input(self, configured: str | None) -> str | None:
+        """Where the user's text goes in an app without a query of its own.
+
+        The configured variable, else the single required text field, else the best-named one, else the only one.
+        """
+        if configured is not None:
+            return configured
+        texts = [field for field in self.form if field.is_text]
+        required = [field.name for field in texts if field.required]
+        if len(required) == 1:
+            return required[0]
+        if named := self.text_input(QUESTION_NAMES):
+            return named.name
+        return texts[0].name if len(texts) == 1 else None
+
+
+def read_form(parameters: AppParameters) -> tuple[InputField, ...]:
+    """The fields of ``user_input_form``, whose items are one-key objects ``{kind: field}``."""
+    return tuple(
+        InputField(
+            kind,
+            field.variable,
+            field.label,
+            bool(field.required),
+            field.default,
+            field.max_length,
+            tuple(field.options or ()),
+        )
+        for item in parameters.user_input_form
+        for kind, field in item.items()
+    )

@@ -1,0 +1,213 @@
+"""A turn as the request body of a Dify app.
+
+What Dify has no place for goes where the app can see it: the system message into an input made for it, else before
+the question; earlier turns into an input made for them, else before the question too. Apps without a query of their
+own (workflow, completion) get the question in an input. Inputs are brought into the types that the form asks for,
+and checked here as far as that gives a better answer than Dify's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+from uuid import UUID
+
+from msgspec import UNSET, Struct, json
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.app_profile import (
+    HISTORY_NAMES,
+    QUESTION_NAMES,
+    SYSTEM_NAMES,
+    AppProfile,
+    InputField,
+)
+from openai_dify_proxy.translate.transcript import transcript, transcript_json, with_transcript
+from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.wire.dify import GenerateRequest, Mode
+
+
+class AppRules(Struct, frozen=True):
+    """What the settings say of how an app is asked; ``system_prompt`` is auto, query, drop or ``input:<variable>``."""
+
+    input_variable: str | None = None
+    system_prompt: str = "auto"
+    inputs: Mapping[str, Any] = {}
+
+
+def make_dify_request(turn: TurnRequest, profile: AppProfile, rules: AppRules, user: str) -> GenerateRequest:
+    """The body to send; ``user`` is Dify's. Raises InvalidRequest with ``inputs.<name>`` as its param."""
+    inputs: dict[str, Any] = {**rules.inputs, **turn.inputs}
+    conversation_id = _conversation_id(turn, profile)
+    question = turn.question
+    if turn.system:
+        question = _place_system(turn.system, question, profile, rules.system_prompt, inputs)
+    if turn.history and conversation_id is None:
+        question = _place_history(turn, question, profile, inputs)
+    if profile.converses:
+        return GenerateRequest(
+            _checked(inputs, profile),
+            user,
+            query=question,
+            conversation_id=conversation_id or UNSET,
+            auto_generate_name=False,
+        )
+    return _make_single_shot(question, inputs, profile, rules, user)
+
+
+def _make_single_shot(
+    question: str, inputs: dict[str, Any], profile: AppProfile, rules: AppRules, user: str
+) -> GenerateRequest:
+    """For apps that keep no conversation: the question is an input.
+
+    A completion app takes a query of its own too, which its template may or may not use.
+    """
+    name = profile.question_input(rules.input_variable)
+    if name is None and profile.mode == "workflow" and profile.form:
+        _refuse_unplaced(profile)
+    if name is not None:
+        field = next((field for field in profile.form if field.name == name), None)
+        if field is not None and not field.fits(question):
+            raise InvalidRequest(
+                f"The app's input '{name}' takes at most {field.max_length} characters, and the question with its "
+                f"system message and history has {len(question)}.",
+                param=f"inputs.{name}",
+            )
+        inputs.setdefault(name, question)
+    query = question if profile.mode == "completion" else UNSET
+    return GenerateRequest(_checked(inputs, profile), user, query=query)
+
+
+def _refuse_unplaced(profile: AppProfile) -> None:
+    texts = [field.name for field in profile.form if field.is_text]
+    if not texts:
+        return  # the workflow takes no text: what it needs comes as inputs
+    raise InvalidRequest(
+        f"This workflow has several text inputs ({', '.join(texts)}) and none is named like a question "
+        f"({', '.join(QUESTION_NAMES)}). The operator can set input_variable for the app.",
+        param="model",
+        code="ambiguous_input",
+    )
+
+
+def _conversation_id(turn: TurnRequest, profile: AppProfile) -> str | None:
+    if turn.conversation_id is None or not profile.converses:
+        return None
+    try:
+        return str(UUID(turn.conversation_id))
+    except ValueError:
+        raise InvalidRequest(
+            "conversation_id must be a UUID, as X-Dify-Conversation-Id gave it.", param="conversation_id"
+        ) from None
+
+
+def _place_system(system: str, question: str, profile: AppProfile, rule: str, inputs: dict[str, Any]) -> str:
+    """Puts the system message where ``rule`` says, and returns the question as it then is."""
+    if rule == "drop" or system == question:
+        return question
+    if rule.startswith("input:"):
+        inputs.setdefault(rule.removeprefix("input:"), system)
+        return question
+    if rule == "auto" and (field := profile.text_input(SYSTEM_NAMES)) and field.fits(system):
+        inputs.setdefault(field.name, system)
+        return question
+    return f"{system}\n\n{question}"
+
+
+def _place_history(turn: TurnRequest, question: str, profile: AppProfile, inputs: dict[str, Any]) -> str:
+    field = profile.text_input(HISTORY_NAMES)
+    if field is not None and field.name not in inputs:
+        text = transcript_json(turn.history) if field.name.lower() == "messages" else transcript(turn.history)
+        if field.fits(text):
+            inputs[field.name] = text
+            return question
+    return with_transcript(turn.history, question)
+
+
+def _checked(inputs: dict[str, Any], profile: AppProfile) -> dict[str, Any]:
+    """The inputs in the types of the form; without a form (Dify did not tell it) they go as they are."""
+    form = {field.name: field for field in profile.form}
+    checked = {}
+    for name, value in inputs.items():
+        field = form.get(name)
+        if field is not None:
+            checked[name] = _coerce(field, value)
+        elif not form:
+            checked[name] = value
+    for field in profile.form:
+        if checked.get(field.name) is None:
+            _fill(field, checked)
+    return checked
+
+
+def _fill(field: InputField, inputs: dict[str, Any]) -> None:
+    """Dify ignores the default of a required field, so it is sent; a missing optional text is "None" in some apps."""
+    if field.default not in (None, ""):
+        inputs[field.name] = _coerce(field, field.default)
+    elif field.required:
+        raise InvalidRequest(
+            f"The app needs the input '{field.name}'{_hint(field)}. Send it in the body's 'inputs' object "
+            f"(extra_body in the OpenAI SDKs) or in 'metadata'.",
+            param=f"inputs.{field.name}",
+            code="missing_required_parameter",
+        )
+    elif field.is_text:
+        inputs[field.name] = ""
+
+
+def _hint(field: InputField) -> str:
+    if field.options:
+        return f" (one of {', '.join(field.options)})"
+    return f" ({field.label})" if field.label and field.label != field.name else ""
+
+
+def _coerce(field: InputField, value: Any) -> Any:
+    if value is None:
+        return None
+    if field.is_text or field.kind == "select":
+        return _coerce_text(field, value)
+    if field.kind == "checkbox" and isinstance(value, str):
+        return value.strip().lower() in ("true", "1", "yes", "on")
+    if field.kind == "json_object" and isinstance(value, str):
+        return _parse_object(field, value)
+    return value
+
+
+def _coerce_text(field: InputField, value: Any) -> str:
+    text = value if isinstance(value, str) else json.encode(value).decode()
+    if field.kind == "select" and field.options and text not in field.options:
+        raise InvalidRequest(
+            f"The input '{field.name}' must be one of {', '.join(field.options)}.", param=f"inputs.{field.name}"
+        )
+    if not field.fits(text):
+        raise InvalidRequest(
+            f"The input '{field.name}' takes at most {field.max_length} characters.", param=f"inputs.{field.name}"
+        )
+    return text
+
+
+def _parse_object(field: InputField, value: str) -> Any:
+    try:
+        parsed = json.decode(value)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise InvalidRequest(f"The input '{field.name}' must be a JSON object.", param=f"inputs.{field.name}")
+    return parsed
+
+
+Endpoint = Literal["/chat-messages", "/completion-messages", "/workflows/run"]
+
+
+def endpoint(mode: Mode) -> Endpoint:
+    """Dify's route for the app's mode."""
+    if mode == "workflow":
+        return "/workflows/run"
+    return "/completion-messages" if mode == "completion" else "/chat-messages"
+
+
+def stop_path(mode: Mode, task_id: str) -> str:
+    """Dify's route that ends a running turn of the app's mode."""
+    if mode == "workflow":
+        return f"/workflows/tasks/{task_id}/stop"
+    return f"{endpoint(mode)}/{task_id}/stop"

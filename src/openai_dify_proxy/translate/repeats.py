@@ -1,0 +1,99 @@
+"""What was said so far, so that what Dify says twice is given on once.
+
+Dify repeats itself in two places: a workflow node that is run again says its text from the beginning, and an agent of
+1.16 or later ends its turn with the whole answer that it has streamed already.
+"""
+
+from __future__ import annotations
+
+
+class Said:
+    """The text of a turn as Dify sent it, by the node that said it.
+
+    ``any`` tells whether there is text, ``retried`` whether a node was run again, ``by_agent`` whether the text came
+    as ``agent_message`` events.
+    """
+
+    __slots__ = ("_attempts", "_parts", "_repeats", "_segment", "any", "by_agent", "retried")
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._attempts: dict[str, list[int]] = {}  # a running node's indices into _parts
+        self._repeats: dict[str, _Repeat] = {}
+        self._segment = 0
+        self.any = False
+        self.by_agent = False
+        self.retried = False
+
+    def text(self) -> str:
+        return "".join(self._parts)
+
+    def add(self, node: str, text: str) -> str | None:
+        """What of ``text`` is new, or None if the node says something else than the first time.
+
+        In the latter case ``text()`` has the new version already.
+        """
+        repeat = self._repeats.get(node) if self._repeats else None
+        if repeat is not None:
+            return self._add_repeated(node, repeat, text)
+        self.any = True
+        if node:
+            self._attempts.setdefault(node, []).append(len(self._parts))
+        self._parts.append(text)
+        return text
+
+    def _add_repeated(self, node: str, repeat: _Repeat, text: str) -> str | None:
+        repeat.got += text
+        if repeat.expected.startswith(repeat.got):
+            return ""
+        del self._repeats[node]
+        if repeat.got.startswith(repeat.expected):
+            return self.add(node, repeat.got[len(repeat.expected) :])
+        for index in self._attempts.pop(node, ()):
+            self._parts[index] = ""
+        self.add(node, repeat.got)
+        return None
+
+    def begin_retry(self, node: str) -> None:
+        """``node_retry``: the node will say its text again."""
+        said = "".join(self._parts[index] for index in self._attempts.get(node, ()))
+        if said:
+            self.retried = True
+            self._repeats[node] = _Repeat(said)
+
+    def end_attempt(self, node: str) -> None:
+        """``node_finished``: what the node says from now on (in a loop, say) is new."""
+        self._attempts.pop(node, None)
+        self._repeats.pop(node, None)
+
+    def begin_agent_segment(self) -> None:
+        """An agent's next step: what it said before may be no part of its final answer."""
+        self._segment = len(self._parts)
+
+    def missing_from_agent(self, answer: str) -> str:
+        """What of an agent's closing ``answer`` was not streamed: the rest of its last step, usually nothing."""
+        last = "".join(self._parts[self._segment :])
+        if answer.startswith(last) and last:
+            return answer[len(last) :]
+        whole = self.text()
+        if whole.endswith(answer):
+            return ""
+        return answer.removeprefix(whole)
+
+    def restart(self, text: str) -> None:
+        """Everything said is replaced by ``text``."""
+        self._parts = [text] if text else []
+        self._attempts.clear()
+        self._repeats.clear()
+        self._segment = 0
+        self.any = self.any or bool(text)
+
+
+class _Repeat:
+    """A node that is run again: what it said, and what it has said again so far."""
+
+    __slots__ = ("expected", "got")
+
+    def __init__(self, expected: str) -> None:
+        self.expected = expected
+        self.got = ""

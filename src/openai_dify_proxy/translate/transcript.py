@@ -1,0 +1,39 @@
+"""Earlier messages as a transcript, for a Dify conversation that begins in the middle of a client's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from msgspec import json
+
+from openai_dify_proxy.translate.turn_request import Said
+
+_LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
+_ROLE_LINE = re.compile(r"^(?=(?:User|Assistant|Tool|System):)", re.MULTILINE)
+
+HEADING = "The conversation so far, oldest message first:"
+QUESTION = "The new message to answer:"
+
+
+def transcript(history: Sequence[Said]) -> str:
+    """Each message with a role line, oldest first.
+
+    A line of a message that looks like a role line is escaped by a backslash, so that nobody can put words into
+    another's mouth.
+    """
+    return "\n\n".join(f"{_LABELS[message.role]}: {_escape(message.text)}" for message in history)
+
+
+def _escape(text: str) -> str:
+    return _ROLE_LINE.sub(r"\\", text)
+
+
+def transcript_json(history: Sequence[Said]) -> str:
+    """The same as a JSON array of ``{"role", "content"}``, for an input named ``messages``."""
+    return json.encode([{"role": message.role, "content": message.text} for message in history]).decode()
+
+
+def with_transcript(history: Sequence[Said], question: str) -> str:
+    """A question that carries its history along."""
+    return f"{HEADING}\n\n{transcript(history)}\n\n{QUESTION}\n\n{question}" if history else question

@@ -1,0 +1,176 @@
+"""An OpenAI request as a turn: what is asked now, what was said before, what the app is told beside it.
+
+Which message is the question:
+
+- the user's messages at the end, joined by an empty line if there are several;
+- a tool's messages at the end, with a role line, together with the user's that follow them;
+- if the last message is the assistant's, a request to go on, with that message as the last of the history;
+- if there are only system messages, the system message itself;
+- messages without any text are passed over, and if no text is left the request is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct, json
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.wire.openai.chat import ChatCompletionRequest, ChatMessage, CompletionRequest, DifyFields
+
+CONTINUE = "Continue."
+"""The question that stands for a request whose last message is the assistant's."""
+
+
+class Said(Struct, frozen=True):
+    """A message of the history that has text; ``role`` is user, assistant, tool or system."""
+
+    role: str
+    text: str
+
+
+class TurnRequest(Struct, frozen=True):
+    """One turn as asked for, before it is known which app answers it."""
+
+    question: str
+    system: str = ""
+    history: tuple[Said, ...] = ()
+    inputs: dict[str, Any] = {}
+    conversation_id: str | None = None
+    end_user: str | None = None
+    stop: tuple[str, ...] = ()
+
+
+def read_chat_request(request: ChatCompletionRequest) -> TurnRequest:
+    """A chat completion request as a turn. Raises InvalidRequest."""
+    refuse_unhonourable(request)
+    if _forces_tool(request.tool_choice) or isinstance(request.function_call, dict):
+        raise InvalidRequest(
+            "A Dify app cannot be made to call your tools: it runs its own. Leave tool_choice out, or set it to "
+            "'auto' or 'none'.",
+            param="tool_choice",
+            code="unsupported_parameter",
+        )
+    if not request.messages:
+        raise InvalidRequest("messages must hold at least one message.", param="messages")
+    said = [
+        Said(_ROLES[message.role], text)
+        for index, message in enumerate(request.messages)
+        if (text := message_text(message, f"messages[{index}]"))
+    ]
+    system = "\n\n".join(message.text for message in said if message.role == "system")
+    spoken = [message for message in said if message.role != "system"]
+    if not spoken and not system:
+        raise InvalidRequest(
+            "No message holds any text. Write the question into the last user message.", param="messages"
+        )
+    if not spoken:
+        return _turn(request, system)
+    question, history = _split_question(spoken)
+    return _turn(request, question, system, history)
+
+
+def read_completion_request(request: CompletionRequest) -> TurnRequest:
+    """A legacy completion request as a turn. Raises InvalidRequest."""
+    refuse_unhonourable(request)
+    if request.best_of is not None and request.best_of > 1:
+        raise InvalidRequest(
+            "best_of must be 1: a Dify app answers once.", param="best_of", code="unsupported_parameter"
+        )
+    prompt = request.prompt
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        raise InvalidRequest(
+            "prompt must be one string: several prompts and token ids cannot be put to a Dify app.", param="prompt"
+        )
+    if not prompt:
+        raise InvalidRequest("prompt must not be empty.", param="prompt")
+    return _turn(request, prompt)
+
+
+def refuse_unhonourable(request: DifyFields) -> None:
+    if request.n is not None and request.n != 1:
+        raise InvalidRequest("n must be 1: a Dify app answers once.", param="n", code="unsupported_parameter")
+
+
+def message_text(message: ChatMessage, param: str) -> str:
+    """All text of a message. Raises InvalidRequest for parts that hold something else."""
+    content = message.content
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    texts = []
+    for index, part in enumerate(content):
+        text = part.text if part.text is not None else part.refusal
+        if text is None:
+            raise InvalidRequest(
+                f"Content of type '{part.type}' is not passed on to Dify yet; only text is.",
+                param=f"{param}.content[{index}]",
+                code="unsupported_content",
+            )
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def _split_question(spoken: Sequence[Said]) -> tuple[str, Sequence[Said]]:
+    if spoken[-1].role == "assistant":
+        return CONTINUE, spoken
+    begin = len(spoken)
+    while begin and spoken[begin - 1].role != "assistant":
+        begin -= 1
+    question = "\n\n".join(
+        f"Tool result:\n{message.text}" if message.role == "tool" else message.text for message in spoken[begin:]
+    )
+    return question, spoken[:begin]
+
+
+def _turn(request: DifyFields, question: str, system: str = "", history: Sequence[Said] = ()) -> TurnRequest:
+    metadata = request.metadata or {}
+    conversation_id = request.conversation_id or metadata.get("conversation_id")
+    if conversation_id is not None and not isinstance(conversation_id, str):
+        raise InvalidRequest("metadata.conversation_id must be a string.", param="metadata.conversation_id")
+    stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    return TurnRequest(
+        question,
+        system,
+        tuple(history),
+        {**metadata_inputs(metadata), **(request.inputs or {})},
+        conversation_id or None,
+        request.safety_identifier or request.user or None,
+        tuple(sequence for sequence in stop if sequence),
+    )
+
+
+def metadata_inputs(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The app's inputs in ``metadata``: each key by its name, and all of ``dify_inputs``, a JSON object in a string.
+
+    Raises InvalidRequest if that is no JSON object.
+    """
+    packed = metadata.get("dify_inputs")
+    plain = {key: value for key, value in metadata.items() if key not in ("dify_inputs", "conversation_id")}
+    if packed is None:
+        return plain
+    try:
+        unpacked = json.decode(packed) if isinstance(packed, str) else packed
+    except ValueError:
+        unpacked = None
+    if not isinstance(unpacked, dict):
+        raise InvalidRequest("metadata.dify_inputs must be a JSON object in a string.", param="metadata.dify_inputs")
+    return {**plain, **unpacked}
+
+
+def _forces_tool(choice: Any) -> bool:
+    return choice == "required" or (isinstance(choice, dict) and choice.get("type") != "allowed_tools")
+
+
+_ROLES = {
+    "developer": "system",
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}

@@ -1,0 +1,109 @@
+"""Which Dify app a request means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from msgspec import Struct
+
+from openai_dify_proxy.errors import ModelNotFound, UpstreamMisconfigured
+from openai_dify_proxy.settings import AppSettings, Settings
+from openai_dify_proxy.translate.dify_request import AppRules
+from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.upstream.dify import DifyApp
+from openai_dify_proxy.wire.dify import Mode
+
+_NAMES_SHOWN = 20
+
+
+class App(Struct, frozen=True):
+    """A configured app, or one that a request's own Dify key names."""
+
+    name: str
+    dify: DifyApp
+    rules: AppRules = AppRules()
+    mode: Mode | None = None
+    output_variable: str | None = None
+    progress: bool = False
+    aliases: tuple[str, ...] = ()
+
+
+class Apps:
+    """The models that this proxy serves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._apps = {name: _app(app) for name, app in settings.apps.items()}
+        self._default = settings.default_app
+        self._url = settings.dify_api_url
+        self._keyed_rules = AppRules(settings.input_variable)
+        self._keyed_output = settings.output_variable
+        self._by_key = {app.dify.key: app for app in self._apps.values()}
+        self._patterns = [(pattern, app) for app in self._apps.values() for pattern in app.aliases]
+
+    @property
+    def all(self) -> Mapping[str, App]:
+        return self._apps
+
+    def choose(self, caller: Caller, model: str | None) -> App:
+        """The app for ``model``; a Dify key that the request brought names its app whatever the model.
+
+        Raises ModelNotFound, which lists the known models.
+        """
+        if caller.dify_key is not None:
+            return self._of_key(caller.dify_key)
+        if model is not None:
+            app = self.named(model)
+            if app is not None:
+                return app
+        if self._default is not None:
+            return self._apps[self._default]
+        raise ModelNotFound(self._unknown(model), param="model")
+
+    def named(self, model: str) -> App | None:
+        """The app of that very name, else the first with an alias that fits."""
+        app = self._apps.get(model)
+        if app is not None:
+            return app
+        return next((app for pattern, app in self._patterns if fnmatchcase(model, pattern)), None)
+
+    def _of_key(self, key: str) -> App:
+        """Settings made for an app hold for whoever brings its key; its faults are then the caller's to know."""
+        known = self._by_key.get(key)
+        if known is not None:
+            return App(
+                known.name,
+                DifyApp(known.dify.url, key, own_key=False),
+                known.rules,
+                known.mode,
+                known.output_variable,
+                known.progress,
+            )
+        if self._url is None:
+            raise UpstreamMisconfigured(
+                "This server has no Dify to take your key to. Tell its operator.",
+                log="A request brought a Dify key, but DIFY_API_URL is not set.",
+            )
+        return App(
+            "dify", DifyApp(self._url, key, own_key=False), self._keyed_rules, output_variable=self._keyed_output
+        )
+
+    def _unknown(self, model: str | None) -> str:
+        asked = "The request names no model" if not model else f"There is no model '{model[:200]}'"
+        names = sorted(self._apps)
+        if not names:
+            return f"{asked}: this server has no apps of its own. Send a Dify key in the DIFY_API_KEY header."
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        return f"{asked}. Known are: {', '.join(names[:_NAMES_SHOWN])}{more}."
+
+
+def _app(settings: AppSettings) -> App:
+    return App(
+        settings.name,
+        DifyApp(settings.api_url, settings.api_key.get_secret_value()),
+        AppRules(settings.input_variable, settings.system_prompt, settings.inputs),
+        settings.mode,
+        settings.output_variable,
+        settings.progress == "reasoning",
+        tuple(settings.aliases),
+    )

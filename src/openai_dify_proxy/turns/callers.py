@@ -1,0 +1,42 @@
+"""Who asks: the authenticated identity behind a request, and the Dify end users of it."""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import sha256
+
+from msgspec import Struct
+
+
+class Caller(Struct, frozen=True):
+    """``id`` is stable and holds no secret; ``dify_key`` is the Dify key that the request itself brought."""
+
+    id: str
+    dify_key: str | None = None
+
+
+ANONYMOUS = Caller("anonymous")
+
+
+def caller_of_key(key: str) -> Caller:
+    """The holder of one of the server's client keys."""
+    return Caller(f"key-{_digest(key)}")
+
+
+def caller_of_dify_key(key: str) -> Caller:
+    """Somebody who brings a Dify key along; it is all that is known of them."""
+    return Caller(f"dify-{_digest(key)}", key)
+
+
+def dify_user(secret: str, caller: Caller, end_user: str | None) -> str:
+    """Dify's ``user``, which owns conversations, files and running turns.
+
+    The same caller and end user always give the same one, and nobody who lacks ``secret`` can guess another's. Dify
+    takes 255 characters at most.
+    """
+    name = f"{len(caller.id)}:{caller.id}:{end_user or ''}"
+    return f"proxy-{hmac.digest(secret.encode(), name.encode(), 'sha256').hex()[:40]}"
+
+
+def _digest(key: str) -> str:
+    return sha256(key.encode()).hexdigest()[:16]

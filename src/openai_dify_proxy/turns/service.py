@@ -1,0 +1,68 @@
+"""From a request to a running turn: the app, its profile, Dify's request body, and the call."""
+
+from __future__ import annotations
+
+from msgspec import Struct, json
+
+from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.translate.app_profile import AppProfile
+from openai_dify_proxy.translate.dify_events import DifyEventDecoder
+from openai_dify_proxy.translate.dify_request import endpoint, make_dify_request
+from openai_dify_proxy.translate.stop_sequences import StopSequences
+from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.turns.apps import Apps
+from openai_dify_proxy.turns.callers import Caller, dify_user
+from openai_dify_proxy.turns.profiles import Profiles
+from openai_dify_proxy.turns.stopping import Stopper
+from openai_dify_proxy.turns.turn import Limits, Turn
+from openai_dify_proxy.upstream.dify import DifyClient
+
+_encode = json.Encoder().encode
+
+
+class Running(Struct, frozen=True):
+    """A turn under way and the app that answers it."""
+
+    turn: Turn
+    model: str
+    profile: AppProfile
+
+
+class Turns:
+    """Begins turns and takes care of those that lose their client."""
+
+    def __init__(self, settings: Settings, apps: Apps, profiles: Profiles, dify: DifyClient) -> None:
+        self._apps = apps
+        self._profiles = profiles
+        self._dify = dify
+        self._limits = Limits(settings.silence_timeout, settings.turn_timeout)
+        self._stopper = Stopper(dify, settings.silence_timeout)
+
+    async def begin(self, caller: Caller, model: str | None, request: TurnRequest) -> Running:
+        """Asks Dify. Raises ProxyError before anything was sent, and never after."""
+        app = self._apps.choose(caller, model)
+        profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
+        user = dify_user(app.dify.key, caller, request.end_user)
+        body = _encode(make_dify_request(request, profile, app.rules, user))
+        decoder = DifyEventDecoder(
+            profile.mode,
+            origin=app.dify.origin,
+            own_key=app.dify.own_key,
+            progress=app.progress,
+            output_variable=app.output_variable,
+        )
+        stop = StopSequences(request.stop) if request.stop else None
+        exchange = await self._dify.generate(app.dify, endpoint(profile.mode), body)
+        turn = Turn(exchange, decoder, app=app.dify, user=user, stop=stop, limits=self._limits)
+        return Running(turn, model or app.name, profile)
+
+    def end(self, running: Running) -> None:
+        """Call once for every turn that began, whatever became of it."""
+        turn = running.turn
+        if turn.finished_upstream:
+            turn.close()
+        else:
+            self._stopper.abandon(turn, running.profile.mode)
+
+    async def close(self, timeout: float) -> None:
+        await self._stopper.close(timeout)

@@ -1,0 +1,201 @@
+"""One turn: Dify's stream read with an eye on the clock and on the client.
+
+``Turn.next`` is the only place that waits. Three things can end the waiting: upstream bytes, a deadline, the client's
+leaving; all of them wake the same exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from openai_dify_proxy.errors import ProxyError, StreamCut, UpstreamFailed, UpstreamTimeout
+from openai_dify_proxy.events import Event, TurnFailed, TurnIds
+from openai_dify_proxy.translate.dify_events import DifyEventDecoder
+from openai_dify_proxy.translate.stop_sequences import StopSequences
+from openai_dify_proxy.upstream.dify import DifyApp, refusal
+from openai_dify_proxy.upstream.http import Exchange
+
+DEAD_SECONDS = 45.0
+"""Dify pings every 10 s once a run goes on, so this long without a frame means a dead stream."""
+
+SIBLING_SECONDS = 1.0
+"""How long the second of ``message_end`` and ``workflow_finished`` is waited for."""
+
+LINGER_SECONDS = 1.0
+"""How long a finished stream may take to end, so that its connection can be used again."""
+
+REFUSAL_BYTES = 1024 * 1024
+
+
+class Limits(Struct, frozen=True):
+    """Seconds: until the first event, between frames after it, and for the whole turn."""
+
+    silence: float
+    turn: float
+    dead: float = DEAD_SECONDS
+
+
+class ClientGone(Exception):
+    """The client closed its connection."""
+
+
+class Turn:
+    """A turn that Dify was asked for. Read it with ``next`` until the last event came or ``gone`` is true."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        decoder: DifyEventDecoder,
+        *,
+        app: DifyApp,
+        user: str,
+        stop: StopSequences | None,
+        limits: Limits,
+    ) -> None:
+        self.app = app
+        self.user = user
+        self.exchange = exchange
+        self.gone = False
+        self.ended = False
+        self._decoder = decoder
+        self._stop = stop
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._began = self._last_frame = self._loop.time()
+        self._frames = 0
+        self._ending_since: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def ids(self) -> TurnIds:
+        return self._decoder.ids
+
+    @property
+    def finished_upstream(self) -> bool:
+        """Whether Dify itself said that the run is over."""
+        return self._decoder.ended or self.exchange.ended
+
+    def leave(self) -> None:
+        """The client went away."""
+        self.gone = True
+        self.exchange.wake()
+
+    async def next(self, wake_at: float | None = None) -> list[Event]:
+        """The next events; none if ``wake_at`` (in the loop's time) passed first.
+
+        The last list ends with ``TurnFinished`` or ``TurnFailed``. Raises ClientGone.
+        """
+        exchange = self.exchange
+        while True:
+            if self.gone:
+                raise ClientGone
+            events: list[Event] = self._read() if self._is_stream() else [TurnFailed(await self._refused())]
+            if events:
+                return self._filtered(events)
+            now = self._loop.time()
+            deadline = self._deadline()
+            if now >= deadline:
+                return self._filtered(self._expired(now))
+            if wake_at is not None and now >= wake_at:
+                return []
+            self._wake_by(deadline if wake_at is None else min(deadline, wake_at))
+            await exchange.wait()
+
+    def close(self) -> None:
+        """Nothing more is read. A stream about to end may do so, the connection of any other is closed."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._decoder.ended and not self.exchange.ended:
+            self.exchange.linger(LINGER_SECONDS)
+        else:
+            self.exchange.close()
+
+    async def next_ids(self, timeout: float) -> str | None:
+        """Waits for the ``task_id`` of a turn that nobody listens to any more; None if it never comes."""
+        await self._read_on(lambda: self.ids.task_id is not None, timeout)
+        return self.ids.task_id
+
+    async def drain(self, timeout: float) -> None:
+        """Reads a stopped turn to its end, for a Dify that stores the answer only if somebody listens."""
+        await self._read_on(lambda: False, timeout)
+
+    async def _read_on(self, enough: Callable[[], bool], timeout: float) -> None:
+        """Reads without anybody being told, until it is enough, the turn is over, or ``timeout`` seconds passed."""
+        end = self._loop.time() + timeout
+        self._decoder.feed(self.exchange.take())
+        while not enough() and not self.finished_upstream and self._loop.time() < end:
+            self._wake_by(end)
+            await self.exchange.wait()
+            self._decoder.feed(self.exchange.take())
+
+    def _is_stream(self) -> bool:
+        """Whether what comes is an event stream, or may still be one."""
+        exchange = self.exchange
+        return exchange.status is None or (
+            exchange.status == 200 and exchange.headers.get("content-type", "").startswith("text/event-stream")
+        )
+
+    def _read(self) -> list[Event]:
+        exchange = self.exchange
+        ended = exchange.ended
+        data = exchange.take()
+        events = self._decoder.feed(data) if data else []
+        if self._decoder.frames != self._frames:
+            self._frames = self._decoder.frames
+            self._last_frame = self._loop.time()
+        return events + self._decoder.finish() if ended else events
+
+    async def _refused(self) -> ProxyError:
+        exchange = self.exchange
+        try:
+            async with asyncio.timeout(self._limits.dead):
+                body = await exchange.read_all(REFUSAL_BYTES)
+        except TimeoutError:
+            body = b""
+        if exchange.status == 200:
+            kind = exchange.headers.get("content-type", "no content type")
+            return UpstreamFailed(f"Dify answered with {kind} instead of a stream.", started=True)
+        return refusal(self.app, exchange, body)
+
+    def _filtered(self, events: list[Event]) -> list[Event]:
+        if self._stop is not None:
+            events = self._stop.filter(events)
+            if self._stop.hit:
+                self.ended = True
+            if not events:  # all of it may begin a stop sequence
+                return events
+        self.ended = self.ended or self._decoder.ended or isinstance(events[-1], TurnFailed)
+        return events
+
+    def _deadline(self) -> float:
+        end = self._began + self._limits.turn
+        if self._decoder.ending:
+            if self._ending_since is None:
+                self._ending_since = self._loop.time()
+            return min(end, self._ending_since + SIBLING_SECONDS)
+        if self.ids.task_id is None and not self._decoder.said_something:
+            return min(end, self._began + self._limits.silence)
+        return min(end, self._last_frame + self._limits.dead)
+
+    def _expired(self, now: float) -> list[Event]:
+        if self._decoder.ending:
+            return self._decoder.finish()
+        if now >= self._began + self._limits.turn:
+            message = "The turn took longer than this server allows and was stopped."
+            return [TurnFailed(UpstreamTimeout(message, code="turn_timeout", started=True))]
+        if self.ids.task_id is None and not self._decoder.said_something:
+            message = "Dify sent no event for too long: it may be overloaded, or the conversation may be gone."
+            return [TurnFailed(UpstreamTimeout(message, started=True))]
+        return [TurnFailed(StreamCut("Dify's stream went silent in the middle of the answer.", started=True))]
+
+    def _wake_by(self, when: float) -> None:
+        """One timer for a turn: it is moved only when it must ring earlier, and rings in vain when that is over."""
+        alarm = self._alarm
+        if alarm is None or alarm.when() > when or alarm.when() <= self._loop.time():
+            if alarm is not None:
+                alarm.cancel()
+            self._alarm = self._loop.call_at(when, self.exchange.wake)

@@ -1,0 +1,143 @@
+"""Dify's Service API, one method for each call that the proxy makes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+from msgspec import MsgspecError, Struct, json
+
+from openai_dify_proxy.errors import AuthenticationFailed, ProxyError, UpstreamFailed, UpstreamTimeout
+from openai_dify_proxy.translate.dify_errors import translate_refusal
+from openai_dify_proxy.upstream.http import Endpoint, Exchange, HttpClient, parse_url
+from openai_dify_proxy.wire import dify
+
+SMALL_ANSWER = 4 * 1024 * 1024
+SMALL_TIMEOUT = 30.0
+"""Bytes and seconds for calls that do not generate; a busy Dify may take ten seconds even for these."""
+
+_JSON = b"Content-Type: application/json\r\n"
+
+
+class DifyApp(Struct, frozen=True):
+    """How to reach one Dify app. ``url`` ends with ``/v1``; ``own_key`` tells whether the key is the server's."""
+
+    url: str
+    key: str
+    own_key: bool = True
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host, to which Dify's relative file links belong."""
+        at = self.url.index("://") + 3
+        return self.url[: self.url.index("/", at)] if "/" in self.url[at:] else self.url
+
+
+class Described(Struct, frozen=True):
+    """An answer and the version of the Dify that gave it (``X-Version``)."""
+
+    value: Any
+    version: str | None
+
+
+class DifyClient:
+    """Talks to Dify; every method raises ProxyError, as ``translate/dify_errors.py`` names it."""
+
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
+        self._targets: dict[tuple[str, str], Endpoint] = {}
+
+    async def generate(self, app: DifyApp, path: str, body: bytes) -> Exchange:
+        """Begins a turn; the exchange's headers and stream are still to come."""
+        return await self._http.exchange("POST", self._target(app, path), _headers(app) + _JSON, body)
+
+    async def stop(self, app: DifyApp, path: str, user: str) -> None:
+        """Stops a running turn. Dify says success whether or not it did."""
+        await self._call(app, "POST", path, json.encode({"user": user}))
+
+    async def info(self, app: DifyApp) -> Described:
+        """``GET /info`` as ``AppInfo``."""
+        return await self._describe(app, "/info", dify.APP_INFO)
+
+    async def parameters(self, app: DifyApp) -> Described:
+        """``GET /parameters`` as ``AppParameters``."""
+        return await self._describe(app, "/parameters", dify.APP_PARAMETERS)
+
+    async def welcome(self, url: str) -> None:
+        """``GET /v1/``, which needs no key; any answer that is not a server's failure shows that Dify is there."""
+        exchange = await self._http.exchange("GET", parse_url(f"{url}/"), _AGENT.encode())
+        try:
+            await exchange.read_all(SMALL_ANSWER)
+            if exchange.status is None or exchange.status >= 500:
+                raise UpstreamFailed("Dify does not answer.")
+        finally:
+            if not exchange.ended:
+                exchange.close()
+
+    async def refuses_only_arguments(self, app: DifyApp, path: str, wrong_route: Collection[str]) -> bool:
+        """Whether the app takes requests at ``path``, found out by an empty one, which Dify refuses either way."""
+        try:
+            await self._call(app, "POST", path, b"{}")
+        except ProxyError as error:
+            if error.status >= 500 and error.code not in wrong_route:
+                raise
+            return error.code not in wrong_route
+        return True
+
+    async def _describe(self, app: DifyApp, path: str, decoder: json.Decoder[Any]) -> Described:
+        exchange, body = await self._call(app, "GET", path)
+        try:
+            return Described(decoder.decode(body), exchange.headers.get("x-version"))
+        except MsgspecError as exc:
+            raise UpstreamFailed(f"Dify's answer to GET {path} cannot be read.", log=str(exc)) from exc
+
+    async def _call(self, app: DifyApp, method: str, path: str, body: bytes = b"") -> tuple[Exchange, bytes]:
+        exchange = None
+        try:
+            async with asyncio.timeout(SMALL_TIMEOUT):
+                exchange = await self._http.exchange(
+                    method, self._target(app, path), _headers(app) + (_JSON if body else b""), body
+                )
+                answer = await exchange.read_all(SMALL_ANSWER)
+        except TimeoutError:
+            raise UpstreamTimeout(f"Dify did not answer {method} {path} in time.") from None
+        finally:
+            if exchange is not None and not exchange.ended:
+                exchange.close()
+        if exchange.status is None or exchange.broken:
+            raise UpstreamFailed(f"Dify broke off its answer to {method} {path}.")
+        if not 200 <= exchange.status < 300:
+            raise refusal(app, exchange, answer)
+        return exchange, answer
+
+    def _target(self, app: DifyApp, path: str) -> Endpoint:
+        if "stop" in path:
+            return parse_url(app.url + path)
+        key = (app.url, path)
+        target = self._targets.get(key)
+        if target is None:
+            target = self._targets[key] = parse_url(app.url + path)
+        return target
+
+
+def refusal(app: DifyApp, exchange: Exchange, body: bytes) -> ProxyError:
+    """An answer with a status other than 2xx, as an error."""
+    status = exchange.status or 502
+    return translate_refusal(
+        status,
+        exchange.headers.get("content-type", ""),
+        body,
+        own_key=app.own_key,
+        location=exchange.headers.get("location"),
+    )
+
+
+def _headers(app: DifyApp) -> bytes:
+    """Identity encoding, since a compressed stream comes in lumps."""
+    if not app.key.isascii() or not app.key.isprintable() or " " in app.key:
+        raise AuthenticationFailed("A Dify key is made of printable ASCII characters without spaces.")
+    return f"Authorization: Bearer {app.key}\r\nAccept-Encoding: identity\r\n{_AGENT}".encode("latin-1")
+
+
+_AGENT = "User-Agent: openai-dify-proxy\r\n"

@@ -1,0 +1,380 @@
+"""The one HTTP client, HTTP/1.1 on httptools, made for streams that are waited for in more ways than one.
+
+A turn waits at once for upstream bytes, for its own deadlines and for its client's leaving. So an ``Exchange`` is not
+awaited byte by byte: it collects what arrives and wakes whoever waits, and anybody else may wake it too. That also
+keeps the hot path to one parser call and one wake-up for each network read, without a task of its own.
+
+Connections to Dify are scarce (its API process holds ten, idle ones counted) and treacherous (up to 1.13 it drops
+idle ones after 2 s). So few are kept, for one second. A request is sent a second time only if nothing of it can have
+been acted on: its connection was a reused one that died, without a byte of answer, within half a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Coroutine
+from urllib.parse import urlsplit
+
+import httptools
+from msgspec import Struct
+
+from openai_dify_proxy.errors import UpstreamUnreachable
+
+IDLE_SECONDS = 1.0
+MAX_IDLE = 4
+RESEND_WINDOW = 0.5
+HIGH_WATER = 512 * 1024
+"""Bytes that may wait for a slow reader before the upstream is told to pause."""
+
+
+class Origin(Struct, frozen=True):
+    """Where a connection goes."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class Endpoint(Struct, frozen=True):
+    """A URL taken apart once: ``path`` is what stands after the origin, ``authority`` the Host header."""
+
+    origin: Origin
+    authority: str
+    path: str
+
+
+def parse_url(url: str) -> Endpoint:
+    """``url`` is absolute, http or https."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    return Endpoint(Origin(parts.scheme, parts.hostname or "", port), parts.netloc.rpartition("@")[2], path or "/")
+
+
+class Exchange:
+    """One request and what has come back so far.
+
+    ``status`` is None until the headers are in. ``ended`` is true once nothing more will come; ``broken`` tells that
+    the connection died before the answer was whole.
+    """
+
+    __slots__ = (
+        "_body",
+        "_client",
+        "_connection",
+        "_discard",
+        "_endpoint",
+        "_loop",
+        "_news",
+        "_request",
+        "_sent_at",
+        "_size",
+        "_waiter",
+        "broken",
+        "ended",
+        "headers",
+        "status",
+    )
+
+    def __init__(self, client: HttpClient, endpoint: Endpoint, request: bytes) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._request = request
+        self._loop = client.loop
+        self._connection: _Connection | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+        self._news = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._sent_at = 0.0
+        self._discard = False
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.ended = False
+        self.broken = False
+
+    async def wait(self) -> None:
+        """Returns when something arrived or ``wake`` was called since the last return."""
+        if not self._news:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._news = False
+
+    def wake(self) -> None:
+        self._news = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def take(self) -> bytes:
+        """The body bytes that arrived since the last call."""
+        body = self._body
+        if not body:
+            return b""
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        if self._size > HIGH_WATER and self._connection is not None:
+            self._connection.resume()
+        self._size = 0
+        return data
+
+    async def read_all(self, limit: int) -> bytes:
+        """The rest of the body, at most about ``limit`` bytes of it."""
+        parts = [self.take()]
+        size = len(parts[0])
+        while not self.ended and size < limit:
+            await self.wait()
+            parts.append(self.take())
+            size += len(parts[-1])
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Gives the exchange up; what was not read is lost."""
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+        self.ended = True
+
+    def linger(self, seconds: float) -> None:
+        """Nobody reads on, but the answer may come to its end, so that its connection can be kept."""
+        if self._connection is not None:
+            self._discard = True
+            self._body.clear()
+            self._loop.call_later(seconds, self.close)
+
+    async def send(self) -> None:
+        """Raises UpstreamUnreachable when no connection can be made."""
+        connection = self._client.idle(self._endpoint.origin) or await self._client.connect(self._endpoint.origin)
+        self._connection = connection
+        self._sent_at = self._loop.time()
+        connection.start(self, self._request)
+
+    # Called by the connection
+
+    def on_headers(self, status: int, headers: dict[str, str]) -> None:
+        self.status = status
+        self.headers = headers
+
+    def on_body(self, data: bytes) -> bool:
+        """Whether more is welcome now."""
+        if self._discard:
+            return True
+        self._body.append(data)
+        self._size += len(data)
+        return self._size <= HIGH_WATER
+
+    def on_end(self, *, broken: bool, reused: bool, silent: bool) -> None:
+        self._connection = None
+        if broken and reused and silent and self._loop.time() - self._sent_at < RESEND_WINDOW:
+            self._client.spawn(self._resend())
+            return
+        self.ended = True
+        self.broken = broken
+        self.wake()
+
+    async def _resend(self) -> None:
+        try:
+            connection = await self._client.connect(self._endpoint.origin)
+        except UpstreamUnreachable:
+            self.ended = self.broken = True
+            self.wake()
+            return
+        if self.ended:
+            connection.abort()
+            return
+        self._connection = connection
+        connection.start(self, self._request)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, serving one exchange at a time."""
+
+    def __init__(self, release: Callable[[_Connection], None]) -> None:
+        self._release = release
+        self._parser = httptools.HttpResponseParser(self)
+        self._exchange: Exchange | None = None
+        self._headers: dict[str, str] = {}
+        self._silent = True
+        self._complete = False
+        self._paused = False
+        self.reused = False
+        self.transport: asyncio.Transport | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+
+    def start(self, exchange: Exchange, request: bytes) -> None:
+        self._exchange = exchange
+        self._silent = True
+        self._complete = False
+        if self.transport is None or self.transport.is_closing():
+            self._finish(broken=True)
+            return
+        self.transport.write(request)
+
+    def resume(self) -> None:
+        if self._paused and self.transport is not None:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        self._exchange = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self.abort()  # nobody asked
+            return
+        self._silent = False
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._finish(broken=True)
+            self.abort()
+            return
+        if self._complete:
+            self._finish(broken=False)
+        else:
+            exchange.wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.expiry is not None:
+            self.expiry.cancel()
+        self.transport = None
+        if self._exchange is not None:
+            sized = "content-length" in self._headers or "transfer-encoding" in self._headers
+            self._finish(broken=exc is not None or self._exchange.status is None or sized)
+
+    def _finish(self, *, broken: bool) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        reused = self.reused
+        if not broken and self._parser.should_keep_alive() and self.transport is not None:
+            self.resume()
+            self.reused = True
+            self._release(self)
+        elif self.transport is not None:
+            self.transport.abort()
+        exchange.on_end(broken=broken, reused=reused, silent=self._silent)
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        self._headers = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200 and self._exchange is not None:
+            self._exchange.on_headers(status, self._headers)
+
+    def on_body(self, data: bytes) -> None:
+        if self._exchange is not None and not self._exchange.on_body(data) and not self._paused:
+            self._paused = True
+            if self.transport is not None:
+                self.transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() >= 200:
+            self._complete = True
+
+
+class HttpClient:
+    """Connections to all upstreams. Made inside the running event loop, closed by ``close``.
+
+    ``connect_timeout`` is in seconds.
+    """
+
+    def __init__(self, *, connect_timeout: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._connect_timeout = connect_timeout
+        self._idle: dict[Origin, list[_Connection]] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def exchange(self, method: str, endpoint: Endpoint, headers: bytes, body: bytes = b"") -> Exchange:
+        """Sends a request and returns at once. ``headers`` are whole lines, each ended by CR LF.
+
+        Raises UpstreamUnreachable when no connection can be made: then nothing was sent.
+        """
+        lines = f"{method} {endpoint.path} HTTP/1.1\r\nHost: {endpoint.authority}\r\n".encode("latin-1")
+        length = b"Content-Length: %d\r\n" % len(body) if body or method != "GET" else b""
+        exchange = Exchange(self, endpoint, b"".join((lines, headers, length, b"\r\n", body)))
+        await exchange.send()
+        return exchange
+
+    async def close(self) -> None:
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.abort()
+        self._idle.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def idle(self, origin: Origin) -> _Connection | None:
+        """A kept connection, the freshest first."""
+        connections = self._idle.get(origin)
+        while connections:
+            connection = connections.pop()
+            if connection.expiry is not None:
+                connection.expiry.cancel()
+                connection.expiry = None
+            if connection.transport is not None and not connection.transport.is_closing():
+                return connection
+        return None
+
+    async def connect(self, origin: Origin) -> _Connection:
+        tls = self._tls_context() if origin.scheme == "https" else None
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                _, connection = await self.loop.create_connection(
+                    lambda: _Connection(lambda connection: self._keep(origin, connection)),
+                    origin.host,
+                    origin.port,
+                    ssl=tls,
+                    happy_eyeballs_delay=0.25,
+                )
+        except TimeoutError:
+            raise UpstreamUnreachable(
+                "Dify cannot be reached.", log=f"No connection to {origin.host}:{origin.port} in time."
+            ) from None
+        except (OSError, ssl.SSLError) as exc:
+            raise UpstreamUnreachable(
+                "Dify cannot be reached.", log=f"No connection to {origin.host}:{origin.port}: {exc}"
+            ) from exc
+        return connection
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _keep(self, origin: Origin, connection: _Connection) -> None:
+        connections = self._idle.setdefault(origin, [])
+        if len(connections) >= MAX_IDLE:
+            connection.abort()
+            return
+        connections.append(connection)
+        connection.expiry = self.loop.call_later(IDLE_SECONDS, self._expire, connections, connection)
+
+    def _expire(self, connections: list[_Connection], connection: _Connection) -> None:
+        connections.remove(connection)
+        connection.abort()
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls

@@ -1,0 +1,217 @@
+"""Dify's Service API as it stands on the wire, versions 0.15 to 1.16.
+
+Only the fields that the proxy reads are named; msgspec skips the rest unread. Dify leaves out or nulls nearly
+everything somewhere, so nearly everything is optional. Parts that only some events need stay ``Raw`` until then.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec.json import Decoder
+
+Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"]
+"""The kinds of app; ``advanced-chat`` is the chatflow, ``agent`` the agent of 1.16 and later."""
+
+NO_RAW = Raw(b"")
+
+
+class DifyEvent(Struct, gc=False):
+    """One event of a stream. A field that an event does not have keeps its default."""
+
+    event: str = ""
+    answer: str | None = None
+    task_id: str | None = None
+    message_id: str | None = None
+    conversation_id: str | None = None
+    workflow_run_id: str | None = None
+    from_variable_selector: list[str] | None = None
+    data: Raw = NO_RAW
+    metadata: Raw = NO_RAW
+    files: Raw = NO_RAW
+    # agent_thought
+    id: str | None = None
+    thought: str | None = None
+    tool: str | None = None
+    observation: Any = None
+    # message_file
+    url: str | None = None
+    type: str | None = None
+    belongs_to: str | None = None
+    # message_replace
+    reason: str | None = None
+    # error
+    code: str | int | None = None
+    status: int | str | None = None
+    message: str | None = None
+
+
+class UsageData(Struct, gc=False):
+    """Token counts of ``message_end.metadata.usage`` and of an LLM node's ``outputs.usage``."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    total_price: str | float | None = None
+    currency: str | None = None
+    latency: float | None = None
+
+
+class FileData(Struct):
+    """A file of ``message_end.files`` and ``workflow_finished.data.files``.
+
+    ``transfer_method`` is ``tool_file`` for what an app made; 1.16 lists the user's own files there too.
+    """
+
+    url: str | None = None
+    remote_url: str | None = None
+    type: str | None = None
+    transfer_method: str | None = None
+    filename: str | None = None
+    mime_type: str | None = None
+    size: int | None = None
+
+
+class MessageEndMetadata(Struct):
+    usage: UsageData | None = None
+    retriever_resources: list[dict[str, Any]] | None = None
+
+
+class TextChunkData(Struct, gc=False):
+    text: str | None = None
+    from_variable_selector: list[str] | None = None
+
+
+class ReasoningChunkData(Struct, gc=False):
+    reasoning: str | None = None
+
+
+class NodeData(Struct):
+    """The part of ``node_*`` events that is not the app's own business (prompts and inputs are never read)."""
+
+    node_id: str | None = None
+    node_type: str | None = None
+    title: str | None = None
+    status: str | None = None
+    outputs: Raw = NO_RAW
+
+
+class LlmOutputs(Struct):
+    usage: UsageData | None = None
+    finish_reason: str | None = None
+
+
+class RetrievedPassage(Struct):
+    title: str | None = None
+    content: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class RetrievalOutputs(Struct):
+    result: list[RetrievedPassage] | None = None
+
+
+class AgentLogData(Struct):
+    id: str | None = None
+    label: str | None = None
+    status: str | None = None
+
+
+class WorkflowFinishedData(Struct):
+    status: str | None = None
+    outputs: dict[str, Any] | None = None
+    error: str | None = None
+    total_tokens: int | None = None
+    elapsed_time: float | None = None
+    files: list[FileData] | None = None
+
+
+class FormAction(Struct):
+    id: str | None = None
+    title: str | None = None
+
+
+class PauseReason(Struct):
+    form_id: str | None = None
+    form_content: str | None = None
+    actions: list[FormAction] | None = None
+
+
+class WorkflowPausedData(Struct):
+    reasons: list[PauseReason] | None = None
+
+
+class ErrorBody(Struct):
+    """``{"code", "message", "status"}``, Dify's answer to a request that it refuses."""
+
+    code: str | int | None = None
+    message: str | None = None
+    status: int | str | None = None
+
+
+class AppInfo(Struct, frozen=True):
+    """``GET /info``; ``mode`` is absent before 1.4 or so."""
+
+    name: str | None = None
+    description: str | None = None
+    tags: list[str] | None = None
+    mode: str | None = None
+    author_name: str | None = None
+
+
+class FormField(Struct):
+    """One item of ``user_input_form``, without its kind (which is the key that holds it)."""
+
+    variable: str = ""
+    label: str | None = None
+    required: bool | None = None
+    default: Any = None
+    max_length: int | None = None
+    options: list[str] | None = None
+
+
+class Switch(Struct):
+    enabled: bool | None = None
+
+
+class AppParameters(Struct, frozen=True):
+    """``GET /parameters``: the app's inputs and which features are switched on."""
+
+    user_input_form: list[dict[str, FormField]] = field(default_factory=list)
+    opening_statement: str | None = None
+    suggested_questions: list[str] | None = None
+    suggested_questions_after_answer: Switch | None = None
+    speech_to_text: Switch | None = None
+    text_to_speech: Switch | None = None
+    retriever_resource: Switch | None = None
+    annotation_reply: Switch | None = None
+    sensitive_word_avoidance: Switch | None = None
+    file_upload: Switch | None = None
+
+
+class GenerateRequest(Struct, omit_defaults=True):
+    """The body of ``/chat-messages``, ``/completion-messages`` and ``/workflows/run``."""
+
+    inputs: dict[str, Any]
+    user: str
+    response_mode: Literal["streaming"] = field(name="response_mode", default="streaming")
+    query: str | UnsetType = UNSET
+    conversation_id: str | UnsetType = UNSET
+    auto_generate_name: bool | UnsetType = UNSET
+
+
+EVENT = Decoder(DifyEvent)
+TEXT_CHUNK = Decoder(TextChunkData)
+REASONING_CHUNK = Decoder(ReasoningChunkData)
+NODE = Decoder(NodeData)
+LLM_OUTPUTS = Decoder(LlmOutputs)
+RETRIEVAL_OUTPUTS = Decoder(RetrievalOutputs)
+AGENT_LOG = Decoder(AgentLogData)
+MESSAGE_END_METADATA = Decoder(MessageEndMetadata)
+FILES = Decoder(list[FileData] | None)
+WORKFLOW_FINISHED = Decoder(WorkflowFinishedData)
+WORKFLOW_PAUSED = Decoder(WorkflowPausedData)
+ERROR_BODY = Decoder(ErrorBody)
+APP_INFO = Decoder(AppInfo)
+APP_PARAMETERS = Decoder(AppParameters)

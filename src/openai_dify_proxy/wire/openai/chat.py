@@ -1,0 +1,216 @@
+"""``POST /v1/chat/completions`` and ``POST /v1/completions`` as they stand on the wire.
+
+Requests name only the fields that the proxy honours; clients always send others, which are skipped unread.
+Source: the OpenAI API reference, and what the official SDKs send.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType, field
+from msgspec.json import Decoder
+
+Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
+
+
+class ContentPart(Struct):
+    """A part of a message; ``text`` (``refusal`` in an assistant's) is the only kind that has words."""
+
+    type: str = ""
+    text: str | None = None
+    refusal: str | None = None
+
+
+class ChatMessage(Struct):
+    role: Role
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[Any] | None = None
+    tool_call_id: str | None = None
+
+
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+class DifyFields(Struct, kw_only=True):
+    """What every generating request may hold, beyond OpenAI's own: the SDKs' ``extra_body``."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    stop: str | list[str] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    metadata: dict[str, Any] | None = None
+    inputs: dict[str, Any] | None = None
+    conversation_id: str | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+
+class ChatCompletionRequest(DifyFields, kw_only=True):
+    messages: list[ChatMessage]
+    tool_choice: Any = None
+    function_call: Any = None
+
+
+class CompletionRequest(DifyFields, kw_only=True):
+    prompt: Any = None
+    suffix: str | None = None
+    echo: bool | None = None
+    best_of: int | None = None
+
+
+class PromptTokensDetails(Struct):
+    cached_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class CompletionTokensDetails(Struct):
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class CompletionUsage(Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails = field(default_factory=PromptTokensDetails)
+    completion_tokens_details: CompletionTokensDetails = field(default_factory=CompletionTokensDetails)
+
+
+class UrlCitation(Struct):
+    start_index: int
+    end_index: int
+    url: str
+    title: str
+
+
+class Annotation(Struct):
+    url_citation: UrlCitation
+    type: Literal["url_citation"] = "url_citation"
+
+
+class DifyPrice(Struct, omit_defaults=True):
+    total_price: str | None = None
+    currency: str | None = None
+    latency: float | None = None
+
+
+class DifyFile(Struct, omit_defaults=True):
+    url: str
+    type: str
+    filename: str | None = None
+    mime_type: str | None = None
+    size: int | None = None
+
+
+class DifyExtension(Struct, omit_defaults=True):
+    """The ``dify`` object beside OpenAI's fields: what Dify knows of a turn and OpenAI has no field for."""
+
+    conversation_id: str | None = None
+    message_id: str | None = None
+    task_id: str | None = None
+    workflow_run_id: str | None = None
+    usage: DifyPrice | None = None
+    retriever_resources: list[dict[str, Any]] | None = None
+    files: list[DifyFile] | None = None
+    replaced: bool = False
+
+
+class AssistantMessage(Struct):
+    content: str | None
+    role: Literal["assistant"] = "assistant"
+    refusal: str | None = None
+    annotations: list[Annotation] = field(default_factory=list)
+    reasoning_content: str | UnsetType = UNSET
+
+
+class ChatChoice(Struct):
+    message: AssistantMessage
+    finish_reason: str
+    index: int = 0
+    logprobs: None = None
+
+
+class ChatCompletion(Struct):
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: CompletionUsage | UnsetType = UNSET
+    dify: DifyExtension | UnsetType = UNSET
+    object: Literal["chat.completion"] = "chat.completion"
+    service_tier: None = None
+    system_fingerprint: None = None
+
+
+class ChunkDelta(Struct, omit_defaults=True):
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+    refusal: UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    annotations: list[Annotation] | UnsetType = UNSET
+
+
+class ChunkChoice(Struct):
+    delta: ChunkDelta
+    index: int = 0
+    logprobs: None = None
+    finish_reason: str | None = None
+
+
+class ChatCompletionChunk(Struct):
+    id: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: CompletionUsage | UnsetType | None = UNSET
+    dify: DifyExtension | UnsetType = UNSET
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    service_tier: None = None
+    system_fingerprint: None = None
+
+
+class TextChoice(Struct):
+    text: str
+    index: int = 0
+    logprobs: None = None
+    finish_reason: str | None = None
+
+
+class TextCompletion(Struct):
+    """A whole legacy completion, and also each chunk of a streamed one."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: CompletionUsage | UnsetType | None = UNSET
+    dify: DifyExtension | UnsetType = UNSET
+    object: Literal["text_completion"] = "text_completion"
+    system_fingerprint: None = None
+
+
+class ErrorObject(Struct):
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorEnvelope(Struct):
+    """The body of every error, and a stream's last frame when it fails: all four keys, always."""
+
+    error: ErrorObject
+
+
+CHAT_COMPLETION_REQUEST = Decoder(ChatCompletionRequest)
+COMPLETION_REQUEST = Decoder(CompletionRequest)

@@ -1,0 +1,30 @@
+"""``GET /v1/models`` as it stands on the wire, with what Dify knows of an app beside it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+
+class DifyApp(Struct, omit_defaults=True):
+    name: str | None = None
+    description: str | None = None
+    mode: str | None = None
+    tags: list[str] | None = None
+    author_name: str | None = None
+    inputs: list[dict[str, Any]] | None = None
+    aliases: list[str] | None = None
+
+
+class Model(Struct):
+    id: str
+    created: int
+    owned_by: str
+    object: Literal["model"] = "model"
+    dify: DifyApp | UnsetType = UNSET
+
+
+class ModelList(Struct):
+    data: list[Model]
+    object: Literal["list"] = "list"
