@@ -19,7 +19,7 @@ import msgspec
 import uvloop
 
 from bench import client
-from bench.client import Answer, Connection
+from bench.client import Answer, Connection, ConnectionLost
 from bench.dialects import Dialect, WrongAnswer, check, path, request_body
 from bench.limits import allow_many_connections, cpu_seconds, resident_bytes
 from bench.scenarios import Scenario
@@ -106,7 +106,7 @@ class Runner:
         tickets = iter(range(requests))
 
         async def ask(connection: Connection) -> list[Answer]:
-            return [await connection.ask(self._request) for _ in tickets]
+            return [await self._ask(connection) for _ in tickets]
 
         return list(chain.from_iterable(await asyncio.gather(*map(ask, connections))))
 
@@ -136,7 +136,7 @@ class Runner:
 
     async def _first_text(self) -> Result:
         (connection,) = await self._connect()
-        answers = [await connection.ask(self._request) for _ in range(self._load.requests)]
+        answers = [await self._ask(connection) for _ in range(self._load.requests)]
         self._check(answers)
         return Result(requests=len(answers), first_text=[_seconds_to_first_text(answer) for answer in answers])
 
@@ -156,6 +156,12 @@ class Runner:
         await control.release()
         self._check(await asyncio.gather(*(connection.whole for connection in connections)))
         return Result(requests=len(connections), idle_bytes=idle, held_bytes=held)
+
+    async def _ask(self, connection: Connection) -> Answer:
+        answer = await connection.ask(self._request)
+        if answer.status != 200:  # the rest of a check is dearer, and waits until the measuring is over
+            self._check([answer])
+        return answer
 
     async def _connect(self) -> list[Connection]:
         few = asyncio.Semaphore(50)
@@ -214,7 +220,11 @@ def main() -> None:
     allow_many_connections()
     load = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
     gc.disable()  # a collection would delay the clock readings, and the process ends soon
-    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(run(load))))
+    try:
+        result = uvloop.run(run(load))
+    except (WrongAnswer, ConnectionLost, TimeoutError, OSError) as exc:
+        sys.exit(f"{type(exc).__name__}: {exc}")
+    sys.stdout.buffer.write(msgspec.json.encode(result))
 
 
 if __name__ == "__main__":
