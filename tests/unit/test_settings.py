@@ -130,8 +130,8 @@ def test_a_variable_is_understood(variable: str, text: str, field: str, value: o
             "TURN_TIMEOUT",
             "soon",
             (
-                'TURN_TIMEOUT in the environment must be a number of seconds, or a duration such as "500ms", "20s" or "5m",'
-                " not 'soon'"
+                "TURN_TIMEOUT in the environment must be a number of seconds, or a duration such as "
+                '"500ms", "20s" or "5m", not \'soon\''
             ),
         ),
         ("TURN_TIMEOUT", "0", "TURN_TIMEOUT in the environment must be greater than 0, not '0'"),
@@ -411,8 +411,8 @@ APP = 'api_key = "app-1"\napi_url = "http://dify.test"\n'
             "[apps.a]\n",
             [
                 (
-                    "[apps.a] in {file} has neither api_key nor api_key_env: the key is on the app's page “API Access” in "
-                    "Dify"
+                    "[apps.a] in {file} has neither api_key nor api_key_env: the key is on the app's page "
+                    "“API Access” in Dify"
                 ),
                 "[apps.a] in {file} has no Dify to go to: set DIFY_API_URL (https://api.dify.ai/v1 for Dify Cloud)",
             ],
@@ -470,8 +470,8 @@ def test_what_is_wrong_with_a_toml_file(toml: Path, text: str, complaints: list[
         (
             {**URL, "DIFY_API_KEY": KEY, "BOT_TYPE": "Robot"},
             (
-                "BOT_TYPE in the environment must be 'chat', 'agent-chat', 'advanced-chat', 'completion', 'workflow' or "
-                "'agent', not 'robot'"
+                "BOT_TYPE in the environment must be 'chat', 'agent-chat', 'advanced-chat', 'completion', "
+                "'workflow' or 'agent', not 'robot'"
             ),
         ),
         (
