@@ -26,7 +26,6 @@ from openai_dify_proxy.api.responses import (
     on_client_gone,
     on_http_exception,
     on_proxy_error,
-    on_unexpected,
 )
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import Settings, from_environment
@@ -93,7 +92,6 @@ def create_app(settings: Settings) -> Starlette:
             ProxyError: on_proxy_error,
             ClientGone: on_client_gone,
             HTTPException: on_http_exception,
-            Exception: on_unexpected,
         },
         lifespan=lifespan,
     )

@@ -9,10 +9,13 @@ from uuid import uuid4
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from openai_dify_proxy.api.responses import error_response
+from openai_dify_proxy.errors import InternalError
 from openai_dify_proxy.telemetry import bind_request
 
 log = structlog.get_logger("openai_dify_proxy.access")
 
+_FAULT = InternalError("The proxy failed. Tell its operator the request id.")
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 
 
@@ -30,7 +33,7 @@ class RequestMiddleware:
         began = time.perf_counter()
         request_id = _request_id(scope)
         bind_request(request_id)
-        status = 499
+        status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -46,12 +49,16 @@ class RequestMiddleware:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception:  # a fault of ours: its text may hold anything, so only the log gets it
+            log.exception("unexpected_error")
+            if status == 0:
+                await error_response(_FAULT)(scope, receive, send_with_id)
         finally:
             log.info(
                 "request",
                 method=scope["method"],
                 path=scope["path"],
-                status=status,
+                status=status or 499,
                 ms=round((time.perf_counter() - began) * 1000),
             )
 

@@ -25,7 +25,7 @@ async def list_models(request: Request) -> Response:
     caller = proxy.gate.admit(request)
     apps = [proxy.apps.choose(caller, None)] if caller.dify_key is not None else list(proxy.apps.all.values())
     models = await asyncio.gather(*(_model(proxy, caller, app, None) for app in apps))
-    return json_response(ModelList(models))
+    return json_response(ModelList(data=models))
 
 
 async def retrieve_model(request: Request) -> Response:
@@ -47,7 +47,7 @@ async def _model(proxy: Proxy, caller: Caller, app: App, name: str | None) -> Mo
         except ProxyError:
             if caller.dify_key is not None:
                 raise
-    return Model(name or app.name, proxy.started, "dify", dify=_describe(app, profile))
+    return Model(id=name or app.name, created=proxy.started, owned_by="dify", dify=_describe(app, profile))
 
 
 def _describe(app: App, profile: AppProfile | None) -> DifyApp | UnsetType:

@@ -80,12 +80,6 @@ async def on_client_gone(_request: Request, _exc: Exception) -> Response:
     return Response(status_code=499)
 
 
-async def on_unexpected(_request: Request, exc: Exception) -> Response:
-    """A fault of ours: its text may hold anything, so only the log gets it (with the traceback, from Starlette)."""
-    log.error("unexpected_error", kind=type(exc).__name__)
-    return error_response(InternalError("The proxy failed. Tell its operator the request id."))
-
-
 async def whole_answer(request: Request, turns: Turns, running: Running) -> Answer:
     """The turn to its end, for a client that does not stream. Raises ProxyError, and ClientGone if it left."""
     answer = Answer()

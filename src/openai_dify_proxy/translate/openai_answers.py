@@ -39,10 +39,10 @@ def encode_chat_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> by
     )
     return json.encode(
         ChatCompletion(
-            head.id,
-            head.created,
-            head.model,
-            [ChatChoice(message, answer.finish_reason or "stop")],
+            id=head.id,
+            created=head.created,
+            model=head.model,
+            choices=[ChatChoice(message=message, finish_reason=answer.finish_reason or "stop")],
             usage=usage_or_unset(answer.usage),
             dify=extension(answer, ids),
         )
@@ -53,10 +53,10 @@ def encode_text_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> by
     """The body of a legacy ``text_completion`` for an answer that finished."""
     return json.encode(
         TextCompletion(
-            head.id,
-            head.created,
-            head.model,
-            [TextChoice(answer.text, finish_reason=answer.finish_reason or "stop")],
+            id=head.id,
+            created=head.created,
+            model=head.model,
+            choices=[TextChoice(text=answer.text, finish_reason=answer.finish_reason or "stop")],
             usage=usage_or_unset(answer.usage),
             dify=extension(answer, ids),
         )
@@ -76,7 +76,7 @@ def usage_or_unset(usage: Usage | None) -> CompletionUsage | UnsetType:
 def url_annotations(answer: Answer, end: int) -> list[Annotation]:
     """Citations that have a URL. Dify tells no offsets, so each stands for the whole text of ``end`` characters."""
     return [
-        Annotation(UrlCitation(0, end, citation.url, citation.title))
+        Annotation(url_citation=UrlCitation(0, end, citation.url, citation.title))
         for citation in answer.citations
         if citation.url is not None
     ]

@@ -128,24 +128,26 @@ class ChatStreamEncoder:
     def _end(self, reason: str, ids: TurnIds, frames: list[bytes]) -> None:
         if notes := url_annotations(self.answer, len(self.answer.text)):
             frames.append(self._chunk(ChunkDelta(annotations=notes)))
-        frames.append(self._frame([ChunkChoice(ChunkDelta(), finish_reason=reason)], ids))
+        frames.append(self._frame([ChunkChoice(delta=ChunkDelta(), finish_reason=reason)], ids))
         if self._include_usage:
             head = self._head
-            chunk = ChatCompletionChunk(head.id, head.created, head.model, [], usage=usage_of(self.answer.usage))
+            chunk = ChatCompletionChunk(
+                id=head.id, created=head.created, model=head.model, choices=[], usage=usage_of(self.answer.usage)
+            )
             frames.append(_frame(chunk))
         frames.append(DONE)
 
     def _chunk(self, delta: ChunkDelta) -> bytes:
-        return self._frame([ChunkChoice(delta)], None)
+        return self._frame([ChunkChoice(delta=delta)], None)
 
     def _frame(self, choices: list[ChunkChoice], ids: TurnIds | None) -> bytes:
         head = self._head
         return _frame(
             ChatCompletionChunk(
-                head.id,
-                head.created,
-                head.model,
-                choices,
+                id=head.id,
+                created=head.created,
+                model=head.model,
+                choices=choices,
                 usage=None if self._include_usage else UNSET,
                 dify=UNSET if ids is None else extension(self.answer, ids),
             )
@@ -172,13 +174,13 @@ class CompletionStreamEncoder:
             self.answer.add_one(event)
             match event:
                 case TextDelta(text):
-                    frames.append(self._frame([TextChoice(text)], None))
+                    frames.append(self._frame([TextChoice(text=text)], None))
                 case TextReplaced(text):
-                    frames.append(self._frame([TextChoice(unsaid(said, text))], None))
+                    frames.append(self._frame([TextChoice(text=unsaid(said, text))], None))
                 case FileProduced():
-                    frames.append(self._frame([TextChoice(file_link(event, bool(said)))], None))
+                    frames.append(self._frame([TextChoice(text=file_link(event, bool(said)))], None))
                 case TurnFinished(reason):
-                    frames.append(self._frame([TextChoice("", finish_reason=reason)], ids))
+                    frames.append(self._frame([TextChoice(text="", finish_reason=reason)], ids))
                     if self._include_usage:
                         frames.append(self._usage_frame())
                     frames.append(DONE)
@@ -189,20 +191,24 @@ class CompletionStreamEncoder:
         return b"".join(frames)
 
     def heartbeat(self) -> bytes:
-        return self._frame([TextChoice("")], None)
+        return self._frame([TextChoice(text="")], None)
 
     def _usage_frame(self) -> bytes:
         head = self._head
-        return _frame(TextCompletion(head.id, head.created, head.model, [], usage=usage_of(self.answer.usage)))
+        return _frame(
+            TextCompletion(
+                id=head.id, created=head.created, model=head.model, choices=[], usage=usage_of(self.answer.usage)
+            )
+        )
 
     def _frame(self, choices: list[TextChoice], ids: TurnIds | None) -> bytes:
         head = self._head
         return _frame(
             TextCompletion(
-                head.id,
-                head.created,
-                head.model,
-                choices,
+                id=head.id,
+                created=head.created,
+                model=head.model,
+                choices=choices,
                 usage=None if self._include_usage else UNSET,
                 dify=UNSET if ids is None else extension(self.answer, ids),
             )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
+from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -226,8 +227,7 @@ class _Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
@@ -345,7 +345,6 @@ class HttpClient:
                     origin.host,
                     origin.port,
                     ssl=tls,
-                    happy_eyeballs_delay=0.25,
                 )
         except TimeoutError:
             raise UpstreamUnreachable(

@@ -190,12 +190,12 @@ class AppParameters(Struct, frozen=True):
     file_upload: Switch | None = None
 
 
-class GenerateRequest(Struct, omit_defaults=True):
+class GenerateRequest(Struct):
     """The body of ``/chat-messages``, ``/completion-messages`` and ``/workflows/run``."""
 
     inputs: dict[str, Any]
     user: str
-    response_mode: Literal["streaming"] = field(name="response_mode", default="streaming")
+    response_mode: Literal["streaming"] = "streaming"
     query: str | UnsetType = UNSET
     conversation_id: str | UnsetType = UNSET
     auto_generate_name: bool | UnsetType = UNSET

@@ -93,9 +93,9 @@ class UrlCitation(Struct):
     title: str
 
 
-class Annotation(Struct):
-    url_citation: UrlCitation
+class Annotation(Struct, kw_only=True):
     type: Literal["url_citation"] = "url_citation"
+    url_citation: UrlCitation
 
 
 class DifyPrice(Struct, omit_defaults=True):
@@ -125,29 +125,29 @@ class DifyExtension(Struct, omit_defaults=True):
     replaced: bool = False
 
 
-class AssistantMessage(Struct):
-    content: str | None
+class AssistantMessage(Struct, kw_only=True):
     role: Literal["assistant"] = "assistant"
+    content: str | None
     refusal: str | None = None
     annotations: list[Annotation] = field(default_factory=list)
     reasoning_content: str | UnsetType = UNSET
 
 
-class ChatChoice(Struct):
-    message: AssistantMessage
-    finish_reason: str
+class ChatChoice(Struct, kw_only=True):
     index: int = 0
+    message: AssistantMessage
     logprobs: None = None
+    finish_reason: str
 
 
-class ChatCompletion(Struct):
+class ChatCompletion(Struct, kw_only=True):
     id: str
+    object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
     choices: list[ChatChoice]
     usage: CompletionUsage | UnsetType = UNSET
     dify: DifyExtension | UnsetType = UNSET
-    object: Literal["chat.completion"] = "chat.completion"
     service_tier: None = None
     system_fingerprint: None = None
 
@@ -160,42 +160,42 @@ class ChunkDelta(Struct, omit_defaults=True):
     annotations: list[Annotation] | UnsetType = UNSET
 
 
-class ChunkChoice(Struct):
-    delta: ChunkDelta
+class ChunkChoice(Struct, kw_only=True):
     index: int = 0
+    delta: ChunkDelta
     logprobs: None = None
     finish_reason: str | None = None
 
 
-class ChatCompletionChunk(Struct):
+class ChatCompletionChunk(Struct, kw_only=True):
     id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
     choices: list[ChunkChoice]
     usage: CompletionUsage | UnsetType | None = UNSET
     dify: DifyExtension | UnsetType = UNSET
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     service_tier: None = None
     system_fingerprint: None = None
 
 
-class TextChoice(Struct):
+class TextChoice(Struct, kw_only=True):
     text: str
     index: int = 0
     logprobs: None = None
     finish_reason: str | None = None
 
 
-class TextCompletion(Struct):
+class TextCompletion(Struct, kw_only=True):
     """A whole legacy completion, and also each chunk of a streamed one."""
 
     id: str
+    object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
     choices: list[TextChoice]
     usage: CompletionUsage | UnsetType | None = UNSET
     dify: DifyExtension | UnsetType = UNSET
-    object: Literal["text_completion"] = "text_completion"
     system_fingerprint: None = None
 
 

@@ -17,14 +17,14 @@ class DifyApp(Struct, omit_defaults=True):
     aliases: list[str] | None = None
 
 
-class Model(Struct):
+class Model(Struct, kw_only=True):
     id: str
+    object: Literal["model"] = "model"
     created: int
     owned_by: str
-    object: Literal["model"] = "model"
     dify: DifyApp | UnsetType = UNSET
 
 
-class ModelList(Struct):
-    data: list[Model]
+class ModelList(Struct, kw_only=True):
     object: Literal["list"] = "list"
+    data: list[Model]
