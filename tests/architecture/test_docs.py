@@ -14,7 +14,7 @@ import typer.main
 from starlette.routing import Route
 from typer.core import TyperGroup
 
-from openai_dify_proxy import errors
+from openai_dify_proxy import demo, errors
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli import app as cli
 from openai_dify_proxy.settings import AppSettings, Settings, load_settings
@@ -130,13 +130,18 @@ def test_every_command_and_flag_is_documented() -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("word", sorted(set(re.findall(r"`([A-Z]{2,})\b", demo.__doc__ or ""))))
+def test_keyword_of_the_demo_is_documented(word: str) -> None:
+    assert f"`{word}" in section(read("docs/demo.md"), "## Keywords")
+
+
 def section(page: str, heading: str) -> str:
     _, found, rest = page.partition(heading)
     assert found, f"there is no section {heading}"
     return rest.partition("\n## ")[0]
 
 
-@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCS, ids=[str(path.relative_to(ROOT)) for path in DOCS])
 def test_commands_in_docs_exist(document: Path) -> None:
     text = read_path(document)
     for script in set(re.findall(r"\bscripts/([a-z][a-z-]*)", text)):
@@ -144,7 +149,7 @@ def test_commands_in_docs_exist(document: Path) -> None:
     assert set(re.findall(r"openai-dify-proxy ([a-z]+)\b", text)) <= COMMANDS.keys()
 
 
-@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCS, ids=[str(path.relative_to(ROOT)) for path in DOCS])
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", read_path(document)):
         if target.startswith(("http://", "https://")):
