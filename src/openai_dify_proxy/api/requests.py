@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from functools import lru_cache
 from typing import TypeVar
 
 from msgspec import MsgspecError, ValidationError
@@ -132,6 +133,7 @@ def _refuse_web_pages(request: Request) -> None:
             raise UnsupportedMediaType("Send the body as JSON, with the header 'Content-Type: application/json'.")
 
 
+@lru_cache(maxsize=64)
 def _is_loopback_name(name: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True

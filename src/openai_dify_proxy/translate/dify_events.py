@@ -130,8 +130,7 @@ class DifyEventDecoder:
         if self._learning and event.task_id is not None:
             self._learn_ids(event)
         if event.answer is not None and event.event in _TEXT_EVENTS:
-            selector = event.from_variable_selector
-            self._say(event, selector[0] if selector else "", event.answer, out)
+            self._say(event, event.answer, out)
             return
         handler = _HANDLERS.get(event.event)
         if handler is not None:
@@ -154,13 +153,15 @@ class DifyEventDecoder:
 
     # Text
 
-    def _say(self, event: DifyEvent, node: str, text: str, out: list[Event]) -> None:
-        if event.event == "message" and self._said.by_agent:
-            text = self._said.missing_from_agent(text)
+    def _say(self, event: DifyEvent, text: str, out: list[Event]) -> None:
+        if event.event == "message":
+            if self._said.by_agent:
+                text = self._said.missing_from_agent(text)
         elif event.event == "agent_message":
             self._said.by_agent = True
         if text:
-            self._speak(node, text, out)
+            selector = event.from_variable_selector
+            self._speak(selector[0] if selector else "", text, out)
 
     def _speak(self, node: str, text: str, out: list[Event]) -> None:
         news = self._said.add(node, text)

@@ -19,14 +19,12 @@ class FrameSplitter:
     Dify sends is a sign of life.
     """
 
-    __slots__ = ("_data", "_limit", "_rest", "_size", "_touched", "frames")
+    __slots__ = ("_limit", "_rest", "_size", "frames")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._rest: list[bytes] = []
-        self._data: list[bytes] = []
         self._size = 0
-        self._touched = False
         self.frames = 0
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -34,40 +32,35 @@ class FrameSplitter:
 
         Raises FrameTooLarge, after which the splitter is of no more use.
         """
-        payloads: list[bytes] = []
-        lines = data.split(b"\n")
-        tail = lines.pop()
-        if lines and self._rest:
-            self._rest.append(lines[0])
-            lines[0] = b"".join(self._rest)
+        if self._rest:
+            if b"\n" not in data:  # most of a long frame: joined once, when its end is there
+                self._keep(data)
+                return []
+            self._rest.append(data)
+            data = b"".join(self._rest)
             self._rest.clear()
-            self._size = sum(map(len, self._data))
-        for line in lines:
-            if line.endswith(b"\r"):
-                line = line[:-1]
-            if not line:
-                self._end_frame(payloads)
-            elif line.startswith(b"data:"):
-                self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
-                self._grow(len(line))
-            else:
-                self._touched = True
+            self._size = 0
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        blocks = data.split(b"\n\n")
+        tail = blocks.pop()
+        single_lines = data.count(b"\n") == 2 * len(blocks)
+        limit = self._limit
+        payloads = []
+        for block in blocks:
+            if len(block) > limit:
+                raise FrameTooLarge
+            if single_lines and block.startswith(b"data: "):
+                payloads.append(block[6:])
+            elif lines := [line for line in block.split(b"\n") if line.startswith(b"data:")]:
+                payloads.append(b"\n".join(line[6:] if line.startswith(b"data: ") else line[5:] for line in lines))
+        self.frames += len(blocks)
         if tail:
-            self._rest.append(tail)
-            self._grow(len(tail))
+            self._keep(tail)
         return payloads
 
-    def _end_frame(self, payloads: list[bytes]) -> None:
-        if self._data:
-            payloads.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
-            self._data.clear()
-            self.frames += 1
-        elif self._touched:
-            self.frames += 1
-        self._touched = False
-        self._size = 0
-
-    def _grow(self, size: int) -> None:
-        self._size += size
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
         if self._size > self._limit:
             raise FrameTooLarge
+        self._rest.append(data)

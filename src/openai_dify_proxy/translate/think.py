@@ -26,8 +26,11 @@ class ThinkSplitter:
 
     def feed(self, text: str, out: list[Event]) -> None:
         """Appends to ``out`` what ``text`` settles."""
-        if not self._held and not self._thinking and "<" not in text:
-            self._say(text, out)
+        if "<" not in text and not self._held and not self._thinking:
+            if self._bare:
+                self._say(text, out)
+            else:
+                out.append(TextDelta(text))
             return
         text = self._held + text
         self._held = ""

@@ -24,6 +24,9 @@ from openai_dify_proxy.errors import UpstreamUnreachable
 
 IDLE_SECONDS = 1.0
 MAX_IDLE = 4
+SURPLUS_SECONDS = 0.05
+"""How long a connection beyond ``MAX_IDLE`` is kept: under load the next request takes it up at once."""
+
 RESEND_WINDOW = 0.5
 HIGH_WATER = 512 * 1024
 """Bytes that may wait for a slow reader before the upstream is told to pause."""
@@ -363,11 +366,9 @@ class HttpClient:
 
     def _keep(self, origin: Origin, connection: _Connection) -> None:
         connections = self._idle.setdefault(origin, [])
-        if len(connections) >= MAX_IDLE:
-            connection.abort()
-            return
+        seconds = IDLE_SECONDS if len(connections) < MAX_IDLE else SURPLUS_SECONDS
         connections.append(connection)
-        connection.expiry = self.loop.call_later(IDLE_SECONDS, self._expire, connections, connection)
+        connection.expiry = self.loop.call_later(seconds, self._expire, connections, connection)
 
     def _expire(self, connections: list[_Connection], connection: _Connection) -> None:
         connections.remove(connection)
