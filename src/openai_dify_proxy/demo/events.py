@@ -35,6 +35,9 @@ class Usage:
     known: bool = True
     """False for the zeros of a graph in which no model finished, which has no prices."""
 
+    timed: bool = True
+    """False for stopped answers since 1.16, which leave the times of generation out."""
+
     def fields(self) -> dict[str, Any]:
         prompt = (Decimal(self.prompt_tokens) * Decimal("2.50") * Decimal("0.000001")).quantize(Decimal("1E-7"))
         completion = (Decimal(self.completion_tokens) * Decimal("10.00") * Decimal("0.000001")).quantize(
@@ -53,9 +56,12 @@ class Usage:
             "total_price": str(prompt + completion) if self.known else "0.0",
             "currency": "USD",
             "latency": 0.25 if self.known else 0.0,
-            "time_to_first_token": 0.05 if self.completion_tokens else None,
-            "time_to_generate": 0.2 if self.completion_tokens else None,
+            **(self._times() if self.timed else {}),
         }
+
+    def _times(self) -> dict[str, Any]:
+        said = self.completion_tokens > 0
+        return {"time_to_first_token": 0.05 if said else None, "time_to_generate": 0.2 if said else None}
 
 
 def count_tokens(text: str) -> int:
@@ -85,6 +91,8 @@ class Envelope:
 
     def error(self, code: str, status: int, message: str) -> Event:
         """A failure inside the stream. It names no task."""
+        if status == 500:
+            return {**self._message("error"), "code": code, "message": message, "status": status}
         return {**self._message("error"), "code": code, "status": status, "message": message}
 
     def graph(self, event: str, data: dict[str, Any]) -> Event:
@@ -205,10 +213,9 @@ class Node:
         process_data: dict[str, Any] | None = None,
         status: str = "succeeded",
         error: str | None = None,
-        usage: Usage | None = None,
+        metadata: dict[str, Any] | None = None,
         files: list[dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
-        spent = usage.fields() if usage else {}
         return {
             **self._head(inputs),
             "process_data": process_data or {},
@@ -218,9 +225,7 @@ class Node:
             "status": status,
             "error": error,
             "elapsed_time": 0.01,
-            "execution_metadata": {key: spent[key] for key in ("total_tokens", "total_price", "currency")}
-            if usage
-            else None,
+            "execution_metadata": metadata,
             "created_at": self.started_at,
             "finished_at": self.started_at,
             "files": files or [],

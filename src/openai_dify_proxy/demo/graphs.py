@@ -86,31 +86,35 @@ class _Graph:
                 "node_finished", node.finished(inputs=self._model_inputs(), outputs={}, status="failed", error=error)
             )
             raise
+        if "partial" in self.effects:
+            self._note_failed_model(node)
+        else:
+            self._note_model(node)
+
+    def _note_model(self, node: Node) -> None:
         self.usage = self.run.usage()
-        partial = "partial" in self.effects
-        self.exceptions += partial
-        self._emit(
-            "node_finished",
-            node.finished(
-                inputs=self._model_inputs(),
-                outputs={
-                    "text": self.text,
-                    "reasoning_content": self.reasoning.get("llm", ""),
-                    "usage": self.usage.fields(),
-                    "finish_reason": "stop",
-                },
-                process_data={
-                    "model_mode": "chat",
-                    "prompts": self._prompts(),
-                    "usage": self.usage.fields(),
-                    "finish_reason": "stop",
-                    **MODEL,
-                },
-                status="exception" if partial else "succeeded",
-                error=provider_error("bad")[2] if partial else None,
-                usage=self.usage,
-            ),
+        spent = self.usage.fields()
+        said = {"text": self.text, "reasoning_content": self.reasoning.get("llm", "")}
+        process = {"model_mode": "chat", "prompts": self._prompts(), "usage": spent, "finish_reason": "stop", **MODEL}
+        finished = node.finished(
+            inputs=self._model_inputs(),
+            outputs={**said, "usage": spent, "finish_reason": "stop"},
+            process_data=process,
+            metadata=_cost(self.usage),
         )
+        self._emit("node_finished", finished)
+
+    def _note_failed_model(self, node: Node) -> None:
+        """The node failed, and the graph was built to go on without it."""
+        self.exceptions += 1
+        finished = node.finished(
+            inputs=self._model_inputs(),
+            outputs={"error_message": provider_error("bad")[2], "error_type": "InvokeBadRequestError"},
+            status="exception",
+            error="Unknown error",
+            metadata={"error_strategy": "fail-branch"},
+        )
+        self._emit("node_finished", finished)
 
     def answer(self) -> None:
         """The nodes behind the model: a picture, then the answer or end node."""
@@ -285,7 +289,14 @@ class _Graph:
             }
             for source in self.resources
         ]
-        self._emit("node_finished", node.finished(inputs={"query": self.run.question}, outputs={"result": found}))
+        nothing = Usage(known=False)
+        finished = node.finished(
+            inputs={"query": self.run.question},
+            outputs={"result": found},
+            process_data={"usage": nothing.fields()},
+            metadata=_cost(nothing),
+        )
+        self._emit("node_finished", finished)
 
     def _draw(self) -> None:
         node = self._begin("tool", "draw", "Draw")
@@ -327,6 +338,11 @@ class _Graph:
             turns = len(self.run.conversation.messages) if self.run.conversation else 1
             variables |= {"sys.query": self.run.question, "sys.dialogue_count": turns}
         return variables
+
+
+def _cost(usage: Usage) -> dict[str, Any]:
+    spent = usage.fields()
+    return {key: spent[key] for key in ("total_tokens", "total_price", "currency")}
 
 
 _METADATA = (

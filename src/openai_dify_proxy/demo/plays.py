@@ -160,7 +160,7 @@ def _end(run: Run, *, answer: str | None = None) -> None:
 
 def _end_stopped(run: Run) -> None:
     if not run.is_graph:
-        run.emit(run.envelope.end(Usage(), resources=[], files=[]))
+        run.emit(run.envelope.end(Usage(timed=not run.dialect.empty_lists), resources=[], files=[]))
     run.finish("stopped")
 
 

@@ -119,7 +119,7 @@ class EventStream(Response):
                     return await frames.get()
             except TimeoutError:
                 self.next_ping += self.run.timing.ping
-                if self.run.pings:
+                if self.run.pings and frames.empty():
                     return PING
 
     async def _begin(self, send: Send) -> None:

@@ -75,6 +75,8 @@ class Call:
     @property
     def user(self) -> str:
         """The `user` of the body or the query; raises RefusedError where it is missing."""
+        if isinstance(self.body, list):
+            raise REFUSALS["crash"]
         source = self.body if isinstance(self.body, dict) else self.request.query_params
         user = source.get("user")
         if user is None or user == "":
@@ -245,6 +247,7 @@ async def site(call: Call) -> Response:
             "description": call.app.description,
             "copyright": None,
             "privacy_policy": None,
+            **({"input_placeholder": None} if call.dialect.empty_lists else {}),
             "custom_disclaimer": "",
             "default_language": "en-US",
             "show_workflow_steps": True,
@@ -255,7 +258,7 @@ async def site(call: Call) -> Response:
 
 async def list_conversations(call: Call) -> Response:
     _require_chat(call)
-    user = call.user
+    user = call.request.query_params.get("user") or "DEFAULT-USER"
     owned = [
         conversation
         for conversation in reversed(call.state.conversations.values())

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+
+from openai_dify_proxy.demo import DEMO_APPS, INSTANT, SPECIAL_APPS, DemoLog, DemoServer, Timing
+
+PATHS = {"completion": "/completion-messages", "workflow": "/workflows/run"}
+MODES = {app.name: app.mode for app in (*DEMO_APPS, *SPECIAL_APPS)}
+
+
+@dataclass
+class Caller:
+    """A client of the demo that names apps and questions and leaves the rest to defaults."""
+
+    server: DemoServer
+    http: httpx2.Client
+
+    @property
+    def log(self) -> DemoLog:
+        return self.server.log
+
+    def body(self, app: str, question: str, **more: Any) -> dict[str, Any]:
+        body = {"inputs": {}, "query": question, "user": "u1", "response_mode": "streaming"}
+        if PATHS.get(self.mode(app)):
+            body["inputs"] = {"query": question, "text": question}
+        return {**body, "auto_generate_name": False, **more}
+
+    def ask(self, app: str, question: str, **more: Any) -> httpx2.Response:
+        """The whole answer of `app`, which may be `demo-chat@1.13`."""
+        return self.post(PATHS.get(self.mode(app), "/chat-messages"), app, self.body(app, question, **more))
+
+    def post(self, path: str, app: str, body: Any) -> httpx2.Response:
+        return self.http.post(self.server.url + path, headers=self.headers(app), json=body)
+
+    def get(self, path: str, app: str, **params: str) -> httpx2.Response:
+        return self.http.get(self.server.url + path, headers=self.headers(app), params=params)
+
+    def headers(self, app: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer app-{app}"}
+
+    def mode(self, app: str) -> str:
+        return MODES[app.partition("@")[0]]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[DemoServer]:
+    """One demo for all tests that need nothing special of its timing."""
+    with DemoServer(timing=INSTANT) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def brisk_server() -> Iterator[DemoServer]:
+    """A demo whose pings and silences take fractions of a second."""
+    with DemoServer(timing=Timing(token=0.0, ping=0.05, hang=0.3, naming=0.0)) as running:
+        yield running
+
+
+@pytest.fixture
+def demo(server: DemoServer) -> Iterator[Caller]:
+    with httpx2.Client(timeout=10) as http:
+        yield Caller(server, http)
+
+
+@pytest.fixture
+def brisk(brisk_server: DemoServer) -> Iterator[Caller]:
+    with httpx2.Client(timeout=10) as http:
+        yield Caller(brisk_server, http)
