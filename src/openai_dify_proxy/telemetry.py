@@ -38,6 +38,7 @@ def configure_logging(level: str = "info", log_format: Literal["console", "json"
     root.setLevel(threshold)
     # What uvicorn says at info level of starting and stopping is told by the command line and the app.
     logging.getLogger("uvicorn").setLevel(threshold if threshold <= logging.DEBUG else max(threshold, logging.WARNING))
+    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
     structlog.configure(
         processors=[*shared, *_rendering(log_format)],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

@@ -149,6 +149,8 @@ def _notes(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
             f"The app requires the input {field.name}, which no OpenAI client fills by itself: requests must bring it "
             "in their inputs, or set inputs for the app.",
         )
+    if profile.mode == "workflow" and not app.input_variable and not any(field.is_text for field in profile.form):
+        yield Finding("note", "The app has no input that takes text: what the user writes does not reach it.")
     if profile.info.mode is None and app.mode is None:
         yield Finding("note", "This Dify does not tell the app's mode; it was found out. Set mode to be sure.")
     if profile.mode == "advanced-chat" and (1, 13) <= release(profile.version) < (1, 15):
@@ -207,7 +209,9 @@ def _row(report: Report) -> tuple[str, ...]:
 def _input(app: AppSettings, profile: AppProfile, field: InputField) -> str:
     """One input with its kind and what fills it."""
     filled = ""
-    if not profile.converses and field.name == profile.question_input(app.input_variable):
+    if field.name in app.inputs:
+        filled = " ← settings"
+    elif not profile.converses and field.name == profile.question_input(app.input_variable):
         filled = " ← question"
     elif app.system_prompt == f"input:{field.name}" or (
         app.system_prompt == "auto" and profile.text_input(SYSTEM_NAMES) is field

@@ -33,14 +33,14 @@ class CannotListen(Exception):
 
 def serve_proxy(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises CannotListen."""
-    configure_logging(settings.log_level, settings.log_format)
-    sockets = listen(settings.host, settings.port)
-    url = base_url(settings.host, sockets)
     with ExitStack() as stack:
+        sockets = [stack.enter_context(listener) for listener in listen(settings.host, settings.port)]
         demo = not settings.apps and settings.dify_api_url is None
         if demo:
             settings = with_demo(settings, stack.enter_context(DemoServer(timing=DEMO_PACE)).url)
-        print(banner(settings, url, demo=demo), flush=True)  # noqa: T201 - for the person who started it
+        # Only now: the demo's server silences uvicorn's log, which is the proxy's too.
+        configure_logging(settings.log_level, settings.log_format)
+        print(banner(settings, base_url(settings.host, sockets), demo=demo), flush=True)  # noqa: T201 - said to people
         if settings.workers == 1:
             from openai_dify_proxy.app import create_app  # noqa: PLC0415 - a parent of workers serves nothing itself
 
@@ -55,7 +55,7 @@ def serve_demo(host: str, port: int) -> None:
     """Serve the scripted Dify alone until SIGTERM or Ctrl-C. Raises CannotListen."""
     configure_logging("warning")
     sockets = listen(host, port)
-    print(demo_banner(base_url(host, sockets)), flush=True)  # noqa: T201 - for the person who started it
+    print(demo_banner(base_url(host, sockets)), flush=True)  # noqa: T201 - said to people
     run(create_demo_app(timing=DEMO_PACE), sockets, grace=1)
 
 
@@ -157,7 +157,7 @@ def banner(settings: Settings, url: str, *, demo: bool) -> str:
     if demo:
         lines.append("This is the demo: its apps only repeat what they are asked. Set DIFY_API_URL to serve your Dify.")
     apps = [f"{name} (default)" if name == settings.default_app else name for name in settings.apps]
-    lines.append(f"  Models: {', '.join(apps) or 'none; a request names its app by its Dify key'}")
+    lines.append(f"  Models: {', '.join(apps) or 'the app whose Dify key a request brings'}")
     lines.append(f"  Callers: {_who_may_call(settings)}")
     if demo:
         lines.append(f"Try it:\n  {curl_line(settings, url)}")
@@ -166,13 +166,13 @@ def banner(settings: Settings, url: str, *, demo: bool) -> str:
 
 def _who_may_call(settings: Settings) -> str:
     ways = []
-    if settings.api_keys:
+    if settings.apps and settings.api_keys:
         ways.append("with a client key (Authorization: Bearer …)")
-    else:
+    elif settings.apps:
         ways.append("anyone on this machine" if is_loopback(settings.host) else "anyone who can connect")
     if settings.passthrough_keys:
         ways.append("with a Dify key of their own (DIFY_API_KEY: app-…)")
-    return ", or ".join(ways)
+    return ", or ".join(ways) or "nobody, since no apps are configured and PASSTHROUGH_KEYS is off"
 
 
 def curl_line(settings: Settings, url: str) -> str:

@@ -1,0 +1,194 @@
+"""``check`` and ``apps``, against a Dify that behaves as real ones do."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from openai_dify_proxy.cli.checking import release
+from openai_dify_proxy.demo import DEMO_APPS, SPECIAL_APPS, DemoServer
+from tests.cli.program import Program
+
+
+def check(program: Program, toml: str, url: str) -> tuple[int, str]:
+    (program.directory / "apps.toml").write_text(toml)
+    ended = program.run("check", "--config", "apps.toml", DIFY_API_URL=url)
+    assert ended.stderr == ""
+    return ended.returncode, ended.stdout
+
+
+def findings(shown: str) -> list[str]:
+    return [line for line in shown.splitlines() if line.startswith(("trouble ", "note "))]
+
+
+def row(shown: str, model: str) -> list[str]:
+    """The first line of the model's row in the table, cell by cell."""
+    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown.splitlines() if "│" in line]
+    return next(cells for cells in lines if cells[0] == model)
+
+
+def test_nothing_configured_checks_the_demo(program: Program) -> None:
+    ended = program.run("check")
+    assert ended.returncode == 0
+    assert [row(ended.stdout, app.name)[1:4] for app in DEMO_APPS] == [["yes", "1.16.1", app.mode] for app in DEMO_APPS]
+
+
+@pytest.mark.parametrize("version", ["1.11", "1.13", "1.16"])
+def test_every_mode_of_every_version_works(program: Program, dify: DemoServer, version: str) -> None:
+    # New Agents came with 1.16.
+    modes = {app.mode: app.key for app in DEMO_APPS if app.mode != "agent" or version == "1.16"}
+    toml = "".join(f'[apps.{mode}]\napi_key = "{key}@{version}"\n' for mode, key in modes.items())
+    code, shown = check(program, toml, dify.url)
+    assert code == 0
+    for mode in modes:
+        works, release_shown, mode_shown = row(shown, mode)[1:4]
+        assert (works, mode_shown, release_shown.startswith(version)) == ("yes", mode, True)
+
+
+def test_what_an_app_takes_and_has_is_shown(program: Program, dify: DemoServer) -> None:
+    code, shown = check(program, '[apps.form]\napi_key = "app-demo-workflow-form"\n', dify.url)
+    assert code == 0
+    for text in ("subject (text-input)", "question (text-input, required) ← question", "words (number)", "citations"):
+        assert text in shown
+    assert findings(shown) == [
+        (
+            "note form: The app requires the input language, which no OpenAI client fills by itself: requests must "
+            "bring it in their inputs, or set inputs for the app."
+        )
+    ]
+
+
+def test_inputs_of_the_settings_fill_what_is_required(program: Program, dify: DemoServer) -> None:
+    toml = '[apps.topic]\napi_key = "app-demo-chat-topic"\ninputs = { topic = "bees" }\n'
+    code, shown = check(program, toml, dify.url)
+    assert (code, findings(shown)) == (0, [])
+    assert "topic (text-input, required) ← settings" in shown
+    assert "system_prompt (paragraph) ← system message" in shown
+
+
+@pytest.mark.parametrize(
+    ("toml", "trouble"),
+    [
+        ('api_key = "app-nobody"', "Dify refused the app's key"),
+        ('api_key = "app-demo-chat"\nmode = "workflow"', "The settings say mode workflow, and Dify says chat."),
+        (
+            'api_key = "app-demo-workflow"\ninput_variable = "quest"',
+            "input_variable names the input quest, which the app does not have.",
+        ),
+        (
+            'api_key = "app-demo-chat-topic"\nsystem_prompt = "input:rules"',
+            "system_prompt names the input rules, which the app does not have.",
+        ),
+        (
+            'api_key = "app-demo-chat-topic"\ninputs = { topics = "bees" }',
+            "inputs names the input topics, which the app does not have.",
+        ),
+    ],
+)
+def test_what_keeps_an_app_from_serving(program: Program, dify: DemoServer, toml: str, trouble: str) -> None:
+    fine = '[apps.fine]\napi_key = "app-demo-chat"\n'
+    code, shown = check(program, f"{fine}[apps.sick]\n{toml}\n", dify.url)
+    assert code == 1
+    assert (row(shown, "fine")[1], row(shown, "sick")[1]) == ("yes", "no")
+    assert any(line.startswith(f"trouble sick: {trouble}") for line in findings(shown))
+
+
+def test_keys_are_not_shown(program: Program, dify: DemoServer) -> None:
+    keys = [app.key for app in (*DEMO_APPS, *SPECIAL_APPS)] + ["app-nobody-knows-this"]
+    toml = "".join(f'[apps.a{number}]\napi_key = "{key}"\n' for number, key in enumerate(keys))
+    _, shown = check(program, toml, dify.url)
+    listed = program.run("apps", "--config", "apps.toml", DIFY_API_URL=dify.url).stdout
+    assert not [key for key in keys if key in shown or key in listed]
+
+
+def test_a_dify_that_is_down(program: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    code, shown = check(program, '[apps.one]\napi_key = "app-demo-chat"\n', url)
+    assert code == 1
+    assert findings(shown)[0].startswith("trouble one: No connection to 127.0.0.1:")
+    code, shown = check(program, "", url)
+    assert code == 1
+    assert shown.startswith(f"{url}/v1: No connection to 127.0.0.1:")
+
+
+def test_without_apps_the_dify_is_looked_for(program: Program, dify: DemoServer) -> None:
+    code, shown = check(program, "", dify.url)
+    assert code == 0
+    assert shown == f"{dify.url} answers. No apps are configured: requests bring the key of their app.\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "note"),
+    [
+        ("app-demo-advanced-chat@1.13", "Dify 1.13.0 is silent when asked to continue a conversation"),
+        ("app-demo-workflow@0.15", "This Dify does not tell the app's mode; it was found out."),
+        ("app-demo-chat@0.15", "This Dify does not tell the app's mode; it was found out."),
+    ],
+)
+def test_what_is_peculiar_to_a_version(program: Program, dify: DemoServer, key: str, note: str) -> None:
+    code, shown = check(program, f'[apps.one]\napi_key = "{key}"\n', dify.url)
+    assert code == 0
+    assert any(line.startswith(f"note one: {note}") for line in findings(shown))
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"), [("1.16.1", (1, 16)), ("1.14.0-rc1", (1, 14)), ("main", (0, 0)), (None, (0, 0))]
+)
+def test_release(version: str | None, expected: tuple[int, int]) -> None:
+    assert release(version) == expected
+
+
+# --- apps ------------------------------------------------------------------------------------------------------
+
+TOML = """
+default_app = "support"
+[apps.support]
+api_key = "app-1"
+aliases = ["gpt-4o*", "o[13]"]
+[apps.sales]
+api_key = "app-2"
+api_url = "https://other.test"
+mode = "chatflow"
+"""
+
+
+def test_apps_are_listed_without_asking_anybody(program: Program) -> None:
+    (program.directory / "apps.toml").write_text(TOML)
+    ended = program.run("apps", CONFIG_FILE="apps.toml", DIFY_API_URL="http://dify.invalid")
+    assert ended.returncode == 0
+    assert row(ended.stdout, "support (default)")[1:] == ["gpt-4o*, o[13]", "asked from Dify", "http://dify.invalid/v1"]
+    assert row(ended.stdout, "sales")[1:] == ["", "advanced-chat", "https://other.test/v1"]
+
+
+def test_apps_as_json(program: Program) -> None:
+    (program.directory / "apps.toml").write_text(TOML)
+    ended = program.run("apps", "--json", "--config", "apps.toml", DIFY_API_URL="http://dify.invalid")
+    assert json.loads(ended.stdout) == [
+        {
+            "model": "support",
+            "default": True,
+            "aliases": ["gpt-4o*", "o[13]"],
+            "mode": None,
+            "dify_api_url": "http://dify.invalid/v1",
+        },
+        {
+            "model": "sales",
+            "default": False,
+            "aliases": [],
+            "mode": "advanced-chat",
+            "dify_api_url": "https://other.test/v1",
+        },
+    ]
+
+
+def test_apps_when_nothing_is_configured_are_the_demo(program: Program) -> None:
+    ended = program.run("apps", "--json")
+    assert [app["model"] for app in json.loads(ended.stdout)] == [app.name for app in DEMO_APPS]
+
+
+def test_apps_when_requests_bring_the_keys(program: Program) -> None:
+    ended = program.run("apps", DIFY_API_URL="http://dify.invalid")
+    assert ended.stdout == "No apps are configured: requests bring the key of an app of http://dify.invalid/v1.\n"

@@ -1,0 +1,191 @@
+"""Serving from the command line: what is said, what is served, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+
+import psutil
+import pytest
+
+from openai_dify_proxy.cli.serving import CannotListen, listen
+from openai_dify_proxy.demo import DemoServer
+from tests import parts
+from tests.cli.program import Program, Running
+
+
+def get(url: str, **headers: str) -> tuple[int, object]:
+    request = urllib.request.Request(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, json.load(refusal)
+
+
+def models(answer: tuple[int, object]) -> list[str]:
+    status, body = answer
+    assert status == 200
+    assert isinstance(body, dict)
+    return [model["id"] for model in body["data"]]
+
+
+def run_printed_line(server: Running) -> str:
+    """What the printed curl line prints when a shell runs it as it is."""
+    parts.component("curl", shutil.which("curl"))
+    return subprocess.run(
+        ["/bin/sh", "-c", server.until("curl ")], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+
+
+def answer_in(stream: str) -> str:
+    """The text of a chat stream, which must have ended well."""
+    *frames, done, end = stream.split("\n\n")
+    assert (done, end) == ("data: [DONE]", "")
+    deltas = [json.loads(frame.removeprefix("data: "))["choices"][0]["delta"] for frame in frames]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_configured_serves_the_demo(program: Program, ending: signal.Signals) -> None:
+    with program.start("serve", "--port", "0") as server:
+        url = server.url()
+        assert "Hello!" in answer_in(run_printed_line(server))
+        assert "This is the demo" in "".join(server.said)
+        assert models(get(f"{url}/models")) == [
+            "demo-chat",
+            "demo-agent-chat",
+            "demo-advanced-chat",
+            "demo-completion",
+            "demo-workflow",
+            "demo-agent",
+        ]
+        assert server.end(ending) == 0
+        assert "Traceback" not in server.logged
+
+
+def test_the_printed_line_works_where_client_keys_are_set(program: Program) -> None:
+    with program.start("serve", "--port", "0", API_KEYS="client-key") as server:
+        assert "Hello!" in answer_in(run_printed_line(server))
+        assert "client-key" not in "".join(server.said)
+
+
+def test_a_configured_dify_is_served(program: Program, dify: DemoServer) -> None:
+    (program.directory / ".env").write_text(f"DIFY_API_URL={dify.url}\nDIFY_API_KEY=app-demo-chat\n")
+    with program.start("serve", "--port", "0") as server:
+        assert models(get(f"{server.url()}/models")) == ["dify"]
+        assert server.end(signal.SIGTERM) == 0
+    assert "demo" not in "".join(server.said)
+
+
+def test_requests_may_bring_the_only_keys(program: Program, dify: DemoServer) -> None:
+    with program.start("serve", "--port", "0", "--dify-api-url", dify.url) as server:
+        url = server.url()
+        assert models(get(f"{url}/models", DIFY_API_KEY="app-demo-agent")) == ["dify"]
+
+
+def test_workers_have_the_settings_and_no_key_is_in_their_arguments(program: Program, dify: DemoServer) -> None:
+    env = {"DIFY_API_URL": dify.url, "DIFY_API_KEY": "app-demo-chat", "API_KEYS": "client-key"}
+    with program.start("serve", "--port", "0", "--workers", "2", "--log-format", "json", **env) as server:
+        url = server.url()
+        assert get(f"{url}/models")[0] == 401
+        assert models(get(f"{url}/models", Authorization="Bearer client-key")) == ["dify"]
+        family = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+        assert len(family) >= 3
+        arguments = [" ".join(process.cmdline()) for process in family]
+        assert not any(secret in line for line in arguments for secret in ("app-demo-chat", "client-key"))
+        assert server.end(signal.SIGTERM) == 0
+        assert psutil.wait_procs(family[1:], timeout=20)[1] == []
+        assert all(json.loads(line)["event"] for line in server.logged.splitlines())
+
+
+def test_workers_serve_the_demo(program: Program) -> None:
+    with program.start("serve", "--port", "0", WORKERS="2") as server:
+        assert "Hello!" in answer_in(run_printed_line(server))
+        assert server.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_a_port_in_use_is_told_plainly(program: Program, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = program.run(command, "--port", str(port))
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"Error: Port {port} of 127.0.0.1 is in use. Choose another (--port), or stop what listens there.\n"
+    )
+    assert ended.stdout == ""
+
+
+def test_every_problem_of_the_settings_is_a_line(program: Program) -> None:
+    ended = program.run("serve", "--log-level", "loud", PORT="x", DIFY_API_KEY="app-1")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines() == [
+        "Error: PORT in the environment must be a whole number, not 'x'",
+        "Error: --log-level must be 'debug', 'info', 'warning', 'error' or 'critical', not 'loud'",
+        (
+            "Error: DIFY_API_KEY in the environment has no Dify to go to: set DIFY_API_URL "
+            "(https://api.dify.ai/v1 for Dify Cloud)"
+        ),
+    ]
+
+
+def test_it_does_not_start_open_to_strangers(program: Program) -> None:
+    env = {"DIFY_API_URL": "http://dify.test", "DIFY_API_KEY": "app-1"}
+    ended = program.run("serve", "--host", "0.0.0.0", **env)
+    assert ended.returncode == 2
+    assert "ALLOW_ANONYMOUS=true" in ended.stderr
+
+
+def test_a_name_in_dotenv_that_is_nearly_ours_is_warned_of(program: Program) -> None:
+    (program.directory / ".env").write_text("DIFY_API_ULR=http://dify.test\n")
+    ended = program.run("apps")
+    assert ended.returncode == 0
+    assert ended.stderr == "Warning: DIFY_API_ULR in .env is not a setting: did you mean DIFY_API_URL?\n"
+
+
+def test_the_demo_alone_is_a_dify(program: Program) -> None:
+    with program.start("demo", "--port", "0") as server:
+        url = server.url()
+        key = server.until("app-demo-workflow").split()[0]
+        status, body = get(f"{url}/info", Authorization=f"Bearer {key}")
+        assert status == 200
+        assert isinstance(body, dict)
+        assert body["mode"] == "workflow"
+        assert server.end(signal.SIGTERM) == 0
+
+
+# --- addresses -------------------------------------------------------------------------------------------------
+
+
+def test_localhost_is_one_port_on_each_of_its_addresses() -> None:
+    sockets = listen("localhost", 0)
+    try:
+        ports = {listener.getsockname()[1] for listener in sockets}
+        assert len(ports) == 1
+        for listener in sockets:
+            socket.create_connection(listener.getsockname()[:2], timeout=5).close()
+    finally:
+        for listener in sockets:
+            listener.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "complaint"),
+    [
+        # a documentation address (RFC 5737), and a name that is never one (RFC 2606)
+        ("192.0.2.1", "192.0.2.1 is no address of this machine. Choose another (--host)."),
+        ("proxy.invalid", "HOST proxy.invalid is no address of this machine: "),
+    ],
+)
+def test_an_address_of_no_machine_is_told_plainly(host: str, complaint: str) -> None:
+    with pytest.raises(CannotListen) as caught:
+        listen(host, 0)
+    assert str(caught.value).startswith(complaint)

@@ -1,0 +1,115 @@
+"""What a log line looks like, and what never stands in one."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from openai_dify_proxy.telemetry import bind_request, configure_logging, mask_keys
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error")]
+    levels = [logger.level for logger in loggers]
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for logger, own in zip(loggers, levels, strict=True):
+        logger.setLevel(own)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_json_lines_have_the_request_and_what_is_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    bind_request("req_1", caller="tests")
+    structlog.get_logger().info("turn finished", model="字", ms=3)
+    logging.getLogger("asyncio").warning("slow %s", "callback")
+    bind_request("req_2")
+    structlog.get_logger().error("gone")
+    first, foreign, second = lines(capsys)
+    assert first.pop("timestamp")
+    assert first == {
+        "event": "turn finished",
+        "level": "info",
+        "model": "字",
+        "ms": 3,
+        "request_id": "req_1",
+        "caller": "tests",
+    }
+    assert (foreign["event"], foreign["logger"], foreign["request_id"]) == ("slow callback", "asyncio", "req_1")
+    assert (second["request_id"], "caller" in second) == ("req_2", False)
+
+
+def test_console_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "console")
+    structlog.get_logger().info("turn finished", model="support")
+    logging.getLogger("asyncio").warning("slow")
+    own, foreign = capsys.readouterr().err.splitlines()
+    assert "turn finished" in own
+    assert "model=support" in own
+    assert "[asyncio]" in foreign
+
+
+@pytest.mark.parametrize(("level", "shown"), [("debug", "diwe"), ("info", "iwe"), ("warning", "we"), ("error", "e")])
+def test_the_least_level(capsys: pytest.CaptureFixture[str], level: str, shown: str) -> None:
+    configure_logging(level, "json")
+    log = structlog.get_logger()
+    log.debug("d")
+    log.info("i")
+    log.warning("w")
+    log.error("e")
+    assert "".join(str(line["event"]) for line in lines(capsys)) == shown
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", ["bad"]), ("debug", ["started", "bad"])])
+def test_uvicorn_says_its_troubles_here_and_its_progress_only_at_debug(
+    capsys: pytest.CaptureFixture[str], level: str, shown: list[str]
+) -> None:
+    configure_logging(level, "json")
+    logging.getLogger("uvicorn.error").info("started")
+    logging.getLogger("uvicorn.error").error("bad")
+    assert [line["event"] for line in lines(capsys)] == shown
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_keys_are_masked_wherever_they_stand(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+    configure_logging("info", "json" if log_format == "json" else "console")
+    key = "app-Xk3jT9sQwLm2"
+    log = structlog.get_logger()
+    message = f"with {key}"
+    log.info(message, value=key, nested={"in": [key, (key, None)]}, thing=ValueError(key))
+    logging.getLogger("aiohttp").error("with %s", key)
+    try:
+        raise ValueError(key)
+    except ValueError:
+        log.exception("failed")
+        logging.getLogger("aiohttp").exception("failed")
+    written = capsys.readouterr().err
+    assert "Xk3jT9sQwLm2" not in written
+    assert written.count("app-***") >= 8
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("app-Xk3jT9sQwLm2 refused", "app-*** refused"),
+        ("Authorization: Bearer Xk3jT9sQwLm2", "Authorization: Bearer ***"),
+        ("sk-proj-Xk3jT9_sQwLm2", "sk-***"),
+        ("token r8_Xk3jT9sQwLm2.", "token r8_***"),
+        ("an app-wide task-force", "an app-wide task-force"),
+    ],
+)
+def test_mask_keys(text: str, masked: str) -> None:
+    assert mask_keys(text) == masked
