@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from uuid import uuid4
+from secrets import token_hex
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,4 +69,4 @@ def _request_id(scope: Scope) -> str:
             text: str = value.decode("latin-1")
             if _SANE_ID.fullmatch(text):
                 return text
-    return f"req_{uuid4().hex}"
+    return f"req_{token_hex(16)}"

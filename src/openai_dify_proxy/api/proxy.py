@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from uuid import uuid4
+from secrets import token_hex
 
 import msgspec
 from msgspec import Struct
@@ -33,7 +33,7 @@ class Proxy(Struct, frozen=True):
 
     def head(self, kind: str, model: str) -> AnswerHead:
         """The id, time and model of a new answer; ``kind`` is the id's prefix."""
-        return AnswerHead(f"{kind}-{uuid4().hex}", int(time.time()), model)
+        return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model)
 
     def with_headers(self, turn: TurnRequest, request: Request) -> TurnRequest:
         """Headers that name the conversation and the end user win over the body."""

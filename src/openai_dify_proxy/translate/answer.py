@@ -56,10 +56,14 @@ class Answer:
         for event in events:
             self.add_one(event)
 
+    def say(self, text: str) -> None:
+        """What ``add_one`` does for a ``TextDelta``."""
+        self._text.append(text)
+
     def add_one(self, event: Event) -> None:
         match event:
             case TextDelta(text):
-                self._text.append(text)
+                self.say(text)
             case ReasoningDelta(text):
                 self._reasoning.append(text)
             case TextReplaced(text, moderated):

@@ -86,7 +86,7 @@ class ChatStreamEncoder:
                 if not self._opened:
                     frames.append(self.open())
                 self._thinking = False
-                self.answer.add_one(event)
+                self.answer.say(event.text)
                 frames += (self._before, _encode_text(event.text), self._after)
             else:
                 self._encode_rarer(event, ids, frames)

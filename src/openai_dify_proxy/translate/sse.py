@@ -42,17 +42,23 @@ class FrameSplitter:
             self._size = 0
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
+        if data.startswith(b"data: ") and data.endswith(b"\n\n"):
+            payloads = data[6:-2].split(b"\n\ndata: ")
+            if data.count(b"\n") == 2 * len(payloads):  # nothing but whole frames of one line, as nearly always
+                self.frames += len(payloads)
+                if len(data) > self._limit and max(map(len, payloads)) > self._limit:
+                    raise FrameTooLarge
+                return payloads
+        return self._read_frames(data)
+
+    def _read_frames(self, data: bytes) -> list[bytes]:
         blocks = data.split(b"\n\n")
         tail = blocks.pop()
-        single_lines = data.count(b"\n") == 2 * len(blocks)
-        limit = self._limit
         payloads = []
         for block in blocks:
-            if len(block) > limit:
+            if len(block) > self._limit:
                 raise FrameTooLarge
-            if single_lines and block.startswith(b"data: "):
-                payloads.append(block[6:])
-            elif lines := [line for line in block.split(b"\n") if line.startswith(b"data:")]:
+            if lines := [line for line in block.split(b"\n") if line.startswith(b"data:")]:
                 payloads.append(b"\n".join(line[6:] if line.startswith(b"data: ") else line[5:] for line in lines))
         self.frames += len(blocks)
         if tail:

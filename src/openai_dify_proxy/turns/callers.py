@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from functools import lru_cache
 from hashlib import sha256
 
 from msgspec import Struct
@@ -28,6 +29,7 @@ def caller_of_dify_key(key: str) -> Caller:
     return Caller(f"dify-{_digest(key)}", key)
 
 
+@lru_cache(maxsize=4096)
 def dify_user(secret: str, caller: Caller, end_user: str | None) -> str:
     """Dify's ``user``, which owns conversations, files and running turns.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
 from msgspec import MsgspecError, Struct, json
@@ -133,8 +134,9 @@ def refusal(app: DifyApp, exchange: Exchange, body: bytes) -> ProxyError:
     )
 
 
+@lru_cache(maxsize=1024)
 def _headers(app: DifyApp) -> bytes:
-    """Identity encoding, since a compressed stream comes in lumps."""
+    """Identity encoding, since a compressed stream comes in lumps. Raises AuthenticationFailed."""
     if not app.key.isascii() or not app.key.isprintable() or " " in app.key:
         raise AuthenticationFailed("A Dify key is made of printable ASCII characters without spaces.")
     return f"Authorization: Bearer {app.key}\r\nAccept-Encoding: identity\r\n{_AGENT}".encode("latin-1")
