@@ -203,6 +203,7 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._silent = True
         self._complete = False
+        self._keep_alive = False
         self._paused = False
         self.reused = False
         self.transport: asyncio.Transport | None = None
@@ -262,7 +263,7 @@ class _Connection(asyncio.Protocol):
         if exchange is None:
             return
         reused = self.reused
-        if not broken and self._parser.should_keep_alive() and self.transport is not None:
+        if not broken and self._keep_alive and self.transport is not None:
             self.resume()
             self.reused = True
             self._release(self)
@@ -292,6 +293,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() >= 200:
             self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()  # forgotten once the message is over
 
 
 class HttpClient:
