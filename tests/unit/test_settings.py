@@ -332,6 +332,11 @@ def test_several_keys_are_several_apps_and_the_first_is_the_default() -> None:
     assert settings.default_app == "dify"
 
 
+def test_a_list_of_no_keys_is_no_app() -> None:
+    settings = load({**URL, "DIFY_API_KEYS": " , "})
+    assert (settings.apps, settings.dify_api_key, settings.default_app) == ({}, None, None)
+
+
 @pytest.mark.parametrize(
     ("variable", "text"),
     [
@@ -383,6 +388,8 @@ APP = 'api_key = "app-1"\napi_url = "http://dify.test"\n'
             ["alias of [apps.a] in {file} is not a setting of an app: did you mean aliases?"],
         ),
         (f'[apps.""]\n{APP}', ["The name of [apps.] in {file} must not be empty"]),
+        (f"[apps.a]\n{APP}aliases = 1\n", ["aliases of [apps.a] in {file} must be a list, not 1"]),
+        ("turn_timeout = inf\n", ["turn_timeout in {file} must be a finite number of seconds, not inf"]),
         (f"[apps.a]\n{APP}inputs = 1\n", ["inputs of [apps.a] in {file} must be a table, not 1"]),
         (
             f"[apps.a]\n{APP}inputs = {{ since = 2024-05-01, x = [nan], y = 1 }}\n",
@@ -457,6 +464,10 @@ def test_what_is_wrong_with_a_toml_file(toml: Path, text: str, complaints: list[
         ),
         (
             {**URL, "MODEL_CONFIG": "[]"},
+            'MODEL_CONFIG in the environment must be a JSON object of names and keys: {"support": "app-…"}',
+        ),
+        (
+            {**URL, "MODEL_CONFIG": "a:app-1"},
             'MODEL_CONFIG in the environment must be a JSON object of names and keys: {"support": "app-…"}',
         ),
         ({**URL, "MODEL_CONFIG": '{"a": 1}'}, "MODEL_CONFIG in the environment must be text"),
