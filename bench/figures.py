@@ -26,16 +26,16 @@ class LoadPlan:
 
 FULL: Mapping[LoadName, LoadPlan] = {
     "memory": LoadPlan("held", Scenario(events=10, size=8, hold=True), stream=True, connections=1000),
-    "request": LoadPlan("loop", Scenario(events=50, size=40), stream=False, connections=16, requests=2000),
+    "request": LoadPlan("loop", Scenario(events=50, size=40), stream=False, connections=8, requests=2000),
     "paced": LoadPlan("paced", Scenario(events=200, size=8, gap_ms=20), stream=True, connections=100),
-    "burst": LoadPlan("loop", Scenario(events=200, size=8), stream=True, connections=16, requests=500),
+    "burst": LoadPlan("loop", Scenario(events=200, size=8), stream=True, connections=8, requests=500),
     "first-text": LoadPlan("first_text", Scenario(events=3, size=8), stream=True, connections=1, requests=400),
 }
 QUICK: Mapping[LoadName, LoadPlan] = {
     "memory": LoadPlan("held", Scenario(events=10, size=8, hold=True), stream=True, connections=100),
-    "request": LoadPlan("loop", Scenario(events=50, size=40), stream=False, connections=16, requests=300),
+    "request": LoadPlan("loop", Scenario(events=50, size=40), stream=False, connections=8, requests=300),
     "paced": LoadPlan("paced", Scenario(events=75, size=8, gap_ms=20), stream=True, connections=20),
-    "burst": LoadPlan("loop", Scenario(events=200, size=8), stream=True, connections=16, requests=100),
+    "burst": LoadPlan("loop", Scenario(events=200, size=8), stream=True, connections=8, requests=100),
     "first-text": LoadPlan("first_text", Scenario(events=3, size=8), stream=True, connections=1, requests=100),
 }
 

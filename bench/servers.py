@@ -99,7 +99,14 @@ def proxy(upstream_url: str, *, processors: set[int]) -> Iterator[tuple[str, int
     # An empty directory: no .env file may have a say.
     with (
         TemporaryDirectory(prefix="bench-proxy-") as directory,
-        _process(command, cwd=Path(directory), env=_bare_environment() | settings, processors=processors) as process,
+        # What it says of itself goes to stderr: stdout is the table's.
+        _process(
+            command,
+            cwd=Path(directory),
+            env=_bare_environment() | settings,
+            processors=processors,
+            stdout=sys.stderr.fileno(),
+        ) as process,
     ):
         _wait_for(process, port, "the proxy")
         yield f"http://127.0.0.1:{port}/v1", process.pid
