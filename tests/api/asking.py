@@ -1,0 +1,93 @@
+"""Short ways to ask the proxy, and to read what comes back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx2
+from openai import AsyncOpenAI
+
+from openai_dify_proxy.demo import DemoLog
+from openai_dify_proxy.demo.log import LoggedRequest
+
+MODES = ("demo-chat", "demo-agent-chat", "demo-advanced-chat", "demo-completion", "demo-workflow", "demo-agent")
+CONVERSING = ("demo-chat", "demo-agent-chat", "demo-advanced-chat", "demo-agent")
+MODELS = [f"{name}@{version}" for version in ("1.11", "1.13", "1.16") for name in MODES if name != "demo-agent"] + [
+    "demo-agent@1.16"
+]
+"""Every mode in the manner of every version; the New Agent came with 1.16."""
+
+Json = dict[str, Any]
+
+
+def user(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
+
+
+async def ask(client: AsyncOpenAI, model: str, text: str, **more: Any) -> str:
+    """The whole answer, not streamed."""
+    completion = await client.chat.completions.create(model=model, messages=user(text), **more)
+    assert completion.choices[0].finish_reason == "stop"
+    return completion.choices[0].message.content or ""
+
+
+async def ask_streaming(client: AsyncOpenAI, model: str, text: str, **more: Any) -> str:
+    """The joined deltas of a streamed answer."""
+    stream = await client.chat.completions.create(model=model, messages=user(text), stream=True, **more)
+    parts = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
+    return "".join(parts)
+
+
+def chat_body(text: str, model: str = "demo-chat", **more: Any) -> Json:
+    return {"model": model, "messages": user(text), **more}
+
+
+def turns(log: DemoLog) -> list[LoggedRequest]:
+    """The requests that began a turn, refused ones included."""
+    paths = ("/chat-messages", "/completion-messages", "/workflows/run")
+    return [request for request in log.requests if request.path.endswith(paths)]
+
+
+def the_turn(log: DemoLog) -> LoggedRequest:
+    (request,) = turns(log)
+    return request
+
+
+def error_of(response: httpx2.Response) -> Json:
+    """The error of an answer, whose envelope has OpenAI's four keys and nothing else."""
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert list(body) == ["error"]
+    return check_error(body["error"])
+
+
+def check_error(error: Json) -> Json:
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    assert isinstance(error["type"], str)
+    return error
+
+
+def frames_of(body: str) -> list[str]:
+    """The payloads of a stream, which must be nothing but ``data: …`` frames and comments."""
+    assert body.endswith("\n\n")
+    assert "\r" not in body
+    blocks = body[:-2].split("\n\n")
+    assert all(block.startswith(("data: ", ": ")) and "\n" not in block for block in blocks), blocks
+    return [block.removeprefix("data: ") for block in blocks]
+
+
+def chunks_of(body: str) -> list[Json]:
+    """The chunks of a stream that ended well."""
+    frames = frames_of(body)
+    assert frames[-1] == "[DONE]"
+    return [json.loads(frame) for frame in frames[:-1] if not frame.startswith(":")]
+
+
+def failure_of(body: str) -> Json:
+    """The error frame that ends a stream, which then has neither a finish reason nor ``[DONE]``."""
+    frames = [json.loads(frame) for frame in frames_of(body) if not frame.startswith(":")]
+    assert list(frames[-1]) == ["error"]
+    assert not any(choice["finish_reason"] for frame in frames[:-1] for choice in frame["choices"])
+    return check_error(frames[-1]["error"])

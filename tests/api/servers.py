@@ -1,0 +1,239 @@
+"""The proxy and a Dify that misbehaves, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from openai import AsyncOpenAI
+from pydantic import SecretStr
+
+from openai_dify_proxy.app import create_app
+from openai_dify_proxy.cli.serving import server_config
+from openai_dify_proxy.demo import DEMO_APPS, DIALECTS, SPECIAL_APPS
+from openai_dify_proxy.settings import AppSettings, Settings
+
+
+def demo_apps(url: str) -> dict[str, AppSettings]:
+    """Every app of the demo by its name, and in a version's manner by ``name@version``."""
+    names = [
+        f"{app.name}{version}"
+        for app in (*DEMO_APPS, *SPECIAL_APPS)
+        for version in ("", *(f"@{dialect}" for dialect in DIALECTS))
+    ]
+    return {name: app_settings(name, f"app-{name}", url) for name in names}
+
+
+def app_settings(name: str, key: str, url: str, **more: Any) -> AppSettings:
+    return AppSettings(name=name, api_key=SecretStr(key), api_url=url, **more)
+
+
+class ProxyServer:
+    """The proxy on an ephemeral port, with an event loop and a thread of its own, from enter to exit."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._server = _Server(server_config(create_app(settings), grace=settings.shutdown_grace))
+        self._server.config.port = 0
+        self._thread = threading.Thread(target=self._server.run, name="proxy", daemon=True)
+        self.port = 0
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.origin}/v1"
+
+    def client(self, api_key: str = "unused", **more: Any) -> AsyncOpenAI:
+        """The official client, with its own default of two retries."""
+        return AsyncOpenAI(base_url=self.url, api_key=api_key, timeout=30, **more)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._server.listening.wait(10), "the proxy did not start"
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the proxy did not stop"
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@dataclass
+class RawRequest:
+    """A request as it came in; ``body`` is its JSON, if any."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+    connection: int
+    """The number of the connection it came by."""
+
+
+@dataclass
+class RawDify:
+    """A Dify that answers a turn with exact bytes, written by the test. Everything else it does decently."""
+
+    mode: str
+    answer: Callable[[RawRequest, asyncio.StreamWriter], Awaitable[None]]
+    url: str = ""
+    requests: list[RawRequest] = field(default_factory=list)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    connections: int = 0
+
+    @property
+    def turns(self) -> list[RawRequest]:
+        return [request for request in self.requests if request.path.endswith(TURN_PATHS)]
+
+    @property
+    def stops(self) -> list[RawRequest]:
+        return [request for request in self.requests if request.path.endswith("/stop")]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        try:
+            while (request := await read_request(reader, number)) is not None:
+                self.requests.append(request)
+                if request.path.endswith(TURN_PATHS):
+                    await self.answer(request, writer)
+                    break
+                if request.path.endswith("/stop"):
+                    self.stopped.set()
+                writer.write(http(200, self._reply(request.path)))
+                await writer.drain()
+        except ConnectionError:
+            pass  # the proxy left, which is what some tests want
+        finally:
+            writer.close()
+
+    def _reply(self, path: str) -> bytes:
+        if path.endswith("/info"):
+            return json.dumps({"name": "raw", "description": "", "tags": [], "mode": self.mode}).encode()
+        if path.endswith("/parameters"):
+            return b'{"user_input_form": []}'
+        return b'{"result": "success"}'
+
+
+TURN_PATHS = ("/chat-messages", "/completion-messages", "/workflows/run")
+
+
+async def read_request(reader: asyncio.StreamReader, connection: int) -> RawRequest | None:
+    """The next request; None at the connection's end."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    first, *lines = head.decode("latin-1").strip().split("\r\n")
+    method, path, _ = first.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return RawRequest(method, path, headers, json.loads(body) if body else None, connection)
+
+
+def http(status: int, body: bytes, kind: str = "application/json", *more: str) -> bytes:
+    """A whole HTTP answer."""
+    head = [f"HTTP/1.1 {status} Told", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *more]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+TASK = "11111111-2222-4333-8444-555555555555"
+
+
+def chunk(*frames: bytes) -> bytes:
+    """Frames as one chunk of a chunked body."""
+    data = b"".join(frames)
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def frame(event: str, **fields: Any) -> bytes:
+    """One SSE frame with the ids that Dify's have."""
+    return b"data: " + json.dumps({"event": event, "task_id": TASK, "message_id": TASK, **fields}).encode() + b"\n\n"
+
+
+def said(text: str) -> bytes:
+    return frame("message", answer=text)
+
+
+END = frame("message_end", metadata={})
+
+
+def scripted(pieces: Iterable[bytes]) -> Callable[[RawRequest, asyncio.StreamWriter], Awaitable[None]]:
+    """An answer of fixed pieces, after which the connection is closed."""
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+
+    return answer
+
+
+@asynccontextmanager
+async def raw_dify(
+    answer: Callable[[RawRequest, asyncio.StreamWriter], Awaitable[None]], mode: str = "chat"
+) -> AsyncIterator[RawDify]:
+    """A RawDify that runs in the test's event loop."""
+    dify = RawDify(mode, answer)
+    async with serving(dify.serve) as port:
+        dify.url = f"http://127.0.0.1:{port}/v1"
+        yield dify
+
+
+@asynccontextmanager
+async def serving(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], host: str = "127.0.0.1"
+) -> AsyncIterator[int]:
+    """A TCP server on a free port, whose connections are over when it ends."""
+    tasks: set[asyncio.Task[None]] = set()
+    problems: list[BaseException] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        except Exception as problem:  # noqa: BLE001 - raised again at the end, in the test
+            problems.append(problem)
+        finally:
+            tasks.discard(task)
+
+    server = await asyncio.start_server(accept, host, 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in [*tasks]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if problems:
+        raise problems[0]

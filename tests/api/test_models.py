@@ -1,0 +1,99 @@
+"""``GET /v1/models`` and ``GET /v1/models/{id}``."""
+
+from __future__ import annotations
+
+import httpx2
+import openai
+import pytest
+
+from openai_dify_proxy.demo import DEMO_APPS, DemoLog, DemoServer
+from tests.api.asking import MODES, ask, error_of
+from tests.api.conftest import Serve
+from tests.api.servers import ProxyServer, app_settings
+
+
+@pytest.fixture
+def small(serve: Serve, demo: DemoServer) -> ProxyServer:
+    """A proxy with one app of each mode, one of whose names has slashes and a colon."""
+    apps = {app.name: app_settings(app.name, app.key, demo.url) for app in DEMO_APPS}
+    apps["team/support:v2"] = app_settings("team/support:v2", "app-demo-chat-topic", demo.url, aliases=("gpt-*",))
+    return serve(apps=apps)
+
+
+async def test_the_list_holds_every_configured_app_with_what_dify_knows_of_it(small: ProxyServer) -> None:
+    async with small.client() as client:
+        page = await client.models.list()
+    assert page.object == "list"
+    assert [model.id for model in page.data] == [*MODES, "team/support:v2"]
+    for model in page.data:
+        assert (model.object, model.owned_by) == ("model", "dify")
+        assert type(model.created) is int
+        assert model.created > 1_700_000_000
+    known = {model.id: (model.model_extra or {})["dify"] for model in page.data}
+    assert {app.name: app.mode for app in DEMO_APPS} == {name: known[name]["mode"] for name in MODES}
+    assert known["demo-chat"]["name"] == "demo-chat"
+    assert known["demo-chat"]["description"] == "A chat app that repeats what it is asked."
+    topic = known["team/support:v2"]
+    assert topic["aliases"] == ["gpt-*"]
+    assert [(field["name"], field["required"]) for field in topic["inputs"]] == [
+        ("topic", True),
+        ("system_prompt", False),
+    ]
+
+
+async def test_an_id_may_hold_slashes(small: ProxyServer, http: httpx2.AsyncClient, log: DemoLog) -> None:
+    for prefix in (small.url, small.origin):
+        for name in ("team/support:v2", "team%2Fsupport%3Av2"):
+            reply = await http.get(f"{prefix}/models/{name}")
+            assert reply.status_code == 200
+            assert reply.json()["id"] == "team/support:v2"
+    async with small.client() as client:
+        assert (await client.models.retrieve("demo-agent")).id == "demo-agent"
+        await ask(client, "team/support:v2", "hi", extra_body={"inputs": {"topic": "sea"}})
+
+
+async def test_an_alias_is_told_under_the_name_that_was_asked(small: ProxyServer) -> None:
+    async with small.client() as client:
+        model = await client.models.retrieve("gpt-5")
+    assert model.id == "gpt-5"
+
+
+async def test_an_unknown_id_is_a_404(small: ProxyServer) -> None:
+    async with small.client() as client:
+        with pytest.raises(openai.NotFoundError) as missing:
+            await client.models.retrieve("team/nobody")
+    assert missing.value.code == "model_not_found"
+    assert "team/support:v2" in missing.value.message
+
+
+async def test_with_a_dify_key_the_list_is_that_one_app(small: ProxyServer, log: DemoLog) -> None:
+    async with small.client("app-demo-workflow-form") as client:
+        (model,) = (await client.models.list()).data
+        assert (model.model_extra or {})["dify"]["mode"] == "workflow"
+        assert (await client.models.retrieve("any/name")).id == "any/name"
+    assert {request.key for request in log.requests} == {"app-demo-workflow-form"}
+
+
+async def test_with_a_refused_dify_key_the_list_is_a_401(small: ProxyServer) -> None:
+    async with small.client("app-nobody") as client:
+        with pytest.raises(openai.AuthenticationError):
+            await client.models.list()
+
+
+async def test_apps_are_listed_although_dify_cannot_describe_them(serve: Serve, http: httpx2.AsyncClient) -> None:
+    url = "http://127.0.0.1:9/v1"
+    proxy = serve(dify_api_url=url, apps={"support": app_settings("support", "app-demo-chat", url)})
+    reply = await http.get(f"{proxy.url}/models")
+    assert [model["id"] for model in reply.json()["data"]] == ["support"]
+    assert (await http.get(f"{proxy.origin}/health")).status_code == 200
+    reply = await http.get(f"{proxy.origin}/ready")
+    assert (reply.status_code, error_of(reply)["code"]) == (503, "upstream_unreachable")
+
+
+async def test_dify_is_asked_once_for_what_it_knows_of_an_app(small: ProxyServer, log: DemoLog) -> None:
+    async with small.client() as client:
+        for _ in range(2):
+            await client.models.list()
+        await ask(client, "demo-chat", "hi")
+    asked = [request.path for request in log.requests if request.app == "demo-chat"]
+    assert sorted(asked) == ["/v1/chat-messages", "/v1/info", "/v1/parameters"]
