@@ -61,13 +61,17 @@ def brisk_server() -> Iterator[DemoServer]:
         yield running
 
 
-@pytest.fixture
-def demo(server: DemoServer) -> Iterator[Caller]:
-    with httpx2.Client(timeout=10) as http:
-        yield Caller(server, http)
+@pytest.fixture(scope="session")
+def http() -> Iterator[httpx2.Client]:
+    with httpx2.Client(timeout=10) as client:
+        yield client
 
 
 @pytest.fixture
-def brisk(brisk_server: DemoServer) -> Iterator[Caller]:
-    with httpx2.Client(timeout=10) as http:
-        yield Caller(brisk_server, http)
+def demo(server: DemoServer, http: httpx2.Client) -> Caller:
+    return Caller(server, http)
+
+
+@pytest.fixture
+def brisk(brisk_server: DemoServer, http: httpx2.Client) -> Caller:
+    return Caller(brisk_server, http)

@@ -211,8 +211,8 @@ def test_who_may_stop(demo: Caller, name: str, version: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_run_goes_on_when_its_client_leaves(server: DemoServer, name: str) -> None:
-    demo = Caller(server, httpx2.Client())
+async def test_a_run_goes_on_when_its_client_leaves(demo: Caller, name: str) -> None:
+    server = demo.server
     async with (
         httpx2.AsyncClient() as http,
         http.stream(
@@ -299,3 +299,17 @@ def test_new_agents_ask_and_their_question_is_remembered(demo: Caller) -> None:
     events = read_events(demo.ask("demo-agent", "PAUSE").content)
     assert order(events) == ["agent_thought", "message", "message_end"]
     assert json.loads(events[0]["tool_input"]) == {"question": events[-2]["answer"]}
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "code"),
+    [
+        ("provider", 400, "provider_not_initialize"),
+        ("quota", 400, "provider_quota_exceeded"),
+        ("crash", 500, "unknown"),
+    ],
+)
+def test_requests_can_be_refused_before_any_stream(demo: Caller, word: str, status: int, code: str) -> None:
+    answer = demo.ask("demo-workflow", f"ERROR:{word}")
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert demo.ask("demo-workflow", "ERROR:nginx").headers["content-type"].startswith("text/html")
