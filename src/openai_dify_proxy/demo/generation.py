@@ -106,10 +106,10 @@ async def _generate(
     ask = Ask(app, dialect, user, question, body["inputs"], files, conversation_id, streaming, base_url(call.request))
     if lost or problem:
         return _refused_stream(state, ask, problem)
-    error = read_script(question, "").error
-    if error in REFUSALS:
-        raise REFUSALS[error]
-    if error == "nginx":
+    wanted = read_script(question, "").error
+    if wanted in REFUSALS:
+        raise REFUSALS[wanted]
+    if wanted == "nginx":
         return HTMLResponse(BAD_GATEWAY_PAGE, 502)
     run = state.prepare(ask, conversation)
     if conversation is None and app.mode in CHAT_MODES and body.get("auto_generate_name", True):
