@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -77,6 +78,7 @@ def create_app(settings: Settings) -> Starlette:
             pulse=Pulse(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
             started=int(time.time()),
         )
+        _spare_the_collector()
         try:
             yield
         finally:
@@ -104,6 +106,16 @@ def create_app_from_environment() -> Starlette:
     settings = from_environment()
     configure_logging(settings.log_level, settings.log_format)
     return create_app(settings)
+
+
+def _spare_the_collector() -> None:
+    """What lives as long as the server is not looked at again, and young garbage less often.
+
+    Requests leave next to no cycles behind, so that Python's usual pace costs up to a fifth of the time for nothing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _middleware(settings: Settings) -> list[Middleware]:

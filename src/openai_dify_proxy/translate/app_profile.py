@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -13,6 +13,8 @@ TEXT_KINDS = frozenset({"text-input", "paragraph"})
 QUESTION_NAMES = ("query", "input", "question", "prompt", "text", "message")
 SYSTEM_NAMES = ("system_prompt", "system", "instructions")
 HISTORY_NAMES = ("messages", "history", "chat_history")
+FIRST_JSON_OBJECTS = 13
+"""The minor version of Dify 1.x from which on JSON inputs are objects."""
 
 
 class InputField(Struct, frozen=True):
@@ -44,6 +46,13 @@ class AppProfile(Struct, frozen=True):
     version: str | None = None
 
     @property
+    def takes_json_as_text(self) -> bool:
+        """Whether an input of kind ``json_object`` is a string (1.11) or an object (1.13 and later)."""
+        major, _, rest = (self.version or "").partition(".")
+        minor = rest.partition(".")[0]
+        return major == "0" or (major == "1" and minor.isdigit() and int(minor) < FIRST_JSON_OBJECTS)
+
+    @property
     def converses(self) -> bool:
         """Whether Dify keeps the conversation of such an app."""
         return self.mode not in ("completion", "workflow")
@@ -53,20 +62,25 @@ class AppProfile(Struct, frozen=True):
         fields = {field.name.lower(): field for field in self.form if field.is_text}
         return next((fields[name] for name in names if name in fields), None)
 
-    def question_input(self, configured: str | None) -> str | None:
+    def question_input(self, configured: str | None, given: Container[str] = ()) -> str | None:
         """Where the user's text goes in an app without a query of its own.
 
-        The configured variable, else the single required text field, else the best-named one, else the only one.
+        The configured variable, else the single required text field, else the best-named one, else the only one, else
+        the only one that ``given`` does not name. Fields for system messages and histories do not count.
         """
         if configured is not None:
             return configured
-        texts = [field for field in self.form if field.is_text]
+        texts = [field for field in self.form if field.is_text and field.name.lower() not in _TAKEN_NAMES]
         required = [field.name for field in texts if field.required]
         if len(required) == 1:
             return required[0]
         if named := self.text_input(QUESTION_NAMES):
             return named.name
-        return texts[0].name if len(texts) == 1 else None
+        open_fields = texts if len(texts) == 1 else [field for field in texts if field.name not in given]
+        return open_fields[0].name if len(open_fields) == 1 else None
+
+
+_TAKEN_NAMES = frozenset(SYSTEM_NAMES + HISTORY_NAMES)
 
 
 def read_form(parameters: AppParameters) -> tuple[InputField, ...]:

@@ -41,7 +41,7 @@ def make_dify_request(turn: TurnRequest, profile: AppProfile, rules: AppRules, u
     conversation_id = _conversation_id(turn, profile)
     question = turn.question
     if turn.system:
-        question = _place_system(turn.system, question, profile, rules.system_prompt, inputs)
+        question = _place_system(turn, question, profile, rules.system_prompt, inputs, begins=conversation_id is None)
     if turn.history and conversation_id is None:
         question = _place_history(turn, question, profile, inputs)
     if profile.converses:
@@ -62,9 +62,9 @@ def _make_single_shot(
 
     A completion app takes a query of its own too, which its template may or may not use.
     """
-    name = profile.question_input(rules.input_variable)
-    if name is None and profile.mode == "workflow" and profile.form:
-        _refuse_unplaced(profile)
+    name = profile.question_input(rules.input_variable, inputs)
+    if name is None and profile.mode == "workflow":
+        _refuse_unplaced(profile, inputs)
     if name is not None:
         field = next((field for field in profile.form if field.name == name), None)
         if field is not None and not field.fits(question):
@@ -78,10 +78,10 @@ def _make_single_shot(
     return GenerateRequest(_checked(inputs, profile), user, query=query)
 
 
-def _refuse_unplaced(profile: AppProfile) -> None:
+def _refuse_unplaced(profile: AppProfile, inputs: Mapping[str, Any]) -> None:
     texts = [field.name for field in profile.form if field.is_text]
-    if not texts:
-        return  # the workflow takes no text: what it needs comes as inputs
+    if all(name in inputs for name in texts):
+        return  # the request has filled in all that the workflow takes
     raise InvalidRequest(
         f"This workflow has several text inputs ({', '.join(texts)}) and none is named like a question "
         f"({', '.join(QUESTION_NAMES)}). The operator can set input_variable for the app.",
@@ -101,8 +101,14 @@ def _conversation_id(turn: TurnRequest, profile: AppProfile) -> str | None:
         ) from None
 
 
-def _place_system(system: str, question: str, profile: AppProfile, rule: str, inputs: dict[str, Any]) -> str:
-    """Puts the system message where ``rule`` says, and returns the question as it then is."""
+def _place_system(
+    turn: TurnRequest, question: str, profile: AppProfile, rule: str, inputs: dict[str, Any], *, begins: bool
+) -> str:
+    """Puts the system message where ``rule`` says, and returns the question as it then is.
+
+    Before the question it stands once, when the conversation ``begins``; an input takes it on every turn.
+    """
+    system = turn.system
     if rule == "drop" or system == question:
         return question
     if rule.startswith("input:"):
@@ -111,7 +117,7 @@ def _place_system(system: str, question: str, profile: AppProfile, rule: str, in
     if rule == "auto" and (field := profile.text_input(SYSTEM_NAMES)) and field.fits(system):
         inputs.setdefault(field.name, system)
         return question
-    return f"{system}\n\n{question}"
+    return f"{system}\n\n{question}" if begins else question
 
 
 def _place_history(turn: TurnRequest, question: str, profile: AppProfile, inputs: dict[str, Any]) -> str:
@@ -131,19 +137,19 @@ def _checked(inputs: dict[str, Any], profile: AppProfile) -> dict[str, Any]:
     for name, value in inputs.items():
         field = form.get(name)
         if field is not None:
-            checked[name] = _coerce(field, value)
+            checked[name] = _coerce(field, value, profile)
         elif not form:
             checked[name] = value
     for field in profile.form:
         if checked.get(field.name) is None:
-            _fill(field, checked)
+            _fill(field, checked, profile)
     return checked
 
 
-def _fill(field: InputField, inputs: dict[str, Any]) -> None:
+def _fill(field: InputField, inputs: dict[str, Any], profile: AppProfile) -> None:
     """Dify ignores the default of a required field, so it is sent; a missing optional text is "None" in some apps."""
     if field.default not in (None, ""):
-        inputs[field.name] = _coerce(field, field.default)
+        inputs[field.name] = _coerce(field, field.default, profile)
     elif field.required:
         raise InvalidRequest(
             f"The app needs the input '{field.name}'{_hint(field)}. Send it in the body's 'inputs' object "
@@ -161,15 +167,16 @@ def _hint(field: InputField) -> str:
     return f" ({field.label})" if field.label and field.label != field.name else ""
 
 
-def _coerce(field: InputField, value: Any) -> Any:
+def _coerce(field: InputField, value: Any, profile: AppProfile) -> Any:
     if value is None:
         return None
     if field.is_text or field.kind == "select":
         return _coerce_text(field, value)
     if field.kind == "checkbox" and isinstance(value, str):
         return value.strip().lower() in ("true", "1", "yes", "on")
-    if field.kind == "json_object" and isinstance(value, str):
-        return _parse_object(field, value)
+    if field.kind == "json_object":
+        parsed = _parse_object(field, value)
+        return json.encode(parsed).decode() if profile.takes_json_as_text else parsed
     return value
 
 
@@ -186,9 +193,9 @@ def _coerce_text(field: InputField, value: Any) -> str:
     return text
 
 
-def _parse_object(field: InputField, value: str) -> Any:
+def _parse_object(field: InputField, value: Any) -> dict[str, Any]:
     try:
-        parsed = json.decode(value)
+        parsed = json.decode(value) if isinstance(value, str) else value
     except ValueError:
         parsed = None
     if not isinstance(parsed, dict):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 from msgspec import Struct, json
 
 from openai_dify_proxy.settings import Settings
@@ -37,6 +40,9 @@ class Turns:
         self._dify = dify
         self._limits = Limits(settings.silence_timeout, settings.turn_timeout)
         self._stopper = Stopper(dify, settings.silence_timeout)
+        self._running = 0
+        self._all_ended = asyncio.Event()
+        self._all_ended.set()
 
     async def begin(self, caller: Caller, model: str | None, request: TurnRequest) -> Running:
         """Asks Dify. Raises ProxyError before anything was sent, and never after."""
@@ -53,16 +59,21 @@ class Turns:
         )
         stop = StopSequences(request.stop) if request.stop else None
         exchange = await self._dify.generate(app.dify, endpoint(profile.mode), body)
+        self._running += 1
+        self._all_ended.clear()
         turn = Turn(exchange, decoder, app=app.dify, user=user, stop=stop, limits=self._limits)
         return Running(turn, model or app.name, profile)
 
     def end(self, running: Running) -> None:
         """Call once for every turn that began, whatever became of it."""
-        turn = running.turn
-        if turn.finished_upstream:
-            turn.close()
-        else:
-            self._stopper.abandon(turn, running.profile.mode)
+        self._running -= 1
+        if not self._running:
+            self._all_ended.set()
+        self._stopper.abandon(running.turn, running.profile.mode)
 
     async def close(self, timeout: float) -> None:
+        """Waits until all turns have ended and those abandoned are stopped; at most ``timeout`` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._all_ended.wait()
         await self._stopper.close(timeout)

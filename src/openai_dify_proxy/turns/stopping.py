@@ -31,7 +31,7 @@ class Stopper:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def abandon(self, turn: Turn, mode: Mode) -> None:
-        """Takes a turn over from a request that ends before it."""
+        """Takes a turn over from its request; nothing is to be done for one that Dify has ended."""
         if turn.finished_upstream:
             turn.close()
             return
