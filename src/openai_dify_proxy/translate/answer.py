@@ -71,7 +71,7 @@ class Answer:
                 self.replaced = self.replaced or moderated
             case FileProduced():
                 self.files.append(event)
-                self._text.append(file_link(event, bool(self._text)))
+                self._text.append(file_link(event, any(self._text)))
             case Citations(items):
                 self.citations = items
             case StepChanged():

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from msgspec import MsgspecError
-
 from openai_dify_proxy.errors import (
     AppUnavailable,
     AuthenticationFailed,
@@ -30,7 +28,7 @@ from openai_dify_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from openai_dify_proxy.wire.dify import ERROR_BODY
+from openai_dify_proxy.wire.dify import ERROR_BODY, UNREADABLE
 
 CONCURRENCY_RETRY_AFTER = 2.0
 """Seconds; Dify names none, and its slots are freed as soon as a stream ends."""
@@ -69,7 +67,7 @@ def translate_refusal(
         )
     try:
         error = ERROR_BODY.decode(body)
-    except MsgspecError:
+    except UNREADABLE:
         return _translate_balancer(status, content_type)
     code = error.code if isinstance(error.code, str) else None
     return translate_error(code, status, error.message or "", own_key=own_key)

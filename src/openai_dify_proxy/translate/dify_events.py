@@ -14,8 +14,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from msgspec import MsgspecError
-
 from openai_dify_proxy.errors import StreamCut, UpstreamFailed
 from openai_dify_proxy.events import (
     Citation,
@@ -24,6 +22,7 @@ from openai_dify_proxy.events import (
     FileProduced,
     FinishReason,
     StepChanged,
+    TextDelta,
     TextReplaced,
     TurnFailed,
     TurnFinished,
@@ -33,7 +32,7 @@ from openai_dify_proxy.events import (
 from openai_dify_proxy.translate.dify_errors import translate_error, translate_failure
 from openai_dify_proxy.translate.dify_outputs import answer_of_outputs
 from openai_dify_proxy.translate.repeats import Said
-from openai_dify_proxy.translate.sse import FrameSplitter, FrameTooLarge
+from openai_dify_proxy.translate.sse import FrameSplitter
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
 from openai_dify_proxy.wire import dify
 from openai_dify_proxy.wire.dify import DifyEvent, Mode
@@ -94,16 +93,11 @@ class DifyEventDecoder:
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes; the last one of a turn is ``TurnFinished`` or ``TurnFailed``."""
         out: list[Event] = []
-        if self.ended:
-            return out
-        try:
-            for payload in self._frames.feed(data):
-                if payload:
-                    self._read(dify.EVENT.decode(payload), out)
-        except MsgspecError:
-            self._give_up("Dify sent an event that cannot be read.", out)
-        except FrameTooLarge:
-            self._give_up("Dify sent an event that is too large.", out)
+        if not self.ended:
+            try:
+                self._read_all(data, out)
+            except dify.UNREADABLE:
+                self._give_up("Dify sent an event that cannot be read.", out)
         return out
 
     def finish(self) -> list[Event]:
@@ -118,14 +112,21 @@ class DifyEventDecoder:
         return out
 
     def _give_up(self, message: str, out: list[Event]) -> None:
-        if self._message_ended:  # the answer was whole before the garbage
+        if self.ending:  # the answer was whole before the garbage
             self._end(out)
         else:
             self._fail(UpstreamFailed(message, started=True), out)
 
+    def _read_all(self, data: bytes, out: list[Event]) -> None:
+        for payload in self._frames.feed(data):
+            if payload:
+                self._read(dify.EVENT.decode(payload), out)
+                if self.ended:  # what comes after the end is not even looked at
+                    return
+        if self._frames.too_large:
+            self._give_up("Dify sent an event that is too large.", out)
+
     def _read(self, event: DifyEvent, out: list[Event]) -> None:
-        if self.ended:
-            return
         self._events += 1
         if self._learning and event.task_id is not None:
             self._learn_ids(event)
@@ -166,22 +167,26 @@ class DifyEventDecoder:
     def _speak(self, node: str, text: str, out: list[Event]) -> None:
         news = self._said.add(node, text)
         if news is None:
-            self._replace(self._said.text(), False, out)
+            self._say_anew(self._said.text(), False, out)
         elif news:
             self._think.feed(news, out)
 
-    def _replace(self, text: str, moderated: bool, out: list[Event]) -> None:
+    def _say_anew(self, text: str, moderated: bool, out: list[Event]) -> None:
+        """``text`` stands for all that was said; it may end inside a block of thinking that goes on."""
         self._think = ThinkSplitter()
-        self._said.restart(text)
-        out.append(TextReplaced(without_thinking(text), moderated))
+        parts: list[Event] = []
+        self._think.feed(text, parts)
+        out.append(TextReplaced("".join(part.text for part in parts if isinstance(part, TextDelta)), moderated))
 
     def _on_message_replace(self, event: DifyEvent, out: list[Event]) -> None:
-        moderated = bool(event.reason)
+        moderated = event.reason != ""  # old versions give no reason: in them only a moderation replaces
         self._moderated = self._moderated or moderated
         if moderated:
             self._reason = "content_filter"
         self._answer = None
-        self._replace(event.answer or "", moderated, out)
+        text = event.answer or ""
+        self._said.restart(text)
+        self._say_anew(text, moderated, out)
 
     def _on_text_chunk(self, event: DifyEvent, out: list[Event]) -> None:
         chunk = dify.TEXT_CHUNK.decode(event.data)
@@ -224,7 +229,7 @@ class DifyEventDecoder:
         link = file.url or file.remote_url
         if not link:
             return
-        path = urlsplit(link).path
+        path = _path(link)
         if path in self._files:
             return
         url = self._origin + link if link.startswith("/") else link
@@ -312,11 +317,15 @@ class DifyEventDecoder:
             self._node_usage = Usage(completion_tokens=run.total_tokens, total_tokens=run.total_tokens)
         outputs = run.outputs or {}
         answer = answer_of_outputs(outputs, "answer" if self._mode == "advanced-chat" else self._output_variable)
-        if not self._said.any and answer:
-            self._speak("", answer, out)
-        elif self._said.retried and self._mode == "advanced-chat" and not self._moderated and answer:
-            self._answer = without_thinking(answer)
+        if answer and not self._moderated:  # after a moderation the outputs still hold what it took back
+            self._settle_answer(answer, out)
         self._produce_all(run.files, out)
+
+    def _settle_answer(self, answer: str, out: list[Event]) -> None:
+        if not self._said.any:
+            self._speak("", answer, out)
+        elif self._said.retried and self._mode == "advanced-chat":
+            self._answer = without_thinking(answer)
 
     def _on_workflow_paused(self, event: DifyEvent, out: list[Event]) -> None:
         for reason in dify.WORKFLOW_PAUSED.decode(event.data).reasons or []:
@@ -402,6 +411,13 @@ def _sum(known: Usage | None, more: Usage) -> Usage:
         known.completion_tokens + more.completion_tokens,
         known.total_tokens + more.total_tokens,
     )
+
+
+def _path(link: str) -> str:
+    try:
+        return urlsplit(link).path
+    except ValueError:  # no URL at all; it is given on as Dify wrote it
+        return link
 
 
 def _passage(item: dify.RetrievedPassage) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Said:
         if answer.startswith(last) and last:
             return answer[len(last) :]
         whole = self.text()
-        if whole.endswith(answer):
+        if whole.rstrip().endswith(answer.strip()):
             return ""
         return answer.removeprefix(whole)
 

@@ -8,30 +8,24 @@ apart from silence but has no payload. What follows the last empty line is kept 
 from __future__ import annotations
 
 
-class FrameTooLarge(Exception):
-    """A frame grew beyond the limit without ending."""
-
-
 class FrameSplitter:
     """Splits a stream into the payloads of its frames, however the bytes arrive.
 
-    ``limit`` bounds the bytes of one frame. ``frames`` counts all frames, those without data included: whatever
-    Dify sends is a sign of life.
+    ``limit`` bounds the bytes of one frame: once one grows beyond it, ``too_large`` is true and the splitter is of no
+    more use. ``frames`` counts all frames, those without data included: whatever Dify sends is a sign of life.
     """
 
-    __slots__ = ("_limit", "_rest", "_size", "frames")
+    __slots__ = ("_limit", "_rest", "_size", "frames", "too_large")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._rest: list[bytes] = []
         self._size = 0
         self.frames = 0
+        self.too_large = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The payloads that ``data`` completes, in order.
-
-        Raises FrameTooLarge, after which the splitter is of no more use.
-        """
+        """The payloads that ``data`` completes, in order; of a frame that is too large and what follows it, none."""
         if self._rest:
             if b"\n" not in data:  # most of a long frame: joined once, when its end is there
                 self._keep(data)
@@ -42,22 +36,21 @@ class FrameSplitter:
             self._size = 0
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
-        if data.startswith(b"data: ") and data.endswith(b"\n\n"):
+        if data.startswith(b"data: ") and data.endswith(b"\n\n") and len(data) <= self._limit:
             payloads = data[6:-2].split(b"\n\ndata: ")
             if data.count(b"\n") == 2 * len(payloads):  # nothing but whole frames of one line, as nearly always
                 self.frames += len(payloads)
-                if len(data) > self._limit and max(map(len, payloads)) > self._limit:
-                    raise FrameTooLarge
                 return payloads
         return self._read_frames(data)
 
     def _read_frames(self, data: bytes) -> list[bytes]:
         blocks = data.split(b"\n\n")
         tail = blocks.pop()
-        payloads = []
+        payloads: list[bytes] = []
         for block in blocks:
             if len(block) > self._limit:
-                raise FrameTooLarge
+                self.too_large = True
+                return payloads
             if lines := [line for line in block.split(b"\n") if line.startswith(b"data:")]:
                 payloads.append(b"\n".join(line[6:] if line.startswith(b"data: ") else line[5:] for line in lines))
         self.frames += len(blocks)
@@ -67,6 +60,5 @@ class FrameSplitter:
 
     def _keep(self, data: bytes) -> None:
         self._size += len(data)
-        if self._size > self._limit:
-            raise FrameTooLarge
+        self.too_large = self._size > self._limit
         self._rest.append(data)

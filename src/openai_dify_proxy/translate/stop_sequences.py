@@ -28,9 +28,7 @@ class StopSequences:
                 case TextDelta(text):
                     self._feed(text, out)
                 case TextReplaced(text, moderated):
-                    self._held = ""
-                    self.hit = self._find(text) is not None
-                    out.append(TextReplaced(self._cut(text), moderated))
+                    out.append(TextReplaced(self._settled(text), moderated))
                 case TurnFinished(reason, usage, answer):
                     self._flush(out)
                     out.append(TurnFinished(reason, usage, None if answer is None else self._cut(answer)))
@@ -45,18 +43,20 @@ class StopSequences:
         return out
 
     def _feed(self, text: str, out: list[Event]) -> None:
-        text = self._held + text
+        text = self._settled(self._held + text)
+        if text:
+            out.append(TextDelta(text))
+
+    def _settled(self, text: str) -> str:
+        """What of ``text`` can be said: all before a stop sequence, or before what may be the beginning of one."""
         at = self._find(text)
         if at is not None:
             self.hit = True
-            text = text[:at]
             self._held = ""
-        else:
-            keep = self._partial(text)
-            self._held = text[len(text) - keep :]
-            text = text[: len(text) - keep]
-        if text:
-            out.append(TextDelta(text))
+            return text[:at]
+        keep = self._partial(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
 
     def _flush(self, out: list[Event]) -> None:
         if self._held:

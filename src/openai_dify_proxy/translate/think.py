@@ -46,6 +46,7 @@ class ThinkSplitter:
             text = text[at + len(tag) :]
             self._thinking = not self._thinking
             self._fresh = self._thinking
+            self._reasoned = True
 
     def close(self, out: list[Event]) -> None:
         """Settles what was held back: a tag that never became one."""
