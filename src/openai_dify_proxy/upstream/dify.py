@@ -18,6 +18,8 @@ SMALL_ANSWER = 4 * 1024 * 1024
 SMALL_TIMEOUT = 30.0
 """Bytes and seconds for calls that do not generate; a busy Dify may take ten seconds even for these."""
 
+PROBE_USER = "proxy-probe"
+
 _JSON = b"Content-Type: application/json\r\n"
 
 
@@ -77,9 +79,12 @@ class DifyClient:
                 exchange.close()
 
     async def refuses_only_arguments(self, app: DifyApp, path: str, wrong_route: Collection[str]) -> bool:
-        """Whether the app takes requests at ``path``, found out by an empty one, which Dify refuses either way."""
+        """Whether the app takes requests at ``path``, found out by one that lacks all but the user.
+
+        Dify looks at the user first, then at the app's mode, then at the rest, so nothing ever runs.
+        """
         try:
-            await self._call(app, "POST", path, b"{}")
+            await self._call(app, "POST", path, json.encode({"user": PROBE_USER}))
         except ProxyError as error:
             if error.status >= 500 and error.code not in wrong_route:
                 raise
