@@ -67,7 +67,7 @@ def _make_single_shot(
         _refuse_unplaced(profile, inputs)
     if name is not None:
         field = next((field for field in profile.form if field.name == name), None)
-        if field is not None and not field.fits(question):
+        if field is not None and name not in inputs and not field.fits(question):
             raise InvalidRequest(
                 f"The app's input '{name}' takes at most {field.max_length} characters, and the question with its "
                 f"system message and history has {len(question)}.",
@@ -196,7 +196,7 @@ def _coerce_text(field: InputField, value: Any) -> str:
 def _parse_object(field: InputField, value: Any) -> dict[str, Any]:
     try:
         parsed = json.decode(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
         raise InvalidRequest(f"The input '{field.name}' must be a JSON object.", param=f"inputs.{field.name}")

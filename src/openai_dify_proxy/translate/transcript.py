@@ -10,17 +10,21 @@ from msgspec import json
 from openai_dify_proxy.translate.turn_request import Said
 
 _LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
-_ROLE_LINE = re.compile(r"^(?=(?:User|Assistant|Tool|System):)", re.MULTILINE)
 
 HEADING = "The conversation so far, oldest message first:"
 QUESTION = "The new message to answer:"
+
+_LINE_BEGIN = r"(?:\A|(?<=[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]))"
+_ROLE_LINE = re.compile(
+    rf"{_LINE_BEGIN}(?=[ \t]*(?:(?:User|Assistant|Tool|System) *:|{HEADING}|{QUESTION}))", re.IGNORECASE
+)
 
 
 def transcript(history: Sequence[Said]) -> str:
     """Each message with a role line, oldest first.
 
-    A line of a message that looks like a role line is escaped by a backslash, so that nobody can put words into
-    another's mouth.
+    A line of a message that looks like a role line, or like the lines around a transcript, is escaped by a backslash,
+    so that nobody can put words into another's mouth; a model may take more for the end of a line than LF.
     """
     return "\n\n".join(f"{_LABELS[message.role]}: {_escape(message.text)}" for message in history)
 

@@ -155,7 +155,7 @@ def metadata_inputs(metadata: dict[str, Any]) -> dict[str, Any]:
         return plain
     try:
         unpacked = json.decode(packed) if isinstance(packed, str) else packed
-    except ValueError:
+    except (ValueError, RecursionError):
         unpacked = None
     if not isinstance(unpacked, dict):
         raise InvalidRequest("metadata.dify_inputs must be a JSON object in a string.", param="metadata.dify_inputs")
