@@ -48,6 +48,8 @@ class ProxyError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     default_code: ClassVar[str | None] = None
+    passing: ClassVar[bool] = False
+    """Whether the same request may succeed a moment later; all else is not worth sending again."""
 
     def __init__(
         self,
@@ -126,11 +128,13 @@ class RateLimited(ClientError):
     status = 429
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
+    passing = True
 
 
 class QuotaExceeded(RateLimited):
     type = "insufficient_quota"
     default_code = "insufficient_quota"
+    passing = False
 
 
 class UpstreamError(ProxyError):
@@ -163,11 +167,13 @@ class AppUnavailable(UpstreamError):
 class UpstreamUnreachable(UpstreamError):
     status = 503
     default_code = "upstream_unreachable"
+    passing = True
 
 
 class UpstreamTimeout(UpstreamError):
     status = 504
     default_code = "upstream_timeout"
+    passing = True
 
 
 class ServerError(ProxyError):
@@ -181,3 +187,4 @@ class InternalError(ServerError):
 class ShuttingDown(ServerError):
     status = 503
     default_code = "shutting_down"
+    passing = True
