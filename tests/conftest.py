@@ -5,6 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests import parts
+from tests.orphans import Orphans
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Orphans())
 
 
 @pytest.fixture(scope="session")
