@@ -152,9 +152,9 @@ class TurnStream(Response):
                 await error_response(events[0].error)(scope, receive, send)
                 return
             frames = encoder.encode(events, turn.ids) if events else self._beat()
-            if not self._committed:
-                await self._commit(send)
             ended = turn.ended
+            if not self._committed and (frames or ended or not events):
+                await self._commit(send)
             if frames or ended:
                 await send({"type": "http.response.body", "body": frames, "more_body": not ended})
             if ended:

@@ -136,7 +136,7 @@ class Turn:
         """Whether what comes is an event stream, or may still be one."""
         exchange = self.exchange
         return exchange.status is None or (
-            exchange.status == 200 and exchange.headers.get("content-type", "").startswith("text/event-stream")
+            exchange.status == 200 and exchange.headers.get("content-type", "").lower().startswith("text/event-stream")
         )
 
     def _read(self) -> list[Event]:
