@@ -45,11 +45,12 @@ class TurnRequest(Struct, frozen=True):
 def read_chat_request(request: ChatCompletionRequest) -> TurnRequest:
     """A chat completion request as a turn. Raises InvalidRequest."""
     refuse_unhonourable(request)
-    if _forces_tool(request.tool_choice) or isinstance(request.function_call, dict):
+    forced = "tool_choice" if _forces_tool(request.tool_choice) else "function_call"
+    if forced == "tool_choice" or isinstance(request.function_call, dict):
         raise InvalidRequest(
-            "A Dify app cannot be made to call your tools: it runs its own. Leave tool_choice out, or set it to "
+            f"A Dify app cannot be made to call your tools: it runs its own. Leave {forced} out, or set it to "
             "'auto' or 'none'.",
-            param="tool_choice",
+            param=forced,
             code="unsupported_parameter",
         )
     if not request.messages:
