@@ -45,6 +45,15 @@ def chat_body(text: str, model: str = "demo-chat", **more: Any) -> Json:
 
 def turns(log: DemoLog) -> list[LoggedRequest]:
     """The requests that began a turn, refused ones included."""
+    return [request for request in _at_turn_routes(log) if "inputs" in request.body]
+
+
+def probes(log: DemoLog) -> list[LoggedRequest]:
+    """The requests at the same routes that lack everything a turn needs."""
+    return [request for request in _at_turn_routes(log) if "inputs" not in request.body]
+
+
+def _at_turn_routes(log: DemoLog) -> list[LoggedRequest]:
     paths = ("/chat-messages", "/completion-messages", "/workflows/run")
     return [request for request in log.requests if request.path.endswith(paths)]
 
