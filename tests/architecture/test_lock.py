@@ -22,11 +22,13 @@ def locked(entries: Iterable[dict[str, Any]]) -> set[tuple[str, SpecifierSet]]:
 
 
 def test_lock_was_made_from_this_pyproject() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = declared["project"]
     lock = tomllib.loads((ROOT / "uv.lock").read_text())
-    metadata = next(package for package in lock["package"] if package["name"] == project["project"]["name"])["metadata"]
-    assert locked(metadata["requires-dist"]) == wanted(project["project"]["dependencies"])
-    assert locked(metadata["requires-dev"]["dev"]) == wanted(project["dependency-groups"]["dev"])
+    metadata = next(package for package in lock["package"] if package["name"] == project["name"])["metadata"]
+    optional = [name for names in project.get("optional-dependencies", {}).values() for name in names]
+    assert locked(metadata["requires-dist"]) == wanted([*project["dependencies"], *optional])
+    assert locked(metadata["requires-dev"]["dev"]) == wanted(declared["dependency-groups"]["dev"])
 
 
 def test_lock_files_name_only_the_public_index() -> None:
