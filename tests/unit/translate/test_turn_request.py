@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import json
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.turn_request import (
+    CONTINUE,
+    Said,
+    TurnRequest,
+    read_chat_request,
+    read_completion_request,
+)
+from openai_dify_proxy.wire.openai.chat import CHAT_COMPLETION_REQUEST, COMPLETION_REQUEST
+
+Message = dict[str, Any]
+
+
+def system(content: Any) -> Message:
+    return {"role": "system", "content": content}
+
+
+def developer(content: Any) -> Message:
+    return {"role": "developer", "content": content}
+
+
+def user(content: Any) -> Message:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: Any) -> Message:
+    return {"role": "assistant", "content": content}
+
+
+def tool(content: Any) -> Message:
+    return {"role": "tool", "tool_call_id": "call-1", "content": content}
+
+
+def text(words: str) -> Message:
+    return {"type": "text", "text": words}
+
+
+def chat(messages: list[Message], **fields: Any) -> TurnRequest:
+    return read_chat_request(CHAT_COMPLETION_REQUEST.decode(json.encode({"messages": messages, **fields})))
+
+
+def completion(prompt: Any, **fields: Any) -> TurnRequest:
+    return read_completion_request(COMPLETION_REQUEST.decode(json.encode({"prompt": prompt, **fields})))
+
+
+# Messages; the question, the system message and the history that docs/apps.md promises for them.
+QUESTIONS: dict[str, tuple[list[Message], str, str, list[tuple[str, str]]]] = {
+    "one user message": ([user("Hi")], "Hi", "", []),
+    "a system message before it": ([system("Be kind."), user("Hi")], "Hi", "Be kind.", []),
+    "several system messages": (
+        [system("Be kind."), developer("Be short."), user("Hi")],
+        "Hi",
+        "Be kind.\n\nBe short.",
+        [],
+    ),
+    "a system message in the middle": (
+        [user("a"), assistant("b"), system("Be kind."), user("c")],
+        "c",
+        "Be kind.",
+        [("user", "a"), ("assistant", "b")],
+    ),
+    "a history": (
+        [user("a"), assistant("b"), user("c"), assistant("d"), user("e")],
+        "e",
+        "",
+        [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")],
+    ),
+    "several user messages at the end": ([assistant("a"), user("b"), user("c")], "b\n\nc", "", [("assistant", "a")]),
+    "only user messages": ([user("a"), user("b")], "a\n\nb", "", []),
+    "a tool's result": (
+        [user("a"), assistant("b"), tool("42")],
+        "Tool result:\n42",
+        "",
+        [("user", "a"), ("assistant", "b")],
+    ),
+    "a tool's result and a user's message": (
+        [user("a"), assistant(None), tool("42"), user("c")],
+        "a\n\nTool result:\n42\n\nc",
+        "",
+        [],
+    ),
+    "a legacy function's result": (
+        [assistant("b"), {"role": "function", "name": "f", "content": "42"}],
+        "Tool result:\n42",
+        "",
+        [("assistant", "b")],
+    ),
+    "the assistant spoke last": ([user("a"), assistant("b")], CONTINUE, "", [("user", "a"), ("assistant", "b")]),
+    "only a system message": ([system("Say hi.")], "Say hi.", "", []),
+    "several system messages alone": ([system("a"), system("b")], "a\n\nb", "", []),
+    "messages without text are passed over": ([user("a"), assistant(""), user(None), user("b")], "a\n\nb", "", []),
+    "an empty last message": ([user("a"), assistant("b"), user("")], CONTINUE, "", [("user", "a"), ("assistant", "b")]),
+    "text parts in every role": (
+        [system([text("s")]), user([text("a"), text("b")]), assistant([text("c")]), tool([text("d")])],
+        "Tool result:\nd",
+        "s",
+        [("user", "a\nb"), ("assistant", "c")],
+    ),
+    "an assistant's refusal": (
+        [user("a"), assistant([{"type": "refusal", "refusal": "No."}]), user("b")],
+        "b",
+        "",
+        [("user", "a"), ("assistant", "No.")],
+    ),
+    "white space is text": ([user("  \n")], "  \n", "", []),
+}
+
+
+@pytest.mark.parametrize(("messages", "question", "told", "history"), QUESTIONS.values(), ids=QUESTIONS)
+def test_which_message_is_the_question(
+    messages: list[Message], question: str, told: str, history: list[tuple[str, str]]
+) -> None:
+    turn = chat(messages)
+    assert (turn.question, turn.system) == (question, told)
+    assert turn.history == tuple(Said(role, words) for role, words in history)
+
+
+# A chat request that is refused: its fields, and the param and code of the error.
+REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
+    "no messages": ({"messages": []}, "messages", None),
+    "no text": ({"messages": [user(""), assistant(None)]}, "messages", None),
+    "a picture": (
+        {"messages": [user("a"), user([text("b"), {"type": "image_url", "image_url": {"url": "http://a"}}])]},
+        "messages[1].content[1]",
+        "unsupported_content",
+    ),
+    "a text part without text": (
+        {"messages": [user([{"type": "text"}])]},
+        "messages[0].content[0]",
+        "unsupported_content",
+    ),
+    "several answers": ({"messages": [user("a")], "n": 2}, "n", "unsupported_parameter"),
+    "no answer": ({"messages": [user("a")], "n": 0}, "n", "unsupported_parameter"),
+    "any tool must be called": (
+        {"messages": [user("a")], "tool_choice": "required"},
+        "tool_choice",
+        "unsupported_parameter",
+    ),
+    "one tool must be called": (
+        {"messages": [user("a")], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+        "tool_choice",
+        "unsupported_parameter",
+    ),
+    "one function must be called": (
+        {"messages": [user("a")], "function_call": {"name": "f"}},
+        "function_call",
+        "unsupported_parameter",
+    ),
+    "a conversation that is no string": (
+        {"messages": [user("a")], "metadata": {"conversation_id": 7}},
+        "metadata.conversation_id",
+        None,
+    ),
+    "packed inputs that are no JSON": (
+        {"messages": [user("a")], "metadata": {"dify_inputs": "{"}},
+        "metadata.dify_inputs",
+        None,
+    ),
+    "packed inputs that nest without end": (
+        {"messages": [user("a")], "metadata": {"dify_inputs": "[" * 100_000}},
+        "metadata.dify_inputs",
+        None,
+    ),
+    "packed inputs that are no object": (
+        {"messages": [user("a")], "metadata": {"dify_inputs": "[1]"}},
+        "metadata.dify_inputs",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("fields", "param", "code"), REFUSED.values(), ids=REFUSED)
+def test_refused_chat_requests(fields: dict[str, Any], param: str, code: str | None) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat(**fields)
+    assert (caught.value.param, caught.value.code, caught.value.started) == (param, code, False)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 1},
+        {"tool_choice": "auto", "tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"tool_choice": "none"},
+        {"tool_choice": None},
+        {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
+        {"function_call": "auto"},
+        {"temperature": 0.5, "logit_bias": {"1": 2}, "response_format": {"type": "json_object"}, "cache_control": {}},
+        {"stream_options": {"include_usage": True, "include_obfuscation": False}},
+    ],
+)
+def test_what_is_accepted_and_dropped(fields: dict[str, Any]) -> None:
+    assert chat([user("Hi")], **fields) == TurnRequest("Hi")
+
+
+# Fields of a request, and what the turn is told by them.
+FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "inputs": ({"inputs": {"a": 1}}, {"inputs": {"a": 1}}),
+    "inputs in metadata": ({"metadata": {"a": "1"}}, {"inputs": {"a": "1"}}),
+    "packed inputs": ({"metadata": {"dify_inputs": '{"a":[1]}', "a": "0"}}, {"inputs": {"a": [1]}}),
+    "packed inputs as an object": ({"metadata": {"dify_inputs": {"a": 1}}}, {"inputs": {"a": 1}}),
+    "inputs outrank metadata": ({"inputs": {"a": 1}, "metadata": {"a": "2", "b": "3"}}, {"inputs": {"a": 1, "b": "3"}}),
+    "a conversation": ({"conversation_id": "c"}, {"conversation_id": "c"}),
+    "a conversation in metadata": ({"metadata": {"conversation_id": "c"}}, {"conversation_id": "c"}),
+    "the body's conversation outranks metadata's": (
+        {"conversation_id": "c", "metadata": {"conversation_id": "d"}},
+        {"conversation_id": "c"},
+    ),
+    "an empty conversation is none": ({"conversation_id": ""}, {}),
+    "an end user": ({"user": "ann"}, {"end_user": "ann"}),
+    "a safety identifier": ({"safety_identifier": "bob", "user": "ann"}, {"end_user": "bob"}),
+    "an empty end user is none": ({"user": ""}, {}),
+    "a stop sequence": ({"stop": "END"}, {"stop": ("END",)}),
+    "stop sequences": ({"stop": ["a", "", "b"]}, {"stop": ("a", "b")}),
+    "no stop sequence": ({"stop": None}, {}),
+}
+
+
+@pytest.mark.parametrize(("fields", "expected"), FIELDS.values(), ids=FIELDS)
+def test_fields_of_every_request(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert chat([user("Hi")], **fields) == TurnRequest("Hi", **expected)
+    assert completion("Hi", **fields) == TurnRequest("Hi", **expected)
+
+
+def test_a_prompt_may_be_an_array_of_one() -> None:
+    assert completion(["Hi"], best_of=1, echo=True, suffix="!") == TurnRequest("Hi")
+
+
+# Fields of a legacy request that is refused, and the param of the error.
+REFUSED_COMPLETIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "no prompt": ({"prompt": None}, "prompt"),
+    "an empty prompt": ({"prompt": ""}, "prompt"),
+    "several prompts": ({"prompt": ["a", "b"]}, "prompt"),
+    "no prompts": ({"prompt": []}, "prompt"),
+    "token ids": ({"prompt": [1, 2]}, "prompt"),
+    "several answers": ({"prompt": "a", "n": 2}, "n"),
+    "the best of several answers": ({"prompt": "a", "best_of": 2}, "best_of"),
+}
+
+
+@pytest.mark.parametrize(("fields", "param"), REFUSED_COMPLETIONS.values(), ids=REFUSED_COMPLETIONS)
+def test_refused_completion_requests(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        completion(**fields)
+    assert caught.value.param == param
