@@ -5,7 +5,8 @@
     ProxyError
     ├── ClientError                 the request is at fault
     │   ├── InvalidRequest          400
-    │   │   └── ContextTooLong      400
+    │   │   ├── ContextTooLong      400
+    │   │   └── ContentRefused      400
     │   ├── AuthenticationFailed    401
     │   ├── PermissionDenied        403
     │   ├── NotFound                404
@@ -19,7 +20,8 @@
     ├── UpstreamError               Dify, or what stands behind it, is at fault
     │   ├── UpstreamMisconfigured   502  a mistake of the operator's
     │   ├── UpstreamFailed          502
-    │   │   └── StreamCut           502
+    │   │   ├── StreamCut           502
+    │   │   └── BadPicture          502
     │   ├── AppUnavailable          503
     │   ├── UpstreamUnreachable     503
     │   └── UpstreamTimeout         504
@@ -83,6 +85,12 @@ class ContextTooLong(InvalidRequest):
     """Agents compact their history when they see this code."""
 
     default_code = "context_length_exceeded"
+
+
+class ContentRefused(InvalidRequest):
+    """A safety filter of the model's stopped the prompt or every picture."""
+
+    default_code = "content_policy_violation"
 
 
 class AuthenticationFailed(ClientError):
@@ -155,6 +163,12 @@ class UpstreamFailed(UpstreamError):
 
 class StreamCut(UpstreamFailed):
     default_code = "upstream_incomplete"
+
+
+class BadPicture(UpstreamFailed):
+    """What a model gave out is no picture, or none that is safe to keep."""
+
+    default_code = "bad_picture"
 
 
 class AppUnavailable(UpstreamError):

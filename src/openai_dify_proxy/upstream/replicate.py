@@ -1,0 +1,206 @@
+"""Replicate's HTTP API, one method for each call that the proxy makes.
+
+The token goes to the API's own origin and nowhere else. A creation is sent once: Replicate knows no idempotency keys,
+so a second one is a second bill. It is sent again only if no connection came about, or after a 429.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+from msgspec import UNSET, MsgspecError, Struct, json
+from msgspec.json import Decoder
+
+from openai_dify_proxy.errors import RateLimited, UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
+from openai_dify_proxy.translate.replicate_errors import throttle_delay, translate_api_error
+from openai_dify_proxy.wire import replicate as wire
+
+WAIT_SECONDS = 60
+"""The longest that ``Prefer: wait`` may ask for."""
+
+CALL_SECONDS = 90.0
+READ_SECONDS = 30.0
+MAX_THROTTLE_SECONDS = 30.0
+"""How long 429s are waited out, all together."""
+
+GET_TRIES = 3
+SMALL_ANSWER = 64 * 1024 * 1024
+"""Bytes; answers hold pictures as data URIs while ``Prefer: wait`` is on."""
+
+_T = TypeVar("_T")
+
+
+class ModelRef(Struct, frozen=True):
+    """A model as a request may name it.
+
+    One of: ``owner/name`` (``name``), ``owner/name:version`` (both), a version alone (``version``), or
+    ``deployment:owner/name`` (``deployment``).
+    """
+
+    name: str | None = None
+    version: str | None = None
+    deployment: str | None = None
+
+
+class ReplicateClient:
+    """Talks to the API at ``url`` (ends with ``/v1``); every method raises ProxyError."""
+
+    def __init__(self, url: str, token: str, *, connect_timeout: float) -> None:
+        self._url = url.rstrip("/")
+        self._origin = _origin(self._url)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
+        self._session = aiohttp.ClientSession(
+            timeout=timeout,
+            headers={"Authorization": f"Bearer {token}", "User-Agent": "openai-dify-proxy"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def create(self, ref: ModelRef, inputs: Mapping[str, Any], *, cancel_after: float) -> wire.Prediction:
+        """Begins a prediction, which may have ended when this returns. ``cancel_after`` is in seconds."""
+        path, version = _where(ref)
+        body = json.encode(wire.CreatePrediction(dict(inputs), UNSET if version is None else version))
+        headers = {
+            "Content-Type": "application/json",
+            "Prefer": f"wait={WAIT_SECONDS}",
+            "Cancel-After": f"{max(5, round(cancel_after))}s",
+        }
+        waited = 0.0
+        while True:
+            status, answer_headers, answer = await self._send("POST", path, headers, body)
+            if status != 429:
+                break
+            delay = throttle_delay(answer_headers, answer)
+            waited += delay
+            if waited > MAX_THROTTLE_SECONDS:
+                break
+            await asyncio.sleep(delay)
+        if not 200 <= status < 300:
+            raise translate_api_error(status, answer_headers, answer)
+        return _decode(wire.PREDICTION, answer, started=True)
+
+    async def prediction(self, prediction_id: str) -> wire.Prediction:
+        return await self._get(f"/predictions/{quote(prediction_id, safe='')}", wire.PREDICTION)
+
+    async def cancel(self, prediction_id: str) -> None:
+        path = f"/predictions/{quote(prediction_id, safe='')}/cancel"
+        status, headers, answer = await self._send("POST", path, {}, b"")
+        if status >= 400:
+            raise translate_api_error(status, headers, answer)
+
+    async def schema(self, ref: ModelRef) -> tuple[str | None, dict[str, Any]]:
+        """The id of the version and its ``openapi_schema``; a deployment's are its model's, which are not told."""
+        if ref.name is None:
+            return None, {}
+        path = f"/models/{quote(ref.name)}"
+        if ref.version is not None:
+            version = await self._get(f"{path}/versions/{quote(ref.version, safe='')}", wire.MODEL_VERSION)
+            return version.id, version.openapi_schema or {}
+        model = await self._get(path, wire.MODEL)
+        if model.latest_version is None:
+            return None, {}
+        return model.latest_version.id, model.latest_version.openapi_schema or {}
+
+    async def account(self) -> None:
+        """Whether the token is good; raises if not."""
+        await self._get("/account", Decoder(dict[str, Any]))
+
+    async def upload(self, data: bytes, media_type: str, name: str) -> wire.UploadedFile:
+        """A file that predictions may read for a day; ``urls["get"]`` is its address."""
+        form = aiohttp.FormData()
+        form.add_field("content", data, filename=name, content_type=media_type)
+        status, headers, answer = await self._send("POST", "/files", {}, form)
+        if not 200 <= status < 300:
+            raise translate_api_error(status, headers, answer)
+        return _decode(wire.UPLOADED_FILE, answer)
+
+    async def delete_file(self, file_id: str) -> None:
+        await self._send("DELETE", f"/files/{quote(file_id, safe='')}", {}, b"")
+
+    def owns(self, url: str) -> bool:
+        """Whether ``url`` is at the API's own origin, and so may be read with the token."""
+        return _origin(url) == self._origin
+
+    async def read_own(self, url: str, limit: int) -> bytes:
+        """A file at the API's own origin."""
+        try:
+            async with asyncio.timeout(CALL_SECONDS), self._session.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise UpstreamFailed(f"Replicate's file could not be read: HTTP {response.status}.", started=True)
+                return await _read(response, limit)
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise UpstreamFailed("Replicate's file could not be read.", started=True, log=repr(exc)) from exc
+
+    async def _get(self, path: str, decoder: Decoder[_T]) -> _T:
+        """Reading costs nothing, so it is tried again."""
+        for attempt in range(1, GET_TRIES + 1):
+            try:
+                status, headers, answer = await self._send("GET", path, {}, b"")
+                if 200 <= status < 300:
+                    return _decode(decoder, answer, started=True)
+                error = translate_api_error(status, headers, answer)
+            except (UpstreamUnreachable, UpstreamFailed, UpstreamTimeout) as exc:
+                error = exc
+            worth_it = isinstance(error, RateLimited) or error.status >= 500
+            if attempt == GET_TRIES or not worth_it:
+                raise error
+            await asyncio.sleep(min(error.retry_after or 0.25 * 2**attempt, MAX_THROTTLE_SECONDS))
+        raise AssertionError("unreachable")
+
+    async def _send(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | aiohttp.FormData
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """One try. A creation that was sent and not answered may have begun: that is told by ``started``."""
+        try:
+            async with (
+                asyncio.timeout(CALL_SECONDS),
+                self._session.request(
+                    method, self._url + path, headers=headers, data=body or None, allow_redirects=False
+                ) as response,
+            ):
+                lowered = {name.lower(): value for name, value in response.headers.items()}
+                return response.status, lowered, await _read(response, SMALL_ANSWER)
+        except aiohttp.ClientConnectorError as exc:
+            raise UpstreamUnreachable("Replicate cannot be reached.", log=str(exc)) from exc
+        except TimeoutError as exc:
+            raise UpstreamTimeout("Replicate did not answer in time.", started=method == "POST") from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            message = "Replicate broke off its answer."
+            raise UpstreamFailed(message, started=method == "POST", log=repr(exc)) from exc
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > limit:
+            raise UpstreamFailed("Replicate's answer is larger than this server takes.", started=True)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _decode(decoder: Decoder[_T], answer: bytes, *, started: bool = False) -> _T:
+    try:
+        return decoder.decode(answer)
+    except (MsgspecError, RecursionError) as exc:
+        raise UpstreamFailed("Replicate's answer cannot be read.", started=started, log=str(exc)) from exc
+
+
+def _where(ref: ModelRef) -> tuple[str, str | None]:
+    """The route of a creation, and its ``version``."""
+    if ref.deployment is not None:
+        return f"/deployments/{quote(ref.deployment)}/predictions", None
+    if ref.name is not None and ref.version is not None:
+        return "/predictions", f"{ref.name}:{ref.version}"
+    return "/predictions", ref.version or ref.name
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)

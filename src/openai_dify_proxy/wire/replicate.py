@@ -1,0 +1,64 @@
+"""Replicate's HTTP API as it stands on the wire. Missing and extra keys are normal everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType, field
+from msgspec.json import Decoder
+
+TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
+"""``aborted`` is a deadline that passed before the prediction began; Replicate's own clients do not know it."""
+
+
+class Prediction(Struct):
+    """``output`` is a URL, a list or object of them, or null; a URL may be a data URI while ``Prefer: wait`` is on."""
+
+    id: str = ""
+    status: str = "starting"
+    output: Any = None
+    error: Any = None
+    logs: str | None = None
+    metrics: dict[str, Any] | None = None
+    data_removed: bool = False
+
+
+class CreatePrediction(Struct):
+    """``version`` also takes ``owner/name`` of an official model; a deployment's route takes none."""
+
+    input: dict[str, Any]
+    version: str | UnsetType = UNSET
+
+
+class ModelVersion(Struct):
+    id: str
+    openapi_schema: dict[str, Any] | None = None
+
+
+class Model(Struct):
+    latest_version: ModelVersion | None = None
+
+
+class UploadedFile(Struct):
+    id: str
+    urls: dict[str, str] = field(default_factory=dict)
+
+
+class InvalidField(Struct):
+    field: str = ""
+    type: str = ""
+    description: str = ""
+
+
+class ApiError(Struct):
+    title: str | None = None
+    detail: Any = None
+    invalid_fields: list[InvalidField] | None = None
+    retry_after: float | None = None
+
+
+PREDICTION = Decoder(Prediction)
+MODEL = Decoder(Model)
+MODEL_VERSION = Decoder(ModelVersion)
+UPLOADED_FILE = Decoder(UploadedFile)
+API_ERROR = Decoder(ApiError)
