@@ -67,7 +67,8 @@ class Turn:
         self._began = self._last_frame = self._loop.time()
         self._frames = 0
         self._ending_since: float | None = None
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        self._alarm_at = 0.0
 
     @property
     def ids(self) -> TurnIds:
@@ -195,7 +196,13 @@ class Turn:
     def _wake_by(self, when: float) -> None:
         """One timer for a turn: it is moved only when it must ring earlier, and rings in vain when that is over."""
         alarm = self._alarm
-        if alarm is None or alarm.when() > when or alarm.when() <= self._loop.time():
+        if alarm is None or self._alarm_at > when:
             if alarm is not None:
                 alarm.cancel()
-            self._alarm = self._loop.call_at(when, self.exchange.wake)
+            self._alarm = self._loop.call_at(when, self._ring)
+            self._alarm_at = when
+
+    def _ring(self) -> None:
+        """uvloop counts in milliseconds, so this may be a little too early; the timer is then set once more."""
+        self._alarm = None
+        self.exchange.wake()
