@@ -17,13 +17,13 @@ from typer.core import TyperGroup
 from openai_dify_proxy import demo, errors
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli import app as cli
-from openai_dify_proxy.settings import AppSettings, Settings, load_settings
+from openai_dify_proxy.settings import AppSettings, ImageModelSettings, Settings, load_settings
 from openai_dify_proxy.settings.names import ALIASES
 
 ROOT = Path(__file__).parents[2]
 DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("bench/*.md"))]
 
-FOUND_NOT_SET = {"apps", "warnings"}
+FOUND_NOT_SET = {"apps", "image_models", "warnings"}
 """Fields of ``Settings`` that have no name in the environment."""
 
 SETTINGS = [*sorted(name.upper() for name in Settings.model_fields.keys() - FOUND_NOT_SET), "CONFIG_FILE"]
@@ -60,7 +60,12 @@ def test_env_example_shows_the_defaults() -> None:
 
 @pytest.mark.parametrize("key", sorted(AppSettings.model_fields.keys() - {"name"}))
 def test_key_of_an_app_is_documented(key: str) -> None:
-    assert f"| `{key}` |" in read("docs/settings.md")
+    assert f"| `{key}` |" in section(read("docs/settings.md"), "## Many apps")
+
+
+@pytest.mark.parametrize("key", sorted(ImageModelSettings.model_fields.keys() - {"name"}))
+def test_key_of_an_image_model_is_documented(key: str) -> None:
+    assert f"| `{key}` |" in section(read("docs/settings.md"), "## Images")
 
 
 def test_toml_examples_are_valid(tmp_path: Path) -> None:
@@ -74,7 +79,9 @@ def test_toml_examples_are_valid(tmp_path: Path) -> None:
         names = re.findall(r'api_key_env = "(\w+)"', example)
         env = {"DIFY_API_URL": "http://127.0.0.1/v1"} | dict.fromkeys(names, "app-2")
         settings = load_settings(env=env, dotenv=None, config=config)
-        assert settings.apps.keys() == tomllib.loads(example)["apps"].keys()
+        table = tomllib.loads(example)
+        assert settings.apps.keys() == table.get("apps", {}).keys()
+        assert settings.image_models.keys() == table.get("images", {}).get("models", {}).keys()
 
 
 def routes() -> Iterator[tuple[str, str]]:

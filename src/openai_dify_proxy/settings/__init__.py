@@ -2,12 +2,13 @@
 
 from openai_dify_proxy.settings.checks import is_loopback
 from openai_dify_proxy.settings.handover import from_environment, to_environment
-from openai_dify_proxy.settings.model import AppSettings, Settings, SettingsError
+from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings, SettingsError
 from openai_dify_proxy.settings.sources import load_settings
 from openai_dify_proxy.settings.values import Mode
 
 __all__ = [
     "AppSettings",
+    "ImageModelSettings",
     "Mode",
     "Settings",
     "SettingsError",

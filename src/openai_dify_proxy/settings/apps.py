@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from openai_dify_proxy.settings.names import ALIASES, APP_KEYS, SINGLE_APP, AppDraft, Given, did_you_mean, first
+from openai_dify_proxy.settings.names import ALIASES, APP_KEYS, SINGLE_APP, Draft, Given, did_you_mean, first
 
 _VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*", re.IGNORECASE)
 
@@ -18,11 +18,11 @@ def draft_apps(
     variables: Mapping[str, Given],
     given: dict[str, Given],
     problems: list[str],
-) -> dict[str, AppDraft]:
+) -> dict[str, Draft]:
     """The apps of the file, of other proxies' variables and of ``DIFY_API_KEY``; sets ``default_app`` for that one."""
     apps = _apps_of_toml(table.get("apps", {}), file, variables, problems)
     for name, key in _apps_of_variables(variables, problems):
-        apps.setdefault(name, AppDraft(key.origin, {"api_key": key}))
+        apps.setdefault(name, Draft(key.origin, {"api_key": key}))
     if "dify_api_key" in given:
         _add_single_app(apps, variables, given, problems)
     for app in apps.values():
@@ -31,9 +31,7 @@ def draft_apps(
     return apps
 
 
-def _apps_of_toml(
-    tables: object, file: str, variables: Mapping[str, Given], problems: list[str]
-) -> dict[str, AppDraft]:
+def _apps_of_toml(tables: object, file: str, variables: Mapping[str, Given], problems: list[str]) -> dict[str, Draft]:
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         problems.append(f"apps in {file} must be tables: write [apps.<name>], and the app's settings below")
         return {}
@@ -42,7 +40,7 @@ def _apps_of_toml(
 
 def _app_of_toml(
     name: str, table: Mapping[str, Any], file: str, variables: Mapping[str, Given], problems: list[str]
-) -> AppDraft:
+) -> Draft:
     origin = f"[apps.{name}] in {file}"
     problems += [
         f"{key} of {origin} is not a setting of an app{did_you_mean(key, APP_KEYS)}"
@@ -55,7 +53,7 @@ def _app_of_toml(
         problems.append(f"{origin} has both api_key and api_key_env: keep one")
     elif variable:
         fields["api_key"] = _key_from_variable(variable, variables, problems)
-    return AppDraft(origin, fields)
+    return Draft(origin, fields)
 
 
 def _key_from_variable(variable: Given, variables: Mapping[str, Given], problems: list[str]) -> Given:
@@ -88,7 +86,7 @@ def _apps_of_variables(variables: Mapping[str, Given], problems: list[str]) -> l
 
 
 def _add_single_app(
-    apps: dict[str, AppDraft], variables: Mapping[str, Given], given: dict[str, Given], problems: list[str]
+    apps: dict[str, Draft], variables: Mapping[str, Given], given: dict[str, Given], problems: list[str]
 ) -> None:
     """Make ``DIFY_API_KEY`` the default app: under a name of its own, unless the file has an app with that key."""
     value, origin = given["dify_api_key"]
@@ -117,9 +115,9 @@ def _add_single_app(
         if name in apps:
             problems.append(f"{apps[name].origin} has the name that the app of {origin} takes: call it otherwise")
         else:
-            apps[name] = AppDraft(origin, {"api_key": Given(key, origin), **fields})
+            apps[name] = Draft(origin, {"api_key": Given(key, origin), **fields})
 
 
-def _holds(app: AppDraft, key: object) -> bool:
+def _holds(app: Draft, key: object) -> bool:
     own = app.fields.get("api_key")
     return own is not None and isinstance(own.value, str) and own.value.strip() == key

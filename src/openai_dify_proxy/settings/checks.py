@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from openai_dify_proxy.settings.model import Settings
-from openai_dify_proxy.settings.names import AppDraft, Given, did_you_mean
+from openai_dify_proxy.settings.names import Draft, Given, did_you_mean
 
 
 def is_loopback(host: str) -> bool:
@@ -21,50 +21,57 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def validate(
-    given: Mapping[str, Given], apps: Mapping[str, AppDraft], problems: list[str]
-) -> tuple[Settings, frozenset[str]]:
+Tables = Mapping[str, Mapping[str, Draft]]
+"""What the sources name of the settings in ``TABLES``: section, name, draft."""
+
+
+def validate(given: Mapping[str, Given], tables: Tables, problems: list[str]) -> tuple[Settings, frozenset[str]]:
     """Settings of everything that is valid, complaints about the rest, and the names of settings left out."""
     values: dict[str, Any] = {name: value for name, (value, _) in given.items()}
     drafts: dict[str, Any] = {
-        name: {"name": name, **{field: value for field, (value, _) in app.fields.items()}} for name, app in apps.items()
+        section: {
+            name: {"name": name, **{field: value for field, (value, _) in draft.fields.items()}}
+            for name, draft in table.items()
+        }
+        for section, table in tables.items()
     }
     try:
-        return Settings(**values, apps=drafts), frozenset()
+        return Settings(**values, **drafts), frozenset()
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
-    problems += [_complaint(error, given, apps) for error in errors]
+    problems += [_complaint(error, given, tables) for error in errors]
     for error in errors:
-        section, *rest = error["loc"]
-        if section == "apps":
-            _leave_out(drafts, str(rest[0]), str(rest[1]))
+        section, *rest = (str(part) for part in error["loc"])
+        if section in drafts:
+            _leave_out(drafts[section][rest[0]], rest[0], rest[1])
         else:
-            values.pop(str(section), None)
-    return Settings(**values, apps=drafts), frozenset(given.keys() - values.keys())
+            values.pop(section, None)
+    return Settings(**values, **drafts), frozenset(given.keys() - values.keys())
 
 
-def _leave_out(drafts: dict[str, Any], app: str, field: str) -> None:
-    """After the complaint, so that the rest is looked at too: what an app cannot be without gets a stand-in."""
-    stand_in = {"name": app or "unset", "api_key": "unset", "api_url": "http://unset"}
-    drafts[app].pop(field, None)
+def _leave_out(draft: dict[str, Any], name: str, field: str) -> None:
+    """After the complaint, so that the rest is looked at too: what cannot be left out gets a stand-in."""
+    stand_in = {"name": name or "unset", "api_key": "unset", "api_url": "http://unset", "model": "unset"}
+    draft.pop(field, None)
     if field in stand_in:
-        drafts[app][field] = stand_in[field]
+        draft[field] = stand_in[field]
 
 
-def _complaint(error: ErrorDetails, given: Mapping[str, Given], apps: Mapping[str, AppDraft]) -> str:
+def _complaint(error: ErrorDetails, given: Mapping[str, Given], tables: Tables) -> str:
     section, *rest = (str(part) for part in error["loc"])
-    if section != "apps":
+    if section not in tables:
         return f"{given[section].origin} {_what_is_wrong(error, section)}"
-    app, field = apps[rest[0]], rest[1]
+    draft, field = tables[section][rest[0]], rest[1]
     if error["type"] == "missing":
-        return f"{app.origin} {_WHAT_IS_MISSING[field]}"
-    origin = app.fields[field].origin if field in app.fields else f"The name of {app.origin}"
+        return f"{draft.origin} {_WHAT_IS_MISSING[field]}"
+    origin = draft.fields[field].origin if field in draft.fields else f"The name of {draft.origin}"
     return f"{origin} {_what_is_wrong(error, field)}"
 
 
 _WHAT_IS_MISSING = {
     "api_key": "has neither api_key nor api_key_env: the key is on the app's page “API Access” in Dify",
     "api_url": "has no Dify to go to: set DIFY_API_URL (https://api.dify.ai/v1 for Dify Cloud)",
+    "model": 'has no model: name one of Replicate\'s, such as model = "stability-ai/sdxl"',
 }
 
 _WHAT_IT_MUST_BE = {
@@ -95,32 +102,58 @@ def _what_is_wrong(error: ErrorDetails, field: str) -> str:
     return text + _quote(error["input"], field)
 
 
+_SECRETS = {"key", "keys", "token", "auth", "store"}
+
+
 def _quote(value: object, field: str) -> str:
     """The value itself, if it helps and can be no secret that was set under a wrong name: keys are long."""
-    if "key" in field or not isinstance(value, str | int | float) or not 0 < len(str(value)) <= 16:
+    if _SECRETS & set(field.split("_")) or not isinstance(value, str | int | float) or not 0 < len(str(value)) <= 16:
         return ""
     return f", not {value!r}" if not str(value).startswith(("app-", "sk-", "r8_", "Bearer ")) else ""
 
 
 def contradictions(
-    settings: Settings, given: Mapping[str, Given], apps: Mapping[str, AppDraft], rejected: frozenset[str]
+    settings: Settings, given: Mapping[str, Given], tables: Tables, rejected: frozenset[str]
 ) -> list[str]:
     """What is wrong although each setting by itself is right."""
+    apps = tables["apps"]
     return [
-        *_unknown_default(settings, given, apps),
+        *_unknown_app("default_app", settings.default_app, given, apps),
+        *_unknown_app("enhance_prompt_app", settings.enhance_prompt_app, given, apps),
         *_shared_aliases(settings, apps),
-        *([] if rejected & {"host", "api_keys", "allow_anonymous"} else _open_to_strangers(settings, apps)),
+        *_shared_names(tables),
+        *_links_to_nowhere(settings, given, rejected),
+        *([] if rejected & {"host", "api_keys", "allow_anonymous"} else _open_to_strangers(settings)),
     ]
 
 
-def _unknown_default(settings: Settings, given: Mapping[str, Given], apps: Mapping[str, AppDraft]) -> list[str]:
-    if settings.default_app is None or settings.default_app in apps:
+def _unknown_app(setting: str, name: str | None, given: Mapping[str, Given], apps: Mapping[str, Draft]) -> list[str]:
+    if name is None or name in apps:
         return []
-    hint = did_you_mean(settings.default_app, apps) or f": there is {', '.join(apps) or 'no app at all'}"
-    return [f"{given['default_app'].origin} names no configured app{hint}"]
+    hint = did_you_mean(name, apps) or f": there is {', '.join(apps) or 'no app at all'}"
+    return [f"{given[setting].origin} names no configured app{hint}"]
 
 
-def _shared_aliases(settings: Settings, apps: Mapping[str, AppDraft]) -> list[str]:
+def _shared_names(tables: Tables) -> list[str]:
+    return [
+        f"{draft.origin} has the name of an app: call it otherwise, since clients see one list of models"
+        for name, draft in tables["image_models"].items()
+        if name in tables["apps"]
+    ]
+
+
+def _links_to_nowhere(settings: Settings, given: Mapping[str, Given], rejected: frozenset[str]) -> list[str]:
+    """Links to a gateway need a gateway, and pictures behind it."""
+    if settings.picture_links != "ipfs":
+        return []
+    return [
+        f"{given['picture_links'].origin} needs {name.upper()} too"
+        for name in ("ipfs_gateway_url", "ipfs_upload_url")
+        if getattr(settings, name) is None and name not in rejected
+    ]
+
+
+def _shared_aliases(settings: Settings, apps: Mapping[str, Draft]) -> list[str]:
     problems = []
     owners: dict[str, str] = {}
     for app in settings.apps.values():
@@ -133,14 +166,21 @@ def _shared_aliases(settings: Settings, apps: Mapping[str, AppDraft]) -> list[st
     return problems
 
 
-def _open_to_strangers(settings: Settings, apps: Mapping[str, AppDraft]) -> list[str]:
-    if is_loopback(settings.host) or settings.api_keys or settings.allow_anonymous or not apps:
+def _open_to_strangers(settings: Settings) -> list[str]:
+    credentials = {
+        "the Dify keys": settings.apps,
+        "the Replicate token": settings.replicate_api_token,
+        "the IPFS account": settings.ipfs_upload_auth,
+        "the object store": settings.picture_store,
+    }
+    held = [name for name, credential in credentials.items() if credential]
+    if is_loopback(settings.host) or settings.api_keys or settings.allow_anonymous or not held:
         return []
-    return [_STRANGERS.format(host=settings.host, port=settings.port)]
+    return [_STRANGERS.format(host=settings.host, port=settings.port, held=" and ".join(held))]
 
 
 _STRANGERS = (
-    "Whoever reaches {host}:{port} could spend the Dify keys that are configured here. "
+    "Whoever reaches {host}:{port} could spend {held} configured here. "
     "Set API_KEYS to the keys that clients must show, or HOST=127.0.0.1 to serve this machine only, "
     "or ALLOW_ANONYMOUS=true if strangers are welcome"
 )

@@ -6,11 +6,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from openai_dify_proxy.settings.values import (
+    ApiUrl,
     AppMode,
     Bytes,
     DifyUrl,
     Flag,
+    Form,
+    GatewayUrl,
     Heartbeat,
+    Hosts,
     Inputs,
     Key,
     Keys,
@@ -18,11 +22,17 @@ from openai_dify_proxy.settings.values import (
     LogLevel,
     Origins,
     Patterns,
+    PictureLinks,
     Progress,
     Seconds,
     SecondsOrNone,
+    Secret,
+    StoreUrl,
     SystemPrompt,
     Text,
+    UnsupportedParameters,
+    UploadUrl,
+    WebUrl,
 )
 
 
@@ -61,6 +71,23 @@ class AppSettings(BaseModel):
     """``reasoning`` shows agent steps and node titles as reasoning."""
     inputs: Inputs = {}
     """Values for the app's inputs that a request leaves out."""
+
+
+class ImageModelSettings(BaseModel):
+    """One model of Replicate under a name of the operator's."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
+    )
+
+    name: Text
+    """The OpenAI model name: the key in ``[images.models.<name>]``."""
+    model: Text
+    """The model of Replicate: ``owner/name``, ``owner/name:version``, a version, or ``deployment:owner/name``."""
+    inputs: Inputs = {}
+    """Inputs of the model that a request leaves out."""
+    upscaler: Text | None = None
+    """The model that enlarges this one's pictures; ``IMAGE_UPSCALER`` when there is none."""
 
 
 class Settings(BaseSettings):
@@ -119,6 +146,54 @@ class Settings(BaseSettings):
     """The app that serves model names that no app has."""
     apps: dict[str, AppSettings] = {}
     """The configured apps by model name."""
+    image_model: Text = "stability-ai/sdxl"
+    """The image model for requests that name none, or one of OpenAI's."""
+    replicate_api_token: Key | None = None
+    """The token that image requests are billed to."""
+    replicate_api_url: ApiUrl = "https://api.replicate.com/v1"
+    """The base URL of Replicate's API."""
+    replicate_output_hosts: Hosts = ()
+    """Hosts or origins besides Replicate's that pictures may be fetched from, comma separated."""
+    unsupported_parameters: UnsupportedParameters = "reject"
+    """What becomes of a header or input that the model does not take: ``reject``, ``warn`` or ``drop``."""
+    allow_unsafe_images: Flag = True
+    """Let requests switch a model's safety checker off."""
+    enhance_prompt_app: Text | None = None
+    """The app that rewrites prompts for models that cannot."""
+    image_upscaler: Text | None = None
+    """The model that enlarges pictures of models that cannot."""
+    image_timeout: Seconds = 300
+    """How long a whole image request may take."""
+    image_concurrency: int = Field(default=4, ge=1)
+    """Predictions that one request may run at once."""
+    max_picture_bytes: Bytes = 32 * 1024 * 1024
+    """The largest picture that is fetched and kept."""
+    image_storage_dir: Text = "~/.local/share/openai-dify-proxy/pictures"
+    """The directory that pictures are kept in; ``~`` is the user's home."""
+    store_prompts: Flag = False
+    """Keep the prompt in a picture's record."""
+    public_url: WebUrl | None = None
+    """The address that clients reach the proxy under, for links to pictures."""
+    picture_retention: Seconds | None = None
+    """How long pictures are kept; for ever when it is not set."""
+    picture_store: StoreUrl | None = None
+    """An object store for pictures instead of the directory: ``s3://bucket/prefix``, ``gs://…`` or ``az://…``."""
+    picture_links: PictureLinks = "local"
+    """Whose links answers carry: ``local`` for the proxy's own, ``ipfs`` for the gateway's where a picture is there."""
+    ipfs_upload_url: UploadUrl | None = None
+    """Where every picture is uploaded to: Kubo's RPC, or a service's."""
+    ipfs_upload_auth: Secret | None = None
+    """The ``Authorization`` header of uploads, word for word."""
+    ipfs_upload_field: Text = "file"
+    """The form field that holds the picture."""
+    ipfs_upload_form: Form = {}
+    """Further form fields: ``name=value``, comma separated."""
+    ipfs_gateway_url: GatewayUrl | None = None
+    """Where pictures on IPFS can be looked at; ``{cid}`` stands for the CID."""
+    ipfs_timeout: Seconds = 60
+    """How long one upload may take."""
+    image_models: dict[str, ImageModelSettings] = {}
+    """The configured image models by model name."""
     warnings: tuple[str, ...] = ()
     """What the sources hold that looks like a mistake; found by ``load_settings``, not to be set."""
 

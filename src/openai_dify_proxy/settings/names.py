@@ -6,11 +6,14 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from openai_dify_proxy.settings.model import AppSettings, Settings
+from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings
 
 SETTINGS = tuple(name for name in Settings.model_fields if name != "warnings")
-VARIABLES = {name.upper(): name for name in SETTINGS if name != "apps"}
+TABLES = ("apps", "image_models")
+"""Settings that are tables of a TOML file, ``[apps.<name>]`` and ``[images.models.<name>]``."""
+VARIABLES = {name.upper(): name for name in SETTINGS if name not in TABLES}
 APP_KEYS = (*(name for name in AppSettings.model_fields if name != "name"), "api_key_env")
+IMAGE_MODEL_KEYS = tuple(name for name in ImageModelSettings.model_fields if name != "name")
 CONFIG_FILE = "CONFIG_FILE"
 SINGLE_APP = "dify"
 
@@ -25,22 +28,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "cors_origins": ("CORS_ORIGIN",),
     "silence_timeout": ("DIFY_TIMEOUT", "HTTP_TIMEOUT", "TIMEOUT"),
     "apps": ("DIFY_MODEL_MAP", "MODEL_CONFIG"),  # "name:key,name:key" or {"name": "key"}
+    "replicate_api_token": ("REPLICATE_API_KEY",),
     "mode": ("BOT_TYPE", "DIFY_APP_TYPE"),  # of the app of DIFY_API_KEY
 }
 
 # Names of other proxies' settings that mean nothing here and are no misspellings either.
-UNUSED = frozenset({
-    "AUTH_MODE",
-    "CONVERSATION_MEMORY_MODE",
-    "CONVERSATION_MODE",
-    "IMAGE_STORAGE_DIR",
-    "IPFS_UPLOAD_URL",
-    "MODELS_NAME",
-    "POOL_SIZE",
-    "REPLICATE_API_KEY",
-    "REPLICATE_API_TOKEN",
-    "REPLICATE_API_URL",
-})  # fmt: skip
+UNUSED = frozenset({"AUTH_MODE", "CONVERSATION_MEMORY_MODE", "CONVERSATION_MODE", "MODELS_NAME", "POOL_SIZE"})
 
 
 class Given(NamedTuple):
@@ -50,7 +43,9 @@ class Given(NamedTuple):
     origin: str
 
 
-class AppDraft(NamedTuple):
+class Draft(NamedTuple):
+    """An app or an image model before it is checked."""
+
     origin: str
     fields: dict[str, Given]
 

@@ -19,15 +19,15 @@ from pydantic_settings import DotEnvSettingsSource
 
 from openai_dify_proxy.settings.apps import draft_apps
 from openai_dify_proxy.settings.checks import contradictions, validate
+from openai_dify_proxy.settings.image_models import draft_image_models
 from openai_dify_proxy.settings.model import Settings, SettingsError
 from openai_dify_proxy.settings.names import (
     ALIASES,
     APP_KEYS,
     CONFIG_FILE,
-    SETTINGS,
     UNUSED,
     VARIABLES,
-    AppDraft,
+    Draft,
     Given,
     did_you_mean,
     first,
@@ -57,11 +57,15 @@ def load_settings(
         **_given_by_variables(variables),
         **{name: Given(value, f"--{name.replace('_', '-')}") for name, value in overrides.items() if value is not None},
     }
+    if "XDG_DATA_HOME" in variables:
+        folder, origin = variables["XDG_DATA_HOME"]
+        given.setdefault("image_storage_dir", Given(f"{folder}/openai-dify-proxy/pictures", origin))
     apps = draft_apps(table, str(config), variables, given, problems)
     if dotenv:
         given["warnings"] = Given(_dotenv_warnings(variables, apps, dotenv), ".env")
-    settings, rejected = validate(given, apps, problems)
-    problems += contradictions(settings, given, apps, rejected)
+    tables = {"apps": apps, "image_models": draft_image_models(table, str(config), problems)}
+    settings, rejected = validate(given, tables, problems)
+    problems += contradictions(settings, given, tables, rejected)
     if problems:
         raise SettingsError(list(dict.fromkeys(problems)))
     return settings
@@ -103,13 +107,14 @@ def _given_by_variables(variables: Mapping[str, Given]) -> dict[str, Given]:
 
 
 def _given_by_toml(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, Given]:
-    for key in (key for key in table if key not in SETTINGS):
-        hint = ": it belongs under [apps.<name>]" if key in APP_KEYS else did_you_mean(key, SETTINGS)
+    known = {*VARIABLES.values(), "apps", "images"}
+    for key in (key for key in table if key not in known):
+        hint = ": it belongs under [apps.<name>]" if key in APP_KEYS else did_you_mean(key, known)
         problems.append(f"{key} in {file} is not a setting{hint}")
-    return {key: Given(value, f"{key} in {file}") for key, value in table.items() if key in SETTINGS and key != "apps"}
+    return {key: Given(value, f"{key} in {file}") for key, value in table.items() if key in VARIABLES.values()}
 
 
-def _dotenv_warnings(variables: Mapping[str, Given], apps: Mapping[str, AppDraft], dotenv: Path) -> tuple[str, ...]:
+def _dotenv_warnings(variables: Mapping[str, Given], apps: Mapping[str, Draft], dotenv: Path) -> tuple[str, ...]:
     """One warning for each name in ``.env`` that is none of ours and nearly so; the file may serve others too."""
     ours = [*VARIABLES, CONFIG_FILE]
     named_by_apps = {app.fields["api_key"].origin.split(" ")[0] for app in apps.values() if "api_key" in app.fields}

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
@@ -20,7 +20,7 @@ Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", 
 OTHER_MODE_NAMES = {"chatflow": "advanced-chat", "agent_chat": "agent-chat"}
 
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
-_SECONDS_PER = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SECONDS_PER = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _BYTES_PER = {
     "": 1,
     "b": 1,
@@ -29,6 +29,8 @@ _BYTES_PER = {
     **dict.fromkeys(("g", "gb", "gib"), 1024**3),
 }
 _SYSTEM_PROMPT = re.compile(r"auto|query|drop|input:\S+")
+_HOST = re.compile(r"(?:https?://)?(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.IGNORECASE)
+_STORES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
 
 
 def _quantity(value: object, units: Mapping[str, float], examples: str) -> object:
@@ -88,21 +90,91 @@ def _header_safe(key: SecretStr) -> SecretStr:
     return key
 
 
-def _dify_url(url: str) -> str:
-    """The base URL of Dify's Service API: no trailing slash, ending with ``/v1`` as the API's paths do."""
+def _secret(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().isascii() or not value.get_secret_value().isprintable():
+        raise ValueError("holds characters that no HTTP header has")
+    return value
+
+
+def _web_address(url: str, what: str, userinfo: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - reading it checks it
     except ValueError:
         parts = urlsplit("")
     if parts.scheme.lower() not in {"http", "https"} or not parts.hostname:
-        raise ValueError('must be the http:// or https:// address of a Dify, such as "https://api.dify.ai/v1"')
+        raise ValueError(f"must be the http:// or https:// address of {what}")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user name or password: Dify's API key is all that is sent")
+        raise ValueError(f"must not hold a user name or password: {userinfo}")
+    return parts
+
+
+def _base_url(parts: SplitResult) -> str:
     if parts.query or parts.fragment:
         raise ValueError("must end with its path, without ? or #")
-    path = parts.path.rstrip("/")
-    return f"{parts.scheme.lower()}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}"
+    return f"{parts.scheme.lower()}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def _dify_url(url: str) -> str:
+    """The base URL of Dify's Service API: no trailing slash, ending with ``/v1`` as the API's paths do."""
+    base = _base_url(
+        _web_address(url, 'a Dify, such as "https://api.dify.ai/v1"', "Dify's API key is all that is sent")
+    )
+    return base if base.endswith("/v1") else base + "/v1"
+
+
+def _replicate_url(url: str) -> str:
+    """A bare origin gets ``/v1``; a relay of Replicate's API may have another path."""
+    parts = _web_address(url, "Replicate's API", "the token is all that is sent")
+    base = _base_url(parts)
+    return base if parts.path.strip("/") else base + "/v1"
+
+
+def _public_url(url: str) -> str:
+    return _base_url(_web_address(url, "this proxy, as clients reach it", "every answer would show it"))
+
+
+def _upload_url(url: str) -> str:
+    """The whole URL, query included, as services differ in it; a bare origin is a Kubo's."""
+    parts = _web_address(url, "an IPFS node or service", "IPFS_UPLOAD_AUTH takes the whole Authorization header")
+    if parts.fragment:
+        raise ValueError("must not hold a #")
+    return url if parts.path.strip("/") or parts.query else f"{parts.scheme.lower()}://{parts.netloc}/api/v0/add"
+
+
+def _gateway_url(url: str) -> str:
+    _web_address(url.replace("{cid}", "cid"), "a gateway", "every answer would show it")
+    if "{cid}" not in url:
+        raise ValueError('must hold {cid}, as in "https://ipfs.io/ipfs/{cid}"')
+    return url
+
+
+def _store_url(url: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(url.get_secret_value())
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme.lower() not in _STORES or not parts.netloc:
+        raise ValueError('must be the address of a bucket: "s3://bucket/prefix", "gs://…" or "az://…"')
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or password: its options stand behind a ?")
+    return url
+
+
+def _host(host: str) -> str:
+    if not _HOST.fullmatch(host):
+        raise ValueError('must be hosts or origins, such as "cdn.example.com" or "http://127.0.0.1:9000"')
+    return host.lower()
+
+
+def _form(value: object) -> object:
+    """``name=value`` pairs with commas between them; a TOML file has a table instead."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if not all(name.strip() and equals for name, equals, _ in pairs):
+        raise ValueError('must be pairs of a name and a value: "network=public,cid_version=1"')
+    return {name.strip(): text.strip() for name, _, text in pairs}
 
 
 def _origin(origin: str) -> str:
@@ -155,3 +227,13 @@ LogFormat = Annotated[Literal["console", "json"], BeforeValidator(_lower)]
 Heartbeat = Annotated[Literal["chunk", "comment", "off"], BeforeValidator(_lower)]
 Progress = Annotated[Literal["off", "reasoning"], BeforeValidator(_lower)]
 Flag = Annotated[bool, BeforeValidator(_stripped)]
+Secret = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_secret)]
+ApiUrl = Annotated[Text, AfterValidator(_replicate_url)]
+WebUrl = Annotated[Text, AfterValidator(_public_url)]
+UploadUrl = Annotated[Text, AfterValidator(_upload_url)]
+GatewayUrl = Annotated[Text, AfterValidator(_gateway_url)]
+StoreUrl = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_store_url)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]
+Form = Annotated[dict[str, str], BeforeValidator(_form)]
+PictureLinks = Annotated[Literal["local", "ipfs"], BeforeValidator(_lower)]
+UnsupportedParameters = Annotated[Literal["reject", "warn", "drop"], BeforeValidator(_lower)]

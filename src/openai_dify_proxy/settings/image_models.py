@@ -1,0 +1,32 @@
+"""The image models that the TOML file names, ``[images.models.<name>]``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from openai_dify_proxy.settings.names import IMAGE_MODEL_KEYS, Draft, Given, did_you_mean
+
+
+def draft_image_models(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, Draft]:
+    """The models by name; what is no such table is complained about."""
+    images = table.get("images", {})
+    models = images.get("models", {}) if isinstance(images, dict) else None
+    if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
+        problems.append(f"images in {file} holds models, each a table: write [images.models.<name>]")
+        return {}
+    problems += [
+        f"{key} of [images] in {file} is not a setting: it holds models only" for key in images if key != "models"
+    ]
+    return {name: _draft(name, model, file, problems) for name, model in models.items()}
+
+
+def _draft(name: str, table: Mapping[str, Any], file: str, problems: list[str]) -> Draft:
+    origin = f"[images.models.{name}] in {file}"
+    problems += [
+        f"{key} of {origin} is not a setting of an image model{did_you_mean(key, IMAGE_MODEL_KEYS)}"
+        for key in table
+        if key not in IMAGE_MODEL_KEYS
+    ]
+    fields = {key: Given(value, f"{key} of {origin}") for key, value in table.items() if key in IMAGE_MODEL_KEYS}
+    return Draft(origin, fields)
