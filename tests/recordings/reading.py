@@ -1,0 +1,136 @@
+"""What the official Python client makes of the proxy's answers, in a form that can be written down and compared.
+
+A stream is a list of its chunks without what is the same on all of them: a delta's own fields, ``finish_reason`` and
+the ``dify`` object on the last, ``usage`` as a chunk of its own. An error takes the place of what did not come:
+``status`` is None for an error inside a stream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import httpx2
+from openai import APIError, APIStatusError, AsyncOpenAI
+
+from tests.recordings.archive import Json, Recording
+
+
+async def read_stream(client: AsyncOpenAI, recording: Recording) -> list[Json]:
+    """``POST /v1/chat/completions``, streaming."""
+    chunks: list[Json] = []
+    try:
+        stream = await client.chat.completions.create(
+            **body_for(recording), stream=True, stream_options={"include_usage": True}
+        )
+        async for piece in stream:
+            chunks.append(compact_chunk(piece.to_dict()))  # noqa: PERF401 - what came before an error counts
+    except APIError as error:
+        chunks.append(compact_error(error))
+    return chunks
+
+
+async def read_answer(client: AsyncOpenAI, recording: Recording) -> Json:
+    """``POST /v1/chat/completions``, not streaming."""
+    try:
+        completion = await client.chat.completions.create(**body_for(recording))
+    except APIError as error:
+        return compact_error(error)
+    whole: Json = completion.to_dict()
+    (choice,) = whole["choices"]
+    message = {name: value for name, value in choice["message"].items() if value not in (None, [], "assistant")}
+    return {
+        **message,
+        "finish_reason": choice["finish_reason"],
+        "usage": compact_usage(whole.get("usage")),
+        "dify": whole["dify"],
+    }
+
+
+async def read_text(client: AsyncOpenAI, recording: Recording) -> Json:
+    """The legacy ``POST /v1/completions``, streaming: the whole text and how it ended."""
+    body = body_for(recording)
+    text = []
+    finish_reason: str | None = None
+    try:
+        stream = await client.completions.create(
+            model=body["model"], prompt=body["messages"][0]["content"], extra_body=body["extra_body"], stream=True
+        )
+        async for piece in stream:
+            text.append(piece.choices[0].text)
+            if piece.choices[0].finish_reason is not None:
+                finish_reason = piece.choices[0].finish_reason
+    except APIError as error:
+        return compact_error(error)
+    return {"content": "".join(text), "finish_reason": finish_reason}
+
+
+async def read_bytes(http: httpx2.AsyncClient, recording: Recording, *, usage: bool) -> httpx2.Response:
+    """A streaming answer as it stands on the wire; the client knows nothing of OpenAI but the base URL."""
+    body = body_for(recording)
+    options = {"stream_options": {"include_usage": True}} if usage else {}
+    return await http.post(
+        "chat/completions",
+        json={"model": body["model"], "messages": body["messages"], "stream": True} | options | body["extra_body"],
+    )
+
+
+def body_for(recording: Recording) -> Json:
+    """An OpenAI request that asks the app what the recording asked."""
+    asked = recording.asked
+    query = asked.get("query")
+    extra = {}
+    if isinstance(asked.get("inputs"), dict):
+        extra["inputs"] = asked["inputs"]
+    if recording.is_stream and is_uuid(asked.get("conversation_id")):
+        extra["conversation_id"] = asked["conversation_id"]
+    question = query if recording.is_stream and isinstance(query, str) else "hello"
+    return {"model": recording.label, "messages": [{"role": "user", "content": question}], "extra_body": extra}
+
+
+def is_uuid(text: Any) -> bool:
+    try:
+        return bool(UUID(text))
+    except (TypeError, ValueError, AttributeError):
+        return False
+
+
+def compact_chunk(chunk: Json) -> Json:
+    assert chunk["object"] == "chat.completion.chunk"
+    if not chunk["choices"]:
+        return {"usage": compact_usage(chunk["usage"])}
+    (choice,) = chunk["choices"]
+    compact: Json = dict(choice["delta"])
+    if choice["finish_reason"] is not None:
+        compact["finish_reason"] = choice["finish_reason"]
+    if "dify" in chunk:
+        compact["dify"] = chunk["dify"]
+    return compact
+
+
+def compact_usage(usage: Json | None) -> list[int] | None:
+    """Prompt, completion and total tokens."""
+    return None if usage is None else [usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]]
+
+
+def compact_error(error: APIError) -> Json:
+    status = error.status_code if isinstance(error, APIStatusError) else None
+    return {"status": status, "error": error.body}
+
+
+def text_of(chunks: Iterable[Json]) -> str:
+    """What a client has that adds up the deltas."""
+    return "".join(chunk.get("content") or "" for chunk in chunks)
+
+
+def differences(got: dict[str, Any], expected: dict[str, Any]) -> str:
+    """Where two readings by label differ; empty if nowhere."""
+    lines = [
+        f"{label}\n  got:      {json.dumps(got[label], ensure_ascii=False)}"
+        f"\n  expected: {json.dumps(expected[label], ensure_ascii=False)}"
+        for label in sorted(got)
+        if got[label] != expected[label]
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,138 @@
+"""A Dify that answers with recorded bytes, and the real proxy and the official client before it.
+
+The key of a request names the recording, the first part of its path the manner in which the bytes are cut: ``whole``
+in one write, ``bytes`` one at a time, ``pieces`` at random but repeatable places, of which some fall into the framing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal, TypeVar, cast
+
+from openai import AsyncOpenAI
+
+from openai_dify_proxy.settings import AppSettings, Mode, Settings
+from tests.api.servers import LAST_CHUNK, ProxyServer, app_settings, chunk, http, read_request, serving
+from tests.recordings.archive import GENERATING, Json, Recording
+
+Manner = Literal["whole", "bytes", "pieces"]
+MANNERS: tuple[Manner, ...] = ("whole", "bytes", "pieces")
+
+PIECE = 160
+"""The largest piece, in bytes."""
+
+
+@dataclass
+class ReplayDify:
+    """Answers for recordings; ``asked`` collects by label what the proxy sent."""
+
+    by_key: dict[str, Recording]
+    asked: dict[str, tuple[str, Json]] = field(default_factory=dict)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (request := await read_request(reader, 0)) is not None:
+                recording = self.by_key[request.headers["authorization"].removeprefix("Bearer ")]
+                _, manner, path = request.path.split("/", 2)
+                path = path.removeprefix("v1")
+                if path in GENERATING:
+                    self.asked[recording.label] = path, request.body
+                    for part in wire(recording, cast(Manner, manner)):
+                        writer.write(part)
+                        await writer.drain()
+                        await asyncio.sleep(0)  # the proxy's thread gets a chance to read
+                else:
+                    writer.write(http(200, described(recording, path)))
+                    await writer.drain()
+        except ConnectionError:
+            pass  # the proxy closes the connection of a stream that it gave up
+        finally:
+            writer.close()
+
+
+def described(recording: Recording, path: str) -> bytes:
+    """What the app says of itself. It names no inputs, so that those of a request go through as they are."""
+    if path == "/info":
+        return json.dumps({"name": recording.name, "mode": recording.mode}).encode()
+    return b'{"user_input_form": []}' if path == "/parameters" else b'{"result": "success"}'
+
+
+def wire(recording: Recording, manner: Manner) -> Iterator[bytes]:
+    """The answer as writes to a socket. A chunked body gets its framing back."""
+    head, body = recording.response
+    if "transfer-encoding" not in recording.headers:
+        yield head + body
+    elif manner == "whole":
+        yield head + chunk(body) + LAST_CHUNK
+    elif manner == "bytes":
+        yield head
+        for index in range(len(body)):
+            yield chunk(body[index : index + 1])
+        yield LAST_CHUNK
+    else:
+        random = Random(recording.label)
+        framed = b"".join(chunk(piece) for piece in pieces(body, random))
+        yield from pieces(head + framed + LAST_CHUNK, random)
+
+
+def pieces(data: bytes, random: Random) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        size = random.randint(1, PIECE)
+        yield data[at : at + size]
+        at += size
+
+
+Read = TypeVar("Read")
+
+AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The proxy before a ReplayDify at ``origin``; a recording's label is the model that answers with it."""
+
+    proxy: ProxyServer
+    dify: ReplayDify
+    origin: str
+
+    async def read(
+        self, read: Callable[[AsyncOpenAI, Recording], Awaitable[Read]], recordings: Iterable[Recording]
+    ) -> dict[str, Read]:
+        """What ``read`` makes of each recording, by label; several are read at a time."""
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def read_one(recording: Recording) -> tuple[str, Read]:
+            async with slots:
+                return recording.label, await read(client, recording)
+
+        async with self.proxy.client(max_retries=0) as client:
+            return dict(await asyncio.gather(*map(read_one, recordings)))
+
+    async def read_json(
+        self, read: Callable[[AsyncOpenAI, Recording], Awaitable[Any]], recordings: Iterable[Recording]
+    ) -> dict[str, Any]:
+        """The same for what can be written down: the address of this Dify becomes a lasting one."""
+        answers = json.dumps(await self.read(read, recordings))
+        read_again: dict[str, Any] = json.loads(answers.replace(self.origin, "http://dify.test"))
+        return read_again
+
+
+@asynccontextmanager
+async def replaying(recordings: Iterable[Recording], manner: Manner = "whole") -> AsyncIterator[Replay]:
+    """Times are chosen so that nothing but the bytes decides what comes out."""
+    dify = ReplayDify({recording.key: recording for recording in recordings})
+    async with serving(dify.serve) as port:
+        origin = f"http://127.0.0.1:{port}"
+        apps = {recording.label: _app(recording, f"{origin}/{manner}/v1") for recording in dify.by_key.values()}
+        with ProxyServer(Settings(apps=apps, first_event_grace=60, heartbeat="off")) as proxy:
+            yield Replay(proxy, dify, origin)
+
+
+def _app(recording: Recording, url: str) -> AppSettings:
+    return app_settings(recording.label, recording.key, url, mode=cast(Mode, recording.mode))

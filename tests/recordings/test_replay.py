@@ -1,0 +1,195 @@
+"""Every recorded answer, replayed through the real proxy and read by the official Python client."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.recordings.archive import VERSIONS, Json, Recording, refusals, streams
+from tests.recordings.reading import (
+    differences,
+    read_answer,
+    read_bytes,
+    read_stream,
+    read_text,
+    text_of,
+)
+from tests.recordings.replay import MANNERS, Manner, Replay, replaying
+
+LARGE = 4_000
+"""Bytes of a body from which on only one recording in three is sent byte by byte; ``test_cuts`` cuts all of them."""
+
+
+@pytest.mark.parametrize("folder", VERSIONS)
+@pytest.mark.parametrize("manner", MANNERS)
+async def test_streams_are_as_expected(folder: str, manner: Manner) -> None:
+    recordings = streams(folder)
+    if manner == "bytes":
+        recordings = [each for index, each in enumerate(recordings) if len(each.body) < LARGE or index % 3 == 0]
+    async with replaying(recordings, manner) as replay:
+        got = await replay.read_json(read_stream, recordings)
+    check_same(got, {recording.label: recording.expected()["stream"] for recording in recordings})
+
+
+@pytest.mark.parametrize("folder", VERSIONS)
+async def test_whole_answers_are_as_expected(folder: str) -> None:
+    recordings = streams(folder)
+    async with replaying(recordings) as replay:
+        answers = await replay.read_json(read_answer, recordings)
+        texts = await replay.read_json(read_text, recordings)
+    check_same(answers, {recording.label: recording.expected()["answer"] for recording in recordings})
+    for label, answer in answers.items():
+        check_text(texts[label], answer, label)
+    for recording in recordings:
+        check_asked(recording, *replay.dify.asked[recording.label])
+
+
+@pytest.mark.parametrize("folder", VERSIONS)
+def test_an_expected_stream_adds_up_to_the_expected_answer(folder: str) -> None:
+    for recording in streams(folder):
+        expected = recording.expected()
+        *chunks, last = expected["stream"]
+        answer = expected["answer"]
+        if "error" in last:
+            assert answer["error"] == last["error"], recording.label
+            continue
+        assert last == {"usage": answer["usage"] or [0, 0, 0]}, recording.label
+        assert chunks[-1] == {"finish_reason": answer["finish_reason"], "dify": answer["dify"]}, recording.label
+        assert text_of(chunks) == answer["content"], recording.label
+        assert "".join(chunk.get("reasoning_content", "") for chunk in chunks) == answer.get("reasoning_content", "")
+
+
+@pytest.mark.parametrize("folder", VERSIONS)
+@pytest.mark.parametrize("usage", [True, False])
+async def test_frames_are_exactly_what_clients_rely_on(folder: str, usage: bool) -> None:
+    recordings = streams(folder)
+    async with replaying(recordings, "pieces") as replay:
+        responses = await read_all_bytes(replay, recordings, usage=usage)
+    for label, response in responses.items():
+        if response.status_code == 200:
+            assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+            assert response.headers["cache-control"] == "no-cache, no-transform"
+            check_frames(response.content, label, usage=usage)
+        else:
+            check_refusal(response, label)
+
+
+@pytest.mark.parametrize("folder", VERSIONS)
+async def test_refusals_are_as_expected(folder: str) -> None:
+    recordings = refusals(folder)
+    async with replaying(recordings) as replay:
+        got = await replay.read_json(read_stream, recordings)
+        answers = await replay.read_json(read_answer, recordings)
+        responses = await read_all_bytes(replay, recordings, usage=True)
+    check_same(got, {recording.label: recording.expected()["stream"] for recording in recordings})
+    check_same(answers, {recording.label: recording.expected()["answer"] for recording in recordings})
+    for recording in recordings:
+        assert got[recording.label] == [answers[recording.label]], f"{recording.label}: streaming or not, it is refused"
+        check_refusal(responses[recording.label], recording.label)
+
+
+def test_table() -> None:
+    """How many streams are replayed, by mode and version; ``scripts/test -k test_table -s`` shows it."""
+    counts = Counter((recording.folder, recording.mode) for recording in streams())
+    modes = sorted({mode for _, mode in counts})
+    lines = [f"{'streams':<18}" + "".join(f"{mode:>15}" for mode in (*modes, "all", "refusals"))]
+    for folder in VERSIONS:
+        row = [counts[folder, mode] for mode in modes]
+        lines.append(f"{folder:<18}" + "".join(f"{count:>15}" for count in (*row, sum(row), len(refusals(folder)))))
+    row = [sum(counts[folder, mode] for folder in VERSIONS) for mode in modes]
+    lines.append(f"{'all':<18}" + "".join(f"{count:>15}" for count in (*row, sum(row), len(refusals()))))
+    print("\n" + "\n".join(lines))  # noqa: T201 - the table is what this is for
+    assert set(modes) == {"chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"}
+    assert sum(counts.values()) == 407
+
+
+async def read_all_bytes(replay: Replay, recordings: list[Recording], *, usage: bool) -> dict[str, httpx2.Response]:
+    async with httpx2.AsyncClient(timeout=30, base_url=replay.proxy.url) as http:
+        return await replay.read(lambda _openai, recording: read_bytes(http, recording, usage=usage), recordings)
+
+
+def check_same(got: dict[str, Any], expected: dict[str, Any]) -> None:
+    if told := differences(got, expected):
+        pytest.fail(told, pytrace=False)
+
+
+def check_text(text: Json, answer: Json, label: str) -> None:
+    """The legacy route says the same text, and ends in the same way."""
+    for name in ("error", "finish_reason"):
+        assert text.get(name) == answer.get(name), label
+    if "error" not in text and not answer["dify"].get("replaced"):
+        assert text["content"] == answer["content"], label
+
+
+def check_asked(recording: Recording, path: str, body: Json) -> None:
+    """The proxy asked the app in the recorded words, streaming, and without a name for the conversation."""
+    asked = recording.asked
+    assert path == recording.request["path"], recording.label
+    assert body["response_mode"] == "streaming"
+    assert body["inputs"] == (asked.get("inputs") or {}), recording.label
+    if path == "/chat-messages":
+        assert body["auto_generate_name"] is False
+        assert body["query"] == asked.get("query", "hello"), recording.label
+        assert body.get("conversation_id") == (asked.get("conversation_id") or None), recording.label
+
+
+def check_frames(raw: bytes, model: str, *, usage: bool) -> None:
+    """``data:`` frames with LF only, role first, one finish reason, then the end; or an error, and neither."""
+    assert b"\r" not in raw, model
+    assert raw.endswith(b"\n\n"), model
+    frames = raw[:-2].split(b"\n\n")
+    assert all(frame.startswith(b"data: ") and b"\n" not in frame for frame in frames), model
+    if frames[-1] == b"data: [DONE]":
+        chunks = [json.loads(frame[6:]) for frame in frames[:-1]]
+        if usage:
+            *chunks, last = chunks
+            assert last["choices"] == [], model
+            assert last["usage"]["total_tokens"] >= last["usage"]["prompt_tokens"], model
+            check_heads([last], model, chunks[0]["id"])
+        reasons = [chunk["choices"][0]["finish_reason"] for chunk in chunks]
+        assert reasons[-1] in ("stop", "length", "content_filter"), model
+        assert not any(reasons[:-1]), model
+    else:
+        *chunks, last = [json.loads(frame[6:]) for frame in frames]
+        check_error(last, model)
+        assert not any(chunk["choices"][0]["finish_reason"] for chunk in chunks), model
+    check_heads(chunks, model, chunks[0]["id"])
+    for chunk in chunks:
+        (choice,) = chunk["choices"]
+        assert choice["index"] == 0
+        assert (chunk["usage"] is None) if usage else ("usage" not in chunk), model
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}, model
+    assert not any("role" in chunk["choices"][0]["delta"] for chunk in chunks[1:]), model
+
+
+def check_heads(chunks: list[Json], model: str, stream_id: str) -> None:
+    """All chunks of a stream have its id, its time in whole seconds, and the model as it was asked for."""
+    assert stream_id.startswith("chatcmpl-")
+    assert {chunk["id"] for chunk in chunks} == {stream_id}, model
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}, model
+    assert {chunk["model"] for chunk in chunks} == {model}
+    assert len({chunk["created"] for chunk in chunks}) == 1, model
+    assert type(chunks[0]["created"]) is int, model
+
+
+def check_refusal(response: httpx2.Response, label: str) -> None:
+    assert response.status_code >= 400, label
+    assert response.headers["content-type"] == "application/json", label
+    assert response.headers["x-request-id"], label
+    if response.status_code >= 500 or response.status_code == 429:
+        # A retry is a second bill, or no use; but a limit on what runs at once is soon over.
+        again = "retry-after" in response.headers
+        assert again or response.headers["x-should-retry"] == "false", label
+    check_error(response.json(), label)
+
+
+def check_error(body: Json, label: str) -> None:
+    assert list(body) == ["error"], label
+    assert list(body["error"]) == ["message", "type", "param", "code"], label
+    assert body["error"]["message"], label
+    assert label not in body["error"]["message"], f"{label}: the key holds the label and must not be shown"
+    assert "Bearer " not in body["error"]["message"].replace("start with 'Bearer'", ""), label
