@@ -121,6 +121,11 @@ def _translate_words(message: str, code: str | None, started: bool) -> ProxyErro
     return UpstreamFailed(f"The run failed in Dify: {message or 'no reason given'}", code=code, started=started)
 
 
+def _translate_model_failure(message: str, code: str | None, _started: bool) -> ProxyError:
+    """The model behind Dify was asked already, however early this comes: trying again may be billed again."""
+    return _translate_words(message, code, True)
+
+
 def _context_too_long(message: str, _code: str | None, started: bool) -> ProxyError:
     return ContextTooLong(f"The conversation is longer than the app's model takes: {message}", started=started)
 
@@ -229,8 +234,8 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], _Rule], ...] = (
 
 _BY_CODE: dict[str, _Rule] = {
     "invalid_param": _translate_param,
-    "completion_request_error": _translate_words,
-    "rate_limit_error": _provider_limit,
+    "completion_request_error": _translate_model_failure,
+    "rate_limit_error": lambda message, code, _started: _provider_limit(message, code, True),
     "provider_quota_exceeded": _out_of_quota,
     "provider_not_initialize": _unavailable,
     "model_currently_not_support": _unavailable,
