@@ -23,10 +23,12 @@
     │   │   ├── StreamCut           502
     │   │   └── BadPicture          502
     │   ├── AppUnavailable          503
+    │   ├── IpfsPending             503
     │   ├── UpstreamUnreachable     503
     │   └── UpstreamTimeout         504
     └── ServerError                 the proxy is at fault
         ├── InternalError           500
+        ├── PictureNotKept          500
         └── ShuttingDown            503
 
 Status, type and code are data on the class; a message says what to do. Messages reach the client, so they
@@ -178,6 +180,13 @@ class AppUnavailable(UpstreamError):
     default_code = "app_unavailable"
 
 
+class IpfsPending(UpstreamError):
+    """The picture is made and kept, and not yet on IPFS."""
+
+    status = 503
+    default_code = "ipfs_pending"
+
+
 class UpstreamUnreachable(UpstreamError):
     status = 503
     default_code = "upstream_unreachable"
@@ -196,6 +205,12 @@ class ServerError(ProxyError):
 
 class InternalError(ServerError):
     default_code = "internal_error"
+
+
+class PictureNotKept(ServerError):
+    """The disk is full, say, or the object store does not answer."""
+
+    default_code = "picture_not_kept"
 
 
 class ShuttingDown(ServerError):
