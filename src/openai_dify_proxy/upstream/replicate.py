@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohttp
-from msgspec import UNSET, MsgspecError, Struct, json
+from msgspec import UNSET, MsgspecError, json
 from msgspec.json import Decoder
 
 from openai_dify_proxy.errors import RateLimited, UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
+from openai_dify_proxy.translate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate_errors import throttle_delay, translate_api_error
 from openai_dify_proxy.wire import replicate as wire
 
@@ -32,18 +33,6 @@ SMALL_ANSWER = 64 * 1024 * 1024
 """Bytes; answers hold pictures as data URIs while ``Prefer: wait`` is on."""
 
 _T = TypeVar("_T")
-
-
-class ModelRef(Struct, frozen=True):
-    """A model as a request may name it.
-
-    One of: ``owner/name`` (``name``), ``owner/name:version`` (both), a version alone (``version``), or
-    ``deployment:owner/name`` (``deployment``).
-    """
-
-    name: str | None = None
-    version: str | None = None
-    deployment: str | None = None
 
 
 class ReplicateClient:
@@ -94,18 +83,22 @@ class ReplicateClient:
         if status >= 400:
             raise translate_api_error(status, headers, answer)
 
-    async def schema(self, ref: ModelRef) -> tuple[str | None, dict[str, Any]]:
-        """The id of the version and its ``openapi_schema``; a deployment's are its model's, which are not told."""
-        if ref.name is None:
-            return None, {}
-        path = f"/models/{quote(ref.name)}"
-        if ref.version is not None:
-            version = await self._get(f"{path}/versions/{quote(ref.version, safe='')}", wire.MODEL_VERSION)
-            return version.id, version.openapi_schema or {}
-        model = await self._get(path, wire.MODEL)
-        if model.latest_version is None:
-            return None, {}
-        return model.latest_version.id, model.latest_version.openapi_schema or {}
+    async def schema(self, ref: ModelRef) -> dict[str, Any]:
+        """The model's ``openapi_schema``; empty where Replicate cannot be asked for it (a version without a name)."""
+        name, version = ref.name, ref.version
+        if ref.deployment is not None:
+            deployment = await self._get(f"/deployments/{quote(ref.deployment)}", wire.DEPLOYMENT)
+            if deployment.current_release is not None:
+                name, version = deployment.current_release.model, deployment.current_release.version
+        if name is None:
+            return {}
+        path = f"/models/{quote(name)}"
+        if version is not None:
+            return (
+                await self._get(f"{path}/versions/{quote(version, safe='')}", wire.MODEL_VERSION)
+            ).openapi_schema or {}
+        latest = (await self._get(path, wire.MODEL)).latest_version
+        return {} if latest is None else latest.openapi_schema or {}
 
     async def account(self) -> None:
         """Whether the token is good; raises if not."""

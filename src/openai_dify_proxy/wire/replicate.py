@@ -39,6 +39,15 @@ class Model(Struct):
     latest_version: ModelVersion | None = None
 
 
+class Release(Struct):
+    model: str | None = None
+    version: str | None = None
+
+
+class Deployment(Struct):
+    current_release: Release | None = None
+
+
 class UploadedFile(Struct):
     id: str
     urls: dict[str, str] = field(default_factory=dict)
@@ -60,5 +69,6 @@ class ApiError(Struct):
 PREDICTION = Decoder(Prediction)
 MODEL = Decoder(Model)
 MODEL_VERSION = Decoder(ModelVersion)
+DEPLOYMENT = Decoder(Deployment)
 UPLOADED_FILE = Decoder(UploadedFile)
 API_ERROR = Decoder(ApiError)
