@@ -264,14 +264,14 @@ class DifyEventDecoder:
         if not node.outputs:
             return
         if node.node_type == "llm":
-            outputs = dify.LLM_OUTPUTS.decode(node.outputs)
+            outputs = dify.LLM_OUTPUTS.decode(node.outputs) or dify.LlmOutputs()
             if outputs.usage is not None:
                 self._node_usage = _sum(self._node_usage, _usage(outputs.usage))
             if self._reason != "content_filter":
                 self._reason = "length" if outputs.finish_reason == "length" else "stop"
         elif node.node_type == "knowledge-retrieval":
-            result = dify.RETRIEVAL_OUTPUTS.decode(node.outputs).result or []
-            self._passages += [_passage(item) for item in result]
+            retrieved = dify.RETRIEVAL_OUTPUTS.decode(node.outputs) or dify.RetrievalOutputs()
+            self._passages += [_passage(item) for item in retrieved.result or []]
 
     def _on_node_started(self, event: DifyEvent, out: list[Event]) -> None:
         if self._progress:
@@ -287,7 +287,7 @@ class DifyEventDecoder:
 
     def _on_message_end(self, event: DifyEvent, out: list[Event]) -> None:
         if event.metadata:
-            metadata = dify.MESSAGE_END_METADATA.decode(event.metadata)
+            metadata = dify.MESSAGE_END_METADATA.decode(event.metadata) or dify.MessageEndMetadata()
             if metadata.usage is not None:
                 self._usage = _usage(metadata.usage)
             self._cite(metadata.retriever_resources or [], out)
