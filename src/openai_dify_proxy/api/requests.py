@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from collections.abc import Container
 from functools import lru_cache
 from typing import TypeVar
 
 from msgspec import MsgspecError, ValidationError
 from msgspec.json import Decoder
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from openai_dify_proxy.errors import (
     AuthenticationFailed,
@@ -40,16 +44,16 @@ class Gate:
         self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
         self._callers = {key: caller_of_key(key.decode()) for key in self._keys}
         self._passthrough = settings.passthrough_keys
-        self._guard_loopback = not self._keys and is_loopback(settings.host)
+        self._guard_loopback = not self._keys and is_loopback(settings.host) and not settings.allow_anonymous
+        self._origins = frozenset(settings.cors_origins)
         self._limit = settings.max_body_bytes
 
     def admit(self, request: Request) -> Caller:
         """The caller of a request. Raises AuthenticationFailed or PermissionDenied."""
         headers = request.headers
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        bearer = token.strip() if scheme.lower() == "bearer" else ""
+        bearer = _bearer(request)
         dify_key = next((headers[name] for name in DIFY_KEY_HEADERS if headers.get(name)), "")
-        client = self._client([bearer, *(headers.get(name, "") for name in CLIENT_KEY_HEADERS)])
+        client = self._client_of(request, bearer)
         if not dify_key and client is None and bearer.startswith(DIFY_KEY_PREFIX):
             dify_key = bearer
         if dify_key:
@@ -57,6 +61,17 @@ class Gate:
                 return caller_of_dify_key(dify_key)
             if client is not None or not self._keys:
                 raise PermissionDenied("This server takes no Dify keys from requests. Leave the key out.")
+        return self._admit_client(request, client, bearer, takes_forms=False)
+
+    def admit_spender(self, request: Request) -> Caller:
+        """The caller of a request that spends what only the server holds: a Dify key in it opens nothing.
+
+        Raises AuthenticationFailed or PermissionDenied.
+        """
+        bearer = _bearer(request)
+        return self._admit_client(request, self._client_of(request, bearer), bearer, takes_forms=True)
+
+    def _admit_client(self, request: Request, client: Caller | None, bearer: str, *, takes_forms: bool) -> Caller:
         if client is not None:
             return client
         if self._keys:
@@ -66,7 +81,7 @@ class Gate:
                 else "The API key is not one of this server's."
             )
         if self._guard_loopback:
-            _refuse_web_pages(request)
+            _refuse_web_pages(request, self._origins, takes_forms=takes_forms)
         return ANONYMOUS
 
     async def read(self, request: Request, decoder: Decoder[_T]) -> _T:
@@ -87,6 +102,20 @@ class Gate:
         except (MsgspecError, UnicodeDecodeError) as exc:
             raise InvalidRequest(f"The body is not JSON: {exc}.") from None
 
+    async def read_form(self, request: Request, *, max_files: int, max_fields: int) -> FormData:
+        """A form of at most so many parts. Raises InvalidRequest, or BodyTooLarge."""
+        body = await self._read_body(request)
+
+        async def replay() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        try:
+            return await Request(request.scope, replay).form(
+                max_files=max_files, max_fields=max_fields, max_part_size=self._limit
+            )
+        except HTTPException as exc:
+            raise InvalidRequest(f"The form cannot be read: {exc.detail}.") from None
+
     async def _read_body(self, request: Request) -> bytes:
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._limit:
@@ -106,8 +135,11 @@ class Gate:
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than the {self._limit} bytes that this server takes.")
 
-    def _client(self, candidates: list[str]) -> Caller | None:
+    def _client_of(self, request: Request, bearer: str) -> Caller | None:
         """Every key is compared with every candidate, so that time tells nothing."""
+        if not self._keys:
+            return None
+        candidates = [bearer, *(request.headers.get(name, "") for name in CLIENT_KEY_HEADERS)]
         found = None
         for candidate in candidates:
             shown = candidate.encode()
@@ -117,8 +149,16 @@ class Gate:
         return found
 
 
-def _refuse_web_pages(request: Request) -> None:
-    """A page in the operator's browser can reach a loopback server, but not with JSON, nor under a loopback name."""
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _refuse_web_pages(request: Request, origins: Container[str], *, takes_forms: bool) -> None:
+    """A page in the operator's browser can reach a loopback server, but not with JSON, nor under a loopback name.
+
+    A form it can send anywhere, but not without naming its origin.
+    """
     host = request.headers.get("host", "").rsplit("@", 1)[-1]
     name = host[1 : host.find("]")] if host.startswith("[") else host.rpartition(":")[0] or host
     if not _is_loopback_name(name):
@@ -129,6 +169,9 @@ def _refuse_web_pages(request: Request) -> None:
         )
     if request.method == "POST":
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        origin = request.headers.get("origin")
+        if takes_forms and kind == "multipart/form-data" and (origin is None or origin in origins):
+            return
         if kind != "application/json":
             raise UnsupportedMediaType("Send the body as JSON, with the header 'Content-Type: application/json'.")
 

@@ -84,7 +84,7 @@ async def whole_answer(request: Request, turns: Turns, running: Running) -> Answ
     """The turn to its end, for a client that does not stream. Raises ProxyError, and ClientGone if it left."""
     answer = Answer()
     turn = running.turn
-    watch = asyncio.create_task(_watch(request.receive, turn.leave))
+    watch = asyncio.create_task(watch_client(request.receive, turn.leave))
     try:
         while not turn.ended:
             answer.add(await turn.next())
@@ -126,7 +126,7 @@ class TurnStream(Response):
         self._committed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watch = asyncio.create_task(_watch(receive, self._turn.leave))
+        watch = asyncio.create_task(watch_client(receive, self._turn.leave))
         try:
             await self._pump(scope, receive, send)
         except ClientGone:
@@ -192,7 +192,8 @@ def shutting_down() -> ShuttingDown:
     return ShuttingDown("The server is shutting down; the turn was stopped.", started=True)
 
 
-async def _watch(receive: Callable[[], Awaitable[Message]], leave: Callable[[], None]) -> None:
+async def watch_client(receive: Callable[[], Awaitable[Message]], leave: Callable[[], object]) -> None:
+    """Calls ``leave`` once the client has closed its connection. To be begun when the body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
     leave()
