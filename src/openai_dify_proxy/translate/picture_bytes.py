@@ -1,0 +1,247 @@
+"""What a picture's bytes say by themselves: its format, and the text that it carries along.
+
+Models write prompts, workflows and EXIF into their pictures. ``strip_text`` takes all that out by leaving chunks,
+segments and blocks away, so that no pixel changes: what is kept is a list, and what is on none of the lists goes.
+Colour profiles stay, since colours are wrong without them, and so does a JPEG's orientation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+Extension = Literal["png", "jpg", "webp", "gif"]
+
+MEDIA_TYPES: Final[dict[Extension, str]] = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "webp": "image/webp",
+    "gif": "image/gif",
+}
+
+
+class MalformedPicture(ValueError):
+    """The bytes break off, or are not built as their format wants."""
+
+
+def sniff(data: bytes) -> Extension | None:
+    """The format by its first bytes, None for everything that is not one of the four."""
+    if data.startswith(_PNG_SIGNATURE):
+        return "png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return "gif" if data[:6] in (b"GIF87a", b"GIF89a") else None
+
+
+def strip_text(data: bytes) -> bytes:
+    """``data`` without text, EXIF, XMP, comments, and whatever follows the picture. Raises MalformedPicture."""
+    match sniff(data):
+        case "png":
+            return _strip_png(data)
+        case "jpg":
+            return _strip_jpeg(data)
+        case "webp":
+            return _strip_webp(data)
+        case "gif":
+            return _strip_gif(data)
+        case None:
+            raise MalformedPicture("This is no PNG, JPEG, WebP or GIF.")
+
+
+def _take(data: bytes, at: int, length: int) -> bytes:
+    part = data[at : at + length]
+    if len(part) < length:
+        raise MalformedPicture("The picture is cut off.")
+    return part
+
+
+# PNG: https://www.w3.org/TR/png-3/ - chunks of length, type, data and CRC.
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_KEPT = frozenset((
+    b"IHDR", b"PLTE", b"IDAT", b"IEND",
+    b"tRNS", b"bKGD", b"hIST", b"pHYs", b"sBIT",
+    b"cHRM", b"cICP", b"cLLI", b"gAMA", b"iCCP", b"mDCV", b"sRGB",
+    b"acTL", b"fcTL", b"fdAT",
+))  # fmt: skip
+
+
+def _strip_png(data: bytes) -> bytes:
+    kept = [_PNG_SIGNATURE]
+    at = len(_PNG_SIGNATURE)
+    kind = b""
+    while kind != b"IEND":
+        head = _take(data, at, 8)
+        kind = head[4:]
+        length = 12 + int.from_bytes(head[:4])
+        if kind in _PNG_KEPT:
+            kept.append(_take(data, at, length))
+        at += length
+    return b"".join(kept)
+
+
+# JPEG: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B - marker segments, and entropy-coded data after each SOS.
+
+_SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
+_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_APP_KEPT = {_APP0: b"JFIF\0", _APP2: b"ICC_PROFILE\0", _APP14: b"Adobe"}
+"""APP14 tells how the colours are stored."""
+
+
+class _Segment(NamedTuple):
+    """``coded`` is what follows a segment up to the next marker: the scan after an SOS, else nothing."""
+
+    marker: int
+    body: bytes
+    coded: bytes
+
+
+def _strip_jpeg(data: bytes) -> bytes:
+    kept = [b"\xff\xd8"]
+    for marker, body, coded in _jpeg_segments(data):
+        if marker == _APP1 and body.startswith(b"Exif\0\0"):
+            body = _only_orientation(body)
+        elif marker == _COM or (_APP0 <= marker <= _APP15 and not _is_kept(marker, body)):
+            body = b""
+        if body:
+            kept.append(b"\xff" + bytes((marker,)) + (len(body) + 2).to_bytes(2) + body + coded)
+    return b"".join([*kept, b"\xff\xd9"])
+
+
+def _is_kept(marker: int, body: bytes) -> bool:
+    return marker in _APP_KEPT and body.startswith(_APP_KEPT[marker])
+
+
+def _jpeg_segments(data: bytes) -> Iterator[_Segment]:
+    """All that stands between SOI and EOI."""
+    at = 2
+    while True:
+        lead, marker = _take(data, at, 2)
+        if lead != 0xFF or marker == 0:
+            raise MalformedPicture("There is no marker where a JPEG has one.")
+        if marker == _EOI:
+            return
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        length = int.from_bytes(_take(data, at + 2, 2))
+        if length < 2 or marker < 0xC0 or 0xD0 <= marker <= _SOI:
+            raise MalformedPicture("A JPEG has no such segment.")
+        body = _take(data, at + 4, length - 2)
+        at += 2 + length
+        end = _end_of_scan(data, at) if marker == _SOS else at
+        yield _Segment(marker, body, data[at:end])
+        at = end
+
+
+def _end_of_scan(data: bytes, at: int) -> int:
+    """Where the next marker stands; stuffed zeros and restart markers are part of the scan."""
+    while True:
+        at = data.find(b"\xff", at)
+        if at < 0 or at + 1 >= len(data):
+            raise MalformedPicture("The picture is cut off.")
+        if data[at + 1] != 0 and not 0xD0 <= data[at + 1] <= 0xD7:
+            return at
+        at += 2
+
+
+def _only_orientation(exif: bytes) -> bytes:
+    """An APP1 segment with nothing but the orientation; empty when the picture stands upright."""
+    orientation = _orientation(exif[6:])
+    if not 2 <= orientation <= 8:
+        return b""
+    entry = b"\x01\x12\0\x03\0\0\0\x01\0" + bytes((orientation,)) + b"\0\0"
+    return b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + b"\0\0\0\0"
+
+
+def _orientation(tiff: bytes) -> int:
+    """Tag 0x0112 of the first directory; 1, upright, when there is none."""
+    order: Literal["big", "little"] = "big" if tiff[:2] == b"MM" else "little"
+    start = int.from_bytes(tiff[4:8], order)
+    entries = int.from_bytes(tiff[start : start + 2], order)
+    for at in range(start + 2, min(start + 2 + 12 * entries, len(tiff)), 12):
+        if int.from_bytes(tiff[at : at + 2], order) == 0x0112:
+            return int.from_bytes(tiff[at + 8 : at + 10], order)
+    return 1
+
+
+# WebP: https://developers.google.com/speed/webp/docs/riff_container - RIFF chunks, padded to even lengths.
+
+_WEBP_KEPT = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
+_WEBP_FRAME_KEPT = frozenset((b"VP8 ", b"VP8L", b"ALPH"))
+_EXIF_AND_XMP_FLAGS = 0x0C
+_FRAME_HEAD = 16
+
+
+def _strip_webp(data: bytes) -> bytes:
+    length = int.from_bytes(data[4:8], "little")
+    body = _riff(_webp_chunks(_take(data, 12, length - 4) if length >= 4 else b""))
+    return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for kind, body in _riff_chunks(data):
+        if kind == b"VP8X":
+            body = bytes((_take(body, 0, 10)[0] & ~_EXIF_AND_XMP_FLAGS,)) + body[1:]
+        elif kind == b"ANMF":
+            frame = [chunk for chunk in _riff_chunks(body[_FRAME_HEAD:]) if chunk[0] in _WEBP_FRAME_KEPT]
+            body = _take(body, 0, _FRAME_HEAD) + _riff(iter(frame))
+        if kind in _WEBP_KEPT:
+            yield kind, body
+
+
+def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while at < len(data):
+        head = _take(data, at, 8)
+        length = int.from_bytes(head[4:], "little")
+        yield head[:4], _take(data, at + 8, length)
+        at += 8 + length + length % 2
+
+
+def _riff(chunks: Iterator[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(kind + len(body).to_bytes(4, "little") + body + b"\0" * (len(body) % 2) for kind, body in chunks)
+
+
+# GIF: https://www.w3.org/Graphics/GIF/spec-gif89a.txt - blocks; extensions and images end in lists of sub-blocks.
+
+_EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
+_GRAPHIC_CONTROL, _APPLICATION = 0xF9, 0xFF
+_APPLICATIONS_KEPT = (b"\x0bNETSCAPE2.0", b"\x0bANIMEXTS1.0", b"\x0bICCRGBG1012")
+"""How often an animation repeats, in two spellings, and the colour profile."""
+
+
+def _strip_gif(data: bytes) -> bytes:
+    at = 13 + _colour_table(_take(data, 0, 13)[10])
+    kept = [_take(data, 0, at)]
+    while (kind := _take(data, at, 1)[0]) != _TRAILER:
+        end = _end_of_gif_block(data, at, kind)
+        block = data[at:end]
+        if kind == _IMAGE or _is_kept_extension(block):
+            kept.append(block)
+        at = end
+    return b"".join([*kept, b"\x3b"])
+
+
+def _is_kept_extension(block: bytes) -> bool:
+    label = block[1]
+    return label == _GRAPHIC_CONTROL or (label == _APPLICATION and block[2:14] in _APPLICATIONS_KEPT)
+
+
+def _end_of_gif_block(data: bytes, at: int, kind: int) -> int:
+    if kind == _EXTENSION:
+        at += 2
+    elif kind == _IMAGE:
+        at += 10 + _colour_table(_take(data, at, 10)[9]) + 1
+    else:
+        raise MalformedPicture("A GIF has no such block.")
+    while (length := _take(data, at, 1)[0]) != 0:
+        at += 1 + length
+    return at + 1
+
+
+def _colour_table(flags: int) -> int:
+    """The bytes of the colour table that ``flags`` announce."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
