@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from openai_dify_proxy import errors
+from openai_dify_proxy.errors import InvalidRequest, ProxyError, RateLimited, StreamCut
+
+
+def tree(root: type[ProxyError]) -> list[type[ProxyError]]:
+    return [root, *(error for child in root.__subclasses__() for error in tree(child))]
+
+
+ERRORS = tree(ProxyError)
+
+STATUS_OF_TYPE = {
+    "invalid_request_error": {400, 404, 405, 413, 415},
+    "authentication_error": {401},
+    "permission_error": {403},
+    "rate_limit_error": {429},
+    "insufficient_quota": {429},
+    "api_error": {502, 503, 504},
+    "server_error": {500, 503},
+}
+"""OpenAI's types of error and the statuses that its SDKs know them by."""
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_status_and_type_fit(error: type[ProxyError]) -> None:
+    assert error.status in STATUS_OF_TYPE[error.type]
+
+
+def test_the_drawing_at_the_top_of_the_file_is_the_tree() -> None:
+    drawing = errors.__doc__ or ""
+    drawn = dict[str, str](re.findall(r"[├└]── (\w+)\s+(\d{3})\b", drawing))
+    leaves = {error.__name__: str(error.status) for error in ERRORS if error.__name__ in drawn}
+    assert leaves == drawn
+    abstract = {"ProxyError", "ClientError", "UpstreamError", "ServerError"}
+    assert {error.__name__ for error in ERRORS} == set(drawn) | abstract
+
+
+def test_a_code_of_its_own_outranks_the_classs() -> None:
+    assert InvalidRequest("No.").code is None
+    assert RateLimited("No.").code == "rate_limit_exceeded"
+    assert RateLimited("No.", code="theirs").code == "theirs"
+
+
+def test_what_an_error_holds() -> None:
+    error = StreamCut("It broke off.", param="stream", retry_after=2, started=True, log="for the operator")
+    assert str(error) == error.message == "It broke off."
+    assert (error.param, error.retry_after, error.started, error.log) == ("stream", 2, True, "for the operator")
+    plain = StreamCut("It broke off.")
+    assert (plain.param, plain.retry_after, plain.started, plain.log) == (None, None, False, None)

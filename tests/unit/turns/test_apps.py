@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from openai_dify_proxy.errors import ModelNotFound, UpstreamMisconfigured
+from openai_dify_proxy.settings import AppSettings, Settings
+from openai_dify_proxy.turns.apps import App, Apps
+from openai_dify_proxy.turns.callers import ANONYMOUS, caller_of_dify_key, caller_of_key
+
+DIFY = "https://dify.example/v1"
+OTHER = "https://other.example/v1"
+CALLER = caller_of_key("sk-1")
+
+
+def app(name: str, key: str | None = None, **fields: Any) -> AppSettings:
+    return AppSettings(name=name, **{"api_key": key or f"app-{name}", "api_url": DIFY, **fields})
+
+
+def apps(*configured: AppSettings, default: str | None = None, url: str | None = DIFY, **fields: Any) -> Apps:
+    return Apps(
+        Settings(dify_api_url=url, apps={each.name: each for each in configured}, default_app=default, **fields)
+    )
+
+
+SUPPORT = app("support", aliases=("gpt-4o*", "claude"), api_url=OTHER, mode="workflow", output_variable="report")
+WRITER = app("writer", aliases=("gpt-*", "org/*"))
+
+
+# The model asked for, the default app, and the app that answers.
+CHOICES: dict[str, tuple[str | None, str | None, str]] = {
+    "by its name": ("writer", None, "writer"),
+    "by its name, though another is the default": ("writer", "support", "writer"),
+    "by an alias": ("claude", None, "support"),
+    "by a pattern": ("gpt-4o-mini", None, "support"),
+    "by the first pattern that fits": ("gpt-4", None, "writer"),
+    "by a pattern with a slash": ("org/some/model", None, "writer"),
+    "by default": ("unheard-of", "support", "support"),
+    "by default, no model": (None, "support", "support"),
+}
+
+
+@pytest.mark.parametrize(("model", "default", "name"), CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize("caller", [CALLER, ANONYMOUS])
+def test_which_app_a_model_means(caller: Any, model: str | None, default: str | None, name: str) -> None:
+    assert apps(SUPPORT, WRITER, default=default).choose(caller, model).name == name
+
+
+def test_a_name_outranks_every_alias() -> None:
+    greedy = app("greedy", aliases=("*",))
+    assert apps(greedy, WRITER).choose(CALLER, "writer").name == "writer"
+
+
+@pytest.mark.parametrize("model", ["Writer", "support ", "gp", "", None])
+def test_a_model_that_nobody_serves(model: str | None) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        apps(SUPPORT, WRITER).choose(CALLER, model)
+    error = caught.value
+    assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
+    assert "support, writer" in error.message
+    assert "app-" not in error.message
+
+
+def test_not_everything_is_shown_of_many_models_and_long_names() -> None:
+    many = apps(*(app(f"app{number:03}") for number in range(30)))
+    with pytest.raises(ModelNotFound) as caught:
+        many.choose(CALLER, "x" * 5000)
+    assert "and 10 more" in caught.value.message
+    assert len(caught.value.message) < 1000
+
+
+def test_a_server_without_apps_says_what_to_send() -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        apps().choose(CALLER, "gpt-4o")
+    assert "DIFY_API_KEY" in caught.value.message
+
+
+def test_a_configured_app_is_asked_with_its_own_key() -> None:
+    chosen = apps(SUPPORT, WRITER).choose(CALLER, "support")
+    assert (chosen.dify.url, chosen.dify.key, chosen.dify.own_key) == (OTHER, "app-support", True)
+    assert (chosen.mode, chosen.output_variable, chosen.progress) == ("workflow", "report", False)
+    assert apps(app("a", progress="reasoning")).choose(CALLER, "a").progress
+
+
+@pytest.mark.parametrize("model", ["support", "writer", "gpt-4o", "unheard-of", None])
+def test_a_dify_key_names_its_app_whatever_the_model(model: str | None) -> None:
+    """It authorises the call made with that very key, and no key of the server's."""
+    chosen = apps(SUPPORT, WRITER, default="support").choose(caller_of_dify_key("app-theirs"), model)
+    assert (chosen.dify.url, chosen.dify.key, chosen.dify.own_key) == (DIFY, "app-theirs", False)
+    assert (chosen.mode, chosen.output_variable) == (None, None)
+
+
+def test_a_dify_key_that_the_server_knows_brings_its_apps_settings() -> None:
+    chosen = apps(SUPPORT, WRITER).choose(caller_of_dify_key("app-support"), "anything")
+    assert (chosen.dify.url, chosen.dify.key, chosen.dify.own_key) == (OTHER, "app-support", False)
+    assert (chosen.name, chosen.mode, chosen.output_variable) == ("support", "workflow", "report")
+
+
+def test_the_variables_of_a_server_with_one_app_hold_for_dify_keys_too() -> None:
+    chosen = apps(input_variable="topic", output_variable="report").choose(caller_of_dify_key("app-theirs"), None)
+    assert (chosen.rules.input_variable, chosen.output_variable) == ("topic", "report")
+
+
+def test_a_dify_key_needs_a_dify() -> None:
+    with pytest.raises(UpstreamMisconfigured) as caught:
+        apps(url=None).choose(caller_of_dify_key("app-theirs"), None)
+    assert "app-theirs" not in caught.value.message + (caught.value.log or "")
+
+
+def test_all_apps_are_known_by_name() -> None:
+    served = apps(SUPPORT, WRITER).all
+    assert list(served) == ["support", "writer"]
+    assert all(isinstance(each, App) for each in served.values())

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import json
+
+from openai_dify_proxy.wire.openai.chat import CHAT_COMPLETION_REQUEST, COMPLETION_REQUEST, ChatCompletionRequest
+
+
+def read(**fields: Any) -> ChatCompletionRequest:
+    return CHAT_COMPLETION_REQUEST.decode(json.encode({"messages": [], **fields}))
+
+
+def test_what_clients_send_and_the_proxy_does_not_honour_is_skipped() -> None:
+    request = read(
+        model="gpt-4o",
+        temperature=0.5,
+        tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}],
+        messages=[
+            {"role": "system", "content": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}]},
+            {"role": "user", "content": "u", "name": "ann"},
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}], "audio": None, "refusal": None},
+            {"role": "tool", "content": "t", "tool_call_id": "1"},
+        ],
+        reasoning_effort="high",
+        thinking={"type": "enabled"},
+    )
+    assert request.model == "gpt-4o"
+    assert [message.role for message in request.messages] == ["system", "user", "assistant", "tool"]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"include_usage": True}, True),
+        ({"include_usage": True, "include_obfuscation": False}, True),
+        ({"include_usage": False}, False),
+        ({"include_usage": None}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_usage_is_wanted_only_when_asked_for(options: Any, wanted: bool) -> None:
+    assert read(stream_options=options).wants_usage is wanted
+    assert not read().wants_usage
+
+
+# Bodies that no client means, and where the fault is.
+FAULTS: dict[str, tuple[bytes, str]] = {
+    "no messages": (b"{}", "messages"),
+    "messages that are none": (b'{"messages":"Hi"}', "$.messages"),
+    "a role that is none": (b'{"messages":[{"role":"robot","content":"Hi"}]}', "$.messages[0].role"),
+    "content that is none": (b'{"messages":[{"role":"user","content":7}]}', "$.messages[0].content"),
+    "a switch that is none": (b'{"messages":[],"stream":"yes"}', "$.stream"),
+}
+
+
+@pytest.mark.parametrize(("body", "path"), FAULTS.values(), ids=FAULTS)
+def test_the_fault_of_a_body_is_named(body: bytes, path: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        CHAT_COMPLETION_REQUEST.decode(body)
+    assert path in str(caught.value)
+
+
+def test_a_legacy_prompt_may_be_anything_that_openai_takes() -> None:
+    for prompt in ("Hi", ["a", "b"], [1, 2], [[1], [2]]):
+        assert COMPLETION_REQUEST.decode(json.encode({"prompt": prompt})).prompt == prompt
