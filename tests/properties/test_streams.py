@@ -1,0 +1,187 @@
+"""From Dify's bytes to OpenAI's: whatever the turn, a client reads a well-formed stream that agrees with the answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openai_dify_proxy.events import Event, TextReplaced, TurnFinished, TurnIds
+from openai_dify_proxy.translate.answer import Answer
+from openai_dify_proxy.translate.dify_events import DifyEventDecoder
+from openai_dify_proxy.translate.openai_answers import AnswerHead, encode_chat_completion, encode_text_completion
+from openai_dify_proxy.translate.openai_streams import ChatStreamEncoder, CompletionStreamEncoder
+from openai_dify_proxy.translate.stop_sequences import StopSequences
+from tests.properties.strategies import Turn, mistyped, plain_turns, texts, turns
+
+HEAD = AnswerHead("chatcmpl-1", 1_700_000_000, "support")
+REASONS = {"stop", "length", "content_filter"}
+
+
+class Delta(msgspec.Struct, forbid_unknown_fields=True):
+    """A chunk's delta as the OpenAI reference has it, and ``reasoning_content`` as clients know it."""
+
+    role: str | None = None
+    content: str | None = None
+    refusal: None = None
+    reasoning_content: str | None = None
+    annotations: list[dict[str, Any]] | None = None
+
+
+class Choice(msgspec.Struct, forbid_unknown_fields=True):
+    index: int
+    delta: Delta
+    logprobs: None
+    finish_reason: str | None
+
+
+class Chunk(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[Choice]
+    service_tier: None
+    system_fingerprint: None
+    usage: dict[str, Any] | None = None
+    dify: dict[str, Any] | None = None
+
+
+def decoded(turn: Turn, rest: bytes = b"") -> list[list[Event]]:
+    """Events, as many lists as reads: one for each frame."""
+    decoder = DifyEventDecoder(turn.mode, origin="https://dify.example", progress=True)
+    reads = [decoder.feed(frame + b"\n\n") for frame in (turn.data + rest).split(b"\n\n")[:-1]]
+    return [*reads, decoder.finish()]
+
+
+def payloads(data: bytes) -> list[bytes]:
+    """What a client reads; whatever is not exactly ``data: …`` and an empty line fails."""
+    assert data.endswith(b"\n\n")
+    frames = data.removesuffix(b"\n\n").split(b"\n\n")
+    assert all(frame.startswith(b"data: ") and b"\n" not in frame and b"\r" not in frame for frame in frames)
+    return [frame.removeprefix(b"data: ") for frame in frames]
+
+
+def chat_stream(reads: list[list[Event]], *, include_usage: bool = True) -> list[bytes]:
+    encoder = ChatStreamEncoder(HEAD, include_usage=include_usage)
+    data = b"".join(encoder.encode(events, TurnIds("t", "m", "c")) for events in reads)
+    return payloads(data)
+
+
+def check_chat(found: list[bytes], *, include_usage: bool = True) -> str:
+    """Checks a chat stream's form and gives its text."""
+    *body, last = found
+    if last != b"[DONE]":
+        error = json.loads(last)["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        chunks = [msgspec.json.decode(payload, type=Chunk) for payload in body]
+        assert all(chunk.choices[0].finish_reason is None for chunk in chunks)
+    else:
+        chunks = [msgspec.json.decode(payload, type=Chunk) for payload in body]
+        if include_usage:
+            usage = chunks.pop()
+            assert usage.choices == []
+            assert usage.usage is not None
+            assert {"prompt_tokens", "completion_tokens", "total_tokens"} <= set(usage.usage)
+        reasons = [chunk.choices[0].finish_reason for chunk in chunks]
+        assert reasons[-1] in REASONS
+        assert not any(reasons[:-1])
+    assert all(len(chunk.choices) == 1 and chunk.choices[0].index == 0 and chunk.usage is None for chunk in chunks)
+    assert [chunk.choices[0].delta.role for chunk in chunks] == ["assistant", *[None] * (len(chunks) - 1)][
+        : len(chunks)
+    ]
+    assert {(chunk.id, chunk.object, chunk.created, chunk.model) for chunk in chunks} <= {
+        ("chatcmpl-1", "chat.completion.chunk", 1_700_000_000, "support")
+    }
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+
+def folded(reads: list[list[Event]]) -> Answer:
+    answer = Answer()
+    for events in reads:
+        answer.add(events)
+    return answer
+
+
+@given(turns)
+def test_a_chat_stream_is_well_formed_and_is_the_folded_answer(turn: Turn) -> None:
+    reads = decoded(turn)
+    text = check_chat(chat_stream(reads))
+    assert check_chat(chat_stream(reads, include_usage=False), include_usage=False) == text
+    answer = folded(reads)
+    events = [event for read in reads for event in read]
+    told_apart = any(isinstance(event, TurnFinished) and event.answer is not None for event in events)
+    if not told_apart and not any(isinstance(event, TextReplaced) for event in events):
+        assert text == answer.text
+    elif not told_apart:
+        assert text.endswith(answer.text)
+
+
+@given(turns)
+def test_a_completion_stream_says_the_same(turn: Turn) -> None:
+    reads = decoded(turn)
+    encoder = CompletionStreamEncoder(HEAD, include_usage=False)
+    data = b"".join(encoder.encode(events, TurnIds()) for events in reads)
+    *body, last = payloads(data)
+    if last == b"[DONE]":
+        chunks = [json.loads(payload) for payload in body]
+        reasons = [chunk["choices"][0]["finish_reason"] for chunk in chunks]
+        assert reasons[-1] in REASONS
+        assert not any(reasons[:-1])
+        assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == check_chat(chat_stream(reads))
+    else:
+        assert set(json.loads(last)) == {"error"}
+
+
+@given(plain_turns())
+def test_a_whole_answer_is_what_a_stream_says(turn: Turn) -> None:
+    reads = decoded(turn)
+    answer = folded(reads)
+    whole = json.loads(encode_chat_completion(HEAD, answer, TurnIds()))
+    choice = whole["choices"][0]
+    assert choice["message"]["content"] == check_chat(chat_stream(reads))
+    assert choice["finish_reason"] in REASONS
+    legacy = json.loads(encode_text_completion(HEAD, answer, TurnIds()))
+    assert legacy["choices"][0]["text"] == choice["message"]["content"]
+
+
+@given(turns, mistyped())
+def test_what_dify_never_sends_can_still_be_told(turn: Turn, rest: bytes) -> None:
+    """Whatever JSON stands in citations and ids is told as JSON or as an error, and never breaks the stream."""
+    reads = decoded(turn, rest)
+    check_chat(chat_stream(reads))
+    json.loads(encode_chat_completion(HEAD, folded(reads), TurnIds()))
+
+
+@given(turns, st.lists(texts.filter(bool), min_size=1, max_size=3))
+def test_a_stream_that_is_cut_by_a_stop_sequence_is_whole(turn: Turn, sequences: list[str]) -> None:
+    stop = StopSequences(sequences)
+    reads = []
+    for events in decoded(turn):
+        reads.append(stop.filter(events))
+        if stop.hit:
+            break
+    check_chat(chat_stream(reads))
+    answer = folded(reads)
+    linked = [file for file in answer.files if not file.linked]
+    assert linked or not any(sequence in answer.text for sequence in sequences)
+
+
+@pytest.mark.parametrize("include_usage", [True, False])
+@given(turn=turns, beats=st.lists(st.integers(0, 20), max_size=4))
+def test_heartbeats_change_nothing(include_usage: bool, turn: Turn, beats: list[int]) -> None:
+    reads = decoded(turn)
+    encoder = ChatStreamEncoder(HEAD, include_usage=include_usage)
+    data = b""
+    for index, events in enumerate(reads[:-1]):
+        data += encoder.encode(events, TurnIds())
+        if index in beats and not encoder.answer.ended:
+            data += encoder.heartbeat()
+    data += encoder.encode(reads[-1], TurnIds())
+    lines = b"\n\n".join(frame for frame in data.split(b"\n\n") if not frame.startswith(b":"))
+    text = check_chat(payloads(lines), include_usage=include_usage)
+    assert text == check_chat(chat_stream(reads, include_usage=include_usage), include_usage=include_usage)
