@@ -156,6 +156,10 @@ def refusals(*folders: str) -> list[Recording]:
     return select(lambda recording: recording.is_refusal, folders or VERSIONS)
 
 
+def has(folder: str, name: str) -> bool:
+    return any(recording.name == name for recording in recordings(folder))
+
+
 @cache
 def named(folder: str, name: str) -> Recording:
     return next(recording for recording in recordings(folder) if recording.name == name)

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx2
-from openai import APIError, APIStatusError, AsyncOpenAI
+from openai import APIError, APIStatusError, AsyncOpenAI, LengthFinishReasonError
 
 from tests.recordings.archive import Json, Recording
 
@@ -49,8 +49,21 @@ async def read_answer(client: AsyncOpenAI, recording: Recording) -> Json:
     }
 
 
+async def read_helper(client: AsyncOpenAI, recording: Recording) -> Json:
+    """The client's own helper, which adds the deltas up."""
+    body = body_for(recording)
+    try:
+        async with client.chat.completions.stream(**body) as stream:
+            (choice,) = (await stream.get_final_completion()).choices
+    except APIError as error:
+        return compact_error(error)
+    except LengthFinishReasonError as error:  # the helper makes one of every answer that was cut off
+        return {"content": error.completion.choices[0].message.content, "finish_reason": "length"}
+    return {"content": choice.message.content, "finish_reason": choice.finish_reason}
+
+
 async def read_text(client: AsyncOpenAI, recording: Recording) -> Json:
-    """The legacy ``POST /v1/completions``, streaming: the whole text and how it ended."""
+    """The legacy ``POST /v1/completions``, streaming: the whole text, and how it ended."""
     body = body_for(recording)
     text = []
     finish_reason: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.settings import AppSettings, Mode, Settings
+from openai_dify_proxy.settings import Settings
 from tests.api.servers import LAST_CHUNK, ProxyServer, app_settings, chunk, http, read_request, serving
 from tests.recordings.archive import GENERATING, Json, Recording
 
@@ -29,9 +29,14 @@ PIECE = 160
 
 @dataclass
 class ReplayDify:
-    """Answers for recordings; ``asked`` collects by label what the proxy sent."""
+    """Answers for recordings; ``asked`` collects by label what the proxy sent.
+
+    ``descriptions`` are recorded answers to ``/info`` and ``/parameters``; without them the app is described as one
+    of the recording's mode that names no inputs, so that those of a request go through as they are.
+    """
 
     by_key: dict[str, Recording]
+    descriptions: Mapping[str, Recording]
     asked: dict[str, tuple[str, Json]] = field(default_factory=dict)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,6 +51,9 @@ class ReplayDify:
                         writer.write(part)
                         await writer.drain()
                         await asyncio.sleep(0)  # the proxy's thread gets a chance to read
+                elif path in self.descriptions:
+                    writer.write(b"".join(self.descriptions[path].response))
+                    await writer.drain()
                 else:
                     writer.write(http(200, described(recording, path)))
                     await writer.drain()
@@ -56,7 +64,6 @@ class ReplayDify:
 
 
 def described(recording: Recording, path: str) -> bytes:
-    """What the app says of itself. It names no inputs, so that those of a request go through as they are."""
     if path == "/info":
         return json.dumps({"name": recording.name, "mode": recording.mode}).encode()
     return b'{"user_input_form": []}' if path == "/parameters" else b'{"result": "success"}'
@@ -124,15 +131,16 @@ class Replay:
 
 
 @asynccontextmanager
-async def replaying(recordings: Iterable[Recording], manner: Manner = "whole") -> AsyncIterator[Replay]:
+async def replaying(
+    recordings: Iterable[Recording], manner: Manner = "whole", descriptions: Mapping[str, Recording] | None = None
+) -> AsyncIterator[Replay]:
     """Times are chosen so that nothing but the bytes decides what comes out."""
-    dify = ReplayDify({recording.key: recording for recording in recordings})
+    dify = ReplayDify({recording.key: recording for recording in recordings}, descriptions or {})
     async with serving(dify.serve) as port:
         origin = f"http://127.0.0.1:{port}"
-        apps = {recording.label: _app(recording, f"{origin}/{manner}/v1") for recording in dify.by_key.values()}
-        with ProxyServer(Settings(apps=apps, first_event_grace=60, heartbeat="off")) as proxy:
+        url = f"{origin}/{manner}/v1"
+        apps = {
+            recording.label: app_settings(recording.label, recording.key, url) for recording in dify.by_key.values()
+        }
+        with ProxyServer(Settings(dify_api_url=url, apps=apps, first_event_grace=60, heartbeat="off")) as proxy:
             yield Replay(proxy, dify, origin)
-
-
-def _app(recording: Recording, url: str) -> AppSettings:
-    return app_settings(recording.label, recording.key, url, mode=cast(Mode, recording.mode))

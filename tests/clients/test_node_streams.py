@@ -1,0 +1,65 @@
+"""The official JavaScript client reads every recorded stream as the Python one does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recordings.archive import HANDMADE, VERSIONS, Json, Recording, refusals, streams
+from tests.recordings.reading import body_for, differences
+from tests.recordings.replay import Replay, replaying
+
+
+async def test_streams_are_as_expected_in_javascript(node: Path, node_clients: Path) -> None:
+    recordings = streams(*VERSIONS, HANDMADE) + refusals()
+    async with replaying(recordings, "pieces") as replay:
+        read = await read_streams(node, node_clients, replay, recordings)
+    assert set(read) == {recording.label for recording in recordings}
+    expected = {recording.label: recording.expected() for recording in recordings}
+    told = differences(
+        {label: line["chunks"] for label, line in read.items()},
+        {label: expected[label]["stream"] for label in read},
+    )
+    told += differences(
+        {label: line["whole"] for label, line in read.items()},
+        {label: helper_result(expected[label]) for label in read},
+    )
+    if told:
+        pytest.fail(told, pytrace=False)
+
+
+def helper_result(expected: Json) -> Json:
+    """What ``stream().finalChatCompletion()`` gives: the deltas added up, or the error that came."""
+    *chunks, last = expected["stream"]
+    if "error" in last:
+        error: Json = last
+        return error
+    content = "".join(chunk.get("content") or "" for chunk in chunks)
+    return {"content": content, "finish_reason": chunks[-1]["finish_reason"], "usage": last["usage"]}
+
+
+async def read_streams(
+    node: Path, node_clients: Path, replay: Replay, recordings: list[Recording]
+) -> dict[str, dict[str, Any]]:
+    """The lines that ``read_streams.mjs`` writes, by model."""
+    requests = [
+        {"model": body["model"], "messages": body["messages"], **body["extra_body"]}
+        for body in map(body_for, recordings)
+    ]
+    process = await asyncio.create_subprocess_exec(
+        node,
+        "read_streams.mjs",
+        cwd=node_clients,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate(json.dumps({"url": replay.proxy.url, "requests": requests}).encode())
+    assert process.returncode == 0, errors.decode()
+    text = output.decode().replace(replay.origin, "http://dify.test").strip()
+    lines = [json.loads(line) for line in text.split("\n")]  # splitlines() would split at U+2028 too
+    return {line["model"]: line for line in lines}
