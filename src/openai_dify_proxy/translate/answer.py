@@ -15,7 +15,6 @@ from openai_dify_proxy.events import (
     StepChanged,
     TextDelta,
     TextReplaced,
-    TurnFailed,
     TurnFinished,
     Usage,
 )
@@ -79,10 +78,12 @@ class Answer:
             case TurnFinished(reason, usage, answer):
                 if answer is not None:
                     self._text = [answer]
+                    for file in self.files:
+                        self._text.append(file_link(file, any(self._text)))
                 self.finish_reason = reason
                 self.usage = usage
-            case TurnFailed(error):
-                self.error = error
+            case _:
+                self.error = event.error
 
 
 def file_link(file: FileProduced, after_text: bool) -> str:

@@ -68,6 +68,8 @@ def test_a_moderation_is_remembered() -> None:
 def test_an_answer_that_dify_tells_apart_from_its_deltas() -> None:
     assert folded(TextDelta("abab"), TurnFinished("stop", answer="ab")).text == "ab"
     assert folded(TextDelta("abab"), TurnFinished("stop", answer="")).text == ""
+    kept = folded(TextDelta("abab"), NAMELESS, TurnFinished("stop", answer="ab")).text
+    assert kept == "ab\n\n[custom](http://dify/files/x)"
 
 
 def test_steps_are_lines_of_reasoning() -> None:

@@ -378,6 +378,20 @@ def test_events_that_cannot_be_read(payload: bytes) -> None:
     assert "cannot be read" in folded.error.message
 
 
+def test_parts_that_dify_leaves_out() -> None:
+    bare: list[Json | bytes] = [
+        b"data: \n\n",
+        {"event": "node_finished", "data": {"node_id": "llm", "node_type": "llm"}},
+        {"event": "reasoning_chunk", "data": {}},
+        {"event": "text_chunk", "data": {}},
+        {"event": "agent_thought"},
+        {"event": "message_file"},
+        {"event": "message_end"},
+        {"event": "workflow_finished", "data": {"status": "succeeded"}},
+    ]
+    assert decode("advanced-chat", message("Hello."), *bare) == [TextDelta("Hello."), TurnFinished("stop")]
+
+
 def test_parts_that_dify_nulls() -> None:
     nulled = [
         node("node_finished", status="failed", outputs=None),
