@@ -77,6 +77,7 @@ def test_answers_are_those_of_the_blocking_twins() -> None:
             assert streamed(stream) == rendered(told["data"]["outputs"]), stream.label
         else:
             assert unsigned(streamed(stream)) == unsigned(visible(told["answer"])), stream.label
+            assert usage(stream) == counted([told["metadata"]["usage"]]), stream.label
     assert len(pairs) >= 52
     assert {stream.mode for stream, _ in pairs} == {"chat", "advanced-chat", "completion", "workflow"}
 
@@ -192,6 +193,18 @@ def test_usage_is_what_dify_counted(folder: str) -> None:
             assert usage(stream) == counted(told), stream.label
         if not ends and not told:
             assert usage(stream) is None, stream.label
+
+
+@pytest.mark.parametrize("folder", VERSIONS[:3])
+def test_reasoning_is_what_dify_told_apart(folder: str) -> None:
+    """A node that separates reasoning says it in its outputs, however the stream brought it."""
+    told = 0
+    for stream in streams(folder):
+        for event in stream.events_named("node_finished"):
+            if reasoning := (event["data"]["outputs"] or {}).get("reasoning_content"):
+                told += 1
+                assert stream.expected()["answer"]["reasoning_content"].strip() == reasoning, stream.label
+    assert told >= 1
 
 
 def is_llm(event: Json) -> bool:

@@ -80,6 +80,7 @@ async def test_frames_are_exactly_what_clients_rely_on(folder: str, usage: bool)
             assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
             assert response.headers["cache-control"] == "no-cache, no-transform"
             check_frames(response.content, label, usage=usage)
+            check_ids(response, label)
         else:
             check_refusal(response, label)
 
@@ -170,6 +171,15 @@ def check_frames(raw: bytes, model: str, *, usage: bool) -> None:
         assert (chunk["usage"] is None) if usage else ("usage" not in chunk), model
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}, model
     assert not any("role" in chunk["choices"][0]["delta"] for chunk in chunks[1:]), model
+
+
+def check_ids(response: httpx2.Response, label: str) -> None:
+    """The headers name conversation and message as the stream's end does."""
+    frames = response.content.split(b"\n\n")
+    if frames[-2] == b"data: [DONE]":
+        told = next(chunk["dify"] for chunk in map(json.loads, (frame[6:] for frame in frames[:-2])) if "dify" in chunk)
+        for header, name in (("x-dify-conversation-id", "conversation_id"), ("x-dify-message-id", "message_id")):
+            assert response.headers.get(header) == told.get(name), (label, header)
 
 
 def check_heads(chunks: list[Json], model: str, stream_id: str) -> None:
