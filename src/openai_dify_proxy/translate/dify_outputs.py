@@ -9,13 +9,19 @@ from msgspec import json
 
 PREFERRED = ("text", "answer", "result", "output", "content")
 
+_IDENTITY, _FILE = "dify_model_identity", "__dify__file__"
+
 
 def answer_of_outputs(outputs: Mapping[str, Any], variable: str | None) -> str:
-    """The output named ``variable``, else the only text, else the best-named one, else all of them as JSON."""
-    if not outputs:
-        return ""
+    """The output named ``variable``, else the only text, else the best-named one, else all of them as JSON.
+
+    Files are left out: ``workflow_finished.data.files`` names them too, and they are linked from there.
+    """
     if variable is not None and variable in outputs:
         return _text(outputs[variable])
+    outputs = {name: value for name, value in outputs.items() if not _holds_files(value)}
+    if not outputs:
+        return ""
     texts = [value for value in outputs.values() if isinstance(value, str)]
     if len(texts) == 1:
         return texts[0]
@@ -27,7 +33,12 @@ def answer_of_outputs(outputs: Mapping[str, Any], variable: str | None) -> str:
     return _text(outputs)
 
 
+def _holds_files(value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return bool(items) and all(isinstance(item, dict) and item.get(_IDENTITY) == _FILE for item in items)
+
+
 def _text(value: Any) -> str:
-    if value is None:
+    if value is None or _holds_files(value):
         return ""
     return value if isinstance(value, str) else json.encode(value).decode()

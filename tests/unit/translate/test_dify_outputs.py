@@ -3,8 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import json
 
 from openai_dify_proxy.translate.dify_outputs import answer_of_outputs
+
+FILE = {"dify_model_identity": "__dify__file__", "type": "image", "url": "/files/cat.png?sign=s", "filename": "cat.png"}
 
 # Outputs, the configured variable, the text: the configured one, else the only text, else the best-named, else JSON.
 CASES: dict[str, tuple[dict[str, Any], str | None, str]] = {
@@ -27,6 +30,11 @@ CASES: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "an array alone": ({"list": ["ä", "b"]}, None, '["ä","b"]'),
     "numbers": ({"n": 7, "m": 8.5}, None, '{"n":7,"m":8.5}'),
     "an empty text": ({"text": "", "n": 1}, None, ""),
+    "an empty array": ({"list": []}, None, "[]"),
+    "a file, which is linked elsewhere": ({"image": FILE}, None, ""),
+    "files and a number": ({"images": [FILE, FILE], "n": 7}, None, "7"),
+    "the configured one is a file": ({"image": FILE, "text": "Here."}, "image", ""),
+    "an array that holds more than files": ({"list": [FILE, 1]}, None, json.encode([FILE, 1]).decode()),
 }
 
 
