@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from secrets import token_hex
@@ -9,7 +10,7 @@ from secrets import token_hex
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openai_dify_proxy.api.responses import error_response
+from openai_dify_proxy.api.responses import error_response, shutting_down
 from openai_dify_proxy.errors import InternalError
 from openai_dify_proxy.telemetry import bind_request
 
@@ -49,6 +50,9 @@ class RequestMiddleware:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:  # the server stops; a traceback for every open request would help nobody
+            if status == 0:
+                await error_response(shutting_down())(scope, receive, send_with_id)
         except Exception:  # a fault of ours: its text may hold anything, so only the log gets it
             log.exception("unexpected_error")
             if status == 0:

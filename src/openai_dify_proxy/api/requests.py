@@ -99,7 +99,7 @@ class Gate:
                     f"The request lacks the field '{param}'.", param=param, code="missing_required_parameter"
                 ) from None
             raise InvalidRequest(f"{message}{f' in {param}' if param else ''}.", param=param) from None
-        except (MsgspecError, UnicodeDecodeError) as exc:
+        except (MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise InvalidRequest(f"The body is not JSON: {exc}.") from None
 
     async def read_form(self, request: Request, *, max_files: int, max_fields: int) -> FormData:

@@ -132,9 +132,7 @@ class TurnStream(Response):
         except ClientGone:
             log.info("client_gone", task_id=self._turn.ids.task_id)
         except asyncio.CancelledError:
-            await self._fail(
-                ShuttingDown("The server is shutting down; the turn was stopped.", started=True), scope, receive, send
-            )
+            await self._fail(shutting_down(), scope, receive, send)
             raise
         finally:
             watch.cancel()

@@ -5,8 +5,9 @@ awaited byte by byte: it collects what arrives and wakes whoever waits, and anyb
 keeps the hot path to one parser call and one wake-up for each network read, without a task of its own.
 
 Connections to Dify are scarce (its API process holds ten, idle ones counted) and treacherous (up to 1.13 it drops
-idle ones after 2 s). So few are kept, for one second. A request is sent a second time only if nothing of it can have
-been acted on: its connection was a reused one that died, without a byte of answer, within half a second.
+idle ones after 2 s). So few are kept, for one second. A request is sent a second time only where the first most
+likely met a connection that the upstream was just closing: a reused one that died, without a byte of answer, within
+half a second.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ SURPLUS_SECONDS = 0.05
 """How long a connection beyond ``MAX_IDLE`` is kept: under load the next request takes it up at once."""
 
 RESEND_WINDOW = 0.5
+LARGE_REQUEST = 64 * 1024
+"""Bytes; what is larger is not held for longer than it may be sent again."""
+
 HIGH_WATER = 512 * 1024
 """Bytes that may wait for a slow reader before the upstream is told to pause."""
 
@@ -155,12 +159,18 @@ class Exchange:
         self._connection = connection
         self._sent_at = self._loop.time()
         connection.start(self, self._request)
+        if len(self._request) > LARGE_REQUEST:
+            self._loop.call_later(RESEND_WINDOW, self._drop_request)
+
+    def _drop_request(self) -> None:
+        self._request = b""
 
     # Called by the connection
 
     def on_headers(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
         self.headers = headers
+        self._request = b""  # it will not be sent again
 
     def on_body(self, data: bytes) -> bool:
         """Whether more is welcome now."""
@@ -172,7 +182,8 @@ class Exchange:
 
     def on_end(self, *, broken: bool, reused: bool, silent: bool) -> None:
         self._connection = None
-        if broken and reused and silent and self._loop.time() - self._sent_at < RESEND_WINDOW:
+        early = self._loop.time() - self._sent_at < RESEND_WINDOW
+        if broken and reused and silent and early and self._request:
             self._client.spawn(self._resend())
             return
         self.ended = True
@@ -196,8 +207,9 @@ class Exchange:
 class _Connection(asyncio.Protocol):
     """One connection, serving one exchange at a time."""
 
-    def __init__(self, release: Callable[[_Connection], None]) -> None:
+    def __init__(self, release: Callable[[_Connection], None], forget: Callable[[_Connection], None]) -> None:
         self._release = release
+        self._forget = forget
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._headers: dict[str, str] = {}
@@ -253,6 +265,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.expiry is not None:
             self.expiry.cancel()
+        self._forget(self)
         self.transport = None
         if self._exchange is not None:
             sized = "content-length" in self._headers or "transfer-encoding" in self._headers
@@ -306,6 +319,7 @@ class HttpClient:
         self.loop = asyncio.get_running_loop()
         self._connect_timeout = connect_timeout
         self._idle: dict[Origin, list[_Connection]] = {}
+        self._open: set[_Connection] = set()
         self._tls: ssl.SSLContext | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -321,9 +335,9 @@ class HttpClient:
         return exchange
 
     async def close(self) -> None:
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.abort()
+        """Idle, busy and lingering connections alike: the event loop cannot be closed over an open one."""
+        for connection in tuple(self._open):
+            connection.abort()
         self._idle.clear()
         for task in self._tasks:
             task.cancel()
@@ -346,7 +360,7 @@ class HttpClient:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await self.loop.create_connection(
-                    lambda: _Connection(lambda connection: self._keep(origin, connection)),
+                    lambda: _Connection(lambda connection: self._keep(origin, connection), self._open.discard),
                     origin.host,
                     origin.port,
                     ssl=tls,
@@ -355,10 +369,11 @@ class HttpClient:
             raise UpstreamUnreachable(
                 "Dify cannot be reached.", log=f"No connection to {origin.host}:{origin.port} in time."
             ) from None
-        except (OSError, ssl.SSLError) as exc:
+        except (OSError, ssl.SSLError, UnicodeError) as exc:  # UnicodeError: a host that no name can be
             raise UpstreamUnreachable(
                 "Dify cannot be reached.", log=f"No connection to {origin.host}:{origin.port}: {exc}"
             ) from exc
+        self._open.add(connection)
         return connection
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -373,8 +388,12 @@ class HttpClient:
         connection.expiry = self.loop.call_later(seconds, self._expire, connections, connection)
 
     def _expire(self, connections: list[_Connection], connection: _Connection) -> None:
-        connections.remove(connection)
         connection.abort()
+        self._leave_idle(connections, connection)
+
+    def _leave_idle(self, connections: list[_Connection], connection: _Connection) -> None:
+        if connection in connections:
+            connections.remove(connection)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
