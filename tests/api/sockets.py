@@ -1,0 +1,59 @@
+"""A client on a bare socket, and waiting for what tells nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+
+from tests.api.asking import chat_body
+from tests.api.servers import ProxyServer
+
+
+class Client:
+    """A client on a bare socket, which can leave as rudely as it likes."""
+
+    def __init__(self, proxy: ProxyServer, path: str = "/v1/chat/completions") -> None:
+        self._proxy = proxy
+        self._path = path
+        self.seen = b""
+
+    async def ask(self, text: str, model: str, **more: object) -> None:
+        body = json.dumps({**chat_body(text, model, **more), "prompt": text}).encode()
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._proxy.port)
+        head = (
+            f"POST {self._path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        self._writer.write(head.encode() + body)
+        await self._writer.drain()
+
+    async def read_until(self, text: bytes) -> None:
+        while text not in self.seen:
+            data = await self._reader.read(65536)
+            assert data, self.seen
+            self.seen += data
+
+    async def leave(self, *, rudely: bool = False) -> float:
+        """Close the connection, or reset it; returns when."""
+        if rudely:
+            self._writer.transport.abort()
+        else:
+            self._writer.close()
+        left = time.monotonic()
+        await asyncio.wait_for(self._closed(), 5)
+        return left
+
+    async def _closed(self) -> None:
+        try:
+            await self._writer.wait_closed()
+        except ConnectionError:
+            pass  # what a reset connection says of itself
+
+
+async def until(condition: Callable[[], bool], timeout: float = 5) -> None:
+    """Waits for something that tells nobody when it comes true."""
+    async with asyncio.timeout(timeout):
+        while not condition():  # noqa: ASYNC110 - counts of connections have no event to wait for
+            await asyncio.sleep(0.01)

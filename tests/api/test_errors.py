@@ -1,0 +1,195 @@
+"""Errors: the envelope everywhere, Dify's refusals as statuses, and what SDKs do about them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from openai_dify_proxy.demo import DemoLog, DemoServer
+from tests.api.asking import MODELS, ask, ask_streaming, chat_body, error_of, turns
+from tests.api.conftest import Serve
+from tests.api.servers import ProxyServer, app_settings
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "code"),
+    [
+        ("GET /", 404, "not_found"),
+        ("GET /v1", 404, "not_found"),
+        ("GET /v1/", 404, "not_found"),
+        ("POST /v1/chat/completions/", 404, "not_found"),
+        ("POST /v2/chat/completions", 404, "not_found"),
+        ("POST /v1/v1/chat/completions", 404, "not_found"),
+        ("POST /v1/embeddings", 404, "not_found"),
+        ("GET /v1/chat/completions", 405, "method_not_allowed"),
+        ("PUT /v1/chat/completions", 405, "method_not_allowed"),
+        ("DELETE /v1/models", 405, "method_not_allowed"),
+        ("POST /v1/models/x", 405, "method_not_allowed"),
+        ("POST /health", 405, "method_not_allowed"),
+        ("PATCH /completions", 405, "method_not_allowed"),
+    ],
+)
+async def test_unknown_routes_and_methods(
+    proxy: ProxyServer, http: httpx2.AsyncClient, call: str, status: int, code: str
+) -> None:
+    method, path = call.split()
+    reply = await http.request(method, proxy.origin + path, json={} if method != "GET" else None)
+    assert reply.status_code == status
+    error = error_of(reply)
+    assert (error["type"], error["code"]) == ("invalid_request_error", code)
+    assert reply.headers["x-request-id"]
+    assert ("allow" in reply.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"", None),
+        (b"{", None),
+        (b"null", None),
+        (b"[]", None),
+        (b'"text"', None),
+        (b'{"model": "demo-chat", "messages": [{"role": "user", "content": "\xff"}]}', None),
+        (b'{"model": "demo-chat", "messages": [{"role": "user", "content": "\\ud800"}]}', None),
+        (b'{"model": "demo-chat"}', "messages"),
+        (b'{"model": "demo-chat", "messages": {}}', "messages"),
+        (b'{"model": "demo-chat", "messages": "hi"}', "messages"),
+        (b'{"model": "demo-chat", "messages": ["hi"]}', "messages"),
+        (b'{"model": "demo-chat", "messages": [{"content": "hi"}]}', "messages"),
+        (b'{"model": "demo-chat", "messages": [{"role": "robot", "content": "hi"}]}', "messages"),
+        (b'{"model": "demo-chat", "messages": [{"role": "user", "content": 5}]}', "messages"),
+        (b'{"model": 7, "messages": [{"role": "user", "content": "hi"}]}', "model"),
+        (b'{"model": "demo-chat", "stream": "yes", "messages": [{"role": "user", "content": "hi"}]}', "stream"),
+        (b'{"model": "demo-chat", "stop": 5, "messages": [{"role": "user", "content": "hi"}]}', "stop"),
+        (b'{"model": "demo-chat", "inputs": [], "messages": [{"role": "user", "content": "hi"}]}', "inputs"),
+        (b'{"model": "demo-chat", "metadata": "x", "messages": [{"role": "user", "content": "hi"}]}', "metadata"),
+        (b"[" * 100_000, None),
+        (b'{"a":' * 100_000, None),
+    ],
+)
+async def test_bodies_that_cannot_be_read(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, body: bytes, param: str | None
+) -> None:
+    reply = await http.post(f"{proxy.url}/chat/completions", content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 400
+    error = error_of(reply)
+    assert error["type"] == "invalid_request_error"
+    assert (error["param"] or "").startswith(param or "")
+    assert (error["param"] is None) == (param is None)
+    assert "robot" not in error["message"] or "role" in error["message"]
+    assert not log.requests
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["content-length", "chunked"])
+async def test_a_body_above_the_limit_is_a_413(
+    serve: Serve, http: httpx2.AsyncClient, log: DemoLog, declared: bool
+) -> None:
+    proxy = serve(max_body_bytes=10_000)
+    body = json.dumps(chat_body("x" * 20_000)).encode()
+
+    async def parts() -> Any:
+        for start in range(0, len(body), 1000):
+            yield body[start : start + 1000]
+
+    reply = await http.post(
+        f"{proxy.url}/chat/completions",
+        content=body if declared else parts(),
+        headers={"Content-Type": "application/json"},
+    )
+    assert (reply.status_code, error_of(reply)["code"]) == (413, "request_too_large")
+    assert not log.requests
+    assert (await http.post(f"{proxy.url}/chat/completions", json=chat_body("x" * 9000))).status_code == 200
+
+
+REFUSALS = [
+    ("ERROR:limit", 429, "rate_limit_exceeded", "rate_limit_error"),
+    ("ERROR:provider", 503, "provider_not_initialize", "api_error"),
+    ("ERROR:quota", 429, "insufficient_quota", "insufficient_quota"),
+    ("ERROR:disabled", 403, "forbidden", "permission_error"),
+    ("ERROR:crash", 502, None, "api_error"),
+    ("ERROR:nginx", 502, "upstream_error", "api_error"),
+    ("ERROR:bad", 502, None, "api_error"),
+    ("ERROR:rate", 429, "rate_limit_exceeded", "rate_limit_error"),
+    ("ERROR:auth", 502, "upstream_misconfigured", "api_error"),
+    ("ERROR:conn", 502, None, "api_error"),
+    ("ERROR:internal", 502, None, "api_error"),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal[0])
+@pytest.mark.parametrize("model", MODELS)
+async def test_what_dify_refuses_gets_a_status_of_its_own(
+    proxy: ProxyServer, http: httpx2.AsyncClient, model: str, refusal: tuple[str, int, str | None, str]
+) -> None:
+    word, status, code, kind = refusal
+    errors = []
+    for stream in (False, True):
+        reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body(word, model, stream=stream))
+        assert reply.status_code == status
+        error = error_of(reply)
+        assert error["type"] == kind
+        assert code is None or error["code"] == code
+        assert "API key" not in error["message"]
+        errors.append(error)
+    assert errors[0] == errors[1]
+
+
+@pytest.mark.parametrize("word", ["ERROR:crash", "ERROR:bad", "ERROR:rate", "ERROR:nginx", "ERROR:auth", "ERROR:quota"])
+@pytest.mark.parametrize("model", ["demo-chat@1.16", "demo-advanced-chat@1.13", "demo-workflow@1.11"])
+async def test_the_official_client_tries_once_when_a_run_may_have_begun(
+    proxy: ProxyServer, log: DemoLog, model: str, word: str
+) -> None:
+    """Every further try could be a further bill; the client would make two on its own."""
+    async with proxy.client() as client:
+        assert client.max_retries == 2
+        for send in (ask, ask_streaming):
+            log.clear()
+            with pytest.raises(openai.APIStatusError):
+                await send(client, model, word)
+            assert len(turns(log)) == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_failure_in_mid_answer_is_tried_once_too(proxy: ProxyServer, log: DemoLog, model: str) -> None:
+    async with proxy.client() as client:
+        with pytest.raises(openai.APIStatusError) as whole:
+            await ask(client, model, "one two three four five MIDERROR:bad")
+        assert whole.value.response.headers["x-should-retry"] == "false"
+        with pytest.raises(openai.APIError) as streamed:
+            await ask_streaming(client, model, "one two three four five MIDERROR:bad")
+    assert type(streamed.value) is openai.APIError
+    assert streamed.value.message in whole.value.message
+    assert len(turns(log)) == 2
+
+
+async def test_the_official_client_tries_again_where_nothing_was_begun(serve: Serve, log: DemoLog) -> None:
+    """Too many requests at once: Dify refuses before it runs anything, and tells no time to wait."""
+    async with serve().client(max_retries=1) as client:
+        with pytest.raises(openai.RateLimitError) as limited:
+            await ask(client, "demo-chat", "ERROR:limit")
+    assert float(limited.value.response.headers["retry-after"]) > 0
+    assert limited.value.response.headers.get("x-should-retry") != "false"
+    assert len(turns(log)) == 2
+
+
+async def test_where_dify_cannot_be_reached(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
+    """Refused connections and names that nobody knows; with a mode in the settings the turn itself meets them."""
+    apps = {
+        f"{name}-{kind}": app_settings(f"{name}-{kind}", "app-x", url, mode=mode)
+        for name, url in (("refused", "http://127.0.0.1:9/v1"), ("unknown", "http://no-such-host.invalid/v1"))
+        for kind, mode in (("told", "chat"), ("asked", None))
+    }
+    async with serve(apps=apps).client(max_retries=0) as client:
+        for name in apps:
+            for send in (ask, ask_streaming):
+                with pytest.raises(openai.InternalServerError) as unreachable:
+                    await send(client, name, "hi")
+                error = unreachable.value
+                assert (error.status_code, error.code) == (503, "upstream_unreachable")
+                assert "invalid" not in error.message
+                assert "127.0.0.1" not in error.message
+    assert not turns(log)

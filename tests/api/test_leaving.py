@@ -1,0 +1,180 @@
+"""Nothing runs on unattended: what becomes of a turn whose client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx2
+import pytest
+
+from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy.demo.log import LoggedRun
+from tests.api.asking import MODELS, chat_body, chunks_of
+from tests.api.conftest import Serve
+from tests.api.servers import ProxyServer
+from tests.api.sockets import Client, until
+
+IN_TIME = 2.0
+"""Seconds from the later of the client's leaving and the first event with a task id."""
+
+
+async def stopped_in_time(log: DemoLog, left: float) -> LoggedRun:
+    """The one run, which was stopped in time by its own user and then read to its end."""
+    await log.wait_for(lambda log: log.stops and log.runs[0].state != "running")
+    (run,) = log.runs
+    (stop,) = log.stops
+    assert (stop.task_id, stop.user, stop.effective) == (run.task_id, run.user, True)
+    assert run.state == "stopped"
+    assert run.first_event_at is not None
+    assert run.first_event_at <= stop.at <= max(left, run.first_event_at) + IN_TIME
+    assert run.disconnected_at is None
+    await log.wait_for(lambda log: log.open_requests == 0)
+    return run
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_client_killed_in_mid_stream(proxy: ProxyServer, log: DemoLog, model: str) -> None:
+    client = Client(proxy)
+    await client.ask("SLOW:100x50", model, stream=True)
+    await client.read_until(b"tick 2")
+    await stopped_in_time(log, await client.leave())
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_client_killed_while_it_waits_for_a_whole_answer(proxy: ProxyServer, log: DemoLog, model: str) -> None:
+    client = Client(proxy)
+    await client.ask("SLOW:100x50", model)
+    await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
+    await stopped_in_time(log, await client.leave())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("delay", ["QUEUE:0.7", "HEADERS:0.7"])
+async def test_clients_that_leave_turns_without_a_task_id(
+    proxy: ProxyServer, log: DemoLog, delay: str, stream: bool
+) -> None:
+    """In all modes and versions at once. Pings name no task, so the stop call has to wait for the first event."""
+    clients = [Client(proxy) for _ in MODELS]
+    for client, model in zip(clients, MODELS, strict=True):
+        await client.ask(f"SLOW:100x50 {delay}", model, stream=stream)
+    await log.wait_for(lambda log: len(log.runs) == len(MODELS))
+    left = max(await asyncio.gather(*(client.leave() for client in clients)))
+    await log.wait_for(lambda log: all(run.state != "running" for run in log.runs))
+    stops = {stop.task_id: stop for stop in log.stops}
+    for run in log.runs:
+        stop = stops[run.task_id]
+        assert (run.state, stop.user, stop.effective, run.disconnected_at) == ("stopped", run.user, True, None)
+        assert run.first_event_at is not None
+        assert left < run.first_event_at <= stop.at <= run.first_event_at + IN_TIME
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/chat/completions"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_every_route_stops_what_it_began(proxy: ProxyServer, log: DemoLog, path: str, stream: bool) -> None:
+    client = Client(proxy, path)
+    await client.ask("SLOW:100x50", "demo-chat", stream=stream)
+    await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
+    await stopped_in_time(log, await client.leave())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_reset_connection_is_a_leaving_client_too(proxy: ProxyServer, log: DemoLog, stream: bool) -> None:
+    client = Client(proxy)
+    await client.ask("SLOW:100x50", "demo-chat", stream=stream)
+    await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
+    await stopped_in_time(log, await client.leave(rudely=True))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_official_client_stops_the_run_by_closing(proxy: ProxyServer, log: DemoLog, stream: bool) -> None:
+    async with proxy.client() as client:
+        if stream:
+            answer = await client.chat.completions.create(
+                model="demo-agent", messages=[{"role": "user", "content": "SLOW:100x50"}], stream=True
+            )
+            async for _ in answer:
+                break
+            left = time.monotonic()
+            await answer.close()
+        else:
+            waiting = asyncio.create_task(
+                client.chat.completions.create(
+                    model="demo-agent", messages=[{"role": "user", "content": "SLOW:100x50"}]
+                )
+            )
+            await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
+            left = time.monotonic()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        await stopped_in_time(log, left)
+
+
+async def test_a_client_with_a_dify_key_of_its_own_is_no_exception(proxy: ProxyServer, log: DemoLog) -> None:
+    """The stop call must go to the same app with the same key."""
+    async with httpx2.AsyncClient() as http:
+        headers = {"DIFY_API_KEY": "app-demo-workflow@1.13"}
+        body = chat_body("SLOW:100x50", stream=True, user="anna")
+        async with http.stream("POST", f"{proxy.url}/chat/completions", json=body, headers=headers) as reply:
+            async for data in reply.aiter_bytes():
+                if b"tick 1" in data:
+                    break
+        left = time.monotonic()
+    await stopped_in_time(log, left)
+    assert log.requests[-1].key == "app-demo-workflow@1.13"
+
+
+async def test_many_clients_leave_at_once(proxy: ProxyServer, log: DemoLog) -> None:
+    clients = [Client(proxy) for _ in range(20)]
+    for number, client in enumerate(clients):
+        await client.ask("SLOW:100x50", MODELS[number % len(MODELS)], stream=number % 2 == 0)
+    await log.wait_for(lambda log: len([run for run in log.runs if run.first_event_at]) == 20)
+    left = max(await asyncio.gather(*(client.leave() for client in clients)))
+    await log.wait_for(lambda log: len(log.stops) == 20)
+    assert {stop.task_id for stop in log.stops if stop.effective} == {run.task_id for run in log.runs}
+    assert max(stop.at for stop in log.stops) < left + IN_TIME
+
+
+async def test_the_upstream_connections_are_closed_afterwards(
+    proxy: ProxyServer, log: DemoLog, demo: DemoServer
+) -> None:
+    client = Client(proxy)
+    await client.ask("SLOW:100x50", "demo-chat", stream=True)
+    await client.read_until(b"tick 1")
+    await stopped_in_time(log, await client.leave())
+    await until(lambda: demo.open_connections == 0)
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_client_that_stays_to_the_end_stops_nothing(proxy: ProxyServer, log: DemoLog, model: str) -> None:
+    async with httpx2.AsyncClient() as http:
+        for stream in (True, False):
+            reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body("hi", model, stream=stream))
+            assert reply.status_code == 200
+    await log.wait_for(lambda log: log.open_requests == 0)
+    assert not log.stops
+    assert [run.state for run in log.runs] == ["finished"] * 2
+    assert all(run.disconnected_at is None for run in log.runs)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_turn_that_never_says_its_id_is_closed_when_patience_ends(
+    serve: Serve, log: DemoLog, stream: bool
+) -> None:
+    client = Client(serve(silence_timeout=0.5))
+    await client.ask("SILENCE", "demo-chat", stream=stream)
+    await log.wait_for(lambda log: log.runs)
+    await client.leave()
+    await log.wait_for(lambda log: log.open_requests == 0)
+    assert not log.stops
+
+
+async def test_the_proxy_goes_on_serving_after_all_that(proxy: ProxyServer, log: DemoLog) -> None:
+    client = Client(proxy)
+    await client.ask("SLOW:100x50", "demo-chat", stream=True)
+    await client.read_until(b"tick 1")
+    await client.leave(rudely=True)
+    async with httpx2.AsyncClient() as http:
+        reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body("SAY<<still here>>", stream=True))
+    assert "still here" in "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks_of(reply.text))

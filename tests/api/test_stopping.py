@@ -1,0 +1,117 @@
+"""How a left turn is stopped, shown by a Dify that behaves worse than the demo."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx2
+
+from tests.api.asking import chat_body
+from tests.api.conftest import Serve
+from tests.api.servers import (
+    SSE_HEAD,
+    TASK,
+    ProxyServer,
+    RawDify,
+    RawRequest,
+    app_settings,
+    chunk,
+    frame,
+    raw_dify,
+    said,
+)
+from tests.api.sockets import Client, until
+
+IN_TIME = 2.0
+
+
+def raw_proxy(serve: Serve, dify: RawDify) -> ProxyServer:
+    return serve(dify_api_url=dify.url, apps={"raw": app_settings("raw", "app-raw", dify.url)})
+
+
+async def test_the_stream_is_drained_after_the_stop_and_closed_at_its_end(serve: Serve) -> None:
+    """An old Dify stores an empty answer when its stream is dropped; it must be able to say its last words."""
+    finished = asyncio.Event()
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE_HEAD + chunk(said("one")))
+        await dify.stopped.wait()
+        writer.write(chunk(said("two")))
+        await writer.drain()
+        writer.write(chunk(frame("message_end", metadata={})) + b"0\r\n\r\n")
+        await writer.drain()
+        finished.set()
+
+    async with raw_dify(answer) as dify:
+        client = Client(raw_proxy(serve, dify))
+        await client.ask("hi", "raw", stream=True)
+        await client.read_until(b"one")
+        await client.leave()
+        await asyncio.wait_for(finished.wait(), 5)
+        (stop,) = dify.stops
+        assert stop.path == f"/v1/chat-messages/{TASK}/stop"
+        assert stop.body == {"user": dify.turns[0].body["user"]}
+        assert stop.headers["authorization"] == "Bearer app-raw"
+
+
+async def test_a_dify_that_does_not_obey_is_left_after_a_while(serve: Serve) -> None:
+    left = asyncio.Event()
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE_HEAD + chunk(said("one")))
+        await dify.stopped.wait()
+        try:
+            while True:
+                writer.write(chunk(said("on and on")))
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        except ConnectionError:
+            left.set()
+
+    async with raw_dify(answer) as dify:
+        client = Client(raw_proxy(serve, dify))
+        await client.ask("hi", "raw")
+        await until(lambda: bool(dify.turns))
+        await client.leave()
+        await asyncio.wait_for(left.wait(), 8)
+
+
+async def test_the_id_may_come_in_any_event_and_cut_anywhere(serve: Serve) -> None:
+    """A client that leaves between the two halves of the first event."""
+    halves = frame("agent_thought", thought="hm")
+    go_on = asyncio.Event()
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE_HEAD + chunk(b"event: ping\n\n", halves[:40]))
+        await go_on.wait()
+        writer.write(chunk(halves[40:]))
+        await dify.stopped.wait()
+
+    async with raw_dify(answer, "agent-chat") as dify:
+        client = Client(raw_proxy(serve, dify))
+        await client.ask("hi", "raw")
+        await until(lambda: bool(dify.turns))
+        await client.leave()
+        go_on.set()
+        await asyncio.wait_for(dify.stopped.wait(), IN_TIME)
+        assert TASK in dify.stops[0].path
+
+
+async def test_a_left_turn_that_fails_needs_no_stop(serve: Serve) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        writer.write(SSE_HEAD + chunk(frame("error", code="invalid_param", status=400, message="no")) + b"0\r\n\r\n")
+
+    async with raw_dify(answer) as dify:
+        proxy = raw_proxy(serve, dify)
+        client = Client(proxy)
+        await client.ask("hi", "raw", stream=True)
+        await until(lambda: bool(dify.turns))
+        await client.leave()
+        go_on.set()
+        async with httpx2.AsyncClient() as http:
+            reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body("hi", "raw", stream=True))
+        assert reply.status_code == 502
+        assert not dify.stops
