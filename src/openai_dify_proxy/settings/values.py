@@ -30,7 +30,7 @@ _BYTES_PER = {
 }
 _SYSTEM_PROMPT = re.compile(r"auto|query|drop|input:\S+")
 _HOST = re.compile(r"(?:https?://)?(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.IGNORECASE)
-_STORES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
+_STORES = ("s3", "gs", "az")
 
 
 def _quantity(value: object, units: Mapping[str, float], examples: str) -> object:

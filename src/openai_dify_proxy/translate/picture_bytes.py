@@ -12,32 +12,39 @@ from typing import Final, Literal, NamedTuple
 
 Extension = Literal["png", "jpg", "webp", "gif"]
 
-MEDIA_TYPES: Final[dict[Extension, str]] = {
-    "png": "image/png",
-    "jpg": "image/jpeg",
-    "webp": "image/webp",
-    "gif": "image/gif",
-}
+
+class PictureFormat(NamedTuple):
+    extension: Extension
+    media_type: str
+
+
+PNG: Final = PictureFormat("png", "image/png")
+JPEG: Final = PictureFormat("jpg", "image/jpeg")
+WEBP: Final = PictureFormat("webp", "image/webp")
+GIF: Final = PictureFormat("gif", "image/gif")
 
 
 class MalformedPicture(ValueError):
     """The bytes break off, or are not built as their format wants."""
 
 
-def sniff(data: bytes) -> Extension | None:
+def sniff(data: bytes) -> PictureFormat | None:
     """The format by its first bytes, None for everything that is not one of the four."""
     if data.startswith(_PNG_SIGNATURE):
-        return "png"
+        return PNG
     if data.startswith(b"\xff\xd8\xff"):
-        return "jpg"
+        return JPEG
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    return "gif" if data[:6] in (b"GIF87a", b"GIF89a") else None
+        return WEBP
+    return GIF if data[:6] in (b"GIF87a", b"GIF89a") else None
 
 
 def strip_text(data: bytes) -> bytes:
     """``data`` without text, EXIF, XMP, comments, and whatever follows the picture. Raises MalformedPicture."""
-    match sniff(data):
+    found = sniff(data)
+    if found is None:
+        raise MalformedPicture("This is no PNG, JPEG, WebP or GIF.")
+    match found.extension:
         case "png":
             return _strip_png(data)
         case "jpg":
@@ -46,8 +53,6 @@ def strip_text(data: bytes) -> bytes:
             return _strip_webp(data)
         case "gif":
             return _strip_gif(data)
-        case None:
-            raise MalformedPicture("This is no PNG, JPEG, WebP or GIF.")
 
 
 def _take(data: bytes, at: int, length: int) -> bytes:

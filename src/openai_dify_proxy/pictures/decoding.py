@@ -1,0 +1,94 @@
+"""Opens pictures that may be anything, and proves that they are pictures.
+
+Everything is decoded in full, since a header proves nothing, and in threads of its own: at most ``WORKERS`` pictures
+at a time, so that memory stays bounded too. Only the decoders of the four formats are ever tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from PIL import Image, ImageSequence
+
+from openai_dify_proxy.errors import BadPicture
+from openai_dify_proxy.translate.picture_bytes import PictureFormat, sniff
+
+WORKERS = 2
+MAX_PIXELS = 8192 * 8192
+"""Four times the side of a 2048 × 2048 picture, which is what upscalers make."""
+
+MAX_ANIMATION_PIXELS = 4 * MAX_PIXELS
+"""Of all frames together."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+_EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif"}
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="pictures")
+
+# Pillow only warns of headers that announce more pixels than most machines can hold.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+class Dimensions(NamedTuple):
+    width: int
+    height: int
+
+
+async def in_thread(work: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """Runs work on pictures beside the event loop. Raises BadPicture for whatever Pillow raises."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, lambda: _guarded(work, *args, **kwargs))
+
+
+def _guarded(work: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    try:
+        return work(*args, **kwargs)
+    except BadPicture:
+        raise
+    except Exception as exc:
+        raise BadPicture(
+            "The picture is damaged, cut off, or too large.", started=True, log=f"{type(exc).__name__}: {exc}"
+        ) from exc
+
+
+def identify(data: bytes) -> PictureFormat:
+    """The format by its first bytes. Raises BadPicture."""
+    found = sniff(data)
+    if found is None:
+        raise BadPicture(
+            "What the model made is no PNG, JPEG, WebP or GIF.", started=True, log=f"It begins with {data[:16]!r}."
+        )
+    return found
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """The picture, its pixels not decoded yet and its size known to be bearable. Raises what Pillow raises."""
+    found = identify(data)
+    picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+    if _EXTENSIONS.get(picture.format or "") != found.extension:
+        raise BadPicture("The picture is of another format than it says.", started=True)
+    if picture.width * picture.height > MAX_PIXELS:
+        raise BadPicture(
+            f"The picture is too large: {picture.width} × {picture.height} are more than {MAX_PIXELS} pixels.",
+            started=True,
+        )
+    return picture
+
+
+def decode_all(data: bytes) -> Dimensions:
+    """Decodes every frame, and returns how large the picture is. Raises what Pillow raises."""
+    with open_picture(data) as picture:
+        pixels = 0
+        for frame in ImageSequence.Iterator(picture):
+            frame.load()
+            pixels += frame.width * frame.height
+            if pixels > MAX_ANIMATION_PIXELS:
+                raise BadPicture("The animation is too long for its size.", started=True)
+        return Dimensions(picture.width, picture.height)

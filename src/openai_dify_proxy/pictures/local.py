@@ -1,0 +1,255 @@
+"""Pictures in a directory: ``ab/cd/<sha256>.<extension>``, and beside it the record, ``<sha256>.json``.
+
+Names come from the bytes alone. A file is written under another name, forced to the disk, and renamed, so that a name
+always has its whole content behind it; a record is written after its picture. ``pending/`` holds an empty file for
+each picture that is still to be uploaded, so that nobody has to read all records to find them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import IO, ParamSpec, TypeVar
+
+from openai_dify_proxy.errors import NotFound, PictureNotKept
+from openai_dify_proxy.pictures.records import PictureRecord, decode_record, encode_record, hash_of, merge
+
+LEFTOVER_SECONDS = 3600.0
+"""Age at which an unfinished file certainly belongs to nobody any more."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class LocalPictures:
+    """A PictureStore; ``~`` in ``directory`` is the user's home, and what is missing of it is made."""
+
+    rescan_seconds = 1.0
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory).expanduser().absolute()
+        self._lease: IO[bytes] | None = None
+
+    async def put(self, data: bytes, record: PictureRecord) -> PictureRecord:
+        return await _in_thread(self._put, data, record)
+
+    async def read(self, name: str) -> bytes:
+        return await _in_thread(self._read, name)
+
+    async def record(self, name: str) -> PictureRecord | None:
+        return await _in_thread(self._record, name)
+
+    async def update(self, record: PictureRecord) -> None:
+        await _in_thread(self._update, record)
+
+    async def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
+        folders = await _in_thread(lambda: sorted(self.directory.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]")))
+        for folder in folders:
+            for record in await _in_thread(_records_in, folder):
+                if before is None or record.created < before:
+                    yield record
+
+    async def pending(self) -> list[str]:
+        return await _in_thread(self._pending)
+
+    async def delete(self, name: str) -> None:
+        await _in_thread(self._delete, name)
+
+    async def signed_link(self, name: str) -> str | None:
+        return None
+
+    async def take_lease(self) -> bool:
+        return self._lease is not None or await _in_thread(self._lock)
+
+    async def close(self) -> None:
+        if self._lease is not None:
+            self._lease.close()
+            self._lease = None
+
+    # What follows runs in threads.
+
+    def _put(self, data: bytes, record: PictureRecord) -> PictureRecord:
+        picture = self._path(record.name)
+        self._make(picture.parent)
+        if not (picture.is_file() and picture.stat().st_size == len(data)):
+            self._write(picture, data)
+        if record.ipfs == "pending":
+            self._mark(record)
+        if self._write_new(picture.with_suffix(".json"), encode_record(record)):
+            return record
+        kept = self._record(record.name)
+        merged = record if kept is None else merge(kept, record)
+        if merged != kept:
+            self._update(merged)
+        return merged
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError:
+            raise NotFound("There is no such picture.") from None
+
+    def _record(self, name: str) -> PictureRecord | None:
+        if hash_of(name) is None:
+            return None
+        try:
+            record = decode_record(self._path(name).with_suffix(".json").read_bytes())
+        except FileNotFoundError:
+            return None
+        return record if record is not None and record.name == name else None
+
+    def _update(self, record: PictureRecord) -> None:
+        if record.ipfs == "pending":
+            self._mark(record)
+        self._write(self._path(record.name).with_suffix(".json"), encode_record(record))
+        if record.ipfs != "pending":
+            self._marker(record.name).unlink(missing_ok=True)
+
+    def _pending(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.directory / "pending") if hash_of(name)]  # noqa: PTH208 - names, not paths
+        except FileNotFoundError:
+            return []
+
+    def _delete(self, name: str) -> None:
+        """The record goes first: without it the picture is not served, so nobody sees one without the other."""
+        if hash_of(name) is None:
+            return
+        path = self._path(name)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        self._marker(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        digest = hash_of(name)
+        if digest is None:
+            raise NotFound("There is no such picture.")
+        return self.directory / digest[:2] / digest[2:4] / name
+
+    def _marker(self, name: str) -> Path:
+        return self.directory / "pending" / name
+
+    def _mark(self, record: PictureRecord) -> None:
+        marker = self._marker(record.name)
+        if not marker.exists():
+            self._make(marker.parent)
+            marker.touch()
+            _sync(marker.parent)
+
+    def _make(self, folder: Path) -> None:
+        """Makes ``folder``, and forces its name to the disk, and those of its parents that are new too."""
+        if not folder.is_dir():
+            self._make(folder.parent)
+            folder.mkdir(exist_ok=True)
+            _sync(folder.parent)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        with self._written(data) as unfinished:
+            unfinished.replace(path)
+        _sync(path.parent)
+
+    def _write_new(self, path: Path, data: bytes) -> bool:
+        """Unlike ``_write`` never replaces a file: of several writers one is first, and the others get False."""
+        if path.exists():
+            return False
+        with self._written(data) as unfinished:
+            try:
+                path.hardlink_to(unfinished)
+            except FileExistsError:
+                return False
+            except OSError:  # some file systems know no hard links; there the last writer wins
+                unfinished.replace(path)
+        _sync(path.parent)
+        return True
+
+    @contextmanager
+    def _written(self, data: bytes) -> Iterator[Path]:
+        """A file of its own with ``data``, on the disk; it is gone afterwards if it was not renamed."""
+        folder = self.directory / "unfinished"
+        if not folder.is_dir():
+            self._make(folder)
+        _remove_leftovers(folder)
+        path = folder / token_hex(8)
+        try:
+            with path.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _lock(self) -> bool:
+        """The kernel takes the lock back when the process ends, however it ends."""
+        self._make(self.directory)
+        file = (self.directory / "ipfs.lock").open("ab")
+        if _try_lock(file):
+            self._lease = file
+            return True
+        file.close()
+        return False
+
+
+async def _in_thread(work: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    try:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    except OSError as exc:
+        why = "the server's disk is full" if exc.errno in _FULL else "the server's disk fails"
+        raise PictureNotKept(f"Pictures cannot be kept: {why}.", started=True, log=str(exc)) from exc
+
+
+def _records_in(folder: Path) -> list[PictureRecord]:
+    records = []
+    for path in folder.glob("*.json"):
+        try:
+            record = decode_record(path.read_bytes())
+        except FileNotFoundError:  # deleted meanwhile
+            continue
+        if record is not None and record.sha256 == path.stem:
+            records.append(record)
+    return records
+
+
+def _sync(folder: Path) -> None:
+    """Forces the names in ``folder`` to the disk; Windows does so by itself, and cannot open a folder."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Files of processes that died while writing."""
+    for path in folder.iterdir():
+        try:
+            if path.stat().st_mtime < time.time() - LEFTOVER_SECONDS:
+                path.unlink()
+        except FileNotFoundError:  # finished meanwhile
+            continue
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt  # noqa: PLC0415 - exists on Windows only
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl  # noqa: PLC0415 - does not exist on Windows
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

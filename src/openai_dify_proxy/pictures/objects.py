@@ -1,0 +1,264 @@
+"""Pictures in an object store: S3 and what speaks its language, Google Cloud Storage, Azure Blob Storage.
+
+The objects have the names that files have in a directory. A store writes an object whole or not at all, so nothing
+else is needed; records and the lease use conditional writes where the store has them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from secrets import token_hex
+from typing import Any, Final, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from openai_dify_proxy.errors import NotFound, PictureNotKept
+from openai_dify_proxy.pictures.records import PictureRecord, decode_record, encode_record, hash_of, merge
+from openai_dify_proxy.settings import SettingsError
+
+try:
+    import obstore
+    from obstore.exceptions import (
+        AlreadyExistsError,
+        BaseError,
+        NotSupportedError,
+        PreconditionError,
+        UnknownConfigurationKeyError,
+    )
+    from obstore.store import AzureStore, GCSStore, S3Store
+except ImportError:
+    raise SettingsError(["PICTURE_STORE needs a package more: pip install 'openai-dify-proxy[s3]'"]) from None
+
+LEASE: Final = "ipfs.lease"
+LEASE_SECONDS = 30.0
+RENEW_SECONDS = 10.0
+SIGNED_SECONDS = 3600
+
+_CLIENT_OPTIONS = frozenset(("allow_http", "connect_timeout", "proxy_url", "timeout"))
+
+log = structlog.get_logger(__name__)
+
+
+class _Lease(Struct, frozen=True):
+    owner: str
+    until: float
+
+
+class ObjectPictures:
+    """A PictureStore. ``serve`` tells whether clients are sent to signed links or get the bytes from here."""
+
+    rescan_seconds = 5.0
+
+    def __init__(self, store: S3Store | GCSStore | AzureStore, *, serve: Literal["proxy", "redirect"]) -> None:
+        self._store = store
+        self._serve = serve
+        self._owner = token_hex(8)
+        self._renewed = 0.0
+
+    async def put(self, data: bytes, record: PictureRecord) -> PictureRecord:
+        with _told():
+            attributes = {"Content-Type": record.media_type, "Cache-Control": "public, max-age=31536000, immutable"}
+            # The same name always has the same bytes: to write them again does no harm.
+            await obstore.put_async(self._store, _path(record.name), data, attributes=attributes, use_multipart=False)
+            if record.ipfs == "pending":
+                await self._write(f"pending/{record.name}", b"")
+            kept = await self.record(record.name)
+            if kept is None and await self._create(_record_path(record.name), encode_record(record)):
+                return record
+            kept = kept or await self.record(record.name)
+        merged = record if kept is None else merge(kept, record)
+        if merged != kept:
+            await self.update(merged)
+        return merged
+
+    async def read(self, name: str) -> bytes:
+        data = await self._read(_path(name))
+        if data is None:
+            raise NotFound("There is no such picture.")
+        return data
+
+    async def record(self, name: str) -> PictureRecord | None:
+        if hash_of(name) is None:
+            return None
+        data = await self._read(_record_path(name))
+        record = decode_record(data) if data is not None else None
+        return record if record is not None and record.name == name else None
+
+    async def update(self, record: PictureRecord) -> None:
+        marker = f"pending/{record.name}"
+        with _told():
+            if record.ipfs == "pending":
+                await self._write(marker, b"")
+            await self._write(_record_path(record.name), encode_record(record))
+            if record.ipfs != "pending":
+                await self._delete(marker)
+
+    async def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
+        with _told():
+            async for page in obstore.list(self._store):
+                for item in page:
+                    folder, _, name = item["path"].rpartition("/")
+                    written = item["last_modified"].timestamp()
+                    if folder == "pending" or hash_of(name) is None or (before is not None and written >= before):
+                        continue
+                    record = await self.record(name)
+                    if record is not None and (before is None or record.created < before):
+                        yield record
+
+    async def pending(self) -> list[str]:
+        with _told():
+            pages = [page async for page in obstore.list(self._store, "pending")]
+        names = (item["path"].rpartition("/")[2] for page in pages for item in page)
+        return [name for name in names if hash_of(name)]
+
+    async def delete(self, name: str) -> None:
+        if hash_of(name) is None:
+            return
+        with _told():
+            for path in (_record_path(name), _path(name), f"pending/{name}"):
+                await self._delete(path)
+
+    async def signed_link(self, name: str) -> str | None:
+        if self._serve == "proxy":
+            return None
+        with _told():
+            return await obstore.sign_async(self._store, "GET", _path(name), timedelta(seconds=SIGNED_SECONDS))
+
+    async def take_lease(self) -> bool:
+        """An object that says who uploads and until when; whoever is first to replace an expired one has it."""
+        if time.time() < self._renewed + RENEW_SECONDS:
+            return True
+        with _told():
+            return await self._try_lease(time.time())
+
+    async def close(self) -> None:
+        if self._renewed:
+            self._renewed = 0.0
+            with _told():
+                await self._delete(LEASE)
+
+    async def _try_lease(self, now: float) -> bool:
+        mine = msgspec.json.encode(_Lease(self._owner, now + LEASE_SECONDS))
+        try:
+            found = await obstore.get_async(self._store, LEASE)
+        except FileNotFoundError:
+            taken = await self._create(LEASE, mine)
+        else:
+            lease = _read_lease(bytes(await found.bytes_async()))
+            if lease is not None and lease.owner != self._owner and lease.until > now:
+                return False
+            taken = await self._replace(LEASE, mine, found.meta["e_tag"])
+        self._renewed = now if taken else 0.0
+        return taken
+
+    async def _read(self, path: str) -> bytes | None:
+        with _told():
+            try:
+                found = await obstore.get_async(self._store, path)
+                return bytes(await found.bytes_async())
+            except FileNotFoundError:
+                return None
+
+    async def _write(self, path: str, data: bytes) -> None:
+        await obstore.put_async(self._store, path, data, use_multipart=False)
+
+    async def _create(self, path: str, data: bytes) -> bool:
+        try:
+            await obstore.put_async(self._store, path, data, mode="create", use_multipart=False)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except NotSupportedError:  # then the last writer wins, and two may upload the same picture
+            await self._write(path, data)
+        return True
+
+    async def _replace(self, path: str, data: bytes, e_tag: str | None) -> bool:
+        try:
+            await obstore.put_async(self._store, path, data, mode={"e_tag": e_tag}, use_multipart=False)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except NotSupportedError:
+            await self._write(path, data)
+        return True
+
+    async def _delete(self, path: str) -> None:
+        try:
+            await obstore.delete_async(self._store, path)
+        except FileNotFoundError:
+            pass  # S3 does not say so either
+
+
+def open_object_store(url: str) -> ObjectPictures:
+    """The store at ``scheme://bucket/prefix?option=value&…``.
+
+    Options are obstore's for the kind of store, some of its HTTP client's, and ``serve=redirect``; what they leave
+    out comes from the environment variables that the store's own tools read. Raises SettingsError.
+    """
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    serve = options.pop("serve", "proxy")
+    if serve not in ("proxy", "redirect"):
+        raise SettingsError([f"PICTURE_STORE has serve={serve}: it must be proxy or redirect"])
+    client: dict[str, Any] = {"connect_timeout": "5s", "timeout": "60s"}
+    client |= {name: options.pop(name) for name in _CLIENT_OPTIONS & options.keys()}
+    if options.get("endpoint", "").startswith("http://"):
+        client["allow_http"] = True
+    try:
+        store = _make(parts.scheme, parts.netloc, parts.path.strip("/"), options, client)
+    except (BaseError, UnknownConfigurationKeyError, ValueError) as exc:
+        raise SettingsError([f"PICTURE_STORE cannot be used: {_first_line(exc)}"]) from exc
+    return ObjectPictures(store, serve="redirect" if serve == "redirect" else "proxy")
+
+
+def _make(
+    scheme: str, bucket: str, prefix: str, options: Mapping[str, Any], client: Any
+) -> S3Store | GCSStore | AzureStore:
+    retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+    common: Mapping[str, Any] = {"client_options": client, "retry_config": retries, "prefix": prefix or None}
+    match scheme:
+        case "gs":
+            return GCSStore(bucket, **common, **options)
+        case "az":
+            return AzureStore(bucket, **common, **options)
+        case _:
+            return S3Store(bucket, **common, **options)
+
+
+def _path(name: str) -> str:
+    digest = hash_of(name)
+    if digest is None:
+        raise NotFound("There is no such picture.")
+    return f"{digest[:2]}/{digest[2:4]}/{name}"
+
+
+def _record_path(name: str) -> str:
+    return _path(name).rpartition(".")[0] + ".json"
+
+
+def _read_lease(data: bytes) -> _Lease | None:
+    try:
+        return msgspec.json.decode(data, type=_Lease)
+    except msgspec.MsgspecError:
+        return None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors of the store as ours; what the store says may name hosts and buckets, and is for the operator."""
+    try:
+        yield
+    except (BaseError, OSError, ValueError) as exc:
+        raise PictureNotKept(
+            "Pictures cannot be kept or read: the object store does not do as asked.",
+            started=True,
+            log=_first_line(exc),
+        ) from exc
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).strip().partition("\n")[0][:500]
