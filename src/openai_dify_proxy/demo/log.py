@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from openai_dify_proxy.demo.watched import Watched
 
 LOG_LENGTH = 20_000
 """How many requests, stops and runs are remembered."""
@@ -67,44 +67,24 @@ class LoggedRun:
     answer: str = ""
 
 
-class DemoLog:
+class DemoLog(Watched):
     """A record that grows while the demo runs. Every method may be called from any thread."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        super().__init__()
         self.requests: deque[LoggedRequest] = deque(maxlen=LOG_LENGTH)
         self.stops: deque[LoggedStop] = deque(maxlen=LOG_LENGTH)
         self.runs: deque[LoggedRun] = deque(maxlen=LOG_LENGTH)
-        self.open_requests = 0
-        """Requests that are being answered now."""
-
-    def change(self, what: Callable[[], object]) -> None:
-        """Make a change and wake whoever waits for one."""
-        with self._changed:
-            what()
-            self._changed.notify_all()
-
-    def wait(self, predicate: Callable[[DemoLog], object], timeout: float = 5.0) -> None:
-        """Block until `predicate(log)` is true.
-
-        Raises TimeoutError, with the log's latest entries, when that takes longer than `timeout` seconds.
-        """
-        with self._changed:
-            if not self._changed.wait_for(lambda: predicate(self), timeout):
-                raise TimeoutError(f"not seen within {timeout} s; {self._summary()}")
-
-    async def wait_for(self, predicate: Callable[[DemoLog], object], timeout: float = 5.0) -> None:
-        """As `wait`, for a coroutine of any event loop."""
-        await asyncio.to_thread(self.wait, predicate, timeout)
 
     def clear(self) -> None:
         """Forget everything but the count of open requests."""
-        with self._changed:
-            for entries in (self.requests, self.stops, self.runs):
-                entries.clear()
-            self._changed.notify_all()
+        self.change(self._clear)
 
-    def _summary(self) -> str:
+    def summary(self) -> str:
         runs = [(run.app, run.state, run.disconnected_at is not None) for run in self.runs]
         paths = [(request.method, request.path) for request in self.requests]
-        return f"runs {runs[-5:]}, stops {list(self.stops)[-5:]}, requests {paths[-5:]}, open {self.open_requests}"
+        return f"runs {runs[-5:]}, stops {list(self.stops)[-5:]}, requests {paths[-5:]}"
+
+    def _clear(self) -> None:
+        for entries in (self.requests, self.stops, self.runs):
+            entries.clear()

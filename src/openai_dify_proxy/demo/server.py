@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from openai_dify_proxy.demo.dialects import DIALECTS, LATEST
 from openai_dify_proxy.demo.log import DemoLog
 from openai_dify_proxy.demo.replies import RefusedError, refusal
 from openai_dify_proxy.demo.routes import NOT_FOUND_PAGE, ROUTES
 from openai_dify_proxy.demo.runs import DEMO_PACE, INSTANT, Timing
+from openai_dify_proxy.demo.serving import CountOpenRequests, ThreadedServer
 from openai_dify_proxy.demo.state import DemoState
 
 
@@ -44,7 +42,7 @@ def create_demo_app(version: str = LATEST, *, timing: Timing = DEMO_PACE) -> Sta
     app.state.demo = DemoState(timing)
     app.state.log = app.state.demo.log
     app.state.dialect = DIALECTS[version]
-    app.add_middleware(_CountOpenRequests, log=app.state.log)
+    app.add_middleware(CountOpenRequests, log=app.state.log)
     return app
 
 
@@ -60,85 +58,30 @@ class DemoServer:
     ) -> None:
         self.app = create_demo_app(version, timing=timing)
         self.log: DemoLog = self.app.state.log
-        self._host = host
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
-        self.port = port
+        self._serving = ThreadedServer(self.app, "demo-dify", host=host, port=port, closing=self.app.state.demo.close)
+
+    @property
+    def port(self) -> int:
+        return self._serving.port
 
     @property
     def url(self) -> str:
         """The base URL of its API, with `/v1`."""
-        return f"http://{self._host}:{self.port}/v1"
+        return f"{self._serving.origin}/v1"
 
     @property
     def open_connections(self) -> int:
         """How many TCP connections clients hold open."""
-        return len(self._server.server_state.connections) if self._server else 0
+        return self._serving.open_connections
 
     def __enter__(self) -> Self:
-        config = uvicorn.Config(
-            self.app,
-            host=self._host,
-            port=self.port,
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            lifespan="on",
-            timeout_graceful_shutdown=1,
-        )
-        started = threading.Event()
-        self._server = _Server(config, started.set, self.app.state.demo.close)
-        self._thread = threading.Thread(target=self._server.run, name="demo-dify", daemon=True)
-        self._thread.start()
-        if not started.wait(10):
-            raise RuntimeError(f"the demo cannot listen on {self._host}:{self.port}")
-        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        self._serving.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._server is not None and self._thread is not None, "entered before"  # noqa: PT018
-        self._server.should_exit = True
-        self._thread.join(10)
-
-
-class _Server(uvicorn.Server):
-    """Tells when it listens, and ends the runs before it waits for their streams."""
-
-    def __init__(
-        self, config: uvicorn.Config, listening: Callable[[], None], end_runs: Callable[[], Awaitable[None]]
-    ) -> None:
-        super().__init__(config)
-        self._listening = listening
-        self._end_runs = end_runs
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        self._listening()
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        await self._end_runs()
-        await super().shutdown(sockets)
-
-
-class _CountOpenRequests:
-    def __init__(self, app: ASGIApp, log: DemoLog) -> None:
-        self.app = app
-        self.log = log
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        self._change(1)
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self._change(-1)
-
-    def _change(self, by: int) -> None:
-        self.log.change(lambda: setattr(self.log, "open_requests", self.log.open_requests + by))
+        self._serving.stop()
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
