@@ -132,15 +132,23 @@ class Replay:
 
 @asynccontextmanager
 async def replaying(
-    recordings: Iterable[Recording], manner: Manner = "whole", descriptions: Mapping[str, Recording] | None = None
+    recordings: Iterable[Recording],
+    manner: Manner = "whole",
+    descriptions: Mapping[str, Recording] | None = None,
+    **options: Any,
 ) -> AsyncIterator[Replay]:
-    """Times are chosen so that nothing but the bytes decides what comes out."""
+    """``options`` are settings of the apps. Times are such that nothing but the bytes decides what comes out."""
     dify = ReplayDify({recording.key: recording for recording in recordings}, descriptions or {})
     async with serving(dify.serve) as port:
         origin = f"http://127.0.0.1:{port}"
         url = f"{origin}/{manner}/v1"
         apps = {
-            recording.label: app_settings(recording.label, recording.key, url) for recording in dify.by_key.values()
+            recording.label: app_settings(recording.label, recording.key, url, **options)
+            for recording in dify.by_key.values()
         }
-        with ProxyServer(Settings(dify_api_url=url, apps=apps, first_event_grace=60, heartbeat="off")) as proxy:
+        proxy = ProxyServer(Settings(dify_api_url=url, apps=apps, first_event_grace=60, heartbeat="off"))
+        proxy.__enter__()
+        try:
             yield Replay(proxy, dify, origin)
+        finally:
+            await asyncio.to_thread(proxy.__exit__, None, None, None)  # this loop has to answer it to its end
