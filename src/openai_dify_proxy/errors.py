@@ -15,6 +15,7 @@
     │   ├── MethodNotAllowed        405
     │   ├── BodyTooLarge            413
     │   ├── UnsupportedMediaType    415
+    │   ├── RangeNotSatisfiable     416
     │   └── RateLimited             429
     │       └── QuotaExceeded       429
     ├── UpstreamError               Dify, or what stands behind it, is at fault
@@ -37,7 +38,17 @@ never hold a key, a prompt or an answer: what only the operator may read goes in
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+_KEYS = re.compile(
+    r"(\b(?:app-|sk-|dataset-|xai-|pk-|gsk_|hf_|r8_|whsec_|AIza)|\bBearer\s+)[\w.~+/=*-]{6,}", re.IGNORECASE
+)
+
+
+def mask_keys(text: str) -> str:
+    """``text`` with all that looks like a key cut down to the part that tells its kind."""
+    return _KEYS.sub(lambda match: match[1] + "***", text)
 
 
 class ProxyError(Exception):
@@ -132,6 +143,11 @@ class BodyTooLarge(ClientError):
 class UnsupportedMediaType(ClientError):
     status = 415
     default_code = "unsupported_media_type"
+
+
+class RangeNotSatisfiable(ClientError):
+    status = 416
+    default_code = "range_not_satisfiable"
 
 
 class RateLimited(ClientError):
