@@ -1,0 +1,55 @@
+"""Removes pictures that are older than the operator wants, and never one that is still to be uploaded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from openai_dify_proxy.errors import PictureNotKept
+from openai_dify_proxy.pictures.store import PictureStore
+
+log = structlog.get_logger(__name__)
+
+
+class Retention:
+    """``seconds`` is how long pictures are kept, ``clock`` tells the time of day."""
+
+    def __init__(self, store: PictureStore, seconds: float, *, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._seconds = seconds
+        self._clock = clock
+        self._pause = min(max(seconds / 24, 60.0), 3600.0)
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._loop = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+
+    async def sweep(self) -> int:
+        """Removes what is too old now, and returns how many that were. Raises PictureNotKept."""
+        limit = self._clock() - self._seconds
+        removed = 0
+        async for record in self._store.records(before=limit):
+            # It may have been made again since it was listed.
+            current = await self._store.record(record.name)
+            if current is not None and current.ipfs != "pending" and current.created < limit:
+                await self._store.delete(record.name)
+                removed += 1
+        return removed
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                removed = await self.sweep()
+                if removed:
+                    log.info("pictures_removed", pictures=removed)
+            except PictureNotKept as error:
+                log.warning("pictures_not_removed", reason=error.log or error.message)
+            await asyncio.sleep(self._pause)

@@ -1,0 +1,184 @@
+"""Sends pictures to IPFS behind the answers, until each has arrived.
+
+A picture that is kept as ``pending`` stays so until a node has told its CID, whatever happens to the node or to this
+process: what is pending is read from the store, and only the waiting times are kept in memory. Of several processes
+that share a store the one that holds its lease sends. An upload may happen twice, after a crash between node and
+record, and has the same CID both times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from openai_dify_proxy.errors import InternalError, IpfsPending, NotFound, ProxyError
+from openai_dify_proxy.pictures.records import PictureRecord
+from openai_dify_proxy.pictures.store import PictureStore
+from openai_dify_proxy.upstream.ipfs import IpfsClient
+
+AT_ONCE = 4
+MAX_DELAY = 300.0
+STORE_DELAY = 10.0
+"""How long to wait when the store itself fails."""
+
+log = structlog.get_logger(__name__)
+
+
+class _Failed(Struct, frozen=True):
+    attempts: int
+    next_at: float
+    error: ProxyError
+
+
+class IpfsUploads:
+    """``first_delay`` is in seconds, and doubles with each failure of a picture up to ``MAX_DELAY``."""
+
+    def __init__(
+        self,
+        store: PictureStore,
+        ipfs: IpfsClient,
+        *,
+        first_delay: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._ipfs = ipfs
+        self._first_delay = first_delay
+        self._clock = clock
+        self._failed: dict[str, _Failed] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._loop: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    def start(self) -> None:
+        """Begins with what an earlier process left pending."""
+        self._loop = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stops at once: what is under way stays pending."""
+        tasks = [task for task in (self._loop, *self._running.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def notify(self, record: PictureRecord) -> None:
+        """A picture was kept; without this it is found a moment later."""
+        if record.ipfs == "pending":
+            self._wake.set()
+
+    async def sent(self, record: PictureRecord, timeout: float) -> PictureRecord:
+        """Waits until the picture is on IPFS, and returns its record as it is then.
+
+        Raises IpfsPending after ``timeout`` seconds, and as soon as IPFS refuses it in a way that will not pass. The
+        upload goes on all the same.
+        """
+        before = self._attempts(record.name)
+        self.notify(record)
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    ended = self._ended
+                    current = await self._store.record(record.name)
+                    if current is not None and current.ipfs == "sent":
+                        return current
+                    self._raise_refusal(record.name, before)
+                    # Another process may be the one that sends, so its record is looked at as well.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self._store.rescan_seconds):
+                            await ended.wait()
+        except TimeoutError:
+            raise _pending(f"Not sent within {timeout:g} s.") from None
+
+    async def upload(self, name: str) -> PictureRecord:
+        """Sends one picture now. Raises ProxyError, and then leaves it pending."""
+        record = await self._store.record(name)
+        if record is None:
+            raise NotFound("There is no such picture.")
+        if record.ipfs == "pending":
+            cid = await self._ipfs.add(await self._store.read(name), name, record.media_type)
+            if cid != record.cid:
+                log.warning("ipfs_cid_differs", picture=name, computed=record.cid, told=cid)
+            # Its facts may have been completed, or it may have been deleted, while it was under way.
+            current = await self._store.record(name)
+            if current is None:
+                return record
+            record = msgspec.structs.replace(current, cid=cid, ipfs="sent")
+        await self._store.update(record)
+        return record
+
+    def _attempts(self, name: str) -> int:
+        return self._failed[name].attempts if name in self._failed else 0
+
+    def _raise_refusal(self, name: str, before: int) -> None:
+        failed = self._failed.get(name)
+        if failed is not None and failed.attempts > before and not failed.error.passing:
+            raise _pending(failed.error.log or failed.error.message)
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            delay = await self._round()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+
+    async def _round(self) -> float:
+        """Begins what is due, and returns how long to wait for the next round."""
+        try:
+            if await self._store.take_lease():
+                self._begin(await self._store.pending())
+        except ProxyError as error:
+            log.warning("ipfs_uploads_wait", reason=error.log or error.message)
+            return STORE_DELAY
+        return self._store.rescan_seconds
+
+    def _begin(self, names: list[str]) -> None:
+        """Those that failed least go first, so that new pictures do not stand behind a node's old troubles."""
+        self._failed = {name: failed for name, failed in self._failed.items() if name in set(names)}
+        now = self._clock()
+        due = [
+            name
+            for name in sorted(names, key=self._attempts)
+            if name not in self._running and (name not in self._failed or self._failed[name].next_at <= now)
+        ]
+        for name in due[: AT_ONCE - len(self._running)]:
+            self._running[name] = asyncio.create_task(self._attempt(name))
+
+    async def _attempt(self, name: str) -> None:
+        try:
+            record = await self.upload(name)
+            self._failed.pop(name, None)
+            log.info("ipfs_sent", picture=name, cid=record.cid)
+        except ProxyError as error:
+            self._put_off(name, error)
+        except Exception as exc:
+            log.exception("ipfs_upload_broke", picture=name)
+            self._put_off(name, InternalError("The upload broke.", log=str(exc)))
+        finally:
+            del self._running[name]
+            self._wake.set()
+            self._ended.set()
+            self._ended = asyncio.Event()
+
+    def _put_off(self, name: str, error: ProxyError) -> None:
+        attempts = self._attempts(name) + 1
+        delay = max(min(self._first_delay * 2 ** (attempts - 1), MAX_DELAY), error.retry_after or 0.0)
+        self._failed[name] = _Failed(attempts, self._clock() + delay, error)
+        log.warning(
+            "ipfs_upload_failed",
+            picture=name,
+            attempts=attempts,
+            retry_in=delay,
+            reason=f"{error.message} {error.log or ''}".strip(),
+        )
+
+
+def _pending(why: str) -> IpfsPending:
+    return IpfsPending("The picture is kept, and will be on IPFS as soon as that takes it.", started=True, log=why)

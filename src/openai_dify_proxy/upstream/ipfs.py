@@ -1,0 +1,142 @@
+"""Uploads to an IPFS node or to a service that pins, by one multipart POST.
+
+Node and services differ in the URL, the Authorization header, the form's fields and the answer; all that is given by
+settings or read as data, so there is no code for any one of them. On the project's own HTTP client, since Kubo tells
+of failures after a status 200 in a trailer (``X-Stream-Error``), which other clients do not show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from secrets import token_hex
+from urllib.parse import urlencode, urlsplit
+
+from openai_dify_proxy.errors import (
+    ProxyError,
+    UpstreamFailed,
+    UpstreamMisconfigured,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.translate.ipfs_answers import NoCid, read_upload_answer
+from openai_dify_proxy.translate.ipfs_cid import IMPORT_PARAMETERS
+from openai_dify_proxy.upstream.http import Exchange, HttpClient, parse_url
+
+MAX_ANSWER = 1024 * 1024
+RPC_PATH = "/api/v0/add"
+
+
+class IpfsClient:
+    """``url`` is where uploads go; Kubo's RPC gets its import parameters, unless the URL has parameters already.
+
+    ``auth`` is the Authorization header, ``field`` the form field for the file, ``form`` holds further fields, and
+    ``timeout`` is in seconds, for one whole upload.
+    """
+
+    def __init__(
+        self,
+        http: HttpClient,
+        url: str,
+        *,
+        auth: str | None = None,
+        field: str = "file",
+        form: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        self._http = http
+        parts = urlsplit(url)
+        if parts.path.endswith(RPC_PATH) and not parts.query:
+            url = f"{url.rstrip('?')}?{urlencode(IMPORT_PARAMETERS)}"
+        self._endpoint = parse_url(url)
+        self._auth = auth
+        self._field = field
+        self._form = dict(form or {})
+        self._timeout = timeout
+
+    async def add(self, data: bytes, name: str, media_type: str) -> str:
+        """Uploads a file and returns its CID, as CIDv1 in base32. Raises ProxyError."""
+        boundary = token_hex(16)
+        body = _multipart(boundary, self._field, self._form, data, name, media_type)
+        exchange = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                exchange = await self._http.exchange("POST", self._endpoint, self._headers(boundary), body)
+                answer = await exchange.read_all(MAX_ANSWER)
+        except UpstreamUnreachable as error:
+            raise UpstreamUnreachable("IPFS cannot be reached.", log=error.log) from error
+        except TimeoutError:
+            raise UpstreamTimeout(
+                "IPFS did not take the picture in time.", log=f"No answer within {self._timeout:g} s."
+            ) from None
+        finally:
+            if exchange is not None and not exchange.ended:
+                exchange.close()
+        return _read(exchange, answer, name)
+
+    def _headers(self, boundary: str) -> bytes:
+        lines = [f"Content-Type: multipart/form-data; boundary={boundary}", "User-Agent: openai-dify-proxy"]
+        if self._auth is not None:
+            lines.append(f"Authorization: {self._auth}")
+        return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+
+
+def ipfs_client(settings: Settings, http: HttpClient) -> IpfsClient | None:
+    """The client that the settings describe; None when nothing goes to IPFS."""
+    if settings.ipfs_upload_url is None:
+        return None
+    auth = settings.ipfs_upload_auth
+    return IpfsClient(
+        http,
+        settings.ipfs_upload_url,
+        auth=auth.get_secret_value() if auth is not None else None,
+        field=settings.ipfs_upload_field,
+        form=settings.ipfs_upload_form,
+        timeout=settings.ipfs_timeout,
+    )
+
+
+def _multipart(boundary: str, field: str, form: Mapping[str, str], data: bytes, name: str, media_type: str) -> bytes:
+    parts = [_part(boundary, f'name="{_quoted(key)}"', "", value.encode()) for key, value in form.items()]
+    parts.append(
+        _part(boundary, f'name="{_quoted(field)}"; filename="{name}"', f"Content-Type: {media_type}\r\n", data)
+    )
+    return b"".join([*parts, f"--{boundary}--\r\n".encode()])
+
+
+def _part(boundary: str, disposition: str, headers: str, content: bytes) -> bytes:
+    head = f"--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\n{headers}\r\n"
+    return head.encode() + content + b"\r\n"
+
+
+def _quoted(name: str) -> str:
+    """As browsers write names: https://html.spec.whatwg.org/#multipart-form-data."""
+    return name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
+
+
+def _read(exchange: Exchange, answer: bytes, name: str) -> str:
+    failure = exchange.headers.get("x-stream-error")
+    if exchange.status is None or exchange.broken or not exchange.ended:
+        raise UpstreamFailed("IPFS broke off its answer.", log=f"Status {exchange.status}, {len(answer)} bytes.")
+    if not 200 <= exchange.status < 300:
+        raise _refusal(exchange, answer)
+    if failure is not None:
+        raise UpstreamFailed("IPFS failed to take the picture.", log=f"X-Stream-Error: {failure}")
+    try:
+        return read_upload_answer(answer, name)
+    except NoCid as exc:
+        raise UpstreamFailed("IPFS did not say under which CID the picture is.", log=str(exc)) from exc
+
+
+def _refusal(exchange: Exchange, answer: bytes) -> ProxyError:
+    log = f"Status {exchange.status}: {answer[:300].decode(errors='replace')}"
+    if exchange.status in (401, 403):
+        return UpstreamMisconfigured("IPFS refuses the server's credentials.", log=log)
+    return UpstreamFailed(
+        "IPFS refuses the picture.", log=log, retry_after=_seconds(exchange.headers.get("retry-after"))
+    )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
