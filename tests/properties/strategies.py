@@ -60,6 +60,9 @@ AWKWARD = [
 """What a codec may stumble over: tags and their beginnings, line ends that are none, marks that combine."""
 
 texts = st.lists(st.one_of(st.sampled_from(AWKWARD), st.text(max_size=6)), max_size=6).map("".join)
+tagged = st.lists(
+    st.sampled_from(["<think>", "</think>", "\n", "\r\n", "<", "</", "<think></think>\n", "a", " "]), max_size=8
+).map("".join)
 answers = st.lists(texts, max_size=6)
 tokens = st.builds(usage, st.integers(0, 10**6), st.integers(0, 10**6), total_price=st.just("0.001"))
 maybe_tokens = st.none() | tokens
@@ -166,8 +169,13 @@ def disordered_turns(draw: st.DrawFn) -> Turn:
 turns = st.one_of(plain_turns(), odd_turns(), disordered_turns())
 
 SHARDS = [b"data: ", b"data:", b"event: ", b"\n", b"\r", b"{", b"}", b'"event":', b'"error"', b"\xff"]
+FRAGMENTS = [b"data: {\n\n", b"data: []\n\n", b"data: {}\n\n", b"data:\n\n", b'data: {"event":"\xff"}\n\n', PING]
 
-garbage = st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(SHARDS)).map(b"".join))
+garbage = st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.sampled_from(SHARDS)).map(b"".join),
+    st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=3).map(b"".join),
+)
 
 
 def json_values() -> st.SearchStrategy[Any]:

@@ -46,8 +46,10 @@ def test_any_split_of_the_bytes_gives_the_same_events(data: st.DataObject, turn:
 
 @given(turns, garbage, st.data())
 def test_any_split_gives_the_same_events_with_garbage_behind_too(turn: Turn, rest: bytes, data: st.DataObject) -> None:
-    stream = turn.data + rest
-    assert described(decode(turn.mode, data.draw(cuts(stream)))) == described(decode(turn.mode, [stream]))
+    followed = turn.data + rest
+    whole = described(decode(turn.mode, [followed]))
+    assert described(decode(turn.mode, data.draw(cuts(followed)))) == whole
+    assert described(decode(turn.mode, [turn.data, rest])) == whole
 
 
 @given(turns)
