@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, cast
 from openai import AsyncOpenAI
 
 from openai_dify_proxy.settings import Settings
-from tests.api.servers import LAST_CHUNK, ProxyServer, app_settings, chunk, http, read_request, serving
+from tests.api.servers import ProxyServer, app_settings, read_request, serving
 from tests.recordings.archive import GENERATING, Json, Recording
 
 Manner = Literal["whole", "bytes", "pieces"]
@@ -31,8 +31,8 @@ PIECE = 160
 class ReplayDify:
     """Answers for recordings; ``asked`` collects by label what the proxy sent.
 
-    ``descriptions`` are recorded answers to ``/info`` and ``/parameters``; without them the app is described as one
-    of the recording's mode that names no inputs, so that those of a request go through as they are.
+    ``descriptions`` are recorded answers to the proxy's own questions, such as ``/info`` and ``/parameters``; without
+    them the app is described as one of the recording's mode that takes the recorded inputs.
     """
 
     by_key: dict[str, Recording]
@@ -51,22 +51,34 @@ class ReplayDify:
                         writer.write(part)
                         await writer.drain()
                         await asyncio.sleep(0)  # the proxy's thread gets a chance to read
-                elif path in self.descriptions:
-                    writer.write(b"".join(self.descriptions[path].response))
-                    await writer.drain()
                 else:
-                    writer.write(http(200, described(recording, path)))
+                    writer.write(self._describe(recording, path.partition("?")[0]))
                     await writer.drain()
         except ConnectionError:
             pass  # the proxy closes the connection of a stream that it gave up
         finally:
             writer.close()
 
+    def _describe(self, recording: Recording, path: str) -> bytes:
+        if path in self.descriptions:
+            return b"".join(self.descriptions[path].response)
+        told: Json = {"result": "success"}
+        if path == "/info":
+            told = {"name": recording.name, "mode": recording.mode}
+        elif path == "/parameters":
+            told = {"user_input_form": form_for(recording.asked.get("inputs") or {})}
+        body = json.dumps(told).encode()
+        version = recording.headers.get("x-version", "")
+        return f"HTTP/1.1 200 OK\r\nX-Version: {version}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
-def described(recording: Recording, path: str) -> bytes:
-    if path == "/info":
-        return json.dumps({"name": recording.name, "mode": recording.mode}).encode()
-    return b'{"user_input_form": []}' if path == "/parameters" else b'{"result": "success"}'
+
+def form_for(inputs: Json) -> list[Json]:
+    """A form that takes such inputs."""
+    kinds = {str: "paragraph", int: "number", dict: "json_object"}
+    return [
+        {kinds.get(type(value), "paragraph"): {"variable": name, "label": name, "required": False}}
+        for name, value in inputs.items()
+    ]
 
 
 def wire(recording: Recording, manner: Manner) -> Iterator[bytes]:
@@ -85,6 +97,14 @@ def wire(recording: Recording, manner: Manner) -> Iterator[bytes]:
         random = Random(recording.label)
         framed = b"".join(chunk(piece) for piece in pieces(body, random))
         yield from pieces(head + framed + LAST_CHUNK, random)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body; an empty one is its end."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+LAST_CHUNK = chunk(b"")
 
 
 def pieces(data: bytes, random: Random) -> Iterator[bytes]:
