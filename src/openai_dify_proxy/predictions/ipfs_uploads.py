@@ -141,7 +141,8 @@ class IpfsUploads:
 
     def _begin(self, names: list[str]) -> None:
         """Those that failed least go first, so that new pictures do not stand behind a node's old troubles."""
-        self._failed = {name: failed for name, failed in self._failed.items() if name in set(names)}
+        pending = set(names)
+        self._failed = {name: failed for name, failed in self._failed.items() if name in pending}
         now = self._clock()
         due = [
             name

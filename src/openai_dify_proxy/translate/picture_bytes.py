@@ -44,15 +44,7 @@ def strip_text(data: bytes) -> bytes:
     found = sniff(data)
     if found is None:
         raise MalformedPicture("This is no PNG, JPEG, WebP or GIF.")
-    match found.extension:
-        case "png":
-            return _strip_png(data)
-        case "jpg":
-            return _strip_jpeg(data)
-        case "webp":
-            return _strip_webp(data)
-        case "gif":
-            return _strip_gif(data)
+    return _STRIPPERS[found](data)
 
 
 def _take(data: bytes, at: int, length: int) -> bytes:
@@ -181,8 +173,10 @@ _FRAME_HEAD = 16
 
 
 def _strip_webp(data: bytes) -> bytes:
-    length = int.from_bytes(data[4:8], "little")
-    body = _riff(_webp_chunks(_take(data, 12, length - 4) if length >= 4 else b""))
+    length = int.from_bytes(_take(data, 4, 4), "little")
+    if length < 12:
+        raise MalformedPicture("A WebP has at least one chunk.")
+    body = _riff(_webp_chunks(_take(data, 12, length - 4)))
     return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
 
 
@@ -250,3 +244,6 @@ def _end_of_gif_block(data: bytes, at: int, kind: int) -> int:
 def _colour_table(flags: int) -> int:
     """The bytes of the colour table that ``flags`` announce."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+_STRIPPERS: Final = {PNG: _strip_png, JPEG: _strip_jpeg, WEBP: _strip_webp, GIF: _strip_gif}

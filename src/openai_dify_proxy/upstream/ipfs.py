@@ -58,7 +58,7 @@ class IpfsClient:
     async def add(self, data: bytes, name: str, media_type: str) -> str:
         """Uploads a file and returns its CID, as CIDv1 in base32. Raises ProxyError."""
         boundary = token_hex(16)
-        body = _multipart(boundary, self._field, self._form, data, name, media_type)
+        body = _multipart(boundary, self._field, self._form, data=data, name=name, media_type=media_type)
         exchange = None
         try:
             async with asyncio.timeout(self._timeout):
@@ -97,7 +97,9 @@ def ipfs_client(settings: Settings, http: HttpClient) -> IpfsClient | None:
     )
 
 
-def _multipart(boundary: str, field: str, form: Mapping[str, str], data: bytes, name: str, media_type: str) -> bytes:
+def _multipart(
+    boundary: str, field: str, form: Mapping[str, str], *, data: bytes, name: str, media_type: str
+) -> bytes:
     parts = [_part(boundary, f'name="{_quoted(key)}"', "", value.encode()) for key, value in form.items()]
     parts.append(
         _part(boundary, f'name="{_quoted(field)}"; filename="{name}"', f"Content-Type: {media_type}\r\n", data)
@@ -117,7 +119,7 @@ def _quoted(name: str) -> str:
 
 def _read(exchange: Exchange, answer: bytes, name: str) -> str:
     failure = exchange.headers.get("x-stream-error")
-    if exchange.status is None or exchange.broken or not exchange.ended:
+    if exchange.status is None or exchange.broken or len(answer) >= MAX_ANSWER:
         raise UpstreamFailed("IPFS broke off its answer.", log=f"Status {exchange.status}, {len(answer)} bytes.")
     if not 200 <= exchange.status < 300:
         raise _refusal(exchange, answer)
