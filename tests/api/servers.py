@@ -123,7 +123,7 @@ class RawDify:
                     break
                 if request.path.endswith("/stop"):
                     self.stopped.set()
-                writer.write(http(200, self._reply(request.path)))
+                writer.write(http_answer(200, self._reply(request.path)))
                 await writer.drain()
         except ConnectionError:
             pass  # the proxy left, which is what some tests want
@@ -154,7 +154,7 @@ async def read_request(reader: asyncio.StreamReader, connection: int) -> RawRequ
     return RawRequest(method, path, headers, json.loads(body) if body else None, connection)
 
 
-def http(status: int, body: bytes, kind: str = "application/json", *more: str) -> bytes:
+def http_answer(status: int, body: bytes, kind: str = "application/json", *more: str) -> bytes:
     """A whole HTTP answer."""
     head = [f"HTTP/1.1 {status} Told", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *more]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
