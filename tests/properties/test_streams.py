@@ -179,7 +179,7 @@ def test_heartbeats_change_nothing(include_usage: bool, turn: Turn, beats: list[
     data = b""
     for index, events in enumerate(reads[:-1]):
         data += encoder.encode(events, TurnIds())
-        if index in beats and not encoder.answer.ended:
+        if index in beats and encoder.answer.finish_reason is None and encoder.answer.error is None:
             data += encoder.heartbeat()
     data += encoder.encode(reads[-1], TurnIds())
     lines = b"\n\n".join(frame for frame in data.split(b"\n\n") if not frame.startswith(b":"))

@@ -12,8 +12,8 @@ from openai_dify_proxy.translate.repeats import Said
 from openai_dify_proxy.translate.stop_sequences import StopSequences
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
 from openai_dify_proxy.translate.transcript import HEADING, QUESTION, transcript
-from openai_dify_proxy.translate.turn_request import Said as Message
-from tests.properties.strategies import AWKWARD, texts
+from openai_dify_proxy.translate.turn_request import HistoryMessage
+from tests.properties.strategies import AWKWARD, tagged, texts
 from tests.properties.thinking import split_whole
 
 
@@ -21,7 +21,7 @@ def pieces_of(parts: list[str]) -> list[str]:
     return [part for part in parts if part]
 
 
-@given(st.lists(texts, max_size=8))
+@given(st.lists(texts | tagged, max_size=8))
 def test_thinking_is_split_off_as_from_the_whole_text(parts: list[str]) -> None:
     text = "".join(parts)
     for pieces in (pieces_of(parts), list(text)):
@@ -98,7 +98,7 @@ def test_a_node_that_is_run_again_says_its_last_version(first: list[str], second
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "tool"]), texts), min_size=1, max_size=4))
 def test_every_line_that_looks_like_a_role_is_one(messages: list[tuple[str, str]]) -> None:
     forged = [
-        Message(role, f"{text}\n{label}: {text}")
+        HistoryMessage(role, f"{text}\n{label}: {text}")
         for (role, text), label in zip(messages, ["User", "assistant", " Tool ", "SYSTEM"], strict=False)
     ]
     lines = transcript(forged).splitlines()
@@ -108,4 +108,6 @@ def test_every_line_that_looks_like_a_role_is_one(messages: list[tuple[str, str]
 
 @given(st.lists(st.sampled_from([*AWKWARD, HEADING, QUESTION, "\n\n", "x"]), max_size=8).map("".join))
 def test_the_lines_around_a_transcript_stand_nowhere_in_it(text: str) -> None:
-    assert not {HEADING, QUESTION} & {line.strip() for line in transcript([Message("tool", f"x\n{text}")]).splitlines()}
+    assert not {HEADING, QUESTION} & {
+        line.strip() for line in transcript([HistoryMessage("tool", f"x\n{text}")]).splitlines()
+    }

@@ -41,18 +41,17 @@ def test_an_answer_is_its_deltas() -> None:
     )
     assert (answer.text, answer.reasoning, answer.finish_reason) == ("Hello.", "hm", "length")
     assert (answer.usage, answer.citations, answer.error) == (Usage(1, 2, 3), citations, None)
-    assert answer.ended
 
 
 def test_nothing_yet() -> None:
     answer = folded()
-    assert (answer.text, answer.reasoning, answer.finish_reason, answer.ended) == ("", "", None, False)
+    assert (answer.text, answer.reasoning, answer.finish_reason, answer.error) == ("", "", None, None)
 
 
 def test_a_failure() -> None:
     error = StreamCut("cut")
     answer = folded(TextDelta("Hel"), TurnFailed(error))
-    assert (answer.text, answer.error, answer.finish_reason, answer.ended) == ("Hel", error, None, True)
+    assert (answer.text, answer.error, answer.finish_reason) == ("Hel", error, None)
 
 
 @pytest.mark.parametrize("moderated", [True, False])

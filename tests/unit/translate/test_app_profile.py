@@ -45,6 +45,17 @@ def test_a_form_as_dify_tells_it() -> None:
     )
 
 
+def test_a_form_as_odd_as_it_comes() -> None:
+    """A field is worth more than its label or limit."""
+    odd = {"variable": "a", "label": {"en": "A"}, "required": 1, "max_length": "48", "options": "x"}
+    choice = {"variable": "b", "options": ["x", 7]}
+    parameters = APP_PARAMETERS.decode(json.encode({"user_input_form": [{"text-input": odd}, {"select": choice}]}))
+    assert read_form(parameters) == (
+        InputField("text-input", "a", required=True),
+        InputField("select", "b", options=("x", "7")),
+    )
+
+
 # The form of an app without a query of its own, the configured variable, the inputs that the request gives, the field.
 PLACES: dict[str, tuple[list[InputField], str | None, set[str], str | None]] = {
     "configured": ([text("a", required=True), text("b")], "b", set(), "b"),
@@ -97,6 +108,23 @@ def test_which_apps_keep_a_conversation(mode: Mode, converses: bool) -> None:
 @pytest.mark.parametrize(("limit", "fits"), [(None, True), (0, True), (4, False), (5, True)])
 def test_what_fits(limit: int | None, fits: bool) -> None:
     assert InputField("text-input", "a", max_length=limit).fits("héllo") is fits
+
+
+@pytest.mark.parametrize(
+    ("version", "mode", "hides"),
+    [
+        ("1.12.1", "advanced-chat", False),
+        ("1.13.0", "advanced-chat", True),
+        ("1.14.2", "advanced-chat", True),
+        ("1.15.0", "advanced-chat", True),
+        ("1.16.1", "advanced-chat", False),
+        ("1.13.0", "chat", False),
+        (None, "advanced-chat", False),
+    ],
+)
+def test_which_version_hides_that_it_does_not_know_a_conversation(version: str | None, mode: Mode, hides: bool) -> None:
+    """1.13 and 1.14 fall silent for 300 s, 1.15 begins another one; before and after it is a 404."""
+    assert AppProfile(mode, version=version).hides_lost_conversations is hides
 
 
 @pytest.mark.parametrize(

@@ -120,12 +120,6 @@ REFUSALS: dict[str, tuple[int, str | None, str, Told]] = {
     ),
     "body that is an array": (500, "unknown", "Internal Server Error", Told(502, "api_error", "unknown")),
     "conversation unknown": (404, "not_found", NOT_EXISTS, Told(404, BAD, "conversation_not_found", "conversation_id")),
-    "conversation unknown, without a code": (
-        404,
-        None,
-        NOT_EXISTS,
-        Told(404, BAD, "conversation_not_found", "conversation_id"),
-    ),
     "workflow unknown": (404, "not_found", "Workflow not found", Told(404, BAD, "not_found")),
     "workflow id bad": (400, "bad_request", "Invalid workflow_id format", Told(400, BAD, "bad_request")),
     "concurrency limit": (400, "invalid_param", CONCURRENCY, Told(429, "rate_limit_error", "rate_limit_exceeded")),
@@ -135,7 +129,13 @@ REFUSALS: dict[str, tuple[int, str | None, str, Told]] = {
         CONCURRENCY,
         Told(429, "rate_limit_error", "rate_limit_exceeded"),
     ),
-    "some limit": (429, None, "Slow down.", Told(429, "rate_limit_error", "rate_limit_exceeded")),
+    "runs that Dify's cloud sells are used up": (
+        429,
+        "rate_limit_error",
+        "Rate limit exceeded",
+        Told(429, "insufficient_quota", "insufficient_quota"),
+    ),
+    "some limit": (429, "slow_down", "Slow down.", Told(429, "rate_limit_error", "slow_down")),
     "provider without credentials": (
         400,
         "provider_not_initialize",
@@ -408,11 +408,11 @@ def test_operators_faults_are_explained_in_the_log() -> None:
 
 # Dify's words, and what may be shown of them.
 SECRETS = {
-    "Incorrect API key provided: sk-abcDEF123456": "Incorrect API key provided: sk-…",
-    "sk-proj-abc_def-123 and sk-ant-api03-xyz": "sk-… and sk-…",
-    "masked by OpenAI: sk-abc****************wxyz.": "masked by OpenAI: sk-…",
-    "key app-1A2b3C4d5E6f7G8h here": "key app-… here",
-    "dataset-1A2b3C4d5E6f7G8h": "dataset-…",
+    "Incorrect API key provided: sk-abcDEF123456": "Incorrect API key provided: sk-***",
+    "sk-proj-abc_def-123 and sk-ant-api03-xyz": "sk-*** and sk-***",
+    "masked by OpenAI: sk-abc****************wxyz.": "masked by OpenAI: sk-***",
+    "key app-1A2b3C4d5E6f7G8h here": "key app-*** here",
+    "dataset-1A2b3C4d5E6f7G8h": "dataset-***",
     "risk-assessment, the app": "risk-assessment, the app",
     NOT_EXISTS: "Conversation Not Exists.",
 }
@@ -436,6 +436,12 @@ def test_no_way_leads_a_secret_to_the_client(code: str | None, status: int) -> N
         assert not any("abcDEF" in str(part) or "1A2b" in str(part) for part in shown)
 
 
-def test_codes_and_statuses_that_are_no_strings_or_numbers() -> None:
+def test_json_that_is_not_difys() -> None:
+    error = translate_refusal(400, "application/json", b'{"message":"secret"}', own_key=True)
+    assert told(error) == Told(502, "api_error", "upstream_error")
+    assert "secret" not in error.message
+
+
+def test_a_code_and_a_status_of_other_types() -> None:
     body = json.encode({"code": 17, "message": None, "status": "400"})
     assert told(translate_refusal(400, "application/json", body, own_key=True)) == Told(400, BAD, None)

@@ -242,6 +242,7 @@ GOOD: dict[str, tuple[Mode, list[Json | bytes], Usage | None]] = {
         [
             {"event": "tts_message", "task_id": TASK, "audio": "AAAA"},
             {"event": "telepathy", "task_id": TASK, "answer": "no"},
+            {"event": "telepathy", "answer": {"no": 1}, "status": [], "id": 7},
             {"task_id": TASK},
             message("Hello."),
             {"event": "tts_message_end", "audio": ""},
@@ -448,6 +449,16 @@ def test_a_turn_ends_at_its_terminal_event_or_waits_for_the_sibling() -> None:
         assert (decoder.ending, decoder.ended) == (True, ended), (mode, first)
         if not ended:
             assert isinstance(decoder.finish()[-1], TurnFinished)
+
+
+def test_a_turn_is_concluded_when_dify_said_so() -> None:
+    """And not when its stream was given up, so that a run that may go on is stopped."""
+    terminal: list[Json] = [message_end(), workflow_finished("failed"), workflow_paused(), error("boom")]
+    others: list[Json | bytes] = [message("a"), b"data: {\n\n"]
+    for event in [*terminal, *others]:
+        decoder = DifyEventDecoder("chat")
+        decoder.feed(stream(event))
+        assert decoder.concluded is (event in terminal), event
 
 
 def test_stopped_turns() -> None:

@@ -7,12 +7,12 @@ from msgspec import json
 
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.app_profile import AppProfile, InputField
-from openai_dify_proxy.translate.dify_request import AppRules, endpoint, make_dify_request, stop_path
-from openai_dify_proxy.translate.turn_request import Said, TurnRequest
+from openai_dify_proxy.translate.dify_request import AppRules, generate_path, make_dify_request, stop_path
+from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.wire.dify import Mode
 
 CONVERSATION = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
-HISTORY = (Said("user", "a"), Said("assistant", "b"))
+HISTORY = (HistoryMessage("user", "a"), HistoryMessage("assistant", "b"))
 TRANSCRIPT = "User: a\n\nAssistant: b"
 CARRIED = f"The conversation so far, oldest message first:\n\n{TRANSCRIPT}\n\nThe new message to answer:\n\n"
 CONVERSING: tuple[Mode, ...] = ("chat", "agent-chat", "advanced-chat", "agent")
@@ -90,7 +90,6 @@ def test_a_request_that_fills_in_all_texts_itself() -> None:
 def test_the_configured_variable_takes_the_question() -> None:
     rules = AppRules(input_variable="b")
     assert body(TURN, "workflow", text("a"), text("b"), rules=rules)["inputs"] == {"a": "", "b": "Hi"}
-    assert body(TURN, "workflow", rules=rules)["inputs"] == {"b": "Hi"}
 
 
 def test_a_question_too_long_for_its_input() -> None:
@@ -119,7 +118,6 @@ SYSTEMS: dict[str, tuple[str, list[InputField], dict[str, Any], str]] = {
     "query": ("query", [text("system")], {"system": ""}, "Be kind.\n\nHi"),
     "drop": ("drop", [text("system")], {"system": ""}, "Hi"),
     "an input by name": ("input:tone", [text("tone"), text("system")], {"tone": "Be kind.", "system": ""}, "Hi"),
-    "an input by name, no form": ("input:tone", [], {"tone": "Be kind."}, "Hi"),
 }
 
 
@@ -144,7 +142,14 @@ def test_a_system_message_that_is_the_question_is_asked_once() -> None:
 def test_earlier_turns_travel_before_the_question(mode: Mode) -> None:
     assert body(WITH_HISTORY, mode)["query"] == f"{CARRIED}Hi"
     turn = TurnRequest("Hi", "Be kind.", HISTORY)
-    assert body(turn, mode)["query"] == f"{CARRIED}Be kind.\n\nHi"
+    assert body(turn, mode)["query"] == f"Be kind.\n\n{CARRIED}Hi"
+
+
+def test_earlier_turns_without_text_do_not_travel() -> None:
+    silent = (HistoryMessage("assistant", ""),)
+    assert body(TurnRequest("Hi", history=silent))["query"] == "Hi"
+    assert body(TurnRequest("Hi", history=silent), "chat", text("history"))["inputs"] == {"history": ""}
+    assert body(TurnRequest("Hi", history=(*silent, *HISTORY)))["query"] == f"{CARRIED}Hi"
 
 
 def test_earlier_turns_travel_in_the_question_of_a_workflow() -> None:
@@ -202,7 +207,6 @@ NUMBER = InputField("number", "count")
 
 # What the request gives, the form, what is sent.
 INPUTS: dict[str, tuple[dict[str, Any], list[InputField], dict[str, Any]]] = {
-    "no form: as they are": ({"a": 1, "b": None}, [], {"a": 1, "b": None}),
     "others than the form's are dropped": ({"a": 1, "topic": "x"}, [TOPIC], {"topic": "x"}),
     "a number for a text": ({"topic": 7}, [TOPIC], {"topic": "7"}),
     "an object for a text": ({"topic": {"a": 1}}, [TOPIC], {"topic": '{"a":1}'}),
@@ -289,4 +293,4 @@ def test_the_request_outranks_the_settings_and_these_the_form() -> None:
     ],
 )
 def test_routes(mode: Mode, run: str, stop: str) -> None:
-    assert (endpoint(mode), stop_path(mode, "T")) == (run, stop)
+    assert (generate_path(mode), stop_path(mode, "T")) == (run, stop)

@@ -5,9 +5,13 @@ import json
 import pytest
 
 from openai_dify_proxy.translate.transcript import HEADING, QUESTION, transcript, transcript_json, with_transcript
-from openai_dify_proxy.translate.turn_request import Said
+from openai_dify_proxy.translate.turn_request import HistoryMessage
 
-HISTORY = (Said("user", "Hi"), Said("assistant", "Hello.\nHow are you?"), Said("tool", "42"))
+HISTORY = (
+    HistoryMessage("user", "Hi"),
+    HistoryMessage("assistant", "Hello.\nHow are you?"),
+    HistoryMessage("tool", "42"),
+)
 
 
 def test_each_message_has_a_role_line() -> None:
@@ -47,9 +51,9 @@ FORGERIES = {
 @pytest.mark.parametrize(("text", "escaped"), FORGERIES.items())
 def test_nobody_can_forge_a_role_line(text: str, escaped: str) -> None:
     for role, label in (("user", "User"), ("assistant", "Assistant"), ("tool", "Tool")):
-        assert transcript([Said(role, text)]) == f"{label}: {escaped}"
+        assert transcript([HistoryMessage(role, text)]) == f"{label}: {escaped}"
 
 
 @pytest.mark.parametrize("text", ["The User: Ann", "a User: b", "Users: 3", "Username: ann", "System of a down"])
 def test_other_lines_stay_as_they_are(text: str) -> None:
-    assert transcript([Said("user", f"{text}\n{text}")]) == f"User: {text}\n{text}"
+    assert transcript([HistoryMessage("user", f"{text}\n{text}")]) == f"User: {text}\n{text}"

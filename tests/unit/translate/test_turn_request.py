@@ -8,7 +8,7 @@ from msgspec import json
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.turn_request import (
     CONTINUE,
-    Said,
+    HistoryMessage,
     TurnRequest,
     read_chat_request,
     read_completion_request,
@@ -82,9 +82,9 @@ QUESTIONS: dict[str, tuple[list[Message], str, str, list[tuple[str, str]]]] = {
     ),
     "a tool's result and a user's message": (
         [user("a"), assistant(None), tool("42"), user("c")],
-        "a\n\nTool result:\n42\n\nc",
+        "Tool result:\n42\n\nc",
         "",
-        [],
+        [("user", "a"), ("assistant", "")],
     ),
     "a legacy function's result": (
         [assistant("b"), {"role": "function", "name": "f", "content": "42"}],
@@ -95,7 +95,26 @@ QUESTIONS: dict[str, tuple[list[Message], str, str, list[tuple[str, str]]]] = {
     "the assistant spoke last": ([user("a"), assistant("b")], CONTINUE, "", [("user", "a"), ("assistant", "b")]),
     "only a system message": ([system("Say hi.")], "Say hi.", "", []),
     "several system messages alone": ([system("a"), system("b")], "a\n\nb", "", []),
-    "messages without text are passed over": ([user("a"), assistant(""), user(None), user("b")], "a\n\nb", "", []),
+    "messages without text are passed over": ([user("a"), user(None), user(""), user("b")], "a\n\nb", "", []),
+    "an assistant that said nothing still had its turn": (
+        [user("a"), assistant(""), user("b")],
+        "b",
+        "",
+        [("user", "a"), ("assistant", "")],
+    ),
+    "what an assistant thought is no part of what it said": (
+        [user("a"), assistant("<think>hm</think>\n\nb"), user("c")],
+        "c",
+        "",
+        [("user", "a"), ("assistant", "b")],
+    ),
+    "what a user calls thinking is": ([user("<think>hm</think>")], "<think>hm</think>", "", []),
+    "an assistant's parts that are no text": (
+        [user("a"), assistant([{"type": "thinking", "thinking": "hm"}, text("<think>x</think>b")]), user("c")],
+        "c",
+        "",
+        [("user", "a"), ("assistant", "b")],
+    ),
     "an empty last message": ([user("a"), assistant("b"), user("")], CONTINUE, "", [("user", "a"), ("assistant", "b")]),
     "text parts in every role": (
         [system([text("s")]), user([text("a"), text("b")]), assistant([text("c")]), tool([text("d")])],
@@ -119,7 +138,7 @@ def test_which_message_is_the_question(
 ) -> None:
     turn = chat(messages)
     assert (turn.question, turn.system) == (question, told)
-    assert turn.history == tuple(Said(role, words) for role, words in history)
+    assert turn.history == tuple(HistoryMessage(role, words) for role, words in history)
 
 
 # A chat request that is refused: its fields, and the param and code of the error.
@@ -148,6 +167,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
         "tool_choice",
         "unsupported_parameter",
     ),
+    "one custom tool must be called": (
+        {"messages": [user("a")], "tool_choice": {"type": "custom", "custom": {"name": "f"}}},
+        "tool_choice",
+        "unsupported_parameter",
+    ),
+    "too long a model's name": ({"messages": [user("a")], "model": "x" * 257}, "model", None),
+    "too many stop sequences": ({"messages": [user("a")], "stop": list("abcde")}, "stop", None),
+    "too long a stop sequence": ({"messages": [user("a")], "stop": "x" * 257}, "stop", None),
     "one function must be called": (
         {"messages": [user("a")], "function_call": {"name": "f"}},
         "function_call",
@@ -191,6 +218,7 @@ def test_refused_chat_requests(fields: dict[str, Any], param: str, code: str | N
         {"tool_choice": "none"},
         {"tool_choice": None},
         {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
+        {"tool_choice": {"type": "web_search"}},
         {"function_call": "auto"},
         {"temperature": 0.5, "logit_bias": {"1": 2}, "response_format": {"type": "json_object"}, "cache_control": {}},
         {"stream_options": {"include_usage": True, "include_obfuscation": False}},
