@@ -227,7 +227,7 @@ async def serving(
         finally:
             tasks.discard(task)
 
-    server = await asyncio.start_server(accept, host, 0)
+    server = await asyncio.start_server(accept, host, 0, backlog=2048)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

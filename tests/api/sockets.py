@@ -8,20 +8,19 @@ import time
 from collections.abc import Callable
 
 from tests.api.asking import chat_body
-from tests.api.servers import ProxyServer
 
 
 class Client:
     """A client on a bare socket, which can leave as rudely as it likes."""
 
-    def __init__(self, proxy: ProxyServer, path: str = "/v1/chat/completions") -> None:
-        self._proxy = proxy
+    def __init__(self, port: int, path: str = "/v1/chat/completions") -> None:
+        self._port = port
         self._path = path
         self.seen = b""
 
     async def ask(self, text: str, model: str, **more: object) -> None:
         body = json.dumps({**chat_body(text, model, **more), "prompt": text}).encode()
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._proxy.port)
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         head = (
             f"POST {self._path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"

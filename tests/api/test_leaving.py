@@ -35,7 +35,7 @@ async def stopped_in_time(log: DemoLog, left: float) -> LoggedRun:
 
 @pytest.mark.parametrize("model", MODELS)
 async def test_a_client_killed_in_mid_stream(proxy: ProxyServer, log: DemoLog, model: str) -> None:
-    client = Client(proxy)
+    client = Client(proxy.port)
     await client.ask("SLOW:100x50", model, stream=True)
     await client.read_until(b"tick 2")
     await stopped_in_time(log, await client.leave())
@@ -43,7 +43,7 @@ async def test_a_client_killed_in_mid_stream(proxy: ProxyServer, log: DemoLog, m
 
 @pytest.mark.parametrize("model", MODELS)
 async def test_a_client_killed_while_it_waits_for_a_whole_answer(proxy: ProxyServer, log: DemoLog, model: str) -> None:
-    client = Client(proxy)
+    client = Client(proxy.port)
     await client.ask("SLOW:100x50", model)
     await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
     await stopped_in_time(log, await client.leave())
@@ -55,7 +55,7 @@ async def test_clients_that_leave_turns_without_a_task_id(
     proxy: ProxyServer, log: DemoLog, delay: str, stream: bool
 ) -> None:
     """In all modes and versions at once. Pings name no task, so the stop call has to wait for the first event."""
-    clients = [Client(proxy) for _ in MODELS]
+    clients = [Client(proxy.port) for _ in MODELS]
     for client, model in zip(clients, MODELS, strict=True):
         await client.ask(f"SLOW:100x50 {delay}", model, stream=stream)
     await log.wait_for(lambda log: len(log.runs) == len(MODELS))
@@ -72,7 +72,7 @@ async def test_clients_that_leave_turns_without_a_task_id(
 @pytest.mark.parametrize("path", ["/v1/completions", "/chat/completions"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_every_route_stops_what_it_began(proxy: ProxyServer, log: DemoLog, path: str, stream: bool) -> None:
-    client = Client(proxy, path)
+    client = Client(proxy.port, path)
     await client.ask("SLOW:100x50", "demo-chat", stream=stream)
     await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
     await stopped_in_time(log, await client.leave())
@@ -80,7 +80,7 @@ async def test_every_route_stops_what_it_began(proxy: ProxyServer, log: DemoLog,
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_reset_connection_is_a_leaving_client_too(proxy: ProxyServer, log: DemoLog, stream: bool) -> None:
-    client = Client(proxy)
+    client = Client(proxy.port)
     await client.ask("SLOW:100x50", "demo-chat", stream=stream)
     await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
     await stopped_in_time(log, await client.leave(rudely=True))
@@ -126,7 +126,7 @@ async def test_a_client_with_a_dify_key_of_its_own_is_no_exception(proxy: ProxyS
 
 
 async def test_many_clients_leave_at_once(proxy: ProxyServer, log: DemoLog) -> None:
-    clients = [Client(proxy) for _ in range(20)]
+    clients = [Client(proxy.port) for _ in range(20)]
     for number, client in enumerate(clients):
         await client.ask("SLOW:100x50", MODELS[number % len(MODELS)], stream=number % 2 == 0)
     await log.wait_for(lambda log: len([run for run in log.runs if run.first_event_at]) == 20)
@@ -139,7 +139,7 @@ async def test_many_clients_leave_at_once(proxy: ProxyServer, log: DemoLog) -> N
 async def test_the_upstream_connections_are_closed_afterwards(
     proxy: ProxyServer, log: DemoLog, demo: DemoServer
 ) -> None:
-    client = Client(proxy)
+    client = Client(proxy.port)
     await client.ask("SLOW:100x50", "demo-chat", stream=True)
     await client.read_until(b"tick 1")
     await stopped_in_time(log, await client.leave())
@@ -162,7 +162,7 @@ async def test_a_client_that_stays_to_the_end_stops_nothing(proxy: ProxyServer, 
 async def test_a_turn_that_never_says_its_id_is_closed_when_patience_ends(
     serve: Serve, log: DemoLog, stream: bool
 ) -> None:
-    client = Client(serve(silence_timeout=0.5))
+    client = Client(serve(silence_timeout=0.5).port)
     await client.ask("SILENCE", "demo-chat", stream=stream)
     await log.wait_for(lambda log: log.runs)
     await client.leave()
@@ -171,7 +171,7 @@ async def test_a_turn_that_never_says_its_id_is_closed_when_patience_ends(
 
 
 async def test_the_proxy_goes_on_serving_after_all_that(proxy: ProxyServer, log: DemoLog) -> None:
-    client = Client(proxy)
+    client = Client(proxy.port)
     await client.ask("SLOW:100x50", "demo-chat", stream=True)
     await client.read_until(b"tick 1")
     await client.leave(rudely=True)

@@ -43,7 +43,7 @@ async def test_the_stream_is_drained_after_the_stop_and_closed_at_its_end(serve:
         finished.set()
 
     async with raw_dify(answer) as dify:
-        client = Client(raw_proxy(serve, dify))
+        client = Client(raw_proxy(serve, dify).port)
         await client.ask("hi", "raw", stream=True)
         await client.read_until(b"one")
         await client.leave()
@@ -69,7 +69,7 @@ async def test_a_dify_that_does_not_obey_is_left_after_a_while(serve: Serve) -> 
             left.set()
 
     async with raw_dify(answer) as dify:
-        client = Client(raw_proxy(serve, dify))
+        client = Client(raw_proxy(serve, dify).port)
         await client.ask("hi", "raw")
         await until(lambda: bool(dify.turns))
         await client.leave()
@@ -88,7 +88,7 @@ async def test_the_id_may_come_in_any_event_and_cut_anywhere(serve: Serve) -> No
         await dify.stopped.wait()
 
     async with raw_dify(answer, "agent-chat") as dify:
-        client = Client(raw_proxy(serve, dify))
+        client = Client(raw_proxy(serve, dify).port)
         await client.ask("hi", "raw")
         await until(lambda: bool(dify.turns))
         await client.leave()
@@ -106,7 +106,7 @@ async def test_a_left_turn_that_fails_needs_no_stop(serve: Serve) -> None:
 
     async with raw_dify(answer) as dify:
         proxy = raw_proxy(serve, dify)
-        client = Client(proxy)
+        client = Client(proxy.port)
         await client.ask("hi", "raw", stream=True)
         await until(lambda: bool(dify.turns))
         await client.leave()
