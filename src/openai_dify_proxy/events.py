@@ -1,6 +1,6 @@
 """What happens in a turn: the small closed union between Dify's events and OpenAI's answers.
 
-Decoders (``translate/dify_events.py``) make these from an upstream's bytes; encoders (``translate/chat_stream.py``
+Decoders (``translate/dify_events.py``) make these from an upstream's bytes; encoders (``translate/openai_streams.py``
 and its siblings) make an OpenAI surface's bytes from these. Neither side knows the other.
 """
 

@@ -7,7 +7,6 @@ never logged; ``mask_keys`` stands behind that rule and does not replace it.
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Mapping
 from typing import Literal
@@ -15,7 +14,7 @@ from typing import Literal
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_KEYS = re.compile(r"\b(app-|sk-|r8_|hf_|Bearer\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
+from openai_dify_proxy.errors import mask_keys
 
 
 def configure_logging(level: str = "info", log_format: Literal["console", "json"] = "console") -> None:
@@ -51,11 +50,6 @@ def bind_request(request_id: str, **context: object) -> None:
     """Put ``request_id`` and ``context`` into every further line of the running task and of tasks it starts."""
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id, **context)
-
-
-def mask_keys(text: str) -> str:
-    """``text`` with all that looks like a key cut down to the part that tells its kind."""
-    return _KEYS.sub(lambda match: match[1] + "***", text)
 
 
 def _mask(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -10,13 +10,12 @@ from secrets import token_hex
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openai_dify_proxy.api.responses import error_response, shutting_down
+from openai_dify_proxy.api.responses import FAULT, error_response, shutting_down
 from openai_dify_proxy.errors import InternalError
 from openai_dify_proxy.telemetry import bind_request
 
 log = structlog.get_logger("openai_dify_proxy.access")
 
-_FAULT = InternalError("The proxy failed. Tell its operator the request id.")
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 
 
@@ -56,7 +55,7 @@ class RequestMiddleware:
         except Exception:  # a fault of ours: its text may hold anything, so only the log gets it
             log.exception("unexpected_error")
             if status == 0:
-                await error_response(_FAULT)(scope, receive, send_with_id)
+                await error_response(InternalError(FAULT))(scope, receive, send_with_id)
         finally:
             log.info(
                 "request",

@@ -14,7 +14,7 @@ from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.translate.app_profile import AppProfile
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.wire.openai.models import DifyApp, Model, ModelList
+from openai_dify_proxy.wire.openai.models import Model, ModelExtension, ModelList
 
 DESCRIBE_SECONDS = 3.0
 """How long the list waits for Dify's descriptions, which are only an extra."""
@@ -50,7 +50,7 @@ async def _model(proxy: Proxy, caller: Caller, app: App, name: str | None) -> Mo
     return Model(id=name or app.name, created=proxy.started, owned_by="dify", dify=_describe(app, profile))
 
 
-def _describe(app: App, profile: AppProfile | None) -> DifyApp | UnsetType:
+def _describe(app: App, profile: AppProfile | None) -> ModelExtension | UnsetType:
     if profile is None:
         return UNSET
     info = profile.info
@@ -65,7 +65,7 @@ def _describe(app: App, profile: AppProfile | None) -> DifyApp | UnsetType:
         }
         for field in profile.form
     ]
-    return DifyApp(
+    return ModelExtension(
         info.name,
         info.description,
         info.mode or app.mode,

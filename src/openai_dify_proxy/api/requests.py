@@ -91,7 +91,7 @@ class Gate:
             return decoder.decode(body)
         except ValidationError as exc:
             message, _, path = str(exc).partition(" - at `")
-            param = path.rstrip("`").removeprefix("$").removeprefix(".") or None
+            param = path.rstrip("`").removeprefix("$").removeprefix(".").removesuffix("[...]") or None
             if message.startswith("Object missing required field"):
                 name = message.rpartition("`")[0].rpartition("`")[2]
                 param = f"{param}.{name}" if param else name

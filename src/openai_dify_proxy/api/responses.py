@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import structlog
 from msgspec import Struct, json
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from openai_dify_proxy.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, ShuttingDown
-from openai_dify_proxy.events import Event, TurnFailed, TurnIds
+from openai_dify_proxy.events import TurnFailed, TurnIds
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai_errors import encode_error
 from openai_dify_proxy.translate.openai_streams import COMMENT, StreamEncoder
@@ -27,7 +27,10 @@ SSE_HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-_NO_RETRY = (b"x-should-retry", b"false")
+
+
+FAULT = "The proxy failed. Tell its operator the request id."
+STALL_SECONDS = 60.0
 
 
 class Pulse(Struct, frozen=True):
@@ -80,22 +83,53 @@ async def on_client_gone(_request: Request, _exc: Exception) -> Response:
     return Response(status_code=499)
 
 
-async def whole_answer(request: Request, turns: Turns, running: Running) -> Answer:
+class ClientWatch:
+    """Notices when the client of a request goes away. To be made once the body has been read."""
+
+    def __init__(self, receive: Callable[[], Awaitable[Message]]) -> None:
+        self.gone = False
+        self._leave: Callable[[], object] | None = None
+        self._task = asyncio.get_running_loop().create_task(self._run(receive))
+
+    def then(self, leave: Callable[[], object]) -> None:
+        """Calls ``leave`` when the client goes away, at once if it has already."""
+        self._leave = leave
+        if self.gone:
+            leave()
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+    async def _run(self, receive: Callable[[], Awaitable[Message]]) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._leave is not None:
+            self._leave()
+
+
+async def whole_answer(turns: Turns, running: Running, watch: ClientWatch) -> Answer:
     """The turn to its end, for a client that does not stream. Raises ProxyError, and ClientGone if it left."""
     answer = Answer()
     turn = running.turn
-    watch = asyncio.create_task(watch_client(request.receive, turn.leave))
+    watch.then(turn.leave)
     try:
         while not turn.ended:
             answer.add(await turn.next())
     except asyncio.CancelledError:
         raise shutting_down() from None
     finally:
-        watch.cancel()
+        watch.stop()
         turns.end(running)
     if answer.error is not None:
+        log_failure(answer.error)
         raise answer.error
     return answer
+
+
+def log_failure(error: ProxyError) -> None:
+    """What failed, without Dify's words: they may quote the question."""
+    log.warning("turn_failed", error=type(error).__name__, code=error.code)
 
 
 def turn_headers(ids: TurnIds) -> dict[str, str]:
@@ -112,53 +146,71 @@ class TurnStream(Response):
     """A turn as an event stream.
 
     The status line waits for the first event that a client can see, so that an early failure is a real 4xx or 5xx, but
-    no longer than ``pulse.grace``. Afterwards a failure is the stream's last frame.
+    no longer than ``pulse.grace``. Afterwards a failure is the stream's last frame. A client that takes nothing for
+    ``STALL_SECONDS`` counts as gone.
     """
 
-    def __init__(self, turns: Turns, running: Running, encoder: StreamEncoder, pulse: Pulse) -> None:
+    def __init__(
+        self, turns: Turns, running: Running, watch: ClientWatch, encoder: StreamEncoder, pulse: Pulse
+    ) -> None:
         self.background = None
         self.status_code = 200
         self._turns = turns
         self._running = running
         self._turn = running.turn
+        self._watch = watch
         self._encoder = encoder
         self._pulse = pulse
         self._committed = False
+        self._stall = Stall()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watch = asyncio.create_task(watch_client(receive, self._turn.leave))
+        self._watch.then(self._turn.leave)
         try:
             await self._pump(scope, receive, send)
         except ClientGone:
             log.info("client_gone", task_id=self._turn.ids.task_id)
         except asyncio.CancelledError:
+            if self._stall.over:
+                log.info("client_stalled", task_id=self._turn.ids.task_id)
+                raise
             await self._fail(shutting_down(), scope, receive, send)
+        except Exception:
+            await self._fail(InternalError(FAULT), scope, receive, send)
             raise
         finally:
-            watch.cancel()
+            self._stall.stop()
+            self._watch.stop()
             self._turns.end(self._running)
 
     async def _pump(self, scope: Scope, receive: Receive, send: Send) -> None:
-        turn, encoder = self._turn, self._encoder
+        turn = self._turn
         clock = asyncio.get_running_loop().time
         commit_at = clock() + self._pulse.grace
         idle = self._pulse.interval if self._pulse.kind != "off" else None
         beat_at: float | None = None
         while True:
             events = await turn.next(beat_at if self._committed else commit_at)
-            if not self._committed and len(events) == 1 and isinstance(events[0], TurnFailed):
-                await error_response(events[0].error)(scope, receive, send)
-                return
-            frames = encoder.encode(events, turn.ids) if events else self._beat()
+            failure = events[-1] if events and isinstance(events[-1], TurnFailed) else None
+            frames = self._encoder.encode(events[:-1] if failure else events, turn.ids) if events else self._beat()
+            if failure is not None:
+                log_failure(failure.error)
+                if not self._committed and not frames:
+                    await error_response(failure.error)(scope, receive, send)
+                    return
+                frames += self._encoder.encode((failure,), turn.ids)
             ended = turn.ended
             if not self._committed and (frames or ended or not events):
                 await self._commit(send)
             if frames or ended:
+                self._stall.begin()
                 await send({"type": "http.response.body", "body": frames, "more_body": not ended})
+                self._stall.end()
+                if idle is not None:
+                    beat_at = clock() + idle
             if ended:
-                self._log_failure(events)
                 return
-            if idle is not None:
+            if beat_at is None and self._committed and idle is not None:
                 beat_at = clock() + idle
 
     def _beat(self) -> bytes:
@@ -180,18 +232,42 @@ class TurnStream(Response):
         frames = self._encoder.encode([TurnFailed(error)], self._turn.ids)
         await send({"type": "http.response.body", "body": frames, "more_body": False})
 
-    def _log_failure(self, events: Sequence[Event]) -> None:
-        last = events[-1] if events else None
-        if isinstance(last, TurnFailed):
-            log.warning("turn_failed", error=last.error.message, code=last.error.code, detail=last.error.log)
+
+class Stall:
+    """Cancels the task that made it when one write to the client takes longer than ``STALL_SECONDS``.
+
+    One timer serves all writes of a stream: it looks now and then whether a write is under way, and since when.
+    """
+
+    __slots__ = ("_handle", "_loop", "_since", "_task", "over")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._since: float | None = None
+        self._handle: asyncio.Handle | None = None
+        self.over = False
+
+    def begin(self) -> None:
+        self._since = self._loop.time()
+        if self._handle is None:
+            self._handle = self._loop.call_later(STALL_SECONDS, self._look)
+
+    def end(self) -> None:
+        self._since = None
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _look(self) -> None:
+        waited = 0.0 if self._since is None else self._loop.time() - self._since
+        if waited >= STALL_SECONDS and self._task is not None:
+            self.over = True
+            self._task.cancel()
+            return
+        self._handle = self._loop.call_later(STALL_SECONDS - waited, self._look)
 
 
 def shutting_down() -> ShuttingDown:
     return ShuttingDown("The server is shutting down; the turn was stopped.", started=True)
-
-
-async def watch_client(receive: Callable[[], Awaitable[Message]], leave: Callable[[], object]) -> None:
-    """Calls ``leave`` once the client has closed its connection. To be begun when the body has been read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    leave()

@@ -47,10 +47,6 @@ class Answer:
     def reasoning(self) -> str:
         return "".join(self._reasoning)
 
-    @property
-    def ended(self) -> bool:
-        return self.finish_reason is not None or self.error is not None
-
     def add(self, events: Iterable[Event]) -> None:
         for event in events:
             self.add_one(event)

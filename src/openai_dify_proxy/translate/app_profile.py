@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable
 from typing import Any
 
@@ -13,8 +14,10 @@ TEXT_KINDS = frozenset({"text-input", "paragraph"})
 QUESTION_NAMES = ("query", "input", "question", "prompt", "text", "message")
 SYSTEM_NAMES = ("system_prompt", "system", "instructions")
 HISTORY_NAMES = ("messages", "history", "chat_history")
-FIRST_JSON_OBJECTS = 13
-"""The minor version of Dify 1.x from which on JSON inputs are objects."""
+FIRST_JSON_OBJECTS = (1, 13)
+"""The release of Dify from which on JSON inputs are objects."""
+
+_RELEASE = re.compile(r"(\d+)\.(\d+)")
 
 
 class InputField(Struct, frozen=True):
@@ -48,9 +51,21 @@ class AppProfile(Struct, frozen=True):
     @property
     def takes_json_as_text(self) -> bool:
         """Whether an input of kind ``json_object`` is a string (1.11) or an object (1.13 and later)."""
-        major, _, rest = (self.version or "").partition(".")
-        minor = rest.partition(".")[0]
-        return major == "0" or (major == "1" and minor.isdigit() and int(minor) < FIRST_JSON_OBJECTS)
+        release = self._release
+        return release is not None and release < FIRST_JSON_OBJECTS
+
+    @property
+    def hides_lost_conversations(self) -> bool:
+        """Whether a chatflow hangs on a conversation that Dify does not know (1.13, 1.14) or silently begins another
+        (1.15), instead of saying so."""
+        release = self._release
+        return self.mode == "advanced-chat" and release is not None and (1, 13) <= release < (1, 16)
+
+    @property
+    def _release(self) -> tuple[int, int] | None:
+        """Major and minor of Dify's version."""
+        found = _RELEASE.match(self.version or "")
+        return (int(found[1]), int(found[2])) if found else None
 
     @property
     def converses(self) -> bool:
@@ -89,11 +104,11 @@ def read_form(parameters: AppParameters) -> tuple[InputField, ...]:
         InputField(
             kind,
             field.variable,
-            field.label,
+            field.label if isinstance(field.label, str) else None,
             bool(field.required),
             field.default,
-            field.max_length,
-            tuple(field.options or ()),
+            field.max_length if isinstance(field.max_length, int) else None,
+            tuple(map(str, field.options)) if isinstance(field.options, list) else (),
         )
         for item in parameters.user_input_form
         for kind, field in item.items()

@@ -27,6 +27,7 @@ from openai_dify_proxy.errors import (
     UpstreamMisconfigured,
     UpstreamTimeout,
     UpstreamUnreachable,
+    mask_keys,
 )
 from openai_dify_proxy.wire.dify import ERROR_BODY, UNREADABLE
 
@@ -36,7 +37,6 @@ CONCURRENCY_RETRY_AFTER = 2.0
 WRONG_ROUTE_CODES = frozenset({"not_chat_app", "not_completion_app", "not_workflow_app", "app_unavailable"})
 """What Dify answers when an app of another mode is asked by this route."""
 
-_SECRET = re.compile(r"\b(sk|app|dataset)-[A-Za-z0-9_\-*.]{6,}")
 _WERKZEUG_HINT = re.compile(r"\s*You have requested this URI \[.*", re.DOTALL)
 _REQUIRED_INPUT = re.compile(r"^(?:Run failed: )?(?P<name>\S+) is required in input form")
 _BAD_INPUT = re.compile(r"^(?:Run failed: )?(?:\(type '[^']*'\) )?(?P<name>\S+) in input form must\b")
@@ -69,8 +69,9 @@ def translate_refusal(
         error = ERROR_BODY.decode(body)
     except UNREADABLE:
         return _translate_balancer(status, content_type)
-    code = error.code if isinstance(error.code, str) else None
-    return translate_error(code, status, error.message or "", own_key=own_key)
+    if not isinstance(error.code, str):  # Dify's own errors have one
+        return _translate_balancer(status, content_type)
+    return translate_error(error.code, status, error.message or "", own_key=own_key)
 
 
 def translate_error(code: str | None, status: int, message: str, *, own_key: bool, started: bool = False) -> ProxyError:
@@ -97,7 +98,7 @@ def translate_failure(message: str) -> ProxyError:
 
 def clean(message: str) -> str:
     """Dify's words without key-like strings and without werkzeug's guesses at other URLs."""
-    return _SECRET.sub(r"\1-…", _WERKZEUG_HINT.sub("", message)).strip()
+    return mask_keys(_WERKZEUG_HINT.sub("", message)).strip()
 
 
 def _translate_auth(message: str, own_key: bool) -> ProxyError:
@@ -142,10 +143,15 @@ def _provider_limit(message: str, _code: str | None, started: bool) -> ProxyErro
     return RateLimited(f"The model provider behind Dify limits requests: {message}", started=started)
 
 
+def _rate_limit_error(message: str, code: str | None, started: bool) -> ProxyError:
+    """In a stream the model provider's limit; before it the quota of runs that Dify's cloud sells."""
+    return _provider_limit(message, code, True) if started else _out_of_quota(message, code, started)
+
+
 def _provider_auth(message: str, _code: str | None, started: bool) -> ProxyError:
     return UpstreamMisconfigured(
         "The model provider behind Dify refused Dify's credentials. Tell the operator of that Dify.",
-        log=f"A model provider refused Dify's credentials: {message}",
+        log="A model provider refused the credentials that Dify holds for it.",
         started=started,
     )
 
@@ -235,7 +241,7 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], _Rule], ...] = (
 _BY_CODE: dict[str, _Rule] = {
     "invalid_param": _translate_param,
     "completion_request_error": _translate_model_failure,
-    "rate_limit_error": lambda message, code, _started: _provider_limit(message, code, True),
+    "rate_limit_error": _rate_limit_error,
     "provider_quota_exceeded": _out_of_quota,
     "provider_not_initialize": _unavailable,
     "model_currently_not_support": _unavailable,

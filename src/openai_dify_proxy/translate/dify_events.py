@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from msgspec import ValidationError
+
 from openai_dify_proxy.errors import StreamCut, UpstreamFailed
 from openai_dify_proxy.events import (
     Citation,
@@ -62,6 +64,7 @@ class DifyEventDecoder:
         self.ids = TurnIds()
         self.ending = False
         self.ended = False
+        self.concluded = False
         self._learning = True
         self._events = 0
         self._mode = mode
@@ -120,7 +123,7 @@ class DifyEventDecoder:
     def _read_all(self, data: bytes, out: list[Event]) -> None:
         for payload in self._frames.feed(data):
             if payload:
-                self._read(dify.EVENT.decode(payload), out)
+                self._read(_decode(payload), out)
                 if self.ended:  # what comes after the end is not even looked at
                     return
         if self._frames.too_large:
@@ -286,6 +289,7 @@ class DifyEventDecoder:
     # Ends
 
     def _on_message_end(self, event: DifyEvent, out: list[Event]) -> None:
+        self.concluded = True
         if event.metadata:
             metadata = dify.MESSAGE_END_METADATA.decode(event.metadata) or dify.MessageEndMetadata()
             if metadata.usage is not None:
@@ -298,6 +302,7 @@ class DifyEventDecoder:
             self._end(out)
 
     def _on_workflow_finished(self, event: DifyEvent, out: list[Event]) -> None:
+        self.concluded = True
         self._learn_ids(event)
         run = dify.WORKFLOW_FINISHED.decode(event.data)
         if run.status not in _GOOD_ENDS and not self._message_ended:
@@ -328,12 +333,14 @@ class DifyEventDecoder:
             self._answer = without_thinking(answer)
 
     def _on_workflow_paused(self, event: DifyEvent, out: list[Event]) -> None:
+        self.concluded = True
         for reason in dify.WORKFLOW_PAUSED.decode(event.data).reasons or []:
             if form := _form_text(reason):
                 self._speak("", f"\n\n{form}" if self._said.any else form, out)
         self._end(out)
 
     def _on_error(self, event: DifyEvent, out: list[Event]) -> None:
+        self.concluded = True
         if self.ending:
             self._end(out)
             return
@@ -394,6 +401,17 @@ _HANDLERS: dict[str, _Handler] = {
     "error": DifyEventDecoder._on_error,
 }
 """Events that are not here (and not text) mean nothing to a client; new ones of future Difys are passed over too."""
+
+
+def _decode(payload: bytes) -> DifyEvent:
+    """An event; one that means nothing to us may hold anything. Raises ``UNREADABLE`` for the others."""
+    try:
+        return dify.EVENT.decode(payload)
+    except ValidationError:
+        name = dify.EVENT_NAME.decode(payload).event
+        if name in _HANDLERS or name in _TEXT_EVENTS:
+            raise
+        return DifyEvent(name)
 
 
 def _usage(data: dify.UsageData) -> Usage:

@@ -40,10 +40,9 @@ def make_dify_request(turn: TurnRequest, profile: AppProfile, rules: AppRules, u
     inputs: dict[str, Any] = {**rules.inputs, **turn.inputs}
     conversation_id = _conversation_id(turn, profile)
     question = turn.question
-    if turn.system:
-        question = _place_system(turn, question, profile, rules.system_prompt, inputs, begins=conversation_id is None)
-    if turn.history and conversation_id is None:
+    if conversation_id is None:
         question = _place_history(turn, question, profile, inputs)
+    question = _place_system(turn, question, profile, rules.system_prompt, inputs, begins=conversation_id is None)
     if profile.converses:
         return GenerateRequest(
             _checked(inputs, profile),
@@ -109,7 +108,7 @@ def _place_system(
     Before the question it stands once, when the conversation ``begins``; an input takes it on every turn.
     """
     system = turn.system
-    if rule == "drop" or system == question:
+    if not system or rule == "drop" or system == turn.question:
         return question
     if rule.startswith("input:"):
         inputs.setdefault(rule.removeprefix("input:"), system)
@@ -121,25 +120,24 @@ def _place_system(
 
 
 def _place_history(turn: TurnRequest, question: str, profile: AppProfile, inputs: dict[str, Any]) -> str:
+    history = [message for message in turn.history if message.text]
     field = profile.text_input(HISTORY_NAMES)
-    if field is not None and field.name not in inputs:
-        text = transcript_json(turn.history) if field.name.lower() == "messages" else transcript(turn.history)
+    if history and field is not None and field.name not in inputs:
+        text = transcript_json(history) if field.name.lower() == "messages" else transcript(history)
         if field.fits(text):
             inputs[field.name] = text
             return question
-    return with_transcript(turn.history, question)
+    return with_transcript(history, question)
 
 
 def _checked(inputs: dict[str, Any], profile: AppProfile) -> dict[str, Any]:
-    """The inputs in the types of the form; without a form (Dify did not tell it) they go as they are."""
+    """The inputs that the form has, in its types; Dify would drop the others."""
     form = {field.name: field for field in profile.form}
     checked = {}
     for name, value in inputs.items():
         field = form.get(name)
         if field is not None:
             checked[name] = _coerce(field, value, profile)
-        elif not form:
-            checked[name] = value
     for field in profile.form:
         if checked.get(field.name) is None:
             _fill(field, checked, profile)
@@ -203,10 +201,10 @@ def _parse_object(field: InputField, value: Any) -> dict[str, Any]:
     return parsed
 
 
-Endpoint = Literal["/chat-messages", "/completion-messages", "/workflows/run"]
+GeneratePath = Literal["/chat-messages", "/completion-messages", "/workflows/run"]
 
 
-def endpoint(mode: Mode) -> Endpoint:
+def generate_path(mode: Mode) -> GeneratePath:
     """Dify's route for the app's mode."""
     if mode == "workflow":
         return "/workflows/run"
@@ -217,4 +215,4 @@ def stop_path(mode: Mode, task_id: str) -> str:
     """Dify's route that ends a running turn of the app's mode."""
     if mode == "workflow":
         return f"/workflows/tasks/{task_id}/stop"
-    return f"{endpoint(mode)}/{task_id}/stop"
+    return f"{generate_path(mode)}/{task_id}/stop"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import json
 
-from openai_dify_proxy.translate.turn_request import Said
+from openai_dify_proxy.translate.turn_request import HistoryMessage
 
 _LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
 
@@ -20,7 +20,7 @@ _ROLE_LINE = re.compile(
 )
 
 
-def transcript(history: Sequence[Said]) -> str:
+def transcript(history: Sequence[HistoryMessage]) -> str:
     """Each message with a role line, oldest first.
 
     A line of a message that looks like a role line, or like the lines around a transcript, is escaped by a backslash,
@@ -33,11 +33,11 @@ def _escape(text: str) -> str:
     return _ROLE_LINE.sub(r"\\", text)
 
 
-def transcript_json(history: Sequence[Said]) -> str:
+def transcript_json(history: Sequence[HistoryMessage]) -> str:
     """The same as a JSON array of ``{"role", "content"}``, for an input named ``messages``."""
     return json.encode([{"role": message.role, "content": message.text} for message in history]).decode()
 
 
-def with_transcript(history: Sequence[Said], question: str) -> str:
+def with_transcript(history: Sequence[HistoryMessage], question: str) -> str:
     """A question that carries its history along."""
     return f"{HEADING}\n\n{transcript(history)}\n\n{QUESTION}\n\n{question}" if history else question

@@ -17,13 +17,18 @@ from typing import Any
 from msgspec import Struct, json
 
 from openai_dify_proxy.errors import InvalidRequest
-from openai_dify_proxy.wire.openai.chat import ChatCompletionRequest, ChatMessage, CompletionRequest, DifyFields
+from openai_dify_proxy.translate.think import without_thinking
+from openai_dify_proxy.wire.openai.chat import ChatCompletionRequest, ChatMessage, CompletionFields, CompletionRequest
+
+MAX_MODEL_NAME = 256
+MAX_STOPS = 4
+MAX_STOP_LENGTH = 256
 
 CONTINUE = "Continue."
 """The question that stands for a request whose last message is the assistant's."""
 
 
-class Said(Struct, frozen=True):
+class HistoryMessage(Struct, frozen=True):
     """A message of the history that has text; ``role`` is user, assistant, tool or system."""
 
     role: str
@@ -35,7 +40,7 @@ class TurnRequest(Struct, frozen=True):
 
     question: str
     system: str = ""
-    history: tuple[Said, ...] = ()
+    history: tuple[HistoryMessage, ...] = ()
     inputs: dict[str, Any] = {}
     conversation_id: str | None = None
     end_user: str | None = None
@@ -56,17 +61,17 @@ def read_chat_request(request: ChatCompletionRequest) -> TurnRequest:
     if not request.messages:
         raise InvalidRequest("messages must hold at least one message.", param="messages")
     said = [
-        Said(_ROLES[message.role], text)
+        HistoryMessage(_ROLES[message.role], text)
         for index, message in enumerate(request.messages)
-        if (text := message_text(message, f"messages[{index}]"))
+        if (text := message_text(message, f"messages[{index}]")) or message.role == "assistant"
     ]
     system = "\n\n".join(message.text for message in said if message.role == "system")
     spoken = [message for message in said if message.role != "system"]
-    if not spoken and not system:
+    if not any(message.text for message in spoken) and not system:
         raise InvalidRequest(
             "No message holds any text. Write the question into the last user message.", param="messages"
         )
-    if not spoken:
+    if not any(message.text for message in spoken):
         return _turn(request, system)
     question, history = _split_question(spoken)
     return _turn(request, question, system, history)
@@ -91,7 +96,14 @@ def read_completion_request(request: CompletionRequest) -> TurnRequest:
     return _turn(request, prompt)
 
 
-def refuse_unhonourable(request: DifyFields) -> None:
+def refuse_unhonourable(request: CompletionFields) -> None:
+    if request.model is not None and len(request.model) > MAX_MODEL_NAME:
+        raise InvalidRequest(f"A model's name has at most {MAX_MODEL_NAME} characters.", param="model")
+    stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    if len(stop) > MAX_STOPS or any(len(sequence) > MAX_STOP_LENGTH for sequence in stop):
+        raise InvalidRequest(
+            f"stop takes at most {MAX_STOPS} sequences of at most {MAX_STOP_LENGTH} characters.", param="stop"
+        )
     if request.n is not None and request.n != 1:
         raise InvalidRequest("n must be 1: a Dify app answers once.", param="n", code="unsupported_parameter")
 
@@ -102,10 +114,12 @@ def message_text(message: ChatMessage, param: str) -> str:
     if content is None:
         return ""
     if isinstance(content, str):
-        return content
+        return without_thinking(content) if message.role == "assistant" else content
     texts = []
     for index, part in enumerate(content):
         text = part.text if part.text is not None else part.refusal
+        if text is None and message.role == "assistant":
+            continue  # its own thinking, or what it called: not a part of what it said
         if text is None:
             raise InvalidRequest(
                 f"Content of type '{part.type}' is not passed on to Dify yet; only text is.",
@@ -113,10 +127,11 @@ def message_text(message: ChatMessage, param: str) -> str:
                 code="unsupported_content",
             )
         texts.append(text)
-    return "\n".join(texts)
+    joined = "\n".join(texts)
+    return without_thinking(joined) if message.role == "assistant" else joined
 
 
-def _split_question(spoken: Sequence[Said]) -> tuple[str, Sequence[Said]]:
+def _split_question(spoken: Sequence[HistoryMessage]) -> tuple[str, Sequence[HistoryMessage]]:
     if spoken[-1].role == "assistant":
         return CONTINUE, spoken
     begin = len(spoken)
@@ -128,7 +143,9 @@ def _split_question(spoken: Sequence[Said]) -> tuple[str, Sequence[Said]]:
     return question, spoken[:begin]
 
 
-def _turn(request: DifyFields, question: str, system: str = "", history: Sequence[Said] = ()) -> TurnRequest:
+def _turn(
+    request: CompletionFields, question: str, system: str = "", history: Sequence[HistoryMessage] = ()
+) -> TurnRequest:
     metadata = request.metadata or {}
     conversation_id = request.conversation_id or metadata.get("conversation_id")
     if conversation_id is not None and not isinstance(conversation_id, str):
@@ -164,7 +181,7 @@ def metadata_inputs(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _forces_tool(choice: Any) -> bool:
-    return choice == "required" or (isinstance(choice, dict) and choice.get("type") != "allowed_tools")
+    return choice == "required" or (isinstance(choice, dict) and choice.get("type") in ("function", "custom", "tool"))
 
 
 _ROLES = {

@@ -8,6 +8,9 @@ from hashlib import sha256
 
 from msgspec import Struct
 
+MAX_REMEMBERED = 256
+"""Characters of an end user's name, beyond which it is not held for the next request."""
+
 
 class Caller(Struct, frozen=True):
     """``id`` is stable and holds no secret; ``dify_key`` is the Dify key that the request itself brought."""
@@ -29,15 +32,23 @@ def caller_of_dify_key(key: str) -> Caller:
     return Caller(f"dify-{_digest(key)}", key)
 
 
-@lru_cache(maxsize=4096)
 def dify_user(secret: str, caller: Caller, end_user: str | None) -> str:
     """Dify's ``user``, which owns conversations, files and running turns.
 
     The same caller and end user always give the same one, and nobody who lacks ``secret`` can guess another's. Dify
     takes 255 characters at most.
     """
+    if end_user is not None and len(end_user) > MAX_REMEMBERED:
+        return _derive(secret, caller, end_user)
+    return _derive_once(secret, caller, end_user)
+
+
+def _derive(secret: str, caller: Caller, end_user: str | None) -> str:
     name = f"{len(caller.id)}:{caller.id}:{end_user or ''}"
     return f"proxy-{hmac.digest(secret.encode(), name.encode(), 'sha256').hex()[:40]}"
+
+
+_derive_once = lru_cache(maxsize=4096)(_derive)
 
 
 def _digest(key: str) -> str:

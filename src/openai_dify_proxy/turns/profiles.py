@@ -17,6 +17,8 @@ from openai_dify_proxy.wire.dify import AppInfo, AppParameters, Mode
 
 FRESH_SECONDS = 300.0
 MAX_PROFILES = 1000
+AT_ONCE = 4
+"""Apps that are asked at the same time: a Dify process has ten connections for everything."""
 
 _MODES = frozenset(get_args(Mode))
 
@@ -36,6 +38,7 @@ class Profiles:
         self._dify = dify
         self._now = now
         self._known: OrderedDict[DifyApp, _Known] = OrderedDict()
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._asking: dict[DifyApp, asyncio.Task[AppProfile]] = {}
 
     def cached(self, app: DifyApp) -> AppProfile | None:
@@ -73,10 +76,11 @@ class Profiles:
             self._known.popitem(last=False)
 
     async def _ask(self, app: DifyApp, mode: Mode | None) -> AppProfile:
-        answer = await self._dify.info(app)
-        info: AppInfo = answer.value
-        parameters: AppParameters = (await self._dify.parameters(app)).value
-        known = mode or _mode_of(info) or await self._probe(app)
+        async with self._slots:
+            answer = await self._dify.info(app)
+            info: AppInfo = answer.value
+            parameters: AppParameters = (await self._dify.parameters(app)).value
+            known = mode or _mode_of(info) or await self._probe(app)
         return AppProfile(known, read_form(parameters), info, parameters, answer.version)
 
     async def _probe(self, app: DifyApp) -> Mode:

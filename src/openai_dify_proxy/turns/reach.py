@@ -34,12 +34,15 @@ class Reach:
     async def _ask(self) -> str | None:
         if not self._urls:
             return "No Dify is configured."
-        for url in self._urls:
-            try:
-                async with asyncio.timeout(TIMEOUT_SECONDS):
-                    await self._dify.welcome(url)
-            except TimeoutError:
-                return "Dify does not answer."
-            except ProxyError as error:
-                return error.message
+        problems = await asyncio.gather(*map(self._ask_one, self._urls))
+        return next(filter(None, problems), None)
+
+    async def _ask_one(self, url: str) -> str | None:
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await self._dify.welcome(url)
+        except TimeoutError:
+            return "Dify does not answer."
+        except ProxyError as error:
+            return error.message
         return None

@@ -21,13 +21,12 @@ class Stopper:
     """Stops abandoned turns in the background.
 
     The stop route needs a ``task_id``, which no ping carries, so a turn that has none yet is kept open until its first
-    event (at most ``patience`` seconds). Afterwards the stream is drained for a moment, since an old Dify stores an
-    empty answer for a turn whose stream was dropped.
+    event, for as long as it might have waited for that itself. Afterwards the stream is drained for a moment, since an
+    old Dify stores an empty answer for a turn whose stream was dropped.
     """
 
-    def __init__(self, dify: DifyClient, patience: float) -> None:
+    def __init__(self, dify: DifyClient) -> None:
         self._dify = dify
-        self._patience = patience
         self._tasks: set[asyncio.Task[None]] = set()
 
     def abandon(self, turn: Turn, mode: Mode) -> None:
@@ -49,7 +48,7 @@ class Stopper:
 
     async def _stop(self, turn: Turn, mode: Mode) -> None:
         try:
-            task_id = await turn.next_ids(self._patience)
+            task_id = await turn.next_ids(turn.patience)
             if task_id is None or turn.finished_upstream:
                 return
             await self._dify.stop(turn.app, stop_path(mode, task_id), turn.user)

@@ -28,10 +28,12 @@ LINGER_SECONDS = 1.0
 """How long a finished stream may take to end, so that its connection can be used again."""
 
 REFUSAL_BYTES = 1024 * 1024
+REFUSAL_SECONDS = 5.0
+"""How much of a refusal is read, and how long it may take."""
 
 
 class Limits(Struct, frozen=True):
-    """Seconds: until the first event, between frames after it, and for the whole turn."""
+    """Seconds: without any frame before the first event and after it (``dead``), and for the whole turn."""
 
     silence: float
     turn: float
@@ -66,6 +68,7 @@ class Turn:
         self._loop = asyncio.get_running_loop()
         self._began = self._last_frame = self._loop.time()
         self._frames = 0
+        self._refusal = b""
         self._ending_since: float | None = None
         self._alarm: asyncio.Handle | None = None
         self._alarm_at = 0.0
@@ -76,8 +79,14 @@ class Turn:
 
     @property
     def finished_upstream(self) -> bool:
-        """Whether Dify itself said that the run is over."""
-        return self._decoder.ended or self.exchange.ended
+        """Whether Dify itself said that the run is over, or never began it."""
+        return self._decoder.concluded or not self._is_stream()
+
+    @property
+    def patience(self) -> float:
+        """Seconds that are left for a first event to come."""
+        end = min(self._began + self._limits.turn, self._last_frame + self._limits.silence)
+        return max(0.0, end - self._loop.time())
 
     def leave(self) -> None:
         """The client went away."""
@@ -93,13 +102,15 @@ class Turn:
         while True:
             if self.gone:
                 raise ClientGone
-            events: list[Event] = self._read() if self._is_stream() else [TurnFailed(await self._refused())]
-            if events:
-                return self._filtered(events)
+            events = self._read() if self._is_stream() else self._read_refusal()
+            if events and (events := self._filtered(events)):
+                return events
             now = self._loop.time()
             deadline = self._deadline()
             if now >= deadline:
-                return self._filtered(self._expired(now))
+                if events := self._filtered(self._expired(now)):
+                    return events
+                continue
             if wake_at is not None and now >= wake_at:
                 return []
             self._wake_by(deadline if wake_at is None else min(deadline, wake_at))
@@ -110,7 +121,7 @@ class Turn:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self._decoder.ended and not self.exchange.ended:
+        if self._decoder.concluded and not self.exchange.ended:
             self.exchange.linger(LINGER_SECONDS)
         else:
             self.exchange.close()
@@ -128,7 +139,7 @@ class Turn:
         """Reads without anybody being told, until it is enough, the turn is over, or ``timeout`` seconds passed."""
         end = self._loop.time() + timeout
         self._decoder.feed(self.exchange.take())
-        while not enough() and not self.finished_upstream and self._loop.time() < end:
+        while not (enough() or self._decoder.ended or self.exchange.ended) and self._loop.time() < end:
             self._wake_by(end)
             await self.exchange.wait()
             self._decoder.feed(self.exchange.take())
@@ -150,41 +161,46 @@ class Turn:
             self._last_frame = self._loop.time()
         return events + self._decoder.finish() if ended else events
 
-    async def _refused(self) -> ProxyError:
+    def _read_refusal(self) -> list[Event]:
+        """Dify's refusal, once all of it is there."""
+        self._refusal += self.exchange.take()
+        if not self.exchange.ended and len(self._refusal) < REFUSAL_BYTES:
+            return []
+        return [TurnFailed(self._refused())]
+
+    def _refused(self) -> ProxyError:
         exchange = self.exchange
-        try:
-            async with asyncio.timeout(self._limits.dead):
-                body = await exchange.read_all(REFUSAL_BYTES)
-        except TimeoutError:
-            body = b""
         if exchange.status == 200:
             kind = exchange.headers.get("content-type", "no content type")
             return UpstreamFailed(f"Dify answered with {kind} instead of a stream.", started=True)
-        return refusal(self.app, exchange, body)
+        return refusal(self.app, exchange, self._refusal)
 
     def _filtered(self, events: list[Event]) -> list[Event]:
+        """``events`` as the client may see them; none if all of it may begin a stop sequence."""
         if self._stop is not None:
             events = self._stop.filter(events)
             if self._stop.hit:
                 self.ended = True
-            if not events:  # all of it may begin a stop sequence
-                return events
-        self.ended = self.ended or self._decoder.ended or isinstance(events[-1], TurnFailed)
+        if self._decoder.ended or (events and isinstance(events[-1], TurnFailed)):
+            self.ended = True
         return events
 
     def _deadline(self) -> float:
         end = self._began + self._limits.turn
-        if self._decoder.ending:
+        if self._decoder.ending or not self._is_stream():
             if self._ending_since is None:
                 self._ending_since = self._loop.time()
-            return min(end, self._ending_since + SIBLING_SECONDS)
+            patience = SIBLING_SECONDS if self._decoder.ending else REFUSAL_SECONDS
+            return min(end, self._ending_since + patience)
         if self.ids.task_id is None and not self._decoder.said_something:
-            return min(end, self._began + self._limits.silence)
+            return min(end, self._last_frame + self._limits.silence)
         return min(end, self._last_frame + self._limits.dead)
 
     def _expired(self, now: float) -> list[Event]:
         if self._decoder.ending:
             return self._decoder.finish()
+        if not self._is_stream():
+            return [TurnFailed(self._refused())]
         if now >= self._began + self._limits.turn:
             message = "The turn took longer than this server allows and was stopped."
             return [TurnFailed(UpstreamTimeout(message, code="turn_timeout", started=True))]

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlencode
 
-from msgspec import MsgspecError, Struct, json
+from msgspec import Struct, json
 
 from openai_dify_proxy.errors import AuthenticationFailed, ProxyError, UpstreamFailed, UpstreamTimeout
 from openai_dify_proxy.translate.dify_errors import translate_refusal
@@ -19,6 +20,8 @@ SMALL_TIMEOUT = 30.0
 """Bytes and seconds for calls that do not generate; a busy Dify may take ten seconds even for these."""
 
 PROBE_USER = "proxy-probe"
+
+_FIXED_PATHS = frozenset({"/chat-messages", "/completion-messages", "/workflows/run", "/info", "/parameters"})
 
 _JSON = b"Content-Type: application/json\r\n"
 
@@ -78,6 +81,11 @@ class DifyClient:
             if not exchange.ended:
                 exchange.close()
 
+    async def confirm_conversation(self, app: DifyApp, conversation_id: str, user: str) -> None:
+        """Raises ConversationNotFound if Dify keeps no such conversation for ``user``."""
+        query = urlencode({"conversation_id": conversation_id, "user": user, "limit": 1})
+        await self._call(app, "GET", f"/messages?{query}")
+
     async def refuses_only_arguments(self, app: DifyApp, path: str, wrong_route: Collection[str]) -> bool:
         """Whether the app takes requests at ``path``, found out by one that lacks all but the user.
 
@@ -95,7 +103,7 @@ class DifyClient:
         exchange, body = await self._call(app, "GET", path)
         try:
             return Described(decoder.decode(body), exchange.headers.get("x-version"))
-        except MsgspecError as exc:
+        except dify.UNREADABLE as exc:
             raise UpstreamFailed(f"Dify's answer to GET {path} cannot be read.", log=str(exc)) from exc
 
     async def _call(self, app: DifyApp, method: str, path: str, body: bytes = b"") -> tuple[Exchange, bytes]:
@@ -118,7 +126,8 @@ class DifyClient:
         return exchange, answer
 
     def _target(self, app: DifyApp, path: str) -> Endpoint:
-        if "stop" in path:
+        """Addresses are taken apart once; those that hold an id are not kept."""
+        if path not in _FIXED_PATHS:
             return parse_url(app.url + path)
         key = (app.url, path)
         target = self._targets.get(key)

@@ -360,7 +360,7 @@ class HttpClient:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await self.loop.create_connection(
-                    lambda: _Connection(lambda connection: self._keep(origin, connection), self._open.discard),
+                    lambda: _Connection(lambda connection: self._keep(origin, connection), self._forget),
                     origin.host,
                     origin.port,
                     ssl=tls,
@@ -388,12 +388,15 @@ class HttpClient:
         connection.expiry = self.loop.call_later(seconds, self._expire, connections, connection)
 
     def _expire(self, connections: list[_Connection], connection: _Connection) -> None:
+        connections.remove(connection)
         connection.abort()
-        self._leave_idle(connections, connection)
 
-    def _leave_idle(self, connections: list[_Connection], connection: _Connection) -> None:
-        if connection in connections:
-            connections.remove(connection)
+    def _forget(self, connection: _Connection) -> None:
+        """It is lost, perhaps while it was idle."""
+        self._open.discard(connection)
+        for connections in self._idle.values():
+            if connection in connections:
+                connections.remove(connection)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:

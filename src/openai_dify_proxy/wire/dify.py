@@ -50,6 +50,12 @@ class DifyEvent(Struct, gc=False):
     message: str | None = None
 
 
+class EventName(Struct):
+    """What is read of an event that is not as expected."""
+
+    event: str = ""
+
+
 class UsageData(Struct, gc=False):
     """Token counts of ``message_end.metadata.usage`` and of an LLM node's ``outputs.usage``."""
 
@@ -126,7 +132,6 @@ class WorkflowFinishedData(Struct):
     outputs: dict[str, Any] | None = None
     error: str | None = None
     total_tokens: int | None = None
-    elapsed_time: float | None = None
     files: list[FileData] | None = None
 
 
@@ -136,7 +141,6 @@ class FormAction(Struct):
 
 
 class PauseReason(Struct):
-    form_id: str | None = None
     form_content: str | None = None
     actions: list[FormAction] | None = None
 
@@ -167,11 +171,11 @@ class FormField(Struct):
     """One item of ``user_input_form``, without its kind (which is the key that holds it)."""
 
     variable: str = ""
-    label: str | None = None
-    required: bool | None = None
+    label: Any = None
+    required: Any = None
     default: Any = None
-    max_length: int | None = None
-    options: list[str] | None = None
+    max_length: Any = None
+    options: Any = None
 
 
 class Switch(Struct):
@@ -182,8 +186,6 @@ class AppParameters(Struct, frozen=True):
     """``GET /parameters``: the app's inputs and which features are switched on."""
 
     user_input_form: list[dict[str, FormField]] = field(default_factory=list)
-    opening_statement: str | None = None
-    suggested_questions: list[str] | None = None
     suggested_questions_after_answer: Switch | None = None
     speech_to_text: Switch | None = None
     text_to_speech: Switch | None = None
@@ -205,6 +207,7 @@ class GenerateRequest(Struct):
 
 
 EVENT = Decoder(DifyEvent)
+EVENT_NAME = Decoder(EventName)
 TEXT_CHUNK = Decoder(TextChunkData)
 REASONING_CHUNK = Decoder(ReasoningChunkData)
 NODE = Decoder(NodeData)

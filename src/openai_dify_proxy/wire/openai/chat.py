@@ -25,16 +25,13 @@ class ContentPart(Struct):
 class ChatMessage(Struct):
     role: Role
     content: str | list[ContentPart] | None = None
-    name: str | None = None
-    tool_calls: list[Any] | None = None
-    tool_call_id: str | None = None
 
 
 class StreamOptions(Struct):
     include_usage: bool | None = None
 
 
-class DifyFields(Struct, kw_only=True):
+class CompletionFields(Struct, kw_only=True):
     """What every generating request may hold, beyond OpenAI's own: the SDKs' ``extra_body``."""
 
     model: str | None = None
@@ -53,16 +50,14 @@ class DifyFields(Struct, kw_only=True):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
-class ChatCompletionRequest(DifyFields, kw_only=True):
+class ChatCompletionRequest(CompletionFields, kw_only=True):
     messages: list[ChatMessage]
     tool_choice: Any = None
     function_call: Any = None
 
 
-class CompletionRequest(DifyFields, kw_only=True):
+class CompletionRequest(CompletionFields, kw_only=True):
     prompt: Any = None
-    suffix: str | None = None
-    echo: bool | None = None
     best_of: int | None = None
 
 

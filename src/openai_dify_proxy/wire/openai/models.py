@@ -7,7 +7,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 
-class DifyApp(Struct, omit_defaults=True):
+class ModelExtension(Struct, omit_defaults=True):
     name: str | None = None
     description: str | None = None
     mode: str | None = None
@@ -22,7 +22,7 @@ class Model(Struct, kw_only=True):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
-    dify: DifyApp | UnsetType = UNSET
+    dify: ModelExtension | UnsetType = UNSET
 
 
 class ModelList(Struct, kw_only=True):
