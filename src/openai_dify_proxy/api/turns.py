@@ -1,0 +1,56 @@
+"""What the endpoints of generated text share: from a parsed request to the response that reads the turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from openai_dify_proxy.api.proxy import Proxy
+from openai_dify_proxy.api.responses import ClientWatch, TurnStream, turn_headers, whole_answer
+from openai_dify_proxy.events import TurnIds
+from openai_dify_proxy.translate.answer import Answer
+from openai_dify_proxy.translate.openai_answers import AnswerHead
+from openai_dify_proxy.translate.openai_streams import StreamEncoder
+from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.wire.openai.chat import CompletionFields
+
+EncodeAnswer = Callable[[AnswerHead, Answer, TurnIds], bytes]
+
+
+class EncodeStream(Protocol):
+    def __call__(self, head: AnswerHead, *, include_usage: bool) -> StreamEncoder: ...
+
+
+async def answer_turn(
+    request: Request,
+    proxy: Proxy,
+    caller: Caller,
+    fields: CompletionFields,
+    turn_request: TurnRequest,
+    *,
+    kind: str,
+    stream: EncodeStream,
+    whole: EncodeAnswer,
+) -> Response:
+    """Asks Dify and answers, streamed or whole. ``kind`` is the prefix of the answer's id.
+
+    The client is watched from the moment its request has been read: one that leaves before Dify was asked costs
+    nothing.
+    """
+    watch = ClientWatch(request.receive)
+    try:
+        turn_request = proxy.with_headers(turn_request, request)
+        running = await proxy.turns.begin(caller, fields.model, turn_request, gone=lambda: watch.gone)
+    except BaseException:
+        watch.stop()
+        raise
+    head = proxy.head(kind, running.model)
+    if fields.stream:
+        return TurnStream(proxy.turns, running, watch, stream(head, include_usage=fields.wants_usage), proxy.pulse)
+    answer = await whole_answer(proxy.turns, running, watch)
+    ids = running.turn.ids
+    return Response(whole(head, answer, ids), 200, turn_headers(ids), "application/json")
