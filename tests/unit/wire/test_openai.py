@@ -7,6 +7,7 @@ import pytest
 from msgspec import json
 
 from openai_dify_proxy.wire.openai.chat import CHAT_COMPLETION_REQUEST, COMPLETION_REQUEST, ChatCompletionRequest
+from openai_dify_proxy.wire.openai.models import Model, ModelExtension, ModelList
 
 
 def read(**fields: Any) -> ChatCompletionRequest:
@@ -67,3 +68,23 @@ def test_the_fault_of_a_body_is_named(body: bytes, path: str) -> None:
 def test_a_legacy_prompt_may_be_anything_that_openai_takes() -> None:
     for prompt in ("Hi", ["a", "b"], [1, 2], [[1], [2]]):
         assert COMPLETION_REQUEST.decode(json.encode({"prompt": prompt})).prompt == prompt
+
+
+def test_a_list_of_models_as_the_reference_has_it() -> None:
+    told = ModelExtension(name="Support", mode="chat")
+    listed = ModelList(
+        data=[Model(id="org/support", created=1, owned_by="dify", dify=told), Model(id="b", created=2, owned_by="dify")]
+    )
+    assert json.decode(json.encode(listed)) == {
+        "object": "list",
+        "data": [
+            {
+                "id": "org/support",
+                "object": "model",
+                "created": 1,
+                "owned_by": "dify",
+                "dify": {"name": "Support", "mode": "chat"},
+            },
+            {"id": "b", "object": "model", "created": 2, "owned_by": "dify"},
+        ],
+    }
