@@ -8,6 +8,8 @@ import httpx2
 import pytest
 
 from openai_dify_proxy.demo import DEMO_APPS, INSTANT, SPECIAL_APPS, DemoLog, DemoServer, Timing
+from openai_dify_proxy.demo import replicate as scripted
+from tests.demo.replicate_caller import ReplicateCaller
 
 PATHS = {"completion": "/completion-messages", "workflow": "/workflows/run"}
 MODES = {app.name: app.mode for app in (*DEMO_APPS, *SPECIAL_APPS)}
@@ -75,3 +77,16 @@ def demo(server: DemoServer, http: httpx2.Client) -> Caller:
 @pytest.fixture
 def brisk(brisk_server: DemoServer, http: httpx2.Client) -> Caller:
     return Caller(brisk_server, http)
+
+
+@pytest.fixture(scope="session")
+def replicate_server() -> Iterator[scripted.DemoReplicate]:
+    """One scripted Replicate for all tests that need nothing special of its timing."""
+    with scripted.DemoReplicate(timing=scripted.Timing(start=0.0, run=0.0, settle=0.0, second=0.05)) as running:
+        yield running
+
+
+@pytest.fixture
+def replicate(replicate_server: scripted.DemoReplicate, http: httpx2.Client) -> ReplicateCaller:
+    replicate_server.log.clear()
+    return ReplicateCaller(replicate_server, http)

@@ -101,6 +101,7 @@ async def _endless(data: bytes) -> AsyncIterator[bytes]:
     yield data
     while True:
         yield bytes(65536)
+        await asyncio.sleep(0)  # else a client that left would never be noticed
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from openai_dify_proxy.demo.watched import Watched
@@ -46,6 +46,8 @@ class LoggedPrediction:
     cancel_after: str | None
     created_at: float
     status: Status = "starting"
+    history: list[Status] = field(default_factory=lambda: ["starting"])
+    """The statuses that it had, in their order."""
     completed_at: float | None = None
     outputs: int = 0
     """How many pictures it made."""

@@ -138,6 +138,8 @@ SDXL = DemoModel(
         _number("high_noise_frac", "number", "For expert_ensemble_refiner, the fraction of noise to use", 0.8, (0, 1)),
         Param("refine_steps", "integer", "For base_image_refiner, the number of steps to refine"),
         Param("apply_watermark", "boolean", "Applies a watermark to the image", default=True),
+        _number("lora_scale", "number", "LoRA additive scale. Only applicable on trained models.", 0.6, (0, 1)),
+        Param("replicate_weights", "string", "Replicate LoRA weights to use."),
         _UNCHECKED,
     ),
     "list",

@@ -152,6 +152,7 @@ def _set_status(state: DemoState, prediction: Prediction, status: Status) -> Non
 
     def change() -> None:
         record.status = status
+        record.history.append(status)
         record.completed_at = time.monotonic() if status in TERMINAL else None
 
     state.log.change(change)
