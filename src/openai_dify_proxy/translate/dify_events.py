@@ -10,6 +10,7 @@ gives the last event.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,7 +78,7 @@ class DifyEventDecoder:
         self._said = Said()
         self._thoughts: dict[str, str] = {}
         self._steps: dict[str, str] = {}
-        self._files: dict[str, FileProduced] = {}
+        self._files: dict[str, dify.FileData] = {}
         self._usage: Usage | None = None
         self._node_usage: Usage | None = None
         self._passages: list[dict[str, Any]] = []
@@ -218,29 +219,31 @@ class DifyEventDecoder:
 
     # Files, citations, progress
 
-    def _on_message_file(self, event: DifyEvent, out: list[Event]) -> None:
+    def _on_message_file(self, event: DifyEvent, _out: list[Event]) -> None:
         if event.url and event.belongs_to != "user":
-            self._produce(dify.FileData(url=event.url, type=event.type), out)
+            self._produce(dify.FileData(url=event.url, type=event.type))
 
-    def _produce_all(self, files: list[dify.FileData] | None, out: list[Event]) -> None:
+    def _produce_all(self, files: list[dify.FileData] | None) -> None:
         for file in files or []:
             if file.transfer_method in (None, "tool_file"):
-                self._produce(file, out)
+                self._produce(file)
 
-    def _produce(self, file: dify.FileData, out: list[Event]) -> None:
-        """A file is signed anew each time it is named, so its path tells whether it is known."""
+    def _produce(self, file: dify.FileData) -> None:
+        """Kept for the end, when all text is there: what it links to already needs no link of its own.
+
+        A file is signed anew each time it is named, so its path tells whether it is known.
+        """
         link = file.url or file.remote_url
-        if not link:
-            return
-        path = _path(link)
-        if path in self._files:
-            return
-        url = self._origin + link if link.startswith("/") else link
-        produced = FileProduced(
-            url, file.type or "custom", file.filename, file.mime_type, file.size, linked=path in self._said.text()
-        )
-        self._files[path] = produced
-        out.append(produced)
+        if link:
+            self._files.setdefault(_path(link), file)
+
+    def _give_files(self, out: list[Event]) -> None:
+        text = self._said.text() if self._files else ""
+        for path, file in self._files.items():
+            link = file.url or file.remote_url or ""
+            url = self._origin + link if link.startswith("/") else link
+            kind = file.type or "custom"
+            out.append(FileProduced(url, kind, file.filename, file.mime_type, file.size, linked=path in text))
 
     def _cite(self, passages: list[dict[str, Any]], out: list[Event]) -> None:
         if passages and not self._cited:
@@ -296,7 +299,7 @@ class DifyEventDecoder:
                 self._usage = _usage(metadata.usage)
             self._cite(metadata.retriever_resources or [], out)
         if event.files:
-            self._produce_all(dify.FILES.decode(event.files), out)
+            self._produce_all(dify.FILES.decode(event.files))
         self._message_ended = self.ending = True
         if self._mode != "advanced-chat" or self._run_ended:
             self._end(out)
@@ -316,15 +319,13 @@ class DifyEventDecoder:
 
     def _settle(self, run: dify.WorkflowFinishedData, out: list[Event]) -> None:
         """What the run's outputs tell beyond the deltas."""
-        if run.status == "stopped" and self._reason == "stop":
-            self._reason = "length"
         if self._usage is None and self._node_usage is None and run.total_tokens:
             self._node_usage = Usage(completion_tokens=run.total_tokens, total_tokens=run.total_tokens)
         outputs = run.outputs or {}
         answer = answer_of_outputs(outputs, "answer" if self._mode == "advanced-chat" else self._output_variable)
         if answer and not self._moderated:  # after a moderation the outputs still hold what it took back
             self._settle_answer(answer, out)
-        self._produce_all(run.files, out)
+        self._produce_all(run.files)
 
     def _settle_answer(self, answer: str, out: list[Event]) -> None:
         if not self._said.any:
@@ -350,6 +351,7 @@ class DifyEventDecoder:
 
     def _end(self, out: list[Event]) -> None:
         self._think.close(out)
+        self._give_files(out)
         self._cite(self._passages, out)
         usage = self._usage
         if self._node_usage is not None and (usage is None or not usage.total_tokens):
@@ -457,9 +459,12 @@ def _citation(passage: dict[str, Any]) -> Citation:
 _URL_KEYS = ("url", "source_url", "source", "link")
 
 
+_FORM_FIELD = re.compile(r"\{\{#\$output\.(\w+)#\}\}")
+
+
 def _form_text(reason: dify.PauseReason) -> str:
     """A paused workflow's form, as text: a client of this API cannot fill it in, but a person can read it."""
-    parts = [reason.form_content.strip()] if reason.form_content else []
+    parts = [_FORM_FIELD.sub(r"[\1]", reason.form_content.strip())] if reason.form_content else []
     titles = [action.title or action.id for action in reason.actions or []]
     if titles:
         parts.append(" · ".join(f"[{title}]" for title in titles))

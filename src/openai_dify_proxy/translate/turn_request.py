@@ -67,11 +67,13 @@ def read_chat_request(request: ChatCompletionRequest) -> TurnRequest:
     ]
     system = "\n\n".join(message.text for message in said if message.role == "system")
     spoken = [message for message in said if message.role != "system"]
-    if not any(message.text for message in spoken) and not system:
+    while spoken and not spoken[-1].text:
+        spoken.pop()
+    if not spoken and not system:
         raise InvalidRequest(
             "No message holds any text. Write the question into the last user message.", param="messages"
         )
-    if not any(message.text for message in spoken):
+    if not spoken:
         return _turn(request, system)
     question, history = _split_question(spoken)
     return _turn(request, question, system, history)

@@ -465,10 +465,8 @@ def test_stopped_turns() -> None:
     """Chat apps end with zeros for usage, chatflows of 1.16 without ``message_end``."""
     assert decode("chat", message("Hel"), message_end(ZEROS))[-1] == TurnFinished("stop", Usage(0, 0, 0, "0E-7", "USD"))
     run = workflow_finished("stopped", {}, error="Stopped by user.")
-    assert decode("workflow", text_chunk("Hel"), run) == [TextDelta("Hel"), TurnFinished("length")]
-    assert decode("advanced-chat", message("Hel"), LLM_DONE, run, message_end(ZEROS))[-1] == TurnFinished(
-        "length", COUNTED
-    )
+    assert decode("workflow", text_chunk("Hel"), run) == [TextDelta("Hel"), TurnFinished("stop")]
+    assert decode("advanced-chat", message("Hel"), LLM_DONE, run, message_end(ZEROS))[-1] == TurnFinished("stop", COUNTED)
 
 
 def test_ids_as_soon_as_dify_tells_them() -> None:
