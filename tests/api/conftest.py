@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,9 +10,9 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo import INSTANT, DemoLog, DemoServer, Timing
+from openai_dify_proxy.demo import DEMO_APPS, INSTANT, DemoLog, DemoServer, Timing
 from openai_dify_proxy.settings import Settings
-from tests.api.servers import ProxyServer, demo_apps
+from tests.api.servers import ProxyServer, app_settings, demo_apps
 from tests.cli.program import Program
 
 QUIET_WITHIN = 15.0
@@ -64,6 +65,23 @@ def serve(demo: DemoServer, log: DemoLog) -> Iterator[Serve]:
             return stack.enter_context(ProxyServer(Settings(**settings)))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def raw_socket() -> Iterator[socket.socket]:
+    """Where tests put a Dify of their own: ``raw_dify(answer, at=raw_socket)``."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture(scope="session")
+def raw_proxy(raw_socket: socket.socket) -> Iterator[ProxyServer]:
+    """A proxy whose Dify is the test's own; its apps are ``raw-chat`` and so on, one for each mode."""
+    url = f"http://127.0.0.1:{raw_socket.getsockname()[1]}/v1"
+    apps = {f"raw-{app.mode}": app_settings(f"raw-{app.mode}", f"app-raw-{app.mode}", url) for app in DEMO_APPS}
+    modes = {name: app.model_copy(update={"mode": name.removeprefix("raw-")}) for name, app in apps.items()}
+    with ProxyServer(Settings(dify_api_url=url, apps=modes)) as running:
+        yield running
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -197,20 +198,24 @@ def scripted(pieces: Iterable[bytes]) -> Callable[[RawRequest, asyncio.StreamWri
 
 @asynccontextmanager
 async def raw_dify(
-    answer: Callable[[RawRequest, asyncio.StreamWriter], Awaitable[None]], mode: str = "chat"
+    answer: Callable[[RawRequest, asyncio.StreamWriter], Awaitable[None]],
+    mode: str = "chat",
+    at: socket.socket | None = None,
 ) -> AsyncIterator[RawDify]:
-    """A RawDify that runs in the test's event loop."""
+    """A RawDify that runs in the test's event loop, on a port of its own or on the listening socket ``at``."""
     dify = RawDify(mode, answer)
-    async with serving(dify.serve) as port:
+    async with serving(dify.serve, at=at) as port:
         dify.url = f"http://127.0.0.1:{port}/v1"
         yield dify
 
 
 @asynccontextmanager
 async def serving(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], host: str = "127.0.0.1"
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    host: str = "127.0.0.1",
+    at: socket.socket | None = None,
 ) -> AsyncIterator[int]:
-    """A TCP server on a free port, whose connections are over when it ends."""
+    """A TCP server whose connections are over when it ends."""
     tasks: set[asyncio.Task[None]] = set()
     problems: list[BaseException] = []
 
@@ -227,9 +232,10 @@ async def serving(
         finally:
             tasks.discard(task)
 
-    server = await asyncio.start_server(accept, host, 0, backlog=2048)
+    listener = at.dup() if at is not None else socket.create_server((host, 0), family=family_of(host))
+    server = await asyncio.start_server(accept, sock=listener, backlog=2048)
     try:
-        yield server.sockets[0].getsockname()[1]
+        yield listener.getsockname()[1]
     finally:
         server.close()
         for task in [*tasks]:
@@ -237,3 +243,7 @@ async def serving(
         await asyncio.gather(*tasks, return_exceptions=True)
     if problems:
         raise problems[0]
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import httpx2
 
 from tests.api.asking import chat_body
-from tests.api.conftest import Serve
 from tests.api.servers import (
     SSE_HEAD,
     TASK,
     ProxyServer,
-    RawDify,
     RawRequest,
-    app_settings,
     chunk,
     frame,
     raw_dify,
@@ -25,11 +23,9 @@ from tests.api.sockets import Client, until
 IN_TIME = 2.0
 
 
-def raw_proxy(serve: Serve, dify: RawDify) -> ProxyServer:
-    return serve(dify_api_url=dify.url, apps={"raw": app_settings("raw", "app-raw", dify.url)})
-
-
-async def test_the_stream_is_drained_after_the_stop_and_closed_at_its_end(serve: Serve) -> None:
+async def test_the_stream_is_drained_after_the_stop_and_closed_at_its_end(
+    raw_proxy: ProxyServer, raw_socket: socket.socket
+) -> None:
     """An old Dify stores an empty answer when its stream is dropped; it must be able to say its last words."""
     finished = asyncio.Event()
 
@@ -42,19 +38,21 @@ async def test_the_stream_is_drained_after_the_stop_and_closed_at_its_end(serve:
         await writer.drain()
         finished.set()
 
-    async with raw_dify(answer) as dify:
-        client = Client(raw_proxy(serve, dify).port)
-        await client.ask("hi", "raw", stream=True)
+    async with raw_dify(answer, at=raw_socket) as dify:
+        client = Client(raw_proxy.port)
+        await client.ask("hi", "raw-chat", stream=True)
         await client.read_until(b"one")
         await client.leave()
         await asyncio.wait_for(finished.wait(), 5)
         (stop,) = dify.stops
         assert stop.path == f"/v1/chat-messages/{TASK}/stop"
         assert stop.body == {"user": dify.turns[0].body["user"]}
-        assert stop.headers["authorization"] == "Bearer app-raw"
+        assert stop.headers["authorization"] == "Bearer app-raw-chat"
 
 
-async def test_a_dify_that_does_not_obey_is_left_after_a_while(serve: Serve) -> None:
+async def test_a_dify_that_does_not_obey_is_left_after_a_while(
+    raw_proxy: ProxyServer, raw_socket: socket.socket
+) -> None:
     left = asyncio.Event()
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
@@ -68,15 +66,15 @@ async def test_a_dify_that_does_not_obey_is_left_after_a_while(serve: Serve) -> 
         except ConnectionError:
             left.set()
 
-    async with raw_dify(answer) as dify:
-        client = Client(raw_proxy(serve, dify).port)
-        await client.ask("hi", "raw")
+    async with raw_dify(answer, at=raw_socket) as dify:
+        client = Client(raw_proxy.port)
+        await client.ask("hi", "raw-chat")
         await until(lambda: bool(dify.turns))
         await client.leave()
         await asyncio.wait_for(left.wait(), 8)
 
 
-async def test_the_id_may_come_in_any_event_and_cut_anywhere(serve: Serve) -> None:
+async def test_the_id_may_come_in_any_event_and_cut_anywhere(raw_proxy: ProxyServer, raw_socket: socket.socket) -> None:
     """A client that leaves between the two halves of the first event."""
     halves = frame("agent_thought", thought="hm")
     go_on = asyncio.Event()
@@ -87,9 +85,9 @@ async def test_the_id_may_come_in_any_event_and_cut_anywhere(serve: Serve) -> No
         writer.write(chunk(halves[40:]))
         await dify.stopped.wait()
 
-    async with raw_dify(answer, "agent-chat") as dify:
-        client = Client(raw_proxy(serve, dify).port)
-        await client.ask("hi", "raw")
+    async with raw_dify(answer, "agent-chat", at=raw_socket) as dify:
+        client = Client(raw_proxy.port)
+        await client.ask("hi", "raw-agent-chat")
         await until(lambda: bool(dify.turns))
         await client.leave()
         go_on.set()
@@ -97,21 +95,20 @@ async def test_the_id_may_come_in_any_event_and_cut_anywhere(serve: Serve) -> No
         assert TASK in dify.stops[0].path
 
 
-async def test_a_left_turn_that_fails_needs_no_stop(serve: Serve) -> None:
+async def test_a_left_turn_that_fails_needs_no_stop(raw_proxy: ProxyServer, raw_socket: socket.socket) -> None:
     go_on = asyncio.Event()
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
         await go_on.wait()
         writer.write(SSE_HEAD + chunk(frame("error", code="invalid_param", status=400, message="no")) + b"0\r\n\r\n")
 
-    async with raw_dify(answer) as dify:
-        proxy = raw_proxy(serve, dify)
-        client = Client(proxy.port)
-        await client.ask("hi", "raw", stream=True)
+    async with raw_dify(answer, at=raw_socket) as dify:
+        client = Client(raw_proxy.port)
+        await client.ask("hi", "raw-chat", stream=True)
         await until(lambda: bool(dify.turns))
         await client.leave()
         go_on.set()
         async with httpx2.AsyncClient() as http:
-            reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body("hi", "raw", stream=True))
+            reply = await http.post(f"{raw_proxy.url}/chat/completions", json=chat_body("hi", "raw-chat", stream=True))
         assert reply.status_code == 502
         assert not dify.stops

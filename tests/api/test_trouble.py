@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from typing import Any
 
@@ -20,7 +21,6 @@ from tests.api.servers import (
     SSE_HEAD,
     ProxyServer,
     RawRequest,
-    app_settings,
     chunk,
     demo_apps,
     frame,
@@ -171,12 +171,11 @@ STRANGE: dict[str, tuple[bytes, ...]] = {
 @both_ways
 @pytest.mark.parametrize("case", STRANGE)
 async def test_strange_events_end_in_an_answer_or_in_a_clear_error(
-    serve: Serve, http: httpx2.AsyncClient, case: str, stream: bool
+    raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient, case: str, stream: bool
 ) -> None:
     """Never a fault of the proxy's own, and never a hanging client."""
-    async with raw_dify(scripted([SSE_HEAD, chunk(*STRANGE[case]), LAST_CHUNK])) as dify:
-        proxy = serve(dify_api_url=dify.url, apps={"raw": app_settings("raw", "app-raw", dify.url)})
-        reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body("hi", "raw", stream=stream))
+    async with raw_dify(scripted([SSE_HEAD, chunk(*STRANGE[case]), LAST_CHUNK]), at=raw_socket):
+        reply = await http.post(f"{raw_proxy.url}/chat/completions", json=chat_body("hi", "raw-chat", stream=stream))
     if reply.status_code != 200:
         error = error_of(reply)
     elif stream and "[DONE]" not in reply.text:
@@ -223,12 +222,11 @@ NO_STREAM: dict[str, tuple[bytes, int, str]] = {
 @both_ways
 @pytest.mark.parametrize("case", NO_STREAM)
 async def test_answers_that_are_no_event_stream(
-    serve: Serve, http: httpx2.AsyncClient, case: str, stream: bool
+    raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient, case: str, stream: bool
 ) -> None:
     answer, status, code = NO_STREAM[case]
-    async with raw_dify(scripted([answer])) as dify:
-        proxy = serve(dify_api_url=dify.url, apps={"raw": app_settings("raw", "app-raw", dify.url)})
-        error = await failing(http, proxy, "hi", "raw", stream=stream)
+    async with raw_dify(scripted([answer]), at=raw_socket) as dify:
+        error = await failing(http, raw_proxy, "hi", "raw-chat", stream=stream)
         assert len(dify.turns) == 1, "it is asked once"
     assert (error["status"], error["code"]) == (status, code)
     assert "elsewhere" not in error["message"]
@@ -237,8 +235,8 @@ async def test_answers_that_are_no_event_stream(
 # Difficult but sound
 
 
-async def read_answer(http: httpx2.AsyncClient, proxy: ProxyServer) -> str:
-    reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body("hi", "raw"))
+async def read_answer(http: httpx2.AsyncClient, proxy: ProxyServer, model: str = "raw-chat") -> str:
+    reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body("hi", model))
     assert reply.status_code == 200, reply.text
     content = reply.json()["choices"][0]["message"]["content"]
     assert isinstance(content, str)
@@ -269,29 +267,31 @@ SOUND: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize("case", SOUND)
-async def test_a_sound_stream_is_read_however_it_is_sent(serve: Serve, http: httpx2.AsyncClient, case: str) -> None:
-    async with raw_dify(scripted(SOUND[case])) as dify:
-        proxy = serve(dify_api_url=dify.url, apps={"raw": app_settings("raw", "app-raw", dify.url)})
-        assert await read_answer(http, proxy) == "Hällo \u2028世界"
+async def test_a_sound_stream_is_read_however_it_is_sent(
+    raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient, case: str
+) -> None:
+    async with raw_dify(scripted(SOUND[case]), at=raw_socket) as dify:
+        assert await read_answer(http, raw_proxy) == "Hällo \u2028世界"
         assert not dify.stops
 
 
-async def test_a_stream_that_stays_open_after_its_end_holds_nobody(serve: Serve, http: httpx2.AsyncClient) -> None:
+async def test_a_stream_that_stays_open_after_its_end_holds_nobody(
+    raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient
+) -> None:
     done = asyncio.Event()
 
     async def answer(request: RawRequest, writer: Any) -> None:
         writer.write(SSE_HEAD + chunk(WHOLE))
         await done.wait()
 
-    async with raw_dify(answer) as dify:
-        proxy = serve(dify_api_url=dify.url, apps={"raw": app_settings("raw", "app-raw", dify.url)})
-        assert await read_answer(http, proxy) == "Hällo \u2028世界"
+    async with raw_dify(answer, at=raw_socket):
+        assert await read_answer(http, raw_proxy) == "Hällo \u2028世界"
         done.set()
 
 
 @pytest.mark.parametrize("first", ["message_end", "workflow_finished"])
 async def test_a_chatflow_whose_second_ending_never_comes_waits_only_a_moment(
-    serve: Serve, http: httpx2.AsyncClient, first: str
+    raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient, first: str
 ) -> None:
     done = asyncio.Event()
     endings = {"message_end": END, "workflow_finished": frame("workflow_finished", data={"status": "succeeded"})}
@@ -300,9 +300,8 @@ async def test_a_chatflow_whose_second_ending_never_comes_waits_only_a_moment(
         writer.write(SSE_HEAD + chunk(said("one"), endings[first]))
         await done.wait()
 
-    async with raw_dify(answer, "advanced-chat") as dify:
-        proxy = serve(dify_api_url=dify.url, apps={"raw": app_settings("raw", "app-raw", dify.url)})
+    async with raw_dify(answer, "advanced-chat", at=raw_socket):
         began = time.monotonic()
-        assert await read_answer(http, proxy) == "one"
+        assert await read_answer(http, raw_proxy, "raw-advanced-chat") == "one"
         assert time.monotonic() - began < 3
         done.set()
