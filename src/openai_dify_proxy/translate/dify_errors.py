@@ -37,6 +37,9 @@ CONCURRENCY_RETRY_AFTER = 2.0
 WRONG_ROUTE_CODES = frozenset({"not_chat_app", "not_completion_app", "not_workflow_app", "app_unavailable"})
 """What Dify answers when an app of another mode is asked by this route."""
 
+MAX_WORDS = 1000
+"""Characters of Dify's words that are given on; some repeat the request, whole files included."""
+
 _WERKZEUG_HINT = re.compile(r"\s*You have requested this URI \[.*", re.DOTALL)
 _REQUIRED_INPUT = re.compile(r"^(?:Run failed: )?(?P<name>\S+) is required in input form")
 _BAD_INPUT = re.compile(r"^(?:Run failed: )?(?:\(type '[^']*'\) )?(?P<name>\S+) in input form must\b")
@@ -97,8 +100,9 @@ def translate_failure(message: str) -> ProxyError:
 
 
 def clean(message: str) -> str:
-    """Dify's words without key-like strings and without werkzeug's guesses at other URLs."""
-    return mask_keys(_WERKZEUG_HINT.sub("", message)).strip()
+    """Dify's words without key-like strings and without werkzeug's guesses at other URLs, and not too many of them."""
+    words = mask_keys(_WERKZEUG_HINT.sub("", message)).strip()
+    return words if len(words) <= MAX_WORDS else f"{words[:MAX_WORDS]}…"
 
 
 def _translate_auth(message: str, own_key: bool) -> ProxyError:

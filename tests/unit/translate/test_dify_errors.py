@@ -436,12 +436,15 @@ def test_no_way_leads_a_secret_to_the_client(code: str | None, status: int) -> N
         assert not any("abcDEF" in str(part) or "1A2b" in str(part) for part in shown)
 
 
-def test_json_that_is_not_difys() -> None:
-    error = translate_refusal(400, "application/json", b'{"message":"secret"}', own_key=True)
+@pytest.mark.parametrize("body", [b'{"message":"secret"}', b'{"message":"secret","code":17,"status":400}'])
+def test_json_that_is_not_difys(body: bytes) -> None:
+    error = translate_refusal(400, "application/json", body, own_key=True)
     assert told(error) == Told(502, "api_error", "upstream_error")
     assert "secret" not in error.message
 
 
-def test_a_code_and_a_status_of_other_types() -> None:
-    body = json.encode({"code": 17, "message": None, "status": "400"})
-    assert told(translate_refusal(400, "application/json", body, own_key=True)) == Told(400, BAD, None)
+def test_words_that_repeat_a_whole_file_are_cut() -> None:
+    message = "Reached maximum retries (3) for URL data:image/png;base64," + "A" * 100_000
+    for error in (translate_error("invalid_param", 400, message, own_key=True), translate_failure(message)):
+        assert "Reached maximum retries (3)" in error.message
+        assert len(error.message) < 1200

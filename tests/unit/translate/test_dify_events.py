@@ -466,7 +466,9 @@ def test_stopped_turns() -> None:
     assert decode("chat", message("Hel"), message_end(ZEROS))[-1] == TurnFinished("stop", Usage(0, 0, 0, "0E-7", "USD"))
     run = workflow_finished("stopped", {}, error="Stopped by user.")
     assert decode("workflow", text_chunk("Hel"), run) == [TextDelta("Hel"), TurnFinished("stop")]
-    assert decode("advanced-chat", message("Hel"), LLM_DONE, run, message_end(ZEROS))[-1] == TurnFinished("stop", COUNTED)
+    assert decode("advanced-chat", message("Hel"), LLM_DONE, run, message_end(ZEROS))[-1] == TurnFinished(
+        "stop", COUNTED
+    )
 
 
 def test_ids_as_soon_as_dify_tells_them() -> None:
@@ -694,6 +696,8 @@ def test_a_file_that_the_text_links_to_is_told_and_not_linked_again() -> None:
     events = decode("advanced-chat", message(text), message_end(files=[file]))
     assert events[1] == FileProduced(f"{DIFY}/files/tools/cat.png?timestamp=2", "image", linked=True)
     assert answer("advanced-chat", message(text), message_end(files=[file])).text == text
+    later = decode("agent-chat", message_file("/files/tools/cat.png?timestamp=2"), agent_message(text), message_end())
+    assert later[1] == events[1]
 
 
 @pytest.mark.parametrize("method", ["local_file", "remote_url"])
@@ -707,7 +711,7 @@ def test_the_users_own_files_are_not_the_answers(method: str) -> None:
 
 def test_an_agents_picture() -> None:
     events = decode("agent-chat", message_file("https://a.example/b.png"), agent_message("Here."), message_end())
-    assert events[:2] == [FileProduced("https://a.example/b.png", "image"), TextDelta("Here.")]
+    assert events[:2] == [TextDelta("Here."), FileProduced("https://a.example/b.png", "image")]
 
 
 @pytest.mark.parametrize(

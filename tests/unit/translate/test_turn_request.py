@@ -96,6 +96,13 @@ QUESTIONS: dict[str, tuple[list[Message], str, str, list[tuple[str, str]]]] = {
     "only a system message": ([system("Say hi.")], "Say hi.", "", []),
     "several system messages alone": ([system("a"), system("b")], "a\n\nb", "", []),
     "messages without text are passed over": ([user("a"), user(None), user(""), user("b")], "a\n\nb", "", []),
+    "a place kept for the answer": (
+        [user("a"), assistant("b"), user("c"), assistant("")],
+        "c",
+        "",
+        [("user", "a"), ("assistant", "b")],
+    ),
+    "nothing but a system message and such a place": ([system("s"), assistant(None)], "s", "", []),
     "an assistant that said nothing still had its turn": (
         [user("a"), assistant(""), user("b")],
         "b",
