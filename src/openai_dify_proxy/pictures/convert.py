@@ -16,6 +16,7 @@ DEFAULT_QUALITY = 90
 
 _PILLOW_NAMES = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 _OPAQUE = ("RGB", "L")
+_INKS = ("CMYK", "YCbCr", "LAB")
 
 
 async def convert(data: bytes, *, to: Target, quality: int | None = None) -> bytes:
@@ -32,8 +33,8 @@ def _convert(data: bytes, to: Target, quality: int) -> bytes:
     with open_picture(data) as opened:
         picture = ImageOps.exif_transpose(opened)
         options: dict[str, Any] = {} if to == "png" else {"quality": quality}
-        if picture.mode not in ("CMYK", "YCbCr", "LAB") and (profile := picture.info.get("icc_profile")):
-            options["icc_profile"] = profile
+        # A profile of inks says nothing about the red, green and blue that they become.
+        options["icc_profile"] = None if picture.mode in _INKS else picture.info.get("icc_profile")
         output = io.BytesIO()
         _in_mode_of(picture, to).save(output, _PILLOW_NAMES[to], **options)
     return output.getvalue()

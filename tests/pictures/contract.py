@@ -1,0 +1,127 @@
+"""What every place for pictures must do; each place runs all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from openai_dify_proxy.errors import NotFound
+from openai_dify_proxy.pictures.records import PictureRecord
+from openai_dify_proxy.pictures.store import PictureStore
+
+DIGEST = "ab12" + "0" * 60
+FOREIGN_NAMES = [
+    "",
+    ".",
+    "..",
+    "../../etc/passwd",
+    f"../{DIGEST}.png",
+    f"{DIGEST}.json",
+    f"{DIGEST}.svg",
+    f"{DIGEST}",
+    f"{DIGEST.upper()}.png",
+    f"{DIGEST}.png\n",
+    f"{DIGEST}.png/..",
+    f"/{DIGEST}.png",
+    f"{DIGEST[:-1]}.png",
+    "ipfs.lock",
+    "ipfs.lease",
+    "\0",
+]
+
+
+def record(number: int = 0, **more: object) -> PictureRecord:
+    fields = {"sha256": f"{number:064x}", "extension": "png", "media_type": "image/png", "size": 3}
+    return msgspec.convert(fields | {"width": 2, "height": 1, "created": 100} | more, PictureRecord)
+
+
+def files(directory: Path) -> set[str]:
+    """Names of all files below ``directory``."""
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+class StoreContract:
+    async def test_a_picture_is_given_back_as_it_was_put(self, store: PictureStore) -> None:
+        given = record(1, model="a/b", prediction_id="p", seed=7, prompt="a fox", cid="bafy", ipfs="pending")
+        assert await store.put(b"abc", given) == given
+        assert await store.read(given.name) == b"abc"
+        assert await store.record(given.name) == given
+
+    async def test_a_picture_that_is_there_stays_and_its_record_is_completed(self, store: PictureStore) -> None:
+        await store.put(b"abc", record(1, model="a/b", created=100))
+        again = await store.put(
+            b"abc", record(1, model="c/d", prediction_id="p", seed=0, cid="bafy", ipfs="pending", created=200)
+        )
+        assert again == record(1, model="a/b", prediction_id="p", seed=0, cid="bafy", ipfs="pending", created=200)
+        assert await store.record(again.name) == again
+        assert await store.pending() == [again.name]
+
+    async def test_a_picture_that_was_sent_is_not_sent_again(self, store: PictureStore) -> None:
+        await store.put(b"abc", record(1, cid="told", ipfs="pending"))
+        await store.update(record(1, cid="told", ipfs="sent"))
+        again = await store.put(b"abc", record(1, cid="computed", ipfs="pending"))
+        assert (again.ipfs, again.cid) == ("sent", "told")
+
+    async def test_many_put_the_same_picture_at_once(self, store: PictureStore) -> None:
+        kept = await asyncio.gather(*(store.put(b"abc" * 1000, record(1, seed=seed)) for seed in range(8)))
+        assert await store.read(record(1).name) == b"abc" * 1000
+        in_store = await store.record(record(1).name)
+        assert in_store is not None
+        assert {one.seed for one in kept} == {in_store.seed}
+
+    async def test_what_is_not_there_is_not_found(self, store: PictureStore) -> None:
+        assert await store.record(record(1).name) is None
+        with pytest.raises(NotFound):
+            await store.read(record(1).name)
+        await store.delete(record(1).name)
+        assert [one async for one in store.records()] == []
+        assert await store.pending() == []
+
+    async def test_another_extension_is_another_name(self, store: PictureStore) -> None:
+        await store.put(b"abc", record(1))
+        assert await store.record(record(1, extension="jpg").name) is None
+
+    @pytest.mark.parametrize("name", FOREIGN_NAMES)
+    async def test_a_name_that_is_no_pictures_leads_nowhere(self, store: PictureStore, name: str) -> None:
+        await store.put(b"abc", record(1))
+        assert await store.record(name) is None
+        with pytest.raises(NotFound):
+            await store.read(name)
+        await store.delete(name)
+        assert await store.read(record(1).name) == b"abc"
+
+    async def test_pending_is_what_was_not_sent(self, store: PictureStore) -> None:
+        for number, ipfs in enumerate(("off", "pending", "pending")):
+            await store.put(b"abc", record(number, ipfs=ipfs))
+        assert sorted(await store.pending()) == [record(1).name, record(2).name]
+        await store.update(record(1, ipfs="sent"))
+        assert await store.pending() == [record(2).name]
+        await store.update(record(0, ipfs="pending"))
+        assert sorted(await store.pending()) == [record(0).name, record(2).name]
+
+    async def test_a_deleted_picture_leaves_nothing(self, store: PictureStore) -> None:
+        await store.put(b"abc", record(1, ipfs="pending"))
+        await store.put(b"abc", record(2))
+        await store.delete(record(1).name)
+        assert await store.record(record(1).name) is None
+        assert await store.pending() == []
+        assert [one.name async for one in store.records()] == [record(2).name]
+
+    async def test_records_are_all_there(self, store: PictureStore) -> None:
+        given = {record(number << 240, created=number) for number in range(20)}
+        for one in given:
+            await store.put(b"abc", one)
+        assert {one async for one in store.records()} == given
+
+    async def test_the_lease_is_one_holders_until_it_ends(self, store: PictureStore, other: PictureStore) -> None:
+        """``other`` is the same place, as another process sees it."""
+        assert await store.take_lease()
+        assert await store.take_lease()
+        assert not await other.take_lease()
+        await store.close()
+        assert await other.take_lease()
+        assert not await store.take_lease()
+        await other.close()

@@ -1,0 +1,73 @@
+"""Old pictures go, and never one whose upload is still to come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from openai_dify_proxy.errors import PictureNotKept
+from openai_dify_proxy.pictures.local import LocalPictures
+from openai_dify_proxy.pictures.records import PictureRecord
+from openai_dify_proxy.pictures.retention import Retention
+from tests.pictures.contract import record
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalPictures:
+    return LocalPictures(tmp_path)
+
+
+async def names(store: LocalPictures) -> set[str]:
+    return {one.name async for one in store.records()}
+
+
+async def test_only_old_pictures_that_were_sent_go(store: LocalPictures) -> None:
+    await store.put(b"abc", record(1, created=100))
+    await store.put(b"abc", record(2, created=100, ipfs="pending"))
+    await store.put(b"abc", record(3, created=100, ipfs="sent"))
+    await store.put(b"abc", record(4, created=200))
+    retention = Retention(store, 50, clock=lambda: 200.0)
+    assert await retention.sweep() == 2
+    assert await names(store) == {record(2).name, record(4).name}
+    await store.update(record(2, created=100, ipfs="sent"))
+    assert await retention.sweep() == 1
+    assert await names(store) == {record(4).name}
+
+
+async def test_a_picture_made_again_lasts_as_long_as_a_new_one(store: LocalPictures) -> None:
+    await store.put(b"abc", record(1, created=100))
+    await store.put(b"abc", record(1, created=190))
+    assert await Retention(store, 50, clock=lambda: 200.0).sweep() == 0
+
+
+async def test_a_picture_made_again_while_the_old_are_listed_stays(tmp_path: Path) -> None:
+    class Slow(LocalPictures):
+        """Lists what has changed since."""
+
+        async def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
+            async for one in super().records(before=before):
+                await self.put(b"abc", record(1, created=190))
+                yield one
+
+    store = Slow(tmp_path)
+    await store.put(b"abc", record(1, created=100))
+    assert await Retention(store, 50, clock=lambda: 200.0).sweep() == 0
+    assert await store.read(record(1).name) == b"abc"
+
+
+async def test_it_sweeps_by_itself_and_survives_a_store_that_fails(tmp_path: Path) -> None:
+    swept = asyncio.Event()
+
+    class Failing(LocalPictures):
+        def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
+            swept.set()
+            raise PictureNotKept("The disk fails.")
+
+    retention = Retention(Failing(tmp_path), 60)
+    retention.start()
+    await asyncio.wait_for(swept.wait(), 10)
+    await retention.close()
+    await Retention(Failing(tmp_path), 60).close()
