@@ -304,7 +304,7 @@ def test_a_prediction_goes_from_starting_to_its_end(http: httpx2.Client) -> None
         assert server.log.predictions[-1].history == ["starting", "processing", "succeeded"]
     assert body["logs"].startswith("Using seed: 7\n")
     assert body["created_at"] < body["started_at"] < body["completed_at"]
-    assert body["metrics"]["predict_time"] == pytest.approx(0.5, abs=0.5)
+    assert body["metrics"]["predict_time"] >= 0.05
     assert body["output"][0].startswith(f"{server.output_origin}/")
     assert body["version"] == VERSIONS[SDXL]
 

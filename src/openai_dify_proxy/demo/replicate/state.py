@@ -197,7 +197,10 @@ class DemoState:
         return None
 
     async def close(self) -> None:
-        """End all predictions."""
+        """End all predictions, and whatever waits for them."""
+        for prediction in self.predictions.values():
+            prediction.has_outputs.set()
+            prediction.ended.set()
         tasks = [prediction.task for prediction in self.predictions.values() if prediction.task]
         for task in tasks:
             task.cancel()
