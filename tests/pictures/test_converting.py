@@ -56,7 +56,7 @@ async def test_transparency_becomes_white_in_a_jpeg() -> None:
 
 async def test_transparency_stays_in_a_webp() -> None:
     assert opened(await convert(png(), to="webp")).mode == "RGBA"
-    palette = encode(Image.new("P", (8, 8), 3), "PNG", transparency=3)
+    palette = encode(Image.new("P", (8, 8), 0), "PNG", transparency=0)
     assert opened(await convert(palette, to="webp")).getpixel((0, 0))[3] == 0  # type: ignore[index]
 
 

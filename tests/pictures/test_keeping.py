@@ -113,6 +113,7 @@ def with_text_bomb(data: bytes) -> bytes:
         pytest.param(encode(image(), "PNG").replace(b"IHDR", b"JHDR"), id="png without a header"),
         pytest.param(png_header(30_000, 30_000), id="a header of 900 million pixels"),
         pytest.param(png_header(10_000, 10_000), id="a header of 100 million pixels"),
+        pytest.param(png_header(8193, 8192), id="a header of one row too many"),
         pytest.param(png_header(2**31 - 1, 2**31 - 1), id="a header of more pixels than there are"),
         pytest.param(png_header(0, 1), id="no pixels"),
         pytest.param(png_header(64, 64), id="fewer pixels than announced"),
