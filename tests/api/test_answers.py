@@ -190,10 +190,10 @@ async def test_progress_shows_titles_and_states_only_when_asked_for(
 async def test_a_stop_sequence_cuts_the_answer_and_stops_the_run(
     client: AsyncOpenAI, log: DemoLog, model: str, stream: bool
 ) -> None:
-    """The sequence lies across pieces; the run would take seven seconds more."""
+    """The sequence lies across pieces; the run would take six seconds more."""
     got = await get(client, model, "SAY<<one two three>> SLOW:1x50", stream=stream, stop=["never", "o th"])
     assert (got.text, got.finish_reason) == ("one tw", "stop")
-    slow = await get(client, model, "SLOW:100x70", stream=stream, stop="tick 3")
+    slow = await get(client, model, "SLOW:300x20", stream=stream, stop="tick 3")
     assert (slow.text, slow.finish_reason) == ("tick 1 tick 2 ", "stop")
     await log.wait_for(lambda log: log.runs[-1].state == "stopped")
     run = log.runs[-1]
