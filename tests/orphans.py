@@ -46,7 +46,9 @@ class Orphans:
             session.config.workeroutput["recordings_read"] = sorted(self._read)
         elif session.exitstatus == pytest.ExitCode.OK and _is_whole(session.config):
             files = (str(path.relative_to(RECORDINGS)) for path in RECORDINGS.rglob("*.response.*"))
-            self._orphans = sorted({_name(file) for file in files} - {_name(file) for file in self._read})
+            self._orphans = sorted(
+                {_name(file) for file in files} - {_name(file) for file in self._read if ".response." in file}
+            )
             if self._orphans:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from openai_dify_proxy.api.chat_completions import create_chat_completion
 from openai_dify_proxy.api.completions import create_completion
+from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
+from openai_dify_proxy.api.images_off import refuse_images, refuse_picture
 from openai_dify_proxy.api.middleware import RequestMiddleware
 from openai_dify_proxy.api.models import list_models, retrieve_model
 from openai_dify_proxy.api.proxy import Proxy
@@ -39,9 +40,9 @@ from openai_dify_proxy.turns.turn import ClientGone
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
 
-Handler = Callable[[Request], Awaitable[Response]]
+Routes = tuple[tuple[str, str, Handler], ...]
 
-OPENAI_ROUTES: tuple[tuple[str, str, Handler], ...] = (
+OPENAI_ROUTES: Routes = (
     ("POST", "/chat/completions", create_chat_completion),
     ("POST", "/completions", create_completion),
     ("GET", "/models", list_models),
@@ -49,7 +50,16 @@ OPENAI_ROUTES: tuple[tuple[str, str, Handler], ...] = (
 )
 """Each is served under ``/v1`` and without it, since people paste both kinds of base URL."""
 
-PLAIN_ROUTES: tuple[tuple[str, str, Handler], ...] = (
+IMAGE_ROUTES: tuple[tuple[str, str, str], ...] = (
+    ("POST", "/images/generations", "generate_image"),
+    ("POST", "/images/edits", "edit_image"),
+    ("POST", "/images/variations", "vary_image"),
+)
+"""The same; their handlers are named, since they are loaded only where there are images."""
+
+PICTURE_ROUTES: tuple[tuple[str, str, str], ...] = (("GET", "/pictures/{name}", "serve_picture"),)
+
+PLAIN_ROUTES: Routes = (
     ("GET", "/health", health),
     ("GET", "/ready", ready),
 )
@@ -77,16 +87,24 @@ def create_app(settings: Settings) -> Starlette:
             reach=Reach(dify, urls + ([settings.dify_api_url] if settings.dify_api_url else []), time.monotonic),
             pulse=Pulse(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
             started=int(time.time()),
+            image_models=_image_models(settings),
         )
-        _spare_the_collector()
         try:
-            yield
+            async with AsyncExitStack() as stack:
+                if has_images(settings):
+                    from openai_dify_proxy.image_app import open_images  # noqa: PLC0415 - costs memory
+
+                    app.state.images = await stack.enter_async_context(open_images(settings, turns, http))
+                _spare_the_collector()
+                yield
         finally:
             await turns.close(STOP_SECONDS)
             await http.close()
 
-    routes = [Route(f"/v1{path}", handler, methods=[method]) for method, path, handler in OPENAI_ROUTES]
-    routes += [Route(path, handler, methods=[method]) for method, path, handler in OPENAI_ROUTES + PLAIN_ROUTES]
+    images, pictures = _image_routes(settings)
+    versioned: Routes = OPENAI_ROUTES + images
+    routes = [Route(f"/v1{path}", handler, methods=[method]) for method, path, handler in versioned]
+    routes += [Route(path, handler, methods=[method]) for method, path, handler in versioned + pictures + PLAIN_ROUTES]
     app = Starlette(
         routes=routes,
         middleware=_middleware(settings),
@@ -106,6 +124,31 @@ def create_app_from_environment() -> Starlette:
     settings = from_environment()
     configure_logging(settings.log_level, settings.log_format)
     return create_app(settings)
+
+
+def has_images(settings: Settings) -> bool:
+    """Whether pictures are made here, or were and may still be asked for."""
+    return (
+        settings.replicate_api_token is not None
+        or settings.picture_store is not None
+        or Path(settings.image_storage_dir).expanduser().is_dir()
+    )
+
+
+def _image_routes(settings: Settings) -> tuple[Routes, Routes]:
+    if not has_images(settings):
+        off: Routes = tuple((method, path, refuse_images) for method, path, _ in IMAGE_ROUTES)
+        return off, tuple((method, path, refuse_picture) for method, path, _ in PICTURE_ROUTES)
+    from openai_dify_proxy.image_app import HANDLERS  # noqa: PLC0415 - costs memory
+
+    images = tuple((method, path, HANDLERS[name]) for method, path, name in IMAGE_ROUTES)
+    return images, tuple((method, path, HANDLERS[name]) for method, path, name in PICTURE_ROUTES)
+
+
+def _image_models(settings: Settings) -> tuple[str, ...]:
+    if settings.replicate_api_token is None:
+        return ()
+    return tuple(dict.fromkeys([*settings.image_models, settings.image_model]))
 
 
 def _spare_the_collector() -> None:

@@ -20,6 +20,7 @@
     │       └── QuotaExceeded       429
     ├── UpstreamError               Dify, or what stands behind it, is at fault
     │   ├── UpstreamMisconfigured   502  a mistake of the operator's
+    │   │   └── ImagesOff           502
     │   ├── UpstreamFailed          502
     │   │   ├── StreamCut           502
     │   │   └── BadPicture          502
@@ -181,6 +182,17 @@ class UpstreamFailed(UpstreamError):
 
 class StreamCut(UpstreamFailed):
     default_code = "upstream_incomplete"
+
+
+class ImagesOff(UpstreamMisconfigured):
+    """The message tells what to set: whoever tries a server out is often its operator."""
+
+    default_code = "images_not_configured"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server makes no pictures: it has no Replicate token. Its operator can set REPLICATE_API_TOKEN."
+        )
 
 
 class BadPicture(UpstreamFailed):

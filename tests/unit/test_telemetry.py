@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from openai_dify_proxy.telemetry import bind_request, configure_logging, mask_keys
+from openai_dify_proxy.errors import mask_keys
+from openai_dify_proxy.telemetry import bind_request, configure_logging
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,8 @@ async def list_models(request: Request) -> Response:
     caller = proxy.gate.admit(request)
     apps = [proxy.apps.choose(caller, None)] if caller.dify_key is not None else list(proxy.apps.all.values())
     models = await asyncio.gather(*(_model(proxy, caller, app, None) for app in apps))
+    if caller.dify_key is None:
+        models += [_image_model(proxy, name) for name in proxy.image_models]
     return json_response(ModelList(data=models))
 
 
@@ -32,6 +34,8 @@ async def retrieve_model(request: Request) -> Response:
     proxy = proxy_of(request)
     caller = proxy.gate.admit(request)
     name = request.path_params["model"]
+    if caller.dify_key is None and name in proxy.image_models:
+        return json_response(_image_model(proxy, name))
     return json_response(await _model(proxy, caller, proxy.apps.choose(caller, name), name))
 
 
@@ -48,6 +52,10 @@ async def _model(proxy: Proxy, caller: Caller, app: App, name: str | None) -> Mo
             if caller.dify_key is not None:
                 raise
     return Model(id=name or app.name, created=proxy.started, owned_by="dify", dify=_describe(app, profile))
+
+
+def _image_model(proxy: Proxy, name: str) -> Model:
+    return Model(id=name, created=proxy.started, owned_by="replicate")
 
 
 def _describe(app: App, profile: AppProfile | None) -> ModelExtension | UnsetType:

@@ -30,6 +30,7 @@ class Proxy(Struct, frozen=True):
     reach: Reach
     pulse: Pulse
     started: int
+    image_models: tuple[str, ...] = ()
 
     def head(self, kind: str, model: str) -> AnswerHead:
         """The id, time and model of a new answer; ``kind`` is the id's prefix."""

@@ -8,7 +8,7 @@ from collections.abc import Container
 from functools import lru_cache
 from typing import TypeVar
 
-from msgspec import MsgspecError, ValidationError
+from msgspec import ValidationError
 from msgspec.json import Decoder
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
@@ -25,6 +25,7 @@ from openai_dify_proxy.errors import (
 from openai_dify_proxy.settings import Settings, is_loopback
 from openai_dify_proxy.turns.callers import ANONYMOUS, Caller, caller_of_dify_key, caller_of_key
 from openai_dify_proxy.turns.turn import ClientGone
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 _T = TypeVar("_T")
 
@@ -99,7 +100,7 @@ class Gate:
                     f"The request lacks the field '{param}'.", param=param, code="missing_required_parameter"
                 ) from None
             raise InvalidRequest(f"{message}{f' in {param}' if param else ''}.", param=param) from None
-        except (MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        except UNREADABLE as exc:
             raise InvalidRequest(f"The body is not JSON: {exc}.") from None
 
     async def read_form(self, request: Request, *, max_files: int, max_fields: int) -> FormData:

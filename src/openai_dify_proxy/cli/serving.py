@@ -16,6 +16,8 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from openai_dify_proxy.demo import DEMO_APPS, DEMO_PACE, DemoServer, create_demo_app
+from openai_dify_proxy.demo.replicate import DEMO_PACE as REPLICATE_PACE
+from openai_dify_proxy.demo.replicate import DemoReplicate
 from openai_dify_proxy.settings import AppSettings, Settings, is_loopback, to_environment
 from openai_dify_proxy.telemetry import configure_logging
 
@@ -38,6 +40,8 @@ def serve_proxy(settings: Settings) -> None:
         demo = not settings.apps and settings.dify_api_url is None
         if demo:
             settings = with_demo(settings, stack.enter_context(DemoServer(timing=DEMO_PACE)).url)
+            if settings.replicate_api_token is None:
+                settings = with_demo_images(settings, stack.enter_context(DemoReplicate(timing=REPLICATE_PACE)))
         # Only now: the demo's server silences uvicorn's log, which is the proxy's too.
         configure_logging(settings.log_level, settings.log_format)
         print(banner(settings, base_url(settings.host, sockets), demo=demo), flush=True)  # noqa: T201 - said to people
@@ -63,6 +67,18 @@ def with_demo(settings: Settings, url: str) -> Settings:
     """``settings`` with the demo's apps, served by the demo at ``url``."""
     apps = {app.name: AppSettings(name=app.name, api_key=SecretStr(app.key), api_url=url) for app in DEMO_APPS}
     return settings.model_copy(update={"dify_api_url": url, "apps": apps, "default_app": DEMO_APPS[0].name})
+
+
+def with_demo_images(settings: Settings, replicate: DemoReplicate) -> Settings:
+    """``settings`` with pictures made by the demo."""
+    return settings.model_copy(
+        update={
+            "replicate_api_url": replicate.url,
+            "replicate_api_token": SecretStr(replicate.token),
+            "replicate_output_hosts": (replicate.output_origin,),
+            "image_upscaler": settings.image_upscaler or "nightmareai/real-esrgan",
+        }
+    )
 
 
 def server_config(app: ASGIApp | str, *, grace: float, workers: int = 1, factory: bool = False) -> uvicorn.Config:

@@ -18,18 +18,19 @@ async def invert_mask(data: bytes, *, param: str = "mask") -> bytes:
         raise InvalidRequest("The mask must be a PNG, JPEG, WebP or GIF.", param=param, log=error.log) from error
 
 
-async def mask_of_alpha(data: bytes, *, black_repaints: bool, param: str = "mask") -> bytes:
-    """From OpenAI's kind of mask, which is transparent where the picture shall be repainted, to one of black and white.
+async def mask_in_polarity(data: bytes, *, black_repaints: bool, param: str = "mask") -> bytes:
+    """A client's mask as one of black and white, in the polarity that a model wants.
 
-    White repaints, unless ``black_repaints``. Raises InvalidRequest for what has no transparency.
+    OpenAI's kind is transparent where the picture shall be repainted; one without transparency is white there. Raises
+    InvalidRequest for what is no picture.
     """
     try:
         mask = await in_thread(_of_alpha, data, black_repaints)
     except BadPicture as error:
         raise InvalidRequest("The mask must be a PNG or WebP.", param=param, log=error.log) from error
-    if mask is None:
-        raise InvalidRequest("The mask must be transparent where the picture shall be repainted.", param=param)
-    return mask
+    if mask is not None:
+        return mask
+    return await invert_mask(data, param=param) if black_repaints else data
 
 
 def _invert(data: bytes) -> bytes:

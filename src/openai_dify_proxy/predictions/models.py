@@ -46,6 +46,8 @@ class ImageModels:
             )
             for name, model in settings.image_models.items()
         }
+        self._latest: dict[ModelRef, str] = {}
+        self._pinned: set[ModelRef] = set()
         self._schemas: dict[ModelRef, tuple[ModelInputs, float]] = {}
         self._asking: dict[ModelRef, asyncio.Task[ModelInputs]] = {}
 
@@ -88,8 +90,24 @@ class ImageModels:
             log.warning("schema_unknown", model=str(ref), error=error.message, detail=error.log)
             return known[0] if known is not None else _built_in(ref)
 
+    def target(self, ref: ModelRef) -> ModelRef:
+        """What to create predictions of: only official models go by their name alone, others need a version."""
+        if ref in self._pinned:
+            return ModelRef(ref.name, self._latest[ref])
+        return ref
+
+    def pin(self, ref: ModelRef) -> bool:
+        """After Replicate refused ``ref``: whether there is a version to ask for instead."""
+        if ref.name is None or ref.version is not None or ref in self._pinned or ref not in self._latest:
+            return False
+        self._pinned.add(ref)
+        return True
+
     async def _ask(self, ref: ModelRef) -> ModelInputs:
-        inputs = read_model_inputs(await self._replicate.schema(ref))
+        version, schema = await self._replicate.schema(ref)
+        if version is not None:
+            self._latest[ref] = version
+        inputs = read_model_inputs(schema)
         if not inputs.fields:
             inputs = _built_in(ref)
         until = float("inf") if ref.version is not None else self._now() + FRESH_SECONDS

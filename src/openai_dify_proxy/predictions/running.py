@@ -85,6 +85,9 @@ class Predictions:
         """A creation under way is waited for, since only its answer names what is to be cancelled."""
         try:
             prediction = await creation
+        except ProxyError:
+            return  # nothing was created, as far as anybody can tell
+        try:
             if prediction.status not in TERMINAL:
                 await self._replicate.cancel(prediction.id)
                 log.info("prediction_canceled", prediction_id=prediction.id)

@@ -29,7 +29,8 @@ from openai_dify_proxy.errors import (
     UpstreamUnreachable,
     mask_keys,
 )
-from openai_dify_proxy.wire.dify import ERROR_BODY, UNREADABLE
+from openai_dify_proxy.wire.dify import ERROR_BODY
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 CONCURRENCY_RETRY_AFTER = 2.0
 """Seconds; Dify names none, and its slots are freed as soon as a stream ends."""

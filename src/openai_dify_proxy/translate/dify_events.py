@@ -39,6 +39,7 @@ from openai_dify_proxy.translate.sse import FrameSplitter
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
 from openai_dify_proxy.wire import dify
 from openai_dify_proxy.wire.dify import DifyEvent, Mode
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 """Far above the largest event of a real Dify (a node's inputs and outputs), far below what would hurt."""
@@ -100,7 +101,7 @@ class DifyEventDecoder:
         if not self.ended:
             try:
                 self._read_all(data, out)
-            except dify.UNREADABLE:
+            except UNREADABLE:
                 self._give_up("Dify sent an event that cannot be read.", out)
         return out
 
@@ -132,7 +133,7 @@ class DifyEventDecoder:
 
     def _read(self, event: DifyEvent, out: list[Event]) -> None:
         self._events += 1
-        if self._learning and event.task_id is not None:
+        if self._learning:
             self._learn_ids(event)
         if event.answer is not None and event.event in _TEXT_EVENTS:
             self._say(event, event.answer, out)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Struct, json
 
-from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.errors import InvalidRequest, UpstreamMisconfigured
 from openai_dify_proxy.translate.app_profile import (
     HISTORY_NAMES,
     QUESTION_NAMES,
@@ -61,6 +61,7 @@ def _make_single_shot(
 
     A completion app takes a query of its own too, which its template may or may not use.
     """
+    _require_field(rules.input_variable, "input_variable", profile)
     name = profile.question_input(rules.input_variable, inputs)
     if name is None and profile.mode == "workflow":
         _refuse_unplaced(profile, inputs)
@@ -75,6 +76,16 @@ def _make_single_shot(
         inputs.setdefault(name, question)
     query = question if profile.mode == "completion" else UNSET
     return GenerateRequest(_checked(inputs, profile), user, query=query)
+
+
+def _require_field(name: str | None, setting: str, profile: AppProfile) -> None:
+    """What goes into an input that the app does not have would be lost."""
+    if name is not None and all(field.name != name for field in profile.form):
+        raise UpstreamMisconfigured(
+            "The app behind this model lacks an input that this server is set to fill. Tell its operator.",
+            log=f"{setting} names '{name}', but the app's inputs are: "
+            f"{', '.join(field.name for field in profile.form) or 'none'}.",
+        )
 
 
 def _refuse_unplaced(profile: AppProfile, inputs: Mapping[str, Any]) -> None:
@@ -111,6 +122,7 @@ def _place_system(
     if not system or rule == "drop" or system == turn.question:
         return question
     if rule.startswith("input:"):
+        _require_field(rule.removeprefix("input:"), "system_prompt", profile)
         inputs.setdefault(rule.removeprefix("input:"), system)
         return question
     if rule == "auto" and (field := profile.text_input(SYSTEM_NAMES)) and field.fits(system):

@@ -55,7 +55,7 @@ class ImageWish(Struct, frozen=True, kw_only=True):
 
     ``headers`` are values by the specification's parameter name; ``body`` the OpenAI fields that were given;
     ``extra`` the body's ``input`` object. ``has_init`` and ``has_mask`` tell of pictures, which are placed by
-    ``ImagePlan.init_input`` and ``mask_input``; ``alpha_mask`` of a mask whose transparent parts are to be painted.
+    ``ImagePlan.init_input`` and ``mask_input``.
     """
 
     prompt: str | None
@@ -65,7 +65,6 @@ class ImageWish(Struct, frozen=True, kw_only=True):
     extra: Mapping[str, Any] = {}
     has_init: bool = False
     has_mask: bool = False
-    alpha_mask: bool = False
 
 
 class ImageRules(Struct, frozen=True, kw_only=True):

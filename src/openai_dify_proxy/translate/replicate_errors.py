@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from msgspec import MsgspecError
-
 from openai_dify_proxy.errors import (
     ContentRefused,
     InvalidRequest,
@@ -20,6 +18,7 @@ from openai_dify_proxy.errors import (
 )
 from openai_dify_proxy.translate.image_headers import HEADER_OF
 from openai_dify_proxy.translate.image_mapping import CANDIDATES
+from openai_dify_proxy.wire.reading import UNREADABLE
 from openai_dify_proxy.wire.replicate import API_ERROR, ApiError, Prediction
 
 THROTTLE_SECONDS = 5.0
@@ -35,7 +34,7 @@ def translate_api_error(status: int, headers: Mapping[str, str], body: bytes) ->
     """An answer of Replicate's API whose status is not 2xx."""
     try:
         error = API_ERROR.decode(body)
-    except (MsgspecError, RecursionError):
+    except UNREADABLE:
         error = ApiError()
     detail = _clean(error.detail if isinstance(error.detail, str) else error.title or "")
     if status in (401, 403):
@@ -65,7 +64,7 @@ def throttle_delay(headers: Mapping[str, str], body: bytes) -> float:
     """Seconds that a 429 asks to wait: by header, by body, or in words."""
     try:
         error = API_ERROR.decode(body)
-    except (MsgspecError, RecursionError):
+    except UNREADABLE:
         error = ApiError()
     named = _RESETS_IN.search(error.detail) if isinstance(error.detail, str) else None
     for candidate in (

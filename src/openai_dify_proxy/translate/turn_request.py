@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct, json
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.role_lines import escape_role_lines
 from openai_dify_proxy.translate.think import without_thinking
 from openai_dify_proxy.wire.openai.chat import ChatCompletionRequest, ChatMessage, CompletionFields, CompletionRequest
 
@@ -140,7 +141,8 @@ def _split_question(spoken: Sequence[HistoryMessage]) -> tuple[str, Sequence[His
     while begin and spoken[begin - 1].role != "assistant":
         begin -= 1
     question = "\n\n".join(
-        f"Tool result:\n{message.text}" if message.role == "tool" else message.text for message in spoken[begin:]
+        f"Tool result:\n{escape_role_lines(message.text)}" if message.role == "tool" else message.text
+        for message in spoken[begin:]
     )
     return question, spoken[:begin]
 

@@ -14,6 +14,7 @@ from openai_dify_proxy.errors import AuthenticationFailed, ProxyError, UpstreamF
 from openai_dify_proxy.translate.dify_errors import translate_refusal
 from openai_dify_proxy.upstream.http import Endpoint, Exchange, HttpClient, parse_url
 from openai_dify_proxy.wire import dify
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 SMALL_ANSWER = 4 * 1024 * 1024
 SMALL_TIMEOUT = 30.0
@@ -103,7 +104,7 @@ class DifyClient:
         exchange, body = await self._call(app, "GET", path)
         try:
             return Described(decoder.decode(body), exchange.headers.get("x-version"))
-        except dify.UNREADABLE as exc:
+        except UNREADABLE as exc:
             raise UpstreamFailed(f"Dify's answer to GET {path} cannot be read.", log=str(exc)) from exc
 
     async def _call(self, app: DifyApp, method: str, path: str, body: bytes = b"") -> tuple[Exchange, bytes]:

@@ -97,9 +97,7 @@ def ipfs_client(settings: Settings, http: HttpClient) -> IpfsClient | None:
     )
 
 
-def _multipart(
-    boundary: str, field: str, form: Mapping[str, str], *, data: bytes, name: str, media_type: str
-) -> bytes:
+def _multipart(boundary: str, field: str, form: Mapping[str, str], *, data: bytes, name: str, media_type: str) -> bytes:
     parts = [_part(boundary, f'name="{_quoted(key)}"', "", value.encode()) for key, value in form.items()]
     parts.append(
         _part(boundary, f'name="{_quoted(field)}"; filename="{name}"', f"Content-Type: {media_type}\r\n", data)

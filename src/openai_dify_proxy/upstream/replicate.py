@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohttp
-from msgspec import UNSET, MsgspecError, json
+from msgspec import UNSET, json
 from msgspec.json import Decoder
 
 from openai_dify_proxy.errors import RateLimited, UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
 from openai_dify_proxy.translate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate_errors import throttle_delay, translate_api_error
 from openai_dify_proxy.wire import replicate as wire
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 WAIT_SECONDS = 60
 """The longest that ``Prefer: wait`` may ask for."""
@@ -83,22 +84,21 @@ class ReplicateClient:
         if status >= 400:
             raise translate_api_error(status, headers, answer)
 
-    async def schema(self, ref: ModelRef) -> dict[str, Any]:
-        """The model's ``openapi_schema``; empty where Replicate cannot be asked for it (a version without a name)."""
+    async def schema(self, ref: ModelRef) -> tuple[str | None, dict[str, Any]]:
+        """The id of the model's version and its ``openapi_schema``; empty for a version whose name is not known."""
         name, version = ref.name, ref.version
         if ref.deployment is not None:
             deployment = await self._get(f"/deployments/{quote(ref.deployment)}", wire.DEPLOYMENT)
             if deployment.current_release is not None:
                 name, version = deployment.current_release.model, deployment.current_release.version
         if name is None:
-            return {}
+            return None, {}
         path = f"/models/{quote(name)}"
         if version is not None:
-            return (
-                await self._get(f"{path}/versions/{quote(version, safe='')}", wire.MODEL_VERSION)
-            ).openapi_schema or {}
+            known = await self._get(f"{path}/versions/{quote(version, safe='')}", wire.MODEL_VERSION)
+            return version, known.openapi_schema or {}
         latest = (await self._get(path, wire.MODEL)).latest_version
-        return {} if latest is None else latest.openapi_schema or {}
+        return (None, {}) if latest is None else (latest.id, latest.openapi_schema or {})
 
     async def account(self) -> None:
         """Whether the token is good; raises if not."""
@@ -181,7 +181,7 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
 def _decode(decoder: Decoder[_T], answer: bytes, *, started: bool = False) -> _T:
     try:
         return decoder.decode(answer)
-    except (MsgspecError, RecursionError) as exc:
+    except UNREADABLE as exc:
         raise UpstreamFailed("Replicate's answer cannot be read.", started=started, log=str(exc)) from exc
 
 

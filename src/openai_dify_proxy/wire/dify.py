@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import UNSET, MsgspecError, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder
 
 Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"]
 """The kinds of app; ``advanced-chat`` is the chatflow, ``agent`` the agent of 1.16 and later."""
 
 NO_RAW = Raw(b"")
-
-UNREADABLE = (MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that are not the expected message: bad JSON, types or UTF-8, or endless nesting."""
 
 
 class DifyEvent(Struct, gc=False):

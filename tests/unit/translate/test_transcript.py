@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from openai_dify_proxy.translate.transcript import HEADING, QUESTION, transcript, transcript_json, with_transcript
+from openai_dify_proxy.translate.role_lines import HEADING, QUESTION
+from openai_dify_proxy.translate.transcript import transcript, transcript_json, with_transcript
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 
 HISTORY = (

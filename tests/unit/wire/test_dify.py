@@ -9,6 +9,7 @@ from msgspec import json
 
 from openai_dify_proxy.wire import dify
 from openai_dify_proxy.wire.dify import DifyEvent, GenerateRequest
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 RECORDINGS = Path(__file__).parents[2] / "recordings"
 
@@ -111,7 +112,7 @@ def test_nearly_everything_is_optional(decode: Callable[[bytes], Any], body: byt
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"event":1}', b'{"event":"\xff"}', b'{"x":' + b"[" * 5000])
 def test_what_is_no_event_raises_what_is_named_for_it(body: bytes) -> None:
-    with pytest.raises(dify.UNREADABLE):
+    with pytest.raises(UNREADABLE):
         dify.EVENT.decode(body)
 
 

@@ -1,0 +1,154 @@
+"""Image requests as they come in: JSON or a form, tuned by headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from openai_dify_proxy.api.requests import Gate
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.predictions.inputs import Source
+from openai_dify_proxy.predictions.service import ImageOrder
+from openai_dify_proxy.translate.image_headers import HEADER_OF, read_image_headers
+from openai_dify_proxy.translate.image_mapping import MAX_PICTURES, ImageWish
+from openai_dify_proxy.translate.picture_bytes import sniff
+from openai_dify_proxy.translate.replicate_outputs import DATA_URI, decode_data_uri
+from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.wire.openai.images import IMAGE_REQUEST, ImageReference, ImageRequest
+
+Task = Literal["generation", "edit", "variation"]
+
+BODY_FIELDS = ("size", "quality", "style", "output_format", "output_compression", "background", "user", "seed")
+MAX_FILES = 16
+MAX_FIELDS = 64
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """A request taken apart: the order, and the shape that its answer is to have."""
+
+    order: ImageOrder
+    by: Literal["b64_json", "url", "ipfs"]
+    stream: bool
+    partial_images: int
+
+
+class _Parts(Struct):
+    """What a body holds: its fields, and the pictures beside them."""
+
+    fields: ImageRequest
+    init: list[Source]
+    mask: Source | None
+
+
+async def read_image_order(request: Request, gate: Gate, caller: Caller, task: Task, limit: int) -> Asked:
+    """``limit`` bounds a picture in bytes. Raises ProxyError; nothing is asked of anybody yet."""
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        parts = await _read_form(request, gate, limit)
+    else:
+        parts = _read_json(await gate.read(request, IMAGE_REQUEST), limit)
+    headers = read_image_headers(request.headers)
+    if "init_image" in headers:
+        parts.init = [Source(HEADER_OF["init_image"], headers["init_image"])]
+    if "mask" in headers:
+        parts.mask = Source(HEADER_OF["mask"], headers["mask"])
+    fields = parts.fields
+    _check(fields, task, parts)
+    wish = ImageWish(
+        prompt=fields.prompt or None,
+        n=fields.n,
+        headers=headers,
+        body={name: value for name in BODY_FIELDS if (value := getattr(fields, name)) is not None},
+        extra=fields.input,
+        has_init=bool(parts.init),
+        has_mask=parts.mask is not None,
+    )
+    return Asked(
+        order=ImageOrder(caller=caller, model=fields.model, wish=wish, init=tuple(parts.init), mask=parts.mask),
+        by="ipfs" if fields.return_ipfs else "url" if fields.response_format == "url" else "b64_json",
+        stream=bool(fields.stream),
+        partial_images=fields.partial_images or 0,
+    )
+
+
+def _check(fields: ImageRequest, task: Task, parts: _Parts) -> None:
+    if fields.response_format not in (None, "b64_json", "url"):
+        raise InvalidRequest("response_format must be b64_json or url.", param="response_format")
+    if fields.n is not None and not 1 <= fields.n <= MAX_PICTURES:
+        raise InvalidRequest(f"n must be from 1 to {MAX_PICTURES}.", param="n")
+    if task != "variation" and not fields.prompt and "prompt" not in fields.input:
+        raise InvalidRequest("The request lacks a prompt.", param="prompt", code="missing_required_parameter")
+    if task != "generation" and not parts.init:
+        raise InvalidRequest("The request lacks an image.", param="image", code="missing_required_parameter")
+
+
+def _read_json(fields: ImageRequest, limit: int) -> _Parts:
+    init = [_reference(image, f"images[{index}]", limit) for index, image in enumerate(fields.images or [])]
+    if fields.image is not None:
+        urls = [fields.image] if isinstance(fields.image, str) else fields.image
+        init += [_reference(ImageReference(url), "image", limit) for url in urls]
+    mask = ImageReference(fields.mask) if isinstance(fields.mask, str) else fields.mask
+    return _Parts(fields, init, None if mask is None else _reference(mask, "mask", limit))
+
+
+def _reference(image: ImageReference, param: str, limit: int) -> Source:
+    if image.image_url is None:
+        raise InvalidRequest(
+            f"{param} must hold an image_url: files by id are not kept here.",
+            param=param,
+            code="unsupported_parameter",
+        )
+    if image.image_url.startswith(DATA_URI):
+        data = decode_data_uri(image.image_url, limit)
+        return _picture(data, param)
+    if not image.image_url.startswith(("http://", "https://")):
+        raise InvalidRequest(f"{param} must be an http or https URL, or a base64 data URI.", param=param)
+    return Source(param, image.image_url)
+
+
+def _picture(data: bytes, param: str) -> Source:
+    if sniff(data) is None:
+        raise InvalidRequest(f"{param} must be a PNG, JPEG, WebP or GIF picture.", param=param)
+    return Source(param, data=data)
+
+
+async def _read_form(request: Request, gate: Gate, limit: int) -> _Parts:
+    form = await gate.read_form(request, max_files=MAX_FILES, max_fields=MAX_FIELDS)
+    plain: dict[str, Any] = {}
+    init: list[Source] = []
+    mask: Source | None = None
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            data = await value.read()
+            if len(data) > limit:
+                raise InvalidRequest(f"{name} is larger than {limit} bytes.", param=name)
+            source = _picture(data, name)
+            if name in ("image", "image[]"):
+                init.append(source)
+            elif name == "mask":
+                mask = source
+            else:
+                raise InvalidRequest(f"There is no file field '{name}' here: send image and mask.", param=name)
+        else:
+            plain[name] = value
+    return _Parts(_fields(plain), init, mask)
+
+
+def _fields(plain: Mapping[str, Any]) -> ImageRequest:
+    """A form's fields, which are all texts, in their types."""
+    values = {name: value for name, value in plain.items() if value != ""}
+    if isinstance(values.get("input"), str):
+        try:
+            values["input"] = msgspec.json.decode(values["input"])
+        except msgspec.DecodeError:
+            raise InvalidRequest("input must be a JSON object.", param="input") from None
+    try:
+        return msgspec.convert(values, ImageRequest, strict=False)
+    except msgspec.ValidationError as exc:
+        message, _, path = str(exc).partition(" - at `")
+        param = path.rstrip("`").removeprefix("$").removeprefix(".") or None
+        raise InvalidRequest(f"{message}{f' in {param}' if param else ''}.", param=param) from None
