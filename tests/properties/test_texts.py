@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from openai_dify_proxy.events import Event, ReasoningDelta, TextDelta, TextReplaced, TurnFinished
 from openai_dify_proxy.translate.repeats import Said
+from openai_dify_proxy.translate.role_lines import HEADING, QUESTION
 from openai_dify_proxy.translate.stop_sequences import StopSequences
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
-from openai_dify_proxy.translate.role_lines import HEADING, QUESTION
 from openai_dify_proxy.translate.transcript import transcript
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from tests.properties.strategies import AWKWARD, tagged, texts

@@ -69,6 +69,10 @@ async def _answer(request: Request, task: Task) -> Response:
     if service.images is None:
         raise ImagesOff
     asked = await read_image_order(request, proxy.gate, caller, task, service.max_picture_bytes)
+    if asked.by == "ipfs" and service.uploads is None:
+        raise UpstreamMisconfigured(
+            "This server puts no pictures on IPFS. Its operator can set IPFS_UPLOAD_URL.", code="ipfs_not_configured"
+        )
     prepared = await service.images.prepare(asked.order)
     base_url = str(request.base_url)
     headers = {NOTICE_HEADER: ", ".join(prepared.plan.notices)} if prepared.plan.notices else {}
@@ -108,8 +112,10 @@ def _wants_bytes(request: Request) -> bool:
 
 async def _show(service: ImageService, made: Made, asked: Asked, base_url: str) -> ShownPicture:
     record = made.record
-    if asked.by == "ipfs":
-        record = await _on_ipfs(service, record, base_url)
+    if service.uploads is not None:
+        service.uploads.notify(record)
+        if asked.by == "ipfs":
+            record = await _on_ipfs(service, service.uploads, record, base_url)
     shown = _shown(service, record, made.data, base_url)
     return ShownPicture(
         data=shown.data,
@@ -138,16 +144,10 @@ def _shown(service: ImageService, record: PictureRecord, data: bytes, base_url: 
     )
 
 
-async def _on_ipfs(service: ImageService, record: PictureRecord, base_url: str) -> PictureRecord:
+async def _on_ipfs(service: ImageService, uploads: IpfsUploads, record: PictureRecord, base_url: str) -> PictureRecord:
     """Waits for the upload, which goes on behind if it takes too long; the picture is kept in any case."""
-    if service.uploads is None:
-        raise UpstreamMisconfigured(
-            "This server puts no pictures on IPFS. Its operator can set IPFS_UPLOAD_URL. The picture is kept at "
-            f"{service.pictures.link(record, base_url)}",
-            code="ipfs_not_configured",
-        )
     try:
-        return await service.uploads.sent(record, service.ipfs_timeout)
+        return await uploads.sent(record, service.ipfs_timeout)
     except ProxyError as error:
         raise IpfsPending(
             "The picture is made and kept, but not on IPFS yet; it is sent there as soon as that can be reached. "

@@ -7,7 +7,7 @@ else is needed; records and the lease use conditional writes where the store has
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from secrets import token_hex
@@ -55,8 +55,15 @@ class ObjectPictures:
 
     rescan_seconds = 5.0
 
-    def __init__(self, store: S3Store | GCSStore | AzureStore, *, serve: Literal["proxy", "redirect"]) -> None:
+    def __init__(
+        self,
+        store: S3Store | GCSStore | AzureStore,
+        *,
+        serve: Literal["proxy", "redirect"],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._store = store
+        self._clock = clock
         self._serve = serve
         self._owner = token_hex(8)
         self._renewed = 0.0
@@ -132,10 +139,11 @@ class ObjectPictures:
 
     async def take_lease(self) -> bool:
         """An object that says who uploads and until when; whoever is first to replace an expired one has it."""
-        if time.time() < self._renewed + RENEW_SECONDS:
+        now = self._clock()
+        if now < self._renewed + RENEW_SECONDS:
             return True
         with _told():
-            return await self._try_lease(time.time())
+            return await self._try_lease(now)
 
     async def close(self) -> None:
         if self._renewed:
@@ -193,7 +201,7 @@ class ObjectPictures:
             pass  # S3 does not say so either
 
 
-def open_object_store(url: str) -> ObjectPictures:
+def open_object_store(url: str, *, clock: Callable[[], float] = time.time) -> ObjectPictures:
     """The store at ``scheme://bucket/prefix?option=value&…``.
 
     Options are obstore's for the kind of store, some of its HTTP client's, and ``serve=redirect``; what they leave
@@ -212,7 +220,7 @@ def open_object_store(url: str) -> ObjectPictures:
         store = _make(parts.scheme, parts.netloc, parts.path.strip("/"), options, client)
     except (BaseError, UnknownConfigurationKeyError, ValueError) as exc:
         raise SettingsError([f"PICTURE_STORE cannot be used: {_first_line(exc)}"]) from exc
-    return ObjectPictures(store, serve="redirect" if serve == "redirect" else "proxy")
+    return ObjectPictures(store, serve="redirect" if serve == "redirect" else "proxy", clock=clock)
 
 
 def _make(

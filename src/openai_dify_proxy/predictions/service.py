@@ -155,8 +155,8 @@ class Images:
         self, prepared: Prepared, inputs: dict[str, Any], prompt: str | None, partial: Partial | None
     ) -> list[Made]:
         plan, model = prepared.plan, prepared.model
-        if prompt is not None:
-            inputs = {**inputs, "prompt": prompt}
+        if prompt is not None and plan.prompt_input is not None:
+            inputs = {**inputs, plan.prompt_input: prompt}
         facts = self._facts(prepared, inputs, None)
         shown = 0
 

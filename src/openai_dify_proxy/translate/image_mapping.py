@@ -38,6 +38,8 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
 }
 """How models spell each parameter; the first that a model has is the one."""
 
+PROMPT_NAMES = ("prompt", "text")
+
 PLAIN = ("scheduler", "num_inference_steps", "guidance_scale", "negative_prompt", "style_preset")
 """Headers whose value goes into an input as it is."""
 
@@ -80,7 +82,7 @@ class ImageRules(Struct, frozen=True, kw_only=True):
 class ImagePlan(Struct, frozen=True, kw_only=True):
     """What to do: the inputs of each prediction, and what happens around them.
 
-    ``init_input`` and ``mask_input`` name the inputs that take the pictures. ``enhance`` and ``upscale`` are asked for
+    ``prompt_input``, ``init_input`` and ``mask_input`` name the inputs that take the prompt and the pictures. ``enhance`` and ``upscale`` are asked for
     where the model cannot do them itself; ``upscale_factor`` is None for the upscaler's own. ``convert`` tells that
     the model may give another format than ``output_format``. ``notices`` name what was dropped.
     """
@@ -90,6 +92,7 @@ class ImagePlan(Struct, frozen=True, kw_only=True):
     output_format: Format
     convert: bool
     quality: int | None = None
+    prompt_input: str | None = None
     init_input: ModelInput | None = None
     mask_input: ModelInput | None = None
     invert_mask: bool = False
@@ -118,8 +121,9 @@ class _Planner:
     def plan(self) -> ImagePlan:
         self._refuse_contradictions()
         self._place_defaults()
+        prompt = self.model.first(PROMPT_NAMES)
         if self.wish.prompt is not None:
-            self._place_prompt(self.wish.prompt)
+            self._place_prompt(self.wish.prompt, prompt)
         for parameter in PLAIN:
             if parameter in self.headers:
                 self._place(parameter, self.headers[parameter])
@@ -141,6 +145,7 @@ class _Planner:
             output_format=output_format,
             convert=convert,
             quality=self._quality(),
+            prompt_input=None if prompt is None else prompt.name,
             init_input=init,
             mask_input=mask,
             invert_mask=mask is not None and mask.black_repaints,
@@ -193,8 +198,7 @@ class _Planner:
             else:
                 self.inputs[name] = field.accept(value, f"input.{name}")
 
-    def _place_prompt(self, prompt: str) -> None:
-        field = self.model.first(("prompt", "text"))
+    def _place_prompt(self, prompt: str, field: ModelInput | None) -> None:
         if field is None:
             self.notices.append("prompt")
         else:
