@@ -82,9 +82,10 @@ class ImageRules(Struct, frozen=True, kw_only=True):
 class ImagePlan(Struct, frozen=True, kw_only=True):
     """What to do: the inputs of each prediction, and what happens around them.
 
-    ``prompt_input``, ``init_input`` and ``mask_input`` name the inputs that take the prompt and the pictures. ``enhance`` and ``upscale`` are asked for
-    where the model cannot do them itself; ``upscale_factor`` is None for the upscaler's own. ``convert`` tells that
-    the model may give another format than ``output_format``. ``notices`` name what was dropped.
+    ``prompt_input``, ``init_input`` and ``mask_input`` name the inputs that take the prompt and the pictures.
+    ``enhance`` and ``upscale`` are asked for where the model cannot do them itself; ``upscale_factor`` is None for the
+    upscaler's own. ``convert`` tells that the model may give another format than ``output_format``. ``notices`` name
+    what was dropped.
     """
 
     predictions: tuple[dict[str, Any], ...]
