@@ -10,16 +10,13 @@ gives the last event.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from msgspec import ValidationError
 
 from openai_dify_proxy.errors import StreamCut, UpstreamFailed
 from openai_dify_proxy.events import (
-    Citation,
     Citations,
     Event,
     FileProduced,
@@ -34,6 +31,14 @@ from openai_dify_proxy.events import (
 )
 from openai_dify_proxy.translate.dify_errors import translate_error, translate_failure
 from openai_dify_proxy.translate.dify_outputs import answer_of_outputs
+from openai_dify_proxy.translate.dify_parts import (
+    add_usage,
+    form_text,
+    path_of,
+    read_citation,
+    read_passage,
+    read_usage,
+)
 from openai_dify_proxy.translate.repeats import Said
 from openai_dify_proxy.translate.sse import FrameSplitter
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
@@ -236,7 +241,7 @@ class DifyEventDecoder:
         """
         link = file.url or file.remote_url
         if link:
-            self._files.setdefault(_path(link), file)
+            self._files.setdefault(path_of(link), file)
 
     def _give_files(self, out: list[Event]) -> None:
         text = self._said.text() if self._files else ""
@@ -249,7 +254,7 @@ class DifyEventDecoder:
     def _cite(self, passages: list[dict[str, Any]], out: list[Event]) -> None:
         if passages and not self._cited:
             self._cited = True
-            out.append(Citations(tuple(_citation(passage) for passage in passages)))
+            out.append(Citations(tuple(read_citation(passage) for passage in passages)))
 
     def _step(self, key: str, title: str, state: str, out: list[Event]) -> None:
         if self._steps.get(key) != state:
@@ -273,12 +278,12 @@ class DifyEventDecoder:
         if node.node_type == "llm":
             outputs = dify.LLM_OUTPUTS.decode(node.outputs) or dify.LlmOutputs()
             if outputs.usage is not None:
-                self._node_usage = _sum(self._node_usage, _usage(outputs.usage))
+                self._node_usage = add_usage(self._node_usage, read_usage(outputs.usage))
             if self._reason != "content_filter":
                 self._reason = "length" if outputs.finish_reason == "length" else "stop"
         elif node.node_type == "knowledge-retrieval":
             retrieved = dify.RETRIEVAL_OUTPUTS.decode(node.outputs) or dify.RetrievalOutputs()
-            self._passages += [_passage(item) for item in retrieved.result or []]
+            self._passages += [read_passage(item) for item in retrieved.result or []]
 
     def _on_node_started(self, event: DifyEvent, out: list[Event]) -> None:
         if self._progress:
@@ -297,7 +302,7 @@ class DifyEventDecoder:
         if event.metadata:
             metadata = dify.MESSAGE_END_METADATA.decode(event.metadata) or dify.MessageEndMetadata()
             if metadata.usage is not None:
-                self._usage = _usage(metadata.usage)
+                self._usage = read_usage(metadata.usage)
             self._cite(metadata.retriever_resources or [], out)
         if event.files:
             self._produce_all(dify.FILES.decode(event.files))
@@ -337,7 +342,7 @@ class DifyEventDecoder:
     def _on_workflow_paused(self, event: DifyEvent, out: list[Event]) -> None:
         self.concluded = True
         for reason in dify.WORKFLOW_PAUSED.decode(event.data).reasons or []:
-            if form := _form_text(reason):
+            if form := form_text(reason):
                 self._speak("", f"\n\n{form}" if self._said.any else form, out)
         self._end(out)
 
@@ -415,58 +420,3 @@ def _decode(payload: bytes) -> DifyEvent:
         if name in _HANDLERS or name in _TEXT_EVENTS:
             raise
         return DifyEvent(name)
-
-
-def _usage(data: dify.UsageData) -> Usage:
-    prompt, completion = data.prompt_tokens or 0, data.completion_tokens or 0
-    price = None if data.total_price is None else str(data.total_price)
-    return Usage(prompt, completion, data.total_tokens or prompt + completion, price, data.currency, data.latency)
-
-
-def _sum(known: Usage | None, more: Usage) -> Usage:
-    """Tokens add up; prices are left out, since decimal strings of different currencies do not."""
-    if known is None:
-        return more
-    return Usage(
-        known.prompt_tokens + more.prompt_tokens,
-        known.completion_tokens + more.completion_tokens,
-        known.total_tokens + more.total_tokens,
-    )
-
-
-def _path(link: str) -> str:
-    try:
-        return urlsplit(link).path
-    except ValueError:  # no URL at all; it is given on as Dify wrote it
-        return link
-
-
-def _passage(item: dify.RetrievedPassage) -> dict[str, Any]:
-    """A knowledge node's result in the shape of ``retriever_resources``, for streams that lack ``message_end``."""
-    return {**(item.metadata or {}), "content": item.content, "title": item.title}
-
-
-def _citation(passage: dict[str, Any]) -> Citation:
-    title = passage.get("title") or passage.get("document_name") or passage.get("dataset_name") or ""
-    metadata = passage.get("doc_metadata")
-    candidates = [metadata.get(key) for key in _URL_KEYS] if isinstance(metadata, dict) else []
-    candidates.append(passage.get("url"))
-    url = next(
-        (link for link in candidates if isinstance(link, str) and link.startswith(("http://", "https://"))), None
-    )
-    return Citation(str(title), url, passage)
-
-
-_URL_KEYS = ("url", "source_url", "source", "link")
-
-
-_FORM_FIELD = re.compile(r"\{\{#\$output\.(\w+)#\}\}")
-
-
-def _form_text(reason: dify.PauseReason) -> str:
-    """A paused workflow's form, as text: a client of this API cannot fill it in, but a person can read it."""
-    parts = [_FORM_FIELD.sub(r"[\1]", reason.form_content.strip())] if reason.form_content else []
-    titles = [action.title or action.id for action in reason.actions or []]
-    if titles:
-        parts.append(" · ".join(f"[{title}]" for title in titles))
-    return "\n\n".join(parts)
