@@ -107,6 +107,8 @@ class RawDify:
     url: str = ""
     requests: list[RawRequest] = field(default_factory=list)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    describing: asyncio.Event | None = None
+    """What it waits for before it describes its app."""
     connections: int = 0
 
     @property
@@ -128,6 +130,8 @@ class RawDify:
                     break
                 if request.path.endswith("/stop"):
                     self.stopped.set()
+                if request.path.endswith("/info") and self.describing is not None:
+                    await self.describing.wait()
                 writer.write(http_answer(200, self._reply(request.path)))
                 await writer.drain()
         except ConnectionError:

@@ -99,6 +99,8 @@ async def refused(port: int, within: float) -> None:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:
+                continue  # it was being closed just then
             writer.close()
             await writer.wait_closed()
 

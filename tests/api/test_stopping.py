@@ -6,13 +6,16 @@ import asyncio
 import socket
 
 import httpx2
+import pytest
 
 from tests.api.asking import chat_body
+from tests.api.conftest import Serve
 from tests.api.servers import (
     SSE_HEAD,
     TASK,
     ProxyServer,
     RawRequest,
+    app_settings,
     chunk,
     frame,
     raw_dify,
@@ -112,3 +115,25 @@ async def test_a_left_turn_that_fails_needs_no_stop(raw_proxy: ProxyServer, raw_
             reply = await http.post(f"{raw_proxy.url}/chat/completions", json=chat_body("hi", "raw-chat", stream=True))
         assert reply.status_code == 502
         assert not dify.stops
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_before_its_turn_is_sent(serve: Serve, stream: bool) -> None:
+    """While Dify is still asked what kind of app it is: then no turn is begun, or it is stopped as any other."""
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE_HEAD + chunk(said("one")))
+        await dify.stopped.wait()
+
+    async with raw_dify(answer) as dify:
+        dify.describing = asyncio.Event()
+        proxy = serve(dify_api_url=dify.url, apps={"raw": app_settings("raw", "app-raw", dify.url)})
+        client = Client(proxy.port)
+        await client.ask("hi", "raw", stream=stream)
+        await until(lambda: bool(dify.requests))
+        await client.leave()
+        dify.describing.set()
+        async with httpx2.AsyncClient(verify=False) as http:
+            models = await http.get(f"{proxy.url}/models/raw")
+        assert models.json()["dify"]["mode"] == "chat"
+        await until(lambda: len(dify.turns) == len(dify.stops), IN_TIME)
