@@ -1,0 +1,126 @@
+"""Nodes and services that answer in ways of their own: each answer is a function that writes bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+Answer = Callable[["Upload", asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Upload:
+    """A request as it came."""
+
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def file(self) -> tuple[str, str, bytes]:
+        """Field, file name and bytes of the one part that is a file."""
+        for part in self._parts():
+            match = re.search(rb'name="([^"]*)"; filename="([^"]*)"', part)
+            if match is not None:
+                return match[1].decode(), match[2].decode(), part.partition(b"\r\n\r\n")[2]
+        raise AssertionError("no file was uploaded")
+
+    @property
+    def form(self) -> dict[str, str]:
+        fields = {}
+        for part in self._parts():
+            head, _, content = part.partition(b"\r\n\r\n")
+            match = re.search(rb'name="([^"]*)"$', head)
+            if match is not None:
+                fields[match[1].decode()] = content.decode()
+        return fields
+
+    def _parts(self) -> list[bytes]:
+        boundary = self.headers["content-type"].partition("boundary=")[2].encode()
+        assert self.body.endswith(b"--" + boundary + b"--\r\n")
+        return [part.removesuffix(b"\r\n") for part in self.body.split(b"--" + boundary)[1:-1]]
+
+
+@dataclass
+class OddIpfs:
+    """``answers`` are given one after the other, the last one for ever."""
+
+    answers: list[Answer]
+    uploads: list[Upload] = field(default_factory=list)
+    url: str = ""
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def came(self, count: int) -> None:
+        """Waits until so many uploads have come in all."""
+        async with asyncio.timeout(20), self._news:
+            await self._news.wait_for(lambda: len(self.uploads) >= count)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                request, *lines = head.decode("latin-1").splitlines()
+                headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+                body = await reader.readexactly(int(headers["content-length"]))
+                self.uploads.append(Upload(request.split(" ")[1], headers, body))
+                async with self._news:
+                    self._news.notify_all()
+                answer = self.answers[min(len(self.uploads), len(self.answers)) - 1]
+                await answer(self.uploads[-1], writer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has gone
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def odd_ipfs(*answers: Answer) -> AsyncIterator[OddIpfs]:
+    odd = OddIpfs(list(answers))
+    server = await asyncio.start_server(odd._serve, "127.0.0.1", 0, limit=2**20)
+    odd.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield odd
+    server.close()
+
+
+def answer(body: str, status: str = "200 OK", *headers: str) -> Answer:
+    async def write(_upload: Upload, writer: asyncio.StreamWriter) -> None:
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body.encode())}", *headers, "", body]
+        writer.write("\r\n".join(lines).encode())
+
+    return write
+
+
+def chunked(body: str, *trailers: str, end: bool = True) -> Answer:
+    """As Kubo answers; without ``end`` the connection is cut after ``body``."""
+
+    async def write(_upload: Upload, writer: asyncio.StreamWriter) -> None:
+        head = "HTTP/1.1 200 OK\r\nTrailer: X-Stream-Error\r\nTransfer-Encoding: chunked\r\n\r\n"
+        last = "".join(["0\r\n", *(f"{trailer}\r\n" for trailer in trailers), "\r\n"]) if end else ""
+        writer.write(f"{head}{len(body.encode()):x}\r\n{body}\r\n{last}".encode())
+        await writer.drain()
+        if not end:
+            writer.close()
+
+    return write
+
+
+async def silence(_upload: Upload, _writer: asyncio.StreamWriter) -> None:
+    """Takes the picture and says nothing."""
+    await asyncio.Event().wait()
+
+
+async def hang_up(_upload: Upload, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+def added(cid: str) -> Answer:
+    """What Kubo says of an upload that went well."""
+
+    async def write(upload: Upload, writer: asyncio.StreamWriter) -> None:
+        line = f'{{"Name":"{upload.file[1]}","Hash":"{cid}","Size":"{len(upload.file[2])}"}}\n'
+        await chunked(line)(upload, writer)
+
+    return write
