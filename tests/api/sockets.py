@@ -56,3 +56,14 @@ async def until(condition: Callable[[], bool], timeout: float = 5) -> None:
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110 - counts of connections have no event to wait for
             await asyncio.sleep(0.01)
+
+
+async def settled(value: Callable[[], int]) -> None:
+    """Waits until a number has not changed for a quarter of a second."""
+    last, still = -1, 0
+    async with asyncio.timeout(10):
+        while still < 25:
+            now = value()
+            still = still + 1 if now == last else 0
+            last = now
+            await asyncio.sleep(0.01)

@@ -84,6 +84,14 @@ async def test_with_client_keys_host_and_content_type_are_the_clients_affair(
     assert reply.status_code == 200
 
 
+async def test_anonymous_callers_may_be_let_in_under_any_name(serve: Serve, http: httpx2.AsyncClient) -> None:
+    proxy = serve(allow_anonymous=True)
+    reply = await http.post(
+        f"{proxy.url}/chat/completions", json=chat_body("hi"), headers={"Host": "proxy.example.com"}
+    )
+    assert reply.status_code == 200
+
+
 async def test_by_default_no_page_may_read_or_send_anything(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:

@@ -69,7 +69,7 @@ async def test_clients_that_leave_turns_without_a_task_id(
         assert left < run.first_event_at <= stop.at <= run.first_event_at + IN_TIME
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/chat/completions"])
+@pytest.mark.parametrize("path", ["/v1/completions", "/completions", "/chat/completions"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_every_route_stops_what_it_began(proxy: ProxyServer, log: DemoLog, path: str, stream: bool) -> None:
     client = Client(proxy.port, path)

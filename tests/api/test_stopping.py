@@ -21,7 +21,7 @@ from tests.api.servers import (
     raw_dify,
     said,
 )
-from tests.api.sockets import Client, until
+from tests.api.sockets import Client, settled, until
 
 IN_TIME = 2.0
 
@@ -137,3 +137,28 @@ async def test_a_client_that_leaves_before_its_turn_is_sent(serve: Serve, stream
             models = await http.get(f"{proxy.url}/models/raw")
         assert models.json()["dify"]["mode"] == "chat"
         await until(lambda: len(dify.turns) == len(dify.stops), IN_TIME)
+
+
+async def test_a_client_that_does_not_read_holds_dify_back_until_it_leaves(
+    raw_proxy: ProxyServer, raw_socket: socket.socket
+) -> None:
+    """What it does not take is not collected in the proxy's memory, however much Dify has to say."""
+    sent = 0
+    piece = chunk(said("x" * 60_000))
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(SSE_HEAD)
+        while not dify.stopped.is_set():
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+
+    async with raw_dify(answer, at=raw_socket) as dify:
+        client = Client(raw_proxy.port)
+        await client.ask("hi", "raw-chat", stream=True)
+        await client.read_until(b"xxx")
+        await settled(lambda: sent)
+        assert sent < 64 * 1024 * 1024
+        await client.leave(rudely=True)
+        await asyncio.wait_for(dify.stopped.wait(), IN_TIME)

@@ -13,7 +13,7 @@ import pytest
 from openai_dify_proxy.errors import UpstreamUnreachable
 from openai_dify_proxy.upstream.http import Exchange, HttpClient, parse_url
 from tests.api.servers import RawRequest, http_answer, read_request, serving
-from tests.api.sockets import until
+from tests.api.sockets import settled, until
 
 OK = http_answer(200, b'{"ok": true}')
 Answer = Callable[[RawRequest, asyncio.StreamWriter], Awaitable[bool]]
@@ -422,17 +422,6 @@ async def ask_small(client: HttpClient, server: Upstream) -> None:
     await until(lambda: exchange.status == 200)
     assert server.connections == 1
     exchange.close()
-
-
-async def settled(value: Callable[[], int]) -> None:
-    """Waits until a number has not changed for a quarter of a second."""
-    last, still = -1, 0
-    async with asyncio.timeout(10):
-        while still < 25:
-            now = value()
-            still = still + 1 if now == last else 0
-            last = now
-            await asyncio.sleep(0.01)
 
 
 # Where nobody listens
