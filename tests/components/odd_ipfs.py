@@ -52,6 +52,17 @@ class OddIpfs:
     uploads: list[Upload] = field(default_factory=list)
     url: str = ""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _serving: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def close(self) -> None:
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def came(self, count: int) -> None:
         """Waits until so many uploads have come in all."""
@@ -79,10 +90,13 @@ class OddIpfs:
 @asynccontextmanager
 async def odd_ipfs(*answers: Answer) -> AsyncIterator[OddIpfs]:
     odd = OddIpfs(list(answers))
-    server = await asyncio.start_server(odd._serve, "127.0.0.1", 0, limit=2**20)
+    server = await asyncio.start_server(odd.serve, "127.0.0.1", 0, limit=2**20)
     odd.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield odd
-    server.close()
+    try:
+        yield odd
+    finally:
+        server.close()
+        await odd.close()
 
 
 def answer(body: str, status: str = "200 OK", *headers: str) -> Answer:
@@ -124,3 +138,59 @@ def added(cid: str) -> Answer:
         await chunked(line)(upload, writer)
 
     return write
+
+
+class Relay:
+    """Passes bytes on to a node; of the first connection no more than ``hold_after``, until ``release``."""
+
+    def __init__(self, target: str, hold_after: int) -> None:
+        self._port = int(target.rpartition(":")[2])
+        self._hold_after = hold_after
+        self._held = asyncio.Event()
+        self._released = asyncio.Event()
+        self.url = ""
+
+    async def wait(self) -> None:
+        """Until so many bytes have gone through."""
+        async with asyncio.timeout(20):
+            await self._held.wait()
+
+    def release(self) -> None:
+        self._released.set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except ConnectionError:
+            writer.close()
+            return
+        back = asyncio.create_task(self._pass_on(behind_reader, writer))
+        await self._pass_on(reader, behind_writer, self._hold_after)
+        await back
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hold_after: int | None = None
+    ) -> None:
+        passed = 0
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+                passed += len(data)
+                if hold_after is not None and passed >= hold_after and not self._released.is_set():
+                    self._held.set()
+                    await self._released.wait()
+        except ConnectionError:
+            pass  # one side has gone, so the other goes too
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def relay(target: str, *, hold_after: int) -> AsyncIterator[Relay]:
+    between = Relay(target, hold_after)
+    server = await asyncio.start_server(between.serve, "127.0.0.1", 0)
+    between.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield between
+    between.release()
+    server.close()

@@ -24,6 +24,7 @@ from openai_dify_proxy.upstream.ipfs import IpfsClient
 
 AT_ONCE = 4
 MAX_DELAY = 300.0
+CLOSE_SECONDS = 5.0
 STORE_DELAY = 10.0
 """How long to wait when the store itself fails."""
 
@@ -54,6 +55,7 @@ class IpfsUploads:
         self._failed: dict[str, _Failed] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
+        self._closing = False
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -62,7 +64,12 @@ class IpfsUploads:
         self._loop = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Stops at once: what is under way stays pending."""
+        """Does not wait for IPFS: what is under way stays pending."""
+        self._closing = True
+        self._wake.set()
+        if self._loop is not None:
+            # A round that is cut short could leave its lease behind.
+            await asyncio.wait([self._loop], timeout=CLOSE_SECONDS)
         tasks = [task for task in (self._loop, *self._running.values()) if task is not None]
         for task in tasks:
             task.cancel()
@@ -122,7 +129,7 @@ class IpfsUploads:
             raise _pending(failed.error.log or failed.error.message)
 
     async def _run(self) -> None:
-        while True:
+        while not self._closing:
             self._wake.clear()
             delay = await self._round()
             with suppress(TimeoutError):
@@ -157,6 +164,9 @@ class IpfsUploads:
             record = await self.upload(name)
             self._failed.pop(name, None)
             log.info("ipfs_sent", picture=name, cid=record.cid)
+        except NotFound as error:
+            # Its record is not written yet, or never will be, since the process that wrote it was killed.
+            self._failed[name] = _Failed(0, self._clock() + self._store.rescan_seconds, error)
         except ProxyError as error:
             self._put_off(name, error)
         except Exception as exc:
