@@ -19,12 +19,17 @@ OUTPUT_FORMATS = ("jpg", "png", "webp")
 
 
 class ImageHeader(Struct, frozen=True):
-    """``parameter`` is the specification's name of what the header ``name`` sets."""
+    """``parameter`` is the specification's name of what the header ``name`` sets.
+
+    ``minimum`` and ``maximum`` are those of a header that takes numbers.
+    """
 
     name: str
     parameter: str
     parse: Callable[[str], Any]
     takes: str
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 def _choice(*options: str) -> Callable[[str], str]:
@@ -37,7 +42,7 @@ def _choice(*options: str) -> Callable[[str], str]:
     return parse
 
 
-def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
+def _integer(name: str, parameter: str, low: int, high: int | None = None) -> ImageHeader:
     def parse(text: str) -> int:
         if not text.isascii() or not text.isdigit() or len(text) > 20:
             raise ValueError
@@ -46,10 +51,11 @@ def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
             raise ValueError
         return value
 
-    return parse
+    takes = f"an integer from {low} up" if high is None else f"an integer from {low} to {high}"
+    return ImageHeader(name, parameter, parse, takes, low, high)
 
 
-def _number(low: float, high: float) -> Callable[[str], float]:
+def _number(name: str, parameter: str, low: float, high: float) -> ImageHeader:
     def parse(text: str) -> float:
         if not text.isascii() or "_" in text or len(text) > 40:
             raise ValueError
@@ -58,7 +64,7 @@ def _number(low: float, high: float) -> Callable[[str], float]:
             raise ValueError
         return value
 
-    return parse
+    return ImageHeader(name, parameter, parse, f"a number from {low:g} to {high:g}", low, high)
 
 
 def _yes_no(text: str) -> bool:
@@ -94,14 +100,14 @@ def _url(text: str) -> str:
 
 HEADERS = (
     ImageHeader("X-Output-Format", "output_format", _choice(*OUTPUT_FORMATS), "one of jpg, png, webp"),
-    ImageHeader("X-Output-Quality", "output_quality", _integer(0, 100), "an integer from 0 to 100"),
+    _integer("X-Output-Quality", "output_quality", 0, 100),
     ImageHeader("X-Replicate-Scheduler", "scheduler", _choice(*SCHEDULERS), f"one of {', '.join(SCHEDULERS)}"),
-    ImageHeader("X-Replicate-Num-Inference-Steps", "num_inference_steps", _integer(1, 500), "an integer from 1 to 500"),
-    ImageHeader("X-Replicate-Guidance-Scale", "guidance_scale", _number(1, 20), "a number from 1 to 20"),
-    ImageHeader("X-Replicate-Seed", "seed", _integer(0), "an integer from 0 up"),
+    _integer("X-Replicate-Num-Inference-Steps", "num_inference_steps", 1, 500),
+    _number("X-Replicate-Guidance-Scale", "guidance_scale", 1, 20),
+    _integer("X-Replicate-Seed", "seed", 0),
     ImageHeader("X-Replicate-Negative-Prompt", "negative_prompt", _text, "a text"),
-    ImageHeader("X-Replicate-Prompt-Strength", "prompt_strength", _number(0, 1), "a number from 0 to 1"),
-    ImageHeader("X-Replicate-Num-Outputs", "num_outputs", _integer(1, 4), "an integer from 1 to 4"),
+    _number("X-Replicate-Prompt-Strength", "prompt_strength", 0, 1),
+    _integer("X-Replicate-Num-Outputs", "num_outputs", 1, 4),
     ImageHeader("X-Replicate-Safety-Checker", "safety_checker", _yes_no, "yes or no"),
     ImageHeader("X-Replicate-Enhance-Prompt", "enhance_prompt", _yes_no, "yes or no"),
     ImageHeader("X-Replicate-Upscale", "upscale", _yes_no, "yes or no"),

@@ -43,10 +43,10 @@ class ModelInput(Struct, frozen=True):
         text = "a URL" if self.uri and self.kind == "string" else words.get(self.kind, f"an {self.kind}")
         low, high = self.minimum, self.maximum
         if low is not None and high is not None:
-            return f"{text} from {low:g} to {high:g}"
+            return f"{text} from {_shown(low)} to {_shown(high)}"
         if low is not None:
-            return f"{text} from {low:g} up"
-        return f"{text} up to {high:g}" if high is not None else text
+            return f"{text} from {_shown(low)} up"
+        return f"{text} up to {_shown(high)}" if high is not None else text
 
     @property
     def black_repaints(self) -> bool:
@@ -131,6 +131,11 @@ def _read(name: str, body: Mapping[str, Any], required: bool) -> ModelInput:
 
 def _bound(value: Any) -> float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _shown(number: float) -> str:
+    """With all its digits: the largest seeds have ten."""
+    return str(int(number)) if number == int(number) else f"{number:g}"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
