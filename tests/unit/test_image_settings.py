@@ -55,6 +55,8 @@ def test_the_directory_of_its_own_name_goes_before_the_data_home() -> None:
     [
         ("REPLICATE_API_URL", "replicate.com", "must be the http:// or https:// address of Replicate's API"),
         ("REPLICATE_API_URL", "https://r8_x@replicate.test", "must not hold a user name or password"),
+        ("IMAGE_UPSCALER", "real-esrgan", "must be a model of Replicate: owner/name"),
+        ("IMAGE_MODEL", "sdxl", "is neither a model of Replicate (owner/name) nor a configured one"),
         ("REPLICATE_OUTPUT_HOSTS", "https://a.test/files", "must be hosts or origins"),
         ("REPLICATE_OUTPUT_HOSTS", "*", "must be hosts or origins"),
         ("UNSUPPORTED_PARAMETERS", "ignore", "must be 'reject', 'warn' or 'drop', not 'ignore'"),
@@ -146,6 +148,23 @@ def test_image_models_of_the_file(toml: Path) -> None:
             [
                 "input of [images.models.x] in {file} is not a setting of an image model: did you mean inputs?",
                 "model of [images.models.x] in {file} must not be empty",
+            ],
+        ),
+        (
+            "[images.models.x]\nmodel = 'a b'\nupscaler = 'a/b:1'",
+            [
+                f"{key} of [images.models.x] in {{file}} must be a model of Replicate: owner/name, owner/name:version, "
+                f"or deployment:owner/name, not '{value}'"
+                for key, value in (("model", "a b"), ("upscaler", "a/b:1"))
+            ],
+        ),
+        (
+            "image_model = 'sketsh'\n[images.models.sketch]\nmodel = 'a/b'",
+            [
+                (
+                    "image_model in {file} is neither a model of Replicate (owner/name) nor a configured one: "
+                    "did you mean sketch?"
+                )
             ],
         ),
         (

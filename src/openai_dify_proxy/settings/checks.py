@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from openai_dify_proxy.settings.model import Settings
 from openai_dify_proxy.settings.names import Draft, Given, did_you_mean
+from openai_dify_proxy.translate.model_names import parse_model
 
 
 def is_loopback(host: str) -> bool:
@@ -51,7 +52,7 @@ def validate(given: Mapping[str, Given], tables: Tables, problems: list[str]) ->
 
 def _leave_out(draft: dict[str, Any], name: str, field: str) -> None:
     """After the complaint, so that the rest is looked at too: what cannot be left out gets a stand-in."""
-    stand_in = {"name": name or "unset", "api_key": "unset", "api_url": "http://unset", "model": "unset"}
+    stand_in = {"name": name or "unset", "api_key": "unset", "api_url": "http://unset", "model": "unset/unset"}
     draft.pop(field, None)
     if field in stand_in:
         draft[field] = stand_in[field]
@@ -120,6 +121,7 @@ def contradictions(
     return [
         *_unknown_app("default_app", settings.default_app, given, apps),
         *_unknown_app("enhance_prompt_app", settings.enhance_prompt_app, given, apps),
+        *_unknown_image_model(settings.image_model, given, tables["image_models"]),
         *_shared_aliases(settings, apps),
         *_shared_names(tables),
         *_links_to_nowhere(settings, given, rejected),
@@ -132,6 +134,14 @@ def _unknown_app(setting: str, name: str | None, given: Mapping[str, Given], app
         return []
     hint = did_you_mean(name, apps) or f": there is {', '.join(apps) or 'no app at all'}"
     return [f"{given[setting].origin} names no configured app{hint}"]
+
+
+def _unknown_image_model(name: str, given: Mapping[str, Given], models: Mapping[str, Draft]) -> list[str]:
+    """Unlike an upscaler the default may be a configured model by its name here."""
+    if name in models or parse_model(name) is not None:
+        return []
+    hint = did_you_mean(name, models)
+    return [f"{given['image_model'].origin} is neither a model of Replicate (owner/name) nor a configured one{hint}"]
 
 
 def _shared_names(tables: Tables) -> list[str]:

@@ -15,6 +15,7 @@ from openai_dify_proxy.settings.values import (
     GatewayUrl,
     Heartbeat,
     Hosts,
+    ImageModelName,
     Inputs,
     Key,
     Keys,
@@ -82,11 +83,11 @@ class ImageModelSettings(BaseModel):
 
     name: Text
     """The OpenAI model name: the key in ``[images.models.<name>]``."""
-    model: Text
+    model: ImageModelName
     """The model of Replicate: ``owner/name``, ``owner/name:version``, a version, or ``deployment:owner/name``."""
     inputs: Inputs = {}
     """Inputs of the model that a request leaves out."""
-    upscaler: Text | None = None
+    upscaler: ImageModelName | None = None
     """The model that enlarges this one's pictures; ``IMAGE_UPSCALER`` when there is none."""
 
 
@@ -160,7 +161,7 @@ class Settings(BaseSettings):
     """Let requests switch a model's safety checker off."""
     enhance_prompt_app: Text | None = None
     """The app that rewrites prompts for models that cannot."""
-    image_upscaler: Text | None = None
+    image_upscaler: ImageModelName | None = None
     """The model that enlarges pictures of models that cannot."""
     image_timeout: Seconds = 300
     """How long a whole image request may take."""

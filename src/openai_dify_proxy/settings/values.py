@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from openai_dify_proxy.translate.model_names import parse_model
+
 Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"]
 
 # Dify's console and other proxies have words of their own for two of the modes.
@@ -184,6 +186,12 @@ def _origin(origin: str) -> str:
     return origin.rstrip("/")
 
 
+def _image_model(name: str) -> str:
+    if parse_model(name) is None:
+        raise ValueError("must be a model of Replicate: owner/name, owner/name:version, or deployment:owner/name")
+    return name
+
+
 def _system_prompt(value: str) -> str:
     if not _SYSTEM_PROMPT.fullmatch(value):
         raise ValueError("must be auto, query, drop or input:<variable>")
@@ -233,6 +241,7 @@ WebUrl = Annotated[Text, AfterValidator(_public_url)]
 UploadUrl = Annotated[Text, AfterValidator(_upload_url)]
 GatewayUrl = Annotated[Text, AfterValidator(_gateway_url)]
 StoreUrl = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_store_url)]
+ImageModelName = Annotated[Text, AfterValidator(_image_model)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]
 Form = Annotated[dict[str, str], BeforeValidator(_form)]
 PictureLinks = Annotated[Literal["local", "ipfs"], BeforeValidator(_lower)]
