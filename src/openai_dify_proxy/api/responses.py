@@ -234,14 +234,15 @@ class TurnStream(Response):
 
 
 class Stall:
-    """Cancels the task that made it when one write to the client takes longer than ``STALL_SECONDS``.
+    """Cancels the task that made it when one write to the client takes longer than ``seconds``.
 
     One timer serves all writes of a stream: it looks now and then whether a write is under way, and since when.
     """
 
-    __slots__ = ("_handle", "_loop", "_since", "_task", "over")
+    __slots__ = ("_handle", "_loop", "_seconds", "_since", "_task", "over")
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = STALL_SECONDS) -> None:
+        self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._since: float | None = None
@@ -251,7 +252,7 @@ class Stall:
     def begin(self) -> None:
         self._since = self._loop.time()
         if self._handle is None:
-            self._handle = self._loop.call_later(STALL_SECONDS, self._look)
+            self._handle = self._loop.call_later(self._seconds, self._look)
 
     def end(self) -> None:
         self._since = None
@@ -262,11 +263,11 @@ class Stall:
 
     def _look(self) -> None:
         waited = 0.0 if self._since is None else self._loop.time() - self._since
-        if waited >= STALL_SECONDS and self._task is not None:
+        if waited >= self._seconds and self._task is not None:
             self.over = True
             self._task.cancel()
             return
-        self._handle = self._loop.call_later(STALL_SECONDS - waited, self._look)
+        self._handle = self._loop.call_later(self._seconds - waited, self._look)
 
 
 def shutting_down() -> ShuttingDown:

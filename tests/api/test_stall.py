@@ -1,0 +1,37 @@
+"""A client that takes nothing counts as gone, and one that takes its time does not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from openai_dify_proxy.api.responses import Stall
+
+
+async def test_a_write_that_takes_too_long_ends_its_task() -> None:
+    stall = None
+
+    async def writing() -> None:
+        nonlocal stall
+        stall = Stall(0.02)
+        stall.begin()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(writing())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stall is not None
+    assert stall.over
+
+
+async def test_many_short_writes_are_no_long_one() -> None:
+    stall = Stall(0.05)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 0.2
+    while loop.time() < end:
+        stall.begin()
+        await asyncio.sleep(0)
+        stall.end()
+    stall.stop()
+    assert not stall.over
