@@ -1,8 +1,10 @@
 """Reads URLs that somebody else chose.
 
 ``GuardedFetcher`` reads what a client named: public addresses only, checked when the socket is made, since a name may
-resolve differently a moment later and a literal address is never resolved at all. ``OutputFetcher`` reads what a model
-put out: the hosts of the list, and no others. Both bound size, time and redirects, and send no credentials.
+resolve differently a moment later, a literal address is never resolved at all, and some spellings become one only on
+the way there. ``OutputFetcher`` reads what a model put out: the hosts of the list, and no others. Both bound size, time
+and redirects, and send no credentials. What is checked is the very URL that is then asked for, not another parser's
+reading of the same text.
 """
 
 from __future__ import annotations
@@ -10,69 +12,67 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Collection
-from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit
+from collections.abc import Callable, Collection
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
+from msgspec import Struct
+from yarl import URL
 
 from openai_dify_proxy.errors import InvalidRequest, ProxyError, UpstreamFailed
 
 MAX_REDIRECTS = 3
 FETCH_SECONDS = 60.0
+"""For one picture, redirects included."""
+
 REPLICATE_HOSTS = ("replicate.delivery",)
 """And every name below them."""
 
+_REDIRECTS = (301, 302, 303, 307, 308)
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+_DOCUMENTATION = ipaddress.ip_network("3fff::/20")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
-class _PublicResolver(AbstractResolver):
-    """Resolves names to public addresses, or to none."""
-
-    def __init__(self) -> None:
-        self._resolver = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        public = [result for result in found if is_public(result["host"])]
-        if not public:
-            raise OSError(None, f"{host} has no public address")
-        return public
-
-    async def close(self) -> None:
-        await self._resolver.close()
+_Check = Callable[[URL], None]
+_Fail = Callable[[str], ProxyError]
 
 
 def is_public(address: str) -> bool:
-    """Whether a literal address belongs to the public internet."""
+    """Whether a literal address belongs to the public internet; what an IPv6 address leads to counts as well."""
     try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    if isinstance(parsed, ipaddress.IPv6Address):
-        embedded = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo[1] if parsed.teredo else None)
-        if embedded is not None:
-            return embedded.is_global and not embedded.is_multicast
-        if parsed in _NAT64:
-            return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)))
-    return parsed.is_global and not parsed.is_multicast
-
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return parsed.is_global and not parsed.is_multicast
+    embedded = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo[1] if parsed.teredo else None)
+    if parsed in _NAT64:
+        embedded = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+    if embedded is not None:
+        return is_public(str(embedded))
+    return parsed.is_global and parsed in _GLOBAL_UNICAST and parsed not in _DOCUMENTATION
 
 
 class GuardedFetcher:
-    """Reads public URLs that a client named; errors are the client's to know."""
+    """Reads public URLs that a client named; errors are the client's to know.
 
-    def __init__(self, *, connect_timeout: float) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=_PublicResolver(), use_dns_cache=False, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=FETCH_SECONDS, sock_connect=connect_timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
+    ``seconds`` bounds one picture, and ``public`` tells which addresses may be connected to.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float,
+        seconds: float = FETCH_SECONDS,
+        public: Callable[[str], bool] = is_public,
+    ) -> None:
+        def open_socket(info: aiohttp.AddrInfoType) -> socket.socket:
+            family, kind, proto, _, address = info
+            if not public(str(address[0])):
+                raise _NotPublic(_NOT_PUBLIC)
+            return socket.socket(family, kind, proto)
+
+        self._seconds = seconds
+        self._session = _session(connect_timeout, aiohttp.TCPConnector(socket_factory=open_socket, force_close=True))
 
     async def close(self) -> None:
         await self._session.close()
@@ -80,32 +80,27 @@ class GuardedFetcher:
     async def read(self, url: str, limit: int, param: str) -> bytes:
         """At most ``limit`` bytes. Raises InvalidRequest with ``param``."""
 
-        def check(parts: SplitResult) -> None:
-            host = parts.hostname or ""
-            if parts.scheme not in ("http", "https") or not host or parts.username is not None:
+        def check(parts: URL) -> None:
+            if parts.scheme not in ("http", "https") or not parts.host or _has_credentials(parts):
                 raise InvalidRequest(f"{param} must be a plain http or https URL.", param=param)
-            if _is_literal(host) and not is_public(host):
-                raise InvalidRequest(f"{param} points to an address that this server does not read from.", param=param)
 
         def fail(message: str) -> ProxyError:
             return InvalidRequest(f"{param} could not be read: {message}", param=param)
 
-        return await _read(self._session, url, limit, check, fail)
+        return await _read(self._session, url, limit=limit, seconds=self._seconds, check=check, fail=fail)
 
 
 class OutputFetcher:
     """Reads a model's outputs from Replicate's hosts and those that the operator named.
 
     ``hosts`` are ``host``, ``host:port`` or whole origins. On these plain HTTP and any address are allowed.
+    ``seconds`` bounds one picture.
     """
 
-    def __init__(self, hosts: Collection[str], *, connect_timeout: float) -> None:
-        self._named = {_authority(host) for host in hosts}
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=FETCH_SECONDS, sock_connect=connect_timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
+    def __init__(self, hosts: Collection[str], *, connect_timeout: float, seconds: float = FETCH_SECONDS) -> None:
+        self._named = [_named(host) for host in hosts]
+        self._seconds = seconds
+        self._session = _session(connect_timeout, aiohttp.TCPConnector())
 
     async def close(self) -> None:
         await self._session.close()
@@ -113,9 +108,9 @@ class OutputFetcher:
     async def read(self, url: str, limit: int) -> bytes:
         """At most ``limit`` bytes. Raises UpstreamFailed."""
 
-        def check(parts: SplitResult) -> None:
-            if not self._allows(parts):
-                host = (parts.hostname or "nowhere")[:200]
+        def check(parts: URL) -> None:
+            if not self.allows(parts):
+                host = (parts.host or "nowhere")[:200]
                 raise UpstreamFailed(
                     "The model's picture lies where this server does not fetch from.",
                     started=True,
@@ -126,26 +121,60 @@ class OutputFetcher:
         def fail(message: str) -> ProxyError:
             return UpstreamFailed(f"The model's picture could not be read: {message}", started=True)
 
-        return await _read(self._session, url, limit, check, fail)
+        return await _read(self._session, url, limit=limit, seconds=self._seconds, check=check, fail=fail)
 
-    def _allows(self, parts: SplitResult) -> bool:
-        host = (parts.hostname or "").lower()
-        if parts.scheme not in ("http", "https") or parts.username is not None:
+    def allows(self, url: URL) -> bool:
+        """Whether pictures are read from there."""
+        host = url.host or ""
+        if url.scheme not in ("http", "https") or _has_credentials(url):
             return False
-        if host in self._named or f"{host}:{parts.port}" in self._named:
-            return True
         known = any(host == name or host.endswith(f".{name}") for name in REPLICATE_HOSTS)
-        return known and parts.scheme == "https"
+        return (known and url.scheme == "https") or any(named.holds(url) for named in self._named)
 
 
-async def _read(session: aiohttp.ClientSession, url: str, limit: int, check: Any, fail: Any) -> bytes:
+class _Named(Struct, frozen=True):
+    """A host of the operator's; None stands for any scheme or port."""
+
+    scheme: str | None
+    host: str | None
+    port: int | None
+
+    def holds(self, url: URL) -> bool:
+        return self.scheme in (None, url.scheme) and self.host == url.host and self.port in (None, url.port)
+
+
+def _named(host: str) -> _Named:
+    url = URL(host if "://" in host else f"//{host}")
+    return _Named(url.scheme or None, url.host, url.port)
+
+
+class _NotPublic(OSError):
+    pass
+
+
+_NOT_PUBLIC = "it points to an address that this server does not read from."
+
+
+def _session(connect_timeout: float, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
+
+
+async def _read(
+    session: aiohttp.ClientSession, text: str, *, limit: int, seconds: float, check: _Check, fail: _Fail
+) -> bytes:
     try:
-        async with asyncio.timeout(FETCH_SECONDS):
+        async with asyncio.timeout(seconds):
+            url = URL(text)
             for _ in range(MAX_REDIRECTS + 1):
-                check(_split(url, fail))
+                check(url)
                 async with session.get(url, allow_redirects=False) as response:
-                    if response.status in (301, 302, 303, 307, 308) and "location" in response.headers:
-                        url = urljoin(url, response.headers["location"])
+                    if response.status in _REDIRECTS and "location" in response.headers:
+                        url = url.join(URL(response.headers["location"]))
                         continue
                     if response.status != 200:
                         raise fail(f"HTTP {response.status}.")
@@ -153,20 +182,15 @@ async def _read(session: aiohttp.ClientSession, url: str, limit: int, check: Any
             raise fail("it redirects too often.")
     except TimeoutError:
         raise fail("it took too long.") from None
-    except (aiohttp.ClientError, OSError, ValueError) as exc:
+    except aiohttp.ClientConnectorError as exc:
+        raise fail(_NOT_PUBLIC if isinstance(exc.os_error, _NotPublic) else "no answer.") from exc
+    except ValueError:
+        raise fail("it is no URL.") from None
+    except (aiohttp.ClientError, OSError) as exc:
         raise fail("no answer.") from exc
 
 
-def _split(url: str, fail: Any) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise fail("it is no URL.") from None
-    return parts
-
-
-async def _bounded(response: aiohttp.ClientResponse, limit: int, fail: Any) -> bytes:
+async def _bounded(response: aiohttp.ClientResponse, limit: int, fail: _Fail) -> bytes:
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)
@@ -176,14 +200,5 @@ async def _bounded(response: aiohttp.ClientResponse, limit: int, fail: Any) -> b
     return b"".join(parts)
 
 
-def _is_literal(host: str) -> bool:
-    """Whether a host is an address rather than a name; ``socket`` also takes 2130706433 and 0x7f.1 for one."""
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return all(part.isdigit() or part.lower().startswith("0x") for part in host.split("."))
-    return True
-
-
-def _authority(host: str) -> str:
-    return (urlsplit(host).netloc if "://" in host else host).lower()
+def _has_credentials(url: URL) -> bool:
+    return url.user is not None or url.password is not None

@@ -1,0 +1,457 @@
+"""URLs that others chose: where they may lead, and how long and large what is there may be."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from yarl import URL
+
+from openai_dify_proxy.errors import InvalidRequest, UpstreamFailed
+from openai_dify_proxy.upstream.fetch import MAX_REDIRECTS, GuardedFetcher, OutputFetcher, is_public
+from tests.upstream.raw import Answer, RawServer, by_path, endless, moved, raw, raw_server, told
+
+PUBLIC = "127.0.0.2"
+"""Stands for a public address here: all that a machine surely has are its own."""
+
+PICTURE = b"\x89PNG\r\n\x1a\n and more"
+
+
+@pytest.fixture
+async def fetcher() -> AsyncIterator[GuardedFetcher]:
+    """As the proxy makes it."""
+    fetcher = GuardedFetcher(connect_timeout=5)
+    yield fetcher
+    await fetcher.close()
+
+
+@pytest.fixture
+async def guarded() -> AsyncIterator[GuardedFetcher]:
+    """One for which ``PUBLIC`` is public, and that is in a hurry."""
+    fetcher = GuardedFetcher(connect_timeout=5, seconds=1, public=lambda address: address == PUBLIC)
+    yield fetcher
+    await fetcher.close()
+
+
+ADDRESSES = {
+    # https://www.iana.org/assignments/iana-ipv4-special-registry
+    "8.8.8.8": True,
+    "1.1.1.1": True,
+    "100.63.255.255": True,
+    "172.32.0.1": True,
+    "0.0.0.0": False,
+    "0.1.2.3": False,
+    "10.0.0.1": False,
+    "100.64.0.1": False,
+    "127.0.0.1": False,
+    "127.255.255.254": False,
+    "169.254.169.254": False,
+    "169.254.170.2": False,
+    "172.16.0.1": False,
+    "172.31.255.255": False,
+    "192.0.0.1": False,
+    "192.0.2.1": False,
+    "192.168.0.1": False,
+    "198.18.0.1": False,
+    "198.51.100.1": False,
+    "203.0.113.1": False,
+    "224.0.0.1": False,
+    "239.255.255.250": False,
+    "240.0.0.1": False,
+    "255.255.255.255": False,
+    # https://www.iana.org/assignments/iana-ipv6-special-registry
+    "2606:4700:4700::1111": True,
+    "2001:4860:4860::8888": True,
+    "::": False,
+    "::1": False,
+    "::127.0.0.1": False,
+    "::8.8.8.8": False,
+    "::ffff:127.0.0.1": False,
+    "::ffff:10.0.0.1": False,
+    "::ffff:169.254.169.254": False,
+    "::ffff:8.8.8.8": True,
+    "::ffff:0:127.0.0.1": False,
+    "64:ff9b::127.0.0.1": False,
+    "64:ff9b::10.0.0.1": False,
+    "64:ff9b::169.254.169.254": False,
+    "64:ff9b::8.8.8.8": True,
+    "64:ff9b:1::127.0.0.1": False,
+    "64:ff9b:1::8.8.8.8": False,
+    "100::1": False,
+    "2001:db8::1": False,
+    "2002:7f00:1::1": False,
+    "2002:a00:1::1": False,
+    "2002:a9fe:a9fe::1": False,
+    "2002:808:808::1": True,
+    # Teredo holds the client's address inverted, here 127.0.0.1 and 10.0.0.1
+    "2001:0:4136:e378:8000:63bf:80ff:fffe": False,
+    "2001:0:4136:e378:8000:63bf:f5ff:fffe": False,
+    "3fff::1": False,
+    "5f00::1": False,
+    "fc00::1": False,
+    "fd00:ec2::254": False,
+    "fe80::1": False,
+    "fe80::1%lo": False,
+    "fec0::1": False,
+    "ff02::1": False,
+    "ff0e::1": False,
+    # no addresses at all
+    "localhost": False,
+    "2130706433": False,
+    "127.1": False,
+    "": False,
+}
+
+
+@pytest.mark.parametrize(("address", "public"), ADDRESSES.items())
+def test_addresses_of_the_public_internet(address: str, public: bool) -> None:
+    assert is_public(address) is public
+
+
+HERE = [
+    "127.0.0.1",
+    "127.0.0.1.",
+    "127.1",
+    "127.0.1",
+    "127.000.000.001",
+    "0177.0.0.1",
+    "0177.1",
+    "017700000001",
+    "2130706433",
+    "0x7f.1",
+    "0x7f.0.0.1",
+    "0x7f000001",
+    "0X7F000001",
+    "0",
+    "0.0.0.0",
+    "127.0.0.1%2e",
+    "%31%32%37.0.0.1",
+    "127。0。0。1",
+    "127．0．0．1",
+    "127｡0｡0｡1",
+    "１２７.0.0.1",
+    "①②⑦.0.0.1",
+    "localhost",
+    "LOCALHOST",
+    "localhost.",
+    "ⓛocalhost",
+    "[::1]",
+    "[0:0:0:0:0:0:0:1]",
+    "[::1%25lo]",
+    "[::1%lo]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[0:0:0:0:0:ffff:7f00:1]",
+    "[::127.0.0.1]",
+    "[64:ff9b::127.0.0.1]",
+    "[64:ff9b::7f00:1]",
+    "[64:ff9b:1::7f00:1]",
+    "[2002:7f00:1::]",
+    "[2002:7f00:0001::1]",
+]
+
+
+@pytest.mark.parametrize("host", HERE)
+async def test_no_spelling_of_this_machine_leads_to_it(fetcher: GuardedFetcher, host: str) -> None:
+    async with raw_server(told(200, PICTURE)) as server:
+        port = server.origin.rpartition(":")[2]
+        with pytest.raises(InvalidRequest) as caught:
+            await fetcher.read(f"http://{host}:{port}/x.png", 100, "mask")
+    assert server.connections == 0
+    assert caught.value.param == "mask"
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[::1%25lo]", "ip6-localhost", "localhost"])
+async def test_nor_to_its_ipv6_address(fetcher: GuardedFetcher, host: str) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    async with raw_server(told(200, PICTURE), "::1") as server:
+        port = server.origin.rpartition(":")[2]
+        with pytest.raises(InvalidRequest):
+            await fetcher.read(f"http://{host}:{port}/x.png", 100, "mask")
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "169.254.170.2", "224.0.0.1"),
+        *("[fd00:ec2::254]", "[fe80::1%25lo]", "[fec0::1]", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]"),
+        *("169。254。169。254", socket.gethostname()),
+    ],
+)
+async def test_private_places_are_refused_at_once(fetcher: GuardedFetcher, host: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^image could not be read: it points to an address that this server"):
+        await fetcher.read(f"http://{host}/latest/meta-data/", 100, "image")
+
+
+async def test_a_public_name_with_a_private_address_beside_is_read_at_the_public_one() -> None:
+    """``localhost`` has both of this machine's addresses here, of which one counts as public."""
+    fetcher = GuardedFetcher(connect_timeout=5, public=lambda address: address == "127.0.0.1")
+    async with raw_server(told(200, PICTURE)) as server:
+        port = server.origin.rpartition(":")[2]
+        assert await fetcher.read(f"http://localhost:{port}/x.png", 100, "mask") == PICTURE
+    await fetcher.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "x.png", "/x.png", "//127.0.0.2/x.png", "http:", "http://", "http:///x", "http:x"),
+        *("file:///etc/passwd", "ftp://127.0.0.2/x", "gopher://127.0.0.2/_x", "data:image/png;base64,AAAA"),
+        *("javascript:alert(1)", "unix:///run/docker.sock", "ws://127.0.0.2/", "HTTPX://127.0.0.2/"),
+        *("http://user@127.0.0.2/", "http://user:secret@127.0.0.2/", "http://:secret@127.0.0.2/"),
+        *("http://[::1", "http://127.0.0.2:99999/", "http://127.0.0.2:x/", "http://127.0.0.2:-1/", "http://a b/"),
+        *("http://127.0.0.2\\@127.0.0.1/", "http://127.0.0.1\\.example.com/", "http://xn--/", "http://\0/"),
+    ],
+)
+async def test_what_is_no_plain_url_is_refused(guarded: GuardedFetcher, url: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await guarded.read(url, 100, "mask")
+    assert caught.value.param == "mask"
+    assert "secret" not in caught.value.message
+
+
+async def test_what_is_public_is_read(guarded: GuardedFetcher) -> None:
+    async with raw_server(told(200, PICTURE), PUBLIC) as server:
+        assert await guarded.read(f"{server.origin}/a%20b.png?x=%26&y=1#part", 100, "mask") == PICTURE
+    (request,) = server.requests
+    assert (request.method, request.target) == ("GET", "/a%20b.png?x=%26&y=1")
+    assert not {"authorization", "cookie", "referer"} & set(request.headers)
+
+
+async def test_no_proxy_of_the_environment_is_asked(
+    monkeypatch: pytest.MonkeyPatch, fetcher: GuardedFetcher, guarded: GuardedFetcher
+) -> None:
+    async with raw_server(told(200, PICTURE)) as proxy, raw_server(told(200, b"straight"), PUBLIC) as server:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.origin)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert await guarded.read(server.origin, 100, "mask") == b"straight"
+        with pytest.raises(InvalidRequest):
+            await fetcher.read("http://10.0.0.1/", 100, "mask")
+    assert proxy.connections == 0
+
+
+async def test_cookies_are_not_kept(guarded: GuardedFetcher) -> None:
+    async with raw_server(told(200, PICTURE, "Set-Cookie: a=b"), PUBLIC) as server:
+        await guarded.read(server.origin, 100, "mask")
+        await guarded.read(server.origin, 100, "mask")
+    assert ["cookie" in request.headers for request in server.requests] == [False, False]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("to", ["http://127.0.0.1:{port}/x", "//127.0.0.1:{port}/x", "http://localhost:{port}/x"])
+async def test_no_redirect_leads_to_a_private_place(guarded: GuardedFetcher, status: int, to: str) -> None:
+    async with raw_server(told(200, PICTURE)) as private:
+        location = to.format(port=private.origin.rpartition(":")[2])
+        async with raw_server(moved(location, status), PUBLIC) as public:
+            with pytest.raises(InvalidRequest, match="points to an address that this server does not read from"):
+                await guarded.read(public.origin, 100, "mask")
+    assert len(public.requests) == 1
+    assert private.connections == 0
+
+
+@pytest.mark.parametrize(
+    "to", ["file:///etc/passwd", "ftp://127.0.0.2/", "http://me:secret@127.0.0.2/", "http://[", ""]
+)
+async def test_no_redirect_leads_to_what_is_no_plain_url(guarded: GuardedFetcher, to: str) -> None:
+    async with raw_server(moved(to), PUBLIC) as server:
+        with pytest.raises(InvalidRequest):
+            await guarded.read(server.origin, 100, "mask")
+
+
+def hops(count: int) -> Answer:
+    """``/0`` leads to ``/1``, and so on; ``/count`` holds the picture."""
+    return by_path({f"/{step}": moved(f"/{step + 1}") for step in range(count)} | {f"/{count}": told(200, PICTURE)})
+
+
+async def test_a_few_redirects_are_followed(guarded: GuardedFetcher) -> None:
+    async with raw_server(hops(MAX_REDIRECTS), PUBLIC) as server:
+        assert await guarded.read(f"{server.origin}/0", 100, "mask") == PICTURE
+    async with raw_server(hops(MAX_REDIRECTS + 1), PUBLIC) as server:
+        with pytest.raises(InvalidRequest, match="redirects too often"):
+            await guarded.read(f"{server.origin}/0", 100, "mask")
+    assert len(server.requests) == MAX_REDIRECTS + 1
+
+
+def body(data: bytes, *headers: str) -> Answer:
+    """Without a length: the connection's end is the body's."""
+    return raw("\r\n".join(["HTTP/1.1 200 OK", *headers, "Connection: close", "", ""]).encode() + data)
+
+
+BOMB = gzip.compress(bytes(50_000_000))
+
+FAULTS: list[Any] = [
+    pytest.param(told(200, bytes(101)), "larger than 100 bytes", id="too large"),
+    pytest.param(body(bytes(101)), "larger than 100 bytes", id="too large, untold"),
+    pytest.param(endless, "larger than 100 bytes", id="endless"),
+    pytest.param(told(200, BOMB, "Content-Encoding: gzip"), "larger than 100 bytes|no answer", id="bomb"),
+    pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", end=False), "too long", id="stuck body"),
+    pytest.param(raw(b"HTTP/1.1 200", end=False), "too long", id="stuck head"),
+    pytest.param(raw(end=False), "too long", id="silence"),
+    pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"), "no answer", id="cut body"),
+    pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Le"), "no answer", id="cut head"),
+    pytest.param(raw(), "no answer", id="hung up"),
+    pytest.param(raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "no answer", id="no HTTP"),
+    pytest.param(told(404), "HTTP 404", id="404"),
+    pytest.param(told(206, b"abc"), "HTTP 206", id="206"),
+    pytest.param(told(304), "HTTP 304", id="304"),
+    pytest.param(told(302), "HTTP 302", id="moved nowhere"),
+    pytest.param(told(500, b"secret"), "HTTP 500", id="500"),
+]
+
+
+@pytest.mark.parametrize(("answer", "why"), FAULTS)
+async def test_what_cannot_be_read_is_told_to_the_client(guarded: GuardedFetcher, answer: Answer, why: str) -> None:
+    async with raw_server(answer, PUBLIC) as server:
+        with pytest.raises(InvalidRequest, match=f"^X-Replicate-Mask could not be read: .*({why})") as caught:
+            await guarded.read(server.origin, 100, "X-Replicate-Mask")
+    assert "secret" not in caught.value.message
+    assert "127.0.0" not in caught.value.message
+
+
+async def test_the_limit_itself_is_not_too_large(guarded: GuardedFetcher) -> None:
+    async with raw_server(body(bytes(100)), PUBLIC) as server:
+        assert await guarded.read(server.origin, 100, "mask") == bytes(100)
+
+
+async def test_a_public_place_that_is_not_there(guarded: GuardedFetcher) -> None:
+    with pytest.raises(InvalidRequest, match="no answer"):
+        await guarded.read(f"http://{PUBLIC}:9/", 100, "mask")
+
+
+# --- What a model put out
+
+
+@pytest.fixture
+async def outputs() -> AsyncIterator[OutputFetcher]:
+    fetcher = OutputFetcher((), connect_timeout=5)
+    yield fetcher
+    await fetcher.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("https://replicate.delivery/pbxt/a/out-0.png", True),
+        ("https://pbxt.replicate.delivery/a/out-0.png", True),
+        ("https://a.b.replicate.delivery/out-0.png", True),
+        ("https://REPLICATE.Delivery/out-0.png", True),
+        ("https://replicate.delivery:443/out-0.png", True),
+        ("http://replicate.delivery/out-0.png", False),
+        ("http://pbxt.replicate.delivery/out-0.png", False),
+        ("ftp://replicate.delivery/out-0.png", False),
+        ("https://evilreplicate.delivery/x", False),
+        ("https://replicate.delivery.evil.com/x", False),
+        ("https://replicate.delivery.evil.com/replicate.delivery/x", False),
+        ("https://evil.com/.replicate.delivery/x", False),
+        ("https://evil.com?.replicate.delivery/x", False),
+        ("https://evil.com#.replicate.delivery/x", False),
+        ("https://replicate.delivery@evil.com/x", False),
+        ("https://me@replicate.delivery/x", False),
+        ("https://:secret@replicate.delivery/x", False),
+        ("https://replicate.delivery./x", False),
+        ("https://replicate/x", False),
+        ("https://replicate.com/x", False),
+        ("https://api.replicate.com/v1/files/a", False),
+        ("https://127.0.0.1/x", False),
+        ("https://10.0.0.1/x", False),
+        ("https:///x", False),
+        ("/x", False),
+        ("file:///etc/passwd", False),
+    ],
+)
+async def test_outputs_lie_on_hosts_of_replicates(outputs: OutputFetcher, url: str, allowed: bool) -> None:
+    assert outputs.allows(URL(url)) is allowed
+    if not allowed:
+        with pytest.raises(UpstreamFailed, match="lies where this server does not fetch from") as caught:
+            await outputs.read(url, 100)
+        assert caught.value.started, "it is paid for"
+        assert "secret" not in f"{caught.value.log}"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://evil.com\\.replicate.delivery/x", "https://[", "https://a:b:c/", "https://a:x/"]
+)
+async def test_what_parsers_may_read_differently_is_nowhere(outputs: OutputFetcher, url: str) -> None:
+    with pytest.raises(UpstreamFailed, match="it is no URL"):
+        await outputs.read(url, 100)
+
+
+@pytest.mark.parametrize(
+    ("named", "allowed", "refused"),
+    [
+        (
+            "cdn.example.com",
+            ["https://cdn.example.com/x", "http://cdn.example.com/x", "http://CDN.example.com:8080/x"],
+            ["https://a.cdn.example.com/x", "https://example.com/x", "https://me@cdn.example.com/x"],
+        ),
+        (
+            "cdn.example.com:8080",
+            ["https://cdn.example.com:8080/x", "http://cdn.example.com:8080/x"],
+            ["https://cdn.example.com/x", "http://cdn.example.com:80/x"],
+        ),
+        ("cdn.example.com:80", ["http://cdn.example.com/x"], ["https://cdn.example.com/x"]),
+        (
+            "https://cdn.example.com",
+            ["https://cdn.example.com/x", "https://cdn.example.com:443/x"],
+            ["http://cdn.example.com/x", "https://cdn.example.com:444/x"],
+        ),
+        ("http://127.0.0.1:9000", ["http://127.0.0.1:9000/x"], ["http://127.0.0.1:9001/x", "https://127.0.0.1:9000/x"]),
+        ("[::1]:9000", ["http://[::1]:9000/x", "http://[0:0:0:0:0:0:0:1]:9000/x"], ["http://[::1]/x"]),
+        ("http://[::1]", ["http://[::1]/x"], ["http://[::1]:81/x"]),
+    ],
+)
+async def test_hosts_that_the_operator_named(named: str, allowed: list[str], refused: list[str]) -> None:
+    fetcher = OutputFetcher((named,), connect_timeout=5)
+    assert [fetcher.allows(URL(url)) for url in allowed] == [True] * len(allowed)
+    assert [fetcher.allows(URL(url)) for url in refused] == [False] * len(refused)
+    assert fetcher.allows(URL("https://replicate.delivery/x")), "and Replicate's all the same"
+    await fetcher.close()
+
+
+async def read_from(server: RawServer, limit: int = 100, path: str = "/x.png") -> bytes:
+    """As the operator has it who named the server."""
+    fetcher = OutputFetcher((server.origin,), connect_timeout=5, seconds=1)
+    try:
+        return await fetcher.read(server.origin + path, limit)
+    finally:
+        await fetcher.close()
+
+
+async def test_an_output_is_read_without_any_credentials() -> None:
+    async with raw_server(hops(MAX_REDIRECTS)) as server:
+        assert await read_from(server, path="/0") == PICTURE
+    assert len(server.requests) == MAX_REDIRECTS + 1
+    assert not any({"authorization", "cookie", "referer"} & set(request.headers) for request in server.requests)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "replicate.delivery"])
+async def test_redirects_of_outputs_are_checked_again(host: str) -> None:
+    """The one to Replicate's own host is refused for its scheme."""
+    async with raw_server(told(200, PICTURE)) as other:
+        port = other.origin.rpartition(":")[2]
+        async with raw_server(moved(f"http://{host}:{port}/x.png")) as server:
+            with pytest.raises(UpstreamFailed, match="does not fetch from") as caught:
+                await read_from(server)
+    assert other.connections == 0
+    assert f"http://{host}: is it one to add to REPLICATE_OUTPUT_HOSTS?" in (caught.value.log or "")
+    assert host not in caught.value.message
+
+
+@pytest.mark.parametrize(("answer", "why"), FAULTS)
+async def test_outputs_that_cannot_be_read_are_the_models_fault(answer: Answer, why: str) -> None:
+    async with raw_server(answer) as server:
+        with pytest.raises(UpstreamFailed, match=f"^The model's picture could not be read: .*({why})") as caught:
+            await read_from(server)
+    assert caught.value.started
+    assert "secret" not in caught.value.message
+    assert "127.0.0" not in caught.value.message
