@@ -1,0 +1,221 @@
+"""``GET /pictures/{name}``: what is served, to whom, and what never is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from secrets import token_hex
+
+import httpx2
+import pytest
+
+from openai_dify_proxy.pictures.local import LocalPictures
+from openai_dify_proxy.pictures.objects import open_object_store
+from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
+from openai_dify_proxy.pictures.service import Pictures
+from openai_dify_proxy.settings import Settings, load_settings
+from tests import parts
+from tests.api.servers import ProxyServer
+from tests.components.servers import S3Server
+from tests.pictures.samples import SAMPLES, encode, image
+
+DATA = encode(image("RGB", (64, 64)), "PNG")
+SIZE = len(DATA)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> LocalPictures:
+    return LocalPictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def kept(store: LocalPictures) -> PictureRecord:
+    pictures = Pictures(store, limit=10_000_000)
+    return asyncio.run(pictures.keep(DATA, PictureFacts(created=1, model="a/b", prompt="a secret"))).record
+
+
+@pytest.fixture(scope="module")
+def server(store: LocalPictures, kept: PictureRecord) -> Iterator[ProxyServer]:
+    env = {"IMAGE_STORAGE_DIR": str(store.directory), "API_KEYS": "client-1"}
+    with ProxyServer(load_settings(env=env, dotenv=None)) as running:
+        yield running
+
+
+@pytest.fixture
+async def http(server: ProxyServer) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=f"{server.origin}/pictures", timeout=30) as client:
+        yield client
+
+
+async def test_a_picture_is_served_to_whoever_has_its_name(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
+    answer = await http.get(kept.name)
+    assert (answer.status_code, answer.content) == (200, DATA)
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["content-length"] == str(SIZE)
+    assert answer.headers["etag"] == f'"{kept.sha256}"'
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["accept-ranges"] == "bytes"
+
+
+async def test_a_picture_can_do_nothing_in_a_browser(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
+    headers = (await http.get(kept.name)).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert headers["content-disposition"] == f'inline; filename="{kept.name}"'
+    assert "set-cookie" not in headers
+
+
+async def test_head_is_get_without_the_picture(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
+    answer = await http.head(kept.name)
+    assert (answer.status_code, answer.content) == (200, b"")
+    full = await http.get(kept.name)
+    same = ("content-type", "content-length", "etag", "cache-control", "accept-ranges", "content-disposition")
+    assert {name: answer.headers[name] for name in same} == {name: full.headers[name] for name in same}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+async def test_every_format_has_its_own_type(http: httpx2.AsyncClient, store: LocalPictures, name: str) -> None:
+    pictures = Pictures(store, limit=10_000_000)
+    one = await pictures.keep(SAMPLES[name], PictureFacts(created=1))
+    answer = await http.get(one.record.name)
+    assert answer.headers["content-type"] == one.record.media_type
+    assert answer.content == one.data
+
+
+@pytest.mark.parametrize("given", ['"{tag}"', 'W/"{tag}"', '"other", "{tag}"', "*"])
+async def test_who_has_it_is_told_so(http: httpx2.AsyncClient, kept: PictureRecord, given: str) -> None:
+    answer = await http.get(kept.name, headers={"If-None-Match": given.format(tag=kept.sha256), "Range": "bytes=0-1"})
+    assert (answer.status_code, answer.content) == (304, b"")
+    assert answer.headers["etag"] == f'"{kept.sha256}"'
+    assert "immutable" in answer.headers["cache-control"]
+
+
+async def test_who_has_another_gets_this_one(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
+    assert (await http.get(kept.name, headers={"If-None-Match": '"other"'})).content == DATA
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=0-99", 0, 100),
+        ("bytes=10-", 10, SIZE),
+        ("bytes=-5", SIZE - 5, SIZE),
+        (f"bytes=-{SIZE + 5}", 0, SIZE),
+        (f"bytes=5-{SIZE + 1000}", 5, SIZE),
+        (f"bytes={SIZE - 1}-{SIZE - 1}", SIZE - 1, SIZE),
+        ("Bytes = 3 - 4", 3, 5),
+    ],
+)
+async def test_part_of_a_picture(
+    http: httpx2.AsyncClient, kept: PictureRecord, asked: str, start: int, end: int
+) -> None:
+    for method in ("GET", "HEAD"):
+        answer = await http.request(method, kept.name, headers={"Range": asked})
+        assert answer.status_code == 206
+        assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{SIZE}"
+        assert answer.headers["content-length"] == str(end - start)
+        assert answer.content == (DATA[start:end] if method == "GET" else b"")
+
+
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", f"bytes={SIZE + 5}-{SIZE + 9}", "bytes=-0"])
+async def test_a_part_that_is_not_there(http: httpx2.AsyncClient, kept: PictureRecord, asked: str) -> None:
+    answer = await http.get(kept.name, headers={"Range": asked})
+    assert answer.status_code == 416
+    assert answer.headers["content-range"] == f"bytes */{SIZE}"
+    assert answer.json()["error"]["code"] == "range_not_satisfiable"
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,4-5", "bytes=-", "bytes=5-2", "bytes=a-b", "items=0-1", "0-1", ""])
+async def test_a_range_that_makes_no_sense_is_the_whole(
+    http: httpx2.AsyncClient, kept: PictureRecord, asked: str
+) -> None:
+    answer = await http.get(kept.name, headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (200, DATA)
+
+
+async def test_a_part_of_something_else_is_the_whole(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
+    same = {"Range": "bytes=0-1", "If-Range": f'"{kept.sha256}"'}
+    assert (await http.get(kept.name, headers=same)).status_code == 206
+    for other in ('"other"', f'W/"{kept.sha256}"', "Wed, 21 Oct 2026 07:28:00 GMT"):
+        assert (await http.get(kept.name, headers=same | {"If-Range": other})).status_code == 200
+
+
+def variations(kept: PictureRecord) -> list[str]:
+    digest, folder = kept.sha256, f"{kept.sha256[:2]}/{kept.sha256[2:4]}"
+    return [
+        f"/pictures/{'0' * 64}.png",
+        f"/pictures/{digest}",
+        f"/pictures/{digest}.json",
+        f"/pictures/{digest}.jpg",
+        f"/pictures/{digest}.PNG",
+        f"/pictures/{digest.upper()}.png",
+        f"/pictures/{digest}.png%00",
+        f"/pictures/{digest}.png%0a",
+        f"/pictures/{folder}/{kept.name}",
+        f"/pictures/..%2f{kept.name}",
+        f"/pictures/{folder.replace('/', '%2f')}%2f{digest}.json",
+        "/pictures/..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "/pictures/../health/../pictures/x",
+        "/pictures/%2e%2e%2fipfs.lock",
+        "/pictures/pending",
+        "/pictures/",
+        "/pictures",
+    ]
+
+
+async def test_nothing_else_is_served(server: ProxyServer, kept: PictureRecord) -> None:
+    async with httpx2.AsyncClient(timeout=30) as client:
+        for path in variations(kept):
+            answer = await client.get(server.origin + path)
+            assert answer.status_code == 404, path
+            assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+            assert b"a secret" not in answer.content
+
+
+async def test_pictures_are_not_written_here(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
+    for method in ("PUT", "POST", "DELETE", "PATCH"):
+        assert (await http.request(method, kept.name)).status_code == 405
+
+
+async def test_a_link_out_of_the_directory_is_none_of_ours(
+    http: httpx2.AsyncClient, store: LocalPictures, tmp_path: Path
+) -> None:
+    """A file that somebody linked into the directory has no record, and is not served."""
+    folder = store.directory / "12" / "34"
+    name = "1234" + "0" * 60 + ".png"
+    await asyncio.to_thread(_link, folder, name, tmp_path / "outside")
+    assert (await http.get(name)).status_code == 404
+
+
+def _link(folder: Path, name: str, outside: Path) -> None:
+    outside.write_bytes(b"\x89PNG\r\n\x1a\n")
+    folder.mkdir(parents=True)
+    (folder / name).symlink_to(outside)
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with S3Server(parts.s3_server(), tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("serve", ["proxy", "redirect"])
+async def test_pictures_in_an_object_store(s3_server: S3Server, serve: str) -> None:
+    url = s3_server.url(f"tests/{token_hex(8)}", serve=serve)
+    kept = await Pictures(open_object_store(url), limit=10_000_000).keep(DATA, PictureFacts(created=1))
+    settings: Settings = load_settings(env={"PICTURE_STORE": url}, dotenv=None)
+    with ProxyServer(settings) as server:
+        async with httpx2.AsyncClient(base_url=f"{server.origin}/pictures", timeout=30) as client:
+            answer = await client.get(kept.record.name)
+            if serve == "redirect":
+                assert answer.status_code == 307
+                assert answer.headers["location"].startswith(s3_server.endpoint)
+                assert answer.headers["cache-control"] == "public, max-age=1800"
+                answer = await client.get(answer.headers["location"])
+            assert (answer.status_code, answer.content) == (200, DATA)
+            assert answer.headers["content-type"] == "image/png"
+            etag = {"If-None-Match": f'"{kept.record.sha256}"'}
+            assert (await client.get(kept.record.name, headers=etag)).status_code == 304
+            assert (await client.get("0" * 64 + ".png")).status_code == 404
