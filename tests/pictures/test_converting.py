@@ -60,6 +60,13 @@ async def test_transparency_stays_in_a_webp() -> None:
     assert opened(await convert(palette, to="webp")).getpixel((0, 0))[3] == 0  # type: ignore[index]
 
 
+@pytest.mark.parametrize("to", ["jpg", "webp"])
+async def test_greys_of_16_bits_become_those_of_8(to: Target) -> None:
+    grey = encode(Image.new("I;16", (16, 16), 40_000), "PNG")
+    assert opened(await convert(grey, to=to)).convert("L").getpixel((8, 8)) == pytest.approx(40_000 / 257, abs=2)
+    assert opened(await invert_mask(grey)).getpixel((8, 8)) == pytest.approx(255 - 40_000 / 257, abs=2)
+
+
 async def test_quality_tells_in_the_size() -> None:
     noise = encode(Image.effect_noise((128, 128), 90), "PNG")
     for to in ("jpg", "webp"):

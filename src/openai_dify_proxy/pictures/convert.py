@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from PIL import Image, ImageOps
 
-from openai_dify_proxy.pictures.decoding import identify, in_thread, open_picture
+from openai_dify_proxy.pictures.decoding import identify, in_eight_bits, in_thread, open_picture
 
 Target = Literal["png", "jpg", "webp"]
 
@@ -36,7 +36,7 @@ def _convert(data: bytes, to: Target, quality: int) -> bytes:
         # A profile of inks says nothing about the red, green and blue that they become.
         options["icc_profile"] = None if picture.mode in _INKS else picture.info.get("icc_profile")
         output = io.BytesIO()
-        _in_mode_of(picture, to).save(output, _PILLOW_NAMES[to], **options)
+        _in_mode_of(in_eight_bits(picture), to).save(output, _PILLOW_NAMES[to], **options)
     return output.getvalue()
 
 

@@ -79,6 +79,13 @@ def open_picture(data: bytes) -> Image.Image:
     return picture
 
 
+def in_eight_bits(picture: Image.Image) -> Image.Image:
+    """Greys of 16 bits scaled down, where Pillow would cut them off at 255; any other picture as it is."""
+    if picture.mode != "I" and not picture.mode.startswith("I;16"):
+        return picture
+    return picture.point(lambda value: value * (1 / 257)).convert("L")
+
+
 def decode_all(data: bytes) -> Dimensions:
     """Decodes every frame, and returns how large the picture is. Raises what Pillow raises."""
     with open_picture(data) as picture:
