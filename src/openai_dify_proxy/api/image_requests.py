@@ -11,11 +11,12 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from openai_dify_proxy.api.requests import Gate
-from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.errors import BadPicture, InvalidRequest
 from openai_dify_proxy.predictions.inputs import Source
 from openai_dify_proxy.predictions.service import ImageOrder
+from openai_dify_proxy.translate.image_counts import MAX_PICTURES
 from openai_dify_proxy.translate.image_headers import HEADER_OF, read_image_headers
-from openai_dify_proxy.translate.image_mapping import MAX_PICTURES, ImageWish
+from openai_dify_proxy.translate.image_mapping import ImageWish
 from openai_dify_proxy.translate.picture_bytes import sniff
 from openai_dify_proxy.translate.replicate_outputs import DATA_URI, decode_data_uri
 from openai_dify_proxy.turns.callers import Caller
@@ -65,6 +66,7 @@ async def read_image_order(request: Request, gate: Gate, caller: Caller, task: T
         body={name: value for name in BODY_FIELDS if (value := getattr(fields, name)) is not None},
         extra=fields.input,
         has_init=bool(parts.init),
+        has_more=len(parts.init) > 1,
         has_mask=parts.mask is not None,
     )
     return Asked(
@@ -103,7 +105,10 @@ def _reference(image: ImageReference, param: str, limit: int) -> Source:
             code="unsupported_parameter",
         )
     if image.image_url.startswith(DATA_URI):
-        data = decode_data_uri(image.image_url, limit)
+        try:
+            data = decode_data_uri(image.image_url, limit)
+        except BadPicture as error:
+            raise InvalidRequest(error.message, param=param) from error
         return _picture(data, param)
     if not image.image_url.startswith(("http://", "https://")):
         raise InvalidRequest(f"{param} must be an http or https URL, or a base64 data URI.", param=param)

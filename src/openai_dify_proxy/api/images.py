@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from time import time
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ from openai_dify_proxy.turns.turn import ClientGone
 
 NOTICE_HEADER = "X-Unsupported-Parameters"
 """Names what was asked for and dropped, since the model has no place for it."""
+LONGEST_NOTICE = 1000
 
 _T = TypeVar("_T")
 
@@ -75,7 +76,7 @@ async def _answer(request: Request, task: Task) -> Response:
         )
     prepared = await service.images.prepare(asked.order)
     base_url = str(request.base_url)
-    headers = {NOTICE_HEADER: ", ".join(prepared.plan.notices)} if prepared.plan.notices else {}
+    headers = {NOTICE_HEADER: _notice(prepared.plan.notices)} if prepared.plan.notices else {}
     kind = "image_generation" if task == "generation" else "image_edit"
     if asked.stream:
         return _PictureStream(service, service.images, prepared, asked, kind=kind, base_url=base_url, headers=headers)
@@ -86,6 +87,11 @@ async def _answer(request: Request, task: Task) -> Response:
         headers |= {"Content-Location": shown[0].link}
         return Response(first.data, 200, headers, first.record.media_type)
     return Response(encode_images(int(time()), shown, by=asked.by), 200, headers, "application/json")
+
+
+def _notice(names: Sequence[str]) -> str:
+    """Names may be any text of the client's, which a header cannot hold."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in ", ".join(names)[:LONGEST_NOTICE])
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.image_counts import count_up, counts_of, number_in
 from openai_dify_proxy.translate.image_headers import HEADER_OF
 from openai_dify_proxy.translate.image_sizes import place_size
 from openai_dify_proxy.translate.model_schema import ModelInput, ModelInputs, describe
@@ -46,10 +47,11 @@ PLAIN = ("scheduler", "num_inference_steps", "guidance_scale", "negative_prompt"
 OPENAI_FIELDS = ("quality", "style", "background")
 """Body fields that go into an input of the same name, where there is one that takes them."""
 
+UNSAFE = (*CANDIDATES["safety_checker"], "moderation")
+"""Inputs that can make a model less strict."""
+
 Policy = Literal["reject", "warn", "drop"]
 Format = Literal["png", "jpg", "webp"]
-
-MAX_PICTURES = 10
 
 
 class ImageWish(Struct, frozen=True, kw_only=True):
@@ -57,7 +59,7 @@ class ImageWish(Struct, frozen=True, kw_only=True):
 
     ``headers`` are values by the specification's parameter name; ``body`` the OpenAI fields that were given;
     ``extra`` the body's ``input`` object. ``has_init`` and ``has_mask`` tell of pictures, which are placed by
-    ``ImagePlan.init_input`` and ``mask_input``.
+    ``ImagePlan.init_input`` and ``mask_input``; ``has_more`` of further ones beside the initial picture.
     """
 
     prompt: str | None
@@ -66,6 +68,7 @@ class ImageWish(Struct, frozen=True, kw_only=True):
     body: Mapping[str, Any] = {}
     extra: Mapping[str, Any] = {}
     has_init: bool = False
+    has_more: bool = False
     has_mask: bool = False
 
 
@@ -117,6 +120,7 @@ class _Planner:
         self.rules = rules
         self.headers = wish.headers
         self.inputs: dict[str, Any] = {}
+        self.by_header: set[str] = set()
         self.notices: list[str] = []
 
     def plan(self) -> ImagePlan:
@@ -137,15 +141,18 @@ class _Planner:
         enhance = self._place_enhancement()
         upscale = self._place_upscaling()
         output_format, convert = self._place_format()
+        quality = self._place_quality()
         self._place_extra()
-        predictions = self._fan_out()
+        counter = self._field("num_outputs")
+        n = self._n(counter)
+        predictions = self._fan_out(n, counter)
         self._require(init, mask)
         return ImagePlan(
             predictions=predictions,
-            n=self._n(),
+            n=n,
             output_format=output_format,
             convert=convert,
-            quality=self._quality(),
+            quality=quality,
             prompt_input=None if prompt is None else prompt.name,
             init_input=init,
             mask_input=mask,
@@ -158,8 +165,9 @@ class _Planner:
 
     def _refuse_contradictions(self) -> None:
         for parameter in ("mask", "prompt_strength"):
-            if (parameter in self.headers or (parameter == "mask" and self.wish.has_mask)) and not self.wish.has_init:
-                name = HEADER_OF[parameter]
+            asked = parameter in self.headers
+            if (asked or (parameter == "mask" and self.wish.has_mask)) and not self.wish.has_init:
+                name = HEADER_OF[parameter] if asked else parameter
                 raise InvalidRequest(
                     f"{name} needs an initial image: send X-Replicate-Init-Image, or use /v1/images/edits.", param=name
                 )
@@ -179,11 +187,12 @@ class _Planner:
             self._unsupported(HEADER_OF[parameter])
         else:
             self.inputs[field.name] = field.accept(value, HEADER_OF[parameter])
+            self.by_header.add(field.name)
 
-    def _unsupported(self, param: str) -> None:
+    def _unsupported(self, param: str, message: str | None = None) -> None:
         if self.rules.policy == "reject":
             raise InvalidRequest(
-                f"This model does not take {param}. It takes: {describe(self.model)}.",
+                message or f"This model does not take {param}. It takes: {describe(self.model)}.",
                 param=param,
                 code="unsupported_parameter",
             )
@@ -203,7 +212,7 @@ class _Planner:
         if field is None:
             self.notices.append("prompt")
         else:
-            self.inputs[field.name] = prompt
+            self.inputs[field.name] = field.accept(prompt, "prompt")
 
     def _place_body(self) -> None:
         """OpenAI's own fields: where the model has a place for them, else dropped with a notice."""
@@ -211,13 +220,12 @@ class _Planner:
         for name in OPENAI_FIELDS:
             if name in body:
                 self._try(name, name, body[name])
-        if "user" in body and "user_id" in self.model.fields:
-            self.inputs["user_id"] = body["user"]
-        seed = self.headers.get("seed", body.get("seed"))
+        if "user" in body:
+            self._try("user", "user_id", body["user"])
         if "seed" in self.headers:
-            self._place("seed", seed)
-        elif seed is not None:
-            self._try("seed", "seed", seed)
+            self._place("seed", self.headers["seed"])
+        elif "seed" in body:
+            self._try("seed", "seed", body["seed"])
         if "size" in body:
             placed = place_size(str(body["size"]), self.model)
             if placed is None:
@@ -226,6 +234,8 @@ class _Planner:
                 self.inputs.update(placed)
 
     def _try(self, param: str, name: str, value: Any) -> None:
+        if name in self.by_header:
+            return
         field = self.model.fields.get(name)
         try:
             if field is not None:
@@ -236,12 +246,20 @@ class _Planner:
         self.notices.append(param)
 
     def _place_picture(self, parameter: str) -> ModelInput | None:
-        field = self._field(parameter)
+        kinds = ("string", "array") if parameter == "init_image" else ("string",)
+        field = self.model.first(name for name in CANDIDATES[parameter] if self._is_one_of(name, kinds))
         if field is None:
             self._unsupported(HEADER_OF[parameter])
-        elif field.name == "image_prompt":
+            return None
+        if parameter == "init_image" and self.wish.has_more and field.kind != "array":
+            self._unsupported("image[]", "This model takes one picture only.")
+        if field.name == "image_prompt":
             self.notices.append("image_prompt is a reference for this model, not an initial image")
         return field
+
+    def _is_one_of(self, name: str, kinds: tuple[str, ...]) -> bool:
+        field = self.model.fields.get(name)
+        return field is not None and field.kind in kinds and not field.options
 
     def _place_safety(self) -> None:
         """``yes`` is every model's own way; ``no`` takes what the model has for it, if the operator lets it."""
@@ -253,13 +271,8 @@ class _Planner:
         field = self._field("safety_checker")
         if field is None:
             self._unsupported(name)
-        elif field.name == "disable_safety_checker":
-            self.inputs[field.name] = True
-        elif field.name == "safety_tolerance" and field.maximum is not None:
-            highest = min(field.maximum, _with_picture(field)) if self.wish.has_init else field.maximum
-            self.inputs[field.name] = int(highest)
         else:
-            self.inputs[field.name] = field.accept("block_only_high", name)
+            self.inputs[field.name] = field.accept(_laxest(field, self.wish.has_init), name)
 
     def _place_enhancement(self) -> bool:
         """Whether the prompt must be rewritten before, since the model cannot do it."""
@@ -301,12 +314,13 @@ class _Planner:
 
         PNG where nothing is asked. A model that lacks the format is asked for the best that it has.
         """
-        asked = self.headers.get("output_format") or _FORMATS.get(str(self.wish.body.get("output_format")))
-        if "output_format" in self.wish.body and asked is None:
-            self.notices.append("output_format")
-        wanted: Format = asked or "png"
         field = self._field("output_format")
-        if field is None:
+        told, body = self.wish.extra.get("output_format"), self.wish.body.get("output_format")
+        asked = self.headers.get("output_format") or _FORMATS.get(str(body).lower())
+        if body is not None and asked is None:
+            self.notices.append("output_format")
+        wanted: Format = (_FORMATS.get(str(told).lower()) if field is not None else None) or asked or "png"
+        if field is None or (field.kind != "string" and not field.options):
             return wanted, True
         known = {str(option).lower(): option for option in field.options}
         for name in _SPELLINGS[wanted]:
@@ -318,59 +332,79 @@ class _Planner:
             self.inputs[field.name] = best
         return wanted, True
 
-    def _quality(self) -> int | None:
-        quality = self.headers.get("output_quality", self.wish.body.get("output_compression"))
-        return quality if isinstance(quality, int) and 0 <= quality <= 100 else None
+    def _place_quality(self) -> int | None:
+        """The quality of pictures that are converted here; it also goes to the model, where that has a place for it."""
+        given = "output_quality" in self.headers
+        quality = self.headers["output_quality"] if given else self.wish.body.get("output_compression")
+        if quality is None:
+            return None
+        if not 0 <= quality <= 100:  # only a body's: a header's is checked before
+            self.notices.append("output_compression")
+            return None
+        field = self._field("output_quality")
+        if field is not None and given:
+            self._place("output_quality", quality)
+        elif field is not None:
+            self._try("output_compression", field.name, quality)
+        return int(quality)
 
     def _place_extra(self) -> None:
         """The body's ``input``: whatever the schema has, by its own name; it wins over everything else."""
-        quality, field = self._quality(), self._field("output_quality")
-        if quality is not None and field is not None:
-            self.inputs[field.name] = field.accept(quality, HEADER_OF["output_quality"])
         for name, value in self.wish.extra.items():
-            extra = self.model.fields.get(name)
-            if extra is None:
-                self._unsupported(f"input.{name}")
+            param = f"input.{name}"
+            field = self.model.fields.get(name)
+            if field is None:
+                self._unsupported(param)
+            elif name in UNSAFE and not self.rules.allow_unsafe and value is not False:
+                raise InvalidRequest("This server does not let requests loosen safety checkers.", param=param)
             else:
-                self.inputs[name] = extra.accept(value, f"input.{name}")
+                self.inputs[name] = field.accept(value, param)
 
     # How many
 
-    def _n(self) -> int:
+    def _n(self, counter: ModelInput | None) -> int:
+        """How many pictures are answered: by the body's ``input``, the header, ``n``, or what an alias sets."""
+        told = None if counter is None else number_in(self.inputs.get(counter.name))
+        if told is not None and counter is not None and counter.name in self.wish.extra:
+            return max(1, told)
         n = self.headers.get("num_outputs", self.wish.n)
-        return 1 if n is None else int(n)
+        return int(n if n is not None else told or 1)
 
-    def _fan_out(self) -> tuple[dict[str, Any], ...]:
+    def _fan_out(self, n: int, counter: ModelInput | None) -> tuple[dict[str, Any], ...]:
         """The inputs of each prediction: as many pictures at once as the model gives, with seeds counted up."""
-        n = self._n()
-        field = self._field("num_outputs")
-        most = 1 if field is None else int(field.maximum or MAX_PICTURES)
+        most, tell = 1, False
+        counts = counts_of(counter) if counter is not None else []
+        if counter is not None and counter.name in self.wish.extra:
+            most = n
+        elif counter is not None and counts:
+            usual = self.inputs.get(counter.name, counter.default)
+            most, tell = counts[-1], n > 1 or "num_outputs" in self.headers or usual not in (None, 1)
+        seed = self._field("seed")
         predictions = []
         for begin in range(0, n, most):
             inputs = dict(self.inputs)
-            if field is not None and (n > 1 or "num_outputs" in self.headers):
-                inputs[field.name] = min(most, n - begin)
-                if field.name == "max_images" and "sequential_image_generation" in self.model.fields and n > 1:
-                    inputs["sequential_image_generation"] = "auto"
-            seed = self._field("seed")
-            if seed is not None and isinstance(inputs.get(seed.name), int):
-                inputs[seed.name] = _count_up(inputs[seed.name], begin, seed)
+            if counter is not None and tell:
+                count = min(count for count in counts if count >= min(most, n - begin))
+                self._tell_count(inputs, counter, count)
+            if begin and seed is not None and seed.name in inputs:
+                inputs[seed.name] = count_up(inputs[seed.name], begin, seed)
             predictions.append(inputs)
         return tuple(predictions)
+
+    def _tell_count(self, inputs: dict[str, Any], counter: ModelInput, count: int) -> None:
+        inputs[counter.name] = counter.accept(count, HEADER_OF["num_outputs"])
+        group = self.model.fields.get("sequential_image_generation")
+        if counter.name == "max_images" and count > 1 and group is not None and group.name not in self.wish.extra:
+            inputs[group.name] = group.accept("auto", HEADER_OF["num_outputs"])
 
     def _require(self, init: ModelInput | None, mask: ModelInput | None) -> None:
         placed = {field.name for field in (init, mask) if field is not None} | self.inputs.keys()
         for field in self.model.fields.values():
             if field.required and field.default is None and field.name not in placed:
-                param = "prompt" if field.name == "prompt" else _header_for(field.name) or f"input.{field.name}"
+                param = "prompt" if field.name in PROMPT_NAMES else _header_for(field.name) or f"input.{field.name}"
                 raise InvalidRequest(
                     f"This model needs '{field.name}' ({field.takes}).", param=param, code="missing_required_parameter"
                 )
-
-
-def _count_up(seed: int, by: int, field: ModelInput) -> int:
-    """``seed + by``, begun anew at zero where the model's range ends."""
-    return seed + by if field.maximum is None else int((seed + by) % (field.maximum + 1))
 
 
 def _header_for(name: str) -> str | None:
@@ -382,10 +416,18 @@ _MOST_WITH_PICTURE = re.compile(
 )
 
 
-def _with_picture(field: ModelInput) -> float:
-    """Some models take a lower tolerance beside an input picture, and say so only in words."""
-    said = _MOST_WITH_PICTURE.search(field.description)
-    return float(said[1]) if said else field.maximum or 0
+def _laxest(field: ModelInput, with_picture: bool) -> Any:
+    """The value that lets most through.
+
+    Some models take a lower tolerance beside an input picture, and say so only in words.
+    """
+    if field.name == "disable_safety_checker":
+        return True
+    if field.name == "safety_filter_level":
+        return "block_only_high"
+    said = _MOST_WITH_PICTURE.search(field.description) if with_picture else None
+    bounds = [bound for bound in (field.maximum, float(said[1]) if said else None) if bound is not None]
+    return int(min(bounds)) if bounds else None
 
 
 _FORMATS: dict[str, Format] = {"png": "png", "jpeg": "jpg", "jpg": "jpg", "webp": "webp"}

@@ -13,6 +13,7 @@ _RATIO = re.compile(r"(\d{1,3}(?:\.\d+)?):(\d{1,3}(?:\.\d+)?)")
 _MULTIPLE = re.compile(r"multiples? of (\d+)", re.IGNORECASE)
 
 DEFAULT_MULTIPLE = 8
+MOST_PIXELS = 99_999
 
 
 def place_size(size: str, model: ModelInputs) -> dict[str, Any] | None:
@@ -33,6 +34,8 @@ def _as_edges(width: int, height: int, model: ModelInputs) -> dict[str, Any] | N
     if wide is None or high is None:
         return None
     edges: dict[str, Any] = {wide.name: _edge(width, wide), high.name: _edge(height, high)}
+    if None in edges.values():
+        return None
     ratio = model.fields.get("aspect_ratio")
     if ratio is not None:
         if "custom" not in ratio.options:
@@ -41,16 +44,21 @@ def _as_edges(width: int, height: int, model: ModelInputs) -> dict[str, Any] | N
     return edges
 
 
-def _edge(pixels: int, field: ModelInput) -> int:
-    """The nearest that the model takes."""
+def _edge(pixels: int, field: ModelInput) -> int | None:
+    """The nearest that the model takes; None if it takes no numbers."""
     if field.options:
         numbers = [option for option in field.options if isinstance(option, int)]
-        return min(numbers, key=lambda option: abs(option - pixels), default=pixels)
+        return min(numbers, key=lambda option: abs(option - pixels), default=None)
+    low = max(1, math.ceil(field.minimum or 1))
+    high = MOST_PIXELS if field.maximum is None else math.floor(field.maximum)
+    if field.kind not in ("integer", "number") or low > high:
+        return None
     said = _MULTIPLE.search(field.description)
     step = int(said[1]) if said and int(said[1]) else DEFAULT_MULTIPLE
-    low = math.ceil((field.minimum or step) / step) * step
-    high = math.floor((field.maximum or 1_000_000) / step) * step
-    return max(low, min(high, round(pixels / step) * step))
+    first, last = math.ceil(low / step) * step, high // step * step
+    if first > last:
+        return max(low, min(high, pixels))
+    return max(first, min(last, round(pixels / step) * step))
 
 
 def _as_ratio(width: int, height: int, model: ModelInputs) -> dict[str, Any] | None:
@@ -70,15 +78,16 @@ def _as_enum(width: int, height: int, model: ModelInputs) -> dict[str, Any] | No
         return None
     known = []
     for option in field.options:
-        if parsed := _SIZE.fullmatch(str(option)):
-            wide, high = int(parsed[1]), int(parsed[2])
+        parsed = _SIZE.fullmatch(str(option))
+        wide, high = (int(parsed[1]), int(parsed[2])) if parsed else (0, 0)
+        if wide and high:
             known.append((_distance(wide / high, width / height), abs(wide * high - width * height), option))
     return {field.name: min(known, key=lambda item: item[:2])[2]} if known else None
 
 
 def _ratio(text: str) -> float | None:
     parsed = _RATIO.fullmatch(text.strip())
-    return float(parsed[1]) / float(parsed[2]) if parsed and float(parsed[2]) else None
+    return float(parsed[1]) / float(parsed[2]) if parsed and float(parsed[1]) and float(parsed[2]) else None
 
 
 def _distance(ratio: float, wanted: float) -> float:

@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -60,14 +61,16 @@ class ModelInput(Struct, frozen=True):
                 if option == value or str(option).lower() == str(value).lower():
                     return option
         elif self._fits(value):
-            return value
+            return int(value) if self.kind == "integer" else value
         raise InvalidRequest(f"{param}: this model's '{self.name}' must be {self.takes}.", param=param)
 
     def _fits(self, value: Any) -> bool:
         if self.kind in ("integer", "number"):
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 return False
-            if self.kind == "integer" and value != int(value):
+            if isinstance(value, float) and not (
+                value.is_integer() if self.kind == "integer" else math.isfinite(value)
+            ):
                 return False
             return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
         types = {"string": str, "boolean": bool, "array": list, "object": dict}
@@ -88,7 +91,7 @@ def read_model_inputs(schema: Mapping[str, Any]) -> ModelInputs:
     """``components.schemas.Input`` of a version's ``openapi_schema``; empty if there is none."""
     schemas = _mapping(_mapping(schema.get("components")).get("schemas"))
     described = _mapping(schemas.get("Input"))
-    required = described.get("required") or ()
+    required = _list(described.get("required"))
     properties = _mapping(described.get("properties"))
     ordered = sorted(properties.items(), key=lambda item: _order(item[1]))
     return ModelInputs(
@@ -101,32 +104,40 @@ def _order(body: Any) -> float:
     return order if isinstance(order, int) else float("inf")
 
 
+_COMBINED = ("allOf", "anyOf", "oneOf")
+
+
 def _resolve(body: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
     """The property with what its references say; what stands beside a reference wins."""
     merged: dict[str, Any] = {}
-    references = [body, *body.get("allOf", ()), *body.get("anyOf", ()), *body.get("oneOf", ())]
-    for part in references:
+    for part in (body, *(part for key in _COMBINED for part in _list(body.get(key)))):
         reference = _mapping(part).get("$ref")
         if isinstance(reference, str):
             merged |= _mapping(schemas.get(reference.rpartition("/")[2]))
         elif part is not body and _mapping(part).get("type") != "null":
             merged |= _mapping(part)
-    return merged | {key: value for key, value in body.items() if key not in ("allOf", "anyOf", "oneOf", "$ref")}
+    return merged | {key: value for key, value in body.items() if key not in (*_COMBINED, "$ref")}
 
 
 def _read(name: str, body: Mapping[str, Any], required: bool) -> ModelInput:
     items = _mapping(body.get("items"))
     return ModelInput(
         name,
-        str(body.get("type", "string")),
+        _kind(body.get("type", "string")),
         body.get("format") == "uri" or items.get("format") == "uri",
         _bound(body.get("minimum")),
         _bound(body.get("maximum")),
-        tuple(body.get("enum") or ()),
+        tuple(_list(body.get("enum"))),
         body.get("default"),
         required,
         str(body.get("description") or ""),
     )
+
+
+def _kind(value: Any) -> str:
+    """OpenAPI 3.1 lists types, null among them."""
+    named = [kind for kind in _list(value) if kind != "null"]
+    return str(named[0] if named else value)
 
 
 def _bound(value: Any) -> float | None:
@@ -140,6 +151,10 @@ def _shown(number: float) -> str:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def describe(inputs: ModelInputs) -> str:

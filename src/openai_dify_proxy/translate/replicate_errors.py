@@ -48,7 +48,7 @@ def translate_api_error(status: int, headers: Mapping[str, str], body: bytes) ->
             "This server's Replicate account cannot pay for the prediction. Tell its operator.",
             log=f"Replicate answered 402: {detail}",
         )
-    if status == 404 or "version" in (error.title or "").lower():
+    if status == 404 or (status == 422 and "version" in (error.title or "").lower()):
         return ModelNotFound(f"Replicate has no such model, or it is not open to this server: {detail}", param="model")
     if status == 422:
         return _invalid(error, detail)

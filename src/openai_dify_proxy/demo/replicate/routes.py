@@ -8,7 +8,7 @@ from starlette.routing import Route
 from openai_dify_proxy.demo.replicate import creations, files
 from openai_dify_proxy.demo.replicate.calls import Call, endpoint, json_response
 from openai_dify_proxy.demo.replicate.deliveries import serve_output
-from openai_dify_proxy.demo.replicate.models import DemoModel, find_model
+from openai_dify_proxy.demo.replicate.models import CREATED_AT, DEMO_DEPLOYMENTS, DemoModel, find_model
 from openai_dify_proxy.demo.replicate.refusals import not_found
 
 
@@ -27,8 +27,33 @@ async def version(call: Call) -> Response:
     return json_response(found.version_body())
 
 
+async def deployment(call: Call) -> Response:
+    owner, name = call.path["owner"], call.path["name"]
+    model = DEMO_DEPLOYMENTS.get(f"{owner}/{name}")
+    if model is None:
+        raise not_found()
+    release = {"number": 1, "model": model.name, "version": model.version, "created_at": CREATED_AT}
+    return json_response({"owner": owner, "name": name, "current_release": release})
+
+
 async def versions(call: Call) -> Response:
     return json_response({"previous": None, "next": None, "results": [_model(call).version_body()]})
+
+
+async def deployment(call: Call) -> Response:
+    name = f"{call.path['owner']}/{call.path['name']}"
+    found = DEMO_DEPLOYMENTS.get(name)
+    if found is None:
+        raise not_found()
+    release = {
+        "number": 1,
+        "model": found.name,
+        "version": found.version,
+        "created_at": CREATED_AT,
+        "created_by": {"type": "user", "username": "demo", "name": "Demo", "github_url": None},
+        "configuration": {"hardware": "gpu-t4", "min_instances": 1, "max_instances": 1},
+    }
+    return json_response({"owner": call.path["owner"], "name": call.path["name"], "current_release": release})
 
 
 def _model(call: Call) -> DemoModel:
@@ -44,6 +69,8 @@ API_ROUTES = [
     Route("/v1/models/{owner}/{name}/versions", endpoint(versions)),
     Route("/v1/models/{owner}/{name}/versions/{version}", endpoint(version)),
     Route("/v1/models/{owner}/{name}/predictions", endpoint(creations.create_by_model), methods=["POST"]),
+    Route("/v1/deployments/{owner}/{name}", endpoint(deployment)),
+    Route("/v1/deployments/{owner}/{name}", endpoint(deployment)),
     Route("/v1/deployments/{owner}/{name}/predictions", endpoint(creations.create_by_deployment), methods=["POST"]),
     Route("/v1/predictions", endpoint(creations.create), methods=["POST"]),
     Route("/v1/predictions/{id}", endpoint(creations.get)),
