@@ -40,22 +40,6 @@ async def versions(call: Call) -> Response:
     return json_response({"previous": None, "next": None, "results": [_model(call).version_body()]})
 
 
-async def deployment(call: Call) -> Response:
-    name = f"{call.path['owner']}/{call.path['name']}"
-    found = DEMO_DEPLOYMENTS.get(name)
-    if found is None:
-        raise not_found()
-    release = {
-        "number": 1,
-        "model": found.name,
-        "version": found.version,
-        "created_at": CREATED_AT,
-        "created_by": {"type": "user", "username": "demo", "name": "Demo", "github_url": None},
-        "configuration": {"hardware": "gpu-t4", "min_instances": 1, "max_instances": 1},
-    }
-    return json_response({"owner": call.path["owner"], "name": call.path["name"], "current_release": release})
-
-
 def _model(call: Call) -> DemoModel:
     found = find_model(f"{call.path['owner']}/{call.path['name']}")
     if found is None:
@@ -69,7 +53,6 @@ API_ROUTES = [
     Route("/v1/models/{owner}/{name}/versions", endpoint(versions)),
     Route("/v1/models/{owner}/{name}/versions/{version}", endpoint(version)),
     Route("/v1/models/{owner}/{name}/predictions", endpoint(creations.create_by_model), methods=["POST"]),
-    Route("/v1/deployments/{owner}/{name}", endpoint(deployment)),
     Route("/v1/deployments/{owner}/{name}", endpoint(deployment)),
     Route("/v1/deployments/{owner}/{name}/predictions", endpoint(creations.create_by_deployment), methods=["POST"]),
     Route("/v1/predictions", endpoint(creations.create), methods=["POST"]),
