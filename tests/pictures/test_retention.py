@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from openai_dify_proxy.errors import PictureNotKept
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.retention import Retention
-from tests.pictures.contract import record
+from tests.pictures.contract import files, record
 
 
 @pytest.fixture
@@ -71,3 +72,15 @@ async def test_it_sweeps_by_itself_and_survives_a_store_that_fails(tmp_path: Pat
     await asyncio.wait_for(swept.wait(), 10)
     await retention.close()
     await Retention(Failing(tmp_path), 60).close()
+
+
+async def test_what_it_removes_by_itself_is_logged(store: LocalPictures) -> None:
+    await store.put(b"abc", record(1, created=100))
+    with capture_logs() as logs:
+        retention = Retention(store, 60)
+        retention.start()
+        async with asyncio.timeout(10):
+            while not logs:
+                await asyncio.to_thread(files, store.directory)
+        await retention.close()
+    assert [(log["event"], log["pictures"]) for log in logs] == [("pictures_removed", 1)]
