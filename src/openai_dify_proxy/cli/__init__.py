@@ -6,12 +6,15 @@ colours, and ``--help`` comes at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import Settings, SettingsError, load_settings
 
 app = typer.Typer(
@@ -114,13 +117,13 @@ def demo(
 
 @app.command()
 def check(dify_api_url: UrlFlag = None, config: ConfigFlag = None) -> None:
-    """Ask Dify about every configured app, and tell what works and what will not, and why.
+    """Ask Dify about every app, Replicate about every image model, and IPFS; tell what will not work, and why.
 
-    Runs nothing and costs nothing. Ends with exit code 1 if an app cannot serve.
+    Runs nothing and costs nothing. Ends with exit code 1 if something cannot serve.
     """
-    from openai_dify_proxy.cli.checking import check_apps  # noqa: PLC0415 - see the module's docstring
+    from openai_dify_proxy.cli.checking import check_all  # noqa: PLC0415 - see the module's docstring
 
-    if not check_apps(_load(config, dify_api_url=dify_api_url)):
+    if not check_all(_load(config, dify_api_url=dify_api_url)):
         raise typer.Exit(1)
 
 
@@ -133,6 +136,58 @@ def apps(
     from openai_dify_proxy.cli.listing import list_apps  # noqa: PLC0415 - see the module's docstring
 
     list_apps(_load(config), as_json=as_json)
+
+
+@app.command()
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[OWNER/NAME]",
+            help="A model of Replicate, or a configured one. Default: IMAGE_MODEL.",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigFlag = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show what the headers for images do with a model of Replicate, by the model's own schema."""
+    from openai_dify_proxy.cli.asking_replicate import show_model  # noqa: PLC0415 - see the module's docstring
+
+    with _told():
+        show_model(_load(config), name, as_json=as_json)
+
+
+@app.command()
+def pictures(
+    *,
+    pending: Annotated[bool, typer.Option("--pending", help="Only those that are still to be sent to IPFS.")] = False,
+    send: Annotated[
+        bool, typer.Option("--send", help="Send those to IPFS now. Ends with exit code 1 if some are left.")
+    ] = False,
+    config: ConfigFlag = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the pictures that are kept, or send to IPFS what is still to be sent."""
+    from openai_dify_proxy.cli.kept_pictures import list_pictures, send_pictures  # noqa: PLC0415 - same
+
+    settings = _load(config)
+    with _told():
+        if not send:
+            list_pictures(settings, pending=pending, as_json=as_json)
+        elif not send_pictures(settings):
+            raise typer.Exit(1)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors are told in words, and end the program."""
+    try:
+        yield
+    except SettingsError as error:
+        _fail(error.problems, code=2)
+    except ProxyError as error:
+        _fail([f"{error.message} {error.log or ''}".rstrip()], code=1)
 
 
 def _load(config: Path | None, **flags: object) -> Settings:

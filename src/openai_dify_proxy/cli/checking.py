@@ -7,15 +7,17 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from openai_dify_proxy.cli.listing import console
-from openai_dify_proxy.cli.serving import with_demo
+from openai_dify_proxy.cli.checking_images import check_images
+from openai_dify_proxy.cli.listing import Finding, console, print_findings
+from openai_dify_proxy.cli.serving import with_demo, with_demo_images
 from openai_dify_proxy.demo import DemoServer
+from openai_dify_proxy.demo.replicate import DemoReplicate
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import AppSettings, Settings
 from openai_dify_proxy.translate.app_profile import HISTORY_NAMES, SYSTEM_NAMES, AppProfile, InputField
@@ -37,13 +39,6 @@ FEATURES = {
 }
 
 
-class Finding(NamedTuple):
-    """``trouble`` keeps an app from serving; a ``note`` is worth knowing."""
-
-    kind: Literal["trouble", "note"]
-    text: str
-
-
 class Report(NamedTuple):
     app: AppSettings
     profile: AppProfile | None
@@ -54,15 +49,23 @@ class Report(NamedTuple):
         return all(finding.kind == "note" for finding in self.findings)
 
 
-def check_apps(settings: Settings) -> bool:
-    """Print what was found, and return whether every app can serve."""
+def check_all(settings: Settings) -> bool:
+    """Print what was found, and return whether every app and every image model can serve."""
     with ExitStack() as stack:
         if not settings.apps and settings.dify_api_url is None:
-            typer.echo("Nothing is configured: this checks the built-in demo apps.")
+            typer.echo("No Dify is configured: this checks the built-in demo apps.")
             settings = with_demo(settings, stack.enter_context(DemoServer()).url)
-        if not settings.apps:
-            return _check_pass_through(settings)
-        reports = asyncio.run(_ask_all(settings))
+            if settings.replicate_api_token is None:
+                settings = with_demo_images(settings, stack.enter_context(DemoReplicate()))
+        apps = _check_apps(settings)
+        images = check_images(settings)
+    return apps and images
+
+
+def _check_apps(settings: Settings) -> bool:
+    if not settings.apps:
+        return _check_pass_through(settings)
+    reports = asyncio.run(_ask_all(settings))
     _print_table(reports)
     return all(report.fine for report in reports)
 
@@ -188,12 +191,8 @@ def _print_table(reports: list[Report]) -> None:
     table = Table("Model", "Works", "Dify", "Mode", "Inputs", "Switched on", expand=False, show_lines=len(reports) > 1)
     for report in reports:
         table.add_row(*_row(report))
-    out = console()
-    out.print(table)
-    for report in reports:
-        for kind, text in report.findings:
-            style = "bold red" if kind == "trouble" else "yellow"
-            out.print(f"[{style}]{kind}[/] {escape(report.app.name)}: {escape(text)}", soft_wrap=True, highlight=False)
+    console().print(table)
+    print_findings((report.app.name, finding) for report in reports for finding in report.findings)
 
 
 def _row(report: Report) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
-"""The configured models as a table or as JSON."""
+"""The configured models as a table or as JSON, and how the command line shows such things."""
 
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 import typer
 from rich.console import Console
@@ -17,9 +18,24 @@ PLAIN_WIDTH = 160
 """Columns where there is no terminal to ask, so that a file or a pipe gets whole lines."""
 
 
-def console() -> Console:
+class Finding(NamedTuple):
+    """``trouble`` keeps something from working; a ``note`` is worth knowing."""
+
+    kind: Literal["trouble", "note"]
+    text: str
+
+
+def console(plain_width: int = PLAIN_WIDTH) -> Console:
     plain = Console()
-    return plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
+    return plain if plain.is_terminal else Console(width=plain_width)
+
+
+def print_findings(findings: Iterable[tuple[str, Finding]]) -> None:
+    """Each with the name of what it is about."""
+    out = console()
+    for name, (kind, text) in findings:
+        style = "bold red" if kind == "trouble" else "yellow"
+        out.print(f"[{style}]{kind}[/] {escape(name)}: {escape(text)}", soft_wrap=True, highlight=False)
 
 
 class Row(NamedTuple):

@@ -38,13 +38,15 @@ def serve_proxy(settings: Settings) -> None:
     with ExitStack() as stack:
         sockets = [stack.enter_context(listener) for listener in listen(settings.host, settings.port)]
         demo = not settings.apps and settings.dify_api_url is None
+        demo_images = demo and settings.replicate_api_token is None
         if demo:
             settings = with_demo(settings, stack.enter_context(DemoServer(timing=DEMO_PACE)).url)
-            if settings.replicate_api_token is None:
-                settings = with_demo_images(settings, stack.enter_context(DemoReplicate(timing=REPLICATE_PACE)))
+        if demo_images:
+            settings = with_demo_images(settings, stack.enter_context(DemoReplicate(timing=REPLICATE_PACE)))
         # Only now: the demo's server silences uvicorn's log, which is the proxy's too.
         configure_logging(settings.log_level, settings.log_format)
-        print(banner(settings, base_url(settings.host, sockets), demo=demo), flush=True)  # noqa: T201 - said to people
+        lines = banner(settings, base_url(settings.host, sockets), demo=demo, demo_images=demo_images)
+        print(lines, flush=True)  # noqa: T201 - said to people
         if settings.workers == 1:
             from openai_dify_proxy.app import create_app  # noqa: PLC0415 - a parent of workers serves nothing itself
 
@@ -168,15 +170,22 @@ def base_url(host: str, sockets: list[socket.socket]) -> str:
     return f"http://{f'[{name}]' if ':' in name else name}:{sockets[0].getsockname()[1]}"
 
 
-def banner(settings: Settings, url: str, *, demo: bool) -> str:
+def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool) -> str:
     lines = [f"OpenAI Dify Proxy {version('openai-dify-proxy')} serves {url}/v1"]
     if demo:
         lines.append("This is the demo: its apps only repeat what they are asked. Set DIFY_API_URL to serve your Dify.")
+    if demo_images:
+        lines.append("Its pictures are drawn, not generated. Set REPLICATE_API_TOKEN to have them made by Replicate.")
     apps = [f"{name} (default)" if name == settings.default_app else name for name in settings.apps]
     lines.append(f"  Models: {', '.join(apps) or 'the app whose Dify key a request brings'}")
+    if settings.replicate_api_token is not None:
+        images = [name for name in settings.image_models if name != settings.image_model]
+        lines.append(f"  Image models: {', '.join([f'{settings.image_model} (default)', *images])}")
     lines.append(f"  Callers: {_who_may_call(settings)}")
     if demo:
         lines.append(f"Try it:\n  {curl_line(settings, url)}")
+    if demo_images:
+        lines.append(f"Make a picture:\n  {picture_line(settings, url)}")
     return "\n".join(lines)
 
 
@@ -193,12 +202,26 @@ def _who_may_call(settings: Settings) -> str:
 
 def curl_line(settings: Settings, url: str) -> str:
     """A line that streams an answer of the demo, as it is; the demo's keys are no secrets."""
-    reachable = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    key = ""
-    if settings.api_keys:
-        key = f"-H 'DIFY_API_KEY: {DEMO_APPS[0].key}' " if settings.passthrough_keys else "-H 'X-API-Key: YOUR_KEY' "
+    key = _CLIENT_KEY if settings.api_keys else ""
+    if settings.api_keys and settings.passthrough_keys:
+        key = f"-H 'DIFY_API_KEY: {DEMO_APPS[0].key}' "
     body = f'{{"model": "{DEMO_APPS[0].name}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-    return f"curl -N {reachable}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
+    return f"curl -N {_reachable(url)}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
+
+
+def picture_line(settings: Settings, url: str) -> str:
+    """A line that makes a picture, as it is where no client keys are set: pictures take one."""
+    headers = f"-H 'Content-Type: application/json' {_CLIENT_KEY if settings.api_keys else ''}-H 'Accept: image/*'"
+    tuning = "-H 'X-Output-Format: png' -H 'X-Replicate-Seed: 7'"
+    body = '{"prompt": "A lighthouse at dusk"}'
+    return f"curl -f {_reachable(url)}/v1/images/generations {headers} {tuning} -d '{body}' -o picture.png"
+
+
+_CLIENT_KEY = "-H 'X-API-Key: YOUR_KEY' "
+
+
+def _reachable(url: str) -> str:
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def demo_banner(url: str) -> str:

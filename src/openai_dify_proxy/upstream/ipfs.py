@@ -59,11 +59,26 @@ class IpfsClient:
         """Uploads a file and returns its CID, as CIDv1 in base32. Raises ProxyError."""
         boundary = token_hex(16)
         body = _multipart(boundary, self._field, self._form, data=data, name=name, media_type=media_type)
+        exchange, answer = await self._post(boundary, body)
+        return _read(exchange, answer, name)
+
+    async def probe(self) -> None:
+        """Whether uploads would be let in: sends one without a file, of which nothing is kept. Raises ProxyError."""
+        boundary = token_hex(16)
+        exchange, answer = await self._post(boundary, _fields(boundary, self._form) + _end(boundary))
+        status = exchange.status or 0
+        # Kubo answers 500 to what has no file; a failure of something before it is no JSON.
+        if status in (401, 403) or not status or (status >= 500 and not answer.startswith(b"{")):
+            raise _refusal(exchange, answer)
+        if status in (404, 405):
+            raise UpstreamMisconfigured("Nothing takes uploads at IPFS_UPLOAD_URL.", log=f"Status {status}.")
+
+    async def _post(self, boundary: str, body: bytes) -> tuple[Exchange, bytes]:
         exchange = None
         try:
             async with asyncio.timeout(self._timeout):
                 exchange = await self._http.exchange("POST", self._endpoint, self._headers(boundary), body)
-                answer = await exchange.read_all(MAX_ANSWER)
+                return exchange, await exchange.read_all(MAX_ANSWER)
         except UpstreamUnreachable as error:
             raise UpstreamUnreachable("IPFS cannot be reached.", log=error.log) from error
         except TimeoutError:
@@ -73,7 +88,6 @@ class IpfsClient:
         finally:
             if exchange is not None and not exchange.ended:
                 exchange.close()
-        return _read(exchange, answer, name)
 
     def _headers(self, boundary: str) -> bytes:
         lines = [f"Content-Type: multipart/form-data; boundary={boundary}", "User-Agent: openai-dify-proxy"]
@@ -98,11 +112,16 @@ def ipfs_client(settings: Settings, http: HttpClient) -> IpfsClient | None:
 
 
 def _multipart(boundary: str, field: str, form: Mapping[str, str], *, data: bytes, name: str, media_type: str) -> bytes:
-    parts = [_part(boundary, f'name="{_quoted(key)}"', "", value.encode()) for key, value in form.items()]
-    parts.append(
-        _part(boundary, f'name="{_quoted(field)}"; filename="{name}"', f"Content-Type: {media_type}\r\n", data)
-    )
-    return b"".join([*parts, f"--{boundary}--\r\n".encode()])
+    file = _part(boundary, f'name="{_quoted(field)}"; filename="{name}"', f"Content-Type: {media_type}\r\n", data)
+    return _fields(boundary, form) + file + _end(boundary)
+
+
+def _fields(boundary: str, form: Mapping[str, str]) -> bytes:
+    return b"".join(_part(boundary, f'name="{_quoted(key)}"', "", value.encode()) for key, value in form.items())
+
+
+def _end(boundary: str) -> bytes:
+    return f"--{boundary}--\r\n".encode()
 
 
 def _part(boundary: str, disposition: str, headers: str, content: bytes) -> bytes:
