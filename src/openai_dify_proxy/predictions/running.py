@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
 
-from openai_dify_proxy.errors import ContentRefused, ProxyError, UpstreamFailed, UpstreamTimeout
+from openai_dify_proxy.errors import ContentRefused, ProxyError, RateLimited, UpstreamFailed, UpstreamTimeout
 from openai_dify_proxy.translate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate_errors import translate_failed
 from openai_dify_proxy.translate.replicate_outputs import picture_urls
@@ -20,16 +20,24 @@ MAX_POLL_SECONDS = 4.0
 CANCEL_MARGIN = 10.0
 """Replicate is told to give up this much later than we do, so that it also does when we cannot tell it."""
 
+MAX_THROTTLE_SECONDS = 30.0
+FIRST_THROTTLE = 0.25
+"""Waited at least, and twice as long each time: who comes again sooner than Replicate likes stays throttled."""
+
 log = structlog.get_logger(__name__)
 
 Progress = Callable[[list[str]], Awaitable[None]]
 
 
 class Predictions:
-    """Runs predictions, and cancels those that lose their client."""
+    """Runs predictions, and cancels those that lose their client.
 
-    def __init__(self, replicate: ReplicateClient) -> None:
+    ``max_throttle`` is how many seconds of 429s are waited out for one prediction, all together.
+    """
+
+    def __init__(self, replicate: ReplicateClient, *, max_throttle: float = MAX_THROTTLE_SECONDS) -> None:
         self._replicate = replicate
+        self._max_throttle = max_throttle
         self._cancelling: set[asyncio.Task[None]] = set()
 
     async def run(
@@ -39,19 +47,16 @@ class Predictions:
 
         Raises ProxyError. When the caller is cancelled or ``seconds`` are over, so is the prediction.
         """
-        creation = asyncio.get_running_loop().create_task(
-            self._replicate.create(ref, inputs, cancel_after=seconds + CANCEL_MARGIN)
-        )
         prediction: Prediction | None = None
         try:
             async with asyncio.timeout(seconds):
-                prediction = await asyncio.shield(creation)
+                prediction = await self._create(ref, inputs, seconds + CANCEL_MARGIN)
                 prediction = await self._poll(prediction, progress)
         except TimeoutError:
-            self._abandon(creation)
+            self._give_up(prediction)
             raise UpstreamTimeout("The picture took longer than this server allows.", started=True) from None
         except (asyncio.CancelledError, ProxyError):
-            self._abandon(creation)
+            self._give_up(prediction)
             raise
         return _checked(prediction)
 
@@ -61,6 +66,25 @@ class Predictions:
         for task in self._cancelling:
             task.cancel()
         await asyncio.gather(*self._cancelling, return_exceptions=True)
+
+    async def _create(self, ref: ModelRef, inputs: Mapping[str, Any], cancel_after: float) -> Prediction:
+        """Waits as long as a 429 tells; nothing was created then, and nothing is when the caller leaves meanwhile."""
+        waited, least = 0.0, FIRST_THROTTLE
+        while True:
+            creation = asyncio.get_running_loop().create_task(
+                self._replicate.create(ref, inputs, cancel_after=cancel_after)
+            )
+            try:
+                return await asyncio.shield(creation)
+            except asyncio.CancelledError:
+                self._in_background(self._cancel_created(creation))
+                raise
+            except RateLimited as error:
+                delay = max(error.retry_after or 0.0, least)
+                if not error.passing or waited + delay > self._max_throttle:
+                    raise
+            waited, least = waited + delay, least * 2
+            await asyncio.sleep(delay)
 
     async def _poll(self, prediction: Prediction, progress: Progress | None) -> Prediction:
         """Terminal is only what the status says: with ``Prefer: wait`` an output may come before."""
@@ -76,21 +100,29 @@ class Predictions:
             prediction = await self._replicate.prediction(prediction.id)
         return prediction
 
-    def _abandon(self, creation: asyncio.Task[Prediction]) -> None:
-        task = asyncio.get_running_loop().create_task(self._cancel(creation))
+    def _give_up(self, prediction: Prediction | None) -> None:
+        if prediction is not None:
+            self._in_background(self._cancel(prediction))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._cancelling.add(task)
         task.add_done_callback(self._cancelling.discard)
 
-    async def _cancel(self, creation: asyncio.Task[Prediction]) -> None:
+    async def _cancel_created(self, creation: asyncio.Task[Prediction]) -> None:
         """A creation under way is waited for, since only its answer names what is to be cancelled."""
         try:
             prediction = await creation
         except ProxyError:
             return  # nothing was created, as far as anybody can tell
+        await self._cancel(prediction)
+
+    async def _cancel(self, prediction: Prediction) -> None:
+        if prediction.status in TERMINAL:
+            return
         try:
-            if prediction.status not in TERMINAL:
-                await self._replicate.cancel(prediction.id)
-                log.info("prediction_canceled", prediction_id=prediction.id)
+            await self._replicate.cancel(prediction.id)
+            log.info("prediction_canceled", prediction_id=prediction.id)
         except ProxyError as error:
             log.warning("cancel_failed", error=error.message, detail=error.log)
 

@@ -1,7 +1,7 @@
 """Replicate's HTTP API, one method for each call that the proxy makes.
 
 The token goes to the API's own origin and nowhere else. A creation is sent once: Replicate knows no idempotency keys,
-so a second one is a second bill. It is sent again only if no connection came about, or after a 429.
+so a second one is a second bill.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 from msgspec import UNSET, json
 from msgspec.json import Decoder
+from yarl import URL
 
-from openai_dify_proxy.errors import RateLimited, UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
+from openai_dify_proxy.errors import ModelNotFound, RateLimited, UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
 from openai_dify_proxy.translate.model_names import ModelRef
-from openai_dify_proxy.translate.replicate_errors import throttle_delay, translate_api_error
+from openai_dify_proxy.translate.replicate_errors import translate_api_error
 from openai_dify_proxy.wire import replicate as wire
 from openai_dify_proxy.wire.reading import UNREADABLE
 
@@ -26,9 +27,7 @@ WAIT_SECONDS = 60
 
 CALL_SECONDS = 90.0
 READ_SECONDS = 30.0
-MAX_THROTTLE_SECONDS = 30.0
-"""How long 429s are waited out, all together."""
-
+MAX_GET_DELAY = 30.0
 GET_TRIES = 3
 SMALL_ANSWER = 64 * 1024 * 1024
 """Bytes; answers hold pictures as data URIs while ``Prefer: wait`` is on."""
@@ -41,7 +40,7 @@ class ReplicateClient:
 
     def __init__(self, url: str, token: str, *, connect_timeout: float) -> None:
         self._url = url.rstrip("/")
-        self._origin = _origin(self._url)
+        self._origin = _origin(URL(self._url))
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._session = aiohttp.ClientSession(
             timeout=timeout,
@@ -53,7 +52,10 @@ class ReplicateClient:
         await self._session.close()
 
     async def create(self, ref: ModelRef, inputs: Mapping[str, Any], *, cancel_after: float) -> wire.Prediction:
-        """Begins a prediction, which may have ended when this returns. ``cancel_after`` is in seconds."""
+        """Begins a prediction, which may have ended when this returns. ``cancel_after`` is in seconds.
+
+        Sent once, whatever comes of it: an error says by ``started`` whether the prediction may run.
+        """
         path, version = _where(ref)
         body = json.encode(wire.CreatePrediction(dict(inputs), UNSET if version is None else version))
         headers = {
@@ -61,22 +63,17 @@ class ReplicateClient:
             "Prefer": f"wait={WAIT_SECONDS}",
             "Cancel-After": f"{max(5, round(cancel_after))}s",
         }
-        waited = 0.0
-        while True:
-            status, answer_headers, answer = await self._send("POST", path, headers, body)
-            if status != 429:
-                break
-            delay = throttle_delay(answer_headers, answer)
-            waited += delay
-            if waited > MAX_THROTTLE_SECONDS:
-                break
-            await asyncio.sleep(delay)
+        status, answer_headers, answer = await self._send("POST", path, headers, body)
         if not 200 <= status < 300:
             raise translate_api_error(status, answer_headers, answer)
         return _decode(wire.PREDICTION, answer, started=True)
 
     async def prediction(self, prediction_id: str) -> wire.Prediction:
-        return await self._get(f"/predictions/{quote(prediction_id, safe='')}", wire.PREDICTION)
+        try:
+            return await self._get(f"/predictions/{quote(prediction_id, safe='')}", wire.PREDICTION)
+        except ModelNotFound as exc:
+            # That is what a 404 means elsewhere; here it would have the prediction made a second time.
+            raise UpstreamFailed("Replicate has lost the prediction.", started=True, log=exc.message) from exc
 
     async def cancel(self, prediction_id: str) -> None:
         path = f"/predictions/{quote(prediction_id, safe='')}/cancel"
@@ -118,7 +115,11 @@ class ReplicateClient:
 
     def owns(self, url: str) -> bool:
         """Whether ``url`` is at the API's own origin, and so may be read with the token."""
-        return _origin(url) == self._origin
+        try:
+            parsed = URL(url)
+        except ValueError:
+            return False
+        return parsed.user is None and parsed.password is None and _origin(parsed) == self._origin
 
     async def read_own(self, url: str, limit: int) -> bytes:
         """A file at the API's own origin."""
@@ -128,7 +129,7 @@ class ReplicateClient:
                     raise UpstreamFailed(f"Replicate's file could not be read: HTTP {response.status}.", started=True)
                 return await _read(response, limit)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise UpstreamFailed("Replicate's file could not be read.", started=True, log=repr(exc)) from exc
+            raise UpstreamFailed("Replicate's file could not be read.", started=True, log=_told(exc)) from exc
 
     async def _get(self, path: str, decoder: Decoder[_T]) -> _T:
         """Reading costs nothing, so it is tried again."""
@@ -140,10 +141,10 @@ class ReplicateClient:
                 error = translate_api_error(status, headers, answer)
             except (UpstreamUnreachable, UpstreamFailed, UpstreamTimeout) as exc:
                 error = exc
-            worth_it = isinstance(error, RateLimited) or error.status >= 500
+            worth_it = isinstance(error, (RateLimited, UpstreamUnreachable, UpstreamFailed, UpstreamTimeout))
             if attempt == GET_TRIES or not worth_it:
                 raise error
-            await asyncio.sleep(min(error.retry_after or 0.25 * 2**attempt, MAX_THROTTLE_SECONDS))
+            await asyncio.sleep(min(error.retry_after or 0.25 * 2**attempt, MAX_GET_DELAY))
         raise AssertionError("unreachable")
 
     async def _send(
@@ -165,7 +166,7 @@ class ReplicateClient:
             raise UpstreamTimeout("Replicate did not answer in time.", started=method == "POST") from exc
         except (aiohttp.ClientError, OSError) as exc:
             message = "Replicate broke off its answer."
-            raise UpstreamFailed(message, started=method == "POST", log=repr(exc)) from exc
+            raise UpstreamFailed(message, started=method == "POST", log=_told(exc)) from exc
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -194,6 +195,10 @@ def _where(ref: ModelRef) -> tuple[str, str | None]:
     return "/predictions", ref.version or ref.name
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+def _told(error: Exception) -> str:
+    """Not its ``repr``, which may hold the request with the token."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _origin(url: URL) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.host, url.port

@@ -1,0 +1,452 @@
+"""Replicate's API over real sockets: what is sent, how often, and what becomes of every kind of answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from openai_dify_proxy.demo.replicate import DEMO_MODELS, DemoReplicate
+from openai_dify_proxy.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    ProxyError,
+    QuotaExceeded,
+    RateLimited,
+    UpstreamFailed,
+    UpstreamMisconfigured,
+    UpstreamUnreachable,
+)
+from openai_dify_proxy.translate.model_names import ModelRef
+from openai_dify_proxy.upstream.replicate import GET_TRIES, ReplicateClient
+from openai_dify_proxy.wire.replicate import TERMINAL
+from tests.upstream.raw import Answer, RawServer, Request, by_path, endless, in_turn, moved, raw, raw_server, told
+
+TOKEN = "r8_onlyfortests"
+SCHNELL = ModelRef("black-forest-labs/flux-schnell")
+SDXL = next(model for model in DEMO_MODELS if model.name == "stability-ai/sdxl")
+
+
+@pytest.fixture(scope="module")
+def shared_demo() -> Iterator[DemoReplicate]:
+    with DemoReplicate() as running:
+        yield running
+
+
+@pytest.fixture
+def demo(shared_demo: DemoReplicate) -> DemoReplicate:
+    shared_demo.log.clear()
+    return shared_demo
+
+
+@pytest.fixture
+async def replicate(demo: DemoReplicate) -> AsyncIterator[ReplicateClient]:
+    """A client of the demo's."""
+    client = ReplicateClient(demo.url, demo.token, connect_timeout=5)
+    yield client
+    await client.close()
+
+
+@asynccontextmanager
+async def asking(answer: Answer) -> AsyncIterator[tuple[RawServer, ReplicateClient]]:
+    """A Replicate that answers so, and a client of it."""
+    async with raw_server(answer) as server:
+        client = ReplicateClient(f"{server.origin}/v1", TOKEN, connect_timeout=5)
+        try:
+            yield server, client
+        finally:
+            await client.close()
+
+
+async def create(replicate: ReplicateClient, prompt: str, ref: ModelRef = SCHNELL) -> Any:
+    return await replicate.create(ref, {"prompt": prompt}, cancel_after=90)
+
+
+# --- Creations
+
+
+@pytest.mark.parametrize(
+    ("ref", "path", "version"),
+    [
+        (ModelRef("a/b"), "/v1/predictions", "a/b"),
+        (ModelRef("a/b", "c" * 64), "/v1/predictions", f"a/b:{'c' * 64}"),
+        (ModelRef(version="c" * 64), "/v1/predictions", "c" * 64),
+        (ModelRef(deployment="a/b"), "/v1/deployments/a/b/predictions", None),
+    ],
+)
+async def test_what_a_creation_sends(ref: ModelRef, path: str, version: str | None) -> None:
+    async with asking(told(201, {"id": "p1", "status": "starting"})) as (server, client):
+        prediction = await client.create(ref, {"prompt": "ein Füchslein 🦊", "seed": 1}, cancel_after=310.4)
+    assert (prediction.id, prediction.status) == ("p1", "starting")
+    (request,) = server.requests
+    assert (request.method, request.target) == ("POST", path)
+    wanted: dict[str, Any] = {"input": {"prompt": "ein Füchslein 🦊", "seed": 1}}
+    assert request.json == (wanted if version is None else wanted | {"version": version})
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["prefer"] == "wait=60"
+    assert request.headers["cancel-after"] == "310s"
+    assert not {"cookie", "referer"} & set(request.headers)
+
+
+async def test_replicate_takes_no_deadline_below_five_seconds(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+    await replicate.create(SCHNELL, {"prompt": "a fox"}, cancel_after=0.2)
+    assert demo.log.predictions[0].cancel_after == "5s"
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        SCHNELL,
+        ModelRef(SDXL.name, SDXL.version),
+        ModelRef(version=SDXL.version),
+        ModelRef(deployment="demo/sdxl"),
+    ],
+)
+async def test_every_way_to_name_a_model_is_taken(
+    demo: DemoReplicate, replicate: ReplicateClient, ref: ModelRef
+) -> None:
+    prediction = await create(replicate, "a fox SETTLED", ref)
+    assert prediction.status == "succeeded"
+    assert prediction.output[0].startswith(demo.output_origin)
+    assert demo.log.creations() == demo.log.attempts() == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "created"),
+    [
+        ("CREDIT", QuotaExceeded, 0),
+        ("THROTTLE:header:7", RateLimited, 0),
+        ("CRASH_BEFORE", UpstreamFailed, 0),
+        ("CRASH_BEFORE:502", UpstreamFailed, 0),
+        ("CRASH_BEFORE:503", UpstreamFailed, 0),
+        ("CRASH_AFTER", UpstreamFailed, 1),
+        ("CRASH_AFTER:504", UpstreamFailed, 1),
+        ("DROP", UpstreamFailed, 1),
+        ("BADJSON", UpstreamFailed, 1),
+    ],
+)
+async def test_a_creation_is_sent_once_whatever_comes_of_it(
+    demo: DemoReplicate, replicate: ReplicateClient, words: str, error: type[ProxyError], created: int
+) -> None:
+    """And the error says whether it may have begun, so that nobody asks again."""
+    with pytest.raises(error) as caught:
+        await create(replicate, f"a fox {words}")
+    assert caught.value.started is (error is UpstreamFailed)
+    assert demo.log.attempts() == 1
+    assert demo.log.creations() == created
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(raw(), id="hung up"),
+        pytest.param(raw(b"HTTP/1.1 201 Created\r\nContent-Le"), id="cut head"),
+        pytest.param(raw(b'HTTP/1.1 201 Created\r\nContent-Length: 99\r\n\r\n{"id":'), id="cut body"),
+        pytest.param(raw(b"SSH-2.0-OpenSSH_9.2\r\n"), id="no HTTP"),
+        pytest.param(told(201, b"<!doctype html>"), id="a web page"),
+        pytest.param(told(201, b""), id="nothing"),
+        pytest.param(told(201, b"[]"), id="a list"),
+        pytest.param(told(201, b'{"id": 7, "status": "starting"}'), id="an id of another type"),
+        pytest.param(told(201, b'{"id": "p\xff", "status": "starting"}'), id="no UTF-8"),
+        pytest.param(told(201, b'{"id": "p", "output": ' + b"[" * 100_000), id="endless nesting"),
+        pytest.param(told(500, b"\xff"), id="500"),
+        pytest.param(told(502, b"<html>Bad gateway</html>"), id="502"),
+        pytest.param(told(529, {"detail": "overloaded"}), id="529"),
+    ],
+)
+async def test_nor_twice_after_an_answer_that_is_none(answer: Answer) -> None:
+    async with asking(answer) as (server, client):
+        with pytest.raises(UpstreamFailed) as caught:
+            await create(client, "a fox")
+    assert caught.value.started
+    assert len(server.requests) == 1
+    assert TOKEN not in f"{caught.value.message}{caught.value.log}"
+
+
+async def test_nor_twice_over_a_connection_that_dies_idle() -> None:
+    """The second creation goes over the connection of the first one, which is gone by then."""
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        if len(server.requests) == 1:
+            writer.write(b'HTTP/1.1 201 Created\r\nContent-Length: 11\r\n\r\n{"id":"p1"}')
+        else:
+            writer.close()
+
+    async with asking(answer) as (server, client):
+        assert (await create(client, "one")).id == "p1"
+        with pytest.raises(UpstreamFailed) as caught:
+            await create(client, "two")
+    assert caught.value.started
+    assert [request.json["input"]["prompt"] for request in server.requests] == ["one", "two"]
+
+
+async def test_replicate_that_is_not_there() -> None:
+    client = ReplicateClient("http://127.0.0.1:9/v1", TOKEN, connect_timeout=5)
+    with pytest.raises(UpstreamUnreachable, match=r"^Replicate cannot be reached\.$") as caught:
+        await create(client, "a fox")
+    await client.close()
+    assert not caught.value.started
+
+
+async def test_an_answer_may_be_large_but_not_endless() -> None:
+    """Data URIs of several pictures make tens of megabytes."""
+    large = "data:image/png;base64," + "A" * 30_000_000
+    async with asking(in_turn(told(201, {"id": "p1", "output": [large]}), endless)) as (server, client):
+        assert (await create(client, "a fox")).output == [large]
+        with pytest.raises(UpstreamFailed, match="larger than this server takes") as caught:
+            await create(client, "a fox")
+    assert caught.value.started
+    assert len(server.requests) == 2
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    """It would carry the token elsewhere, or a creation twice."""
+    async with (
+        raw_server(told(201, {"id": "p1"})) as elsewhere,
+        asking(moved(elsewhere.origin, 307)) as (server, client),
+    ):
+        with pytest.raises(UpstreamFailed, match="HTTP 307"):
+            await create(client, "a fox")
+        with pytest.raises(UpstreamFailed, match="HTTP 307"):
+            await client.read_own(f"{server.origin}/v1/files/1", 100)
+    assert elsewhere.connections == 0
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "message"),
+    [
+        (401, {"title": "Unauthenticated", "detail": f"bad {TOKEN}"}, UpstreamMisconfigured, "Tell its operator"),
+        (403, {"detail": "no"}, UpstreamMisconfigured, "Tell its operator"),
+        (402, {"detail": "Go to https://replicate.com/account/billing"}, QuotaExceeded, "cannot pay"),
+        (404, {"detail": "The requested resource could not be found."}, ModelNotFound, "no such model"),
+        (422, {"title": "Invalid version or not permitted", "detail": "none"}, ModelNotFound, "no such model"),
+        (422, {"title": "Input validation failed", "detail": "- input: prompt is required"}, InvalidRequest, "prompt"),
+        (429, {"detail": "Request was throttled.", "retry_after": 7}, RateLimited, "limits"),
+        (400, b"<html>", UpstreamFailed, "HTTP 400"),
+    ],
+)
+async def test_refusals(status: int, body: Any, error: type[ProxyError], message: str) -> None:
+    async with asking(told(status, body)) as (server, client):
+        with pytest.raises(error, match=message) as caught:
+            await create(client, "a fox")
+    assert type(caught.value) is error
+    assert not caught.value.started
+    assert TOKEN not in f"{caught.value.message}{caught.value.log}"
+    assert "billing" not in caught.value.message
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("how", "seconds"), [("header", 7), ("body", 7), ("reset", 7), ("text", 7), ("none", 5)])
+async def test_how_long_replicate_wants_to_be_left_alone(replicate: ReplicateClient, how: str, seconds: int) -> None:
+    with pytest.raises(RateLimited) as caught:
+        await create(replicate, f"{how} THROTTLE:{how}:7")
+    assert caught.value.retry_after == seconds
+
+
+# --- Reading
+
+
+@pytest.mark.parametrize("words", ["POLLCRASH:2", "BADPOLL:2"])
+async def test_reading_is_tried_again(demo: DemoReplicate, replicate: ReplicateClient, words: str) -> None:
+    assert GET_TRIES == 3
+    created = await create(replicate, f"a fox {words}")
+    prediction = created
+    while prediction.status not in TERMINAL:
+        prediction = await replicate.prediction(created.id)
+    assert prediction.status == "succeeded"
+    assert demo.log.creations() == demo.log.attempts() == 1
+
+
+async def test_but_not_for_ever() -> None:
+    cases: list[tuple[Answer, type[ProxyError]]] = [
+        (told(500), UpstreamFailed),
+        (told(503, b"<html>"), UpstreamFailed),
+        (told(429, {}, "Retry-After: 0"), RateLimited),
+        (told(200, b"{"), UpstreamFailed),
+        (raw(), UpstreamFailed),
+    ]
+
+    async def ask(answer: Answer, error: type[ProxyError]) -> int:
+        async with asking(answer) as (server, client):
+            with pytest.raises(error):
+                await client.prediction("p1")
+        return len(server.requests)
+
+    times = await asyncio.gather(*(ask(*case) for case in cases))
+    assert times[:4] == [GET_TRIES] * 4
+    assert times[4] <= 2 * GET_TRIES, "the HTTP library also sends a GET again whose connection broke off"
+
+
+@pytest.mark.parametrize(("status", "error"), [(401, UpstreamMisconfigured), (404, ModelNotFound)])
+async def test_nor_where_it_is_in_vain(status: int, error: type[ProxyError]) -> None:
+    async with asking(told(status, {})) as (server, client):
+        with pytest.raises(error):
+            await client.schema(ModelRef("a/b"))
+    assert len(server.requests) == 1
+
+
+async def test_a_lost_prediction_is_no_missing_model() -> None:
+    """After a missing model another name is tried, and a second prediction would be paid."""
+    async with asking(told(404, {"detail": "Not found"})) as (server, client):
+        with pytest.raises(UpstreamFailed, match="has lost the prediction") as caught:
+            await client.prediction("p1")
+    assert caught.value.started
+    assert [request.target for request in server.requests] == ["/v1/predictions/p1"]
+
+
+async def test_ids_cannot_lead_elsewhere() -> None:
+    async with asking(told(200, {"id": "x"})) as (server, client):
+        await client.prediction("../account?x#y")
+        await client.cancel("../../a b")
+        await client.delete_file("../1")
+    assert [request.target for request in server.requests] == [
+        "/v1/predictions/..%2Faccount%3Fx%23y",
+        "/v1/predictions/..%2F..%2Fa%20b/cancel",
+        "/v1/files/..%2F1",
+    ]
+
+
+async def test_predictions_can_be_ended(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+    created = await create(replicate, "a fox PARTIAL")
+    await replicate.cancel(created.id)
+    assert [cancel.prediction_id for cancel in demo.log.cancels] == [created.id]
+    with pytest.raises(ModelNotFound):
+        await replicate.cancel("none")
+
+
+# --- Schemas
+
+
+@pytest.mark.parametrize(
+    "ref", [ModelRef(SDXL.name), ModelRef(SDXL.name, SDXL.version), ModelRef(deployment="demo/sdxl")]
+)
+async def test_the_schema_of_a_model(replicate: ReplicateClient, ref: ModelRef) -> None:
+    version, schema = await replicate.schema(ref)
+    assert version == SDXL.version
+    assert "num_inference_steps" in schema["components"]["schemas"]["Input"]["properties"]
+
+
+async def test_a_bare_version_tells_no_schema(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+    """Replicate has no route from a version to its model."""
+    assert await replicate.schema(ModelRef(version=SDXL.version)) == (None, {})
+    assert not demo.log.calls
+
+
+@pytest.mark.parametrize("ref", [ModelRef("no/body"), ModelRef(SDXL.name, "0" * 64), ModelRef(deployment="demo/none")])
+async def test_models_that_are_not_there(replicate: ReplicateClient, ref: ModelRef) -> None:
+    with pytest.raises(ModelNotFound):
+        await replicate.schema(ref)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"latest_version": None},
+        {"latest_version": {"id": "v1"}},
+        {"latest_version": {"id": "v1", "openapi_schema": None}, "more": 1},
+    ],
+)
+async def test_models_without_a_schema(body: Any) -> None:
+    async with asking(told(200, body)) as (_, client):
+        _, schema = await client.schema(ModelRef("a/b"))
+    assert schema == {}
+
+
+async def test_a_deployment_without_a_release() -> None:
+    async with asking(by_path({"/v1/deployments/a/b": told(200, {"current_release": None})})) as (_, client):
+        assert await client.schema(ModelRef(deployment="a/b")) == (None, {})
+
+
+async def test_whether_the_token_is_good(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+    await replicate.account()
+    other = ReplicateClient(demo.url, TOKEN, connect_timeout=5)
+    with pytest.raises(UpstreamMisconfigured) as caught:
+        await other.account()
+    await other.close()
+    assert "REPLICATE_API_TOKEN" in (caught.value.log or "")
+
+
+# --- Files
+
+
+async def test_files_come_and_go(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+    data = os.urandom(300_000)
+    file = await replicate.upload(data, "image/png", "input.png")
+    assert file.urls["get"].startswith(demo.url)
+    (logged,) = demo.log.files
+    assert (logged.name, logged.content_type, logged.size) == ("input.png", "image/png", len(data))
+    assert logged.sha256 == hashlib.sha256(data).hexdigest()
+    assert await replicate.read_own(f"{file.urls['get']}/download", len(data)) == data
+    await replicate.delete_file(file.id)
+    assert logged.deleted
+    with pytest.raises(UpstreamFailed, match="HTTP 404"):
+        await replicate.read_own(f"{file.urls['get']}/download", len(data))
+
+
+async def test_an_upload_that_is_refused() -> None:
+    async with asking(told(402, {"detail": "billing"})) as (server, client):
+        with pytest.raises(QuotaExceeded):
+            await client.upload(b"abc", "image/png", "input.png")
+    (request,) = server.requests
+    assert request.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert b'name="content"; filename="input.png"' in request.body
+
+
+async def test_outputs_that_are_files_need_the_token(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+    prediction = await create(replicate, "a fox FILE SETTLED")
+    url = prediction.output[0]
+    assert replicate.owns(url)
+    assert (await replicate.read_own(url, 1_000_000))[:4] in (b"RIFF", b"\x89PNG", b"\xff\xd8\xff\xe0")
+    with pytest.raises(UpstreamFailed, match="larger than this server takes"):
+        await replicate.read_own(url, 100)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (endless, "larger than this server takes"),
+        (raw(), "could not be read"),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc"), "could not be read|broke off"),
+        (told(500), "HTTP 500"),
+    ],
+)
+async def test_files_that_cannot_be_read(answer: Answer, message: str) -> None:
+    async with asking(answer) as (server, client):
+        with pytest.raises(UpstreamFailed, match=message) as caught:
+            await client.read_own(f"{server.origin}/v1/files/1", 100)
+    assert caught.value.started
+
+
+@pytest.mark.parametrize(
+    ("url", "own"),
+    [
+        ("https://api.replicate.com/v1/files/abc", True),
+        ("https://API.replicate.com:443/v1/files/abc", True),
+        ("http://api.replicate.com/v1/files/abc", False),
+        ("https://api.replicate.com:8443/v1/files/abc", False),
+        ("https://replicate.com/v1/files/abc", False),
+        ("https://api.replicate.com.evil.com/x", False),
+        ("https://api.replicate.com@evil.com/x", False),
+        ("https://evil.com\\@api.replicate.com/x", False),
+        ("https://me@api.replicate.com/x", False),
+        ("https://:secret@api.replicate.com/x", False),
+        ("https://api.replicate.com:x/", False),
+        ("https://[/", False),
+        ("//api.replicate.com/x", False),
+        ("/v1/files/abc", False),
+        ("data:image/png;base64,AAAA", False),
+        ("", False),
+    ],
+)
+async def test_the_token_goes_to_the_apis_own_origin_alone(url: str, own: bool) -> None:
+    client = ReplicateClient("https://api.replicate.com/v1", TOKEN, connect_timeout=5)
+    assert client.owns(url) is own
+    await client.close()
