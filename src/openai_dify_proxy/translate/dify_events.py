@@ -72,8 +72,8 @@ class DifyEventDecoder:
         self.ending = False
         self.ended = False
         self.concluded = False
+        self.said_something = False
         self._learning = True
-        self._events = 0
         self._mode = mode
         self._origin = origin
         self._own_key = own_key
@@ -128,26 +128,30 @@ class DifyEventDecoder:
             self._fail(UpstreamFailed(message, started=True), out)
 
     def _read_all(self, data: bytes, out: list[Event]) -> None:
+        """The loop that runs for every event: what is rare is done elsewhere."""
+        decode = dify.EVENT.decode
         for payload in self._frames.feed(data):
-            if payload:
-                self._read(_decode(payload), out)
+            if not payload:
+                continue
+            try:
+                event = decode(payload)
+            except ValidationError:
+                event = _skim(payload)
+            if self._learning:
+                self._learn_ids(event)
+            if event.answer is not None and event.event in _TEXT_EVENTS:
+                if text := event.answer if event.event == "message" and not self._said.by_agent else self._news(event):
+                    selector = event.from_variable_selector
+                    self._speak(selector[0] if selector else "", text, out)
+            elif (handler := _HANDLERS.get(event.event)) is not None:
+                handler(self, event, out)
                 if self.ended:  # what comes after the end is not even looked at
                     return
         if self._frames.too_large:
             self._give_up("Dify sent an event that is too large.", out)
 
-    def _read(self, event: DifyEvent, out: list[Event]) -> None:
-        self._events += 1
-        if self._learning:
-            self._learn_ids(event)
-        if event.answer is not None and event.event in _TEXT_EVENTS:
-            self._say(event, event.answer, out)
-            return
-        handler = _HANDLERS.get(event.event)
-        if handler is not None:
-            handler(self, event, out)
-
     def _learn_ids(self, event: DifyEvent) -> None:
+        self.said_something = True
         known = self.ids
         self.ids = TurnIds(
             known.task_id or event.task_id,
@@ -157,22 +161,15 @@ class DifyEventDecoder:
         )
         self._learning = (self.ids.workflow_run_id if self._mode == "workflow" else self.ids.message_id) is None
 
-    @property
-    def said_something(self) -> bool:
-        """Whether any event came that is not a ping."""
-        return self._events > 0
-
     # Text
 
-    def _say(self, event: DifyEvent, text: str, out: list[Event]) -> None:
+    def _news(self, event: DifyEvent) -> str:
+        """What an event's text adds to an agent's, which its closing ``message`` repeats."""
+        text = event.answer or ""
         if event.event == "message":
-            if self._said.by_agent:
-                text = self._said.missing_from_agent(text)
-        elif event.event == "agent_message":
-            self._said.by_agent = True
-        if text:
-            selector = event.from_variable_selector
-            self._speak(selector[0] if selector else "", text, out)
+            return self._said.missing_from_agent(text)
+        self._said.by_agent = self._said.by_agent or event.event == "agent_message"
+        return text
 
     def _speak(self, node: str, text: str, out: list[Event]) -> None:
         news = self._said.add(node, text)
@@ -411,12 +408,10 @@ _HANDLERS: dict[str, _Handler] = {
 """Events that are not here (and not text) mean nothing to a client; new ones of future Difys are passed over too."""
 
 
-def _decode(payload: bytes) -> DifyEvent:
-    """An event; one that means nothing to us may hold anything. Raises ``UNREADABLE`` for the others."""
-    try:
-        return dify.EVENT.decode(payload)
-    except ValidationError:
-        name = dify.EVENT_NAME.decode(payload).event
-        if name in _HANDLERS or name in _TEXT_EVENTS:
-            raise
-        return DifyEvent(name)
+def _skim(payload: bytes) -> DifyEvent:
+    """An event that is not as expected: one that means nothing to us may hold anything.
+
+    Raises ``UNREADABLE`` for the others.
+    """
+    name = dify.EVENT_NAME.decode(payload).event
+    return dify.EVENT.decode(payload) if name in _HANDLERS or name in _TEXT_EVENTS else DifyEvent(name)
