@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from openai_dify_proxy.demo import DemoServer
+from openai_dify_proxy.demo.replicate import DemoReplicate
 from tests.cli.program import Program
 
 
@@ -17,4 +18,10 @@ def program(tmp_path: Path) -> Program:
 @pytest.fixture
 def dify() -> Iterator[DemoServer]:
     with DemoServer() as server:
+        yield server
+
+
+@pytest.fixture
+def replicate() -> Iterator[DemoReplicate]:
+    with DemoReplicate() as server:
         yield server

@@ -10,6 +10,7 @@ import pytest
 from openai_dify_proxy.cli.checking import release
 from openai_dify_proxy.demo import DEMO_APPS, SPECIAL_APPS, DemoServer
 from tests.cli.program import Program
+from tests.cli.tables import findings, row
 
 
 def check(program: Program, toml: str, url: str) -> tuple[int, str]:
@@ -17,16 +18,6 @@ def check(program: Program, toml: str, url: str) -> tuple[int, str]:
     ended = program.run("check", "--config", "apps.toml", DIFY_API_URL=url)
     assert ended.stderr == ""
     return ended.returncode, ended.stdout
-
-
-def findings(shown: str) -> list[str]:
-    return [line for line in shown.splitlines() if line.startswith(("trouble ", "note "))]
-
-
-def row(shown: str, model: str) -> list[str]:
-    """The first line of the model's row in the table, cell by cell."""
-    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown.splitlines() if "│" in line]
-    return next(cells for cells in lines if cells[0] == model)
 
 
 def test_nothing_configured_checks_the_demo(program: Program) -> None:
@@ -117,7 +108,10 @@ def test_a_dify_that_is_down(program: Program) -> None:
 def test_without_apps_the_dify_is_looked_for(program: Program, dify: DemoServer) -> None:
     code, shown = check(program, "", dify.url)
     assert code == 0
-    assert shown == f"{dify.url} answers. No apps are configured: requests bring the key of their app.\n"
+    assert shown.splitlines() == [
+        f"{dify.url} answers. No apps are configured: requests bring the key of their app.",
+        "No pictures are made: REPLICATE_API_TOKEN is not set.",
+    ]
 
 
 @pytest.mark.parametrize(

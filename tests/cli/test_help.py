@@ -24,7 +24,7 @@ def test_help(program: Program, command: tuple[str, ...]) -> None:
     assert f"Usage: openai-dify-proxy{''.join(f' {name}' for name in command)} " in ended.stdout
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "apps"])
+@pytest.mark.parametrize("command", ["serve", "check", "apps", "models", "pictures"])
 def test_every_flag_for_a_setting_names_its_variable(command: str) -> None:
     settings = {*Settings.model_fields, "config"}
     options = [option for option in COMMANDS[command].params if option.name in settings]

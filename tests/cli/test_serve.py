@@ -12,6 +12,7 @@ import urllib.request
 
 import psutil
 import pytest
+from PIL import Image
 
 from openai_dify_proxy.cli.serving import CannotListen, listen
 from openai_dify_proxy.demo import DemoServer
@@ -65,9 +66,38 @@ def test_nothing_configured_serves_the_demo(program: Program, ending: signal.Sig
             "demo-completion",
             "demo-workflow",
             "demo-agent",
+            "stability-ai/sdxl",
         ]
         assert server.end(ending) == 0
         assert "Traceback" not in server.logged
+
+
+def test_the_printed_line_makes_a_picture(program: Program) -> None:
+    parts.component("curl", shutil.which("curl"))
+    with program.start("serve", "--port", "0") as server:
+        url = server.url()
+        line = server.until("curl -f ")
+        assert line.startswith("curl -f http://127.0.0.1:")
+        subprocess.run(["/bin/sh", "-c", line], cwd=program.directory, capture_output=True, check=True, timeout=60)
+        assert "stability-ai/sdxl" in models(get(f"{url}/models"))
+    with Image.open(program.directory / "picture.png") as picture:
+        assert (picture.format, picture.size) == ("PNG", (1024, 1024))
+    kept = json.loads(program.run("pictures", "--json").stdout)
+    assert [(picture["media_type"], picture["seed"]) for picture in kept] == [("image/png", 7)]
+
+
+def test_no_line_is_printed_that_would_cost_something(program: Program) -> None:
+    """The demo's Dify beside a real Replicate: the pictures would be paid for."""
+    with program.start("serve", "--port", "0", REPLICATE_API_TOKEN="r8_real", IMAGE_MODEL="a/b") as server:
+        url = server.url()
+        server.until("curl -N ")
+        assert "a/b" in models(get(f"{url}/models"))
+        assert server.end(signal.SIGTERM) == 0
+        assert server.process.stdout is not None
+        said = "".join(server.said) + server.process.stdout.read()
+    assert "Image models: a/b (default)" in said
+    assert "images/generations" not in said
+    assert "r8_real" not in said
 
 
 def test_the_printed_line_works_where_client_keys_are_set(program: Program) -> None:

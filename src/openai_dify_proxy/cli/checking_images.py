@@ -38,7 +38,6 @@ NOBODY = f"{'0' * 64}.png"
 
 class Report(NamedTuple):
     name: str
-    ref: ModelRef
     rows: list[HeaderSupport]
     findings: list[Finding]
 
@@ -118,9 +117,11 @@ def _examine(
     upscaler: ModelInputs | ProxyError | None,
 ) -> Report:
     if isinstance(told, ProxyError):
-        return Report(name, model.ref, [], [_trouble(told)])
+        # Such a model can be run; what it takes is guessed then.
+        unknown = model.ref.name is None and model.ref.deployment is None
+        return Report(name, [], [Finding("note", told.message) if unknown else _trouble(told)])
     around = surroundings(settings, model, upscaler if isinstance(upscaler, ModelInputs) else None)
-    return Report(name, model.ref, image_support(told, around), [*_defaults(model, told), *_needs(model, told)])
+    return Report(name, image_support(told, around), [*_defaults(model, told), *_needs(model, told)])
 
 
 def _examine_upscaler(ref: ModelRef, told: ModelInputs | ProxyError) -> Report:
@@ -129,7 +130,7 @@ def _examine_upscaler(ref: ModelRef, told: ModelInputs | ProxyError) -> Report:
         findings.append(_trouble(told))
     elif picture_input(told) is None:
         findings.append(Finding("trouble", "This model takes no picture, so it cannot enlarge one."))
-    return Report(f"{ref} (upscaler)", ref, [], findings)
+    return Report(f"{ref} (upscaler)", [], findings)
 
 
 def _trouble(error: ProxyError) -> Finding:

@@ -1,0 +1,13 @@
+"""Asking a real IPFS node whether it would take uploads."""
+
+from __future__ import annotations
+
+from openai_dify_proxy.upstream.http import HttpClient
+from openai_dify_proxy.upstream.ipfs import IpfsClient
+from tests.components.servers import IpfsNode
+
+
+async def test_a_node_lets_uploads_in(shared_ipfs: IpfsNode) -> None:
+    http = HttpClient(connect_timeout=5)
+    await IpfsClient(http, f"{shared_ipfs.rpc}/api/v0/add").probe()
+    await http.close()
