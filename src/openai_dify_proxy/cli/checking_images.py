@@ -21,8 +21,8 @@ from openai_dify_proxy.errors import InvalidRequest, ProxyError
 from openai_dify_proxy.pictures.service import open_store
 from openai_dify_proxy.predictions.models import ImageModel, ImageModels
 from openai_dify_proxy.settings import Settings, SettingsError
-from openai_dify_proxy.translate.image_mapping import PROMPT_NAMES
-from openai_dify_proxy.translate.image_support import HeaderSupport, image_support, picture_input
+from openai_dify_proxy.translate.image_mapping import PROMPT_NAMES, picture_input
+from openai_dify_proxy.translate.image_support import HeaderSupport, image_support
 from openai_dify_proxy.translate.model_names import ModelRef
 from openai_dify_proxy.translate.model_schema import ModelInputs
 from openai_dify_proxy.upstream.http import HttpClient
@@ -128,7 +128,7 @@ def _examine_upscaler(ref: ModelRef, told: ModelInputs | ProxyError) -> Report:
     findings = []
     if isinstance(told, ProxyError):
         findings.append(_trouble(told))
-    elif picture_input(told) is None:
+    elif picture_input(told, "init_image") is None:
         findings.append(Finding("trouble", "This model takes no picture, so it cannot enlarge one."))
     return Report(f"{ref} (upscaler)", [], findings)
 
@@ -151,7 +151,7 @@ def _defaults(model: ImageModel, told: ModelInputs) -> Iterator[Finding]:
 
 def _needs(model: ImageModel, told: ModelInputs) -> Iterator[Finding]:
     """Required inputs that no plain generation fills."""
-    picture = picture_input(told)
+    picture = picture_input(told, "init_image")
     for field in told.fields.values():
         if not field.required or field.default is not None or field.name in (*PROMPT_NAMES, *model.defaults):
             continue

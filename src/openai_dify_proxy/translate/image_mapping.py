@@ -111,6 +111,13 @@ def plan_images(wish: ImageWish, model: ModelInputs, rules: ImageRules) -> Image
     return _Planner(wish, model, rules).plan()
 
 
+def picture_input(model: ModelInputs, parameter: str) -> ModelInput | None:
+    """The input that takes the ``init_image`` or the ``mask``: by its name, if its kind is one for pictures."""
+    kinds = ("string", "array") if parameter == "init_image" else ("string",)
+    fields = (model.fields.get(name) for name in CANDIDATES[parameter])
+    return next((field for field in fields if field is not None and field.kind in kinds and not field.options), None)
+
+
 class _Planner:
     """One plan in the making: ``inputs`` grows, ``notices`` collects what falls by the way."""
 
@@ -246,8 +253,7 @@ class _Planner:
         self.notices.append(param)
 
     def _place_picture(self, parameter: str) -> ModelInput | None:
-        kinds = ("string", "array") if parameter == "init_image" else ("string",)
-        field = self.model.first(name for name in CANDIDATES[parameter] if self._is_one_of(name, kinds))
+        field = picture_input(self.model, parameter)
         if field is None:
             self._unsupported(HEADER_OF[parameter])
             return None
@@ -256,10 +262,6 @@ class _Planner:
         if field.name == "image_prompt":
             self.notices.append("image_prompt is a reference for this model, not an initial image")
         return field
-
-    def _is_one_of(self, name: str, kinds: tuple[str, ...]) -> bool:
-        field = self.model.fields.get(name)
-        return field is not None and field.kind in kinds and not field.options
 
     def _place_safety(self) -> None:
         """``yes`` is every model's own way; ``no`` takes what the model has for it, if the operator lets it."""
@@ -272,7 +274,7 @@ class _Planner:
         if field is None:
             self._unsupported(name)
         else:
-            self.inputs[field.name] = field.accept(_laxest(field, self.wish.has_init), name)
+            self.inputs[field.name] = field.accept(laxest(field, self.wish.has_init), name)
 
     def _place_enhancement(self) -> bool:
         """Whether the prompt must be rewritten before, since the model cannot do it."""
@@ -416,7 +418,7 @@ _MOST_WITH_PICTURE = re.compile(
 )
 
 
-def _laxest(field: ModelInput, with_picture: bool) -> Any:
+def laxest(field: ModelInput, with_picture: bool) -> Any:
     """The value that lets most through.
 
     Some models take a lower tolerance beside an input picture, and say so only in words.

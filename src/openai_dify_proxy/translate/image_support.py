@@ -12,8 +12,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.image_counts import counts_of
 from openai_dify_proxy.translate.image_headers import HEADERS, OUTPUT_FORMATS, ImageHeader
-from openai_dify_proxy.translate.image_mapping import CANDIDATES, PROMPT_NAMES
+from openai_dify_proxy.translate.image_mapping import CANDIDATES, PROMPT_NAMES, laxest, picture_input
 from openai_dify_proxy.translate.model_schema import ModelInput, ModelInputs
 
 
@@ -42,11 +43,6 @@ class HeaderSupport(Struct, frozen=True, kw_only=True):
 def image_support(model: ModelInputs, around: Surroundings) -> list[HeaderSupport]:
     """One row for each header, in the order of the specification."""
     return [_SPECIAL.get(header.parameter, _plain)(header, model, around) for header in HEADERS]
-
-
-def picture_input(model: ModelInputs) -> ModelInput | None:
-    """The input that takes a picture to start from; an upscaler must have one."""
-    return model.first(CANDIDATES["init_image"])
 
 
 def other_inputs(model: ModelInputs) -> list[ModelInput]:
@@ -110,10 +106,11 @@ def _quality(header: ImageHeader, model: ModelInputs, around: Surroundings) -> H
 
 def _count(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
     field = model.first(CANDIDATES["num_outputs"])
-    if field is None:
+    counts = [] if field is None else counts_of(field)
+    if field is None or not counts:
         return HeaderSupport(header=header.name, by="several predictions", takes=header.takes)
-    most, asked = field.maximum, header.maximum
-    note = f"more than {most:g} by several predictions" if most is not None and asked and most < asked else None
+    few = header.maximum is not None and counts[-1] < header.maximum
+    note = f"more than {counts[-1]} by several predictions" if few else None
     return HeaderSupport(header=header.name, input=field.name, takes=header.takes, note=note)
 
 
@@ -123,11 +120,7 @@ def _safety(header: ImageHeader, model: ModelInputs, around: Surroundings) -> He
         return HeaderSupport(header=header.name)
     if not around.allow_unsafe:
         return HeaderSupport(header=header.name, input=field.name, takes="yes", note="no is refused by this server")
-    can = (
-        field.name == "disable_safety_checker"
-        or (field.name == "safety_tolerance" and field.maximum is not None)
-        or _accepts(field, "block_only_high")
-    )
+    can = _accepts(field, laxest(field, with_picture=False))
     return HeaderSupport(header=header.name, input=field.name, takes=header.takes if can else None)
 
 
@@ -166,19 +159,16 @@ def _factors(field: ModelInput | None) -> str | None:
     return " or ".join(factors) or None
 
 
-def _init_image(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
-    support = _plain(header, model, around)
-    if support.input == "image_prompt":
-        return replace(support, note="a reference for this model, not a picture to start from")
-    return support
-
-
-def _mask(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
-    support = _plain(header, model, around)
-    field = model.first(CANDIDATES["mask"])
-    if field is not None and field.black_repaints:
-        return replace(support, note="this model paints where a mask is black: masks are inverted here")
-    return support
+def _picture(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+    field = picture_input(model, header.parameter)
+    if field is None:
+        return HeaderSupport(header=header.name)
+    note = None
+    if field.name == "image_prompt":
+        note = "a reference for this model, not a picture to start from"
+    elif header.parameter == "mask" and field.black_repaints:
+        note = "this model paints where a mask is black: masks are inverted here"
+    return HeaderSupport(header=header.name, input=field.name, takes=header.takes, note=note)
 
 
 _SPECIAL: dict[str, Callable[[ImageHeader, ModelInputs, Surroundings], HeaderSupport]] = {
@@ -189,6 +179,6 @@ _SPECIAL: dict[str, Callable[[ImageHeader, ModelInputs, Surroundings], HeaderSup
     "enhance_prompt": _enhancement,
     "upscale": _upscaling,
     "upscale_factor": _upscale_factor,
-    "init_image": _init_image,
-    "mask": _mask,
+    "init_image": _picture,
+    "mask": _picture,
 }

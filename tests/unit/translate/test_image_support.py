@@ -15,7 +15,6 @@ from openai_dify_proxy.translate.image_support import (
     Surroundings,
     image_support,
     other_inputs,
-    picture_input,
 )
 from openai_dify_proxy.translate.model_schema import ModelInput, ModelInputs, read_model_inputs
 
@@ -136,6 +135,10 @@ def test_what_the_proxy_does_itself() -> None:
     assert row("X-Replicate-Num-Outputs", inputs(MODELS["black-forest-labs/flux-pro"])).by == "several predictions"
 
 
+def test_a_count_that_is_none_is_made_up_for() -> None:
+    assert row("X-Replicate-Num-Outputs", made_of(ModelInput("max_images", "string"))).by == "several predictions"
+
+
 def test_what_the_settings_add() -> None:
     sdxl, upscaler = inputs(MODELS["stability-ai/sdxl"]), inputs(MODELS["nightmareai/real-esrgan"])
     around = Surroundings(enhancer="poet", upscaler="a/b", upscaler_inputs=upscaler, allow_unsafe=False)
@@ -171,6 +174,11 @@ def test_an_upscaler_with_one_factor_only() -> None:
         ),
         ("X-Replicate-Num-Outputs", ModelInput("num_images", "integer"), None),
         (
+            "X-Replicate-Num-Outputs",
+            ModelInput("num_images", "string", options=("1", "2")),
+            "more than 2 by several predictions",
+        ),
+        (
             "X-Replicate-Init-Image",
             ModelInput("image_prompt", "string", uri=True),
             "a reference for this model, not a picture to start from",
@@ -194,6 +202,9 @@ def test_notes(header: str, field: ModelInput, note: str | None) -> None:
         ("X-Replicate-Scheduler", ModelInput("scheduler", "string", options=("UniPC",))),
         ("X-Replicate-Guidance-Scale", ModelInput("guidance", "number", minimum=50, maximum=100)),
         ("X-Replicate-Safety-Checker", ModelInput("safety_filter_level", "string", options=("strict",))),
+        ("X-Replicate-Safety-Checker", ModelInput("safety_tolerance", "integer")),
+        ("X-Replicate-Init-Image", ModelInput("image", "integer")),
+        ("X-Replicate-Mask", ModelInput("mask", "array", uri=True)),
         ("X-Replicate-Enhance-Prompt", ModelInput("magic_prompt_option", "string", options=("Sometimes",))),
     ],
 )
@@ -224,10 +235,3 @@ def test_a_switch_without_a_factor() -> None:
 def test_inputs_that_no_header_reaches() -> None:
     names = [field.name for field in other_inputs(inputs(MODELS["black-forest-labs/flux-schnell"]))]
     assert names == ["aspect_ratio", "go_fast", "megapixels"]
-
-
-def test_the_input_for_a_picture() -> None:
-    field = picture_input(inputs(MODELS["xinntao/realesrgan"]))
-    assert field is not None
-    assert field.name == "img"
-    assert picture_input(made_of(ModelInput("prompt", "string"))) is None
