@@ -89,7 +89,7 @@ async def test_what_a_creation_sends(ref: ModelRef, path: str, version: str | No
     assert request.json == (wanted if version is None else wanted | {"version": version})
     assert request.headers["authorization"] == f"Bearer {TOKEN}"
     assert request.headers["content-type"] == "application/json"
-    assert request.headers["prefer"] == "wait=60"
+    assert request.headers["prefer"] == "wait=5"
     assert request.headers["cancel-after"] == "310s"
     assert not {"cookie", "referer"} & set(request.headers)
 

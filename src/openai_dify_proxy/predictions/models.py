@@ -96,12 +96,12 @@ class ImageModels:
             return ModelRef(ref.name, self._latest[ref])
         return ref
 
-    def pin(self, ref: ModelRef) -> bool:
-        """After Replicate refused ``ref``: whether there is a version to ask for instead."""
-        if ref.name is None or ref.version is not None or ref in self._pinned or ref not in self._latest:
-            return False
-        self._pinned.add(ref)
-        return True
+    def instead_of(self, refused: ModelRef) -> ModelRef | None:
+        """What to ask for after Replicate refused a target; None if there is nothing else that it could mean."""
+        if refused.name is None or refused.version is not None or refused not in self._latest:
+            return None
+        self._pinned.add(refused)
+        return self.target(refused)
 
     async def _ask(self, ref: ModelRef) -> ModelInputs:
         version, schema = await self._replicate.schema(ref)

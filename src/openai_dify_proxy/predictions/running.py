@@ -32,11 +32,19 @@ Progress = Callable[[list[str]], Awaitable[None]]
 class Predictions:
     """Runs predictions, and cancels those that lose their client.
 
-    ``max_throttle`` is how many seconds of 429s are waited out for one prediction, all together.
+    ``first_poll`` is how many seconds pass until the first poll, and grow from poll to poll; ``max_throttle`` how many
+    of 429s are waited out for one prediction, all together.
     """
 
-    def __init__(self, replicate: ReplicateClient, *, max_throttle: float = MAX_THROTTLE_SECONDS) -> None:
+    def __init__(
+        self,
+        replicate: ReplicateClient,
+        *,
+        first_poll: float = POLL_SECONDS,
+        max_throttle: float = MAX_THROTTLE_SECONDS,
+    ) -> None:
         self._replicate = replicate
+        self._first_poll = first_poll
         self._max_throttle = max_throttle
         self._cancelling: set[asyncio.Task[None]] = set()
 
@@ -88,7 +96,7 @@ class Predictions:
 
     async def _poll(self, prediction: Prediction, progress: Progress | None) -> Prediction:
         """Terminal is only what the status says: with ``Prefer: wait`` an output may come before."""
-        pause = POLL_SECONDS
+        pause = self._first_poll
         seen = 0
         while prediction.status not in TERMINAL:
             urls = picture_urls(prediction.output)

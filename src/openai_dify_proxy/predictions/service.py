@@ -182,14 +182,14 @@ class Images:
 
     async def _predict(self, ref: ModelRef, inputs: dict[str, Any], progress: Progress | None = None) -> Prediction:
         """A model that is not official is refused by its name alone; nothing has been created then."""
+        target = self._models.target(ref)
         try:
-            return await self._predictions.run(
-                self._models.target(ref), inputs, seconds=self._seconds, progress=progress
-            )
+            return await self._predictions.run(target, inputs, seconds=self._seconds, progress=progress)
         except ModelNotFound:
-            if not self._models.pin(ref):
+            instead = self._models.instead_of(target)
+            if instead is None:
                 raise
-        return await self._predictions.run(self._models.target(ref), inputs, seconds=self._seconds, progress=progress)
+        return await self._predictions.run(instead, inputs, seconds=self._seconds, progress=progress)
 
     async def _upscaled(self, url: str, model: ImageModel, plan: ImagePlan) -> str:
         """A second prediction on the upscaler, fed with the first one's output."""

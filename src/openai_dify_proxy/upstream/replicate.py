@@ -22,8 +22,11 @@ from openai_dify_proxy.translate.replicate_errors import translate_api_error
 from openai_dify_proxy.wire import replicate as wire
 from openai_dify_proxy.wire.reading import UNREADABLE
 
-WAIT_SECONDS = 60
-"""The longest that ``Prefer: wait`` may ask for."""
+WAIT_SECONDS = 5
+"""How long ``Prefer: wait`` asks Replicate to hold its answer back; up to 60 are allowed. Fast models are done by then.
+
+The answer names the prediction, so until it comes nobody can cancel what a client has left.
+"""
 
 CALL_SECONDS = 90.0
 READ_SECONDS = 30.0
