@@ -9,6 +9,7 @@ import signal
 import socket
 from contextlib import ExitStack
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import uvicorn
 from pydantic import SecretStr
@@ -16,10 +17,11 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from openai_dify_proxy.demo import DEMO_APPS, DEMO_PACE, DemoServer, create_demo_app
-from openai_dify_proxy.demo.replicate import DEMO_PACE as REPLICATE_PACE
-from openai_dify_proxy.demo.replicate import DemoReplicate
 from openai_dify_proxy.settings import AppSettings, Settings, is_loopback, to_environment
 from openai_dify_proxy.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from openai_dify_proxy.demo.replicate import DemoReplicate
 
 BACKLOG = 2048
 KEEP_ALIVE = 75
@@ -42,7 +44,10 @@ def serve_proxy(settings: Settings) -> None:
         if demo:
             settings = with_demo(settings, stack.enter_context(DemoServer(timing=DEMO_PACE)).url)
         if demo_images:
-            settings = with_demo_images(settings, stack.enter_context(DemoReplicate(timing=REPLICATE_PACE)))
+            from openai_dify_proxy.demo.replicate import DEMO_PACE as PICTURE_PACE  # noqa: PLC0415 - it loads Pillow
+            from openai_dify_proxy.demo.replicate import DemoReplicate  # noqa: PLC0415 - the same
+
+            settings = with_demo_images(settings, stack.enter_context(DemoReplicate(timing=PICTURE_PACE)))
         # Only now: the demo's server silences uvicorn's log, which is the proxy's too.
         configure_logging(settings.log_level, settings.log_format)
         lines = banner(settings, base_url(settings.host, sockets), demo=demo, demo_images=demo_images)
