@@ -17,8 +17,11 @@ from typer.core import TyperGroup
 from openai_dify_proxy import demo, errors
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli import app as cli
+from openai_dify_proxy.demo import replicate
 from openai_dify_proxy.settings import AppSettings, ImageModelSettings, Settings, load_settings
 from openai_dify_proxy.settings.names import ALIASES
+from openai_dify_proxy.translate.image_headers import HEADERS, ImageHeader
+from openai_dify_proxy.translate.image_mapping import CANDIDATES
 
 ROOT = Path(__file__).parents[2]
 DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("bench/*.md"))]
@@ -140,6 +143,19 @@ def test_every_command_and_flag_is_documented() -> None:
 @pytest.mark.parametrize("word", sorted(set(re.findall(r"`([A-Z]{2,})\b", demo.__doc__ or ""))))
 def test_keyword_of_the_demo_is_documented(word: str) -> None:
     assert f"`{word}" in section(read("docs/demo.md"), "## Keywords")
+
+
+@pytest.mark.parametrize("word", sorted(set(re.findall(r"`([A-Z]{2,}[A-Z_]*)\b", replicate.__doc__ or ""))))
+def test_keyword_of_the_demo_for_pictures_is_documented(word: str) -> None:
+    assert f"`{word}" in section(read("docs/demo.md"), "## Pictures")
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=[header.name for header in HEADERS])
+def test_header_for_images_is_documented(header: ImageHeader) -> None:
+    table = section(read("docs/images.md"), "## Headers")
+    row = next(line for line in table.splitlines() if line.startswith(f"| `{header.name}` |"))
+    candidates = CANDIDATES.get(header.parameter, ())
+    assert [name for name in candidates if f"`{name}`" not in row] == []
 
 
 def section(page: str, heading: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.cli.program import Program
 
@@ -54,3 +57,26 @@ def test_curl_examples(origin: str, tmp_path: Path) -> None:
     assert said.count("data: ") > 3
     assert "data: [DONE]" in said
     assert '"object":"chat.completion"' in said
+    assert format_of(tmp_path / "picture.png") == "PNG"
+
+
+def test_curl_examples_of_images(origin: str, tmp_path: Path) -> None:
+    said = run(["sh", "-e"], example("docs/images.md", "sh", origin), tmp_path)
+    with Image.open(tmp_path / "fox.webp") as picture:
+        assert (picture.format, picture.size) == ("WEBP", (1024, 768))
+    assert format_of(tmp_path / "spring.png") == "PNG"
+    links = [picture["url"] for picture in json.loads(said)["data"]]
+    assert len(set(links)) == 2
+    for link in links:
+        with urllib.request.urlopen(link, timeout=20) as answer:
+            assert answer.headers["content-type"] == "image/png"
+
+
+def test_python_example_of_images(origin: str, tmp_path: Path) -> None:
+    link = run([sys.executable, "-"], example("docs/images.md", "python", origin), tmp_path).strip()
+    assert link.startswith(f"{origin}/pictures/")
+
+
+def format_of(path: Path) -> str | None:
+    with Image.open(path) as picture:
+        return picture.format
