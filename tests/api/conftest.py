@@ -11,7 +11,10 @@ import pytest
 from openai import AsyncOpenAI
 
 from openai_dify_proxy.demo import DEMO_APPS, INSTANT, DemoLog, DemoServer, Timing
+from openai_dify_proxy.demo.replicate import INSTANT as INSTANT_PICTURES
+from openai_dify_proxy.demo.replicate import DemoReplicate, ReplicateLog
 from openai_dify_proxy.settings import Settings
+from tests.api.picturing import image_settings
 from tests.api.servers import ProxyServer, app_settings, demo_apps
 from tests.cli.program import Program
 
@@ -82,6 +85,59 @@ def raw_proxy(raw_socket: socket.socket) -> Iterator[ProxyServer]:
     modes = {name: app.model_copy(update={"mode": name.removeprefix("raw-")}) for name, app in apps.items()}
     with ProxyServer(Settings(dify_api_url=url, apps=modes)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def replicate() -> Iterator[DemoReplicate]:
+    with DemoReplicate(timing=INSTANT_PICTURES) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_image_proxy(
+    demo: DemoServer, replicate: DemoReplicate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProxyServer]:
+    settings = image_settings(replicate, tmp_path_factory.mktemp("pictures"))
+    with ProxyServer(Settings(dify_api_url=demo.url, apps=demo_apps(demo.url), **settings)) as running:
+        yield running
+
+
+@pytest.fixture
+def predictions(replicate: DemoReplicate) -> Iterator[ReplicateLog]:
+    """What the scripted Replicate is asked in this test. After it no prediction runs, and no token has leaked."""
+    replicate.log.clear()
+    yield replicate.log
+    replicate.log.wait(lambda log: all(prediction.completed_at for prediction in log.predictions), QUIET_WITHIN)
+    replicate.log.wait(lambda log: log.open_requests == 0, QUIET_WITHIN)
+    assert not replicate.log.leaked_tokens
+    assert all(call.authorized for call in replicate.log.calls)
+    assert all(file.deleted for file in replicate.log.files)
+
+
+@pytest.fixture
+def image_proxy(shared_image_proxy: ProxyServer, predictions: ReplicateLog) -> ProxyServer:
+    """A proxy with a scripted Replicate and default settings, as many tests share it."""
+    return shared_image_proxy
+
+
+@pytest.fixture
+def serve_images(
+    demo: DemoServer, replicate: DemoReplicate, predictions: ReplicateLog, tmp_path: Path
+) -> Iterator[Serve]:
+    """Start a proxy that makes pictures, with settings of the test's own: ``serve_images(image_timeout=2)``."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> ProxyServer:
+            settings = {"dify_api_url": demo.url, "apps": demo_apps(demo.url)} | settings
+            return stack.enter_context(ProxyServer(Settings(**image_settings(replicate, tmp_path, **settings))))
+
+        yield start
+
+
+@pytest.fixture
+async def image_client(image_proxy: ProxyServer) -> AsyncIterator[AsyncOpenAI]:
+    async with image_proxy.client() as openai:
+        yield openai
 
 
 @pytest.fixture

@@ -1,0 +1,66 @@
+"""The images side on real sockets: settings, short ways to ask, and looks at what came."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from PIL import Image
+from pydantic import SecretStr
+
+from openai_dify_proxy.demo.replicate import DEMO_MODELS, DemoReplicate
+from openai_dify_proxy.demo.replicate.log import ReplicateLog
+
+VERSIONS = {model.name: model.version for model in DEMO_MODELS}
+SDXL = f"stability-ai/sdxl:{VERSIONS['stability-ai/sdxl']}"
+"""With its version, so that one creation is one call."""
+
+SCHNELL = "black-forest-labs/flux-schnell"
+
+Json = dict[str, Any]
+Size = tuple[int, int]
+
+
+def image_settings(replicate: DemoReplicate, storage: Path, **more: Any) -> Json:
+    """What a proxy needs to make pictures with the scripted Replicate."""
+    return {
+        "replicate_api_token": SecretStr(replicate.token),
+        "replicate_api_url": replicate.url,
+        "replicate_output_hosts": (replicate.output_origin,),
+        "image_storage_dir": str(storage),
+        **more,
+    }
+
+
+def small(prompt: str, **more: Any) -> Json:
+    """The body of a generation that takes next to no time; SETTLED spares it the polling."""
+    return {"model": SDXL, "prompt": f"{prompt} SETTLED", "size": "64x64", **more}
+
+
+async def post(http: httpx2.AsyncClient, url: str, body: Json, **headers: str) -> httpx2.Response:
+    """Headers' names are written with underscores: ``X_Replicate_Seed="7"``."""
+    return await http.post(url, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def picture(data: str | bytes | None) -> Image.Image:
+    """A picture by its bytes or by their base64, decoded in full."""
+    assert data is not None
+    opened = Image.open(io.BytesIO(base64.b64decode(data) if isinstance(data, str) else data))
+    opened.load()
+    return opened
+
+
+def png(image: Image.Image) -> bytes:
+    output = io.BytesIO()
+    image.save(output, "PNG")
+    return output.getvalue()
+
+
+def sent(log: ReplicateLog) -> list[Json]:
+    """The inputs of every creation that was asked for, in their order."""
+    return [
+        call.body["input"] for call in tuple(log.calls) if call.method == "POST" and call.path.endswith("/predictions")
+    ]

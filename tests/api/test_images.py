@@ -1,0 +1,304 @@
+"""Pictures by the official client and by plain HTTP: what is asked for, what the model gets, and what comes back."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import httpx2
+import pytest
+from openai import APIStatusError, AsyncOpenAI, DefaultHttpxClient, OpenAI
+
+from openai_dify_proxy.demo.replicate import DemoReplicate, ReplicateLog
+from tests.api.conftest import Serve
+from tests.api.picturing import SCHNELL, SDXL, Json, picture, post, sent, small
+from tests.api.servers import ProxyServer
+
+# The answer's forms.
+
+
+async def test_a_picture_when_nothing_is_asked_for(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+    answer = await image_client.images.generate(prompt="A red fox SETTLED")
+    (image,) = answer.data or []
+    made = picture(image.b64_json)
+    assert (made.format, made.size, answer.output_format, image.url) == ("PNG", (1024, 1024), "png", None)
+    (prediction,) = predictions.predictions
+    assert (prediction.model, prediction.sent) == ("stability-ai/sdxl", {"prompt": "A red fox SETTLED"})
+    assert made.info == {} or set(made.info) <= {"dpi", "gamma", "srgb"}, "no prompt, no workflow"
+
+
+def test_the_synchronous_client(image_proxy: ProxyServer) -> None:
+    with OpenAI(base_url=image_proxy.url, api_key="x", http_client=DefaultHttpxClient(verify=False)) as client:
+        answer = client.images.generate(**small("A fox"), n=2)
+        assert [picture(image.b64_json).size for image in answer.data or []] == [(64, 64)] * 2
+
+
+async def test_links_serve_the_picture(
+    image_client: AsyncOpenAI, http: httpx2.AsyncClient, image_proxy: ProxyServer
+) -> None:
+    answer = await image_client.images.generate(**small("A fox"), extra_body={"seed": 7}, response_format="url")
+    (image,) = answer.data or []
+    assert image.url is not None
+    assert image.b64_json is None
+    assert image.url.startswith(f"{image_proxy.origin}/pictures/")
+    got = await http.get(image.url)
+    assert (got.status_code, got.headers["content-type"]) == (200, "image/png")
+    assert hashlib.sha256(got.content).hexdigest() in image.url
+    again = await image_client.images.generate(**small("A fox"), extra_body={"seed": 7}, response_format="b64_json")
+    (same,) = again.data or []
+    assert base64.b64decode(same.b64_json or "") == got.content
+
+
+@pytest.mark.parametrize("accept", ["image/*", "image/png, */*;q=0.1", "text/html, image/webp"])
+async def test_bytes_for_who_accepts_images(http: httpx2.AsyncClient, image_proxy: ProxyServer, accept: str) -> None:
+    got = await post(
+        http, f"{image_proxy.url}/images/generations", small("A fox"), Accept=accept, X_Output_Format="webp"
+    )
+    assert (got.status_code, got.headers["content-type"]) == (200, "image/webp")
+    assert picture(got.content).format == "WEBP"
+    linked = await http.get(got.headers["content-location"])
+    assert linked.content == got.content
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/images/generations"])
+async def test_paths_with_and_without_the_version(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, path: str
+) -> None:
+    got = await post(http, image_proxy.origin + path, small("A fox"))
+    body = got.json()
+    assert (got.status_code, set(body), set(body["data"][0])) == (
+        200,
+        {"created", "data", "output_format"},
+        {"b64_json", "prediction_id"},
+    )
+    assert "x-unsupported-parameters" not in got.headers
+
+
+async def test_what_is_known_of_a_picture_is_told(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    got = await post(http, f"{image_proxy.url}/images/generations", small("A fox", seed=5))
+    (image,) = got.json()["data"]
+    assert (image["seed"], image["prediction_id"]) == (5, predictions.predictions[0].id)
+
+
+async def test_ipfs_where_there_is_none(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    got = await post(http, f"{image_proxy.url}/images/generations", small("A fox", return_ipfs=True))
+    assert (got.status_code, got.json()["error"]["code"]) == (502, "ipfs_not_configured")
+    assert predictions.attempts() == 0
+
+
+# Streams.
+
+
+@pytest.mark.parametrize("prompt", ["A fox", "A fox PARTIAL SLOW:0.2"])
+async def test_streams(image_client: AsyncOpenAI, prompt: str) -> None:
+    body = small(prompt) | {"prompt": prompt}
+    stream = await image_client.images.generate(**body, n=2, stream=True)
+    events = [event async for event in stream]
+    assert [event.type for event in events] == ["image_generation.completed"] * 2
+    assert [picture(event.b64_json).size for event in events] == [(64, 64)] * 2
+    assert {(event.output_format, event.size) for event in events} == {("png", "64x64")}
+
+
+async def test_streams_of_pictures_that_come_one_by_one(image_client: AsyncOpenAI) -> None:
+    body = small("A fox") | {"prompt": "A fox PARTIAL SLOW:0.4"}
+    stream = await image_client.images.generate(**body, n=3, stream=True, partial_images=3)
+    events = [event async for event in stream]
+    kinds = [event.type.removeprefix("image_generation.") for event in events]
+    assert kinds[-3:] == ["completed"] * 3
+    assert kinds[:-3]
+    assert set(kinds[:-3]) == {"partial_image"}
+    partial = [event.b64_json for event in events if event.type == "image_generation.partial_image"]
+    whole = [event.b64_json for event in events if event.type == "image_generation.completed"]
+    assert partial == whole[: len(partial)]
+
+
+async def test_streams_have_heartbeats(http: httpx2.AsyncClient, serve_images: Serve) -> None:
+    proxy = serve_images(first_event_grace=0.1, heartbeat_interval=0.1)
+    body = {**small("A fox SLOW:0.6"), "stream": True}
+    got = await post(http, f"{proxy.url}/images/generations", body)
+    assert got.headers["content-type"].startswith("text/event-stream")
+    frames = got.text.split("\n\n")
+    assert [frame.startswith(":") for frame in frames[:3]] == [True] * 3
+    assert frames[-2].startswith("event: image_generation.completed\ndata: {")
+
+
+async def test_streams_that_fail(image_client: AsyncOpenAI, serve_images: Serve) -> None:
+    with pytest.raises(APIStatusError) as early:
+        await image_client.images.generate(**small("FAIL"), stream=True)
+    assert (early.value.status_code, early.value.code) == (502, "prediction_failed")
+    proxy = serve_images(first_event_grace=0)
+    async with proxy.client() as client:
+        stream = await client.images.generate(**small("FAIL SLOW:0.2"), stream=True)
+        with pytest.raises(Exception, match="The model failed") as late:
+            [event async for event in stream]
+    assert "CUDA out of memory" in str(late.value)
+
+
+# Formats.
+
+
+@pytest.mark.parametrize(
+    ("model", "header", "body", "told"),
+    [
+        (SDXL, "webp", None, "webp"),
+        (SDXL, "jpg", None, "jpeg"),
+        (SDXL, None, "jpeg", "jpeg"),
+        (SDXL, "png", "webp", "png"),
+        (SCHNELL, None, None, "png"),
+        (SCHNELL, "webp", None, "webp"),
+        (SCHNELL, "jpg", "webp", "jpeg"),
+    ],
+)
+async def test_formats_are_true_to_the_bytes(
+    image_client: AsyncOpenAI, model: str, header: str | None, body: str | None, told: str
+) -> None:
+    more: Json = {"model": model, "extra_body": {} if model == SDXL else {"input": {"megapixels": "0.25"}}}
+    if body is not None:
+        more["output_format"] = body
+    headers = {} if header is None else {"X-Output-Format": header}
+    answer = await image_client.images.generate(**small("A fox") | more, extra_headers=headers)
+    (image,) = answer.data or []
+    assert (picture(image.b64_json).format, answer.output_format) == (told.upper(), told)
+
+
+async def test_transparency_becomes_white_in_a_jpeg(image_client: AsyncOpenAI) -> None:
+    plain = await image_client.images.generate(**small("A fox TRANSPARENT"), extra_body={"seed": 1})
+    flat = await image_client.images.generate(
+        **small("A fox TRANSPARENT"), extra_body={"seed": 1}, output_format="jpeg"
+    )
+    ((first,), (second,)) = (plain.data or [], flat.data or [])
+    clear, jpeg = picture(first.b64_json), picture(second.b64_json)
+    assert clear.mode == "RGBA"
+    assert min(clear.getchannel("A").tobytes()) < 9
+    assert (jpeg.format, jpeg.mode) == ("JPEG", "RGB")
+    assert min(jpeg.crop((0, 0, 64, 1)).convert("L").tobytes()) > 240
+
+
+async def test_quality(http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog) -> None:
+    sizes = []
+    for quality in ("0", "100"):
+        got = await post(
+            http,
+            f"{image_proxy.url}/images/generations",
+            small("A fox", seed=1),
+            X_Output_Format="jpg",
+            X_Output_Quality=quality,
+            Accept="image/jpeg",
+        )
+        sizes.append(len(got.content))
+    assert sizes[0] * 2 < sizes[1]
+    body = small("CREDIT") | {"model": SCHNELL, "output_compression": 30, "size": "auto"}
+    await post(http, f"{image_proxy.url}/images/generations", body)
+    await post(http, f"{image_proxy.url}/images/generations", body, X_Output_Quality="40")
+    assert [inputs["output_quality"] for inputs in sent(predictions)[2:]] == [30, 40]
+
+
+# The body.
+
+
+async def test_what_has_no_place_is_told(http: httpx2.AsyncClient, image_proxy: ProxyServer) -> None:
+    body = small("A fox", quality="hd", style="vivid", background="opaque", user="u1")
+    got = await post(http, f"{image_proxy.url}/images/generations", body)
+    assert (got.status_code, got.headers["x-unsupported-parameters"]) == (200, "quality, style, background, user")
+
+
+async def test_the_models_own_inputs(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    url = f"{image_proxy.url}/images/generations"
+    body = small("CREDIT", input={"refine": "base_image_refiner", "apply_watermark": False, "width": 72})
+    assert (await post(http, url, body, X_Replicate_Seed="1")).status_code == 429
+    assert sent(predictions) == [
+        {
+            "prompt": "CREDIT SETTLED",
+            "width": 72,
+            "height": 64,
+            "seed": 1,
+            "refine": "base_image_refiner",
+            "apply_watermark": False,
+        }
+    ]
+    for extra, code in (({"tile": 9}, "unsupported_parameter"), ({"refine": "no"}, None)):
+        refused = await post(http, url, small("CREDIT", input=extra))
+        error = refused.json()["error"]
+        assert (refused.status_code, error["param"], error["code"]) == (400, f"input.{next(iter(extra))}", code)
+
+
+BAD_BODIES: dict[str, tuple[Json, str | None]] = {
+    "no prompt": ({}, "prompt"),
+    "an empty prompt": ({"prompt": ""}, "prompt"),
+    "no pictures": ({"prompt": "x", "n": 0}, "n"),
+    "too many pictures": ({"prompt": "x", "n": 11}, "n"),
+    "a form of answer that is none": ({"prompt": "x", "response_format": "jpeg"}, "response_format"),
+    "a type that is wrong": ({"prompt": 7}, "prompt"),
+    "an input that is none": ({"prompt": "x", "input": "y"}, "input"),
+    "a picture that is none": ({"prompt": "x", "image": "file:///etc/passwd"}, "image"),
+    "a data URI that is broken": ({"prompt": "x", "image": "data:image/png;base64,A"}, "image"),
+    "a data URI of no picture": ({"prompt": "x", "image": "data:image/png;base64,PGh0bWw+"}, "image"),
+    "a file by its id": ({"prompt": "x", "images": [{"file_id": "f"}]}, "images[0]"),
+    "a mask without a picture": ({"prompt": "x", "mask": "https://example.org/m.png"}, "mask"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BODIES)
+async def test_bad_bodies(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog, case: str
+) -> None:
+    body, param = BAD_BODIES[case]
+    got = await post(http, f"{image_proxy.url}/images/generations", body)
+    assert (got.status_code, got.json()["error"]["param"]) == (400, param)
+    assert predictions.attempts() == 0
+
+
+SIZES: list[tuple[str, str, Json]] = [
+    (SDXL, "1536x1024", {"width": 1536, "height": 1024}),
+    ("stability-ai/stable-diffusion", "512x768", {"width": 512, "height": 768}),
+    (SCHNELL, "1792x1024", {"aspect_ratio": "16:9"}),
+    ("black-forest-labs/flux-pro", "1024x768", {"aspect_ratio": "custom", "width": 1024, "height": 768}),
+    ("bytedance/seedream-4.5", "1024x1536", {"aspect_ratio": "2:3"}),
+]
+
+
+@pytest.mark.parametrize(("model", "size", "inputs"), SIZES)
+async def test_sizes(image_client: AsyncOpenAI, predictions: ReplicateLog, model: str, size: str, inputs: Json) -> None:
+    with pytest.raises(APIStatusError) as refused:
+        await image_client.images.generate(prompt="CREDIT", model=model, size=size)
+    assert refused.value.status_code == 429
+    (got,) = sent(predictions)[-1:]
+    assert {name: value for name, value in got.items() if name in inputs} == inputs
+
+
+# How many.
+
+
+async def test_more_pictures_than_the_model_gives_at_once(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+    answer = await image_client.images.generate(**small("A fox"), n=6, extra_headers={"X-Replicate-Seed": "100"})
+    images = answer.data or []
+    assert len({image.b64_json for image in images}) == 6
+    made = sorted((entry.sent["num_outputs"], entry.sent["seed"]) for entry in predictions.predictions)
+    assert made == [(2, 104), (4, 100)]
+    one = await image_client.images.generate(**small("A fox"), extra_headers={"X-Replicate-Seed": "103"})
+    assert (one.data or [])[0].b64_json == images[3].b64_json
+
+
+async def test_predictions_side_by_side_are_bounded(
+    serve_images: Serve, replicate: DemoReplicate, predictions: ReplicateLog
+) -> None:
+    proxy = serve_images(image_concurrency=2)
+    pro = {"model": "black-forest-labs/flux-pro", "size": "256x256"}
+    async with proxy.client() as client:
+        answer = await client.images.generate(**small("A fox SLOW:0.2") | pro, n=5)
+    assert len(answer.data or []) == 5
+    begun = sorted(entry.created_at for entry in predictions.predictions)
+    ended = sorted(entry.completed_at or 0 for entry in predictions.predictions)
+    assert all(ended[number] <= begun[number + 2] + 0.05 for number in range(3))
+
+
+async def test_a_filter_that_holds_some_back(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+    answer = await image_client.images.generate(**small("NSFW_SOME"), n=4)
+    assert len(answer.data or []) == 3
+    assert predictions.creations() == 1
