@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from openai_dify_proxy.api.requests import Gate
@@ -123,6 +123,13 @@ def _picture(data: bytes, param: str) -> Source:
 
 async def _read_form(request: Request, gate: Gate, limit: int) -> _Parts:
     form = await gate.read_form(request, max_files=MAX_FILES, max_fields=MAX_FIELDS)
+    try:
+        return await _form_parts(form, limit)
+    finally:
+        await form.close()  # large files lie on the disk
+
+
+async def _form_parts(form: FormData, limit: int) -> _Parts:
     plain: dict[str, Any] = {}
     init: list[Source] = []
     mask: Source | None = None

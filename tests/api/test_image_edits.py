@@ -1,0 +1,253 @@
+"""Pictures made of pictures: initial images, masks of every kind, and what becomes of uploads."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from typing import Any
+
+import httpx2
+import pytest
+from openai import APIStatusError, AsyncOpenAI, DefaultHttpxClient, OpenAI
+from PIL import Image, ImageChops, ImageOps
+
+from openai_dify_proxy.demo.replicate import ReplicateLog
+from tests.api.conftest import Serve
+from tests.api.picturing import SDXL, VERSIONS, Json, picture, png, post, sent
+from tests.api.servers import ProxyServer
+
+SIDE = 128
+OLD = "stability-ai/stable-diffusion:" + VERSIONS["stability-ai/stable-diffusion"]
+IDEOGRAM = "ideogram-ai/ideogram-v3-turbo"
+KONTEXT = "black-forest-labs/flux-kontext-pro"
+
+SOURCE = Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB")
+"""What the pictures are made of: it is told from what the demo paints by its equal colours."""
+
+NOISE = png(Image.frombytes("RGB", (300, 300), secrets.token_bytes(300 * 300 * 3)))
+"""More than 256 kB, so that it is uploaded."""
+
+
+def left_half(inside: Any, outside: Any, mode: str) -> Image.Image:
+    """A mask whose left half is for painting."""
+    mask = Image.new(mode, (SIDE, SIDE), outside)
+    mask.paste(inside, (0, 0, SIDE // 2, SIDE))
+    return mask
+
+
+MASKS = {
+    "alpha, as OpenAI has it": png(left_half((0, 0, 0, 0), (0, 0, 0, 255), "RGBA")),
+    "alpha over a picture": png(left_half((255, 255, 255, 0), (255, 255, 255, 255), "RGBA")),
+    "white on black": png(left_half(255, 0, "L")),
+    "white on black in colours": png(left_half((255, 255, 255), (0, 0, 0), "RGB")),
+}
+
+
+def repainted(result: Image.Image, source: Image.Image) -> tuple[bool, bool]:
+    """Whether the left and the right half of a picture are new. The halves' border is left out."""
+    same = ImageChops.difference(result.convert("RGB"), source.resize(result.size)).convert("L")
+    width, height = result.size
+    left = same.crop((0, 0, width // 2 - 8, height))
+    right = same.crop((width // 2 + 8, 0, width, height))
+    return max(left.tobytes()) > 24, max(right.tobytes()) > 24
+
+
+def body(model: str, **more: Any) -> Json:
+    size = f"{SIDE}x{SIDE}" if model != IDEOGRAM else "auto"
+    return {"model": model, "prompt": "A fox SETTLED", "size": size, **more}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("model", [SDXL, OLD, IDEOGRAM])
+async def test_masks_are_repainted_where_they_shall(image_client: AsyncOpenAI, model: str, mask: str) -> None:
+    """Some models repaint where a mask is white, some where it is black."""
+    answer = await image_client.images.edit(
+        image=("source.png", png(SOURCE)), mask=("mask.png", MASKS[mask]), **body(model)
+    )
+    (image,) = answer.data or []
+    assert repainted(picture(image.b64_json), SOURCE) == (True, False)
+
+
+async def test_an_edit_without_a_mask_changes_all(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+    answer = await image_client.images.edit(image=png(SOURCE), **body(SDXL), n=2)
+    assert [repainted(picture(image.b64_json), SOURCE) for image in answer.data or []] == [(True, True)] * 2
+    (prediction,) = predictions.predictions
+    assert prediction.sent["image"].startswith("data:image/png;base64,")
+    assert base64.b64decode(prediction.sent["image"].partition(",")[2]) == png(SOURCE)
+
+
+async def test_strength_zero_keeps_the_picture(image_client: AsyncOpenAI) -> None:
+    answer = await image_client.images.edit(
+        image=png(SOURCE), **body(SDXL), extra_headers={"X-Replicate-Prompt-Strength": "0"}
+    )
+    assert repainted(picture((answer.data or [])[0].b64_json), SOURCE) == (False, False)
+
+
+def test_the_synchronous_client(image_proxy: ProxyServer) -> None:
+    with OpenAI(base_url=image_proxy.url, api_key="x", http_client=DefaultHttpxClient(verify=False)) as client:
+        answer = client.images.edit(image=png(SOURCE), mask=MASKS["white on black"], **body(SDXL))
+        assert repainted(picture((answer.data or [])[0].b64_json), SOURCE) == (True, False)
+
+
+async def test_edits_stream(image_client: AsyncOpenAI) -> None:
+    stream = await image_client.images.edit(image=png(SOURCE), **body(SDXL), stream=True)
+    events = [event async for event in stream]
+    assert [event.type for event in events] == ["image_edit.completed"]
+    assert picture(events[0].b64_json).size == (SIDE, SIDE)
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # the client's, of the route
+async def test_variations_where_the_model_needs_no_prompt(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+    vary = image_client.images.create_variation  # type: ignore[deprecated]
+    answer = await vary(image=png(SOURCE), model=SDXL, n=2)
+    assert len({image.b64_json for image in answer.data or []}) == 2
+    (prediction,) = predictions.predictions
+    assert prediction.sent.keys() == {"image", "num_outputs"}
+    with pytest.raises(APIStatusError) as refused:
+        await vary(image=png(SOURCE), model=KONTEXT)
+    assert (refused.value.status_code, refused.value.param) == (400, "prompt")
+
+
+async def test_several_pictures(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+    with pytest.raises(APIStatusError) as unpaid:
+        await image_client.images.edit(
+            image=[png(SOURCE), png(ImageOps.invert(SOURCE))], model="bytedance/seedream-4.5", prompt="CREDIT"
+        )
+    assert unpaid.value.status_code == 429
+    assert [len(inputs["image_input"]) for inputs in sent(predictions)] == [2]
+    with pytest.raises(APIStatusError) as refused:
+        await image_client.images.edit(image=[png(SOURCE), png(SOURCE)], **body(SDXL))
+    assert (refused.value.status_code, refused.value.param) == (400, "image[]")
+
+
+# Where pictures come from.
+
+
+async def test_pictures_by_their_addresses_are_passed_on(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    image, mask = "https://example.org/a.png", "https://example.org/m.png"
+    asks: list[tuple[str, Json, dict[str, str]]] = [
+        ("edits", {"images": [{"image_url": image}], "mask": {"image_url": mask}}, {}),
+        ("edits", {"image": image, "mask": mask}, {}),
+        ("generations", {}, {"X_Replicate_Init_Image": image, "X_Replicate_Mask": mask}),
+        (
+            "edits",
+            {"image": "https://example.org/other.png"},
+            {"X_Replicate_Init_Image": image, "X_Replicate_Mask": mask},
+        ),
+    ]
+    for path, more, headers in asks:
+        got = await post(
+            http, f"{image_proxy.url}/images/{path}", {"model": SDXL, "prompt": "CREDIT", **more}, **headers
+        )
+        assert got.status_code == 429
+        assert sent(predictions)[-1] == {"prompt": "CREDIT", "image": image, "mask": mask}
+
+
+async def test_pictures_in_data_uris(http: httpx2.AsyncClient, image_proxy: ProxyServer) -> None:
+    image = f"data:image/png;base64,{base64.b64encode(png(SOURCE)).decode()}"
+    mask = f"data:image/png;base64,{base64.b64encode(MASKS['alpha, as OpenAI has it']).decode()}"
+    got = await post(http, f"{image_proxy.url}/images/edits", body(SDXL, images=[{"image_url": image}], mask=mask))
+    (made,) = got.json()["data"]
+    assert repainted(picture(made["b64_json"]), SOURCE) == (True, False)
+
+
+@pytest.mark.parametrize("prompt", ["A fox SETTLED", "FAIL", "CREDIT", "BADJSON"])
+async def test_large_pictures_are_uploaded_and_erased(
+    image_client: AsyncOpenAI, predictions: ReplicateLog, prompt: str
+) -> None:
+    assert len(NOISE) > 256_000
+    try:
+        await image_client.images.edit(image=NOISE, **body(SDXL) | {"prompt": prompt})
+    except APIStatusError:
+        assert prompt != "A fox SETTLED"
+    (file,) = predictions.files
+    assert (file.content_type, file.size, file.deleted) == ("image/png", len(NOISE), True)
+    (inputs,) = sent(predictions)
+    assert inputs["image"].endswith(f"/v1/files/{file.id}")
+
+
+async def test_a_mask_that_must_be_read_is_not_read_from_just_anywhere(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    """Where a model repaints black, the proxy has to read a mask to invert it."""
+    for address in (
+        "http://127.0.0.1:9/m.png",
+        "http://169.254.169.254/latest",
+        "http://[::1]/m",
+        "http://2130706433/m",
+    ):
+        got = await post(
+            http,
+            f"{image_proxy.url}/images/generations",
+            {"model": OLD, "prompt": "A fox"},
+            X_Replicate_Init_Image="https://example.org/a.png",
+            X_Replicate_Mask=address,
+        )
+        error = got.json()["error"]
+        assert (got.status_code, error["param"]) == (400, "X-Replicate-Mask"), address
+    assert predictions.attempts() == 0
+
+
+# Forms.
+
+
+async def form(http: httpx2.AsyncClient, proxy: ProxyServer, path: str, data: Json, **files: Any) -> httpx2.Response:
+    return await http.post(f"{proxy.url}/images/{path}", data=data, files=files)
+
+
+async def test_fields_of_forms_have_types(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    fields = {"model": SDXL, "prompt": "CREDIT", "n": "2", "seed": "7", "stream": "false", "user": ""}
+    got = await form(
+        http, image_proxy, "edits", {**fields, "input": '{"refine":"no_refiner"}'}, image=("a.png", png(SOURCE))
+    )
+    assert got.status_code == 429
+    inputs = sent(predictions)[-1]
+    assert inputs.pop("image").startswith("data:")
+    assert inputs == {"prompt": "CREDIT", "num_outputs": 2, "seed": 7, "refine": "no_refiner"}
+
+
+PICTURE = ("a.png", png(SOURCE))
+BAD_FORMS: dict[str, tuple[str, Json, dict[str, Any], str]] = {
+    "no picture": ("edits", {"prompt": "x"}, {"other": PICTURE}, "other"),
+    "no prompt": ("edits", {}, {"image": PICTURE}, "prompt"),
+    "no picture for a variation": ("variations", {"n": "1"}, {"mask": PICTURE}, "image"),
+    "a picture that is none": ("edits", {"prompt": "x"}, {"image": ("a.png", b"<svg/>")}, "image"),
+    "an empty file": ("edits", {"prompt": "x"}, {"image[]": ("a.png", b"")}, "image[]"),
+    "a number that is none": ("edits", {"prompt": "x", "n": "two"}, {"image": PICTURE}, "n"),
+    "an input that is none": ("edits", {"prompt": "x", "input": "{"}, {"image": PICTURE}, "input"),
+    "a mask that is broken": (
+        "edits",
+        {"prompt": "x", "model": OLD},
+        {"image": PICTURE, "mask": ("m.png", PICTURE[1][:80])},
+        "mask",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FORMS)
+async def test_bad_forms(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog, case: str
+) -> None:
+    path, fields, files, param = BAD_FORMS[case]
+    got = await form(http, image_proxy, path, {"model": SDXL, **fields}, **files)
+    assert (got.status_code, got.json()["error"]["param"]) == (400, param)
+    assert predictions.attempts() == 0
+
+
+async def test_pictures_that_are_too_large(
+    http: httpx2.AsyncClient, serve_images: Serve, predictions: ReplicateLog
+) -> None:
+    proxy = serve_images(max_picture_bytes=100_000)
+    got = await form(http, proxy, "edits", {"prompt": "x"}, image=("a.png", NOISE))
+    assert (got.status_code, got.json()["error"]["param"]) == (400, "image")
+    uri = f"data:image/png;base64,{base64.b64encode(NOISE).decode()}"
+    got = await post(http, f"{proxy.url}/images/edits", {"prompt": "x", "image": uri})
+    assert (got.status_code, got.json()["error"]["param"]) == (400, "image")
+    proxy = serve_images(max_body_bytes=100_000)
+    got = await form(http, proxy, "edits", {"prompt": "x"}, image=("a.png", NOISE))
+    assert (got.status_code, got.json()["error"]["code"]) == (413, "request_too_large")
+    assert predictions.attempts() == 0
