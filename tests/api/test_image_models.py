@@ -126,6 +126,20 @@ async def test_upscaling_that_is_not_there(image_client: AsyncOpenAI, prediction
     assert predictions.attempts() == 0
 
 
+@pytest.mark.parametrize(
+    ("upscaler", "param"),
+    [(SCHNELL, "X-Replicate-Upscale"), ("black-forest-labs/flux-kontext-pro", "X-Replicate-Upscale-Factor")],
+)
+async def test_an_upscaler_that_cannot_is_told_before_anything_is_paid(
+    serve_images: Serve, predictions: ReplicateLog, upscaler: str, param: str
+) -> None:
+    async with serve_images(image_upscaler=upscaler).client() as client:
+        with pytest.raises(APIStatusError) as refused:
+            await client.images.generate(**small("A fox"), extra_headers=UPSCALE)
+    assert (refused.value.status_code, refused.value.param) == (400, param)
+    assert predictions.attempts() == 0
+
+
 async def test_an_upscaler_that_fails(serve_images: Serve, predictions: ReplicateLog) -> None:
     proxy = serve_images(image_upscaler="nightmareai/real-esrgan")
     async with proxy.client() as client:

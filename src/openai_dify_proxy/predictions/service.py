@@ -19,8 +19,10 @@ from openai_dify_proxy.predictions.inputs import InputPictures, Source, Staged
 from openai_dify_proxy.predictions.models import ImageModel, ImageModels
 from openai_dify_proxy.predictions.running import Predictions, Progress
 from openai_dify_proxy.settings import Settings
-from openai_dify_proxy.translate.image_mapping import CANDIDATES, ImagePlan, ImageRules, ImageWish, plan_images
+from openai_dify_proxy.translate.image_headers import HEADER_OF
+from openai_dify_proxy.translate.image_mapping import ImagePlan, ImageRules, ImageWish, picture_input, plan_images
 from openai_dify_proxy.translate.model_names import ModelRef
+from openai_dify_proxy.translate.model_schema import ModelInputs
 from openai_dify_proxy.translate.replicate_outputs import DATA_URI, decode_data_uri, picture_urls
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.upstream.fetch import OutputFetcher
@@ -102,7 +104,10 @@ class Images:
             can_enhance=self._enhancer is not None,
             can_upscale=model.upscaler is not None,
         )
-        return Prepared(order, model, plan_images(order.wish, inputs, rules))
+        plan = plan_images(order.wish, inputs, rules)
+        if plan.upscale and model.upscaler is not None:
+            _upscaling(await self._models.inputs(model.upscaler), plan.upscale_factor, "")
+        return Prepared(order, model, plan)
 
     async def make(self, prepared: Prepared, partial: Partial | None = None) -> list[Made]:
         """The pictures, in the order of their seeds; fewer than asked for if the model held some back.
@@ -195,13 +200,7 @@ class Images:
         """A second prediction on the upscaler, fed with the first one's output."""
         assert model.upscaler is not None
         upscaler = await self._models.inputs(model.upscaler)
-        picture = upscaler.first(CANDIDATES["init_image"])
-        if picture is None:
-            raise InvalidRequest("The configured upscaler takes no picture.", param="X-Replicate-Upscale")
-        inputs: dict[str, Any] = {picture.name: [url] if picture.kind == "array" else url}
-        scale = upscaler.first(("scale", "upscale_factor"))
-        if plan.upscale_factor is not None and scale is not None:
-            inputs[scale.name] = scale.accept(plan.upscale_factor, "X-Replicate-Upscale-Factor")
+        inputs = _upscaling(upscaler, plan.upscale_factor, url)
         prediction = await self._predict(model.upscaler, inputs)
         return picture_urls(prediction.output)[0]
 
@@ -223,6 +222,21 @@ class Images:
             created=int(time()),
             prompt=prepared.order.wish.prompt if self._store_prompts else None,
         )
+
+
+def _upscaling(upscaler: ModelInputs, factor: int | None, url: str) -> dict[str, Any]:
+    """The inputs that have the picture at ``url`` enlarged. Raises InvalidRequest if this upscaler cannot do it."""
+    name = HEADER_OF["upscale_factor"]
+    picture = picture_input(upscaler, "init_image")
+    if picture is None:
+        raise InvalidRequest("The configured upscaler takes no picture.", param=HEADER_OF["upscale"])
+    inputs: dict[str, Any] = {picture.name: [url] if picture.kind == "array" else url}
+    scale = upscaler.first(("scale", "upscale_factor"))
+    if factor is not None and scale is None:
+        raise InvalidRequest(f"The configured upscaler does not take {name}.", param=name, code="unsupported_parameter")
+    if factor is not None and scale is not None:
+        inputs[scale.name] = scale.accept(factor, name)
+    return inputs
 
 
 def _seed(inputs: dict[str, Any]) -> int | None:
