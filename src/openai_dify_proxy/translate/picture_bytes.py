@@ -2,13 +2,18 @@
 
 Models write prompts, workflows and EXIF into their pictures. ``strip_text`` takes all that out by leaving chunks,
 segments and blocks away, so that no pixel changes: what is kept is a list, and what is on none of the lists goes.
-Colour profiles stay, since colours are wrong without them, and so does a JPEG's orientation.
+Colour profiles stay, since colours are wrong without them, and so does the orientation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
+
+MAX_PARTS = 500_000
+"""Of chunks, segments or blocks: far more than pictures of 100 MB have, where hostile bytes could be nothing else."""
 
 Extension = Literal["png", "jpg", "webp", "gif"]
 
@@ -54,6 +59,44 @@ def _take(data: bytes, at: int, length: int) -> bytes:
     return part
 
 
+class _Parts:
+    """Counts the parts of one picture."""
+
+    def __init__(self) -> None:
+        self._left = MAX_PARTS
+
+    def one_more(self) -> None:
+        if self._left == 0:
+            raise MalformedPicture("The picture has too many parts.")
+        self._left -= 1
+
+
+# EXIF is a TIFF file: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf - directories of tagged values.
+
+_EXIF_HEAD = b"Exif\0\0"
+"""Stands before it in a JPEG, and by mistake in other formats too."""
+
+
+def _only_orientation(tiff: bytes) -> bytes:
+    """EXIF with nothing but the orientation; empty when the picture stands upright."""
+    orientation = _orientation(tiff)
+    if not 2 <= orientation <= 8:
+        return b""
+    entry = b"\x01\x12\0\x03\0\0\0\x01\0" + bytes((orientation,)) + b"\0\0"
+    return b"MM\0*\0\0\0\x08\0\x01" + entry + b"\0\0\0\0"
+
+
+def _orientation(tiff: bytes) -> int:
+    """Tag 0x0112 of the first directory; 1, upright, when there is none."""
+    order: Literal["big", "little"] = "big" if tiff[:2] == b"MM" else "little"
+    start = int.from_bytes(tiff[4:8], order)
+    entries = int.from_bytes(tiff[start : start + 2], order)
+    for at in range(start + 2, min(start + 2 + 12 * entries, len(tiff)), 12):
+        if int.from_bytes(tiff[at : at + 2], order) == 0x0112:
+            return int.from_bytes(tiff[at + 8 : at + 10], order)
+    return 1
+
+
 # PNG: https://www.w3.org/TR/png-3/ - chunks of length, type, data and CRC.
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -69,14 +112,22 @@ def _strip_png(data: bytes) -> bytes:
     kept = [_PNG_SIGNATURE]
     at = len(_PNG_SIGNATURE)
     kind = b""
+    parts = _Parts()
     while kind != b"IEND":
+        parts.one_more()
         head = _take(data, at, 8)
         kind = head[4:]
         length = 12 + int.from_bytes(head[:4])
         if kind in _PNG_KEPT:
             kept.append(_take(data, at, length))
+        elif kind == b"eXIf" and (exif := _only_orientation(data[at + 8 : at + length - 4].removeprefix(_EXIF_HEAD))):
+            kept.append(_png_chunk(kind, exif))
         at += length
     return b"".join(kept)
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)
 
 
 # JPEG: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B - marker segments, and entropy-coded data after each SOS.
@@ -85,6 +136,10 @@ _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 _APP_KEPT = {_APP0: b"JFIF\0", _APP2: b"ICC_PROFILE\0", _APP14: b"Adobe"}
 """APP14 tells how the colours are stored."""
+
+
+_NO_FILL = re.compile(rb"[^\xff]")
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
 
 class _Segment(NamedTuple):
@@ -98,8 +153,9 @@ class _Segment(NamedTuple):
 def _strip_jpeg(data: bytes) -> bytes:
     kept = [b"\xff\xd8"]
     for marker, body, coded in _jpeg_segments(data):
-        if marker == _APP1 and body.startswith(b"Exif\0\0"):
-            body = _only_orientation(body)
+        if marker == _APP1 and body.startswith(_EXIF_HEAD):
+            exif = _only_orientation(body.removeprefix(_EXIF_HEAD))
+            body = _EXIF_HEAD + exif if exif else b""
         elif marker == _COM or (_APP0 <= marker <= _APP15 and not _is_kept(marker, body)):
             body = b""
         if body:
@@ -114,14 +170,16 @@ def _is_kept(marker: int, body: bytes) -> bool:
 def _jpeg_segments(data: bytes) -> Iterator[_Segment]:
     """All that stands between SOI and EOI."""
     at = 2
+    parts = _Parts()
     while True:
+        parts.one_more()
         lead, marker = _take(data, at, 2)
         if lead != 0xFF or marker == 0:
             raise MalformedPicture("There is no marker where a JPEG has one.")
         if marker == _EOI:
             return
-        if marker == 0xFF:  # a fill byte
-            at += 1
+        if marker == 0xFF:  # fill bytes
+            at = _found(_NO_FILL, data, at) - 1
             continue
         length = int.from_bytes(_take(data, at + 2, 2))
         if length < 2 or marker < 0xC0 or 0xD0 <= marker <= _SOI:
@@ -135,72 +193,62 @@ def _jpeg_segments(data: bytes) -> Iterator[_Segment]:
 
 def _end_of_scan(data: bytes, at: int) -> int:
     """Where the next marker stands; stuffed zeros and restart markers are part of the scan."""
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            raise MalformedPicture("The picture is cut off.")
-        if data[at + 1] != 0 and not 0xD0 <= data[at + 1] <= 0xD7:
-            return at
-        at += 2
+    return _found(_NEXT_MARKER, data, at)
 
 
-def _only_orientation(exif: bytes) -> bytes:
-    """An APP1 segment with nothing but the orientation; empty when the picture stands upright."""
-    orientation = _orientation(exif[6:])
-    if not 2 <= orientation <= 8:
-        return b""
-    entry = b"\x01\x12\0\x03\0\0\0\x01\0" + bytes((orientation,)) + b"\0\0"
-    return b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + b"\0\0\0\0"
-
-
-def _orientation(tiff: bytes) -> int:
-    """Tag 0x0112 of the first directory; 1, upright, when there is none."""
-    order: Literal["big", "little"] = "big" if tiff[:2] == b"MM" else "little"
-    start = int.from_bytes(tiff[4:8], order)
-    entries = int.from_bytes(tiff[start : start + 2], order)
-    for at in range(start + 2, min(start + 2 + 12 * entries, len(tiff)), 12):
-        if int.from_bytes(tiff[at : at + 2], order) == 0x0112:
-            return int.from_bytes(tiff[at + 8 : at + 10], order)
-    return 1
+def _found(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
+    match = pattern.search(data, at)
+    if match is None:
+        raise MalformedPicture("The picture is cut off.")
+    return match.start()
 
 
 # WebP: https://developers.google.com/speed/webp/docs/riff_container - RIFF chunks, padded to even lengths.
 
 _WEBP_KEPT = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
 _WEBP_FRAME_KEPT = frozenset((b"VP8 ", b"VP8L", b"ALPH"))
-_EXIF_AND_XMP_FLAGS = 0x0C
+_EXIF_FLAG, _XMP_FLAG = 0x08, 0x04
 _FRAME_HEAD = 16
+
+_Chunk = tuple[bytes, bytes]
 
 
 def _strip_webp(data: bytes) -> bytes:
     length = int.from_bytes(_take(data, 4, 4), "little")
     if length < 12:
         raise MalformedPicture("A WebP has at least one chunk.")
-    body = _riff(_webp_chunks(_take(data, 12, length - 4)))
+    body = _riff(_webp_chunks(list(_riff_chunks(_take(data, 12, length - 4), _Parts()))))
     return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
 
 
-def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    for kind, body in _riff_chunks(data):
+def _webp_chunks(chunks: Sequence[_Chunk]) -> Iterator[_Chunk]:
+    exif = [_only_orientation(body.removeprefix(_EXIF_HEAD)) for kind, body in chunks if kind == b"EXIF"]
+    turned = next(filter(None, exif), b"")
+    parts = _Parts()
+    for kind, body in chunks:
         if kind == b"VP8X":
-            body = bytes((_take(body, 0, 10)[0] & ~_EXIF_AND_XMP_FLAGS,)) + body[1:]
+            flags = _take(body, 0, 10)[0] & ~(_EXIF_FLAG | _XMP_FLAG)
+            body = bytes((flags | (_EXIF_FLAG if turned else 0),)) + body[1:]
         elif kind == b"ANMF":
-            frame = [chunk for chunk in _riff_chunks(body[_FRAME_HEAD:]) if chunk[0] in _WEBP_FRAME_KEPT]
-            body = _take(body, 0, _FRAME_HEAD) + _riff(iter(frame))
+            frame = [chunk for chunk in _riff_chunks(body[_FRAME_HEAD:], parts) if chunk[0] in _WEBP_FRAME_KEPT]
+            body = _take(body, 0, _FRAME_HEAD) + _riff(frame)
         if kind in _WEBP_KEPT:
             yield kind, body
+    if turned:
+        yield b"EXIF", turned
 
 
-def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _riff_chunks(data: bytes, parts: _Parts) -> Iterator[_Chunk]:
     at = 0
     while at < len(data):
+        parts.one_more()
         head = _take(data, at, 8)
         length = int.from_bytes(head[4:], "little")
         yield head[:4], _take(data, at + 8, length)
         at += 8 + length + length % 2
 
 
-def _riff(chunks: Iterator[tuple[bytes, bytes]]) -> bytes:
+def _riff(chunks: Iterable[_Chunk]) -> bytes:
     return b"".join(kind + len(body).to_bytes(4, "little") + body + b"\0" * (len(body) % 2) for kind, body in chunks)
 
 
@@ -215,8 +263,9 @@ _APPLICATIONS_KEPT = (b"\x0bNETSCAPE2.0", b"\x0bANIMEXTS1.0", b"\x0bICCRGBG1012"
 def _strip_gif(data: bytes) -> bytes:
     at = 13 + _colour_table(_take(data, 0, 13)[10])
     kept = [_take(data, 0, at)]
+    parts = _Parts()
     while (kind := _take(data, at, 1)[0]) != _TRAILER:
-        end = _end_of_gif_block(data, at, kind)
+        end = _end_of_gif_block(data, at, kind, parts)
         block = data[at:end]
         if kind == _IMAGE or _is_kept_extension(block):
             kept.append(block)
@@ -229,7 +278,8 @@ def _is_kept_extension(block: bytes) -> bool:
     return label == _GRAPHIC_CONTROL or (label == _APPLICATION and block[2:14] in _APPLICATIONS_KEPT)
 
 
-def _end_of_gif_block(data: bytes, at: int, kind: int) -> int:
+def _end_of_gif_block(data: bytes, at: int, kind: int, parts: _Parts) -> int:
+    parts.one_more()
     if kind == _EXTENSION:
         at += 2
     elif kind == _IMAGE:
@@ -237,6 +287,7 @@ def _end_of_gif_block(data: bytes, at: int, kind: int) -> int:
     else:
         raise MalformedPicture("A GIF has no such block.")
     while (length := _take(data, at, 1)[0]) != 0:
+        parts.one_more()
         at += 1 + length
     return at + 1
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import struct
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from PIL import Image
 
 from openai_dify_proxy.translate.picture_bytes import GIF, JPEG, PNG, WEBP, MalformedPicture, sniff, strip_text
 from tests.pictures.samples import PROFILE, SAMPLES, SECRET, exif, gif, jpeg, pixels, png, segment, webp
+
+MANY = 32 * 2**20
 
 FORMATS = {"png": PNG, "apng": PNG, "jpeg": JPEG, "webp": WEBP, "gif": GIF}
 
@@ -74,8 +78,9 @@ def test_a_picture_without_text_is_untouched() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_jpeg_stays_the_right_way_up(orientation: int) -> None:
-    stripped = opened(strip_text(jpeg(orientation=orientation)))
+@pytest.mark.parametrize("make", [jpeg, png, webp])
+def test_a_picture_stays_the_right_way_up(make: Callable[..., bytes], orientation: int) -> None:
+    stripped = opened(strip_text(make(exif=exif(orientation).tobytes())))
     assert stripped.getexif().get(0x0112, 1) == orientation
     assert dict(stripped.getexif()) == ({0x0112: orientation} if orientation > 1 else {})
 
@@ -101,6 +106,32 @@ def test_exif_of_a_camera_in_the_other_byte_order_is_read() -> None:
     fields.endian = "<"
     data = jpeg(exif=fields.tobytes())
     assert opened(strip_text(data)).getexif()[0x0112] == 8
+
+
+def riff(*chunks: bytes) -> bytes:
+    body = b"WEBP" + b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def hostile() -> Iterator[tuple[str, bytes]]:
+    """One after another, since each is large."""
+    chunks = b"VP8 \0\0\0\0" * (MANY // 8)
+    yield "cut off", b"\xff\xd8\xff" + b"\xff" * MANY
+    yield "cut off", b"\xff\xd8" + segment(0xDA, b"\0") + b"\xff\0" * (MANY // 2)
+    yield "too many parts", b"\xff\xd8" + segment(0xFE, b"") * (MANY // 4)
+    yield "too many parts", b"\x89PNG\r\n\x1a\n" + (b"\0\0\0\0IDAT" + bytes(4)) * (MANY // 12)
+    yield "too many parts", riff(chunks)
+    yield "too many parts", riff(b"ANMF" + struct.pack("<I", 16 + len(chunks)) + bytes(16) + chunks)
+    yield "too many parts", b"GIF89a" + bytes(7) + b"\x21\xfe\0" * (MANY // 3)
+    yield "too many parts", b"GIF89a" + bytes(7) + b"\x21\xfe" + b"\x01\x01" * (MANY // 2)
+
+
+def test_bytes_that_are_all_structure_do_not_hold_it_up() -> None:
+    for why, data in hostile():
+        begin = time.process_time()
+        with pytest.raises(MalformedPicture, match=why):
+            strip_text(data)
+        assert time.process_time() - begin < 3, "byte by byte it takes several times as long"
 
 
 def test_fill_bytes_and_other_segments_of_applications_go() -> None:
