@@ -175,6 +175,8 @@ def _middleware(settings: Settings) -> list[Middleware]:
                 "openai-processing-ms",
                 "X-Dify-Conversation-Id",
                 "X-Dify-Message-Id",
+                "X-Unsupported-Parameters",
+                "Content-Location",
             ],
             max_age=3600,
         )

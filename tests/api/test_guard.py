@@ -131,6 +131,8 @@ async def test_an_allowed_page_reads_answers_and_errors_and_their_headers(
         exposed = reply.headers["access-control-expose-headers"].lower()
         assert "x-request-id" in exposed
         assert "x-dify-conversation-id" in exposed
+        assert "x-unsupported-parameters" in exposed
+        assert "content-location" in exposed
 
 
 SECRETS = {

@@ -167,6 +167,12 @@ def test_every_problem_of_the_settings_is_a_line(program: Program) -> None:
     ]
 
 
+def test_a_place_for_pictures_that_cannot_be_used_is_told_at_once(program: Program) -> None:
+    ended = program.run("serve", "--port", "0", PICTURE_STORE="s3://pictures?serve=never")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "Error: PICTURE_STORE has serve=never: it must be proxy or redirect\n"
+
+
 def test_it_does_not_start_open_to_strangers(program: Program) -> None:
     env = {"DIFY_API_URL": "http://dify.test", "DIFY_API_KEY": "app-1"}
     ended = program.run("serve", "--host", "0.0.0.0", **env)

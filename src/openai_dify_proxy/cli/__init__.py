@@ -97,6 +97,8 @@ def serve(
     )
     try:
         serve_proxy(settings)
+    except SettingsError as error:
+        _fail(error.problems, code=2)
     except CannotListen as error:
         _fail([str(error)], code=1)
 

@@ -54,6 +54,7 @@ def surroundings(settings: Settings, model: ImageModel, upscaler_inputs: ModelIn
         upscaler=None if model.upscaler is None else str(model.upscaler),
         upscaler_inputs=upscaler_inputs,
         allow_unsafe=settings.allow_unsafe_images,
+        mask_repaints=model.mask_repaints,
     )
 
 

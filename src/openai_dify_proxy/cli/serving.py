@@ -36,7 +36,11 @@ class CannotListen(Exception):
 
 
 def serve_proxy(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises CannotListen."""
+    """Serve until SIGTERM or Ctrl-C. Raises CannotListen, and SettingsError for a PICTURE_STORE that cannot be used."""
+    if settings.picture_store is not None:
+        from openai_dify_proxy.pictures.service import open_store  # noqa: PLC0415 - it loads Pillow
+
+        open_store(settings)
     with ExitStack() as stack:
         sockets = [stack.enter_context(listener) for listener in listen(settings.host, settings.port)]
         demo = not settings.apps and settings.dify_api_url is None
