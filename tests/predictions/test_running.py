@@ -25,8 +25,8 @@ from openai_dify_proxy.wire.replicate import Prediction
 from tests.upstream.raw import Answer, RawServer, Request, by_path, in_turn, raw, raw_server, told
 
 SCHNELL = ModelRef("black-forest-labs/flux-schnell")
-BRISK = Timing(start=0.0, run=0.0, settle=0.0, second=0.1)
-"""`Prefer: wait` and `Cancel-After` pass ten times as fast."""
+BRISK = Timing(start=0.0, run=0.0, settle=0.0, second=0.2)
+"""`Prefer: wait` and `Cancel-After` pass five times as fast: a creation is answered after a second."""
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ async def until(demo: DemoReplicate, creations: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["", "SETTLED", "SLOW:0.9", "COLD:0.7", "POLLCRASH:2", "BADPOLL:1", "HOLD:0.3", "OBJECT", "PARTIAL"]
+    "words", ["", "SETTLED", "SLOW:1.2", "COLD:1.2", "POLLCRASH:2", "BADPOLL:1", "HOLD:0.3", "OBJECT", "PARTIAL"]
 )
 async def test_a_prediction_is_followed_to_its_end(demo: DemoReplicate, predictions: Predictions, words: str) -> None:
     prediction = await run(predictions, f"a fox {words}")
@@ -105,7 +105,7 @@ async def test_outputs_that_are_there_early_are_told(demo: DemoReplicate, predic
     async def progress(urls: list[str]) -> None:
         seen.append(urls)
 
-    inputs = {"prompt": "PARTIAL SLOW:0.4", "num_outputs": 3}
+    inputs = {"prompt": "PARTIAL SLOW:0.2", "num_outputs": 3}
     prediction = await predictions.run(SCHNELL, inputs, seconds=60, progress=progress)
     assert len(prediction.output) == 3
     counts = [len(urls) for urls in seen]
@@ -135,7 +135,7 @@ async def test_what_cannot_be_done_with_an_early_output_ends_the_prediction(
         ("CANCELED", UpstreamTimeout, "prediction_canceled: The prediction was ended before it had a picture"),
         ("FAIL", UpstreamFailed, "prediction_failed: The model failed: CUDA out of memory"),
         ("FAIL:PA", UpstreamFailed, "prediction_failed: The model failed: Prediction interrupted"),
-        ("FAIL SLOW:0.8", UpstreamFailed, "prediction_failed: The model failed: CUDA out of memory"),
+        ("FAIL SLOW:1.2", UpstreamFailed, "prediction_failed: The model failed: CUDA out of memory"),
         ("NSFW", ContentRefused, "content_policy_violation: The model refused: NSFW"),
         ("NSFW:all", ContentRefused, "content_policy_violation: The model refused: All generated images"),
         ("NSFW:E005", ContentRefused, "content_policy_violation: The model refused: The input or output was flagged"),
@@ -247,7 +247,7 @@ async def test_who_leaves_while_it_runs_ends_it(demo: DemoReplicate, predictions
     assert demo.log.predictions[0].status == "canceled"
 
 
-@pytest.mark.parametrize(("words", "seconds"), [("HOLD:0.3 SLOW:60", 0.2), ("SLOW:60", 0.8)])
+@pytest.mark.parametrize(("words", "seconds"), [("HOLD:0.2 SLOW:60", 0.1), ("SLOW:60", 1.3)])
 async def test_time_that_is_up_ends_it(
     demo: DemoReplicate, predictions: Predictions, words: str, seconds: float
 ) -> None:
