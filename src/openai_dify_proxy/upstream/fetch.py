@@ -28,6 +28,9 @@ REPLICATE_HOSTS = ("replicate.delivery",)
 """And every name below them."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
+_NOT_HOSTS = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("192.88.99.0/24"))
+"""Protocol assignments and relays of 6to4, some of which count as global."""
+
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _DOCUMENTATION = ipaddress.ip_network("3fff::/20")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -43,7 +46,7 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(parsed, ipaddress.IPv4Address):
-        return parsed.is_global and not parsed.is_multicast
+        return parsed.is_global and not parsed.is_multicast and not any(parsed in network for network in _NOT_HOSTS)
     embedded = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo[1] if parsed.teredo else None)
     if parsed in _NAT64:
         embedded = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
