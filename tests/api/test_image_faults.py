@@ -1,0 +1,200 @@
+"""Replicate's faults, and models', one by one: what the client is told, and that nothing is paid for twice.
+
+The official client sends requests again twice where it may, which is why it is asked here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from openai import APIStatusError, AsyncOpenAI
+from pydantic import SecretStr
+
+from openai_dify_proxy.demo.replicate import INSTANT, DemoReplicate, ReplicateLog
+from openai_dify_proxy.settings import Settings
+from tests.api.conftest import Serve
+from tests.api.picturing import SCHNELL, SDXL, VERSIONS, Json, image_settings, picture, post, sent, small
+from tests.api.servers import ProxyServer
+
+
+@dataclass(frozen=True)
+class Told:
+    """A refusal, and what it cost: predictions that were created, and calls that would create one."""
+
+    status: int
+    code: str | None
+    creations: int = 1
+    calls: int = 1
+
+
+FAULTS: dict[str, Told] = {
+    # Replicate's API.
+    "CREDIT": Told(429, "insufficient_quota", creations=0),
+    "CRASH_BEFORE": Told(502, "upstream_error", creations=0),
+    "CRASH_BEFORE:503": Told(502, "upstream_error", creations=0),
+    "CRASH_AFTER": Told(502, "upstream_error"),
+    "CRASH_AFTER:504": Told(502, "upstream_error"),
+    "DROP": Told(502, "upstream_error"),
+    "BADJSON": Told(502, "upstream_error"),
+    # Models.
+    "FAIL": Told(502, "prediction_failed"),
+    "FAIL:PA": Told(502, "prediction_failed"),
+    "FAIL:E1000": Told(502, "prediction_failed"),
+    "NSFW": Told(400, "content_policy_violation"),
+    "NSFW:all": Told(400, "content_policy_violation"),
+    "NSFW:E005": Told(400, "content_policy_violation"),
+    "ABORT": Told(504, "prediction_canceled"),
+    "CANCELED": Told(504, "prediction_canceled"),
+    "NULL SETTLED": Told(502, "no_picture"),
+    "EMPTY SETTLED": Told(502, "no_picture"),
+    # Outputs.
+    "FOREIGN SETTLED": Told(502, "upstream_error"),
+    "GONE SETTLED": Told(502, "upstream_error"),
+    "REDIRECT_PRIVATE SETTLED": Told(502, "upstream_error"),
+    "REDIRECT_LOOP SETTLED": Told(502, "upstream_error"),
+    "CUTBODY SETTLED": Told(502, "upstream_error"),
+    "HUGE SETTLED": Told(502, "upstream_error"),
+    "ENDLESS SETTLED": Told(502, "upstream_error"),
+    "NOTAPICTURE SETTLED": Told(502, "bad_picture"),
+    "SVG SETTLED": Told(502, "bad_picture"),
+    "TRUNCATED SETTLED": Told(502, "bad_picture"),
+    "BOMB SETTLED": Told(502, "bad_picture"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_faults_cost_one_creation_at_most(
+    image_client: AsyncOpenAI, predictions: ReplicateLog, image_proxy: ProxyServer, fault: str
+) -> None:
+    pictures = kept(image_proxy)
+    with pytest.raises(APIStatusError) as refused:
+        await image_client.images.generate(prompt=fault, model=SDXL, size="64x64")
+    error = refused.value
+    assert Told(error.status_code, error.code, predictions.creations(), predictions.attempts()) == FAULTS[fault]
+    assert "r8_demo" not in error.response.text
+    assert "billing" not in error.response.text
+    assert kept(image_proxy) == pictures
+
+
+def kept(proxy: ProxyServer) -> set[Path]:
+    return set(Path(proxy.settings.image_storage_dir).rglob("*.png"))
+
+
+HARMLESS = (
+    *("HOLD:0.3", "COLD:0.2 SLOW:0.2", "POLLCRASH:1", "BADPOLL:1", "SETTLED", "PARTIAL"),
+    *("SETTLED SLOWBODY:0.3", "SETTLED REDIRECT", "SETTLED OBJECT", "SETTLED MISLABEL", "SETTLED METADATA"),
+    *("SETTLED DATAURI", "SETTLED FILE"),
+)
+
+
+@pytest.mark.parametrize("oddity", HARMLESS)
+async def test_oddities_do_no_harm(image_client: AsyncOpenAI, predictions: ReplicateLog, oddity: str) -> None:
+    answer = await image_client.images.generate(prompt=oddity, model=SDXL, size="64x64")
+    (image,) = answer.data or []
+    made = picture(image.b64_json)
+    assert (made.format, made.size) == ("PNG", (64, 64))
+    assert not {"prompt", "workflow"} & set(made.info)
+    assert (predictions.creations(), predictions.attempts()) == (1, 1)
+
+
+@pytest.mark.parametrize("fault", ["DROP", "CRASH_AFTER", "BADJSON", "NULL SETTLED", "BOMB SETTLED"])
+async def test_streams_cost_one_creation_too(image_client: AsyncOpenAI, predictions: ReplicateLog, fault: str) -> None:
+    with pytest.raises(APIStatusError) as refused:
+        await image_client.images.generate(prompt=fault, model=SDXL, size="64x64", stream=True)
+    assert refused.value.status_code == FAULTS[fault].status
+    assert (predictions.creations(), predictions.attempts()) == (1, 1)
+
+
+# What Replicate refuses.
+
+
+async def test_what_replicate_calls_invalid_has_our_name(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    """Nobody can ask for the schema of a version without its name, so Replicate itself judges."""
+    body = {"prompt": "A fox", "model": VERSIONS[SCHNELL]}
+    got = await post(http, f"{image_proxy.url}/images/generations", body, X_Replicate_Num_Inference_Steps="50")
+    error = got.json()["error"]
+    assert (got.status_code, error["param"]) == (400, "X-Replicate-Num-Inference-Steps")
+    assert "less than or equal to 4" in error["message"]
+    assert (predictions.creations(), predictions.attempts()) == (0, 1)
+
+
+async def test_a_wrong_token(tmp_path: Path) -> None:
+    with DemoReplicate(timing=INSTANT, token="r8_other") as replicate:
+        settings = image_settings(replicate, tmp_path) | {"replicate_api_token": SecretStr("r8_demo_wrong")}
+        with ProxyServer(Settings(**settings)) as proxy:
+            async with proxy.client() as client:
+                with pytest.raises(APIStatusError) as refused:
+                    await client.images.generate(prompt="A fox")
+        assert (refused.value.status_code, refused.value.code) == (502, "upstream_auth_error")
+        assert "r8_" not in refused.value.response.text
+        assert replicate.log.attempts() == 0
+
+
+async def test_nobody_there(serve_images: Serve, predictions: ReplicateLog) -> None:
+    async with serve_images(replicate_api_url="http://127.0.0.1:9/v1").client(max_retries=0) as client:
+        with pytest.raises(APIStatusError) as refused:
+            await client.images.generate(**small("A fox"))
+    assert (refused.value.status_code, refused.value.code) == (503, "upstream_unreachable")
+    assert predictions.attempts() == 0
+
+
+async def test_the_same_picture_at_the_same_time(image_client: AsyncOpenAI, image_proxy: ProxyServer) -> None:
+    body: Json = {**small("Twins"), "response_format": "url", "extra_body": {"seed": 3}}
+    answers = await asyncio.gather(*(image_client.images.generate(**body) for _ in range(6)))
+    assert len({image.url for answer in answers for image in answer.data or []}) == 1
+
+
+async def test_a_request_has_a_time_limit(serve_images: Serve, predictions: ReplicateLog) -> None:
+    proxy = serve_images(image_timeout=1)
+    async with proxy.client() as client:
+        with pytest.raises(APIStatusError) as refused:
+            await client.images.generate(prompt="PARTIAL SLOW:0.6", model=SDXL, size="64x64", n=4)
+    assert (refused.value.status_code, refused.value.code) == (504, "upstream_timeout")
+    await predictions.wait_for(lambda log: log.predictions[0].completed_at)
+    (prediction,) = predictions.predictions
+    assert (prediction.status, prediction.cancel_after) == ("canceled", "11s")
+    assert (predictions.attempts(), [cancel.effective for cancel in predictions.cancels]) == (1, [True])
+
+
+async def test_a_prediction_that_cannot_be_followed(serve_images: Serve, predictions: ReplicateLog) -> None:
+    async with serve_images(image_timeout=2).client() as client:
+        with pytest.raises(APIStatusError) as refused:
+            await client.images.generate(prompt="POLLCRASH:999", model=SDXL, size="64x64")
+    assert refused.value.status_code in (502, 504)
+    assert (predictions.creations(), predictions.attempts()) == (1, 1)
+
+
+async def test_a_prediction_that_replicate_lost_is_not_made_again(
+    image_client: AsyncOpenAI, replicate: DemoReplicate, predictions: ReplicateLog
+) -> None:
+    """A 404 also means that a model is not official, for which a second creation would be right."""
+    asking = asyncio.create_task(
+        image_client.images.generate(prompt="PARTIAL SLOW:0.3", model="stability-ai/sdxl", size="64x64", n=4)
+    )
+    await predictions.wait_for(lambda log: log.predictions and log.predictions[0].outputs)
+    lost = dict(replicate.state.predictions)
+    replicate.state.predictions.clear()
+    with pytest.raises(APIStatusError) as refused:
+        await asking
+    assert (refused.value.status_code, predictions.creations()) == (502, 1)
+    replicate.state.predictions.update(lost)
+
+
+def secrets_in(value: Any) -> bool:
+    return "r8_" in str(value)
+
+
+async def test_the_token_goes_to_the_api_alone(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+    """``predictions`` looks for leaks after every test; here are the ways on which tokens have leaked elsewhere."""
+    for prompt in ("SETTLED", "SETTLED REDIRECT", "SETTLED FILE", "SETTLED OBJECT"):
+        await image_client.images.generate(prompt=prompt, model=SDXL, size="64x64")
+    assert len(predictions.downloads) == 4
+    assert not predictions.leaked_tokens
+    assert not any(secrets_in(inputs) for inputs in sent(predictions))

@@ -1,0 +1,68 @@
+"""Creations that Replicate refuses with 429: they wait as they are told, within reason."""
+
+from __future__ import annotations
+
+import time
+
+import httpx2
+import pytest
+from openai import AsyncOpenAI
+
+from openai_dify_proxy.demo.replicate import ReplicateLog
+from tests.api.conftest import Serve
+from tests.api.picturing import post, small
+from tests.api.servers import ProxyServer
+
+
+@pytest.mark.parametrize("delay", ["header:1x2", "body", "reset", "text"])
+async def test_throttled_creations_wait_as_told(
+    image_client: AsyncOpenAI, predictions: ReplicateLog, delay: str
+) -> None:
+    refusals = 2 if delay.endswith("x2") else 1
+    began = time.monotonic()
+    answer = await image_client.images.generate(**small(f"A fox THROTTLE:{delay}"))
+    assert refusals <= time.monotonic() - began < refusals + 2
+    assert len(answer.data or []) == 1
+    assert (predictions.creations(), predictions.attempts()) == (1, refusals + 1)
+
+
+async def test_throttled_creations_wait_though_told_nothing(
+    image_client: AsyncOpenAI, predictions: ReplicateLog
+) -> None:
+    began = time.monotonic()
+    await image_client.images.generate(**small("A fox THROTTLE:none"))
+    assert 5 <= time.monotonic() - began < 8
+    assert (predictions.creations(), predictions.attempts()) == (1, 2)
+
+
+async def test_throttles_that_are_too_long_are_passed_on(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    began = time.monotonic()
+    got = await post(http, f"{image_proxy.url}/images/generations", small("A fox THROTTLE:header:90"))
+    assert time.monotonic() - began < 3
+    assert (got.status_code, got.json()["error"]["code"], got.headers["retry-after"]) == (
+        429,
+        "rate_limit_exceeded",
+        "90",
+    )
+    assert (predictions.creations(), predictions.attempts()) == (0, 1)
+
+
+async def test_throttles_of_no_time_do_not_make_a_storm(
+    http: httpx2.AsyncClient, serve_images: Serve, predictions: ReplicateLog
+) -> None:
+    proxy = serve_images(image_timeout=2)
+    got = await post(http, f"{proxy.url}/images/generations", small("A fox THROTTLE:header:0x9999"))
+    assert got.status_code in (429, 504)
+    assert predictions.creations() == 0
+    assert predictions.attempts() < 9
+
+
+async def test_what_others_made_is_answered_when_one_fails(
+    image_client: AsyncOpenAI, predictions: ReplicateLog
+) -> None:
+    """One of two predictions is refused for longer than anybody waits."""
+    answer = await image_client.images.generate(**small("Eight foxes THROTTLE:header:90"), n=8)
+    assert len(answer.data or []) == 4
+    assert (predictions.creations(), predictions.attempts()) == (1, 2)
