@@ -23,6 +23,7 @@
     │   │   └── ImagesOff           502
     │   ├── UpstreamFailed          502
     │   │   ├── StreamCut           502
+    │   │   ├── UpstreamGarbled     502
     │   │   └── BadPicture          502
     │   ├── AppUnavailable          503
     │   ├── IpfsPending             503
@@ -193,6 +194,10 @@ class ImagesOff(UpstreamMisconfigured):
         super().__init__(
             "This server makes no pictures: it has no Replicate token. Its operator can set REPLICATE_API_TOKEN."
         )
+
+
+class UpstreamGarbled(UpstreamFailed):
+    """An answer that broke off, failed or cannot be read, of something that may well answer when asked again."""
 
 
 class BadPicture(UpstreamFailed):

@@ -282,20 +282,25 @@ async def outcome(answers: dict[str, Answer]) -> tuple[ProxyError, RawServer]:
     return caught.value, server
 
 
-@pytest.mark.parametrize(
-    "poll",
-    [
-        pytest.param(told(404, {"detail": "Not found"}), id="404"),
-        pytest.param(told(500), id="500"),
-        pytest.param(told(200, b"<html>"), id="a web page"),
-    ],
-)
-async def test_a_prediction_that_cannot_be_followed_is_ended_and_not_repeated(poll: Answer) -> None:
-    error, server = await outcome({"POST /v1/predictions": STARTED, "/v1/predictions/p1": poll, CANCEL: told(200, {})})
+async def test_a_prediction_that_cannot_be_followed_is_ended_and_not_repeated() -> None:
+    lost = told(404, {"detail": "Not found"})
+    error, server = await outcome({"POST /v1/predictions": STARTED, "/v1/predictions/p1": lost, CANCEL: told(200, {})})
     assert isinstance(error, UpstreamFailed)
     assert error.started
     assert len(server.asked("POST", "/v1/predictions")) == 1
     assert len(server.asked("POST", "/cancel")) == 1
+
+
+@pytest.mark.parametrize(
+    "poll", [pytest.param(told(500), id="500"), pytest.param(told(200, b"<html>"), id="a web page")]
+)
+async def test_a_poll_that_fails_does_not_end_what_is_paid_for(poll: Answer) -> None:
+    there = told(200, {"id": "p1", "status": "succeeded", "output": "https://replicate.delivery/x.png"})
+    polls = in_turn(*[poll] * 5, there)
+    async with asking(by_path({"POST /v1/predictions": STARTED, "/v1/predictions/p1": polls})) as (server, predictions):
+        prediction = await run(predictions, "a fox")
+    assert prediction.status == "succeeded"
+    assert len(server.asked("POST")) == 1
 
 
 async def test_an_answer_without_an_id_cannot_be_followed() -> None:
@@ -336,7 +341,7 @@ async def test_the_end_of_the_server_does_not_wait_long_for_cancellations() -> N
         cancelled.set()
         await raw(end=False)(request, writer)
 
-    answers = {"POST /v1/predictions": STARTED, "/v1/predictions/p1": told(500), CANCEL: stuck}
+    answers = {"POST /v1/predictions": STARTED, "/v1/predictions/p1": told(404, {}), CANCEL: stuck}
     async with asyncio.timeout(10), asking(by_path(answers), close=0.1) as (server, predictions):
         with pytest.raises(UpstreamFailed):
             await run(predictions, "a fox")

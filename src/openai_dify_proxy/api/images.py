@@ -19,6 +19,7 @@ from openai_dify_proxy.api.responses import (
     SSE_HEADERS,
     ClientWatch,
     Pulse,
+    Stall,
     error_response,
     log_failure,
     shutting_down,
@@ -27,7 +28,7 @@ from openai_dify_proxy.errors import ImagesOff, InternalError, IpfsPending, Prox
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.service import Pictures
 from openai_dify_proxy.predictions.ipfs_uploads import IpfsUploads
-from openai_dify_proxy.predictions.service import Images, Made, Prepared
+from openai_dify_proxy.predictions.service import Images, Made, Partial, Prepared
 from openai_dify_proxy.translate.image_answers import ShownPicture, encode_image_event, encode_images
 from openai_dify_proxy.translate.openai_errors import encode_error
 from openai_dify_proxy.translate.openai_streams import COMMENT
@@ -74,18 +75,23 @@ async def _answer(request: Request, task: Task) -> Response:
         raise UpstreamMisconfigured(
             "This server puts no pictures on IPFS. Its operator can set IPFS_UPLOAD_URL.", code="ipfs_not_configured"
         )
-    prepared = await service.images.prepare(asked.order)
-    base_url = str(request.base_url)
-    headers = {NOTICE_HEADER: _notice(prepared.plan.notices)} if prepared.plan.notices else {}
-    kind = "image_generation" if task == "generation" else "image_edit"
-    if asked.stream:
-        return _PictureStream(service, service.images, prepared, asked, kind=kind, base_url=base_url, headers=headers)
-    made = await while_connected(request, service.images.make(prepared))
-    shown = [await _show(service, picture, asked, base_url) for picture in made]
+    watch = ClientWatch(request.receive)
+    answering = _Answering(service, service.images, asked, str(request.base_url))
+    try:
+        prepared = await while_connected(watch, service.images.prepare(asked.order))
+        headers = {NOTICE_HEADER: _notice(prepared.plan.notices)} if prepared.plan.notices else {}
+        if asked.stream:
+            kind = "image_generation" if task == "generation" else "image_edit"
+            return _PictureStream(answering, prepared, watch, kind=kind, headers=headers)
+        shown = await while_connected(watch, answering.pictures(prepared))
+    except BaseException:
+        watch.stop()
+        raise
+    watch.stop()
     if asked.by != "ipfs" and _wants_bytes(request):
-        first = made[0]
-        headers |= {"Content-Location": shown[0].link}
-        return Response(first.data, 200, headers, first.record.media_type)
+        first = shown[0]
+        headers |= {"Content-Location": first.link, "X-Content-Type-Options": "nosniff"}
+        return Response(first.data, 200, headers, first.media_type)
     return Response(encode_images(int(time()), shown, by=asked.by), 200, headers, "application/json")
 
 
@@ -94,20 +100,16 @@ def _notice(names: Sequence[str]) -> str:
     return "".join(letter if " " <= letter <= "~" else "?" for letter in ", ".join(names)[:LONGEST_NOTICE])
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+async def while_connected(watch: ClientWatch, work: Coroutine[Any, Any, _T]) -> _T:
     """The result of ``work``, which is cancelled when the client goes away. Raises ClientGone then."""
     task = asyncio.get_running_loop().create_task(work)
-    watch = ClientWatch(request.receive)
     watch.then(task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
         if watch.gone:
             raise ClientGone from None
-        task.cancel()
         raise shutting_down() from None
-    finally:
-        watch.stop()
 
 
 def _wants_bytes(request: Request) -> bool:
@@ -116,118 +118,135 @@ def _wants_bytes(request: Request) -> bool:
     return any(part.strip().startswith("image/") for part in accepted.split(","))
 
 
-async def _show(service: ImageService, made: Made, asked: Asked, base_url: str) -> ShownPicture:
-    record = made.record
-    if service.uploads is not None:
-        service.uploads.notify(record)
-        if asked.by == "ipfs":
-            record = await _on_ipfs(service, service.uploads, record, base_url)
-    shown = _shown(service, record, made.data, base_url)
-    return ShownPicture(
-        data=shown.data,
-        format=shown.format,
-        width=shown.width,
-        height=shown.height,
-        link=shown.link,
-        cid=shown.cid,
-        ipfs=shown.ipfs,
-        seed=made.seed,
-        prediction_id=made.prediction_id,
-        revised_prompt=made.revised_prompt,
-    )
+class _Answering(Struct, frozen=True):
+    """What is made for one request, as its answer shows it."""
 
+    service: ImageService
+    images: Images
+    asked: Asked
+    base_url: str
 
-def _shown(service: ImageService, record: PictureRecord, data: bytes, base_url: str) -> ShownPicture:
-    on_ipfs = record.ipfs != "off"
-    return ShownPicture(
-        data=data,
-        format=record.extension,
-        width=record.width,
-        height=record.height,
-        link=service.pictures.link(record, base_url),
-        cid=record.cid if on_ipfs else None,
-        ipfs=record.ipfs if on_ipfs else None,
-    )
+    async def pictures(self, prepared: Prepared, partial: Partial | None = None) -> list[ShownPicture]:
+        """Makes them, and for ``return_ipfs`` waits until all are there. Raises ProxyError."""
+        made = await self.images.make(prepared, partial)
+        uploads = self.service.uploads
+        records = [picture.record for picture in made]
+        if uploads is not None:
+            for record in records:
+                uploads.notify(record)
+            if self.asked.by == "ipfs":
+                records = await self._sent(uploads, records)
+        return [self.show(record, picture.data, picture) for record, picture in zip(records, made, strict=True)]
 
+    def show(self, record: PictureRecord, data: bytes, made: Made | None = None) -> ShownPicture:
+        on_ipfs = record.ipfs != "off"
+        return ShownPicture(
+            data=data,
+            format=record.extension,
+            media_type=record.media_type,
+            width=record.width,
+            height=record.height,
+            link=self.service.pictures.link(record, self.base_url),
+            cid=record.cid if on_ipfs else None,
+            ipfs=record.ipfs if on_ipfs else None,
+            seed=None if made is None else made.seed,
+            prediction_id=None if made is None else made.prediction_id,
+            revised_prompt=None if made is None else made.revised_prompt,
+        )
 
-async def _on_ipfs(service: ImageService, uploads: IpfsUploads, record: PictureRecord, base_url: str) -> PictureRecord:
-    """Waits for the upload, which goes on behind if it takes too long; the picture is kept in any case."""
-    try:
-        return await uploads.sent(record, service.ipfs_timeout)
-    except ProxyError as error:
-        raise IpfsPending(
-            "The picture is made and kept, but not on IPFS yet; it is sent there as soon as that can be reached. "
-            f"Until then it is at {service.pictures.link(record, base_url)}",
-            started=True,
-            log=error.log or error.message,
-        ) from error
+    async def _sent(self, uploads: IpfsUploads, records: list[PictureRecord]) -> list[PictureRecord]:
+        """Waits for the uploads, which go on behind if they take too long; the pictures are kept in any case."""
+        try:
+            return list(await asyncio.gather(*(uploads.sent(record, self.service.ipfs_timeout) for record in records)))
+        except ProxyError as error:
+            links = ", ".join(self.service.pictures.link(record, self.base_url) for record in records)
+            raise IpfsPending(
+                "What was asked for is made and kept, but not on IPFS yet; it is sent there as soon as that can be "
+                f"reached. Until then it is at {links}",
+                started=True,
+                log=error.log or error.message,
+            ) from error
 
 
 class _PictureStream(Response):
     """A streamed answer: comments while the model works, an event for each picture, an error frame if it fails."""
 
     def __init__(
-        self,
-        service: ImageService,
-        images: Images,
-        prepared: Prepared,
-        asked: Asked,
-        *,
-        kind: str,
-        base_url: str,
-        headers: dict[str, str],
+        self, answering: _Answering, prepared: Prepared, watch: ClientWatch, *, kind: str, headers: dict[str, str]
     ) -> None:
         self.status_code = 200
         self.background = None
-        self._service = service
-        self._images = images
+        self._answering = answering
         self._prepared = prepared
-        self._asked = asked
+        self._watch = watch
         self._kind = kind
-        self._base_url = base_url
         self._extra = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        self._committed = False
+        self._stall = Stall()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         frames: asyncio.Queue[bytes | ProxyError | None] = asyncio.Queue()
         work = asyncio.create_task(self._make(frames))
-        watch = ClientWatch(receive)
-        watch.then(work.cancel)
+        self._watch.then(work.cancel)
         try:
-            first = await _next(frames, self._service.pulse.grace)
-            if isinstance(first, ProxyError):
-                await error_response(first)(scope, receive, send)
-                return
-            await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS + self._extra})
-            frame: bytes | ProxyError | None = first
-            while frame is not None:
-                body = b"event: error\ndata: %s\n\n" % encode_error(frame) if isinstance(frame, ProxyError) else frame
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-                frame = await _next(frames, self._service.pulse.interval)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._pump(frames, scope, receive, send)
+        except asyncio.CancelledError:
+            if self._stall.over:
+                raise
+            await self._fail(shutting_down(), scope, receive, send)
         finally:
-            watch.stop()
+            self._stall.stop()
+            self._watch.stop()
             work.cancel()
 
-    async def _make(self, frames: asyncio.Queue[bytes | ProxyError | None]) -> None:
-        created = int(time())
-        by = self._asked.by
+    async def _pump(
+        self, frames: asyncio.Queue[bytes | ProxyError | None], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        pulse = self._answering.service.pulse
+        idle = None if pulse.kind == "off" else pulse.interval
+        wait: float | None = pulse.grace
+        while (frame := await _next(frames, wait)) is not None:
+            if isinstance(frame, ProxyError):
+                await self._fail(frame, scope, receive, send)
+                return
+            await self._send(frame, send)
+            wait = idle
+        await self._send(b"", send, more=False)
 
-        async def partial(data: bytes, record: PictureRecord, index: int) -> None:
-            if index < self._asked.partial_images:
-                shown = _shown(self._service, record, data, self._base_url)
-                frames.put_nowait(encode_image_event(self._kind, created, shown, by=by, partial=index))
+    async def _send(self, body: bytes, send: Send, *, more: bool = True) -> None:
+        self._stall.begin()
+        if not self._committed:
+            self._committed = True
+            await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS + self._extra})
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+        self._stall.end()
+
+    async def _fail(self, error: ProxyError, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._committed:
+            await error_response(error)(scope, receive, send)
+            return
+        await self._send(b"event: error\ndata: %s\n\n" % encode_error(error), send, more=False)
+
+    async def _make(self, frames: asyncio.Queue[bytes | ProxyError | None]) -> None:
+        """Puts a frame for each picture into ``frames``, an error if it fails, and None at the end."""
+        answering = self._answering
+        created = int(time())
+        by, wanted = answering.asked.by, answering.asked.partial_images
+        shown = 0
+
+        async def partial(data: bytes, record: PictureRecord) -> None:
+            nonlocal shown
+            if shown < wanted:
+                picture = answering.show(record, data)
+                frames.put_nowait(encode_image_event(self._kind, created, picture, by=by, partial=shown))
+                shown += 1
 
         try:
-            wanted = partial if self._asked.partial_images else None
-            for made in await self._images.make(self._prepared, wanted):
-                shown = await _show(self._service, made, self._asked, self._base_url)
-                frames.put_nowait(encode_image_event(self._kind, created, shown, by=by))
+            for picture in await answering.pictures(self._prepared, partial if wanted else None):
+                frames.put_nowait(encode_image_event(self._kind, created, picture, by=by))
         except ProxyError as error:
             log_failure(error)
             frames.put_nowait(error)
-        except asyncio.CancelledError:
-            frames.put_nowait(shutting_down())
-            raise
         except Exception:
             frames.put_nowait(InternalError(FAULT))
             raise
@@ -235,7 +254,7 @@ class _PictureStream(Response):
             frames.put_nowait(None)
 
 
-async def _next(frames: asyncio.Queue[_T], seconds: float) -> _T | bytes:
+async def _next(frames: asyncio.Queue[_T], seconds: float | None) -> _T | bytes:
     """The next frame, or a comment if none comes in time."""
     try:
         async with asyncio.timeout(seconds):

@@ -12,22 +12,30 @@ from msgspec import Struct
 from openai_dify_proxy.errors import ModelNotFound, ProxyError
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.translate.known_models import KNOWN_MODELS, UNKNOWN_MODEL
+from openai_dify_proxy.translate.mask_polarity import Colour
 from openai_dify_proxy.translate.model_names import ModelRef, is_openai_name, parse_model
 from openai_dify_proxy.translate.model_schema import ModelInputs, read_model_inputs
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 FRESH_SECONDS = 300.0
+SCHEMA_SECONDS = 10.0
+"""How long a request waits for a schema before it makes do with what is known; the question goes on meanwhile."""
+
 MAX_SCHEMAS = 200
 
 log = structlog.get_logger(__name__)
 
 
 class ImageModel(Struct, frozen=True):
-    """A model and what the settings say of it; ``upscaler`` is the model that enlarges its pictures."""
+    """A model and what the settings say of it.
+
+    ``upscaler`` is the model that enlarges its pictures, ``mask_repaints`` the colour of masks that it paints anew.
+    """
 
     ref: ModelRef
     defaults: Mapping[str, Any] = {}
     upscaler: ModelRef | None = None
+    mask_repaints: Colour | None = None
 
 
 class ImageModels:
@@ -43,6 +51,7 @@ class ImageModels:
                 _required(model.model),
                 model.inputs,
                 self._upscaler if model.upscaler is None else _required(model.upscaler),
+                model.mask_repaints,
             )
             for name, model in settings.image_models.items()
         }
@@ -58,7 +67,7 @@ class ImageModels:
 
     def choose(self, name: str | None) -> ImageModel:
         """Raises ModelNotFound for a name that is none of the forms."""
-        if name is None or (is_openai_name(name) and name not in self._aliases):
+        if not name or (is_openai_name(name) and name not in self._aliases):
             name = self._default
         alias = self._aliases.get(name)
         if alias is not None:
@@ -83,7 +92,11 @@ class ImageModels:
             self._asking[ref] = task
             task.add_done_callback(lambda _: self._asking.pop(ref, None))
         try:
-            return await asyncio.shield(task)
+            async with asyncio.timeout(SCHEMA_SECONDS):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            log.warning("schema_late", model=str(ref))
+            return known[0] if known is not None else _built_in(ref)
         except ProxyError as error:
             if error.status < 500 or error.code == "upstream_auth_error":
                 raise
@@ -108,9 +121,10 @@ class ImageModels:
         if version is not None:
             self._latest[ref] = version
         inputs = read_model_inputs(schema)
+        forever = ref.version is not None and bool(inputs.fields)
+        until = float("inf") if forever else self._now() + FRESH_SECONDS
         if not inputs.fields:
             inputs = _built_in(ref)
-        until = float("inf") if ref.version is not None else self._now() + FRESH_SECONDS
         if len(self._schemas) >= MAX_SCHEMAS:
             self._schemas.pop(next(iter(self._schemas)))
         self._schemas[ref] = inputs, until

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
-from openai_dify_proxy.errors import ContentRefused, ProxyError, RateLimited, UpstreamFailed, UpstreamTimeout
+from openai_dify_proxy.errors import (
+    ContentRefused,
+    ProxyError,
+    RateLimited,
+    UpstreamFailed,
+    UpstreamGarbled,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from openai_dify_proxy.translate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate_errors import translate_failed
 from openai_dify_proxy.translate.replicate_outputs import picture_urls
@@ -19,6 +28,8 @@ POLL_SECONDS = 0.5
 MAX_POLL_SECONDS = 4.0
 CANCEL_MARGIN = 10.0
 """Replicate is told to give up this much later than we do, so that it also does when we cannot tell it."""
+
+CANCEL_TRIES = 4
 
 MAX_THROTTLE_SECONDS = 30.0
 FIRST_THROTTLE = 0.25
@@ -46,7 +57,8 @@ class Predictions:
         self._replicate = replicate
         self._first_poll = first_poll
         self._max_throttle = max_throttle
-        self._cancelling: set[asyncio.Task[None]] = set()
+        self._live: set[asyncio.Task[Any]] = set()
+        self._cancelling: set[asyncio.Task[Any]] = set()
 
     async def run(
         self, ref: ModelRef, inputs: Mapping[str, Any], *, seconds: float, progress: Progress | None = None
@@ -56,6 +68,9 @@ class Predictions:
         Raises ProxyError. When the caller is cancelled or ``seconds`` are over, so is the prediction.
         """
         prediction: Prediction | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        self._live.add(task)
         try:
             async with asyncio.timeout(seconds):
                 prediction = await self._create(ref, inputs, seconds + CANCEL_MARGIN)
@@ -66,11 +81,18 @@ class Predictions:
         except (asyncio.CancelledError, ProxyError):
             self._give_up(prediction)
             raise
+        finally:
+            self._live.discard(task)
         return _checked(prediction)
 
     async def close(self, timeout: float) -> None:
-        if self._cancelling:
-            await asyncio.wait(self._cancelling, timeout=timeout)
+        """Ends what still runs, and waits until it is cancelled at Replicate too; at most ``timeout`` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while running := self._live | self._cancelling:
+                    for task in self._live:
+                        task.cancel()
+                    await asyncio.wait(running)
         for task in self._cancelling:
             task.cancel()
         await asyncio.gather(*self._cancelling, return_exceptions=True)
@@ -105,7 +127,8 @@ class Predictions:
                 await progress(urls)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, MAX_POLL_SECONDS)
-            prediction = await self._replicate.prediction(prediction.id)
+            with suppress(UpstreamUnreachable, UpstreamTimeout, RateLimited, UpstreamGarbled):  # it goes on meanwhile
+                prediction = await self._replicate.prediction(prediction.id)
         return prediction
 
     def _give_up(self, prediction: Prediction | None) -> None:
@@ -126,13 +149,18 @@ class Predictions:
         await self._cancel(prediction)
 
     async def _cancel(self, prediction: Prediction) -> None:
+        """Cancelling twice does no harm, so it is tried until Replicate has heard it."""
         if prediction.status in TERMINAL:
             return
-        try:
-            await self._replicate.cancel(prediction.id)
-            log.info("prediction_canceled", prediction_id=prediction.id)
-        except ProxyError as error:
-            log.warning("cancel_failed", error=error.message, detail=error.log)
+        for attempt in range(CANCEL_TRIES):
+            try:
+                await self._replicate.cancel(prediction.id)
+            except ProxyError as error:
+                log.warning("cancel_failed", prediction_id=prediction.id, error=error.message, detail=error.log)
+                await asyncio.sleep(self._first_poll * 2**attempt)
+            else:
+                log.info("prediction_canceled", prediction_id=prediction.id)
+                return
 
 
 def _checked(prediction: Prediction) -> Prediction:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from time import time
 from typing import Any
 
 import structlog
 from msgspec import Struct
 
-from openai_dify_proxy.errors import InvalidRequest, ModelNotFound, UpstreamTimeout
+from openai_dify_proxy.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    ProxyError,
+    UpstreamFailed,
+    UpstreamGarbled,
+    UpstreamTimeout,
+)
 from openai_dify_proxy.pictures.convert import convert
 from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
 from openai_dify_proxy.pictures.service import Kept, Pictures
@@ -28,6 +36,10 @@ from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.upstream.fetch import OutputFetcher
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 from openai_dify_proxy.wire.replicate import Prediction
+
+READ_TRIES = 3
+READ_PAUSE = 0.5
+"""Seconds, and more each time."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,8 +64,8 @@ class Made(Struct, frozen=True, kw_only=True):
     revised_prompt: str | None
 
 
-Partial = Callable[[bytes, PictureRecord, int], Awaitable[None]]
-"""Is told the bytes, the record and the number of a picture that is there while others are still being made."""
+Partial = Callable[[bytes, PictureRecord], Awaitable[None]]
+"""Is told the bytes and the record of a picture that is there while others are still being made."""
 
 
 class Prepared(Struct, frozen=True):
@@ -62,6 +74,10 @@ class Prepared(Struct, frozen=True):
     order: ImageOrder
     model: ImageModel
     plan: ImagePlan
+    upscaler: ModelInputs | None
+    """The inputs of the model that enlarges the pictures afterwards, if any does."""
+    deadline: float
+    """In the loop's time."""
 
 
 class Images:
@@ -95,6 +111,7 @@ class Images:
 
     async def prepare(self, order: ImageOrder) -> Prepared:
         """Everything that can be refused is refused here, before anything is spent."""
+        deadline = asyncio.get_running_loop().time() + self._seconds
         model = self._models.choose(order.model)
         inputs = await self._models.inputs(model.ref)
         rules = ImageRules(
@@ -103,11 +120,14 @@ class Images:
             defaults=model.defaults,
             can_enhance=self._enhancer is not None,
             can_upscale=model.upscaler is not None,
+            mask_repaints=model.mask_repaints,
         )
         plan = plan_images(order.wish, inputs, rules)
+        upscaler = None
         if plan.upscale and model.upscaler is not None:
-            _upscaling(await self._models.inputs(model.upscaler), plan.upscale_factor, "")
-        return Prepared(order, model, plan)
+            upscaler = await self._models.inputs(model.upscaler)
+            _upscaling(upscaler, plan.upscale_factor, "")
+        return Prepared(order, model, plan, upscaler, deadline)
 
     async def make(self, prepared: Prepared, partial: Partial | None = None) -> list[Made]:
         """The pictures, in the order of their seeds; fewer than asked for if the model held some back.
@@ -116,7 +136,7 @@ class Images:
         """
         order, plan = prepared.order, prepared.plan
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout_at(prepared.deadline):
                 prompt = await self._enhance(order) if plan.enhance else None
                 async with self._inputs.staged(plan, order.init, order.mask) as staged:
                     return await self._run_all(prepared, staged, prompt, partial)
@@ -132,87 +152,111 @@ class Images:
         self, prepared: Prepared, staged: Staged, prompt: str | None, partial: Partial | None
     ) -> list[Made]:
         gate = asyncio.Semaphore(self._concurrency)
+        refusals: list[ProxyError] = []
 
         async def one(inputs: dict[str, Any]) -> list[Made]:
             async with gate:
-                return await self._run(prepared, staged.into(inputs), prompt, partial)
+                if refusals:  # what Replicate refuses once it refuses every time
+                    raise refusals[0]
+                try:
+                    return await self._run(prepared, staged.into(inputs), prompt, partial)
+                except ProxyError as error:
+                    if not error.started:
+                        refusals.append(error)
+                    raise
 
-        tasks = [asyncio.ensure_future(one(inputs)) for inputs in prepared.plan.predictions]
-        try:
-            await asyncio.wait(tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-        made: list[Made] = []
-        failure: BaseException | None = None
-        for task in tasks:
-            if error := task.exception():
-                failure = failure or error
-            else:
-                made += task.result()
-        if not made and failure is not None:
-            raise failure
-        if failure is not None:
-            log.warning("some_pictures_failed", error=str(failure), made=len(made))
-        return made[: prepared.plan.n]
+        return await _gather([one(inputs) for inputs in prepared.plan.predictions], prepared.plan.n)
 
     async def _run(
         self, prepared: Prepared, inputs: dict[str, Any], prompt: str | None, partial: Partial | None
     ) -> list[Made]:
-        plan, model = prepared.plan, prepared.model
+        plan = prepared.plan
         if prompt is not None and plan.prompt_input is not None:
             inputs = {**inputs, plan.prompt_input: prompt}
+        progress = None
+        if partial is not None and prepared.upscaler is None:
+            progress = self._progress(prepared, inputs, partial)
+        prediction = await self._predict(prepared, prepared.model.ref, inputs, progress)
+        facts = self._facts(prepared, inputs, prediction.id)
+
+        async def finish(url: str) -> list[Made]:
+            kept = await self._keep(url, plan, facts)
+            if prepared.upscaler is not None:
+                kept = await self._upscale(prepared, prepared.upscaler, url, kept, facts)
+            return [
+                Made(
+                    record=kept.record,
+                    data=kept.data,
+                    seed=facts.seed,
+                    prediction_id=prediction.id,
+                    revised_prompt=prompt,
+                )
+            ]
+
+        return await _gather([finish(url) for url in picture_urls(prediction.output)[: plan.n]], plan.n)
+
+    def _progress(self, prepared: Prepared, inputs: dict[str, Any], partial: Partial) -> Progress:
+        """Shows pictures that are there while others are being made; one that cannot be shown is no failure."""
         facts = self._facts(prepared, inputs, None)
         shown = 0
 
         async def progress(urls: list[str]) -> None:
             nonlocal shown
-            for index in range(shown, len(urls)):
-                kept = await self._keep(urls[index], plan, facts)
-                if partial is not None:
-                    await partial(kept.data, kept.record, index)
-            shown = len(urls)
+            news, shown = urls[shown:], len(urls)
+            for url in news:
+                with suppress(ProxyError):
+                    kept = await self._keep(url, prepared.plan, facts)
+                    await partial(kept.data, kept.record)
 
-        prediction = await self._predict(model.ref, inputs, progress if partial is not None else None)
-        seed = _seed(inputs)
-        facts = self._facts(prepared, inputs, prediction.id)
-        made = []
-        for url in picture_urls(prediction.output)[: plan.n]:
-            source = await self._upscaled(url, model, plan) if plan.upscale else url
-            kept = await self._keep(source, plan, facts)
-            made.append(
-                Made(record=kept.record, data=kept.data, seed=seed, prediction_id=prediction.id, revised_prompt=prompt)
-            )
-        return made
+        return progress
 
-    async def _predict(self, ref: ModelRef, inputs: dict[str, Any], progress: Progress | None = None) -> Prediction:
+    async def _predict(
+        self, prepared: Prepared, ref: ModelRef, inputs: dict[str, Any], progress: Progress | None = None
+    ) -> Prediction:
         """A model that is not official is refused by its name alone; nothing has been created then."""
+        seconds = max(0.0, prepared.deadline - asyncio.get_running_loop().time())
         target = self._models.target(ref)
         try:
-            return await self._predictions.run(target, inputs, seconds=self._seconds, progress=progress)
+            return await self._predictions.run(target, inputs, seconds=seconds, progress=progress)
         except ModelNotFound:
             instead = self._models.instead_of(target)
             if instead is None:
                 raise
-        return await self._predictions.run(instead, inputs, seconds=self._seconds, progress=progress)
+        return await self._predictions.run(instead, inputs, seconds=seconds, progress=progress)
 
-    async def _upscaled(self, url: str, model: ImageModel, plan: ImagePlan) -> str:
-        """A second prediction on the upscaler, fed with the first one's output."""
-        assert model.upscaler is not None
-        upscaler = await self._models.inputs(model.upscaler)
-        inputs = _upscaling(upscaler, plan.upscale_factor, url)
-        prediction = await self._predict(model.upscaler, inputs)
-        return picture_urls(prediction.output)[0]
+    async def _upscale(
+        self, prepared: Prepared, upscaler: ModelInputs, url: str, small: Kept, facts: PictureFacts
+    ) -> Kept:
+        """The picture enlarged. If that fails, the small one is kept all the same: it has been paid for."""
+        assert prepared.model.upscaler is not None
+        inputs = _upscaling(upscaler, prepared.plan.upscale_factor, url)
+        try:
+            prediction = await self._predict(prepared, prepared.model.upscaler, inputs)
+            return await self._keep(picture_urls(prediction.output)[0], prepared.plan, facts)
+        except ProxyError as error:
+            raise UpstreamFailed(
+                f"The picture is made and kept at /pictures/{small.record.name}, but could not be upscaled: "
+                f"{error.message}",
+                code=error.code,
+                started=True,
+                log=error.log,
+            ) from error
 
     async def _keep(self, url: str, plan: ImagePlan, facts: PictureFacts) -> Kept:
-        if url.startswith(DATA_URI):
-            data = decode_data_uri(url, self._limit)
-        elif self._replicate.owns(url):
-            data = await self._replicate.read_own(url, self._limit)
-        else:
-            data = await self._outputs.read(url, self._limit)
-        data = await convert(data, to=plan.output_format, quality=plan.quality)
+        data = await convert(await self._read(url), to=plan.output_format, quality=plan.quality)
         return await self._pictures.keep(data, facts)
+
+    async def _read(self, url: str) -> bytes:
+        """An output, which has been paid for and is erased in an hour: a passing fault does not lose it."""
+        if url.startswith(DATA_URI):
+            return decode_data_uri(url, self._limit)
+        read = self._replicate.read_own if self._replicate.owns(url) else self._outputs.read
+        for attempt in range(1, READ_TRIES):
+            try:
+                return await read(url, self._limit)
+            except UpstreamGarbled:
+                await asyncio.sleep(READ_PAUSE * attempt)
+        return await read(url, self._limit)
 
     def _facts(self, prepared: Prepared, inputs: dict[str, Any], prediction_id: str | None) -> PictureFacts:
         return PictureFacts(
@@ -242,3 +286,20 @@ def _upscaling(upscaler: ModelInputs, factor: int | None, url: str) -> dict[str,
 def _seed(inputs: dict[str, Any]) -> int | None:
     seed = inputs.get("seed")
     return seed if isinstance(seed, int) else None
+
+
+async def _gather(works: list[Coroutine[Any, Any, list[Made]]], most: int) -> list[Made]:
+    """What all of them make, side by side; a failure of some is none of the whole."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    failures = [error for task in tasks if (error := task.exception()) is not None]
+    made = [picture for task in tasks if task.exception() is None for picture in task.result()]
+    if failures and not made:
+        raise failures[0]
+    for error in failures:
+        log.warning("picture_failed", error=type(error).__name__, code=getattr(error, "code", None))
+    return made[:most]

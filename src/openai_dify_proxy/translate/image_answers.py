@@ -19,6 +19,7 @@ class ShownPicture(Struct, frozen=True, kw_only=True):
 
     data: bytes
     format: str
+    media_type: str
     width: int
     height: int
     link: str

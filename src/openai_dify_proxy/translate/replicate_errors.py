@@ -13,6 +13,7 @@ from openai_dify_proxy.errors import (
     QuotaExceeded,
     RateLimited,
     UpstreamFailed,
+    UpstreamGarbled,
     UpstreamMisconfigured,
     UpstreamTimeout,
 )
@@ -57,7 +58,8 @@ def translate_api_error(status: int, headers: Mapping[str, str], body: bytes) ->
             "Replicate limits this server's predictions. Try again in a moment.",
             retry_after=throttle_delay(headers, body),
         )
-    return UpstreamFailed(f"Replicate failed: HTTP {status}. {detail}".rstrip(), started=status >= 500)
+    kind = UpstreamGarbled if status >= 500 else UpstreamFailed
+    return kind(f"Replicate failed: HTTP {status}. {detail}".rstrip(), started=status >= 500)
 
 
 def throttle_delay(headers: Mapping[str, str], body: bytes) -> float:

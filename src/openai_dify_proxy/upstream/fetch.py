@@ -18,7 +18,7 @@ import aiohttp
 from msgspec import Struct
 from yarl import URL
 
-from openai_dify_proxy.errors import InvalidRequest, ProxyError, UpstreamFailed
+from openai_dify_proxy.errors import InvalidRequest, ProxyError, UpstreamFailed, UpstreamGarbled
 
 MAX_REDIRECTS = 3
 FETCH_SECONDS = 60.0
@@ -36,7 +36,7 @@ _DOCUMENTATION = ipaddress.ip_network("3fff::/20")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 _Check = Callable[[URL], None]
-_Fail = Callable[[str], ProxyError]
+_Fail = Callable[..., ProxyError]
 
 
 def is_public(address: str) -> bool:
@@ -87,7 +87,7 @@ class GuardedFetcher:
             if parts.scheme not in ("http", "https") or not parts.host or _has_credentials(parts):
                 raise InvalidRequest(f"{param} must be a plain http or https URL.", param=param)
 
-        def fail(message: str) -> ProxyError:
+        def fail(message: str, _passing: bool = False) -> ProxyError:
             return InvalidRequest(f"{param} could not be read: {message}", param=param)
 
         return await _read(self._session, url, limit=limit, seconds=self._seconds, check=check, fail=fail)
@@ -121,8 +121,9 @@ class OutputFetcher:
                     "REPLICATE_OUTPUT_HOSTS?",
                 )
 
-        def fail(message: str) -> ProxyError:
-            return UpstreamFailed(f"The model's picture could not be read: {message}", started=True)
+        def fail(message: str, passing: bool = False) -> ProxyError:
+            kind = UpstreamGarbled if passing else UpstreamFailed
+            return kind(f"The model's picture could not be read: {message}", started=True)
 
         return await _read(self._session, url, limit=limit, seconds=self._seconds, check=check, fail=fail)
 
@@ -180,17 +181,17 @@ async def _read(
                         url = url.join(URL(response.headers["location"]))
                         continue
                     if response.status != 200:
-                        raise fail(f"HTTP {response.status}.")
+                        raise fail(f"HTTP {response.status}.", response.status >= 500)
                     return await _bounded(response, limit, fail)
             raise fail("it redirects too often.")
     except TimeoutError:
-        raise fail("it took too long.") from None
+        raise fail("it took too long.", True) from None
     except aiohttp.ClientConnectorError as exc:
         raise fail(_NOT_PUBLIC if isinstance(exc.os_error, _NotPublic) else "no answer.") from exc
     except ValueError:
         raise fail("it is no URL.") from None
     except (aiohttp.ClientError, OSError) as exc:
-        raise fail("no answer.") from exc
+        raise fail("no answer.", True) from exc
 
 
 async def _bounded(response: aiohttp.ClientResponse, limit: int, fail: _Fail) -> bytes:

@@ -16,7 +16,14 @@ from msgspec import UNSET, json
 from msgspec.json import Decoder
 from yarl import URL
 
-from openai_dify_proxy.errors import ModelNotFound, RateLimited, UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
+from openai_dify_proxy.errors import (
+    ModelNotFound,
+    RateLimited,
+    UpstreamFailed,
+    UpstreamGarbled,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from openai_dify_proxy.translate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate_errors import translate_api_error
 from openai_dify_proxy.wire import replicate as wire
@@ -46,6 +53,8 @@ class ReplicateClient:
         self._origin = _origin(URL(self._url))
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._session = aiohttp.ClientSession(
+            # No limit: a creation that waits for a connection would be sent for a client that has long left.
+            connector=aiohttp.TCPConnector(limit=0),
             timeout=timeout,
             headers={"Authorization": f"Bearer {token}", "User-Agent": "openai-dify-proxy"},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -129,10 +138,11 @@ class ReplicateClient:
         try:
             async with asyncio.timeout(CALL_SECONDS), self._session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise UpstreamFailed(f"Replicate's file could not be read: HTTP {response.status}.", started=True)
+                    kind = UpstreamGarbled if response.status >= 500 else UpstreamFailed
+                    raise kind(f"Replicate's file could not be read: HTTP {response.status}.", started=True)
                 return await _read(response, limit)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise UpstreamFailed("Replicate's file could not be read.", started=True, log=_told(exc)) from exc
+            raise UpstreamGarbled("Replicate's file could not be read.", started=True, log=_told(exc)) from exc
 
     async def _get(self, path: str, decoder: Decoder[_T]) -> _T:
         """Reading costs nothing, so it is tried again."""
@@ -169,7 +179,7 @@ class ReplicateClient:
             raise UpstreamTimeout("Replicate did not answer in time.", started=method == "POST") from exc
         except (aiohttp.ClientError, OSError) as exc:
             message = "Replicate broke off its answer."
-            raise UpstreamFailed(message, started=method == "POST", log=_told(exc)) from exc
+            raise UpstreamGarbled(message, started=method == "POST", log=_told(exc)) from exc
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -186,7 +196,7 @@ def _decode(decoder: Decoder[_T], answer: bytes, *, started: bool = False) -> _T
     try:
         return decoder.decode(answer)
     except UNREADABLE as exc:
-        raise UpstreamFailed("Replicate's answer cannot be read.", started=started, log=str(exc)) from exc
+        raise UpstreamGarbled("Replicate's answer cannot be read.", started=started, log=str(exc)) from exc
 
 
 def _where(ref: ModelRef) -> tuple[str, str | None]:

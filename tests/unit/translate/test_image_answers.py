@@ -13,10 +13,11 @@ from openai_dify_proxy.translate.image_answers import ShownPicture, encode_image
 DATA = b"\x89PNG\r\n\x1a\n picture"
 ENCODED = base64.b64encode(DATA).decode()
 LINK = "http://127.0.0.1:8223/pictures/ab.png"
-PLAIN = ShownPicture(data=DATA, format="png", width=1024, height=768, link=LINK)
+PLAIN = ShownPicture(data=DATA, format="png", media_type="image/png", width=1024, height=768, link=LINK)
 RICH = ShownPicture(
     data=DATA,
     format="jpg",
+    media_type="image/jpeg",
     width=64,
     height=64,
     link=LINK,
