@@ -271,4 +271,4 @@ class Stall:
 
 
 def shutting_down() -> ShuttingDown:
-    return ShuttingDown("The server is shutting down; the turn was stopped.", started=True)
+    return ShuttingDown("The server is shutting down; what was under way was stopped.", started=True)
