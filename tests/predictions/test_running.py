@@ -291,16 +291,33 @@ async def test_a_prediction_that_cannot_be_followed_is_ended_and_not_repeated() 
     assert len(server.asked("POST", "/cancel")) == 1
 
 
+async def test_a_prediction_that_is_lost_is_not_repeated() -> None:
+    lost = told(404, {"detail": "Not found"})
+    error, server = await outcome({"POST /v1/predictions": STARTED, "/v1/predictions/p1": lost, CANCEL: told(200, {})})
+    assert isinstance(error, UpstreamFailed)
+    assert error.started
+    assert len(server.asked("POST", "/v1/predictions")) == 1
+    assert len(server.asked("POST", "/cancel")) == 1
+
+
 @pytest.mark.parametrize(
     "poll", [pytest.param(told(500), id="500"), pytest.param(told(200, b"<html>"), id="a web page")]
 )
-async def test_a_poll_that_fails_does_not_end_what_is_paid_for(poll: Answer) -> None:
-    there = told(200, {"id": "p1", "status": "succeeded", "output": "https://replicate.delivery/x.png"})
-    polls = in_turn(*[poll] * 5, there)
-    async with asking(by_path({"POST /v1/predictions": STARTED, "/v1/predictions/p1": polls})) as (server, predictions):
-        prediction = await run(predictions, "a fox")
-    assert prediction.status == "succeeded"
-    assert len(server.asked("POST")) == 1
+async def test_one_that_cannot_be_followed_is_ended_when_time_is_up(poll: Answer) -> None:
+    """Until then it may still come to its end, which is paid for."""
+    answers = {"POST /v1/predictions": STARTED, "/v1/predictions/p1": poll, CANCEL: told(200, {})}
+    async with asking(by_path(answers)) as (server, predictions):
+        with pytest.raises(UpstreamTimeout) as caught:
+            await run(predictions, "a fox", 0.8)
+    assert caught.value.started
+    assert len(server.asked("POST", "/v1/predictions")) == 1
+    assert len(server.asked("POST", "/cancel")) == 1
+
+
+async def test_a_cancellation_is_repeated_until_it_is_heard() -> None:
+    lost, heard = told(404, {}), in_turn(told(500), raw(), told(200, {}))
+    _, server = await outcome({"POST /v1/predictions": STARTED, "/v1/predictions/p1": lost, CANCEL: heard})
+    assert len(server.asked("POST", "/cancel")) == 3
 
 
 async def test_an_answer_without_an_id_cannot_be_followed() -> None:
