@@ -305,11 +305,11 @@ class Moody(LocalPictures):
             raise PictureNotKept("The disk fails.", log="a reason")
         return await super().take_lease()
 
-    async def read(self, name: str) -> bytes:
+    async def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
         if "read" in self.moods:
             self.moods.remove("read")
             raise RuntimeError("a mistake")
-        return await super().read(name)
+        return await super().read(name, start, end)
 
 
 async def test_uploads_survive_a_store_that_fails_and_mistakes_of_our_own(tmp_path: Path) -> None:
@@ -331,6 +331,7 @@ async def test_a_marker_without_a_picture_harms_nothing(store: LocalPictures) ->
     async with odd_ipfs(added(OTHER_CID)) as node, uploads_to(node.url, store) as uploads:
         other = await keep(store, 1)
         await uploads.sent(other, PATIENCE)
+        assert record.name not in await store.pending(), "it is not looked at for ever"
         again = await keep(store)
         assert (await uploads.sent(again, PATIENCE)).ipfs == "sent"
 

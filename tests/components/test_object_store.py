@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from openai_dify_proxy.errors import PictureNotKept
-from openai_dify_proxy.pictures.objects import LEASE_SECONDS, ObjectPictures, open_object_store
+from openai_dify_proxy.pictures.objects import LEASE_SECONDS, ORPHAN_SECONDS, ObjectPictures, open_object_store
 from tests.components.servers import S3Server
 from tests.pictures.contract import StoreContract, record
 
@@ -69,6 +69,18 @@ async def test_only_records_of_before_are_listed(store: ObjectPictures) -> None:
     assert [one.name async for one in store.records(before=time.time() + 60)] == [record(1).name]
     assert [one async for one in store.records(before=time.time() - 60)] == []
     assert [one async for one in store.records(before=50)] == []
+
+
+async def test_a_picture_without_a_record_goes_when_nobody_can_be_writing_one(
+    s3_server: S3Server, prefix: str, store: ObjectPictures
+) -> None:
+    await store.put(b"abc", record(1, ipfs="pending"))
+    await store._delete(f"00/00/{record(1).sha256}.json")
+    assert [name async for name in store.orphans()] == [record(1).name]
+    assert not await store.remove_orphan(record(1).name)
+    later = open_object_store(s3_server.url(prefix), clock=lambda: time.time() + ORPHAN_SECONDS + 10)
+    assert await later.remove_orphan(record(1).name)
+    assert [name async for name in store.orphans()] == await store.pending() == []
 
 
 async def test_a_picture_of_several_megabytes(store: ObjectPictures) -> None:

@@ -61,7 +61,7 @@ class StoreContract:
 
     async def test_a_picture_that_was_sent_is_not_sent_again(self, store: PictureStore) -> None:
         await store.put(b"abc", record(1, cid="told", ipfs="pending"))
-        await store.update(record(1, cid="told", ipfs="sent"))
+        await store.update(record(1).name, lambda _: record(1, cid="told", ipfs="sent"))
         again = await store.put(b"abc", record(1, cid="computed", ipfs="pending"))
         assert (again.ipfs, again.cid) == ("sent", "told")
 
@@ -76,7 +76,8 @@ class StoreContract:
         assert await store.record(record(1).name) is None
         with pytest.raises(NotFound):
             await store.read(record(1).name)
-        await store.delete(record(1).name)
+        assert not await store.delete(record(1).name)
+        assert await store.update(record(1).name, lambda kept: kept) is None
         assert [one async for one in store.records()] == []
         assert await store.pending() == []
 
@@ -90,25 +91,58 @@ class StoreContract:
         assert await store.record(name) is None
         with pytest.raises(NotFound):
             await store.read(name)
-        await store.delete(name)
+        assert not await store.delete(name)
+        assert await store.update(name, lambda kept: kept) is None
         assert await store.read(record(1).name) == b"abc"
 
     async def test_pending_is_what_was_not_sent(self, store: PictureStore) -> None:
         for number, ipfs in enumerate(("off", "pending", "pending")):
             await store.put(b"abc", record(number, ipfs=ipfs))
         assert sorted(await store.pending()) == [record(1).name, record(2).name]
-        await store.update(record(1, ipfs="sent"))
+        await store.update(record(1).name, lambda _: record(1, ipfs="sent"))
         assert await store.pending() == [record(2).name]
-        await store.update(record(0, ipfs="pending"))
+        await store.update(record(0).name, lambda _: record(0, ipfs="pending"))
         assert sorted(await store.pending()) == [record(0).name, record(2).name]
 
     async def test_a_deleted_picture_leaves_nothing(self, store: PictureStore) -> None:
         await store.put(b"abc", record(1, ipfs="pending"))
         await store.put(b"abc", record(2))
-        await store.delete(record(1).name)
+        assert await store.delete(record(1).name)
         assert await store.record(record(1).name) is None
         assert await store.pending() == []
         assert [one.name async for one in store.records()] == [record(2).name]
+
+    async def test_only_what_is_old_and_done_with_is_deleted(self, store: PictureStore) -> None:
+        old, again, waiting = record(1), record(2, created=200), record(3, ipfs="pending")
+        for one in (old, again, waiting):
+            await store.put(b"abc", one)
+        assert [await store.delete(one.name, before=150) for one in (old, again, waiting)] == [True, False, False]
+        assert {one async for one in store.records()} == {again, waiting}
+        assert await store.pending() == [waiting.name]
+
+    async def test_changes_at_the_same_time_are_all_kept(self, store: PictureStore, other: PictureStore) -> None:
+        await store.put(b"abc", record(1, created=0))
+
+        def older(kept: PictureRecord) -> PictureRecord:
+            return msgspec.structs.replace(kept, created=kept.created + 1)
+
+        await asyncio.gather(*(place.update(record(1).name, older) for place in (store, other) * 4))
+        kept = await store.record(record(1).name)
+        assert kept is not None
+        assert kept.created == 8
+
+    async def test_part_of_a_picture_is_read(self, store: PictureStore) -> None:
+        await store.put(b"abcdef", record(1, size=6))
+        assert await store.read(record(1).name, 1, 3) == b"bc"
+        assert await store.read(record(1).name, 4) == b"ef"
+        with pytest.raises(NotFound):
+            await store.read(record(2).name, 1, 3)
+
+    async def test_a_picture_with_a_record_is_no_orphan(self, store: PictureStore) -> None:
+        await store.put(b"abc", record(1))
+        assert [name async for name in store.orphans()] == []
+        assert not await store.remove_orphan(record(1).name)
+        assert await store.read(record(1).name) == b"abc"
 
     async def test_records_are_all_there(self, store: PictureStore) -> None:
         given = {record(number << 240, created=number) for number in range(20)}

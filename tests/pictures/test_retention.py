@@ -33,7 +33,7 @@ async def test_only_old_pictures_that_were_sent_go(store: LocalPictures) -> None
     retention = Retention(store, 50, clock=lambda: 200.0)
     assert await retention.sweep() == 2
     assert await names(store) == {record(2).name, record(4).name}
-    await store.update(record(2, created=100, ipfs="sent"))
+    await store.update(record(2).name, lambda _: record(2, created=100, ipfs="sent"))
     assert await retention.sweep() == 1
     assert await names(store) == {record(4).name}
 
@@ -57,6 +57,15 @@ async def test_a_picture_made_again_while_the_old_are_listed_stays(tmp_path: Pat
     await store.put(b"abc", record(1, created=100))
     assert await Retention(store, 50, clock=lambda: 200.0).sweep() == 0
     assert await store.read(record(1).name) == b"abc"
+
+
+async def test_what_a_killed_process_left_half_done_goes(store: LocalPictures) -> None:
+    await store.put(b"abc", record(1, created=190))
+    await store.put(b"abc", record(2, created=190, ipfs="pending"))
+    (store.directory / "00" / "00" / f"{record(2).sha256}.json").unlink()
+    assert await Retention(store, 50, clock=lambda: 200.0).sweep() == 1
+    assert not any(record(2).sha256 in name for name in files(store.directory))
+    assert await names(store) == {record(1).name}
 
 
 async def test_it_sweeps_by_itself_and_survives_a_store_that_fails(tmp_path: Path) -> None:

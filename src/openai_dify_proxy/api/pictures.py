@@ -27,7 +27,8 @@ _SAFE = {
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.IGNORECASE)
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE)
+"""Numbers that no picture reaches are not read at all."""
 
 
 async def serve_picture(request: Request) -> Response:
@@ -47,7 +48,8 @@ async def serve_picture(request: Request) -> Response:
     }
     if _has_it(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
-    link = await pictures.store.signed_link(name)
+    # A link is signed for GET alone.
+    link = await pictures.store.signed_link(name) if request.method == "GET" else None
     if link is not None:
         return RedirectResponse(link, 307, headers={**_SAFE, "Cache-Control": _SIGNED})
     return await _bytes(request, pictures, record, headers)
@@ -63,7 +65,7 @@ async def _bytes(request: Request, pictures: Pictures, record: PictureRecord, he
     headers["Content-Length"] = str(part.end - part.start)
     if asked is not None:
         headers["Content-Range"] = f"bytes {part.start}-{part.end - 1}/{record.size}"
-    data = b"" if request.method == "HEAD" else (await pictures.store.read(record.name))[part.start : part.end]
+    data = b"" if request.method == "HEAD" else await pictures.store.read(record.name, part.start, part.end)
     return Response(data, 200 if asked is None else 206, headers, record.media_type)
 
 

@@ -2,7 +2,9 @@
 
 Names come from the bytes alone. A file is written under another name, forced to the disk, and renamed, so that a name
 always has its whole content behind it; a record is written after its picture. ``pending/`` holds an empty file for
-each picture that is still to be uploaded, so that nobody has to read all records to find them.
+each picture that is still to be uploaded, so that nobody has to read all records to find them. Whoever changes
+anything of a picture holds the lock of its name in ``locks/``, so that a process that is killed is the only reason why
+there can be a picture without a record.
 """
 
 from __future__ import annotations
@@ -19,7 +21,14 @@ from secrets import token_hex
 from typing import IO, ParamSpec, TypeVar
 
 from openai_dify_proxy.errors import NotFound, PictureNotKept
-from openai_dify_proxy.pictures.records import PictureRecord, decode_record, encode_record, hash_of, merge
+from openai_dify_proxy.pictures.records import (
+    PictureRecord,
+    decode_record,
+    encode_record,
+    hash_of,
+    is_done_with,
+    merge,
+)
 
 LEFTOVER_SECONDS = 3600.0
 """Age at which an unfinished file certainly belongs to nobody any more."""
@@ -42,18 +51,17 @@ class LocalPictures:
     async def put(self, data: bytes, record: PictureRecord) -> PictureRecord:
         return await _in_thread(self._put, data, record)
 
-    async def read(self, name: str) -> bytes:
-        return await _in_thread(self._read, name)
+    async def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+        return await _in_thread(self._read, name, start, end)
 
     async def record(self, name: str) -> PictureRecord | None:
         return await _in_thread(self._record, name)
 
-    async def update(self, record: PictureRecord) -> None:
-        await _in_thread(self._update, record)
+    async def update(self, name: str, change: Callable[[PictureRecord], PictureRecord]) -> PictureRecord | None:
+        return await _in_thread(self._update, name, change)
 
     async def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
-        folders = await _in_thread(lambda: sorted(self.directory.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]")))
-        for folder in folders:
+        for folder in await _in_thread(self._folders):
             for record in await _in_thread(_records_in, folder):
                 if before is None or record.created < before:
                     yield record
@@ -61,14 +69,22 @@ class LocalPictures:
     async def pending(self) -> list[str]:
         return await _in_thread(self._pending)
 
-    async def delete(self, name: str) -> None:
-        await _in_thread(self._delete, name)
+    async def delete(self, name: str, *, before: float | None = None) -> bool:
+        return await _in_thread(self._delete, name, before)
+
+    async def orphans(self) -> AsyncIterator[str]:
+        for folder in await _in_thread(self._folders):
+            for name in await _in_thread(_orphans_in, folder):
+                yield name
+
+    async def remove_orphan(self, name: str) -> bool:
+        return await _in_thread(self._remove_orphan, name)
 
     async def signed_link(self, name: str) -> str | None:
         return None
 
     async def take_lease(self) -> bool:
-        return self._lease is not None or await _in_thread(self._lock)
+        return self._lease is not None or await _in_thread(self._try_lease)
 
     async def close(self) -> None:
         if self._lease is not None:
@@ -79,22 +95,18 @@ class LocalPictures:
 
     def _put(self, data: bytes, record: PictureRecord) -> PictureRecord:
         picture = self._path(record.name)
-        self._make(picture.parent)
-        if not (picture.is_file() and picture.stat().st_size == len(data)):
-            self._write(picture, data)
-        if record.ipfs == "pending":
-            self._mark(record)
-        if self._write_new(picture.with_suffix(".json"), encode_record(record)):
-            return record
-        kept = self._record(record.name)
-        merged = record if kept is None else merge(kept, record)
-        if merged != kept:
-            self._update(merged)
-        return merged
+        with self._locked(record.name):
+            self._make(picture.parent)
+            if not (picture.is_file() and picture.stat().st_size == len(data)):
+                self._write(picture, data)
+            kept = self._record(record.name)
+            return self._save(record if kept is None else merge(kept, record), kept)
 
-    def _read(self, name: str) -> bytes:
+    def _read(self, name: str, start: int, end: int | None) -> bytes:
         try:
-            return self._path(name).read_bytes()
+            with self._path(name).open("rb") as file:
+                file.seek(start)
+                return file.read(-1 if end is None else end - start)
         except FileNotFoundError:
             raise NotFound("There is no such picture.") from None
 
@@ -107,12 +119,21 @@ class LocalPictures:
             return None
         return record if record is not None and record.name == name else None
 
-    def _update(self, record: PictureRecord) -> None:
+    def _update(self, name: str, change: Callable[[PictureRecord], PictureRecord]) -> PictureRecord | None:
+        if self._record(name) is None:
+            return None
+        with self._locked(name):
+            kept = self._record(name)
+            return None if kept is None else self._save(change(kept), kept)
+
+    def _save(self, record: PictureRecord, kept: PictureRecord | None) -> PictureRecord:
         if record.ipfs == "pending":
             self._mark(record)
-        self._write(self._path(record.name).with_suffix(".json"), encode_record(record))
+        if record != kept:
+            self._write(self._path(record.name).with_suffix(".json"), encode_record(record))
         if record.ipfs != "pending":
             self._marker(record.name).unlink(missing_ok=True)
+        return record
 
     def _pending(self) -> list[str]:
         try:
@@ -120,14 +141,33 @@ class LocalPictures:
         except FileNotFoundError:
             return []
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str, before: float | None) -> bool:
         """The record goes first: without it the picture is not served, so nobody sees one without the other."""
-        if hash_of(name) is None:
-            return
+        if self._record(name) is None:
+            return False
+        with self._locked(name):
+            record = self._record(name)
+            if record is None or (before is not None and not is_done_with(record, before)):
+                return False
+            path = self._path(name)
+            path.with_suffix(".json").unlink()
+            self._remove(path)
+            return True
+
+    def _remove_orphan(self, name: str) -> bool:
         path = self._path(name)
-        path.with_suffix(".json").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-        self._marker(name).unlink(missing_ok=True)
+        with self._locked(name):
+            if path.with_suffix(".json").exists():
+                return False
+            self._remove(path)
+            return True
+
+    def _remove(self, picture: Path) -> None:
+        picture.unlink(missing_ok=True)
+        self._marker(picture.name).unlink(missing_ok=True)
+
+    def _folders(self) -> list[Path]:
+        return sorted(self.directory.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]"))
 
     def _path(self, name: str) -> Path:
         digest = hash_of(name)
@@ -157,20 +197,6 @@ class LocalPictures:
             unfinished.replace(path)
         _sync(path.parent)
 
-    def _write_new(self, path: Path, data: bytes) -> bool:
-        """Unlike ``_write`` never replaces a file: of several writers one is first, and the others get False."""
-        if path.exists():
-            return False
-        with self._written(data) as unfinished:
-            try:
-                path.hardlink_to(unfinished)
-            except FileExistsError:
-                return False
-            except OSError:  # some file systems know no hard links; there the last writer wins
-                unfinished.replace(path)
-        _sync(path.parent)
-        return True
-
     @contextmanager
     def _written(self, data: bytes) -> Iterator[Path]:
         """A file of its own with ``data``, on the disk; it is gone afterwards if it was not renamed."""
@@ -188,15 +214,25 @@ class LocalPictures:
         finally:
             path.unlink(missing_ok=True)
 
-    def _lock(self) -> bool:
-        """The kernel takes the lock back when the process ends, however it ends."""
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Waits until nobody else, in this process or another, changes a picture whose name begins alike."""
+        folder = self.directory / "locks"
+        self._make(folder)
+        with (folder / self._path(name).name[:2]).open("ab") as file:
+            _lock(file, wait=True)
+            yield
+
+    def _try_lease(self) -> bool:
         self._make(self.directory)
         file = (self.directory / "ipfs.lock").open("ab")
-        if _try_lock(file):
-            self._lease = file
-            return True
-        file.close()
-        return False
+        try:
+            _lock(file, wait=False)
+        except OSError:
+            file.close()
+            return False
+        self._lease = file
+        return True
 
 
 async def _in_thread(work: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -217,6 +253,10 @@ def _records_in(folder: Path) -> list[PictureRecord]:
         if record is not None and record.sha256 == path.stem:
             records.append(record)
     return records
+
+
+def _orphans_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if hash_of(path.name) and not path.with_suffix(".json").exists()]
 
 
 def _sync(folder: Path) -> None:
@@ -240,16 +280,16 @@ def _remove_leftovers(folder: Path) -> None:
             continue
 
 
-def _try_lock(file: IO[bytes]) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt  # noqa: PLC0415 - exists on Windows only
+def _lock(file: IO[bytes], *, wait: bool) -> None:
+    """Locks ``file`` until it is closed, which the kernel does for a process that ends, however it ends.
 
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl  # noqa: PLC0415 - does not exist on Windows
+    Raises OSError when somebody else has it.
+    """
+    if sys.platform == "win32":
+        import msvcrt  # noqa: PLC0415 - exists on Windows only
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl  # noqa: PLC0415 - does not exist on Windows
+
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

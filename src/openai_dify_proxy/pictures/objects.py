@@ -19,7 +19,14 @@ import structlog
 from msgspec import Struct
 
 from openai_dify_proxy.errors import NotFound, PictureNotKept
-from openai_dify_proxy.pictures.records import PictureRecord, decode_record, encode_record, hash_of, merge
+from openai_dify_proxy.pictures.records import (
+    PictureRecord,
+    decode_record,
+    encode_record,
+    hash_of,
+    is_done_with,
+    merge,
+)
 from openai_dify_proxy.settings import SettingsError
 
 try:
@@ -39,6 +46,9 @@ LEASE: Final = "ipfs.lease"
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 10.0
 SIGNED_SECONDS = 3600
+CHANGE_TRIES = 20
+ORPHAN_SECONDS = 3600.0
+"""Age at which a picture without a record certainly gets none any more."""
 
 _CLIENT_OPTIONS = frozenset(("allow_http", "connect_timeout", "proxy_url", "timeout"))
 
@@ -69,23 +79,17 @@ class ObjectPictures:
         self._renewed = 0.0
 
     async def put(self, data: bytes, record: PictureRecord) -> PictureRecord:
+        def complete(kept: PictureRecord | None) -> PictureRecord:
+            return record if kept is None else merge(kept, record)
+
         with _told():
             attributes = {"Content-Type": record.media_type, "Cache-Control": "public, max-age=31536000, immutable"}
             # The same name always has the same bytes: to write them again does no harm.
             await obstore.put_async(self._store, _path(record.name), data, attributes=attributes, use_multipart=False)
-            if record.ipfs == "pending":
-                await self._write(f"pending/{record.name}", b"")
-            kept = await self.record(record.name)
-            if kept is None and await self._create(_record_path(record.name), encode_record(record)):
-                return record
-            kept = kept or await self.record(record.name)
-        merged = record if kept is None else merge(kept, record)
-        if merged != kept:
-            await self.update(merged)
-        return merged
+            return await self._change(record.name, complete) or record
 
-    async def read(self, name: str) -> bytes:
-        data = await self._read(_path(name))
+    async def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+        data = await self._read(_path(name), start, end)
         if data is None:
             raise NotFound("There is no such picture.")
         return data
@@ -94,17 +98,39 @@ class ObjectPictures:
         if hash_of(name) is None:
             return None
         data = await self._read(_record_path(name))
-        record = decode_record(data) if data is not None else None
-        return record if record is not None and record.name == name else None
+        return _record_in(data, name) if data is not None else None
 
-    async def update(self, record: PictureRecord) -> None:
-        marker = f"pending/{record.name}"
+    async def update(self, name: str, change: Callable[[PictureRecord], PictureRecord]) -> PictureRecord | None:
+        if hash_of(name) is None:
+            return None
         with _told():
-            if record.ipfs == "pending":
+            return await self._change(name, lambda kept: None if kept is None else change(kept))
+
+    async def _change(
+        self, name: str, change: Callable[[PictureRecord | None], PictureRecord | None]
+    ) -> PictureRecord | None:
+        """Writes what ``change`` makes of the record, unless it is None, or the record is another meanwhile."""
+        path, marker = _record_path(name), _marker(name)
+        for _ in range(CHANGE_TRIES):
+            try:
+                found = await obstore.get_async(self._store, path)
+                kept, e_tag = _record_in(bytes(await found.bytes_async()), name), found.meta["e_tag"]
+            except FileNotFoundError:
+                found, kept, e_tag = None, None, None
+            changed = change(kept)
+            if changed is None:
+                return None
+            if changed.ipfs == "pending":
                 await self._write(marker, b"")
-            await self._write(_record_path(record.name), encode_record(record))
-            if record.ipfs != "pending":
+            data = encode_record(changed)
+            if changed != kept and not await (
+                self._create(path, data) if found is None else self._replace(path, data, e_tag)
+            ):
+                continue
+            if changed.ipfs != "pending" and kept is not None:
                 await self._delete(marker)
+            return changed
+        raise PictureNotKept("The picture's record changes all the time.", started=True)
 
     async def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
         with _told():
@@ -124,12 +150,47 @@ class ObjectPictures:
         names = (item["path"].rpartition("/")[2] for page in pages for item in page)
         return [name for name in names if hash_of(name)]
 
-    async def delete(self, name: str) -> None:
-        if hash_of(name) is None:
-            return
+    async def delete(self, name: str, *, before: float | None = None) -> bool:
+        """No store deletes on a condition, so the record is looked at right before."""
+        record = await self.record(name)
+        if record is None or (before is not None and not is_done_with(record, before)):
+            return False
         with _told():
-            for path in (_record_path(name), _path(name), f"pending/{name}"):
+            for path in (_record_path(name), _path(name), _marker(name)):
                 await self._delete(path)
+        return True
+
+    async def orphans(self) -> AsyncIterator[str]:
+        pictures: dict[str, str] = {}
+        records: set[str] = set()
+        with _told():
+            async for page in obstore.list(self._store):
+                for item in page:
+                    folder, _, name = item["path"].rpartition("/")
+                    if folder != "pending" and (digest := hash_of(name)) is not None:
+                        pictures[digest] = name
+                    elif name.endswith(".json"):
+                        records.add(name.removesuffix(".json"))
+        for digest in pictures.keys() - records:
+            yield pictures[digest]
+
+    async def remove_orphan(self, name: str) -> bool:
+        with _told():
+            if await self._written_at(_record_path(name)) is not None:
+                return False
+            paths = (_path(name), _marker(name))
+            times = [written for path in paths if (written := await self._written_at(path)) is not None]
+            if not times or max(times) > self._clock() - ORPHAN_SECONDS:
+                return False
+            for path in paths:
+                await self._delete(path)
+            return True
+
+    async def _written_at(self, path: str) -> float | None:
+        try:
+            return (await obstore.head_async(self._store, path))["last_modified"].timestamp()
+        except FileNotFoundError:
+            return None
 
     async def signed_link(self, name: str) -> str | None:
         if self._serve == "proxy":
@@ -165,11 +226,13 @@ class ObjectPictures:
         self._renewed = now if taken else 0.0
         return taken
 
-    async def _read(self, path: str) -> bytes | None:
+    async def _read(self, path: str, start: int = 0, end: int | None = None) -> bytes | None:
         with _told():
             try:
+                if end is not None:
+                    return bytes(await obstore.get_range_async(self._store, path, start=start, end=end))
                 found = await obstore.get_async(self._store, path)
-                return bytes(await found.bytes_async())
+                return bytes(await found.bytes_async())[start:]
             except FileNotFoundError:
                 return None
 
@@ -246,6 +309,15 @@ def _path(name: str) -> str:
 
 def _record_path(name: str) -> str:
     return _path(name).rpartition(".")[0] + ".json"
+
+
+def _marker(name: str) -> str:
+    return f"pending/{name}"
+
+
+def _record_in(data: bytes, name: str) -> PictureRecord | None:
+    record = decode_record(data)
+    return record if record is not None and record.name == name else None
 
 
 def _read_lease(data: bytes) -> _Lease | None:

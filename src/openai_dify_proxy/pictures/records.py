@@ -69,6 +69,11 @@ def merge(kept: PictureRecord, again: PictureRecord) -> PictureRecord:
     )
 
 
+def is_done_with(record: PictureRecord, before: float) -> bool:
+    """Whether the picture is from before then, and not still to be uploaded."""
+    return record.created < before and record.ipfs != "pending"
+
+
 _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(PictureRecord)
 

@@ -1,4 +1,7 @@
-"""Removes pictures that are older than the operator wants, and never one that is still to be uploaded."""
+"""Removes pictures that are older than the operator wants, and never one that is still to be uploaded.
+
+What a process left half done that was killed goes too.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +36,14 @@ class Retention:
             await asyncio.gather(self._loop, return_exceptions=True)
 
     async def sweep(self) -> int:
-        """Removes what is too old now, and returns how many that were. Raises PictureNotKept."""
+        """Removes what is too old now, and what nobody knows of; returns how many. Raises PictureNotKept."""
         limit = self._clock() - self._seconds
         removed = 0
         async for record in self._store.records(before=limit):
             # It may have been made again since it was listed.
-            current = await self._store.record(record.name)
-            if current is not None and current.ipfs != "pending" and current.created < limit:
-                await self._store.delete(record.name)
-                removed += 1
+            removed += await self._store.delete(record.name, before=limit)
+        async for name in self._store.orphans():
+            removed += await self._store.remove_orphan(name)
         return removed
 
     async def _run(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from openai_dify_proxy.pictures.records import PictureRecord
@@ -22,14 +22,17 @@ class PictureStore(Protocol):
         """Keeps a picture; one that is there already stays, and its record is completed. Returns the record kept."""
         ...
 
-    async def read(self, name: str) -> bytes:
-        """Raises NotFound."""
+    async def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes from ``start`` up to ``end``, which is not one of them. Raises NotFound."""
         ...
 
     async def record(self, name: str) -> PictureRecord | None: ...
 
-    async def update(self, record: PictureRecord) -> None:
-        """Replaces the record of a picture that is there."""
+    async def update(self, name: str, change: Callable[[PictureRecord], PictureRecord]) -> PictureRecord | None:
+        """Changes the record of a picture, and returns it; None if there is none.
+
+        ``change`` may be asked again when somebody else was quicker, so that nothing of theirs is lost.
+        """
         ...
 
     def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
@@ -40,8 +43,19 @@ class PictureStore(Protocol):
         """Names of pictures that are still to be uploaded."""
         ...
 
-    async def delete(self, name: str) -> None:
-        """Of a picture that is not there nothing is deleted, which is no error."""
+    async def delete(self, name: str, *, before: float | None = None) -> bool:
+        """Returns whether there was a picture to delete.
+
+        With ``before`` one stays that has been made since then, or is still to be uploaded.
+        """
+        ...
+
+    def orphans(self) -> AsyncIterator[str]:
+        """Names of pictures without a record, as a process leaves them that is killed between the two."""
+        ...
+
+    async def remove_orphan(self, name: str) -> bool:
+        """Removes what is there of a picture without a record, once nobody can be about to write one."""
         ...
 
     async def signed_link(self, name: str) -> str | None:

@@ -113,12 +113,10 @@ class IpfsUploads:
             if cid != record.cid:
                 log.warning("ipfs_cid_differs", picture=name, computed=record.cid, told=cid)
             # Its facts may have been completed, or it may have been deleted, while it was under way.
-            current = await self._store.record(name)
-            if current is None:
-                return record
-            record = msgspec.structs.replace(current, cid=cid, ipfs="sent")
-        await self._store.update(record)
-        return record
+            sent = await self._store.update(name, lambda now: msgspec.structs.replace(now, cid=cid, ipfs="sent"))
+        else:
+            sent = await self._store.update(name, lambda now: now)  # it only was still marked
+        return sent or record
 
     def _attempts(self, name: str) -> int:
         return self._failed[name].attempts if name in self._failed else 0
@@ -167,6 +165,8 @@ class IpfsUploads:
         except NotFound as error:
             # Its record is not written yet, or never will be, since the process that wrote it was killed.
             self._failed[name] = _Failed(0, self._clock() + self._store.rescan_seconds, error)
+            with suppress(ProxyError):  # then it is found again
+                await self._store.remove_orphan(name)
         except ProxyError as error:
             self._put_off(name, error)
         except Exception as exc:
