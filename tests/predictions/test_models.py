@@ -76,6 +76,7 @@ async def named() -> AsyncIterator[ImageModels]:
     ("name", "ref"),
     [
         (None, ModelRef("black-forest-labs/flux-dev")),
+        ("", ModelRef("black-forest-labs/flux-dev")),
         ("dall-e-2", ModelRef("black-forest-labs/flux-dev")),
         ("gpt-image-1", ModelRef("black-forest-labs/flux-dev")),
         ("gpt-image-2.5-mini", ModelRef("black-forest-labs/flux-dev")),
@@ -98,7 +99,7 @@ async def test_names_of_the_operators_own_come_first(named: ImageModels) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["", "sdxl", "a/b/c", "a/b:1", "../predictions", "a/..", "A b/c", "deployment:x", "c" * 63, "a/b?x", "a/b\n"],
+    ["sdxl", "a/b/c", "a/b:1", "../predictions", "a/..", "A b/c", "deployment:x", "c" * 63, "a/b?x", "a/b\n"],
 )
 async def test_names_of_no_model(named: ImageModels, name: str) -> None:
     with pytest.raises(ModelNotFound, match="owner/name") as caught:
