@@ -118,6 +118,7 @@ def test_image_models_of_the_file(toml: Path) -> None:
         [images.models.poster]
         model = "stability-ai/sdxl"
         upscaler = "nightmareai/real-esrgan"
+        mask_repaints = "black"
         """,
         encoding="utf-8",
     )
@@ -128,7 +129,9 @@ def test_image_models_of_the_file(toml: Path) -> None:
         "sketch": ImageModelSettings(
             name="sketch", model="black-forest-labs/flux-schnell", inputs={"go_fast": True, "megapixels": "1"}
         ),
-        "poster": ImageModelSettings(name="poster", model="stability-ai/sdxl", upscaler="nightmareai/real-esrgan"),
+        "poster": ImageModelSettings(
+            name="poster", model="stability-ai/sdxl", upscaler="nightmareai/real-esrgan", mask_repaints="black"
+        ),
     }
 
 

@@ -21,6 +21,7 @@ from openai_dify_proxy.settings.values import (
     Keys,
     LogFormat,
     LogLevel,
+    MaskColour,
     Origins,
     Patterns,
     PictureLinks,
@@ -89,6 +90,8 @@ class ImageModelSettings(BaseModel):
     """Inputs of the model that a request leaves out."""
     upscaler: ImageModelName | None = None
     """The model that enlarges this one's pictures; ``IMAGE_UPSCALER`` when there is none."""
+    mask_repaints: MaskColour | None = None
+    """The colour of a mask that the model paints anew; read from its description when it is not set."""
 
 
 class Settings(BaseSettings):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from openai_dify_proxy.translate.model_schema import ModelInput
+from openai_dify_proxy.translate.model_schema import INT64, ModelInput
 
 MAX_PICTURES = 10
 """The most that a request may ask for, as at OpenAI."""
@@ -18,22 +17,22 @@ def counts_of(field: ModelInput) -> list[int]:
         return sorted(number for number in numbers if number is not None and 0 < number <= MAX_PICTURES)
     if field.kind not in ("integer", "number"):
         return []
-    low = 1 if field.minimum is None else max(1, math.ceil(field.minimum))
-    high = MAX_PICTURES if field.maximum is None else min(MAX_PICTURES, math.floor(field.maximum))
-    return list(range(low, high + 1))
+    return [count for count in range(1, MAX_PICTURES + 1) if field.fits(count)]
 
 
 def number_in(value: Any) -> int | None:
     """The whole number that a value of a schema says, be it a text."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     text = str(value)
     return int(text) if text.isascii() and text.isdigit() else None
 
 
 def count_up(seed: Any, by: int, field: ModelInput) -> Any:
-    """``seed + by``, begun anew where the model's range ends."""
-    if field.options or isinstance(seed, bool) or not isinstance(seed, (int, float)):
+    """``seed + by``, begun anew where the model's range ends; a negative seed often means a random one, and stays."""
+    if field.options or isinstance(seed, bool) or not isinstance(seed, (int, float)) or seed < 0:
         return seed
-    if field.maximum is None:
-        return seed + by
-    low = min(0, seed) if field.minimum is None else math.ceil(field.minimum)
-    return low + (seed + by - low) % (math.floor(field.maximum) - low + 1)
+    low = max(0, field.lowest or 0)
+    high = INT64[-1] if field.highest is None else field.highest
+    counted = low + (seed + by - low) % (high - low + 1)
+    return counted if field.fits(counted) else seed

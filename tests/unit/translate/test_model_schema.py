@@ -41,6 +41,21 @@ POLARITIES = {
     "Black areas will be preserved, white areas will be inpainted.": False,
     "White areas are edited": False,
     "Input mask": False,
+    "black pixels indicate areas to be inpainted": True,
+    "Black areas are redrawn": True,
+    "black is modified": True,
+    "Inpainting is applied to the black areas": True,
+    "Mask: black = inpaint, white = keep": True,
+    "White pixels are kept": True,
+    "black means inpaint white means keep": True,
+    "Black areas and grey areas are regenerated": True,
+    "Black is not inpainted; white is": False,
+    "white will be inpainted, black filled with original": False,
+    "White is inpainted and black is kept": False,
+    "Black and white image to use as mask for inpainting": False,
+    "Draw on a black background what is to be edited": False,
+    "non-black parts are repainted": False,
+    "": False,
 }
 
 
@@ -112,7 +127,53 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[Any, Any], list[Any], str]] = {
         [0.99, 20.01, "7", True, None, float("nan"), float("inf")],
         "a number from 1 to 20",
     ),
-    "a number": ({"type": "number"}, {-1e9: -1e9, 10**400: 10**400}, [float("inf"), float("nan")], "a number"),
+    "a number": ({"type": "number"}, {-1e9: -1e9, 10**20: 10**20}, [float("inf"), float("nan"), 10**400], "a number"),
+    "an integer of 64 bits": (
+        {"type": "integer"},
+        {2**63 - 1: 2**63 - 1, -(2**63): -(2**63), 7.0: 7},
+        [2**63, -(2**63) - 1, 1e20, float("nan"), 0.5],
+        "an integer",
+    ),
+    "exclusive bounds": (
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {0.5: 0.5},
+        [0, 1, -1],
+        "a number above 0 below 1",
+    ),
+    "exclusive bounds of OpenAPI 3.0": (
+        {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 1, "exclusiveMaximum": False},
+        {0.5: 0.5, 1: 1},
+        [0],
+        "a number up to 1 above 0",
+    ),
+    "exclusive bounds of integers": (
+        {"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 4},
+        {1: 1, 3: 3},
+        [0, 4],
+        "an integer from 1 to 3",
+    ),
+    "integers in steps": ({"type": "integer", "multipleOf": 8}, {0: 0, 16: 16}, [4, 20], "an integer in steps of 8"),
+    "numbers in steps": ({"type": "number", "multipleOf": 0.1}, {0.3: 0.3, 2: 2}, [0.25], "a number in steps of 0.1"),
+    "steps that are none": ({"type": "number", "multipleOf": 0}, {0.3: 0.3}, [], "a number"),
+    "a text of some length": (
+        {"type": "string", "minLength": 2, "maxLength": 3},
+        {"ab": "ab", "abc": "abc"},
+        ["", "a", "abcd"],
+        "a text of at least 2 characters of at most 3 characters",
+    ),
+    "a list of texts": (
+        {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2},
+        {},
+        [[], ["a", 7], ["a", "b", "c"], "a"],
+        "an array of at least 1 items of at most 2 items that holds a text each",
+    ),
+    "a list of choices": (
+        {"type": "array", "items": {"enum": ["x", "y"]}},
+        {},
+        [["z"], [["x"]]],
+        "an array that holds one of x, y each",
+    ),
+    "lengths that are none": ({"type": "string", "maxLength": -1, "minLength": "x"}, {"": ""}, [7], "a text"),
     "an integer from below": ({"type": "integer", "minimum": 0}, {0: 0, 7.0: 7}, [-1, 0.5], "an integer from 0 up"),
     "an integer up to a maximum": (
         {"type": "integer", "maximum": 2147483647},
@@ -148,5 +209,7 @@ def test_what_an_input_takes(case: str) -> None:
 def test_lists_and_objects_are_taken() -> None:
     model = model_of(a={"type": "array"}, b={"type": "object"}, c={"type": "something new"})
     assert model.fields["a"].accept(["https://a"], "p") == ["https://a"]
+    choices = model_of(a={"type": "array", "items": {"enum": ["x"]}}).fields["a"]
+    assert choices.accept(["x", "x"], "p") == ["x", "x"]
     assert model.fields["b"].accept({"x": 1}, "p") == {"x": 1}
     assert model.fields["c"].accept({7}, "p") == {7}
