@@ -15,9 +15,11 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from openai_dify_proxy.errors import InvalidRequest
-from openai_dify_proxy.translate.image_counts import count_up, counts_of, number_in
+from openai_dify_proxy.translate.image_counts import MAX_PICTURES, count_up, counts_of, number_in
 from openai_dify_proxy.translate.image_headers import HEADER_OF
+from openai_dify_proxy.translate.image_safety import SWITCHES, laxest, loosens
 from openai_dify_proxy.translate.image_sizes import place_size
+from openai_dify_proxy.translate.mask_polarity import Colour
 from openai_dify_proxy.translate.model_schema import ModelInput, ModelInputs, describe
 
 CANDIDATES: dict[str, tuple[str, ...]] = {
@@ -47,8 +49,7 @@ PLAIN = ("scheduler", "num_inference_steps", "guidance_scale", "negative_prompt"
 OPENAI_FIELDS = ("quality", "style", "background")
 """Body fields that go into an input of the same name, where there is one that takes them."""
 
-UNSAFE = (*CANDIDATES["safety_checker"], "moderation")
-"""Inputs that can make a model less strict."""
+DEFAULT_FACTOR = 2
 
 Policy = Literal["reject", "warn", "drop"]
 Format = Literal["png", "jpg", "webp"]
@@ -73,13 +74,17 @@ class ImageWish(Struct, frozen=True, kw_only=True):
 
 
 class ImageRules(Struct, frozen=True, kw_only=True):
-    """What the settings say: of unknown parameters, of unsafe pictures, and what an alias adds."""
+    """What the settings say: of unknown parameters, of unsafe pictures, and what an alias adds.
+
+    ``mask_repaints`` is the colour that the model paints anew, where its description is not to be trusted.
+    """
 
     policy: Policy = "reject"
     allow_unsafe: bool = True
     defaults: Mapping[str, Any] = {}
     can_enhance: bool = False
     can_upscale: bool = False
+    mask_repaints: Colour | None = None
 
 
 class ImagePlan(Struct, frozen=True, kw_only=True):
@@ -118,6 +123,21 @@ def picture_input(model: ModelInputs, parameter: str) -> ModelInput | None:
     return next((field for field in fields if field is not None and field.kind in kinds and not field.options), None)
 
 
+def repaints_black(mask: ModelInput, told: Colour | None) -> bool:
+    """Whether the black parts of a mask are painted anew: as the settings tell, else as the model says."""
+    return mask.black_repaints if told is None else told == "black"
+
+
+_ENLARGES = re.compile(r"up-?scal|enlarg|(?:re)?scaling factor|scale factor|scale (?:the |this )?image", re.IGNORECASE)
+
+
+def factor_input(model: ModelInputs) -> ModelInput | None:
+    """The input that says by what the model enlarges; ``scale`` may mean other things too, such as the guidance."""
+    scale = model.fields.get("scale")
+    is_factor = scale is not None and _ENLARGES.search(scale.description)
+    return model.fields.get("upscale_factor") or (scale if is_factor else None)
+
+
 class _Planner:
     """One plan in the making: ``inputs`` grows, ``notices`` collects what falls by the way."""
 
@@ -141,9 +161,7 @@ class _Planner:
                 self._place(parameter, self.headers[parameter])
         self._place_body()
         init = self._place_picture("init_image") if self.wish.has_init else None
-        mask = self._place_picture("mask") if self.wish.has_mask else None
-        if "prompt_strength" in self.headers:
-            self._place("prompt_strength", self.headers["prompt_strength"])
+        mask = self._place_beside(init)
         self._place_safety()
         enhance = self._place_enhancement()
         upscale = self._place_upscaling()
@@ -163,7 +181,7 @@ class _Planner:
             prompt_input=None if prompt is None else prompt.name,
             init_input=init,
             mask_input=mask,
-            invert_mask=mask is not None and mask.black_repaints,
+            invert_mask=mask is not None and repaints_black(mask, self.rules.mask_repaints),
             enhance=enhance,
             upscale=upscale,
             upscale_factor=self.headers.get("upscale_factor"),
@@ -238,7 +256,9 @@ class _Planner:
             if placed is None:
                 self.notices.append("size")
             else:
-                self.inputs.update(placed)
+                self.inputs.update(placed.inputs)
+                if placed.altered:
+                    self.notices.append("size")
 
     def _try(self, param: str, name: str, value: Any) -> None:
         if name in self.by_header:
@@ -263,9 +283,23 @@ class _Planner:
             self.notices.append("image_prompt is a reference for this model, not an initial image")
         return field
 
+    def _place_beside(self, init: ModelInput | None) -> ModelInput | None:
+        """The mask and the strength, which mean nothing where the initial picture had to be left out."""
+        if init is None:
+            for parameter in ("mask", "prompt_strength"):
+                if parameter in self.headers or (parameter == "mask" and self.wish.has_mask):
+                    self._unsupported(HEADER_OF[parameter])
+            return None
+        if "prompt_strength" in self.headers:
+            self._place("prompt_strength", self.headers["prompt_strength"])
+        return self._place_picture("mask") if self.wish.has_mask else None
+
     def _place_safety(self) -> None:
         """``yes`` is every model's own way; ``no`` takes what the model has for it, if the operator lets it."""
-        if self.headers.get("safety_checker") is not False:
+        wanted = self.headers.get("safety_checker")
+        if wanted:
+            self._check_safety()
+        if wanted is not False:
             return
         name = HEADER_OF["safety_checker"]
         if not self.rules.allow_unsafe:
@@ -275,6 +309,16 @@ class _Planner:
             self._unsupported(name)
         else:
             self.inputs[field.name] = field.accept(laxest(field, self.wish.has_init), name)
+
+    def _check_safety(self) -> None:
+        """Switches checkers on, and takes back what an alias loosens."""
+        for field in self.model.fields.values():
+            if field.name in SWITCHES:
+                checks = SWITCHES[field.name]
+                if self.inputs.get(field.name, field.default) not in (None, checks):
+                    self.inputs[field.name] = field.accept(checks, HEADER_OF["safety_checker"])
+            elif field.name in self.inputs and loosens(field.name, self.inputs[field.name], field.default):
+                del self.inputs[field.name]
 
     def _place_enhancement(self) -> bool:
         """Whether the prompt must be rewritten before, since the model cannot do it."""
@@ -295,7 +339,7 @@ class _Planner:
         """Whether the pictures must be upscaled after, since the model cannot do it."""
         if not self.headers.get("upscale"):
             return False
-        switch, factor = self.model.fields.get("upscale"), self.model.first(("upscale_factor", "scale"))
+        switch, factor = self.model.fields.get("upscale"), factor_input(self.model)
         wanted = self.headers.get("upscale_factor")
         if switch is None and factor is None:
             if not self.rules.can_upscale:
@@ -304,24 +348,30 @@ class _Planner:
             return True
         if switch is not None:
             self.inputs["upscale"] = switch.accept(True, HEADER_OF["upscale"])
-        if wanted is not None:
-            if factor is None:
+        if factor is None:
+            if wanted is not None:
                 self._unsupported(HEADER_OF["upscale_factor"])
-            else:
-                self.inputs[factor.name] = factor.accept(wanted, HEADER_OF["upscale_factor"])
+        elif wanted is not None:
+            self.inputs[factor.name] = factor.accept(wanted, HEADER_OF["upscale_factor"])
+        elif switch is None and (number_in(self.inputs.get(factor.name, factor.default)) or 0) < DEFAULT_FACTOR:
+            self.inputs[factor.name] = factor.accept(DEFAULT_FACTOR, HEADER_OF["upscale"])
         return False
 
     def _place_format(self) -> tuple[Format, bool]:
         """The format of the answer, and whether the model may give another.
 
-        PNG where nothing is asked. A model that lacks the format is asked for the best that it has.
+        An alias's where nothing is asked, else PNG. A model that lacks the format is asked for the best that it has.
         """
         field = self._field("output_format")
         told, body = self.wish.extra.get("output_format"), self.wish.body.get("output_format")
         asked = self.headers.get("output_format") or _FORMATS.get(str(body).lower())
         if body is not None and asked is None:
             self.notices.append("output_format")
-        wanted: Format = (_FORMATS.get(str(told).lower()) if field is not None else None) or asked or "png"
+        usual = None
+        if field is not None:
+            usual = _FORMATS.get(str(self.inputs.get(field.name)).lower())
+            asked = _FORMATS.get(str(told).lower()) or asked
+        wanted: Format = asked or usual or "png"
         if field is None or (field.kind != "string" and not field.options):
             return wanted, True
         known = {str(option).lower(): option for option in field.options}
@@ -357,18 +407,22 @@ class _Planner:
             field = self.model.fields.get(name)
             if field is None:
                 self._unsupported(param)
-            elif name in UNSAFE and not self.rules.allow_unsafe and value is not False:
-                raise InvalidRequest("This server does not let requests loosen safety checkers.", param=param)
             else:
-                self.inputs[name] = field.accept(value, param)
+                accepted, usual = field.accept(value, param), self.inputs.get(name, field.default)
+                if not self.rules.allow_unsafe and loosens(name, accepted, usual):
+                    raise InvalidRequest("This server does not let requests loosen safety checkers.", param=param)
+                self.inputs[name] = accepted
 
     # How many
 
     def _n(self, counter: ModelInput | None) -> int:
         """How many pictures are answered: by the body's ``input``, the header, ``n``, or what an alias sets."""
         told = None if counter is None else number_in(self.inputs.get(counter.name))
-        if told is not None and counter is not None and counter.name in self.wish.extra:
-            return max(1, told)
+        if counter is not None and counter.name in self.wish.extra:
+            if told is None or not 1 <= told <= MAX_PICTURES:
+                param = f"input.{counter.name}"
+                raise InvalidRequest(f"{param} must be a number of pictures from 1 to {MAX_PICTURES}.", param=param)
+            return told
         n = self.headers.get("num_outputs", self.wish.n)
         return int(n if n is not None else told or 1)
 
@@ -378,6 +432,7 @@ class _Planner:
         counts = counts_of(counter) if counter is not None else []
         if counter is not None and counter.name in self.wish.extra:
             most = n
+            self._ask_for_group(self.inputs, counter, n)
         elif counter is not None and counts:
             usual = self.inputs.get(counter.name, counter.default)
             most, tell = counts[-1], n > 1 or "num_outputs" in self.headers or usual not in (None, 1)
@@ -395,6 +450,9 @@ class _Planner:
 
     def _tell_count(self, inputs: dict[str, Any], counter: ModelInput, count: int) -> None:
         inputs[counter.name] = counter.accept(count, HEADER_OF["num_outputs"])
+        self._ask_for_group(inputs, counter, count)
+
+    def _ask_for_group(self, inputs: dict[str, Any], counter: ModelInput, count: int) -> None:
         group = self.model.fields.get("sequential_image_generation")
         if counter.name == "max_images" and count > 1 and group is not None and group.name not in self.wish.extra:
             inputs[group.name] = group.accept("auto", HEADER_OF["num_outputs"])
@@ -411,25 +469,6 @@ class _Planner:
 
 def _header_for(name: str) -> str | None:
     return next((HEADER_OF[parameter] for parameter in ("init_image", "mask") if name in CANDIDATES[parameter]), None)
-
-
-_MOST_WITH_PICTURE = re.compile(
-    r"(\d+) is (?:currently )?the maximum allowed when (?:an )?input images?", re.IGNORECASE
-)
-
-
-def laxest(field: ModelInput, with_picture: bool) -> Any:
-    """The value that lets most through.
-
-    Some models take a lower tolerance beside an input picture, and say so only in words.
-    """
-    if field.name == "disable_safety_checker":
-        return True
-    if field.name == "safety_filter_level":
-        return "block_only_high"
-    said = _MOST_WITH_PICTURE.search(field.description) if with_picture else None
-    bounds = [bound for bound in (field.maximum, float(said[1]) if said else None) if bound is not None]
-    return int(min(bounds)) if bounds else None
 
 
 _FORMATS: dict[str, Format] = {"png": "png", "jpeg": "jpg", "jpg": "jpg", "webp": "webp"}

@@ -14,7 +14,15 @@ from msgspec.structs import replace
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.image_counts import counts_of
 from openai_dify_proxy.translate.image_headers import HEADERS, OUTPUT_FORMATS, ImageHeader
-from openai_dify_proxy.translate.image_mapping import CANDIDATES, PROMPT_NAMES, laxest, picture_input
+from openai_dify_proxy.translate.image_mapping import (
+    CANDIDATES,
+    PROMPT_NAMES,
+    factor_input,
+    picture_input,
+    repaints_black,
+)
+from openai_dify_proxy.translate.image_safety import laxest
+from openai_dify_proxy.translate.mask_polarity import Colour
 from openai_dify_proxy.translate.model_schema import ModelInput, ModelInputs
 
 
@@ -25,6 +33,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     upscaler: str | None = None
     upscaler_inputs: ModelInputs | None = None
     allow_unsafe: bool = True
+    mask_repaints: Colour | None = None
 
 
 class HeaderSupport(Struct, frozen=True, kw_only=True):
@@ -135,7 +144,7 @@ def _enhancement(header: ImageHeader, model: ModelInputs, around: Surroundings) 
 
 
 def _upscaling(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
-    field = model.first(CANDIDATES["upscale"])
+    field = model.fields.get("upscale") or factor_input(model)
     if field is not None:
         return HeaderSupport(header=header.name, input=field.name, takes=header.takes)
     if around.upscaler is not None:
@@ -144,9 +153,8 @@ def _upscaling(header: ImageHeader, model: ModelInputs, around: Surroundings) ->
 
 
 def _upscale_factor(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
-    own = model.first(CANDIDATES["upscale"])
-    if own is not None:
-        field = model.first(("upscale_factor", "scale"))
+    field = factor_input(model)
+    if field is not None or "upscale" in model.fields:
         return HeaderSupport(header=header.name, input=field.name if field else None, takes=_factors(field))
     if around.upscaler is None or around.upscaler_inputs is None:
         return HeaderSupport(header=header.name)
@@ -166,7 +174,7 @@ def _picture(header: ImageHeader, model: ModelInputs, around: Surroundings) -> H
     note = None
     if field.name == "image_prompt":
         note = "a reference for this model, not a picture to start from"
-    elif header.parameter == "mask" and field.black_repaints:
+    elif header.parameter == "mask" and repaints_black(field, around.mask_repaints):
         note = "this model paints where a mask is black: masks are inverted here"
     return HeaderSupport(header=header.name, input=field.name, takes=header.takes, note=note)
 

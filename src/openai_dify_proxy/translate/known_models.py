@@ -76,7 +76,7 @@ _FLUX_DEV = _inputs(
 
 _UPSCALER = _inputs(
     ModelInput("image", "string", uri=True, required=True),
-    ModelInput("scale", "number", minimum=0, maximum=10, default=4),
+    ModelInput("scale", "number", minimum=0, maximum=10, default=4, description="Scale factor"),
 )
 
 KNOWN_MODELS = {

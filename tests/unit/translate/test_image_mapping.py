@@ -9,9 +9,11 @@ import pytest
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.image_counts import count_up, counts_of, number_in
 from openai_dify_proxy.translate.image_mapping import ImagePlan, ImageRules, ImageWish, Policy, plan_images
+from openai_dify_proxy.translate.mask_polarity import Colour
 from openai_dify_proxy.translate.model_schema import ModelInput, ModelInputs
 from tests.unit.translate.replicate_models import MODELS, model_of
 
+COLOURS: tuple[Colour, ...] = ("black", "white")
 PROMPT: dict[str, Any] = {"prompt": {"type": "string"}}
 
 
@@ -171,6 +173,21 @@ def test_masks_in_the_polarity_of_the_model() -> None:
     }
 
 
+def test_the_settings_know_the_polarity_better() -> None:
+    told = {colour: ImageRules(mask_repaints=colour) for colour in COLOURS}
+    assert plan("sdxl", told["black"], has_init=True, has_mask=True).invert_mask
+    assert not plan("stable-diffusion", told["white"], has_init=True, has_mask=True).invert_mask
+
+
+def test_nothing_goes_along_with_a_picture_that_is_left_out() -> None:
+    model = model_of(**PROMPT, mask={"format": "uri"}, prompt_strength={"type": "number"})
+    wish: dict[str, Any] = {"has_init": True, "has_mask": True, "headers": {"prompt_strength": 0.5}}
+    planned = plan(model, ImageRules(policy="warn"), **wish)
+    assert (planned.predictions, planned.mask_input) == (({"prompt": "A fox"},), None)
+    assert planned.notices == ("X-Replicate-Init-Image", "X-Replicate-Mask", "X-Replicate-Prompt-Strength")
+    assert plan(model, ImageRules(policy="drop"), has_init=True).notices == ()
+
+
 def test_pictures_that_a_model_does_not_take() -> None:
     unsupported = "unsupported_parameter"
     assert refused("flux-schnell", has_init=True) == ("X-Replicate-Init-Image", unsupported)
@@ -225,7 +242,6 @@ STRICT = ImageRules(allow_unsafe=False)
     [
         ("sdxl", "disable_safety_checker", True),
         ("flux-pro", "safety_tolerance", 6),
-        ("imagen-4-ultra", "safety_filter_level", "block_only_high"),
         ("gpt-image-1", "moderation", "low"),
     ],
 )
@@ -237,6 +253,50 @@ def test_a_strict_server_lets_no_request_loosen_anything(model: str, name: str, 
     assert inputs_of("sdxl", STRICT, extra={"disable_safety_checker": False}) == {"disable_safety_checker": False}
     operators = ImageRules(allow_unsafe=False, defaults={name: value})
     assert inputs_of(model, operators)[name] == value
+
+
+LEVELS = ["block_low_and_above", "block_medium_and_above", "block_only_high"]
+COMPARED: list[tuple[dict[str, Any], Any, bool]] = [
+    ({"name": "safety_tolerance", "type": "integer", "default": 2}, 1, True),
+    ({"name": "safety_tolerance", "type": "integer", "default": 2}, 2, True),
+    ({"name": "safety_tolerance", "type": "integer", "default": 2}, 3, False),
+    ({"name": "safety_tolerance", "type": "integer"}, 1, False),
+    ({"name": "safety_tolerance", "type": "string", "default": "x"}, "y", False),
+    ({"name": "safety_filter_level", "enum": LEVELS, "default": LEVELS[1]}, LEVELS[0], True),
+    ({"name": "safety_filter_level", "enum": LEVELS, "default": LEVELS[1]}, LEVELS[2], False),
+    ({"name": "safety_filter_level", "enum": ["off"]}, "off", False),
+    ({"name": "enable_safety_checker", "type": "boolean", "default": True}, False, False),
+    ({"name": "enable_safety_checker", "type": "boolean"}, True, True),
+    ({"name": "disable_safety_checker", "type": "boolean"}, False, True),
+    ({"name": "moderation", "enum": ["auto", "low"], "default": "low"}, "auto", True),
+]
+
+
+@pytest.mark.parametrize(("body", "value", "passes"), COMPARED)
+def test_a_strict_server_lets_requests_be_stricter(body: dict[str, Any], value: Any, passes: bool) -> None:
+    name = body["name"]
+    model = model_of(**PROMPT, **{name: body})
+    if passes:
+        assert inputs_of(model, STRICT, extra={name: value}) == {name: value}
+    else:
+        assert refused(model, STRICT, extra={name: value}) == (f"input.{name}", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "usual", "sent"),
+    [
+        ({"name": "disable_safety_checker", "type": "boolean"}, True, {"disable_safety_checker": False}),
+        ({"name": "enable_safety_checker", "type": "boolean"}, False, {"enable_safety_checker": True}),
+        ({"name": "safety_tolerance", "type": "integer", "default": 2}, 6, {}),
+        ({"name": "safety_tolerance", "type": "integer", "default": 2}, 1, {"safety_tolerance": 1}),
+        ({"name": "safety_filter_level", "enum": LEVELS, "default": LEVELS[0]}, LEVELS[2], {}),
+    ],
+)
+def test_yes_takes_back_what_an_alias_loosens(body: dict[str, Any], usual: Any, sent: dict[str, Any]) -> None:
+    model = model_of(**PROMPT, **{body["name"]: body})
+    rules = ImageRules(defaults={body["name"]: usual})
+    assert inputs_of(model, rules) == {body["name"]: usual}
+    assert inputs_of(model, rules, headers={"safety_checker": True}) == sent
 
 
 # Enhancing and upscaling.
@@ -262,11 +322,17 @@ UPSCALERS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], dict[str, 
     ),
     "a switch alone": ({"upscale": {"type": "boolean"}}, {"upscale": True}, {"upscale": True}),
     "a factor alone": (
-        {"scale": {"type": "number", "default": 2}},
+        {"scale": {"type": "number", "default": 2, "description": "Rescaling factor"}},
         {"upscale": True, "upscale_factor": 2},
         {"scale": 2},
     ),
-    "a factor that is set": ({"scale": {"type": "number", "default": 4}}, {"upscale": True}, {}),
+    "a factor that is set": ({"upscale_factor": {"type": "number", "default": 4}}, {"upscale": True}, {}),
+    "no factor": ({"upscale_factor": {"type": "number"}}, {"upscale": True}, {"upscale_factor": 2}),
+    "a factor of one": (
+        {"scale": {"type": "integer", "default": 1, "description": "Factor to upscale by"}},
+        {"upscale": True},
+        {"scale": 2},
+    ),
 }
 
 
@@ -282,7 +348,7 @@ def test_upscaling_that_a_model_does_not_take_so() -> None:
     both = {"upscale": True, "upscale_factor": 4}
     switch = model_of(**PROMPT, upscale={"type": "boolean"})
     assert refused(switch, headers=both) == ("X-Replicate-Upscale-Factor", "unsupported_parameter")
-    low = model_of(**PROMPT, scale={"type": "integer", "maximum": 2})
+    low = model_of(**PROMPT, scale={"type": "integer", "maximum": 2, "description": "Scale factor"})
     assert refused(low, headers=both) == ("X-Replicate-Upscale-Factor", None)
     named = model_of(**PROMPT, upscale={"enum": ["2x", "4x"]})
     assert refused(named, headers={"upscale": True}) == ("X-Replicate-Upscale", None)
@@ -308,6 +374,7 @@ BODIES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
     ("gpt-image-1", {"quality": "hd", "style": "vivid"}, {}, ("quality", "style")),
     ("sdxl", {"quality": "high", "background": "opaque", "user": "u1"}, {}, ("quality", "background", "user")),
     ("sdxl", {"seed": 7, "size": "512x512"}, {"seed": 7, "width": 512, "height": 512}, ()),
+    ("sdxl", {"size": "1000x700"}, {"width": 1000, "height": 704}, ("size",)),
     ("sdxl", {"size": "auto"}, {}, ()),
     ("realesrgan", {"size": "512x512", "seed": 7}, {}, ("prompt", "seed", "size")),
     ("ideogram-v3-turbo", {"seed": 2147483648}, {}, ("seed",)),
@@ -407,6 +474,14 @@ def test_formats(model: str, asked: str | None, inputs: dict[str, Any], answered
     assert (planned.output_format, planned.convert) == (answered, convert)
 
 
+def test_an_alias_may_have_another_format() -> None:
+    rules = ImageRules(defaults={"output_format": "webp"})
+    assert plan("flux-schnell", rules).output_format == "webp"
+    assert inputs_of("flux-schnell", rules) == {"output_format": "webp"}
+    assert inputs_of("flux-schnell", rules, body={"output_format": "png"}) == {"output_format": "png"}
+    assert inputs_of("flux-schnell", rules, headers={"output_format": "jpg"}) == {"output_format": "jpg"}
+
+
 def test_formats_of_odd_models() -> None:
     free = model_of(**PROMPT, output_format={"type": "string"})
     assert inputs_of(free, headers={"output_format": "jpg"}) == {"output_format": "jpg"}
@@ -462,9 +537,18 @@ def test_counts_in_an_enum_and_seeds_in_a_range() -> None:
     usual = model_of(**PROMPT, num_outputs={"type": "integer", "default": 4})
     assert inputs_of(usual) == {"num_outputs": 1}
     texts = model_of(**PROMPT, num_outputs={"type": "string"})
-    assert plan(texts, n=2, extra={"num_outputs": "a few"}).predictions == (
-        {"prompt": "A fox", "num_outputs": "a few"},
-    )
+    assert refused(texts, n=2, extra={"num_outputs": "a few"}) == ("input.num_outputs", None)
+    assert plan(texts, n=2, extra={"num_outputs": "3"}).n == 3
+
+
+@pytest.mark.parametrize("count", [0, -1, 11])
+def test_counts_by_their_own_name_are_those_of_answers(count: int) -> None:
+    unbounded = model_of(**PROMPT, num_outputs={"type": "number"})
+    assert refused(unbounded, extra={"num_outputs": count}) == ("input.num_outputs", None)
+    assert refused(unbounded, extra={"num_outputs": 2.5}) == ("input.num_outputs", None)
+    assert plan(unbounded, extra={"num_outputs": 2.0}).n == 2
+    group = inputs_of("seedream-4.5", extra={"max_images": 3})
+    assert group == {"max_images": 3, "sequential_image_generation": "auto"}
 
 
 @pytest.mark.parametrize(
@@ -492,8 +576,11 @@ def test_numbers_in_values() -> None:
     [
         (7, 4, {}, 11),
         (7, 4, {"maximum": 10}, 0),
-        (-5, 2, {"maximum": 10}, -3),
+        (-5, 2, {"maximum": 10}, -5),
+        (-1, 1, {"minimum": -1}, -1),
         (10, 1, {"minimum": 3, "maximum": 10}, 3),
+        (2**63 - 1, 1, {}, 0),
+        (8, 1, {"multiple_of": 4}, 8),
         (7.5, 1, {"kind": "number"}, 8.5),
         (True, 1, {"kind": "boolean"}, True),
         ("x", 1, {"kind": "string"}, "x"),

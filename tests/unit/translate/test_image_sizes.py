@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openai_dify_proxy.translate.image_sizes import place_size
+from openai_dify_proxy.translate.image_sizes import PlacedSize, place_size
 from tests.unit.translate.replicate_models import MODELS, model_of
 
 PLACED: list[tuple[str, str, dict[str, Any] | None]] = [
@@ -16,9 +16,13 @@ PLACED: list[tuple[str, str, dict[str, Any] | None]] = [
     ("sdxl", "1000x700", {"width": 1000, "height": 704}),
     ("sdxl", " 512 X 512 ", {"width": 512, "height": 512}),
     ("sdxl", "3x3", {"width": 8, "height": 8}),
+    ("sdxl", "2x6", {"width": 8, "height": 24}),
+    # Both edges together where one is out of the model's range.
+    ("flux-pro", "2880x1440", {"aspect_ratio": "custom", "width": 1440, "height": 704}),
+    ("flux-pro", "128x256", {"aspect_ratio": "custom", "width": 256, "height": 512}),
     # An enum of edges.
     ("stable-diffusion", "256x256", {"width": 256, "height": 256}),
-    ("stable-diffusion", "1536x400", {"width": 1024, "height": 384}),
+    ("stable-diffusion", "1536x400", {"width": 1024, "height": 256}),
     # The nearest aspect ratio.
     ("flux-schnell", "1024x1024", {"aspect_ratio": "1:1"}),
     ("flux-schnell", "1024x1536", {"aspect_ratio": "2:3"}),
@@ -40,9 +44,13 @@ PLACED: list[tuple[str, str, dict[str, Any] | None]] = [
 ]
 
 
+def inputs_of(placed: PlacedSize | None) -> dict[str, Any] | None:
+    return None if placed is None else placed.inputs
+
+
 @pytest.mark.parametrize(("model", "size", "placed"), PLACED)
 def test_sizes_with_real_models(model: str, size: str, placed: dict[str, Any] | None) -> None:
-    assert place_size(size, MODELS[model]) == placed
+    assert inputs_of(place_size(size, MODELS[model])) == placed
 
 
 INTEGER = {"type": "integer"}
@@ -60,7 +68,15 @@ ODD: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any] | None]] = {
     ),
     "a range without a multiple": (
         {"width": {**INTEGER, "minimum": 1001, "maximum": 1003}, "height": INTEGER},
-        {"width": 1003, "height": 496},
+        {"width": 1003, "height": 416},
+    ),
+    "steps of the schema": (
+        {"width": {**INTEGER, "multipleOf": 100}, "height": {"type": "number", "multipleOf": 0.5}},
+        {"width": 1200, "height": 496},
+    ),
+    "bounds that are no part of the range": (
+        {"width": {"type": "number", "exclusiveMaximum": 1200}, "height": INTEGER},
+        {"width": 1192, "height": 496},
     ),
     "a range that is none": ({"width": {**INTEGER, "minimum": 9, "maximum": 8}, "height": INTEGER}, None),
     "edges that are texts": ({"width": {"type": "string"}, "height": INTEGER}, None),
@@ -87,10 +103,27 @@ ODD: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any] | None]] = {
 @pytest.mark.parametrize("case", ODD)
 def test_sizes_with_odd_models(case: str) -> None:
     properties, placed = ODD[case]
-    assert place_size("1200x500", model_of(**properties)) == placed
+    assert inputs_of(place_size("1200x500", model_of(**properties))) == placed
 
 
 def test_openais_sizes_are_ideograms() -> None:
     """The model has ratios and an enum of sizes; the ratio decides, since the enum lacks most of OpenAI's."""
-    assert place_size("1024x1024", MODELS["ideogram-v3-turbo"]) == {"aspect_ratio": "1:1"}
-    assert place_size("1024x1792", MODELS["ideogram-v3-turbo"]) == {"aspect_ratio": "9:16"}
+    assert inputs_of(place_size("1024x1024", MODELS["ideogram-v3-turbo"])) == {"aspect_ratio": "1:1"}
+    assert inputs_of(place_size("1024x1792", MODELS["ideogram-v3-turbo"])) == {"aspect_ratio": "9:16"}
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "altered"),
+    [
+        ("sdxl", "1024x1024", False),
+        ("sdxl", "1000x700", True),
+        ("flux-pro", "1441x1441", True),
+        ("flux-pro", "1408x256", False),
+        ("flux-schnell", "1024x1024", False),
+        ("sdxl", "auto", False),
+    ],
+)
+def test_whether_it_is_what_was_asked_for(model: str, size: str, altered: bool) -> None:
+    placed = place_size(size, MODELS[model])
+    assert placed is not None
+    assert placed.altered is altered
