@@ -127,6 +127,14 @@ async def test_a_version_never() -> None:
     assert [request.target for request in found.server.requests] == [f"/v1/models/stability-ai/sdxl/versions/{VERSION}"]
 
 
+async def test_a_version_that_tells_nothing_is_asked_again() -> None:
+    ref = ModelRef("stability-ai/sdxl", VERSION)
+    async with asking(in_turn(told(200, {"id": VERSION}), told(200, model("one")["latest_version"]))) as found:
+        assert await found.models.inputs(ref) == KNOWN_MODELS["stability-ai/sdxl"]
+        found.now += FRESH_SECONDS + 1
+        assert await found.names(ref) == {"one"}
+
+
 async def test_requests_at_once_ask_once() -> None:
     """And one that is given up does not take the others with it."""
     go = asyncio.Event()
