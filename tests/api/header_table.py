@@ -27,8 +27,8 @@ FORMAT = "X-Output-Format"
 INIT, STRENGTH, MASK = "X-Replicate-Init-Image", "X-Replicate-Prompt-Strength", "X-Replicate-Mask"
 UPSCALE, FACTOR = "X-Replicate-Upscale", "X-Replicate-Upscale-Factor"
 
-PICTURE = "http://127.0.0.1:9/picture.png"
-"""Never read: models that take it are refused before, and the proxy reads nothing there."""
+PICTURE = "http://picture.invalid/picture.png"
+"""Never read: no such name can be, so that a proxy that has to read it says so."""
 
 LEGAL: dict[str, tuple[str, ...]] = {
     FORMAT: ("jpg", "png", "webp"),
@@ -125,7 +125,7 @@ def _words(header: str, outcomes: list[tuple[str, list[Json] | Json]]) -> Iterat
     for value, outcome in outcomes:
         if isinstance(outcome, dict):
             assert outcome["param"] == header or (header, outcome["param"]) == (FACTOR, UPSCALE), outcome
-            inverted = "does not read from" in outcome["message"]
+            inverted = "could not be read" in outcome["message"]
             told.setdefault("`mask`, read and inverted here" if inverted else "refused", []).append(value)
         else:
             name, shown = _shown(value, outcome)

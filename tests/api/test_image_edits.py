@@ -11,7 +11,7 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, DefaultHttpxClient, OpenAI
 from PIL import Image, ImageChops, ImageOps
 
-from openai_dify_proxy.demo.replicate import ReplicateLog
+from openai_dify_proxy.demo.replicate import DemoReplicate, ReplicateLog
 from tests.api.conftest import Serve
 from tests.api.picturing import SDXL, VERSIONS, Json, picture, png, post, sent
 from tests.api.servers import ProxyServer
@@ -128,8 +128,8 @@ async def test_pictures_by_their_addresses_are_passed_on(
 ) -> None:
     image, mask = "https://example.org/a.png", "https://example.org/m.png"
     asks: list[tuple[str, Json, dict[str, str]]] = [
-        ("edits", {"images": [{"image_url": image}], "mask": {"image_url": mask}}, {}),
-        ("edits", {"image": image, "mask": mask}, {}),
+        ("edits", {"images": [{"image_url": image}]}, {"X_Replicate_Mask": mask}),
+        ("edits", {"image": image}, {"X_Replicate_Mask": mask}),
         ("generations", {}, {"X_Replicate_Init_Image": image, "X_Replicate_Mask": mask}),
         (
             "edits",
@@ -166,6 +166,65 @@ async def test_large_pictures_are_uploaded_and_erased(
     assert (file.content_type, file.size, file.deleted) == ("image/png", len(NOISE), True)
     (inputs,) = sent(predictions)
     assert inputs["image"].endswith(f"/v1/files/{file.id}")
+
+
+REFUSED_URLS = [
+    "ftp://example.org/a.png",
+    "https://",
+    "https://user:password@example.org/a.png",
+    "https://[",
+    "http://127.0.0.1:9/a.png",
+    "http://2130706433/a.png",
+    "http://10.0.0.1/a.png",
+    "http://169.254.169.254/latest",
+    "http://[::1]/a.png",
+    "http://localhost/a.png",
+    "a.png",
+]
+
+
+@pytest.mark.parametrize("url", REFUSED_URLS)
+async def test_addresses_that_nobody_shall_read(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog, url: str
+) -> None:
+    """Whether they stand in JSON, in a form, or in a header."""
+    image = "https://example.org/a.png"
+    asks: list[tuple[str, Json, dict[str, str]]] = [
+        ("images[1]", {"images": [{"image_url": image}, {"image_url": url}]}, {}),
+        ("image", {"image": [url]}, {}),
+        ("mask", {"image": image, "mask": url}, {}),
+        ("mask", {"image": image, "mask": {"image_url": url}}, {}),
+        ("X-Replicate-Init-Image", {"image": image}, {"X_Replicate_Init_Image": url}),
+        ("X-Replicate-Mask", {"image": image}, {"X_Replicate_Mask": url}),
+    ]
+    for param, more, headers in asks:
+        got = await post(http, f"{image_proxy.url}/images/edits", {"model": SDXL, "prompt": "x", **more}, **headers)
+        assert (got.status_code, got.json()["error"]["param"]) == (400, param)
+    for param in ("image", "image[]", "mask"):
+        got = await form(http, image_proxy, "edits", {"model": SDXL, "prompt": "x", param: url}, image=PICTURE)
+        assert (got.status_code, got.json()["error"]["param"]) == (400, param)
+    assert predictions.attempts() == 0
+
+
+async def test_a_host_that_the_operator_named_may_be_anywhere(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, replicate: DemoReplicate, predictions: ReplicateLog
+) -> None:
+    image = f"{replicate.output_origin}/a.png"
+    await post(http, f"{image_proxy.url}/images/edits", {"model": SDXL, "prompt": "CREDIT", "image": image})
+    assert sent(predictions)[-1]["image"] == image
+
+
+async def test_pictures_in_the_texts_of_a_form(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    uri = f"data:image/png;base64,{base64.b64encode(png(SOURCE)).decode()}"
+    for image in ("https://example.org/a.png", uri):
+        got = await http.post(
+            f"{image_proxy.url}/images/edits",
+            files={"model": (None, SDXL), "prompt": (None, "CREDIT"), "image": (None, image), "mask": (None, "")},
+        )
+        assert got.status_code == 429
+        assert sent(predictions)[-1] == {"prompt": "CREDIT", "image": image}
 
 
 async def test_a_mask_that_must_be_read_is_not_read_from_just_anywhere(
@@ -211,6 +270,7 @@ async def test_fields_of_forms_have_types(
 
 
 PICTURE = ("a.png", png(SOURCE))
+HUGE = png(Image.new("1", (5001, 5000)))
 BAD_FORMS: dict[str, tuple[str, Json, dict[str, Any], str]] = {
     "no picture": ("edits", {"prompt": "x"}, {"other": PICTURE}, "other"),
     "no prompt": ("edits", {}, {"image": PICTURE}, "prompt"),
@@ -219,6 +279,15 @@ BAD_FORMS: dict[str, tuple[str, Json, dict[str, Any], str]] = {
     "an empty file": ("edits", {"prompt": "x"}, {"image[]": ("a.png", b"")}, "image[]"),
     "a number that is none": ("edits", {"prompt": "x", "n": "two"}, {"image": PICTURE}, "n"),
     "an input that is none": ("edits", {"prompt": "x", "input": "{"}, {"image": PICTURE}, "input"),
+    "an input without an end": ("edits", {"prompt": "x", "input": "[" * 100_000}, {"image": PICTURE}, "input"),
+    "a picture that is cut off": ("edits", {"prompt": "x"}, {"image": ("a.png", PICTURE[1][:-20])}, "image"),
+    "one of several that is cut off": (
+        "edits",
+        {"prompt": "x"},
+        {"image": PICTURE, "image[]": ("a.png", PICTURE[1][:99])},
+        "image[]",
+    ),
+    "a picture of far too many pixels": ("edits", {"prompt": "x"}, {"image": ("a.png", HUGE)}, "image"),
     "a mask that is broken": (
         "edits",
         {"prompt": "x", "model": OLD},

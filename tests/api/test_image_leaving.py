@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from openai import AsyncOpenAI
+from PIL import Image
 
 from openai_dify_proxy.demo import DemoLog, DemoServer
 from openai_dify_proxy.demo.replicate import DemoReplicate, ReplicateLog, Timing
 from openai_dify_proxy.settings import Settings
-from tests.api.picturing import SDXL, image_settings
+from tests.api.picturing import SDXL, image_settings, png
 from tests.api.servers import ProxyServer, demo_apps
 from tests.api.sockets import Client
 
@@ -161,11 +163,9 @@ async def test_a_client_that_leaves_while_its_prompt_is_enhanced(
 
 
 async def test_uploads_of_clients_that_leave_are_erased(hasty_proxy: ProxyServer, made: ReplicateLog) -> None:
-    noise = bytes(300_000)
+    noise = png(Image.frombytes("RGB", (400, 250), secrets.token_bytes(300_000)))
     async with hasty_proxy.client(max_retries=0) as openai:
-        asking = asyncio.create_task(
-            openai.images.edit(image=b"\x89PNG\r\n\x1a\n" + noise, prompt="HOLD:0.5", model=SDXL, size="64x64")
-        )
+        asking = asyncio.create_task(openai.images.edit(image=noise, prompt="HOLD:0.5", model=SDXL, size="64x64"))
         await made.wait_for(lambda log: log.predictions)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from openai_dify_proxy.api.requests import Gate
 from openai_dify_proxy.errors import BadPicture, InvalidRequest
+from openai_dify_proxy.pictures.decoding import prove_input
 from openai_dify_proxy.predictions.inputs import Source
 from openai_dify_proxy.predictions.service import ImageOrder
 from openai_dify_proxy.translate.image_counts import MAX_PICTURES
@@ -20,11 +21,14 @@ from openai_dify_proxy.translate.image_mapping import ImageWish
 from openai_dify_proxy.translate.picture_bytes import sniff
 from openai_dify_proxy.translate.replicate_outputs import DATA_URI, decode_data_uri
 from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.wire.openai.images import IMAGE_REQUEST, ImageReference, ImageRequest
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 Task = Literal["generation", "edit", "variation"]
 
 BODY_FIELDS = ("size", "quality", "style", "output_format", "output_compression", "background", "user", "seed")
+_PICTURE_FIELDS = ("image", "image[]", "mask")
 MAX_FILES = 16
 MAX_FIELDS = 64
 
@@ -48,17 +52,21 @@ class _Parts(Struct):
 
 async def read_image_order(request: Request, gate: Gate, caller: Caller, task: Task, limit: int) -> Asked:
     """``limit`` bounds a picture in bytes. Raises ProxyError; nothing is asked of anybody yet."""
+    urls: ClientUrls = request.app.state.client_urls
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        parts = await _read_form(request, gate, limit)
+        parts = await _read_form(request, gate, urls, limit)
     else:
-        parts = _read_json(await gate.read(request, IMAGE_REQUEST), limit)
+        parts = _read_json(await gate.read(request, IMAGE_REQUEST), urls, limit)
     headers = read_image_headers(request.headers)
     if "init_image" in headers:
-        parts.init = [Source(HEADER_OF["init_image"], headers["init_image"])]
+        parts.init = [_by_header("init_image", headers, urls)]
     if "mask" in headers:
-        parts.mask = Source(HEADER_OF["mask"], headers["mask"])
+        parts.mask = _by_header("mask", headers, urls)
     fields = parts.fields
     _check(fields, task, parts)
+    for source in [*parts.init, *([parts.mask] if parts.mask is not None else [])]:
+        if source.data is not None:
+            await prove_input(source.data, source.param)
     wish = ImageWish(
         prompt=fields.prompt or None,
         n=fields.n,
@@ -88,16 +96,21 @@ def _check(fields: ImageRequest, task: Task, parts: _Parts) -> None:
         raise InvalidRequest("The request lacks an image.", param="image", code="missing_required_parameter")
 
 
-def _read_json(fields: ImageRequest, limit: int) -> _Parts:
-    init = [_reference(image, f"images[{index}]", limit) for index, image in enumerate(fields.images or [])]
+def _by_header(parameter: str, headers: Mapping[str, Any], urls: ClientUrls) -> Source:
+    name = HEADER_OF[parameter]
+    return Source(name, urls.check(headers[parameter], name))
+
+
+def _read_json(fields: ImageRequest, urls: ClientUrls, limit: int) -> _Parts:
+    init = [_reference(image, f"images[{index}]", urls, limit) for index, image in enumerate(fields.images or [])]
     if fields.image is not None:
-        urls = [fields.image] if isinstance(fields.image, str) else fields.image
-        init += [_reference(ImageReference(url), "image", limit) for url in urls]
+        images = [fields.image] if isinstance(fields.image, str) else fields.image
+        init += [_reference(ImageReference(url), "image", urls, limit) for url in images]
     mask = ImageReference(fields.mask) if isinstance(fields.mask, str) else fields.mask
-    return _Parts(fields, init, None if mask is None else _reference(mask, "mask", limit))
+    return _Parts(fields, init, None if mask is None else _reference(mask, "mask", urls, limit))
 
 
-def _reference(image: ImageReference, param: str, limit: int) -> Source:
+def _reference(image: ImageReference, param: str, urls: ClientUrls, limit: int) -> Source:
     if image.image_url is None:
         raise InvalidRequest(
             f"{param} must hold an image_url: files by id are not kept here.",
@@ -110,9 +123,7 @@ def _reference(image: ImageReference, param: str, limit: int) -> Source:
         except BadPicture as error:
             raise InvalidRequest(error.message, param=param) from error
         return _picture(data, param)
-    if not image.image_url.startswith(("http://", "https://")):
-        raise InvalidRequest(f"{param} must be an http or https URL, or a base64 data URI.", param=param)
-    return Source(param, image.image_url)
+    return Source(param, urls.check(image.image_url, param))
 
 
 def _picture(data: bytes, param: str) -> Source:
@@ -121,15 +132,15 @@ def _picture(data: bytes, param: str) -> Source:
     return Source(param, data=data)
 
 
-async def _read_form(request: Request, gate: Gate, limit: int) -> _Parts:
+async def _read_form(request: Request, gate: Gate, urls: ClientUrls, limit: int) -> _Parts:
     form = await gate.read_form(request, max_files=MAX_FILES, max_fields=MAX_FIELDS)
     try:
-        return await _form_parts(form, limit)
+        return await _form_parts(form, urls, limit)
     finally:
         await form.close()  # large files lie on the disk
 
 
-async def _form_parts(form: FormData, limit: int) -> _Parts:
+async def _form_parts(form: FormData, urls: ClientUrls, limit: int) -> _Parts:
     plain: dict[str, Any] = {}
     init: list[Source] = []
     mask: Source | None = None
@@ -139,14 +150,19 @@ async def _form_parts(form: FormData, limit: int) -> _Parts:
             if len(data) > limit:
                 raise InvalidRequest(f"{name} is larger than {limit} bytes.", param=name)
             source = _picture(data, name)
-            if name in ("image", "image[]"):
-                init.append(source)
-            elif name == "mask":
-                mask = source
-            else:
-                raise InvalidRequest(f"There is no file field '{name}' here: send image and mask.", param=name)
+        elif name in _PICTURE_FIELDS:
+            if value == "":
+                continue
+            source = _reference(ImageReference(value), name, urls, limit)
         else:
             plain[name] = value
+            continue
+        if name == "mask":
+            mask = source
+        elif name in _PICTURE_FIELDS:
+            init.append(source)
+        else:
+            raise InvalidRequest(f"There is no file field '{name}' here: send image and mask.", param=name)
     return _Parts(_fields(plain), init, mask)
 
 
@@ -156,11 +172,11 @@ def _fields(plain: Mapping[str, Any]) -> ImageRequest:
     if isinstance(values.get("input"), str):
         try:
             values["input"] = msgspec.json.decode(values["input"])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise InvalidRequest("input must be a JSON object.", param="input") from None
     try:
         return msgspec.convert(values, ImageRequest, strict=False)
-    except msgspec.ValidationError as exc:
+    except UNREADABLE as exc:
         message, _, path = str(exc).partition(" - at `")
         param = path.rstrip("`").removeprefix("$").removeprefix(".") or None
         raise InvalidRequest(f"{message}{f' in {param}' if param else ''}.", param=param) from None

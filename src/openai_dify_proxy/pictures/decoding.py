@@ -15,15 +15,18 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 from PIL import Image, ImageSequence
 
-from openai_dify_proxy.errors import BadPicture
-from openai_dify_proxy.translate.picture_bytes import PictureFormat, sniff
+from openai_dify_proxy.errors import BadPicture, InvalidRequest
+from openai_dify_proxy.translate.picture_bytes import PictureFormat, sniff, strip_text
 
 WORKERS = 2
 MAX_PIXELS = 8192 * 8192
 """Four times the side of a 2048 × 2048 picture, which is what upscalers make."""
 
-MAX_ANIMATION_PIXELS = 4 * MAX_PIXELS
-"""Of all frames together."""
+MAX_INPUT_PIXELS = 25_000_000
+"""Of a client's picture: more than models take in, and than most cameras make."""
+
+ANIMATION_FACTOR = 4
+"""How many times as many pixels all frames of an animation may have together."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 
@@ -67,13 +70,13 @@ def identify(data: bytes) -> PictureFormat:
     return found
 
 
-def open_picture(data: bytes) -> Image.Image:
+def open_picture(data: bytes, limit: int = MAX_PIXELS) -> Image.Image:
     """The picture, its pixels not decoded yet and its size known to be bearable. Raises what Pillow raises."""
     identify(data)
     picture = Image.open(io.BytesIO(data), formats=_FORMATS)
-    if picture.width * picture.height > MAX_PIXELS:
+    if picture.width * picture.height > limit:
         raise BadPicture(
-            f"The picture is too large: {picture.width} × {picture.height} are more than {MAX_PIXELS} pixels.",
+            f"The picture is too large: {picture.width} × {picture.height} are more than {limit} pixels.",
             started=True,
         )
     return picture
@@ -86,13 +89,32 @@ def in_eight_bits(picture: Image.Image) -> Image.Image:
     return picture.point(lambda value: value * (1 / 257)).convert("L")
 
 
-def decode_all(data: bytes) -> Dimensions:
-    """Decodes every frame, and returns how large the picture is. Raises what Pillow raises."""
-    with open_picture(data) as picture:
+def decode_all(data: bytes, limit: int = MAX_PIXELS) -> Dimensions:
+    """Decodes every frame, and returns how large the picture is. Raises what Pillow raises.
+
+    ``limit`` is the largest picture in pixels.
+    """
+    with open_picture(data, limit) as picture:
         pixels = 0
         for frame in ImageSequence.Iterator(picture):
             frame.load()
             pixels += frame.width * frame.height
-            if pixels > MAX_ANIMATION_PIXELS:
+            if pixels > ANIMATION_FACTOR * limit:
                 raise BadPicture("The animation is too long for its size.", started=True)
         return Dimensions(picture.width, picture.height)
+
+
+async def prove_input(data: bytes, param: str) -> None:
+    """Raises InvalidRequest with ``param`` for a client's picture that cannot be decoded, or is too large for that."""
+    try:
+        await in_thread(_decode_input, data)
+    except BadPicture as error:
+        raise InvalidRequest(
+            f"{param} must be a whole PNG, JPEG, WebP or GIF picture of at most {MAX_INPUT_PIXELS} pixels.",
+            param=param,
+        ) from error
+
+
+def _decode_input(data: bytes) -> Dimensions:
+    """Without its texts, which a decoder would read for as long as they are."""
+    return decode_all(strip_text(data), MAX_INPUT_PIXELS)

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.pictures.masks import invert_mask, mask_in_polarity
+from openai_dify_proxy.translate.image_headers import HEADER_OF
 from openai_dify_proxy.translate.image_mapping import ImagePlan
 from openai_dify_proxy.translate.model_schema import ModelInput
 from openai_dify_proxy.translate.picture_bytes import sniff
@@ -72,15 +73,19 @@ class InputPictures:
                     await self._replicate.delete_file(file_id)
 
     async def _place_mask(self, mask: Source, black_repaints: bool, uploads: list[str]) -> str:
-        """In the model's polarity. A mask by URL is white where it is to be painted: where the model has it so too,
-        it is passed on as it is, otherwise it must be read."""
-        if mask.url is not None and not black_repaints:
+        """In the model's polarity.
+
+        The header's mask is white where it is to be painted: where the model has it so too, its URL is passed on as it
+        is. Any other may be one of OpenAI's, which are transparent there, and so must be read.
+        """
+        white = mask.param == HEADER_OF["mask"]
+        if mask.url is not None and white and not black_repaints:
             return mask.url
-        if mask.data is None:
-            data = await self._fetcher.read(mask.url or "", self._limit, mask.param)
+        data = mask.data or await self._fetcher.read(mask.url or "", self._limit, mask.param)
+        if white:
             data = await invert_mask(data, param=mask.param)
         else:
-            data = await mask_in_polarity(mask.data, black_repaints=black_repaints, param=mask.param)
+            data = await mask_in_polarity(data, black_repaints=black_repaints, param=mask.param)
         return await self._place(data, uploads)
 
     async def _place(self, data: bytes, uploads: list[str]) -> str:

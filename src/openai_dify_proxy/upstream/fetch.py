@@ -84,7 +84,7 @@ class GuardedFetcher:
         """At most ``limit`` bytes. Raises InvalidRequest with ``param``."""
 
         def check(parts: URL) -> None:
-            if parts.scheme not in ("http", "https") or not parts.host or _has_credentials(parts):
+            if parts.scheme not in ("http", "https") or not parts.host or has_credentials(parts):
                 raise InvalidRequest(f"{param} must be a plain http or https URL.", param=param)
 
         def fail(message: str, _passing: bool = False) -> ProxyError:
@@ -101,7 +101,7 @@ class OutputFetcher:
     """
 
     def __init__(self, hosts: Collection[str], *, connect_timeout: float, seconds: float = FETCH_SECONDS) -> None:
-        self._named = [_named(host) for host in hosts]
+        self._named = NamedHosts(hosts)
         self._seconds = seconds
         self._session = _session(connect_timeout, aiohttp.TCPConnector())
 
@@ -130,10 +130,20 @@ class OutputFetcher:
     def allows(self, url: URL) -> bool:
         """Whether pictures are read from there."""
         host = url.host or ""
-        if url.scheme not in ("http", "https") or _has_credentials(url):
+        if url.scheme not in ("http", "https") or has_credentials(url):
             return False
         known = any(host == name or host.endswith(f".{name}") for name in REPLICATE_HOSTS)
-        return (known and url.scheme == "https") or any(named.holds(url) for named in self._named)
+        return (known and url.scheme == "https") or self._named.hold(url)
+
+
+class NamedHosts:
+    """``hosts`` are ``host``, ``host:port`` or whole origins."""
+
+    def __init__(self, hosts: Collection[str]) -> None:
+        self._named = [_named(host) for host in hosts]
+
+    def hold(self, url: URL) -> bool:
+        return any(named.holds(url) for named in self._named)
 
 
 class _Named(Struct, frozen=True):
@@ -204,5 +214,5 @@ async def _bounded(response: aiohttp.ClientResponse, limit: int, fail: _Fail) ->
     return b"".join(parts)
 
 
-def _has_credentials(url: URL) -> bool:
+def has_credentials(url: URL) -> bool:
     return url.user is not None or url.password is not None

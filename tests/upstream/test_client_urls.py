@@ -1,0 +1,39 @@
+"""Addresses that clients name are refused as they stand, in whatever spelling."""
+
+from __future__ import annotations
+
+import pytest
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.upstream.client_urls import ClientUrls
+from tests.upstream.test_fetch import ADDRESSES, HERE
+
+
+@pytest.mark.parametrize("host", HERE)
+def test_this_machine_in_every_spelling(host: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        ClientUrls(()).check(f"http://{host}/a.png", "mask")
+    assert caught.value.param == "mask"
+
+
+@pytest.mark.parametrize(("address", "public"), ADDRESSES.items())
+def test_literal_addresses(address: str, public: bool) -> None:
+    url = f"https://{f'[{address}]' if ':' in address else address}/a.png"
+    if public:
+        assert ClientUrls(()).check(url, "image") == url
+    else:
+        with pytest.raises(InvalidRequest):
+            ClientUrls(()).check(url, "image")
+
+
+def test_names_are_not_looked_up() -> None:
+    url = "https://example.org:8443/a%20b.png?x=%26#part"
+    assert ClientUrls(()).check(url, "image") == url
+
+
+def test_what_the_operator_named_may_be_anywhere() -> None:
+    urls = ClientUrls(("127.0.0.1:8080",))
+    assert urls.check("http://127.0.0.1:8080/a.png", "image") == "http://127.0.0.1:8080/a.png"
+    for other in ("http://127.0.0.1:8081/a.png", "http://user@127.0.0.1:8080/a.png", "ftp://127.0.0.1:8080/a.png"):
+        with pytest.raises(InvalidRequest):
+            urls.check(other, "image")
