@@ -8,7 +8,6 @@ it.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -122,7 +121,7 @@ class ModelInput(Struct, frozen=True):
         if self.kind == "integer":
             if not INT64[0] <= value <= INT64[-1] or value != int(value):
                 return False
-        elif not abs(value) <= sys.float_info.max:
+        elif not math.isfinite(value):
             return False
         if self.multiple_of is not None and not _is_multiple(value, self.multiple_of):
             return False

@@ -5,7 +5,8 @@ from msgspec import json
 from openai_dify_proxy.wire import replicate as wire
 
 PREDICTION = b"""{"id":"gm3qorzdhgbfurvjtvhg6dckhu","model":"stability-ai/sdxl","version":"7762fd07",
-"input":{"prompt":"x"},"logs":"Using seed: 7","error":null,"status":"succeeded","created_at":"2024-10-01T12:00:00Z","data_removed":false,
+"input":{"prompt":"x"},"logs":"Using seed: 7","error":null,"status":"succeeded",
+"created_at":"2024-10-01T12:00:00Z","data_removed":false,
 "output":["https://replicate.delivery/xezq/out-0.png"],"metrics":{"predict_time":3.2,"image_count":1},
 "urls":{"get":"https://api.replicate.com/v1/predictions/gm3q","cancel":"x"},"source":"api"}"""
 
