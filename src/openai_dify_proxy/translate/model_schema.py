@@ -17,6 +17,9 @@ from msgspec.structs import replace
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.mask_polarity import repainted_colour
 
+MAX_FLOAT = 1.7976931348623157e308
+"""The largest number that JSON's readers hold; a larger integer has no float at all."""
+
 INT64 = range(-(2**63), 2**63)
 """The integers that Replicate's models can be sent."""
 
@@ -121,7 +124,7 @@ class ModelInput(Struct, frozen=True):
         if self.kind == "integer":
             if not INT64[0] <= value <= INT64[-1] or value != int(value):
                 return False
-        elif not math.isfinite(value):
+        elif not abs(value) <= MAX_FLOAT:
             return False
         if self.multiple_of is not None and not _is_multiple(value, self.multiple_of):
             return False
