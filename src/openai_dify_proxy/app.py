@@ -93,9 +93,7 @@ def create_app(settings: Settings) -> Starlette:
             async with AsyncExitStack() as stack:
                 if has_images(settings):
                     from openai_dify_proxy.image_app import open_images  # noqa: PLC0415 - costs memory
-                    from openai_dify_proxy.upstream.client_urls import ClientUrls  # noqa: PLC0415 - the same
 
-                    app.state.client_urls = ClientUrls(settings.replicate_output_hosts)
                     app.state.images = await stack.enter_async_context(open_images(settings, turns, http))
                 _spare_the_collector()
                 yield

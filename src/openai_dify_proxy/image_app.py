@@ -20,6 +20,7 @@ from openai_dify_proxy.predictions.running import Predictions
 from openai_dify_proxy.predictions.service import Images
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.turns.service import Turns
+from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.upstream.fetch import GuardedFetcher, OutputFetcher
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import ipfs_client
@@ -56,6 +57,7 @@ async def open_images(settings: Settings, turns: Turns, http: HttpClient) -> Asy
             pictures=pictures,
             uploads=uploads,
             images=await _open_maker(settings, turns, pictures, stack),
+            client_urls=ClientUrls(settings.replicate_output_hosts),
             max_picture_bytes=settings.max_picture_bytes,
             ipfs_timeout=settings.ipfs_timeout,
             pulse=Pulse(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),

@@ -50,9 +50,13 @@ class _Parts(Struct):
     mask: Source | None
 
 
-async def read_image_order(request: Request, gate: Gate, caller: Caller, task: Task, limit: int) -> Asked:
-    """``limit`` bounds a picture in bytes. Raises ProxyError; nothing is asked of anybody yet."""
-    urls: ClientUrls = request.app.state.client_urls
+async def read_image_order(
+    request: Request, gate: Gate, caller: Caller, task: Task, *, urls: ClientUrls, limit: int
+) -> Asked:
+    """``urls`` are those that clients may name, ``limit`` bounds a picture in bytes.
+
+    Raises ProxyError; nothing is asked of anybody yet.
+    """
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         parts = await _read_form(request, gate, urls, limit)
     else:

@@ -33,6 +33,7 @@ from openai_dify_proxy.translate.image_answers import ShownPicture, encode_image
 from openai_dify_proxy.translate.openai_errors import encode_error
 from openai_dify_proxy.translate.openai_streams import COMMENT
 from openai_dify_proxy.turns.turn import ClientGone
+from openai_dify_proxy.upstream.client_urls import ClientUrls
 
 NOTICE_HEADER = "X-Unsupported-Parameters"
 """Names what was asked for and dropped, since the model has no place for it."""
@@ -47,6 +48,7 @@ class ImageService(Struct, frozen=True):
     pictures: Pictures
     uploads: IpfsUploads | None
     images: Images | None
+    client_urls: ClientUrls
     max_picture_bytes: int
     ipfs_timeout: float
     pulse: Pulse
@@ -70,7 +72,9 @@ async def _answer(request: Request, task: Task) -> Response:
     caller = proxy.gate.admit_spender(request)
     if service.images is None:
         raise ImagesOff
-    asked = await read_image_order(request, proxy.gate, caller, task, service.max_picture_bytes)
+    asked = await read_image_order(
+        request, proxy.gate, caller, task, urls=service.client_urls, limit=service.max_picture_bytes
+    )
     if asked.by == "ipfs" and service.uploads is None:
         raise UpstreamMisconfigured(
             "This server puts no pictures on IPFS. Its operator can set IPFS_UPLOAD_URL.", code="ipfs_not_configured"

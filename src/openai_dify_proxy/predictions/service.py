@@ -122,7 +122,11 @@ class Images:
             can_upscale=model.upscaler is not None,
             mask_repaints=model.mask_repaints,
         )
-        plan = plan_images(order.wish, inputs, rules)
+        try:
+            plan = plan_images(order.wish, inputs, rules)
+        except InvalidRequest as error:
+            error.param = _as_sent(order, error.param)
+            raise
         upscaler = None
         if plan.upscale and model.upscaler is not None:
             upscaler = await self._models.inputs(model.upscaler)
@@ -266,6 +270,15 @@ class Images:
             created=int(time()),
             prompt=prepared.order.wish.prompt if self._store_prompts else None,
         )
+
+
+def _as_sent(order: ImageOrder, param: str | None) -> str | None:
+    """The mapping knows pictures by their headers; the client may have sent them in the body."""
+    if param == HEADER_OF["init_image"] and order.init:
+        return order.init[0].param
+    if param == HEADER_OF["mask"] and order.mask is not None:
+        return order.mask.param
+    return param
 
 
 def _upscaling(upscaler: ModelInputs, factor: int | None, url: str) -> dict[str, Any]:
