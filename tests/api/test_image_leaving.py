@@ -165,7 +165,9 @@ async def test_a_client_that_leaves_while_its_prompt_is_enhanced(
 async def test_uploads_of_clients_that_leave_are_erased(hasty_proxy: ProxyServer, made: ReplicateLog) -> None:
     noise = png(Image.frombytes("RGB", (400, 250), secrets.token_bytes(300_000)))
     async with hasty_proxy.client(max_retries=0) as openai:
-        asking = asyncio.create_task(openai.images.edit(image=noise, prompt="HOLD:0.5 SLOW:30", model=SDXL, size="64x64"))
+        asking = asyncio.create_task(
+            openai.images.edit(image=noise, prompt="HOLD:0.5 SLOW:30", model=SDXL, size="64x64")
+        )
         await made.wait_for(lambda log: log.predictions)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
