@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.errors import InvalidRequest, UpstreamMisconfigured
 from openai_dify_proxy.translate.app_profile import AppProfile, InputField
 from openai_dify_proxy.translate.dify_request import AppRules, generate_path, make_dify_request, stop_path
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
@@ -90,6 +90,20 @@ def test_a_request_that_fills_in_all_texts_itself() -> None:
 def test_the_configured_variable_takes_the_question() -> None:
     rules = AppRules(input_variable="b")
     assert body(TURN, "workflow", text("a"), text("b"), rules=rules)["inputs"] == {"a": "", "b": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "rules", "setting"),
+    [
+        ("workflow", AppRules(input_variable="nosuch"), "input_variable"),
+        ("chat", AppRules(system_prompt="input:nosuch"), "system_prompt"),
+    ],
+)
+def test_a_setting_that_names_no_input_loses_nothing_in_silence(mode: Mode, rules: AppRules, setting: str) -> None:
+    turn = TurnRequest("Q", "S")
+    with pytest.raises(UpstreamMisconfigured) as caught:
+        make_dify_request(turn, AppProfile(mode, (text("topic"),)), rules, "user")
+    assert caught.value.log == f"{setting} names 'nosuch', but the app's inputs are: topic."
 
 
 def test_a_question_too_long_for_its_input() -> None:
