@@ -172,7 +172,8 @@ async def test_uploads_of_clients_that_leave_are_erased(hasty_proxy: ProxyServer
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-    await made.wait_for(lambda log: log.files[0].deleted and log.cancels)
+    # It fails by itself where the picture is gone before the model has read it, and is cancelled otherwise.
+    await made.wait_for(lambda log: log.files[0].deleted and log.predictions[0].status in ("canceled", "failed"))
 
 
 async def test_the_end_of_the_server_ends_predictions(
