@@ -222,15 +222,18 @@ async def serving(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     host: str = "127.0.0.1",
     at: socket.socket | None = None,
+    limit: int = 2**16,
 ) -> AsyncIterator[int]:
-    """A TCP server whose connections are over when it ends."""
+    """A TCP server whose connections are over, and their sockets closed, when it ends; ``limit`` is its readers'."""
     tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
     problems: list[BaseException] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
+        writers.append(writer)
         try:
             await serve(reader, writer)
         except asyncio.CancelledError:
@@ -241,14 +244,20 @@ async def serving(
             tasks.discard(task)
 
     listener = at.dup() if at is not None else socket.create_server((host, 0), family=family_of(host))
-    server = await asyncio.start_server(accept, sock=listener, backlog=2048)
+    server = await asyncio.start_server(accept, sock=listener, backlog=2048, limit=limit)
     try:
         yield listener.getsockname()[1]
     finally:
         server.close()
+        # A connection that was accepted in this very turn reaches accept() a few turns later: let it be known first.
+        for _ in range(10):
+            await asyncio.sleep(0)
         for task in [*tasks]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
     if problems:
         raise problems[0]
 

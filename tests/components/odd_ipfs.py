@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.api.servers import serving
+
 Answer = Callable[["Upload", asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -52,24 +54,13 @@ class OddIpfs:
     uploads: list[Upload] = field(default_factory=list)
     url: str = ""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
-    _serving: set[asyncio.Task[None]] = field(default_factory=set)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
-
-    async def close(self) -> None:
-        for task in self._serving:
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def came(self, count: int) -> None:
         """Waits until so many uploads have come in all."""
         async with asyncio.timeout(20), self._news:
             await self._news.wait_for(lambda: len(self.uploads) >= count)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 request, *lines = head.decode("latin-1").splitlines()
@@ -90,13 +81,9 @@ class OddIpfs:
 @asynccontextmanager
 async def odd_ipfs(*answers: Answer) -> AsyncIterator[OddIpfs]:
     odd = OddIpfs(list(answers))
-    server = await asyncio.start_server(odd.serve, "127.0.0.1", 0, limit=2**20)
-    odd.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with serving(odd.serve, limit=2**20) as port:
+        odd.url = f"http://127.0.0.1:{port}"
         yield odd
-    finally:
-        server.close()
-        await odd.close()
 
 
 def answer(body: str, status: str = "200 OK", *headers: str) -> Answer:
@@ -164,9 +151,9 @@ class Relay:
         except ConnectionError:
             writer.close()
             return
-        back = asyncio.create_task(self._pass_on(behind_reader, writer))
-        await self._pass_on(reader, behind_writer, self._hold_after)
-        await back
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._pass_on(behind_reader, writer))
+            both.create_task(self._pass_on(reader, behind_writer, self._hold_after))
 
     async def _pass_on(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hold_after: int | None = None
@@ -189,8 +176,6 @@ class Relay:
 @asynccontextmanager
 async def relay(target: str, *, hold_after: int) -> AsyncIterator[Relay]:
     between = Relay(target, hold_after)
-    server = await asyncio.start_server(between.serve, "127.0.0.1", 0)
-    between.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield between
-    between.release()
-    server.close()
+    async with serving(between.serve) as port:
+        between.url = f"http://127.0.0.1:{port}"
+        yield between
