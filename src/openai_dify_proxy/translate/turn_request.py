@@ -37,7 +37,11 @@ class HistoryMessage(Struct, frozen=True):
 
 
 class TurnRequest(Struct, frozen=True):
-    """One turn as asked for, before it is known which app answers it."""
+    """One turn as asked for, before it is known which app answers it.
+
+    ``question`` is made of the messages ``asked``, which are the new ones, and ``history`` holds all that was said
+    before them.
+    """
 
     question: str
     system: str = ""
@@ -46,6 +50,7 @@ class TurnRequest(Struct, frozen=True):
     conversation_id: str | None = None
     end_user: str | None = None
     stop: tuple[str, ...] = ()
+    asked: tuple[HistoryMessage, ...] = ()
 
 
 def read_chat_request(request: ChatCompletionRequest) -> TurnRequest:
@@ -61,23 +66,14 @@ def read_chat_request(request: ChatCompletionRequest) -> TurnRequest:
         )
     if not request.messages:
         raise InvalidRequest("messages must hold at least one message.", param="messages")
-    said = [
-        HistoryMessage(_ROLES[message.role], text)
-        for index, message in enumerate(request.messages)
-        if (text := message_text(message, f"messages[{index}]")) or message.role == "assistant"
-    ]
-    system = "\n\n".join(message.text for message in said if message.role == "system")
-    spoken = [message for message in said if message.role != "system"]
-    while spoken and not spoken[-1].text:
-        spoken.pop()
-    if not spoken and not system:
-        raise InvalidRequest(
-            "No message holds any text. Write the question into the last user message.", param="messages"
-        )
-    if not spoken:
-        return _turn(request, system)
-    question, history = _split_question(spoken)
-    return _turn(request, question, system, history)
+    return make_turn(
+        request,
+        [
+            HistoryMessage(_ROLES[message.role], message_text(message, f"messages[{index}]"))
+            for index, message in enumerate(request.messages)
+        ],
+        param="messages",
+    )
 
 
 def read_completion_request(request: CompletionRequest) -> TurnRequest:
@@ -96,7 +92,26 @@ def read_completion_request(request: CompletionRequest) -> TurnRequest:
         )
     if not prompt:
         raise InvalidRequest("prompt must not be empty.", param="prompt")
-    return _turn(request, prompt)
+    return make_turn(request, [HistoryMessage("user", prompt)], param="prompt")
+
+
+def make_turn(request: CompletionFields, messages: Sequence[HistoryMessage], *, param: str) -> TurnRequest:
+    """The turn that ``messages``, oldest first, ask for. Raises InvalidRequest; ``param`` is where they come from."""
+    said = [message for message in messages if message.text or message.role == "assistant"]
+    system = "\n\n".join(message.text for message in said if message.role == "system")
+    spoken = [message for message in said if message.role != "system"]
+    while spoken and not spoken[-1].text:
+        spoken.pop()
+    if not spoken and not system:
+        raise InvalidRequest("No message holds any text. Write the question into the last user message.", param=param)
+    if not spoken:
+        return _turn(request, system, (HistoryMessage("user", system),), "", ())
+    if spoken[-1].role == "assistant":
+        return _turn(request, CONTINUE, (HistoryMessage("user", CONTINUE),), system, spoken)
+    begin = len(spoken)
+    while begin and spoken[begin - 1].role != "assistant":
+        begin -= 1
+    return _turn(request, _question(spoken[begin:]), spoken[begin:], system, spoken[:begin])
 
 
 def refuse_unhonourable(request: CompletionFields) -> None:
@@ -134,21 +149,19 @@ def message_text(message: ChatMessage, param: str) -> str:
     return without_thinking(joined) if message.role == "assistant" else joined
 
 
-def _split_question(spoken: Sequence[HistoryMessage]) -> tuple[str, Sequence[HistoryMessage]]:
-    if spoken[-1].role == "assistant":
-        return CONTINUE, spoken
-    begin = len(spoken)
-    while begin and spoken[begin - 1].role != "assistant":
-        begin -= 1
-    question = "\n\n".join(
+def _question(asked: Sequence[HistoryMessage]) -> str:
+    return "\n\n".join(
         f"Tool result:\n{escape_role_lines(message.text)}" if message.role == "tool" else message.text
-        for message in spoken[begin:]
+        for message in asked
     )
-    return question, spoken[:begin]
 
 
 def _turn(
-    request: CompletionFields, question: str, system: str = "", history: Sequence[HistoryMessage] = ()
+    request: CompletionFields,
+    question: str,
+    asked: Sequence[HistoryMessage],
+    system: str,
+    history: Sequence[HistoryMessage],
 ) -> TurnRequest:
     metadata = request.metadata or {}
     conversation_id = request.conversation_id or metadata.get("conversation_id")
@@ -163,6 +176,7 @@ def _turn(
         conversation_id or None,
         request.safety_identifier or request.user or None,
         tuple(sequence for sequence in stop if sequence),
+        tuple(asked),
     )
 
 
