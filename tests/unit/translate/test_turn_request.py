@@ -15,6 +15,7 @@ from openai_dify_proxy.translate.turn_request import (
 )
 from openai_dify_proxy.wire.openai.chat import CHAT_COMPLETION_REQUEST, COMPLETION_REQUEST
 
+ASKED = (HistoryMessage("user", "Hi"),)
 Message = dict[str, Any]
 
 
@@ -232,7 +233,7 @@ def test_refused_chat_requests(fields: dict[str, Any], param: str, code: str | N
     ],
 )
 def test_what_is_accepted_and_dropped(fields: dict[str, Any]) -> None:
-    assert chat([user("Hi")], **fields) == TurnRequest("Hi")
+    assert chat([user("Hi")], **fields) == TurnRequest("Hi", asked=ASKED)
 
 
 # Fields of a request, and what the turn is told by them.
@@ -260,12 +261,12 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("fields", "expected"), FIELDS.values(), ids=FIELDS)
 def test_fields_of_every_request(fields: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert chat([user("Hi")], **fields) == TurnRequest("Hi", **expected)
-    assert completion("Hi", **fields) == TurnRequest("Hi", **expected)
+    assert chat([user("Hi")], **fields) == TurnRequest("Hi", asked=ASKED, **expected)
+    assert completion("Hi", **fields) == TurnRequest("Hi", asked=ASKED, **expected)
 
 
 def test_a_prompt_may_be_an_array_of_one() -> None:
-    assert completion(["Hi"], best_of=1, echo=True, suffix="!") == TurnRequest("Hi")
+    assert completion(["Hi"], best_of=1, echo=True, suffix="!") == TurnRequest("Hi", asked=ASKED)
 
 
 # Fields of a legacy request that is refused, and the param of the error.
