@@ -56,24 +56,13 @@ class TurnRequest(Struct, frozen=True):
 def read_chat_request(request: ChatCompletionRequest) -> TurnRequest:
     """A chat completion request as a turn. Raises InvalidRequest."""
     refuse_unhonourable(request)
-    forced = "tool_choice" if _forces_tool(request.tool_choice) else "function_call"
-    if forced == "tool_choice" or isinstance(request.function_call, dict):
-        raise InvalidRequest(
-            f"A Dify app cannot be made to call your tools: it runs its own. Leave {forced} out, or set it to "
-            "'auto' or 'none'.",
-            param=forced,
-            code="unsupported_parameter",
-        )
+    if forces_tool(request.tool_choice):
+        raise forced_tool("tool_choice")
+    if isinstance(request.function_call, dict):
+        raise forced_tool("function_call")
     if not request.messages:
         raise InvalidRequest("messages must hold at least one message.", param="messages")
-    return make_turn(
-        request,
-        [
-            HistoryMessage(_ROLES[message.role], message_text(message, f"messages[{index}]"))
-            for index, message in enumerate(request.messages)
-        ],
-        param="messages",
-    )
+    return make_turn(request, chat_messages(request.messages), param="messages")
 
 
 def read_completion_request(request: CompletionRequest) -> TurnRequest:
@@ -124,6 +113,28 @@ def refuse_unhonourable(request: CompletionFields) -> None:
         )
     if request.n is not None and request.n != 1:
         raise InvalidRequest("n must be 1: a Dify app answers once.", param="n", code="unsupported_parameter")
+
+
+def forces_tool(choice: Any) -> bool:
+    """Whether a ``tool_choice`` leaves no answer without a call."""
+    return choice == "required" or (isinstance(choice, dict) and choice.get("type") in ("function", "custom", "tool"))
+
+
+def forced_tool(param: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"A Dify app cannot be made to call your tools: it runs its own. Leave {param} out, or set it to 'auto' or "
+        "'none'.",
+        param=param,
+        code="unsupported_parameter",
+    )
+
+
+def chat_messages(messages: Sequence[ChatMessage]) -> list[HistoryMessage]:
+    """The messages of a chat with their texts. Raises InvalidRequest for parts that hold something else."""
+    return [
+        HistoryMessage(ROLES[message.role], message_text(message, f"messages[{index}]"))
+        for index, message in enumerate(messages)
+    ]
 
 
 def message_text(message: ChatMessage, param: str) -> str:
@@ -198,11 +209,7 @@ def metadata_inputs(metadata: dict[str, Any]) -> dict[str, Any]:
     return {**plain, **unpacked}
 
 
-def _forces_tool(choice: Any) -> bool:
-    return choice == "required" or (isinstance(choice, dict) and choice.get("type") in ("function", "custom", "tool"))
-
-
-_ROLES = {
+ROLES = {
     "developer": "system",
     "system": "system",
     "user": "user",
@@ -210,3 +217,4 @@ _ROLES = {
     "tool": "tool",
     "function": "tool",
 }
+"""OpenAI's roles as those of a history."""
