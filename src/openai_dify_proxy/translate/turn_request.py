@@ -19,7 +19,13 @@ from msgspec import Struct, json
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.role_lines import escape_role_lines
 from openai_dify_proxy.translate.think import without_thinking
-from openai_dify_proxy.wire.openai.chat import ChatCompletionRequest, ChatMessage, CompletionFields, CompletionRequest
+from openai_dify_proxy.wire.openai.chat import (
+    ChatCompletionRequest,
+    ChatMessage,
+    CompletionFields,
+    CompletionRequest,
+    ContentPart,
+)
 
 MAX_MODEL_NAME = 256
 MAX_STOPS = 4
@@ -132,32 +138,31 @@ def forced_tool(param: str) -> InvalidRequest:
 def chat_messages(messages: Sequence[ChatMessage]) -> list[HistoryMessage]:
     """The messages of a chat with their texts. Raises InvalidRequest for parts that hold something else."""
     return [
-        HistoryMessage(ROLES[message.role], message_text(message, f"messages[{index}]"))
+        HistoryMessage(ROLES[message.role], content_text(message.role, message.content, f"messages[{index}].content"))
         for index, message in enumerate(messages)
     ]
 
 
-def message_text(message: ChatMessage, param: str) -> str:
-    """All text of a message. Raises InvalidRequest for parts that hold something else."""
-    content = message.content
+def content_text(role: str, content: str | list[ContentPart] | None, param: str) -> str:
+    """All text of a message's content. Raises InvalidRequest for parts that hold something else."""
     if content is None:
         return ""
     if isinstance(content, str):
-        return without_thinking(content) if message.role == "assistant" else content
+        return without_thinking(content) if role == "assistant" else content
     texts = []
     for index, part in enumerate(content):
         text = part.text if part.text is not None else part.refusal
-        if text is None and message.role == "assistant":
+        if text is None and role == "assistant":
             continue  # its own thinking, or what it called: not a part of what it said
         if text is None:
             raise InvalidRequest(
                 f"Content of type '{part.type}' is not passed on to Dify yet; only text is.",
-                param=f"{param}.content[{index}]",
+                param=f"{param}[{index}]",
                 code="unsupported_content",
             )
         texts.append(text)
     joined = "\n".join(texts)
-    return without_thinking(joined) if message.role == "assistant" else joined
+    return without_thinking(joined) if role == "assistant" else joined
 
 
 def _question(asked: Sequence[HistoryMessage]) -> str:
