@@ -1,0 +1,303 @@
+"""``POST /v1/responses`` as it stands on the wire: requests, the response object, its items and its events.
+
+A request names what the proxy honours and what the response object repeats; the rest is skipped unread. Objects and
+events hold OpenAI's keys in the order in which OpenAI sends them, and all that the Open Responses specification
+requires.
+Source: the OpenAI API reference, what the official SDKs send and read, and https://www.openresponses.org.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec.json import Decoder
+
+from openai_dify_proxy.wire.openai.chat import (
+    ChatCompletionRequest,
+    ChatMessage,
+    CompletionFields,
+    ContentPart,
+    DifyExtension,
+    ErrorObject,
+)
+
+Status = Literal["queued", "in_progress", "completed", "failed", "cancelled", "incomplete"]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+class InputItem(Struct):
+    """An item of ``input``, of any kind.
+
+    What holds text has another form in each kind of item, so ``content`` and ``output`` are read (as ITEM_TEXT) only
+    where the kind is known.
+    """
+
+    type: str | None = None
+    role: str | None = None
+    id: str | None = None
+    content: Raw = Raw(b"null")
+    output: Raw = Raw(b"null")
+
+
+class ConversationName(Struct):
+    id: str
+
+
+class ResponsesRequest(CompletionFields, kw_only=True):
+    """``messages`` is the chat's field, which some clients send here; all fields after it are only repeated."""
+
+    input: str | list[InputItem] | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    conversation: str | ConversationName | None = None
+    store: bool | None = None
+    background: bool | None = None
+    tool_choice: Any = None
+    messages: list[ChatMessage] | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    parallel_tool_calls: bool | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    reasoning: dict[str, Any] | None = None
+    service_tier: str | None = None
+    temperature: float | None = None
+    text: dict[str, Any] | None = None
+    tools: list[Any] | None = None
+    top_logprobs: int | None = None
+    top_p: float | None = None
+    truncation: str | None = None
+
+    @property
+    def conversation_name(self) -> str | None:
+        """The id in ``conversation``, however it is written."""
+        return self.conversation.id if isinstance(self.conversation, ConversationName) else self.conversation
+
+
+class ChatOrInputRequest(ChatCompletionRequest, kw_only=True):
+    """A chat completion request of a client that may send a Responses request's ``input`` in place of ``messages``."""
+
+    messages: list[ChatMessage] = field(default_factory=list)
+    input: str | list[InputItem] | None = None
+    instructions: str | None = None
+
+
+class UrlCitation(Struct, kw_only=True):
+    """A citation, flat, unlike a chat's."""
+
+    type: Literal["url_citation"] = "url_citation"
+    start_index: int
+    end_index: int
+    url: str
+    title: str
+
+
+class OutputText(Struct, kw_only=True):
+    type: Literal["output_text"] = "output_text"
+    annotations: list[UrlCitation] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
+    text: str = ""
+
+
+class SummaryText(Struct, kw_only=True):
+    type: Literal["summary_text"] = "summary_text"
+    text: str = ""
+
+
+class OutputItem(Struct, kw_only=True):
+    """A message (``status``, ``content``, ``role``) or reasoning (``summary``)."""
+
+    id: str
+    type: Literal["message", "reasoning"]
+    status: ItemStatus | UnsetType = UNSET
+    content: list[OutputText] | UnsetType = UNSET
+    role: Literal["assistant"] | UnsetType = UNSET
+    summary: list[SummaryText] | UnsetType = UNSET
+
+
+class ResponseError(Struct):
+    code: str
+    message: str
+
+
+class IncompleteDetails(Struct):
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+class InputTokensDetails(Struct):
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+class OutputTokensDetails(Struct):
+    reasoning_tokens: int = 0
+
+
+class ResponseUsage(Struct):
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class Response(Struct, kw_only=True):
+    """The response object; ``created_at`` and ``completed_at`` in whole seconds since 1970."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: Status
+    background: bool
+    completed_at: int | None = None
+    conversation: ConversationName | UnsetType = UNSET
+    error: ResponseError | None = None
+    frequency_penalty: float
+    incomplete_details: IncompleteDetails | None = None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    model: str
+    output: list[OutputItem] = field(default_factory=list)
+    parallel_tool_calls: bool
+    presence_penalty: float
+    previous_response_id: str | None
+    prompt_cache_key: str | None
+    prompt_cache_retention: str | None
+    reasoning: dict[str, Any]
+    safety_identifier: str | None
+    service_tier: str
+    store: bool
+    temperature: float
+    text: dict[str, Any]
+    tool_choice: Any
+    tools: list[Any]
+    top_logprobs: int
+    top_p: float
+    truncation: str
+    usage: ResponseUsage | None = None
+    user: str | None
+    metadata: dict[str, Any]
+    dify: DifyExtension | UnsetType = UNSET
+
+
+class ResponseEvent(Struct, kw_only=True):
+    type: Literal[
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+    ]
+    sequence_number: int = 0
+    response: Response
+
+
+class OutputItemEvent(Struct, kw_only=True):
+    type: Literal["response.output_item.added", "response.output_item.done"]
+    sequence_number: int = 0
+    output_index: int
+    item: OutputItem
+
+
+class ContentPartEvent(Struct, kw_only=True):
+    type: Literal["response.content_part.added", "response.content_part.done"]
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    content_index: int = 0
+    part: OutputText
+
+
+class OutputTextDeltaEvent(Struct, kw_only=True):
+    type: Literal["response.output_text.delta"] = "response.output_text.delta"
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    content_index: int = 0
+    delta: str
+    logprobs: list[Any] = field(default_factory=list)
+
+
+class OutputTextDoneEvent(Struct, kw_only=True):
+    type: Literal["response.output_text.done"] = "response.output_text.done"
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    content_index: int = 0
+    text: str
+    logprobs: list[Any] = field(default_factory=list)
+
+
+class AnnotationAddedEvent(Struct, kw_only=True):
+    type: Literal["response.output_text.annotation.added"] = "response.output_text.annotation.added"
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    content_index: int = 0
+    annotation_index: int
+    annotation: UrlCitation
+
+
+class SummaryPartEvent(Struct, kw_only=True):
+    type: Literal["response.reasoning_summary_part.added", "response.reasoning_summary_part.done"]
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    summary_index: int = 0
+    part: SummaryText
+
+
+class SummaryTextDeltaEvent(Struct, kw_only=True):
+    type: Literal["response.reasoning_summary_text.delta"] = "response.reasoning_summary_text.delta"
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    summary_index: int = 0
+    delta: str
+
+
+class SummaryTextDoneEvent(Struct, kw_only=True):
+    type: Literal["response.reasoning_summary_text.done"] = "response.reasoning_summary_text.done"
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    summary_index: int = 0
+    text: str
+
+
+class KeepaliveEvent(Struct, kw_only=True):
+    type: Literal["keepalive"] = "keepalive"
+    sequence_number: int = 0
+
+
+class ErrorEvent(Struct, kw_only=True):
+    """The error lies nested, as OpenAI sends it; its reference describes it flat, which SDKs do not notice."""
+
+    type: Literal["error"] = "error"
+    sequence_number: int = 0
+    error: ErrorObject
+
+
+StreamEvent = (
+    ResponseEvent
+    | OutputItemEvent
+    | ContentPartEvent
+    | OutputTextDeltaEvent
+    | OutputTextDoneEvent
+    | AnnotationAddedEvent
+    | SummaryPartEvent
+    | SummaryTextDeltaEvent
+    | SummaryTextDoneEvent
+    | KeepaliveEvent
+    | ErrorEvent
+)
+
+RESPONSES_REQUEST = Decoder(ResponsesRequest)
+CHAT_OR_INPUT_REQUEST = Decoder(ChatOrInputRequest)
+ITEM_TEXT: Decoder[str | list[ContentPart] | None] = Decoder(str | list[ContentPart] | None)
+RESPONSE = Decoder(Response)
