@@ -1,0 +1,148 @@
+"""Whatever happens in a turn, and however its events arrive, a Responses stream is whole and agrees with itself."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import openai
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import json
+
+from openai_dify_proxy.errors import StreamCut
+from openai_dify_proxy.events import (
+    Citation,
+    Citations,
+    Event,
+    FileProduced,
+    ReasoningDelta,
+    StepChanged,
+    TextDelta,
+    TextReplaced,
+    TurnFailed,
+    TurnFinished,
+    TurnIds,
+    Usage,
+)
+from openai_dify_proxy.translate.answer import Answer
+from openai_dify_proxy.translate.responses_answers import begin_response, encode_response
+from openai_dify_proxy.translate.responses_streams import ResponsesStreamEncoder, frames_after, next_number
+from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST
+from tests.properties.strategies import texts
+from tests.responses_reading import events_of, gather_with_sdk, read_with_sdk
+
+IDS = TurnIds("t", "m", "c")
+DELTA = "response.output_text.delta"
+THOUGHT = "response.reasoning_summary_text.delta"
+
+citations = st.lists(st.builds(Citation, texts, st.none() | st.just("http://a"), st.just({})), max_size=2).map(tuple)
+happenings: st.SearchStrategy[Event] = st.one_of(
+    st.builds(TextDelta, texts),
+    st.builds(ReasoningDelta, texts),
+    st.builds(TextReplaced, texts, st.booleans()),
+    st.builds(StepChanged, texts, st.sampled_from(["started", "succeeded", "failed", "retrying"])),
+    st.builds(FileProduced, st.just("http://f"), st.just("image"), linked=st.booleans()),
+    st.builds(Citations, citations),
+)
+endings: st.SearchStrategy[Event] = st.one_of(
+    st.builds(
+        TurnFinished,
+        st.sampled_from(["stop", "length", "content_filter"]),
+        st.none() | st.just(Usage(1, 2, 3)),
+        st.none() | texts,
+    ),
+    st.just(TurnFailed(StreamCut("The stream was cut."))),
+)
+turns = st.builds(lambda events, end: [*events, end], st.lists(happenings, max_size=8), endings)
+
+
+def encoder(*, background: bool = False) -> ResponsesStreamEncoder:
+    request = RESPONSES_REQUEST.decode(json.encode({"input": "Hi", "background": background}))
+    begun = begin_response(request, id="resp_1", created_at=1_700_000_000, model="support")
+    return ResponsesStreamEncoder(begun, now=lambda: 1_700_000_009)
+
+
+def told_items(events: list[dict[str, Any]]) -> list[Any]:
+    """The items as their deltas add up, and as they were told when they were closed: both must be the same."""
+    deltas: dict[str, str] = {}
+    for event in events:
+        if event["type"] in (DELTA, THOUGHT):
+            deltas[event["item_id"]] = deltas.get(event["item_id"], "") + event["delta"]
+        elif event["type"] in ("response.output_text.done", "response.reasoning_summary_text.done"):
+            assert event["text"] == deltas.get(event["item_id"], "")
+    items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    for item in items:
+        (part,) = item["content"] if item["type"] == "message" else item["summary"]
+        assert part["text"] == deltas.get(item["id"], "")
+    return items
+
+
+@given(turns, st.booleans())
+def test_a_stream_agrees_with_itself_and_the_sdk_takes_it(turn: list[Event], background: bool) -> None:
+    kept = encoder(background=background)
+    data = kept.encode(turn, IDS)
+    events = events_of(data)
+    response = events[-1]["response"]
+    items = told_items(events)
+    assert "".join(event["delta"] for event in events if event["type"] == DELTA) == kept.sent
+    assert json.encode(kept.response) == json.encode(RESPONSE.decode(json.encode(response)))
+    endings = {"response.completed", "response.incomplete", "response.failed"}
+    assert [event["type"] in endings for event in events] == [False] * (len(events) - 1) + [True]
+    if isinstance(turn[-1], TurnFailed):
+        assert events[-2]["type"] == "error"
+        assert response["output"][: len(items)] == items
+        assert len(response["output"]) - len(items) <= 1
+        with pytest.raises(openai.APIError, match="was cut"):
+            read_with_sdk(data)
+        return
+    assert data.endswith(b"data: [DONE]\n\n")
+    assert response["output"] == items
+    assert [item["type"] for item in items].count("message") == 1
+    assert len(read_with_sdk(data)) == len(events)
+    gathered = gather_with_sdk(data)
+    assert gathered is not None
+    assert gathered.output_text == kept.sent
+
+
+@given(turns, st.lists(st.integers(0, 9), max_size=6), st.lists(st.booleans(), min_size=8, max_size=8))
+def test_frames_do_not_depend_on_how_events_arrive(turn: list[Event], cuts: list[int], beats: list[bool]) -> None:
+    kept = encoder()
+    ends = sorted({0, len(turn), *(min(cut, len(turn)) for cut in cuts)})
+    data = b""
+    quiet = b""
+    for (begin, end), beat in zip(pairwise(ends), beats, strict=False):
+        opening = kept.open()
+        heartbeat = kept.heartbeat() if beat else b""
+        frames = kept.encode(turn[begin:end], IDS)
+        data += opening + heartbeat + frames
+        quiet += opening + frames
+    assert quiet == encoder().encode(turn, IDS)
+    events_of(data)
+
+
+@given(turns, st.integers(-1, 40))
+def test_a_stream_that_is_taken_up_goes_on_where_it_was_left(turn: list[Event], after: int) -> None:
+    data = encoder().encode(turn, IDS)
+    last = next_number(data) - 1
+    assert data.endswith(frames_after(data, after))
+    if after < last:
+        assert events_of(frames_after(data, after), first=after + 1)[-1]["sequence_number"] == last
+    else:
+        assert frames_after(data, after) in (b"", b"data: [DONE]\n\n")
+
+
+@given(turns)
+def test_a_stream_says_what_the_whole_answer_says(turn: list[Event]) -> None:
+    answer = Answer()
+    answer.add(turn)
+    kept = encoder()
+    whole = json.decode(encode_response(kept.response, answer, IDS, completed_at=1_700_000_009))
+    streamed = events_of(kept.encode(turn, IDS))[-1]["response"]
+    assert list(whole) == list(streamed)
+    assert {name for name in whole if whole[name] != streamed[name]} <= {"output"}
+    replaced = any(isinstance(event, TextReplaced) for event in turn)
+    told_apart = isinstance(turn[-1], TurnFinished) and turn[-1].answer is not None
+    if not replaced and not told_apart:
+        assert kept.sent == answer.text
