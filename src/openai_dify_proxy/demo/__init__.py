@@ -1,8 +1,8 @@
 """A scripted Dify: it speaks Dify's service API as recorded servers do, and needs no model.
 
 It is what newcomers meet when nothing is configured, and what the tests talk to. Each app of
-DEMO_APPS repeats what it is asked and says what it remembers. Its key picks it; `@1.11`, `@1.13`,
-`@1.16` or `@0.15` behind the key makes it answer in the manner of that version of Dify.
+DEMO_APPS repeats what it is asked and says what it remembers. Its key picks it; a version of DIALECTS
+behind the key, such as `@1.13`, makes it answer in the manner of that version of Dify.
 
 Words in capitals in a question make it do something else:
 
@@ -11,6 +11,7 @@ Words in capitals in a question make it do something else:
 `EMPTY`               answers nothing
 `LONG:20000`          answers 20000 characters
 `CJK`                 answers in several scripts, with an emoji and Unicode line separators
+`RECALL`              says what its model was sent of earlier turns: a line of JSON, `["user", "hello"]`, for each
 `SLOW:30x500`         says 30 ticks, one each 500 ms; with SAY, each piece of that text takes so long
 `THINK`               thinks in a `<think>` block first; in a New Agent, in its thoughts
 `THINK:separated`     thinks apart from the answer, where the app's version can do that

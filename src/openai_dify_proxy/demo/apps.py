@@ -35,6 +35,9 @@ class Field:
         return {self.kind: item}
 
 
+OPENING = "Hello, this is a demo. Ask me anything."
+"""How every conversation with the demo begins; no model is sent it."""
+
 Shape = Literal["llm", "outputs", "no-text", "no-end"]
 """What a graph app consists of: a model, several outputs, outputs without streamed text, or no end node."""
 

@@ -134,22 +134,32 @@ def require_workflow(call: Call) -> None:
         raise RefusedError(400, "not_workflow_app", "Please check if your app mode matches the right API route.")
 
 
-def invalid(model: str, field: str, problem: str) -> RefusedError:
+def invalid(model: str, field: str, problem: str, given: str = "") -> RefusedError:
+    """What Dify says of a field. `given` is its value, if that is a text; a missing one is told by its body."""
     kind = "missing" if problem == "Field required" else "value_error"
+    value = f"input_value={given!r}, input_type=str" if given else "input_value={...}, input_type=dict"
     return RefusedError(
         400,
         "invalid_param",
-        f"1 validation error for {model}\n{field}\n  {problem} [type={kind}, input_value={{...}}, input_type=dict]\n"
+        f"1 validation error for {model}\n{field}\n  {problem} [type={kind}, {value}]\n"
         f"    For further information visit https://errors.pydantic.dev/2.12/v/{kind}",
     )
 
 
+SIMILAR_PATHS = {
+    "/v1/chat-messages": "/v1/chat-messages or /api/chat-messages or /v1/chat-messages/<string:task_id>/stop",
+    "/v1/messages": "/v1/messages or /v1/chat-messages or /api/messages",
+}
+"""What the framework beneath Dify adds to a 404 for these paths."""
+
+
 def no_conversation(call: Call) -> RefusedError:
     path = call.request.url.path
+    meant = SIMILAR_PATHS.get(path, path)
     return RefusedError(
         404,
         "not_found",
-        f"Conversation Not Exists. You have requested this URI [{path}] but did you mean {path} ?",
+        f"Conversation Not Exists. You have requested this URI [{path}] but did you mean {meant} ?",
     )
 
 

@@ -16,6 +16,11 @@ PROVIDER_ERRORS: dict[str, tuple[str, int, str]] = {
     "auth": ("completion_request_error", 400, "Incorrect API key provided"),
     "conn": ("completion_request_error", 400, "[demo] Connection Error, the model cannot be reached"),
     "raw": ("invalid_param", 400, "the model's plugin sent an error without a code"),
+    "unanswered": (
+        "completion_request_error",
+        400,
+        "Cannot provide a new user prompt when the message history contains unprocessed tool calls.",
+    ),
     "internal": ("internal_server_error", 500, "Internal Server Error, please contact support."),
 }
 """Code, status and message of failures that happen in or behind a run."""

@@ -40,7 +40,8 @@ async def chat_messages(call: Call) -> Response:
     body = payload(call, "ChatRequestPayload", query=True)
     conversation_id = body.get("conversation_id") or ""
     if conversation_id and not is_uuid(conversation_id):
-        raise invalid("ChatRequestPayload", "conversation_id", "Value error, conversation_id must be a valid UUID")
+        problem = "Value error, conversation_id must be a valid UUID"
+        raise invalid("ChatRequestPayload", "conversation_id", problem, str(conversation_id))
     mode = body.get("response_mode")
     streaming = mode == "streaming" or (mode is None and call.app.mode == "agent")
     if not streaming and call.app.mode == "agent-chat":
@@ -93,7 +94,7 @@ async def _generate(
     graph = app.mode in GRAPH_MODES
     conversation = state.conversation(conversation_id, app, user) if conversation_id else None
     lost = bool(conversation_id) and conversation is None
-    if lost and not (graph and streaming and dialect.graph_refusal == "silence"):
+    if lost and (not (graph and streaming) or dialect.graph_lost == "http"):
         raise no_conversation(call)
     problem = check_inputs(app, body["inputs"])
     files: list[dict[str, Any]] = []
@@ -104,7 +105,7 @@ async def _generate(
     if problem and not (graph and streaming and dialect.graph_refusal != "http"):
         raise RefusedError(400, "invalid_param", problem)
     ask = Ask(app, dialect, user, question, body["inputs"], files, conversation_id, streaming, base_url(call.request))
-    if lost or problem:
+    if problem or (lost and dialect.graph_lost == "silence"):
         return _refused_stream(state, ask, problem)
     wanted = read_script(question, "").error
     if wanted in REFUSALS:
@@ -121,10 +122,10 @@ async def _generate(
 def _refused_stream(state: DemoState, ask: Ask, problem: str | None) -> Response:
     """A stream for a request that fails before its graph: a failed run, or a ping and then silence."""
     run = state.prepare(ask, None, stored=False)
-    if ask.dialect.graph_refusal == "silence":
+    if problem is None or ask.dialect.graph_refusal == "silence":
         return _silent_stream(run)
     run.emit(PING)
-    refuse_run(run, problem or "")
+    refuse_run(run, problem)
     run.frames.put_nowait(Mark.END)
     return EventStream(run)
 
@@ -139,7 +140,7 @@ def _silent_stream(run: Run) -> Response:
 
 async def _blocking(run: Run) -> Response:
     """The whole answer at once; a run that fails is an HTTP error, unless it is a workflow's."""
-    if run.app.mode == "advanced-chat" and run.dialect.graph_refusal == "silence":
+    if run.app.mode == "advanced-chat" and run.dialect.chatflow_blocking_hangs:
         return _silent_stream(run)
     events: list[dict[str, Any]] = []
     while not isinstance(frame := await run.frames.get(), Mark):

@@ -167,7 +167,7 @@ class _Graph:
             self.envelope, "failed", {}, error=error, steps=self.steps, exceptions=self.exceptions + 1
         )
         self._end(self.run.dialect.graph_end_failed, finished, error)
-        self.run.finish("failed", answer="")
+        self.run.finish("failed", answer="", status="error", error=f"Run failed: {error}")
 
     def stop(self) -> None:
         finished = workflow_finished(
@@ -214,7 +214,7 @@ class _Graph:
                 "total_steps": self.steps,
             },
         )
-        self.run.finish("finished")
+        self.run.finish("finished", status="paused")
 
     def short_circuit(self) -> None:
         """An annotation answers in the graph's place; since 1.16 a synthetic failure follows the success."""
@@ -322,8 +322,7 @@ class _Graph:
         return dict(MODEL) if self.run.dialect.empty_lists else {}
 
     def _prompts(self) -> list[dict[str, Any]]:
-        history = self.run.history if self.run.app.memory else []
-        turns = [("system", SYSTEM_PROMPT), *history, ("user", self.run.question)]
+        turns = [("system", SYSTEM_PROMPT), *self.run.history, ("user", self.run.question)]
         return [{"role": role, "text": text, "files": []} for role, text in turns]
 
     def _system_variables(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -65,6 +65,8 @@ class LoggedRun:
     first_event_at: float | None = None
     """When the first event that holds the task's id was sent."""
     answer: str = ""
+    history: Sequence[tuple[str, str]] = ()
+    """Role and text of the earlier messages that the model was sent, in the order in which it was sent them."""
 
 
 class DemoLog(Watched):

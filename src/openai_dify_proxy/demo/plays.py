@@ -39,7 +39,7 @@ def _end_failed(run: Run, failure: ModelFailedError) -> None:
     if failure.kind == "rate" and run.dialect.rate_limit_code:
         code, status = "rate_limit_error", 429
     run.emit(run.envelope.error(code, status, message))
-    run.finish("failed", answer="")
+    run.finish("failed", answer="", status="error", error=message)
 
 
 async def play_chat(run: Run) -> None:
@@ -66,13 +66,13 @@ async def play_agent(run: Run) -> None:
     first = True
     async for piece in run.speak(script.pieces_with_thought() or ("",)):
         if first:
-            run.emit(envelope.thought(step, position))
+            run.think(step, position)
             if script.effects & {"tool", "file"}:
                 step, position, files = _use_tool(run, step)
             first = False
         run.emit(envelope.text(piece))
     run.emit(envelope.text(""))
-    run.emit(envelope.thought(step, position, run.said, files=files))
+    run.think(step, position, run.said, files=files)
     _end(run)
 
 
@@ -84,28 +84,32 @@ def _use_tool(run: Run, step: str) -> tuple[str, int, tuple[str, ...]]:
     answered = ToolCall(name, label, asked.input, json.dumps({name: result}))
     for _ in range(3):
         run.emit(envelope.text(""))
-    run.emit(envelope.thought(step, 1, tool=asked))
+    run.think(step, 1, tool=asked)
     files: tuple[str, ...] = ()
     if draws:
         file_event = message_file(run)
         run.emit(file_event)
         files = (file_event["id"],)
-    run.emit(envelope.thought(step, 1, tool=answered, files=files))
+    run.think(step, 1, tool=answered, files=files)
+    if run.message:
+        run.message.used = (("assistant", ""), ("tool", result))
     second = new_id()
-    run.emit(envelope.thought(second, 2))
+    run.think(second, 2)
     return second, 2, ()
 
 
 async def play_new_agent(run: Run) -> None:
     """New Agent: a thought before every delta, then one message that repeats the whole answer."""
     envelope, script = run.envelope, run.script
+    if run.conversation and run.conversation.waits_for_human:
+        raise ModelFailedError("unanswered")
     step, position = new_id(), 1
     if "tool" in script.effects:
         step, position = _use_shell(run, step), 2
     thought = ""
     async for piece in run.speak(pieces_of(script.thought), troubled=False):
         thought += piece
-        run.emit(envelope.thought(step, position, thought))
+        run.think(step, position, thought, answer="")
     run.said = ""
     if thought:
         step, position = new_id(), position + 1
@@ -113,7 +117,7 @@ async def play_new_agent(run: Run) -> None:
         _ask_human(run, step, position)
         return
     async for piece in run.speak(script.pieces):
-        run.emit(envelope.thought(step, position))
+        run.think(step, position, answer=run.said)
         run.emit(envelope.text(piece))
     if "file" in script.effects:
         run.emit(message_file(run))
@@ -122,23 +126,22 @@ async def play_new_agent(run: Run) -> None:
 
 
 def _use_shell(run: Run, step: str) -> str:
-    envelope = run.envelope
     asked = ToolCall("shell_run", "shell_run", '{"script":"date"}')
-    run.emit(envelope.thought(step, 1, tool=asked))
-    run.emit(envelope.thought(step, 1, tool=asked))
-    run.emit(
-        envelope.thought(step, 1, tool=ToolCall(asked.name, asked.label, asked.input, "Fri Jan 2 03:04:05 2026\n"))
-    )
+    run.think(step, 1, tool=asked)
+    run.think(step, 1, tool=asked)
+    run.think(step, 1, tool=ToolCall(asked.name, asked.label, asked.input, "Fri Jan 2 03:04:05 2026\n"))
     return new_id()
 
 
 def _ask_human(run: Run, step: str, position: int) -> None:
     asked = ToolCall("ask_human", "ask_human", json.dumps({"question": QUESTION_TO_HUMAN}))
-    run.emit(run.envelope.thought(step, position, tool=asked))
-    run.emit(run.envelope.thought(step, position, tool=asked))
+    run.think(step, position, tool=asked)
+    run.think(step, position, tool=asked)
     run.said = QUESTION_TO_HUMAN
     run.emit(run.envelope.message(run.said))
     run.emit(run.envelope.end(Usage(), resources=[], files=[]))
+    if run.conversation:
+        run.conversation.waits_for_human = True
     run.finish("finished")
 
 

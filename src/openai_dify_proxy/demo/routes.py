@@ -9,7 +9,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from openai_dify_proxy.demo.calls import Call, base_url, endpoint, no_conversation, read_multipart, require_chat
+from openai_dify_proxy.demo.apps import OPENING
+from openai_dify_proxy.demo.calls import Call, base_url, endpoint, read_multipart
+from openai_dify_proxy.demo.conversations import (
+    delete_conversation,
+    list_conversations,
+    list_messages,
+    list_variables,
+    rename_conversation,
+)
 from openai_dify_proxy.demo.dialects import CHAT_MODES, Dialect
 from openai_dify_proxy.demo.generation import (
     chat_messages,
@@ -20,8 +28,8 @@ from openai_dify_proxy.demo.generation import (
     workflows_run,
 )
 from openai_dify_proxy.demo.produced import PICTURE
-from openai_dify_proxy.demo.replies import RefusedError, json_reply, version_headers
-from openai_dify_proxy.demo.runs import Conversation, Message, new_id
+from openai_dify_proxy.demo.replies import RefusedError, json_reply
+from openai_dify_proxy.demo.runs import new_id
 from openai_dify_proxy.demo.state import Upload
 
 NOT_FOUND_PAGE = (
@@ -57,7 +65,7 @@ async def parameters(call: Call) -> Response:
     methods = ["remote_url", "local_file"]
     return call.reply(
         {
-            "opening_statement": "Hello, this is a demo. Ask me anything." if chats else "",
+            "opening_statement": OPENING if chats else "",
             "suggested_questions": ["What can you do?"] if chats else [],
             "suggested_questions_after_answer": {"enabled": False},
             "speech_to_text": {"enabled": False},
@@ -112,37 +120,6 @@ async def site(call: Call) -> Response:
     )
 
 
-async def list_conversations(call: Call) -> Response:
-    require_chat(call)
-    user = call.request.query_params.get("user") or "DEFAULT-USER"
-    owned = [
-        conversation
-        for conversation in reversed(call.state.conversations.values())
-        if (conversation.app, conversation.user) == (call.app.name, user)
-    ]
-    return _page(call, [_conversation_row(conversation) for conversation in owned])
-
-
-async def list_messages(call: Call) -> Response:
-    require_chat(call)
-    conversation = call.state.conversation(call.request.query_params.get("conversation_id", ""), call.app, call.user)
-    if conversation is None:
-        raise no_conversation(call)
-    rows = [_message_row(conversation, message, call.dialect) for message in conversation.messages]
-    return _page(call, rows, newest=True)
-
-
-async def delete_conversation(call: Call) -> Response:
-    require_chat(call)
-    conversation = call.state.conversation(call.request.path_params["conversation_id"], call.app, call.user)
-    if conversation is None:
-        raise no_conversation(call)
-    del call.state.conversations[conversation.id]
-    if not call.dialect.tells_mode:
-        return call.reply({"result": "success"})
-    return Response(status_code=204, headers=version_headers(call.dialect))
-
-
 async def upload_file(call: Call) -> Response:
     """Takes the first part named `file`; `user` may be missing."""
     file, fields = read_multipart(await call.request.body(), call.request.headers.get("content-type", ""))
@@ -187,55 +164,9 @@ ROUTES: list[Route] = [
     Route("/v1/site", endpoint(site)),
     Route("/v1/conversations", endpoint(list_conversations)),
     Route("/v1/conversations/{conversation_id}", endpoint(delete_conversation), methods=["DELETE"]),
+    Route("/v1/conversations/{conversation_id}/name", endpoint(rename_conversation), methods=["POST"]),
+    Route("/v1/conversations/{conversation_id}/variables", endpoint(list_variables)),
     Route("/v1/messages", endpoint(list_messages)),
     Route("/v1/files/upload", endpoint(upload_file), methods=["POST"]),
     Route("/files/tools/{name}", picture),
 ]
-
-
-def _page(call: Call, rows: list[dict[str, Any]], *, newest: bool = False) -> Response:
-    limit = int(call.request.query_params.get("limit", "20"))
-    page = rows[-limit:] if newest else rows[:limit]
-    return call.reply({"limit": limit, "has_more": len(rows) > limit, "data": page})
-
-
-def _conversation_row(conversation: Conversation) -> dict[str, Any]:
-    return {
-        "id": conversation.id,
-        "name": conversation.name,
-        "inputs": conversation.inputs,
-        "status": "normal",
-        "introduction": "",
-        "created_at": conversation.created_at,
-        "updated_at": conversation.messages[-1].created_at if conversation.messages else conversation.created_at,
-    }
-
-
-def _message_row(conversation: Conversation, message: Message, dialect: Dialect) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": message.id,
-        "conversation_id": conversation.id,
-        "parent_message_id": "00000000-0000-0000-0000-000000000000",
-        "inputs": message.inputs,
-        "query": message.query,
-        "answer": message.answer,
-        "message_files": [],
-        "feedback": None,
-        "retriever_resources": [],
-        "created_at": message.created_at,
-        "agent_thoughts": [],
-        "status": message.status,
-        "error": message.error,
-    }
-    if dialect.empty_lists:
-        usage = message.usage.fields()
-        row |= {
-            "message_tokens": usage["prompt_tokens"],
-            "answer_tokens": usage["completion_tokens"],
-            "total_tokens": usage["total_tokens"],
-            "total_price": usage["total_price"],
-            "currency": "USD",
-            "provider_response_latency": usage["latency"],
-            "extra_contents": [],
-        }
-    return row

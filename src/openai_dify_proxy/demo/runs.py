@@ -13,8 +13,9 @@ from typing import Any
 
 from openai_dify_proxy.demo.apps import DemoApp
 from openai_dify_proxy.demo.dialects import GRAPH_MODES, Dialect
-from openai_dify_proxy.demo.events import Envelope, Event, Usage, count_tokens
+from openai_dify_proxy.demo.events import Envelope, Event, ToolCall, Usage, count_tokens
 from openai_dify_proxy.demo.log import DemoLog, LoggedRun, RunState
+from openai_dify_proxy.demo.memory import Conversation, Entry, Message
 from openai_dify_proxy.demo.script import PIECES_BEFORE_TROUBLE, Script
 
 PING = b"event: ping\n\n"
@@ -71,40 +72,6 @@ INSTANT = Timing(token=0.0, naming=0.0)
 
 
 @dataclass
-class Message:
-    """One stored turn."""
-
-    id: str
-    query: str
-    inputs: dict[str, Any]
-    created_at: int
-    answer: str = ""
-    remembered: str = ""
-    """The answer as the model will be sent it; a New Agent remembers more than its row holds."""
-    status: str = "normal"
-    error: str | None = None
-    usage: Usage = field(default_factory=Usage)
-
-
-@dataclass
-class Conversation:
-    """One thread, which belongs to one app and one user."""
-
-    id: str
-    app: str
-    user: str
-    name: str
-    inputs: dict[str, Any]
-    created_at: int
-    messages: list[Message] = field(default_factory=list)
-
-    def history(self) -> list[tuple[str, str]]:
-        """Role and text of what was said so far; answers that were lost are left out."""
-        turns = [(("user", message.query), ("assistant", message.remembered)) for message in self.messages]
-        return [entry for turn in turns for entry in turn if entry[1]]
-
-
-@dataclass
 class Run:
     """What the modes' plays act on: they emit frames, wait, and say in the end how it went."""
 
@@ -120,7 +87,8 @@ class Run:
     log: DemoLog
     record: LoggedRun
     conversation: Conversation | None = None
-    history: list[tuple[str, str]] = field(default_factory=list)
+    history: list[Entry] = field(default_factory=list)
+    """What the model is sent of earlier turns."""
     message: Message | None = None
     stop_requested: asyncio.Event = field(default_factory=asyncio.Event)
     frames: asyncio.Queue[Event | bytes | Mark] = field(default_factory=asyncio.Queue)
@@ -137,6 +105,22 @@ class Run:
         """Leave a frame for the reader; nobody reads any more once the client left."""
         if self.record.disconnected_at is None:
             self.frames.put_nowait(frame)
+
+    def think(
+        self,
+        thought_id: str,
+        position: int,
+        text: str = "",
+        tool: ToolCall | None = None,
+        files: tuple[str, ...] = (),
+        *,
+        answer: str | None = None,
+    ) -> None:
+        """Tell a step of an agent and store it as it is now, with the answer by then, which is its text by default."""
+        event = self.envelope.thought(thought_id, position, text, tool, files)
+        self.emit(event)
+        if self.message:
+            self.message.thoughts[thought_id] = {**event, "answer": text if answer is None else answer}
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless the run is stopped meanwhile: then StoppedByUserError."""
@@ -208,10 +192,23 @@ class Run:
         prompt = "".join(text for _, text in self.history) + self.question
         return Usage(count_tokens(prompt), count_tokens(self.said))
 
-    def finish(self, state: RunState, *, answer: str | None = None, usage: Usage | None = None) -> None:
-        """Store how the run ended; the answer is what was said, unless another one is given."""
+    def finish(
+        self,
+        state: RunState,
+        *,
+        answer: str | None = None,
+        usage: Usage | None = None,
+        status: str = "normal",
+        error: str | None = None,
+    ) -> None:
+        """Store how the run ended; the answer is what was said, unless another one is given.
+
+        `status` and `error` are those of the stored turn.
+        """
         answer = self.said if answer is None else answer
-        self._store(state, answer, usage or Usage())
+        if self.message:
+            self.message.status, self.message.error = status, error
+            self._store(self.message, state, answer, usage or Usage())
 
         def change() -> None:
             self.record.state = state
@@ -220,19 +217,15 @@ class Run:
 
         self.log.change(change)
 
-    def _store(self, state: RunState, answer: str, usage: Usage) -> None:
-        message, gone = self.message, self.record.disconnected_at is not None
-        if message is None:
-            return
-        if state == "failed":
-            message.status = "error"
-            if self.app.mode == "agent" and self.conversation:
-                self.conversation.messages.remove(message)
-            return
+    def _store(self, message: Message, state: RunState, answer: str, usage: Usage) -> None:
+        """What stays of the answer: nothing of one that failed, and of one whose client left only a chatflow's."""
+        gone = self.record.disconnected_at is not None
         kept = self.dialect.abandoned_chatflow_kept and self.app.mode == "advanced-chat"
-        message.answer = answer if kept or not gone else ""
-        message.remembered = answer if self.app.mode == "agent" else message.answer
+        if state == "failed" or (gone and not kept):
+            return
+        message.answer = answer if self.is_graph else answer.strip()
         message.usage = usage if message.answer else Usage()
+        message.in_session = True
 
 
 def new_id() -> str:

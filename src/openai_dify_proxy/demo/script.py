@@ -43,8 +43,8 @@ class Script:
         return (*pieces_of(f"<think>\n{self.thought}</think>\n\n"), *self.pieces) if self.thought else self.pieces
 
 
-def read_script(question: str, plain_answer: str) -> Script:
-    """The script for a question; `plain_answer` is said when no keyword asks for another text."""
+def read_script(question: str, plain_answer: str, *, recalled: str = "") -> Script:
+    """The script for a question; `plain_answer` is said when no keyword asks for another text, `recalled` to RECALL."""
     said = re.search(r"SAY<<(.*?)>>", question, re.DOTALL)
     commands = question.replace(said.group(), " ") if said else question
 
@@ -65,6 +65,8 @@ def read_script(question: str, plain_answer: str) -> Script:
         answer, size = CJK_TEXT, 2
     elif slow:
         answer = "".join(f"tick {number} " for number in range(1, int(slow.group(1)) + 1))
+    elif has("RECALL"):
+        answer = recalled
     else:
         answer = plain_answer
     return Script(

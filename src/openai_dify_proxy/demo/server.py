@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
@@ -21,10 +22,14 @@ from openai_dify_proxy.demo.serving import CountOpenRequests, ThreadedServer
 from openai_dify_proxy.demo.state import DemoState
 
 
-def create_demo_app(version: str = LATEST, *, timing: Timing = DEMO_PACE) -> Starlette:
+def create_demo_app(
+    version: str = LATEST, *, timing: Timing = DEMO_PACE, clock: Callable[[], float] = time.time
+) -> Starlette:
     """The scripted Dify as an ASGI app.
 
     `version` is the manner of keys that name none (a key of DIALECTS); `timing` its durations.
+    `clock` tells the time of day in seconds since 1970. It is asked once for each turn, and turns that begin within
+    one whole second confuse what a model is sent of them, as in Dify.
     `app.state.log` is the DemoLog of all that it is asked.
     """
 
@@ -39,7 +44,7 @@ def create_demo_app(version: str = LATEST, *, timing: Timing = DEMO_PACE) -> Sta
         exception_handlers={404: _not_found, 405: _wrong_method},
     )
     app.router.redirect_slashes = False
-    app.state.demo = DemoState(timing)
+    app.state.demo = DemoState(timing, clock)
     app.state.log = app.state.demo.log
     app.state.dialect = DIALECTS[version]
     app.add_middleware(CountOpenRequests, log=app.state.log)
@@ -51,12 +56,19 @@ class DemoServer:
 
     As a context manager it listens on `host` and `port` (0: a free one) from enter to exit.
     With the default timing words are not waited for; give DEMO_PACE for the pace of the demo.
+    With `itertools.count(1_700_000_000).__next__` as its clock every turn begins in a second of its own.
     """
 
     def __init__(
-        self, version: str = LATEST, *, host: str = "127.0.0.1", port: int = 0, timing: Timing = INSTANT
+        self,
+        version: str = LATEST,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        timing: Timing = INSTANT,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self.app = create_demo_app(version, timing=timing)
+        self.app = create_demo_app(version, timing=timing, clock=clock)
         self.log: DemoLog = self.app.state.log
         self._serving = ThreadedServer(self.app, "demo-dify", host=host, port=port, closing=self.app.state.demo.close)
 

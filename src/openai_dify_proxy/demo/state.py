@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +13,10 @@ from openai_dify_proxy.demo.apps import DemoApp
 from openai_dify_proxy.demo.dialects import CHAT_MODES, GRAPH_MODES, Dialect
 from openai_dify_proxy.demo.events import Envelope
 from openai_dify_proxy.demo.log import DemoLog, LoggedRun, LoggedStop
+from openai_dify_proxy.demo.memory import Conversation, Entry, Message, count_earlier, entries_of, recalled_turns
 from openai_dify_proxy.demo.plays import perform
 from openai_dify_proxy.demo.replies import RefusedError
-from openai_dify_proxy.demo.runs import Conversation, Message, Run, Timing, new_id
+from openai_dify_proxy.demo.runs import Run, Timing, new_id
 from openai_dify_proxy.demo.script import read_script
 
 KEPT = 20_000
@@ -46,6 +49,8 @@ class Ask:
 @dataclass
 class DemoState:
     timing: Timing
+    clock: Callable[[], float] = time.time
+    """The time of day in seconds since 1970, by which turns are stored."""
     log: DemoLog = field(default_factory=DemoLog)
     conversations: dict[str, Conversation] = field(default_factory=dict)
     uploads: dict[str, Upload] = field(default_factory=dict)
@@ -62,17 +67,15 @@ class DemoState:
 
     def prepare(self, ask: Ask, conversation: Conversation | None, *, stored: bool = True) -> Run:
         """A run that is ready to be started. A chat's turn is stored at once, its answer later."""
-        app = ask.app
+        app, now = ask.app, int(self.clock())
         if stored and app.mode in CHAT_MODES and conversation is None:
-            now = int(time.time())
-            conversation = Conversation(new_id(), app.name, ask.user, ask.question[:100], ask.inputs, now)
+            conversation = Conversation(new_id(), app.name, ask.user, ask.question[:100], ask.inputs, now, now)
             _keep(self.conversations, conversation.id, conversation)
-        history = conversation.history() if conversation else []
-        script = read_script(ask.question, plain_answer(ask, history))
-        envelope = _envelope(ask, conversation)
-        message = Message(envelope.message_id, ask.question, ask.inputs, envelope.created_at)
-        if conversation:
-            conversation.messages.append(message)
+        envelope = _envelope(ask, conversation, now)
+        message = Message(envelope.message_id, ask.question, ask.inputs, now)
+        turns = _remember(app, conversation, message)
+        history = list(entries_of(turns, app.mode))
+        script = read_script(ask.question, plain_answer(ask, count_earlier(turns, message)), recalled=recital(history))
         return Run(
             app=app,
             dialect=ask.dialect,
@@ -83,7 +86,7 @@ class DemoState:
             inputs=ask.inputs,
             files_url=ask.base_url,
             log=self.log,
-            record=_record(ask, envelope),
+            record=_record(ask, envelope, history),
             conversation=conversation,
             history=history,
             message=message,
@@ -115,11 +118,24 @@ class DemoState:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-def plain_answer(ask: Ask, history: list[tuple[str, str]]) -> str:
-    """What the demo says to a question without keywords: who it is, what it was asked, what it remembers."""
+def _remember(app: DemoApp, conversation: Conversation | None, message: Message) -> list[Message]:
+    """Store a turn that begins, and tell which turns its model is sent."""
+    if conversation is None:
+        return []
+    conversation.messages.append(message)
+    conversation.updated_at = message.created_at
+    return recalled_turns(conversation, message, app.mode) if app.memory else []
+
+
+def recital(history: list[Entry]) -> str:
+    """What the model was sent of earlier turns, each message as JSON on a line of its own."""
+    return "\n".join(json.dumps(entry, ensure_ascii=False) for entry in history) or "I remember nothing."
+
+
+def plain_answer(ask: Ask, count: int) -> str:
+    """What the demo says to a question without keywords: who it is, what it was asked, how much it remembers."""
     parts = [f"This is the demo {ask.app.mode} app. You asked: “{ask.question.strip()}”"]
     if ask.app.mode in CHAT_MODES and ask.app.memory:
-        count = len(history)
         parts.append(
             f"I remember {count} earlier message{'s' if count > 1 else ''} of this conversation."
             if count
@@ -160,7 +176,7 @@ def checked_files(
     return checked
 
 
-def _envelope(ask: Ask, conversation: Conversation | None) -> Envelope:
+def _envelope(ask: Ask, conversation: Conversation | None, now: int) -> Envelope:
     return Envelope(
         mode=ask.app.mode,
         dialect=ask.dialect,
@@ -171,12 +187,12 @@ def _envelope(ask: Ask, conversation: Conversation | None) -> Envelope:
         workflow_id=new_id(),
         end_user_id=new_id(),
         user=ask.user,
-        created_at=int(time.time()),
+        created_at=now,
         user_sent_files=bool(ask.files),
     )
 
 
-def _record(ask: Ask, envelope: Envelope) -> LoggedRun:
+def _record(ask: Ask, envelope: Envelope, history: list[Entry]) -> LoggedRun:
     return LoggedRun(
         task_id=envelope.task_id,
         app=ask.app.name,
@@ -189,6 +205,7 @@ def _record(ask: Ask, envelope: Envelope) -> LoggedRun:
         message_id=envelope.message_id,
         workflow_run_id=envelope.workflow_run_id,
         streaming=ask.streaming,
+        history=tuple(history),
     )
 
 
