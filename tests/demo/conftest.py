@@ -11,6 +11,17 @@ from openai_dify_proxy.demo import DEMO_APPS, INSTANT, SPECIAL_APPS, DemoLog, De
 from openai_dify_proxy.demo import replicate as scripted
 from tests.demo.replicate_caller import ReplicateCaller
 
+
+@dataclass
+class Clock:
+    """The time of day that a demo is told."""
+
+    now: float = 1_795_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 PATHS = {"completion": "/completion-messages", "workflow": "/workflows/run"}
 MODES = {app.name: app.mode for app in (*DEMO_APPS, *SPECIAL_APPS)}
 
@@ -77,6 +88,24 @@ def demo(server: DemoServer, http: httpx2.Client) -> Caller:
 @pytest.fixture
 def brisk(brisk_server: DemoServer, http: httpx2.Client) -> Caller:
     return Caller(brisk_server, http)
+
+
+@pytest.fixture(scope="module")
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="module")
+def timed_server(clock: Clock) -> Iterator[DemoServer]:
+    with DemoServer(timing=Timing(token=0.0, naming=0.0, hang=0.3), clock=clock) as running:
+        yield running
+
+
+@pytest.fixture
+def timed(timed_server: DemoServer, http: httpx2.Client) -> Caller:
+    """A caller of a demo whose clock stands still unless a test moves it."""
+    timed_server.log.clear()
+    return Caller(timed_server, http)
 
 
 @pytest.fixture(scope="session")

@@ -68,18 +68,6 @@ def test_a_conversation_is_remembered_for_its_user_only(demo: Caller, name: str)
     assert demo.ask(name, "four", conversation_id=conversation_id).status_code == 404
 
 
-def test_a_chatflow_node_shows_what_its_model_was_sent(demo: Caller) -> None:
-    for name, roles in (("demo-advanced-chat", 4), ("demo-advanced-chat-forgetful", 2)):
-        first = read_events(demo.ask(name, "one").content)
-        events = read_events(demo.ask(name, "two", conversation_id=first[-1]["conversation_id"]).content)
-        prompts = [event["data"]["process_data"].get("prompts") for event in events if "finished (llm)" in _node(event)]
-        assert [len(prompt) for prompt in prompts] == [roles]
-
-
-def _node(event: dict[str, Any]) -> str:
-    return f"{event['event'].removeprefix('node_')} ({event.get('data', {}).get('node_type')})"
-
-
 def test_inputs_are_checked_and_shown(demo: Caller) -> None:
     form = demo.get("/parameters", "demo-workflow-form").json()["user_input_form"]
     assert [next(iter(item)) for item in form] == ["text-input", "text-input", "select", "number"]
