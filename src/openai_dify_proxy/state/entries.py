@@ -1,0 +1,36 @@
+"""What operations do to entries that are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from typing import NamedTuple
+
+from openai_dify_proxy.state.store import Add, Operation, Put, Take
+
+
+class Entry(NamedTuple):
+    """A value; ``expires`` and ``written`` are readings of one clock, in seconds."""
+
+    value: bytes
+    expires: float | None
+    written: float
+
+
+def apply(operations: Sequence[Operation], entries: MutableMapping[str, Entry], now: float) -> list[bytes | None]:
+    """Runs ``operations`` on ``entries``; returns what ``Store.run`` does.
+
+    What is written moves to the end, so that the order of the entries is the one they were written in.
+    """
+    return [_apply(operation, entries, now) for operation in operations]
+
+
+def _apply(operation: Operation, entries: MutableMapping[str, Entry], now: float) -> bytes | None:
+    key = operation.key
+    entry = entries.get(key)
+    value = None if entry is None or (entry.expires is not None and entry.expires <= now) else entry.value
+    if isinstance(operation, Take):
+        entries.pop(key, None)
+    elif isinstance(operation, Put) or (isinstance(operation, Add) and value is None):
+        entries.pop(key, None)
+        entries[key] = Entry(operation.value, None if operation.ttl is None else now + operation.ttl, now)
+    return value

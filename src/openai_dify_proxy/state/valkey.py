@@ -1,0 +1,170 @@
+"""State in Valkey or Redis (7.0 or later), which any number of replicas may share.
+
+Runs that come while others are on their way wait, and then go together: under load one exchange carries many, which
+costs much less than one each, and one connection is enough. Nothing is sent twice, since a second ``Take`` of an entry
+finds nothing: a connection that breaks is an error for the runs that were on it, and the next one is made anew.
+
+Every key begins with ``openai-dify-proxy:``. The sorted set ``openai-dify-proxy:index`` holds the keys of entries that
+expire, by the time they were written, to know which go when there are too many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from openai_dify_proxy.state.servers import Command, Server
+from openai_dify_proxy.state.store import Add, Get, Operation, Put, StateUnavailable, Take
+
+PREFIX = "openai-dify-proxy:"
+INDEX = PREFIX + "index"
+
+TIMEOUT = 0.9
+"""Seconds for one exchange, connecting included: below what a GuardedStore waits, so that its log has the reason."""
+
+MAX_TRIM = 5000
+"""Entries that are removed at once when there are too many."""
+
+log = structlog.get_logger(__name__)
+
+
+class _Run(NamedTuple):
+    operations: Sequence[Operation]
+    result: asyncio.Future[list[bytes | None]]
+
+
+class ValkeyStore:
+    """A Store of one event loop. It connects when it is first asked. ``clock`` gives the seconds since 1970."""
+
+    def __init__(self, server: Server, *, max_entries: int, clock: Callable[[], float] = time.time) -> None:
+        self._server = server
+        self._max_entries = max_entries
+        self._clock = clock
+        self._waiting: list[_Run] = []
+        self._sending: asyncio.Task[None] | None = None
+        self._unlooked = 0
+        self._closed = False
+
+    async def run(self, *operations: Operation) -> list[bytes | None]:
+        if self._closed:
+            raise StateUnavailable("the state is closed")
+        result: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Run(operations, result))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_all(), name="state")
+        return await result
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._sending is not None:
+            await self._sending
+        await self._server.close()
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            # Nobody waits any more for one that is done.
+            batch = [run for run in self._waiting if not run.result.done()]
+            self._waiting = []
+            await self._send(batch)
+        self._sending = None
+
+    async def _send(self, batch: Sequence[_Run]) -> None:
+        operations = [operation for run in batch for operation in run.operations]
+        index = self._index(operations)
+        try:
+            replies = await self._exchange([*(_command(operation) for operation in operations), *index])
+            _check(replies[len(operations) :])
+        except StateUnavailable as error:
+            for run in batch:
+                _finish(run, error)
+            return
+        start = 0
+        for run in batch:
+            end = start + len(run.operations)
+            _finish(run, replies[start:end])
+            start = end
+        try:
+            await self._trim()
+        except StateUnavailable as error:
+            log.debug("state_trim_failed", reason=str(error))  # the next run tells of it, and a later one trims
+
+    def _index(self, operations: Sequence[Operation]) -> list[Command]:
+        """What keeps the index: by the last that happens to each key, whether it is in it."""
+        passing: dict[str, bool] = {}
+        for operation in operations:
+            if isinstance(operation, Put | Add):
+                passing[operation.key] = operation.ttl is not None
+            elif isinstance(operation, Take):
+                passing[operation.key] = False
+        now = self._clock()
+        added = [part for key, is_passing in passing.items() if is_passing for part in (now, key)]
+        removed = [key for key, is_passing in passing.items() if not is_passing]
+        self._unlooked += len(added) // 2
+        commands: list[Command] = [("ZADD", INDEX, *added)] if added else []
+        return [*commands, ("ZREM", INDEX, *removed)] if removed else commands
+
+    async def _trim(self) -> None:
+        """Removes the oldest if there are too many. Looks after each hundredth part of what there may be."""
+        if self._unlooked <= self._max_entries // 100:
+            return
+        self._unlooked = 0
+        (count,) = _check(await self._exchange([("ZCARD", INDEX)]))
+        if count > self._max_entries:
+            last = min(count - self._max_entries, MAX_TRIM) - 1
+            (oldest,) = _check(await self._exchange([("ZRANGE", INDEX, 0, last)]))
+            # One by one: in a cluster they are on different servers.
+            gone: list[Command] = [("UNLINK", PREFIX.encode() + key) for key in oldest]
+            _check(await self._exchange([*gone, ("ZREM", INDEX, *oldest)]))
+
+    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await self._server.exchange(commands)
+        except TimeoutError:
+            raise StateUnavailable(f"no answer within {TIMEOUT:g} s") from None
+        except Exception as error:  # noqa: BLE001 - the library raises more kinds than it tells, and the task must live
+            raise StateUnavailable(_reason(error)) from None
+
+
+def _command(operation: Operation) -> Command:
+    key = PREFIX + operation.key
+    if isinstance(operation, Get):
+        return ("GET", key)
+    if isinstance(operation, Take):
+        return ("GETDEL", key)
+    unless_there = ("NX",) if isinstance(operation, Add) else ()
+    lifetime = () if operation.ttl is None else ("PX", max(1, round(operation.ttl * 1000)))
+    return ("SET", key, operation.value, *unless_there, "GET", *lifetime)
+
+
+def _check(replies: list[Any]) -> list[Any]:
+    """The replies. Raises StateUnavailable if one is a refusal."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise StateUnavailable(_reason(reply))
+    return replies
+
+
+def _finish(run: _Run, outcome: list[Any] | StateUnavailable) -> None:
+    if run.result.done():
+        return
+    try:
+        if isinstance(outcome, StateUnavailable):
+            raise outcome
+        run.result.set_result(_check(outcome))
+    except StateUnavailable as error:
+        run.result.set_exception(error)
+
+
+def _reason(error: Exception) -> str:
+    """Without what was asked: a server repeats unknown commands with their arguments, the library some others."""
+    told = isinstance(error, RedisConnectionError | ResponseError | OSError)
+    return str(error).partition(", with args")[0] if told else type(error).__name__
