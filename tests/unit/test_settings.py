@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from openai_dify_proxy.settings import (
     Settings,
@@ -86,6 +86,9 @@ def test_defaults() -> None:
         "ipfs_upload_form": {},
         "ipfs_gateway_url": None,
         "ipfs_timeout": 60,
+        "state_url": SecretStr("sqlite:///~/.local/share/openai-dify-proxy/state.db"),
+        "state_max_entries": 200_000,
+        "conversation_ttl": 2_592_000,
         "image_models": {},
         "warnings": (),
     }

@@ -103,7 +103,7 @@ def _what_is_wrong(error: ErrorDetails, field: str) -> str:
     return text + _quote(error["input"], field)
 
 
-_SECRETS = {"key", "keys", "token", "auth", "store"}
+_SECRETS = {"key", "keys", "token", "auth", "store", "state"}
 
 
 def _quote(value: object, field: str) -> str:
@@ -125,6 +125,7 @@ def contradictions(
         *_shared_aliases(settings, apps),
         *_shared_names(tables),
         *_links_to_nowhere(settings, given, rejected),
+        *_state_of_one_process(settings, given),
         *([] if rejected & {"host", "api_keys", "allow_anonymous"} else _open_to_strangers(settings)),
     ]
 
@@ -161,6 +162,19 @@ def _links_to_nowhere(settings: Settings, given: Mapping[str, Given], rejected: 
         for name in ("ipfs_gateway_url", "ipfs_upload_url")
         if getattr(settings, name) is None and name not in rejected
     ]
+
+
+def _state_of_one_process(settings: Settings, given: Mapping[str, Given]) -> list[str]:
+    """Each turn of a conversation may come to another worker."""
+    if settings.workers == 1 or not settings.state_url.get_secret_value().lower().startswith("memory:"):
+        return []
+    return [_FORGETFUL.format(origin=given["state_url"].origin, workers=settings.workers)]
+
+
+_FORGETFUL = (
+    "{origin} cannot be memory:// with WORKERS={workers}: each worker would know only the conversations that it served "
+    "itself. Use sqlite:/// on one machine, redis:// or valkey:// on several"
+)
 
 
 def _shared_aliases(settings: Settings, apps: Mapping[str, Draft]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from openai_dify_proxy.settings.values import (
@@ -29,6 +29,7 @@ from openai_dify_proxy.settings.values import (
     Seconds,
     SecondsOrNone,
     Secret,
+    StateUrl,
     StoreUrl,
     SystemPrompt,
     Text,
@@ -196,6 +197,12 @@ class Settings(BaseSettings):
     """Where pictures on IPFS can be looked at; ``{cid}`` stands for the CID."""
     ipfs_timeout: Seconds = 60
     """How long one upload may take."""
+    state_url: StateUrl = SecretStr("sqlite:///~/.local/share/openai-dify-proxy/state.db")
+    """Where conversations and the like are kept: ``sqlite:///path``, ``redis://…``, ``valkey://…`` or ``memory://``."""
+    state_max_entries: int = Field(default=200_000, ge=1)
+    """How many entries the state may hold; the oldest go first."""
+    conversation_ttl: Seconds = 30 * 86_400
+    """How long a conversation can be continued after its last turn."""
     image_models: dict[str, ImageModelSettings] = {}
     """The configured image models by model name."""
     warnings: tuple[str, ...] = ()

@@ -60,6 +60,7 @@ def load_settings(
     if "XDG_DATA_HOME" in variables:
         folder, origin = variables["XDG_DATA_HOME"]
         given.setdefault("image_storage_dir", Given(f"{folder}/openai-dify-proxy/pictures", origin))
+        given.setdefault("state_url", Given(f"sqlite:///{folder}/openai-dify-proxy/state.db", origin))
     apps = draft_apps(table, str(config), variables, given, problems)
     if dotenv:
         given["warnings"] = Given(_dotenv_warnings(variables, apps, dotenv), ".env")

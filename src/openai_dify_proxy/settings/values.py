@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -33,6 +34,9 @@ _BYTES_PER = {
 _SYSTEM_PROMPT = re.compile(r"auto|query|drop|input:\S+")
 _HOST = re.compile(r"(?:https?://)?(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.IGNORECASE)
 _STORES = ("s3", "gs", "az")
+_SERVERS = ("redis", "rediss", "valkey", "valkeys")
+STATES = ("sqlite", *_SERVERS, *(f"{scheme}+cluster" for scheme in _SERVERS), "unix", "memory")
+"""The schemes of STATE_URL. Those with an s at their end are TLS; ``unix`` is a server's socket."""
 
 
 def _quantity(value: object, units: Mapping[str, float], examples: str) -> object:
@@ -163,6 +167,30 @@ def _store_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _state_url(url: SecretStr) -> SecretStr:
+    scheme, colon, rest = url.get_secret_value().partition("://")
+    scheme = scheme.lower()
+    if not colon or scheme not in STATES:
+        raise ValueError(f"must begin with one of {', '.join(f'{known}://' for known in STATES)}")
+    if scheme == "sqlite" and (not rest.startswith("/") or rest.endswith("/")):
+        raise ValueError('must be the path of a file: "sqlite:///state.db", or "sqlite:////var/lib/proxy/state.db"')
+    if scheme not in {"sqlite", "memory"}:
+        if not _names_a_server(url.get_secret_value()):
+            raise ValueError(f'must name a server: "{scheme}://user:password@host:6379", marks in a password as %xx')
+        if find_spec("redis") is None:
+            raise ValueError("needs a package more: pip install 'openai-dify-proxy[redis]'")
+    return url
+
+
+def _names_a_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        return False
+    return bool(parts.path if parts.scheme == "unix" else parts.hostname)
+
+
 def _host(host: str) -> str:
     if not _HOST.fullmatch(host):
         raise ValueError('must be hosts or origins, such as "cdn.example.com" or "http://127.0.0.1:9000"')
@@ -240,6 +268,7 @@ ApiUrl = Annotated[Text, AfterValidator(_replicate_url)]
 WebUrl = Annotated[Text, AfterValidator(_public_url)]
 UploadUrl = Annotated[Text, AfterValidator(_upload_url)]
 GatewayUrl = Annotated[Text, AfterValidator(_gateway_url)]
+StateUrl = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_state_url)]
 StoreUrl = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_store_url)]
 ImageModelName = Annotated[Text, AfterValidator(_image_model)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]

@@ -1,0 +1,125 @@
+"""Where state is kept: what can be written, what is wrong, and that no password is told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from openai_dify_proxy.settings import Settings, SettingsError, from_environment, load_settings, to_environment
+
+PASSWORD = "only/for%tests"
+
+
+def load(env: Mapping[str, str]) -> Settings:
+    return load_settings(env=env, dotenv=None)
+
+
+def problems(env: Mapping[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(env)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///state.db",
+        "sqlite:////var/lib/proxy/state.db",
+        "sqlite:///~/state.db",
+        "memory://",
+        "redis://127.0.0.1",
+        "rediss://user:word@cache.test:6380/1?ssl_ca_certs=/etc/ca.pem",
+        "valkey://cache.test:6379/0",
+        "valkeys://[::1]:6379",
+        "redis+cluster://cache.test:6379",
+        "rediss+cluster://cache.test:6379",
+        "valkey+cluster://cache.test:6379",
+        "valkeys+cluster://cache.test:6379",
+        "unix:///run/valkey.sock?db=1",
+    ],
+)
+def test_a_state_url_is_kept_as_it_is_and_its_password_secret(url: str) -> None:
+    settings = load({"STATE_URL": url})
+    assert settings.state_url.get_secret_value() == url
+    assert url not in repr(settings)
+    assert from_environment(to_environment(settings)) == settings
+
+
+SCHEMES = (
+    "STATE_URL in the environment must begin with one of sqlite://, redis://, rediss://, valkey://, valkeys://, "
+    "redis+cluster://, rediss+cluster://, valkey+cluster://, valkeys+cluster://, unix://, memory://"
+)
+A_FILE = (
+    'STATE_URL in the environment must be the path of a file: "sqlite:///state.db", or '
+    '"sqlite:////var/lib/proxy/state.db"'
+)
+
+
+def a_server(scheme: str) -> str:
+    return (
+        f'STATE_URL in the environment must name a server: "{scheme}://user:password@host:6379", marks in a password '
+        "as %xx"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("postgres://x", SCHEMES),
+        ("state.db", SCHEMES),
+        ("redis:cache", SCHEMES),
+        ("sqlite://state.db", A_FILE),
+        ("sqlite:///", A_FILE),
+        ("redis://", a_server("redis")),
+        ("redis://:only/for%tests@cache.test", a_server("redis")),
+        ("valkey://cache.test:port", a_server("valkey")),
+        ("unix://", a_server("unix")),
+    ],
+)
+def test_what_is_wrong_with_a_state_url_is_said_without_it(url: str, complaint: str) -> None:
+    assert problems({"STATE_URL": url}) == [complaint]
+
+
+def test_a_server_needs_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    assert problems({"STATE_URL": f"redis://:{PASSWORD.replace('/', '%2f')}@cache.test"}) == [
+        "STATE_URL in the environment needs a package more: pip install 'openai-dify-proxy[redis]'"
+    ]
+    assert load({"STATE_URL": "sqlite:///state.db"})
+
+
+def test_several_workers_cannot_have_their_state_in_memory() -> None:
+    (problem,) = problems({"STATE_URL": "memory://", "WORKERS": "2"})
+    assert problem == (
+        "STATE_URL in the environment cannot be memory:// with WORKERS=2: each worker would know only the "
+        "conversations that it served itself. Use sqlite:/// on one machine, redis:// or valkey:// on several"
+    )
+    assert load({"STATE_URL": "memory://", "WORKERS": "1"})
+
+
+def test_the_file_is_below_the_folder_for_data() -> None:
+    assert load({"XDG_DATA_HOME": "/data"}).state_url.get_secret_value() == (
+        "sqlite:////data/openai-dify-proxy/state.db"
+    )
+    assert load({"XDG_DATA_HOME": "/data", "STATE_URL": "memory://"}).state_url.get_secret_value() == "memory://"
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("STATE_MAX_ENTRIES", "1000", "state_max_entries", 1000),
+        ("CONVERSATION_TTL", "7d", "conversation_ttl", 604_800),
+        ("CONVERSATION_TTL", "90", "conversation_ttl", 90),
+    ],
+)
+def test_limits_are_understood(variable: str, text: str, field: str, value: float) -> None:
+    assert getattr(load({variable: text}), field) == value
+
+
+def test_limits_are_checked() -> None:
+    assert problems({"STATE_MAX_ENTRIES": "0", "CONVERSATION_TTL": "0"}) == [
+        "STATE_MAX_ENTRIES in the environment must be at least 1",
+        "CONVERSATION_TTL in the environment must be greater than 0, not '0'",
+    ]
