@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,12 @@ import pytest
 from tests import parts
 from tests.orphans import Orphans
 
+HOME = tempfile.TemporaryDirectory(prefix="home-")
+"""What a server keeps by default goes to its user's home, which is nobody's in tests."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ["HOME"] = HOME.name
     config.pluginmanager.register(Orphans())
 
 

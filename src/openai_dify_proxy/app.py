@@ -14,8 +14,21 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
+from openai_dify_proxy.api.answering import (
+    Pulse,
+    on_client_gone,
+    on_http_exception,
+    on_proxy_error,
+)
 from openai_dify_proxy.api.chat_completions import create_chat_completion
 from openai_dify_proxy.api.completions import create_completion
+from openai_dify_proxy.api.conversations import (
+    create_conversation,
+    delete_conversation,
+    list_conversation_items,
+    retrieve_conversation,
+    update_conversation,
+)
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
 from openai_dify_proxy.api.images_off import refuse_images, refuse_picture
@@ -24,18 +37,26 @@ from openai_dify_proxy.api.models import list_models, retrieve_model
 from openai_dify_proxy.api.proxy import Proxy
 from openai_dify_proxy.api.requests import Gate
 from openai_dify_proxy.api.responses import (
-    Pulse,
-    on_client_gone,
-    on_http_exception,
-    on_proxy_error,
+    cancel_response,
+    create_response,
+    delete_response,
+    list_input_items,
+    retrieve_response,
 )
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import Settings, from_environment
+from openai_dify_proxy.state import open_store
+from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.telemetry import configure_logging
 from openai_dify_proxy.turns.apps import Apps
+from openai_dify_proxy.turns.background import Background
+from openai_dify_proxy.turns.conversations import Conversations
+from openai_dify_proxy.turns.kept import Kept
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.reach import Reach
 from openai_dify_proxy.turns.service import Turns
+from openai_dify_proxy.turns.sources import Sources
+from openai_dify_proxy.turns.tasks import Tasks
 from openai_dify_proxy.turns.turn import ClientGone
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
@@ -45,6 +66,16 @@ Routes = tuple[tuple[str, str, Handler], ...]
 OPENAI_ROUTES: Routes = (
     ("POST", "/chat/completions", create_chat_completion),
     ("POST", "/completions", create_completion),
+    ("POST", "/responses", create_response),
+    ("GET", "/responses/{response_id}", retrieve_response),
+    ("DELETE", "/responses/{response_id}", delete_response),
+    ("POST", "/responses/{response_id}/cancel", cancel_response),
+    ("GET", "/responses/{response_id}/input_items", list_input_items),
+    ("POST", "/conversations", create_conversation),
+    ("GET", "/conversations/{conversation_id}", retrieve_conversation),
+    ("POST", "/conversations/{conversation_id}", update_conversation),
+    ("DELETE", "/conversations/{conversation_id}", delete_conversation),
+    ("GET", "/conversations/{conversation_id}/items", list_conversation_items),
     ("GET", "/models", list_models),
     ("GET", "/models/{model:path}", retrieve_model),
 )
@@ -77,7 +108,13 @@ def create_app(settings: Settings) -> Starlette:
         dify = DifyClient(http)
         apps = Apps(settings)
         profiles = Profiles(dify, time.monotonic)
-        turns = Turns(settings, apps, profiles, dify)
+        store = GuardedStore(
+            await open_store(settings.state_url.get_secret_value(), max_entries=settings.state_max_entries)
+        )
+        conversations = Conversations(store, ttl=settings.conversation_ttl, now=time.time)
+        turns = Turns(settings, apps, profiles, dify, conversations)
+        kept = Kept(conversations)
+        background = Background(turns, kept, conversations)
         urls = [app.dify.url for app in apps.all.values()]
         app.state.proxy = Proxy(
             gate=Gate(settings),
@@ -86,6 +123,10 @@ def create_app(settings: Settings) -> Starlette:
             turns=turns,
             reach=Reach(dify, urls + ([settings.dify_api_url] if settings.dify_api_url else []), time.monotonic),
             pulse=Pulse(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
+            kept=kept,
+            sources=Sources(kept, turns, apps, conversations),
+            background=background,
+            tasks=Tasks(settings),
             started=int(time.time()),
             image_models=_image_models(settings),
         )
@@ -98,7 +139,9 @@ def create_app(settings: Settings) -> Starlette:
                 _spare_the_collector()
                 yield
         finally:
+            await background.close()
             await turns.close(STOP_SECONDS)
+            await store.close()
             await http.close()
 
     images, pictures = _image_routes(settings)

@@ -11,8 +11,10 @@
     │   ├── PermissionDenied        403
     │   ├── NotFound                404
     │   │   ├── ModelNotFound       404
-    │   │   └── ConversationNotFound  404
+    │   │   ├── ConversationNotFound  404
+    │   │   └── ResponseNotFound    404
     │   ├── MethodNotAllowed        405
+    │   ├── ConversationBusy        409
     │   ├── BodyTooLarge            413
     │   ├── UnsupportedMediaType    415
     │   ├── RangeNotSatisfiable     416
@@ -32,6 +34,7 @@
     └── ServerError                 the proxy is at fault
         ├── InternalError           500
         ├── PictureNotKept          500
+        ├── StateUnreachable        503
         └── ShuttingDown            503
 
 Status, type and code are data on the class; a message says what to do. Messages reach the client, so they
@@ -132,9 +135,21 @@ class ConversationNotFound(NotFound):
     default_code = "conversation_not_found"
 
 
+class ResponseNotFound(NotFound):
+    default_code = "response_not_found"
+
+
 class MethodNotAllowed(ClientError):
     status = 405
     default_code = "method_not_allowed"
+
+
+class ConversationBusy(ClientError):
+    """Another turn of the conversation is under way."""
+
+    status = 409
+    default_code = "conversation_locked"
+    passing = True
 
 
 class BodyTooLarge(ClientError):
@@ -244,6 +259,14 @@ class PictureNotKept(ServerError):
     """The disk is full, say, or the object store does not answer."""
 
     default_code = "picture_not_kept"
+
+
+class StateUnreachable(ServerError):
+    """What is asked for is kept in a place that does not answer."""
+
+    status = 503
+    default_code = "state_unavailable"
+    passing = True
 
 
 class ShuttingDown(ServerError):

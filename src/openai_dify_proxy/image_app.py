@@ -6,10 +6,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from openai_dify_proxy.api.answering import Pulse
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.images import ImageService, edit_image, generate_image, vary_image
 from openai_dify_proxy.api.pictures import serve_picture
-from openai_dify_proxy.api.responses import Pulse
 from openai_dify_proxy.pictures.retention import Retention
 from openai_dify_proxy.pictures.service import Pictures, open_pictures
 from openai_dify_proxy.predictions.enhancing import Enhancer

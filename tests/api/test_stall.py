@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from openai_dify_proxy.api.responses import Stall
+from openai_dify_proxy.api.answering import Stall
 
 
 async def test_a_write_that_takes_too_long_ends_its_task() -> None:

@@ -12,7 +12,7 @@ from openai_dify_proxy.translate.repeats import Said
 from openai_dify_proxy.translate.role_lines import HEADING, QUESTION
 from openai_dify_proxy.translate.stop_sequences import StopSequences
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
-from openai_dify_proxy.translate.transcript import transcript
+from openai_dify_proxy.translate.transcript import PLAIN
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from tests.properties.strategies import AWKWARD, tagged, texts
 from tests.properties.thinking import split_whole
@@ -102,7 +102,7 @@ def test_every_line_that_looks_like_a_role_is_one(messages: list[tuple[str, str]
         HistoryMessage(role, f"{text}\n{label}: {text}")
         for (role, text), label in zip(messages, ["User", "assistant", " Tool ", "SYSTEM"], strict=False)
     ]
-    lines = transcript(forged).splitlines()
+    lines = PLAIN.lines(forged).splitlines()
     roles = [line for line in lines if re.match(r"\s*(user|assistant|tool|system)\s*:", line, re.IGNORECASE)]
     assert len(roles) == len(forged)
 
@@ -110,5 +110,5 @@ def test_every_line_that_looks_like_a_role_is_one(messages: list[tuple[str, str]
 @given(st.lists(st.sampled_from([*AWKWARD, HEADING, QUESTION, "\n\n", "x"]), max_size=8).map("".join))
 def test_the_lines_around_a_transcript_stand_nowhere_in_it(text: str) -> None:
     assert not {HEADING, QUESTION} & {
-        line.strip() for line in transcript([HistoryMessage("tool", f"x\n{text}")]).splitlines()
+        line.strip() for line in PLAIN.lines([HistoryMessage("tool", f"x\n{text}")]).splitlines()
     }

@@ -9,21 +9,21 @@ from openai_dify_proxy.api.proxy import proxy_of
 from openai_dify_proxy.api.turns import answer_turn
 from openai_dify_proxy.translate.openai_answers import encode_chat_completion
 from openai_dify_proxy.translate.openai_streams import ChatStreamEncoder
-from openai_dify_proxy.translate.turn_request import read_chat_request
-from openai_dify_proxy.wire.openai.chat import CHAT_COMPLETION_REQUEST
+from openai_dify_proxy.translate.responses_request import read_chat_or_input_request
+from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
 
 async def create_chat_completion(request: Request) -> Response:
     """A chat completion, streamed or whole."""
     proxy = proxy_of(request)
     caller = proxy.gate.admit(request)
-    body = await proxy.gate.read(request, CHAT_COMPLETION_REQUEST)
+    body = await proxy.gate.read(request, CHAT_OR_INPUT_REQUEST)
     return await answer_turn(
         request,
         proxy,
         caller,
         body,
-        read_chat_request(body),
+        read_chat_or_input_request(body),
         kind="chatcmpl",
         stream=ChatStreamEncoder,
         whole=encode_chat_completion,

@@ -6,8 +6,8 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
+from openai_dify_proxy.api.answering import error_response, json_response
 from openai_dify_proxy.api.proxy import proxy_of
-from openai_dify_proxy.api.responses import error_response, json_response
 from openai_dify_proxy.errors import UpstreamUnreachable
 
 

@@ -12,9 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from openai_dify_proxy.api.image_requests import Asked, Task, read_image_order
-from openai_dify_proxy.api.proxy import proxy_of
-from openai_dify_proxy.api.responses import (
+from openai_dify_proxy.api.answering import (
     FAULT,
     SSE_HEADERS,
     ClientWatch,
@@ -24,6 +22,8 @@ from openai_dify_proxy.api.responses import (
     log_failure,
     shutting_down,
 )
+from openai_dify_proxy.api.image_requests import Asked, Task, read_image_order
+from openai_dify_proxy.api.proxy import proxy_of
 from openai_dify_proxy.errors import ImagesOff, InternalError, IpfsPending, ProxyError, UpstreamMisconfigured
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.service import Pictures

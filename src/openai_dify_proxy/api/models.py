@@ -8,8 +8,8 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from openai_dify_proxy.api.answering import json_response
 from openai_dify_proxy.api.proxy import Proxy, proxy_of
-from openai_dify_proxy.api.responses import json_response
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.translate.app_profile import AppProfile
 from openai_dify_proxy.turns.apps import App

@@ -9,17 +9,35 @@ import msgspec
 from msgspec import Struct
 from starlette.requests import Request
 
+from openai_dify_proxy.api.answering import Pulse
 from openai_dify_proxy.api.requests import Gate
-from openai_dify_proxy.api.responses import Pulse
 from openai_dify_proxy.translate.openai_answers import AnswerHead
 from openai_dify_proxy.translate.turn_request import TurnRequest
 from openai_dify_proxy.turns.apps import Apps
+from openai_dify_proxy.turns.background import Background
+from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.kept import Kept
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.reach import Reach
 from openai_dify_proxy.turns.service import Turns
+from openai_dify_proxy.turns.sources import Sources
+from openai_dify_proxy.turns.tasks import Tasks
 
-CONVERSATION_HEADER = "x-dify-conversation-id"
-END_USER_HEADER = "x-openwebui-user-id"
+_CONVERSATION = b"x-dify-conversation-id"
+_END_USER = b"x-openwebui-user-id"
+_CHATS = (
+    b"x-openwebui-chat-id",
+    b"x-conversation-id",
+    b"x-chat-id",
+    b"x-session-id",
+    b"session-id",
+    b"session_id",
+    b"conversation-id",
+    b"chat-id",
+)
+"""Headers by which clients name their chats, in the order in which they count."""
+
+_NAMES = frozenset({_CONVERSATION, _END_USER, *_CHATS})
 
 
 class Proxy(Struct, frozen=True):
@@ -29,6 +47,10 @@ class Proxy(Struct, frozen=True):
     turns: Turns
     reach: Reach
     pulse: Pulse
+    kept: Kept
+    sources: Sources
+    background: Background
+    tasks: Tasks
     started: int
     image_models: tuple[str, ...] = ()
 
@@ -36,16 +58,21 @@ class Proxy(Struct, frozen=True):
         """The id, time and model of a new answer; ``kind`` is the id's prefix."""
         return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model)
 
-    def with_headers(self, turn: TurnRequest, request: Request) -> TurnRequest:
-        """Headers that name the conversation and the end user win over the body."""
-        conversation_id = request.headers.get(CONVERSATION_HEADER)
-        end_user = request.headers.get(END_USER_HEADER)
-        if not conversation_id and not end_user:
+    def end_user(self, request: Request, caller: Caller) -> str | None:
+        """The end user of a request without a body, if it tells one."""
+        return caller.end_user or request.headers.get(_END_USER.decode()) or None
+
+    def with_headers(self, turn: TurnRequest, request: Request, caller: Caller) -> TurnRequest:
+        """Headers that name the conversation and the end user win over the body; the client's key wins over both."""
+        told = {name: value.decode("latin-1") for name, value in request.scope["headers"] if name in _NAMES and value}
+        end_user = caller.end_user or told.get(_END_USER)
+        if not told and not end_user:
             return turn
         return msgspec.structs.replace(
             turn,
-            conversation_id=conversation_id or turn.conversation_id,
+            conversation_id=told.get(_CONVERSATION) or turn.conversation_id,
             end_user=end_user or turn.end_user,
+            chat_id=next((told[name] for name in _CHATS if name in told), None),
         )
 
 

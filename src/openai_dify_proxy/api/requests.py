@@ -42,8 +42,9 @@ class Gate:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
-        self._callers = {key: caller_of_key(key.decode()) for key in self._keys}
+        keys = [(key.get_secret_value(), end_user) for key, end_user in settings.client_keys]
+        self._keys = [key.encode() for key, _ in keys]
+        self._callers = {key.encode(): caller_of_key(key, end_user) for key, end_user in keys}
         self._passthrough = settings.passthrough_keys
         self._guard_loopback = not self._keys and is_loopback(settings.host) and not settings.allow_anonymous
         self._origins = frozenset(settings.cors_origins)
@@ -87,25 +88,11 @@ class Gate:
 
     async def read(self, request: Request, decoder: Decoder[_T]) -> _T:
         """The body as a struct. Raises InvalidRequest with the field's path, or BodyTooLarge."""
-        body = await self._read_body(request)
-        try:
-            return decoder.decode(body)
-        except ValidationError as exc:
-            message, _, path = str(exc).partition(" - at `")
-            param = path.rstrip("`").removeprefix("$").removeprefix(".").removesuffix("[...]") or None
-            if message.startswith("Object missing required field"):
-                name = message.rpartition("`")[0].rpartition("`")[2]
-                param = f"{param}.{name}" if param else name
-                raise InvalidRequest(
-                    f"The request lacks the field '{param}'.", param=param, code="missing_required_parameter"
-                ) from None
-            raise InvalidRequest(f"{message}{f' in {param}' if param else ''}.", param=param) from None
-        except UNREADABLE as exc:
-            raise InvalidRequest(f"The body is not JSON: {exc}.") from None
+        return read_json(await self.read_body(request), decoder)
 
     async def read_form(self, request: Request, *, max_files: int, max_fields: int) -> FormData:
         """A form of at most so many parts. Raises InvalidRequest, or BodyTooLarge."""
-        body = await self._read_body(request)
+        body = await self.read_body(request)
 
         async def replay() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
@@ -117,7 +104,8 @@ class Gate:
         except HTTPException as exc:
             raise InvalidRequest(f"The form cannot be read: {exc.detail}.") from None
 
-    async def _read_body(self, request: Request) -> bytes:
+    async def read_body(self, request: Request) -> bytes:
+        """Raises BodyTooLarge."""
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._limit:
             raise self._too_large()
@@ -148,6 +136,24 @@ class Gate:
                 if hmac.compare_digest(shown, key):
                     found = self._callers[key]
         return found
+
+
+def read_json(body: bytes, decoder: Decoder[_T]) -> _T:
+    """A body as a struct. Raises InvalidRequest with the field's path."""
+    try:
+        return decoder.decode(body)
+    except ValidationError as exc:
+        message, _, path = str(exc).partition(" - at `")
+        param = path.rstrip("`").removeprefix("$").removeprefix(".").removesuffix("[...]") or None
+        if message.startswith("Object missing required field"):
+            name = message.rpartition("`")[0].rpartition("`")[2]
+            param = f"{param}.{name}" if param else name
+            raise InvalidRequest(
+                f"The request lacks the field '{param}'.", param=param, code="missing_required_parameter"
+            ) from None
+        raise InvalidRequest(f"{message}{f' in {param}' if param else ''}.", param=param) from None
+    except UNREADABLE as exc:
+        raise InvalidRequest(f"The body is not JSON: {exc}.") from None
 
 
 def _bearer(request: Request) -> str:

@@ -1,274 +1,259 @@
-"""Answers: errors in OpenAI's envelope, JSON, and the event stream of a turn."""
+"""``/v1/responses``: created over the same turns as chats, and kept for those who ask for them later."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Sequence
 
-import structlog
-from msgspec import Struct, json
-from starlette.exceptions import HTTPException
+from msgspec import Struct, json, structs
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
 
-from openai_dify_proxy.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, ShuttingDown
-from openai_dify_proxy.events import TurnFailed, TurnIds
+from openai_dify_proxy.api.answering import ClientWatch, TurnStream, stream_response, turn_headers, whole_answer
+from openai_dify_proxy.api.proxy import Proxy, proxy_of
+from openai_dify_proxy.api.requests import read_json
+from openai_dify_proxy.errors import InvalidRequest, ResponseNotFound
+from openai_dify_proxy.events import Event, TurnIds
+from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.translate.answer import Answer
-from openai_dify_proxy.translate.openai_errors import encode_error
-from openai_dify_proxy.translate.openai_streams import COMMENT, StreamEncoder
-from openai_dify_proxy.turns.service import Running, Turns
-from openai_dify_proxy.turns.turn import ClientGone
-
-log = structlog.get_logger(__name__)
-
-SSE_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache, no-transform"),
-    (b"x-accel-buffering", b"no"),
-]
-
-
-FAULT = "The proxy failed. Tell its operator the request id."
-STALL_SECONDS = 60.0
+from openai_dify_proxy.translate.conversation_items import page
+from openai_dify_proxy.translate.responses_answers import begin_response, response_object, status_of
+from openai_dify_proxy.translate.responses_items import read_input_items, text_of_response
+from openai_dify_proxy.translate.responses_request import read_responses_request, referenced_responses
+from openai_dify_proxy.translate.responses_streams import ResponsesStreamEncoder
+from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
+from openai_dify_proxy.turns.background import RUNNING
+from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.kept import KeptResponse
+from openai_dify_proxy.turns.service import Running
+from openai_dify_proxy.turns.sources import Source
+from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST, ResponsesRequest
 
 
-class Pulse(Struct, frozen=True):
-    """How a stream is kept alive: seconds until its status line at the latest, and between heartbeats."""
-
-    grace: float
-    interval: float
-    kind: str
+class Deleted(Struct):
+    id: str
+    object: str = "response"
+    deleted: bool = True
 
 
-def json_response(value: Struct) -> Response:
-    return Response(json.encode(value), media_type="application/json")
-
-
-def error_response(error: ProxyError) -> Response:
-    """The envelope, and headers that tell SDKs whether to send the request again."""
-    if error.log is not None:
-        log.error("operator_needed", error=error.message, detail=error.log)
-    headers = {}
-    if error.retry_after is not None:
-        headers["retry-after"] = f"{error.retry_after:g}"
-    if error.started or (error.status >= 429 and not error.passing):
-        headers["x-should-retry"] = "false"
-    if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    return Response(encode_error(error), error.status, headers, "application/json")
-
-
-async def on_proxy_error(_request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, ProxyError)
-    return error_response(exc)
-
-
-async def on_http_exception(request: Request, exc: Exception) -> Response:
-    """What Starlette itself refuses: unknown routes and methods."""
-    assert isinstance(exc, HTTPException)
-    if exc.status_code == 405:
-        response = error_response(
-            MethodNotAllowed(f"{request.url.path} does not take {request.method}; see the Allow header.")
-        )
-        response.headers.update(exc.headers or {})
-        return response
-    if exc.status_code == 404:
-        return error_response(NotFound(f"There is no {request.method} {request.url.path} here."))
-    return error_response(InternalError(exc.detail))
-
-
-async def on_client_gone(_request: Request, _exc: Exception) -> Response:
-    """Nobody reads this; 499 is what access logs say of it."""
-    return Response(status_code=499)
-
-
-class ClientWatch:
-    """Notices when the client of a request goes away. To be made once the body has been read."""
-
-    def __init__(self, receive: Callable[[], Awaitable[Message]]) -> None:
-        self.gone = False
-        self._leave: Callable[[], object] | None = None
-        self._task = asyncio.get_running_loop().create_task(self._run(receive))
-
-    def then(self, leave: Callable[[], object]) -> None:
-        """Calls ``leave`` when the client goes away, at once if it has already."""
-        self._leave = leave
-        if self.gone:
-            leave()
-
-    def stop(self) -> None:
-        self._task.cancel()
-
-    async def _run(self, receive: Callable[[], Awaitable[Message]]) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
-        if self._leave is not None:
-            self._leave()
-
-
-async def whole_answer(turns: Turns, running: Running, watch: ClientWatch) -> Answer:
-    """The turn to its end, for a client that does not stream. Raises ProxyError, and ClientGone if it left."""
-    answer = Answer()
-    turn = running.turn
-    watch.then(turn.leave)
+async def create_response(request: Request) -> Response:
+    """A response, streamed, whole, or in the background."""
+    proxy = proxy_of(request)
+    caller = proxy.gate.admit(request)
+    data = await proxy.gate.read_body(request)
+    body = read_json(data, RESPONSES_REQUEST)
+    replies = await _referenced(proxy, caller, body)
+    turn_request = proxy.with_headers(read_responses_request(body, replies), request, caller)
+    task = None if body.previous_response_id or body.conversation else proxy.tasks.recognise(turn_request)
+    if (events := proxy.tasks.answer(task)) is not None:
+        return _without_dify(proxy, caller, body, events)
+    watch = ClientWatch(request.receive)
     try:
-        while not turn.ended:
-            answer.add(await turn.next())
-    except asyncio.CancelledError:
-        raise shutting_down() from None
-    finally:
+        model, turn_request = proxy.tasks.route(task, body.model, turn_request)
+        source = await _source(proxy, caller, body, turn_request, watch)
+        running = await proxy.turns.begin(
+            caller, model, source.request, gone=lambda: watch.gone, recall=source.recall, lock=source.lock
+        )
+    except BaseException:
         watch.stop()
-        turns.end(running)
-    if answer.error is not None:
-        log_failure(answer.error)
-        raise answer.error
-    return answer
+        raise
+    name = proxy.kept.responses.new_name()
+    begun = begin_response(body, id=name, created_at=_now(), model=body.model or running.model)
+    keeper = _Keeper(proxy, caller, running, source, ResponsesStreamEncoder(begun, now=_now), data=data)
+    if body.background:
+        watch.stop()
+        return await _in_background(request, keeper, streamed=bool(body.stream))
+    if body.stream:
+        return TurnStream(proxy.turns, running, watch, keeper.encoder, pulse=proxy.pulse, at_end=keeper.at_end)
+    await whole_answer(proxy.turns, running, watch, keeper.at_end)
+    return Response(json.encode(keeper.response), 200, turn_headers(running.turn.ids), "application/json")
 
 
-def log_failure(error: ProxyError) -> None:
-    """What failed, without Dify's words: they may quote the question."""
-    log.warning("turn_failed", error=type(error).__name__, code=error.code)
+async def retrieve_response(request: Request) -> Response:
+    """A stored response; with ``?stream=true`` its events, those that are still to come too."""
+    proxy = proxy_of(request)
+    caller = proxy.gate.admit(request)
+    name = request.path_params["response_id"]
+    entry = await proxy.background.load(caller, name, proxy.end_user(request, caller))
+    if request.query_params.get("stream") != "true":
+        return Response(entry.response, 200, media_type="application/json")
+    if not RESPONSE.decode(entry.response).background:
+        raise InvalidRequest(
+            "Only a response that was made in the background can be streamed again. Fetch it without stream.",
+            param="stream",
+        )
+    return _followed(proxy, caller, name, _starting_after(request))
 
 
-def turn_headers(ids: TurnIds) -> dict[str, str]:
-    """What is known of the turn when the headers go out."""
-    headers = {}
-    if ids.conversation_id:
-        headers["X-Dify-Conversation-Id"] = ids.conversation_id
-    if ids.message_id:
-        headers["X-Dify-Message-Id"] = ids.message_id
-    return headers
+async def delete_response(request: Request) -> Response:
+    proxy = proxy_of(request)
+    caller = proxy.gate.admit(request)
+    name = request.path_params["response_id"]
+    entry = await proxy.background.load(caller, name, proxy.end_user(request, caller))
+    if RESPONSE.decode(entry.response).status in RUNNING:
+        await proxy.background.cancel(caller, name, entry)
+    await proxy.kept.responses.remove(caller, name)
+    return Response(json.encode(Deleted(name)), 200, media_type="application/json")
 
 
-class TurnStream(Response):
-    """A turn as an event stream.
+async def cancel_response(request: Request) -> Response:
+    """Ends a response that runs in the background; one that was cancelled already is told once more."""
+    proxy = proxy_of(request)
+    caller = proxy.gate.admit(request)
+    name = request.path_params["response_id"]
+    entry = await proxy.background.load(caller, name, proxy.end_user(request, caller))
+    response = RESPONSE.decode(entry.response)
+    if not response.background:
+        raise InvalidRequest("Only a response that was made in the background can be cancelled.", param="response_id")
+    if response.status in RUNNING:
+        response = await proxy.background.cancel(caller, name, entry)
+    if response.status != "cancelled":
+        raise InvalidRequest(f"The response cannot be cancelled: it is {response.status}.", param="response_id")
+    return Response(json.encode(response), 200, media_type="application/json")
 
-    The status line waits for the first event that a client can see, so that an early failure is a real 4xx or 5xx, but
-    no longer than ``pulse.grace``. Afterwards a failure is the stream's last frame. A client that takes nothing for
-    ``STALL_SECONDS`` counts as gone.
-    """
+
+async def list_input_items(request: Request) -> Response:
+    proxy = proxy_of(request)
+    caller = proxy.gate.admit(request)
+    name = request.path_params["response_id"]
+    entry = await proxy.background.load(caller, name, proxy.end_user(request, caller))
+    query = request.query_params
+    items = page(json.decode(entry.input), after=query.get("after"), limit=query.get("limit"), order=query.get("order"))
+    return Response(json.encode(items), 200, media_type="application/json")
+
+
+async def _source(
+    proxy: Proxy, caller: Caller, body: ResponsesRequest, turn_request: TurnRequest, watch: ClientWatch
+) -> Source:
+    if body.previous_response_id is not None:
+        return await proxy.sources.of_response(caller, turn_request, body.previous_response_id)
+    if body.conversation_name is not None:
+        return await proxy.sources.of_conversation(
+            caller, body.model, turn_request, body.conversation_name, lambda: watch.gone
+        )
+    return Source(turn_request)
+
+
+async def _referenced(proxy: Proxy, caller: Caller, body: ResponsesRequest) -> dict[str, str]:
+    """What the responses said whose messages the input only refers to."""
+    texts = {}
+    for name in referenced_responses(body):
+        try:
+            texts[name] = text_of_response((await proxy.kept.responses.load(caller, name, None)).response)
+        except ResponseNotFound:
+            continue  # the reader of the input refuses it by its place there
+    return texts
+
+
+def _without_dify(proxy: Proxy, caller: Caller, body: ResponsesRequest, events: Sequence[Event]) -> Response:
+    """A response that says nothing to speak of, and is not kept."""
+    model = body.model or proxy.apps.choose(caller, body.model).name
+    encoder = ResponsesStreamEncoder(
+        begin_response(body, id=proxy.kept.responses.new_name(), created_at=_now(), model=model), now=_now
+    )
+    frames = encoder.encode(events, TurnIds())
+    if body.stream:
+        return stream_response(frames)
+    return Response(json.encode(encoder.response), media_type="application/json")
+
+
+async def _in_background(request: Request, keeper: _Keeper, *, streamed: bool) -> Response:
+    proxy, caller = keeper.proxy, keeper.caller
+    begun = await proxy.background.start(caller, keeper.running, keeper.encoder, await keeper.entry(), keeper.completed)
+    if streamed:
+        return _followed(proxy, caller, begun.id, None)
+    return Response(json.encode(begun), 200, media_type="application/json")
+
+
+def _followed(proxy: Proxy, caller: Caller, name: str, starting_after: int | None) -> Response:
+    """The response runs on, whether or not anybody reads this stream."""
+
+    beat = proxy.pulse.interval if proxy.pulse.kind != "off" else None
+    frames = proxy.background.follow(caller, name, starting_after=starting_after, beat=beat)
+    return stream_response(frames)
+
+
+def _starting_after(request: Request) -> int | None:
+    given = request.query_params.get("starting_after")
+    if given is None:
+        return None
+    if not given.isdecimal():
+        raise InvalidRequest("starting_after must be the sequence_number of an event.", param="starting_after")
+    return int(given)
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+class _Keeper:
+    """Keeps what became of a response, as far as the request wants that."""
 
     def __init__(
-        self, turns: Turns, running: Running, watch: ClientWatch, encoder: StreamEncoder, pulse: Pulse
+        self,
+        proxy: Proxy,
+        caller: Caller,
+        running: Running,
+        source: Source,
+        encoder: ResponsesStreamEncoder,
+        *,
+        data: bytes,
     ) -> None:
-        self.background = None
-        self.status_code = 200
-        self._turns = turns
-        self._running = running
-        self._turn = running.turn
-        self._watch = watch
-        self._encoder = encoder
-        self._pulse = pulse
-        self._committed = False
-        self._stall = Stall()
+        self.proxy = proxy
+        self.caller = caller
+        self.running = running
+        self.encoder = encoder
+        self.response = encoder.response
+        self._source = source
+        self._data = data
+        self._sent = ""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._watch.then(self._turn.leave)
-        try:
-            await self._pump(scope, receive, send)
-        except ClientGone:
-            log.info("client_gone", task_id=self._turn.ids.task_id)
-        except asyncio.CancelledError:
-            if self._stall.over:
-                log.info("client_stalled", task_id=self._turn.ids.task_id)
-                raise
-            await self._fail(shutting_down(), scope, receive, send)
-        except Exception:
-            await self._fail(InternalError(FAULT), scope, receive, send)
-            raise
-        finally:
-            self._stall.stop()
-            self._watch.stop()
-            self._turns.end(self._running)
+    async def at_end(self, answer: Answer, sent: str) -> None:
+        """The turn ended; a streamed one has its last object already."""
+        begun, streamed = self.encoder.response, self.encoder.answer is answer
+        if streamed:
+            self.response = begun
+        elif answer.error is None:
+            self.response = response_object(
+                begun, answer, self.running.turn.ids, status=status_of(answer), completed_at=_now()
+            )
+        if answer.error is None:
+            self._sent = sent
+            self.running.thread.extend(sent)
+            await self.proxy.turns.keep(self.running, await self._operations())
+        elif self.response.status == "failed" and self.response.store:
+            await self.proxy.kept.responses.put(self.caller, self.response.id, await self.entry())
 
-    async def _pump(self, scope: Scope, receive: Receive, send: Send) -> None:
-        turn = self._turn
-        clock = asyncio.get_running_loop().time
-        commit_at = clock() + self._pulse.grace
-        idle = self._pulse.interval if self._pulse.kind != "off" else None
-        beat_at: float | None = None
-        while True:
-            events = await turn.next(beat_at if self._committed else commit_at)
-            failure = events[-1] if events and isinstance(events[-1], TurnFailed) else None
-            frames = self._encoder.encode(events[:-1] if failure else events, turn.ids) if events else self._beat()
-            if failure is not None:
-                log_failure(failure.error)
-                if not self._committed and not frames:
-                    await error_response(failure.error)(scope, receive, send)
-                    return
-                frames += self._encoder.encode((failure,), turn.ids)
-            ended = turn.ended
-            if not self._committed and (frames or ended or not events):
-                await self._commit(send)
-            if frames or ended:
-                self._stall.begin()
-                await send({"type": "http.response.body", "body": frames, "more_body": not ended})
-                self._stall.end()
-                if idle is not None:
-                    beat_at = clock() + idle
-            if ended:
-                return
-            if beat_at is None and self._committed and idle is not None:
-                beat_at = clock() + idle
+    async def entry(self) -> KeptResponse:
+        """What is kept of a response, whatever becomes of it."""
+        return KeptResponse(
+            json.encode(self.response),
+            json.encode(read_input_items(self._data, self.response.id)),
+            end_user=await self.proxy.kept.responses.end_user_of(self._source.request.end_user),
+            previous=self._source.previous,
+        )
 
-    def _beat(self) -> bytes:
-        """What to send when nothing came: at the end of the grace the frames that open the stream."""
-        if not self._committed:
-            return self._encoder.open()
-        return COMMENT if self._pulse.kind == "comment" else self._encoder.heartbeat()
+    def completed(self, entry: KeptResponse, sent: str) -> KeptResponse:
+        """What the next response needs to go on from this one. To be asked after ``thread.extend``."""
+        thread = self.running.thread
+        said = [*self._source.request.asked, HistoryMessage("assistant", sent)]
+        return structs.replace(entry, said=said, scope=thread.scope, link=thread.link or b"")
 
-    async def _commit(self, send: Send) -> None:
-        self._committed = True
-        headers = [(name.lower().encode(), value.encode()) for name, value in turn_headers(self._turn.ids).items()]
-        message: Message = {"type": "http.response.start", "status": 200, "headers": SSE_HEADERS + headers}
-        await send(message)
-
-    async def _fail(self, error: ProxyError, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._committed:
-            await error_response(error)(scope, receive, send)
-            return
-        frames = self._encoder.encode([TurnFailed(error)], self._turn.ids)
-        await send({"type": "http.response.body", "body": frames, "more_body": False})
-
-
-class Stall:
-    """Cancels the task that made it when one write to the client takes longer than ``seconds``.
-
-    One timer serves all writes of a stream: it looks now and then whether a write is under way, and since when.
-    """
-
-    __slots__ = ("_handle", "_loop", "_seconds", "_since", "_task", "over")
-
-    def __init__(self, seconds: float = STALL_SECONDS) -> None:
-        self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._since: float | None = None
-        self._handle: asyncio.Handle | None = None
-        self.over = False
-
-    def begin(self) -> None:
-        self._since = self._loop.time()
-        if self._handle is None:
-            self._handle = self._loop.call_later(self._seconds, self._look)
-
-    def end(self) -> None:
-        self._since = None
-
-    def stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-
-    def _look(self) -> None:
-        waited = 0.0 if self._since is None else self._loop.time() - self._since
-        if waited >= self._seconds and self._task is not None:
-            self.over = True
-            self._task.cancel()
-            return
-        self._handle = self._loop.call_later(self._seconds - waited, self._look)
-
-
-def shutting_down() -> ShuttingDown:
-    return ShuttingDown("The server is shutting down; what was under way was stopped.", started=True)
+    async def _operations(self) -> list[Operation]:
+        operations = []
+        kept, name = self.proxy.kept, self.response.id
+        if self.response.store:
+            entry = self.completed(await self.entry(), self._sent)
+            operations.append(await kept.responses.putting(self.caller, name, entry))
+        if self._source.conversation is not None:
+            conversation, before = self._source.conversation
+            turn = self.running.turn
+            after = structs.replace(
+                before,
+                dify_id=turn.ids.conversation_id,
+                model=self.response.model,
+                user=turn.user,
+                last=name if self.response.store else before.last,
+            )
+            operations.append(await kept.conversations.putting(self.caller, conversation, after))
+        return operations

@@ -8,8 +8,8 @@ from typing import Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
+from openai_dify_proxy.api.answering import ClientWatch, TurnStream, stream_response, turn_headers, whole_answer
 from openai_dify_proxy.api.proxy import Proxy
-from openai_dify_proxy.api.responses import ClientWatch, TurnStream, turn_headers, whole_answer
 from openai_dify_proxy.events import TurnIds
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai_answers import AnswerHead
@@ -41,16 +41,33 @@ async def answer_turn(
     The client is watched from the moment its request has been read: one that leaves before Dify was asked costs
     nothing.
     """
+    turn_request = proxy.with_headers(turn_request, request, caller)
+    task = proxy.tasks.recognise(turn_request)
+    if (events := proxy.tasks.answer(task)) is not None:
+        head = proxy.head(kind, fields.model or proxy.apps.choose(caller, fields.model).name)
+        if fields.stream:
+            frames = stream(head, include_usage=fields.wants_usage).encode(events, TurnIds())
+            return stream_response(frames)
+        canned = Answer()
+        canned.add(events)
+        return Response(whole(head, canned, TurnIds()), media_type="application/json")
     watch = ClientWatch(request.receive)
     try:
-        turn_request = proxy.with_headers(turn_request, request)
-        running = await proxy.turns.begin(caller, fields.model, turn_request, gone=lambda: watch.gone)
+        model, turn_request = proxy.tasks.route(task, fields.model, turn_request)
+        running = await proxy.turns.begin(caller, model, turn_request, gone=lambda: watch.gone)
     except BaseException:
         watch.stop()
         raise
-    head = proxy.head(kind, running.model)
+
+    async def remember(answer: Answer, sent: str) -> None:
+        if answer.error is None:
+            running.thread.extend(sent)
+            await proxy.turns.keep(running)
+
+    head = proxy.head(kind, fields.model or running.model)
     if fields.stream:
-        return TurnStream(proxy.turns, running, watch, stream(head, include_usage=fields.wants_usage), proxy.pulse)
-    answer = await whole_answer(proxy.turns, running, watch)
+        encoder = stream(head, include_usage=fields.wants_usage)
+        return TurnStream(proxy.turns, running, watch, encoder, pulse=proxy.pulse, at_end=remember)
+    answer = await whole_answer(proxy.turns, running, watch, remember)
     ids = running.turn.ids
     return Response(whole(head, answer, ids), 200, turn_headers(ids), "application/json")

@@ -200,7 +200,7 @@ def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool) -> st
 
 def _who_may_call(settings: Settings) -> str:
     ways = []
-    if settings.apps and settings.api_keys:
+    if settings.apps and settings.client_keys:
         ways.append("with a client key (Authorization: Bearer …)")
     elif settings.apps:
         ways.append("anyone on this machine" if is_loopback(settings.host) else "anyone who can connect")
@@ -211,8 +211,8 @@ def _who_may_call(settings: Settings) -> str:
 
 def curl_line(settings: Settings, url: str) -> str:
     """A line that streams an answer of the demo, as it is; the demo's keys are no secrets."""
-    key = _CLIENT_KEY if settings.api_keys else ""
-    if settings.api_keys and settings.passthrough_keys:
+    key = _CLIENT_KEY if settings.client_keys else ""
+    if settings.client_keys and settings.passthrough_keys:
         key = f"-H 'DIFY_API_KEY: {DEMO_APPS[0].key}' "
     body = f'{{"model": "{DEMO_APPS[0].name}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     return f"curl -N {_reachable(url)}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
@@ -220,7 +220,7 @@ def curl_line(settings: Settings, url: str) -> str:
 
 def picture_line(settings: Settings, url: str) -> str:
     """A line that makes a picture, as it is where no client keys are set: pictures take one."""
-    headers = f"-H 'Content-Type: application/json' {_CLIENT_KEY if settings.api_keys else ''}-H 'Accept: image/*'"
+    headers = f"-H 'Content-Type: application/json' {_CLIENT_KEY if settings.client_keys else ''}-H 'Accept: image/*'"
     tuning = "-H 'X-Output-Format: png' -H 'X-Replicate-Seed: 7'"
     body = '{"prompt": "A lighthouse at dusk"}'
     return f"curl -f {_reachable(url)}/v1/images/generations {headers} {tuning} -d '{body}' -o picture.png"

@@ -18,7 +18,7 @@ class Enhancer:
 
     async def rewrite(self, caller: Caller, prompt: str) -> str:
         """Raises ProxyError. A caller that goes away stops the turn."""
-        running = await self._turns.begin(caller, self._name, TurnRequest(prompt))
+        running = await self._turns.begin(caller, self._name, TurnRequest(prompt, stateless=True))
         answer = Answer()
         try:
             while not running.turn.ended:

@@ -4,10 +4,11 @@ from openai_dify_proxy.settings.checks import is_loopback
 from openai_dify_proxy.settings.handover import from_environment, to_environment
 from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings, SettingsError
 from openai_dify_proxy.settings.sources import load_settings
-from openai_dify_proxy.settings.values import Mode
+from openai_dify_proxy.settings.values import ConversationRule, Mode
 
 __all__ = [
     "AppSettings",
+    "ConversationRule",
     "ImageModelSettings",
     "Mode",
     "Settings",

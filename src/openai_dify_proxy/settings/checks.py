@@ -121,13 +121,24 @@ def contradictions(
     return [
         *_unknown_app("default_app", settings.default_app, given, apps),
         *_unknown_app("enhance_prompt_app", settings.enhance_prompt_app, given, apps),
+        *_unknown_app("task_model", settings.task_model, given, apps),
+        *_shared_end_users(settings, given),
         *_unknown_image_model(settings.image_model, given, tables["image_models"]),
         *_shared_aliases(settings, apps),
         *_shared_names(tables),
         *_links_to_nowhere(settings, given, rejected),
         *_state_of_one_process(settings, given),
-        *([] if rejected & {"host", "api_keys", "allow_anonymous"} else _open_to_strangers(settings)),
+        *([] if rejected & {"host", "api_keys", "personal_keys", "allow_anonymous"} else _open_to_strangers(settings)),
     ]
+
+
+def _shared_end_users(settings: Settings, given: Mapping[str, Given]) -> list[str]:
+    """Two clients may both have an end user "anna", who are two people."""
+    if settings.end_user_id != "plain" or len(settings.client_keys) <= 1:
+        return []
+    origin = given["end_user_id"].origin
+    why = "end users of several clients that have the same name would share their conversations in Dify"
+    return [f"{origin} can be plain only where there is a single client key: {why}"]
 
 
 def _unknown_app(setting: str, name: str | None, given: Mapping[str, Given], apps: Mapping[str, Draft]) -> list[str]:
@@ -198,7 +209,7 @@ def _open_to_strangers(settings: Settings) -> list[str]:
         "the object store": settings.picture_store,
     }
     held = [name for name, credential in credentials.items() if credential]
-    if is_loopback(settings.host) or settings.api_keys or settings.allow_anonymous or not held:
+    if is_loopback(settings.host) or settings.client_keys or settings.allow_anonymous or not held:
         return []
     return [_STRANGERS.format(host=settings.host, port=settings.port, held=" and ".join(held))]
 

@@ -7,9 +7,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from openai_dify_proxy.settings.values import (
     ApiUrl,
+    AppConversations,
     AppMode,
     Bytes,
     DifyUrl,
+    EndUserId,
     Flag,
     Form,
     GatewayUrl,
@@ -24,6 +26,7 @@ from openai_dify_proxy.settings.values import (
     MaskColour,
     Origins,
     Patterns,
+    PersonalKeys,
     PictureLinks,
     Progress,
     Seconds,
@@ -32,11 +35,14 @@ from openai_dify_proxy.settings.values import (
     StateUrl,
     StoreUrl,
     SystemPrompt,
+    TaskCalls,
+    Template,
     Text,
     UnsupportedParameters,
     UploadUrl,
     WebUrl,
 )
+from openai_dify_proxy.translate.transcript import TEMPLATE
 
 
 class SettingsError(Exception):
@@ -74,6 +80,8 @@ class AppSettings(BaseModel):
     """``reasoning`` shows agent steps and node titles as reasoning."""
     inputs: Inputs = {}
     """Values for the app's inputs that a request leaves out."""
+    conversations: AppConversations | None = None
+    """``CONVERSATIONS`` for this app."""
 
 
 class ImageModelSettings(BaseModel):
@@ -117,6 +125,8 @@ class Settings(BaseSettings):
     """The key of the app that answers when a request brings no key and its model names no app."""
     api_keys: Keys = ()
     """Keys that clients must show, comma separated."""
+    personal_keys: PersonalKeys = ()
+    """Keys of single end users, ``key=end user``, comma separated."""
     allow_anonymous: Flag = False
     """Serve everybody who can connect, though no client keys are set."""
     passthrough_keys: Flag = True
@@ -149,6 +159,16 @@ class Settings(BaseSettings):
     """``output_variable`` of the same apps."""
     default_app: Text | None = None
     """The app that serves model names that no app has."""
+    conversations: AppConversations = "auto"
+    """How earlier messages reach an app: ``auto``, ``transcript`` or ``last-message``."""
+    transcript_template: Template = TEMPLATE
+    """How a question that carries earlier messages along is worded: ``{history}``, then ``{question}``."""
+    end_user_id: EndUserId = "derived"
+    """What Dify is told of end users: ``derived`` names, or ``plain`` ones as clients send them."""
+    task_calls: TaskCalls = "app"
+    """Who answers the calls that clients make beside a chat (titles, tags, …): the ``app``, or ``off`` for nobody."""
+    task_model: Text | None = None
+    """The app that answers them instead of the one that the chat is with."""
     apps: dict[str, AppSettings] = {}
     """The configured apps by model name."""
     image_model: Text = "stability-ai/sdxl"
@@ -207,6 +227,11 @@ class Settings(BaseSettings):
     """The configured image models by model name."""
     warnings: tuple[str, ...] = ()
     """What the sources hold that looks like a mistake; found by ``load_settings``, not to be set."""
+
+    @property
+    def client_keys(self) -> tuple[tuple[SecretStr, str | None], ...]:
+        """Every key that clients may show, with the end user that it is pinned to."""
+        return (*((key, None) for key in self.api_keys), *self.personal_keys)
 
     @classmethod
     def settings_customise_sources(

@@ -26,6 +26,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "dify_api_key": ("DIFY_API_KEYS",),  # several, comma separated: one app each, the first is the default
     "api_keys": ("VALID_API_KEYS", "PROXY_API_KEY"),
     "cors_origins": ("CORS_ORIGIN",),
+    "conversations": ("CONVERSATION_MEMORY_MODE", "CONVERSATION_MODE", "MEMORY_MODE"),
     "silence_timeout": ("DIFY_TIMEOUT", "HTTP_TIMEOUT", "TIMEOUT"),
     "apps": ("DIFY_MODEL_MAP", "MODEL_CONFIG"),  # "name:key,name:key" or {"name": "key"}
     "replicate_api_token": ("REPLICATE_API_KEY",),
@@ -33,7 +34,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 
 # Names of other proxies' settings that mean nothing here and are no misspellings either.
-UNUSED = frozenset({"AUTH_MODE", "CONVERSATION_MEMORY_MODE", "CONVERSATION_MODE", "MODELS_NAME", "POOL_SIZE"})
+UNUSED = frozenset({"AUTH_MODE", "MODELS_NAME", "POOL_SIZE"})
 
 
 class Given(NamedTuple):

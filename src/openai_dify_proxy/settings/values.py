@@ -22,6 +22,16 @@ Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", 
 # Dify's console and other proxies have words of their own for two of the modes.
 OTHER_MODE_NAMES = {"chatflow": "advanced-chat", "agent_chat": "agent-chat"}
 
+# Other proxies' CONVERSATION_MEMORY_MODE, CONVERSATION_MODE and memory_mode.
+OTHER_CONVERSATION_RULES = {
+    "1": "transcript",
+    "2": "auto",
+    "3": "last-message",
+    "none": "transcript",
+    "all_messages": "transcript",
+    "last_user_message": "last-message",
+}
+
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _SECONDS_PER = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _BYTES_PER = {
@@ -81,6 +91,34 @@ def _lower(value: object) -> object:
 def _mode(value: object) -> object:
     lower = _lower(value)
     return OTHER_MODE_NAMES.get(lower, lower) if isinstance(lower, str) else lower
+
+
+def _conversation_rule(value: object) -> object:
+    lower = _lower(str(value)) if isinstance(value, int) else _lower(value)
+    return OTHER_CONVERSATION_RULES.get(lower, lower) if isinstance(lower, str) else lower
+
+
+def _personal_keys(value: object) -> object:
+    """``key=end user`` pairs with commas between them. A user's name holds no equals sign, a key may."""
+    parts = _comma_separated(value)
+    if not isinstance(parts, tuple):
+        return parts
+    pairs = [part.rpartition("=")[::2] if isinstance(part, str) else part for part in parts]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise ValueError('must be pairs of a key and an end user: "sk-one=anna,sk-two=bert"')
+    return tuple(pairs)
+
+
+def _template(value: object) -> object:
+    """A variable has no line ends unless they are written as \\n."""
+    return value.replace("\\n", "\n") if isinstance(value, str) else value
+
+
+def _transcript_template(template: str) -> str:
+    marks = [template.count(mark) for mark in ("{history}", "{question}")]
+    if marks != [1, 1] or template.index("{history}") > template.index("{question}"):
+        raise ValueError("must hold {history} and after it {question}, each once")
+    return template
 
 
 def _log_level(value: object) -> object:
@@ -246,9 +284,16 @@ def _is_json(value: object) -> bool:
             return value is None or isinstance(value, str | int)
 
 
+ConversationRule = Literal["auto", "transcript", "last-message"]
+
 Text = Annotated[str, BeforeValidator(_stripped), Field(min_length=1)]
 Key = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_header_safe)]
 Keys = Annotated[tuple[Key, ...], BeforeValidator(_comma_separated)]
+PersonalKeys = Annotated[tuple[tuple[Key, Text], ...], BeforeValidator(_personal_keys)]
+AppConversations = Annotated[ConversationRule, BeforeValidator(_conversation_rule)]
+EndUserId = Annotated[Literal["derived", "plain"], BeforeValidator(_lower)]
+TaskCalls = Annotated[Literal["app", "off"], BeforeValidator(_lower)]
+Template = Annotated[str, BeforeValidator(_template), AfterValidator(_transcript_template)]
 DifyUrl = Annotated[Text, AfterValidator(_dify_url)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)]
 Patterns = Annotated[tuple[Text, ...], BeforeValidator(_comma_separated)]

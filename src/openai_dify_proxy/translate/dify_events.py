@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import ValidationError
+from msgspec import Raw, ValidationError
 
 from openai_dify_proxy.errors import StreamCut, UpstreamFailed
 from openai_dify_proxy.events import (
@@ -39,6 +39,7 @@ from openai_dify_proxy.translate.dify_parts import (
     read_passage,
     read_usage,
 )
+from openai_dify_proxy.translate.history import fold_text
 from openai_dify_proxy.translate.repeats import Said
 from openai_dify_proxy.translate.sse import FrameSplitter
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
@@ -55,7 +56,9 @@ class DifyEventDecoder:
 
     ``mode`` is the app's. ``origin`` (scheme and host of Dify) completes the relative links of files. ``own_key``
     tells whose Dify key was used, for errors. ``progress`` asks for ``StepChanged`` events. ``output_variable`` names
-    the output of a workflow that is its answer: then nothing is said until that output is there.
+    the output of a workflow that is its answer: then nothing is said until that output is there. ``asked_before`` is
+    an earlier question of the same conversation: ``remembers`` then tells whether any model of a chatflow was shown
+    it, and stays None until one has answered.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class DifyEventDecoder:
         own_key: bool = True,
         progress: bool = False,
         output_variable: str | None = None,
+        asked_before: str | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         self.ids = TurnIds()
@@ -73,6 +77,8 @@ class DifyEventDecoder:
         self.ended = False
         self.concluded = False
         self.said_something = False
+        self.remembers: bool | None = None
+        self._asked_before = asked_before
         self._learning = True
         self._mode = mode
         self._origin = origin
@@ -273,6 +279,8 @@ class DifyEventDecoder:
         if not node.outputs:
             return
         if node.node_type == "llm":
+            if self._asked_before is not None and node.process_data:
+                self.remembers = bool(self.remembers) or _was_shown(node.process_data, self._asked_before)
             outputs = dify.LLM_OUTPUTS.decode(node.outputs) or dify.LlmOutputs()
             if outputs.usage is not None:
                 self._node_usage = add_usage(self._node_usage, read_usage(outputs.usage))
@@ -406,6 +414,12 @@ _HANDLERS: dict[str, _Handler] = {
     "error": DifyEventDecoder._on_error,
 }
 """Events that are not here (and not text) mean nothing to a client; new ones of future Difys are passed over too."""
+
+
+def _was_shown(process_data: Raw, text: str) -> bool:
+    """Whether an LLM node's prompts, as its ``process_data`` tells them, hold ``text``."""
+    prompts = (dify.PROCESS_DATA.decode(process_data) or dify.ProcessData()).prompts or []
+    return any(text in fold_text(prompt.text or "") for prompt in prompts)
 
 
 def _skim(payload: bytes) -> DifyEvent:

@@ -22,7 +22,7 @@ from openai_dify_proxy.translate.app_profile import (
     AppProfile,
     InputField,
 )
-from openai_dify_proxy.translate.transcript import transcript, transcript_json, with_transcript
+from openai_dify_proxy.translate.transcript import PLAIN, Transcript
 from openai_dify_proxy.translate.turn_request import TurnRequest
 from openai_dify_proxy.wire.dify import GenerateRequest, Mode
 
@@ -35,23 +35,57 @@ class AppRules(Struct, frozen=True):
     inputs: Mapping[str, Any] = {}
 
 
-def make_dify_request(turn: TurnRequest, profile: AppProfile, rules: AppRules, user: str) -> GenerateRequest:
+class Continuation(Struct, frozen=True):
+    """How a turn goes on from what was before it.
+
+    ``conversation_id`` is the Dify conversation that it continues, None for a new one. ``history`` and ``system`` tell
+    whether the earlier messages and the system message go along: what Dify knows already is not said again.
+    """
+
+    conversation_id: str | None = None
+    history: bool = True
+    system: bool = True
+
+
+BEGINNING = Continuation()
+
+
+def make_dify_request(
+    turn: TurnRequest,
+    profile: AppProfile,
+    rules: AppRules,
+    user: str,
+    *,
+    continuation: Continuation = BEGINNING,
+    transcript: Transcript = PLAIN,
+) -> GenerateRequest:
     """The body to send; ``user`` is Dify's. Raises InvalidRequest with ``inputs.<name>`` as its param."""
     inputs: dict[str, Any] = {**rules.inputs, **turn.inputs}
-    conversation_id = _conversation_id(turn, profile)
     question = turn.question
-    if conversation_id is None:
-        question = _place_history(turn, question, profile, inputs)
-    question = _place_system(turn, question, profile, rules.system_prompt, inputs, begins=conversation_id is None)
+    if continuation.history:
+        question = _place_history(turn, question, profile, inputs, transcript)
+    question = _place_system(turn, question, profile, rules.system_prompt, inputs, before=continuation.system)
     if profile.converses:
         return GenerateRequest(
             _checked(inputs, profile),
             user,
             query=question,
-            conversation_id=conversation_id or UNSET,
+            conversation_id=continuation.conversation_id or UNSET,
             auto_generate_name=False,
         )
     return _make_single_shot(question, inputs, profile, rules, user)
+
+
+def sent_system(turn: TurnRequest, rules: AppRules) -> str:
+    """The system message as far as it reaches Dify, wherever it is put."""
+    return "" if rules.system_prompt == "drop" or turn.system == turn.question else turn.system
+
+
+def sent_inputs(turn: TurnRequest, profile: AppProfile, rules: AppRules) -> str:
+    """The inputs that reach Dify, as JSON that is the same for equal inputs; Dify drops those that the app lacks."""
+    names = {field.name for field in profile.form}
+    given = {name: value for name, value in {**rules.inputs, **turn.inputs}.items() if name in names}
+    return json.encode(given, order="sorted").decode() if given else ""
 
 
 def _make_single_shot(
@@ -100,8 +134,9 @@ def _refuse_unplaced(profile: AppProfile, inputs: Mapping[str, Any]) -> None:
     )
 
 
-def _conversation_id(turn: TurnRequest, profile: AppProfile) -> str | None:
-    if turn.conversation_id is None or not profile.converses:
+def named_conversation(turn: TurnRequest) -> str | None:
+    """The Dify conversation that the client names, if any. Raises InvalidRequest for what is no UUID."""
+    if turn.conversation_id is None:
         return None
     try:
         return str(UUID(turn.conversation_id))
@@ -112,11 +147,11 @@ def _conversation_id(turn: TurnRequest, profile: AppProfile) -> str | None:
 
 
 def _place_system(
-    turn: TurnRequest, question: str, profile: AppProfile, rule: str, inputs: dict[str, Any], *, begins: bool
+    turn: TurnRequest, question: str, profile: AppProfile, rule: str, inputs: dict[str, Any], *, before: bool
 ) -> str:
     """Puts the system message where ``rule`` says, and returns the question as it then is.
 
-    Before the question it stands once, when the conversation ``begins``; an input takes it on every turn.
+    An input takes it on every turn. Without one it stands ``before`` the question, where Dify remembers it.
     """
     system = turn.system
     if not system or rule == "drop" or system == turn.question:
@@ -128,18 +163,20 @@ def _place_system(
     if rule == "auto" and (field := profile.text_input(SYSTEM_NAMES)) and field.fits(system):
         inputs.setdefault(field.name, system)
         return question
-    return f"{system}\n\n{question}" if begins else question
+    return f"{system}\n\n{question}" if before else question
 
 
-def _place_history(turn: TurnRequest, question: str, profile: AppProfile, inputs: dict[str, Any]) -> str:
+def _place_history(
+    turn: TurnRequest, question: str, profile: AppProfile, inputs: dict[str, Any], transcript: Transcript
+) -> str:
     history = [message for message in turn.history if message.text]
     field = profile.text_input(HISTORY_NAMES)
     if history and field is not None and field.name not in inputs:
-        text = transcript_json(history) if field.name.lower() == "messages" else transcript(history)
+        text = transcript.as_json(history) if field.name.lower() == "messages" else transcript.lines(history)
         if field.fits(text):
             inputs[field.name] = text
             return question
-    return with_transcript(history, question)
+    return transcript.carry(history, question)
 
 
 def _checked(inputs: dict[str, Any], profile: AppProfile) -> dict[str, Any]:

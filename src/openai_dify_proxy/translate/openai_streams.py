@@ -45,6 +45,10 @@ class StreamEncoder(Protocol):
 
     answer: Answer
 
+    @property
+    def sent(self) -> str:
+        """The answer's text as the client has it from the stream, which cannot take anything back."""
+
     def open(self) -> bytes:
         """The frames that come before anything is said; empty the second time."""
 
@@ -62,7 +66,7 @@ class ChatStreamEncoder:
     null usage on all others.
     """
 
-    __slots__ = ("_after", "_before", "_head", "_include_usage", "_opened", "_thinking", "answer")
+    __slots__ = ("_after", "_before", "_head", "_include_usage", "_opened", "_sent", "_thinking", "answer")
 
     def __init__(self, head: AnswerHead, *, include_usage: bool) -> None:
         self._head = head
@@ -71,7 +75,12 @@ class ChatStreamEncoder:
         self._thinking = False
         self._before, self._after = self._chunk(ChunkDelta(content="")).split(b'"content":""')
         self._before += b'"content":'
+        self._sent: list[str] = []
         self.answer = Answer()
+
+    @property
+    def sent(self) -> str:
+        return "".join(self._sent)
 
     def open(self) -> bytes:
         if self._opened:
@@ -87,6 +96,7 @@ class ChatStreamEncoder:
                     frames.append(self.open())
                 self._thinking = False
                 self.answer.say(event.text)
+                self._sent.append(event.text)
                 frames += (self._before, _encode_text(event.text), self._after)
             else:
                 self._encode_rarer(event, ids, frames)
@@ -123,6 +133,7 @@ class ChatStreamEncoder:
 
     def _text(self, text: str, frames: list[bytes]) -> None:
         if text:
+            self._sent.append(text)
             frames += (self._before, _encode_text(text), self._after)
 
     def _end(self, reason: str, ids: TurnIds, frames: list[bytes]) -> None:
@@ -157,12 +168,17 @@ class ChatStreamEncoder:
 class CompletionStreamEncoder:
     """Chunks of the legacy ``POST /v1/completions``: text only, nothing of reasoning or citations."""
 
-    __slots__ = ("_head", "_include_usage", "answer")
+    __slots__ = ("_head", "_include_usage", "_sent", "answer")
 
     def __init__(self, head: AnswerHead, *, include_usage: bool) -> None:
         self._head = head
         self._include_usage = include_usage
+        self._sent: list[str] = []
         self.answer = Answer()
+
+    @property
+    def sent(self) -> str:
+        return "".join(self._sent)
 
     def open(self) -> bytes:
         return b""
@@ -174,11 +190,11 @@ class CompletionStreamEncoder:
             self.answer.add_one(event)
             match event:
                 case TextDelta(text):
-                    frames.append(self._frame([TextChoice(text=text)], None))
+                    self._text(text, frames)
                 case TextReplaced(text):
-                    frames.append(self._frame([TextChoice(text=unsaid(said, text))], None))
+                    self._text(unsaid(said, text), frames)
                 case FileProduced():
-                    frames.append(self._frame([TextChoice(text=file_link(event, bool(said)))], None))
+                    self._text(file_link(event, bool(said)), frames)
                 case TurnFinished(reason):
                     frames.append(self._frame([TextChoice(text="", finish_reason=reason)], ids))
                     if self._include_usage:
@@ -192,6 +208,10 @@ class CompletionStreamEncoder:
 
     def heartbeat(self) -> bytes:
         return self._frame([TextChoice(text="")], None)
+
+    def _text(self, text: str, frames: list[bytes]) -> None:
+        self._sent.append(text)
+        frames.append(self._frame([TextChoice(text=text)], None))
 
     def _usage_frame(self) -> bytes:
         head = self._head

@@ -137,7 +137,7 @@ class ResponsesStreamEncoder:
         It repeats the number before it. So numbers do not depend on silences, and a client that goes on reading after
         this number elsewhere misses nothing.
         """
-        return self.open() + _frame(KeepaliveEvent(sequence_number=self._number - 1))
+        return self.open() + encode_keepalive(self._number)
 
     def cancel(self, ids: TurnIds) -> bytes:
         """The end of a stream whose turn was cancelled.
@@ -301,6 +301,11 @@ class ResponsesStreamEncoder:
         event.sequence_number = self._number
         self._number += 1
         frames.append(_frame(event))
+
+
+def encode_keepalive(number: int) -> bytes:
+    """A heartbeat in a stream of which ``number`` is the next frame's."""
+    return _frame(KeepaliveEvent(sequence_number=number - 1))
 
 
 def encode_failure(failed: Response, error: ProxyError, number: int) -> bytes:

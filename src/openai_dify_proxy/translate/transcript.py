@@ -6,22 +6,38 @@ from collections.abc import Sequence
 
 from msgspec import json
 
-from openai_dify_proxy.translate.role_lines import HEADING, QUESTION, escape_role_lines
+from openai_dify_proxy.translate.role_lines import HEADING, QUESTION, escape_role_lines, own_lines
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 
 _LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
 
-
-def transcript(history: Sequence[HistoryMessage]) -> str:
-    """Each message with a role line, oldest first."""
-    return "\n\n".join(f"{_LABELS[message.role]}: {escape_role_lines(message.text)}" for message in history)
+TEMPLATE = f"{HEADING}\n\n{{history}}\n\n{QUESTION}\n\n{{question}}"
 
 
-def transcript_json(history: Sequence[HistoryMessage]) -> str:
-    """The same as a JSON array of ``{"role", "content"}``, for an input named ``messages``."""
-    return json.encode([{"role": message.role, "content": message.text} for message in history]).decode()
+class Transcript:
+    """Writes transcripts by a ``template``, which holds ``{history}`` and after it ``{question}``, each once."""
+
+    def __init__(self, template: str = TEMPLATE) -> None:
+        self._before, _, rest = template.partition("{history}")
+        self._between, _, self._after = rest.partition("{question}")
+        frame = f"{self._before}\n{self._between}\n{self._after}"
+        self._own_lines = own_lines(*(line.strip() for line in frame.splitlines() if line.strip()))
+
+    def lines(self, history: Sequence[HistoryMessage]) -> str:
+        """Each message with a role line, oldest first."""
+        return "\n\n".join(
+            f"{_LABELS[message.role]}: {escape_role_lines(message.text, self._own_lines)}" for message in history
+        )
+
+    def as_json(self, history: Sequence[HistoryMessage]) -> str:
+        """The same as a JSON array of ``{"role", "content"}``, for an input named ``messages``."""
+        return json.encode([{"role": message.role, "content": message.text} for message in history]).decode()
+
+    def carry(self, history: Sequence[HistoryMessage], question: str) -> str:
+        """A question that carries its history along."""
+        if not history:
+            return question
+        return f"{self._before}{self.lines(history)}{self._between}{question}{self._after}"
 
 
-def with_transcript(history: Sequence[HistoryMessage], question: str) -> str:
-    """A question that carries its history along."""
-    return f"{HEADING}\n\n{transcript(history)}\n\n{QUESTION}\n\n{question}" if history else question
+PLAIN = Transcript()

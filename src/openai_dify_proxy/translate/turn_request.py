@@ -42,11 +42,23 @@ class HistoryMessage(Struct, frozen=True):
     text: str
 
 
+class Origin(Struct, frozen=True):
+    """What a turn goes on from by name: the response or conversation ``name``.
+
+    ``link`` is the fingerprint of its history within ``scope``.
+    """
+
+    name: str
+    scope: bytes = b""
+    link: bytes = b""
+
+
 class TurnRequest(Struct, frozen=True):
     """One turn as asked for, before it is known which app answers it.
 
     ``question`` is made of the messages ``asked``, which are the new ones, and ``history`` holds all that was said
-    before them.
+    before them. ``chat_id`` is the client's own name for the chat. ``origin`` stands for a history that is kept here
+    and not in the request. A ``stateless`` turn neither continues a conversation nor is ever continued.
     """
 
     question: str
@@ -57,6 +69,9 @@ class TurnRequest(Struct, frozen=True):
     end_user: str | None = None
     stop: tuple[str, ...] = ()
     asked: tuple[HistoryMessage, ...] = ()
+    chat_id: str | None = None
+    origin: Origin | None = None
+    stateless: bool = False
 
 
 def read_chat_request(request: ChatCompletionRequest) -> TurnRequest:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from openai_dify_proxy.errors import ModelNotFound, UpstreamMisconfigured
-from openai_dify_proxy.settings import AppSettings, Settings
+from openai_dify_proxy.settings import AppSettings, ConversationRule, Settings
 from openai_dify_proxy.translate.dify_request import AppRules
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.upstream.dify import DifyApp
@@ -27,17 +27,19 @@ class App(Struct, frozen=True):
     output_variable: str | None = None
     progress: bool = False
     aliases: tuple[str, ...] = ()
+    conversations: ConversationRule = "auto"
 
 
 class Apps:
     """The models that this proxy serves."""
 
     def __init__(self, settings: Settings) -> None:
-        self._apps = {name: _app(app) for name, app in settings.apps.items()}
+        self._apps = {name: _app(app, settings.conversations) for name, app in settings.apps.items()}
         self._default = settings.default_app
         self._url = settings.dify_api_url
         self._keyed_rules = AppRules(settings.input_variable)
         self._keyed_output = settings.output_variable
+        self._keyed_conversations = settings.conversations
         self._by_key = {app.dify.key: app for app in self._apps.values()}
         self._patterns = [(pattern, app) for app in self._apps.values() for pattern in app.aliases]
 
@@ -71,21 +73,18 @@ class Apps:
         """Settings made for an app hold for whoever brings its key; its faults are then the caller's to know."""
         known = self._by_key.get(key)
         if known is not None:
-            return App(
-                known.name,
-                DifyApp(known.dify.url, key, own_key=False),
-                known.rules,
-                known.mode,
-                known.output_variable,
-                known.progress,
-            )
+            return structs.replace(known, dify=DifyApp(known.dify.url, key, own_key=False), aliases=())
         if self._url is None:
             raise UpstreamMisconfigured(
                 "This server has no Dify to take your key to. Tell its operator.",
                 log="A request brought a Dify key, but DIFY_API_URL is not set.",
             )
         return App(
-            "dify", DifyApp(self._url, key, own_key=False), self._keyed_rules, output_variable=self._keyed_output
+            "dify",
+            DifyApp(self._url, key, own_key=False),
+            self._keyed_rules,
+            output_variable=self._keyed_output,
+            conversations=self._keyed_conversations,
         )
 
     def _unknown(self, model: str | None) -> str:
@@ -97,7 +96,7 @@ class Apps:
         return f"{asked}. Known are: {', '.join(names[:_NAMES_SHOWN])}{more}."
 
 
-def _app(settings: AppSettings) -> App:
+def _app(settings: AppSettings, conversations: ConversationRule) -> App:
     return App(
         settings.name,
         DifyApp(settings.api_url, settings.api_key.get_secret_value()),
@@ -106,4 +105,5 @@ def _app(settings: AppSettings) -> App:
         settings.output_variable,
         settings.progress == "reasoning",
         tuple(settings.aliases),
+        settings.conversations or conversations,
     )

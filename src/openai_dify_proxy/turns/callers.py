@@ -8,23 +8,30 @@ from hashlib import sha256
 
 from msgspec import Struct
 
+MAX_DIFY_USER = 255
+"""Characters of a ``user`` that Dify takes; one more and it fails."""
+
 MAX_REMEMBERED = 256
 """Characters of an end user's name, beyond which it is not held for the next request."""
 
 
 class Caller(Struct, frozen=True):
-    """``id`` is stable and holds no secret; ``dify_key`` is the Dify key that the request itself brought."""
+    """``id`` is stable and holds no secret; ``dify_key`` is the Dify key that the request itself brought.
+
+    ``end_user`` is the end user that the client's key is pinned to, whatever the request says.
+    """
 
     id: str
     dify_key: str | None = None
+    end_user: str | None = None
 
 
 ANONYMOUS = Caller("anonymous")
 
 
-def caller_of_key(key: str) -> Caller:
+def caller_of_key(key: str, end_user: str | None = None) -> Caller:
     """The holder of one of the server's client keys."""
-    return Caller(f"key-{_digest(key)}")
+    return Caller(f"key-{_digest(key)}", end_user=end_user)
 
 
 def caller_of_dify_key(key: str) -> Caller:
@@ -32,7 +39,7 @@ def caller_of_dify_key(key: str) -> Caller:
     return Caller(f"dify-{_digest(key)}", key)
 
 
-def dify_user(secret: str, caller: Caller, end_user: str | None) -> str:
+def dify_user(secret: bytes, caller: Caller, end_user: str | None) -> str:
     """Dify's ``user``, which owns conversations, files and running turns.
 
     The same caller and end user always give the same one, and nobody who lacks ``secret`` can guess another's. Dify
@@ -43,9 +50,9 @@ def dify_user(secret: str, caller: Caller, end_user: str | None) -> str:
     return _derive_once(secret, caller, end_user)
 
 
-def _derive(secret: str, caller: Caller, end_user: str | None) -> str:
+def _derive(secret: bytes, caller: Caller, end_user: str | None) -> str:
     name = f"{len(caller.id)}:{caller.id}:{end_user or ''}"
-    return f"proxy-{hmac.digest(secret.encode(), name.encode(), 'sha256').hex()[:40]}"
+    return f"proxy-{hmac.digest(secret, name.encode(), 'sha256').hex()[:40]}"
 
 
 _derive_once = lru_cache(maxsize=4096)(_derive)

@@ -3,74 +3,126 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from msgspec import UNSET, Struct, json
+from msgspec import Struct, json, structs
 
+from openai_dify_proxy.errors import ConversationNotFound
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.translate.app_profile import AppProfile
 from openai_dify_proxy.translate.dify_events import DifyEventDecoder
-from openai_dify_proxy.translate.dify_request import generate_path, make_dify_request
+from openai_dify_proxy.translate.dify_request import generate_path, make_dify_request, stop_path
 from openai_dify_proxy.translate.stop_sequences import StopSequences
-from openai_dify_proxy.translate.turn_request import TurnRequest
-from openai_dify_proxy.turns.apps import Apps
-from openai_dify_proxy.turns.callers import Caller, dify_user
+from openai_dify_proxy.translate.transcript import Transcript
+from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
+from openai_dify_proxy.turns.apps import App, Apps
+from openai_dify_proxy.turns.callers import MAX_DIFY_USER, Caller, dify_user
+from openai_dify_proxy.turns.conversations import SECOND, Conversations, Thread
+from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.stopping import Stopper
 from openai_dify_proxy.turns.turn import ClientGone, Limits, Turn
 from openai_dify_proxy.upstream.dify import DifyClient
+from openai_dify_proxy.upstream.http import Exchange
+from openai_dify_proxy.wire.dify import MessageRow
+
+Recall = Callable[[], Awaitable[tuple[HistoryMessage, ...]]]
 
 _encode = json.Encoder().encode
 
 
 class Running(Struct, frozen=True):
-    """A turn under way and the app that answers it."""
+    """A turn under way, the app that answers it, and the conversation that it belongs to."""
 
     turn: Turn
     model: str
     profile: AppProfile
+    thread: Thread
 
 
 class Turns:
-    """Begins turns and takes care of those that lose their client."""
+    """Begins turns, remembers what they answered, and takes care of those that lose their client."""
 
-    def __init__(self, settings: Settings, apps: Apps, profiles: Profiles, dify: DifyClient) -> None:
+    def __init__(
+        self, settings: Settings, apps: Apps, profiles: Profiles, dify: DifyClient, conversations: Conversations
+    ) -> None:
         self._apps = apps
         self._profiles = profiles
         self._dify = dify
+        self._conversations = conversations
+        self._transcript = Transcript(settings.transcript_template)
+        self._plain_users = settings.end_user_id == "plain"
         self._limits = Limits(settings.silence_timeout, settings.turn_timeout)
         self._stopper = Stopper(dify)
         self._running = 0
         self._all_ended = asyncio.Event()
         self._all_ended.set()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def begin(
-        self, caller: Caller, model: str | None, request: TurnRequest, *, gone: Callable[[], bool] = lambda: False
+        self,
+        caller: Caller,
+        model: str | None,
+        request: TurnRequest,
+        *,
+        gone: Callable[[], bool] = lambda: False,
+        recall: Recall | None = None,
+        lock: Lock | None = None,
     ) -> Running:
-        """Asks Dify. Raises ProxyError before anything was sent, and never after; or ClientGone if ``gone`` says so."""
+        """Asks Dify. Raises ProxyError before anything was sent, and never after; or ClientGone if ``gone`` says so.
+
+        ``recall`` gives the history of a request that goes on from something kept here, and is asked only when a
+        transcript is needed. ``lock`` is held until the turn's end.
+        """
         app = self._apps.choose(caller, model)
         profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
-        user = dify_user(app.dify.key, caller, request.end_user)
-        dify_request = make_dify_request(request, profile, app.rules, user)
-        if dify_request.conversation_id is not UNSET and profile.hides_lost_conversations:
-            await self._dify.confirm_conversation(app.dify, dify_request.conversation_id, user)
-        if gone():
-            raise ClientGone
-        body = _encode(dify_request)
-        decoder = DifyEventDecoder(
-            profile.mode,
-            origin=app.dify.origin,
-            own_key=app.dify.own_key,
-            progress=app.progress,
-            output_variable=app.output_variable,
-        )
-        stop = StopSequences(request.stop) if request.stop else None
-        exchange = await self._dify.generate(app.dify, generate_path(profile.mode), body)
+        user = await self._user(app, caller, request.end_user)
+        thread = await self._conversations.open(caller, app, profile, request, gone=gone, lock=lock)
+        question = _Question(app, profile, request, user, thread, recall)
+        try:
+            exchange, decoder = await self._ask_first(question, gone)
+        except BaseException:
+            await thread.give_back()
+            raise
         self._running += 1
         self._all_ended.clear()
-        turn = Turn(exchange, decoder, app=app.dify, user=user, stop=stop, limits=self._limits)
-        return Running(turn, model or app.name, profile)
+        turn = Turn(
+            exchange,
+            decoder,
+            app=app.dify,
+            user=user,
+            stop=StopSequences(request.stop) if request.stop else None,
+            limits=self._limits,
+            conversation_id=thread.conversation_id,
+            begin_anew=(lambda lost: self._begin_anew(question, lost)) if thread.can_begin_anew else None,
+        )
+        return Running(turn, model or app.name, profile, thread)
+
+    async def keep(self, running: Running, also: Sequence[Operation] = ()) -> None:
+        """To be called when the turn has finished and ``thread.extend`` was told what it said, before the client is.
+
+        Remembers the conversation, and does what else is to be done in the same round trip.
+        """
+        turn, thread = running.turn, running.thread
+        at = self._conversations.now() - turn.seconds_since_first_event
+        conversation_id = None if turn.cut_short else turn.ids.conversation_id
+        await thread.keep(conversation_id, at, turn.remembers, also)
+
+    async def messages(self, caller: Caller, model: str | None, conversation_id: str, user: str) -> list[MessageRow]:
+        """What was said in a conversation of Dify's, oldest first. Raises ProxyError."""
+        return await self._dify.messages(self._apps.choose(caller, model).dify, conversation_id, user)
+
+    async def delete_conversation(self, caller: Caller, model: str | None, conversation_id: str, user: str) -> None:
+        """Raises ProxyError."""
+        await self._dify.delete_conversation(self._apps.choose(caller, model).dify, conversation_id, user)
+
+    async def stop(self, caller: Caller, model: str | None, task_id: str, user: str) -> None:
+        """Stops a turn that another process began, or one that is gone. Raises ProxyError."""
+        app = self._apps.choose(caller, model)
+        profile = await self._profiles.get(app.dify, app.mode)
+        await self._dify.stop(app.dify, stop_path(profile.mode, task_id), user)
 
     def end(self, running: Running) -> None:
         """Call once for every turn that began, whatever became of it."""
@@ -78,6 +130,10 @@ class Turns:
         if not self._running:
             self._all_ended.set()
         self._stopper.abandon(running.turn, running.profile.mode)
+        if running.thread.locked:
+            task = asyncio.get_running_loop().create_task(running.thread.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     async def close(self, timeout: float) -> None:
         """Waits until all turns have ended and those abandoned are stopped; at most ``timeout`` seconds."""
@@ -85,3 +141,72 @@ class Turns:
             async with asyncio.timeout(timeout):
                 await self._all_ended.wait()
         await self._stopper.close(timeout)
+        await asyncio.gather(*self._closing)
+
+    async def _user(self, app: App, caller: Caller, end_user: str | None) -> str:
+        """Dify's ``user``; derived by the app's key while the state, which keeps the secret, cannot be reached."""
+        if self._plain_users and caller.dify_key is None and end_user is not None and len(end_user) <= MAX_DIFY_USER:
+            return end_user
+        return dify_user(await self._conversations.secret() or app.dify.key.encode(), caller, end_user)
+
+    async def _ask_first(self, question: _Question, gone: Callable[[], bool]) -> tuple[Exchange, DifyEventDecoder]:
+        thread, profile = question.thread, question.profile
+        if thread.conversation_id is not None:
+            if profile.hides_lost_conversations and (thread.unconfirmed or thread.long_ago):
+                await self._confirm(question, thread.conversation_id)
+            await asyncio.sleep(min(SECOND, max(0.0, thread.not_before - self._conversations.now())))
+        if gone():
+            raise ClientGone
+        return await self._ask(question)
+
+    async def _confirm(self, question: _Question, conversation_id: str) -> None:
+        """For a Dify that would hang on a conversation that it lost, or begin another."""
+        try:
+            await self._dify.confirm_conversation(question.app.dify, conversation_id, question.user)
+        except ConversationNotFound:
+            if not question.thread.can_begin_anew:
+                raise
+            question.thread.begin_anew()
+
+    async def _begin_anew(self, question: _Question, lost: Turn) -> tuple[Exchange, DifyEventDecoder]:
+        """Asks once more, in a new conversation with a transcript. Raises ProxyError."""
+        self._stopper.abandon(lost, question.profile.mode)
+        question.thread.begin_anew()
+        return await self._ask(question)
+
+    async def _ask(self, question: _Question) -> tuple[Exchange, DifyEventDecoder]:
+        """Sends the question as the conversation stands. Raises ProxyError if nothing was sent."""
+        app, profile, thread = question.app, question.profile, question.thread
+        request = question.request
+        if thread.continuation.history and question.recall is not None:
+            request = structs.replace(request, history=await question.recall())
+        body = _encode(
+            make_dify_request(
+                request,
+                profile,
+                app.rules,
+                question.user,
+                continuation=thread.continuation,
+                transcript=self._transcript,
+            )
+        )
+        decoder = DifyEventDecoder(
+            profile.mode,
+            origin=app.dify.origin,
+            own_key=app.dify.own_key,
+            progress=app.progress,
+            output_variable=app.output_variable,
+            asked_before=thread.asked_before,
+        )
+        return await self._dify.generate(app.dify, generate_path(profile.mode), body), decoder
+
+
+class _Question(Struct, frozen=True):
+    """What a turn asks, of whom, and as whom."""
+
+    app: App
+    profile: AppProfile
+    request: TurnRequest
+    user: str
+    thread: Thread
+    recall: Recall | None

@@ -7,11 +7,11 @@ leaving; all of them wake the same exchange.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from openai_dify_proxy.errors import ProxyError, StreamCut, UpstreamFailed, UpstreamTimeout
+from openai_dify_proxy.errors import ConversationNotFound, ProxyError, StreamCut, UpstreamFailed, UpstreamTimeout
 from openai_dify_proxy.events import Event, TurnFailed, TurnIds
 from openai_dify_proxy.translate.dify_events import DifyEventDecoder
 from openai_dify_proxy.translate.stop_sequences import StopSequences
@@ -44,8 +44,15 @@ class ClientGone(Exception):
     """The client closed its connection."""
 
 
+BeginAnew = Callable[["Turn"], Awaitable[tuple[Exchange, DifyEventDecoder]]]
+
+
 class Turn:
-    """A turn that Dify was asked for. Read it with ``next`` until the last event came or ``gone`` is true."""
+    """A turn that Dify was asked for. Read it with ``next`` until the last event came or ``gone`` is true.
+
+    ``conversation_id`` is the conversation that it goes on with. If Dify turns out to have lost it, the turn is begun
+    once more by ``begin_anew``, which gets what there was of this one and raises ProxyError; without it the turn fails.
+    """
 
     def __init__(
         self,
@@ -56,6 +63,8 @@ class Turn:
         user: str,
         stop: StopSequences | None,
         limits: Limits,
+        conversation_id: str | None = None,
+        begin_anew: BeginAnew | None = None,
     ) -> None:
         self.app = app
         self.user = user
@@ -65,6 +74,9 @@ class Turn:
         self._decoder = decoder
         self._stop = stop
         self._limits = limits
+        self._expected = conversation_id
+        self._begin_anew = begin_anew
+        self._first_event: float | None = None
         self._loop = asyncio.get_running_loop()
         self._began = self._last_frame = self._loop.time()
         self._frames = 0
@@ -81,6 +93,21 @@ class Turn:
     def finished_upstream(self) -> bool:
         """Whether Dify itself said that the run is over, or never began it."""
         return self._decoder.concluded or not self._is_stream()
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the client was told less than Dify said, and may go on saying."""
+        return self._stop is not None and self._stop.hit
+
+    @property
+    def remembers(self) -> bool | None:
+        """Whether the model was shown the conversation; None where that cannot be told."""
+        return self._decoder.remembers
+
+    @property
+    def seconds_since_first_event(self) -> float:
+        """By then at the latest Dify had stored the question."""
+        return 0.0 if self._first_event is None else self._loop.time() - self._first_event
 
     @property
     def patience(self) -> float:
@@ -103,6 +130,8 @@ class Turn:
             if self.gone:
                 raise ClientGone
             events = self._read() if self._is_stream() else self._read_refusal()
+            if self._expected is not None and self._is_lost(events):
+                events = await self._find_another(events)
             if events and (events := self._filtered(events)):
                 return events
             now = self._loop.time()
@@ -144,6 +173,30 @@ class Turn:
             await self.exchange.wait()
             self._decoder.feed(self.exchange.take())
 
+    def _is_lost(self, events: list[Event]) -> bool:
+        """Whether Dify knows nothing of the conversation, or has silently begun another."""
+        if events and isinstance(events[-1], TurnFailed):
+            return isinstance(events[-1].error, ConversationNotFound)
+        known = self.ids.conversation_id
+        if known == self._expected:
+            self._expected = None
+        return known is not None and self._expected is not None
+
+    async def _find_another(self, events: list[Event]) -> list[Event]:
+        self._expected = None
+        if self._begin_anew is None:
+            return events if events and isinstance(events[-1], TurnFailed) else [TurnFailed(_begun_elsewhere())]
+        lost = Turn(self.exchange, self._decoder, app=self.app, user=self.user, stop=None, limits=self._limits)
+        try:
+            self.exchange, self._decoder = await self._begin_anew(lost)
+        except ProxyError as error:
+            return [TurnFailed(error)]
+        self._last_frame = self._loop.time()
+        self._frames = 0
+        self._refusal = b""
+        self._first_event = self._ending_since = None
+        return []
+
     def _is_stream(self) -> bool:
         """Whether what comes is an event stream, or may still be one."""
         exchange = self.exchange
@@ -159,6 +212,8 @@ class Turn:
         if self._decoder.frames != self._frames:
             self._frames = self._decoder.frames
             self._last_frame = self._loop.time()
+            if self._first_event is None and self._decoder.said_something:
+                self._first_event = self._last_frame
         return events + self._decoder.finish() if ended else events
 
     def _read_refusal(self) -> list[Event]:
@@ -222,3 +277,11 @@ class Turn:
         """uvloop counts in milliseconds, so this may be a little too early; the timer is then set once more."""
         self._alarm = None
         self.exchange.wake()
+
+
+def _begun_elsewhere() -> ConversationNotFound:
+    return ConversationNotFound(
+        "Dify no longer has this conversation, and began another. Send the request again without its id.",
+        param="conversation_id",
+        started=True,
+    )

@@ -20,6 +20,10 @@ SMALL_ANSWER = 4 * 1024 * 1024
 SMALL_TIMEOUT = 30.0
 """Bytes and seconds for calls that do not generate; a busy Dify may take ten seconds even for these."""
 
+MESSAGES_PER_PAGE = 100
+MAX_MESSAGES = 1000
+"""As many of a conversation's latest messages are read."""
+
 PROBE_USER = "proxy-probe"
 
 _FIXED_PATHS = frozenset({"/chat-messages", "/completion-messages", "/workflows/run", "/info", "/parameters"})
@@ -86,6 +90,24 @@ class DifyClient:
         """Raises ConversationNotFound if Dify keeps no such conversation for ``user``."""
         query = urlencode({"conversation_id": conversation_id, "user": user, "limit": 1})
         await self._call(app, "GET", f"/messages?{query}")
+
+    async def messages(self, app: DifyApp, conversation_id: str, user: str) -> list[dify.MessageRow]:
+        """What was said in a conversation, oldest first. Raises ConversationNotFound."""
+        rows: list[dify.MessageRow] = []
+        query = {"conversation_id": conversation_id, "user": user, "limit": str(MESSAGES_PER_PAGE)}
+        while len(rows) < MAX_MESSAGES:
+            before = {"first_id": rows[0].id} if rows else {}
+            page: dify.MessagePage = (
+                await self._describe(app, f"/messages?{urlencode(query | before)}", dify.MESSAGE_PAGE)
+            ).value
+            rows = sorted(page.data, key=lambda row: row.created_at) + rows
+            if not page.has_more or not page.data:
+                break
+        return rows
+
+    async def delete_conversation(self, app: DifyApp, conversation_id: str, user: str) -> None:
+        """Raises ConversationNotFound. Old versions delete whoever asks: the caller must know that it is ``user``'s."""
+        await self._call(app, "DELETE", f"/conversations/{conversation_id}", json.encode({"user": user}))
 
     async def refuses_only_arguments(self, app: DifyApp, path: str, wrong_route: Collection[str]) -> bool:
         """Whether the app takes requests at ``path``, found out by one that lacks all but the user.

@@ -93,14 +93,25 @@ class ReasoningChunkData(Struct, gc=False):
     reasoning: str | None = None
 
 
+class Prompt(Struct):
+    text: str | None = None
+
+
+class ProcessData(Struct):
+    """What an LLM node did: the prompts are read only to tell whether the model was shown the conversation."""
+
+    prompts: list[Prompt] | None = None
+
+
 class NodeData(Struct):
-    """The part of ``node_*`` events that is not the app's own business (prompts and inputs are never read)."""
+    """The part of ``node_*`` events that is not the app's own business; its inputs are never read."""
 
     node_id: str | None = None
     node_type: str | None = None
     title: str | None = None
     status: str | None = None
     outputs: Raw = NO_RAW
+    process_data: Raw = NO_RAW
 
 
 class LlmOutputs(Struct):
@@ -192,6 +203,27 @@ class AppParameters(Struct, frozen=True):
     file_upload: Switch | None = None
 
 
+class MessageRow(Struct):
+    """A turn as ``GET /messages`` tells it; ``status`` is ``normal`` or ``error``."""
+
+    id: str = ""
+    query: str = ""
+    answer: str = ""
+    status: str | None = None
+    created_at: int = 0
+
+    @property
+    def failed(self) -> bool:
+        return self.status == "error"
+
+
+class MessagePage(Struct):
+    """The latest of a conversation's messages before ``first_id``, oldest first within the page."""
+
+    data: list[MessageRow] = field(default_factory=list)
+    has_more: bool = False
+
+
 class GenerateRequest(Struct):
     """The body of ``/chat-messages``, ``/completion-messages`` and ``/workflows/run``."""
 
@@ -208,6 +240,7 @@ EVENT_NAME = Decoder(EventName)
 TEXT_CHUNK = Decoder(TextChunkData)
 REASONING_CHUNK = Decoder(ReasoningChunkData)
 NODE = Decoder(NodeData)
+PROCESS_DATA = Decoder(ProcessData | None)
 LLM_OUTPUTS = Decoder(LlmOutputs | None)
 RETRIEVAL_OUTPUTS = Decoder(RetrievalOutputs | None)
 AGENT_LOG = Decoder(AgentLogData)
@@ -218,3 +251,4 @@ WORKFLOW_PAUSED = Decoder(WorkflowPausedData)
 ERROR_BODY = Decoder(ErrorBody)
 APP_INFO = Decoder(AppInfo)
 APP_PARAMETERS = Decoder(AppParameters)
+MESSAGE_PAGE = Decoder(MessagePage)

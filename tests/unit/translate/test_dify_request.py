@@ -7,7 +7,17 @@ from msgspec import json
 
 from openai_dify_proxy.errors import InvalidRequest, UpstreamMisconfigured
 from openai_dify_proxy.translate.app_profile import AppProfile, InputField
-from openai_dify_proxy.translate.dify_request import AppRules, generate_path, make_dify_request, stop_path
+from openai_dify_proxy.translate.dify_request import (
+    BEGINNING,
+    AppRules,
+    Continuation,
+    generate_path,
+    make_dify_request,
+    named_conversation,
+    sent_inputs,
+    sent_system,
+    stop_path,
+)
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.wire.dify import Mode
 
@@ -32,8 +42,10 @@ def body(
     *form: InputField,
     rules: AppRules | None = None,
     version: str | None = None,
+    continuation: Continuation = BEGINNING,
 ) -> dict[str, Any]:
-    request = make_dify_request(turn, AppProfile(mode, form, version=version), rules or AppRules(), "u")
+    profile = AppProfile(mode, form, version=version)
+    request = make_dify_request(turn, profile, rules or AppRules(), "u", continuation=continuation)
     sent: dict[str, Any] = json.decode(json.encode(request))
     return sent
 
@@ -192,18 +204,61 @@ def test_an_input_for_earlier_turns_that_the_request_gives() -> None:
     assert (asked["inputs"], asked["query"]) == ({"history": "mine"}, f"{CARRIED}Hi")
 
 
-def test_a_named_conversation_is_asked_only_what_is_new() -> None:
-    turn = TurnRequest("Hi", "Be kind.", HISTORY, conversation_id=CONVERSATION)
-    asked = body(turn)
+WHOLE = TurnRequest("Hi", "Be kind.", HISTORY)
+GOES_ON = Continuation(CONVERSATION, history=False, system=False)
+
+
+def test_a_conversation_that_goes_on_is_asked_only_what_is_new() -> None:
+    asked = body(WHOLE, continuation=GOES_ON)
     assert (asked["query"], asked["conversation_id"]) == ("Hi", CONVERSATION)
-    assert body(turn, "chat", text("system"))["inputs"] == {"system": "Be kind."}
+    assert body(WHOLE, "chat", text("system"), continuation=GOES_ON)["inputs"] == {"system": "Be kind."}
+
+
+def test_a_conversation_that_goes_on_is_told_a_new_system_message() -> None:
+    asked = body(WHOLE, continuation=Continuation(CONVERSATION, history=False))
+    assert (asked["query"], asked["conversation_id"]) == ("Be kind.\n\nHi", CONVERSATION)
+
+
+def test_a_conversation_of_a_model_without_memory_is_told_everything() -> None:
+    asked = body(WITH_HISTORY, continuation=Continuation(CONVERSATION))
+    assert (asked["query"], asked["conversation_id"]) == (f"{CARRIED}Hi", CONVERSATION)
+
+
+def test_the_last_message_alone() -> None:
+    asked = body(WITH_HISTORY, continuation=Continuation(history=False))
+    assert asked["query"] == "Hi"
+    assert "conversation_id" not in asked
 
 
 def test_a_conversations_name_is_a_uuid() -> None:
-    assert body(TurnRequest("Hi", conversation_id=CONVERSATION.upper()))["conversation_id"] == CONVERSATION
+    assert named_conversation(TurnRequest("Hi", conversation_id=CONVERSATION.upper())) == CONVERSATION
+    assert named_conversation(TurnRequest("Hi")) is None
     with pytest.raises(InvalidRequest) as caught:
-        body(TurnRequest("Hi", conversation_id="../7"))
+        named_conversation(TurnRequest("Hi", conversation_id="../7"))
     assert caught.value.param == "conversation_id"
+
+
+# System messages and rules for them, and what of it reaches Dify.
+SENT_SYSTEM = {
+    "auto": ("Be kind.", "auto", "Be kind."),
+    "an input": ("Be kind.", "input:tone", "Be kind."),
+    "dropped": ("Be kind.", "drop", ""),
+    "none": ("", "query", ""),
+    "it is the question": ("Hi", "query", ""),
+}
+
+
+@pytest.mark.parametrize(("told", "rule", "sent"), SENT_SYSTEM.values(), ids=SENT_SYSTEM)
+def test_the_system_message_as_it_reaches_dify(told: str, rule: str, sent: str) -> None:
+    assert sent_system(TurnRequest("Hi", told), AppRules(system_prompt=rule)) == sent
+
+
+def test_the_inputs_as_they_reach_dify() -> None:
+    profile = AppProfile("chat", (text("a"), text("b")))
+    rules = AppRules(inputs={"b": "set", "c": "unknown"})
+    assert sent_inputs(TurnRequest("Hi", inputs={"a": "1", "z": "9"}), profile, rules) == '{"a":"1","b":"set"}'
+    assert sent_inputs(TurnRequest("Hi", inputs={"b": "2", "a": "1"}), profile, rules) == '{"a":"1","b":"2"}'
+    assert sent_inputs(TurnRequest("Hi", inputs={"z": "9"}), AppProfile("chat"), rules) == ""
 
 
 @pytest.mark.parametrize("mode", ["completion", "workflow"])

@@ -1,0 +1,110 @@
+"""``/v1/conversations``: conversations of Dify under names of ours, for their owner only."""
+
+from __future__ import annotations
+
+import time
+
+from msgspec import structs
+from starlette.requests import Request
+from starlette.responses import Response
+
+from openai_dify_proxy.api.answering import json_response
+from openai_dify_proxy.api.proxy import Proxy, proxy_of
+from openai_dify_proxy.api.requests import read_json
+from openai_dify_proxy.errors import ConversationNotFound, InvalidRequest
+from openai_dify_proxy.translate.conversation_items import (
+    check_metadata,
+    items_of_history,
+    items_of_messages,
+    page,
+)
+from openai_dify_proxy.translate.responses_request import messages_of_input
+from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.kept import KeptConversation
+from openai_dify_proxy.wire.openai.conversations import (
+    CONVERSATION_REQUEST,
+    Conversation,
+    ConversationDeleted,
+    ConversationRequest,
+)
+
+
+async def create_conversation(request: Request) -> Response:
+    """A conversation of which Dify knows nothing yet: its first turn begins it."""
+    proxy, caller = _admit(request)
+    body = await _read(proxy, request)
+    shelf = proxy.kept.conversations
+    name = shelf.new_name()
+    entry = KeptConversation(
+        int(time.time()),
+        check_metadata(body.metadata or {}),
+        [message for message in messages_of_input(body.items or []) if message.text],
+        await shelf.end_user_of(proxy.end_user(request, caller)),
+    )
+    await shelf.put(caller, name, entry)
+    return _told(name, entry)
+
+
+async def retrieve_conversation(request: Request) -> Response:
+    proxy, caller = _admit(request)
+    name, entry = await _load(proxy, caller, request)
+    return _told(name, entry)
+
+
+async def update_conversation(request: Request) -> Response:
+    """Replaces the metadata."""
+    proxy, caller = _admit(request)
+    body = await _read(proxy, request)
+    if body.metadata is None:
+        raise InvalidRequest(
+            "metadata is all that can be updated.", param="metadata", code="missing_required_parameter"
+        )
+    name, entry = await _load(proxy, caller, request)
+    entry = structs.replace(entry, metadata=check_metadata(body.metadata))
+    await proxy.kept.conversations.put(caller, name, entry)
+    return _told(name, entry)
+
+
+async def delete_conversation(request: Request) -> Response:
+    """Here and in Dify."""
+    proxy, caller = _admit(request)
+    name, entry = await _load(proxy, caller, request)
+    if entry.dify_id is not None and entry.user is not None:
+        try:
+            await proxy.turns.delete_conversation(caller, entry.model, entry.dify_id, entry.user)
+        except ConversationNotFound:
+            pass  # Dify lost it before
+    await proxy.kept.conversations.remove(caller, name)
+    return json_response(ConversationDeleted(id=name))
+
+
+async def list_conversation_items(request: Request) -> Response:
+    """What was said, as Dify has it; the newest first unless asked otherwise."""
+    proxy, caller = _admit(request)
+    name, entry = await _load(proxy, caller, request)
+    items = items_of_history(entry.items, name.removeprefix("conv_"))
+    if entry.dify_id is not None and entry.user is not None:
+        rows = await proxy.turns.messages(caller, entry.model, entry.dify_id, entry.user)
+        items += items_of_messages(rows)
+    query = request.query_params
+    return json_response(page(items, after=query.get("after"), limit=query.get("limit"), order=query.get("order")))
+
+
+def _admit(request: Request) -> tuple[Proxy, Caller]:
+    proxy = proxy_of(request)
+    return proxy, proxy.gate.admit(request)
+
+
+async def _read(proxy: Proxy, request: Request) -> ConversationRequest:
+    """The SDKs send no body at all where there is nothing to say."""
+    body = await proxy.gate.read_body(request)
+    return read_json(body or b"{}", CONVERSATION_REQUEST)
+
+
+async def _load(proxy: Proxy, caller: Caller, request: Request) -> tuple[str, KeptConversation]:
+    name = request.path_params["conversation_id"]
+    return name, await proxy.kept.conversations.load(caller, name, proxy.end_user(request, caller))
+
+
+def _told(name: str, entry: KeptConversation) -> Response:
+    return json_response(Conversation(id=name, created_at=entry.created_at, metadata=entry.metadata))

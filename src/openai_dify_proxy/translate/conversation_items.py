@@ -1,0 +1,94 @@
+"""What was said in a Dify conversation, as the items of an OpenAI one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.think import without_thinking
+from openai_dify_proxy.translate.turn_request import HistoryMessage
+from openai_dify_proxy.wire.dify import MessageRow
+from openai_dify_proxy.wire.openai.conversations import ItemAnswer, ItemList, ItemText, MessageItem
+
+DEFAULT_ITEMS = 20
+MAX_ITEMS = 100
+MAX_METADATA = 16
+MAX_METADATA_KEY = 64
+MAX_METADATA_VALUE = 512
+
+
+def items_of_messages(rows: Sequence[MessageRow]) -> list[MessageItem]:
+    """A question and an answer for each message of Dify's, oldest first; an answer that was lost is left out."""
+    items = []
+    for row in rows:
+        name = row.id.replace("-", "")
+        items.append(MessageItem(id=f"msg_{name}_q", role="user", content=[ItemText(text=row.query)]))
+        if row.answer:
+            answer = ItemAnswer(text=without_thinking(row.answer))
+            status: Any = "incomplete" if row.failed else "completed"
+            items.append(MessageItem(id=f"msg_{name}_a", role="assistant", content=[answer], status=status))
+    return items
+
+
+def items_of_history(history: Sequence[HistoryMessage], name: str) -> list[MessageItem]:
+    """Messages that Dify has not been told yet; ``name`` is what their ids are made of."""
+    return [
+        MessageItem(
+            id=f"msg_{name}_{number}",
+            role=message.role,
+            content=[ItemAnswer(text=message.text) if message.role == "assistant" else ItemText(text=message.text)],
+        )
+        for number, message in enumerate(history)
+    ]
+
+
+def history_of_messages(rows: Sequence[MessageRow]) -> tuple[HistoryMessage, ...]:
+    """What a new conversation is told of an old one: the turns that were answered."""
+    return tuple(
+        message
+        for row in rows
+        if row.answer and not row.failed
+        for message in (HistoryMessage("user", row.query), HistoryMessage("assistant", without_thinking(row.answer)))
+    )
+
+
+def page(items: Sequence[Any], *, after: str | None, limit: str | None, order: str | None) -> ItemList:
+    """One page of ``items``, structs or dicts with an id, oldest first; a page begins with the newest unless ``order``
+    is ``asc``. Raises InvalidRequest for parameters that are none.
+    """
+    if order not in (None, "asc", "desc"):
+        raise InvalidRequest("order must be asc or desc.", param="order")
+    size = int(limit) if limit is not None and limit.isdecimal() else DEFAULT_ITEMS if limit is None else 0
+    if not 1 <= size <= MAX_ITEMS:
+        raise InvalidRequest(f"limit must be a number from 1 to {MAX_ITEMS}.", param="limit")
+    listed = list(items) if order == "asc" else list(reversed(items))
+    names = [_id_of(item) for item in listed]
+    if after is not None and after not in names:
+        raise InvalidRequest(f"There is no item '{after[:100]}' to go on after.", param="after")
+    begin = 0 if after is None else names.index(after) + 1
+    shown = names[begin : begin + size]
+    return ItemList(
+        data=listed[begin : begin + size],
+        first_id=shown[0] if shown else None,
+        last_id=shown[-1] if shown else None,
+        has_more=begin + size < len(listed),
+    )
+
+
+def _id_of(item: Any) -> str:
+    name: str = item["id"] if isinstance(item, dict) else item.id
+    return name
+
+
+def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """OpenAI's limits. Raises InvalidRequest."""
+    if len(metadata) > MAX_METADATA:
+        raise InvalidRequest(f"metadata takes at most {MAX_METADATA} keys.", param="metadata")
+    for key, value in metadata.items():
+        if len(key) > MAX_METADATA_KEY or len(value) > MAX_METADATA_VALUE:
+            raise InvalidRequest(
+                f"A key of metadata has at most {MAX_METADATA_KEY} characters and a value {MAX_METADATA_VALUE}.",
+                param=f"metadata.{key[:MAX_METADATA_KEY]}",
+            )
+    return metadata

@@ -1,0 +1,179 @@
+"""What clients may ask for later by name: responses and conversations, each for its owner only.
+
+A name leads to an entry only together with the caller whose it is; an end user, where one is told, must be the one it
+was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from secrets import token_hex
+from typing import Generic, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from openai_dify_proxy.errors import (
+    ConversationNotFound,
+    InvalidRequest,
+    ProxyError,
+    ResponseNotFound,
+    StateUnreachable,
+)
+from openai_dify_proxy.state.store import Get, Operation, Put, Take
+from openai_dify_proxy.translate.history import chain
+from openai_dify_proxy.translate.turn_request import HistoryMessage
+from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.conversations import Conversations
+
+
+class KeptResponse(Struct, frozen=True, omit_defaults=True):
+    """A response that was to be stored.
+
+    ``response`` is its object and ``input`` its items, both JSON. ``said`` is what it adds to the history that
+    ``previous`` names; ``scope`` and ``link`` are those of its thread. One in the background also has the number of
+    kept pieces of its stream, Dify's ``task_id`` and ``user``, and until when (seconds since the epoch) it is taken to
+    be alive.
+    """
+
+    response: bytes
+    input: bytes = b"[]"
+    said: list[HistoryMessage] = []
+    end_user: bytes = b""
+    scope: bytes = b""
+    link: bytes = b""
+    previous: str | None = None
+    pieces: int = 0
+    task_id: str | None = None
+    user: str | None = None
+    alive_until: float | None = None
+
+
+class KeptConversation(Struct, frozen=True, omit_defaults=True):
+    """A conversation under a name of ours; ``dify_id`` is Dify's, of the app that ``model`` named.
+
+    ``items`` is what the client said it begins with. ``failed`` tells that Dify's last turn in it went wrong, ``last``
+    is the last response that was stored of it.
+    """
+
+    created_at: int
+    metadata: dict[str, str] = {}
+    items: list[HistoryMessage] = []
+    end_user: bytes = b""
+    model: str | None = None
+    dify_id: str | None = None
+    user: str | None = None
+    failed: bool = False
+    last: str | None = None
+
+
+_T = TypeVar("_T", KeptResponse, KeptConversation)
+
+
+class Shelf(Generic[_T]):
+    """Entries of one kind, by their owner's name for them."""
+
+    def __init__(
+        self, conversations: Conversations, kind: type[_T], prefix: str, not_found: Callable[[str], ProxyError]
+    ) -> None:
+        self._conversations = conversations
+        self._not_found = not_found
+        self._prefix = prefix
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decoder: msgspec.msgpack.Decoder[_T] = msgspec.msgpack.Decoder(kind)
+
+    def new_name(self) -> str:
+        return f"{self._prefix}_{token_hex(24)}"
+
+    async def load(self, caller: Caller, name: str, end_user: str | None, *, strictly: bool = False) -> _T:
+        """The entry. ``strictly`` refuses also who tells no end user where the entry has one.
+
+        Raises ResponseNotFound or ConversationNotFound, and StateUnreachable.
+        """
+        secret = await self._secret()
+        value = (await self._run(Get(_key(secret, self._prefix, caller, name))))[0]
+        if value is None:
+            raise self._not_found(name)
+        entry = self._decoder.decode(value)
+        if (end_user is not None or strictly) and entry.end_user and entry.end_user != user_hash(secret, end_user):
+            raise self._not_found(name)
+        return entry
+
+    async def put(self, caller: Caller, name: str, entry: _T) -> None:
+        """Raises StateUnreachable."""
+        await self._run(await self.putting(caller, name, entry))
+
+    async def putting(self, caller: Caller, name: str, entry: _T) -> Operation:
+        """What keeps the entry, to be done together with other things. Raises StateUnreachable."""
+        return Put(_key(await self._secret(), self._prefix, caller, name), self._encode(entry), self._conversations.ttl)
+
+    async def remove(self, caller: Caller, name: str) -> None:
+        """Raises StateUnreachable."""
+        await self._run(Take(_key(await self._secret(), self._prefix, caller, name)))
+
+    async def end_user_of(self, end_user: str | None) -> bytes:
+        """How an entry names its end user. Raises StateUnreachable."""
+        return user_hash(await self._secret(), end_user)
+
+    async def _secret(self) -> bytes:
+        secret = await self._conversations.secret()
+        if secret is None:
+            raise _unreachable()
+        return secret
+
+    async def _run(self, *operations: Operation) -> list[bytes | None]:
+        results = await self._conversations.store.run(*operations)
+        if results is None:
+            raise _unreachable()
+        return results
+
+
+def _no_response(name: str) -> ProxyError:
+    return ResponseNotFound(f"There is no response '{name[:100]}' of yours here, or no longer.")
+
+
+def _no_conversation(name: str) -> ProxyError:
+    return ConversationNotFound(
+        f"There is no conversation '{name[:100]}' of yours here, or no longer.", param="conversation"
+    )
+
+
+def user_hash(secret: bytes, end_user: str | None) -> bytes:
+    return b"" if end_user is None else chain(secret, [("end_user", end_user)])[:16]
+
+
+def _key(secret: bytes, kind: str, caller: Caller, name: str) -> str:
+    return f"{kind}:{chain(secret, [('caller', caller.id), (kind, name)]).hex()}"
+
+
+def _unreachable() -> StateUnreachable:
+    return StateUnreachable("What this server keeps cannot be reached at the moment. Try again soon.")
+
+
+class Kept:
+    """All that is kept by name."""
+
+    def __init__(self, conversations: Conversations) -> None:
+        self.responses = Shelf(conversations, KeptResponse, "resp", _no_response)
+        self.conversations = Shelf(conversations, KeptConversation, "conv", _no_conversation)
+
+    async def previous(self, caller: Caller, name: str, end_user: str | None) -> KeptResponse:
+        """The response that a new one goes on from. Raises InvalidRequest if there is none."""
+        try:
+            return await self.responses.load(caller, name, end_user, strictly=True)
+        except ResponseNotFound as error:
+            raise InvalidRequest(
+                f"Previous response with id '{name[:100]}' not found.",
+                param="previous_response_id",
+                code="previous_response_not_found",
+            ) from error
+
+    async def recall(self, caller: Caller, name: str, end_user: str | None) -> tuple[HistoryMessage, ...]:
+        """All that was said up to the end of a response. Raises InvalidRequest if part of it is gone."""
+        said: list[HistoryMessage] = []
+        following: str | None = name
+        while following is not None:
+            kept = await self.previous(caller, following, end_user)
+            said[:0] = kept.said
+            following = kept.previous
+        return tuple(said)

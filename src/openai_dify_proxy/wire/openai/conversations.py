@@ -1,0 +1,66 @@
+"""``/v1/conversations`` as it stands on the wire.
+
+Source: the OpenAI API reference, and the types of the official Python SDK.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+from msgspec.json import Decoder
+
+from openai_dify_proxy.wire.openai.responses import InputItem
+
+
+class ConversationRequest(Struct, kw_only=True):
+    """The body that creates or updates a conversation; ``items`` are read as a response's input is."""
+
+    items: list[InputItem] | None = None
+    metadata: dict[str, str] | None = None
+
+
+class Conversation(Struct, kw_only=True):
+    id: str
+    object: Literal["conversation"] = "conversation"
+    created_at: int
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class ConversationDeleted(Struct, kw_only=True):
+    id: str
+    object: Literal["conversation.deleted"] = "conversation.deleted"
+    deleted: bool = True
+
+
+class ItemText(Struct, kw_only=True):
+    """A user's words, or an assistant's; only the latter are annotated."""
+
+    type: Literal["input_text"] = "input_text"
+    text: str
+
+
+class ItemAnswer(Struct, kw_only=True):
+    type: Literal["output_text"] = "output_text"
+    text: str
+    annotations: list[Any] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
+
+
+class MessageItem(Struct, kw_only=True):
+    id: str
+    type: Literal["message"] = "message"
+    status: Literal["in_progress", "completed", "incomplete"] = "completed"
+    role: str
+    content: list[Any]
+
+
+class ItemList(Struct, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[Any]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+CONVERSATION_REQUEST = Decoder(ConversationRequest)
