@@ -46,6 +46,7 @@ def test_defaults() -> None:
         "dify_api_url": None,
         "dify_api_key": None,
         "api_keys": (),
+        "personal_keys": (),
         "allow_anonymous": False,
         "passthrough_keys": True,
         "cors_origins": (),
@@ -62,6 +63,14 @@ def test_defaults() -> None:
         "input_variable": None,
         "output_variable": None,
         "default_app": None,
+        "conversations": "auto",
+        "transcript_template": (
+            "The conversation so far, oldest message first:\n\n{history}\n\n"
+            "The new message to answer:\n\n{question}"
+        ),
+        "end_user_id": "derived",
+        "task_calls": "app",
+        "task_model": None,
         "apps": {},
         "image_model": "stability-ai/sdxl",
         "replicate_api_token": None,
@@ -347,6 +356,7 @@ def test_every_setting_of_an_app(toml: Path) -> None:
         output_variable = "answer"
         system_prompt = "input:rules"
         progress = "reasoning"
+        conversations = "Transcript"
         inputs = { language = "en", depth = 2, tags = ["a"], deep = { b = true } }
         [apps."team/sales"]
         api_key_env = "SALES_KEY"
@@ -365,6 +375,7 @@ def test_every_setting_of_an_app(toml: Path) -> None:
         "output_variable": "answer",
         "system_prompt": "input:rules",
         "progress": "reasoning",
+        "conversations": "transcript",
         "inputs": {"language": "en", "depth": 2, "tags": ["a"], "deep": {"b": True}},
     }
     assert (sales.name, sales.api_url, sales.mode) == ("team/sales", "http://dify.test/v1", None)

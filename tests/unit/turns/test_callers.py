@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from openai_dify_proxy.turns.callers import ANONYMOUS, Caller, caller_of_dify_key, caller_of_key, dify_user
 
-SECRET = "a secret of this server"
+SECRET = b"a secret of this server"
 LONGEST_USER = 255
 """Dify answers longer ones with HTTP 500."""
 
@@ -34,7 +34,7 @@ def test_the_same_caller_and_end_user_are_always_the_same_dify_user() -> None:
 def test_different_callers_end_users_and_servers_never_meet() -> None:
     callers = [ANONYMOUS, *(caller_of_key(f"sk-{number}") for number in range(5)), caller_of_dify_key("app-1")]
     end_users = [None, "ann", "Ann", "ann ", "bob", "9:anonymous:ann", "\u00e4nn", "a\u0308nn"]
-    secrets = [SECRET, "another"]
+    secrets = [SECRET, b"another"]
     users = {dify_user(secret, caller, end_user) for secret in secrets for caller in callers for end_user in end_users}
     assert len(users) == len(secrets) * len(callers) * len(end_users)
 
