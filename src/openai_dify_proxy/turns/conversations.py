@@ -121,23 +121,27 @@ class Conversations:
         Raises InvalidRequest for a name that can be none, and ConversationBusy.
         """
         thread = Thread(self, app, profile, request, lock)
-        if not profile.converses or request.stateless:
-            return thread
+        try:
+            if profile.converses and not request.stateless:
+                await self._find(thread, caller, app, request, gone)
+        except BaseException:
+            await thread.close()
+            raise
+        return thread
+
+    async def _find(
+        self, thread: Thread, caller: Caller, app: App, request: TurnRequest, gone: Callable[[], bool]
+    ) -> None:
         named = named_conversation(request)
         if app.conversations == "last-message":
             thread.continuation = Continuation(history=False)
         secret = await self.secret()
         if secret is not None:
             thread.fingerprint(secret, caller)
-        try:
-            if named is not None:
-                await thread.go_on_in(named, gone)
-            elif app.conversations == "auto":
-                await thread.find()
-        except BaseException:
-            await thread.close()
-            raise
-        return thread
+        if named is not None:
+            await thread.go_on_in(named, gone)
+        elif app.conversations == "auto":
+            await thread.find()
 
 
 class Thread:
@@ -145,7 +149,7 @@ class Thread:
 
     ``continuation`` tells how Dify is to be asked, ``not_before`` (seconds since the epoch) when at the earliest,
     ``unconfirmed`` that nobody but the client says that there is such a conversation. Call ``give_back`` if the
-    request never reached Dify, else ``keep`` once it has been answered, and ``close`` in any case at the end.
+    request never reached Dify, else ``keep`` once it has been answered, and ``end`` in any case at the end.
     """
 
     def __init__(
@@ -166,6 +170,7 @@ class Thread:
         self._taken: tuple[str, bytes] | None = None
         self._named: str | None = None
         self._locks = [] if lock is None else [lock]
+        self._kept = False
 
     def fingerprint(self, secret: bytes, caller: Caller) -> None:
         """The scope, and the chain over all that was said before."""
@@ -303,8 +308,7 @@ class Thread:
         """
         scope, link = self._scope, self.link
         if scope is None or link is None or conversation_id is None:
-            if also:
-                await self._store.run(*also)
+            await self.close(*also)
             return
         head = _entry_key(link) if self._app.conversations == "auto" else ""
         ttl = self._conversations.ttl
@@ -317,10 +321,11 @@ class Thread:
         if remembers is False:
             operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS))
             log.info("model_without_memory", app=self._app.name)
-        results = await self._store.run(*operations, *also)
+        results = await self._store.run(*operations, *also, *await self._released())
         if results is not None and self._named is None and conversation_id == self.conversation_id:
             await self._yield_to_others(head, results[0], locked=results[1] is not None)
         self._taken = None
+        self._kept = True
 
     async def _yield_to_others(self, head: str, before: bytes | None, *, locked: bool) -> None:
         """Somebody named the conversation meanwhile: then its turns are mixed, and no history leads to it any more."""
@@ -329,12 +334,23 @@ class Thread:
         if locked or other != expected:
             await self._store.run(*(Take(key) for key in {head, other} if key))
 
+    async def end(self) -> None:
+        """After a turn that began. One that failed in a named conversation was begun there all the same."""
+        operations: list[Operation] = []
+        if self._named is not None and self._scope is not None and not self._kept and not self.unconfirmed:
+            owned = Owned("", self._conversations.now(), self._system)
+            operations.append(Put(self._scope.key("owned", self._named), _encode(owned), self._conversations.ttl))
+        await self.close(*operations)
+
     async def close(self, *operations: Operation) -> None:
         """Gives back the locks, if there are any, and does ``operations`` together with that."""
-        released = [operation for lock in self._locks for operation in await lock.releasing()]
-        self._locks.clear()
-        if operations or released:
-            await self._store.run(*operations, *released)
+        operations = (*operations, *await self._released())
+        if operations:
+            await self._store.run(*operations)
+
+    async def _released(self) -> list[Operation]:
+        locks, self._locks = self._locks, []
+        return [operation for lock in locks for operation in await lock.releasing()]
 
     def _ask_forgetful(self) -> list[Operation]:
         return [Get(self._forgetful_key())] if self._profile.mode == "advanced-chat" else []

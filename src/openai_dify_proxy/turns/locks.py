@@ -63,6 +63,10 @@ class Lock:
         self._renewal = None
         return [Take(self._key)]
 
+    async def release(self) -> None:
+        if operations := await self.releasing():
+            await self._store.run(*operations)
+
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)

@@ -76,10 +76,15 @@ class Turns:
         ``recall`` gives the history of a request that goes on from something kept here, and is asked only when a
         transcript is needed. ``lock`` is held until the turn's end.
         """
-        app = self._apps.choose(caller, model)
-        profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
-        user = await self._user(app, caller, request.end_user)
-        thread = await self._conversations.open(caller, app, profile, request, gone=gone, lock=lock)
+        try:
+            app = self._apps.choose(caller, model)
+            profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
+            user = await self._user(app, caller, request.end_user)
+            thread = await self._conversations.open(caller, app, profile, request, gone=gone, lock=lock)
+        except BaseException:
+            if lock is not None:
+                await lock.release()
+            raise
         question = _Question(app, profile, request, user, thread, recall)
         try:
             exchange, decoder = await self._ask_first(question, gone)
@@ -131,7 +136,7 @@ class Turns:
             self._all_ended.set()
         self._stopper.abandon(running.turn, running.profile.mode)
         if running.thread.locked:
-            task = asyncio.get_running_loop().create_task(running.thread.close())
+            task = asyncio.get_running_loop().create_task(running.thread.end())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 

@@ -66,7 +66,7 @@ class Sources:
                 request = structs.replace(request, conversation_id=entry.dify_id)
                 await shelf.put(caller, name, structs.replace(entry, failed=True))
         except BaseException:
-            await self._conversations.store.run(*await lock.releasing())
+            await lock.release()
             raise
 
         async def recall() -> tuple[HistoryMessage, ...]:
