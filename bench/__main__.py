@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bench import figures, limits, report, servers
 from bench.dialects import Dialect
-from bench.figures import LoadName, LoadPlan
+from bench.figures import LoadName, LoadPlan, StateName
 from bench.load import Load, Result, Target
 from bench.report import Measured
 
@@ -29,6 +29,7 @@ class Name(StrEnum):
     paced = "paced"
     burst = "burst"
     first_text = "first-text"
+    conversation = "conversation"
 
 
 class Own(StrEnum):
@@ -63,24 +64,50 @@ def put_load(plan: LoadPlan, target: Target, upstream_url: str) -> Result:
     return msgspec.json.decode(done.stdout, type=Result)
 
 
-def measure(targets: list[Target], plans: dict[LoadName, LoadPlan], upstream_url: str, rounds: int) -> Measured:
-    """Put every load on every target in turn, `rounds` times; memory once, while the target is fresh."""
+def measure(
+    targets: list[Target],
+    states: dict[StateName, Target],
+    plans: dict[LoadName, LoadPlan],
+    upstream_url: str,
+    rounds: int,
+) -> Measured:
+    """Put every load on every target in turn, `rounds` times; memory once, while the target is fresh.
+
+    Conversations only on the proxy, with each of the `states` that it can have.
+    """
     measured = Measured()
     direct = Target(name="upstream", url=upstream_url, dialect=Dialect.dify)
     warm_up = LoadPlan("loop", figures.FULL["first-text"].scenario, stream=False, connections=1, requests=1)
-    for target in targets:
+    for target in [*targets, *states.values()]:
         put_load(warm_up, target, upstream_url)
     for number in range(rounds):
         for name, plan in plans.items():
             if name == "memory" and number > 0:
                 continue
             log.print(f"round {number + 1} of {rounds}: {name}", style="dim")
+            if name == "conversation":
+                results = {state: put_load(plan, target, upstream_url) for state, target in states.items()}
+                measured.add(report.OWN, figures.read_states(results))
+                continue
             beside = put_load(plan, direct, upstream_url) if name == "first-text" else None
             for target in targets:
                 if target.pid is None and name != "first-text":
                     continue
                 measured.add(target.name, figures.read(name, put_load(plan, target, upstream_url), beside))
     return measured
+
+
+def start_with_states(
+    running: ExitStack, upstream_url: str, valkey_url: str, processors: set[int]
+) -> dict[StateName, Target]:
+    """A proxy with each state, until `running` ends."""
+    urls: dict[StateName, str | None] = {"memory": "memory://", "SQLite": None, "Valkey": valkey_url}
+    started: dict[StateName, Target] = {}
+    for state, state_url in urls.items():
+        proxy = servers.proxy(upstream_url, processors=processors, state_url=state_url)
+        url, pid = running.enter_context(proxy)
+        started[state] = Target(name=f"{report.OWN} ({state})", url=url, dialect=Dialect.openai, pid=pid)
+    return started
 
 
 def main(
@@ -110,18 +137,22 @@ def main(
     with ExitStack() as running:
         upstream_url = running.enter_context(servers.upstream(upstream_port, processors=for_others))
         targets = []
+        states: dict[StateName, Target] = {}
         if Own.proxy not in (without or []):
             url, own_pid = running.enter_context(servers.proxy(upstream_url, processors=for_target))
             targets.append(Target(name=report.OWN, url=url, dialect=Dialect.openai, pid=own_pid))
+            if "conversation" in plans:
+                valkey_url = running.enter_context(servers.valkey(processors=for_others))
+                states = start_with_states(running, upstream_url, valkey_url, for_target)
         if target is not None:
             targets.append(Target(name=name, url=target, dialect=Dialect.openai, pid=pid, model=model, key=key))
         if Own.nginx not in (without or []):
             url, own_pid = running.enter_context(servers.nginx(upstream_url, processors=for_target))
             targets.append(Target(name=report.LIMIT, url=url, dialect=Dialect.dify, pid=own_pid))
         log.print(f"upstream: {upstream_url}")
-        for each in targets:
+        for each in [*targets, *states.values()]:
             log.print(f"{each.name}: {each.url}, pid {each.pid}")
-        measured = measure(targets, plans, upstream_url, rounds or (1 if quick else 3))
+        measured = measure(targets, states, plans, upstream_url, rounds or (1 if quick else 3))
     names = [each.name for each in targets]
     report.show(measured, names)
     if json is not None:

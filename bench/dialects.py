@@ -31,10 +31,15 @@ class _Choice(msgspec.Struct):
     message: _Delta = msgspec.field(default_factory=_Delta)
 
 
+class _Extension(msgspec.Struct):
+    conversation_id: str | None = None
+
+
 class _OpenAIDocument(msgspec.Struct):
-    """A chat completion, or a chunk of one."""
+    """A chat completion, or a chunk of one; `dify` is the proxy's own addition."""
 
     choices: list[_Choice]
+    dify: _Extension = msgspec.field(default_factory=_Extension)
 
 
 class _DifyEvent(msgspec.Struct):
@@ -65,6 +70,23 @@ def request_body(dialect: Dialect, scenario: Scenario, *, model: str, stream: bo
             return msgspec.json.encode({"model": model, "messages": messages, "stream": stream})
         case _:
             assert_never(dialect)
+
+
+def turn_body(scenario: Scenario, chat: int, turn: int, *, model: str) -> bytes:
+    """The JSON by which a client of OpenAI's asks for a chat's turn, the first being 1: with all that was said before.
+
+    Every chat has words of its own, or it could not be told from the others.
+    """
+    questions = [f"{scenario.question} chat={chat} turn={number}" for number in range(1, turn + 1)]
+    messages = [{"role": "user", "content": questions[0]}]
+    for question in questions[1:]:
+        messages += [{"role": "assistant", "content": scenario.text}, {"role": "user", "content": question}]
+    return msgspec.json.encode({"model": model, "messages": messages})
+
+
+def conversation_of(body: bytes) -> str | None:
+    """Dify's conversation, as a chat completion of the proxy's tells it."""
+    return _openai.decode(body).dify.conversation_id
 
 
 def path(dialect: Dialect) -> str:

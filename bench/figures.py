@@ -10,7 +10,8 @@ from typing import Literal
 from bench.load import Kind, Result
 from bench.scenarios import Scenario
 
-LoadName = Literal["request", "paced", "burst", "first-text", "memory"]
+LoadName = Literal["request", "paced", "burst", "first-text", "memory", "conversation"]
+StateName = Literal["memory", "SQLite", "Valkey"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,9 @@ FULL: Mapping[LoadName, LoadPlan] = {
     "paced": LoadPlan("paced", Scenario(events=200, size=8, gap_ms=20), stream=True, connections=100),
     "burst": LoadPlan("loop", Scenario(events=200, size=8), stream=True, connections=8, requests=500),
     "first-text": LoadPlan("first_text", Scenario(events=3, size=8), stream=True, connections=1, requests=400),
+    "conversation": LoadPlan(
+        "chats", Scenario(events=50, size=40, converse=True), stream=False, connections=1000, requests=4
+    ),
 }
 QUICK: Mapping[LoadName, LoadPlan] = {
     "memory": LoadPlan("held", Scenario(events=10, size=8, hold=True), stream=True, connections=100),
@@ -37,6 +41,9 @@ QUICK: Mapping[LoadName, LoadPlan] = {
     "paced": LoadPlan("paced", Scenario(events=75, size=8, gap_ms=20), stream=True, connections=20),
     "burst": LoadPlan("loop", Scenario(events=200, size=8), stream=True, connections=8, requests=100),
     "first-text": LoadPlan("first_text", Scenario(events=3, size=8), stream=True, connections=1, requests=100),
+    "conversation": LoadPlan(
+        "chats", Scenario(events=50, size=40, converse=True), stream=False, connections=200, requests=2
+    ),
 }
 
 
@@ -66,6 +73,9 @@ FIRST_P50 = Figure("first-text", "first text later than upstream, p50", "ms")
 FIRST_P99 = Figure("first-text", "first text later than upstream, p99", "ms")
 IDLE = Figure("memory", "memory, idle", "MB", Goal(80, times_nginx=False))
 PER_STREAM = Figure("memory", "memory per open stream", "kB", Goal(60, times_nginx=False))
+CHAT = Figure("conversation", "CPU per later turn, state in memory", "µs")
+CHAT_SQLITE = Figure("conversation", "the same with SQLite", "× memory", Goal(1.3, times_nginx=False))
+CHAT_VALKEY = Figure("conversation", "the same with Valkey", "× memory", Goal(2, times_nginx=False))
 
 
 def read(load: LoadName, result: Result, direct: Result | None) -> dict[Figure, float]:
@@ -86,6 +96,18 @@ def read(load: LoadName, result: Result, direct: Result | None) -> dict[Figure, 
                 FIRST_P50: (_percentile(result.first_text, 50) - _percentile(direct.first_text, 50)) * 1e3,
                 FIRST_P99: (_percentile(result.first_text, 99) - _percentile(direct.first_text, 99)) * 1e3,
             }
+        case "conversation":
+            raise ValueError("read_states reads this one")
+
+
+def read_states(results: Mapping[StateName, Result]) -> dict[Figure, float]:
+    """The figures of the load that is put on a proxy with each state, within one round."""
+    cost = {name: result.cpu / result.requests * 1e6 for name, result in results.items()}
+    return {
+        CHAT: cost["memory"],
+        CHAT_SQLITE: cost["SQLite"] / cost["memory"],
+        CHAT_VALKEY: cost["Valkey"] / cost["memory"],
+    }
 
 
 def _percentile(values: Sequence[float], percent: int) -> float:

@@ -20,11 +20,14 @@ import uvloop
 
 from bench import client
 from bench.client import Answer, Connection, ConnectionLost
-from bench.dialects import Dialect, WrongAnswer, check, path, request_body
+from bench.dialects import Dialect, WrongAnswer, check, conversation_of, path, request_body, turn_body
 from bench.limits import allow_many_connections, cpu_seconds, resident_bytes
 from bench.scenarios import Scenario
 
-Kind = Literal["loop", "paced", "first_text", "held"]
+Kind = Literal["loop", "paced", "first_text", "held", "chats"]
+
+TURN_SECONDS = 1.2
+"""From one turn of a chat to its next: long enough that the proxy need not hold it back, as it does within a second."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -45,6 +48,8 @@ class Load(msgspec.Struct, frozen=True):
     paced: each of `connections` reads one stream; measured is the time in which all of them flow.
     first_text: one request after the other, timed to the first text.
     held: `connections` streams are opened, give their first event, and stay open.
+    chats: each of `connections` has a conversation of `requests` turns, spread evenly over the time between two;
+    measured are all but the first turns.
     """
 
     kind: Kind
@@ -75,9 +80,10 @@ class Runner:
     def __init__(self, load: Load) -> None:
         self._load = load
         self._host, self._port = _address(load.target.url)
-        body = request_body(load.target.dialect, load.scenario, model=load.target.model, stream=load.stream)
-        where = urlsplit(load.target.url).path.rstrip("/") + path(load.target.dialect)
-        self._request = client.request("POST", f"{self._host}:{self._port}", where, body=body, key=load.target.key)
+        self._where = urlsplit(load.target.url).path.rstrip("/") + path(load.target.dialect)
+        self._request = self._asking(
+            request_body(load.target.dialect, load.scenario, model=load.target.model, stream=load.stream)
+        )
 
     async def run(self) -> Result:
         match self._load.kind:
@@ -89,6 +95,8 @@ class Runner:
                 return await self._first_text()
             case "held":
                 return await self._held()
+            case "chats":
+                return await self._chats()
             case _:
                 assert_never(self._load.kind)
 
@@ -157,8 +165,36 @@ class Runner:
         self._check(await asyncio.gather(*(connection.whole for connection in connections)))
         return Result(requests=len(connections), idle_bytes=idle, held_bytes=held)
 
-    async def _ask(self, connection: Connection) -> Answer:
-        answer = await connection.ask(self._request)
+    async def _chats(self) -> Result:
+        load = self._load
+        connections = await self._connect()
+        started = time.perf_counter()
+
+        async def converse(chat: int, connection: Connection) -> list[Answer]:
+            answers = []
+            for turn in range(1, load.requests + 1):
+                body = turn_body(load.scenario, chat, turn, model=load.target.model)
+                due = started + (turn - 1 + chat / len(connections)) * TURN_SECONDS
+                await asyncio.sleep(due - time.perf_counter())
+                answers.append(await self._ask(connection, self._asking(body)))
+            return answers
+
+        chats = [asyncio.create_task(converse(*each)) for each in enumerate(connections)]
+        await asyncio.sleep(started + TURN_SECONDS - time.perf_counter())
+        before = self._cpu()
+        answers = await asyncio.gather(*chats)
+        cpu = self._cpu() - before
+        for of_chat in answers:
+            self._check(of_chat)
+            if len({conversation_of(answer.body) for answer in of_chat}) > 1:
+                raise WrongAnswer("a conversation was not gone on with")
+        return Result(requests=len(connections) * (load.requests - 1), cpu=cpu)
+
+    def _asking(self, body: bytes) -> bytes:
+        return client.request("POST", f"{self._host}:{self._port}", self._where, body=body, key=self._load.target.key)
+
+    async def _ask(self, connection: Connection, request: bytes | None = None) -> Answer:
+        answer = await connection.ask(request or self._request)
         if answer.status != 200:  # the rest of a check is dearer, and waits until the measuring is over
             self._check([answer])
         return answer

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
+from typing import Self
 
 import msgspec
 
@@ -21,8 +22,9 @@ _STORY = (
     "naïve café, 你好，世界, λ → μ. It never tired of it. "
 )
 
+CONVERSATION_ID = "92c31acc-753d-462d-86ce-5478e20df7d9"
 _IDS = (
-    '"conversation_id":"92c31acc-753d-462d-86ce-5478e20df7d9","message_id":"263e5347-b686-4792-b25c-6d3e0e3bf311",'
+    f'"conversation_id":"{CONVERSATION_ID}","message_id":"263e5347-b686-4792-b25c-6d3e0e3bf311",'
     '"created_at":1795363243,"task_id":"f801db06-1f8c-40ba-8922-9d8f3212ae7e","id":"263e5347-b686-4792-b25c-6d3e0e3bf311"'
 )
 _METADATA = (
@@ -43,17 +45,20 @@ STREAM_HEAD = (
 class Scenario:
     """An answer of `events` text events of `size` characters: all in one write, or one each `gap_ms` milliseconds.
 
-    With `hold` the upstream sends the first event, and the rest only when the load generator releases it.
+    With `hold` the upstream sends the first event, and the rest only when the load generator releases it. With
+    `converse` each conversation has an id of its own, as in Dify; elsewhere all have the same one.
     """
 
     events: int
     size: int
     gap_ms: int = 0
     hold: bool = False
+    converse: bool = False
 
     @property
     def question(self) -> str:
-        return f"SCENARIO events={self.events} size={self.size} gap={self.gap_ms} hold={self.hold:d}"
+        flags = f"hold={self.hold:d} converse={self.converse:d}"
+        return f"SCENARIO events={self.events} size={self.size} gap={self.gap_ms} {flags}"
 
     @property
     def pieces(self) -> list[str]:
@@ -66,7 +71,7 @@ class Scenario:
         return "".join(self.pieces)
 
 
-_QUESTION = re.compile(rb"SCENARIO events=(\d+) size=(\d+) gap=(\d+) hold=([01])")
+_QUESTION = re.compile(rb"SCENARIO events=(\d+) size=(\d+) gap=(\d+) hold=([01]) converse=([01])")
 DEFAULT = Scenario(events=3, size=40)
 
 
@@ -75,8 +80,8 @@ def asked_in(body: bytes) -> Scenario:
     found = _QUESTION.search(body)
     if found is None:
         return DEFAULT
-    events, size, gap_ms, hold = map(int, found.groups())
-    return Scenario(events, size, gap_ms, bool(hold))
+    events, size, gap_ms, hold, converse = map(int, found.groups())
+    return Scenario(events, size, gap_ms, bool(hold), bool(converse))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,12 @@ class Script:
     """The other text events."""
     ending: bytes
     """The empty last message, `message_end`, and the chunk that ends the body."""
+
+    def within(self, conversation_id: str) -> Self:
+        """The same in another conversation. All ids are equally long, so the chunks keep their sizes."""
+        old, new = CONVERSATION_ID.encode(), conversation_id.encode()
+        middle = tuple(chunk.replace(old, new) for chunk in self.middle)
+        return type(self)(self.opening.replace(old, new), middle, self.ending.replace(old, new))
 
 
 @cache

