@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -111,7 +112,27 @@ def test_without_apps_the_dify_is_looked_for(program: Program, dify: DemoServer)
     assert shown.splitlines() == [
         f"{dify.url} answers. No apps are configured: requests bring the key of their app.",
         "No pictures are made: REPLICATE_API_TOKEN is not set.",
+        "State (sqlite): can be written.",
     ]
+
+
+def test_a_state_that_cannot_be_kept(program: Program, dify: DemoServer, tmp_path: Path) -> None:
+    """The directory of its file is a file."""
+    in_the_way = tmp_path / "taken"
+    in_the_way.touch()
+    ended = program.run("check", DIFY_API_URL=dify.url, STATE_URL=f"sqlite:///{in_the_way}/state.db")
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-1].startswith("State (sqlite): ")
+
+
+@pytest.mark.parametrize("scheme", ["redis", "valkey"])
+def test_a_state_that_is_down(program: Program, dify: DemoServer, scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"{scheme}://someone:hush@127.0.0.1:{taken.getsockname()[1]}"
+    ended = program.run("check", DIFY_API_URL=dify.url, STATE_URL=url)
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-1].startswith(f"State ({scheme}): ")
+    assert "hush" not in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize(

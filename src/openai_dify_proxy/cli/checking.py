@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from openai_dify_proxy.cli.checking_images import check_images
+from openai_dify_proxy.cli.checking_state import check_state
 from openai_dify_proxy.cli.listing import Finding, console, print_findings
 from openai_dify_proxy.cli.serving import with_demo, with_demo_images
 from openai_dify_proxy.demo import DemoServer
@@ -50,7 +51,7 @@ class Report(NamedTuple):
 
 
 def check_all(settings: Settings) -> bool:
-    """Print what was found, and return whether every app and every image model can serve."""
+    """Print what was found, and return whether every app and every image model can serve, and the state answers."""
     with ExitStack() as stack:
         if not settings.apps and settings.dify_api_url is None:
             typer.echo("No Dify is configured: this checks the built-in demo apps.")
@@ -59,7 +60,8 @@ def check_all(settings: Settings) -> bool:
                 settings = with_demo_images(settings, stack.enter_context(DemoReplicate()))
         apps = _check_apps(settings)
         images = check_images(settings)
-    return apps and images
+        state = check_state(settings)
+    return apps and images and state
 
 
 def _check_apps(settings: Settings) -> bool:
@@ -159,13 +161,14 @@ def _notes(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
     if profile.mode == "advanced-chat" and (1, 13) <= release(profile.version) < (1, 15):
         yield Finding(
             "note",
-            f"Dify {profile.version} is silent when asked to continue a conversation that it does not know: such "
-            "requests to a chatflow end only after SILENCE_TIMEOUT.",
+            f"Dify {profile.version} is silent when asked to continue a conversation that it does not know, so it is "
+            "asked for conversations of a chatflow first where it may have lost them: another request.",
         )
     if profile.mode == "advanced-chat" and (1, 15) <= release(profile.version) < (1, 16):
         yield Finding(
             "note",
-            f"Dify {profile.version} begins a new conversation when asked to continue one that it does not know.",
+            f"Dify {profile.version} begins a new conversation when asked to continue one that it does not know, so it "
+            "is asked for conversations of a chatflow first where it may have lost them: another request.",
         )
 
 
