@@ -123,6 +123,7 @@ def create_app(settings: Settings) -> Starlette:
             turns=turns,
             reach=Reach(dify, urls + ([settings.dify_api_url] if settings.dify_api_url else []), time.monotonic),
             pulse=Pulse(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
+            store=store,
             kept=kept,
             sources=Sources(kept, turns, apps, conversations),
             background=background,

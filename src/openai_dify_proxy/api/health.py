@@ -15,6 +15,14 @@ class Status(Struct):
     status: str
 
 
+class Readiness(Struct):
+    """``state_faults`` counts the times that this process had to do without its state: conversations then begin anew,
+    which is no reason to send it no requests."""
+
+    status: str
+    state_faults: int
+
+
 async def health(_request: Request) -> Response:
     """The process is alive."""
     return json_response(Status("ok"))
@@ -22,7 +30,8 @@ async def health(_request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """Dify can be reached; 503 otherwise."""
-    problem = await proxy_of(request).reach.problem()
+    proxy = proxy_of(request)
+    problem = await proxy.reach.problem()
     if problem is not None:
         return error_response(UpstreamUnreachable(problem))
-    return json_response(Status("ready"))
+    return json_response(Readiness("ready", proxy.store.faults))

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from openai_dify_proxy.api.answering import Pulse
 from openai_dify_proxy.api.requests import Gate
+from openai_dify_proxy.state import GuardedStore
 from openai_dify_proxy.translate.openai_answers import AnswerHead
 from openai_dify_proxy.translate.turn_request import TurnRequest
 from openai_dify_proxy.turns.apps import Apps
@@ -47,6 +48,7 @@ class Proxy(Struct, frozen=True):
     turns: Turns
     reach: Reach
     pulse: Pulse
+    store: GuardedStore
     kept: Kept
     sources: Sources
     background: Background
