@@ -41,6 +41,9 @@ LOCK_SECONDS = 0.8
 MAX_BATCH = 256
 """Runs in one transaction."""
 
+GATHER_SECONDS = 0.002
+"""How long a run waits for others to share its transaction, if the last one ended no longer ago than that."""
+
 TIDY_SECONDS = 3600.0
 """How often expired entries are looked for."""
 
@@ -101,6 +104,7 @@ class _Worker:
         self._doomed: list[tuple[str, float]] = []
         self._tidied = 0.0
         self._writes_left = 0
+        self._answered = 0.0
 
     def work(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serves until None comes, and then what came before it."""
@@ -113,6 +117,7 @@ class _Worker:
                     loop.call_soon_threadsafe(_deliver, batch, outcome)
                 except RuntimeError:
                     break  # the loop is closed, and with it everybody who could wait
+                self._answered = time.monotonic()
             self._tidy()
         self._disconnect()
 
@@ -120,6 +125,8 @@ class _Worker:
         batch: list[_Run] = []
         try:
             run = self._waiting.get(timeout=0 if self._doomed else TIDY_SECONDS)
+            if run is not None and time.monotonic() < self._answered + GATHER_SECONDS:
+                time.sleep(GATHER_SECONDS)
             while run is not None:
                 if not run.result.done():  # nobody waits any more for one that is
                     batch.append(run)
@@ -130,15 +137,15 @@ class _Worker:
             return batch, True
         return batch, False
 
-    def _outcome(self, batch: Sequence[_Run]) -> list[list[bytes | None]] | Exception:
+    def _outcome(self, batch: Sequence[_Run]) -> list[list[bytes | None]] | StateUnavailable:
         try:
             return self._execute([run.operations for run in batch])
         except (sqlite3.Error, OSError, StateUnavailable) as error:
             self._disconnect()
             return StateUnavailable(f"{self._path}: {error}")
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it; a thread that died would leave all waiting
+        except Exception as error:  # noqa: BLE001 - of a mistake too the thread must not die: all would wait for ever
             self._disconnect()
-            return error
+            return StateUnavailable(f"{self._path}: {type(error).__name__}")
 
     def _execute(self, runs: Sequence[Sequence[Operation]]) -> list[list[bytes | None]]:
         connection = self._connected()
@@ -318,11 +325,11 @@ def _select_of(width: int) -> str:
     return f"SELECT key, expires, written, value FROM entries WHERE key IN ({marks})"  # noqa: S608 - only marks
 
 
-def _deliver(batch: Sequence[_Run], outcome: list[list[bytes | None]] | Exception) -> None:
+def _deliver(batch: Sequence[_Run], outcome: list[list[bytes | None]] | StateUnavailable) -> None:
     for number, run in enumerate(batch):
         if run.result.done():
             continue
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, StateUnavailable):
             run.result.set_exception(outcome)
         else:
             run.result.set_result(outcome[number])

@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 class _Run(NamedTuple):
     operations: Sequence[Operation]
+    commands: Sequence[Command]
     result: asyncio.Future[list[bytes | None]]
 
 
@@ -55,7 +56,7 @@ class ValkeyStore:
         if self._closed:
             raise StateUnavailable("the state is closed")
         result: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Run(operations, result))
+        self._waiting.append(_Run(operations, [_command(operation) for operation in operations], result))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_all(), name="state")
         return await result
@@ -75,11 +76,11 @@ class ValkeyStore:
         self._sending = None
 
     async def _send(self, batch: Sequence[_Run]) -> None:
-        operations = [operation for run in batch for operation in run.operations]
-        index = self._index(operations)
+        commands = [command for run in batch for command in run.commands]
+        index = self._index([operation for run in batch for operation in run.operations])
         try:
-            replies = await self._exchange([*(_command(operation) for operation in operations), *index])
-            _check(replies[len(operations) :])
+            replies = await self._exchange([*commands, *index])
+            _check(replies[len(commands) :])
         except StateUnavailable as error:
             for run in batch:
                 _finish(run, error)

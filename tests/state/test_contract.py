@@ -1,0 +1,249 @@
+"""What every place that keeps state has to do, whichever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from openai_dify_proxy.state import Add, Get, Put, StateUnavailable, Store, Take, open_store
+from openai_dify_proxy.state.memory import MemoryStore
+from openai_dify_proxy.state.sqlite import SqliteStore
+from tests.state.servers import ValkeyServer
+
+PLACES = ["memory", "sqlite", "valkey", "cluster"]
+SHARED = ["sqlite", "valkey", "cluster"]
+
+
+class Place:
+    """A place with stores on it that are closed at the end; on a server time passes by itself, elsewhere by ``now``."""
+
+    def __init__(self, kind: str, request: pytest.FixtureRequest, path: Path) -> None:
+        self.now = 1_000_000.0
+        self._kind = kind
+        self._path = path / "state.db"
+        self._servers: list[ValkeyServer] = []
+        if kind == "valkey":
+            self._servers = [request.getfixturevalue("valkey")]
+        elif kind == "cluster":
+            self._servers = request.getfixturevalue("cluster").servers
+        self._stores: list[Store] = []
+
+    async def store(self, max_entries: int = 1000) -> Store:
+        match self._kind:
+            case "memory":
+                store: Store = MemoryStore(max_entries=max_entries, clock=lambda: self.now)
+            case "sqlite":
+                store = SqliteStore(self._path, max_entries=max_entries, clock=lambda: self.now)
+            case _:
+                scheme = "valkey" if len(self._servers) == 1 else "valkey+cluster"
+                store = await open_store(self._servers[0].url(scheme), max_entries=max_entries)
+        self._stores.append(store)
+        return store
+
+    async def pass_time(self, seconds: float) -> None:
+        """Until an entry that was written just now with ``seconds`` to live is no more; a server says when."""
+        self.now += seconds
+        for server in self._servers:
+            key = key_of(server)
+            server.ask("SET", key, b"", "PX", round(seconds * 1000))
+            while server.ask("PTTL", key) != -2:
+                pass
+
+    async def close(self) -> None:
+        for store in self._stores:
+            await store.close()
+
+
+def key_of(server: ValkeyServer) -> str:
+    """A key that this server answers for, also if it is one of a cluster: found by trying."""
+    from redis.exceptions import MovedError
+
+    for number in range(1000):
+        try:
+            server.ask("GET", f"key-{number}")
+        except MovedError:
+            continue
+        return f"key-{number}"
+    raise AssertionError("no key is this server's")
+
+
+@pytest.fixture
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    place = Place(request.param, request, tmp_path)
+    yield place
+    await place.close()
+
+
+everywhere = pytest.mark.parametrize("place", PLACES, indirect=True)
+wherever_it_is_shared = pytest.mark.parametrize("place", SHARED, indirect=True)
+
+
+@everywhere
+async def test_what_each_operation_finds_and_leaves(place: Place) -> None:
+    store = await place.store()
+    assert await store.run(Get("kind:a")) == [None]
+    assert await store.run(Take("kind:a")) == [None]
+    assert await store.run(Put("kind:a", b"one")) == [None]
+    assert await store.run(Get("kind:a")) == [b"one"]
+    assert await store.run(Put("kind:a", b"two")) == [b"one"]
+    assert await store.run(Add("kind:a", b"three")) == [b"two"]
+    assert await store.run(Get("kind:a")) == [b"two"]
+    assert await store.run(Take("kind:a")) == [b"two"]
+    assert await store.run(Get("kind:a")) == [None]
+    assert await store.run(Add("kind:a", b"four")) == [None]
+    assert await store.run(Get("kind:a")) == [b"four"]
+
+
+@everywhere
+async def test_operations_of_one_run_see_those_before_them(place: Place) -> None:
+    store = await place.store()
+    found = await store.run(
+        Put("kind:a", b"1"),
+        Get("kind:a"),
+        Put("kind:a", b"2", ttl=60),
+        Get("kind:b"),
+        Take("kind:a"),
+        Take("kind:a"),
+        Add("kind:a", b"3"),
+        Add("kind:a", b"4"),
+        Put("kind:b", b"5"),
+        Get("kind:a"),
+    )
+    assert found == [None, b"1", b"1", None, b"2", None, None, b"3", None, b"3"]
+    assert await store.run(Get("kind:b"), Get("kind:a")) == [b"5", b"3"]
+
+
+@everywhere
+async def test_nothing_to_do_is_nothing_found(place: Place) -> None:
+    assert await (await place.store()).run() == []
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(bytes(range(256)), id="every byte"),
+        pytest.param(b"\r\n$5\r\n*1\r\n\0", id="protocol"),
+        pytest.param(random.Random(1).randbytes(3_000_000), id="big"),
+    ],
+)
+async def test_a_value_is_bytes_of_any_kind(place: Place, value: bytes) -> None:
+    store = await place.store()
+    assert await store.run(Put("kind:a", value, ttl=60), Put("kind:b", b"beside it")) == [None, None]
+    assert await store.run(Get("kind:a"), Get("kind:b")) == [value, b"beside it"]
+    assert await store.run(Add("kind:a", b"other"), Take("kind:a")) == [value, value]
+
+
+@everywhere
+async def test_what_is_expired_is_as_if_it_were_not_there(place: Place) -> None:
+    store = await place.store()
+    passing = [Put(f"kind:{name}", b"passing", ttl=0.05) for name in "gtpa"]
+    await store.run(*passing, Add("kind:x", b"passing", ttl=0.05), Put("kind:long", b"long", ttl=3600))
+    await place.pass_time(0.05)
+    found = await store.run(
+        Get("kind:g"), Take("kind:t"), Put("kind:p", b"new"), Add("kind:a", b"new"), Get("kind:x"), Get("kind:long")
+    )
+    assert found == [None, None, None, None, None, b"long"]
+    assert await store.run(Get("kind:p"), Get("kind:a")) == [b"new", b"new"]
+
+
+@everywhere
+async def test_each_writing_says_anew_how_long(place: Place) -> None:
+    store = await place.store()
+    await store.run(Put("kind:a", b"1", ttl=0.05), Put("kind:a", b"2"), Put("kind:b", b"1"), Put("kind:b", b"2", 0.05))
+    # One that is there already keeps its own time.
+    await store.run(Put("kind:c", b"1", ttl=0.05), Add("kind:c", b"2", ttl=3600))
+    await place.pass_time(0.05)
+    assert await store.run(Get("kind:a"), Get("kind:b"), Get("kind:c")) == [b"2", None, None]
+
+
+@everywhere
+async def test_of_all_who_take_at_once_one_gets_it(place: Place) -> None:
+    store = await place.store()
+    await store.run(Put("kind:a", b"one"))
+    found = await asyncio.gather(*(store.run(Take("kind:a")) for _ in range(100)))
+    assert found.count([b"one"]) == 1
+    assert found.count([None]) == 99
+
+
+@wherever_it_is_shared
+async def test_two_that_share_a_place_take_and_add_once(place: Place) -> None:
+    stores = [await place.store(), await place.store()]
+    await stores[0].run(*(Put(f"kind:{number}", b"one") for number in range(50)))
+    taken = await asyncio.gather(
+        *(store.run(Take(f"kind:{number}")) for number in range(50) for store in stores for _ in range(2))
+    )
+    assert taken.count([b"one"]) == 50
+    added = await asyncio.gather(
+        *(store.run(Add("kind:first", str(number).encode())) for number in range(50) for store in stores)
+    )
+    (winner,) = await stores[1].run(Get("kind:first"))
+    assert added.count([None]) == 1
+    assert added.count([winner]) == 99
+
+
+@everywhere
+async def test_runs_at_once_do_not_get_each_others_results(place: Place) -> None:
+    store = await place.store(10_000)
+
+    async def one(number: int) -> None:
+        mine = str(number).encode()
+        key = f"kind:{number}"
+        assert await store.run(Put(key, mine), Get(key)) == [None, mine]
+        await asyncio.sleep(0)
+        assert await store.run(Get(f"{key}:none"), Take(key), Get(key)) == [None, mine, None]
+
+    await asyncio.gather(*(one(number) for number in range(600)))
+
+
+@everywhere
+async def test_whoever_stops_waiting_leaves_the_others_alone(place: Place) -> None:
+    store = await place.store()
+    tasks = [asyncio.create_task(store.run(Put(f"kind:{number}", b"one"))) for number in range(40)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert found[1::2] == [[None]] * 20
+    assert await store.run(*(Get(f"kind:{number}") for number in range(1, 40, 2))) == [b"one"] * 20
+
+
+@wherever_it_is_shared
+async def test_a_key_that_no_place_can_have_is_no_end_of_the_others(place: Place) -> None:
+    store = await place.store()
+    with pytest.raises(StateUnavailable):
+        await store.run(Put("kind:\udc80", b"one", ttl=60))
+    assert await store.run(Put("kind:a", b"one", ttl=60), Get("kind:a")) == [None, b"one"]
+
+
+@everywhere
+async def test_there_are_never_many_more_than_there_may_be(place: Place) -> None:
+    store = await place.store(20)
+    await store.run(Put("kind:lasting", b"secret"))
+    order = [*range(60), 20]  # written again it is the newest
+    for number in order:
+        await store.run(Put(f"kind:{number}", b"one", ttl=3600))
+        place.now += 1
+    everything = [Get(f"kind:{number}") for number in range(60)]
+    while len(left := [n for n, value in enumerate(await store.run(*everything)) if value is not None]) > 20:
+        pass
+    assert len(left) >= 15
+    assert left == sorted(order[-len(left) :])
+    assert await store.run(Get("kind:lasting")) == [b"secret"]
+
+
+@everywhere
+async def test_what_is_closed_says_so_and_had_finished(place: Place) -> None:
+    store = await place.store()
+    last = asyncio.create_task(store.run(Put("kind:a", b"one")))
+    await asyncio.sleep(0)
+    await store.close()
+    assert await last == [None]
+    with pytest.raises(StateUnavailable, match="closed"):
+        await store.run(Get("kind:a"))
+    await store.close()

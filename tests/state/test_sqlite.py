@@ -1,0 +1,351 @@
+"""State in a file: several processes, older and newer files, and everything that can happen to a file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from openai_dify_proxy.state import Get, Put, StateUnavailable, Take
+from openai_dify_proxy.state.sqlite import SCHEMA, TIDY_SECONDS, SqliteStore, migrate
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, max_entries=1000)
+    yield store
+    await store.close()
+
+
+class Process:
+    """``sqlite_process`` beside the test; it is ready when this is made."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        command = [sys.executable, "-m", "tests.state.sqlite_process", str(path), what]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def go(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def result(self) -> str:
+        said, _ = self._process.communicate()
+        assert self._process.returncode == 0
+        return said
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def write(path: Path, data: bytes, start: int = 0) -> None:
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.seek(start)
+        file.write(data)
+
+
+def allow(path: Path, mode: int) -> None:
+    path.chmod(mode)
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def rows(path: Path) -> int:
+    with sqlite3.connect(path) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM entries").fetchone()
+    connection.close()
+    return int(count)
+
+
+async def test_what_is_put_is_there_after_a_restart(path: Path, store: SqliteStore) -> None:
+    await store.run(Put("kind:a", b"one", ttl=60))
+    await store.close()
+    again = SqliteStore(path, max_entries=1000)
+    assert await again.run(Take("kind:a")) == [b"one"]
+    await again.close()
+
+
+async def test_four_processes_take_each_entry_once(path: Path, store: SqliteStore) -> None:
+    await store.run(*(Put(f"kind:{number}", b"one", ttl=60) for number in range(200)))
+    processes = [Process(path, "take") for _ in range(4)]
+    for process in processes:
+        process.go()
+    taken = [int(number) for process in processes for number in process.result().split()]
+    assert sorted(taken) == list(range(200))
+
+
+def test_four_processes_make_the_file_at_once(path: Path) -> None:
+    processes = [Process(path, "create") for _ in range(4)]
+    for process in processes:
+        process.go()
+    assert sorted(process.result() for process in processes) == ["None\n", "b'one'\n", "b'one'\n", "b'one'\n"]
+    assert rows(path) == 1
+
+
+async def test_folders_are_made_and_all_is_for_this_user_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = SqliteStore(tmp_path / "new" / "folder" / "state.db", max_entries=1000)
+        await store.run(Put("kind:a", b"one"))
+        folder = tmp_path / "new" / "folder"
+        modes = {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+        assert modes.keys() >= {"state.db", "state.db-wal", "state.db-shm"}
+        assert set(modes.values()) == {0o600}
+        assert folder.stat().st_mode & 0o777 == 0o700
+        await store.close()
+    finally:
+        os.umask(before)
+
+
+async def test_the_home_directory_may_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = SqliteStore("~/share/state.db", max_entries=1000)
+    await store.run(Put("kind:a", b"one"))
+    await store.close()
+    assert rows(tmp_path / "share" / "state.db") == 1
+
+
+async def test_the_thread_ends_with_the_store(store: SqliteStore) -> None:
+    await store.run(Get("kind:a"))
+    assert "state" in {thread.name for thread in threading.enumerate()}
+    await store.close()
+    assert "state" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_expired_entries_leave_the_disk(path: Path) -> None:
+    now = 1_000_000.0
+    store = SqliteStore(path, max_entries=1000, clock=lambda: now)
+    await store.run(*(Put(f"kind:{number}", b"one", ttl=10) for number in range(500)), Put("kind:stays", b"one"))
+    now += 20
+    # Expired, and written again: as an entry of today it stays.
+    await store.run(Put("kind:7", b"two", ttl=3 * TIDY_SECONDS))
+    assert rows(path) == 501
+    now += TIDY_SECONDS
+    await store.run(Get("kind:stays"))
+    while rows(path) > 2:
+        pass
+    assert await store.run(Get("kind:stays"), Get("kind:7")) == [b"one", b"two"]
+    await store.close()
+
+
+async def test_expired_entries_of_a_locked_file_leave_the_disk_later(path: Path) -> None:
+    now = 1_000_000.0
+    store = SqliteStore(path, max_entries=1000, clock=lambda: now)
+    await store.run(*(Put(f"kind:{number}", b"one", ttl=10) for number in range(500)))
+    now += TIDY_SECONDS
+    process = Process(path, "lock")
+    assert await store.run(Get("kind:1")) == [None]
+    # By the time that this is answered, it was tried to remove them, and given up.
+    assert await store.run(Get("kind:1")) == [None]
+    assert rows(path) == 500
+    process.go()
+    process.result()
+    await store.run(Get("kind:1"))
+    while rows(path) > 0:
+        now += TIDY_SECONDS
+        await store.run(Get("kind:1"))
+    await store.close()
+
+
+# Versions of the file
+
+
+@pytest.fixture
+def connection(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(path, isolation_level=None)
+    yield connection
+    connection.close()
+
+
+NEXT = (*SCHEMA, "ALTER TABLE entries ADD COLUMN colour TEXT DEFAULT 'red'")
+BROKEN = (*NEXT, "CREATE TABLE more (one)", "CREATE TABLE more (two)")
+
+
+async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
+    store: SqliteStore, connection: sqlite3.Connection
+) -> None:
+    await store.run(Put("kind:a", b"one"))
+    await store.close()
+    migrate(connection, NEXT)
+    migrate(connection, NEXT)
+    assert connection.execute("SELECT key, value, colour FROM entries").fetchall() == [("kind:a", b"one", "red")]
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(
+    store: SqliteStore, connection: sqlite3.Connection
+) -> None:
+    await store.run(Put("kind:a", b"one"))
+    with pytest.raises(sqlite3.OperationalError, match="already exists"):
+        migrate(connection, BROKEN)
+    connection.close()
+    assert await store.run(Take("kind:a")) == [b"one"]
+
+
+async def test_a_newer_file_is_refused_and_left_alone(
+    path: Path, store: SqliteStore, connection: sqlite3.Connection
+) -> None:
+    migrate(connection, NEXT)
+    with pytest.raises(StateUnavailable) as caught:
+        await store.run(Put("kind:a", b"one"))
+    assert str(caught.value) == f"{path}: a newer version of the proxy wrote the state: 2, here it is 1"
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert rows(path) == 0
+
+
+# What can happen to a file. Each time it ends well: the next run after the trouble is over is served.
+
+
+async def test_a_lock_is_waited_for_and_not_for_ever(path: Path, store: SqliteStore) -> None:
+    await store.run(Put("kind:a", b"one"))
+    process = Process(path, "lock")
+    with pytest.raises(StateUnavailable, match="locked"):
+        await store.run(Take("kind:a"))
+    assert await store.run(Get("kind:a")) == [b"one"]
+    waiting = asyncio.create_task(store.run(Put("kind:b", b"two")))
+    process.go()
+    assert await waiting == [None]
+    assert process.result() == "unlocked\n"
+    assert await store.run(Take("kind:a")) == [b"one"]
+
+
+async def test_the_event_loop_goes_on_meanwhile(path: Path, store: SqliteStore) -> None:
+    await store.run(Put("kind:a", b"one"))
+    process = Process(path, "lock")
+    waiting = asyncio.create_task(store.run(Take("kind:a")))
+    turns = 0
+    while not waiting.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 1000
+    assert isinstance(waiting.exception(), StateUnavailable)
+    process.go()
+    process.result()
+
+
+async def test_a_full_disk(store: SqliteStore) -> None:
+    await store.run(Put("kind:a", b"one"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limit[1]))
+    try:
+        with pytest.raises(StateUnavailable):
+            await store.run(Put("kind:b", bytes(1_000_000)))
+        assert await store.run(Get("kind:a"), Get("kind:b")) == [b"one", None]
+        assert await store.run(Put("kind:c", b"three")) == [None]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert await store.run(Put("kind:b", bytes(1_000_000)), Get("kind:c")) == [None, b"three"]
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Root may write everywhere, so root is nobody for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+async def test_a_file_that_may_not_be_written() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "state.db"
+        store = SqliteStore(path, max_entries=1000)
+        await store.run(Put("kind:a", b"one"))
+        await store.close()
+        allow(path, 0o444)
+        allow(path.parent, 0o555)
+        store = SqliteStore(path, max_entries=1000)
+        with somebody_else(), pytest.raises(StateUnavailable, match="ermission denied"):
+            await store.run(Put("kind:b", b"two"))
+        allow(path.parent, 0o700)
+        allow(path, 0o600)
+        assert await store.run(Put("kind:b", b"two"), Get("kind:a")) == [None, b"one"]
+        await store.close()
+
+
+async def test_a_file_that_is_something_else(path: Path, store: SqliteStore) -> None:
+    write(path, b"Dear diary, " * 1000)
+    for _ in range(2):
+        with pytest.raises(StateUnavailable) as caught:
+            await store.run(Get("kind:a"))
+        assert str(caught.value) == f"{path}: file is not a database"
+    assert read(path) == b"Dear diary, " * 1000
+    delete(path)
+    assert await store.run(Put("kind:a", b"one")) == [None]
+
+
+async def test_a_file_that_is_broken_in_the_middle(path: Path, store: SqliteStore) -> None:
+    everything = [Put(f"kind:{number}", bytes(500)) for number in range(500)]
+    await store.run(*everything)
+    await store.close()
+    write(path, b"\xff" * (len(read(path)) - 4096), start=4096)
+    broken = SqliteStore(path, max_entries=1000)
+    with pytest.raises(StateUnavailable, match="malformed"):
+        await broken.run(*everything)
+    delete(path)
+    assert await broken.run(*everything) == [None] * 500
+    await broken.close()
+
+
+async def test_a_file_that_is_deleted_under_two_processes_is_made_anew_for_both(path: Path, store: SqliteStore) -> None:
+    await store.run(Put("kind:a", b"one"), *(Put(f"kind:old-{number}", bytes(2000)) for number in range(100)))
+    other = Process(path, "stay")
+    delete(path)
+    # The new file comes while the other process has the old one open, and SQLite's notes of what is where in it.
+    assert await store.run(*(Put(f"kind:{number}", b"new") for number in range(300))) == [None] * 300
+    other.go()
+    *log, found = other.result().splitlines()
+    assert "state_file_replaced" in "".join(log)
+    assert found == "None b'new'"
+    assert await store.run(Get("kind:7"), Get("kind:8")) == [None, b"new"]
+    await store.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+    assert rows(path) == 299
+
+
+async def test_a_folder_that_is_deleted_is_made_anew(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "folder" / "state.db", max_entries=1000)
+    await store.run(Put("kind:a", b"one"))
+    shutil.rmtree(tmp_path / "folder")
+    assert await store.run(Put("kind:a", b"two")) == [None]
+    assert await store.run(Get("kind:a")) == [b"two"]
+    await store.close()
+
+
+async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = SqliteStore(tmp_path / "file" / "state.db", max_entries=1000)
+    with pytest.raises(StateUnavailable, match=r"Not a directory|File exists"):
+        await store.run(Get("kind:a"))
+    (tmp_path / "file").unlink()
+    assert await store.run(Get("kind:a")) == [None]
+    await store.close()

@@ -1,0 +1,248 @@
+"""State on a server: what becomes of runs while it is away, slow or unwilling, and what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from openai_dify_proxy.settings import SettingsError
+from openai_dify_proxy.state import Add, Get, Put, StateUnavailable, Store, Take, open_store
+from openai_dify_proxy.state.valkey import INDEX, PREFIX
+from tests.state.servers import ValkeyCluster, ValkeyServer, certificate, tls_relay
+
+DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
+PASSWORD = "only-for-tests"
+
+
+@pytest.fixture
+async def store(own_valkey: ValkeyServer) -> AsyncIterator[Store]:
+    store = await open_store(own_valkey.url(), max_entries=1000)
+    yield store
+    await store.close()
+
+
+async def refusal(store: Store) -> str:
+    """Why a run cannot be served."""
+    with pytest.raises(StateUnavailable) as caught:
+        await store.run(Take("kind:key-of-mine"), Put("kind:key-of-mine", b"value-of-mine", ttl=60))
+    assert not re.search("key-of-mine|value-of-mine", str(caught.value))
+    return str(caught.value)
+
+
+async def test_keys_are_ours_to_see_and_the_index_knows_what_expires(own_valkey: ValkeyServer, store: Store) -> None:
+    await store.run(Put("kind:a", b"one", ttl=100), Put("kind:b", b"two"), Add("kind:c", b"three", ttl=100))
+    await store.run(Put("kind:d", b"four", ttl=100), Take("kind:d"))
+    keys = ["kind:a", "kind:b", "kind:c"]
+    assert sorted(own_valkey.ask("KEYS", "*")) == sorted([INDEX.encode(), *((PREFIX + key).encode() for key in keys)])
+    assert own_valkey.ask("ZRANGE", INDEX, 0, -1) == [b"kind:a", b"kind:c"]
+    assert 99_000 < own_valkey.ask("PTTL", PREFIX + "kind:a") <= 100_000
+    assert own_valkey.ask("PTTL", PREFIX + "kind:b") == -1
+
+
+async def test_many_at_once_share_one_connection_and_few_exchanges(own_valkey: ValkeyServer, store: Store) -> None:
+    await store.run(Get("kind:a"))
+    before = own_valkey.ask("INFO")
+    await asyncio.gather(*(store.run(Put(f"kind:{number}", b"one", ttl=60)) for number in range(500)))
+    after = own_valkey.ask("INFO")
+    # The two questions of the test have a connection each.
+    assert after["total_connections_received"] - before["total_connections_received"] == 1
+    assert after["total_reads_processed"] - before["total_reads_processed"] < 20
+
+
+async def test_a_server_that_is_killed_and_comes_back(own_valkey: ValkeyServer, store: Store) -> None:
+    await store.run(Put("kind:a", b"one"))
+    own_valkey.kill()
+    assert re.search("onnect|closed", await refusal(store))
+    assert "onnect" in await refusal(store)
+    own_valkey.start()
+    assert await store.run(Add("kind:a", b"two"), Get("kind:a")) == [None, b"two"]
+
+
+async def test_runs_on_their_way_when_it_is_killed(own_valkey: ValkeyServer, store: Store) -> None:
+    await store.run(Put("kind:a", b"one"))
+    with own_valkey.frozen():
+        runs = [asyncio.create_task(store.run(Get("kind:a"))) for _ in range(10)]
+        await asyncio.sleep(0)
+        own_valkey.kill()
+    found = await asyncio.gather(*runs, return_exceptions=True)
+    assert {type(one) for one in found} == {StateUnavailable}
+    own_valkey.start()
+    assert await store.run(Get("kind:a")) == [None]
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_is_noticed(own_valkey: ValkeyServer, store: Store) -> None:
+    await store.run(Put("kind:a", b"one"))
+    own_valkey.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    for _ in range(10):  # turns of the event loop, in which it hears of it
+        await asyncio.sleep(0)
+    assert await store.run(Take("kind:a")) == [b"one"]
+
+
+async def test_a_slow_server_is_not_waited_for_long_and_its_late_replies_go_to_nobody(
+    own_valkey: ValkeyServer, store: Store
+) -> None:
+    await store.run(Put("kind:a", b"one"), Put("kind:b", b"two"))
+    with own_valkey.frozen(), pytest.raises(StateUnavailable, match=r"no answer within 0\.9 s"):
+        await store.run(Get("kind:a"))
+    assert await store.run(Get("kind:b")) == [b"two"]
+
+
+async def test_a_server_that_never_answers() -> None:
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(listen, "127.0.0.1", 0)
+    store = await open_store(f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}", max_entries=1000)
+    assert await refusal(store) == "no answer within 0.9 s"
+    await store.close()
+    listener.close()
+    await listener.wait_closed()
+
+
+async def test_a_wrong_password_is_not_told(own_valkey: ValkeyServer) -> None:
+    own_valkey.ask("ACL", "SETUSER", "proxy", "on", ">another", "~*", "+@all")
+    store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=1000)
+    assert PASSWORD not in await refusal(store)
+    assert "password" in await refusal(store)
+    await store.close()
+
+
+RIGHTS = re.search(r"`(~openai-dify-proxy:\*[^`]+)`, in a cluster also `([^`]+)`", DOCS.read_text(encoding="utf-8"))
+
+
+async def go_through_everything(url: str, servers: list[ValkeyServer], rights: str) -> None:
+    """Does all that a store ever does, as a user with these rights only."""
+    for server in servers:
+        server.ask("ACL", "SETUSER", "proxy", "reset", "on", f">{PASSWORD}", *rights.split())
+        server.ask("ACL", "LOG", "RESET")
+    store = await open_store(url, max_entries=20)
+    for number in range(60):
+        await store.run(Put(f"kind:{number}", b"one", ttl=60), Add("kind:lasting", b"two"), Get("kind:0"))
+    assert await store.run(Take("kind:59"), Get("kind:0")) == [b"one", None]
+    await store.close()
+    assert [server.ask("ACL", "LOG") for server in servers] == [[]] * len(servers)
+
+
+async def test_a_user_with_the_rights_that_the_docs_name(own_valkey: ValkeyServer) -> None:
+    assert RIGHTS
+    await go_through_everything(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), [own_valkey], RIGHTS[1])
+
+
+async def test_a_user_of_a_cluster_with_the_rights_that_the_docs_name(cluster: ValkeyCluster) -> None:
+    assert RIGHTS
+    url = cluster.servers[0].url("valkey+cluster", f"proxy:{PASSWORD}@")
+    await go_through_everything(url, cluster.servers, f"{RIGHTS[1]} {RIGHTS[2]}")
+
+
+async def test_a_user_that_may_not_keep_the_index_is_refused(own_valkey: ValkeyServer) -> None:
+    own_valkey.ask("ACL", "SETUSER", "proxy", "reset", "on", f">{PASSWORD}", "~*", "+@all", "-zadd")
+    store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=20)
+    assert "zadd" in await refusal(store)
+    await store.close()
+
+
+async def test_a_user_that_may_not_look_for_the_oldest_is_served(own_valkey: ValkeyServer) -> None:
+    own_valkey.ask("ACL", "SETUSER", "proxy", "reset", "on", f">{PASSWORD}", "~*", "+@all", "-zcard")
+    store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=20)
+    with capture_logs() as logs:
+        assert await store.run(*(Put(f"kind:{number}", b"one", ttl=60) for number in range(60))) == [None] * 60
+        assert await store.run(Get("kind:0")) == [b"one"]
+        await store.close()
+    assert {line["event"] for line in logs} == {"state_trim_failed"}
+
+
+async def test_a_server_that_is_full_still_answers_what_it_can(own_valkey: ValkeyServer, store: Store) -> None:
+    await store.run(Put("kind:a", b"one"))
+    own_valkey.ask("CONFIG", "SET", "maxmemory", 1)
+    assert "maxmemory" in await refusal(store)
+    writing, reading = await asyncio.gather(
+        store.run(Put("kind:b", b"two")), store.run(Get("kind:a")), return_exceptions=True
+    )
+    assert isinstance(writing, StateUnavailable)
+    assert reading == [b"one"]
+    own_valkey.ask("CONFIG", "SET", "maxmemory", 0)
+    assert await store.run(Put("kind:b", b"two")) == [None]
+
+
+async def test_a_server_that_does_not_know_a_command(program: Path, tmp_path: Path) -> None:
+    older = ValkeyServer(program, tmp_path / "older", "--rename-command", "GETDEL", "")
+    with older.running():
+        store = await open_store(older.url(), max_entries=1000)
+        # The server repeats what it was asked, and that is not passed on.
+        assert "unknown command" in await refusal(store)
+        await store.close()
+
+
+async def test_a_unix_socket(own_valkey: ValkeyServer) -> None:
+    store = await open_store(f"unix://{own_valkey.socket}", max_entries=1000)
+    assert await store.run(Put("kind:a", b"one"), Get("kind:a")) == [None, b"one"]
+    await store.close()
+    assert own_valkey.ask("GET", PREFIX + "kind:a") == b"one"
+
+
+async def test_another_database(own_valkey: ValkeyServer) -> None:
+    store = await open_store(f"{own_valkey.url('redis')}/3", max_entries=1000)
+    await store.run(Put("kind:a", b"one"))
+    await store.close()
+    assert own_valkey.ask("DBSIZE") == 0
+    assert own_valkey.ask("INFO", "keyspace")["db3"]["keys"] == 1
+
+
+@pytest.mark.parametrize("scheme", ["valkeys", "rediss"])
+async def test_tls_is_checked(valkey: ValkeyServer, tmp_path: Path, scheme: str) -> None:
+    signed, key = certificate(tmp_path)
+    async with tls_relay(valkey, signed, key) as port:
+        trusting = await open_store(f"{scheme}://127.0.0.1:{port}?ssl_ca_certs={signed}", max_entries=1000)
+        assert await trusting.run(Put("kind:a", b"one"), Get("kind:a")) == [None, b"one"]
+        await trusting.close()
+        wary = await open_store(f"{scheme}://127.0.0.1:{port}", max_entries=1000)
+        assert "certificate verify failed" in await refusal(wary)
+        await wary.close()
+
+
+async def test_a_cluster_spreads_the_entries(cluster: ValkeyCluster) -> None:
+    store = await open_store(cluster.servers[2].url("redis+cluster"), max_entries=1000)
+    await store.run(*(Put(f"kind:{number}", b"one", ttl=60) for number in range(90)))
+    sizes = [server.ask("DBSIZE") for server in cluster.servers]
+    assert sum(sizes) == 91  # with the index
+    assert min(sizes) > 10
+    await store.close()
+
+
+async def test_a_cluster_whose_server_is_killed_and_comes_back(program: Path, tmp_path: Path) -> None:
+    with ValkeyCluster(program, tmp_path).running() as cluster:
+        store = await open_store(cluster.servers[0].url("valkey+cluster"), max_entries=1000)
+        everything = [Put(f"kind:{number}", b"one", ttl=60) for number in range(90)]
+        assert await store.run(*everything) == [None] * 90
+        cluster.servers[1].kill()
+        with pytest.raises(StateUnavailable):
+            await store.run(*everything)
+        cluster.servers[1].start()
+        while True:
+            try:
+                found = await store.run(*everything)
+            except StateUnavailable:
+                continue  # until the three agree again
+            break
+        assert set(found) == {None, b"one"}
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("redis://127.0.0.1?colour=red", "unexpected keyword argument 'colour'"),
+        ("redis+cluster://127.0.0.1?colour=red", "unexpected keyword argument 'colour'"),
+        ("redis://127.0.0.1?db=first", "a value that it cannot have"),
+        ("rediss://127.0.0.1?ssl_cert_reqs=perhaps", "perhaps"),
+    ],
+)
+async def test_options_that_there_are_not_are_told_before_anything_is_asked(url: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        await open_store(url, max_entries=1000)
