@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from pydantic import SecretStr
+
+from openai_dify_proxy.demo import INSTANT, DemoServer
+from openai_dify_proxy.settings import Settings
+from tests.api.servers import ProxyServer, demo_apps
+
+
+@pytest.fixture
+def demo() -> Iterator[DemoServer]:
+    """A Dify that nobody but this test asks."""
+    with DemoServer(timing=INSTANT) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(demo: DemoServer, tmp_path: Path) -> Iterator[ProxyServer]:
+    """A proxy of all demo apps whose state is this test's own."""
+    state = SecretStr(f"sqlite:///{tmp_path}/state.db")
+    with ProxyServer(Settings(dify_api_url=demo.url, apps=demo_apps(demo.url), state_url=state)) as running:
+        yield running
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx2.AsyncClient]:
+    """What sends requests exactly as they are written."""
+    async with httpx2.AsyncClient(timeout=30, verify=False) as plain:
+        yield plain

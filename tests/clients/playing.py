@@ -1,0 +1,147 @@
+"""Plays what real programs sent against the proxy: ``recorded/README.md`` tells which programs, and how they were run.
+
+A program answers to what it was told. So a played request carries the replies that the proxy really gave, in the place
+of the recorded ones and in the form in which the program sent those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from msgspec import Struct, json, structs
+
+from tests.api.asking import Json
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+class Recorded(Struct, frozen=True):
+    """One request, as it was sent; a GET has no body."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+class Program(Struct, frozen=True):
+    """How a program of the recordings gives back the reply that it was given.
+
+    ``recorded`` is the text of the reply number ``{}`` in its requests; ``form`` makes such a text of a reply.
+    """
+
+    recorded: str
+    form: Callable[[str], str] = str
+
+
+class Reply(Struct, frozen=True):
+    """What the proxy answered; ``id`` is that of the message in an answer of the Responses API, else empty."""
+
+    text: str
+    id: str = ""
+
+
+_REPLY = "Answer {}.\n\n    indented line\n\nThe end.  "
+_OPEN_WEBUI = Program(_REPLY.strip(), str.strip)
+PROGRAMS = {
+    "open-webui": _OPEN_WEBUI,
+    "open-webui-document": _OPEN_WEBUI,
+    "n8n-chat": Program(_REPLY),
+    "n8n-chat-stream": Program(_REPLY),
+    "n8n-responses": Program("Answer {}."),
+    "codex": Program("Answer for request {}."),
+}
+"""The folders of the recordings that hold conversations."""
+
+
+def recorded(name: str) -> Recorded:
+    """The request ``folder/name``, with the tools that it had: the recordings keep only the first turn's."""
+    request = _read(name)
+    if request.body is not None and request.body.get("tools") == []:
+        tools = _read(f"{Path(name).parent}/turn-1").body["tools"]
+        request = structs.replace(request, body={**request.body, "tools": tools})
+    return request
+
+
+def _read(name: str) -> Recorded:
+    return json.decode((RECORDED / f"{name}.json").read_bytes(), type=Recorded)
+
+
+def last_text(request: Recorded) -> str:
+    """What the user wrote last."""
+    message = (request.body.get("messages") or request.body["input"])[-1]
+    assert message["role"] == "user"
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+class Player:
+    """One program that talks to the proxy at ``origin`` about ``model``, by the requests in ``folder``."""
+
+    def __init__(self, http: httpx2.AsyncClient, origin: str, folder: str, model: str) -> None:
+        self.replies: list[Reply] = []
+        self._http = http
+        self._origin = origin
+        self._folder = folder
+        self._model = model
+
+    async def turn(self, name: str) -> Recorded:
+        """Sends a turn of the conversation, whose reply all later requests know. Returns the request as sent."""
+        request = self._request(name)
+        self.replies.append(await send(self._http, self._origin, request))
+        return request
+
+    async def beside(self, name: str) -> Recorded:
+        """Sends a request whose reply goes into no other. Returns the request as sent."""
+        request = self._request(name)
+        await send(self._http, self._origin, request)
+        return request
+
+    def _request(self, name: str) -> Recorded:
+        request = recorded(f"{self._folder}/{name}")
+        body = with_replies(request.body, self.replies, PROGRAMS[self._folder])
+        return structs.replace(request, body={**body, "model": self._model})
+
+
+def with_replies(body: Json, replies: Sequence[Reply], program: Program) -> Json:
+    """The body with ``replies`` in the place of the recorded ones, and without what was thought before those."""
+    text = json.encode(body).decode()
+    for number, reply in enumerate(replies, 1):
+        text = text.replace(_inner(program.recorded.format(number)), _inner(program.form(reply.text)))
+        text = text.replace(f"msg_{number:048}", reply.id)
+    changed: Json = json.decode(text)
+    if "input" in changed:
+        changed["input"] = [item for item in changed["input"] if item["type"] != "reasoning"]
+    return changed
+
+
+def _inner(text: str) -> str:
+    """A text as it stands within a JSON string."""
+    return json.encode(text).decode()[1:-1]
+
+
+async def send(http: httpx2.AsyncClient, origin: str, request: Recorded) -> Reply:
+    """Sends a request and reads the answer, which must be whole."""
+    content = json.encode(request.body)
+    answer = await http.request(request.method, f"{origin}{request.path}", headers=request.headers, content=content)
+    assert answer.status_code == 200, answer.text
+    if not request.body["stream"]:
+        return _read_whole(answer.json())
+    frames = [line.removeprefix("data: ") for line in answer.text.split("\n") if line.startswith("data: ")]
+    assert frames.pop() == "[DONE]"
+    events = [json.decode(frame) for frame in frames]
+    if request.path.endswith("/responses"):
+        assert events[-1]["type"] == "response.completed"
+        return _read_whole(events[-1]["response"])
+    deltas = [choice["delta"].get("content") or "" for event in events for choice in event["choices"]]
+    return Reply("".join(deltas))
+
+
+def _read_whole(answer: Json) -> Reply:
+    if "choices" in answer:
+        return Reply(answer["choices"][0]["message"]["content"])
+    (message,) = (item for item in answer["output"] if item["type"] == "message")
+    return Reply("".join(part["text"] for part in message["content"]), message["id"])
