@@ -88,12 +88,9 @@ def workflow_paused(*reasons: Json) -> Json:
 
 def node(event: str, node_id: str = "llm", node_type: str = "llm", **data: Any) -> Json:
     title = data.pop("title", node_id.title())
-    told = {"id": "n-1", "node_id": node_id, "node_type": node_type, "title": title, "inputs": {}, **data}
-    return {
-        "event": event,
-        **OF_RUN,
-        "data": {**told, "process_data": {"prompts": [{"role": "system", "text": "secret"}]}},
-    }
+    told = {"id": "n-1", "node_id": node_id, "node_type": node_type, "title": title, "inputs": {}}
+    process_data = {"prompts": [{"role": "system", "text": "secret"}]}
+    return {"event": event, **OF_RUN, "data": {**told, "process_data": process_data, **data}}
 
 
 def text_chunk(text: str, node_id: str = "llm") -> Json:

@@ -280,7 +280,7 @@ class DifyEventDecoder:
             return
         if node.node_type == "llm":
             if self._asked_before is not None and node.process_data:
-                self.remembers = bool(self.remembers) or _was_shown(node.process_data, self._asked_before)
+                self._note_memory(node.process_data, self._asked_before)
             outputs = dify.LLM_OUTPUTS.decode(node.outputs) or dify.LlmOutputs()
             if outputs.usage is not None:
                 self._node_usage = add_usage(self._node_usage, read_usage(outputs.usage))
@@ -289,6 +289,12 @@ class DifyEventDecoder:
         elif node.node_type == "knowledge-retrieval":
             retrieved = dify.RETRIEVAL_OUTPUTS.decode(node.outputs) or dify.RetrievalOutputs()
             self._passages += [read_passage(item) for item in retrieved.result or []]
+
+    def _note_memory(self, process_data: Raw, asked_before: str) -> None:
+        """By the prompts that a model was sent; one that failed has none, which tells nothing."""
+        prompts = (dify.PROCESS_DATA.decode(process_data) or dify.ProcessData()).prompts
+        if prompts:
+            self.remembers = self.remembers or any(asked_before in fold_text(prompt.text or "") for prompt in prompts)
 
     def _on_node_started(self, event: DifyEvent, out: list[Event]) -> None:
         if self._progress:
@@ -414,12 +420,6 @@ _HANDLERS: dict[str, _Handler] = {
     "error": DifyEventDecoder._on_error,
 }
 """Events that are not here (and not text) mean nothing to a client; new ones of future Difys are passed over too."""
-
-
-def _was_shown(process_data: Raw, text: str) -> bool:
-    """Whether an LLM node's prompts, as its ``process_data`` tells them, hold ``text``."""
-    prompts = (dify.PROCESS_DATA.decode(process_data) or dify.ProcessData()).prompts or []
-    return any(text in fold_text(prompt.text or "") for prompt in prompts)
 
 
 def _skim(payload: bytes) -> DifyEvent:

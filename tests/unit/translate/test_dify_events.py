@@ -24,6 +24,7 @@ from openai_dify_proxy.events import (
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.dify_events import DifyEventDecoder
 from openai_dify_proxy.wire.dify import Mode
+from tests.demo.recorded import recording
 from tests.dify_streams import (
     CONVERSATION,
     MESSAGE,
@@ -843,3 +844,60 @@ def test_a_paused_workflow_is_answered_with_its_form() -> None:
     assert (folded.text, folded.finish_reason) == (f"Draft: …\n\n{text}", "stop")
     assert answer("workflow", required, paused).text == text
     assert answer("workflow", {"event": "workflow_paused", "data": {}}).text == ""
+
+
+# Whether the model was shown the conversation
+
+
+RECORDED = ("1.11.2", "1.13.0", "1.16.1")
+
+
+def remembers(version: str, name: str, asked_before: str | None) -> bool | None:
+    decoder = DifyEventDecoder("advanced-chat", asked_before=asked_before)
+    decoder.feed(recording(version, name).body)
+    return decoder.remembers
+
+
+@pytest.mark.parametrize("version", RECORDED)
+@pytest.mark.parametrize(
+    ("name", "asked_before", "shown"),
+    [
+        ("chatflow-llm-stream-2", "hello flow", True),
+        ("hist-flow-image-2", "first with image", True),
+        ("hist-flow-disc-2", "SLOW:8:0.3", True),
+        ("chatflow-llm-stream-2", "hello flow\nand more", False),
+        ("chatflow-multi-answer", "hello flow", False),
+        ("chatflow-failbranch-stream", "hello flow", None),  # the model failed, and its prompts are not told
+        ("chatflow-retry-exhausted", "hello flow", None),
+        ("chatflow-static-stream", "hello flow", None),  # there is no model in it
+        ("chatflow-llm-stream-2", None, None),  # nobody wants to know
+    ],
+)
+def test_a_chatflow_shows_what_its_model_was_shown(
+    version: str, name: str, asked_before: str | None, shown: bool | None
+) -> None:
+    assert remembers(version, name, asked_before) is shown
+
+
+def told(*texts: str) -> Json:
+    """The end of a model's node that was sent these texts."""
+    prompts = [{"role": "user", "text": text, "files": []} for text in texts]
+    return node("node_finished", "llm", outputs={"text": "x"}, process_data={"prompts": prompts})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shown"),
+    [
+        ([told("now"), told("before", "now")], True),
+        ([told("before", "now"), told("now")], True),
+        ([told("now"), told("now")], False),
+        ([told("now"), node("node_finished", "llm", outputs={"error_message": "x"}, process_data={})], False),
+        ([told("The conversation:\r\nUser: before\r\nAssistant: yes")], True),
+        ([told()], None),
+        ([node("node_finished", "llm", outputs={"text": "x"}, process_data=None)], None),
+    ],
+)
+def test_one_model_that_is_shown_it_is_enough(nodes: list[Json], shown: bool | None) -> None:
+    decoder = DifyEventDecoder("advanced-chat", asked_before="before")
+    decoder.feed(stream(workflow_started(), *nodes))
+    assert decoder.remembers is shown
