@@ -1,0 +1,375 @@
+"""A client that sends all of it again goes on in its Dify conversation, and Dify is told only what is new."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+
+from openai_dify_proxy.demo import DemoLog, DemoServer
+from tests.api.asking import CONVERSING, turns
+from tests.api.chatting import (
+    Chat,
+    at_once,
+    began_anew,
+    said,
+    seconds_of_turns,
+    the_request,
+    the_run,
+    transcript,
+)
+from tests.api.conftest import Serve
+from tests.api.servers import ProxyServer, app_settings
+
+VERSIONS = ("0.15", "1.11", "1.13", "1.14", "1.15", "1.16")
+MODELS = [f"{name}@{version}" for version in VERSIONS for name in CONVERSING if name != "demo-agent"] + ["demo-agent"]
+
+REWRITTEN = "Use this context: {}\n\nQuestion: {}"
+"""What retrieval makes of a question before it is sent."""
+
+
+async def test_three_turns_of_every_app_are_one_conversation(
+    client: AsyncOpenAI, demo: DemoServer, log: DemoLog
+) -> None:
+    async def converse(model: str, stream: bool) -> None:
+        name = f"{model} {stream}"
+        chat = Chat(client, model, stream, {"user": name})
+        seen = []
+        for number in (1, 2, 3):
+            earlier, before = said(chat), chat.conversation_id
+            await chat.say(f"{number}. {name}")
+            request, run = the_request(log, f"{number}. {name}"), the_run(log, f"{number}. {name}")
+            assert (request.body["query"], request.body.get("conversation_id")) == (f"{number}. {name}", before)
+            assert list(run.history) == earlier
+            seen.append((run.user, run.conversation_id, chat.conversation_id))
+        assert len(set(seen)) == 1
+        seconds = seconds_of_turns(demo, str(chat.conversation_id))
+        assert seconds == sorted(set(seconds)), "two turns began within one of Dify's seconds"
+        assert len(seconds) == 3
+
+    await at_once(converse(model, stream) for model in MODELS for stream in (False, True))
+
+
+async def test_the_ways_to_ask_are_one(client: AsyncOpenAI, log: DemoLog) -> None:
+    """A conversation that began streaming goes on without, and content may be parts as well as a text."""
+    chat = Chat(client, "demo-chat", stream=True)
+    await chat.say("ways 1")
+    chat.messages = [
+        {**message, "content": [{"type": "text", "text": message["content"]}]} for message in chat.messages
+    ]
+    chat.stream = False
+    await chat.say("ways 2")
+    assert the_run(log, "ways 2").history[0] == ("user", "ways 1")
+
+
+# What clients change in passing
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_line_ends_and_outer_white_space_are_nothing(client: AsyncOpenAI, log: DemoLog, stream: bool) -> None:
+    async def converse(name: str, change: Any) -> None:
+        chat = Chat(client, "demo-chat", stream)
+        await chat.say(f"  {name} 1\n  second line\n\nSAY<<  one\n    two\n\nthree \n>>\n")
+        for message in chat.messages:
+            message["content"] = change(message["content"])
+        await chat.say(f"{name} 2")
+        assert the_request(log, f"{name} 2").body.get("conversation_id") == chat.conversation_id
+        assert the_run(log, f"{name} 2").history[1] == ("assistant", "one\n    two\n\nthree")
+
+    await at_once(
+        converse(f"{stream} {name}", change)
+        for name, change in {
+            "stripped": str.strip,
+            "CRLF": lambda text: text.replace("\n", "\r\n"),
+            "CR": lambda text: text.replace("\n", "\r"),
+            "wrapped": lambda text: f"\n\t {text} \n\n",
+        }.items()
+    )
+
+
+async def test_an_indentation_counts(client: AsyncOpenAI, log: DemoLog) -> None:
+    chat = Chat(client, "demo-chat")
+    await chat.say("indented 1 SAY<<if x:\n    y()>>")
+    chat.messages[-1]["content"] = "if x:\n  y()"
+    await chat.say("indented 2")
+    assert began_anew(log, "indented 2")
+    assert "Assistant: if x:\n  y()\n" in the_request(log, "indented 2").body["query"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_reasoning_is_no_part_of_a_reply(client: AsyncOpenAI, log: DemoLog, stream: bool) -> None:
+    """Whether the client leaves it out, sends it back inside the reply, or in a field of its own."""
+
+    async def converse(name: str, model: str, change: Any) -> None:
+        chat = Chat(client, model, stream, {"user": name})
+        reply = await chat.say(f"{name} 1 THINK SAY<<the answer>>")
+        assert reply == "the answer"
+        change(chat.messages[-1])
+        await chat.say(f"{name} 2")
+        assert the_request(log, f"{name} 2").body["conversation_id"] == chat.conversation_id
+        assert chat.conversation_id == the_run(log, f"{name} 1 THINK SAY<<the answer>>").conversation_id
+
+    await at_once(
+        converse(f"{name} {model} {stream}", model, change)
+        for model in ("demo-chat", "demo-advanced-chat", "demo-agent")
+        for name, change in {
+            "left out": lambda message: None,
+            "inside": lambda message: message.update(content=f"<think>\nhm\n</think>\n\n{message['content']}"),
+            "beside": lambda message: message.update(reasoning_content="hm"),
+        }.items()
+    )
+
+
+async def test_what_was_sent_before_a_moderation_is_what_goes_on(client: AsyncOpenAI, log: DemoLog) -> None:
+    """A stream cannot take anything back, so its reply is longer than the one in Dify."""
+
+    async def converse(model: str, stream: bool) -> None:
+        name = f"{model} {stream} moderated"
+        chat = Chat(client, model, stream)
+        reply = await chat.say(f"{name} MODERATE SAY<<something bad>>")
+        assert ("something bad" in reply) is stream
+        await chat.say(f"{name} 2")
+        assert the_request(log, f"{name} 2").body["conversation_id"] == chat.conversation_id
+        assert "bad" not in the_run(log, f"{name} 2").history[1][1]
+
+    await at_once(converse(model, stream) for model in ("demo-chat", "demo-advanced-chat") for stream in (False, True))
+
+
+@pytest.mark.parametrize("as_sent", ["", None])
+async def test_an_answer_without_words(client: AsyncOpenAI, log: DemoLog, as_sent: str | None) -> None:
+    async def converse(model: str, stream: bool) -> None:
+        name = f"{model} {stream} {as_sent}"
+        chat = Chat(client, model, stream, {"user": name})
+        assert await chat.say(f"{name} 1 EMPTY") == ""
+        chat.messages[-1]["content"] = as_sent
+        await chat.say(f"{name} 2 EMPTY")
+        await chat.say(f"{name} 3")
+        first, second, third = (the_run(log, f"{name} {end}") for end in ("1 EMPTY", "2 EMPTY", "3"))
+        assert first.conversation_id == second.conversation_id == third.conversation_id
+        assert [text for role, text in third.history if role == "user"] == [f"{name} 1 EMPTY", f"{name} 2 EMPTY"]
+
+    await at_once(converse(model, stream) for model in ("demo-chat", "demo-advanced-chat") for stream in (False, True))
+
+
+# Clients that name their chats
+
+
+CHAT_HEADERS = (
+    "X-OpenWebUI-Chat-Id",
+    "X-Conversation-Id",
+    "X-Chat-Id",
+    "X-Session-Id",
+    "session-id",
+    "session_id",
+    "conversation-id",
+    "chat-id",
+)
+
+
+async def test_a_chat_id_and_a_user_id_allow_for_rewritten_questions(client: AsyncOpenAI, log: DemoLog) -> None:
+    """Retrieval templates rewrite the last question for the model, and the client sends it plain afterwards."""
+
+    async def converse(header: str) -> None:
+        chat = Chat(client, "demo-chat", more={"extra_headers": {header: f"chat {header}", "X-OpenWebUI-User-Id": "u"}})
+        for number in (1, 2, 3):
+            question, earlier = f"{number}. {header}", said(chat)
+            await chat.say(REWRITTEN.format(f"passage {number}", question))
+            run = the_run(log, question)
+            assert [text for role, text in run.history if role == "assistant"] == [
+                text for role, text in earlier if role == "assistant"
+            ]
+            assert len(run.history) == len(earlier)
+            chat.messages[-2]["content"] = question
+        assert len({run.conversation_id for run in log.runs if header in run.question}) == 1
+
+    await at_once(converse(header) for header in CHAT_HEADERS)
+
+
+async def test_the_body_may_name_the_user_of_a_chat(client: AsyncOpenAI, log: DemoLog) -> None:
+    chat = Chat(client, "demo-chat", more={"extra_headers": {"X-Chat-Id": "by body"}, "user": "anna"})
+    await chat.say(REWRITTEN.format("passage", "by body 1"))
+    chat.messages[0]["content"] = "by body 1"
+    await chat.say("by body 2")
+    assert the_request(log, "by body 2").body["conversation_id"] == chat.conversation_id
+
+
+async def test_a_chat_id_alone_does_not(client: AsyncOpenAI, log: DemoLog) -> None:
+    """Without a user it might be anybody's, so that every word counts."""
+    chat = Chat(client, "demo-chat", more={"extra_headers": {"X-OpenWebUI-Chat-Id": "nobody's"}})
+    await chat.say(REWRITTEN.format("passage", "nobody 1"))
+    reply = chat.messages[1]["content"]
+    chat.messages[0]["content"] = "nobody 1"
+    await chat.say("nobody 2")
+    assert the_request(log, "nobody 2").body["query"] == transcript(
+        ("user", "nobody 1"), ("assistant", reply), question="nobody 2"
+    )
+    assert began_anew(log, "nobody 2")
+
+
+async def test_chats_and_users_with_the_same_words_are_apart(client: AsyncOpenAI, log: DemoLog) -> None:
+    async def converse(chat_id: str, user_id: str) -> str:
+        headers = {"X-OpenWebUI-Chat-Id": chat_id, "X-OpenWebUI-User-Id": user_id}
+        chat = Chat(client, "demo-chat", more={"extra_headers": headers})
+        for number in (1, 2):
+            await chat.say(f"same {number} SAY<<yes>>")
+        return str(chat.conversation_id)
+
+    pairs = [(chat_id, user_id) for chat_id in ("one", "two") for user_id in ("anna", "bert")]
+    found: list[str] = []
+
+    async def collect(chat_id: str, user_id: str) -> None:
+        found.append(await converse(chat_id, user_id))
+
+    await at_once(collect(*pair) for pair in pairs)
+    assert len(set(found)) == 4
+    assert len({run.conversation_id for run in log.runs}) == 4
+
+
+async def test_a_chat_whose_system_prompt_changes_goes_on_and_is_told(client: AsyncOpenAI, log: DemoLog) -> None:
+    """Open WebUI writes the time of day and the user's memories into it."""
+    headers = {"X-OpenWebUI-Chat-Id": "changing", "X-OpenWebUI-User-Id": "u"}
+    chat = Chat(client, "demo-chat", more={"extra_headers": headers})
+    for number, system in enumerate(["It is noon.", "It is one.", "It is one."], 1):
+        chat.messages = [
+            {"role": "system", "content": system},
+            *(message for message in chat.messages if message["role"] != "system"),
+        ]
+        await chat.say(f"changing {number}")
+    queries = [request.body["query"] for request in turns(log)]
+    assert queries == ["It is noon.\n\nchanging 1", "It is one.\n\nchanging 2", "changing 3"]
+    assert len({run.conversation_id for run in log.runs}) == 1
+
+
+# Models without a memory
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_forgetful_model_is_recognised_and_told_all_of_it(serve: Serve, log: DemoLog, version: str) -> None:
+    """The second turn shows that its model was not sent the first; from then on the transcript goes along."""
+    model = f"demo-advanced-chat-forgetful@{version}"
+    async with serve(state_url="memory://").client() as client:
+        chat = Chat(client, model)
+        for number in (1, 2, 3):
+            await chat.say(f"forgotten {number}")
+        other = Chat(client, model)
+        await other.say("other 1")
+        await other.say("other 2")
+    queries = [request.body["query"] for request in turns(log)]
+    assert queries[:2] == ["forgotten 1", "forgotten 2"]
+    assert queries[2] == transcript(*said(chat)[:4], question="forgotten 3")
+    assert queries[4] == transcript(*said(other)[:2], question="other 2")
+    assert [run.history for run in log.runs] == [()] * 5
+    assert [run.conversation_id for run in log.runs] == [chat.conversation_id] * 3 + [other.conversation_id] * 2
+
+
+async def test_models_with_a_memory_are_not_taken_for_forgetful(serve: Serve, log: DemoLog) -> None:
+    """Neither by an answer that no model gave, nor by a question that was sent with more around it."""
+    async with serve(state_url="memory://").client() as client:
+
+        async def converse(version: str, first: str) -> None:
+            chat = Chat(client, f"demo-advanced-chat@{version}", messages=[{"role": "system", "content": "Be kind."}])
+            await chat.say(f"{first} {version}")
+            await chat.say(f"second after {first} {version}")
+            await chat.say(f"third after {first} {version}")
+            assert the_request(log, f"third after {first} {version}").body["query"] == f"third after {first} {version}"
+
+        await at_once(
+            converse(version, first) for version in VERSIONS for first in ("ANNOTATION", "PARTIAL", "a\r\nplain one")
+        )
+
+
+# The other rules
+
+
+@pytest.mark.parametrize("model", CONVERSING)
+async def test_conversations_may_be_switched_to_transcripts(serve: Serve, log: DemoLog, model: str) -> None:
+    async with serve(conversations="transcript").client() as client:
+        chat = Chat(client, model)
+        for number in (1, 2, 3):
+            await chat.say(f"t {number} SAY<<no {number}>>")
+    first, second, third = turns(log)
+    assert first.body["query"] == "t 1 SAY<<no 1>>"
+    assert second.body["query"] == transcript(*said(chat)[:2], question="t 2 SAY<<no 2>>")
+    assert third.body["query"] == transcript(*said(chat)[:4], question="t 3 SAY<<no 3>>")
+    assert not any("conversation_id" in request.body for request in turns(log))
+
+
+async def test_conversations_may_be_switched_to_the_last_message(serve: Serve, log: DemoLog) -> None:
+    async with serve(conversations="last-message").client() as client:
+        chat = Chat(client, "demo-chat", messages=[{"role": "system", "content": "Be kind."}])
+        for number in (1, 2):
+            await chat.say(f"m {number}")
+        await chat.say("m 3", extra_body={"conversation_id": chat.conversation_id})
+    queries = [(request.body["query"], request.body.get("conversation_id")) for request in turns(log)]
+    assert queries[:2] == [("Be kind.\n\nm 1", None), ("Be kind.\n\nm 2", None)]
+    assert queries[2] == ("m 3", the_run(log, "m 2").conversation_id)
+
+
+async def test_each_app_may_have_a_rule_of_its_own(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
+    apps = {
+        name: app_settings(name, "app-demo-chat", demo.url, conversations=rule)
+        for name, rule in {"follows": None, "carries": "transcript", "remembers": "auto"}.items()
+    }
+    async with serve(apps=apps, conversations="last-message").client() as client:
+        chats = [Chat(client, model) for model in apps]
+        for number in (1, 2):
+            await at_once(chat.say(f"{chat.model} {number}") for chat in chats)
+    follows, carries, remembers = (the_request(log, f"{chat.model} 2").body for chat in chats)
+    assert (follows["query"], follows.get("conversation_id")) == ("follows 2", None)
+    assert carries["query"] == transcript(*said(chats[1])[:2], question="carries 2")
+    assert "conversation_id" not in carries
+    assert (remembers["query"], remembers["conversation_id"]) == ("remembers 2", chats[2].conversation_id)
+
+
+async def test_a_transcript_is_worded_by_a_template(serve: Serve, log: DemoLog) -> None:
+    template = "Earlier:\n{history}\n-- and now --\n{question}\n(answer that)"
+    async with serve(transcript_template=template).client() as client:
+        history = [{"role": "user", "content": "a\n-- and now --"}, {"role": "assistant", "content": "b"}]
+        chat = Chat(client, "demo-chat", messages=history)
+        await chat.say("c")
+    (request,) = turns(log)
+    assert request.body["query"] == (
+        "Earlier:\nUser: a\n\\-- and now --\n\nAssistant: b\n-- and now --\nc\n(answer that)"
+    )
+
+
+async def test_an_app_with_an_input_for_it_gets_the_transcript_there(client: AsyncOpenAI, log: DemoLog) -> None:
+    history = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    chat = Chat(client, "demo-chat-history", messages=history)
+    await chat.say("into the input")
+    await chat.say("after the input")
+    first, second = turns(log)
+    assert (first.body["query"], first.body["inputs"]) == ("into the input", {"history": "User: a\n\nAssistant: b"})
+    assert second.body["query"] == "after the input"
+    assert (second.body["conversation_id"], second.body["inputs"]) == (chat.conversation_id, {"history": ""})
+
+
+@pytest.mark.parametrize("model", ["demo-completion", "demo-workflow"])
+async def test_apps_that_keep_nothing_always_get_a_transcript(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
+    chat = Chat(client, model)
+    for number in (1, 2, 3):
+        await chat.say(f"SAY<<no>> {number}")
+    assert [request.body["inputs"]["query"] for request in turns(log)] == [
+        "SAY<<no>> 1",
+        transcript(*said(chat)[:2], question="SAY<<no>> 2"),
+        transcript(*said(chat)[:4], question="SAY<<no>> 3"),
+    ]
+
+
+async def test_a_chat_that_began_elsewhere_brings_its_transcript(proxy: ProxyServer, log: DemoLog) -> None:
+    """And goes on in Dify from there."""
+    async with proxy.client() as client:
+
+        async def converse(model: str) -> None:
+            history = [{"role": "user", "content": f"elsewhere {model}"}, {"role": "assistant", "content": "yes"}]
+            chat = Chat(client, model, messages=history)
+            await chat.say(f"here {model} 1")
+            await chat.say(f"here {model} 2")
+            question = transcript(("user", f"elsewhere {model}"), ("assistant", "yes"), question=f"here {model} 1")
+            first, second = the_run(log, f"here {model} 1"), the_run(log, f"here {model} 2")
+            assert first.question == question
+            assert (second.question, second.conversation_id) == (f"here {model} 2", first.conversation_id)
+            assert second.history[0] == ("user", question)
+
+        await at_once(converse(model) for model in MODELS)
