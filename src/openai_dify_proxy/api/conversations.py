@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from msgspec import structs
 from starlette.requests import Request
@@ -39,7 +40,7 @@ async def create_conversation(request: Request) -> Response:
         int(time.time()),
         check_metadata(body.metadata or {}),
         [message for message in messages_of_input(body.items or []) if message.text],
-        await shelf.end_user_of(proxy.end_user(request, caller)),
+        end_user=await shelf.end_user_of(proxy.end_user(request, caller)),
     )
     await shelf.put(caller, name, entry)
     return _told(name, entry)
@@ -69,11 +70,9 @@ async def delete_conversation(request: Request) -> Response:
     """Here and in Dify."""
     proxy, caller = _admit(request)
     name, entry = await _load(proxy, caller, request)
-    if entry.dify_id is not None and entry.user is not None:
-        try:
-            await proxy.turns.delete_conversation(caller, entry.model, entry.dify_id, entry.user)
-        except ConversationNotFound:
-            pass  # Dify lost it before
+    for place in (*entry.left, *([entry.place] if entry.place is not None else [])):
+        with suppress(ConversationNotFound):  # Dify lost it before
+            await proxy.turns.delete_conversation(caller, place.model, place.id, place.user)
     await proxy.kept.conversations.remove(caller, name)
     return json_response(ConversationDeleted(id=name))
 
@@ -83,9 +82,8 @@ async def list_conversation_items(request: Request) -> Response:
     proxy, caller = _admit(request)
     name, entry = await _load(proxy, caller, request)
     items = items_of_history(entry.items, name.removeprefix("conv_"))
-    if entry.dify_id is not None and entry.user is not None:
-        rows = await proxy.turns.messages(caller, entry.model, entry.dify_id, entry.user)
-        items += items_of_messages(rows)
+    if (place := entry.place) is not None:
+        items += items_of_messages(await proxy.turns.messages(caller, place.model, place.id, place.user), entry.asked)
     query = request.query_params
     return json_response(page(items, after=query.get("after"), limit=query.get("limit"), order=query.get("order")))
 

@@ -18,12 +18,18 @@ MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
 
 
-def items_of_messages(rows: Sequence[MessageRow]) -> list[MessageItem]:
-    """A question and an answer for each message of Dify's, oldest first; an answer that was lost is left out."""
+def items_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage] = ()) -> list[MessageItem]:
+    """A question and an answer for each message of Dify's, oldest first; an answer that was lost is left out.
+
+    ``asked`` is the first question as the client put it, where that is known.
+    """
     items = []
     for row in rows:
         name = row.id.replace("-", "")
-        items.append(MessageItem(id=f"msg_{name}_q", role="user", content=[ItemText(text=row.query)]))
+        if asked and row is rows[0]:
+            items += items_of_history(asked, f"{name}_q")
+        else:
+            items.append(MessageItem(id=f"msg_{name}_q", role="user", content=[ItemText(text=row.query)]))
         if row.answer:
             answer = ItemAnswer(text=without_thinking(row.answer))
             status: Any = "incomplete" if row.failed else "completed"
@@ -43,14 +49,14 @@ def items_of_history(history: Sequence[HistoryMessage], name: str) -> list[Messa
     ]
 
 
-def history_of_messages(rows: Sequence[MessageRow]) -> tuple[HistoryMessage, ...]:
-    """What a new conversation is told of an old one: the turns that were answered."""
-    return tuple(
-        message
-        for row in rows
-        if row.answer and not row.failed
-        for message in (HistoryMessage("user", row.query), HistoryMessage("assistant", without_thinking(row.answer)))
-    )
+def history_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage] = ()) -> list[HistoryMessage]:
+    """What a new conversation is told of an old one: the turns that were answered. ``asked`` as above."""
+    history: list[HistoryMessage] = []
+    for row in rows:
+        if row.answer and not row.failed:
+            history += asked if asked and row is rows[0] else [HistoryMessage("user", row.query)]
+            history.append(HistoryMessage("assistant", without_thinking(row.answer)))
+    return history
 
 
 def page(items: Sequence[Any], *, after: str | None, limit: str | None, order: str | None) -> ItemList:

@@ -313,9 +313,14 @@ def encode_failure(failed: Response, error: ProxyError, number: int) -> bytes:
 
     No ``[DONE]`` follows, so that nobody takes it for an end.
     """
+    ending = ResponseEvent(type="response.failed", sequence_number=number + 1, response=failed)
+    return encode_stream_error(error, number) + _frame(ending)
+
+
+def encode_stream_error(error: ProxyError, number: int) -> bytes:
+    """The last frame of a stream that breaks off, while the response may go on."""
     told = ErrorObject(error.message, error.type, error.param, error.code)
-    failing = ErrorEvent(sequence_number=number, error=told)
-    return _frame(failing) + _frame(ResponseEvent(type="response.failed", sequence_number=number + 1, response=failed))
+    return _frame(ErrorEvent(sequence_number=number, error=told))
 
 
 def frames_after(frames: bytes, starting_after: int | None) -> bytes:

@@ -1,38 +1,42 @@
 """Responses that run in the background: their client may leave, and any process may be asked for them.
 
-What runs leaves its stream in the state piece by piece, and with each piece how long it is to be taken for alive. So
-whoever is asked for it can tell it, follow it, or say that its process died. It is cancelled by a mark that it looks
-for with each piece, and by Dify's own stop route, which needs only what is kept.
+What runs leaves its stream in the state while it grows, and beside it how long it is to be taken for alive. So whoever
+is asked for it can tell it, follow it, or say that its process died. It is cancelled by a mark that it looks for with
+each write, and by Dify's own stop route, which needs only what is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import structlog
 from msgspec import structs
 
-from openai_dify_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamFailed
+from openai_dify_proxy.errors import InternalError, ProxyError, ResponseNotFound, ShuttingDown, UpstreamFailed
 from openai_dify_proxy.events import Event, TurnFailed, TurnFinished
-from openai_dify_proxy.state.store import Get, Operation, Put
+from openai_dify_proxy.state.store import Operation
+from openai_dify_proxy.translate.openai_streams import DONE
 from openai_dify_proxy.translate.responses_answers import cancelled_response, failed_response
 from openai_dify_proxy.translate.responses_streams import (
     ResponsesStreamEncoder,
     encode_failure,
     encode_keepalive,
+    encode_stream_error,
     frames_after,
     next_number,
 )
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
-from openai_dify_proxy.turns.kept import Kept, KeptResponse
+from openai_dify_proxy.turns.keeping import Keeper
+from openai_dify_proxy.turns.kept import Kept, KeptResponse, unreachable
 from openai_dify_proxy.turns.service import Running, Turns
+from openai_dify_proxy.turns.streams import Progress, Streams, StreamWriter
 from openai_dify_proxy.turns.turn import ClientGone
 from openai_dify_proxy.wire.openai.responses import RESPONSE, Response
 
-PIECE_SECONDS = 0.1
+WRITE_SECONDS = 0.1
 """How often what was said is kept, at most."""
 
 BREATH_SECONDS = 2.0
@@ -49,129 +53,142 @@ CANCEL_PATIENCE = 5.0
 
 RUNNING = frozenset({"queued", "in_progress"})
 
-Complete = Callable[[KeptResponse, str], KeptResponse]
-"""Adds to the entry of a response that has finished what the next one needs to go on from it."""
-
-Keep = Callable[[KeptResponse, Sequence[bytes]], Awaitable[list[Operation]]]
-
 log = structlog.get_logger(__name__)
 
 
 class Background:
-    """Runs responses, and answers for those of other processes."""
+    """Runs responses, and answers for those of other processes. ``lease`` is in seconds."""
 
-    def __init__(self, turns: Turns, kept: Kept, conversations: Conversations) -> None:
+    def __init__(self, turns: Turns, kept: Kept, conversations: Conversations, *, lease: float = LEASE_SECONDS) -> None:
         self._turns = turns
         self._kept = kept
-        self._conversations = conversations
+        self._streams = Streams(conversations)
         self._store = conversations.store
+        self._now = conversations.now
+        self._lease = lease
         self._runs: dict[str, _Run] = {}
 
-    async def start(
-        self,
-        caller: Caller,
-        running: Running,
-        encoder: ResponsesStreamEncoder,
-        entry: KeptResponse,
-        complete: Complete,
-    ) -> Response:
-        """Lets a turn run on by itself, and returns the response as it stands now.
+    async def reserve(self, keeper: Keeper, response: Response) -> None:
+        """Keeps a response that is about to run. Raises StateUnreachable: then it must not."""
+        begun = Progress(alive_until=self._alive_until())
+        await self._do(await keeper.begun(response), self._streams.putting(response.id, begun))
 
-        Raises StateUnreachable: then nothing runs.
-        """
+    async def drop(self, keeper: Keeper, response: Response) -> None:
+        """Forgets a response that could not be begun."""
+        await self._store.run(await keeper.removing(response), *self._streams.removing(response.id, Progress()))
+
+    def start(self, keeper: Keeper, running: Running, encoder: ResponsesStreamEncoder) -> None:
+        """Lets the turn of a reserved response run on by itself."""
         name = encoder.response.id
-
-        async def keep(entry: KeptResponse, pieces: Sequence[bytes]) -> list[Operation]:
-            begin = entry.pieces - len(pieces)
-            ttl = self._conversations.ttl
-            return [
-                Get(_mark(name)),
-                await self._kept.responses.putting(caller, name, entry),
-                *(Put(_piece(name, begin + number), piece, ttl) for number, piece in enumerate(pieces)),
-            ]
-
-        run = _Run(self._turns, self._conversations, running, encoder, entry, keep=keep, complete=complete)
-        try:
-            await self._kept.responses.put(caller, name, run.alive())
-        except BaseException:
-            self._turns.end(running)
-            raise
+        writer = StreamWriter(self._streams, name)
+        run = _Run(self._turns, keeper, running, encoder, writer, alive_until=self._alive_until, patience=self._lease)
         self._runs[name] = run
-        run.task = asyncio.get_running_loop().create_task(run.go_on())
         run.task.add_done_callback(lambda _: self._runs.pop(name, None))
-        return RESPONSE.decode(run.entry.response)
 
     async def load(self, caller: Caller, name: str, end_user: str | None) -> KeptResponse:
         """A response as it is by now. Raises ResponseNotFound and StateUnreachable."""
         entry = await self._kept.responses.load(caller, name, end_user)
-        if not self._is_dead(entry):
+        if not entry.running:
             return entry
-        response = failed_response(RESPONSE.decode(entry.response), _died())
+        progress = await self._streams.progress(name)
+        if progress.alive_until is None:  # it has ended since
+            return await self._kept.responses.load(caller, name, end_user)
+        response = RESPONSE.decode(entry.response)
+        if self._is_over(progress):
+            response = failed_response(response, _died())
+        elif progress.size:
+            response = structs.replace(response, status="in_progress")
         return structs.replace(entry, response=msgspec.json.encode(response))
 
     async def follow(
-        self, caller: Caller, name: str, *, starting_after: int | None, beat: float | None
+        self, response: Response, *, starting_after: int | None, beat: float | None
     ) -> AsyncIterator[bytes]:
         """The frames of a response, those that are kept and those to come, and a heartbeat in each silence of ``beat``
-        seconds. Raises ResponseNotFound and StateUnreachable.
+        seconds. Where there is no more to be had of them, an error is the last.
         """
-        told = 0
-        told_at = self._conversations.now()
-        frames = b""
+        name = response.id
+        clock = asyncio.get_running_loop().time
+        told = number = 0
+        told_at = reached_at = clock()
         while True:
             news = self._news(name)
-            entry = await self._kept.responses.load(caller, name, None)
-            if told < entry.pieces:
-                pieces = await self._store.run(*(Get(_piece(name, number)) for number in range(told, entry.pieces)))
-                fresh = b"".join(piece or b"" for piece in pieces or [])
-                told = entry.pieces
-                told_at = self._conversations.now()
-                frames += fresh
-                yield frames_after(fresh, starting_after)
-            if entry.alive_until is None:
-                return
-            if self._is_dead(entry):
-                response = failed_response(RESPONSE.decode(entry.response), _died())
-                yield encode_failure(response, _died(), next_number(frames))
-                return
+            try:
+                progress = await self._streams.progress(name)
+                frames = await self._streams.read(name, told, progress.size)
+            except ProxyError as error:
+                if isinstance(error, ResponseNotFound) or clock() - reached_at > self._lease:
+                    yield encode_stream_error(error, number)
+                    return
+            else:
+                reached_at = clock()
+                if frames:
+                    told += len(frames)
+                    told_at = reached_at
+                    number = next_number(frames)
+                    yield frames_after(frames, starting_after)
+                if _is_end(frames):
+                    return
+                if self._is_over(progress):
+                    yield encode_failure(failed_response(response, _died()), _died(), number)
+                    return
             await _wait(news)
-            if beat is not None and self._conversations.now() - told_at >= beat:
-                told_at = self._conversations.now()
-                yield encode_keepalive(next_number(frames))
+            if beat is not None and clock() - told_at >= beat:
+                told_at = clock()
+                yield encode_keepalive(number)
 
-    async def cancel(self, caller: Caller, name: str, entry: KeptResponse) -> Response:
-        """Ends a running response, wherever it runs. Raises StateUnreachable."""
-        response = RESPONSE.decode(entry.response)
-        await self._store.run(Put(_mark(name), b"1", LEASE_SECONDS * 4))
+    async def cancel(self, caller: Caller, response: Response) -> Response:
+        """Ends a running response, wherever it runs, and returns what became of it. Raises StateUnreachable."""
+        name = response.id
+        await self._streams.mark(name, self._lease * 4)
+        progress = await self._streams.progress(name)
         run = self._runs.get(name)
         if run is not None:
             run.leave()
-        elif entry.task_id is not None and entry.user is not None:
-            try:
-                await self._turns.stop(caller, response.model, entry.task_id, entry.user)
-            except ProxyError as error:
-                log.warning("stop_failed", task_id=entry.task_id, error=error.message, detail=error.log)
-        end = self._conversations.now() + CANCEL_PATIENCE
-        while entry.alive_until is not None and not self._is_dead(entry) and self._conversations.now() < end:
+        elif progress.task_id is not None and progress.user is not None:
+            await self._stop(caller, response.model, progress.task_id, progress.user)
+        give_up = self._now() + CANCEL_PATIENCE
+        while not self._is_over(progress) and self._now() < give_up:
             await _wait(self._news(name))
-            entry = await self._kept.responses.load(caller, name, None)
-        response = RESPONSE.decode(entry.response)
-        if entry.alive_until is not None:
-            response = cancelled_response(response)
-            await self._kept.responses.put(
-                caller, name, structs.replace(entry, response=msgspec.json.encode(response), alive_until=None)
-            )
+            progress = await self._streams.progress(name)
+        entry = await self._kept.responses.load(caller, name, None)
+        if not entry.running:
+            return RESPONSE.decode(entry.response)
+        response = cancelled_response(response)  # its process is gone, or cannot reach the state
+        entry = structs.replace(entry, response=msgspec.json.encode(response), running=False)
+        ended = structs.replace(progress, alive_until=None)
+        await self._do(await self._kept.responses.putting(caller, name, entry), self._streams.putting(name, ended))
         return response
+
+    async def remove(self, caller: Caller, response: Response) -> None:
+        """Forgets a response, and its stream if it has one. Raises StateUnreachable."""
+        operations = [await self._kept.responses.removing(caller, response.id)]
+        if response.background:
+            operations += self._streams.removing(response.id, await self._streams.progress(response.id))
+        await self._do(*operations)
 
     async def close(self) -> None:
         """Ends what runs here; it is kept as failed."""
-        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        tasks = [run.task for run in self._runs.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _is_dead(self, entry: KeptResponse) -> bool:
-        return entry.alive_until is not None and entry.alive_until <= self._conversations.now()
+    async def _stop(self, caller: Caller, model: str, task_id: str, user: str) -> None:
+        try:
+            await self._turns.stop(caller, model, task_id, user)
+        except ProxyError as error:
+            log.warning("stop_failed", task_id=task_id, error=error.message, detail=error.log)
+
+    async def _do(self, *operations: Operation) -> None:
+        if await self._store.run(*operations) is None:
+            raise unreachable()
+
+    def _alive_until(self) -> float:
+        return self._now() + self._lease
+
+    def _is_over(self, progress: Progress) -> bool:
+        """Whether the run has ended, or its process died."""
+        return progress.alive_until is None or progress.alive_until <= self._now()
 
     def _news(self, name: str) -> asyncio.Event | None:
         run = self._runs.get(name)
@@ -179,108 +196,112 @@ class Background:
 
 
 class _Run:
-    """A response that this process runs. ``news`` is set, and replaced, whenever more of it was kept."""
+    """A response that this process runs. ``news`` is set, and replaced, whenever more of it was kept.
+
+    ``patience`` is how many seconds its end may take to be kept.
+    """
 
     def __init__(
         self,
         turns: Turns,
-        conversations: Conversations,
+        keeper: Keeper,
         running: Running,
         encoder: ResponsesStreamEncoder,
-        entry: KeptResponse,
+        writer: StreamWriter,
         *,
-        keep: Keep,
-        complete: Complete,
+        alive_until: Callable[[], float],
+        patience: float,
     ) -> None:
-        self.entry = entry
         self.news = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
         self._turns = turns
+        self._keeper = keeper
         self._running = running
         self._encoder = encoder
-        self._keep = keep
-        self._complete = complete
-        self._store = conversations.store
-        self._now = conversations.now
-        self._begun = encoder.response
-        self._frames = [encoder.open()]
+        self._writer = writer
+        self._alive_until = alive_until
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
-        self._kept_at = self._loop.time()
-
-    def alive(self) -> KeptResponse:
-        """The entry while the response goes on."""
-        turn = self._running.turn
-        self.entry = structs.replace(
-            self.entry,
-            response=msgspec.json.encode(structs.replace(self._begun, status="in_progress")),
-            task_id=turn.ids.task_id,
-            user=turn.user,
-            alive_until=self._now() + LEASE_SECONDS,
-        )
-        return self.entry
+        self._written_at = self._loop.time()
+        self.task = self._loop.create_task(self._go_on())
 
     def leave(self) -> None:
         self._running.turn.leave()
 
-    async def go_on(self) -> None:
-        turn = self._running.turn
+    async def _go_on(self) -> None:
         try:
-            await self._read_all()
-        except ClientGone:
-            self._frames.append(self._encoder.cancel(turn.ids))
-            await self._write(self._ended())
-        except asyncio.CancelledError:
-            await self._fail(ShuttingDown("The server was shut down, and the response with it.", started=True))
-        except Exception:  # a fault of ours: its text may hold anything, so only the log gets it
-            log.exception("unexpected_error")
-            await self._fail(InternalError("The proxy failed. Tell its operator the response's id."))
+            await self._keep(await self._outcome())
         finally:
             self._turns.end(self._running)
             self.news.set()
 
-    async def _read_all(self) -> None:
+    async def _outcome(self) -> list[Operation]:
+        """Runs to the end, whatever it is, and returns what is to be done in the state then."""
         turn, encoder = self._running.turn, self._encoder
-        last: Event | None = None
-        while last is None:
-            pause = PIECE_SECONDS if self._frames else BREATH_SECONDS
-            events = await turn.next(self._kept_at + pause)
-            if turn.ended:
-                last = events[-1]
-            if events:
-                self._frames.append(encoder.encode(events, turn.ids))
-            if last is None and self._loop.time() >= self._kept_at + pause:
-                await self._write(self.alive())
+        try:
+            return await self._answer()
+        except ClientGone:
+            self._writer.add(encoder.cancel(turn.ids))
+        except asyncio.CancelledError:
+            self._patience = 0
+            self._fail(ShuttingDown("The server was shut down, and the response with it.", started=True))
+        except Exception:  # a fault of ours: its text may hold anything, so only the log gets it
+            log.exception("unexpected_error")
+            self._fail(InternalError("The proxy failed. Tell its operator the response's id."))
+        return await self._keeper.failed(encoder.response)
+
+    async def _answer(self) -> list[Operation]:
+        """Raises ClientGone if the response is cancelled."""
+        turn, encoder, keeper = self._running.turn, self._encoder, self._keeper
+        last = await self._read()
+        if self._writer.marked:  # Dify was told to stop, and that is why it ended
+            raise ClientGone
+        self._writer.add(encoder.encode([last], turn.ids))
         if not isinstance(last, TurnFinished):
-            await self._write(self._ended())
-            return
+            return await keeper.failed(encoder.response)
         self._running.thread.extend(encoder.sent)
-        entry = self._complete(self._ended(), encoder.sent)
-        await self._turns.keep(self._running, await self._keeping(entry))
-        self._told(entry)
+        told = self._running, encoder.response, encoder.sent
+        await self._turns.keep(self._running, await keeper.went_on(*told))
+        return await keeper.finished(*told)
 
-    async def _fail(self, error: ProxyError) -> None:
-        self._frames.append(self._encoder.encode([TurnFailed(error)], self._running.turn.ids))
-        await self._write(self._ended())
+    async def _read(self) -> Event:
+        """Keeps all that comes before the last event, and returns that. Raises ClientGone."""
+        turn = self._running.turn
+        self._writer.add(self._encoder.open())
+        while True:
+            wake_at = self._written_at + (WRITE_SECONDS if self._writer.has_news else BREATH_SECONDS)
+            events = await turn.next(wake_at)
+            last = events.pop() if turn.ended else None
+            if events:
+                self._writer.add(self._encoder.encode(events, turn.ids))
+            if last is not None or self._loop.time() >= wake_at:
+                await self._write()
+            if last is not None:
+                return last
 
-    def _ended(self) -> KeptResponse:
-        return structs.replace(self.entry, response=msgspec.json.encode(self._encoder.response), alive_until=None)
+    def _fail(self, error: ProxyError) -> None:
+        self._writer.add(self._encoder.encode([TurnFailed(error)], self._running.turn.ids))
 
-    async def _write(self, entry: KeptResponse) -> None:
-        """Keeps what there is; what cannot be kept now is kept with the next piece."""
-        self._kept_at = self._loop.time()
-        results = await self._store.run(*await self._keeping(entry))
-        if results is not None:
-            self._told(entry)
-            if results[0] is not None:
-                self.leave()
+    async def _write(self) -> None:
+        """Shows that it is alive, and how far it has got."""
+        self._written_at = self._loop.time()
+        turn = self._running.turn
+        progress = Progress(task_id=turn.ids.task_id, user=turn.user, alive_until=self._alive_until())
+        if await self._writer.write(progress):
+            self._tell()
+        if self._writer.marked:
+            self.leave()
 
-    async def _keeping(self, entry: KeptResponse) -> list[Operation]:
-        self._frames = [frames for frames in [b"".join(self._frames)] if frames]
-        return await self._keep(structs.replace(entry, pieces=self.entry.pieces + len(self._frames)), self._frames)
+    async def _keep(self, operations: list[Operation]) -> None:
+        """Keeps the end, as soon as the state can be reached again."""
+        give_up = self._loop.time() + self._patience
+        while not await self._writer.write(Progress(), operations):
+            if self._loop.time() >= give_up:
+                log.warning("response_not_kept")
+                break
+            await asyncio.sleep(BREATH_SECONDS)
+        self._tell()
 
-    def _told(self, entry: KeptResponse) -> None:
-        self.entry = structs.replace(entry, pieces=self.entry.pieces + len(self._frames))
-        self._frames = []
+    def _tell(self) -> None:
         self.news.set()
         self.news = asyncio.Event()
 
@@ -297,12 +318,9 @@ async def _wait(news: asyncio.Event | None) -> None:
         pass  # it is time to look
 
 
-def _mark(name: str) -> str:
-    return f"cancelled:{name}"
-
-
-def _piece(name: str, number: int) -> str:
-    return f"piece:{name}:{number}"
+def _is_end(frames: bytes) -> bool:
+    """Whether these frames end the stream."""
+    return frames.endswith(DONE) or b"event: response.failed\n" in frames
 
 
 def _died() -> UpstreamFailed:

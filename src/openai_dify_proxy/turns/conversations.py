@@ -125,7 +125,7 @@ class Conversations:
             if profile.converses and not request.stateless:
                 await self._find(thread, caller, app, request, gone)
         except BaseException:
-            await thread.close()
+            await thread.give_back()
             raise
         return thread
 
@@ -286,7 +286,7 @@ class Thread:
 
     async def give_back(self) -> None:
         """The request never reached Dify: what was taken is there again for the next one."""
-        operations: list[Operation] = []
+        operations = [operation for lock in self._locks for operation in lock.undo]
         if self._taken is not None:
             operations.append(Put(*self._taken, self._conversations.ttl))
         await self.close(*operations)

@@ -31,9 +31,8 @@ class KeptResponse(Struct, frozen=True, omit_defaults=True):
     """A response that was to be stored.
 
     ``response`` is its object and ``input`` its items, both JSON. ``said`` is what it adds to the history that
-    ``previous`` names; ``scope`` and ``link`` are those of its thread. One in the background also has the number of
-    kept pieces of its stream, Dify's ``task_id`` and ``user``, and until when (seconds since the epoch) it is taken to
-    be alive.
+    ``previous`` names; ``scope`` and ``link`` are those of its thread. While it is ``running`` in the background, the
+    object is still that of its beginning.
     """
 
     response: bytes
@@ -43,26 +42,32 @@ class KeptResponse(Struct, frozen=True, omit_defaults=True):
     scope: bytes = b""
     link: bytes = b""
     previous: str | None = None
-    pieces: int = 0
-    task_id: str | None = None
-    user: str | None = None
-    alive_until: float | None = None
+    running: bool = False
+
+
+class Place(Struct, frozen=True):
+    """A conversation of Dify's: its id, the model whose app it belongs to, and Dify's ``user``."""
+
+    model: str
+    id: str
+    user: str
 
 
 class KeptConversation(Struct, frozen=True, omit_defaults=True):
-    """A conversation under a name of ours; ``dify_id`` is Dify's, of the app that ``model`` named.
+    """A conversation under a name of ours, and the ``place`` where it goes on in Dify, if it has one yet.
 
-    ``items`` is what the client said it begins with. ``failed`` tells that Dify's last turn in it went wrong, ``last``
-    is the last response that was stored of it.
+    ``items`` is what was said before that began, and ``asked`` the question that began it, as the client put it: Dify
+    has it with all that it was told beside it. ``failed`` tells that Dify's last turn in it went wrong, ``left`` are
+    the places where it was before, ``last`` is the last response that was stored of it.
     """
 
     created_at: int
     metadata: dict[str, str] = {}
     items: list[HistoryMessage] = []
+    asked: list[HistoryMessage] = []
     end_user: bytes = b""
-    model: str | None = None
-    dify_id: str | None = None
-    user: str | None = None
+    place: Place | None = None
+    left: list[Place] = []
     failed: bool = False
     last: str | None = None
 
@@ -107,9 +112,13 @@ class Shelf(Generic[_T]):
         """What keeps the entry, to be done together with other things. Raises StateUnreachable."""
         return Put(_key(await self._secret(), self._prefix, caller, name), self._encode(entry), self._conversations.ttl)
 
+    async def removing(self, caller: Caller, name: str) -> Operation:
+        """What removes the entry, to be done together with other things. Raises StateUnreachable."""
+        return Take(_key(await self._secret(), self._prefix, caller, name))
+
     async def remove(self, caller: Caller, name: str) -> None:
         """Raises StateUnreachable."""
-        await self._run(Take(_key(await self._secret(), self._prefix, caller, name)))
+        await self._run(await self.removing(caller, name))
 
     async def end_user_of(self, end_user: str | None) -> bytes:
         """How an entry names its end user. Raises StateUnreachable."""
@@ -118,17 +127,17 @@ class Shelf(Generic[_T]):
     async def _secret(self) -> bytes:
         secret = await self._conversations.secret()
         if secret is None:
-            raise _unreachable()
+            raise unreachable()
         return secret
 
     async def _run(self, *operations: Operation) -> list[bytes | None]:
         results = await self._conversations.store.run(*operations)
         if results is None:
-            raise _unreachable()
+            raise unreachable()
         return results
 
 
-def _no_response(name: str) -> ProxyError:
+def no_response(name: str) -> ProxyError:
     return ResponseNotFound(f"There is no response '{name[:100]}' of yours here, or no longer.")
 
 
@@ -146,7 +155,7 @@ def _key(secret: bytes, kind: str, caller: Caller, name: str) -> str:
     return f"{kind}:{chain(secret, [('caller', caller.id), (kind, name)]).hex()}"
 
 
-def _unreachable() -> StateUnreachable:
+def unreachable() -> StateUnreachable:
     return StateUnreachable("What this server keeps cannot be reached at the moment. Try again soon.")
 
 
@@ -154,19 +163,25 @@ class Kept:
     """All that is kept by name."""
 
     def __init__(self, conversations: Conversations) -> None:
-        self.responses = Shelf(conversations, KeptResponse, "resp", _no_response)
+        self.store = conversations.store
+        self.responses = Shelf(conversations, KeptResponse, "resp", no_response)
         self.conversations = Shelf(conversations, KeptConversation, "conv", _no_conversation)
 
     async def previous(self, caller: Caller, name: str, end_user: str | None) -> KeptResponse:
-        """The response that a new one goes on from. Raises InvalidRequest if there is none."""
+        """The response that a new one goes on from. Raises InvalidRequest if there is none, or it has not ended."""
         try:
-            return await self.responses.load(caller, name, end_user, strictly=True)
+            kept = await self.responses.load(caller, name, end_user, strictly=True)
         except ResponseNotFound as error:
             raise InvalidRequest(
                 f"Previous response with id '{name[:100]}' not found.",
                 param="previous_response_id",
                 code="previous_response_not_found",
             ) from error
+        if kept.running:
+            raise InvalidRequest(
+                f"Previous response with id '{name[:100]}' has not ended yet.", param="previous_response_id"
+            )
+        return kept
 
     async def recall(self, caller: Caller, name: str, end_user: str | None) -> tuple[HistoryMessage, ...]:
         """All that was said up to the end of a response. Raises InvalidRequest if part of it is gone."""

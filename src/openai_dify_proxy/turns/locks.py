@@ -19,9 +19,13 @@ STEP = 0.25
 
 
 class Lock:
-    """The right to be the only one who goes on with a conversation. ``key`` is the entry's that stands for it."""
+    """The right to be the only one who goes on with a conversation. ``key`` is the entry's that stands for it.
+
+    ``undo`` is what is to be done as well if it is given back before Dify was asked.
+    """
 
     def __init__(self, store: GuardedStore, key: str) -> None:
+        self.undo: tuple[Operation, ...] = ()
         self._store = store
         self._key = key
         self._renewal: asyncio.Task[None] | None = None
@@ -64,8 +68,9 @@ class Lock:
         return [Take(self._key)]
 
     async def release(self) -> None:
+        """Gives it back before Dify was asked."""
         if operations := await self.releasing():
-            await self._store.run(*operations)
+            await self._store.run(*self.undo, *operations)
 
     async def _renew(self) -> None:
         while True:

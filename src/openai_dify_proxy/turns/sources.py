@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from openai_dify_proxy.translate.conversation_items import history_of_messages
 from openai_dify_proxy.translate.turn_request import HistoryMessage, Origin, TurnRequest
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
-from openai_dify_proxy.turns.kept import Kept, KeptConversation
+from openai_dify_proxy.turns.kept import Kept, KeptConversation, Place
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.service import Recall, Turns
 
@@ -19,7 +19,8 @@ from openai_dify_proxy.turns.service import Recall, Turns
 class Source(Struct, frozen=True):
     """A request with all that it goes on from. ``previous`` is the response before it, if that was stored.
 
-    The others are what ``Turns.begin`` takes, and the conversation that it belongs to.
+    The others are what ``Turns.begin`` takes, and the conversation that it belongs to. ``recalled`` is filled with what
+    was said before, if Dify has to be told.
     """
 
     request: TurnRequest
@@ -27,6 +28,7 @@ class Source(Struct, frozen=True):
     lock: Lock | None = None
     previous: str | None = None
     conversation: tuple[str, KeptConversation] | None = None
+    recalled: list[HistoryMessage] = field(default_factory=list)
 
 
 class Sources:
@@ -61,27 +63,33 @@ class Sources:
             entry = await shelf.load(caller, name, request.end_user, strictly=True)
             if not entry.end_user:
                 entry = structs.replace(entry, end_user=await shelf.end_user_of(request.end_user))
-            request = structs.replace(request, origin=Origin(name))
-            if self._goes_on(caller, model, entry):
-                request = structs.replace(request, conversation_id=entry.dify_id)
+            system = [message.text for message in entry.items if message.role == "system"]
+            request = structs.replace(
+                request, origin=Origin(name), system="\n\n".join(filter(None, [*system, request.system]))
+            )
+            if entry.place is not None and self._goes_on(caller, model, entry.place, entry):
+                request = structs.replace(request, conversation_id=entry.place.id)
+                lock.undo = (await shelf.putting(caller, name, entry),)
                 await shelf.put(caller, name, structs.replace(entry, failed=True))
         except BaseException:
             await lock.release()
             raise
+        recalled: list[HistoryMessage] = []
 
         async def recall() -> tuple[HistoryMessage, ...]:
-            return (*entry.items, *await self._told(caller, entry), *request.history)
+            spoken = [message for message in entry.items if message.role != "system"]
+            recalled[:] = [*spoken, *await self._told(caller, entry), *request.history]
+            return tuple(recalled)
 
-        return Source(request, recall, lock, entry.last, (name, entry))
+        return Source(request, recall, lock, entry.last, (name, entry), recalled)
 
-    async def _told(self, caller: Caller, entry: KeptConversation) -> tuple[HistoryMessage, ...]:
-        if entry.dify_id is None or entry.user is None:
-            return ()
-        rows = await self._turns.messages(caller, entry.model, entry.dify_id, entry.user)
-        return history_of_messages(rows)
+    async def _told(self, caller: Caller, entry: KeptConversation) -> list[HistoryMessage]:
+        place = entry.place
+        if place is None:
+            return []
+        rows = await self._turns.messages(caller, place.model, place.id, place.user)
+        return history_of_messages(rows, entry.asked)
 
-    def _goes_on(self, caller: Caller, model: str | None, entry: KeptConversation) -> bool:
-        """Whether Dify's conversation is there, is this app's, and ended well."""
-        if entry.dify_id is None or entry.failed:
-            return False
-        return self._apps.choose(caller, entry.model).name == self._apps.choose(caller, model).name
+    def _goes_on(self, caller: Caller, model: str | None, place: Place, entry: KeptConversation) -> bool:
+        """Whether Dify's conversation ended well, and is this app's."""
+        return not entry.failed and self._apps.choose(caller, place.model).name == self._apps.choose(caller, model).name
