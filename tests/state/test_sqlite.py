@@ -155,8 +155,8 @@ async def test_expired_entries_of_a_locked_file_leave_the_disk_later(path: Path)
     now = 1_000_000.0
     store = SqliteStore(path, max_entries=1000, clock=lambda: now)
     await store.run(*(Put(f"kind:{number}", b"one", ttl=10) for number in range(500)))
-    now += TIDY_SECONDS
     process = Process(path, "lock")
+    now += TIDY_SECONDS  # not before: they would be removed at once
     assert await store.run(Get("kind:1")) == [None]
     # By the time that this is answered, it was tried to remove them, and given up.
     assert await store.run(Get("kind:1")) == [None]
