@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from msgspec import structs
 from starlette.requests import Request
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from openai_dify_proxy.api.answering import json_response
 from openai_dify_proxy.api.proxy import Proxy, proxy_of
 from openai_dify_proxy.api.requests import read_json
-from openai_dify_proxy.errors import ConversationNotFound, InvalidRequest
+from openai_dify_proxy.errors import InvalidRequest, NotFound
 from openai_dify_proxy.translate.conversation_items import (
     check_metadata,
     items_of_history,
@@ -60,20 +61,23 @@ async def update_conversation(request: Request) -> Response:
         raise InvalidRequest(
             "metadata is all that can be updated.", param="metadata", code="missing_required_parameter"
         )
-    name, entry = await _load(proxy, caller, request)
-    entry = structs.replace(entry, metadata=check_metadata(body.metadata))
-    await proxy.kept.conversations.put(caller, name, entry)
+    metadata = check_metadata(body.metadata)
+    async with _alone(proxy, request):
+        name, entry = await _load(proxy, caller, request)
+        entry = structs.replace(entry, metadata=metadata)
+        await proxy.kept.conversations.put(caller, name, entry)
     return _told(name, entry)
 
 
 async def delete_conversation(request: Request) -> Response:
     """Here and in Dify."""
     proxy, caller = _admit(request)
-    name, entry = await _load(proxy, caller, request)
-    for place in (*entry.left, *([entry.place] if entry.place is not None else [])):
-        with suppress(ConversationNotFound):  # Dify lost it before
-            await proxy.turns.delete_conversation(caller, place.model, place.id, place.user)
-    await proxy.kept.conversations.remove(caller, name)
+    async with _alone(proxy, request):
+        name, entry = await _load(proxy, caller, request)
+        for place in (*entry.left, *([entry.place] if entry.place is not None else [])):
+            with suppress(NotFound):  # Dify lost it before, or the app is no longer served here
+                await proxy.turns.delete_conversation(caller, place.model, place.id, place.user)
+        await proxy.kept.conversations.remove(caller, name)
     return json_response(ConversationDeleted(id=name))
 
 
@@ -97,6 +101,17 @@ async def _read(proxy: Proxy, request: Request) -> ConversationRequest:
     """The SDKs send no body at all where there is nothing to say."""
     body = await proxy.gate.read_body(request)
     return read_json(body or b"{}", CONVERSATION_REQUEST)
+
+
+@asynccontextmanager
+async def _alone(proxy: Proxy, request: Request) -> AsyncIterator[None]:
+    """While no turn of the conversation goes on, whose end would undo a change. Raises ConversationBusy."""
+    lock = proxy.kept.lock(request.path_params["conversation_id"])
+    await lock.acquire(lambda: False, param="conversation_id")
+    try:
+        yield
+    finally:
+        await lock.release()
 
 
 async def _load(proxy: Proxy, caller: Caller, request: Request) -> tuple[str, KeptConversation]:

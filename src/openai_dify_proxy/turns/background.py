@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -163,7 +164,8 @@ class Background:
         """Forgets a response, and its stream if it has one. Raises StateUnreachable."""
         operations = [await self._kept.responses.removing(caller, response.id)]
         if response.background:
-            operations += self._streams.removing(response.id, await self._streams.progress(response.id))
+            with suppress(ResponseNotFound):  # its stream has gone before it
+                operations += self._streams.removing(response.id, await self._streams.progress(response.id))
         await self._do(*operations)
 
     async def close(self) -> None:

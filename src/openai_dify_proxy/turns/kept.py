@@ -25,6 +25,7 @@ from openai_dify_proxy.translate.history import chain
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
+from openai_dify_proxy.turns.locks import Lock
 
 
 class KeptResponse(Struct, frozen=True, omit_defaults=True):
@@ -166,6 +167,10 @@ class Kept:
         self.store = conversations.store
         self.responses = Shelf(conversations, KeptResponse, "resp", no_response)
         self.conversations = Shelf(conversations, KeptConversation, "conv", _no_conversation)
+
+    def lock(self, conversation: str) -> Lock:
+        """The right to change a conversation, be it by a turn."""
+        return Lock(self.store, f"busy:{conversation}")
 
     async def previous(self, caller: Caller, name: str, end_user: str | None) -> KeptResponse:
         """The response that a new one goes on from. Raises InvalidRequest if there is none, or it has not ended."""

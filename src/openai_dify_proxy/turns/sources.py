@@ -14,6 +14,7 @@ from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.kept import Kept, KeptConversation, Place
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.service import Recall, Turns
+from openai_dify_proxy.turns.turn import ClientGone
 
 
 class Source(Struct, frozen=True):
@@ -51,15 +52,17 @@ class Sources:
     async def of_conversation(
         self, caller: Caller, model: str | None, request: TurnRequest, name: str, gone: Callable[[], bool]
     ) -> Source:
-        """Raises ConversationNotFound, ConversationBusy and StateUnreachable.
+        """Raises ConversationNotFound, ConversationBusy and StateUnreachable, and ClientGone if ``gone`` says so.
 
         Until the turn has finished the conversation counts as failed, so that one that was cut or died with its
         process is not gone on from: then a new one is told what was answered in it.
         """
         shelf = self._kept.conversations
-        lock = Lock(self._conversations.store, f"busy:{name}")
+        lock = self._kept.lock(name)
         await lock.acquire(gone, param="conversation")
         try:
+            if gone():
+                raise ClientGone
             entry = await shelf.load(caller, name, request.end_user, strictly=True)
             if not entry.end_user:
                 entry = structs.replace(entry, end_user=await shelf.end_user_of(request.end_user))
