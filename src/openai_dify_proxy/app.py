@@ -125,7 +125,7 @@ def create_app(settings: Settings) -> Starlette:
             pulse=Pulse(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
             store=store,
             kept=kept,
-            sources=Sources(kept, turns, apps, conversations),
+            sources=Sources(kept, turns, apps),
             background=background,
             tasks=Tasks(settings),
             started=int(time.time()),

@@ -10,7 +10,6 @@ from openai_dify_proxy.translate.conversation_items import history_of_messages
 from openai_dify_proxy.translate.turn_request import HistoryMessage, Origin, TurnRequest
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.kept import Kept, KeptConversation, Place
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.service import Recall, Turns
@@ -33,11 +32,10 @@ class Source(Struct, frozen=True):
 
 
 class Sources:
-    def __init__(self, kept: Kept, turns: Turns, apps: Apps, conversations: Conversations) -> None:
+    def __init__(self, kept: Kept, turns: Turns, apps: Apps) -> None:
         self._kept = kept
         self._turns = turns
         self._apps = apps
-        self._conversations = conversations
 
     async def of_response(self, caller: Caller, request: TurnRequest, name: str) -> Source:
         """Raises InvalidRequest if there is no such response, and StateUnreachable."""
