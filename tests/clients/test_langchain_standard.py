@@ -1,0 +1,69 @@
+"""LangChain's own tests for chat models, over both APIs. Those that need tools, schemas or files of the model skip."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, ClassVar
+
+import pytest
+from langchain_openai import ChatOpenAI
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
+from pydantic import SecretStr
+
+from openai_dify_proxy.demo import INSTANT, DemoServer
+from openai_dify_proxy.settings import Settings
+from tests.api.servers import ProxyServer, demo_apps
+
+
+class Standard(ChatModelIntegrationTests):
+    options: ClassVar[dict[str, Any]]
+    url: ClassVar[str]
+    connections: dict[str, Any]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _proxy(cls) -> Iterator[None]:
+        with DemoServer(timing=INSTANT) as demo:
+            settings = Settings(
+                dify_api_url=demo.url, apps=demo_apps(demo.url), state_url=SecretStr("memory://"), default_app=None
+            )
+            with ProxyServer(settings) as proxy:
+                cls.url = proxy.url
+                yield
+
+    @pytest.fixture(autouse=True)
+    async def _connections(self) -> AsyncIterator[None]:
+        """LangChain would share its own between tests, which have an event loop each."""
+        with DefaultHttpxClient(verify=False, timeout=30) as blocking:
+            async with DefaultAsyncHttpxClient(verify=False, timeout=30) as http:
+                self.connections = {"http_client": blocking, "http_async_client": http}
+                yield
+
+    @property
+    def chat_model_class(self) -> type[ChatOpenAI]:
+        return ChatOpenAI
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"base_url": self.url, "api_key": "any", "model": "demo-chat", **self.connections, **self.options}
+
+    @property
+    def model_override_value(self) -> str:
+        return "demo-agent-chat"
+
+    @property
+    def has_tool_calling(self) -> bool:
+        return False
+
+    @property
+    def has_structured_output(self) -> bool:
+        return False
+
+
+class TestChat(Standard):
+    options: ClassVar = {"stream_usage": True}
+
+
+class TestResponses(Standard):
+    options: ClassVar = {"use_responses_api": True}
