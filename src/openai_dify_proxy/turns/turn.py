@@ -125,7 +125,6 @@ class Turn:
 
         The last list ends with ``TurnFinished`` or ``TurnFailed``. Raises ClientGone.
         """
-        exchange = self.exchange
         while True:
             if self.gone:
                 raise ClientGone
@@ -143,7 +142,7 @@ class Turn:
             if wake_at is not None and now >= wake_at:
                 return []
             self._wake_by(deadline if wake_at is None else min(deadline, wake_at))
-            await exchange.wait()
+            await self.exchange.wait()
 
     def close(self) -> None:
         """Nothing more is read. A stream about to end may do so, the connection of any other is closed."""
