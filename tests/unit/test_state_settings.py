@@ -87,7 +87,7 @@ def test_a_server_needs_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems({"STATE_URL": f"redis://:{PASSWORD.replace('/', '%2f')}@cache.test"}) == [
         "STATE_URL in the environment needs a package more: pip install 'openai-dify-proxy[redis]'"
     ]
-    assert load({"STATE_URL": "sqlite:///state.db"})
+    assert load({"STATE_URL": "sqlite:///state.db"}).workers == 1
 
 
 def test_several_workers_cannot_have_their_state_in_memory() -> None:
@@ -96,7 +96,7 @@ def test_several_workers_cannot_have_their_state_in_memory() -> None:
         "STATE_URL in the environment cannot be memory:// with WORKERS=2: each worker would know only the "
         "conversations that it served itself. Use sqlite:/// on one machine, redis:// or valkey:// on several"
     )
-    assert load({"STATE_URL": "memory://", "WORKERS": "1"})
+    assert load({"STATE_URL": "memory://", "WORKERS": "1"}).workers == 1
 
 
 def test_the_file_is_below_the_folder_for_data() -> None:
