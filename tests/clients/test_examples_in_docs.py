@@ -42,9 +42,20 @@ def run(command: list[str], code: str, directory: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/clients.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/clients.md", "docs/conversations.md"])
 def test_python_example(document: str, origin: str, tmp_path: Path) -> None:
     assert "Hello!" in run([sys.executable, "-"], example(document, "python", origin), tmp_path)
+
+
+def test_python_examples_of_responses(origin: str, tmp_path: Path) -> None:
+    said = run([sys.executable, "-"], example("docs/responses.md", "python", origin), tmp_path).splitlines()
+    assert said[0] == '["user", "Hello!"]'
+    assert any(line.startswith("completed ") for line in said)
+    numbers = [int(line.split()[0]) for line in said if line.endswith((".delta", ".done", ".added", ".completed"))]
+    assert numbers == list(range(3, 3 + len(numbers)))
+    items = [line for line in said if line.startswith(("user ", "assistant "))]
+    assert [line.split()[0] for line in items] == ["user", "assistant"] * 2
+    assert items[0] == "user Good morning!"
 
 
 def test_node_example(node: Path, node_clients: Path, origin: str) -> None:
