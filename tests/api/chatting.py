@@ -107,6 +107,13 @@ def transcript(*messages: tuple[str, str], question: str) -> str:
     return f"The conversation so far, oldest message first:\n\n{lines}\n\nThe new message to answer:\n\n{question}"
 
 
+def goes_on(log: DemoLog, question: str, conversation_id: str | None, *remembered: tuple[str, str]) -> None:
+    """The turn went on in that conversation, was sent nothing but the question, and its model had this before it."""
+    request, run = the_request(log, question), the_run(log, question)
+    assert (request.body["query"], request.body["conversation_id"]) == (question, conversation_id)
+    assert list(run.history) == list(remembered)
+
+
 def began_anew(log: DemoLog, question: str) -> bool:
     """Whether the one turn that asked this was sent without a conversation's id."""
     return "conversation_id" not in the_request(log, question).body

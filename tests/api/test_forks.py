@@ -19,6 +19,7 @@ from tests.api.chatting import (
     Message,
     asked,
     at_once,
+    goes_on,
     said,
     the_request,
     the_run,
@@ -48,13 +49,6 @@ def carries(log: DemoLog, question: str, chat: Chat) -> None:
     request = the_request(log, question)
     assert "conversation_id" not in request.body
     assert request.body["query"] == transcript(*said(chat)[:-2], question=question)
-
-
-def goes_on(log: DemoLog, question: str, conversation_id: str | None, *remembered: tuple[str, str]) -> None:
-    """The turn went on in that conversation, was sent nothing but the question, and its model had this before it."""
-    request, run = the_request(log, question), the_run(log, question)
-    assert (request.body["query"], request.body["conversation_id"]) == (question, conversation_id)
-    assert list(run.history) == list(remembered)
 
 
 # The client's history is another

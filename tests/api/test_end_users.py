@@ -1,0 +1,163 @@
+"""Who the end user is, and what Dify is told of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+from pydantic import SecretStr
+
+from openai_dify_proxy.demo import DemoLog
+from tests.api.asking import ask, the_turn, turns
+from tests.api.chatting import Chat, the_request
+from tests.api.conftest import Serve
+from tests.api.servers import ProxyServer
+
+WAYS: tuple[dict[str, Any], ...] = (
+    {"extra_headers": {"X-OpenWebUI-User-Id": "anna"}, "safety_identifier": "x", "user": "y"},
+    {"safety_identifier": "anna", "user": "y"},
+    {"user": "anna"},
+)
+"""One end user, named by what counts most, beside other names that count less."""
+
+
+def users(log: DemoLog) -> list[str]:
+    return [request.body["user"] for request in turns(log)]
+
+
+async def test_the_header_wins_over_the_safety_identifier_and_that_over_the_user(
+    client: AsyncOpenAI, log: DemoLog
+) -> None:
+    for way in WAYS:
+        await ask(client, "demo-chat", "hi", **way)
+    await ask(client, "demo-chat", "hi")
+    *annas, nobody = users(log)
+    assert len(set(annas)) == 1
+    assert nobody not in annas
+
+
+async def test_a_conversation_goes_on_by_whichever_name_its_end_user_has(client: AsyncOpenAI, log: DemoLog) -> None:
+    chat = Chat(client, "demo-chat")
+    for number, way in enumerate(WAYS):
+        await chat.say(f"whichever {number}", **way)
+    assert len({run.conversation_id for run in log.runs}) == 1
+
+
+async def test_an_end_user_never_goes_on_with_anothers_words(client: AsyncOpenAI, log: DemoLog) -> None:
+    """A history is not enough: bert sends anna's, word for word."""
+    chat = Chat(client, "demo-chat")
+    await chat.say("words 1 SAY<<yes>>", user="anna")
+    stolen = chat.copy()
+    await stolen.say("words of bert", user="bert")
+    await chat.say("words of anna", user="anna")
+    assert "conversation_id" not in the_request(log, "words of bert").body
+    assert the_request(log, "words of anna").body["conversation_id"] == chat.conversation_id
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 255, "x" * 256, "x" * 5000, "ünï çødé 🙂", "a\nb", "0:anna:"])
+async def test_dify_takes_every_name(client: AsyncOpenAI, log: DemoLog, name: str) -> None:
+    """It fails at more than 255 characters; what it is told never holds the name itself."""
+    for _ in range(2):
+        await ask(client, "demo-chat", "hi", user=name)
+    first, again = users(log)
+    assert first == again
+    assert len(first) <= 255
+    assert name == "a" or name not in first
+
+
+async def test_names_that_differ_in_their_end_alone_are_two(client: AsyncOpenAI, log: DemoLog) -> None:
+    for end in "ab":
+        await ask(client, "demo-chat", "hi", user="x" * 4999 + end)
+    assert len(set(users(log))) == 2
+
+
+async def test_an_end_user_of_two_clients_is_two(serve: Serve, log: DemoLog) -> None:
+    """Also where one brings the app's key itself."""
+    proxy = serve(api_keys=("one", "two"))
+    for key in ("one", "two", "app-demo-chat"):
+        async with proxy.client(key) as client:
+            await ask(client, "demo-chat", "hi", user="anna")
+            await ask(client, "demo-chat", "hi")
+    assert len(set(users(log))) == 6
+
+
+async def test_a_client_never_goes_on_with_anothers_words(serve: Serve, log: DemoLog) -> None:
+    proxy = serve(api_keys=("one", "two"))
+    async with proxy.client("one") as one, proxy.client("two") as two:
+        chat = Chat(one, "demo-chat", more={"user": "anna"})
+        await chat.say("words 1 SAY<<yes>>")
+        stolen = chat.copy()
+        stolen.client = two
+        await stolen.say("words of two")
+        await chat.say("words of one")
+    assert "conversation_id" not in the_request(log, "words of two").body
+    assert the_request(log, "words of one").body["conversation_id"] == chat.conversation_id
+
+
+async def test_names_are_the_same_in_all_processes_and_after_a_restart(serve: Serve, log: DemoLog) -> None:
+    """The secret that they are derived with is in the state; another state has another."""
+    for more in ({}, {}, {"state_url": "memory://"}):
+        async with serve(**more).client() as client:
+            await ask(client, "demo-chat", "hi", user="anna")
+    one, other, elsewhere = users(log)
+    assert one == other != elsewhere
+
+
+# Keys of single people
+
+
+async def test_a_personal_key_pins_its_end_user(serve: Serve, log: DemoLog) -> None:
+    """Whatever the request says: the key is the only thing that nobody else has."""
+    pinned = ((SecretStr("sk-anna"), "anna"), (SecretStr("sk-bert"), "bert"))
+    proxy = serve(api_keys=("shared",), personal_keys=pinned)
+    for key in ("sk-anna", "sk-bert"):
+        async with proxy.client(key) as client:
+            for way in ({}, *WAYS, {"user": "carl"}, {"extra_headers": {"X-OpenWebUI-User-Id": "carl"}}):
+                await ask(client, "demo-chat", "hi", **way)
+    annas, berts = users(log)[:6], users(log)[6:]
+    assert len(set(annas)) == len(set(berts)) == 1
+    assert annas[0] != berts[0]
+
+
+async def test_a_pinned_end_user_is_told_plainly_where_names_are_plain(serve: Serve, log: DemoLog) -> None:
+    proxy = serve(personal_keys=((SecretStr("sk-anna"), "anna"),), end_user_id="plain")
+    async with proxy.client("sk-anna") as client:
+        await ask(client, "demo-chat", "hi", user="carl")
+    assert users(log) == ["anna"]
+
+
+# Plain names
+
+
+async def test_plain_names_reach_dify_as_they_are(serve: Serve, log: DemoLog) -> None:
+    async with serve(end_user_id="plain").client() as client:
+        for way in WAYS:
+            await ask(client, "demo-chat", "hi", **way)
+        await ask(client, "demo-chat", "hi", user="ünï çødé 🙂")
+        await ask(client, "demo-chat", "hi", user="x" * 255)
+        await ask(client, "demo-chat", "hi", user="x" * 256)
+        await ask(client, "demo-chat", "hi")
+    *plain, long, nobody = users(log)
+    assert plain == ["anna", "anna", "anna", "ünï çødé 🙂", "x" * 255]
+    assert len(long) <= 255
+    assert nobody
+    assert nobody != long
+
+
+async def test_a_request_with_a_dify_key_of_its_own_names_nobody_plainly(serve: Serve, log: DemoLog) -> None:
+    """It might take any name, also that of somebody behind the client key."""
+    async with serve(api_keys=("one",), end_user_id="plain").client("app-demo-chat") as client:
+        await ask(client, "demo-chat", "hi", user="anna")
+    assert the_turn(log).body["user"] != "anna"
+
+
+@pytest.mark.parametrize("path", ["completions", "responses"])
+async def test_all_routes_derive_the_same(proxy: ProxyServer, log: DemoLog, path: str) -> None:
+    async with proxy.client() as client:
+        await ask(client, "demo-chat", "hi", user="anna")
+        if path == "completions":
+            await client.completions.create(model="demo-chat", prompt="hi", user="anna")
+        else:
+            await client.responses.create(model="demo-chat", input="hi", user="anna")
+    assert len(set(users(log))) == 1

@@ -1,0 +1,234 @@
+"""Dify no longer has a conversation: each version has its own way to say so, or not to."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from openai_dify_proxy.demo import DemoLog, DemoServer
+from tests.api.asking import turns
+from tests.api.chatting import Chat, asked, at_once, goes_on, said, the_request, the_run, transcript
+from tests.api.conftest import Serve
+
+TELLING = [
+    f"{name}@{version}" for version in ("0.15", "1.11", "1.16") for name in ("demo-chat", "demo-advanced-chat")
+] + [
+    "demo-chat@1.13",
+    "demo-chat@1.14",
+    "demo-chat@1.15",
+    "demo-agent-chat@1.11",
+    "demo-agent-chat@1.13",
+    "demo-agent",
+]
+"""Apps that answer a turn in a lost conversation with 404."""
+
+HANGING = ["demo-advanced-chat@1.13", "demo-advanced-chat@1.14"]
+
+
+async def lose(demo: DemoServer, http: httpx2.AsyncClient, chat: Chat) -> None:
+    """Deletes a chat's conversation, as its owner can in Dify's own pages."""
+    run = next(run for run in demo.log.runs if run.conversation_id == chat.conversation_id)
+    reply = await http.request(
+        "DELETE",
+        f"{demo.url}/conversations/{chat.conversation_id}",
+        headers={"Authorization": f"Bearer app-{chat.model}"},
+        json={"user": run.user},
+    )
+    assert reply.status_code in (200, 204)
+
+
+def let_pass(state: Path, seconds: float) -> None:
+    """Moves all that the state tells of conversations so far into the past."""
+    connection = sqlite3.connect(state)
+    with connection:
+        rows = connection.execute("SELECT key, value FROM entries").fetchall()
+        for key, value in rows:
+            if key.startswith(("conversation:", "owned:")):
+                name, at, system = msgspec.msgpack.decode(value)
+                aged = msgspec.msgpack.encode([name, at - seconds, system])
+                connection.execute("UPDATE entries SET value = ? WHERE key = ?", (aged, key))
+    connection.close()
+
+
+def confirmations(log: DemoLog) -> list[str]:
+    """The conversations that Dify was asked for before a turn."""
+    return [request.query["conversation_id"] for request in log.requests if request.path == "/v1/messages"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_lost_conversation_is_begun_anew_unnoticed(
+    client: AsyncOpenAI, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, stream: bool
+) -> None:
+    """Once, with the transcript; and then it goes on in the new one."""
+
+    async def converse(model: str) -> None:
+        name = f"{model} {stream}"
+        chat = Chat(client, model, stream)
+        for number in (1, 2):
+            await chat.say(f"{name}: {number} SAY<<yes {number}>>")
+        lost = chat.conversation_id
+        await lose(demo, http, chat)
+        await chat.say(f"{name}: 3")
+        refused, again = asked(log, f"{name}: 3")
+        assert (refused.body["query"], refused.body["conversation_id"]) == (f"{name}: 3", lost)
+        assert "conversation_id" not in again.body
+        assert again.body["query"] == transcript(*said(chat)[:4], question=f"{name}: 3")
+        assert chat.conversation_id == the_run(log, f"{name}: 3").conversation_id != lost
+        await chat.say(f"{name}: 4")
+        goes_on(log, f"{name}: 4", chat.conversation_id, ("user", again.body["query"]), said(chat)[5])
+
+    await at_once(converse(model) for model in TELLING)
+    assert not confirmations(log)
+
+
+async def test_a_new_one_that_fails_too_is_an_error(
+    client: AsyncOpenAI, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
+    chat = Chat(client, "demo-chat@1.11")
+    await chat.say("fails anew 1")
+    await lose(demo, http, chat)
+    with pytest.raises(openai.InternalServerError):
+        await chat.say("fails anew 2 ERROR")
+    assert len(asked(log, "fails anew 2 ERROR")) == 2
+
+
+@pytest.mark.parametrize("model", HANGING)
+async def test_a_chatflow_that_would_hang_is_asked_first_when_the_last_turn_is_long_ago(
+    serve: Serve, http: httpx2.AsyncClient, tmp_path: Path, model: str
+) -> None:
+    state = tmp_path / "state.db"
+    with DemoServer(clock=itertools.count(1_700_000_000).__next__) as dify:
+        proxy = serve(dify_api_url=dify.url, state_url=f"sqlite:///{state}", silence_timeout=3)
+        async with proxy.client(max_retries=0) as client:
+            lost, kept = Chat(client, model), Chat(client, model, stream=True)
+            await lost.say("lost 1")
+            await kept.say("kept 1")
+            before, name = lost.conversation_id, kept.conversation_id
+            await lose(dify, http, lost)
+            let_pass(state, 601)
+            await lost.say("lost 2")
+            await kept.say("kept 2")
+            assert confirmations(dify.log) == [before, name]
+            (request,) = asked(dify.log, "lost 2")
+            assert "conversation_id" not in request.body
+            assert request.body["query"] == transcript(*said(lost)[:2], question="lost 2")
+            goes_on(dify.log, "kept 2", name, *said(kept)[:2])
+            await at_once([lost.say("lost 3"), kept.say("kept 3")])
+            assert len(confirmations(dify.log)) == 2
+            goes_on(dify.log, "lost 3", lost.conversation_id, ("user", request.body["query"]), said(lost)[3])
+
+
+@pytest.mark.parametrize("model", HANGING)
+async def test_silence_is_an_error_and_no_reason_to_begin_anew(
+    serve: Serve, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, model: str
+) -> None:
+    """It may be the queue. What the client tries next has its transcript."""
+    async with serve(silence_timeout=0.4).client(max_retries=0) as client:
+        chat = Chat(client, model)
+        await chat.say("silent 1 SAY<<yes>>")
+        await lose(demo, http, chat)
+        with pytest.raises(openai.APIStatusError) as failed:
+            await chat.copy().say("silent 2")
+        assert (failed.value.status_code, failed.value.code) == (504, "upstream_timeout")
+        assert len(asked(log, "silent 2")) == 1
+        await chat.say("silent 2 again")
+    (request,) = asked(log, "silent 2 again")
+    assert request.body["query"] == transcript(*said(chat)[:2], question="silent 2 again")
+    assert not confirmations(log)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_another_conversation_begun_in_silence_is_noticed_and_stopped(
+    client: AsyncOpenAI, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, stream: bool
+) -> None:
+    """A chatflow of 1.15 answers in a new conversation, without anything that was said before."""
+    chat = Chat(client, "demo-advanced-chat@1.15", stream)
+    question = f"stray {stream} SLOW:40x25"
+    await chat.say("stray 1")
+    lost = chat.conversation_id
+    await lose(demo, http, chat)
+    reply = await chat.say(question)
+    assert reply == "".join(f"tick {number} " for number in range(1, 41))
+    await log.wait_for(lambda log: all(run.state != "running" for run in log.runs))
+    _, stray, run = log.runs
+    assert (stray.state, stray.question) == ("stopped", question)
+    assert [stop.task_id for stop in log.stops] == [stray.task_id]
+    assert run.question == transcript(*said(chat)[:2], question=question)
+    assert [request.body.get("conversation_id") for request in asked(log, question)] == [lost, None]
+    assert chat.conversation_id == run.conversation_id != stray.conversation_id
+    await chat.say("stray 3")
+    goes_on(log, "stray 3", run.conversation_id, ("user", run.question), ("assistant", reply))
+
+
+async def test_one_that_hides_its_loss_is_asked_first_too_when_the_last_turn_is_long_ago(
+    serve: Serve, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, tmp_path: Path
+) -> None:
+    state = tmp_path / "state.db"
+    async with serve(state_url=f"sqlite:///{state}").client() as client:
+        chat = Chat(client, "demo-advanced-chat@1.15")
+        await chat.say("hidden 1 SAY<<yes>>")
+        await lose(demo, http, chat)
+        let_pass(state, 601)
+        await chat.say("hidden 2")
+    assert [request.body.get("conversation_id") for request in turns(log)] == [None, None]
+    assert the_request(log, "hidden 2").body["query"] == transcript(*said(chat)[:2], question="hidden 2")
+
+
+# Conversations that the client names
+
+
+def named(conversation_id: str | None) -> dict[str, Any]:
+    return {"extra_body": {"conversation_id": conversation_id}}
+
+
+@pytest.mark.parametrize("model", ["demo-chat", "demo-advanced-chat@1.11", "demo-advanced-chat@1.15", "demo-agent"])
+async def test_a_named_one_that_was_lost_is_begun_anew_if_the_client_sends_what_was_said(
+    client: AsyncOpenAI, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, model: str
+) -> None:
+    chat = Chat(client, model)
+    await chat.say(f"named {model} 1 SAY<<yes>>")
+    lost = chat.conversation_id
+    await lose(demo, http, chat)
+    await chat.say(f"named {model} 2", **named(lost))
+    assert the_run(log, "yes>>", "").conversation_id == lost
+    again = asked(log, f"named {model} 2")[-1]
+    assert "conversation_id" not in again.body
+    assert again.body["query"] == transcript(*said(chat)[:2], question=f"named {model} 2")
+    assert chat.conversation_id != lost
+
+
+@pytest.mark.parametrize("model", ["demo-chat", "demo-advanced-chat@1.11", "demo-advanced-chat@1.15", "demo-agent"])
+async def test_a_named_one_that_was_lost_is_a_404_if_only_dify_knew_it(
+    client: AsyncOpenAI, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, model: str
+) -> None:
+    chat = Chat(client, model)
+    await chat.say("named 1 SAY<<yes>>")
+    lost = chat.conversation_id
+    await lose(demo, http, chat)
+    chat.messages.clear()
+    with pytest.raises(openai.NotFoundError) as refused:
+        await chat.say("named 2", **named(lost))
+    assert refused.value.code == "conversation_not_found"
+    await log.wait_for(lambda log: all(run.state != "running" for run in log.runs))
+
+
+@pytest.mark.parametrize("model", ["demo-chat", *HANGING, "demo-advanced-chat@1.15", "demo-advanced-chat@1.16"])
+async def test_a_named_one_that_was_never_given_here_is_a_404_whatever_the_client_sends(
+    client: AsyncOpenAI, log: DemoLog, model: str
+) -> None:
+    """Nobody learns by a transcript's answer which conversations there are. Those that would hang are asked first."""
+    history = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    chat = Chat(client, model, messages=history)
+    with pytest.raises(openai.NotFoundError) as refused:
+        await chat.say("never given", **named(str(uuid.uuid4())))
+    assert refused.value.code == "conversation_not_found"
+    assert not log.runs
