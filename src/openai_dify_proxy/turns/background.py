@@ -117,7 +117,8 @@ class Background:
                 progress = await self._streams.progress(name)
                 frames = await self._streams.read(name, told, progress.size)
             except ProxyError as error:
-                if isinstance(error, ResponseNotFound) or clock() - reached_at > self._lease:
+                gone = isinstance(error, ResponseNotFound) and news is None
+                if gone or clock() - reached_at > self._lease:
                     yield encode_stream_error(error, number)
                     return
             else:
@@ -168,9 +169,11 @@ class Background:
                 operations += self._streams.removing(response.id, await self._streams.progress(response.id))
         await self._do(*operations)
 
-    async def close(self) -> None:
-        """Ends what runs here; it is kept as failed."""
+    async def close(self, grace: float) -> None:
+        """Lets what runs here go on for ``grace`` seconds, then ends it; it is kept as failed."""
         tasks = [run.task for run in self._runs.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -281,7 +284,9 @@ class _Run:
                 return last
 
     def _fail(self, error: ProxyError) -> None:
-        self._writer.add(self._encoder.encode([TurnFailed(error)], self._running.turn.ids))
+        answer = self._encoder.answer
+        if answer.finish_reason is None and answer.error is None:  # else its end is told already
+            self._writer.add(self._encoder.encode([TurnFailed(error)], self._running.turn.ids))
 
     async def _write(self) -> None:
         """Shows that it is alive, and how far it has got."""
