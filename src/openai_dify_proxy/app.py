@@ -140,7 +140,7 @@ def create_app(settings: Settings) -> Starlette:
                 _spare_the_collector()
                 yield
         finally:
-            await background.close()
+            await background.close(settings.shutdown_grace)
             await turns.close(STOP_SECONDS)
             await store.close()
             await http.close()

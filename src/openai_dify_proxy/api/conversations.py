@@ -62,7 +62,7 @@ async def update_conversation(request: Request) -> Response:
             "metadata is all that can be updated.", param="metadata", code="missing_required_parameter"
         )
     metadata = check_metadata(body.metadata)
-    async with _alone(proxy, request):
+    async with _alone(proxy, caller, request):
         name, entry = await _load(proxy, caller, request)
         entry = structs.replace(entry, metadata=metadata)
         await proxy.kept.conversations.put(caller, name, entry)
@@ -72,7 +72,7 @@ async def update_conversation(request: Request) -> Response:
 async def delete_conversation(request: Request) -> Response:
     """Here and in Dify."""
     proxy, caller = _admit(request)
-    async with _alone(proxy, request):
+    async with _alone(proxy, caller, request):
         name, entry = await _load(proxy, caller, request)
         for place in (*entry.left, *([entry.place] if entry.place is not None else [])):
             with suppress(NotFound):  # Dify lost it before, or the app is no longer served here
@@ -104,9 +104,9 @@ async def _read(proxy: Proxy, request: Request) -> ConversationRequest:
 
 
 @asynccontextmanager
-async def _alone(proxy: Proxy, request: Request) -> AsyncIterator[None]:
+async def _alone(proxy: Proxy, caller: Caller, request: Request) -> AsyncIterator[None]:
     """While no turn of the conversation goes on, whose end would undo a change. Raises ConversationBusy."""
-    lock = proxy.kept.lock(request.path_params["conversation_id"])
+    lock = await proxy.kept.lock(caller, request.path_params["conversation_id"])
     await lock.acquire(lambda: False, param="conversation_id")
     try:
         yield

@@ -279,7 +279,7 @@ class DifyEventDecoder:
         if not node.outputs:
             return
         if node.node_type == "llm":
-            if self._asked_before is not None and node.process_data:
+            if self._asked_before is not None and node.process_data and not node.process_data_truncated:
                 self._note_memory(node.process_data, self._asked_before)
             outputs = dify.LLM_OUTPUTS.decode(node.outputs) or dify.LlmOutputs()
             if outputs.usage is not None:

@@ -45,12 +45,13 @@ class HistoryMessage(Struct, frozen=True):
 class Origin(Struct, frozen=True):
     """What a turn goes on from by name: the response or conversation ``name``.
 
-    ``link`` is the fingerprint of its history within ``scope``.
+    ``link`` is the fingerprint of its history within ``scope``, ``asked`` a question of that history.
     """
 
     name: str
     scope: bytes = b""
     link: bytes = b""
+    asked: str | None = None
 
 
 class TurnRequest(Struct, frozen=True):

@@ -12,13 +12,16 @@ Stored are keyed hashes, ids and times, never what was said.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from secrets import token_bytes
 
 import msgspec
 import structlog
 from msgspec import Struct
 
+from openai_dify_proxy.errors import ConversationBusy
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import Add, Get, Operation, Put, Take
 from openai_dify_proxy.translate.app_profile import AppProfile
@@ -33,7 +36,7 @@ from openai_dify_proxy.translate.history import chain, fold, fold_replies, fold_
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.locks import Lock
+from openai_dify_proxy.turns.locks import PATIENCE, STEP, Lock
 
 SECRET_CHECK_SECONDS = 60.0
 """How often the secret is held against the state's, which may have been lost and begun anew."""
@@ -149,7 +152,7 @@ class Thread:
 
     ``continuation`` tells how Dify is to be asked, ``not_before`` (seconds since the epoch) when at the earliest,
     ``unconfirmed`` that nobody but the client says that there is such a conversation. Call ``give_back`` if the
-    request never reached Dify, else ``keep`` once it has been answered, and ``end`` in any case at the end.
+    request never reached Dify, else ``keep`` once it has been answered; ``end`` a turn that is not ``settled`` then.
     """
 
     def __init__(
@@ -171,6 +174,7 @@ class Thread:
         self._named: str | None = None
         self._locks = [] if lock is None else [lock]
         self._kept = False
+        self._head = ""
 
     def fingerprint(self, secret: bytes, caller: Caller) -> None:
         """The scope, and the chain over all that was said before."""
@@ -182,10 +186,10 @@ class Thread:
         self._system = chain(secret, [("system", system)])[:8]
         inputs = ("inputs", sent_inputs(request, self._profile, rules))
         origin = request.origin
-        if origin is not None and origin.scope == self._scope.link:
-            self.link = origin.link
-        elif origin is not None:
-            self.link = chain(secret, [("after", origin.name)], self._scope.link)
+        if origin is not None:
+            known = origin.scope == self._scope.link
+            link = origin.link if known else chain(secret, [("after", origin.name)], self._scope.link)
+            self.link = chain(secret, fold(request.history), link)
         elif self._by_chat:
             begin = [("chat", request.chat_id or ""), inputs]
             self.link = chain(secret, [*begin, *fold_replies(request.history)], self._scope.link)
@@ -203,8 +207,9 @@ class Thread:
         return self.continuation.conversation_id
 
     @property
-    def locked(self) -> bool:
-        return bool(self._locks)
+    def settled(self) -> bool:
+        """Whether there is nothing left to do."""
+        return not self._locks and (self._kept or self._scope is None)
 
     @property
     def long_ago(self) -> bool:
@@ -233,7 +238,8 @@ class Thread:
         """A question that a model with a memory must have been shown, where it is not known to have one."""
         if self._profile.mode != "advanced-chat" or self.conversation_id is None or self.continuation.history:
             return None
-        question = last_question(self._request.history)
+        origin = self._request.origin
+        question = last_question(self._request.history) or (origin.asked if origin is not None else None)
         return None if question is None else fold_text(question)
 
     async def find(self) -> None:
@@ -246,13 +252,14 @@ class Thread:
             return
         entry = _read_entry(results[0])
         self._taken = (key, results[0])
+        self._head = key
         self._go_on(entry.conversation_id, entry.system, entry.at, forgetful=any(results[1:]))
 
     async def go_on_in(self, conversation_id: str, gone: Callable[[], bool]) -> None:
         """Locks a conversation that the client names, once no other turn of it goes on. Raises ConversationBusy."""
         self._named = conversation_id
         self.unconfirmed = True
-        self.continuation = Continuation(conversation_id, history=False, system=False)
+        self.continuation = Continuation(conversation_id, history=False)
         scope = self._scope
         if scope is None:
             return
@@ -261,16 +268,33 @@ class Thread:
         owned = Get(scope.key("owned", conversation_id))
         results = await lock.acquire(gone, (owned, *self._ask_forgetful()), param="conversation_id")
         if results is not None and results[0] is not None:
-            await self._go_on_owned(conversation_id, _read_owned(results[0]), forgetful=any(results[1:]))
+            known = await self._take_head(_read_owned(results[0]), owned, gone)
+            self.unconfirmed = False
+            forgetful = any(results[1:]) and self._has_history
+            self._go_on(conversation_id, known.system, known.at, forgetful=forgetful)
 
-    async def _go_on_owned(self, conversation_id: str, owned: Owned, *, forgetful: bool) -> None:
-        """The entry to it is taken, so that nobody comes in by an older history."""
-        self.unconfirmed = False
-        self._go_on(conversation_id, owned.system, owned.at, forgetful=forgetful and bool(self._request.history))
-        if owned.head:
-            results = await self._store.run(Take(owned.head))
-            if results is not None and results[0] is not None:
-                self._taken = (owned.head, results[0])
+    async def _take_head(self, known: Owned, asking: Get, gone: Callable[[], bool]) -> Owned:
+        """Takes the entry to a conversation that was named, so that nobody comes in by its history.
+
+        If somebody has, the end of that turn is waited for. It may never come, if its process died.
+        """
+        patience = PATIENCE
+        while known.head and not gone():
+            results = await self._store.run(Take(known.head), asking)
+            if results is None:
+                break
+            if results[0] is not None:
+                self._taken = (known.head, results[0])
+                break
+            latest = known if results[1] is None else _read_owned(results[1])
+            if latest.head == known.head and patience <= 0:
+                break
+            if latest.head == known.head:
+                await asyncio.sleep(STEP)
+                patience -= STEP
+            known = latest
+        self._head = known.head
+        return known
 
     def _go_on(self, conversation_id: str, system: bytes, at: float, *, forgetful: bool) -> None:
         """A model without a memory is told all of it each time; the others only what is new."""
@@ -308,7 +332,8 @@ class Thread:
         """
         scope, link = self._scope, self.link
         if scope is None or link is None or conversation_id is None:
-            await self.close(*also)
+            if also:
+                await self._store.run(*also)
             return
         head = _entry_key(link) if self._app.conversations == "auto" else ""
         ttl = self._conversations.ttl
@@ -322,25 +347,36 @@ class Thread:
             operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS))
             log.info("model_without_memory", app=self._app.name)
         results = await self._store.run(*operations, *also, *await self._released())
-        if results is not None and self._named is None and conversation_id == self.conversation_id:
-            await self._yield_to_others(head, results[0], locked=results[1] is not None)
-        self._taken = None
+        if results is not None and conversation_id == self.conversation_id and not self.unconfirmed:
+            locked = self._named is None and results[1] is not None
+            await self._yield_to_others(head, results[0], locked=locked)
         self._kept = True
 
     async def _yield_to_others(self, head: str, before: bytes | None, *, locked: bool) -> None:
-        """Somebody named the conversation meanwhile: then its turns are mixed, and no history leads to it any more."""
-        expected = self._taken[0] if self._taken is not None else ""
-        other = _read_owned(before).head if before is not None else expected
-        if locked or other != expected:
+        """Somebody went on with it meanwhile: then its turns are mixed, and no history leads to it any more."""
+        other = _read_owned(before).head if before is not None else self._head
+        if locked or other != self._head:
             await self._store.run(*(Take(key) for key in {head, other} if key))
 
-    async def end(self) -> None:
-        """After a turn that began. One that failed in a named conversation was begun there all the same."""
+    async def hold(self, conversation_id: str | None) -> None:
+        """Locks a conversation in which a turn is being stopped; nothing if it is locked."""
+        if self._scope is not None and conversation_id is not None and not self._locks:
+            lock = Lock(self._store, self._scope.key("busy", conversation_id))
+            with suppress(ConversationBusy):  # somebody has named it already
+                await lock.acquire(lambda: False, [self._begun(self._scope, conversation_id)], patience=0)
+                self._locks.append(lock)
+
+    async def end(self, conversation_id: str | None) -> None:
+        """After a turn that is not to be gone on from, and which was begun in its conversation all the same."""
         operations: list[Operation] = []
-        if self._named is not None and self._scope is not None and not self._kept and not self.unconfirmed:
-            owned = Owned("", self._conversations.now(), self._system)
-            operations.append(Put(self._scope.key("owned", self._named), _encode(owned), self._conversations.ttl))
+        name = conversation_id or (None if self.unconfirmed else self.conversation_id)
+        if self._scope is not None and name is not None and not self._kept:
+            operations.append(self._begun(self._scope, name))
         await self.close(*operations)
+
+    def _begun(self, scope: Scope, conversation_id: str) -> Operation:
+        owned = Owned("", self._conversations.now(), self._system)
+        return Put(scope.key("owned", conversation_id), _encode(owned), self._conversations.ttl)
 
     async def close(self, *operations: Operation) -> None:
         """Gives back the locks, if there are any, and does ``operations`` together with that."""

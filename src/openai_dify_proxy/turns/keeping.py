@@ -71,7 +71,8 @@ class Keeper:
         return await self._kept.responses.putting(self.caller, response.id, entry)
 
     def _said(self, sent: str) -> list[HistoryMessage]:
-        return [*self.source.request.asked, HistoryMessage("assistant", sent)]
+        request = self.source.request
+        return [*request.history, *request.asked, HistoryMessage("assistant", sent)]
 
     def _after(
         self, before: KeptConversation, running: Running, response: Response, said: list[HistoryMessage]

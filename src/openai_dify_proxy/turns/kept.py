@@ -1,7 +1,7 @@
 """What clients may ask for later by name: responses and conversations, each for its owner only.
 
-A name leads to an entry only together with the caller whose it is; an end user, where one is told, must be the one it
-was made for.
+A name leads to an entry only together with the caller whose it is, which is whoever holds the client's key. Where the
+entry has an end user, nobody else's turn goes on from it, and nobody who tells another end user reads it.
 """
 
 from __future__ import annotations
@@ -121,6 +121,10 @@ class Shelf(Generic[_T]):
         """Raises StateUnreachable."""
         await self._run(await self.removing(caller, name))
 
+    async def key_of(self, caller: Caller, name: str, kind: str) -> str:
+        """The key of something that belongs to the entry. Raises StateUnreachable."""
+        return _key(await self._secret(), kind, caller, name)
+
     async def end_user_of(self, end_user: str | None) -> bytes:
         """How an entry names its end user. Raises StateUnreachable."""
         return user_hash(await self._secret(), end_user)
@@ -168,9 +172,9 @@ class Kept:
         self.responses = Shelf(conversations, KeptResponse, "resp", no_response)
         self.conversations = Shelf(conversations, KeptConversation, "conv", _no_conversation)
 
-    def lock(self, conversation: str) -> Lock:
-        """The right to change a conversation, be it by a turn."""
-        return Lock(self.store, f"busy:{conversation}")
+    async def lock(self, caller: Caller, conversation: str) -> Lock:
+        """The right to change a conversation, be it by a turn. Raises StateUnreachable."""
+        return Lock(self.store, await self.conversations.key_of(caller, conversation, "busy"))
 
     async def previous(self, caller: Caller, name: str, end_user: str | None) -> KeptResponse:
         """The response that a new one goes on from. Raises InvalidRequest if there is none, or it has not ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from secrets import token_bytes
 
 from openai_dify_proxy.errors import ConversationBusy
 from openai_dify_proxy.state.guarded import GuardedStore
@@ -28,19 +28,24 @@ class Lock:
         self.undo: tuple[Operation, ...] = ()
         self._store = store
         self._key = key
+        self._token = token_bytes(16)
         self._renewal: asyncio.Task[None] | None = None
 
     async def acquire(
-        self, gone: Callable[[], bool], also: Sequence[Operation] = (), *, param: str
+        self,
+        gone: Callable[[], bool],
+        also: Sequence[Operation] = (),
+        *,
+        param: str | None = None,
+        patience: float = PATIENCE,
     ) -> list[bytes | None] | None:
         """Waits until nobody holds it; returns what ``also`` gave in the moment in which it was got.
 
         None where the state cannot be reached, or ``gone`` says that nobody waits any more. Raises ConversationBusy
-        about ``param``.
+        about ``param`` after ``patience`` seconds.
         """
-        patience = PATIENCE
         while True:
-            results = await self._store.run(Add(self._key, b"1", LEASE_SECONDS), *also)
+            results = await self._store.run(Add(self._key, self._token, LEASE_SECONDS), *also)
             if results is None:
                 return None
             if results[0] is None:
@@ -61,11 +66,11 @@ class Lock:
         """What gives it back, to be done together with other things; nothing if it was not got."""
         if self._renewal is None:
             return []
-        self._renewal.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._renewal
-        self._renewal = None
-        return [Take(self._key)]
+        renewal, self._renewal = self._renewal, None
+        lost = renewal.done()
+        renewal.cancel()
+        await asyncio.wait([renewal])
+        return [] if lost else [Take(self._key)]
 
     async def release(self) -> None:
         """Gives it back before Dify was asked."""
@@ -73,6 +78,9 @@ class Lock:
             await self._store.run(*self.undo, *operations)
 
     async def _renew(self) -> None:
+        """Ends if somebody else holds it by now: the state forgot it, or could not be reached for too long."""
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
-            await self._store.run(Put(self._key, b"1", LEASE_SECONDS))
+            results = await self._store.run(Put(self._key, self._token, LEASE_SECONDS))
+            if results is not None and results[0] not in (self._token, None):
+                return

@@ -134,9 +134,9 @@ class Turns:
         self._running -= 1
         if not self._running:
             self._all_ended.set()
-        self._stopper.abandon(running.turn, running.profile.mode)
-        if running.thread.locked:
-            task = asyncio.get_running_loop().create_task(running.thread.end())
+        stopping = self._stopper.abandon(running.turn, running.profile.mode)
+        if not running.thread.settled:
+            task = asyncio.get_running_loop().create_task(_settle(running, stopping))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
@@ -175,9 +175,10 @@ class Turns:
 
     async def _begin_anew(self, question: _Question, lost: Turn) -> tuple[Exchange, DifyEventDecoder]:
         """Asks once more, in a new conversation with a transcript. Raises ProxyError."""
-        self._stopper.abandon(lost, question.profile.mode)
         question.thread.begin_anew()
-        return await self._ask(question)
+        asked = await self._ask(question)
+        self._stopper.abandon(lost, question.profile.mode)
+        return asked
 
     async def _ask(self, question: _Question) -> tuple[Exchange, DifyEventDecoder]:
         """Sends the question as the conversation stands. Raises ProxyError if nothing was sent."""
@@ -215,3 +216,12 @@ class _Question(Struct, frozen=True):
     user: str
     thread: Thread
     recall: Recall | None
+
+
+async def _settle(running: Running, stopping: asyncio.Task[None] | None) -> None:
+    """A turn that is not to be gone on from was begun in its conversation all the same, and may run on for a while."""
+    thread, ids = running.thread, running.turn.ids
+    if stopping is not None:
+        await thread.hold(ids.conversation_id)
+        await asyncio.wait([stopping])
+    await thread.end(running.turn.ids.conversation_id)

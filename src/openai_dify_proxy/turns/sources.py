@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from msgspec import Struct, field, structs
 
+from openai_dify_proxy.errors import ModelNotFound, NotFound
 from openai_dify_proxy.translate.conversation_items import history_of_messages
+from openai_dify_proxy.translate.history import last_question
 from openai_dify_proxy.translate.turn_request import HistoryMessage, Origin, TurnRequest
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.kept import Kept, KeptConversation, Place
+from openai_dify_proxy.turns.kept import Kept, KeptConversation
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.service import Recall, Turns
 from openai_dify_proxy.turns.turn import ClientGone
@@ -40,7 +42,7 @@ class Sources:
     async def of_response(self, caller: Caller, request: TurnRequest, name: str) -> Source:
         """Raises InvalidRequest if there is no such response, and StateUnreachable."""
         kept = await self._kept.previous(caller, name, request.end_user)
-        request = structs.replace(request, origin=Origin(name, kept.scope, kept.link))
+        request = structs.replace(request, origin=Origin(name, kept.scope, kept.link, last_question(kept.said)))
 
         async def recall() -> tuple[HistoryMessage, ...]:
             return (*await self._kept.recall(caller, name, request.end_user), *request.history)
@@ -56,7 +58,7 @@ class Sources:
         process is not gone on from: then a new one is told what was answered in it.
         """
         shelf = self._kept.conversations
-        lock = self._kept.lock(name)
+        lock = await self._kept.lock(caller, name)
         await lock.acquire(gone, param="conversation")
         try:
             if gone():
@@ -66,9 +68,13 @@ class Sources:
                 entry = structs.replace(entry, end_user=await shelf.end_user_of(request.end_user))
             system = [message.text for message in entry.items if message.role == "system"]
             request = structs.replace(
-                request, origin=Origin(name), system="\n\n".join(filter(None, [*system, request.system]))
+                request,
+                origin=Origin(name, asked=last_question(entry.asked)),
+                system="\n\n".join(filter(None, [*system, request.system])),
             )
-            if entry.place is not None and self._goes_on(caller, model, entry.place, entry):
+            # Words that Dify cannot be told as said before it would not know.
+            goes_on = not request.history and self._goes_on(caller, model, entry)
+            if entry.place is not None and goes_on:
                 request = structs.replace(request, conversation_id=entry.place.id)
                 lock.undo = (await shelf.putting(caller, name, entry),)
                 await shelf.put(caller, name, structs.replace(entry, failed=True))
@@ -78,11 +84,26 @@ class Sources:
         recalled: list[HistoryMessage] = []
 
         async def recall() -> tuple[HistoryMessage, ...]:
-            spoken = [message for message in entry.items if message.role != "system"]
-            recalled[:] = [*spoken, *await self._told(caller, entry), *request.history]
+            recalled[:] = [*await self._said(caller, name, entry, request.end_user), *request.history]
             return tuple(recalled)
 
         return Source(request, recall, lock, entry.last, (name, entry), recalled)
+
+    async def _said(
+        self, caller: Caller, name: str, entry: KeptConversation, end_user: str | None
+    ) -> list[HistoryMessage]:
+        """All that was said in a conversation. Where Dify lost it, only what its stored responses tell is left.
+
+        Raises ConversationNotFound where none were stored.
+        """
+        spoken = [message for message in entry.items if message.role != "system"]
+        try:
+            return [*spoken, *await self._told(caller, entry)]
+        except NotFound:
+            if entry.last is None:
+                raise
+        # What it began with is in no response's words; what it went on with elsewhere is in them.
+        return [*([] if entry.left else spoken), *await self._kept.recall(caller, entry.last, end_user)]
 
     async def _told(self, caller: Caller, entry: KeptConversation) -> list[HistoryMessage]:
         place = entry.place
@@ -91,6 +112,12 @@ class Sources:
         rows = await self._turns.messages(caller, place.model, place.id, place.user)
         return history_of_messages(rows, entry.asked)
 
-    def _goes_on(self, caller: Caller, model: str | None, place: Place, entry: KeptConversation) -> bool:
+    def _goes_on(self, caller: Caller, model: str | None, entry: KeptConversation) -> bool:
         """Whether Dify's conversation ended well, and is this app's."""
-        return not entry.failed and self._apps.choose(caller, place.model).name == self._apps.choose(caller, model).name
+        if entry.place is None or entry.failed:
+            return False
+        try:
+            before = self._apps.choose(caller, entry.place.model)
+        except ModelNotFound:  # an app that is not served here any more
+            return False
+        return before.name == self._apps.choose(caller, model).name

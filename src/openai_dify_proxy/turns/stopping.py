@@ -29,14 +29,15 @@ class Stopper:
         self._dify = dify
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def abandon(self, turn: Turn, mode: Mode) -> None:
-        """Takes a turn over from its request; nothing is to be done for one that Dify has ended."""
+    def abandon(self, turn: Turn, mode: Mode) -> asyncio.Task[None] | None:
+        """Takes a turn over from its request, and returns what ends it; None for one that Dify has ended itself."""
         if turn.finished_upstream:
             turn.close()
-            return
+            return None
         task = asyncio.get_running_loop().create_task(self._stop(turn, mode))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def close(self, timeout: float) -> None:
         """Waits for what is being stopped; at most ``timeout`` seconds."""

@@ -194,6 +194,7 @@ class Turn:
         self._frames = 0
         self._refusal = b""
         self._first_event = self._ending_since = None
+        self.exchange.wake()  # its client may have left meanwhile
         return []
 
     def _is_stream(self) -> bool:

@@ -112,6 +112,7 @@ class NodeData(Struct):
     status: str | None = None
     outputs: Raw = NO_RAW
     process_data: Raw = NO_RAW
+    process_data_truncated: bool | None = None
 
 
 class LlmOutputs(Struct):
