@@ -1,0 +1,307 @@
+"""State that is lost, locked, full, slow or away: turns go on, with a transcript in the place of a memory."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import resource
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+from structlog.testing import capture_logs
+
+from openai_dify_proxy.demo import DemoLog
+from tests.api.asking import turns
+from tests.api.chatting import Chat, asked, at_once, goes_on, said, the_request, the_run, transcript
+from tests.api.conftest import Serve
+from tests.api.servers import ProxyServer
+from tests.state.servers import ValkeyServer, valkey_program
+
+Logs = list[MutableMapping[str, Any]]
+
+WAIT = 1.0
+"""Seconds for which the state is waited for."""
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A server that a test may stop or break."""
+    with ValkeyServer(valkey_program(), tmp_path / "valkey").running() as server:
+        yield server
+
+
+def faults(logs: Logs) -> list[int]:
+    """How many runs had done without the state, each time that a line said so."""
+    return [entry["faults"] for entry in logs if entry["event"] == "state_unavailable"]
+
+
+async def until_it_is_back(client: AsyncOpenAI) -> None:
+    """Asks until a second turn goes on in its conversation."""
+    async with asyncio.timeout(15):
+        for number in itertools.count():
+            chat = Chat(client, "demo-chat")
+            await chat.say(f"back {number}?")
+            first = chat.conversation_id
+            await chat.say(f"back {number}!")
+            if chat.conversation_id == first:
+                return
+
+
+# Lost
+
+
+def delete(state: Path) -> None:
+    for file in state.parent.glob(f"{state.name}*"):
+        file.unlink()
+
+
+async def test_a_file_that_was_deleted(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
+    """The next turn begins anew with all that was said, and from there it goes on."""
+    state = tmp_path / "state.db"
+    async with serve(state_url=f"sqlite:///{state}").client() as client:
+        chat = Chat(client, "demo-chat", more={"user": "anna"})
+        await chat.say("deleted 1 SAY<<yes>>")
+        delete(state)
+        with capture_logs() as logs:
+            await chat.say("deleted 2 SAY<<yes>>")
+        await chat.say("deleted 3")
+    assert any(entry["event"] == "state_file_replaced" for entry in logs)
+    second = the_request(log, "deleted 2 SAY<<yes>>").body
+    assert "conversation_id" not in second
+    assert second["query"] == transcript(*said(chat)[:2], question="deleted 2 SAY<<yes>>")
+    goes_on(log, "deleted 3", chat.conversation_id, ("user", second["query"]), ("assistant", "yes"))
+
+
+async def test_a_state_that_ended_with_its_process(serve: Serve, log: DemoLog) -> None:
+    chat = None
+    for number in (1, 2):
+        async with serve(state_url="memory://").client() as client:
+            chat = Chat(client, "demo-chat", messages=chat.messages if chat else [])
+            await chat.say(f"restarted {number} SAY<<yes>>")
+    assert chat is not None
+    _, second = turns(log)
+    assert "conversation_id" not in second.body
+    assert second.body["query"] == transcript(*said(chat)[:2], question="restarted 2 SAY<<yes>>")
+
+
+async def test_a_state_that_outlived_its_process(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
+    chat = None
+    for number in (1, 2, 3):
+        async with serve(state_url=f"sqlite:///{tmp_path}/state.db").client() as client:
+            chat = Chat(client, "demo-chat", messages=chat.messages if chat else [])
+            await chat.say(f"kept {number}")
+    assert len({run.conversation_id for run in log.runs}) == 1
+    assert len(the_run(log, "kept 3").history) == 4
+
+
+async def test_a_state_that_is_too_small_forgets_the_oldest(serve: Serve, log: DemoLog) -> None:
+    """Each conversation takes two entries."""
+    async with serve(state_url="memory://", state_max_entries=6).client() as client:
+        chats = [Chat(client, "demo-chat") for _ in range(6)]
+        for number, chat in enumerate(chats):
+            await chat.say(f"small {number}")
+        await at_once(chat.say(f"still small {number}") for number, chat in enumerate(chats))
+    going_on = ["conversation_id" in the_request(log, f"still small {number}").body for number in range(6)]
+    assert going_on[:2] == [False, False]
+    assert going_on[-1]
+
+
+async def test_entries_expire(serve: Serve, log: DemoLog) -> None:
+    async with serve(state_url="memory://", conversation_ttl=0.5).client() as client:
+        chat = Chat(client, "demo-chat")
+        await chat.say("expired 1")
+        first = chat.conversation_id
+        await asyncio.sleep(0.6)  # nothing but time makes it expire
+        await chat.say("expired 2")
+    assert chat.conversation_id != first
+
+
+# Locked, full, unreadable
+
+
+def in_another_process(code: str, path: Path) -> Any:
+    return asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(path), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+
+
+HOLD = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.readline()
+connection.execute("ROLLBACK")
+"""
+
+
+async def test_a_file_that_another_process_holds(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
+    state = tmp_path / "state.db"
+    async with serve(state_url=f"sqlite:///{state}").client() as client:
+        chat = Chat(client, "demo-chat")
+        await chat.say("locked 1 SAY<<yes>>")
+        first = chat.conversation_id
+        holder = await in_another_process(HOLD, state)
+        assert await holder.stdout.readline() == b"locked\n"
+        with capture_logs() as logs:
+            began = time.monotonic()
+            other = chat.copy()
+            await other.say("locked 2")
+            assert time.monotonic() - began < 2 * WAIT, "a turn waits for the state once at most"
+            await other.say("locked 3")
+        assert faults(logs) == [1]
+        await holder.communicate(b"\n")
+        await until_it_is_back(client)
+        await chat.say("unlocked")
+    second, third = the_request(log, "locked 2").body, the_request(log, "locked 3").body
+    assert second["query"] == transcript(*said(chat)[:2], question="locked 2")
+    assert third["query"] == transcript(*said(other)[:4], question="locked 3")
+    assert not any("conversation_id" in body for body in (second, third))
+    goes_on(log, "unlocked", first, *said(chat)[:2])
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file of this process may become larger."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+async def test_a_full_disk(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
+    proxy = serve(state_url=f"sqlite:///{tmp_path}/state.db")
+    async with proxy.client() as client:
+        chat = Chat(client, "demo-chat")
+        await chat.say("full 1 SAY<<yes>>")
+        with full_disk(10_000), capture_logs() as logs:
+            await chat.say("full 2 SAY<<yes>>")
+            await chat.say("full 3")
+        assert faults(logs)[0] == 1
+        await until_it_is_back(client)
+    third = the_request(log, "full 3").body
+    assert "conversation_id" not in third
+    assert third["query"] == transcript(*said(chat)[:4], question="full 3")
+
+
+async def test_a_file_that_is_none_of_ours(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
+    state = tmp_path / "state.db"
+    state.write_bytes(b"something else" * 1000)
+    with capture_logs() as logs:
+        async with serve(state_url=f"sqlite:///{state}").client() as client:
+            chat = Chat(client, "demo-chat", stream=True)
+            await chat.say("strange 1 SAY<<yes>>")
+            await chat.say("strange 2")
+    assert faults(logs) == [1]
+    assert the_request(log, "strange 2").body["query"] == transcript(*said(chat)[:2], question="strange 2")
+    assert state.read_bytes() == b"something else" * 1000
+
+
+async def test_a_file_that_turns_bad_while_a_turn_runs(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
+    """What was taken is gone then, and the answer reaches its client all the same."""
+    state = tmp_path / "state.db"
+    async with serve(state_url=f"sqlite:///{state}").client() as client:
+        chat = Chat(client, "demo-chat", stream=True)
+        await chat.say("mid-turn 1")
+        first = chat.conversation_id
+        turn = asyncio.create_task(chat.say("mid-turn 2 SLOW:8x50"))
+        await log.wait_for(lambda log: asked(log, "mid-turn 2 SLOW:8x50"))
+        connection = sqlite3.connect(state, isolation_level=None)
+        connection.execute("DROP TABLE entries")
+        connection.close()
+        with capture_logs() as logs:
+            assert (await turn).endswith("tick 8 ")
+        assert faults(logs) == [1]
+    assert the_request(log, "mid-turn 2 SLOW:8x50").body["conversation_id"] == first
+
+
+# Away, slow
+
+
+async def test_a_server_that_dies_in_mid_turn_and_comes_back(serve: Serve, log: DemoLog, valkey: ValkeyServer) -> None:
+    async with serve(state_url=valkey.url()).client() as client:
+        chat = Chat(client, "demo-chat", stream=True)
+        await chat.say("dying 1")
+        first = chat.conversation_id
+        with capture_logs() as logs:
+            turn = asyncio.create_task(chat.say("dying 2 SLOW:8x50"))
+            await log.wait_for(lambda log: asked(log, "dying 2 SLOW:8x50"))
+            valkey.kill()
+            assert (await turn).endswith("tick 8 ")
+            await chat.say("dying 3")
+        assert faults(logs)[0] == 1
+        valkey.start()
+        await until_it_is_back(client)
+        await chat.say("risen 1")
+        await chat.say("risen 2")
+    assert the_request(log, "dying 2 SLOW:8x50").body["conversation_id"] == first
+    assert the_request(log, "dying 3").body["query"] == transcript(*said(chat)[:4], question="dying 3")
+    assert the_request(log, "risen 1").body["query"] == transcript(*said(chat)[:6], question="risen 1")
+    before = the_run(log, "risen 1")
+    goes_on(log, "risen 2", chat.conversation_id, ("user", before.question), ("assistant", before.answer.strip()))
+
+
+async def test_a_server_that_is_not_there_at_the_start(serve: Serve, log: DemoLog, valkey: ValkeyServer) -> None:
+    valkey.kill()
+    async with serve(state_url=valkey.url()).client() as client:
+        chat = Chat(client, "demo-chat")
+        await chat.say("absent 1 SAY<<yes>>")
+        await chat.say("absent 2")
+        assert the_request(log, "absent 2").body["query"] == transcript(*said(chat)[:2], question="absent 2")
+        valkey.start()
+        await until_it_is_back(client)
+
+
+async def test_a_server_that_is_slow_holds_a_turn_up_once(serve: Serve, log: DemoLog, valkey: ValkeyServer) -> None:
+    """Also many turns at once: after the first fault nobody asks for a while."""
+    async with serve(state_url=valkey.url()).client() as client:
+        chat = Chat(client, "demo-chat")
+        await chat.say("slow 1")
+        first = chat.conversation_id
+        with capture_logs() as logs:
+            valkey.ask("CLIENT", "PAUSE", 60_000, "ALL")
+            began = time.monotonic()
+            chats = [chat.copy(), *(Chat(client, "demo-chat") for _ in range(9))]
+            await at_once(other.say(f"slow 2 of {number}") for number, other in enumerate(chats))
+            assert time.monotonic() - began < WAIT + 1.5
+            began = time.monotonic()
+            await chats[0].say("slow 3")
+            assert time.monotonic() - began < WAIT + 0.5
+        assert faults(logs)
+        assert "conversation_id" not in the_request(log, "slow 2 of 0").body
+        valkey.kill()
+        valkey.start()
+        await until_it_is_back(client)
+    assert chats[0].conversation_id != first
+
+
+@pytest.mark.parametrize("state", ["sqlite:////proc/none/state.db", "valkey://127.0.0.1:1"])
+async def test_everything_works_without_any_state(serve: Serve, log: DemoLog, state: str) -> None:
+    """End users keep apart, a named conversation goes on, and one is told by its transcript."""
+    proxy: ProxyServer = serve(state_url=state)
+    async with proxy.client() as client:
+        anna = Chat(client, "demo-chat", more={"user": "anna"})
+        bert = Chat(client, "demo-chat", stream=True, more={"user": "bert"})
+        await at_once([anna.say("stateless 1 of anna SAY<<yes>>"), bert.say("stateless 1 of bert SAY<<yes>>")])
+        first = anna.conversation_id
+        await anna.say("stateless 2 of anna", extra_body={"conversation_id": first})
+        await bert.say("stateless 2 of bert")
+    assert the_request(log, "stateless 2 of anna").body["conversation_id"] == first
+    assert the_request(log, "stateless 2 of bert").body["query"] == transcript(
+        *said(bert)[:2], question="stateless 2 of bert"
+    )
+    users = {
+        name: {run.user for run in log.runs if run.question.endswith((f"{name} SAY<<yes>>", name))}
+        for name in ("anna", "bert")
+    }
+    assert [len(found) for found in users.values()] == [1, 1]
+    assert users["anna"] != users["bert"]

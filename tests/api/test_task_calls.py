@@ -1,0 +1,207 @@
+"""Calls that chat clients make beside a conversation: they never continue one, nor stand in its way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from openai import AsyncOpenAI
+
+from openai_dify_proxy.demo import DemoLog
+from tests.api.asking import Json, chunks_of, the_turn, turns
+from tests.api.chatting import Chat, goes_on, said, the_request
+from tests.api.conftest import Serve
+from tests.api.servers import ProxyServer
+
+RECORDED = Path(__file__).parent.parent / "clients" / "recorded"
+
+NOTHINGS: dict[str, Any] = {
+    "open-webui/title": {"title": ""},
+    "open-webui/tags": {"tags": []},
+    "open-webui/follow-ups-1": {"follow_ups": []},
+    "open-webui/follow-ups-2": {"follow_ups": []},
+    "open-webui/queries": {"queries": []},
+    "open-webui/autocomplete": {"text": ""},
+    "open-webui/emoji": "",
+    "open-webui/image-prompt": "",
+    "librechat/title": "",
+    "librechat/title-structured": {"language": "", "title": ""},
+}
+"""What each client takes for no answer: texts as they are, JSON by its value."""
+
+CALLS = (*NOTHINGS, "open-webui/merge-answers")
+
+
+def recorded(name: str, **more: Any) -> tuple[Json, dict[str, str]]:
+    """Body and headers of a recorded request; ``more`` replaces parts of the body."""
+    request = json.loads((RECORDED / f"{name}.json").read_text())
+    names = {"Authorization", "Accept-Encoding", "Content-Type"}
+    headers = {key: value for key, value in request["headers"].items() if key not in names}
+    return {**request["body"], **more}, headers
+
+
+async def play(http: httpx2.AsyncClient, proxy: ProxyServer, name: str, **more: Any) -> httpx2.Response:
+    body, headers = recorded(name, **more)
+    reply = await http.post(f"{proxy.url}/chat/completions", json=body, headers=headers)
+    assert reply.status_code == 200
+    return reply
+
+
+def answer_of(reply: httpx2.Response, *, stream: bool) -> str:
+    if not stream:
+        return str(reply.json()["choices"][0]["message"]["content"])
+    return "".join(
+        choice["delta"].get("content") or "" for chunk in chunks_of(reply.text) for choice in chunk["choices"]
+    )
+
+
+def the_question(name: str) -> str:
+    body, _ = recorded(name)
+    return str(body["messages"][-1]["content"])
+
+
+def meant(answer: str, nothing: object) -> object:
+    return answer if isinstance(nothing, str) else json.loads(answer)
+
+
+# The app answers them
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_side_call_between_two_turns_is_none_of_them(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, name: str
+) -> None:
+    """By the history alone, and with the headers of the very chat that it is about."""
+    _, headers = recorded(name)
+    async with proxy.client() as client:
+        for more in ({}, {"extra_headers": headers}):
+            chat = Chat(client, "demo-chat", more=more)
+            tag = f"{name} {len(more)}"
+            await chat.say(f"before {tag} SAY<<yes>>")
+            await play(http, proxy, name, model="demo-chat", stream=False)
+            await play(http, proxy, name, model="demo-chat", stream=True)
+            await chat.say(f"after {tag}")
+            goes_on(log, f"after {tag}", chat.conversation_id, *said(chat)[:2])
+    calls = [request for request in turns(log) if the_question(name) in request.body["query"]]
+    assert len(calls) == 4
+    assert not any("conversation_id" in request.body for request in calls)
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_nobody_goes_on_from_a_side_call(
+    client: AsyncOpenAI, proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, name: str
+) -> None:
+    """Its conversation in Dify is one that was begun for it and ends with it."""
+    reply = await play(http, proxy, name, model="demo-chat", stream=False)
+    messages = [
+        {"role": "user", "content": the_question(name)},
+        {"role": "assistant", "content": answer_of(reply, stream=False)},
+    ]
+    await Chat(client, "demo-chat", messages=messages).say(f"on from {name}")
+    assert "conversation_id" not in the_request(log, f"on from {name}").body
+
+
+async def test_the_same_side_call_twice_is_asked_twice_alike(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
+    for _ in range(2):
+        await play(http, proxy, "open-webui/follow-ups-1")
+    first, second = turns(log)
+    assert first.body == second.body
+
+
+# Another app, or nobody
+
+
+async def test_another_app_may_answer_them(serve: Serve, http: httpx2.AsyncClient, log: DemoLog) -> None:
+    proxy = serve(task_model="demo-workflow")
+    for name in CALLS:
+        log.clear()
+        reply = await play(http, proxy, name, model="demo-chat", stream=False)
+        request = the_turn(log)
+        assert (request.path, request.key) == ("/v1/workflows/run", "app-demo-workflow")
+        assert request.body["inputs"]["query"] == the_question(name)
+        assert reply.json()["model"] == "demo-chat"
+    async with proxy.client() as client:
+        await Chat(client, "demo-chat").say("a turn")
+    assert the_request(log, "a turn").key == "app-demo-chat"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nobody_may_answer_them(serve: Serve, http: httpx2.AsyncClient, log: DemoLog, stream: bool) -> None:
+    proxy = serve(task_calls="off")
+    for name, nothing in NOTHINGS.items():
+        reply = await play(http, proxy, name, model="demo-chat", stream=stream)
+        assert meant(answer_of(reply, stream=stream), nothing) == nothing
+        last = chunks_of(reply.text)[-1] if stream else reply.json()
+        assert last["choices"][0]["finish_reason"] == "stop"
+    assert not log.requests
+
+
+async def test_nobody_may_answer_them_by_the_other_apis_either(serve: Serve, log: DemoLog) -> None:
+    async with serve(task_calls="off").client() as client:
+        for name, nothing in NOTHINGS.items():
+            body, headers = recorded(name)
+            asked: dict[str, Any] = {"model": "demo-chat", "input": body["messages"], "extra_headers": headers}
+            response = await client.responses.create(**asked)
+            assert (response.status, meant(response.output_text, nothing)) == ("completed", nothing)
+            text = ""
+            async with client.responses.stream(**asked) as stream:
+                async for event in stream:
+                    text += event.delta if event.type == "response.output_text.delta" else ""
+                assert (await stream.get_final_response()).output_text == text
+            assert meant(text, nothing) == nothing
+    assert not turns(log)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_for_which_nothing_is_no_answer_is_asked_all_the_same(
+    serve: Serve, http: httpx2.AsyncClient, log: DemoLog, stream: bool
+) -> None:
+    """A person asked for the answers of several models in one."""
+    await play(http, serve(task_calls="off"), "open-webui/merge-answers", model="demo-chat", stream=stream)
+    assert the_question("open-webui/merge-answers") in the_turn(log).body["query"]
+
+
+async def test_a_model_that_is_not_there_is_not_answered_for(serve: Serve, http: httpx2.AsyncClient) -> None:
+    """Switched off they cost nothing, but who may not ask gets no answer."""
+    proxy = serve(task_calls="off", api_keys=("key",))
+    body, headers = recorded("open-webui/title")
+    reply = await http.post(f"{proxy.url}/chat/completions", json=body, headers=headers)
+    assert reply.status_code == 401
+
+
+# What only looks like one
+
+
+def look_alikes() -> dict[str, list[Json]]:
+    """Turns that hold a side call's words, and are a person's."""
+    title = the_question("open-webui/title")
+    return {
+        "pasted": [{"role": "user", "content": f"What does this do?\n{title}"}],
+        "quoted": [{"role": "user", "content": f"{title}\n\nExplain this prompt."}],
+        "later": [
+            {"role": "user", "content": "hello"},
+            {"role": "assistant", "content": "hi"},
+            {"role": "user", "content": title},
+        ],
+        "first of two": [{"role": "user", "content": title}, {"role": "user", "content": "Explain this prompt."}],
+        "a task": [{"role": "user", "content": "### Task:\nWrite a poem.\n<chat_history>\n</chat_history>"}],
+        "retrieval": [{"role": "user", "content": the_question("open-webui-document/turn-1")}],
+    }
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", look_alikes())
+async def test_what_only_looks_like_one_is_a_turn(serve: Serve, log: DemoLog, name: str, stream: bool) -> None:
+    """It is answered by the app that was asked, and gone on from."""
+    async with serve(task_calls="off", task_model="demo-workflow").client() as client:
+        *history, last = look_alikes()[name]
+        chat = Chat(client, "demo-chat", stream, {"user": f"{name} {stream}"}, [*history, last])
+        assert await chat.answer()
+        await chat.say(f"and then {name}")
+        assert turns(log)[-1].body["conversation_id"] == chat.conversation_id
+        assert len(turns(log)) == 2
