@@ -87,7 +87,7 @@ async def list_conversation_items(request: Request) -> Response:
     name, entry = await _load(proxy, caller, request)
     items = items_of_history(entry.items, name.removeprefix("conv_"))
     if (place := entry.place) is not None:
-        items += items_of_messages(await proxy.turns.messages(caller, place.model, place.id, place.user), entry.asked)
+        items += items_of_messages(await proxy.sources.messages(caller, place), entry.asked)
     query = request.query_params
     return json_response(page(items, after=query.get("after"), limit=query.get("limit"), order=query.get("order")))
 

@@ -59,6 +59,12 @@ def history_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessa
     return history
 
 
+def messages_until(rows: Sequence[MessageRow], last: str | None) -> list[MessageRow]:
+    """The messages up to the one with the id ``last``; all of them if it is not among them."""
+    end = next((index for index, row in enumerate(rows, 1) if row.id == last), len(rows))
+    return list(rows[:end])
+
+
 def page(items: Sequence[Any], *, after: str | None, limit: str | None, order: str | None) -> ItemList:
     """One page of ``items``, structs or dicts with an id, oldest first; a page begins with the newest unless ``order``
     is ``asc``. Raises InvalidRequest for parameters that are none.

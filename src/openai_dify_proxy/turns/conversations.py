@@ -338,7 +338,7 @@ class Thread:
         head = _entry_key(link) if self._app.conversations == "auto" else ""
         ttl = self._conversations.ttl
         operations: list[Operation] = [
-            Put(scope.key("owned", conversation_id), _encode(Owned(head, at, self._system)), ttl),
+            self._owning(scope, conversation_id, head, at),
             Get(scope.key("busy", conversation_id)),
         ]
         if head:
@@ -348,22 +348,19 @@ class Thread:
             log.info("model_without_memory", app=self._app.name)
         results = await self._store.run(*operations, *also, *await self._released())
         if results is not None and conversation_id == self.conversation_id and not self.unconfirmed:
-            locked = self._named is None and results[1] is not None
-            await self._yield_to_others(head, results[0], locked=locked)
+            other = self._head if results[0] is None else _read_owned(results[0]).head
+            if other != self._head or (self._named is None and results[1] is not None):
+                # Somebody names it, or went on with it meanwhile: then no history leads to it any more.
+                forgotten = [Take(key) for key in {head, other} if key]
+                await self._store.run(self._owning(scope, conversation_id, "", at), *forgotten)
         self._kept = True
-
-    async def _yield_to_others(self, head: str, before: bytes | None, *, locked: bool) -> None:
-        """Somebody went on with it meanwhile: then its turns are mixed, and no history leads to it any more."""
-        other = _read_owned(before).head if before is not None else self._head
-        if locked or other != self._head:
-            await self._store.run(*(Take(key) for key in {head, other} if key))
 
     async def hold(self, conversation_id: str | None) -> None:
         """Locks a conversation in which a turn is being stopped; nothing if it is locked."""
         if self._scope is not None and conversation_id is not None and not self._locks:
             lock = Lock(self._store, self._scope.key("busy", conversation_id))
             with suppress(ConversationBusy):  # somebody has named it already
-                await lock.acquire(lambda: False, [self._begun(self._scope, conversation_id)], patience=0)
+                await lock.acquire(lambda: False, [self._ending(self._scope, conversation_id)], patience=0)
                 self._locks.append(lock)
 
     async def end(self, conversation_id: str | None) -> None:
@@ -371,12 +368,15 @@ class Thread:
         operations: list[Operation] = []
         name = conversation_id or (None if self.unconfirmed else self.conversation_id)
         if self._scope is not None and name is not None and not self._kept:
-            operations.append(self._begun(self._scope, name))
+            operations.append(self._ending(self._scope, name))
         await self.close(*operations)
 
-    def _begun(self, scope: Scope, conversation_id: str) -> Operation:
-        owned = Owned("", self._conversations.now(), self._system)
-        return Put(scope.key("owned", conversation_id), _encode(owned), self._conversations.ttl)
+    def _ending(self, scope: Scope, conversation_id: str) -> Operation:
+        return self._owning(scope, conversation_id, "", self._conversations.now())
+
+    def _owning(self, scope: Scope, conversation_id: str, head: str, at: float) -> Operation:
+        owned = _encode(Owned(head, at, self._system))
+        return Put(scope.key("owned", conversation_id), owned, self._conversations.ttl)
 
     async def close(self, *operations: Operation) -> None:
         """Gives back the locks, if there are any, and does ``operations`` together with that."""

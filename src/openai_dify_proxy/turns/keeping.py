@@ -44,7 +44,8 @@ class Keeper:
             return []
         thread = running.thread
         entry = await self._entry(response)
-        entry = structs.replace(entry, said=self._said(sent), scope=thread.scope, link=thread.link or b"")
+        said = [*self.source.request.history, *self.source.request.asked, HistoryMessage("assistant", sent)]
+        entry = structs.replace(entry, said=said, scope=thread.scope, link=thread.link or b"")
         return [await self._putting(response, entry)]
 
     async def went_on(self, running: Running, response: Response, sent: str) -> list[Operation]:
@@ -52,7 +53,7 @@ class Keeper:
         if self.source.conversation is None:
             return []
         name, before = self.source.conversation
-        after = self._after(before, running, response, self._said(sent))
+        after = self._after(before, running, response, sent)
         return [await self._kept.conversations.putting(self.caller, name, after)]
 
     async def removing(self, response: Response) -> Operation:
@@ -70,30 +71,28 @@ class Keeper:
     async def _putting(self, response: Response, entry: KeptResponse) -> Operation:
         return await self._kept.responses.putting(self.caller, response.id, entry)
 
-    def _said(self, sent: str) -> list[HistoryMessage]:
-        request = self.source.request
-        return [*request.history, *request.asked, HistoryMessage("assistant", sent)]
-
-    def _after(
-        self, before: KeptConversation, running: Running, response: Response, said: list[HistoryMessage]
-    ) -> KeptConversation:
+    def _after(self, before: KeptConversation, running: Running, response: Response, sent: str) -> KeptConversation:
         """The conversation after the turn. Where Dify's is another one now, it holds what that one was told of.
 
         Of a turn that is not to be stored only Dify knows what was said.
         """
         turn = running.turn
         name = turn.ids.conversation_id
-        place = None if name is None else Place(running.model, name, turn.user)
+        place = None if name is None else Place(running.model, name, turn.user, turn.ids.message_id)
         after = structs.replace(
             before, place=place, failed=turn.cut_short, last=response.id if response.store else before.last
         )
         if place is not None and before.place is not None and place.id == before.place.id:
             return after
-        told = [message for message in before.items if message.role == "system"]
-        if response.store:
-            told += self.source.recalled
         if before.place is not None:
             after = structs.replace(after, left=[*before.left, before.place])
+        told = [message for message in before.items if message.role == "system"]
+        asked: list[HistoryMessage] = []
+        if response.store:
+            told += self.source.recalled
+            asked += self.source.request.asked
         if place is not None:
-            return structs.replace(after, items=told, asked=said[:-1] if response.store else [])
-        return structs.replace(after, items=[*told, *said], asked=[]) if response.store else after
+            return structs.replace(after, items=told, asked=asked)
+        if not response.store:
+            return after
+        return structs.replace(after, items=[*told, *asked, HistoryMessage("assistant", sent)], asked=[])

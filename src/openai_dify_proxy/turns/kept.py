@@ -47,11 +47,13 @@ class KeptResponse(Struct, frozen=True, omit_defaults=True):
 
 
 class Place(Struct, frozen=True):
-    """A conversation of Dify's: its id, the model whose app it belongs to, and Dify's ``user``."""
+    """A conversation of Dify's: its id, the model whose app it belongs to, Dify's ``user``, and the last message of it
+    that was answered to the end."""
 
     model: str
     id: str
     user: str
+    message: str | None
 
 
 class KeptConversation(Struct, frozen=True, omit_defaults=True):

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from msgspec import Struct, field, structs
 
 from openai_dify_proxy.errors import ModelNotFound, NotFound
-from openai_dify_proxy.translate.conversation_items import history_of_messages
+from openai_dify_proxy.translate.conversation_items import history_of_messages, messages_until
 from openai_dify_proxy.translate.history import last_question
 from openai_dify_proxy.translate.turn_request import HistoryMessage, Origin, TurnRequest
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.kept import Kept, KeptConversation
+from openai_dify_proxy.turns.kept import Kept, KeptConversation, Place
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.service import Recall, Turns
 from openai_dify_proxy.turns.turn import ClientGone
+from openai_dify_proxy.wire.dify import MessageRow
 
 
 class Source(Struct, frozen=True):
@@ -106,11 +107,12 @@ class Sources:
         return [*([] if entry.left else spoken), *await self._kept.recall(caller, entry.last, end_user)]
 
     async def _told(self, caller: Caller, entry: KeptConversation) -> list[HistoryMessage]:
-        place = entry.place
-        if place is None:
-            return []
+        return [] if entry.place is None else history_of_messages(await self.messages(caller, entry.place), entry.asked)
+
+    async def messages(self, caller: Caller, place: Place) -> list[MessageRow]:
+        """What was said in a conversation of Dify's, oldest first, without turns that went wrong. Raises ProxyError."""
         rows = await self._turns.messages(caller, place.model, place.id, place.user)
-        return history_of_messages(rows, entry.asked)
+        return messages_until(rows, place.message)
 
     def _goes_on(self, caller: Caller, model: str | None, entry: KeptConversation) -> bool:
         """Whether Dify's conversation ended well, and is this app's."""
