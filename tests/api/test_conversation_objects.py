@@ -1,0 +1,387 @@
+"""``/v1/conversations``: conversations of Dify under names of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import httpx2
+import pytest
+from openai import AsyncOpenAI
+
+from openai_dify_proxy.demo import DemoLog, DemoServer
+from tests.api.asking import CONVERSING, Json, error_of, turns
+from tests.api.conftest import Serve
+from tests.api.responding import (
+    dify_conversation,
+    get,
+    not_found,
+    refused,
+    respond,
+    stream_of,
+    text_of,
+    the_request,
+    the_run,
+    transcript,
+)
+from tests.api.servers import ProxyServer
+from tests.api.sockets import Client
+from tests.components.servers import free_ports
+
+UNKNOWN = f"conv_{'0' * 48}"
+BEGUN: list[Any] = [
+    {"type": "message", "role": "user", "content": "earlier"},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "long ago"}]},
+]
+LISTED = [("user", "earlier"), ("assistant", "long ago")]
+
+
+async def items_of(client: AsyncOpenAI, name: str, **more: Any) -> list[tuple[str, str]]:
+    """Role and text of all items, oldest first."""
+    listed: list[Any] = [item async for item in client.conversations.items.list(name, order="asc", **more)]
+    return [(item.role, item.content[0].text) for item in listed]
+
+
+# The object
+
+
+async def test_it_is_made_fetched_changed_and_deleted(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
+    before = int(time.time())
+    url = f"{proxy.url}/conversations"
+    made: Json = (await http.post(url, json={"metadata": {"topic": "demo"}})).json()
+    assert set(made) == {"id", "object", "created_at", "metadata"}
+    assert made["id"].startswith("conv_")
+    assert (made["object"], made["metadata"]) == ("conversation", {"topic": "demo"})
+    assert before <= made["created_at"] <= time.time()
+    path = f"{url}/{made['id']}"
+    assert (await http.get(path)).json() == made
+    changed = (await http.post(path, json={"metadata": {"other": "x"}})).json()
+    assert changed == {**made, "metadata": {"other": "x"}} == (await http.get(path)).json()
+    headers = {"content-type": "application/json"}
+    deleted = await http.request("DELETE", path, headers=headers)
+    assert deleted.json() == {"id": made["id"], "object": "conversation.deleted", "deleted": True}
+    for method, below in (("GET", ""), ("POST", ""), ("DELETE", ""), ("GET", "/items")):
+        body: Json | None = {"metadata": {}} if method == "POST" else None
+        await not_found(await http.request(method, path + below, json=body, headers=headers), "conversation_not_found")
+    asked = {"model": "demo-chat", "input": "hi", "conversation": made["id"]}
+    await not_found(await http.post(f"{proxy.url}/responses", json=asked), "conversation_not_found")
+    assert not log.runs
+
+
+@pytest.mark.parametrize("name", [UNKNOWN, "conv_1", "%00", "x" * 3000])
+async def test_an_unknown_one_is_a_404(proxy: ProxyServer, http: httpx2.AsyncClient, name: str) -> None:
+    path = f"{proxy.url}/conversations/{name}"
+    headers = {"content-type": "application/json"}
+    for method, below in (("GET", ""), ("POST", ""), ("DELETE", ""), ("GET", "/items")):
+        body: Json | None = {"metadata": {}} if method == "POST" else None
+        await not_found(await http.request(method, path + below, json=body, headers=headers), "conversation_not_found")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "param"),
+    [
+        ({f"key {number}": "" for number in range(17)}, "metadata"),
+        ({"k" * 65: ""}, f"metadata.{'k' * 64}"),
+        ({"key": "v" * 513}, "metadata.key"),
+        ({"key": 1}, "metadata[...]"),
+        ([], "metadata"),
+    ],
+)
+async def test_metadata_has_openais_limits(
+    proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient, metadata: Any, param: str
+) -> None:
+    conversation = await client.conversations.create(metadata={"a": "b"})
+    for path in ("/conversations", f"/conversations/{conversation.id}"):
+        reply = await http.post(f"{proxy.url}{path}", json={"metadata": metadata})
+        assert reply.status_code == 400
+        assert error_of(reply)["param"].startswith(param.partition("[")[0])
+    assert (await client.conversations.retrieve(conversation.id)).metadata == {"a": "b"}
+
+
+async def test_the_largest_metadata_is_taken(client: AsyncOpenAI) -> None:
+    metadata = {f"{number:064}": "v" * 512 for number in range(16)}
+    conversation = await client.conversations.create(metadata=metadata)
+    assert (await client.conversations.retrieve(conversation.id)).metadata == metadata
+
+
+# Turns
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_turns_go_on_in_one_dify_conversation(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, stream: bool
+) -> None:
+    """Named by its id or by an object that holds it; beside each other in all modes and versions."""
+
+    async def converse(client: AsyncOpenAI, model: str) -> None:
+        conversation = await client.conversations.create()
+        found = set()
+        for number in range(3):
+            name: Any = conversation.id if number % 2 else {"id": conversation.id}
+            if stream:
+                events = await stream_of(http, proxy, f"SAY<<{number}>> {model}", model, conversation=name)
+                told = events[-1]["response"]
+                found.add(told["dify"]["conversation_id"])
+                assert (text_of(events), told["conversation"]) == (str(number), {"id": conversation.id})
+            else:
+                response = await respond(client, f"SAY<<{number}>> {model}", model, conversation=name)
+                found.add(dify_conversation(response))
+                assert response.conversation is not None
+                assert (response.output_text, response.conversation.id) == (str(number), conversation.id)
+        assert len(found) == 1
+        assert the_request(log, f"SAY<<2>> {model}").body["query"] == f"SAY<<2>> {model}"
+        said = [
+            line for number in range(3) for line in (("user", f"SAY<<{number}>> {model}"), ("assistant", str(number)))
+        ]
+        assert list(the_run(log, f"SAY<<2>> {model}").history) == said[:4]
+        assert await items_of(client, conversation.id) == said
+
+    models = [f"{name}@{version}" for name in CONVERSING[:3] for version in ("1.11", "1.13", "1.16")]
+    async with proxy.client() as client:
+        await asyncio.gather(*(converse(client, model) for model in [*models, "demo-agent@1.16"]))
+
+
+async def test_what_it_begins_with_is_told_once(client: AsyncOpenAI, log: DemoLog) -> None:
+    developer: Any = {"role": "developer", "content": "Be nice."}
+    conversation = await client.conversations.create(items=[developer, *BEGUN])
+    assert await items_of(client, conversation.id) == [("system", "Be nice."), *LISTED]
+    await respond(client, "SAY<<one>>", conversation=conversation.id)
+    await respond(client, "SAY<<two>>", conversation=conversation.id)
+    told = transcript(("User", "earlier"), ("Assistant", "long ago"), question="SAY<<one>>")
+    assert [request.body["query"] for request in turns(log)] == [f"Be nice.\n\n{told}", "SAY<<two>>"]
+    said = [("user", "SAY<<one>>"), ("assistant", "one"), ("user", "SAY<<two>>"), ("assistant", "two")]
+    assert await items_of(client, conversation.id) == [("system", "Be nice."), *LISTED, *said]
+
+
+async def test_two_turns_at_once_run_one_after_the_other(client: AsyncOpenAI, log: DemoLog) -> None:
+    conversation = await client.conversations.create()
+    first = asyncio.create_task(respond(client, "SLOW:4x400", conversation=conversation.id))
+    await log.wait_for(lambda log: len(log.runs) == 1)
+    second = await respond(client, "SAY<<two>>", conversation=conversation.id)
+    assert dify_conversation(second) == dify_conversation(await first)
+    one, two = log.runs
+    assert one.finished_at is not None
+    assert two.started_at >= one.finished_at
+    assert two.history[-1][0] == "assistant"
+    assert two.history[-1][1].startswith("tick 1 tick 2 tick 3 tick 4")
+
+
+async def test_a_change_of_metadata_waits_for_the_turn_that_runs(client: AsyncOpenAI, log: DemoLog) -> None:
+    conversation = await client.conversations.create(metadata={"a": "1"})
+    turn = asyncio.create_task(respond(client, "SLOW:4x200", conversation=conversation.id))
+    await log.wait_for(lambda log: len(log.runs) == 1)
+    await client.conversations.update(conversation.id, metadata={"a": "2"})
+    assert turn.done() or log.runs[0].state == "finished"
+    response = await turn
+    after = await respond(client, "SAY<<two>>", conversation=conversation.id)
+    assert dify_conversation(after) == dify_conversation(response)
+    assert (await client.conversations.retrieve(conversation.id)).metadata == {"a": "2"}
+
+
+async def test_a_turn_that_goes_wrong_is_not_met_again(
+    proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
+    """The next one begins in a new conversation of Dify's, which is told what was answered, and goes on there."""
+
+    async def go_wrong(how: str, model: str, conversation: str) -> None:
+        body = {"model": model, "input": f"{how} {model}", "conversation": conversation}
+        if how.startswith("SLOW"):
+            leaving = Client(proxy.port, "/v1/responses")
+            await leaving.ask("", **body, stream=True)
+            await leaving.read_until(b"tick 2")
+            await leaving.leave()
+            await log.wait_for(lambda log: the_run(log, body["input"]).state == "stopped", 10)
+            return
+        reply = await http.post(f"{proxy.url}/responses", json=body)
+        assert reply.status_code >= 500, reply.text
+
+    async def converse(how: str, model: str) -> None:
+        conversation = await client.conversations.create()
+        mark = f"{how} {model}"
+        first = await respond(client, f"one {mark[::-1]}", model, conversation=conversation.id)
+        await go_wrong(how, model, conversation.id)
+        second = await respond(client, f"two {mark[::-1]}", model, conversation=conversation.id)
+        third = await respond(client, f"three {mark[::-1]}", model, conversation=conversation.id)
+        assert dify_conversation(first) != dify_conversation(second) == dify_conversation(third)
+        told = transcript(("User", f"one {mark[::-1]}"), ("Assistant", first.output_text), question=f"two {mark[::-1]}")
+        assert the_request(log, f"two {mark[::-1]}").body["query"] == told
+        assert await items_of(client, conversation.id) == [
+            ("user", f"one {mark[::-1]}"),
+            ("assistant", first.output_text),
+            ("user", f"two {mark[::-1]}"),
+            ("assistant", second.output_text),
+            ("user", f"three {mark[::-1]}"),
+            ("assistant", third.output_text),
+        ]
+        assert how not in the_request(log, f"three {mark[::-1]}").body["query"]
+
+    hows = ("ERROR", "MIDERROR", "CUT", "SLOW:200x20")
+    models = ("demo-chat@1.11", "demo-advanced-chat@1.16")
+    await asyncio.gather(*(converse(how, model) for how in hows for model in models))
+
+
+async def test_a_turn_that_never_reached_dify_leaves_all_as_it_was(
+    proxy: ProxyServer, client: AsyncOpenAI, log: DemoLog
+) -> None:
+    conversation = await client.conversations.create()
+    named: dict[str, Any] = {"conversation": conversation.id, "metadata": {"topic": "sea"}}
+    first = await respond(client, "SAY<<one>>", "demo-chat-topic", **named)
+    lacking = 400, "missing_required_parameter", "inputs.topic"
+    await refused(respond(client, "hi", "nobody", **named), 404, "model_not_found")
+    await refused(respond(client, "hi", "demo-chat-topic", conversation=conversation.id), *lacking)
+    # Before the second is over in which the first turn began.
+    leaving = Client(proxy.port, "/v1/responses")
+    await leaving.ask("", "demo-chat-topic", input="hi", **named)
+    await leaving.leave()
+    second = await respond(client, "SAY<<two>>", "demo-chat-topic", **named)
+    assert dify_conversation(first) == dify_conversation(second)
+    assert [run.question for run in log.runs] == ["SAY<<one>>", "SAY<<two>>"]
+
+
+async def test_another_model_is_told_what_was_said(client: AsyncOpenAI, log: DemoLog, demo: DemoServer) -> None:
+    conversation = await client.conversations.create()
+    first = await respond(client, "LONG:9", "demo-chat", conversation=conversation.id)
+    second = await respond(client, "two", "demo-advanced-chat", conversation=conversation.id)
+    assert the_run(log, "two").app == "demo-advanced-chat"
+    told = [("User", "LONG:9"), ("Assistant", first.output_text)]
+    assert the_run(log, "two").question == transcript(*told, question="two")
+    # An app that keeps nothing has its part in the conversation too.
+    third = await respond(client, "three", "demo-workflow", conversation=conversation.id)
+    told += [("User", "two"), ("Assistant", second.output_text)]
+    assert the_run(log, "three").question == transcript(*told, question="three")
+    fourth = await respond(client, "four", "demo-workflow", conversation=conversation.id)
+    told += [("User", "three"), ("Assistant", third.output_text)]
+    assert the_run(log, "four").question == transcript(*told, question="four")
+    said = [(role.lower(), text) for role, text in told]
+    assert await items_of(client, conversation.id) == [*said, ("user", "four"), ("assistant", fourth.output_text)]
+    # All that Dify keeps of it goes with it.
+    ids = [name for response in (first, second) if (name := dify_conversation(response))]
+    assert len(ids) == 2
+    await client.conversations.delete(conversation.id)
+    assert not [name for name in ids if name in demo.app.state.demo.conversations]
+
+
+async def test_deleting_it_deletes_difys(client: AsyncOpenAI, log: DemoLog, demo: DemoServer) -> None:
+    conversation = await client.conversations.create()
+    name = dify_conversation(await respond(client, "hello", conversation=conversation.id))
+    assert name in demo.app.state.demo.conversations
+    await client.conversations.delete(conversation.id)
+    assert name not in demo.app.state.demo.conversations
+    await refused(client.conversations.delete(conversation.id), 404, "conversation_not_found")
+
+
+@pytest.mark.parametrize("model", ["demo-chat@1.11", "demo-chat@1.16", "demo-advanced-chat@1.16"])
+async def test_one_that_dify_lost_is_told_anew_from_what_was_stored(
+    client: AsyncOpenAI, log: DemoLog, demo: DemoServer, model: str
+) -> None:
+    conversation = await client.conversations.create(items=BEGUN)
+    first = await respond(client, "LONG:9", model, conversation=conversation.id)
+    del demo.app.state.demo.conversations[dify_conversation(first)]
+    await refused(items_of(client, conversation.id), 404, "conversation_not_found")
+    second = await respond(client, "two", model, conversation=conversation.id)
+    told = [("User", "earlier"), ("Assistant", "long ago"), ("User", "LONG:9"), ("Assistant", first.output_text)]
+    assert the_run(log, "two").question == transcript(*told, question="two")
+    said = [(role.lower(), text) for role, text in told]
+    assert await items_of(client, conversation.id) == [*said, ("user", "two"), ("assistant", second.output_text)]
+
+
+async def test_one_that_dify_lost_and_of_which_nothing_was_stored_is_a_404(
+    client: AsyncOpenAI, log: DemoLog, demo: DemoServer
+) -> None:
+    conversation = await client.conversations.create()
+    first = await respond(client, "hello", conversation=conversation.id, store=False)
+    del demo.app.state.demo.conversations[dify_conversation(first)]
+    for _ in range(2):
+        await refused(respond(client, "hi", conversation=conversation.id), 404, "conversation_not_found")
+    assert (await client.conversations.delete(conversation.id)).deleted
+
+
+async def test_it_is_its_owners_alone(serve: Serve, http: httpx2.AsyncClient, log: DemoLog) -> None:
+    proxy = serve(api_keys=("key-one", "key-two"))
+    anna, bert = ({"X-OpenWebUI-User-Id": name} for name in ("anna", "bert"))
+    async with proxy.client("key-one") as one, proxy.client("key-two") as two:
+        mine = await one.conversations.create(extra_headers=anna)
+        claimed = await one.conversations.create()
+        await respond(one, "SAY<<one>>", conversation=mine.id, extra_headers=anna)
+        await respond(one, "SAY<<two>>", conversation=claimed.id, user="anna")
+        count = len(turns(log))
+        strangers: list[tuple[AsyncOpenAI, dict[str, Any]]] = [
+            (two, {"extra_headers": anna}),
+            (two, {}),
+            (one, {"extra_headers": bert}),
+        ]
+        for name in (mine.id, claimed.id):
+            for client, more in strangers:
+                await refused(client.conversations.retrieve(name, **more), 404, "conversation_not_found")
+                await refused(client.conversations.delete(name, **more), 404, "conversation_not_found")
+                await refused(client.conversations.update(name, metadata={}, **more), 404, "conversation_not_found")
+                await refused(items_of(client, name, **more), 404, "conversation_not_found")
+                await refused(respond(client, "hi", conversation=name, **more), 404, "conversation_not_found")
+            await refused(respond(one, "hi", conversation=name), 404, "conversation_not_found")
+        assert len(turns(log)) == count
+        assert (await one.conversations.retrieve(claimed.id, extra_headers=anna)).id == claimed.id
+        assert await items_of(one, mine.id, extra_headers=anna) == [("user", "SAY<<one>>"), ("assistant", "one")]
+
+
+# Items
+
+
+async def test_items_come_in_pages(proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient) -> None:
+    items: list[Any] = [{"role": "user", "content": f"text {number}"} for number in range(20)]
+    conversation = await client.conversations.create(items=items)
+    await respond(client, "SAY<<end>>", conversation=conversation.id)
+    texts = [*(f"text {number}" for number in range(20)), "SAY<<end>>", "end"]
+    path = f"/conversations/{conversation.id}/items"
+
+    async def page(**query: Any) -> tuple[list[str], bool]:
+        told = await get(http, proxy, path, params=query)
+        assert set(told) == {"object", "data", "first_id", "last_id", "has_more"}
+        names = [item["id"] for item in told["data"]]
+        assert (told["object"], told["first_id"], told["last_id"]) == ("list", names[0], names[-1])
+        assert all(set(item) == {"id", "type", "status", "role", "content"} for item in told["data"])
+        return [item["content"][0]["text"] for item in told["data"]], told["has_more"]
+
+    assert await page() == (texts[:1:-1], True)
+    assert await page(limit=22) == (texts[::-1], False)
+    assert await page(order="asc", limit=3) == (texts[:3], True)
+    listed = (await get(http, proxy, path, params={"order": "asc", "limit": 100}))["data"]
+    assert len({item["id"] for item in listed}) == 22
+    assert await page(order="asc", after=listed[19]["id"]) == (texts[20:], False)
+    assert await page(after=listed[1]["id"]) == (texts[:1], False)
+    assert listed[20]["content"] == [{"type": "input_text", "text": "SAY<<end>>"}]
+    assert listed[21]["content"] == [{"type": "output_text", "text": "end", "annotations": [], "logprobs": []}]
+    told: list[Any] = [item async for item in client.conversations.items.list(conversation.id, limit=5)]
+    assert [item.content[0].text for item in told] == texts[::-1]
+    for query, param in (({"limit": 101}, "limit"), ({"order": "x"}, "order"), ({"after": "msg_x"}, "after")):
+        reply = await http.get(f"{proxy.url}{path}", params=query)
+        assert (reply.status_code, error_of(reply)["param"]) == (400, param)
+
+
+async def test_what_is_not_to_be_stored_is_known_to_dify_alone(client: AsyncOpenAI, log: DemoLog) -> None:
+    conversation = await client.conversations.create()
+    first = await respond(client, "SAY<<one>>", conversation=conversation.id, store=False)
+    second = await respond(client, "SAY<<two>>", conversation=conversation.id, store=False)
+    assert dify_conversation(first) == dify_conversation(second)
+    said = [("user", "SAY<<one>>"), ("assistant", "one"), ("user", "SAY<<two>>"), ("assistant", "two")]
+    assert await items_of(client, conversation.id) == said
+    await refused(client.responses.retrieve(first.id), 404, "response_not_found")
+
+
+async def test_without_state_there_are_no_conversations(serve: Serve, http: httpx2.AsyncClient, log: DemoLog) -> None:
+    (port,) = free_ports(1)
+    proxy = serve(state_url=f"valkey://127.0.0.1:{port}")
+    url = f"{proxy.url}/conversations"
+    headers = {"content-type": "application/json"}
+    for method, path in (
+        ("POST", ""),
+        ("GET", "/conv_1"),
+        ("POST", "/conv_1"),
+        ("DELETE", "/conv_1"),
+        ("GET", "/conv_1/items"),
+    ):
+        body: Json | None = {"metadata": {}} if method == "POST" else None
+        reply = await http.request(method, url + path, json=body, headers=headers)
+        assert (reply.status_code, error_of(reply)["code"]) == (503, "state_unavailable")
