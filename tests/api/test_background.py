@@ -210,6 +210,18 @@ async def test_only_what_runs_can_be_cancelled(client: AsyncOpenAI, log: DemoLog
     await refused(client.responses.cancel(failed.id), 400, None, "response_id")
 
 
+async def test_a_cancellation_needs_no_body_and_no_type_of_it(
+    proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
+    """The official JavaScript client sends neither; a web page would name its origin."""
+    begun = await begin(client, "SLOW:100x100")
+    path = f"{proxy.url}/responses/{begun.id}/cancel"
+    for more in ({"headers": {"origin": "https://example.com"}}, {"content": b"{}"}):
+        refusal = await http.post(path, **more)
+        assert (refusal.status_code, error_of(refusal)["code"]) == (415, "unsupported_media_type")
+    assert (await http.post(path)).json()["status"] == "cancelled"
+
+
 async def test_a_failure_is_kept_and_ends_the_stream(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
     events = await stream_of(http, proxy, "MIDERROR", "demo-chat", background=True)
     assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]
@@ -309,7 +321,7 @@ def process(directory: Path, demo: DemoServer, state: str, **env: str) -> Iterat
 async def test_a_process_that_dies_leaves_failed_responses(
     serve: Serve, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, tmp_path: Path
 ) -> None:
-    """Killed, they are found out within the lease; ended by SIGTERM they are kept as failed at once."""
+    """Killed, they are found out within the lease; ended by SIGTERM they are kept as failed, when the grace is over."""
     state = f"sqlite:///{tmp_path}/state.db"
     proxy = serve(state_url=state)
     with process(tmp_path / "killed", demo, state) as (killed, port):
@@ -319,10 +331,15 @@ async def test_a_process_that_dies_leaves_failed_responses(
             three, shut = await stream_until(other_port, "SLOW:100x200 shut", "tick 3")
             await three.leave()
             assert await asyncio.to_thread(ending.end, signal.SIGTERM) == 0
+        with process(tmp_path / "graceful", demo, state) as (graceful, last_port):
+            four, spared = await stream_until(last_port, "SLOW:8x200 spared", "tick 3")
+            await four.leave()
+            assert await asyncio.to_thread(graceful.end, signal.SIGTERM) == 0
         killed.end(signal.SIGKILL)
         killed_at = time.monotonic()
         await asyncio.gather(one.leave(), two.leave())
     async with proxy.client() as client:
+        assert (await client.responses.retrieve(spared)).status == "completed"
         response = await client.responses.retrieve(shut)
         assert response.status == "failed"
         assert response.error is not None
