@@ -164,7 +164,8 @@ def _bearer(request: Request) -> str:
 def _refuse_web_pages(request: Request, origins: Container[str], *, takes_forms: bool) -> None:
     """A page in the operator's browser can reach a loopback server, but not with JSON, nor under a loopback name.
 
-    A form it can send anywhere, but not without naming its origin.
+    A form, or nothing, it can send anywhere, but not without naming its origin. The official JavaScript client sends
+    nothing, and so no type of it, where there is nothing to say.
     """
     host = request.headers.get("host", "").rsplit("@", 1)[-1]
     name = host[1 : host.find("]")] if host.startswith("[") else host.rpartition(":")[0] or host
@@ -177,7 +178,9 @@ def _refuse_web_pages(request: Request, origins: Container[str], *, takes_forms:
     if request.method == "POST":
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         origin = request.headers.get("origin")
-        if takes_forms and kind == "multipart/form-data" and (origin is None or origin in origins):
+        empty = "transfer-encoding" not in request.headers and request.headers.get("content-length", "0") == "0"
+        form = takes_forms and kind == "multipart/form-data"
+        if (form or (empty and not kind)) and (origin is None or origin in origins):
             return
         if kind != "application/json":
             raise UnsupportedMediaType("Send the body as JSON, with the header 'Content-Type: application/json'.")
