@@ -24,7 +24,7 @@ from openai_dify_proxy.errors import InvalidRequest, ResponseNotFound, StateUnre
 from openai_dify_proxy.events import Event, TurnIds
 from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.translate.answer import Answer
-from openai_dify_proxy.translate.conversation_items import page
+from openai_dify_proxy.translate.conversation_items import page, whole_number
 from openai_dify_proxy.translate.responses_answers import begin_response, response_object, status_of
 from openai_dify_proxy.translate.responses_items import text_of_response
 from openai_dify_proxy.translate.responses_request import read_responses_request, referenced_responses
@@ -187,9 +187,9 @@ def _starting_after(request: Request) -> int | None:
     given = request.query_params.get("starting_after")
     if given is None:
         return None
-    if not given.isdecimal():
+    if (number := whole_number(given)) is None:
         raise InvalidRequest("starting_after must be the sequence_number of an event.", param="starting_after")
-    return int(given)
+    return number
 
 
 def _now() -> int:

@@ -13,6 +13,7 @@ from openai_dify_proxy.wire.openai.conversations import ItemAnswer, ItemList, It
 
 DEFAULT_ITEMS = 20
 MAX_ITEMS = 100
+MAX_DIGITS = 18
 MAX_METADATA = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
@@ -71,8 +72,8 @@ def page(items: Sequence[Any], *, after: str | None, limit: str | None, order: s
     """
     if order not in (None, "asc", "desc"):
         raise InvalidRequest("order must be asc or desc.", param="order")
-    size = int(limit) if limit is not None and limit.isdecimal() else DEFAULT_ITEMS if limit is None else 0
-    if not 1 <= size <= MAX_ITEMS:
+    size = DEFAULT_ITEMS if limit is None else whole_number(limit)
+    if size is None or not 1 <= size <= MAX_ITEMS:
         raise InvalidRequest(f"limit must be a number from 1 to {MAX_ITEMS}.", param="limit")
     listed = list(items) if order == "asc" else list(reversed(items))
     names = [_id_of(item) for item in listed]
@@ -86,6 +87,11 @@ def page(items: Sequence[Any], *, after: str | None, limit: str | None, order: s
         last_id=shown[-1] if shown else None,
         has_more=begin + size < len(listed),
     )
+
+
+def whole_number(text: str) -> int | None:
+    """A number of a query; None for what is none, or too long to be meant."""
+    return int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
 def _id_of(item: Any) -> str:
