@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI
+from structlog.testing import capture_logs
 
-from openai_dify_proxy.demo import DemoLog
+from openai_dify_proxy.demo import DemoLog, DemoServer
 from tests.api.asking import CONVERSING, the_turn, turns, user
+from tests.api.chatting import Chat, asked, at_once, seconds_of_turns, the_run
 from tests.api.servers import ProxyServer
+from tests.api.sockets import Client, until
 
 VERSIONS = ("0.15", "1.11", "1.13", "1.16")
 HISTORY: list[Any] = [
@@ -145,3 +150,156 @@ async def test_open_webuis_user_header_names_the_end_user(client: AsyncOpenAI, l
         await client.chat.completions.create(model="demo-chat", messages=user("hi"), extra_headers=headers)
     one, two, again = (request.body["user"] for request in turns(log))
     assert one == again != two
+
+
+# One turn at a time
+
+
+async def test_the_second_of_two_turns_waits_for_the_first(client: AsyncOpenAI, demo: DemoServer, log: DemoLog) -> None:
+    """So that it is shown the first one's answer, and Dify keeps their order."""
+
+    async def converse(model: str) -> None:
+        chat = Chat(client, model)
+        await chat.say(f"{model}: 1")
+        chat.messages.clear()
+        first, *others = (chat.copy() for _ in range(3))
+        name = naming("body", str(chat.conversation_id))
+        turn = asyncio.create_task(first.say(f"{model}: first SLOW:10x50", **name))
+        await log.wait_for(lambda log: asked(log, f"{model}: first SLOW:10x50"))
+        await at_once(other.say(f"{model}: other {number}", **name) for number, other in enumerate(others))
+        assert turn.done()
+        runs = sorted(
+            (run for run in log.runs if run.conversation_id == chat.conversation_id), key=lambda run: run.started_at
+        )
+        assert [len(run.history) for run in runs] == [0, 2, 4, 6]
+        assert runs[2].history[-1][1].strip() == (await turn).strip()
+        seconds = seconds_of_turns(demo, str(chat.conversation_id))
+        assert seconds == sorted(set(seconds))
+
+    await at_once(converse(model) for model in ("demo-chat", "demo-advanced-chat@1.13", "demo-agent"))
+
+
+async def test_a_turn_is_not_waited_for_without_end(proxy: ProxyServer, log: DemoLog) -> None:
+    """Half a minute, which no setting changes, and then the client is told to come again."""
+    async with proxy.client(timeout=60, max_retries=0) as client:
+        conversation_id = await begin(client, "demo-chat")
+        holder = Client(proxy.port)
+        await holder.ask("SLOW:900x50", "demo-chat", stream=True, conversation_id=conversation_id)
+        await holder.read_until(b"tick 2")
+        with pytest.raises(openai.ConflictError) as refused:
+            await client.chat.completions.create(
+                model="demo-chat", messages=user("locked out"), timeout=60, **naming("body", conversation_id)
+            )
+        assert (refused.value.code, refused.value.param) == ("conversation_locked", "conversation_id")
+        assert refused.value.response.headers["retry-after"] == "1"
+        assert "x-should-retry" not in refused.value.response.headers
+        assert not asked(log, "locked out")
+        await holder.leave()
+        await client.chat.completions.create(
+            model="demo-chat", messages=user("let in"), **naming("body", conversation_id)
+        )
+        assert the_run(log, "let in").conversation_id == conversation_id
+
+
+@pytest.mark.parametrize("end", ["ERROR", "MIDERROR some more words are needed", "CUT some more words are needed"])
+async def test_a_turn_that_fails_lets_the_next_one_in(proxy: ProxyServer, log: DemoLog, end: str) -> None:
+    async with proxy.client(max_retries=0) as client:
+        conversation_id = await begin(client, "demo-chat")
+        for stream in (False, True):
+            with pytest.raises(openai.APIError):
+                async for _ in await client.chat.completions.create(
+                    model="demo-chat", messages=user(end), stream=True, **naming("body", conversation_id)
+                ):
+                    pass
+            began = time.monotonic()
+            await Chat(client, "demo-chat", stream).say(f"let in {stream}", **naming("body", conversation_id))
+            assert time.monotonic() - began < 5
+            assert the_run(log, f"let in {stream}").conversation_id == conversation_id
+
+
+async def test_a_client_that_leaves_while_it_waits_costs_nothing(proxy: ProxyServer, log: DemoLog) -> None:
+    async with proxy.client() as client:
+        conversation_id = await begin(client, "demo-chat")
+        holder, leaver = Client(proxy.port), Client(proxy.port)
+        await holder.ask("SLOW:100x50", "demo-chat", stream=True, conversation_id=conversation_id)
+        await holder.read_until(b"tick 2")
+        with capture_logs() as logs:
+            await leaver.ask("never asked", "demo-chat", conversation_id=conversation_id)
+            await leaver.leave()
+            await until(lambda: any(entry.get("status") == 499 for entry in logs))
+        await holder.leave()
+        await Chat(client, "demo-chat").say("let in", **naming("body", conversation_id))
+    assert not asked(log, "never asked")
+
+
+# Names beside histories
+
+
+async def test_a_chat_may_be_named_and_then_known_by_its_history(client: AsyncOpenAI, log: DemoLog) -> None:
+    """And the other way round: it is one conversation, of which only the newest point can be gone on from."""
+    chat = Chat(client, "demo-chat", more={"user": "anna"})
+    await chat.say("mixed 1")
+    await chat.say("mixed 2", **naming("body", str(chat.conversation_id)))
+    old = chat.copy(messages=2)
+    await chat.say("mixed 3")
+    assert len({run.conversation_id for run in log.runs}) == 1
+    assert len(the_run(log, "mixed 3").history) == 4
+    await old.say("mixed old")
+    assert "conversation_id" not in asked(log, "mixed old")[0].body
+
+
+async def test_a_named_turn_waits_for_one_known_by_its_history(client: AsyncOpenAI, log: DemoLog) -> None:
+    """The chat whose client knows of its own turns only goes on in another conversation afterwards."""
+    chat = Chat(client, "demo-chat")
+    await chat.say("amid 1")
+    shared = str(chat.conversation_id)
+    turn = asyncio.create_task(chat.say("amid 2 SLOW:30x50"))
+    await log.wait_for(lambda log: asked(log, "amid 2 SLOW:30x50"))
+    began = time.monotonic()
+    named = Chat(client, "demo-chat")
+    await named.say("named amid", **naming("body", shared))
+    assert turn.done()
+    assert time.monotonic() - began < 6
+    await turn
+    assert chat.conversation_id == shared
+    assert [text for role, text in the_run(log, "named amid").history if role == "user"] == [
+        "amid 1",
+        "amid 2 SLOW:30x50",
+    ]
+    await chat.say("amid 3")
+    assert "conversation_id" not in asked(log, "amid 3")[0].body
+    assert "User: amid 2" in asked(log, "amid 3")[0].body["query"]
+    began = time.monotonic()
+    await named.say("named again", **naming("body", shared))
+    assert time.monotonic() - began < 3
+
+
+async def test_conversations_of_the_same_words_do_not_wait_for_each_other(client: AsyncOpenAI, log: DemoLog) -> None:
+    """One history stands for all of them, and leads to the last of them."""
+    began = time.monotonic()
+    chats = [Chat(client, "demo-chat") for _ in range(3)]
+    for number in range(3):
+        for chat in chats:
+            name = naming("body", str(chat.conversation_id)) if number else {}
+            await chat.say(f"same {number} SAY<<yes>>", **name)
+    await at_once(chat.say("same by history") for chat in chats)
+    for chat in chats:
+        await chat.copy().say("same at last", **naming("body", str(chat.conversation_id)))
+    assert time.monotonic() - began < 15
+    found = {chat.conversation_id for chat in chats}
+    assert len(found) == 3
+
+
+async def test_a_name_brings_no_transcript_whatever_the_client_sends_along(client: AsyncOpenAI, log: DemoLog) -> None:
+    """The system message goes along only if it is another than the last."""
+    chat = Chat(client, "demo-chat", messages=[{"role": "system", "content": "Be kind."}])
+    await chat.say("system 1")
+    name = naming("header", str(chat.conversation_id))
+    await chat.say("system 2", **name)
+    chat.messages[0]["content"] = "Be rude."
+    await chat.say("system 3", **name)
+    assert [request.body["query"] for request in turns(log)] == [
+        "Be kind.\n\nsystem 1",
+        "system 2",
+        "Be rude.\n\nsystem 3",
+    ]

@@ -336,24 +336,35 @@ class Thread:
                 await self._store.run(*also)
             return
         head = _entry_key(link) if self._app.conversations == "auto" else ""
-        ttl = self._conversations.ttl
+        entry = Entry(conversation_id, at, self._system)
         operations: list[Operation] = [
-            self._owning(scope, conversation_id, head, at),
+            self._owning(scope, entry, head),
             Get(scope.key("busy", conversation_id)),
         ]
         if head:
-            operations.append(Put(head, _encode(Entry(conversation_id, at, self._system)), ttl))
+            operations.append(Put(head, _encode(entry), self._conversations.ttl))
         if remembers is False:
             operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS))
             log.info("model_without_memory", app=self._app.name)
         results = await self._store.run(*operations, *also, *await self._released())
-        if results is not None and conversation_id == self.conversation_id and not self.unconfirmed:
-            other = self._head if results[0] is None else _read_owned(results[0]).head
-            if other != self._head or (self._named is None and results[1] is not None):
-                # Somebody names it, or went on with it meanwhile: then no history leads to it any more.
-                forgotten = [Take(key) for key in {head, other} if key]
-                await self._store.run(self._owning(scope, conversation_id, "", at), *forgotten)
+        if results is not None:
+            await self._set_right(scope, entry, head, results)
         self._kept = True
+
+    async def _set_right(self, scope: Scope, own: Entry, head: str, before: Sequence[bytes | None]) -> None:
+        """Once what this turn leaves is written: ``before`` is what was there, its conversation, lock and entry."""
+        operations: list[Operation] = []
+        other = own if not head or before[2] is None else _read_entry(before[2])
+        if other.conversation_id != own.conversation_id:
+            # The very same was said in it, and no history leads to it any more: nobody is to wait for one that does.
+            operations.append(self._owning(scope, other, ""))
+        if own.conversation_id == self.conversation_id and not self.unconfirmed:
+            latest = self._head if before[0] is None else _read_owned(before[0]).head
+            if latest != self._head or (self._named is None and before[1] is not None):
+                # Somebody names it, or went on with it meanwhile: then no history leads to it any more.
+                operations += [self._owning(scope, own, ""), *(Take(key) for key in {head, latest} if key)]
+        if operations:
+            await self._store.run(*operations)
 
     async def hold(self, conversation_id: str | None) -> None:
         """Locks a conversation in which a turn is being stopped; nothing if it is locked."""
@@ -372,11 +383,11 @@ class Thread:
         await self.close(*operations)
 
     def _ending(self, scope: Scope, conversation_id: str) -> Operation:
-        return self._owning(scope, conversation_id, "", self._conversations.now())
+        return self._owning(scope, Entry(conversation_id, self._conversations.now(), self._system), "")
 
-    def _owning(self, scope: Scope, conversation_id: str, head: str, at: float) -> Operation:
-        owned = _encode(Owned(head, at, self._system))
-        return Put(scope.key("owned", conversation_id), owned, self._conversations.ttl)
+    def _owning(self, scope: Scope, entry: Entry, head: str) -> Operation:
+        owned = _encode(Owned(head, entry.at, entry.system))
+        return Put(scope.key("owned", entry.conversation_id), owned, self._conversations.ttl)
 
     async def close(self, *operations: Operation) -> None:
         """Gives back the locks, if there are any, and does ``operations`` together with that."""
