@@ -44,7 +44,7 @@ from openai_dify_proxy.translate.repeats import Said
 from openai_dify_proxy.translate.sse import FrameSplitter
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
 from openai_dify_proxy.wire import dify
-from openai_dify_proxy.wire.dify import DifyEvent, Mode
+from openai_dify_proxy.wire.dify import DifyEvent, Mode, TextEvent
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
@@ -135,7 +135,7 @@ class DifyEventDecoder:
 
     def _read_all(self, data: bytes, out: list[Event]) -> None:
         """The loop that runs for every event: what is rare is done elsewhere."""
-        decode = dify.EVENT.decode
+        decode = dify.TEXT_EVENT.decode
         for payload in self._frames.feed(data):
             if not payload:
                 continue
@@ -144,13 +144,13 @@ class DifyEventDecoder:
             except ValidationError:
                 event = _skim(payload)
             if self._learning:
-                self._learn_ids(event)
+                self._learn_ids(_read(payload))
             if event.answer is not None and event.event in _TEXT_EVENTS:
                 if text := event.answer if event.event == "message" and not self._said.by_agent else self._news(event):
                     selector = event.from_variable_selector
                     self._speak(selector[0] if selector else "", text, out)
             elif (handler := _HANDLERS.get(event.event)) is not None:
-                handler(self, event, out)
+                handler(self, dify.EVENT.decode(payload), out)
                 if self.ended:  # what comes after the end is not even looked at
                     return
         if self._frames.too_large:
@@ -169,7 +169,7 @@ class DifyEventDecoder:
 
     # Text
 
-    def _news(self, event: DifyEvent) -> str:
+    def _news(self, event: TextEvent) -> str:
         """What an event's text adds to an agent's, which its closing ``message`` repeats."""
         text = event.answer or ""
         if event.event == "message":
@@ -420,6 +420,14 @@ _HANDLERS: dict[str, _Handler] = {
     "error": DifyEventDecoder._on_error,
 }
 """Events that are not here (and not text) mean nothing to a client; new ones of future Difys are passed over too."""
+
+
+def _read(payload: bytes) -> DifyEvent:
+    """Raises ``UNREADABLE``."""
+    try:
+        return dify.EVENT.decode(payload)
+    except ValidationError:
+        return _skim(payload)
 
 
 def _skim(payload: bytes) -> DifyEvent:

@@ -38,7 +38,7 @@ class FrameSplitter:
             data = data.replace(b"\r\n", b"\n")
         if data.startswith(b"data: ") and data.endswith(b"\n\n") and len(data) <= self._limit:
             payloads = data[6:-2].split(b"\n\ndata: ")
-            if data.count(b"\n") == 2 * len(payloads):  # nothing but whole frames of one line, as nearly always
+            if b"\n" not in b"".join(payloads):  # nothing but whole frames of one line, as nearly always
                 self.frames += len(payloads)
                 return payloads
         return self._read_frames(data)

@@ -17,16 +17,21 @@ Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", 
 NO_RAW = Raw(b"")
 
 
-class DifyEvent(Struct, gc=False):
-    """One event of a stream. A field that an event does not have keeps its default."""
+class TextEvent(Struct, gc=False):
+    """What is read of every event of a stream; of most, which only say something, it is all that there is to know."""
 
     event: str = ""
     answer: str | None = None
+    from_variable_selector: list[str] | None = None
+
+
+class DifyEvent(TextEvent, gc=False):
+    """One event of a stream. A field that an event does not have keeps its default."""
+
     task_id: str | None = None
     message_id: str | None = None
     conversation_id: str | None = None
     workflow_run_id: str | None = None
-    from_variable_selector: list[str] | None = None
     data: Raw = NO_RAW
     metadata: Raw = NO_RAW
     files: Raw = NO_RAW
@@ -237,6 +242,7 @@ class GenerateRequest(Struct):
 
 
 EVENT = Decoder(DifyEvent)
+TEXT_EVENT = Decoder(TextEvent)
 EVENT_NAME = Decoder(EventName)
 TEXT_CHUNK = Decoder(TextChunkData)
 REASONING_CHUNK = Decoder(ReasoningChunkData)
