@@ -252,6 +252,23 @@ async def test_a_deleted_one_is_stopped_and_nothing_of_it_stays(
     assert not [key for key in entries if done.id in key or (begun.id in key and not key.startswith("cancelled:"))]
 
 
+async def test_a_stream_that_is_deleted_elsewhere_breaks_off(
+    replicas: tuple[ProxyServer, ProxyServer], http: httpx2.AsyncClient, log: DemoLog
+) -> None:
+    one, two = replicas
+    async with one.client() as here:
+        begun = await begin(here, "SLOW:200x50")
+        await first_words(http, two, begun.id)
+        following = asyncio.create_task(events_after(http, two, begun.id))
+        await first_words(http, two, begun.id)
+        await here.responses.delete(begun.id)
+        last = (await following)[-1]
+    if last["type"] == "error":  # it was gone before its end was seen
+        assert last["error"]["code"] == "response_not_found"
+    else:
+        assert last["response"]["status"] == "cancelled"
+
+
 def _keys(file: Path) -> list[str]:
     with sqlite3.connect(file) as database:
         (table,) = (name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
