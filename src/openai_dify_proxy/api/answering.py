@@ -96,7 +96,7 @@ class ClientWatch:
     def __init__(self, receive: Callable[[], Awaitable[Message]]) -> None:
         self.gone = False
         self._leave: Callable[[], object] | None = None
-        self._task = asyncio.get_running_loop().create_task(self._run(receive))
+        self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(self._run(receive))
 
     def then(self, leave: Callable[[], object]) -> None:
         """Calls ``leave`` when the client goes away, at once if it has already."""
@@ -105,7 +105,9 @@ class ClientWatch:
             leave()
 
     def stop(self) -> None:
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None  # or the two would hold each other until the collector comes
 
     async def _run(self, receive: Callable[[], Awaitable[Message]]) -> None:
         while (await receive())["type"] != "http.disconnect":
