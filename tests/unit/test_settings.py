@@ -65,8 +65,7 @@ def test_defaults() -> None:
         "default_app": None,
         "conversations": "auto",
         "transcript_template": (
-            "The conversation so far, oldest message first:\n\n{history}\n\n"
-            "The new message to answer:\n\n{question}"
+            "The conversation so far, oldest message first:\n\n{history}\n\nThe new message to answer:\n\n{question}"
         ),
         "end_user_id": "derived",
         "task_calls": "app",
