@@ -45,18 +45,23 @@ def naming(place: str, conversation_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", ["header", "body", "metadata"])
-@pytest.mark.parametrize("model", [f"{name}@{version}" for name in CONVERSING for version in VERSIONS])
 async def test_a_named_conversation_goes_on_and_only_the_new_question_is_sent(
-    client: AsyncOpenAI, log: DemoLog, model: str, place: str
+    client: AsyncOpenAI, log: DemoLog, place: str
 ) -> None:
-    conversation_id = await begin(client, model, user="anna")
-    completion = await client.chat.completions.create(
-        model=model, messages=HISTORY, user="anna", **naming(place, conversation_id)
-    )
-    assert "I remember 2 earlier messages" in (completion.choices[0].message.content or "")
-    first, second = turns(log)
-    assert (second.body["query"], second.body["conversation_id"]) == ("second", conversation_id)
-    assert second.body["user"] == first.body["user"]
+    async def converse(model: str) -> None:
+        end_user, question = f"anna {place}", f"second of {model}"
+        conversation_id = await begin(client, model, user=end_user)
+        messages = [*HISTORY[:2], {"role": "user", "content": question}]
+        completion = await client.chat.completions.create(
+            model=model, messages=messages, user=end_user, **naming(place, conversation_id)
+        )
+        assert "I remember 2 earlier messages" in (completion.choices[0].message.content or "")
+        (request,) = asked(log, question)
+        assert (request.body["query"], request.body["conversation_id"]) == (question, conversation_id)
+        first, second = (run.user for run in log.runs if run.conversation_id == conversation_id)
+        assert first == second
+
+    await at_once(converse(f"{name}@{version}") for name in CONVERSING for version in VERSIONS)
 
 
 async def test_a_stream_tells_and_continues_the_conversation_too(proxy: ProxyServer, log: DemoLog) -> None:
@@ -201,20 +206,21 @@ async def test_a_turn_is_not_waited_for_without_end(proxy: ProxyServer, log: Dem
         assert the_run(log, "let in").conversation_id == conversation_id
 
 
-@pytest.mark.parametrize("end", ["ERROR", "MIDERROR some more words are needed", "CUT some more words are needed"])
-async def test_a_turn_that_fails_lets_the_next_one_in(proxy: ProxyServer, log: DemoLog, end: str) -> None:
+async def test_a_turn_that_fails_lets_the_next_one_in(proxy: ProxyServer, log: DemoLog) -> None:
     async with proxy.client(max_retries=0) as client:
-        conversation_id = await begin(client, "demo-chat")
-        for stream in (False, True):
+
+        async def converse(word: str, stream: bool) -> None:
+            conversation_id = await begin(client, "demo-chat")
+            name = naming("body", conversation_id)
             with pytest.raises(openai.APIError):
-                async for _ in await client.chat.completions.create(
-                    model="demo-chat", messages=user(end), stream=True, **naming("body", conversation_id)
-                ):
-                    pass
+                await Chat(client, "demo-chat", stream).say(f"some words and {word}", **name)
             began = time.monotonic()
-            await Chat(client, "demo-chat", stream).say(f"let in {stream}", **naming("body", conversation_id))
+            await Chat(client, "demo-chat", stream).say(f"let in after {word} {stream}".lower(), **name)
             assert time.monotonic() - began < 5
-            assert the_run(log, f"let in {stream}").conversation_id == conversation_id
+            assert the_run(log, f"let in after {word} {stream}".lower()).conversation_id == conversation_id
+
+        words = ("ERROR", "MIDERROR", "CUT")
+        await at_once(converse(word, stream) for word in words for stream in (False, True))
 
 
 async def test_a_client_that_leaves_while_it_waits_costs_nothing(proxy: ProxyServer, log: DemoLog) -> None:

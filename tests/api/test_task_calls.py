@@ -12,7 +12,7 @@ from openai import AsyncOpenAI
 
 from openai_dify_proxy.demo import DemoLog
 from tests.api.asking import Json, chunks_of, the_turn, turns
-from tests.api.chatting import Chat, goes_on, said, the_request
+from tests.api.chatting import Chat, at_once, goes_on, said, the_request
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer
 
@@ -43,9 +43,11 @@ def recorded(name: str, **more: Any) -> tuple[Json, dict[str, str]]:
     return {**request["body"], **more}, headers
 
 
-async def play(http: httpx2.AsyncClient, proxy: ProxyServer, name: str, **more: Any) -> httpx2.Response:
-    body, headers = recorded(name, **more)
-    reply = await http.post(f"{proxy.url}/chat/completions", json=body, headers=headers)
+async def play(
+    http: httpx2.AsyncClient, proxy: ProxyServer, name: str, headers: dict[str, str] | None = None, **more: Any
+) -> httpx2.Response:
+    body, own_headers = recorded(name, model="demo-chat", **more)
+    reply = await http.post(f"{proxy.url}/chat/completions", json=body, headers=headers or own_headers)
     assert reply.status_code == 200
     return reply
 
@@ -70,24 +72,28 @@ def meant(answer: str, nothing: object) -> object:
 # The app answers them
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("named", [False, True], ids=["by history", "by chat id"])
 async def test_a_side_call_between_two_turns_is_none_of_them(
-    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, name: str
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, named: bool
 ) -> None:
-    """By the history alone, and with the headers of the very chat that it is about."""
-    _, headers = recorded(name)
+    """Also with the headers of the very chat that it is about."""
     async with proxy.client() as client:
-        for more in ({}, {"extra_headers": headers}):
-            chat = Chat(client, "demo-chat", more=more)
-            tag = f"{name} {len(more)}"
-            await chat.say(f"before {tag} SAY<<yes>>")
-            await play(http, proxy, name, model="demo-chat", stream=False)
-            await play(http, proxy, name, model="demo-chat", stream=True)
-            await chat.say(f"after {tag}")
-            goes_on(log, f"after {tag}", chat.conversation_id, *said(chat)[:2])
-    calls = [request for request in turns(log) if the_question(name) in request.body["query"]]
-    assert len(calls) == 4
-    assert not any("conversation_id" in request.body for request in calls)
+
+        async def converse(name: str) -> None:
+            _, headers = recorded(name)
+            if named:
+                headers["X-OpenWebUI-Chat-Id"] = f"chat {name}"
+            chat = Chat(client, "demo-chat", more={"extra_headers": headers if named else {}})
+            await chat.say(f"before {name} SAY<<yes>>")
+            for stream in (False, True):
+                await play(http, proxy, name, headers=headers if named else {}, stream=stream)
+            await chat.say(f"after {name}")
+            goes_on(log, f"after {name}", chat.conversation_id, *said(chat)[:2])
+            calls = [request for request in turns(log) if the_question(name) in request.body["query"]]
+            assert len(calls) == 2
+            assert not any("conversation_id" in request.body for request in calls)
+
+        await at_once(converse(name) for name in CALLS)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -95,7 +101,7 @@ async def test_nobody_goes_on_from_a_side_call(
     client: AsyncOpenAI, proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, name: str
 ) -> None:
     """Its conversation in Dify is one that was begun for it and ends with it."""
-    reply = await play(http, proxy, name, model="demo-chat", stream=False)
+    reply = await play(http, proxy, name, stream=False)
     messages = [
         {"role": "user", "content": the_question(name)},
         {"role": "assistant", "content": answer_of(reply, stream=False)},
@@ -120,7 +126,7 @@ async def test_another_app_may_answer_them(serve: Serve, http: httpx2.AsyncClien
     proxy = serve(task_model="demo-workflow")
     for name in CALLS:
         log.clear()
-        reply = await play(http, proxy, name, model="demo-chat", stream=False)
+        reply = await play(http, proxy, name, stream=False)
         request = the_turn(log)
         assert (request.path, request.key) == ("/v1/workflows/run", "app-demo-workflow")
         assert request.body["inputs"]["query"] == the_question(name)
@@ -134,7 +140,7 @@ async def test_another_app_may_answer_them(serve: Serve, http: httpx2.AsyncClien
 async def test_nobody_may_answer_them(serve: Serve, http: httpx2.AsyncClient, log: DemoLog, stream: bool) -> None:
     proxy = serve(task_calls="off")
     for name, nothing in NOTHINGS.items():
-        reply = await play(http, proxy, name, model="demo-chat", stream=stream)
+        reply = await play(http, proxy, name, stream=stream)
         assert meant(answer_of(reply, stream=stream), nothing) == nothing
         last = chunks_of(reply.text)[-1] if stream else reply.json()
         assert last["choices"][0]["finish_reason"] == "stop"
@@ -162,7 +168,7 @@ async def test_a_call_for_which_nothing_is_no_answer_is_asked_all_the_same(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, stream: bool
 ) -> None:
     """A person asked for the answers of several models in one."""
-    await play(http, serve(task_calls="off"), "open-webui/merge-answers", model="demo-chat", stream=stream)
+    await play(http, serve(task_calls="off"), "open-webui/merge-answers", stream=stream)
     assert the_question("open-webui/merge-answers") in the_turn(log).body["query"]
 
 
