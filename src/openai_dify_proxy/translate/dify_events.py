@@ -181,7 +181,11 @@ class DifyEventDecoder:
         news = self._said.add(node, text)
         if news is None:
             self._say_anew(self._said.text(), False, out)
-        elif news:
+        elif not news:
+            return
+        elif self._think.idle and "<" not in news:
+            out.append(TextDelta(news))
+        else:
             self._think.feed(news, out)
 
     def _say_anew(self, text: str, moderated: bool, out: list[Event]) -> None:

@@ -13,9 +13,12 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 class ThinkSplitter:
-    """Turns text into ``TextDelta`` and ``ReasoningDelta``; at most the length of a tag is held back."""
+    """Turns text into ``TextDelta`` and ``ReasoningDelta``; at most the length of a tag is held back.
 
-    __slots__ = ("_bare", "_fresh", "_held", "_reasoned", "_thinking")
+    While ``idle`` is true a text without ``<`` is visible as it is, and need not be fed.
+    """
+
+    __slots__ = ("_bare", "_fresh", "_held", "_reasoned", "_thinking", "idle")
 
     def __init__(self) -> None:
         self._held = ""
@@ -23,15 +26,14 @@ class ThinkSplitter:
         self._fresh = True  # a piece of reasoning begins
         self._reasoned = False
         self._bare = True  # nothing visible was said yet
+        self.idle = False
 
     def feed(self, text: str, out: list[Event]) -> None:
         """Appends to ``out`` what ``text`` settles."""
-        if "<" not in text and not self._held and not self._thinking:
-            if self._bare:
-                self._say(text, out)
-            else:
-                out.append(TextDelta(text))
-            return
+        self._split(text, out)
+        self.idle = not (self._held or self._thinking or self._bare)
+
+    def _split(self, text: str, out: list[Event]) -> None:
         text = self._held + text
         self._held = ""
         while text:

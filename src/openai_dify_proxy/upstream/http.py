@@ -172,12 +172,12 @@ class Exchange:
         self.headers = headers
         self._request = b""  # it will not be sent again
 
-    def on_body(self, data: bytes) -> bool:
-        """Whether more is welcome now."""
+    def on_body(self, parts: list[bytes], size: int) -> bool:
+        """Whether more is welcome now; ``size`` is that of all ``parts``."""
         if self._discard:
             return True
-        self._body.append(data)
-        self._size += len(data)
+        self._body += parts
+        self._size += size
         return self._size <= HIGH_WATER
 
     def on_end(self, *, broken: bool, reused: bool, silent: bool) -> None:
@@ -213,6 +213,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._headers: dict[str, str] = {}
+        self._parts: list[bytes] = []
         self._silent = True
         self._complete = False
         self._keep_alive = False
@@ -254,9 +255,11 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
+            self._give_parts(exchange, len(data))
             self._finish(broken=True)
             self.abort()
             return
+        self._give_parts(exchange, len(data))
         if self._complete:
             self._finish(broken=False)
         else:
@@ -284,6 +287,16 @@ class _Connection(asyncio.Protocol):
             self.transport.abort()
         exchange.on_end(broken=broken, reused=reused, silent=self._silent)
 
+    def _give_parts(self, exchange: Exchange, size: int) -> None:
+        """``size`` is that of the read, and so a little more than that of the body in it."""
+        if not self._parts:
+            return
+        parts, self._parts = self._parts, []
+        if not exchange.on_body(parts, size) and not self._paused:
+            self._paused = True
+            if self.transport is not None:
+                self.transport.pause_reading()
+
     # httptools
 
     def on_message_begin(self) -> None:
@@ -298,10 +311,7 @@ class _Connection(asyncio.Protocol):
             self._exchange.on_headers(status, self._headers)
 
     def on_body(self, data: bytes) -> None:
-        if self._exchange is not None and not self._exchange.on_body(data) and not self._paused:
-            self._paused = True
-            if self.transport is not None:
-                self.transport.pause_reading()
+        self._parts.append(data)  # given on once a read, not once a chunk
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() >= 200:
