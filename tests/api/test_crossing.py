@@ -143,3 +143,21 @@ async def test_anonymous_people_with_words_of_their_own_never_fork(
     assert sorted(len(turns) for turns in runs.values()) == [TURNS] * PEOPLE
     assert all(len(markers_in(run)) == 1 for run in log.runs)
     check_order(demo, runs)
+
+
+async def test_end_users_who_have_nothing_else_of_their_own(proxy: ProxyServer, demo: DemoServer, log: DemoLog) -> None:
+    async with proxy.client() as client:
+
+        async def converse(number: int) -> Chat:
+            chat = Chat(client, "demo-chat", bool(number % 2), {"user": f"alike {number}"})
+            for turn in range(TURNS):
+                assert await chat.say(f"{turn} SAY<<yes>>") == "yes"
+            return chat
+
+        chats = await asyncio.gather(*(converse(number) for number in range(PEOPLE)))
+    runs = by_conversation(log)
+    assert {chat.conversation_id for chat in chats} == set(runs)
+    assert sorted(len(turns) for turns in runs.values()) == [TURNS] * PEOPLE
+    assert all(len({run.user for run in turns}) == 1 for turns in runs.values())
+    assert len({run.user for run in log.runs}) == PEOPLE
+    check_order(demo, runs)
