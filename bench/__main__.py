@@ -82,7 +82,7 @@ def measure(
         put_load(warm_up, target, upstream_url)
     for number in range(rounds):
         for name, plan in plans.items():
-            if name == "memory" and number > 0:
+            if (name == "memory" and number > 0) or (name == "conversation" and not states):
                 continue
             log.print(f"round {number + 1} of {rounds}: {name}", style="dim")
             if name == "conversation":

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from bench import servers
-from bench.dialects import Dialect, WrongAnswer, check
+from bench.dialects import Dialect, WrongAnswer, check, turn_body
 from bench.scenarios import Scenario, asked_in
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = Scenario(events=2, size=8)  # says "Once there was a"
 
 
-def run(*flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench", "--quick", "--without", "proxy", *flags]
+def run(*flags: str, without: str = "proxy") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", "--quick", "--without", without, *flags]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -33,6 +33,22 @@ def test_measures_nginx_under_every_load(tmp_path: Path) -> None:
             assert median > 0, name
 
 
+def test_measures_what_a_turn_costs_with_each_state(tmp_path: Path) -> None:
+    done = run("--only", "conversation", "--json", str(tmp_path / "figures.json"), without="nginx")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_bytes())
+    names = [figure["figure"].rpartition(" ")[2] for figure in figures]
+    assert names == ["memory", "SQLite", "Valkey"]
+    assert all(figure["targets"]["proxy"]["median"] > 0 for figure in figures)
+
+
+def test_a_chat_says_all_that_was_said_before() -> None:
+    chat = json.loads(turn_body(SCENARIO, 3, 2, model="dify"))["messages"]
+    assert [message["role"] for message in chat] == ["user", "assistant", "user"]
+    assert chat[0]["content"] == f"{SCENARIO.question} chat=3 turn=1"
+    assert chat[1]["content"] == "Once there was a"
+
+
 def test_a_target_that_answers_with_an_error_fails_the_run() -> None:
     with servers.upstream(processors=set()) as url:  # has no /v1/chat/completions
         done = run("--without", "nginx", "--only", "first-text", "--target", url)
@@ -42,7 +58,7 @@ def test_a_target_that_answers_with_an_error_fails_the_run() -> None:
 
 
 def test_the_upstream_finds_what_the_load_generator_asked_for() -> None:
-    paced = Scenario(events=7, size=9, gap_ms=20, hold=True)
+    paced = Scenario(events=7, size=9, gap_ms=20, hold=True, converse=True)
     assert asked_in(json.dumps({"query": paced.question}).encode()) == paced
 
 
