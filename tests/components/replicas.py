@@ -68,6 +68,10 @@ class Replica:
         self.address = self.url.removeprefix("http://").removesuffix("/v1")
 
     @property
+    def warnings(self) -> list[str]:
+        return [line for line in self._running.logged.splitlines() if "[info" not in line]
+
+    @property
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self._running.process.pid).children()
         return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
@@ -258,9 +262,15 @@ def main() -> None:
         cpu = [f"{sum(worker.cpu_times()[:2]):.1f}" for worker in running.workers]
         answers = Counter(replica for chat in chats for replica in chat.replicas)
         moved = sum(len(set(chat.replicas)) > 1 for chat in chats)
+        lost = missed(demo.log, chats)
+        for chat in lost:
+            for run in runs_of(demo.log, chat.marker):
+                sys.stdout.write(f"{run.started_at - began:.2f} {run.conversation_id} {run.question!r} {run.history}\n")
+        for replica in running.replicas:
+            sys.stdout.writelines(f"{line}\n" for line in replica.warnings)
         sys.stdout.write(
             f"{told.chats} chats of {told.turns} turns in {seconds:.0f} s, {told.at_once} at once\n"
-            f"missed: {len(missed(demo.log, chats))}, crossed: {len(crossed(demo.log))}\n"
+            f"missed: {len(lost)}, crossed: {len(crossed(demo.log))}\n"
             f"answered by {dict(answers)}; {moved} chats by both\n"
             f"CPU seconds of the workers, with their start: {', '.join(cpu)}\n"
         )
