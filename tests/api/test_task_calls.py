@@ -106,7 +106,8 @@ async def test_nobody_goes_on_from_a_side_call(
         {"role": "user", "content": the_question(name)},
         {"role": "assistant", "content": answer_of(reply, stream=False)},
     ]
-    await Chat(client, "demo-chat", messages=messages).say(f"on from {name}")
+    more = {"extra_headers": recorded(name)[1]}
+    await Chat(client, "demo-chat", more=more, messages=messages).say(f"on from {name}")
     assert "conversation_id" not in the_request(log, f"on from {name}").body
 
 
