@@ -42,7 +42,7 @@ MAX_BATCH = 256
 """Runs in one transaction."""
 
 GATHER_SECONDS = 0.002
-"""How long a run waits for others to share its transaction, if the last one ended no longer ago than that."""
+"""How long a run waits for others to share its transaction, if several shared the last one, no longer ago than that."""
 
 TIDY_SECONDS = 3600.0
 """How often expired entries are looked for."""
@@ -104,7 +104,7 @@ class _Worker:
         self._doomed: list[tuple[str, float]] = []
         self._tidied = 0.0
         self._writes_left = 0
-        self._answered = 0.0
+        self._gathering_until = 0.0
 
     def work(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serves until None comes, and then what came before it."""
@@ -117,7 +117,8 @@ class _Worker:
                     loop.call_soon_threadsafe(_deliver, batch, outcome)
                 except RuntimeError:
                     break  # the loop is closed, and with it everybody who could wait
-                self._answered = time.monotonic()
+                if len(batch) > 1:
+                    self._gathering_until = time.monotonic() + GATHER_SECONDS
             self._tidy()
         self._disconnect()
 
@@ -125,7 +126,7 @@ class _Worker:
         batch: list[_Run] = []
         try:
             run = self._waiting.get(timeout=0 if self._doomed else TIDY_SECONDS)
-            if run is not None and time.monotonic() < self._answered + GATHER_SECONDS:
+            if run is not None and time.monotonic() < self._gathering_until:
                 time.sleep(GATHER_SECONDS)
             while run is not None:
                 if not run.result.done():  # nobody waits any more for one that is
