@@ -250,7 +250,9 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--chats", type=int, default=2000)
     flags.add_argument("--turns", type=int, default=5)
-    flags.add_argument("--at-once", type=int, default=200, help="chats that go on at the same time")
+    flags.add_argument(
+        "--at-once", type=int, default=251, help="chats that go on at the same time; better an odd number"
+    )
     told = flags.parse_args()
     chats = [Chat(number) for number in range(told.chats)]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

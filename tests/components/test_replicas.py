@@ -12,7 +12,8 @@ from openai import APIConnectionError, AsyncOpenAI
 from openai_dify_proxy.demo import DemoLog, DemoServer
 from tests.components.replicas import APP, Chat, Cluster, client_of, cluster, crossed, missed, runs_of, serving
 
-CHATS = 60
+CHATS = 61
+"""An odd number: of an even one, in step, each would meet the same replica every time."""
 CUT_CHATS = 30
 
 
@@ -65,38 +66,42 @@ async def test_workers_share_an_sqlite_file(demo: DemoServer, log: DemoLog, tmp_
 
 
 async def test_a_response_is_gone_on_from_on_any_replica(shared: Cluster, log: DemoLog) -> None:
-    async def chain(client: AsyncOpenAI, marker: str) -> None:
+    async def chain(here: AsyncOpenAI, there: AsyncOpenAI, marker: str) -> None:
         previous = None
         for turn in range(3):
-            response = await client.responses.create(
+            response = await here.responses.create(
                 model=APP, input=f"{marker} question {turn}", previous_response_id=previous
             )
             previous = response.id
-            again = await client.responses.retrieve(response.id)
+            again = await there.responses.retrieve(response.id)
             assert again.output_text == response.output_text
+            here, there = there, here
 
     markers = [Chat(number).marker for number in range(10)]
-    async with client_of(shared.url) as client, asyncio.TaskGroup() as group:
+    one, other = shared.replicas
+    async with client_of(one.url) as here, client_of(other.url) as there, asyncio.TaskGroup() as group:
         for marker in markers:
-            group.create_task(chain(client, marker))
+            group.create_task(chain(here, there, marker))
     check_chains(log, markers)
 
 
 async def test_a_conversation_object_is_gone_on_with_on_any_replica(shared: Cluster, log: DemoLog) -> None:
-    async def chain(client: AsyncOpenAI, marker: str) -> None:
-        conversation = await client.conversations.create()
+    async def chain(here: AsyncOpenAI, there: AsyncOpenAI, marker: str) -> None:
+        conversation = await there.conversations.create()
         said = []
         for turn in range(3):
             question = f"{marker} question {turn}"
-            response = await client.responses.create(model=APP, input=question, conversation=conversation.id)
+            response = await here.responses.create(model=APP, input=question, conversation=conversation.id)
             said += [question, response.output_text]
-        items = await client.conversations.items.list(conversation.id, order="asc")
+            here, there = there, here
+        items = await here.conversations.items.list(conversation.id, order="asc")
         assert [item.content[0].text for item in items.data if item.type == "message"] == said  # type: ignore[union-attr]
 
     markers = [Chat(number).marker for number in range(10)]
-    async with client_of(shared.url) as client, asyncio.TaskGroup() as group:
+    one, other = shared.replicas
+    async with client_of(one.url) as here, client_of(other.url) as there, asyncio.TaskGroup() as group:
         for marker in markers:
-            group.create_task(chain(client, marker))
+            group.create_task(chain(here, there, marker))
     check_chains(log, markers)
 
 
