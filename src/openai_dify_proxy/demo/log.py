@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from openai_dify_proxy.demo.watched import Watched
 
 LOG_LENGTH = 20_000
 """How many requests, stops and runs are remembered."""
+
+_T = TypeVar("_T")
 
 RunState = Literal["running", "finished", "failed", "stopped", "dropped"]
 
@@ -69,14 +71,21 @@ class LoggedRun:
     """Role and text of the earlier messages that the model was sent, in the order in which it was sent them."""
 
 
+class Entries(deque[_T]):
+    """Entries that may grow while another thread goes through them, which then sees those of its beginning."""
+
+    def __iter__(self) -> Iterator[_T]:
+        return iter(list(super().__iter__()))
+
+
 class DemoLog(Watched):
     """A record that grows while the demo runs. Every method may be called from any thread."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.requests: deque[LoggedRequest] = deque(maxlen=LOG_LENGTH)
-        self.stops: deque[LoggedStop] = deque(maxlen=LOG_LENGTH)
-        self.runs: deque[LoggedRun] = deque(maxlen=LOG_LENGTH)
+        self.requests: Entries[LoggedRequest] = Entries(maxlen=LOG_LENGTH)
+        self.stops: Entries[LoggedStop] = Entries(maxlen=LOG_LENGTH)
+        self.runs: Entries[LoggedRun] = Entries(maxlen=LOG_LENGTH)
 
     def clear(self) -> None:
         """Forget everything but the count of open requests."""
