@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self
 
@@ -223,6 +224,7 @@ async def serving(
     host: str = "127.0.0.1",
     at: socket.socket | None = None,
     limit: int = 2**16,
+    ssl: SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """A TCP server whose connections are over, and their sockets closed, when it ends; ``limit`` is its readers'."""
     tasks: set[asyncio.Task[None]] = set()
@@ -244,14 +246,16 @@ async def serving(
             tasks.discard(task)
 
     listener = at.dup() if at is not None else socket.create_server((host, 0), family=family_of(host))
-    server = await asyncio.start_server(accept, sock=listener, backlog=2048, limit=limit)
+    server = await asyncio.start_server(accept, sock=listener, backlog=2048, limit=limit, ssl=ssl)
     try:
         yield listener.getsockname()[1]
     finally:
-        server.close()
-        # A connection that was accepted in this very turn reaches accept() a few turns later: let it be known first.
+        # A connection that was accepted in this very turn reaches accept() a few turns later, and one that finds the
+        # server closed by then is lost without being closed: so nothing more is accepted, and then it is closed.
+        asyncio.get_running_loop().remove_reader(listener.fileno())
         for _ in range(10):
             await asyncio.sleep(0)
+        server.close()
         for task in [*tasks]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

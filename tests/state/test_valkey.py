@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from openai_dify_proxy.settings import SettingsError
 from openai_dify_proxy.state import Add, Get, Put, StateUnavailable, Store, Take, open_store
 from openai_dify_proxy.state.valkey import INDEX, PREFIX
+from tests.api.servers import serving
 from tests.state.servers import ValkeyCluster, ValkeyServer, certificate, tls_relay
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -97,12 +98,10 @@ async def test_a_server_that_never_answers() -> None:
         await reader.read()
         writer.close()
 
-    listener = await asyncio.start_server(listen, "127.0.0.1", 0)
-    store = await open_store(f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}", max_entries=1000)
-    assert await refusal(store) == "no answer within 0.9 s"
-    await store.close()
-    listener.close()
-    await listener.wait_closed()
+    async with serving(listen) as port:
+        store = await open_store(f"redis://127.0.0.1:{port}", max_entries=1000)
+        assert await refusal(store) == "no answer within 0.9 s"
+        await store.close()
 
 
 async def test_a_wrong_password_is_not_told(own_valkey: ValkeyServer) -> None:

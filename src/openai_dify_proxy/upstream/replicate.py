@@ -35,6 +35,10 @@ WAIT_SECONDS = 5
 The answer names the prediction, so until it comes nobody can cancel what a client has left.
 """
 
+IDLE_SECONDS = 4.0
+"""How long a connection is kept for the next call: servers drop idle ones after five seconds and more, and a creation
+that meets one being dropped is not sent again, since nobody can tell whether it was begun."""
+
 CALL_SECONDS = 90.0
 READ_SECONDS = 30.0
 MAX_GET_DELAY = 30.0
@@ -54,7 +58,7 @@ class ReplicateClient:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._session = aiohttp.ClientSession(
             # No limit: a creation that waits for a connection would be sent for a client that has long left.
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
             timeout=timeout,
             headers={"Authorization": f"Bearer {token}", "User-Agent": "openai-dify-proxy"},
             cookie_jar=aiohttp.DummyCookieJar(),
