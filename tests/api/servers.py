@@ -9,7 +9,6 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self
 
@@ -224,7 +223,6 @@ async def serving(
     host: str = "127.0.0.1",
     at: socket.socket | None = None,
     limit: int = 2**16,
-    ssl: SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """A TCP server whose connections are over, and their sockets closed, when it ends; ``limit`` is its readers'."""
     tasks: set[asyncio.Task[None]] = set()
@@ -246,7 +244,7 @@ async def serving(
             tasks.discard(task)
 
     listener = at.dup() if at is not None else socket.create_server((host, 0), family=family_of(host))
-    server = await asyncio.start_server(accept, sock=listener, backlog=2048, limit=limit, ssl=ssl)
+    server = await asyncio.start_server(accept, sock=listener, backlog=2048, limit=limit)
     try:
         yield listener.getsockname()[1]
     finally:

@@ -16,7 +16,6 @@ from typing import Any
 from redis import Redis
 
 from tests import parts
-from tests.api.servers import serving
 from tests.components.servers import free_ports
 
 
@@ -132,10 +131,10 @@ async def tls_relay(server: ValkeyServer, certificate: Path, key: Path) -> Async
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", server.port)
-        try:
-            await asyncio.gather(copy(reader, server_writer), copy(server_reader, writer))
-        finally:
-            server_writer.transport.abort()
+        await asyncio.gather(copy(reader, server_writer), copy(server_reader, writer))
 
-    async with serving(relay, ssl=context) as port:
-        yield port
+    listener = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
+    try:
+        yield listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
