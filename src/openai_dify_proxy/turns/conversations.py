@@ -284,7 +284,10 @@ class Thread:
             if results is None:
                 break
             if results[0] is not None:
-                self._taken = (known.head, results[0])
+                if _read_entry(results[0]).conversation_id == self._named:
+                    self._taken = (known.head, results[0])
+                else:  # of another conversation, in which the very same was said
+                    await self._store.run(Put(known.head, results[0], self._conversations.ttl))
                 break
             latest = known if results[1] is None else _read_owned(results[1])
             if latest.head == known.head and patience <= 0:
