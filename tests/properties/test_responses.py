@@ -27,7 +27,7 @@ from openai_dify_proxy.events import (
     Usage,
 )
 from openai_dify_proxy.translate.answer import Answer
-from openai_dify_proxy.translate.responses_answers import begin_response, encode_response
+from openai_dify_proxy.translate.responses_answers import begin_response, response_object, status_of
 from openai_dify_proxy.translate.responses_streams import ResponsesStreamEncoder, frames_after, next_number
 from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST
 from tests.properties.strategies import texts
@@ -138,7 +138,9 @@ def test_a_stream_says_what_the_whole_answer_says(turn: list[Event]) -> None:
     answer = Answer()
     answer.add(turn)
     kept = encoder()
-    whole = json.decode(encode_response(kept.response, answer, IDS, completed_at=1_700_000_009))
+    whole = json.decode(
+        json.encode(response_object(kept.response, answer, IDS, status=status_of(answer), completed_at=1_700_000_009))
+    )
     streamed = events_of(kept.encode(turn, IDS))[-1]["response"]
     assert list(whole) == list(streamed)
     assert {name for name in whole if whole[name] != streamed[name]} <= {"output"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import UNSET, json
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from openai_dify_proxy.errors import ClientError, ContextTooLong, ProxyError, QuotaExceeded, RateLimited
@@ -97,11 +97,6 @@ def response_object(
         usage=_usage(answer.usage, status),
         dify=extension(answer, ids),
     )
-
-
-def encode_response(begun: Response, answer: Answer, ids: TurnIds, *, completed_at: int) -> bytes:
-    """The body of a response whose turn has ended."""
-    return json.encode(response_object(begun, answer, ids, status=status_of(answer), completed_at=completed_at))
 
 
 def failed_response(response: Response, error: ProxyError) -> Response:

@@ -149,10 +149,6 @@ class ResponsesStreamEncoder:
         self._end("cancelled", ids, frames)
         return b"".join(frames)
 
-    def snapshot(self, ids: TurnIds) -> Response:
-        """The response under way, with all that was told of its output."""
-        return response_object(self._begun, self.answer, ids, status="in_progress", output=self._told("in_progress"))
-
     def _encode_rarer(self, event: Event, ids: TurnIds, frames: list[bytes]) -> None:
         said = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
         self.answer.add_one(event)

@@ -37,7 +37,6 @@ from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.responses_answers import (
     begin_response,
     cancelled_response,
-    encode_response,
     failed_response,
     response_error,
     response_object,
@@ -68,8 +67,13 @@ def fold(*events: Event) -> Answer:
     return answer
 
 
+def encode(begun: Response, answer: Answer) -> bytes:
+    whole = response_object(begun, answer, IDS, status=status_of(answer), completed_at=1_700_000_009)
+    return fast_json.encode(whole)
+
+
 def ended(*events: Event, **fields: Any) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(encode_response(begin(**fields), fold(*events), IDS, completed_at=1_700_000_009))
+    told: dict[str, Any] = json.loads(encode(begin(**fields), fold(*events)))
     return told
 
 
@@ -81,7 +85,7 @@ def test_the_body_of_an_answer() -> None:
         Citations((Citation("A", "http://a", {"position": 1}), Citation("B", None, {}))),
         TurnFinished("stop", Usage(9, 2, 11)),
     )
-    assert encode_response(begin(), answer, IDS, completed_at=1_700_000_009) == (
+    assert encode(begin(), answer) == (
         b'{"id":"resp_1","object":"response","created_at":1700000000,"status":"completed","background":false,'
         b'"completed_at":1700000009,"error":null,"frequency_penalty":0.0,"incomplete_details":null,"instructions":null,'
         b'"max_output_tokens":null,"max_tool_calls":null,"model":"support","output":['

@@ -366,20 +366,6 @@ def test_a_response_may_be_cancelled_before_it_says_anything(events: list[Event]
     assert gather_with_sdk(data) is not None
 
 
-def test_a_snapshot_shows_what_was_told() -> None:
-    kept = encoder(background=True)
-    assert (kept.snapshot(IDS).status, kept.snapshot(IDS).output) == ("in_progress", [])
-    kept.encode([ReasoningDelta("Hm.")], IDS)
-    (reasoning,) = kept.snapshot(IDS).output
-    assert (reasoning.id, reasoning.summary[0].text) == ("rs_1", "Hm.")  # type: ignore[index]
-    kept.encode([TextDelta("Hel")], IDS)
-    _, message = kept.snapshot(IDS).output
-    assert (message.id, message.status) == ("msg_1", "in_progress")
-    kept.encode([TextDelta("lo."), FINISHED], IDS)
-    assert kept.response.status == "completed"
-    assert kept.response.output[1].content[0].text == "Hello."  # type: ignore[index]
-
-
 def test_a_stream_is_taken_up_after_any_number() -> None:
     data = b"".join(HELLO)
     assert frames_after(data, None) == data
@@ -392,10 +378,10 @@ def test_a_stream_whose_worker_died_is_ended_by_another() -> None:
     kept = encoder(background=True)
     frames = kept.encode([TextDelta("Hel")], IDS)
     lost = InternalError("The process that ran this response is gone.")
-    failed = failed_response(kept.snapshot(IDS), lost)
+    failed = failed_response(kept.response, lost)
     data = frames + encode_failure(failed, lost, next_number(frames))
     assert types(data)[-2:] == ["error", "response.failed"]
-    assert final(data)["output"][0]["status"] == "incomplete"
+    assert (final(data)["status"], final(data)["output"]) == ("failed", [])
     with pytest.raises(openai.APIError, match="is gone"):
         read_with_sdk(data)
     assert next_number(b"") == 0

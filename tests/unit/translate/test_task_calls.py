@@ -13,7 +13,7 @@ from msgspec import json, structs
 
 from openai_dify_proxy.translate.task_calls import TaskCall, recognise_task
 from openai_dify_proxy.translate.turn_request import TurnRequest, read_chat_request
-from openai_dify_proxy.wire.openai.chat import CHAT_COMPLETION_REQUEST
+from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
 RECORDED = Path(__file__).parents[2] / "clients" / "recorded"
 Message = dict[str, Any]
@@ -36,7 +36,7 @@ CHAT = (user("What is the capital of France?"), assistant("Paris."))
 
 def turn(*messages: Message) -> TurnRequest:
     return read_chat_request(
-        CHAT_COMPLETION_REQUEST.decode(json.encode({"model": "demo-chat", "messages": list(messages)}))
+        CHAT_OR_INPUT_REQUEST.decode(json.encode({"model": "demo-chat", "messages": list(messages)}))
     )
 
 

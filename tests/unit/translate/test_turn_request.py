@@ -13,7 +13,8 @@ from openai_dify_proxy.translate.turn_request import (
     read_chat_request,
     read_completion_request,
 )
-from openai_dify_proxy.wire.openai.chat import CHAT_COMPLETION_REQUEST, COMPLETION_REQUEST
+from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST
+from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
 ASKED = (HistoryMessage("user", "Hi"),)
 Message = dict[str, Any]
@@ -44,7 +45,7 @@ def text(words: str) -> Message:
 
 
 def chat(messages: list[Message], **fields: Any) -> TurnRequest:
-    return read_chat_request(CHAT_COMPLETION_REQUEST.decode(json.encode({"messages": messages, **fields})))
+    return read_chat_request(CHAT_OR_INPUT_REQUEST.decode(json.encode({"messages": messages, **fields})))
 
 
 def completion(prompt: Any, **fields: Any) -> TurnRequest:

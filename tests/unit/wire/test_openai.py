@@ -6,12 +6,13 @@ import msgspec
 import pytest
 from msgspec import json
 
-from openai_dify_proxy.wire.openai.chat import CHAT_COMPLETION_REQUEST, COMPLETION_REQUEST, ChatCompletionRequest
+from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST, ChatCompletionRequest
 from openai_dify_proxy.wire.openai.models import Model, ModelExtension, ModelList
+from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
 
 def read(**fields: Any) -> ChatCompletionRequest:
-    return CHAT_COMPLETION_REQUEST.decode(json.encode({"messages": [], **fields}))
+    return CHAT_OR_INPUT_REQUEST.decode(json.encode({"messages": [], **fields}))
 
 
 def test_what_clients_send_and_the_proxy_does_not_honour_is_skipped() -> None:
@@ -50,7 +51,6 @@ def test_usage_is_wanted_only_when_asked_for(options: Any, wanted: bool) -> None
 
 # Bodies that no client means, and where the fault is.
 FAULTS: dict[str, tuple[bytes, str]] = {
-    "no messages": (b"{}", "messages"),
     "messages that are none": (b'{"messages":"Hi"}', "$.messages"),
     "a role that is none": (b'{"messages":[{"role":"robot","content":"Hi"}]}', "$.messages[0].role"),
     "content that is none": (b'{"messages":[{"role":"user","content":7}]}', "$.messages[0].content"),
@@ -61,7 +61,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("body", "path"), FAULTS.values(), ids=FAULTS)
 def test_the_fault_of_a_body_is_named(body: bytes, path: str) -> None:
     with pytest.raises(msgspec.ValidationError) as caught:
-        CHAT_COMPLETION_REQUEST.decode(body)
+        CHAT_OR_INPUT_REQUEST.decode(body)
     assert path in str(caught.value)
 
 

@@ -207,5 +207,4 @@ class ErrorEnvelope(Struct):
     error: ErrorObject
 
 
-CHAT_COMPLETION_REQUEST = Decoder(ChatCompletionRequest)
 COMPLETION_REQUEST = Decoder(CompletionRequest)
