@@ -11,7 +11,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from openai_dify_proxy.demo import DemoLog
-from tests.api.asking import Json, chunks_of, the_turn, turns
+from tests.api.asking import Json, chunks_of, error_of, the_turn, turns
 from tests.api.chatting import Chat, at_once, goes_on, said, the_request
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer
@@ -179,6 +179,17 @@ async def test_a_model_that_is_not_there_is_not_answered_for(serve: Serve, http:
     body, headers = recorded("open-webui/title")
     reply = await http.post(f"{proxy.url}/chat/completions", json=body, headers=headers)
     assert reply.status_code == 401
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "responses"])
+async def test_switched_off_calls_to_no_model_are_refused(
+    serve: Serve, http: httpx2.AsyncClient, log: DemoLog, path: str
+) -> None:
+    body, headers = recorded("open-webui/tags", model="no-such-model")
+    if path == "responses":
+        body["input"] = body.pop("messages")
+    reply = await http.post(f"{serve(task_calls='off').url}/{path}", json=body, headers=headers)
+    assert (reply.status_code, error_of(reply)["code"]) == (404, "model_not_found")
 
 
 # What only looks like one

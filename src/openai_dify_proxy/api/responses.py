@@ -58,6 +58,7 @@ async def create_response(request: Request) -> Response:
     name, model = proxy.kept.responses.new_name(), body.model or proxy.apps.choose(caller, None).name
     encoder = ResponsesStreamEncoder(begin_response(body, id=name, created_at=_now(), model=model), now=_now)
     if (events := proxy.tasks.answer(task)) is not None:
+        proxy.apps.choose(caller, body.model)  # there must be such a model all the same
         return _without_dify(encoder, events, streamed=bool(body.stream))
     watch = ClientWatch(request.receive)
     try:

@@ -44,7 +44,8 @@ async def answer_turn(
     turn_request = proxy.with_headers(turn_request, request, caller)
     task = proxy.tasks.recognise(turn_request)
     if (events := proxy.tasks.answer(task)) is not None:
-        head = proxy.head(kind, fields.model or proxy.apps.choose(caller, fields.model).name)
+        app = proxy.apps.choose(caller, fields.model)
+        head = proxy.head(kind, fields.model or app.name)
         if fields.stream:
             frames = stream(head, include_usage=fields.wants_usage).encode(events, TurnIds())
             return stream_response(frames)
