@@ -14,12 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from openai_dify_proxy.api.answering import (
-    Pulse,
-    on_client_gone,
-    on_http_exception,
-    on_proxy_error,
-)
+from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.api.chat_completions import create_chat_completion
 from openai_dify_proxy.api.completions import create_completion
 from openai_dify_proxy.api.conversations import (
@@ -34,8 +29,6 @@ from openai_dify_proxy.api.health import health, ready
 from openai_dify_proxy.api.images_off import refuse_images, refuse_picture
 from openai_dify_proxy.api.middleware import RequestMiddleware
 from openai_dify_proxy.api.models import list_models, retrieve_model
-from openai_dify_proxy.api.proxy import Proxy
-from openai_dify_proxy.api.requests import Gate
 from openai_dify_proxy.api.responses import (
     cancel_response,
     create_response,
@@ -43,20 +36,27 @@ from openai_dify_proxy.api.responses import (
     list_input_items,
     retrieve_response,
 )
+from openai_dify_proxy.api.services import Services
+from openai_dify_proxy.api.streaming import (
+    StreamTiming,
+    on_client_gone,
+    on_http_exception,
+    on_proxy_error,
+)
 from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.responses.background import BackgroundResponses
+from openai_dify_proxy.responses.continuation import ContinuationResolver
+from openai_dify_proxy.responses.response_store import ResponseStore
 from openai_dify_proxy.settings import Settings, from_environment
 from openai_dify_proxy.state import open_store
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.telemetry import configure_logging
 from openai_dify_proxy.turns.apps import Apps
-from openai_dify_proxy.turns.background import Background
 from openai_dify_proxy.turns.conversations import Conversations
-from openai_dify_proxy.turns.kept import Kept
 from openai_dify_proxy.turns.profiles import Profiles
-from openai_dify_proxy.turns.reach import Reach
+from openai_dify_proxy.turns.readiness import Readiness
 from openai_dify_proxy.turns.service import Turns
-from openai_dify_proxy.turns.sources import Sources
-from openai_dify_proxy.turns.tasks import Tasks
+from openai_dify_proxy.turns.side_calls import SideCalls
 from openai_dify_proxy.turns.turn import ClientGone
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
@@ -113,21 +113,21 @@ def create_app(settings: Settings) -> Starlette:
         )
         conversations = Conversations(store, ttl=settings.conversation_ttl, now=time.time)
         turns = Turns(settings, apps, profiles, dify, conversations)
-        kept = Kept(conversations)
-        background = Background(turns, kept, conversations)
+        kept = ResponseStore(conversations)
+        background = BackgroundResponses(turns, kept, conversations)
         urls = [app.dify.url for app in apps.all.values()]
-        app.state.proxy = Proxy(
-            gate=Gate(settings),
+        app.state.proxy = Services(
+            gate=Authenticator(settings),
             apps=apps,
             profiles=profiles,
             turns=turns,
-            reach=Reach(dify, urls + ([settings.dify_api_url] if settings.dify_api_url else []), time.monotonic),
-            pulse=Pulse(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
+            reach=Readiness(dify, urls + ([settings.dify_api_url] if settings.dify_api_url else []), time.monotonic),
+            pulse=StreamTiming(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
             store=store,
             kept=kept,
-            sources=Sources(kept, turns, apps),
+            sources=ContinuationResolver(kept, turns, apps),
             background=background,
-            tasks=Tasks(settings),
+            tasks=SideCalls(settings),
             started=int(time.time()),
             image_models=_image_models(settings),
         )

@@ -6,18 +6,18 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from openai_dify_proxy.api.answering import Pulse
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.images import ImageService, edit_image, generate_image, vary_image
 from openai_dify_proxy.api.pictures import serve_picture
+from openai_dify_proxy.api.streaming import StreamTiming
+from openai_dify_proxy.images.input_pictures import InputPictures
+from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
+from openai_dify_proxy.images.models import ImageModels
+from openai_dify_proxy.images.predictions import Predictions
+from openai_dify_proxy.images.prompt_enhancer import PromptEnhancer
+from openai_dify_proxy.images.service import Images
 from openai_dify_proxy.pictures.retention import Retention
 from openai_dify_proxy.pictures.service import Pictures, open_pictures
-from openai_dify_proxy.predictions.enhancing import Enhancer
-from openai_dify_proxy.predictions.inputs import InputPictures
-from openai_dify_proxy.predictions.ipfs_uploads import IpfsUploads
-from openai_dify_proxy.predictions.models import ImageModels
-from openai_dify_proxy.predictions.running import Predictions
-from openai_dify_proxy.predictions.service import Images
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.upstream.client_urls import ClientUrls
@@ -60,7 +60,7 @@ async def open_images(settings: Settings, turns: Turns, http: HttpClient) -> Asy
             client_urls=ClientUrls(settings.replicate_output_hosts),
             max_picture_bytes=settings.max_picture_bytes,
             ipfs_timeout=settings.ipfs_timeout,
-            pulse=Pulse(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
+            pulse=StreamTiming(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
         )
 
 
@@ -84,5 +84,5 @@ async def _open_maker(settings: Settings, turns: Turns, pictures: Pictures, stac
         outputs=outputs,
         inputs=InputPictures(replicate, fetcher, settings.max_picture_bytes),
         pictures=pictures,
-        enhancer=None if settings.enhance_prompt_app is None else Enhancer(turns, settings.enhance_prompt_app),
+        enhancer=None if settings.enhance_prompt_app is None else PromptEnhancer(turns, settings.enhance_prompt_app),
     )

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo import DemoLog
-from openai_dify_proxy.demo.log import LoggedRequest
+from openai_dify_proxy_demo import DemoLog
+from openai_dify_proxy_demo.log import LoggedRequest
 
 MODES = ("demo-chat", "demo-agent-chat", "demo-advanced-chat", "demo-completion", "demo-workflow", "demo-agent")
 CONVERSING = ("demo-chat", "demo-agent-chat", "demo-advanced-chat", "demo-agent")

@@ -9,8 +9,8 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
-from openai_dify_proxy.demo.log import LoggedRequest, LoggedRun
+from openai_dify_proxy_demo import DemoLog, DemoServer
+from openai_dify_proxy_demo.log import LoggedRequest, LoggedRun
 from tests.api.asking import turns
 
 Message = Any

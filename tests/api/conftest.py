@@ -10,10 +10,10 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo import DEMO_APPS, INSTANT, DemoLog, DemoServer, Timing
-from openai_dify_proxy.demo.replicate import INSTANT as INSTANT_PICTURES
-from openai_dify_proxy.demo.replicate import DemoReplicate, ReplicateLog
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo import DEMO_APPS, INSTANT, DemoLog, DemoServer, Timing
+from openai_dify_proxy_demo.replicate import INSTANT as INSTANT_PICTURES
+from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog
 from tests.api.picturing import image_settings
 from tests.api.servers import ProxyServer, app_settings, demo_apps
 from tests.cli.program import Program

@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx2
 
-from openai_dify_proxy.demo.replicate import DEMO_MODELS, INSTANT, DemoModel, DemoReplicate
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.telemetry import configure_logging
+from openai_dify_proxy_demo.replicate import DEMO_MODELS, INSTANT, DemoModel, DemoReplicate
 from tests.api.picturing import Json, image_settings, sent
 from tests.api.servers import ProxyServer
 

@@ -11,8 +11,8 @@ import httpx2
 from PIL import Image
 from pydantic import SecretStr
 
-from openai_dify_proxy.demo.replicate import DEMO_MODELS, DemoReplicate
-from openai_dify_proxy.demo.replicate.log import ReplicateLog
+from openai_dify_proxy_demo.replicate import DEMO_MODELS, DemoReplicate
+from openai_dify_proxy_demo.replicate.log import ReplicateLog
 
 VERSIONS = {model.name: model.version for model in DEMO_MODELS}
 SDXL = f"stability-ai/sdxl:{VERSIONS['stability-ai/sdxl']}"

@@ -11,8 +11,8 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response
 
-from openai_dify_proxy.demo import DemoLog
-from openai_dify_proxy.demo.log import LoggedRequest, LoggedRun
+from openai_dify_proxy_demo import DemoLog
+from openai_dify_proxy_demo.log import LoggedRequest, LoggedRun
 from tests.api.asking import Json, error_of, turns
 from tests.api.servers import ProxyServer
 from tests.responses_reading import events_of

@@ -17,9 +17,9 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from pydantic import SecretStr
 
 from openai_dify_proxy.app import create_app
-from openai_dify_proxy.cli.serving import server_config
-from openai_dify_proxy.demo import DEMO_APPS, DIALECTS, SPECIAL_APPS
+from openai_dify_proxy.cli.serve import server_config
 from openai_dify_proxy.settings import AppSettings, Settings
+from openai_dify_proxy_demo import DEMO_APPS, DIALECTS, SPECIAL_APPS
 
 
 def demo_apps(url: str) -> dict[str, AppSettings]:

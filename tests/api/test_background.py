@@ -18,7 +18,7 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.asking import Json, error_of, turns
 from tests.api.conftest import Serve
 from tests.api.responding import (

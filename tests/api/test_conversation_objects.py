@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.asking import CONVERSING, Json, error_of, turns
 from tests.api.conftest import Serve
 from tests.api.responding import (

@@ -12,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 from structlog.testing import capture_logs
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.asking import CONVERSING, the_turn, turns, user
 from tests.api.chatting import Chat, asked, at_once, seconds_of_turns, the_run
 from tests.api.servers import ProxyServer

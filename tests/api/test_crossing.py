@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
-from openai_dify_proxy.demo.log import LoggedRun
+from openai_dify_proxy_demo import DemoLog, DemoServer
+from openai_dify_proxy_demo.log import LoggedRun
 from tests.api.chatting import Chat, at_once, seconds_of_turns
 from tests.api.servers import ProxyServer
 

@@ -8,7 +8,7 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic import SecretStr
 
-from openai_dify_proxy.demo import DemoLog
+from openai_dify_proxy_demo import DemoLog
 from tests.api.asking import ask, the_turn, turns
 from tests.api.chatting import Chat, the_request
 from tests.api.conftest import Serve

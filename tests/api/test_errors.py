@@ -9,7 +9,7 @@ import httpx2
 import openai
 import pytest
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.asking import MODELS, ask, ask_streaming, chat_body, error_of, turns
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer, app_settings

@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.responding import dify_conversation, respond, the_request, the_run, transcript
 
 TOLD_BESIDE: list[Any] = [

@@ -11,7 +11,7 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, DefaultHttpxClient, OpenAI
 from PIL import Image, ImageChops, ImageOps
 
-from openai_dify_proxy.demo.replicate import DemoReplicate, ReplicateLog
+from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog
 from tests.api.conftest import Serve
 from tests.api.picturing import SDXL, VERSIONS, Json, picture, png, post, sent
 from tests.api.servers import ProxyServer

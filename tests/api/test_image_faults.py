@@ -15,8 +15,8 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI
 from pydantic import SecretStr
 
-from openai_dify_proxy.demo.replicate import INSTANT, DemoReplicate, ReplicateLog
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo.replicate import INSTANT, DemoReplicate, ReplicateLog
 from tests.api.conftest import Serve
 from tests.api.picturing import SCHNELL, SDXL, VERSIONS, Json, image_settings, picture, post, sent, small
 from tests.api.servers import ProxyServer

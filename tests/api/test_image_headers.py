@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from openai_dify_proxy.demo.replicate import DEMO_MODELS, DemoModel, DemoReplicate, ReplicateLog
+from openai_dify_proxy_demo.replicate import DEMO_MODELS, DemoModel, DemoReplicate, ReplicateLog
 from tests.api.header_table import ILLEGAL, INIT, LEGAL, PICTURE, markdown, title
 from tests.api.picturing import post
 from tests.api.servers import ProxyServer

@@ -12,9 +12,9 @@ import pytest
 from openai import AsyncOpenAI
 from PIL import Image
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
-from openai_dify_proxy.demo.replicate import DemoReplicate, ReplicateLog, Timing
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo import DemoLog, DemoServer
+from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog, Timing
 from tests.api.picturing import SDXL, image_settings, png
 from tests.api.servers import ProxyServer, demo_apps
 from tests.api.sockets import Client

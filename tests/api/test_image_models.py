@@ -10,10 +10,10 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, NotFoundError
 from pydantic import SecretStr
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
-from openai_dify_proxy.demo.replicate import ReplicateLog
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.settings.model import ImageModelSettings
+from openai_dify_proxy_demo import DemoLog, DemoServer
+from openai_dify_proxy_demo.replicate import ReplicateLog
 from tests.api.conftest import Serve
 from tests.api.picturing import SCHNELL, SDXL, VERSIONS, Json, picture, post, sent, small
 from tests.api.servers import ProxyServer, app_settings

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo.replicate import ReplicateLog
+from openai_dify_proxy_demo.replicate import ReplicateLog
 from tests.api.conftest import Serve
 from tests.api.picturing import post, small
 from tests.api.servers import ProxyServer

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from openai import APIStatusError, AsyncOpenAI, DefaultHttpxClient, OpenAI
 
-from openai_dify_proxy.demo.replicate import DemoReplicate, ReplicateLog
+from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog
 from tests.api.conftest import Serve
 from tests.api.picturing import SCHNELL, SDXL, Json, picture, post, sent, small
 from tests.api.servers import ProxyServer

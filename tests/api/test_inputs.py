@@ -8,7 +8,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.asking import MODES, ask, the_turn, user
 from tests.api.conftest import Serve
 from tests.api.servers import app_settings

@@ -8,8 +8,8 @@ import time
 import httpx2
 import pytest
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
-from openai_dify_proxy.demo.log import LoggedRun
+from openai_dify_proxy_demo import DemoLog, DemoServer
+from openai_dify_proxy_demo.log import LoggedRun
 from tests.api.asking import MODELS, chat_body, chunks_of
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer

@@ -14,7 +14,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.asking import turns
 from tests.api.chatting import Chat, asked, at_once, goes_on, said, the_request, the_run, transcript
 from tests.api.conftest import Serve

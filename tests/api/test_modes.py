@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo import DemoLog
+from openai_dify_proxy_demo import DemoLog
 from tests.api.asking import MODELS, MODES, ask, ask_streaming, probes, the_turn, user
 from tests.api.conftest import Serve
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chatting import Chat, seconds_of_turns, the_run
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer

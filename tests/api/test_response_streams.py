@@ -12,8 +12,8 @@ import pytest
 from openai import AsyncOpenAI, AsyncStream
 from openai.types.responses import ResponseStreamEvent
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.asking import MODELS, check_error, error_of
 from tests.api.responding import KEYS, get, refused, stream_of, text_of
 from tests.api.servers import ProxyServer, demo_apps

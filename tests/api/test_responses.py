@@ -13,7 +13,7 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response as SdkResponse
 
-from openai_dify_proxy.demo import DemoLog
+from openai_dify_proxy_demo import DemoLog
 from tests.api.asking import CONVERSING, error_of, the_turn, turns
 from tests.api.conftest import Serve
 from tests.api.responding import (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.asking import chat_body, chunks_of, error_of, failure_of
 from tests.cli.program import Program, Running
 

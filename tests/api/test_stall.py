@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from openai_dify_proxy.api.answering import Stall
+from openai_dify_proxy.api.streaming import WriteTimeout
 
 
 async def test_a_write_that_takes_too_long_ends_its_task() -> None:
@@ -14,7 +14,7 @@ async def test_a_write_that_takes_too_long_ends_its_task() -> None:
 
     async def writing() -> None:
         nonlocal stall
-        stall = Stall(0.02)
+        stall = WriteTimeout(0.02)
         stall.begin()
         await asyncio.Event().wait()
 
@@ -26,7 +26,7 @@ async def test_a_write_that_takes_too_long_ends_its_task() -> None:
 
 
 async def test_many_short_writes_are_no_long_one() -> None:
-    stall = Stall(0.05)
+    stall = WriteTimeout(0.05)
     loop = asyncio.get_running_loop()
     end = loop.time() + 0.2
     while loop.time() < end:

@@ -17,7 +17,7 @@ import pytest
 from openai import AsyncOpenAI
 from structlog.testing import capture_logs
 
-from openai_dify_proxy.demo import DemoLog
+from openai_dify_proxy_demo import DemoLog
 from tests.api.asking import turns
 from tests.api.chatting import Chat, asked, at_once, goes_on, said, the_request, the_run, transcript
 from tests.api.conftest import Serve

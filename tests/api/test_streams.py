@@ -10,8 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.asking import MODELS, chat_body, chunks_of, error_of, failure_of, frames_of, the_turn
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer, demo_apps

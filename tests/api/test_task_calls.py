@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.demo import DemoLog
+from openai_dify_proxy_demo import DemoLog
 from tests.api.asking import Json, chunks_of, error_of, the_turn, turns
 from tests.api.chatting import Chat, at_once, goes_on, said, the_request
 from tests.api.conftest import Serve

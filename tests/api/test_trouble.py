@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.asking import MODELS, Json, chat_body, chunks_of, error_of, failure_of
 from tests.api.conftest import Serve
 from tests.api.servers import (

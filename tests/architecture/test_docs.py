@@ -14,14 +14,15 @@ import typer.main
 from starlette.routing import Route
 from typer.core import TyperGroup
 
-from openai_dify_proxy import demo, errors
+import openai_dify_proxy_demo as demo
+from openai_dify_proxy import errors
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli import app as cli
-from openai_dify_proxy.demo import replicate
 from openai_dify_proxy.settings import AppSettings, ImageModelSettings, Settings, load_settings
 from openai_dify_proxy.settings.names import ALIASES
-from openai_dify_proxy.translate.image_headers import HEADERS, ImageHeader
-from openai_dify_proxy.translate.image_mapping import CANDIDATES
+from openai_dify_proxy.translate.replicate.headers import HEADERS, ImageHeader
+from openai_dify_proxy.translate.replicate.mapping import CANDIDATES
+from openai_dify_proxy_demo import replicate
 
 ROOT = Path(__file__).parents[2]
 DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("bench/*.md"))]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from openai_dify_proxy.demo import DemoServer
-from openai_dify_proxy.demo.replicate import DemoReplicate
+from openai_dify_proxy_demo import DemoServer
+from openai_dify_proxy_demo.replicate import DemoReplicate
 from tests.cli.program import Program
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from openai_dify_proxy.cli.checking import release
-from openai_dify_proxy.demo import DEMO_APPS, SPECIAL_APPS, DemoServer
+from openai_dify_proxy.cli.check import release
+from openai_dify_proxy_demo import DEMO_APPS, SPECIAL_APPS, DemoServer
 from tests.cli.program import Program
 from tests.cli.tables import findings, row
 

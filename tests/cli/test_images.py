@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from openai_dify_proxy.demo import DemoServer
-from openai_dify_proxy.demo.replicate import DEMO_MODELS, DemoReplicate
+from openai_dify_proxy_demo import DemoServer
+from openai_dify_proxy_demo.replicate import DEMO_MODELS, DemoReplicate
 from tests.cli.program import Program
 from tests.cli.tables import findings, row, rows
 from tests.components.odd_ipfs import answer, odd_ipfs

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from openai_dify_proxy.cli.serving import CannotListen, listen
-from openai_dify_proxy.demo import DemoServer
+from openai_dify_proxy.cli.serve import CannotListen, listen
+from openai_dify_proxy_demo import DemoServer
 from tests import parts
 from tests.cli.program import Program, Running
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from openai_dify_proxy.demo import DemoServer
+from openai_dify_proxy_demo import DemoServer
 
 Ask = Callable[[str], Awaitable[str]]
 """Asks the next question of a conversation and gives the reply, as the program has it."""

@@ -7,8 +7,8 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from openai_dify_proxy.demo import INSTANT, DemoServer
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo import INSTANT, DemoServer
 from tests.api.servers import ProxyServer, demo_apps
 
 

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage, m
 from langchain_openai import ChatOpenAI
 from openai import DefaultAsyncHttpxClient
 
-from openai_dify_proxy.demo import DemoServer
+from openai_dify_proxy_demo import DemoServer
 from tests.api.servers import ProxyServer
 from tests.clients.chats import Ask, check_upstream, have_three_turns
 

@@ -11,8 +11,8 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 from pydantic import SecretStr
 
-from openai_dify_proxy.demo import INSTANT, DemoServer
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo import INSTANT, DemoServer
 from tests.api.servers import ProxyServer, demo_apps
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openai_dify_proxy.demo import DemoServer
+from openai_dify_proxy_demo import DemoServer
 from tests.api.asking import Json
 from tests.api.servers import ProxyServer
 from tests.clients.chats import check_replies, check_upstream, questions

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx2
 from PIL import Image, ImageChops
 
-from openai_dify_proxy.demo.replicate import INSTANT, DemoReplicate
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo.replicate import INSTANT, DemoReplicate
 from tests.api.picturing import SDXL, Json, image_settings, picture, png
 from tests.api.servers import ProxyServer
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from openai_dify_proxy.demo import INSTANT, DemoServer
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo import INSTANT, DemoServer
 from tests.api.asking import Json
 from tests.api.servers import ProxyServer, demo_apps
 

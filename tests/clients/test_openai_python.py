@@ -9,7 +9,7 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response
 
-from openai_dify_proxy.demo import DemoServer
+from openai_dify_proxy_demo import DemoServer
 from tests.api.servers import ProxyServer
 from tests.clients.chats import Ask, check_upstream, have_three_turns
 

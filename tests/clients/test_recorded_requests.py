@@ -10,9 +10,9 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from openai_dify_proxy.demo import DemoServer
-from openai_dify_proxy.demo.log import LoggedRun
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo import DemoServer
+from openai_dify_proxy_demo.log import LoggedRun
 from tests.api.servers import (
     LAST_CHUNK,
     SSE_HEAD,

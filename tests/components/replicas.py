@@ -24,8 +24,8 @@ import httpx2
 import psutil
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
-from openai_dify_proxy.demo.log import LoggedRun
+from openai_dify_proxy_demo import DemoLog, DemoServer
+from openai_dify_proxy_demo.log import LoggedRun
 from tests import parts
 from tests.cli.program import Program, Running
 from tests.components.servers import free_ports

@@ -17,7 +17,7 @@ import httpx2
 import psutil
 import pytest
 
-from openai_dify_proxy.demo.replicate import DemoReplicate
+from openai_dify_proxy_demo.replicate import DemoReplicate
 from tests import parts
 from tests.api.sockets import until
 from tests.cli.program import Program, Running

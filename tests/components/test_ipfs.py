@@ -18,7 +18,7 @@ from openai_dify_proxy.errors import (
     UpstreamUnreachable,
 )
 from openai_dify_proxy.settings import load_settings
-from openai_dify_proxy.translate.ipfs_cid import CHUNK_SIZE, compute_cid
+from openai_dify_proxy.translate.pictures.ipfs_cid import CHUNK_SIZE, compute_cid
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import MAX_ANSWER, IpfsClient, ipfs_client
 from tests.components.odd_ipfs import Answer, added, answer, chunked, hang_up, odd_ipfs, silence

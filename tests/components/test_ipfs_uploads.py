@@ -15,13 +15,13 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from openai_dify_proxy.errors import IpfsPending, NotFound, PictureNotKept
+from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.objects import open_object_store
 from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
 from openai_dify_proxy.pictures.service import Pictures
 from openai_dify_proxy.pictures.store import PictureStore
-from openai_dify_proxy.predictions.ipfs_uploads import IpfsUploads
-from openai_dify_proxy.translate.ipfs_cid import compute_cid
+from openai_dify_proxy.translate.pictures.ipfs_cid import compute_cid
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import IpfsClient
 from tests import parts
@@ -154,7 +154,7 @@ from pathlib import Path
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.records import PictureFacts
 from openai_dify_proxy.pictures.service import Pictures
-from openai_dify_proxy.predictions.ipfs_uploads import IpfsUploads
+from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import IpfsClient
 from openai_dify_proxy.telemetry import configure_logging

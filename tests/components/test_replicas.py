@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from openai import APIConnectionError, AsyncOpenAI
 
-from openai_dify_proxy.demo import DemoLog, DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.components.replicas import APP, Chat, Cluster, client_of, cluster, crossed, missed, runs_of, serving
 
 CHATS = 61

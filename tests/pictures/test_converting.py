@@ -10,7 +10,7 @@ from PIL import Image
 from openai_dify_proxy.errors import BadPicture, InvalidRequest
 from openai_dify_proxy.pictures.convert import Target, convert
 from openai_dify_proxy.pictures.masks import invert_mask, mask_in_polarity
-from openai_dify_proxy.translate.picture_bytes import sniff
+from openai_dify_proxy.translate.pictures.formats import sniff
 from tests.pictures.samples import PROFILE, SAMPLES, encode, exif, image, jpeg, pixels, png, png_header
 
 TARGETS: list[Target] = ["png", "jpg", "webp"]

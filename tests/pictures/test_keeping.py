@@ -18,7 +18,7 @@ from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.records import PictureFacts
 from openai_dify_proxy.pictures.service import Pictures, open_pictures
 from openai_dify_proxy.settings import Settings, SettingsError, load_settings
-from openai_dify_proxy.translate.ipfs_cid import compute_cid
+from openai_dify_proxy.translate.pictures.ipfs_cid import compute_cid
 from tests.pictures.contract import files
 from tests.pictures.samples import SAMPLES, SECRET, encode, image, pixels, png, png_header
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from openai_dify_proxy.events import Event, ReasoningDelta, TextDelta, TextReplaced, TurnFailed, TurnFinished
 from openai_dify_proxy.translate.answer import Answer
-from openai_dify_proxy.translate.dify_events import DifyEventDecoder
-from openai_dify_proxy.translate.sse import FrameSplitter
+from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
+from openai_dify_proxy.translate.dify.sse import FrameSplitter
 from openai_dify_proxy.wire.dify import Mode
 from tests.dify_streams import message, message_end, stream
 from tests.properties.strategies import Turn, cuts, garbage, mistyped, modes, plain_turns, turns

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from openai_dify_proxy.errors import InvalidRequest
-from openai_dify_proxy.translate.image_headers import HEADERS, OUTPUT_FORMATS, SCHEDULERS
-from openai_dify_proxy.translate.image_mapping import (
+from openai_dify_proxy.translate.replicate.headers import HEADERS, OUTPUT_FORMATS, SCHEDULERS
+from openai_dify_proxy.translate.replicate.mapping import (
     CANDIDATES,
     OPENAI_FIELDS,
+    ImageParameters,
     ImagePlan,
     ImageRules,
-    ImageWish,
     plan_images,
 )
-from openai_dify_proxy.translate.model_schema import read_model_inputs
-from tests.unit.translate.replicate_models import SCHEMAS
+from openai_dify_proxy.translate.replicate.model_schema import read_model_inputs
+from tests.unit.translate.replicate.replicate_models import SCHEMAS
 
 Json = dict[str, Any]
 
@@ -107,9 +107,9 @@ def some(strategies: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Jso
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> ImageWish:
+def wishes(draw: st.DrawFn) -> ImageParameters:
     headers = draw(some(HEADER_VALUES))
-    return ImageWish(
+    return ImageParameters(
         prompt=draw(st.none() | st.text(min_size=1, max_size=9)),
         n=draw(st.none() | st.integers(1, 10)),
         headers=headers,
@@ -130,7 +130,7 @@ rules = st.builds(
 )
 
 
-def planned(wish: ImageWish, schema: Json, rule: ImageRules) -> ImagePlan | InvalidRequest:
+def planned(wish: ImageParameters, schema: Json, rule: ImageRules) -> ImagePlan | InvalidRequest:
     try:
         return plan_images(wish, read_model_inputs(schema), rule)
     except InvalidRequest as refusal:
@@ -172,7 +172,7 @@ def fits(value: Any, body: Json) -> bool:
 
 
 @given(wishes(), schemas, rules)
-def test_nothing_but_what_the_schema_takes_is_sent(wish: ImageWish, schema: Json, rule: ImageRules) -> None:
+def test_nothing_but_what_the_schema_takes_is_sent(wish: ImageParameters, schema: Json, rule: ImageRules) -> None:
     plan = planned(wish, schema, rule)
     if isinstance(plan, InvalidRequest):
         return
@@ -188,7 +188,7 @@ def test_nothing_but_what_the_schema_takes_is_sent(wish: ImageWish, schema: Json
 
 
 @given(wishes(), schemas, rules)
-def test_refusals_name_what_is_at_fault(wish: ImageWish, schema: Json, rule: ImageRules) -> None:
+def test_refusals_name_what_is_at_fault(wish: ImageParameters, schema: Json, rule: ImageRules) -> None:
     refusal = planned(wish, schema, rule)
     if not isinstance(refusal, InvalidRequest):
         return
@@ -202,7 +202,7 @@ def test_refusals_name_what_is_at_fault(wish: ImageWish, schema: Json, rule: Ima
 
 
 @given(wishes(), schemas, rules)
-def test_what_is_dropped_is_told_if_it_shall_be(wish: ImageWish, schema: Json, rule: ImageRules) -> None:
+def test_what_is_dropped_is_told_if_it_shall_be(wish: ImageParameters, schema: Json, rule: ImageRules) -> None:
     plan = planned(wish, schema, rule)
     if isinstance(plan, InvalidRequest):
         return
@@ -222,7 +222,7 @@ def test_as_many_pictures_as_asked_for_with_seeds_counted_up(
 ) -> None:
     inputs = {"prompt": {"type": "string"}, counter: count, "seed": seed_body}
     schema = {"components": {"schemas": {"Input": {"properties": inputs}}}}
-    plan = planned(ImageWish(prompt="x", n=n, headers={"seed": seed}), schema, ImageRules())
+    plan = planned(ImageParameters(prompt="x", n=n, headers={"seed": seed}), schema, ImageRules())
     if isinstance(plan, InvalidRequest):
         assert plan.param == "X-Replicate-Seed"
         assert not fits(seed, seed_body)
@@ -241,7 +241,7 @@ def test_as_many_pictures_as_asked_for_with_seeds_counted_up(
 
 
 @given(wishes(), st.sampled_from(sorted(SCHEMAS)), rules, some({name: st.just(value) for name, value in LOOSE.items()}))
-def test_a_strict_server_loosens_nothing(wish: ImageWish, name: str, rule: ImageRules, loose: Json) -> None:
+def test_a_strict_server_loosens_nothing(wish: ImageParameters, name: str, rule: ImageRules, loose: Json) -> None:
     """With real models, since others may mean anything by these names."""
     wish = replace(wish, extra=loose)
     plan = planned(wish, SCHEMAS[name], replace(rule, allow_unsafe=False))

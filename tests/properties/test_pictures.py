@@ -7,9 +7,9 @@ import hashlib
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openai_dify_proxy.translate.ipfs_answers import NoCid, read_upload_answer
-from openai_dify_proxy.translate.ipfs_cid import CHUNK_SIZE, compute_cid, normalise_cid
-from openai_dify_proxy.translate.picture_bytes import MalformedPicture, sniff, strip_text
+from openai_dify_proxy.translate.pictures.formats import MalformedPicture, sniff, strip_text
+from openai_dify_proxy.translate.pictures.ipfs_answers import NoCid, read_upload_answer
+from openai_dify_proxy.translate.pictures.ipfs_cid import CHUNK_SIZE, compute_cid, normalise_cid
 from tests.pictures.samples import SAMPLES, SECRET
 
 BEGINNINGS = [

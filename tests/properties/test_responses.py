@@ -27,8 +27,8 @@ from openai_dify_proxy.events import (
     Usage,
 )
 from openai_dify_proxy.translate.answer import Answer
-from openai_dify_proxy.translate.responses_answers import begin_response, response_object, status_of
-from openai_dify_proxy.translate.responses_streams import ResponsesStreamEncoder, frames_after, next_number
+from openai_dify_proxy.translate.openai.responses_answers import begin_response, response_object, status_of
+from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder, frames_after, next_number
 from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST
 from tests.properties.strategies import texts
 from tests.responses_reading import events_of, gather_with_sdk, read_with_sdk

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from openai_dify_proxy.events import Event, TextReplaced, TurnFinished, TurnIds
 from openai_dify_proxy.translate.answer import Answer
-from openai_dify_proxy.translate.dify_events import DifyEventDecoder
-from openai_dify_proxy.translate.openai_answers import AnswerHead, encode_chat_completion, encode_text_completion
-from openai_dify_proxy.translate.openai_streams import ChatStreamEncoder, CompletionStreamEncoder
-from openai_dify_proxy.translate.stop_sequences import StopSequences
+from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
+from openai_dify_proxy.translate.openai.chat_answers import AnswerHead, encode_chat_completion, encode_text_completion
+from openai_dify_proxy.translate.openai.chat_streams import ChatStreamEncoder, CompletionStreamEncoder
+from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from tests.properties.strategies import Turn, mistyped, plain_turns, texts, turns
 
 HEAD = AnswerHead("chatcmpl-1", 1_700_000_000, "support")

@@ -8,11 +8,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from openai_dify_proxy.events import Event, ReasoningDelta, TextDelta, TextReplaced, TurnFinished
-from openai_dify_proxy.translate.repeats import Said
+from openai_dify_proxy.translate.dify.dedupe import Said
+from openai_dify_proxy.translate.dify.transcript import PLAIN
+from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.translate.role_lines import HEADING, QUESTION
-from openai_dify_proxy.translate.stop_sequences import StopSequences
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
-from openai_dify_proxy.translate.transcript import PLAIN
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from tests.properties.strategies import AWKWARD, tagged, texts
 from tests.properties.thinking import split_whole

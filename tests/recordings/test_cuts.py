@@ -10,7 +10,7 @@ import pytest
 
 from openai_dify_proxy.events import Event, TurnFailed
 from openai_dify_proxy.settings import Mode
-from openai_dify_proxy.translate.dify_events import DifyEventDecoder
+from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from tests.recordings.archive import HANDMADE, VERSIONS, Recording, streams
 from tests.recordings.replay import pieces
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from openai_dify_proxy.settings import Settings, SettingsError, from_environment, load_settings, to_environment
-from openai_dify_proxy.translate.transcript import TEMPLATE
+from openai_dify_proxy.translate.dify.transcript import TEMPLATE
 
 DIFY = {"DIFY_API_URL": "http://127.0.0.1:1", "DIFY_MODEL_MAP": "support:app-1,cheap:app-2"}
 

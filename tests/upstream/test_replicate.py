@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from openai_dify_proxy.demo.replicate import DEMO_MODELS, DemoReplicate
 from openai_dify_proxy.errors import (
     InvalidRequest,
     ModelNotFound,
@@ -22,9 +21,10 @@ from openai_dify_proxy.errors import (
     UpstreamMisconfigured,
     UpstreamUnreachable,
 )
-from openai_dify_proxy.translate.model_names import ModelRef
+from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.replicate import GET_TRIES, ReplicateClient
 from openai_dify_proxy.wire.replicate import TERMINAL
+from openai_dify_proxy_demo.replicate import DEMO_MODELS, DemoReplicate
 from tests.upstream.raw import Answer, RawServer, Request, by_path, endless, in_turn, moved, raw, raw_server, told
 
 TOKEN = "r8_onlyfortests"

@@ -5,17 +5,17 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_dify_proxy.api.proxy import proxy_of
-from openai_dify_proxy.api.turns import answer_turn
-from openai_dify_proxy.translate.openai_answers import encode_chat_completion
-from openai_dify_proxy.translate.openai_streams import ChatStreamEncoder
-from openai_dify_proxy.translate.responses_request import read_chat_or_input_request
+from openai_dify_proxy.api.generation import answer_turn
+from openai_dify_proxy.api.services import services_of
+from openai_dify_proxy.translate.openai.chat_answers import encode_chat_completion
+from openai_dify_proxy.translate.openai.chat_streams import ChatStreamEncoder
+from openai_dify_proxy.translate.openai.responses_request import read_chat_or_input_request
 from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
 
 async def create_chat_completion(request: Request) -> Response:
     """A chat completion, streamed or whole."""
-    proxy = proxy_of(request)
+    proxy = services_of(request)
     caller = proxy.gate.admit(request)
     body = await proxy.gate.read(request, CHAT_OR_INPUT_REQUEST)
     return await answer_turn(

@@ -5,17 +5,17 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_dify_proxy.api.proxy import proxy_of
-from openai_dify_proxy.api.turns import answer_turn
-from openai_dify_proxy.translate.openai_answers import encode_text_completion
-from openai_dify_proxy.translate.openai_streams import CompletionStreamEncoder
+from openai_dify_proxy.api.generation import answer_turn
+from openai_dify_proxy.api.services import services_of
+from openai_dify_proxy.translate.openai.chat_answers import encode_text_completion
+from openai_dify_proxy.translate.openai.chat_streams import CompletionStreamEncoder
 from openai_dify_proxy.translate.turn_request import read_completion_request
 from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST
 
 
 async def create_completion(request: Request) -> Response:
     """A text completion, streamed or whole."""
-    proxy = proxy_of(request)
+    proxy = services_of(request)
     caller = proxy.gate.admit(request)
     body = await proxy.gate.read(request, COMPLETION_REQUEST)
     return await answer_turn(

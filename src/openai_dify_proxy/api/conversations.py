@@ -10,19 +10,19 @@ from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_dify_proxy.api.answering import json_response
-from openai_dify_proxy.api.proxy import Proxy, proxy_of
-from openai_dify_proxy.api.requests import read_json
+from openai_dify_proxy.api.authentication import read_json
+from openai_dify_proxy.api.services import Services, services_of
+from openai_dify_proxy.api.streaming import json_response
 from openai_dify_proxy.errors import InvalidRequest, NotFound
-from openai_dify_proxy.translate.conversation_items import (
+from openai_dify_proxy.responses.response_store import StoredConversation
+from openai_dify_proxy.translate.openai.conversation_items import (
     check_metadata,
     items_of_history,
     items_of_messages,
     page,
 )
-from openai_dify_proxy.translate.responses_request import messages_of_input
+from openai_dify_proxy.translate.openai.responses_request import messages_of_input
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.kept import KeptConversation
 from openai_dify_proxy.wire.openai.conversations import (
     CONVERSATION_REQUEST,
     Conversation,
@@ -37,7 +37,7 @@ async def create_conversation(request: Request) -> Response:
     body = await _read(proxy, request)
     shelf = proxy.kept.conversations
     name = shelf.new_name()
-    entry = KeptConversation(
+    entry = StoredConversation(
         int(time.time()),
         check_metadata(body.metadata or {}),
         [message for message in messages_of_input(body.items or []) if message.text],
@@ -92,19 +92,19 @@ async def list_conversation_items(request: Request) -> Response:
     return json_response(page(items, after=query.get("after"), limit=query.get("limit"), order=query.get("order")))
 
 
-def _admit(request: Request) -> tuple[Proxy, Caller]:
-    proxy = proxy_of(request)
+def _admit(request: Request) -> tuple[Services, Caller]:
+    proxy = services_of(request)
     return proxy, proxy.gate.admit(request)
 
 
-async def _read(proxy: Proxy, request: Request) -> ConversationRequest:
+async def _read(proxy: Services, request: Request) -> ConversationRequest:
     """The SDKs send no body at all where there is nothing to say."""
     body = await proxy.gate.read_body(request)
     return read_json(body or b"{}", CONVERSATION_REQUEST)
 
 
 @asynccontextmanager
-async def _alone(proxy: Proxy, caller: Caller, request: Request) -> AsyncIterator[None]:
+async def _alone(proxy: Services, caller: Caller, request: Request) -> AsyncIterator[None]:
     """While no turn of the conversation goes on, whose end would undo a change. Raises ConversationBusy."""
     lock = await proxy.kept.lock(caller, request.path_params["conversation_id"])
     await lock.acquire(lambda: False, param="conversation_id")
@@ -114,10 +114,10 @@ async def _alone(proxy: Proxy, caller: Caller, request: Request) -> AsyncIterato
         await lock.release()
 
 
-async def _load(proxy: Proxy, caller: Caller, request: Request) -> tuple[str, KeptConversation]:
+async def _load(proxy: Services, caller: Caller, request: Request) -> tuple[str, StoredConversation]:
     name = request.path_params["conversation_id"]
     return name, await proxy.kept.conversations.load(caller, name, proxy.end_user(request, caller))
 
 
-def _told(name: str, entry: KeptConversation) -> Response:
+def _told(name: str, entry: StoredConversation) -> Response:
     return json_response(Conversation(id=name, created_at=entry.created_at, metadata=entry.metadata))

@@ -6,16 +6,16 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_dify_proxy.api.answering import error_response, json_response
-from openai_dify_proxy.api.proxy import proxy_of
+from openai_dify_proxy.api.services import services_of
+from openai_dify_proxy.api.streaming import error_response, json_response
 from openai_dify_proxy.errors import UpstreamUnreachable
 
 
-class Status(Struct):
+class HealthStatus(Struct):
     status: str
 
 
-class Readiness(Struct):
+class ReadyStatus(Struct):
     """``state_faults`` counts the times that this process had to do without its state: conversations then begin anew,
     which is no reason to send it no requests."""
 
@@ -25,13 +25,13 @@ class Readiness(Struct):
 
 async def health(_request: Request) -> Response:
     """The process is alive."""
-    return json_response(Status("ok"))
+    return json_response(HealthStatus("ok"))
 
 
 async def ready(request: Request) -> Response:
     """Dify can be reached; 503 otherwise."""
-    proxy = proxy_of(request)
+    proxy = services_of(request)
     problem = await proxy.reach.problem()
     if problem is not None:
         return error_response(UpstreamUnreachable(problem))
-    return json_response(Readiness("ready", proxy.store.faults))
+    return json_response(ReadyStatus("ready", proxy.store.faults))

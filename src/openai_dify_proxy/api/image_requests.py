@@ -10,22 +10,22 @@ from msgspec import Struct
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
-from openai_dify_proxy.api.requests import Gate
+from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.errors import BadPicture, InvalidRequest
+from openai_dify_proxy.images.input_pictures import InputPicture
+from openai_dify_proxy.images.service import ImageOrder
 from openai_dify_proxy.pictures.decoding import prove_input
-from openai_dify_proxy.predictions.inputs import Source
-from openai_dify_proxy.predictions.service import ImageOrder
-from openai_dify_proxy.translate.image_counts import MAX_PICTURES
-from openai_dify_proxy.translate.image_headers import HEADER_OF, read_image_headers
-from openai_dify_proxy.translate.image_mapping import ImageWish
-from openai_dify_proxy.translate.picture_bytes import sniff
-from openai_dify_proxy.translate.replicate_outputs import DATA_URI, decode_data_uri
+from openai_dify_proxy.translate.pictures.formats import sniff
+from openai_dify_proxy.translate.replicate.counts import MAX_PICTURES
+from openai_dify_proxy.translate.replicate.headers import HEADER_OF, read_image_headers
+from openai_dify_proxy.translate.replicate.mapping import ImageParameters
+from openai_dify_proxy.translate.replicate.outputs import DATA_URI, decode_data_uri
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.wire.openai.images import IMAGE_REQUEST, ImageReference, ImageRequest
 from openai_dify_proxy.wire.reading import UNREADABLE
 
-Task = Literal["generation", "edit", "variation"]
+ImageOperation = Literal["generation", "edit", "variation"]
 
 BODY_FIELDS = ("size", "quality", "style", "output_format", "output_compression", "background", "user", "seed")
 _PICTURE_FIELDS = ("image", "image[]", "mask")
@@ -33,7 +33,7 @@ MAX_FILES = 16
 MAX_FIELDS = 64
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class ParsedImageRequest(Struct, frozen=True, kw_only=True):
     """A request taken apart: the order, and the shape that its answer is to have."""
 
     order: ImageOrder
@@ -42,17 +42,17 @@ class Asked(Struct, frozen=True, kw_only=True):
     partial_images: int
 
 
-class _Parts(Struct):
+class _FormParts(Struct):
     """What a body holds: its fields, and the pictures beside them."""
 
     fields: ImageRequest
-    init: list[Source]
-    mask: Source | None
+    init: list[InputPicture]
+    mask: InputPicture | None
 
 
 async def read_image_order(
-    request: Request, gate: Gate, caller: Caller, task: Task, *, urls: ClientUrls, limit: int
-) -> Asked:
+    request: Request, gate: Authenticator, caller: Caller, task: ImageOperation, *, urls: ClientUrls, limit: int
+) -> ParsedImageRequest:
     """``urls`` are those that clients may name, ``limit`` bounds a picture in bytes.
 
     Raises ProxyError; nothing is asked of anybody yet.
@@ -71,7 +71,7 @@ async def read_image_order(
     for source in [*parts.init, *([parts.mask] if parts.mask is not None else [])]:
         if source.data is not None:
             await prove_input(source.data, source.param)
-    wish = ImageWish(
+    wish = ImageParameters(
         prompt=fields.prompt or None,
         n=fields.n,
         headers=headers,
@@ -81,7 +81,7 @@ async def read_image_order(
         has_more=len(parts.init) > 1,
         has_mask=parts.mask is not None,
     )
-    return Asked(
+    return ParsedImageRequest(
         order=ImageOrder(caller=caller, model=fields.model, wish=wish, init=tuple(parts.init), mask=parts.mask),
         by="ipfs" if fields.return_ipfs else "url" if fields.response_format == "url" else "b64_json",
         stream=bool(fields.stream),
@@ -89,7 +89,7 @@ async def read_image_order(
     )
 
 
-def _check(fields: ImageRequest, task: Task, parts: _Parts) -> None:
+def _check(fields: ImageRequest, task: ImageOperation, parts: _FormParts) -> None:
     if fields.response_format not in (None, "b64_json", "url"):
         raise InvalidRequest("response_format must be b64_json or url.", param="response_format")
     if fields.n is not None and not 1 <= fields.n <= MAX_PICTURES:
@@ -100,21 +100,21 @@ def _check(fields: ImageRequest, task: Task, parts: _Parts) -> None:
         raise InvalidRequest("The request lacks an image.", param="image", code="missing_required_parameter")
 
 
-def _by_header(parameter: str, headers: Mapping[str, Any], urls: ClientUrls) -> Source:
+def _by_header(parameter: str, headers: Mapping[str, Any], urls: ClientUrls) -> InputPicture:
     name = HEADER_OF[parameter]
-    return Source(name, urls.check(headers[parameter], name))
+    return InputPicture(name, urls.check(headers[parameter], name))
 
 
-def _read_json(fields: ImageRequest, urls: ClientUrls, limit: int) -> _Parts:
+def _read_json(fields: ImageRequest, urls: ClientUrls, limit: int) -> _FormParts:
     init = [_reference(image, f"images[{index}]", urls, limit) for index, image in enumerate(fields.images or [])]
     if fields.image is not None:
         images = [fields.image] if isinstance(fields.image, str) else fields.image
         init += [_reference(ImageReference(url), "image", urls, limit) for url in images]
     mask = ImageReference(fields.mask) if isinstance(fields.mask, str) else fields.mask
-    return _Parts(fields, init, None if mask is None else _reference(mask, "mask", urls, limit))
+    return _FormParts(fields, init, None if mask is None else _reference(mask, "mask", urls, limit))
 
 
-def _reference(image: ImageReference, param: str, urls: ClientUrls, limit: int) -> Source:
+def _reference(image: ImageReference, param: str, urls: ClientUrls, limit: int) -> InputPicture:
     if image.image_url is None:
         raise InvalidRequest(
             f"{param} must hold an image_url: files by id are not kept here.",
@@ -127,16 +127,16 @@ def _reference(image: ImageReference, param: str, urls: ClientUrls, limit: int) 
         except BadPicture as error:
             raise InvalidRequest(error.message, param=param) from error
         return _picture(data, param)
-    return Source(param, urls.check(image.image_url, param))
+    return InputPicture(param, urls.check(image.image_url, param))
 
 
-def _picture(data: bytes, param: str) -> Source:
+def _picture(data: bytes, param: str) -> InputPicture:
     if sniff(data) is None:
         raise InvalidRequest(f"{param} must be a PNG, JPEG, WebP or GIF picture.", param=param)
-    return Source(param, data=data)
+    return InputPicture(param, data=data)
 
 
-async def _read_form(request: Request, gate: Gate, urls: ClientUrls, limit: int) -> _Parts:
+async def _read_form(request: Request, gate: Authenticator, urls: ClientUrls, limit: int) -> _FormParts:
     form = await gate.read_form(request, max_files=MAX_FILES, max_fields=MAX_FIELDS)
     try:
         return await _form_parts(form, urls, limit)
@@ -144,10 +144,10 @@ async def _read_form(request: Request, gate: Gate, urls: ClientUrls, limit: int)
         await form.close()  # large files lie on the disk
 
 
-async def _form_parts(form: FormData, urls: ClientUrls, limit: int) -> _Parts:
+async def _form_parts(form: FormData, urls: ClientUrls, limit: int) -> _FormParts:
     plain: dict[str, Any] = {}
-    init: list[Source] = []
-    mask: Source | None = None
+    init: list[InputPicture] = []
+    mask: InputPicture | None = None
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             data = await value.read()
@@ -167,7 +167,7 @@ async def _form_parts(form: FormData, urls: ClientUrls, limit: int) -> _Parts:
             init.append(source)
         else:
             raise InvalidRequest(f"There is no file field '{name}' here: send image and mask.", param=name)
-    return _Parts(_fields(plain), init, mask)
+    return _FormParts(_fields(plain), init, mask)
 
 
 def _fields(plain: Mapping[str, Any]) -> ImageRequest:

@@ -12,26 +12,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from openai_dify_proxy.api.answering import (
+from openai_dify_proxy.api.image_requests import ImageOperation, ParsedImageRequest, read_image_order
+from openai_dify_proxy.api.services import services_of
+from openai_dify_proxy.api.streaming import (
     FAULT,
     SSE_HEADERS,
     ClientWatch,
-    Pulse,
-    Stall,
+    StreamTiming,
+    WriteTimeout,
     error_response,
     log_failure,
     shutting_down,
 )
-from openai_dify_proxy.api.image_requests import Asked, Task, read_image_order
-from openai_dify_proxy.api.proxy import proxy_of
 from openai_dify_proxy.errors import ImagesOff, InternalError, IpfsPending, ProxyError, UpstreamMisconfigured
+from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
+from openai_dify_proxy.images.service import Images, MadePicture, Partial, PreparedOrder
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.service import Pictures
-from openai_dify_proxy.predictions.ipfs_uploads import IpfsUploads
-from openai_dify_proxy.predictions.service import Images, Made, Partial, Prepared
-from openai_dify_proxy.translate.image_answers import ShownPicture, encode_image_event, encode_images
-from openai_dify_proxy.translate.openai_errors import encode_error
-from openai_dify_proxy.translate.openai_streams import COMMENT
+from openai_dify_proxy.translate.openai.chat_streams import COMMENT
+from openai_dify_proxy.translate.openai.errors import encode_error
+from openai_dify_proxy.translate.openai.image_answers import ShownPicture, encode_image_event, encode_images
 from openai_dify_proxy.turns.turn import ClientGone
 from openai_dify_proxy.upstream.client_urls import ClientUrls
 
@@ -51,7 +51,7 @@ class ImageService(Struct, frozen=True):
     client_urls: ClientUrls
     max_picture_bytes: int
     ipfs_timeout: float
-    pulse: Pulse
+    pulse: StreamTiming
 
 
 async def generate_image(request: Request) -> Response:
@@ -66,8 +66,8 @@ async def vary_image(request: Request) -> Response:
     return await _answer(request, "variation")
 
 
-async def _answer(request: Request, task: Task) -> Response:
-    proxy = proxy_of(request)
+async def _answer(request: Request, task: ImageOperation) -> Response:
+    proxy = services_of(request)
     service: ImageService = request.app.state.images
     caller = proxy.gate.admit_spender(request)
     if service.images is None:
@@ -80,13 +80,13 @@ async def _answer(request: Request, task: Task) -> Response:
             "This server puts no pictures on IPFS. Its operator can set IPFS_UPLOAD_URL.", code="ipfs_not_configured"
         )
     watch = ClientWatch(request.receive)
-    answering = _Answering(service, service.images, asked, str(request.base_url))
+    answering = _ImageAnswer(service, service.images, asked, str(request.base_url))
     try:
         prepared = await while_connected(watch, service.images.prepare(asked.order))
         headers = {NOTICE_HEADER: _notice(prepared.plan.notices)} if prepared.plan.notices else {}
         if asked.stream:
             kind = "image_generation" if task == "generation" else "image_edit"
-            return _PictureStream(answering, prepared, watch, kind=kind, headers=headers)
+            return PictureStream(answering, prepared, watch, kind=kind, headers=headers)
         shown = await while_connected(watch, answering.pictures(prepared))
     except BaseException:
         watch.stop()
@@ -122,15 +122,15 @@ def _wants_bytes(request: Request) -> bool:
     return any(part.strip().startswith("image/") for part in accepted.split(","))
 
 
-class _Answering(Struct, frozen=True):
+class _ImageAnswer(Struct, frozen=True):
     """What is made for one request, as its answer shows it."""
 
     service: ImageService
     images: Images
-    asked: Asked
+    asked: ParsedImageRequest
     base_url: str
 
-    async def pictures(self, prepared: Prepared, partial: Partial | None = None) -> list[ShownPicture]:
+    async def pictures(self, prepared: PreparedOrder, partial: Partial | None = None) -> list[ShownPicture]:
         """Makes them, and for ``return_ipfs`` waits until all are there. Raises ProxyError."""
         made = await self.images.make(prepared, partial)
         uploads = self.service.uploads
@@ -142,7 +142,7 @@ class _Answering(Struct, frozen=True):
                 records = await self._sent(uploads, records)
         return [self.show(record, picture.data, picture) for record, picture in zip(records, made, strict=True)]
 
-    def show(self, record: PictureRecord, data: bytes, made: Made | None = None) -> ShownPicture:
+    def show(self, record: PictureRecord, data: bytes, made: MadePicture | None = None) -> ShownPicture:
         on_ipfs = record.ipfs != "off"
         return ShownPicture(
             data=data,
@@ -172,11 +172,17 @@ class _Answering(Struct, frozen=True):
             ) from error
 
 
-class _PictureStream(Response):
+class PictureStream(Response):
     """A streamed answer: comments while the model works, an event for each picture, an error frame if it fails."""
 
     def __init__(
-        self, answering: _Answering, prepared: Prepared, watch: ClientWatch, *, kind: str, headers: dict[str, str]
+        self,
+        answering: _ImageAnswer,
+        prepared: PreparedOrder,
+        watch: ClientWatch,
+        *,
+        kind: str,
+        headers: dict[str, str],
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -186,7 +192,7 @@ class _PictureStream(Response):
         self._kind = kind
         self._extra = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._committed = False
-        self._stall = Stall()
+        self._stall = WriteTimeout()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         frames: asyncio.Queue[bytes | ProxyError | None] = asyncio.Queue()

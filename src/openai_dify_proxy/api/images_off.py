@@ -5,12 +5,12 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_dify_proxy.api.proxy import proxy_of
+from openai_dify_proxy.api.services import services_of
 from openai_dify_proxy.errors import ImagesOff, NotFound
 
 
 async def refuse_images(request: Request) -> Response:
-    proxy_of(request).gate.admit_spender(request)
+    services_of(request).gate.admit_spender(request)
     raise ImagesOff
 
 

@@ -8,10 +8,10 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_dify_proxy.api.answering import json_response
-from openai_dify_proxy.api.proxy import Proxy, proxy_of
+from openai_dify_proxy.api.services import Services, services_of
+from openai_dify_proxy.api.streaming import json_response
 from openai_dify_proxy.errors import ProxyError
-from openai_dify_proxy.translate.app_profile import AppProfile
+from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.wire.openai.models import Model, ModelExtension, ModelList
@@ -21,7 +21,7 @@ DESCRIBE_SECONDS = 3.0
 
 
 async def list_models(request: Request) -> Response:
-    proxy = proxy_of(request)
+    proxy = services_of(request)
     caller = proxy.gate.admit(request)
     apps = [proxy.apps.choose(caller, None)] if caller.dify_key is not None else list(proxy.apps.all.values())
     models = await asyncio.gather(*(_model(proxy, caller, app, None) for app in apps))
@@ -31,7 +31,7 @@ async def list_models(request: Request) -> Response:
 
 
 async def retrieve_model(request: Request) -> Response:
-    proxy = proxy_of(request)
+    proxy = services_of(request)
     caller = proxy.gate.admit(request)
     name = request.path_params["model"]
     if caller.dify_key is None and name in proxy.image_models:
@@ -39,7 +39,7 @@ async def retrieve_model(request: Request) -> Response:
     return json_response(await _model(proxy, caller, proxy.apps.choose(caller, name), name))
 
 
-async def _model(proxy: Proxy, caller: Caller, app: App, name: str | None) -> Model:
+async def _model(proxy: Services, caller: Caller, app: App, name: str | None) -> Model:
     """A request's own Dify key is tried here, so that a wrong one is told; a configured app is listed in any case."""
     profile = proxy.profiles.cached(app.dify)
     if profile is None:
@@ -54,7 +54,7 @@ async def _model(proxy: Proxy, caller: Caller, app: App, name: str | None) -> Mo
     return Model(id=name or app.name, created=proxy.started, owned_by="dify", dify=_describe(app, profile))
 
 
-def _image_model(proxy: Proxy, name: str) -> Model:
+def _image_model(proxy: Services, name: str) -> Model:
     return Model(id=name, created=proxy.started, owned_by="replicate")
 
 

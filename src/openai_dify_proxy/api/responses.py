@@ -10,7 +10,9 @@ from msgspec import Struct, json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_dify_proxy.api.answering import (
+from openai_dify_proxy.api.authentication import read_json
+from openai_dify_proxy.api.services import Services, services_of
+from openai_dify_proxy.api.streaming import (
     ClientWatch,
     TurnStream,
     json_response,
@@ -18,29 +20,27 @@ from openai_dify_proxy.api.answering import (
     turn_headers,
     whole_answer,
 )
-from openai_dify_proxy.api.proxy import Proxy, proxy_of
-from openai_dify_proxy.api.requests import read_json
 from openai_dify_proxy.errors import InvalidRequest, ResponseNotFound, StateUnreachable
 from openai_dify_proxy.events import Event, TurnIds
+from openai_dify_proxy.responses.background import RUNNING
+from openai_dify_proxy.responses.continuation import ContinuedRequest
+from openai_dify_proxy.responses.recorder import ResponseRecorder
+from openai_dify_proxy.responses.response_store import StoredResponse
 from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.translate.answer import Answer
-from openai_dify_proxy.translate.conversation_items import page, whole_number
-from openai_dify_proxy.translate.responses_answers import begin_response, response_object, status_of
-from openai_dify_proxy.translate.responses_items import text_of_response
-from openai_dify_proxy.translate.responses_request import read_responses_request, referenced_responses
-from openai_dify_proxy.translate.responses_streams import ResponsesStreamEncoder
+from openai_dify_proxy.translate.openai.conversation_items import page, whole_number
+from openai_dify_proxy.translate.openai.responses_answers import begin_response, response_object, status_of
+from openai_dify_proxy.translate.openai.responses_items import text_of_response
+from openai_dify_proxy.translate.openai.responses_request import read_responses_request, referenced_responses
+from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.translate.turn_request import TurnRequest
-from openai_dify_proxy.turns.background import RUNNING
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.keeping import Keeper
-from openai_dify_proxy.turns.kept import KeptResponse
-from openai_dify_proxy.turns.service import Running, Turns
-from openai_dify_proxy.turns.sources import Source
+from openai_dify_proxy.turns.service import ActiveTurn, Turns
 from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST, ResponsesRequest
 from openai_dify_proxy.wire.openai.responses import Response as Begun
 
 
-class Deleted(Struct):
+class ResponseDeleted(Struct):
     id: str
     object: str = "response"
     deleted: bool = True
@@ -48,7 +48,7 @@ class Deleted(Struct):
 
 async def create_response(request: Request) -> Response:
     """A response, streamed, whole, or in the background."""
-    proxy = proxy_of(request)
+    proxy = services_of(request)
     caller = proxy.gate.admit(request)
     data = await proxy.gate.read_body(request)
     body = read_json(data, RESPONSES_REQUEST)
@@ -64,7 +64,7 @@ async def create_response(request: Request) -> Response:
     try:
         asked_model, turn_request = proxy.tasks.route(task, body.model, turn_request)
         source = await _source(proxy, caller, body, turn_request, watch)
-        keeper = Keeper(proxy.kept, caller, source, data)
+        keeper = ResponseRecorder(proxy.kept, caller, source, data)
         running = await _begin(proxy, asked_model, keeper, encoder.response, watch)
     except BaseException:
         watch.stop()
@@ -73,7 +73,7 @@ async def create_response(request: Request) -> Response:
         watch.stop()
         proxy.background.start(keeper, running, encoder)
         return _followed(proxy, encoder.response, None) if body.stream else json_response(encoder.response)
-    ending = _Ending(proxy.turns, running, keeper, encoder)
+    ending = _ResponseEnding(proxy.turns, running, keeper, encoder)
     if body.stream:
         return TurnStream(proxy.turns, running, watch, encoder, pulse=proxy.pulse, at_end=ending.keep)
     await whole_answer(proxy.turns, running, watch, ending.keep)
@@ -101,7 +101,7 @@ async def delete_response(request: Request) -> Response:
     if response.status in RUNNING:
         await proxy.background.cancel(caller, response)
     await proxy.background.remove(caller, response)
-    return json_response(Deleted(response.id))
+    return json_response(ResponseDeleted(response.id))
 
 
 async def cancel_response(request: Request) -> Response:
@@ -124,15 +124,17 @@ async def list_input_items(request: Request) -> Response:
     return json_response(page(items, after=query.get("after"), limit=query.get("limit"), order=query.get("order")))
 
 
-async def _load(request: Request) -> tuple[Proxy, Caller, KeptResponse]:
+async def _load(request: Request) -> tuple[Services, Caller, StoredResponse]:
     """The response that the path names."""
-    proxy = proxy_of(request)
+    proxy = services_of(request)
     caller = proxy.gate.admit(request)
     name = request.path_params["response_id"]
     return proxy, caller, await proxy.background.load(caller, name, proxy.end_user(request, caller))
 
 
-async def _begin(proxy: Proxy, model: str | None, keeper: Keeper, begun: Begun, watch: ClientWatch) -> Running:
+async def _begin(
+    proxy: Services, model: str | None, keeper: ResponseRecorder, begun: Begun, watch: ClientWatch
+) -> ActiveTurn:
     """Asks Dify. A response in the background is kept before: one that cannot be found again must not run."""
     source = keeper.source
     try:
@@ -150,18 +152,18 @@ async def _begin(proxy: Proxy, model: str | None, keeper: Keeper, begun: Begun, 
 
 
 async def _source(
-    proxy: Proxy, caller: Caller, body: ResponsesRequest, turn_request: TurnRequest, watch: ClientWatch
-) -> Source:
+    proxy: Services, caller: Caller, body: ResponsesRequest, turn_request: TurnRequest, watch: ClientWatch
+) -> ContinuedRequest:
     if body.previous_response_id is not None:
         return await proxy.sources.of_response(caller, turn_request, body.previous_response_id)
     if body.conversation_name is not None:
         return await proxy.sources.of_conversation(
             caller, body.model, turn_request, body.conversation_name, lambda: watch.gone
         )
-    return Source(turn_request)
+    return ContinuedRequest(turn_request)
 
 
-async def _referenced(proxy: Proxy, request: Request, caller: Caller, body: ResponsesRequest) -> dict[str, str]:
+async def _referenced(proxy: Services, request: Request, caller: Caller, body: ResponsesRequest) -> dict[str, str]:
     """What the responses said whose messages the input only refers to."""
     end_user = proxy.end_user(request, caller) or body.safety_identifier or body.user
     texts = {}
@@ -178,7 +180,7 @@ def _without_dify(encoder: ResponsesStreamEncoder, events: Sequence[Event], *, s
     return stream_response(frames) if streamed else json_response(encoder.response)
 
 
-def _followed(proxy: Proxy, response: Begun, starting_after: int | None) -> Response:
+def _followed(proxy: Services, response: Begun, starting_after: int | None) -> Response:
     """The response runs on, whether or not anybody reads this stream."""
     beat = proxy.pulse.interval if proxy.pulse.kind != "off" else None
     return stream_response(proxy.background.follow(response, starting_after=starting_after, beat=beat))
@@ -197,10 +199,12 @@ def _now() -> int:
     return int(time.time())
 
 
-class _Ending:
+class _ResponseEnding:
     """What becomes of a response whose client waits for it: ``response``, once ``keep`` was called."""
 
-    def __init__(self, turns: Turns, running: Running, keeper: Keeper, encoder: ResponsesStreamEncoder) -> None:
+    def __init__(
+        self, turns: Turns, running: ActiveTurn, keeper: ResponseRecorder, encoder: ResponsesStreamEncoder
+    ) -> None:
         self.response = encoder.response
         self._turns = turns
         self._running = running

@@ -84,7 +84,7 @@ def serve(
 
     Keys are never flags, which others can read: set DIFY_API_KEY and API_KEYS in the environment or in .env.
     """
-    from openai_dify_proxy.cli.serving import CannotListen, serve_proxy  # noqa: PLC0415 - see the module's docstring
+    from openai_dify_proxy.cli.serve import CannotListen, serve_proxy  # noqa: PLC0415 - see the module's docstring
 
     settings = _load(
         config,
@@ -109,7 +109,7 @@ def demo(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8224,
 ) -> None:
     """Serve a scripted Dify alone: its own API, with one app of each mode, without models or accounts."""
-    from openai_dify_proxy.cli.serving import CannotListen, serve_demo  # noqa: PLC0415 - see the module's docstring
+    from openai_dify_proxy.cli.serve import CannotListen, serve_demo  # noqa: PLC0415 - see the module's docstring
 
     try:
         serve_demo(host, port)
@@ -123,7 +123,7 @@ def check(dify_api_url: UrlFlag = None, config: ConfigFlag = None) -> None:
 
     Runs nothing and costs nothing. Ends with exit code 1 if something cannot serve.
     """
-    from openai_dify_proxy.cli.checking import check_all  # noqa: PLC0415 - see the module's docstring
+    from openai_dify_proxy.cli.check import check_all  # noqa: PLC0415 - see the module's docstring
 
     if not check_all(_load(config, dify_api_url=dify_api_url)):
         raise typer.Exit(1)
@@ -135,7 +135,7 @@ def apps(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the configured models; asks Dify nothing and shows no keys."""
-    from openai_dify_proxy.cli.listing import list_apps  # noqa: PLC0415 - see the module's docstring
+    from openai_dify_proxy.cli.apps import list_apps  # noqa: PLC0415 - see the module's docstring
 
     list_apps(_load(config), as_json=as_json)
 
@@ -154,7 +154,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show what the headers for images do with a model of Replicate, by the model's own schema."""
-    from openai_dify_proxy.cli.asking_replicate import show_model  # noqa: PLC0415 - see the module's docstring
+    from openai_dify_proxy.cli.models import show_model  # noqa: PLC0415 - see the module's docstring
 
     with _told():
         show_model(_load(config), name, as_json=as_json)
@@ -171,7 +171,7 @@ def pictures(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the pictures that are kept, or send to IPFS what is still to be sent."""
-    from openai_dify_proxy.cli.kept_pictures import list_pictures, send_pictures  # noqa: PLC0415 - same
+    from openai_dify_proxy.cli.pictures import list_pictures, send_pictures  # noqa: PLC0415 - same
 
     settings = _load(config)
     with _told():

@@ -16,7 +16,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from PIL import Image, ImageSequence
 
 from openai_dify_proxy.errors import BadPicture, InvalidRequest
-from openai_dify_proxy.translate.picture_bytes import PictureFormat, sniff, strip_text
+from openai_dify_proxy.translate.pictures.formats import PictureFormat, sniff, strip_text
 
 WORKERS = 2
 MAX_PIXELS = 8192 * 8192

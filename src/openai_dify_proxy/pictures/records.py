@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from openai_dify_proxy.translate.picture_bytes import Extension
+from openai_dify_proxy.translate.pictures.formats import Extension
 
 _NAME = re.compile(r"([0-9a-f]{64})\.(?:png|jpg|webp|gif)")
 

@@ -12,11 +12,11 @@ from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
 from openai_dify_proxy.pictures.store import PictureStore
 from openai_dify_proxy.settings import Settings
-from openai_dify_proxy.translate.ipfs_cid import compute_cid
-from openai_dify_proxy.translate.picture_bytes import strip_text
+from openai_dify_proxy.translate.pictures.formats import strip_text
+from openai_dify_proxy.translate.pictures.ipfs_cid import compute_cid
 
 
-class Kept(Struct, frozen=True):
+class StoredPicture(Struct, frozen=True):
     """A picture that is kept, and its bytes as they are kept."""
 
     record: PictureRecord
@@ -44,7 +44,7 @@ class Pictures:
         self._public_url = public_url
         self._gateway = gateway
 
-    async def keep(self, data: bytes, facts: PictureFacts) -> Kept:
+    async def keep(self, data: bytes, facts: PictureFacts) -> StoredPicture:
         """Raises BadPicture for what is no picture or carries too much, PictureNotKept when it cannot be stored."""
         if len(data) > self._limit:
             raise BadPicture(f"The picture is too large: more than {self._limit} bytes.", started=True)
@@ -65,7 +65,7 @@ class Pictures:
             cid=cid,
             ipfs="pending" if self._ipfs else "off",
         )
-        return Kept(await self.store.put(data, record), data)
+        return StoredPicture(await self.store.put(data, record), data)
 
     def link(self, record: PictureRecord, base_url: str) -> str:
         """Where clients find the picture; ``base_url`` is the address under which they asked."""
@@ -80,7 +80,7 @@ class Pictures:
 def open_pictures(settings: Settings) -> Pictures:
     """The pictures that the settings describe. Raises SettingsError for a place that cannot be used."""
     return Pictures(
-        open_store(settings),
+        open_picture_store(settings),
         limit=settings.max_picture_bytes,
         ipfs=settings.ipfs_upload_url is not None,
         public_url=settings.public_url,
@@ -88,7 +88,7 @@ def open_pictures(settings: Settings) -> Pictures:
     )
 
 
-def open_store(settings: Settings) -> PictureStore:
+def open_picture_store(settings: Settings) -> PictureStore:
     if settings.picture_store is None:
         return LocalPictures(settings.image_storage_dir)
     from openai_dify_proxy.pictures.objects import open_object_store  # noqa: PLC0415 - its library is an extra

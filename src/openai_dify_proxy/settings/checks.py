@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from openai_dify_proxy.settings.model import Settings
 from openai_dify_proxy.settings.names import Draft, Given, did_you_mean
-from openai_dify_proxy.translate.model_names import parse_model
+from openai_dify_proxy.translate.replicate.model_names import parse_model
 
 
 def is_loopback(host: str) -> bool:

@@ -42,7 +42,7 @@ from openai_dify_proxy.settings.values import (
     UploadUrl,
     WebUrl,
 )
-from openai_dify_proxy.translate.transcript import TEMPLATE
+from openai_dify_proxy.translate.dify.transcript import TEMPLATE
 
 
 class SettingsError(Exception):

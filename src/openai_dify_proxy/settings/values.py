@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from openai_dify_proxy.translate.model_names import parse_model
+from openai_dify_proxy.translate.replicate.model_names import parse_model
 
 Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"]
 

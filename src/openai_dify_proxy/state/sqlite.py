@@ -53,7 +53,7 @@ TIDY_BATCH = 200
 log = structlog.get_logger(__name__)
 
 
-class _Run(NamedTuple):
+class _SqliteBatch(NamedTuple):
     operations: Sequence[Operation]
     result: asyncio.Future[list[bytes | None]]
 
@@ -66,7 +66,7 @@ class SqliteStore:
     """
 
     def __init__(self, path: str | Path, *, max_entries: int, clock: Callable[[], float] = time.time) -> None:
-        self._waiting: queue.SimpleQueue[_Run | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_SqliteBatch | None] = queue.SimpleQueue()
         self._worker = _Worker(Path(path).expanduser().absolute(), self._waiting, max_entries, clock)
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -79,7 +79,7 @@ class SqliteStore:
             self._thread = threading.Thread(target=self._worker.work, args=(loop,), name="state", daemon=True)
             self._thread.start()
         result: asyncio.Future[list[bytes | None]] = loop.create_future()
-        self._waiting.put(_Run(operations, result))
+        self._waiting.put(_SqliteBatch(operations, result))
         return await result
 
     async def close(self) -> None:
@@ -93,7 +93,7 @@ class _Worker:
     """What the thread does: batches of runs, and tidying in between."""
 
     def __init__(
-        self, path: Path, waiting: queue.SimpleQueue[_Run | None], max_entries: int, clock: Callable[[], float]
+        self, path: Path, waiting: queue.SimpleQueue[_SqliteBatch | None], max_entries: int, clock: Callable[[], float]
     ) -> None:
         self._path = path
         self._waiting = waiting
@@ -122,8 +122,8 @@ class _Worker:
             self._tidy()
         self._disconnect()
 
-    def _next_batch(self) -> tuple[list[_Run], bool]:
-        batch: list[_Run] = []
+    def _next_batch(self) -> tuple[list[_SqliteBatch], bool]:
+        batch: list[_SqliteBatch] = []
         try:
             run = self._waiting.get(timeout=0 if self._doomed else TIDY_SECONDS)
             if run is not None and time.monotonic() < self._gathering_until:
@@ -138,7 +138,7 @@ class _Worker:
             return batch, True
         return batch, False
 
-    def _outcome(self, batch: Sequence[_Run]) -> list[list[bytes | None]] | StateUnavailable:
+    def _outcome(self, batch: Sequence[_SqliteBatch]) -> list[list[bytes | None]] | StateUnavailable:
         try:
             return self._execute([run.operations for run in batch])
         except (sqlite3.Error, OSError, StateUnavailable) as error:
@@ -326,7 +326,7 @@ def _select_of(width: int) -> str:
     return f"SELECT key, expires, written, value FROM entries WHERE key IN ({marks})"  # noqa: S608 - only marks
 
 
-def _deliver(batch: Sequence[_Run], outcome: list[list[bytes | None]] | StateUnavailable) -> None:
+def _deliver(batch: Sequence[_SqliteBatch], outcome: list[list[bytes | None]] | StateUnavailable) -> None:
     for number, run in enumerate(batch):
         if run.result.done():
             continue

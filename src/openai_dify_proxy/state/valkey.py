@@ -34,7 +34,7 @@ MAX_TRIM = 5000
 log = structlog.get_logger(__name__)
 
 
-class _Run(NamedTuple):
+class _ValkeyBatch(NamedTuple):
     operations: Sequence[Operation]
     commands: Sequence[Command]
     result: asyncio.Future[list[bytes | None]]
@@ -47,7 +47,7 @@ class ValkeyStore:
         self._server = server
         self._max_entries = max_entries
         self._clock = clock
-        self._waiting: list[_Run] = []
+        self._waiting: list[_ValkeyBatch] = []
         self._sending: asyncio.Task[None] | None = None
         self._unlooked = 0
         self._closed = False
@@ -56,7 +56,7 @@ class ValkeyStore:
         if self._closed:
             raise StateUnavailable("the state is closed")
         result: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Run(operations, [_command(operation) for operation in operations], result))
+        self._waiting.append(_ValkeyBatch(operations, [_command(operation) for operation in operations], result))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_all(), name="state")
         return await result
@@ -75,7 +75,7 @@ class ValkeyStore:
             await self._send(batch)
         self._sending = None
 
-    async def _send(self, batch: Sequence[_Run]) -> None:
+    async def _send(self, batch: Sequence[_ValkeyBatch]) -> None:
         commands = [command for run in batch for command in run.commands]
         index = self._index([operation for run in batch for operation in run.operations])
         try:
@@ -154,7 +154,7 @@ def _check(replies: list[Any]) -> list[Any]:
     return replies
 
 
-def _finish(run: _Run, outcome: list[Any] | StateUnavailable) -> None:
+def _finish(run: _ValkeyBatch, outcome: list[Any] | StateUnavailable) -> None:
     if run.result.done():
         return
     try:

@@ -42,7 +42,7 @@ class HistoryMessage(Struct, frozen=True):
     text: str
 
 
-class Origin(Struct, frozen=True):
+class StoredHistory(Struct, frozen=True):
     """What a turn goes on from by name: the response or conversation ``name``.
 
     ``link`` is the fingerprint of its history within ``scope``, ``asked`` a question of that history.
@@ -71,7 +71,7 @@ class TurnRequest(Struct, frozen=True):
     stop: tuple[str, ...] = ()
     asked: tuple[HistoryMessage, ...] = ()
     chat_id: str | None = None
-    origin: Origin | None = None
+    origin: StoredHistory | None = None
     stateless: bool = False
 
 

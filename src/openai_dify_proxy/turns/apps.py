@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from openai_dify_proxy.errors import ModelNotFound, UpstreamMisconfigured
 from openai_dify_proxy.settings import AppSettings, ConversationRule, Settings
-from openai_dify_proxy.translate.dify_request import AppRules
+from openai_dify_proxy.translate.dify.request import AppRules
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.upstream.dify import DifyApp
 from openai_dify_proxy.wire.dify import Mode

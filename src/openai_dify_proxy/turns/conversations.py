@@ -24,8 +24,8 @@ from msgspec import Struct
 from openai_dify_proxy.errors import ConversationBusy
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import Add, Get, Operation, Put, Take
-from openai_dify_proxy.translate.app_profile import AppProfile
-from openai_dify_proxy.translate.dify_request import (
+from openai_dify_proxy.translate.dify.app_profile import AppProfile
+from openai_dify_proxy.translate.dify.request import (
     BEGINNING,
     Continuation,
     named_conversation,
@@ -53,7 +53,7 @@ FORGETFUL_SECONDS = 24 * 3600.0
 log = structlog.get_logger(__name__)
 
 
-class Entry(Struct, frozen=True, array_like=True):
+class ConversationEntry(Struct, frozen=True, array_like=True):
     """Where a history leads: Dify's conversation, when its last turn began (seconds since the epoch), and the digest of
     the system message that it was told."""
 
@@ -62,7 +62,7 @@ class Entry(Struct, frozen=True, array_like=True):
     system: bytes
 
 
-class Owned(Struct, frozen=True, array_like=True):
+class ConversationRecord(Struct, frozen=True, array_like=True):
     """What is known of a Dify conversation that this scope was given; ``head`` is the key of the entry to it."""
 
     head: str
@@ -71,8 +71,8 @@ class Owned(Struct, frozen=True, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_read_entry = msgspec.msgpack.Decoder(Entry).decode
-_read_owned = msgspec.msgpack.Decoder(Owned).decode
+_read_entry = msgspec.msgpack.Decoder(ConversationEntry).decode
+_read_owned = msgspec.msgpack.Decoder(ConversationRecord).decode
 
 
 class Scope(Struct, frozen=True):
@@ -118,12 +118,12 @@ class Conversations:
         *,
         gone: Callable[[], bool],
         lock: Lock | None = None,
-    ) -> Thread:
+    ) -> ConversationClaim:
         """The conversation to go on with, or a new one. ``lock`` is given back at the turn's end.
 
         Raises InvalidRequest for a name that can be none, and ConversationBusy.
         """
-        thread = Thread(self, app, profile, request, lock)
+        thread = ConversationClaim(self, app, profile, request, lock)
         try:
             if profile.converses and not request.stateless:
                 await self._find(thread, caller, app, request, gone)
@@ -133,7 +133,7 @@ class Conversations:
         return thread
 
     async def _find(
-        self, thread: Thread, caller: Caller, app: App, request: TurnRequest, gone: Callable[[], bool]
+        self, thread: ConversationClaim, caller: Caller, app: App, request: TurnRequest, gone: Callable[[], bool]
     ) -> None:
         named = named_conversation(request)
         if app.conversations == "last-message":
@@ -147,7 +147,7 @@ class Conversations:
             await thread.find()
 
 
-class Thread:
+class ConversationClaim:
     """One turn's conversation, from before Dify is asked until the turn's end.
 
     ``continuation`` tells how Dify is to be asked, ``not_before`` (seconds since the epoch) when at the earliest,
@@ -273,7 +273,7 @@ class Thread:
             forgetful = any(results[1:]) and self._has_history
             self._go_on(conversation_id, known.system, known.at, forgetful=forgetful)
 
-    async def _take_head(self, known: Owned, asking: Get, gone: Callable[[], bool]) -> Owned:
+    async def _take_head(self, known: ConversationRecord, asking: Get, gone: Callable[[], bool]) -> ConversationRecord:
         """Takes the entry to a conversation that was named, so that nobody comes in by its history.
 
         If somebody has, the end of that turn is waited for. It may never come, if its process died.
@@ -339,7 +339,7 @@ class Thread:
                 await self._store.run(*also)
             return
         head = _entry_key(link) if self._app.conversations == "auto" else ""
-        entry = Entry(conversation_id, at, self._system)
+        entry = ConversationEntry(conversation_id, at, self._system)
         operations: list[Operation] = [
             self._owning(scope, entry, head),
             Get(scope.key("busy", conversation_id)),
@@ -354,7 +354,7 @@ class Thread:
             await self._set_right(scope, entry, head, results)
         self._kept = True
 
-    async def _set_right(self, scope: Scope, own: Entry, head: str, before: Sequence[bytes | None]) -> None:
+    async def _set_right(self, scope: Scope, own: ConversationEntry, head: str, before: Sequence[bytes | None]) -> None:
         """Once what this turn leaves is written: ``before`` is what was there, its conversation, lock and entry."""
         operations: list[Operation] = []
         other = own if not head or before[2] is None else _read_entry(before[2])
@@ -386,10 +386,10 @@ class Thread:
         await self.close(*operations)
 
     def _ending(self, scope: Scope, conversation_id: str) -> Operation:
-        return self._owning(scope, Entry(conversation_id, self._conversations.now(), self._system), "")
+        return self._owning(scope, ConversationEntry(conversation_id, self._conversations.now(), self._system), "")
 
-    def _owning(self, scope: Scope, entry: Entry, head: str) -> Operation:
-        owned = _encode(Owned(head, entry.at, entry.system))
+    def _owning(self, scope: Scope, entry: ConversationEntry, head: str) -> Operation:
+        owned = _encode(ConversationRecord(head, entry.at, entry.system))
         return Put(scope.key("owned", entry.conversation_id), owned, self._conversations.ttl)
 
     async def close(self, *operations: Operation) -> None:

@@ -10,8 +10,8 @@ from typing import get_args
 from msgspec import Struct
 
 from openai_dify_proxy.errors import ProxyError, UpstreamMisconfigured
-from openai_dify_proxy.translate.app_profile import AppProfile, read_form
-from openai_dify_proxy.translate.dify_errors import WRONG_ROUTE_CODES
+from openai_dify_proxy.translate.dify.app_profile import AppProfile, read_form
+from openai_dify_proxy.translate.dify.errors import WRONG_ROUTE_CODES
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.wire.dify import AppInfo, AppParameters, Mode
 

@@ -11,19 +11,19 @@ from msgspec import Struct, json, structs
 from openai_dify_proxy.errors import ConversationNotFound
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state.store import Operation
-from openai_dify_proxy.translate.app_profile import AppProfile
-from openai_dify_proxy.translate.dify_events import DifyEventDecoder
-from openai_dify_proxy.translate.dify_request import generate_path, make_dify_request, stop_path
-from openai_dify_proxy.translate.stop_sequences import StopSequences
-from openai_dify_proxy.translate.transcript import Transcript
+from openai_dify_proxy.translate.dify.app_profile import AppProfile
+from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
+from openai_dify_proxy.translate.dify.request import generate_path, make_generate_request, stop_path
+from openai_dify_proxy.translate.dify.transcript import Transcript
+from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import MAX_DIFY_USER, Caller, dify_user
-from openai_dify_proxy.turns.conversations import SECOND, Conversations, Thread
+from openai_dify_proxy.turns.conversations import SECOND, ConversationClaim, Conversations
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.stopping import Stopper
-from openai_dify_proxy.turns.turn import ClientGone, Limits, Turn
+from openai_dify_proxy.turns.turn import ClientGone, Turn, TurnLimits
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import Exchange
 from openai_dify_proxy.wire.dify import MessageRow
@@ -33,13 +33,13 @@ Recall = Callable[[], Awaitable[tuple[HistoryMessage, ...]]]
 _encode = json.Encoder().encode
 
 
-class Running(Struct, frozen=True):
+class ActiveTurn(Struct, frozen=True):
     """A turn under way, the app that answers it, and the conversation that it belongs to."""
 
     turn: Turn
     model: str
     profile: AppProfile
-    thread: Thread
+    thread: ConversationClaim
 
 
 class Turns:
@@ -54,7 +54,7 @@ class Turns:
         self._conversations = conversations
         self._transcript = Transcript(settings.transcript_template)
         self._plain_users = settings.end_user_id == "plain"
-        self._limits = Limits(settings.silence_timeout, settings.turn_timeout)
+        self._limits = TurnLimits(settings.silence_timeout, settings.turn_timeout)
         self._stopper = Stopper(dify)
         self._running = 0
         self._all_ended = asyncio.Event()
@@ -70,7 +70,7 @@ class Turns:
         gone: Callable[[], bool] = lambda: False,
         recall: Recall | None = None,
         lock: Lock | None = None,
-    ) -> Running:
+    ) -> ActiveTurn:
         """Asks Dify. Raises ProxyError before anything was sent, and never after; or ClientGone if ``gone`` says so.
 
         ``recall`` gives the history of a request that goes on from something kept here, and is asked only when a
@@ -85,7 +85,7 @@ class Turns:
             if lock is not None:
                 await lock.release()
             raise
-        question = _Question(app, profile, request, user, thread, recall)
+        question = _PendingTurn(app, profile, request, user, thread, recall)
         try:
             exchange, decoder = await self._ask_first(question, gone)
         except BaseException:
@@ -103,9 +103,9 @@ class Turns:
             conversation_id=thread.conversation_id,
             begin_anew=(lambda lost: self._begin_anew(question, lost)) if thread.can_begin_anew else None,
         )
-        return Running(turn, model or app.name, profile, thread)
+        return ActiveTurn(turn, model or app.name, profile, thread)
 
-    async def keep(self, running: Running, also: Sequence[Operation] = ()) -> None:
+    async def keep(self, running: ActiveTurn, also: Sequence[Operation] = ()) -> None:
         """To be called when the turn has finished and ``thread.extend`` was told what it said, before the client is.
 
         Remembers the conversation, and does what else is to be done in the same round trip.
@@ -129,7 +129,7 @@ class Turns:
         profile = await self._profiles.get(app.dify, app.mode)
         await self._dify.stop(app.dify, stop_path(profile.mode, task_id), user)
 
-    def end(self, running: Running) -> None:
+    def end(self, running: ActiveTurn) -> None:
         """Call once for every turn that began, whatever became of it."""
         self._running -= 1
         if not self._running:
@@ -154,7 +154,7 @@ class Turns:
             return end_user
         return dify_user(await self._conversations.secret() or app.dify.key.encode(), caller, end_user)
 
-    async def _ask_first(self, question: _Question, gone: Callable[[], bool]) -> tuple[Exchange, DifyEventDecoder]:
+    async def _ask_first(self, question: _PendingTurn, gone: Callable[[], bool]) -> tuple[Exchange, DifyEventDecoder]:
         thread, profile = question.thread, question.profile
         if thread.conversation_id is not None:
             if profile.hides_lost_conversations and (thread.unconfirmed or thread.long_ago):
@@ -164,7 +164,7 @@ class Turns:
             raise ClientGone
         return await self._ask(question)
 
-    async def _confirm(self, question: _Question, conversation_id: str) -> None:
+    async def _confirm(self, question: _PendingTurn, conversation_id: str) -> None:
         """For a Dify that would hang on a conversation that it lost, or begin another."""
         try:
             await self._dify.confirm_conversation(question.app.dify, conversation_id, question.user)
@@ -173,21 +173,21 @@ class Turns:
                 raise
             question.thread.begin_anew()
 
-    async def _begin_anew(self, question: _Question, lost: Turn) -> tuple[Exchange, DifyEventDecoder]:
+    async def _begin_anew(self, question: _PendingTurn, lost: Turn) -> tuple[Exchange, DifyEventDecoder]:
         """Asks once more, in a new conversation with a transcript. Raises ProxyError."""
         question.thread.begin_anew()
         asked = await self._ask(question)
         self._stopper.abandon(lost, question.profile.mode)
         return asked
 
-    async def _ask(self, question: _Question) -> tuple[Exchange, DifyEventDecoder]:
+    async def _ask(self, question: _PendingTurn) -> tuple[Exchange, DifyEventDecoder]:
         """Sends the question as the conversation stands. Raises ProxyError if nothing was sent."""
         app, profile, thread = question.app, question.profile, question.thread
         request = question.request
         if thread.continuation.history and question.recall is not None:
             request = structs.replace(request, history=await question.recall())
         body = _encode(
-            make_dify_request(
+            make_generate_request(
                 request,
                 profile,
                 app.rules,
@@ -207,18 +207,18 @@ class Turns:
         return await self._dify.generate(app.dify, generate_path(profile.mode), body), decoder
 
 
-class _Question(Struct, frozen=True):
+class _PendingTurn(Struct, frozen=True):
     """What a turn asks, of whom, and as whom."""
 
     app: App
     profile: AppProfile
     request: TurnRequest
     user: str
-    thread: Thread
+    thread: ConversationClaim
     recall: Recall | None
 
 
-async def _settle(running: Running, stopping: asyncio.Task[None] | None) -> None:
+async def _settle(running: ActiveTurn, stopping: asyncio.Task[None] | None) -> None:
     """A turn that is not to be gone on from was begun in its conversation all the same, and may run on for a while."""
     thread, ids = running.thread, running.turn.ids
     if stopping is not None:

@@ -7,7 +7,7 @@ import asyncio
 import structlog
 
 from openai_dify_proxy.errors import ProxyError
-from openai_dify_proxy.translate.dify_request import stop_path
+from openai_dify_proxy.translate.dify.request import stop_path
 from openai_dify_proxy.turns.turn import Turn
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.wire.dify import Mode

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from openai_dify_proxy.errors import ConversationNotFound, ProxyError, StreamCut, UpstreamFailed, UpstreamTimeout
 from openai_dify_proxy.events import Event, TurnFailed, TurnIds
-from openai_dify_proxy.translate.dify_events import DifyEventDecoder
-from openai_dify_proxy.translate.stop_sequences import StopSequences
+from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
+from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.upstream.dify import DifyApp, refusal
 from openai_dify_proxy.upstream.http import Exchange
 
@@ -32,7 +32,7 @@ REFUSAL_SECONDS = 5.0
 """How much of a refusal is read, and how long it may take."""
 
 
-class Limits(Struct, frozen=True):
+class TurnLimits(Struct, frozen=True):
     """Seconds: without any frame before the first event and after it (``dead``), and for the whole turn."""
 
     silence: float
@@ -62,7 +62,7 @@ class Turn:
         app: DifyApp,
         user: str,
         stop: StopSequences | None,
-        limits: Limits,
+        limits: TurnLimits,
         conversation_id: str | None = None,
         begin_anew: BeginAnew | None = None,
     ) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from msgspec import Struct, json
 
 from openai_dify_proxy.errors import AuthenticationFailed, ProxyError, UpstreamFailed, UpstreamTimeout
-from openai_dify_proxy.translate.dify_errors import translate_refusal
+from openai_dify_proxy.translate.dify.errors import translate_refusal
 from openai_dify_proxy.upstream.http import Endpoint, Exchange, HttpClient, parse_url
 from openai_dify_proxy.wire import dify
 from openai_dify_proxy.wire.reading import UNREADABLE
@@ -45,7 +45,7 @@ class DifyApp(Struct, frozen=True):
         return self.url[: self.url.index("/", at)] if "/" in self.url[at:] else self.url
 
 
-class Described(Struct, frozen=True):
+class VersionedAnswer(Struct, frozen=True):
     """An answer and the version of the Dify that gave it (``X-Version``)."""
 
     value: Any
@@ -67,11 +67,11 @@ class DifyClient:
         """Stops a running turn. Dify says success whether or not it did."""
         await self._call(app, "POST", path, json.encode({"user": user}))
 
-    async def info(self, app: DifyApp) -> Described:
+    async def info(self, app: DifyApp) -> VersionedAnswer:
         """``GET /info`` as ``AppInfo``."""
         return await self._describe(app, "/info", dify.APP_INFO)
 
-    async def parameters(self, app: DifyApp) -> Described:
+    async def parameters(self, app: DifyApp) -> VersionedAnswer:
         """``GET /parameters`` as ``AppParameters``."""
         return await self._describe(app, "/parameters", dify.APP_PARAMETERS)
 
@@ -122,10 +122,10 @@ class DifyClient:
             return error.code not in wrong_route
         return True
 
-    async def _describe(self, app: DifyApp, path: str, decoder: json.Decoder[Any]) -> Described:
+    async def _describe(self, app: DifyApp, path: str, decoder: json.Decoder[Any]) -> VersionedAnswer:
         exchange, body = await self._call(app, "GET", path)
         try:
-            return Described(decoder.decode(body), exchange.headers.get("x-version"))
+            return VersionedAnswer(decoder.decode(body), exchange.headers.get("x-version"))
         except UNREADABLE as exc:
             raise UpstreamFailed(f"Dify's answer to GET {path} cannot be read.", log=str(exc)) from exc
 

@@ -20,8 +20,8 @@ from openai_dify_proxy.errors import (
     UpstreamUnreachable,
 )
 from openai_dify_proxy.settings import Settings
-from openai_dify_proxy.translate.ipfs_answers import NoCid, read_upload_answer
-from openai_dify_proxy.translate.ipfs_cid import IMPORT_PARAMETERS
+from openai_dify_proxy.translate.pictures.ipfs_answers import NoCid, read_upload_answer
+from openai_dify_proxy.translate.pictures.ipfs_cid import IMPORT_PARAMETERS
 from openai_dify_proxy.upstream.http import Exchange, HttpClient, parse_url
 
 MAX_ANSWER = 1024 * 1024

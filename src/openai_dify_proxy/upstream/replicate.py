@@ -24,8 +24,8 @@ from openai_dify_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from openai_dify_proxy.translate.model_names import ModelRef
-from openai_dify_proxy.translate.replicate_errors import translate_api_error
+from openai_dify_proxy.translate.replicate.errors import translate_api_error
+from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.wire import replicate as wire
 from openai_dify_proxy.wire.reading import UNREADABLE
 

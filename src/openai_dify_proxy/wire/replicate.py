@@ -35,7 +35,7 @@ class ModelVersion(Struct):
     openapi_schema: dict[str, Any] | None = None
 
 
-class Model(Struct):
+class ReplicateModel(Struct):
     latest_version: ModelVersion | None = None
 
 
@@ -67,7 +67,7 @@ class ApiError(Struct):
 
 
 PREDICTION = Decoder(Prediction)
-MODEL = Decoder(Model)
+MODEL = Decoder(ReplicateModel)
 MODEL_VERSION = Decoder(ModelVersion)
 DEPLOYMENT = Decoder(Deployment)
 UPLOADED_FILE = Decoder(UploadedFile)

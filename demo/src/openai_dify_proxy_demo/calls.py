@@ -1,0 +1,229 @@
+"""A request that opens an app: its key, its body, and what is refused before the app is asked."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from openai_dify_proxy_demo.apps import DemoApp, find_app
+from openai_dify_proxy_demo.dialects import CHAT_MODES, Dialect
+from openai_dify_proxy_demo.log import LoggedRequest
+from openai_dify_proxy_demo.replies import RefusedError, json_reply, refusal
+from openai_dify_proxy_demo.state import DemoState
+
+REFUSALS: dict[str, RefusedError] = {
+    "limit": RefusedError(
+        400,
+        "invalid_param",
+        "Too many requests. Please try again later. "
+        "The current maximum concurrent requests allowed for 11111111-1111-4111-8111-111111111111 is 1.",
+    ),
+    "provider": RefusedError(400, "provider_not_initialize", "Model demo-model credentials is not initialized."),
+    "quota": RefusedError(
+        400,
+        "provider_quota_exceeded",
+        "Your quota for Dify Hosted Model Provider has been exhausted. "
+        "Please go to Settings -> Model Provider to complete your own provider credentials.",
+    ),
+    "disabled": RefusedError(403, "forbidden", "The app's API service has been disabled."),
+    "crash": RefusedError(500, "unknown", "Internal Server Error"),
+}
+"""`ERROR:` words that are answered before any stream, whatever the app."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request whose key opens an app."""
+
+    request: Request
+    state: DemoState
+    app: DemoApp
+    dialect: Dialect
+    body: Any
+
+    @property
+    def user(self) -> str:
+        """The `user` of the body or the query; raises RefusedError where it is missing."""
+        if isinstance(self.body, list):
+            raise REFUSALS["crash"]
+        source = self.body if isinstance(self.body, dict) else self.request.query_params
+        user = source.get("user")
+        if user is None or user == "":
+            raise RefusedError(400, "invalid_param", "Arg user must be provided.")
+        if len(str(user)) > 255:
+            raise REFUSALS["crash"]
+        return str(user)
+
+    def reply(self, body: Any, status: int = 200) -> Response:
+        return json_reply(body, self.dialect, status)
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A route that logs the request, opens the app, and answers refusals as Dify writes them."""
+
+    async def handle(request: Request) -> Response:
+        state: DemoState = request.app.state.demo
+        dialect: Dialect = request.app.state.dialect
+        try:
+            raw = await request.body()
+        except ClientDisconnect:
+            return Response(status_code=499)
+        body, malformed = _read_json(raw, request.headers.get("content-type", ""))
+        key = request.headers.get("authorization", "").partition(" ")[2]
+        opened = find_app(key, dialect)
+        dialect = opened[1] if opened else dialect
+        _log(state, request, key, opened, body)
+        try:
+            if opened is None:
+                raise _unauthorized(request.headers.get("authorization"))
+            if malformed:
+                raise RefusedError(
+                    400, "bad_request", "The browser (or proxy) sent a request that this server could not understand."
+                )
+            return await handler(Call(request, state, opened[0], dialect, body))
+        except RefusedError as error:
+            return refusal(error, dialect)
+
+    return handle
+
+
+def payload(call: Call, model: str, *, query: bool) -> dict[str, Any]:
+    body = call.body
+    if not isinstance(body, dict):
+        raise REFUSALS["crash"]
+    if query:
+        if "query" not in body:
+            raise invalid(model, "query", "Field required")
+        if not isinstance(body["query"], str):
+            raise invalid(model, "query", "Input should be a valid string")
+    if "inputs" not in body:
+        raise invalid(model, "inputs", "Field required")
+    if not isinstance(body["inputs"], dict):
+        raise invalid(model, "inputs", "Input should be a valid dictionary")
+    if body.get("response_mode") not in (None, "blocking", "streaming"):
+        raise invalid(model, "response_mode", "Input should be 'blocking' or 'streaming'")
+    if query and body["query"] == "":
+        raise RefusedError(400, "invalid_param", "query is required")
+    return body
+
+
+def require_chat(call: Call) -> None:
+    if call.app.mode not in CHAT_MODES:
+        raise RefusedError(400, "not_chat_app", "Please check if your app mode matches the right API route.")
+
+
+def require_completion(call: Call) -> None:
+    if call.app.mode != "completion":
+        raise RefusedError(400, "app_unavailable", "App unavailable, please check your app configurations.")
+
+
+def require_workflow(call: Call) -> None:
+    if call.app.mode != "workflow":
+        raise RefusedError(400, "not_workflow_app", "Please check if your app mode matches the right API route.")
+
+
+def invalid(model: str, field: str, problem: str, given: str = "") -> RefusedError:
+    """What Dify says of a field. `given` is its value, if that is a text; a missing one is told by its body."""
+    kind = "missing" if problem == "Field required" else "value_error"
+    value = f"input_value={given!r}, input_type=str" if given else "input_value={...}, input_type=dict"
+    return RefusedError(
+        400,
+        "invalid_param",
+        f"1 validation error for {model}\n{field}\n  {problem} [type={kind}, {value}]\n"
+        f"    For further information visit https://errors.pydantic.dev/2.12/v/{kind}",
+    )
+
+
+SIMILAR_PATHS = {
+    "/v1/chat-messages": "/v1/chat-messages or /api/chat-messages or /v1/chat-messages/<string:task_id>/stop",
+    "/v1/messages": "/v1/messages or /v1/chat-messages or /api/messages",
+}
+"""What the framework beneath Dify adds to a 404 for these paths."""
+
+
+def no_conversation(call: Call) -> RefusedError:
+    path = call.request.url.path
+    meant = SIMILAR_PATHS.get(path, path)
+    return RefusedError(
+        404,
+        "not_found",
+        f"Conversation Not Exists. You have requested this URI [{path}] but did you mean {meant} ?",
+    )
+
+
+def read_multipart(raw: bytes, content_type: str) -> tuple[tuple[str, str, bytes] | None, dict[str, str]]:
+    """Name, type and content of the first part called `file`, and the plain fields."""
+    if not content_type.startswith("multipart/form-data"):
+        return None, {}
+    parsed = email.message_from_bytes(
+        b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + raw, policy=email.policy.HTTP
+    )
+    file: tuple[str, str, bytes] | None = None
+    fields: dict[str, str] = {}
+    for part in parsed.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        content = part.get_payload(decode=True)
+        if not isinstance(content, bytes):
+            continue
+        if part.get_filename() is None:
+            fields[str(name)] = content.decode("utf-8", "replace")
+        elif name == "file" and file is None:
+            file = (str(part.get_filename()), part.get_content_type(), content)
+    return file, fields
+
+
+def base_url(request: Request) -> str:
+    return f"{request.url.scheme}://{request.url.netloc}"
+
+
+def is_uuid(text: object) -> bool:
+    try:
+        uuid.UUID(str(text))
+    except ValueError:
+        return False
+    return True
+
+
+def _unauthorized(authorization: str | None) -> RefusedError:
+    if not authorization or " " not in authorization:
+        return RefusedError(401, "unauthorized", "Authorization header must be provided and start with 'Bearer'")
+    if authorization.partition(" ")[0].lower() != "bearer":
+        return RefusedError(401, "unauthorized", "Authorization scheme must be 'Bearer'")
+    return RefusedError(401, "unauthorized", "Access token is invalid")
+
+
+def _log(state: DemoState, request: Request, key: str, opened: tuple[DemoApp, Dialect] | None, body: Any) -> None:
+    entry = LoggedRequest(
+        method=request.method,
+        path=request.url.path,
+        query=dict(request.query_params),
+        headers={name: value for name, value in request.headers.items() if name != "authorization"},
+        key=key,
+        app=opened[0].name if opened else None,
+        dialect=opened[1].name if opened else None,
+        body=body,
+        at=time.monotonic(),
+    )
+    state.log.change(lambda: state.log.requests.append(entry))
+
+
+def _read_json(raw: bytes, content_type: str) -> tuple[Any, bool]:
+    """The JSON body and whether it is malformed; lone surrogates are."""
+    if not raw or not content_type.startswith("application/json"):
+        return None, False
+    try:
+        return msgspec.json.decode(raw), False
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None, True

@@ -1,0 +1,197 @@
+"""The routes that generate and stop: the three ways to ask an app, streaming and not."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+from starlette.responses import HTMLResponse, Response
+
+from openai_dify_proxy_demo.apps import check_inputs, question_in
+from openai_dify_proxy_demo.calls import (
+    REFUSALS,
+    Call,
+    base_url,
+    invalid,
+    is_uuid,
+    no_conversation,
+    payload,
+    require_chat,
+    require_completion,
+    require_workflow,
+)
+from openai_dify_proxy_demo.dialects import CHAT_MODES, GRAPH_MODES
+from openai_dify_proxy_demo.graphs import refuse_run
+from openai_dify_proxy_demo.produced import PRESET
+from openai_dify_proxy_demo.replies import EventStream, RefusedError, generated_reply
+from openai_dify_proxy_demo.runs import PING, Mark, Run
+from openai_dify_proxy_demo.script import read_script
+from openai_dify_proxy_demo.state import Ask, DemoState, checked_files
+
+BAD_GATEWAY_PAGE = (
+    "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>502 Bad Gateway</body>\r\n</html>\r\n"
+)
+
+
+async def chat_messages(call: Call) -> Response:
+    user = call.user
+    require_chat(call)
+    body = payload(call, "ChatRequestPayload", query=True)
+    conversation_id = body.get("conversation_id") or ""
+    if conversation_id and not is_uuid(conversation_id):
+        problem = "Value error, conversation_id must be a valid UUID"
+        raise invalid("ChatRequestPayload", "conversation_id", problem, str(conversation_id))
+    mode = body.get("response_mode")
+    streaming = mode == "streaming" or (mode is None and call.app.mode == "agent")
+    if not streaming and call.app.mode == "agent-chat":
+        raise RefusedError(400, "invalid_param", "Agent Chat App does not support blocking mode")
+    if not streaming and call.app.mode == "agent":
+        raise RefusedError(400, "bad_request", "Agent App only supports streaming response mode.")
+    return await _generate(
+        call, user, body, body["query"].replace("\0", ""), streaming=streaming, conversation_id=conversation_id
+    )
+
+
+async def completion_messages(call: Call) -> Response:
+    user = call.user
+    require_completion(call)
+    body = payload(call, "CompletionRequestPayload", query=False)
+    question = question_in(call.app, body["inputs"]) or str(body.get("query") or "")
+    return await _generate(call, user, body, question, streaming=body.get("response_mode") == "streaming")
+
+
+async def workflows_run(call: Call) -> Response:
+    user = call.user
+    require_workflow(call)
+    body = payload(call, "WorkflowRunPayload", query=False)
+    question = question_in(call.app, body["inputs"])
+    return await _generate(call, user, body, question, streaming=body.get("response_mode") == "streaming")
+
+
+async def stop_chat(call: Call) -> Response:
+    user = call.user
+    require_chat(call)
+    return _stop(call, user)
+
+
+async def stop_completion(call: Call) -> Response:
+    user = call.user
+    require_completion(call)
+    return _stop(call, user)
+
+
+async def stop_workflow(call: Call) -> Response:
+    user = call.user
+    require_workflow(call)
+    return _stop(call, user)
+
+
+async def _generate(
+    call: Call, user: str, body: dict[str, Any], question: str, *, streaming: bool, conversation_id: str = ""
+) -> Response:
+    app, dialect, state = call.app, call.dialect, call.state
+    graph = app.mode in GRAPH_MODES
+    conversation = state.conversation(conversation_id, app, user) if conversation_id else None
+    lost = bool(conversation_id) and conversation is None
+    if lost and (not (graph and streaming) or dialect.graph_lost == "http"):
+        raise no_conversation(call)
+    problem = check_inputs(app, body["inputs"])
+    files: list[dict[str, Any]] = []
+    try:
+        files = checked_files(state, user, app, dialect, body.get("files"))
+    except RefusedError as error:
+        problem = problem or error.message
+    if problem and not (graph and streaming and dialect.graph_refusal != "http"):
+        raise RefusedError(400, "invalid_param", problem)
+    ask = Ask(app, dialect, user, question, body["inputs"], files, conversation_id, streaming, base_url(call.request))
+    if problem or (lost and dialect.graph_lost == "silence"):
+        return _refused_stream(state, ask, problem)
+    wanted = read_script(question, "").error
+    if wanted in REFUSALS:
+        raise REFUSALS[wanted]
+    if wanted == "nginx":
+        return HTMLResponse(BAD_GATEWAY_PAGE, 502)
+    run = state.prepare(ask, conversation)
+    if conversation is None and app.mode in CHAT_MODES and body.get("auto_generate_name", True):
+        await asyncio.sleep(dialect.naming_delay * state.timing.naming)
+    state.start(run)
+    return EventStream(run) if streaming else await _blocking(run)
+
+
+def _refused_stream(state: DemoState, ask: Ask, problem: str | None) -> Response:
+    """A stream for a request that fails before its graph: a failed run, or a ping and then silence."""
+    run = state.prepare(ask, None, stored=False)
+    if problem is None or ask.dialect.graph_refusal == "silence":
+        return _silent_stream(run)
+    run.emit(PING)
+    refuse_run(run, problem)
+    run.frames.put_nowait(Mark.END)
+    return EventStream(run)
+
+
+def _silent_stream(run: Run) -> Response:
+    """One ping, then nothing, whatever the run does."""
+    silent = dataclasses.replace(run, frames=asyncio.Queue(), pings=False)
+    silent.emit(PING)
+    asyncio.get_running_loop().call_later(run.timing.hang, silent.frames.put_nowait, Mark.END)
+    return EventStream(silent)
+
+
+async def _blocking(run: Run) -> Response:
+    """The whole answer at once; a run that fails is an HTTP error, unless it is a workflow's."""
+    if run.app.mode == "advanced-chat" and run.dialect.chatflow_blocking_hangs:
+        return _silent_stream(run)
+    events: list[dict[str, Any]] = []
+    while not isinstance(frame := await run.frames.get(), Mark):
+        if isinstance(frame, dict):
+            events.append(frame)
+    by_name = {event["event"]: event for event in events}
+    if run.app.mode == "workflow":
+        return generated_reply(_blocking_workflow(run, by_name), run.dialect)
+    if error := by_name.get("error"):
+        code = "completion_request_error" if error["code"] == "rate_limit_error" else error["code"]
+        status = 500 if error["status"] == 500 else 400
+        raise RefusedError(status, code, error["message"])
+    finished = by_name.get("workflow_finished", {}).get("data", {})
+    if finished.get("status") == "failed" and "message_end" not in by_name:
+        raise RefusedError(400, "invalid_param", f"Run failed: {finished['error']}")
+    return generated_reply(_blocking_message(run, by_name), run.dialect)
+
+
+def _blocking_workflow(run: Run, by_name: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    keys = ("id", "workflow_id", "status", "outputs", "error", "elapsed_time", "total_tokens", "total_steps")
+    ids = {"task_id": run.envelope.task_id, "workflow_run_id": run.envelope.workflow_run_id}
+    if "workflow_paused" in by_name:
+        return {**ids, "data": by_name["workflow_paused"]["data"] | {"finished_at": None}}
+    data = by_name["workflow_finished"]["data"]
+    return {**ids, "data": {key: data[key] for key in (*keys, "created_at", "finished_at")}}
+
+
+def _blocking_message(run: Run, by_name: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    envelope = run.envelope
+    body: dict[str, Any] = {
+        "event": "message",
+        "task_id": envelope.task_id,
+        "id": envelope.message_id,
+        "message_id": envelope.message_id,
+        "conversation_id": envelope.conversation_id,
+        "mode": run.app.mode,
+        "answer": PRESET if "message_replace" in by_name else run.said,
+        "metadata": {"annotation_reply": None} | by_name.get("message_end", {}).get("metadata", {}),
+        "created_at": envelope.created_at,
+    }
+    if run.app.mode == "completion":
+        del body["conversation_id"]
+    if paused := by_name.get("workflow_paused"):
+        body |= {
+            "event": "workflow_paused",
+            "workflow_run_id": envelope.workflow_run_id,
+            "data": paused["data"],
+        }
+    return body
+
+
+def _stop(call: Call, user: str) -> Response:
+    call.state.stop(call.request.path_params["task_id"], call.app, user)
+    return call.reply({"result": "success"})

@@ -1,0 +1,358 @@
+"""How chatflows and workflows answer: the events of their nodes, and the ends that differ by version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai_dify_proxy_demo.events import Node, Usage, citations, provider_error, workflow_finished, workflow_started
+from openai_dify_proxy_demo.produced import PRESET, QUESTION_TO_HUMAN, produced
+from openai_dify_proxy_demo.runs import ModelFailedError, Run, StoppedByUserError, new_id
+from openai_dify_proxy_demo.script import PIECES_BEFORE_TROUBLE, pieces_of
+
+SYSTEM_PROMPT = "You are the demo's model. This system prompt is for the model alone."
+"""Node events show it, as Dify's do; nobody else should."""
+
+MODEL = {"model_provider": "langgenius/openai/openai", "model_name": "demo-model"}
+
+
+async def play_graph(run: Run) -> None:
+    """Start, perhaps retrieve, ask the model, answer, and end as the version ends."""
+    graph = _Graph(run)
+    if "annotation" in run.script.effects and run.app.mode == "advanced-chat":
+        graph.short_circuit()
+        return
+    graph.start()
+    try:
+        await graph.ask_model()
+    except ModelFailedError as failure:
+        graph.fail(failure.kind)
+    except StoppedByUserError:
+        graph.stop()
+    else:
+        if "pause" in run.script.effects and run.dialect.human_input:
+            graph.pause()
+        else:
+            graph.answer()
+            graph.succeed()
+
+
+def refuse_run(run: Run, problem: str) -> None:
+    """The stream of a run that was refused before its graph started, since 1.15."""
+    for event, data in (
+        ("workflow_started", workflow_started(run.envelope, {})),
+        (
+            "workflow_finished",
+            workflow_finished(run.envelope, "failed", None, error=problem, exceptions=1, synthetic=True),
+        ),
+    ):
+        run.emit(run.envelope.synthetic(event, data))
+
+
+class _Graph:
+    """The events of one run, and what its nodes have come to so far."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.envelope = run.envelope
+        self.effects = run.script.effects
+        self.steps = 0
+        self.exceptions = 0
+        self.usage = Usage(known=False)
+        self.reasoning: dict[str, str] = {}
+        self.resources: list[dict[str, Any]] = []
+        self.files: list[dict[str, Any]] = []
+        self.text = ""
+        self.outputs: dict[str, Any] = {}
+
+    def start(self) -> None:
+        inputs = {field.variable: self.run.inputs.get(field.variable) for field in self.run.app.form}
+        self._emit("workflow_started", workflow_started(self.envelope, inputs | self._system_variables()))
+        node = self._begin("start", "start", "Start")
+        seen = inputs if self.run.dialect.empty_lists else inputs | self._system_variables()
+        self._emit("node_finished", node.finished(inputs=seen, outputs=seen))
+        if "cite" in self.effects:
+            self._retrieve()
+
+    async def ask_model(self) -> None:
+        """The model's node, from its start to its end; raises what `Run.speak` raises."""
+        node = self._begin("llm", "llm", "Model")
+        try:
+            if "retry" in self.effects:
+                await self._try_once(node)
+            await self._think_and_speak()
+        except ModelFailedError as failure:
+            error = provider_error(failure.kind)[2]
+            self._emit(
+                "node_finished", node.finished(inputs=self._model_inputs(), outputs={}, status="failed", error=error)
+            )
+            raise
+        if "partial" in self.effects:
+            self._note_failed_model(node)
+        else:
+            self._note_model(node)
+
+    def _note_model(self, node: Node) -> None:
+        self.usage = self.run.usage()
+        spent = self.usage.fields()
+        said = {"text": self.text, "reasoning_content": self.reasoning.get("llm", "")}
+        process = {"model_mode": "chat", "prompts": self._prompts(), "usage": spent, "finish_reason": "stop", **MODEL}
+        finished = node.finished(
+            inputs=self._model_inputs(),
+            outputs={**said, "usage": spent, "finish_reason": "stop"},
+            process_data=process,
+            metadata=_cost(self.usage),
+        )
+        self._emit("node_finished", finished)
+
+    def _note_failed_model(self, node: Node) -> None:
+        """The node failed, and the graph was built to go on without it."""
+        self.exceptions += 1
+        finished = node.finished(
+            inputs=self._model_inputs(),
+            outputs={"error_message": provider_error("bad")[2], "error_type": "InvokeBadRequestError"},
+            status="exception",
+            error="Unknown error",
+            metadata={"error_strategy": "fail-branch"},
+        )
+        self._emit("node_finished", finished)
+
+    def answer(self) -> None:
+        """The nodes behind the model: a picture, then the answer or end node."""
+        if "file" in self.effects:
+            self._draw()
+        shape = self.run.app.shape
+        if shape == "no-end":
+            return
+        if self.run.app.mode == "advanced-chat":
+            self.outputs = {"answer": self.text, "files": self.files}
+        elif shape == "outputs":
+            self.outputs = {"answer": self.text, "keywords": ["demo", "echo"], "length": len(self.text)}
+            for text, variable in (
+                ("\n", "answer"),
+                ("- demo\n- echo", "keywords"),
+                ("\n", "answer"),
+                (str(len(self.text)), "length"),
+            ):
+                self.run.emit(self.envelope.text(text, ("end", variable)))
+        else:
+            self.outputs = {"result" if shape == "no-text" else "text": self.text}
+            if self.files:
+                self.outputs["files"] = self.files
+        kind = "answer" if self.run.app.mode == "advanced-chat" else "end"
+        node = self._begin(kind, kind)
+        inputs = {} if kind == "answer" else self.outputs
+        self._emit("node_finished", node.finished(inputs=inputs, outputs=self.outputs, files=self.files))
+
+    def succeed(self) -> None:
+        replaced = "moderate" in self.effects and self.run.app.mode == "advanced-chat"
+        if replaced:
+            self.run.emit(self.envelope.replace(PRESET))
+        self._end(
+            self.run.dialect.graph_end,
+            workflow_finished(
+                self.envelope,
+                "partial-succeeded" if self.exceptions else "succeeded",
+                self.outputs,
+                tokens=self.usage.prompt_tokens + self.usage.completion_tokens,
+                steps=self.steps,
+                exceptions=self.exceptions,
+                files=self.files,
+            ),
+        )
+        self.run.finish("finished", answer=PRESET if replaced else None, usage=self.usage)
+
+    def fail(self, kind: str) -> None:
+        error = provider_error(kind)[2]
+        finished = workflow_finished(
+            self.envelope, "failed", {}, error=error, steps=self.steps, exceptions=self.exceptions + 1
+        )
+        self._end(self.run.dialect.graph_end_failed, finished, error)
+        self.run.finish("failed", answer="", status="error", error=f"Run failed: {error}")
+
+    def stop(self) -> None:
+        finished = workflow_finished(
+            self.envelope,
+            "stopped",
+            {},
+            error=self.run.dialect.stop_reason,
+            steps=self.steps,
+            exceptions=self.exceptions,
+        )
+        self._end(self.run.dialect.graph_end_stopped, finished)
+        self.run.finish("stopped")
+
+    def pause(self) -> None:
+        """Wait for a human's answer to a form: the stream ends here."""
+        self._begin("human-input", "human", "Approve")
+        form: dict[str, Any] = {
+            "form_id": new_id(),
+            "form_content": f"{QUESTION_TO_HUMAN} {{{{#$output.note#}}}}",
+            "inputs": [{"output_variable_name": "note", "type": "paragraph", "default": None}],
+            "actions": [
+                {"id": "yes", "title": "Yes", "button_style": "primary"},
+                {"id": "no", "title": "No", "button_style": "default"},
+            ],
+            "node_id": "human",
+            "node_title": "Approve",
+            "resolved_default_values": {},
+            "form_token": "demoFormToken",
+            **({"approval_channels": ["console"]} if self.run.dialect.empty_lists else {}),
+            "expiration_time": self.envelope.created_at + 3600,
+        }
+        self._emit("human_input_required", form | {"display_in_ui": True})
+        self._emit(
+            "workflow_paused",
+            {
+                "workflow_run_id": self.envelope.workflow_run_id,
+                "paused_nodes": ["human"],
+                "outputs": {},
+                "reasons": [{"TYPE": "human_input_required", **form}],
+                "status": "paused",
+                "created_at": self.envelope.created_at,
+                "elapsed_time": 0.06,
+                "total_tokens": self.usage.prompt_tokens + self.usage.completion_tokens,
+                "total_steps": self.steps,
+            },
+        )
+        self.run.finish("finished", status="paused")
+
+    def short_circuit(self) -> None:
+        """An annotation answers in the graph's place; since 1.16 a synthetic failure follows the success."""
+        run = self.run
+        run.said = run.script.answer
+        run.emit(self.envelope.message(run.said))
+        annotation = {"id": new_id(), "account": {"id": new_id(), "name": "admin"}}
+        run.emit(self.envelope.end(self.usage, resources=[], files=[], annotation=annotation))
+        if run.dialect.graph_refusal == "failed-run":
+            refuse_run(run, "Workflow stream ended without a terminal event")
+        run.finish("finished")
+
+    def _end(self, order: tuple[str, ...], finished: dict[str, Any], error: str = "") -> None:
+        for event in order:
+            if event == "workflow_finished":
+                self._emit(event, finished)
+            elif self.run.app.mode == "advanced-chat" and event == "error":
+                self.run.emit(self.envelope.error("invalid_param", 400, f"Run failed: {error}"))
+            elif self.run.app.mode == "advanced-chat":
+                self.run.emit(
+                    self.envelope.end(self.usage, resources=self.resources, files=self.files, reasoning=self.reasoning)
+                )
+
+    async def _try_once(self, node: Node) -> None:
+        """A first attempt that says a little, fails, and is forgotten by the node but not by the reader."""
+        async for piece in self.run.speak(self.run.script.pieces[:PIECES_BEFORE_TROUBLE], troubled=False):
+            self._say(piece)
+        self.run.said = ""
+        self.steps += 1
+        self.exceptions += 1
+        failed = node.finished(inputs=self._model_inputs(), outputs={}, status="retry", error=provider_error("conn")[2])
+        self._emit("node_retry", failed | {"retry_index": 1})
+
+    async def _think_and_speak(self) -> None:
+        script = self.run.script
+        apart = script.separated and self.run.dialect.reasoning_events
+        pieces = script.pieces if apart else script.pieces_with_thought()
+        if script.thought and apart:
+            async for piece in self.run.speak(pieces_of(script.thought), troubled=False):
+                self.run.emit(self.envelope.reasoning(piece, final=False))
+            self.run.said = ""
+        async for piece in self.run.speak(pieces):
+            self._say(piece)
+        if script.thought and apart:
+            self.run.emit(self.envelope.reasoning("", final=True))
+        self._say("")
+        self.text = script.answer if script.separated else self.run.said
+        if script.thought and script.separated:
+            self.reasoning = {"llm": script.thought.strip()}
+
+    def _say(self, piece: str) -> None:
+        if self.run.app.shape in ("llm", "outputs"):
+            self.run.emit(self.envelope.text(piece))
+
+    def _retrieve(self) -> None:
+        node = self._begin("knowledge-retrieval", "knowledge", "Knowledge")
+        self.resources = citations(source="workflow", dialect=self.run.dialect)
+        found = [
+            {
+                "metadata": {
+                    "_source": "knowledge",
+                    **{key: source[key] for key in _METADATA if key in source},
+                    "child_chunks": [],
+                    "segment_hit_count": source["hit_count"],
+                    "segment_word_count": source["word_count"],
+                    "segment_position": source["segment_position"],
+                    "segment_index_node_hash": source["index_node_hash"],
+                },
+                "title": source["title"],
+                "files": None,
+                "content": source["content"],
+            }
+            for source in self.resources
+        ]
+        nothing = Usage(known=False)
+        finished = node.finished(
+            inputs={"query": self.run.question},
+            outputs={"result": found},
+            process_data={"usage": nothing.fields()},
+            metadata=_cost(nothing),
+        )
+        self._emit("node_finished", finished)
+
+    def _draw(self) -> None:
+        node = self._begin("tool", "draw", "Draw")
+        self.files = [produced(self.run)]
+        if self.run.app.mode == "advanced-chat":
+            markdown = f"\n![demo.png]({self.files[0]['url']})"
+            self.run.said += markdown
+            self.text += markdown
+            self.run.emit(self.envelope.text(markdown, ("draw", "files")))
+        outputs = {"text": "", "files": self.files, "json": []}
+        self._emit("node_finished", node.finished(inputs={"prompt": "a red dot"}, outputs=outputs, files=self.files))
+
+    def _begin(self, kind: str, node_id: str, title: str = "") -> Node:
+        self.steps += 1
+        node = Node(new_id(), node_id, kind, self.envelope.created_at, title)
+        self._emit("node_started", node.started())
+        return node
+
+    def _emit(self, event: str, data: dict[str, Any]) -> None:
+        self.run.emit(self.envelope.graph(event, data))
+
+    def _model_inputs(self) -> dict[str, Any]:
+        return dict(MODEL) if self.run.dialect.empty_lists else {}
+
+    def _prompts(self) -> list[dict[str, Any]]:
+        turns = [("system", SYSTEM_PROMPT), *self.run.history, ("user", self.run.question)]
+        return [{"role": role, "text": text, "files": []} for role, text in turns]
+
+    def _system_variables(self) -> dict[str, Any]:
+        variables: dict[str, Any] = {
+            "sys.files": [],
+            "sys.user_id": self.envelope.user,
+            "sys.app_id": self.run.app.name,
+            "sys.workflow_id": self.envelope.workflow_id,
+            "sys.workflow_run_id": self.envelope.workflow_run_id,
+        }
+        if self.run.app.mode == "advanced-chat":
+            turns = len(self.run.conversation.messages) if self.run.conversation else 1
+            variables |= {"sys.query": self.run.question, "sys.dialogue_count": turns}
+        return variables
+
+
+def _cost(usage: Usage) -> dict[str, Any]:
+    spent = usage.fields()
+    return {key: spent[key] for key in ("total_tokens", "total_price", "currency")}
+
+
+_METADATA = (
+    "position",
+    "dataset_id",
+    "dataset_name",
+    "document_id",
+    "document_name",
+    "data_source_type",
+    "segment_id",
+    "retriever_from",
+    "score",
+    "doc_metadata",
+)

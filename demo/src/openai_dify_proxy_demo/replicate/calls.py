@@ -1,0 +1,118 @@
+"""A request to the API: its token, its body, the record of it, and errors as Replicate writes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from openai_dify_proxy_demo.replicate.log import LoggedCall
+from openai_dify_proxy_demo.replicate.refusals import RefusedError, unauthenticated
+from openai_dify_proxy_demo.replicate.state import DemoState
+from openai_dify_proxy_demo.serving import DROP
+
+RATE_LIMIT = {"ratelimit-remaining": "2999", "ratelimit-reset": "1"}
+CREATION_RATE_LIMIT = {"ratelimit-remaining": "599", "ratelimit-reset": "1"}
+
+
+class ConnectionDropped(Exception):
+    """No answer is given: the connection breaks off."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request with a valid token."""
+
+    request: Request
+    state: DemoState
+    raw: bytes
+    body: Any
+    """The JSON body; None where there is none."""
+
+    @property
+    def base_url(self) -> str:
+        """The address of the API as the client named it."""
+        return f"{self.request.url.scheme}://{self.request.url.netloc}/v1"
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        return self.request.path_params
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A route that checks the token, logs the call, and answers refusals."""
+
+    async def handle(request: Request) -> Response:
+        state: DemoState = request.app.state.demo
+        try:
+            raw = await request.body()
+        except ClientDisconnect:
+            return Response(status_code=499)
+        body, malformed = _read_json(raw, request.headers.get("content-type", ""))
+        authorization = request.headers.get("authorization")
+        authorized = _is_authorized(authorization, state.token)
+        status: int | None = None
+        try:
+            if not authorized:
+                raise unauthenticated(authorization)
+            if malformed:
+                raise RefusedError(400, "The request body is not valid JSON.", "Bad Request")
+            response = await handler(Call(request, state, raw, body))
+            status = response.status_code
+        except RefusedError as error:
+            response, status = error.response(), error.status
+        except ConnectionDropped:
+            response = Dropped()
+        finally:
+            _log(state, request, body, authorized=authorized, status=status)
+        return response
+
+    return handle
+
+
+def json_response(body: Any, status: int = 200, headers: Mapping[str, str] = RATE_LIMIT) -> Response:
+    return Response(msgspec.json.encode(body) + b"\n", status, dict(headers), "application/json")
+
+
+class Dropped(Response):
+    """Breaks the connection off instead of answering."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["extensions"][DROP]["drop"]()
+        while (await receive())["type"] != "http.disconnect":
+            continue
+
+
+def _is_authorized(authorization: str | None, token: str) -> bool:
+    scheme, _, given = (authorization or "").partition(" ")
+    return scheme.lower() in ("bearer", "token") and given == token
+
+
+def _read_json(raw: bytes, content_type: str) -> tuple[Any, bool]:
+    if not raw or not content_type.startswith("application/json"):
+        return None, False
+    try:
+        return msgspec.json.decode(raw), False
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None, True
+
+
+def _log(state: DemoState, request: Request, body: Any, *, authorized: bool, status: int | None) -> None:
+    entry = LoggedCall(
+        method=request.method,
+        path=request.url.path,
+        headers={name: value for name, value in request.headers.items() if name != "authorization"},
+        authorized=authorized,
+        body=body,
+        status=status,
+        at=time.monotonic(),
+    )
+    state.log.change(lambda: state.log.calls.append(entry))

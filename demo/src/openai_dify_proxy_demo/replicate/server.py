@@ -1,0 +1,110 @@
+"""The scripted Replicate as ASGI apps, and as a server of its own in threads."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from openai_dify_proxy_demo.replicate.log import ReplicateLog
+from openai_dify_proxy_demo.replicate.refusals import not_found
+from openai_dify_proxy_demo.replicate.routes import API_ROUTES, OUTPUT_ROUTES
+from openai_dify_proxy_demo.replicate.state import DEMO_PACE, INSTANT, DemoState, Timing
+from openai_dify_proxy_demo.serving import CountOpenRequests, ThreadedServer
+
+DEMO_CREDENTIAL = "r8_demo"
+"""The API token that the scripted Replicate takes unless told otherwise."""
+
+
+def create_demo_replicate(*, timing: Timing = DEMO_PACE, token: str = DEMO_CREDENTIAL) -> Starlette:
+    """The scripted Replicate's API as an ASGI app.
+
+    `app.state.demo` is its DemoState, `app.state.log` the ReplicateLog of all that it is asked. Outputs are served by
+    another app, `create_output_origin(app.state.demo)`, whose address has to be told to `app.state.demo.output_origin`.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await app.state.demo.close()
+
+    app = Starlette(routes=API_ROUTES, lifespan=lifespan, exception_handlers={404: _not_found})
+    app.router.redirect_slashes = False
+    app.state.demo = DemoState(timing, token)
+    app.state.log = app.state.demo.log
+    app.add_middleware(CountOpenRequests, log=app.state.log)
+    return app
+
+
+def create_output_origin(state: DemoState) -> Starlette:
+    """The origin that serves what predictions made, as an ASGI app. It never takes a token."""
+    app = Starlette(routes=OUTPUT_ROUTES)
+    app.state.demo = state
+    app.add_middleware(CountOpenRequests, log=state.log)
+    return app
+
+
+class DemoReplicate:
+    """The scripted Replicate on two sockets: its API, and the origin of its outputs.
+
+    As a context manager it listens on `host` and on `port` and `output_port` (0: free ones) from enter to exit.
+    With the default timing nothing is waited for; give DEMO_PACE for the pace of the demo.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        output_port: int = 0,
+        timing: Timing = INSTANT,
+        token: str = DEMO_CREDENTIAL,
+    ) -> None:
+        self.token = token
+        self.app = create_demo_replicate(timing=timing, token=token)
+        self.state: DemoState = self.app.state.demo
+        self.log: ReplicateLog = self.state.log
+        self._api = ThreadedServer(self.app, "demo-replicate", host=host, port=port, closing=self.state.close)
+        self._outputs = ThreadedServer(
+            create_output_origin(self.state), "demo-replicate-outputs", host=host, port=output_port
+        )
+
+    @property
+    def url(self) -> str:
+        """The base URL of its API, with `/v1`."""
+        return f"{self._api.origin}/v1"
+
+    @property
+    def output_origin(self) -> str:
+        """Where its outputs are, such as `http://127.0.0.1:40001`."""
+        return self._outputs.origin
+
+    @property
+    def open_connections(self) -> int:
+        """How many TCP connections clients hold open, to both origins."""
+        return self._api.open_connections + self._outputs.open_connections
+
+    def skip(self, seconds: float) -> None:
+        """Let that much time pass at once for what is erased after an hour or a day."""
+        self.state.skip(seconds)
+
+    def __enter__(self) -> Self:
+        self._outputs.start()
+        self.state.output_origin = self.output_origin
+        self._api.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._api.stop()
+        self._outputs.stop()
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return not_found().response()

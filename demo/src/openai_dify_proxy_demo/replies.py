@@ -1,0 +1,141 @@
+"""HTTP answers as Dify writes them: JSON bodies, refusals, and event streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from openai_dify_proxy_demo.dialects import Dialect
+from openai_dify_proxy_demo.events import Event
+from openai_dify_proxy_demo.runs import PING, Mark, Run
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error of Dify's."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+    def body(self) -> dict[str, Any]:
+        if self.code == "unknown":
+            return {"message": self.message, "code": self.code, "status": self.status}
+        return {"code": self.code, "message": self.message, "status": self.status}
+
+
+def version_headers(dialect: Dialect) -> dict[str, str]:
+    """The headers that every answer of a version has."""
+    headers = {
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Expose-Headers": "X-Env, X-Trace-Id, X-Version",
+        "X-Version": dialect.server_version,
+        "X-Env": "PRODUCTION",
+    }
+    if dialect.gunicorn_headers:
+        return {"Server": "gunicorn", "Connection": "keep-alive", **headers}
+    return {**headers, "Vary": "Cookie"}
+
+
+def json_reply(body: Any, dialect: Dialect, status: int = 200) -> Response:
+    """A compact body with escaped slashes, as everything but generation is answered."""
+    text = json.dumps(body, separators=(",", ":")).replace("/", "\\/")
+    return Response(text + "\n", status, version_headers(dialect), "application/json")
+
+
+def generated_reply(body: Any, dialect: Dialect) -> Response:
+    """A blocking generation's body, which has spaces and escapes."""
+    return Response(json.dumps(body), 200, version_headers(dialect), "application/json")
+
+
+def refusal(error: RefusedError, dialect: Dialect) -> Response:
+    response = json_reply(error.body(), dialect, error.status)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="api"'
+    return response
+
+
+def frame_bytes(frame: Event | bytes, dialect: Dialect) -> bytes:
+    """One SSE frame. Newer versions leave everything but quotes and control characters as it is."""
+    if isinstance(frame, bytes):
+        return frame
+    if not dialect.compact_json:
+        return f"data: {json.dumps(frame)}\n\n".encode()
+    return b"data: " + msgspec.json.encode(frame) + b"\n\n"
+
+
+class EventStream(Response):
+    """A run's frames as they come. Headers go out with the first of them; the run outlives its reader."""
+
+    media_type = "text/event-stream; charset=utf-8"
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(None, 200, version_headers(run.dialect))
+        del self.headers["content-length"]
+        self.run = run
+        self.next_ping = run.started + run.timing.ping
+        self.begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watch = asyncio.create_task(self._watch(receive))
+        try:
+            await self._pump(send)
+        finally:
+            watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watch
+
+    async def _pump(self, send: Send) -> None:
+        while True:
+            frame = await self._next_frame()
+            if frame is Mark.GONE:
+                return self._note_departure()
+            if frame is Mark.CUT:
+                return None
+            await self._begin(send)
+            if frame is Mark.END:
+                return await send({"type": "http.response.body", "body": b""})
+            assert not isinstance(frame, Mark)
+            body = frame_bytes(frame, self.run.dialect)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            if self.run.record.first_event_at is None and isinstance(frame, dict):
+                self.run.log.change(self._note_first_event)
+
+    async def _next_frame(self) -> Event | bytes | Mark:
+        frames = self.run.frames
+        while True:
+            if not frames.empty():
+                return frames.get_nowait()
+            try:
+                async with asyncio.timeout(max(0.0, self.next_ping - time.monotonic())):
+                    return await frames.get()
+            except TimeoutError:
+                self.next_ping += self.run.timing.ping
+                if self.run.pings and frames.empty():
+                    return PING
+
+    async def _begin(self, send: Send) -> None:
+        if not self.begun:
+            self.begun = True
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            continue
+        self.run.frames.put_nowait(Mark.GONE)
+
+    def _note_departure(self) -> None:
+        if self.run.record.state != "running":
+            return
+        self.run.log.change(lambda: setattr(self.run.record, "disconnected_at", time.monotonic()))
+
+    def _note_first_event(self) -> None:
+        self.run.record.first_event_at = time.monotonic()

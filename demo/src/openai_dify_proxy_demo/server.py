@@ -1,0 +1,110 @@
+"""The demo as an ASGI app, and as a server of its own in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Self
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from openai_dify_proxy_demo.dialects import DIALECTS, LATEST
+from openai_dify_proxy_demo.log import DemoLog
+from openai_dify_proxy_demo.replies import RefusedError, refusal
+from openai_dify_proxy_demo.routes import NOT_FOUND_PAGE, ROUTES
+from openai_dify_proxy_demo.runs import DEMO_PACE, INSTANT, Timing
+from openai_dify_proxy_demo.serving import CountOpenRequests, ThreadedServer
+from openai_dify_proxy_demo.state import DemoState
+
+
+def create_demo_app(
+    version: str = LATEST, *, timing: Timing = DEMO_PACE, clock: Callable[[], float] = time.time
+) -> Starlette:
+    """The scripted Dify as an ASGI app.
+
+    `version` is the manner of keys that name none (a key of DIALECTS); `timing` its durations.
+    `clock` tells the time of day in seconds since 1970. It is asked once for each turn, and turns that begin within
+    one whole second confuse what a model is sent of them, as in Dify.
+    `app.state.log` is the DemoLog of all that it is asked.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await app.state.demo.close()
+
+    app = Starlette(
+        routes=ROUTES,
+        lifespan=lifespan,
+        exception_handlers={404: _not_found, 405: _wrong_method},
+    )
+    app.router.redirect_slashes = False
+    app.state.demo = DemoState(timing, clock)
+    app.state.log = app.state.demo.log
+    app.state.dialect = DIALECTS[version]
+    app.add_middleware(CountOpenRequests, log=app.state.log)
+    return app
+
+
+class DemoServer:
+    """The demo on a socket, served by a thread with its own event loop.
+
+    As a context manager it listens on `host` and `port` (0: a free one) from enter to exit.
+    With the default timing words are not waited for; give DEMO_PACE for the pace of the demo.
+    With `itertools.count(1_700_000_000).__next__` as its clock every turn begins in a second of its own.
+    """
+
+    def __init__(
+        self,
+        version: str = LATEST,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        timing: Timing = INSTANT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.app = create_demo_app(version, timing=timing, clock=clock)
+        self.log: DemoLog = self.app.state.log
+        self._serving = ThreadedServer(self.app, "demo-dify", host=host, port=port, closing=self.app.state.demo.close)
+
+    @property
+    def port(self) -> int:
+        return self._serving.port
+
+    @property
+    def url(self) -> str:
+        """The base URL of its API, with `/v1`."""
+        return f"{self._serving.origin}/v1"
+
+    @property
+    def open_connections(self) -> int:
+        """How many TCP connections clients hold open."""
+        return self._serving.open_connections
+
+    def __enter__(self) -> Self:
+        self._serving.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._serving.stop()
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return HTMLResponse(NOT_FOUND_PAGE, 404)
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    headers = error.headers if isinstance(error, HTTPException) else None
+    response = refusal(
+        RefusedError(405, "method_not_allowed", "The method is not allowed for the requested URL."),
+        request.app.state.dialect,
+    )
+    response.headers.update(headers or {})
+    return response

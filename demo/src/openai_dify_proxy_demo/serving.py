@@ -1,0 +1,128 @@
+"""An ASGI app on a socket, served by a thread with its own event loop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from openai_dify_proxy_demo.watched import Watched
+
+DROP = "demo.drop"
+"""The ASGI extension by which an app breaks its connection off: `scope["extensions"][DROP]["drop"]()`."""
+
+
+class ThreadedServer:
+    """Serves `app` on `host` and `port` (0: a free one) from `start` to `stop`.
+
+    `closing` is awaited in the server's loop when it ends, before open requests are waited for.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        name: str,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        closing: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._app = app
+        self._name = name
+        self._closing = closing
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self.host = host
+        self.port = port
+
+    @property
+    def origin(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def open_connections(self) -> int:
+        """How many TCP connections clients hold open."""
+        return len(self._server.server_state.connections) if self._server else 0
+
+    def start(self) -> None:
+        """Listen; raises RuntimeError where that fails."""
+        config = uvicorn.Config(
+            self._app,
+            host=self.host,
+            port=self.port,
+            http=_DroppingProtocol,
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            timeout_graceful_shutdown=1,
+        )
+        started = threading.Event()
+        self._server = _Server(config, started.set, self._closing)
+        self._thread = threading.Thread(target=self._server.run, name=self._name, daemon=True)
+        self._thread.start()
+        if not started.wait(10):
+            raise RuntimeError(f"the demo cannot listen on {self.host}:{self.port}")
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        assert self._server is not None, "started before"
+        assert self._thread is not None, "started before"
+        self._server.should_exit = True
+        self._thread.join(10)
+
+
+class CountOpenRequests:
+    """Keeps `log.open_requests`."""
+
+    def __init__(self, app: ASGIApp, log: Watched) -> None:
+        self.app = app
+        self.log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        self._change(1)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._change(-1)
+
+    def _change(self, by: int) -> None:
+        self.log.change(lambda: setattr(self.log, "open_requests", self.log.open_requests + by))
+
+
+class _Server(uvicorn.Server):
+    """Tells when it listens, and lets its app end what runs before it waits for open requests."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listening: Callable[[], None],
+        closing: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        super().__init__(config)
+        self._listening = listening
+        self._closing = closing
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self._listening()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        if self._closing is not None:
+            await self._closing()
+        await super().shutdown(sockets)
+
+
+class _DroppingProtocol(HttpToolsProtocol):
+    """Lets an app break its connection off."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {DROP: {"drop": self.transport.abort}}

@@ -1,0 +1,303 @@
+"""What the keywords make the demo do, what it remembers, and what its log tells."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import httpx2
+import pytest
+
+from demo.tests.conftest import Caller
+from demo.tests.recorded import order, read_events
+from demo.tests.test_against_recordings import ask_and_stop
+from openai_dify_proxy_demo import DEMO_APPS, DemoServer, Timing
+
+NAMES = [app.name for app in DEMO_APPS]
+CHATS = ["demo-chat", "demo-agent-chat", "demo-advanced-chat", "demo-agent"]
+VERSIONS = ["0.15", "1.11", "1.13", "1.16"]
+
+
+def answer_in(events: list[dict[str, Any]]) -> str:
+    """The text of a stream: a New Agent's closing message repeats it and does not count."""
+    agent = any(event["event"] == "agent_message" for event in events)
+    texts = [event for event in events if not (agent and event["event"] == "message")]
+    return "".join(event.get("answer") or event.get("data", {}).get("text", "") for event in texts)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exact_answer_arrives_whole(demo: Caller, name: str, version: str) -> None:
+    text = ' Line one\n\ttwo, 三\u2028four 👋🏽 \\u "quoted" '
+    assert answer_in(read_events(demo.ask(f"{name}@{version}", f"SAY<<{text}>>").content)) == text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plain_question_is_repeated_by_an_app_that_says_what_it_is(demo: Caller, name: str) -> None:
+    said = answer_in(read_events(demo.ask(name, "Where is the sea?").content))
+    assert said.startswith(f"This is the demo {demo.mode(name)} app. You asked: “Where is the sea?”")
+
+
+def test_lengths_and_scripts_are_as_asked(demo: Caller) -> None:
+    assert len(answer_in(read_events(demo.ask("demo-chat", "LONG:20000").content))) == 20000
+    assert answer_in(read_events(demo.ask("demo-chat", "EMPTY").content)) == ""
+    raw = demo.ask("demo-chat", "CJK").content
+    assert "你好".encode() in raw
+    assert "\u2028".encode() in raw, "newer versions leave line separators raw"
+    assert b"\\u2028" in demo.ask("demo-chat@0.15", "CJK").content
+    assert b'data: {"event": "message"' in demo.ask("demo-chat@0.15", "CJK").content
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_a_conversation_is_remembered_for_its_user_only(demo: Caller, name: str) -> None:
+    first = read_events(demo.ask(name, "one").content)
+    conversation_id = next(event["conversation_id"] for event in first if "conversation_id" in event)
+    second = answer_in(read_events(demo.ask(name, "two", conversation_id=conversation_id).content))
+    assert second.endswith("I remember 2 earlier messages of this conversation.")
+    stranger = demo.ask(name, "three", conversation_id=conversation_id, user="u2")
+    assert (stranger.status_code, stranger.json()["code"]) == (404, "not_found")
+    deleted = demo.http.request(
+        "DELETE",
+        f"{demo.server.url}/conversations/{conversation_id}",
+        headers=demo.headers(name),
+        json={"user": "u1"},
+    )
+    assert deleted.status_code == 204
+    assert demo.ask(name, "four", conversation_id=conversation_id).status_code == 404
+
+
+def test_inputs_are_checked_and_shown(demo: Caller) -> None:
+    form = demo.get("/parameters", "demo-workflow-form").json()["user_input_form"]
+    assert [next(iter(item)) for item in form] == ["text-input", "text-input", "select", "number"]
+    inputs = {"question": "why", "language": "en", "words": 3}
+    said = answer_in(read_events(demo.ask("demo-workflow-form", "", inputs=inputs).content))
+    assert said == "This is the demo workflow app. You asked: “why” Inputs: language = en, words = 3."
+    for wrong, problem in (
+        ({"language": "xx"}, "language in input form must be one of the following: ['en', 'de', 'fr']"),
+        ({"words": "many"}, "words in input form must be a valid number"),
+        ({"question": 5}, "(type 'text-input') question in input form must be a string"),
+        ({"subject": "s" * 49}, "subject in input form must be less than 48 characters"),
+    ):
+        refused = demo.ask("demo-workflow-form", "", inputs={**inputs, **wrong}, response_mode="blocking")
+        assert (refused.status_code, refused.json()["message"]) == (400, problem)
+
+
+def test_workflows_have_their_outputs(demo: Caller) -> None:
+    events = read_events(demo.ask("demo-workflow-outputs", "SAY<<four>>").content)
+    assert events[-1]["data"]["outputs"] == {"answer": "four", "keywords": ["demo", "echo"], "length": 4}
+    assert answer_in(events) == "four\n- demo\n- echo\n4"
+    quiet = read_events(demo.ask("demo-workflow-quiet", "SAY<<four>>").content)
+    assert (answer_in(quiet), quiet[-1]["data"]["outputs"]) == ("", {"result": "four"})
+
+
+def test_moderation_replaces_what_was_said(demo: Caller) -> None:
+    events: list[dict[str, Any]] = []
+    for name in ("demo-chat", "demo-completion", "demo-advanced-chat"):
+        events = read_events(demo.ask(name, "MODERATE SAY<<secret>>").content)
+        replaced = next(event for event in events if event["event"] == "message_replace")
+        assert (replaced["answer"], replaced["reason"]) == ("This answer was withheld.", "output_moderation")
+    assert events[-1]["data"]["outputs"]["answer"] == "secret"
+
+
+def test_an_annotation_hit_is_a_success_followed_by_a_failure(demo: Caller) -> None:
+    events = read_events(demo.ask("demo-advanced-chat", "ANNOTATION").content)
+    assert order(events) == ["ping", "message", "message_end", "workflow_started", "workflow_finished failed"]
+    assert events[-1]["data"]["error"] == "Workflow stream ended without a terminal event"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("word", "complete"), [("EOF", True), ("CUT", False)])
+def test_a_stream_can_break_off(demo: Caller, name: str, word: str, complete: bool) -> None:
+    body = b""
+    try:
+        with demo.http.stream(
+            "POST", demo.server.url + _path(demo, name), headers=demo.headers(name), json=demo.body(name, word)
+        ) as response:
+            for chunk in response.iter_raw():
+                body += chunk
+        assert complete
+    except httpx2.RemoteProtocolError:
+        assert not complete
+    names = {event["event"] for event in read_events(body)}
+    assert names & {"message", "agent_message", "text_chunk"}
+    assert not names & {"message_end", "workflow_finished", "error"}
+
+
+@pytest.mark.parametrize(
+    ("word", "found"), [("GARBAGE", b'"answer": \n\n'), ("BADUTF8", b"\xff\xfe"), ("OVERSIZE:70000", b"x" * 70000)]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_frames_stand_in_the_middle(demo: Caller, name: str, word: str, found: bytes) -> None:
+    body = demo.ask(name, word).content
+    assert body.count(found) >= 1
+    assert body.endswith(b"}\n\n")
+
+
+def _path(demo: Caller, name: str) -> str:
+    return {"completion": "/completion-messages", "workflow": "/workflows/run"}.get(demo.mode(name), "/chat-messages")
+
+
+def test_silence_and_pings_last_until_the_stream_is_given_up(brisk: Caller) -> None:
+    assert brisk.ask("demo-chat", "SILENCE").content == b""
+    assert brisk.ask("demo-workflow", "SILENCE").content == b""
+    pings = brisk.ask("demo-chat", "PINGS").content
+    assert pings == b"event: ping\n\n" * (len(pings) // 13)
+    assert len(pings) >= 3 * 13
+    assert order(read_events(brisk.ask("demo-chat", "MIDSILENCE").content)) == ["message"]
+    assert b"ping" not in brisk.ask("demo-chat", "MIDSILENCE").content
+
+
+def test_slow_answers_are_pinged(brisk: Caller) -> None:
+    events = read_events(brisk.ask("demo-chat", "SLOW:2x120").content)
+    assert events[0]["event"] == "ping", "headers and a ping come before the first word"
+
+
+def test_a_queue_is_one_ping_and_silence(demo: Caller, brisk: Caller) -> None:
+    waiting = read_events(brisk.ask("demo-workflow@1.16", "QUEUE:0.2").content)
+    assert [event["event"] for event in waiting[:2]] == ["ping", "workflow_started"]
+    begun = time.monotonic()
+    assert read_events(demo.ask("demo-chat", "HEADERS:0.2").content)[0]["event"] == "message"
+    assert time.monotonic() - begun >= 0.2
+
+
+def test_1_13_hangs_where_others_refuse(brisk: Caller) -> None:
+    nowhere = "11111111-1111-4111-8111-111111111111"
+    for answer in (
+        brisk.ask("demo-advanced-chat@1.13", "hi", conversation_id=nowhere),
+        brisk.ask("demo-workflow@1.13", "", inputs={}),
+        brisk.ask("demo-advanced-chat@1.13", "hi", response_mode="blocking"),
+    ):
+        assert (answer.status_code, answer.content) == (200, b"event: ping\n\n")
+    assert brisk.ask("demo-chat@1.13", "hi", conversation_id=nowhere).status_code == 404
+    assert brisk.ask("demo-workflow@1.11", "", inputs={}).status_code == 400
+
+
+def test_0_15_does_not_tell_its_mode_and_refuses_by_route(demo: Caller) -> None:
+    assert set(demo.get("/info", "demo-workflow@0.15").json()) == {"name", "description", "tags"}
+    refusals = {
+        "demo-workflow": ("not_chat_app", "app_unavailable", None),
+        "demo-completion": ("not_chat_app", None, "not_workflow_app"),
+        "demo-chat": (None, "app_unavailable", "not_workflow_app"),
+    }
+    for name, codes in refusals.items():
+        for path, code in zip(("/chat-messages", "/completion-messages", "/workflows/run"), codes, strict=True):
+            body = demo.body("demo-completion", "hi", response_mode="blocking")
+            answer = demo.post(path, f"{name}@0.15", body)
+            assert answer.json().get("code") == code
+
+
+@pytest.mark.parametrize("version", ["1.11", "1.13", "1.16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_who_may_stop(demo: Caller, name: str, version: str) -> None:
+    events = ask_and_stop(demo, f"{name}@{version}", user="somebody else", question="SLOW:8x20")
+    stopped_by_anyone = version == "1.16" and demo.mode(name) in ("advanced-chat", "workflow")
+    assert demo.log.stops[-1].effective is stopped_by_anyone
+    assert demo.log.runs[-1].state == ("stopped" if stopped_by_anyone else "finished")
+    assert ("tick 8" in answer_in(events)) is not stopped_by_anyone
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_run_goes_on_when_its_client_leaves(demo: Caller, name: str) -> None:
+    server = demo.server
+    async with (
+        httpx2.AsyncClient() as http,
+        http.stream(
+            "POST", server.url + _path(demo, name), headers=demo.headers(name), json=demo.body(name, "SLOW:10x30")
+        ) as response,
+    ):
+        await anext(response.aiter_raw())
+        run = server.log.runs[-1]
+        assert run.state == "running"
+    await server.log.wait_for(lambda log: run.disconnected_at)
+    assert run.finished_at is None
+    await server.log.wait_for(lambda log: run.state == "finished")
+    assert "tick 10" in run.answer
+    await server.log.wait_for(lambda log: log.open_requests == 0)
+
+
+def test_what_an_abandoned_turn_leaves_behind(demo: Caller) -> None:
+    for name, kept in (
+        ("demo-chat@1.16", False),
+        ("demo-advanced-chat@1.11", False),
+        ("demo-advanced-chat@1.16", True),
+    ):
+        with demo.http.stream(
+            "POST", f"{demo.server.url}/chat-messages", headers=demo.headers(name), json=demo.body(name, "SLOW:5x30")
+        ) as response:
+            next(response.iter_raw())
+            run = demo.log.runs[-1]
+        demo.log.wait(lambda log, run=run: run.state == "finished")  # type: ignore[misc]
+        rows = demo.get("/messages", name, user="u1", conversation_id=run.conversation_id).json()["data"]
+        assert (rows[0]["answer"] != "") is kept
+
+
+def test_the_log_holds_requests_and_tells_when_waiting_fails(demo: Caller) -> None:
+    demo.ask("demo-workflow@1.13", "find me")
+    request = demo.log.requests[-1]
+    assert (request.method, request.path, request.app, request.dialect) == (
+        "POST",
+        "/v1/workflows/run",
+        "demo-workflow",
+        "1.13",
+    )
+    assert request.body["inputs"]["query"] == "find me"
+    assert "authorization" not in request.headers
+    with pytest.raises(TimeoutError, match="demo-workflow"):
+        demo.log.wait(lambda log: False, timeout=0.01)
+
+
+async def test_the_log_wakes_who_waits(demo: Caller) -> None:
+    waiting = asyncio.create_task(demo.log.wait_for(lambda log: log.runs and log.runs[-1].question == "wake up"))
+    await asyncio.to_thread(demo.ask, "demo-chat", "wake up")
+    await waiting
+
+
+def test_uploads_belong_to_their_user_since_1_14(demo: Caller) -> None:
+    for version, status in (("1.11", 200), ("1.16", 400)):
+        app = f"demo-chat@{version}"
+        uploaded = demo.http.post(
+            f"{demo.server.url}/files/upload",
+            headers=demo.headers(app),
+            files={"file": ("a.png", b"png", "image/png")},
+            data={"user": "u1"},
+        ).json()
+        file = {"type": "image", "transfer_method": "local_file", "upload_file_id": uploaded["id"]}
+        assert demo.ask(app, "look", files=[file]).status_code == 200
+        assert demo.ask(app, "look", files=[file], user="u2").status_code == status
+
+
+def test_words_come_at_the_given_pace() -> None:
+    with DemoServer(timing=Timing(token=0.02, naming=0.0)) as server, httpx2.Client() as http:
+        caller = Caller(server, http)
+        begun = time.monotonic()
+        caller.ask("demo-chat", "SAY<<one two three four five>>")
+        assert time.monotonic() - begun >= 5 * 0.02
+        assert server.open_connections == 1
+
+
+def test_a_version_can_be_the_servers_own() -> None:
+    with DemoServer("1.13") as server, httpx2.Client() as http:
+        assert http.get(f"{server.url}/").json()["server_version"] == "1.13.0"
+        assert Caller(server, http).ask("demo-chat", "hi").headers["x-version"] == "1.13.0"
+
+
+def test_new_agents_ask_and_their_question_is_remembered(demo: Caller) -> None:
+    events = read_events(demo.ask("demo-agent", "PAUSE").content)
+    assert order(events) == ["agent_thought", "message", "message_end"]
+    assert json.loads(events[0]["tool_input"]) == {"question": events[-2]["answer"]}
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "code"),
+    [
+        ("provider", 400, "provider_not_initialize"),
+        ("quota", 400, "provider_quota_exceeded"),
+        ("crash", 500, "unknown"),
+    ],
+)
+def test_requests_can_be_refused_before_any_stream(demo: Caller, word: str, status: int, code: str) -> None:
+    answer = demo.ask("demo-workflow", f"ERROR:{word}")
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert demo.ask("demo-workflow", "ERROR:nginx").headers["content-type"].startswith("text/html")

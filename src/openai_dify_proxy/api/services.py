@@ -1,0 +1,83 @@
+"""What all handlers share, put together once at the start."""
+
+from __future__ import annotations
+
+import time
+from secrets import token_hex
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+
+from openai_dify_proxy.api.authentication import Authenticator
+from openai_dify_proxy.api.streaming import StreamTiming
+from openai_dify_proxy.responses.background import BackgroundResponses
+from openai_dify_proxy.responses.continuation import ContinuationResolver
+from openai_dify_proxy.responses.response_store import ResponseStore
+from openai_dify_proxy.state import GuardedStore
+from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
+from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.turns.apps import Apps
+from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.profiles import Profiles
+from openai_dify_proxy.turns.readiness import Readiness
+from openai_dify_proxy.turns.service import Turns
+from openai_dify_proxy.turns.side_calls import SideCalls
+
+_CONVERSATION = b"x-dify-conversation-id"
+_END_USER = b"x-openwebui-user-id"
+_CHATS = (
+    b"x-openwebui-chat-id",
+    b"x-conversation-id",
+    b"x-chat-id",
+    b"x-session-id",
+    b"session-id",
+    b"session_id",
+    b"conversation-id",
+    b"chat-id",
+)
+"""Headers by which clients name their chats, in the order in which they count."""
+
+_NAMES = frozenset({_CONVERSATION, _END_USER, *_CHATS})
+
+
+class Services(Struct, frozen=True):
+    gate: Authenticator
+    apps: Apps
+    profiles: Profiles
+    turns: Turns
+    reach: Readiness
+    pulse: StreamTiming
+    store: GuardedStore
+    kept: ResponseStore
+    sources: ContinuationResolver
+    background: BackgroundResponses
+    tasks: SideCalls
+    started: int
+    image_models: tuple[str, ...] = ()
+
+    def head(self, kind: str, model: str) -> AnswerHead:
+        """The id, time and model of a new answer; ``kind`` is the id's prefix."""
+        return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model)
+
+    def end_user(self, request: Request, caller: Caller) -> str | None:
+        """The end user of a request without a body, if it tells one."""
+        return caller.end_user or request.headers.get(_END_USER.decode()) or None
+
+    def with_headers(self, turn: TurnRequest, request: Request, caller: Caller) -> TurnRequest:
+        """Headers that name the conversation and the end user win over the body; the client's key wins over both."""
+        told = {name: value.decode("latin-1") for name, value in request.scope["headers"] if name in _NAMES and value}
+        end_user = caller.end_user or told.get(_END_USER)
+        if not told and not end_user:
+            return turn
+        return msgspec.structs.replace(
+            turn,
+            conversation_id=told.get(_CONVERSATION) or turn.conversation_id,
+            end_user=end_user or turn.end_user,
+            chat_id=next((told[name] for name in _CHATS if name in told), None),
+        )
+
+
+def services_of(request: Request) -> Services:
+    proxy: Services = request.app.state.proxy
+    return proxy

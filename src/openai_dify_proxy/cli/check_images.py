@@ -1,0 +1,226 @@
+"""What Replicate, IPFS and the place for pictures say, held against what the settings expect of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from openai_dify_proxy.cli.apps import Finding, console, print_findings
+from openai_dify_proxy.cli.models import ask_inputs, open_replicate, surroundings
+from openai_dify_proxy.errors import InvalidRequest, ProxyError
+from openai_dify_proxy.images.models import ImageModel, ImageModels
+from openai_dify_proxy.pictures.service import open_picture_store
+from openai_dify_proxy.settings import Settings, SettingsError
+from openai_dify_proxy.translate.replicate.mapping import PROMPT_NAMES, picture_input
+from openai_dify_proxy.translate.replicate.model_names import ModelRef
+from openai_dify_proxy.translate.replicate.model_schema import ModelInputs
+from openai_dify_proxy.translate.replicate.support import HeaderSupport, image_support
+from openai_dify_proxy.upstream.http import HttpClient
+from openai_dify_proxy.upstream.ipfs import ipfs_client
+from openai_dify_proxy.upstream.replicate import ReplicateClient
+
+AT_ONCE = 4
+"""Models asked for at the same time."""
+
+NOBODY = f"{'0' * 64}.png"
+"""A picture that no store has: to ask for it shows whether the store can be asked at all."""
+
+
+class ImageModelReport(NamedTuple):
+    name: str
+    rows: list[HeaderSupport]
+    findings: list[Finding]
+
+    @property
+    def fine(self) -> bool:
+        return all(finding.kind == "note" for finding in self.findings)
+
+
+def check_images(settings: Settings) -> bool:
+    """Print what was found, and return whether pictures can be made, kept and sent."""
+    if settings.replicate_api_token is None:
+        typer.echo("No pictures are made: REPLICATE_API_TOKEN is not set.")
+        return True
+    parts = [asyncio.run(_check_replicate(settings))]
+    if settings.picture_store is None:
+        parts.append(_check_directory(Path(settings.image_storage_dir).expanduser()))
+    else:
+        parts.append(asyncio.run(_check_store(settings)))
+    if settings.ipfs_upload_url is not None:
+        parts.append(asyncio.run(_check_ipfs(settings)))
+    return all(parts)
+
+
+def _tell(subject: str, trouble: str | None, fine: str) -> bool:
+    """One line; returns whether there is no trouble."""
+    if trouble is None:
+        typer.echo(f"{subject}: {fine}")
+        return True
+    print_findings([(subject, Finding("trouble", trouble))])
+    return False
+
+
+# Replicate
+
+
+async def _check_replicate(settings: Settings) -> bool:
+    async with open_replicate(settings) as replicate:
+        subject = f"Replicate at {settings.replicate_api_url}"
+        try:
+            await replicate.account()
+        except ProxyError as error:
+            return _tell(subject, error.log or error.message, "")
+        _tell(subject, None, "the token is good.")
+        reports = await _examine_all(settings, replicate)
+    _print_table(reports)
+    return all(report.fine for report in reports)
+
+
+async def _examine_all(settings: Settings, replicate: ReplicateClient) -> list[ImageModelReport]:
+    models = ImageModels(settings, replicate, time.monotonic)
+    chosen = {name: models.choose(name) for name in models.listed}
+    upscalers = dict.fromkeys(model.upscaler for model in chosen.values() if model.upscaler is not None)
+    refs = dict.fromkeys([*(model.ref for model in chosen.values()), *upscalers])
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(ref: ModelRef) -> ModelInputs | ProxyError:
+        async with turn:
+            try:
+                return await ask_inputs(replicate, ref)
+            except ProxyError as error:
+                return error
+
+    told = dict(zip(refs, await asyncio.gather(*(ask(ref) for ref in refs)), strict=True))
+    reports = []
+    for name, model in chosen.items():
+        shown = f"{name} (default)" if name == settings.image_model else name
+        upscaler = told.get(model.upscaler) if model.upscaler is not None else None
+        reports.append(_examine(settings, shown, model, told[model.ref], upscaler))
+    return [*reports, *(_examine_upscaler(ref, told[ref]) for ref in upscalers)]
+
+
+def _examine(
+    settings: Settings,
+    name: str,
+    model: ImageModel,
+    told: ModelInputs | ProxyError,
+    upscaler: ModelInputs | ProxyError | None,
+) -> ImageModelReport:
+    if isinstance(told, ProxyError):
+        # Such a model can be run; what it takes is guessed then.
+        unknown = model.ref.name is None and model.ref.deployment is None
+        return ImageModelReport(name, [], [Finding("note", told.message) if unknown else _trouble(told)])
+    around = surroundings(settings, model, upscaler if isinstance(upscaler, ModelInputs) else None)
+    return ImageModelReport(name, image_support(told, around), [*_defaults(model, told), *_needs(model, told)])
+
+
+def _examine_upscaler(ref: ModelRef, told: ModelInputs | ProxyError) -> ImageModelReport:
+    findings = []
+    if isinstance(told, ProxyError):
+        findings.append(_trouble(told))
+    elif picture_input(told, "init_image") is None:
+        findings.append(Finding("trouble", "This model takes no picture, so it cannot enlarge one."))
+    return ImageModelReport(f"{ref} (upscaler)", [], findings)
+
+
+def _trouble(error: ProxyError) -> Finding:
+    return Finding("trouble", error.log or error.message)
+
+
+def _defaults(model: ImageModel, told: ModelInputs) -> Iterator[Finding]:
+    for name, value in model.defaults.items():
+        field = told.fields.get(name)
+        if field is None:
+            yield Finding("trouble", f"inputs names the input {name}, which the model does not have.")
+            continue
+        try:
+            field.accept(value, f"{name} of inputs")
+        except InvalidRequest as error:
+            yield Finding("trouble", error.message)
+
+
+def _needs(model: ImageModel, told: ModelInputs) -> Iterator[Finding]:
+    """Required inputs that no plain generation fills."""
+    picture = picture_input(told, "init_image")
+    for field in told.fields.values():
+        if not field.required or field.default is not None or field.name in (*PROMPT_NAMES, *model.defaults):
+            continue
+        if picture is not None and field.name == picture.name:
+            yield Finding("note", f"The model needs a picture to start from ({field.name}): it makes edits only.")
+        else:
+            yield Finding(
+                "note",
+                f"The model requires the input {field.name} ({field.takes}): requests must bring it in their input "
+                "object, or set inputs for the model.",
+            )
+
+
+def _print_table(reports: list[ImageModelReport]) -> None:
+    table = Table("Image model", "Works", "Headers that it takes", "Headers that it does not", show_lines=True)
+    for report in reports:
+        works = "[green]yes[/]" if report.fine else "[bold red]no[/]"
+        taken = ", ".join(_short(row) for row in report.rows if row.takes is not None)
+        refused = ", ".join(_short(row) for row in report.rows if row.takes is None)
+        table.add_row(escape(report.name), works, taken, refused)
+    console().print(table)
+    print_findings([(report.name, finding) for report in reports for finding in report.findings])
+
+
+def _short(row: HeaderSupport) -> str:
+    return row.header.removeprefix("X-").removeprefix("Replicate-")
+
+
+# The place for pictures, and IPFS
+
+
+async def _check_store(settings: Settings) -> bool:
+    trouble = None
+    try:
+        store = open_picture_store(settings)
+        try:
+            await store.record(NOBODY)
+        finally:
+            await store.close()
+    except SettingsError as error:
+        trouble = " ".join(error.problems)
+    except ProxyError as error:
+        trouble = error.log or error.message
+    return _tell("Pictures in PICTURE_STORE", trouble, "it answers. Whether it can be written to is not tried.")
+
+
+def _check_directory(directory: Path) -> bool:
+    """Nothing is made: what is missing of the directory is looked at where it would be made."""
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    trouble = None
+    if not there.is_dir():
+        trouble = f"{there} is no directory."
+    elif not os.access(there, os.W_OK | os.X_OK):
+        trouble = f"This user may not write in {there}."
+    free = decimal(shutil.disk_usage(there).free)
+    return _tell(f"Pictures in {directory}", trouble, f"can be kept there, {free} are free.")
+
+
+async def _check_ipfs(settings: Settings) -> bool:
+    http = HttpClient(connect_timeout=settings.connect_timeout)
+    ipfs = ipfs_client(settings, http)
+    assert ipfs is not None
+    trouble = None
+    try:
+        await ipfs.probe()
+    except ProxyError as error:
+        trouble = f"{error.message} {error.log or ''}".strip()
+    finally:
+        await http.close()
+    # A service's URL may hold a key in its query.
+    address = (settings.ipfs_upload_url or "").partition("?")[0]
+    return _tell(f"IPFS at {address}", trouble, "answers, and refuses no uploads.")

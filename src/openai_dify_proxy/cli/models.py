@@ -1,0 +1,105 @@
+"""What Replicate tells of a model, and the table of headers that follows from it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+
+import typer
+from msgspec import to_builtins
+from rich.markup import escape
+from rich.table import Table
+
+from openai_dify_proxy.cli.apps import console
+from openai_dify_proxy.cli.serve import with_demo_images
+from openai_dify_proxy.errors import UpstreamFailed
+from openai_dify_proxy.images.models import ImageModel, ImageModels
+from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.translate.replicate.model_names import ModelRef
+from openai_dify_proxy.translate.replicate.model_schema import ModelInputs, read_model_inputs
+from openai_dify_proxy.translate.replicate.support import HeaderSupport, Surroundings, image_support, other_inputs
+from openai_dify_proxy.upstream.replicate import ReplicateClient
+from openai_dify_proxy_demo.replicate import DemoReplicate
+
+
+@asynccontextmanager
+async def open_replicate(settings: Settings) -> AsyncIterator[ReplicateClient]:
+    """Needs a token in ``settings``."""
+    assert settings.replicate_api_token is not None
+    token = settings.replicate_api_token.get_secret_value()
+    replicate = ReplicateClient(settings.replicate_api_url, token, connect_timeout=settings.connect_timeout)
+    try:
+        yield replicate
+    finally:
+        await replicate.close()
+
+
+async def ask_inputs(replicate: ReplicateClient, ref: ModelRef) -> ModelInputs:
+    """From Replicate alone, and not from the built-in table that serves when it fails. Raises ProxyError."""
+    _, schema = await replicate.schema(ref)
+    inputs = read_model_inputs(schema)
+    if inputs.fields:
+        return inputs
+    if ref.name is None and ref.deployment is None:
+        raise UpstreamFailed("A version alone cannot be looked up: name it as owner/name:version.")
+    raise UpstreamFailed("Replicate tells no inputs of this model.")
+
+
+def surroundings(settings: Settings, model: ImageModel, upscaler_inputs: ModelInputs | None) -> Surroundings:
+    return Surroundings(
+        enhancer=settings.enhance_prompt_app,
+        upscaler=None if model.upscaler is None else str(model.upscaler),
+        upscaler_inputs=upscaler_inputs,
+        allow_unsafe=settings.allow_unsafe_images,
+        mask_repaints=model.mask_repaints,
+    )
+
+
+def show_model(settings: Settings, name: str | None, *, as_json: bool) -> None:
+    """Print what each header does with a model. Raises ProxyError; without a token the demo is asked."""
+    with ExitStack() as stack:
+        if settings.replicate_api_token is None:
+            typer.echo("REPLICATE_API_TOKEN is not set: this asks the built-in demo.", err=True)
+            settings = with_demo_images(settings, stack.enter_context(DemoReplicate()))
+        model, inputs, rows = asyncio.run(_ask(settings, name))
+    if as_json:
+        typer.echo(json.dumps(_as_json(model, inputs, rows), indent=2, ensure_ascii=False))
+    else:
+        _print(model, inputs, rows)
+
+
+async def _ask(settings: Settings, name: str | None) -> tuple[ImageModel, ModelInputs, list[HeaderSupport]]:
+    async with open_replicate(settings) as replicate:
+        model = ImageModels(settings, replicate, time.monotonic).choose(name)
+        inputs = await ask_inputs(replicate, model.ref)
+        upscaler = None if model.upscaler is None else await ask_inputs(replicate, model.upscaler)
+        return model, inputs, image_support(inputs, surroundings(settings, model, upscaler))
+
+
+def _as_json(model: ImageModel, inputs: ModelInputs, rows: list[HeaderSupport]) -> dict[str, object]:
+    return {
+        "model": str(model.ref),
+        "headers": to_builtins(rows),
+        "inputs": [
+            {"name": field.name, "takes": field.takes, "required": field.required, "default": field.default}
+            for field in inputs.fields.values()
+        ],
+    }
+
+
+def _print(model: ImageModel, inputs: ModelInputs, rows: list[HeaderSupport]) -> None:
+    table = Table("Header", "Input of the model", "Takes", title=escape(str(model.ref)), title_justify="left")
+    for row in rows:
+        where = row.input or (f"by {row.by}" if row.by else "")
+        takes = "[yellow]not taken[/]" if row.takes is None else escape(row.takes)
+        table.add_row(row.header, escape(where), f"{takes} ({escape(row.note)})" if row.note else takes)
+    out = console()
+    out.print(table)
+    others = other_inputs(inputs)
+    if others:
+        out.print("Other inputs, which a request sets by name in its input object:")
+    for field in others:
+        out.print(f"  {escape(field.name)}: {escape(field.takes)}", soft_wrap=True, highlight=False)

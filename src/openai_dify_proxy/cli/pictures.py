@@ -1,0 +1,143 @@
+"""The pictures that are kept: a list of them, and the uploads to IPFS that are still to come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from openai_dify_proxy.cli.apps import console
+from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.images.ipfs_uploads import AT_ONCE, IpfsUploads
+from openai_dify_proxy.pictures.records import PictureRecord
+from openai_dify_proxy.pictures.service import open_picture_store
+from openai_dify_proxy.pictures.store import PictureStore
+from openai_dify_proxy.settings import Settings, SettingsError
+from openai_dify_proxy.telemetry import configure_logging
+from openai_dify_proxy.upstream.http import HttpClient
+from openai_dify_proxy.upstream.ipfs import ipfs_client
+
+PLAIN_WIDTH = 260
+"""Columns where there is no terminal: a name and a CID are long, and stay whole."""
+
+
+def list_pictures(settings: Settings, *, pending: bool, as_json: bool) -> None:
+    """Print what is kept, the newest first. Raises ProxyError, and SettingsError for a place that cannot be used."""
+    records = asyncio.run(_records(settings, pending=pending))
+    records.sort(key=lambda record: record.created, reverse=True)
+    if as_json:
+        typer.echo(json.dumps([_as_json(record) for record in records], indent=2, ensure_ascii=False))
+        return
+    if records:
+        _print(records)
+    waiting = sum(record.ipfs == "pending" for record in records)
+    size = decimal(sum(record.size for record in records))
+    told = f", {waiting} of them still to be sent to IPFS" if waiting else ""
+    typer.echo(f"{_count(len(records))}{' to be sent to IPFS' if pending else ''}, {size}{'' if pending else told}.")
+
+
+def send_pictures(settings: Settings) -> bool:
+    """Send what is pending to IPFS, and return whether nothing is pending any more. Raises as ``list_pictures``."""
+    if settings.ipfs_upload_url is None:
+        raise SettingsError(["IPFS_UPLOAD_URL is not set, so there is nowhere to send pictures to"])
+    configure_logging("warning")
+    return asyncio.run(_send(settings))
+
+
+@asynccontextmanager
+async def _store(settings: Settings) -> AsyncIterator[PictureStore]:
+    store = open_picture_store(settings)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _records(settings: Settings, *, pending: bool) -> list[PictureRecord]:
+    async with _store(settings) as store:
+        if not pending:
+            return [record async for record in store.records()]
+        records = [await store.record(name) for name in await store.pending()]
+        return [record for record in records if record is not None and record.ipfs == "pending"]
+
+
+async def _send(settings: Settings) -> bool:
+    http = HttpClient(connect_timeout=settings.connect_timeout)
+    try:
+        async with _store(settings) as store:
+            ipfs = ipfs_client(settings, http)
+            assert ipfs is not None
+            names = await store.pending()
+            failures = await _send_all(IpfsUploads(store, ipfs), names)
+            left = len(await store.pending())
+    finally:
+        await http.close()
+    for name, error in failures.items():
+        typer.echo(f"Not sent: {name}: {error.message} {error.log or ''}".rstrip(), err=True)
+    typer.echo(f"{_count(len(names) - len(failures))} sent to IPFS; {left or 'none'} still to be sent.")
+    return left == 0
+
+
+async def _send_all(uploads: IpfsUploads, names: list[str]) -> dict[str, ProxyError]:
+    """A server that runs may send the same at the same time, which only leads to the same CIDs."""
+    turn = asyncio.Semaphore(AT_ONCE)
+    failures: dict[str, ProxyError] = {}
+    columns = (TextColumn("Sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("Sending", total=len(names))
+
+        async def send(name: str) -> None:
+            async with turn:
+                try:
+                    await uploads.upload(name)
+                except ProxyError as error:
+                    failures[name] = error
+                progress.advance(bar)
+
+        await asyncio.gather(*(send(name) for name in names))
+    return failures
+
+
+def _print(records: list[PictureRecord]) -> None:
+    table = Table("Name", "Size", "Dimensions", "Model", "Created (UTC)", "IPFS", "CID")
+    for record in records:
+        cells = (
+            record.name,
+            decimal(record.size),
+            f"{record.width}x{record.height}",
+            record.model or "",
+            datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M"),
+            record.ipfs,
+            (record.cid or "") if record.ipfs != "off" else "",
+        )
+        table.add_row(*map(escape, cells))
+    console(PLAIN_WIDTH).print(table)
+
+
+def _count(number: int) -> str:
+    return f"{number} picture{'' if number == 1 else 's'}"
+
+
+def _as_json(record: PictureRecord) -> dict[str, object]:
+    return {
+        "name": record.name,
+        "media_type": record.media_type,
+        "size": record.size,
+        "width": record.width,
+        "height": record.height,
+        "created": record.created,
+        "model": record.model,
+        "prediction_id": record.prediction_id,
+        "seed": record.seed,
+        "cid": record.cid,
+        "ipfs": record.ipfs,
+    }

@@ -1,0 +1,100 @@
+"""Initial images and masks on their way to a model: as URLs, data URIs or uploaded files."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from msgspec import Struct
+
+from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.pictures.masks import invert_mask, mask_in_polarity
+from openai_dify_proxy.translate.pictures.formats import sniff
+from openai_dify_proxy.translate.replicate.headers import HEADER_OF
+from openai_dify_proxy.translate.replicate.mapping import ImagePlan
+from openai_dify_proxy.translate.replicate.model_schema import ModelInput
+from openai_dify_proxy.translate.replicate.outputs import encode_data_uri
+from openai_dify_proxy.upstream.fetch import GuardedFetcher
+from openai_dify_proxy.upstream.replicate import ReplicateClient
+
+MAX_DATA_URI_BYTES = 256_000
+"""Replicate takes data URIs up to 256 kB; what is larger is uploaded, and erased afterwards."""
+
+
+class InputPicture(Struct, frozen=True):
+    """A picture that the client sent (``data``) or named (``url``). ``param`` is what it came as."""
+
+    param: str
+    url: str | None = None
+    data: bytes | None = None
+
+
+class StagedInputs(Struct, frozen=True):
+    """Pictures where the model can read them, and the inputs that take them."""
+
+    init: tuple[str, ...] = ()
+    mask: str | None = None
+    init_input: ModelInput | None = None
+    mask_input: ModelInput | None = None
+
+    def into(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = dict(inputs)
+        if self.init_input is not None and self.init:
+            inputs[self.init_input.name] = list(self.init) if self.init_input.kind == "array" else self.init[0]
+        if self.mask_input is not None and self.mask is not None:
+            inputs[self.mask_input.name] = self.mask
+        return inputs
+
+
+class InputPictures:
+    """Puts pictures where Replicate can read them. They are not kept here."""
+
+    def __init__(self, replicate: ReplicateClient, fetcher: GuardedFetcher, limit: int) -> None:
+        self._replicate = replicate
+        self._fetcher = fetcher
+        self._limit = limit
+
+    @asynccontextmanager
+    async def staged(
+        self, plan: ImagePlan, init: Sequence[InputPicture], mask: InputPicture | None
+    ) -> AsyncIterator[StagedInputs]:
+        """Raises ProxyError. Uploaded files are erased at the end."""
+        uploads: list[str] = []
+        try:
+            placed: list[str] = []
+            if plan.init_input is not None:
+                placed = [source.url or await self._place(source.data or b"", uploads) for source in init]
+            placed_mask = None
+            if plan.mask_input is not None and mask is not None:
+                placed_mask = await self._place_mask(mask, plan.invert_mask, uploads)
+            yield StagedInputs(tuple(placed), placed_mask, plan.init_input, plan.mask_input)
+        finally:
+            for file_id in uploads:
+                with suppress(ProxyError):  # it is erased by itself after a day
+                    await self._replicate.delete_file(file_id)
+
+    async def _place_mask(self, mask: InputPicture, black_repaints: bool, uploads: list[str]) -> str:
+        """In the model's polarity.
+
+        The header's mask is white where it is to be painted: where the model has it so too, its URL is passed on as it
+        is. Any other may be one of OpenAI's, which are transparent there, and so must be read.
+        """
+        white = mask.param == HEADER_OF["mask"]
+        if mask.url is not None and white and not black_repaints:
+            return mask.url
+        data = mask.data or await self._fetcher.read(mask.url or "", self._limit, mask.param)
+        if white:
+            data = await invert_mask(data, param=mask.param)
+        else:
+            data = await mask_in_polarity(data, black_repaints=black_repaints, param=mask.param)
+        return await self._place(data, uploads)
+
+    async def _place(self, data: bytes, uploads: list[str]) -> str:
+        kind = sniff(data)
+        media_type = kind.media_type if kind is not None else "application/octet-stream"
+        if len(data) <= MAX_DATA_URI_BYTES:
+            return encode_data_uri(data, media_type)
+        file = await self._replicate.upload(data, media_type, f"input.{kind.extension if kind else 'bin'}")
+        uploads.append(file.id)
+        return file.urls.get("get", "")

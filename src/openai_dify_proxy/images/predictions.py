@@ -1,0 +1,175 @@
+"""One prediction from its creation to its outputs, watched so that nothing runs on unattended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from openai_dify_proxy.errors import (
+    ContentRefused,
+    ProxyError,
+    RateLimited,
+    UpstreamFailed,
+    UpstreamGarbled,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from openai_dify_proxy.translate.replicate.errors import translate_failed
+from openai_dify_proxy.translate.replicate.model_names import ModelRef
+from openai_dify_proxy.translate.replicate.outputs import picture_urls
+from openai_dify_proxy.upstream.replicate import ReplicateClient
+from openai_dify_proxy.wire.replicate import TERMINAL, Prediction
+
+POLL_SECONDS = 0.5
+MAX_POLL_SECONDS = 4.0
+CANCEL_MARGIN = 10.0
+"""Replicate is told to give up this much later than we do, so that it also does when we cannot tell it."""
+
+CANCEL_TRIES = 4
+
+MAX_THROTTLE_SECONDS = 30.0
+FIRST_THROTTLE = 0.25
+"""Waited at least, and twice as long each time: who comes again sooner than Replicate likes stays throttled."""
+
+log = structlog.get_logger(__name__)
+
+Progress = Callable[[list[str]], Awaitable[None]]
+
+
+class Predictions:
+    """Runs predictions, and cancels those that lose their client.
+
+    ``first_poll`` is how many seconds pass until the first poll, and grow from poll to poll; ``max_throttle`` how many
+    of 429s are waited out for one prediction, all together.
+    """
+
+    def __init__(
+        self,
+        replicate: ReplicateClient,
+        *,
+        first_poll: float = POLL_SECONDS,
+        max_throttle: float = MAX_THROTTLE_SECONDS,
+    ) -> None:
+        self._replicate = replicate
+        self._first_poll = first_poll
+        self._max_throttle = max_throttle
+        self._live: set[asyncio.Task[Any]] = set()
+        self._cancelling: set[asyncio.Task[Any]] = set()
+
+    async def run(
+        self, ref: ModelRef, inputs: Mapping[str, Any], *, seconds: float, progress: Progress | None = None
+    ) -> Prediction:
+        """A prediction that succeeded and has pictures. ``progress`` is told the outputs that are there already.
+
+        Raises ProxyError. When the caller is cancelled or ``seconds`` are over, so is the prediction.
+        """
+        prediction: Prediction | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        self._live.add(task)
+        try:
+            async with asyncio.timeout(seconds):
+                prediction = await self._create(ref, inputs, seconds + CANCEL_MARGIN)
+                prediction = await self._poll(prediction, progress)
+        except TimeoutError:
+            self._give_up(prediction)
+            raise UpstreamTimeout("The picture took longer than this server allows.", started=True) from None
+        except (asyncio.CancelledError, ProxyError):
+            self._give_up(prediction)
+            raise
+        finally:
+            self._live.discard(task)
+        return _checked(prediction)
+
+    async def close(self, timeout: float) -> None:
+        """Ends what still runs, and waits until it is cancelled at Replicate too; at most ``timeout`` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while running := self._live | self._cancelling:
+                    for task in self._live:
+                        task.cancel()
+                    await asyncio.wait(running)
+        for task in self._cancelling:
+            task.cancel()
+        await asyncio.gather(*self._cancelling, return_exceptions=True)
+
+    async def _create(self, ref: ModelRef, inputs: Mapping[str, Any], cancel_after: float) -> Prediction:
+        """Waits as long as a 429 tells; nothing was created then, and nothing is when the caller leaves meanwhile."""
+        waited, least = 0.0, FIRST_THROTTLE
+        while True:
+            creation = asyncio.get_running_loop().create_task(
+                self._replicate.create(ref, inputs, cancel_after=cancel_after)
+            )
+            try:
+                return await asyncio.shield(creation)
+            except asyncio.CancelledError:
+                self._in_background(self._cancel_created(creation))
+                raise
+            except RateLimited as error:
+                delay = max(error.retry_after or 0.0, least)
+                if not error.passing or waited + delay > self._max_throttle:
+                    raise
+            waited, least = waited + delay, least * 2
+            await asyncio.sleep(delay)
+
+    async def _poll(self, prediction: Prediction, progress: Progress | None) -> Prediction:
+        """Terminal is only what the status says: with ``Prefer: wait`` an output may come before."""
+        pause = self._first_poll
+        seen = 0
+        while prediction.status not in TERMINAL:
+            urls = picture_urls(prediction.output)
+            if progress is not None and len(urls) > seen:
+                seen = len(urls)
+                await progress(urls)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, MAX_POLL_SECONDS)
+            with suppress(UpstreamUnreachable, UpstreamTimeout, RateLimited, UpstreamGarbled):  # it goes on meanwhile
+                prediction = await self._replicate.prediction(prediction.id)
+        return prediction
+
+    def _give_up(self, prediction: Prediction | None) -> None:
+        if prediction is not None:
+            self._in_background(self._cancel(prediction))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
+
+    async def _cancel_created(self, creation: asyncio.Task[Prediction]) -> None:
+        """A creation under way is waited for, since only its answer names what is to be cancelled."""
+        try:
+            prediction = await creation
+        except ProxyError:
+            return  # nothing was created, as far as anybody can tell
+        await self._cancel(prediction)
+
+    async def _cancel(self, prediction: Prediction) -> None:
+        """Cancelling twice does no harm, so it is tried until Replicate has heard it."""
+        if prediction.status in TERMINAL:
+            return
+        for attempt in range(CANCEL_TRIES):
+            try:
+                await self._replicate.cancel(prediction.id)
+            except ProxyError as error:
+                log.warning("cancel_failed", prediction_id=prediction.id, error=error.message, detail=error.log)
+                await asyncio.sleep(self._first_poll * 2**attempt)
+            else:
+                log.info("prediction_canceled", prediction_id=prediction.id)
+                return
+
+
+def _checked(prediction: Prediction) -> Prediction:
+    if prediction.status != "succeeded":
+        raise translate_failed(prediction)
+    if prediction.data_removed:
+        raise UpstreamFailed("Replicate has erased the pictures already.", started=True)
+    if not picture_urls(prediction.output):
+        if "nsfw" in (prediction.logs or "").lower():
+            raise ContentRefused("The model's safety filter held every picture back.", param="prompt", started=True)
+        raise UpstreamFailed("The model gave out no picture.", code="no_picture", started=True)
+    return prediction

@@ -1,0 +1,267 @@
+"""A turn as the request body of a Dify app.
+
+What Dify has no place for goes where the app can see it: the system message into an input made for it, else before
+the question; earlier turns into an input made for them, else before the question too. Apps without a query of their
+own (workflow, completion) get the question in an input. Inputs are brought into the types that the form asks for,
+and checked here as far as that gives a better answer than Dify's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+from uuid import UUID
+
+from msgspec import UNSET, Struct, json
+
+from openai_dify_proxy.errors import InvalidRequest, UpstreamMisconfigured
+from openai_dify_proxy.translate.dify.app_profile import (
+    HISTORY_NAMES,
+    QUESTION_NAMES,
+    SYSTEM_NAMES,
+    AppProfile,
+    InputField,
+)
+from openai_dify_proxy.translate.dify.transcript import PLAIN, Transcript
+from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.wire.dify import GenerateRequest, Mode
+
+
+class AppRules(Struct, frozen=True):
+    """What the settings say of how an app is asked; ``system_prompt`` is auto, query, drop or ``input:<variable>``."""
+
+    input_variable: str | None = None
+    system_prompt: str = "auto"
+    inputs: Mapping[str, Any] = {}
+
+
+class Continuation(Struct, frozen=True):
+    """How a turn goes on from what was before it.
+
+    ``conversation_id`` is the Dify conversation that it continues, None for a new one. ``history`` and ``system`` tell
+    whether the earlier messages and the system message go along: what Dify knows already is not said again.
+    """
+
+    conversation_id: str | None = None
+    history: bool = True
+    system: bool = True
+
+
+BEGINNING = Continuation()
+
+
+def make_generate_request(
+    turn: TurnRequest,
+    profile: AppProfile,
+    rules: AppRules,
+    user: str,
+    *,
+    continuation: Continuation = BEGINNING,
+    transcript: Transcript = PLAIN,
+) -> GenerateRequest:
+    """The body to send; ``user`` is Dify's. Raises InvalidRequest with ``inputs.<name>`` as its param."""
+    inputs: dict[str, Any] = {**rules.inputs, **turn.inputs}
+    question = turn.question
+    if continuation.history:
+        question = _place_history(turn, question, profile, inputs, transcript)
+    question = _place_system(turn, question, profile, rules.system_prompt, inputs, before=continuation.system)
+    if profile.converses:
+        return GenerateRequest(
+            _checked(inputs, profile),
+            user,
+            query=question,
+            conversation_id=continuation.conversation_id or UNSET,
+            auto_generate_name=False,
+        )
+    return _make_single_shot(question, inputs, profile, rules, user)
+
+
+def sent_system(turn: TurnRequest, rules: AppRules) -> str:
+    """The system message as far as it reaches Dify, wherever it is put."""
+    return "" if rules.system_prompt == "drop" or turn.system == turn.question else turn.system
+
+
+def sent_inputs(turn: TurnRequest, profile: AppProfile, rules: AppRules) -> str:
+    """The inputs that reach Dify, as JSON that is the same for equal inputs; Dify drops those that the app lacks."""
+    names = {field.name for field in profile.form}
+    given = {name: value for name, value in {**rules.inputs, **turn.inputs}.items() if name in names}
+    return json.encode(given, order="sorted").decode() if given else ""
+
+
+def _make_single_shot(
+    question: str, inputs: dict[str, Any], profile: AppProfile, rules: AppRules, user: str
+) -> GenerateRequest:
+    """For apps that keep no conversation: the question is an input.
+
+    A completion app takes a query of its own too, which its template may or may not use.
+    """
+    _require_field(rules.input_variable, "input_variable", profile)
+    name = profile.question_input(rules.input_variable, inputs)
+    if name is None and profile.mode == "workflow":
+        _refuse_unplaced(profile, inputs)
+    if name is not None:
+        field = next((field for field in profile.form if field.name == name), None)
+        if field is not None and name not in inputs and not field.fits(question):
+            raise InvalidRequest(
+                f"The app's input '{name}' takes at most {field.max_length} characters, and the question with its "
+                f"system message and history has {len(question)}.",
+                param=f"inputs.{name}",
+            )
+        inputs.setdefault(name, question)
+    query = question if profile.mode == "completion" else UNSET
+    return GenerateRequest(_checked(inputs, profile), user, query=query)
+
+
+def _require_field(name: str | None, setting: str, profile: AppProfile) -> None:
+    """What goes into an input that the app does not have would be lost."""
+    if name is not None and all(field.name != name for field in profile.form):
+        raise UpstreamMisconfigured(
+            "The app behind this model lacks an input that this server is set to fill. Tell its operator.",
+            log=f"{setting} names '{name}', but the app's inputs are: "
+            f"{', '.join(field.name for field in profile.form) or 'none'}.",
+        )
+
+
+def _refuse_unplaced(profile: AppProfile, inputs: Mapping[str, Any]) -> None:
+    texts = [field.name for field in profile.form if field.is_text]
+    if all(name in inputs for name in texts):
+        return  # the request has filled in all that the workflow takes
+    raise InvalidRequest(
+        f"This workflow has several text inputs ({', '.join(texts)}) and none is named like a question "
+        f"({', '.join(QUESTION_NAMES)}). The operator can set input_variable for the app.",
+        param="model",
+        code="ambiguous_input",
+    )
+
+
+def named_conversation(turn: TurnRequest) -> str | None:
+    """The Dify conversation that the client names, if any. Raises InvalidRequest for what is no UUID."""
+    if turn.conversation_id is None:
+        return None
+    try:
+        return str(UUID(turn.conversation_id))
+    except ValueError:
+        raise InvalidRequest(
+            "conversation_id must be a UUID, as X-Dify-Conversation-Id gave it.", param="conversation_id"
+        ) from None
+
+
+def _place_system(
+    turn: TurnRequest, question: str, profile: AppProfile, rule: str, inputs: dict[str, Any], *, before: bool
+) -> str:
+    """Puts the system message where ``rule`` says, and returns the question as it then is.
+
+    An input takes it on every turn. Without one it stands ``before`` the question, where Dify remembers it.
+    """
+    system = turn.system
+    if not system or rule == "drop" or system == turn.question:
+        return question
+    if rule.startswith("input:"):
+        _require_field(rule.removeprefix("input:"), "system_prompt", profile)
+        inputs.setdefault(rule.removeprefix("input:"), system)
+        return question
+    if rule == "auto" and (field := profile.text_input(SYSTEM_NAMES)) and field.fits(system):
+        inputs.setdefault(field.name, system)
+        return question
+    return f"{system}\n\n{question}" if before else question
+
+
+def _place_history(
+    turn: TurnRequest, question: str, profile: AppProfile, inputs: dict[str, Any], transcript: Transcript
+) -> str:
+    history = [message for message in turn.history if message.text]
+    field = profile.text_input(HISTORY_NAMES)
+    if history and field is not None and field.name not in inputs:
+        text = transcript.as_json(history) if field.name.lower() == "messages" else transcript.lines(history)
+        if field.fits(text):
+            inputs[field.name] = text
+            return question
+    return transcript.carry(history, question)
+
+
+def _checked(inputs: dict[str, Any], profile: AppProfile) -> dict[str, Any]:
+    """The inputs that the form has, in its types; Dify would drop the others."""
+    form = {field.name: field for field in profile.form}
+    checked = {}
+    for name, value in inputs.items():
+        field = form.get(name)
+        if field is not None:
+            checked[name] = _coerce(field, value, profile)
+    for field in profile.form:
+        if checked.get(field.name) is None:
+            _fill(field, checked, profile)
+    return checked
+
+
+def _fill(field: InputField, inputs: dict[str, Any], profile: AppProfile) -> None:
+    """Dify ignores the default of a required field, so it is sent; a missing optional text is "None" in some apps."""
+    if field.default not in (None, ""):
+        inputs[field.name] = _coerce(field, field.default, profile)
+    elif field.required:
+        raise InvalidRequest(
+            f"The app needs the input '{field.name}'{_hint(field)}. Send it in the body's 'inputs' object "
+            f"(extra_body in the OpenAI SDKs) or in 'metadata'.",
+            param=f"inputs.{field.name}",
+            code="missing_required_parameter",
+        )
+    elif field.is_text:
+        inputs[field.name] = ""
+
+
+def _hint(field: InputField) -> str:
+    if field.options:
+        return f" (one of {', '.join(field.options)})"
+    return f" ({field.label})" if field.label and field.label != field.name else ""
+
+
+def _coerce(field: InputField, value: Any, profile: AppProfile) -> Any:
+    if value is None:
+        return None
+    if field.is_text or field.kind == "select":
+        return _coerce_text(field, value)
+    if field.kind == "checkbox" and isinstance(value, str):
+        return value.strip().lower() in ("true", "1", "yes", "on")
+    if field.kind == "json_object":
+        parsed = _parse_object(field, value)
+        return json.encode(parsed).decode() if profile.takes_json_as_text else parsed
+    return value
+
+
+def _coerce_text(field: InputField, value: Any) -> str:
+    text = value if isinstance(value, str) else json.encode(value).decode()
+    if field.kind == "select" and field.options and text not in field.options:
+        raise InvalidRequest(
+            f"The input '{field.name}' must be one of {', '.join(field.options)}.", param=f"inputs.{field.name}"
+        )
+    if not field.fits(text):
+        raise InvalidRequest(
+            f"The input '{field.name}' takes at most {field.max_length} characters.", param=f"inputs.{field.name}"
+        )
+    return text
+
+
+def _parse_object(field: InputField, value: Any) -> dict[str, Any]:
+    try:
+        parsed = json.decode(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise InvalidRequest(f"The input '{field.name}' must be a JSON object.", param=f"inputs.{field.name}")
+    return parsed
+
+
+GeneratePath = Literal["/chat-messages", "/completion-messages", "/workflows/run"]
+
+
+def generate_path(mode: Mode) -> GeneratePath:
+    """Dify's route for the app's mode."""
+    if mode == "workflow":
+        return "/workflows/run"
+    return "/completion-messages" if mode == "completion" else "/chat-messages"
+
+
+def stop_path(mode: Mode, task_id: str) -> str:
+    """Dify's route that ends a running turn of the app's mode."""
+    if mode == "workflow":
+        return f"/workflows/tasks/{task_id}/stop"
+    return f"{generate_path(mode)}/{task_id}/stop"

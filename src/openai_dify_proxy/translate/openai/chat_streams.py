@@ -1,0 +1,246 @@
+"""Turn events as the chunks of a chat completion or of a legacy completion.
+
+Frames are exactly ``data: {json}`` and an empty line. A text chunk is the most frequent thing the proxy writes, so its
+bytes before and after the text are made once a turn, from the very structs that describe a chunk. An encoder keeps the
+answer as said so far, because a replacement must be told from what the client has already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import UNSET, json
+
+from openai_dify_proxy.events import (
+    Event,
+    FileProduced,
+    ReasoningDelta,
+    StepChanged,
+    TextDelta,
+    TextReplaced,
+    TurnFailed,
+    TurnFinished,
+    TurnIds,
+)
+from openai_dify_proxy.translate.answer import Answer, file_link, step_line
+from openai_dify_proxy.translate.openai.chat_answers import AnswerHead, extension, url_annotations, usage_of
+from openai_dify_proxy.translate.openai.errors import encode_error_frame
+from openai_dify_proxy.wire.openai.chat import (
+    ChatCompletionChunk,
+    ChunkChoice,
+    ChunkDelta,
+    TextChoice,
+    TextCompletion,
+)
+
+DONE = b"data: [DONE]\n\n"
+COMMENT = b": keep-alive\n\n"
+
+_encode_text = json.Encoder().encode
+
+
+class StreamEncoder(Protocol):
+    """Turns a turn's events into a stream's bytes, whole frames in every result."""
+
+    answer: Answer
+
+    @property
+    def sent(self) -> str:
+        """The answer's text as the client has it from the stream, which cannot take anything back."""
+
+    def open(self) -> bytes:
+        """The frames that come before anything is said; empty the second time."""
+
+    def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
+        """The frames for ``events``; after the turn's last event, the stream's end too."""
+
+    def heartbeat(self) -> bytes:
+        """A frame that says nothing, for clients and balancers that take silence for death."""
+
+
+class ChatStreamEncoder:
+    """Chunks of ``POST /v1/chat/completions``.
+
+    ``include_usage`` is ``stream_options.include_usage``: one more chunk with the usage and without choices, and a
+    null usage on all others.
+    """
+
+    __slots__ = ("_after", "_before", "_head", "_include_usage", "_opened", "_sent", "_thinking", "answer")
+
+    def __init__(self, head: AnswerHead, *, include_usage: bool) -> None:
+        self._head = head
+        self._include_usage = include_usage
+        self._opened = False
+        self._thinking = False
+        self._before, self._after = self._chunk(ChunkDelta(content="")).split(b'"content":""')
+        self._before += b'"content":'
+        self._sent: list[str] = []
+        self.answer = Answer()
+
+    @property
+    def sent(self) -> str:
+        return "".join(self._sent)
+
+    def open(self) -> bytes:
+        if self._opened:
+            return b""
+        self._opened = True
+        return self._chunk(ChunkDelta(role="assistant", content="", refusal=None))
+
+    def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
+        frames: list[bytes] = []
+        for event in events:
+            if type(event) is TextDelta:
+                if not self._opened:
+                    frames.append(self.open())
+                self._thinking = False
+                self.answer.say(event.text)
+                self._sent.append(event.text)
+                frames += (self._before, _encode_text(event.text), self._after)
+            else:
+                self._encode_rarer(event, ids, frames)
+        return b"".join(frames)
+
+    def heartbeat(self) -> bytes:
+        """An empty delta; a comment while reasoning goes on, which some clients end at the first other delta."""
+        return COMMENT if self._thinking else self.open() + self._chunk(ChunkDelta())
+
+    def _encode_rarer(self, event: Event, ids: TurnIds, frames: list[bytes]) -> None:
+        said = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
+        self.answer.add_one(event)
+        if isinstance(event, TurnFailed):
+            frames.append(encode_error_frame(event.error))
+            return
+        frames.append(self.open())
+        match event:
+            case ReasoningDelta(text):
+                self._reason(text, frames)
+            case StepChanged():
+                self._reason(step_line(event), frames)
+            case TextReplaced(text):
+                self._text(unsaid(said, text), frames)
+            case FileProduced():
+                self._text(file_link(event, bool(said)), frames)
+            case TurnFinished(reason):
+                self._end(reason, ids, frames)
+            case _:
+                pass  # citations are told at the end
+
+    def _reason(self, text: str, frames: list[bytes]) -> None:
+        self._thinking = True
+        frames.append(self._chunk(ChunkDelta(reasoning_content=text)))
+
+    def _text(self, text: str, frames: list[bytes]) -> None:
+        if text:
+            self._sent.append(text)
+            frames += (self._before, _encode_text(text), self._after)
+
+    def _end(self, reason: str, ids: TurnIds, frames: list[bytes]) -> None:
+        if notes := url_annotations(self.answer, len(self.answer.text)):
+            frames.append(self._chunk(ChunkDelta(annotations=notes)))
+        frames.append(self._frame([ChunkChoice(delta=ChunkDelta(), finish_reason=reason)], ids))
+        if self._include_usage:
+            head = self._head
+            chunk = ChatCompletionChunk(
+                id=head.id, created=head.created, model=head.model, choices=[], usage=usage_of(self.answer.usage)
+            )
+            frames.append(_frame(chunk))
+        frames.append(DONE)
+
+    def _chunk(self, delta: ChunkDelta) -> bytes:
+        return self._frame([ChunkChoice(delta=delta)], None)
+
+    def _frame(self, choices: list[ChunkChoice], ids: TurnIds | None) -> bytes:
+        head = self._head
+        return _frame(
+            ChatCompletionChunk(
+                id=head.id,
+                created=head.created,
+                model=head.model,
+                choices=choices,
+                usage=None if self._include_usage else UNSET,
+                dify=UNSET if ids is None else extension(self.answer, ids),
+            )
+        )
+
+
+class CompletionStreamEncoder:
+    """Chunks of the legacy ``POST /v1/completions``: text only, nothing of reasoning or citations."""
+
+    __slots__ = ("_head", "_include_usage", "_sent", "answer")
+
+    def __init__(self, head: AnswerHead, *, include_usage: bool) -> None:
+        self._head = head
+        self._include_usage = include_usage
+        self._sent: list[str] = []
+        self.answer = Answer()
+
+    @property
+    def sent(self) -> str:
+        return "".join(self._sent)
+
+    def open(self) -> bytes:
+        return b""
+
+    def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
+        frames: list[bytes] = []
+        for event in events:
+            said = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
+            self.answer.add_one(event)
+            match event:
+                case TextDelta(text):
+                    self._text(text, frames)
+                case TextReplaced(text):
+                    self._text(unsaid(said, text), frames)
+                case FileProduced():
+                    self._text(file_link(event, bool(said)), frames)
+                case TurnFinished(reason):
+                    frames.append(self._frame([TextChoice(text="", finish_reason=reason)], ids))
+                    if self._include_usage:
+                        frames.append(self._usage_frame())
+                    frames.append(DONE)
+                case TurnFailed(error):
+                    frames.append(encode_error_frame(error))
+                case _:
+                    pass
+        return b"".join(frames)
+
+    def heartbeat(self) -> bytes:
+        return self._frame([TextChoice(text="")], None)
+
+    def _text(self, text: str, frames: list[bytes]) -> None:
+        self._sent.append(text)
+        frames.append(self._frame([TextChoice(text=text)], None))
+
+    def _usage_frame(self) -> bytes:
+        head = self._head
+        return _frame(
+            TextCompletion(
+                id=head.id, created=head.created, model=head.model, choices=[], usage=usage_of(self.answer.usage)
+            )
+        )
+
+    def _frame(self, choices: list[TextChoice], ids: TurnIds | None) -> bytes:
+        head = self._head
+        return _frame(
+            TextCompletion(
+                id=head.id,
+                created=head.created,
+                model=head.model,
+                choices=choices,
+                usage=None if self._include_usage else UNSET,
+                dify=UNSET if ids is None else extension(self.answer, ids),
+            )
+        )
+
+
+def unsaid(said: str, text: str) -> str:
+    """What to send when ``text`` replaces ``said``, of which nothing can be taken back: the rest, or all of it anew."""
+    if text.startswith(said):
+        return text[len(said) :]
+    return f"\n\n{text}" if text else ""
+
+
+def _frame(chunk: ChatCompletionChunk | TextCompletion) -> bytes:
+    return b"data: " + json.encode(chunk) + b"\n\n"

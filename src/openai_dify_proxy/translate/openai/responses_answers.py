@@ -1,0 +1,216 @@
+"""The response object of ``/v1/responses``, from its beginning to its end.
+
+A response begins as an object that repeats the request (``begin_response``); whatever becomes of it is that object
+with another status, an output and a usage. The ids of its items derive from its own, so that a reference to an item
+leads back to the response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from openai_dify_proxy.errors import ClientError, ContextTooLong, ProxyError, QuotaExceeded, RateLimited
+from openai_dify_proxy.events import TurnIds, Usage
+from openai_dify_proxy.translate.answer import Answer
+from openai_dify_proxy.translate.openai.chat_answers import extension
+from openai_dify_proxy.wire.openai.responses import (
+    ConversationName,
+    IncompleteDetails,
+    InputTokensDetails,
+    ItemStatus,
+    OutputItem,
+    OutputText,
+    OutputTokensDetails,
+    Response,
+    ResponseError,
+    ResponsesRequest,
+    ResponseUsage,
+    Status,
+    SummaryText,
+    UrlCitation,
+)
+
+
+def begin_response(request: ResponsesRequest, *, id: str, created_at: int, model: str) -> Response:  # noqa: A002 - its name on the wire
+    """The response of which nothing is said yet: what the request asked for, and OpenAI's defaults for the rest.
+
+    ``id`` begins with ``resp_``, ``created_at`` is in whole seconds since 1970, ``model`` is the name asked for.
+    """
+    name = request.conversation_name
+    return Response(
+        id=id,
+        created_at=created_at,
+        status="queued" if request.background else "in_progress",
+        background=bool(request.background),
+        conversation=UNSET if name is None else ConversationName(name),
+        frequency_penalty=_given(request.frequency_penalty, 0.0),
+        instructions=request.instructions,
+        max_output_tokens=request.max_output_tokens,
+        max_tool_calls=request.max_tool_calls,
+        model=model,
+        parallel_tool_calls=_given(request.parallel_tool_calls, True),
+        presence_penalty=_given(request.presence_penalty, 0.0),
+        previous_response_id=request.previous_response_id,
+        prompt_cache_key=request.prompt_cache_key,
+        prompt_cache_retention=request.prompt_cache_retention,
+        reasoning={"effort": None, "summary": None, **(request.reasoning or {})},
+        safety_identifier=request.safety_identifier,
+        service_tier="default" if request.service_tier in (None, "auto") else request.service_tier,
+        store=_given(request.store, True),
+        temperature=_given(request.temperature, 1.0),
+        text={"format": {"type": "text"}, "verbosity": "medium", **_without_nulls(request.text)},
+        tool_choice=_given(request.tool_choice, "auto"),
+        tools=request.tools or [],
+        top_logprobs=_given(request.top_logprobs, 0),
+        top_p=_given(request.top_p, 1.0),
+        truncation=_given(request.truncation, "disabled"),
+        user=request.user,
+        metadata=request.metadata or {},
+    )
+
+
+def response_object(
+    begun: Response,
+    answer: Answer,
+    ids: TurnIds,
+    *,
+    status: Status,
+    completed_at: int | None = None,
+    output: Sequence[OutputItem] | None = None,
+) -> Response:
+    """The response as ``answer`` has it; ``status_of`` tells the status that an answer has reached.
+
+    ``completed_at`` is in whole seconds and stands only in a completed response. ``output`` holds the items that a
+    stream has told; without it they are made of the answer: reasoning if there was any, then the message.
+    """
+    return replace(
+        begun,
+        status=status,
+        completed_at=completed_at if status == "completed" else None,
+        error=None if answer.error is None else response_error(answer.error),
+        incomplete_details=_incomplete(answer) if status == "incomplete" else None,
+        output=output_of(begun.id, answer, status) if output is None else list(output),
+        usage=_usage(answer.usage, status),
+        dify=extension(answer, ids),
+    )
+
+
+def failed_response(response: Response, error: ProxyError) -> Response:
+    """A response that got no further than ``response``."""
+    return replace(
+        response, status="failed", error=response_error(error), output=[_interrupted(item) for item in response.output]
+    )
+
+
+def cancelled_response(response: Response) -> Response:
+    """A response that was cancelled when it had got as far as ``response``."""
+    return replace(response, status="cancelled", output=[_interrupted(item) for item in response.output])
+
+
+def status_of(answer: Answer) -> Status:
+    if answer.error is not None:
+        return "failed"
+    if answer.finish_reason is None:
+        return "in_progress"
+    return "completed" if answer.finish_reason == "stop" else "incomplete"
+
+
+def output_of(response_id: str, answer: Answer, status: Status) -> list[OutputItem]:
+    """The items of an answer that was not streamed; one that has ended well has a message, be it empty."""
+    items = []
+    if answer.reasoning:
+        items.append(reasoning_item(reasoning_id(response_id), answer.reasoning))
+    text = answer.text
+    if text or status in ("completed", "incomplete"):
+        notes = url_citations(answer, len(text))
+        items.append(message_item(message_id(response_id), text, notes, item_status(status)))
+    return items
+
+
+def message_item(name: str, text: str, notes: list[UrlCitation], status: ItemStatus) -> OutputItem:
+    return OutputItem(
+        id=name,
+        type="message",
+        status=status,
+        content=[OutputText(annotations=notes, text=text)],
+        role="assistant",
+    )
+
+
+def reasoning_item(name: str, text: str) -> OutputItem:
+    return OutputItem(id=name, type="reasoning", summary=[SummaryText(text=text)])
+
+
+def item_status(status: Status) -> ItemStatus:
+    """The status of the message in a response of ``status``."""
+    if status in ("queued", "in_progress"):
+        return "in_progress"
+    return "completed" if status == "completed" else "incomplete"
+
+
+def message_id(response_id: str) -> str:
+    return "msg_" + response_id.removeprefix("resp_")
+
+
+def reasoning_id(response_id: str) -> str:
+    return "rs_" + response_id.removeprefix("resp_")
+
+
+def response_of_message(name: str) -> str | None:
+    """The response whose message has this id; None for what is no message's id."""
+    return "resp_" + name.removeprefix("msg_") if name.startswith("msg_") else None
+
+
+def url_citations(answer: Answer, end: int) -> list[UrlCitation]:
+    """Citations that have a URL. Dify tells no offsets, so each stands for the whole text of ``end`` characters."""
+    return [
+        UrlCitation(start_index=0, end_index=end, url=citation.url, title=citation.title)
+        for citation in answer.citations
+        if citation.url is not None
+    ]
+
+
+_ERROR_CODES: tuple[tuple[type[ProxyError], str], ...] = (
+    (ContextTooLong, "context_length_exceeded"),
+    (QuotaExceeded, "insufficient_quota"),
+    (RateLimited, "rate_limit_exceeded"),
+    (ClientError, "invalid_prompt"),
+    (ProxyError, "server_error"),
+)
+"""The code of a failed response, first match first. The first two are in no list of OpenAI's, but in what OpenAI sends,
+and Codex acts upon them."""
+
+
+def response_error(error: ProxyError) -> ResponseError:
+    return ResponseError(next(code for kind, code in _ERROR_CODES if isinstance(error, kind)), error.message)
+
+
+def _incomplete(answer: Answer) -> IncompleteDetails:
+    return IncompleteDetails("content_filter" if answer.finish_reason == "content_filter" else "max_output_tokens")
+
+
+def _usage(usage: Usage | None, status: Status) -> ResponseUsage | None:
+    """Zeros where Dify told nothing of a turn that ended well: clients expect integers there."""
+    if usage is None:
+        if status not in ("completed", "incomplete"):
+            return None
+        usage = Usage()
+    return ResponseUsage(
+        usage.prompt_tokens, InputTokensDetails(), usage.completion_tokens, OutputTokensDetails(), usage.total_tokens
+    )
+
+
+def _interrupted(item: OutputItem) -> OutputItem:
+    return replace(item, status="incomplete") if item.status == "in_progress" else item
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _without_nulls(fields: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (fields or {}).items() if value is not None}

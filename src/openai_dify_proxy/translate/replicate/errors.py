@@ -1,0 +1,118 @@
+"""Replicate's failures as the proxy's errors. What concerns the operator's account goes to the log alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from openai_dify_proxy.errors import (
+    ContentRefused,
+    InvalidRequest,
+    ModelNotFound,
+    ProxyError,
+    QuotaExceeded,
+    RateLimited,
+    UpstreamFailed,
+    UpstreamGarbled,
+    UpstreamMisconfigured,
+    UpstreamTimeout,
+)
+from openai_dify_proxy.translate.replicate.headers import HEADER_OF
+from openai_dify_proxy.translate.replicate.mapping import CANDIDATES
+from openai_dify_proxy.wire.reading import UNREADABLE
+from openai_dify_proxy.wire.replicate import API_ERROR, ApiError, Prediction
+
+THROTTLE_SECONDS = 5.0
+"""What Replicate's own texts say most often, for an answer that names no delay."""
+
+_RESETS_IN = re.compile(r"resets in ~?(\d+(?:\.\d+)?)\s*s")
+_REFUSED = re.compile(r"nsfw|flagged as sensitive|\(E005\)|content policy|safety", re.IGNORECASE)
+_TOKEN = re.compile(r"\br8_[A-Za-z0-9]{4,}")
+_LONGEST = 500
+
+
+def translate_api_error(status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
+    """An answer of Replicate's API whose status is not 2xx."""
+    try:
+        error = API_ERROR.decode(body)
+    except UNREADABLE:
+        error = ApiError()
+    detail = _clean(error.detail if isinstance(error.detail, str) else error.title or "")
+    if status in (401, 403):
+        return UpstreamMisconfigured(
+            "Replicate refused this server's credentials. Tell its operator.",
+            code="upstream_auth_error",
+            log=f"Replicate answered {status}: {detail} Is REPLICATE_API_TOKEN right?",
+        )
+    if status == 402:
+        return QuotaExceeded(
+            "This server's Replicate account cannot pay for the prediction. Tell its operator.",
+            log=f"Replicate answered 402: {detail}",
+        )
+    if status == 404 or (status == 422 and "version" in (error.title or "").lower()):
+        return ModelNotFound(f"Replicate has no such model, or it is not open to this server: {detail}", param="model")
+    if status == 422:
+        return _invalid(error, detail)
+    if status == 429:
+        return RateLimited(
+            "Replicate limits this server's predictions. Try again in a moment.",
+            retry_after=throttle_delay(headers, body),
+        )
+    kind = UpstreamGarbled if status >= 500 else UpstreamFailed
+    return kind(f"Replicate failed: HTTP {status}. {detail}".rstrip(), started=status >= 500)
+
+
+def throttle_delay(headers: Mapping[str, str], body: bytes) -> float:
+    """Seconds that a 429 asks to wait: by header, by body, or in words."""
+    try:
+        error = API_ERROR.decode(body)
+    except UNREADABLE:
+        error = ApiError()
+    named = _RESETS_IN.search(error.detail) if isinstance(error.detail, str) else None
+    for candidate in (
+        headers.get("retry-after"),
+        error.retry_after,
+        headers.get("ratelimit-reset"),
+        named[1] if named else None,
+    ):
+        try:
+            seconds = float(candidate) if candidate is not None else -1.0
+        except ValueError:  # a date
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    return THROTTLE_SECONDS
+
+
+def translate_failed(prediction: Prediction) -> ProxyError:
+    """A prediction that ended, but not well."""
+    error = _clean(str(prediction.error or ""))
+    if prediction.status in ("canceled", "aborted"):
+        return UpstreamTimeout(
+            "The prediction was ended before it had a picture.", code="prediction_canceled", started=True
+        )
+    if _REFUSED.search(error):
+        return ContentRefused(f"The model refused: {error}", param="prompt", started=True)
+    return UpstreamFailed(f"The model failed: {error or 'no reason given'}", code="prediction_failed", started=True)
+
+
+def _invalid(error: ApiError, detail: str) -> ProxyError:
+    """The first field that Replicate complains of, by the name that our client knows it under."""
+    for invalid in error.invalid_fields or []:
+        name = invalid.field.removeprefix("input.")
+        words = _clean(invalid.description) or detail
+        return InvalidRequest(f"Replicate refused '{name}': {words}", param=_param_of(name), started=False)
+    return InvalidRequest(f"Replicate refused the request: {detail}")
+
+
+def _param_of(name: str) -> str | None:
+    if name in ("prompt", "image", "mask"):
+        return name
+    for parameter, candidates in CANDIDATES.items():
+        if name in candidates:
+            return HEADER_OF[parameter]
+    return f"input.{name}" if name and name != "input" else None
+
+
+def _clean(text: str) -> str:
+    return _TOKEN.sub("r8_…", text).strip()[:_LONGEST]

@@ -1,0 +1,102 @@
+"""Inputs of well-known models, for when Replicate cannot be asked for a schema.
+
+They are a stopgap: a model's own schema is the authority, and is asked for again with the next request. A model that is
+not here is taken to have the specification's own parameters, so that Replicate itself judges them.
+"""
+
+from __future__ import annotations
+
+from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs
+
+
+def _inputs(*fields: ModelInput) -> ModelInputs:
+    return ModelInputs({field.name: field for field in fields})
+
+
+_PROMPT = ModelInput("prompt", "string", required=True)
+_SEED = ModelInput("seed", "integer")
+_UNCHECKED = ModelInput("disable_safety_checker", "boolean")
+_OUTPUT_FORMAT = ModelInput("output_format", "string", options=("webp", "jpg", "png"), default="webp")
+_OUTPUT_QUALITY = ModelInput("output_quality", "integer", minimum=0, maximum=100)
+_RATIOS = ("1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21")
+_ASPECT_RATIO = ModelInput("aspect_ratio", "string", options=_RATIOS, default="1:1")
+
+_SDXL = _inputs(
+    ModelInput("prompt", "string"),
+    ModelInput("negative_prompt", "string"),
+    ModelInput("image", "string", uri=True),
+    ModelInput("mask", "string", uri=True),
+    ModelInput("width", "integer"),
+    ModelInput("height", "integer"),
+    ModelInput("num_outputs", "integer", minimum=1, maximum=4),
+    ModelInput(
+        "scheduler",
+        "string",
+        options=(
+            "DDIM",
+            "DPMSolverMultistep",
+            "HeunDiscrete",
+            "KarrasDPM",
+            "K_EULER_ANCESTRAL",
+            "K_EULER",
+            "PNDM",
+        ),
+    ),
+    ModelInput("num_inference_steps", "integer", minimum=1, maximum=500),
+    ModelInput("guidance_scale", "number", minimum=1, maximum=50),
+    ModelInput("prompt_strength", "number", minimum=0, maximum=1),
+    _SEED,
+    _UNCHECKED,
+)
+
+_FLUX_SCHNELL = _inputs(
+    _PROMPT,
+    _ASPECT_RATIO,
+    ModelInput("num_outputs", "integer", minimum=1, maximum=4),
+    ModelInput("num_inference_steps", "integer", minimum=1, maximum=4),
+    _SEED,
+    _OUTPUT_FORMAT,
+    _OUTPUT_QUALITY,
+    _UNCHECKED,
+)
+
+_FLUX_DEV = _inputs(
+    _PROMPT,
+    _ASPECT_RATIO,
+    ModelInput("image", "string", uri=True),
+    ModelInput("prompt_strength", "number", minimum=0, maximum=1),
+    ModelInput("num_outputs", "integer", minimum=1, maximum=4),
+    ModelInput("num_inference_steps", "integer", minimum=1, maximum=50),
+    ModelInput("guidance", "number", minimum=0, maximum=10),
+    _SEED,
+    _OUTPUT_FORMAT,
+    _OUTPUT_QUALITY,
+    _UNCHECKED,
+)
+
+_UPSCALER = _inputs(
+    ModelInput("image", "string", uri=True, required=True),
+    ModelInput("scale", "number", minimum=0, maximum=10, default=4, description="Scale factor"),
+)
+
+KNOWN_MODELS = {
+    "stability-ai/sdxl": _SDXL,
+    "black-forest-labs/flux-schnell": _FLUX_SCHNELL,
+    "black-forest-labs/flux-dev": _FLUX_DEV,
+    "nightmareai/real-esrgan": _UPSCALER,
+}
+
+UNKNOWN_MODEL = _inputs(
+    ModelInput("prompt", "string"),
+    ModelInput("negative_prompt", "string"),
+    ModelInput("image", "string", uri=True),
+    ModelInput("mask", "string", uri=True),
+    ModelInput("width", "integer"),
+    ModelInput("height", "integer"),
+    ModelInput("num_outputs", "integer", minimum=1, maximum=4),
+    ModelInput("scheduler", "string"),
+    ModelInput("num_inference_steps", "integer", minimum=1, maximum=500),
+    ModelInput("guidance_scale", "number", minimum=1, maximum=20),
+    ModelInput("prompt_strength", "number", minimum=0, maximum=1),
+    _SEED,
+)

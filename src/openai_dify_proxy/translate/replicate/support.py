@@ -1,0 +1,192 @@
+"""What becomes of each header with one model, before anything is asked of it: the answer to "what can I tune here?".
+
+It looks up what ``image_mapping`` looks up, and tests hold the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.replicate.counts import counts_of
+from openai_dify_proxy.translate.replicate.headers import HEADERS, OUTPUT_FORMATS, ImageHeader
+from openai_dify_proxy.translate.replicate.mapping import (
+    CANDIDATES,
+    PROMPT_NAMES,
+    factor_input,
+    picture_input,
+    repaints_black,
+)
+from openai_dify_proxy.translate.replicate.mask_polarity import Colour
+from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs
+from openai_dify_proxy.translate.replicate.safety import laxest
+
+
+class Surroundings(Struct, frozen=True, kw_only=True):
+    """What the settings put around a model: the app that rewrites prompts, and the upscaler with its inputs."""
+
+    enhancer: str | None = None
+    upscaler: str | None = None
+    upscaler_inputs: ModelInputs | None = None
+    allow_unsafe: bool = True
+    mask_repaints: Colour | None = None
+
+
+class HeaderSupport(Struct, frozen=True, kw_only=True):
+    """``takes`` says which values have an effect, in words; None if the header is not taken at all.
+
+    ``input`` is the model's own input for it; ``by`` says who does it where the model has none.
+    """
+
+    header: str
+    input: str | None = None
+    by: str | None = None
+    takes: str | None = None
+    note: str | None = None
+
+
+def image_support(model: ModelInputs, around: Surroundings) -> list[HeaderSupport]:
+    """One row for each header, in the order of the specification."""
+    return [_SPECIAL.get(header.parameter, _plain)(header, model, around) for header in HEADERS]
+
+
+def other_inputs(model: ModelInputs) -> list[ModelInput]:
+    """The inputs that neither a header nor the prompt fills: requests reach them by their own name."""
+    spoken_for = {*PROMPT_NAMES, *(name for names in CANDIDATES.values() for name in names)}
+    return [field for field in model.fields.values() if field.name not in spoken_for]
+
+
+def _plain(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+    field = model.first(CANDIDATES[header.parameter])
+    if field is None:
+        return HeaderSupport(header=header.name)
+    takes = _narrowed(header, field)
+    note = f"the model takes {field.takes}, the header {header.takes}" if takes is None else None
+    return HeaderSupport(header=header.name, input=field.name, takes=takes, note=note)
+
+
+def _narrowed(header: ImageHeader, field: ModelInput) -> str | None:
+    """What both the header and the model take; None if they have nothing in common."""
+    if field.options:
+        both = tuple(option for option in field.options if _parses(header, option))
+        return replace(field, options=both).takes if both else None
+    if header.minimum is None:
+        return header.takes
+    low = max(header.minimum, field.minimum) if field.minimum is not None else header.minimum
+    high = min((limit for limit in (header.maximum, field.maximum) if limit is not None), default=None)
+    return replace(field, minimum=low, maximum=high).takes if high is None or low <= high else None
+
+
+def _parses(header: ImageHeader, option: Any) -> bool:
+    try:
+        header.parse(str(option))
+    except ValueError:
+        return False
+    return True
+
+
+def _accepts(field: ModelInput, value: Any) -> bool:
+    try:
+        field.accept(value, field.name)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def _format(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+    field = model.first(CANDIDATES["output_format"])
+    if field is None:
+        return HeaderSupport(header=header.name, by="the proxy, which converts", takes=header.takes)
+    known = {str(option).lower().replace("jpeg", "jpg") for option in field.options or OUTPUT_FORMATS}
+    missing = [name for name in OUTPUT_FORMATS if name not in known]
+    note = f"{' and '.join(missing)} by the proxy, which converts" if missing else None
+    return HeaderSupport(header=header.name, input=field.name, takes=header.takes, note=note)
+
+
+def _quality(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+    if model.first(CANDIDATES["output_quality"]) is None:
+        return HeaderSupport(header=header.name, by="the proxy, where it converts", takes=header.takes)
+    return _plain(header, model, around)
+
+
+def _count(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+    field = model.first(CANDIDATES["num_outputs"])
+    counts = [] if field is None else counts_of(field)
+    if field is None or not counts:
+        return HeaderSupport(header=header.name, by="several predictions", takes=header.takes)
+    few = header.maximum is not None and counts[-1] < header.maximum
+    note = f"more than {counts[-1]} by several predictions" if few else None
+    return HeaderSupport(header=header.name, input=field.name, takes=header.takes, note=note)
+
+
+def _safety(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+    field = model.first(CANDIDATES["safety_checker"])
+    if field is None:
+        return HeaderSupport(header=header.name)
+    if not around.allow_unsafe:
+        return HeaderSupport(header=header.name, input=field.name, takes="yes", note="no is refused by this server")
+    can = _accepts(field, laxest(field, with_picture=False))
+    return HeaderSupport(header=header.name, input=field.name, takes=header.takes if can else None)
+
+
+def _enhancement(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+    field = model.first(CANDIDATES["enhance_prompt"])
+    if field is not None:
+        can = _accepts(field, True if field.kind == "boolean" else "On")
+        return HeaderSupport(header=header.name, input=field.name, takes=header.takes if can else None)
+    if around.enhancer is not None:
+        return HeaderSupport(header=header.name, by=f"the app {around.enhancer}", takes=header.takes)
+    return HeaderSupport(header=header.name)
+
+
+def _upscaling(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+    field = model.fields.get("upscale") or factor_input(model)
+    if field is not None:
+        return HeaderSupport(header=header.name, input=field.name, takes=header.takes)
+    if around.upscaler is not None:
+        return HeaderSupport(header=header.name, by=f"the upscaler {around.upscaler}", takes=header.takes)
+    return HeaderSupport(header=header.name)
+
+
+def _upscale_factor(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+    field = factor_input(model)
+    if field is not None or "upscale" in model.fields:
+        return HeaderSupport(header=header.name, input=field.name if field else None, takes=_factors(field))
+    if around.upscaler is None or around.upscaler_inputs is None:
+        return HeaderSupport(header=header.name)
+    takes = _factors(around.upscaler_inputs.first(("scale", "upscale_factor")))
+    return HeaderSupport(header=header.name, by=takes and f"the upscaler {around.upscaler}", takes=takes)
+
+
+def _factors(field: ModelInput | None) -> str | None:
+    factors = [] if field is None else [str(factor) for factor in (2, 4) if _accepts(field, factor)]
+    return " or ".join(factors) or None
+
+
+def _picture(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+    field = picture_input(model, header.parameter)
+    if field is None:
+        return HeaderSupport(header=header.name)
+    note = None
+    if field.name == "image_prompt":
+        note = "a reference for this model, not a picture to start from"
+    elif header.parameter == "mask" and repaints_black(field, around.mask_repaints):
+        note = "this model paints where a mask is black: masks are inverted here"
+    return HeaderSupport(header=header.name, input=field.name, takes=header.takes, note=note)
+
+
+_SPECIAL: dict[str, Callable[[ImageHeader, ModelInputs, Surroundings], HeaderSupport]] = {
+    "output_format": _format,
+    "output_quality": _quality,
+    "num_outputs": _count,
+    "safety_checker": _safety,
+    "enhance_prompt": _enhancement,
+    "upscale": _upscaling,
+    "upscale_factor": _upscale_factor,
+    "init_image": _picture,
+    "mask": _picture,
+}

@@ -1,0 +1,48 @@
+"""Whether Dify can be reached, for readiness checks that come every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.upstream.dify import DifyClient
+
+FRESH_SECONDS = 5.0
+TIMEOUT_SECONDS = 4.0
+
+
+class Readiness:
+    """Asks each Dify for its version, at most once in ``FRESH_SECONDS``. ``now`` is a clock in seconds."""
+
+    def __init__(self, dify: DifyClient, urls: Iterable[str], now: Callable[[], float]) -> None:
+        self._dify = dify
+        self._urls = sorted(set(urls))
+        self._now = now
+        self._until = 0.0
+        self._problem: str | None = None
+        self._lock = asyncio.Lock()
+
+    async def problem(self) -> str | None:
+        """What is wrong, in words without addresses; None if every Dify answers."""
+        async with self._lock:
+            if self._now() >= self._until:
+                self._problem = await self._ask()
+                self._until = self._now() + FRESH_SECONDS
+            return self._problem
+
+    async def _ask(self) -> str | None:
+        if not self._urls:
+            return "No Dify is configured."
+        problems = await asyncio.gather(*map(self._ask_one, self._urls))
+        return next(filter(None, problems), None)
+
+    async def _ask_one(self, url: str) -> str | None:
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await self._dify.welcome(url)
+        except TimeoutError:
+            return "Dify does not answer."
+        except ProxyError as error:
+            return error.message
+        return None

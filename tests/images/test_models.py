@@ -1,0 +1,213 @@
+"""Which model a name means, and how often Replicate is asked what it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from openai_dify_proxy.errors import ModelNotFound, UpstreamMisconfigured
+from openai_dify_proxy.images.models import FRESH_SECONDS, ImageModel, ImageModels
+from openai_dify_proxy.settings import ImageModelSettings, Settings
+from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS, UNKNOWN_MODEL
+from openai_dify_proxy.translate.replicate.model_names import ModelRef
+from openai_dify_proxy.upstream.replicate import ReplicateClient
+from openai_dify_proxy_demo.replicate import DemoReplicate
+from tests.upstream.raw import Answer, RawServer, Request, in_turn, raw_server, told
+
+VERSION = "c" * 64
+SDXL = ModelRef("stability-ai/sdxl")
+ESRGAN = ModelRef("nightmareai/real-esrgan")
+
+
+def model(*inputs: str, version: str = VERSION) -> dict[str, Any]:
+    """A model with these inputs, as Replicate tells it."""
+    properties = {name: {"type": "string", "x-order": order} for order, name in enumerate(inputs)}
+    schema = {"components": {"schemas": {"Input": {"type": "object", "properties": properties}}}}
+    return {"latest_version": {"id": version, "openapi_schema": schema}}
+
+
+@dataclass
+class Asking:
+    """ImageModels, the Replicate that they ask, and their clock."""
+
+    models: ImageModels
+    server: RawServer
+    now: float = 1000.0
+
+    async def names(self, ref: ModelRef) -> set[str]:
+        return set((await self.models.inputs(ref)).fields)
+
+
+@asynccontextmanager
+async def asking(answer: Answer, **settings: Any) -> AsyncIterator[Asking]:
+    async with raw_server(answer) as server:
+        client = ReplicateClient(f"{server.origin}/v1", "r8_onlyfortests", connect_timeout=5)
+        models = ImageModels(Settings(**settings), client, lambda: found.now)
+        found = Asking(models, server)
+        try:
+            yield found
+        finally:
+            await client.close()
+
+
+@pytest.fixture
+async def named() -> AsyncIterator[ImageModels]:
+    """Models of an operator who has some of his own."""
+    settings = {
+        "image_model": "black-forest-labs/flux-dev",
+        "image_upscaler": "nightmareai/real-esrgan",
+        "image_models": {
+            "sketch": ImageModelSettings(
+                name="sketch", model="black-forest-labs/flux-schnell", inputs={"go_fast": True}
+            ),
+            "dall-e-3": ImageModelSettings(name="dall-e-3", model="deployment:me/mine", upscaler="a/b"),
+        },
+    }
+    async with asking(told(500), **settings) as found:
+        yield found.models
+
+
+@pytest.mark.parametrize(
+    ("name", "ref"),
+    [
+        (None, ModelRef("black-forest-labs/flux-dev")),
+        ("", ModelRef("black-forest-labs/flux-dev")),
+        ("dall-e-2", ModelRef("black-forest-labs/flux-dev")),
+        ("gpt-image-1", ModelRef("black-forest-labs/flux-dev")),
+        ("gpt-image-2.5-mini", ModelRef("black-forest-labs/flux-dev")),
+        ("chatgpt-image-latest", ModelRef("black-forest-labs/flux-dev")),
+        ("stability-ai/sdxl", SDXL),
+        (f"stability-ai/sdxl:{VERSION}", ModelRef("stability-ai/sdxl", VERSION)),
+        (VERSION, ModelRef(version=VERSION)),
+        ("deployment:demo/sdxl", ModelRef(deployment="demo/sdxl")),
+    ],
+)
+async def test_names_of_models(named: ImageModels, name: str | None, ref: ModelRef) -> None:
+    assert named.choose(name) == ImageModel(ref, {}, ESRGAN)
+
+
+async def test_names_of_the_operators_own_come_first(named: ImageModels) -> None:
+    assert named.choose("sketch") == ImageModel(ModelRef("black-forest-labs/flux-schnell"), {"go_fast": True}, ESRGAN)
+    assert named.choose("dall-e-3") == ImageModel(ModelRef(deployment="me/mine"), {}, ModelRef("a/b"))
+    assert named.listed == ["sketch", "dall-e-3", "black-forest-labs/flux-dev"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sdxl", "a/b/c", "a/b:1", "../predictions", "a/..", "A b/c", "deployment:x", "c" * 63, "a/b?x", "a/b\n"],
+)
+async def test_names_of_no_model(named: ImageModels, name: str) -> None:
+    with pytest.raises(ModelNotFound, match="owner/name") as caught:
+        named.choose(name)
+    assert caught.value.param == "model"
+    assert "sketch" in caught.value.message
+
+
+async def test_a_name_is_asked_again_after_some_minutes() -> None:
+    async with asking(in_turn(told(200, model("one")), told(200, model("two")))) as found:
+        assert [await found.names(SDXL) for _ in range(3)] == [{"one"}] * 3
+        found.now += FRESH_SECONDS - 1
+        assert await found.names(SDXL) == {"one"}
+        found.now += 2
+        assert await found.names(SDXL) == {"two"}
+    assert [request.target for request in found.server.requests] == ["/v1/models/stability-ai/sdxl"] * 2
+
+
+async def test_a_version_never() -> None:
+    ref = ModelRef("stability-ai/sdxl", VERSION)
+    async with asking(told(200, model("one")["latest_version"])) as found:
+        assert await found.names(ref) == {"one"}
+        found.now += 365 * 24 * 3600
+        assert await found.names(ref) == {"one"}
+    assert [request.target for request in found.server.requests] == [f"/v1/models/stability-ai/sdxl/versions/{VERSION}"]
+
+
+async def test_a_version_that_tells_nothing_is_asked_again() -> None:
+    ref = ModelRef("stability-ai/sdxl", VERSION)
+    async with asking(in_turn(told(200, {"id": VERSION}), told(200, model("one")["latest_version"]))) as found:
+        assert await found.models.inputs(ref) == KNOWN_MODELS["stability-ai/sdxl"]
+        found.now += FRESH_SECONDS + 1
+        assert await found.names(ref) == {"one"}
+
+
+async def test_requests_at_once_ask_once() -> None:
+    """And one that is given up does not take the others with it."""
+    go = asyncio.Event()
+
+    async def slow(request: Request, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        await told(200, model("one"))(request, writer)
+
+    async with asking(slow) as found:
+        tasks = [asyncio.create_task(found.names(SDXL)) for _ in range(10)]
+        await found.server.came(1)
+        tasks[0].cancel()
+        go.set()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(ended[0], asyncio.CancelledError)
+    assert ended[1:] == [{"one"}] * 9
+    assert len(found.server.requests) == 1
+
+
+async def test_without_replicate_what_is_known_of_models_serves() -> None:
+    async with asking(told(500)) as found:
+        known, unknown = await asyncio.gather(found.models.inputs(SDXL), found.models.inputs(ModelRef("some/body")))
+        assert known == KNOWN_MODELS["stability-ai/sdxl"]
+        assert unknown == UNKNOWN_MODEL
+        asked = len(found.server.requests)
+        await found.models.inputs(SDXL)
+        assert len(found.server.requests) > asked, "it is asked again as soon as somebody wants to know"
+
+
+async def test_or_what_it_said_before() -> None:
+    async with asking(in_turn(told(200, model("one")), told(503))) as found:
+        assert await found.names(SDXL) == {"one"}
+        found.now += FRESH_SECONDS + 1
+        assert await found.names(SDXL) == {"one"}
+        assert len(found.server.requests) > 1
+
+
+@pytest.mark.parametrize("body", [{"latest_version": None}, {"latest_version": {"id": VERSION}}, model()])
+async def test_a_model_that_tells_no_inputs(body: Any) -> None:
+    async with asking(told(200, body)) as found:
+        assert await found.models.inputs(SDXL) == KNOWN_MODELS["stability-ai/sdxl"]
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, ModelNotFound), (401, UpstreamMisconfigured)])
+async def test_what_is_wrong_for_good_is_told(status: int, error: type[Exception]) -> None:
+    async with asking(told(status, {"detail": "no"})) as found:
+        with pytest.raises(error):
+            await found.models.inputs(SDXL)
+
+
+async def test_models_of_the_community_go_by_their_latest_version() -> None:
+    """For all who ask, also those whose creation by name was under way already."""
+    async with asking(in_turn(told(200, model("one")), told(200, model("one", version="d" * 64)))) as found:
+        models = found.models
+        assert models.instead_of(SDXL) is None, "nothing is known of it yet"
+        await models.inputs(SDXL)
+        assert models.target(SDXL) == SDXL
+        pinned = ModelRef("stability-ai/sdxl", VERSION)
+        assert [models.instead_of(SDXL) for _ in range(3)] == [pinned] * 3
+        assert models.target(SDXL) == pinned
+        assert models.instead_of(pinned) is None, "a version that is refused is not there"
+        found.now += FRESH_SECONDS + 1
+        await models.inputs(SDXL)
+        assert models.target(SDXL) == ModelRef("stability-ai/sdxl", "d" * 64)
+        for other in (ModelRef(version=VERSION), ModelRef(deployment="a/b")):
+            assert models.instead_of(other) is None
+            assert models.target(other) == other
+
+
+async def test_deployments_tell_the_schema_of_their_model() -> None:
+    with DemoReplicate() as demo:
+        client = ReplicateClient(demo.url, demo.token, connect_timeout=5)
+        models = ImageModels(Settings(), client, lambda: 0.0)
+        deployed = await models.inputs(ModelRef(deployment="demo/sdxl"))
+        assert deployed == await models.inputs(SDXL)
+        await client.close()

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import pytest
+from msgspec import json
+
+from openai_dify_proxy.translate.dify.app_profile import QUESTION_NAMES, SYSTEM_NAMES, AppProfile, InputField, read_form
+from openai_dify_proxy.wire.dify import APP_PARAMETERS, Mode
+
+
+def text(name: str, *, required: bool = False) -> InputField:
+    return InputField("text-input", name, required=required)
+
+
+def workflow(*form: InputField) -> AppProfile:
+    return AppProfile("workflow", form)
+
+
+def test_a_form_as_dify_tells_it() -> None:
+    parameters = APP_PARAMETERS.decode(
+        json.encode(
+            {
+                "opening_statement": "",
+                "user_input_form": [
+                    {
+                        "text-input": {
+                            "label": "Topic",
+                            "variable": "topic",
+                            "required": True,
+                            "max_length": 48,
+                            "default": "",
+                            "options": [],
+                        }
+                    },
+                    {"select": {"label": "Tone", "variable": "tone", "required": False, "options": ["a", "b"]}},
+                    {"number": {"variable": "count", "required": None, "default": 3, "type": "number"}},
+                ],
+                "system_parameters": {"image_file_size_limit": 10},
+            }
+        )
+    )
+    assert read_form(parameters) == (
+        InputField("text-input", "topic", "Topic", required=True, default="", max_length=48),
+        InputField("select", "tone", "Tone", options=("a", "b")),
+        InputField("number", "count", default=3),
+    )
+
+
+def test_a_form_as_odd_as_it_comes() -> None:
+    """A field is worth more than its label or limit."""
+    odd = {"variable": "a", "label": {"en": "A"}, "required": 1, "max_length": "48", "options": "x"}
+    choice = {"variable": "b", "options": ["x", 7]}
+    parameters = APP_PARAMETERS.decode(json.encode({"user_input_form": [{"text-input": odd}, {"select": choice}]}))
+    assert read_form(parameters) == (
+        InputField("text-input", "a", required=True),
+        InputField("select", "b", options=("x", "7")),
+    )
+
+
+# The form of an app without a query of its own, the configured variable, the inputs that the request gives, the field.
+PLACES: dict[str, tuple[list[InputField], str | None, set[str], str | None]] = {
+    "configured": ([text("a", required=True), text("b")], "b", set(), "b"),
+    "configured, whatever the form": ([], "b", set(), "b"),
+    "the single required one": ([text("query"), text("topic", required=True), text("c")], None, set(), "topic"),
+    "best-named among required ones": ([text("a", required=True), text("text", required=True)], None, set(), "text"),
+    "best-named among optional ones": ([text("message"), text("question"), text("c")], None, set(), "question"),
+    "best-named, whatever its case": ([text("Query"), text("b")], None, set(), "Query"),
+    "the only one": ([text("topic")], None, set(), "topic"),
+    "the only text": ([InputField("number", "n", required=True), InputField("paragraph", "p")], None, set(), "p"),
+    "the only one that the request leaves open": ([text("a"), text("b")], None, {"a"}, "b"),
+    "not the one for system messages": ([text("system_prompt", required=True), text("b")], None, set(), "b"),
+    "not the one for histories": ([text("chat_history"), text("b")], None, set(), "b"),
+    "several": ([text("a"), text("b")], None, set(), None),
+    "none": ([], None, set(), None),
+    "no text": ([InputField("number", "query", required=True)], None, set(), None),
+}
+
+
+@pytest.mark.parametrize(("form", "configured", "given", "name"), PLACES.values(), ids=PLACES)
+def test_where_the_question_goes(
+    form: list[InputField], configured: str | None, given: set[str], name: str | None
+) -> None:
+    assert workflow(*form).question_input(configured, given) == name
+
+
+def test_names_are_tried_in_their_order() -> None:
+    profile = workflow(text("text"), text("Query"), InputField("number", "query"))
+    found = profile.text_input(QUESTION_NAMES)
+    assert found is not None
+    assert found.name == "Query"
+    assert profile.text_input(SYSTEM_NAMES) is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "converses"),
+    [
+        ("chat", True),
+        ("agent-chat", True),
+        ("advanced-chat", True),
+        ("agent", True),
+        ("completion", False),
+        ("workflow", False),
+    ],
+)
+def test_which_apps_keep_a_conversation(mode: Mode, converses: bool) -> None:
+    assert AppProfile(mode).converses is converses
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(None, True), (0, True), (4, False), (5, True)])
+def test_what_fits(limit: int | None, fits: bool) -> None:
+    assert InputField("text-input", "a", max_length=limit).fits("héllo") is fits
+
+
+@pytest.mark.parametrize(
+    ("version", "mode", "hides"),
+    [
+        ("1.12.1", "advanced-chat", False),
+        ("1.13.0", "advanced-chat", True),
+        ("1.14.2", "advanced-chat", True),
+        ("1.15.0", "advanced-chat", True),
+        ("1.16.1", "advanced-chat", False),
+        ("1.13.0", "chat", False),
+        (None, "advanced-chat", False),
+    ],
+)
+def test_which_version_hides_that_it_does_not_know_a_conversation(version: str | None, mode: Mode, hides: bool) -> None:
+    """1.13 and 1.14 fall silent for 300 s, 1.15 begins another one; before and after it is a 404."""
+    assert AppProfile(mode, version=version).hides_lost_conversations is hides
+
+
+@pytest.mark.parametrize(
+    ("version", "as_text"),
+    [
+        (None, False),
+        ("", False),
+        ("0.15.8", True),
+        ("1.4.0", True),
+        ("1.11.2", True),
+        ("1.12.1-fix1", True),
+        ("1.13.0", False),
+        ("1.16.1", False),
+        ("2.0.0", False),
+        ("main", False),
+    ],
+)
+def test_how_a_version_takes_json(version: str | None, as_text: bool) -> None:
+    assert AppProfile("workflow", version=version).takes_json_as_text is as_text

@@ -1,0 +1,262 @@
+"""Streams, as the OpenAI API reference and recorded answers of OpenAI show them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from openai_dify_proxy.errors import RateLimited, StreamCut
+from openai_dify_proxy.events import (
+    Citation,
+    Citations,
+    Event,
+    FileProduced,
+    ReasoningDelta,
+    StepChanged,
+    TextDelta,
+    TextReplaced,
+    TurnFailed,
+    TurnFinished,
+    TurnIds,
+    Usage,
+)
+from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
+from openai_dify_proxy.translate.openai.chat_streams import (
+    COMMENT,
+    DONE,
+    ChatStreamEncoder,
+    CompletionStreamEncoder,
+    StreamEncoder,
+    unsaid,
+)
+
+HEAD = AnswerHead("chatcmpl-1", 1_700_000_000, "support")
+IDS = TurnIds("t-1", "m-1", "c-1")
+IMAGE = FileProduced("http://dify/files/cat.png", "image", "cat.png")
+LINK = "![cat.png](http://dify/files/cat.png)"
+FINISHED = TurnFinished("stop", Usage(9, 2, 11))
+
+
+def chat(*, include_usage: bool = False) -> ChatStreamEncoder:
+    return ChatStreamEncoder(HEAD, include_usage=include_usage)
+
+
+def completion(*, include_usage: bool = False) -> CompletionStreamEncoder:
+    return CompletionStreamEncoder(HEAD, include_usage=include_usage)
+
+
+def frames(data: bytes) -> list[Any]:
+    """The frames' JSON; ``[DONE]`` as that string. Whatever is not exactly ``data: …`` and an empty line fails."""
+    assert data.endswith(b"\n\n") or not data
+    found = []
+    for frame in data.split(b"\n\n")[:-1]:
+        assert frame.startswith(b"data: ")
+        assert b"\n" not in frame
+        payload = frame.removeprefix(b"data: ")
+        found.append("[DONE]" if payload == b"[DONE]" else json.loads(payload))
+    return found
+
+
+def encoded(encoder: StreamEncoder, *events: Event) -> list[Any]:
+    return frames(encoder.encode(events, IDS))
+
+
+def deltas(found: list[Any]) -> list[Any]:
+    return [frame["choices"][0]["delta"] for frame in found if frame != "[DONE]" and frame["choices"]]
+
+
+def text_of(found: list[Any]) -> str:
+    return "".join(delta.get("content", "") for delta in deltas(found))
+
+
+@pytest.mark.parametrize("text", ['H"i', "\u2028", "\x00", "🤔", '"content":""'])
+def test_a_chunk_has_all_fields_of_the_reference(text: str) -> None:
+    assert encoded(chat(), TextDelta(text))[1] == {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1_700_000_000,
+        "model": "support",
+        "choices": [{"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}],
+        "service_tier": None,
+        "system_fingerprint": None,
+    }
+
+
+def test_a_model_may_have_any_name() -> None:
+    encoder = ChatStreamEncoder(AnswerHead("i", 1, 'x","content":"",{'), include_usage=False)
+    assert encoded(encoder, TextDelta("a"))[1]["model"] == 'x","content":"",{'
+
+
+def test_a_chat_stream_from_role_to_done() -> None:
+    found = encoded(chat(), TextDelta("Hel"), TextDelta("lo."), FINISHED)
+    assert deltas(found) == [
+        {"role": "assistant", "content": "", "refusal": None},
+        {"content": "Hel"},
+        {"content": "lo."},
+        {},
+    ]
+    assert [frame["choices"][0]["finish_reason"] for frame in found[:-1]] == [None, None, None, "stop"]
+    assert found[-1] == "[DONE]"
+    assert all("usage" not in frame for frame in found[:-1])
+    assert {(frame["id"], frame["created"], frame["model"]) for frame in found[:-1]} == {
+        ("chatcmpl-1", 1_700_000_000, "support")
+    }
+
+
+def test_the_role_comes_first_and_once() -> None:
+    encoder = chat()
+    assert deltas(frames(encoder.open())) == [{"role": "assistant", "content": "", "refusal": None}]
+    assert encoder.open() == b""
+    assert deltas(encoded(encoder, TextDelta("a"))) == [{"content": "a"}]
+    assert deltas(encoded(chat(), ReasoningDelta("hm"))) == [
+        {"role": "assistant", "content": "", "refusal": None},
+        {"reasoning_content": "hm"},
+    ]
+    assert deltas(encoded(chat(), FINISHED))[0]["role"] == "assistant"
+
+
+def test_usage_comes_last_and_only_when_asked() -> None:
+    found = encoded(chat(include_usage=True), TextDelta("a"), FINISHED)
+    *chunks, usage, done = found
+    assert done == "[DONE]"
+    assert all(chunk["usage"] is None for chunk in chunks)
+    assert usage["choices"] == []
+    assert (usage["usage"]["prompt_tokens"], usage["usage"]["completion_tokens"]) == (9, 2)
+    assert usage["usage"]["total_tokens"] == 11
+
+
+def test_usage_that_dify_did_not_tell_is_three_integers() -> None:
+    found = encoded(chat(include_usage=True), TurnFinished("stop"))
+    usage = found[-2]["usage"]
+    assert [usage[key] for key in ("prompt_tokens", "completion_tokens", "total_tokens")] == [0, 0, 0]
+
+
+def test_the_last_chunk_holds_what_dify_knows() -> None:
+    found = encoded(chat(), TextDelta("a"), IMAGE, FINISHED)
+    with_dify = [frame for frame in found[:-1] if "dify" in frame]
+    assert len(with_dify) == 1
+    assert with_dify[0]["choices"][0]["finish_reason"] == "stop"
+    assert with_dify[0]["dify"]["conversation_id"] == "c-1"
+    assert with_dify[0]["dify"]["files"][0]["url"] == IMAGE.url
+
+
+@pytest.mark.parametrize("encoder", [chat(), completion()], ids=["chat", "completion"])
+def test_an_error_is_the_last_frame_and_nobody_takes_it_for_an_end(encoder: StreamEncoder) -> None:
+    found = encoded(encoder, TextDelta("Hel"), TurnFailed(StreamCut("It broke off.")))
+    assert found[-1] == {
+        "error": {"message": "It broke off.", "type": "api_error", "param": None, "code": "upstream_incomplete"}
+    }
+    assert "[DONE]" not in found
+    assert all(frame["choices"][0]["finish_reason"] is None for frame in found[:-1])
+
+
+def test_an_error_before_anything_is_the_only_frame() -> None:
+    assert encoded(chat(), TurnFailed(RateLimited("Later."))) == [
+        {"error": {"message": "Later.", "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}}
+    ]
+
+
+def test_steps_are_reasoning() -> None:
+    found = encoded(chat(), StepChanged("Search", "started"), TextDelta("a"))
+    assert deltas(found)[1:] == [{"reasoning_content": "→ Search\n"}, {"content": "a"}]
+
+
+def test_citations_with_urls_come_once_before_the_end() -> None:
+    citations = Citations((Citation("Page", "https://a.example/p", {}), Citation("Doc", None, {"position": 2})))
+    found = encoded(chat(), TextDelta("Hello."), citations, FINISHED)
+    assert deltas(found)[2:] == [
+        {
+            "annotations": [
+                {
+                    "type": "url_citation",
+                    "url_citation": {"start_index": 0, "end_index": 6, "url": "https://a.example/p", "title": "Page"},
+                }
+            ]
+        },
+        {},
+    ]
+
+
+# What was said, what replaces it, and what is sent, of which nothing can be taken back.
+REPLACEMENTS: dict[str, tuple[str, str, str]] = {
+    "something else": ("bad words", "Preset.", "\n\nPreset."),
+    "more of the same": ("bad", "bad wolf", " wolf"),
+    "the same": ("bad", "bad", ""),
+    "nothing": ("bad", "", ""),
+    "the first words": ("", "Preset.", "Preset."),
+}
+
+
+@pytest.mark.parametrize(("said", "text", "sent"), REPLACEMENTS.values(), ids=REPLACEMENTS)
+def test_a_replacement_is_told_from_what_the_client_has(said: str, text: str, sent: str) -> None:
+    assert unsaid(said, text) == sent
+    events: list[Event] = [TextDelta(said)] if said else []
+    found = encoded(chat(), *events, TextReplaced(text, moderated=True), TurnFinished("content_filter"))
+    assert text_of(found) == said + sent
+    assert all(delta.get("content") != "" for delta in deltas(found)[1:])
+    legacy = encoded(completion(), *events, TextReplaced(text, moderated=True), TurnFinished("content_filter"))
+    assert "".join(frame["choices"][0]["text"] for frame in legacy[:-1]) == said + sent
+
+
+def test_files_are_linked_in_the_text() -> None:
+    linked = FileProduced("http://dify/files/x", "image", linked=True)
+    found = encoded(chat(), IMAGE, TextDelta(" Look."), IMAGE, linked, FINISHED)
+    assert text_of(found) == f"{LINK} Look.\n\n{LINK}"
+    legacy = encoded(completion(), IMAGE, TextDelta(" Look."), IMAGE, linked, FINISHED)
+    assert "".join(frame["choices"][0]["text"] for frame in legacy[:-1]) == f"{LINK} Look.\n\n{LINK}"
+
+
+def test_heartbeats_say_nothing() -> None:
+    encoder = chat()
+    assert deltas(frames(encoder.heartbeat())) == [{"role": "assistant", "content": "", "refusal": None}, {}]
+    assert deltas(frames(encoder.heartbeat())) == [{}]
+    encoder.encode([ReasoningDelta("hm")], IDS)
+    assert encoder.heartbeat() == COMMENT
+    encoder.encode([TextDelta("a")], IDS)
+    assert deltas(frames(encoder.heartbeat())) == [{}]
+    assert encoder.answer.text == "a"
+
+
+def test_a_completion_stream() -> None:
+    encoder = completion()
+    assert encoder.open() == b""
+    found = encoded(
+        encoder,
+        StepChanged("Search", "started"),
+        ReasoningDelta("hm"),
+        TextDelta("Hel"),
+        Citations(()),
+        TextDelta("lo."),
+        TurnFinished("length", Usage(9, 2, 11)),
+    )
+    assert found[0] == {
+        "id": "chatcmpl-1",
+        "object": "text_completion",
+        "created": 1_700_000_000,
+        "model": "support",
+        "choices": [{"text": "Hel", "index": 0, "logprobs": None, "finish_reason": None}],
+        "system_fingerprint": None,
+    }
+    assert [frame["choices"][0]["text"] for frame in found[:-1]] == ["Hel", "lo.", ""]
+    assert [frame["choices"][0]["finish_reason"] for frame in found[:-1]] == [None, None, "length"]
+    assert found[-2]["dify"]["message_id"] == "m-1"
+    assert found[-1] == "[DONE]"
+
+
+def test_usage_of_a_completion_stream() -> None:
+    *chunks, usage, done = encoded(completion(include_usage=True), TextDelta("a"), FINISHED)
+    assert done == "[DONE]"
+    assert all(chunk["usage"] is None for chunk in chunks)
+    assert (usage["choices"], usage["usage"]["total_tokens"]) == ([], 11)
+
+
+def test_a_heartbeat_of_a_completion_stream_says_nothing() -> None:
+    assert [frame["choices"][0]["text"] for frame in frames(completion().heartbeat())] == [""]
+
+
+@pytest.mark.parametrize("encoder", [chat(), completion()], ids=["chat", "completion"])
+def test_the_end_is_done(encoder: StreamEncoder) -> None:
+    assert encoder.encode([FINISHED], IDS).endswith(DONE)
+    assert encoder.answer.finish_reason == "stop"

@@ -1,0 +1,195 @@
+"""What was said in a Dify conversation, as OpenAI lists it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import json
+from openai.types.conversations import ConversationItem
+from pydantic import TypeAdapter
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.openai.conversation_items import (
+    check_metadata,
+    history_of_messages,
+    items_of_history,
+    items_of_messages,
+    messages_until,
+    page,
+)
+from openai_dify_proxy.translate.turn_request import HistoryMessage
+from openai_dify_proxy.wire.dify import MESSAGE_PAGE, MessageRow
+
+SDK_ITEM: TypeAdapter[Any] = TypeAdapter(ConversationItem)
+
+# As Dify 1.13 tells them (GET /v1/messages), cut down to what is read.
+PAGE = b"""{"limit": 20, "has_more": false, "data": [
+    {"id": "0b7a4e8c-1c6f-4b89-9a52-5d6f0d3c1a11", "query": "first", "answer": "<think>Hm.</think>one",
+     "status": "normal", "created_at": 1763000000, "error": null},
+    {"id": "1b7a4e8c-1c6f-4b89-9a52-5d6f0d3c1a11", "query": "second", "answer": "", "status": "error",
+     "created_at": 1763000010, "error": "rate"},
+    {"id": "2b7a4e8c-1c6f-4b89-9a52-5d6f0d3c1a11", "query": "third", "answer": "half", "status": "error",
+     "created_at": 1763000020, "error": "cut"},
+    {"id": "3b7a4e8c-1c6f-4b89-9a52-5d6f0d3c1a11", "query": "fourth", "answer": "four", "status": "normal",
+     "created_at": 1763000030, "error": null}
+]}"""
+ROWS: list[MessageRow] = MESSAGE_PAGE.decode(PAGE).data
+ASKED = [HistoryMessage("tool", "42"), HistoryMessage("user", "as it was put")]
+
+
+def plain(value: Any) -> Any:
+    return json.decode(json.encode(value))
+
+
+def test_each_message_of_difys_is_a_question_and_an_answer() -> None:
+    items = plain(items_of_messages(ROWS))
+    for item in items:
+        SDK_ITEM.validate_python(item)
+    assert items[:3] == [
+        {
+            "id": "msg_0b7a4e8c1c6f4b899a525d6f0d3c1a11_q",
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": [{"type": "input_text", "text": "first"}],
+        },
+        {
+            "id": "msg_0b7a4e8c1c6f4b899a525d6f0d3c1a11_a",
+            "type": "message",
+            "status": "completed",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "one", "annotations": [], "logprobs": []}],
+        },
+        {
+            "id": "msg_1b7a4e8c1c6f4b899a525d6f0d3c1a11_q",
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": [{"type": "input_text", "text": "second"}],
+        },
+    ]
+    assert [(item["role"], item["content"][0]["text"], item["status"]) for item in items[3:]] == [
+        ("user", "third", "completed"),
+        ("assistant", "half", "incomplete"),
+        ("user", "fourth", "completed"),
+        ("assistant", "four", "completed"),
+    ]
+
+
+def test_the_first_question_may_be_known_as_it_was_put() -> None:
+    items = plain(items_of_messages(ROWS, ASKED))
+    assert [(item["role"], item["content"][0]["text"]) for item in items[:4]] == [
+        ("tool", "42"),
+        ("user", "as it was put"),
+        ("assistant", "one"),
+        ("user", "second"),
+    ]
+    assert len({item["id"] for item in items}) == len(items)
+
+
+def test_what_dify_was_not_told_yet() -> None:
+    history = [HistoryMessage("system", "Be nice."), HistoryMessage("user", "hi"), HistoryMessage("assistant", "ho")]
+    items = plain(items_of_history(history, "123"))
+    for item in items:
+        SDK_ITEM.validate_python(item)
+    assert [(item["id"], item["role"], item["content"][0]) for item in items] == [
+        ("msg_123_0", "system", {"type": "input_text", "text": "Be nice."}),
+        ("msg_123_1", "user", {"type": "input_text", "text": "hi"}),
+        ("msg_123_2", "assistant", {"type": "output_text", "text": "ho", "annotations": [], "logprobs": []}),
+    ]
+
+
+def test_a_new_conversation_is_told_what_was_answered() -> None:
+    assert history_of_messages(ROWS) == [
+        HistoryMessage("user", "first"),
+        HistoryMessage("assistant", "one"),
+        HistoryMessage("user", "fourth"),
+        HistoryMessage("assistant", "four"),
+    ]
+    assert history_of_messages(ROWS, ASKED)[:3] == [*ASKED, HistoryMessage("assistant", "one")]
+    assert history_of_messages([]) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "count"), [(ROWS[0].id, 1), (ROWS[2].id, 3), (ROWS[3].id, 4), ("unknown", 4), (None, 4)]
+)
+def test_messages_up_to_the_last_that_was_answered(last: str | None, count: int) -> None:
+    assert messages_until(ROWS, last) == ROWS[:count]
+
+
+# Pages
+
+NUMBERED = [{"id": str(number)} for number in range(45)]
+
+
+@pytest.mark.parametrize(
+    ("query", "shown", "more"),
+    [
+        ({}, range(44, 24, -1), True),
+        ({"limit": "100"}, range(44, -1, -1), False),
+        ({"limit": "45"}, range(44, -1, -1), False),
+        ({"limit": "44"}, range(44, 0, -1), True),
+        ({"order": "desc", "after": "25"}, range(24, 4, -1), True),
+        ({"order": "desc", "after": "20"}, range(19, -1, -1), False),
+        ({"order": "asc"}, range(20), True),
+        ({"order": "asc", "after": "19", "limit": "1"}, range(20, 21), True),
+        ({"order": "asc", "after": "24"}, range(25, 45), False),
+        ({"order": "asc", "after": "44"}, range(0), False),
+    ],
+)
+def test_pages(query: dict[str, str], shown: range, more: bool) -> None:
+    told = page(NUMBERED, after=query.get("after"), limit=query.get("limit"), order=query.get("order"))
+    names = [str(number) for number in shown]
+    assert [item["id"] for item in told.data] == names
+    assert told.has_more is more
+    assert (told.first_id, told.last_id) == ((names[0], names[-1]) if names else (None, None))
+
+
+def test_no_items_are_an_empty_page() -> None:
+    told = page([], after=None, limit=None, order=None)
+    assert plain(told) == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ({"order": "up"}, "order"),
+        ({"order": ""}, "order"),
+        ({"limit": "0"}, "limit"),
+        ({"limit": "101"}, "limit"),
+        ({"limit": "-1"}, "limit"),
+        ({"limit": "\u00b2"}, "limit"),
+        ({"limit": ""}, "limit"),
+        ({"limit": "9" * 5000}, "limit"),
+        ({"after": "45"}, "after"),
+        ({"after": ""}, "after"),
+    ],
+)
+def test_parameters_that_are_none(query: dict[str, str], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        page(NUMBERED, after=query.get("after"), limit=query.get("limit"), order=query.get("order"))
+    assert refused.value.param == param
+
+
+# Metadata
+
+
+def test_metadata_within_openais_limits() -> None:
+    largest = {f"{number:064}": "v" * 512 for number in range(16)}
+    assert check_metadata(largest) == largest
+    assert check_metadata({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "param"),
+    [
+        ({str(number): "" for number in range(17)}, "metadata"),
+        ({"k" * 65: "v"}, f"metadata.{'k' * 64}"),
+        ({"good": "v", "bad": "v" * 513}, "metadata.bad"),
+    ],
+)
+def test_metadata_beyond_them(metadata: dict[str, str], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_metadata(metadata)
+    assert refused.value.param == param

@@ -1,0 +1,84 @@
+"""What was asked, as ``GET /v1/responses/{id}/input_items`` lists it, and what was said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import json
+from openai.types.responses import ResponseItem
+from pydantic import TypeAdapter
+
+from openai_dify_proxy.events import ReasoningDelta, TextDelta, TurnFinished, TurnIds
+from openai_dify_proxy.translate.openai.responses_answers import begin_response
+from openai_dify_proxy.translate.openai.responses_items import read_input_items, text_of_response
+from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
+from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST
+
+SDK_ITEM: TypeAdapter[Any] = TypeAdapter(ResponseItem)
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}", "status": "completed"}
+TEXT = {"type": "input_text", "text": "hi"}
+
+
+def items(**body: Any) -> list[dict[str, Any]]:
+    return read_input_items(json.encode({"model": "m", **body}), "resp_12")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            {"input": "hi"},
+            [{"id": "msg_12_in0", "type": "message", "role": "user", "content": [TEXT], "status": "completed"}],
+        ),
+        (
+            {"input": [{"role": "developer", "content": "hi"}]},
+            [{"id": "msg_12_in0", "type": "message", "role": "developer", "content": [TEXT], "status": "completed"}],
+        ),
+        (
+            {
+                "input": [
+                    {"type": "message", "role": "user", "content": [TEXT], "id": "msg_own", "status": "incomplete"}
+                ]
+            },
+            [{"id": "msg_own", "type": "message", "role": "user", "content": [TEXT], "status": "incomplete"}],
+        ),
+        (
+            {"input": [{"role": "assistant", "content": "ho"}]},
+            [
+                {
+                    "id": "msg_12_in0",
+                    "type": "message",
+                    "role": "assistant",
+                    "content": [{"type": "output_text", "text": "ho", "annotations": []}],
+                    "status": "completed",
+                }
+            ],
+        ),
+        ({"input": [CALL]}, [CALL]),
+        (
+            {"messages": [{"role": "user", "content": "hi", "name": None}]},
+            [{"id": "msg_12_in0", "type": "message", "role": "user", "content": [TEXT], "status": "completed"}],
+        ),
+        ({"instructions": "Only these."}, []),
+        ({"input": []}, []),
+    ],
+)
+def test_items_are_listed_as_they_were_sent(body: dict[str, Any], expected: list[dict[str, Any]]) -> None:
+    listed = items(**body)
+    assert listed == expected
+    for item in listed:
+        SDK_ITEM.validate_python(item)
+
+
+def test_each_item_has_an_id_of_its_own() -> None:
+    listed = items(input=[{"role": "user", "content": "a"}, CALL, {"role": "user", "content": "b"}])
+    assert [item["id"] for item in listed] == ["msg_12_in0", "fc_1", "msg_12_in2"]
+
+
+def test_the_text_of_a_response_is_what_the_assistant_said() -> None:
+    begun = begin_response(RESPONSES_REQUEST.decode(b'{"input": "hi"}'), id="resp_12", created_at=1, model="m")
+    encoder = ResponsesStreamEncoder(begun, now=lambda: 2)
+    encoder.encode([ReasoningDelta("Hm."), TextDelta("one "), TextDelta("two"), TurnFinished("stop")], TurnIds())
+    assert text_of_response(json.encode(encoder.response)) == "one two"
+    assert text_of_response(json.encode(begun)) == ""

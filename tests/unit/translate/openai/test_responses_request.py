@@ -1,0 +1,248 @@
+"""Responses requests as turns; what a turn is made of is told in docs/apps.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import json
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.openai.responses_request import (
+    read_chat_or_input_request,
+    read_responses_request,
+    referenced_responses,
+)
+from openai_dify_proxy.translate.turn_request import CONTINUE, TurnRequest
+from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST, RESPONSES_REQUEST
+
+Item = dict[str, Any]
+
+
+def read(given: Any = None, *, replies: dict[str, str] | None = None, **fields: Any) -> TurnRequest:
+    body = fields if given is None else {"input": given, **fields}
+    return read_responses_request(RESPONSES_REQUEST.decode(json.encode(body)), replies)
+
+
+def chat(**fields: Any) -> TurnRequest:
+    return read_chat_or_input_request(CHAT_OR_INPUT_REQUEST.decode(json.encode(fields)))
+
+
+def user(content: Any) -> Item:
+    return {"role": "user", "content": content}
+
+
+def said(text: str) -> Item:
+    """An assistant's message as it comes back from a client that keeps the output."""
+    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [part]}
+
+
+def output(value: Any, kind: str = "function_call_output") -> Item:
+    return {"type": kind, "call_id": "call-1", "output": value}
+
+
+def text(words: str) -> Item:
+    return {"type": "input_text", "text": words}
+
+
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "call-1", "name": "f", "arguments": "{}"}
+REASONING = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}]}
+IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
+
+# Input; the question, the system message and the history.
+QUESTIONS: dict[str, tuple[Any, str, str, list[tuple[str, str]]]] = {
+    "a string": ("Hi", "Hi", "", []),
+    "a message without a type": ([user("Hi")], "Hi", "", []),
+    "parts": ([user([text("a"), text("b")])], "a\nb", "", []),
+    "system and developer": (
+        [
+            {"role": "system", "content": "Be kind."},
+            {"type": "message", "role": "developer", "content": "S."},
+            user("Q"),
+        ],
+        "Q",
+        "Be kind.\n\nS.",
+        [],
+    ),
+    "an output that comes back": (
+        [user("1 + 1?"), REASONING, said("2"), user("And 2 + 2?")],
+        "And 2 + 2?",
+        "",
+        [("user", "1 + 1?"), ("assistant", "2")],
+    ),
+    "a refusal that comes back": (
+        [user("a"), {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, user("b")],
+        "b",
+        "",
+        [("user", "a"), ("assistant", "No.")],
+    ),
+    "reasoning within a reply": (
+        [user("a"), said("<think>hm</think>\n\nb"), user("c")],
+        "c",
+        "",
+        [("user", "a"), ("assistant", "b")],
+    ),
+    "a tool's output": ([user("a"), CALL, output("3")], "a\n\nTool result:\n3", "", []),
+    "a tool's output in parts": ([output([text("3"), text("4")])], "Tool result:\n3\n4", "", []),
+    "a custom tool's output": ([output("3", "custom_tool_call_output")], "Tool result:\n3", "", []),
+    "a call without a question": ([user("a"), said("b"), CALL], CONTINUE, "", [("user", "a"), ("assistant", "b")]),
+    "other outputs": ([user("a"), output({"type": "computer_screenshot"}, "computer_call_output")], "a", "", []),
+    "kinds that do not exist yet": ([user("a"), {"type": "of_tomorrow", "content": 7}], "a", "", []),
+    "a kind that does not exist yet, with a role": ([{"type": "of_tomorrow", **user("a")}], "a", "", []),
+    "a reference to reasoning": ([user("a"), {"type": "item_reference", "id": "rs_1"}, user("b")], "a\n\nb", "", []),
+    "content that is null": (
+        [user("a"), {"role": "assistant", "content": None}, user("b")],
+        "b",
+        "",
+        [("user", "a"), ("assistant", "")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "question", "system", "history"), QUESTIONS.values(), ids=QUESTIONS)
+def test_what_is_asked(given: Any, question: str, system: str, history: list[tuple[str, str]]) -> None:
+    turn = read(given)
+    assert (turn.question, turn.system) == (question, system)
+    assert [(message.role, message.text) for message in turn.history] == history
+
+
+def test_instructions_come_before_other_system_messages() -> None:
+    assert read([{"role": "developer", "content": "b"}, user("Hi")], instructions="a").system == "a\n\nb"
+    assert read(messages=[{"role": "system", "content": "b"}, user("Hi")], instructions="a").system == "a\n\nb"
+    assert read(instructions="Say hi.").question == "Say hi."
+
+
+def test_messages_in_place_of_input_are_a_chat() -> None:
+    parts = [{"type": "text", "text": "Hi"}]
+    turn = read(messages=[{"role": "assistant", "content": "a"}, {"role": "user", "content": parts}])
+    assert turn.question == "Hi"
+    assert [message.text for message in turn.history] == ["a"]
+    assert read("Hi", messages=[{"role": "user", "content": "no"}]).question == "Hi"
+
+
+def test_input_in_place_of_messages_is_a_chat() -> None:
+    turn = chat(input=[user("a"), said("b"), user("c")], instructions="s", user="ann", stream=True)
+    assert (turn.question, turn.system, turn.end_user) == ("c", "s", "ann")
+    assert [message.text for message in turn.history] == ["a", "b"]
+    assert chat(input="Hi").question == "Hi"
+    assert chat(messages=[{"role": "user", "content": "m"}], input="Hi").question == "m"
+
+
+def test_whose_turn_it_is_and_with_what_inputs() -> None:
+    turn = read(
+        "Hi", user="old", safety_identifier="new", metadata={"lang": "de", "conversation_id": "c-1"}, inputs={"n": 3}
+    )
+    assert turn.end_user == "new"
+    assert turn.conversation_id == "c-1"
+    assert turn.inputs == {"lang": "de", "n": 3}
+    assert read("Hi", conversation_id="c-2").conversation_id == "c-2"
+
+
+def test_what_changes_nothing_is_accepted() -> None:
+    fields: dict[str, Any] = {
+        "background": True,
+        "conversation": "conv_1",
+        "include": ["reasoning.encrypted_content"],
+        "max_output_tokens": 5,
+        "previous_response_id": None,
+        "reasoning": {"effort": "high"},
+        "store": None,
+        "stream_options": {"include_obfuscation": False},
+        "text": {"format": {"type": "json_object"}},
+        "tool_choice": "auto",
+        "tools": [{"type": "function", "name": "f"}],
+        "truncation": "auto",
+    }
+    assert read("Hi", **fields) == read("Hi")
+    assert read("Hi", previous_response_id="resp_1", store=False) == read("Hi")
+
+
+def test_references_are_followed() -> None:
+    items = [
+        user("a"),
+        {"type": "item_reference", "id": "msg_1"},
+        user("b"),
+        {"id": "msg_2"},
+        {"id": "rs_2"},
+        user("c"),
+    ]
+    body = json.encode({"input": [*items, {"type": "item_reference", "id": "msg_1"}, user("d")]})
+    request = RESPONSES_REQUEST.decode(body)
+    assert referenced_responses(request) == ["resp_1", "resp_2"]
+    turn = read_responses_request(request, {"resp_1": "A", "resp_2": "B"})
+    assert [message.text for message in turn.history] == ["a", "A", "b", "B", "c", "A"]
+    assert referenced_responses(RESPONSES_REQUEST.decode(b'{"input":"msg_1"}')) == []
+
+
+# Bodies that are refused, and where their fault is.
+REFUSED: dict[str, tuple[Item, str, str | None]] = {
+    "nothing": ({}, "input", "missing_required_parameter"),
+    "no items": ({"input": []}, "input", "missing_required_parameter"),
+    "no words": ({"input": [REASONING]}, "input", None),
+    "no words in messages": ({"messages": [{"role": "user", "content": ""}]}, "messages", None),
+    "an image": ({"input": [user("a"), user([text("b"), IMAGE])]}, "input[1].content[1]", "unsupported_content"),
+    "a tool's image": ({"input": [output([IMAGE])]}, "input[0].output[0]", "unsupported_content"),
+    "an image in messages": (
+        {"messages": [user([{"type": "image_url", "image_url": {"url": "x"}}])]},
+        "messages[0].content[0]",
+        "unsupported_content",
+    ),
+    "no role": ({"input": [{"content": "Hi"}]}, "input[0].role", "missing_required_parameter"),
+    "no role of a message": (
+        {"input": [{"type": "message", "content": "Hi"}]},
+        "input[0].role",
+        "missing_required_parameter",
+    ),
+    "an unknown role": ({"input": [{"role": "robot", "content": "Hi"}]}, "input[0].role", None),
+    "content of another form": ({"input": [user("a"), user(7)]}, "input[1].content", None),
+    "a part of another form": (
+        {"input": [user([{"type": "input_text", "text": 7}])]},
+        "input[0].content[0].text",
+        None,
+    ),
+    "an output of another form": ({"input": [output({"a": 1})]}, "input[0].output", None),
+    "an unknown reference": ({"input": [{"type": "item_reference", "id": "msg_9"}]}, "input[0].id", None),
+    "a reference to a call": ({"input": [{"type": "item_reference", "id": "fc_9"}]}, "input[0].id", None),
+    "a reference to nothing": ({"input": [{"type": "item_reference"}]}, "input[0].id", None),
+    "a forced tool": (
+        {"input": "Hi", "tool_choice": {"type": "function", "name": "f"}},
+        "tool_choice",
+        "unsupported_parameter",
+    ),
+    "any forced tool": ({"input": "Hi", "tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+    "two that it continues": (
+        {"input": "Hi", "previous_response_id": "resp_1", "conversation": {"id": "conv_1"}},
+        "previous_response_id",
+        "mutually_exclusive_parameters",
+    ),
+    "a background response that nobody can fetch": (
+        {"input": "Hi", "background": True, "store": False},
+        "background",
+        None,
+    ),
+    "a long name": ({"input": "Hi", "model": "m" * 257}, "model", None),
+}
+
+
+@pytest.mark.parametrize(("body", "param", "code"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_asked_is_refused_by_name(body: Item, param: str, code: str | None) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_responses_request(RESPONSES_REQUEST.decode(json.encode(body)))
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"input": [user([IMAGE])]}, "input[0].content[0]"),
+        ({"input": "Hi", "tool_choice": "required"}, "tool_choice"),
+        ({"input": "Hi", "n": 2}, "n"),
+    ],
+)
+def test_a_chat_as_input_is_refused_like_any(body: Item, param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat(**body)
+    assert caught.value.param == param

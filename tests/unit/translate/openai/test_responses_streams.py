@@ -1,0 +1,388 @@
+"""Streams, as the OpenAI API reference and recorded answers of OpenAI show them, and as the official SDK reads them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from openai_dify_proxy.errors import InternalError, RateLimited, StreamCut
+from openai_dify_proxy.events import (
+    Citation,
+    Citations,
+    Event,
+    FileProduced,
+    ReasoningDelta,
+    StepChanged,
+    TextDelta,
+    TextReplaced,
+    TurnFailed,
+    TurnFinished,
+    TurnIds,
+    Usage,
+)
+from openai_dify_proxy.translate.openai.chat_streams import StreamEncoder
+from openai_dify_proxy.translate.openai.responses_answers import begin_response, failed_response
+from openai_dify_proxy.translate.openai.responses_streams import (
+    ResponsesStreamEncoder,
+    encode_failure,
+    frames_after,
+    next_number,
+)
+from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST
+from tests.responses_reading import events_of, gather_with_sdk, read_with_sdk
+
+IDS = TurnIds("t-1", "m-1", "c-1")
+FINISHED = TurnFinished("stop", Usage(9, 2, 11))
+IMAGE = FileProduced("http://dify/files/cat.png", "image", "cat.png")
+LINK = "![cat.png](http://dify/files/cat.png)"
+
+CREATED = ["response.created", "response.in_progress"]
+ADDED = ["response.output_item.added", "response.content_part.added"]
+DELTA = "response.output_text.delta"
+DONE = ["response.output_text.done", "response.content_part.done", "response.output_item.done"]
+REASONED = [
+    "response.output_item.added",
+    "response.reasoning_summary_part.added",
+    "response.reasoning_summary_text.delta",
+    "response.reasoning_summary_text.done",
+    "response.reasoning_summary_part.done",
+    "response.output_item.done",
+]
+
+
+def encoder(*, name: str = "resp_1", model: str = "support", **fields: Any) -> ResponsesStreamEncoder:
+    request = RESPONSES_REQUEST.decode(json.dumps({"input": "Hi", **fields}))
+    begun = begin_response(request, id=name, created_at=1_700_000_000, model=model)
+    return ResponsesStreamEncoder(begun, now=lambda: 1_700_000_009)
+
+
+def stream(*events: Event, **fields: Any) -> bytes:
+    return encoder(**fields).encode(events, IDS)
+
+
+def types(data: bytes) -> list[str]:
+    return [event["type"] for event in events_of(data)]
+
+
+def text_of(data: bytes) -> str:
+    return "".join(event["delta"] for event in events_of(data) if event["type"] == DELTA)
+
+
+def final(data: bytes) -> Any:
+    return events_of(data)[-1]["response"]
+
+
+def test_it_is_an_encoder_of_streams() -> None:
+    kept: StreamEncoder = encoder()
+    assert kept.answer.text == ""
+
+
+BEGUN = (
+    b'{"id":"resp_1","object":"response","created_at":1700000000,"status":"in_progress","background":false,'
+    b'"completed_at":null,"error":null,"frequency_penalty":0.0,"incomplete_details":null,"instructions":null,'
+    b'"max_output_tokens":null,"max_tool_calls":null,"model":"support","output":[],"parallel_tool_calls":true,'
+    b'"presence_penalty":0.0,"previous_response_id":null,"prompt_cache_key":null,"prompt_cache_retention":null,'
+    b'"reasoning":{"effort":null,"summary":null},"safety_identifier":null,"service_tier":"default","store":true,'
+    b'"temperature":1.0,"text":{"format":{"type":"text"},"verbosity":"medium"},"tool_choice":"auto","tools":[],'
+    b'"top_logprobs":0,"top_p":1.0,"truncation":"disabled","usage":null,"user":null,"metadata":{}}'
+)
+PART = b'{"type":"output_text","annotations":[],"logprobs":[],"text":"Hello."}'
+MESSAGE = b'{"id":"msg_1","type":"message","status":"completed","content":[' + PART + b'],"role":"assistant"}'
+COMPLETED = (
+    BEGUN.replace(b'"in_progress"', b'"completed"')
+    .replace(b'"completed_at":null', b'"completed_at":1700000009')
+    .replace(b'"output":[]', b'"output":[' + MESSAGE + b"]")
+    .replace(
+        b'"usage":null',
+        b'"usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":0,"cache_write_tokens":0},"output_tokens":2'
+        b',"output_tokens_details":{"reasoning_tokens":0},"total_tokens":11}',
+    )
+    .replace(
+        b'"metadata":{}',
+        b'"metadata":{},"dify":{"conversation_id":"c-1","message_id":"m-1","task_id":"t-1","usage":{}}',
+    )
+)
+
+# The frames of one stream, byte by byte.
+HELLO = [
+    b'event: response.created\ndata: {"type":"response.created","sequence_number":0,"response":' + BEGUN + b"}\n\n",
+    b'event: response.in_progress\ndata: {"type":"response.in_progress","sequence_number":1,"response":'
+    + BEGUN
+    + b"}\n\n",
+    (
+        b'event: response.output_item.added\ndata: {"type":"response.output_item.added","sequence_number":2,'
+        b'"output_index":0,"item":{"id":"msg_1","type":"message","status":"in_progress","content":[],'
+        b'"role":"assistant"}}\n\n'
+    ),
+    (
+        b'event: response.content_part.added\ndata: {"type":"response.content_part.added","sequence_number":3,'
+        b'"item_id":"msg_1","output_index":0,"content_index":0,"part":{"type":"output_text","annotations":[],"logprobs":[],'
+        b'"text":""}}\n\n'
+    ),
+    (
+        b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":4,'
+        b'"item_id":"msg_1","output_index":0,"content_index":0,"delta":"Hel","logprobs":[]}\n\n'
+    ),
+    (
+        b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":5,'
+        b'"item_id":"msg_1","output_index":0,"content_index":0,"delta":"lo.","logprobs":[]}\n\n'
+    ),
+    (
+        b'event: response.output_text.done\ndata: {"type":"response.output_text.done","sequence_number":6,'
+        b'"item_id":"msg_1","output_index":0,"content_index":0,"text":"Hello.","logprobs":[]}\n\n'
+    ),
+    b'event: response.content_part.done\ndata: {"type":"response.content_part.done","sequence_number":7,'
+    b'"item_id":"msg_1","output_index":0,"content_index":0,"part":' + PART + b"}\n\n",
+    b'event: response.output_item.done\ndata: {"type":"response.output_item.done","sequence_number":8,'
+    b'"output_index":0,"item":' + MESSAGE + b"}\n\n",
+    b'event: response.completed\ndata: {"type":"response.completed","sequence_number":9,"response":'
+    + COMPLETED
+    + b"}\n\n",
+    b"data: [DONE]\n\n",
+]
+
+
+def test_a_stream_from_created_to_done() -> None:
+    assert stream(TextDelta("Hel"), TextDelta("lo."), FINISHED) == b"".join(HELLO)
+
+
+def test_the_sdk_reads_the_stream() -> None:
+    data = b"".join(HELLO)
+    assert [event.type for event in read_with_sdk(data)] == types(data)
+    gathered = gather_with_sdk(data)
+    assert gathered is not None
+    assert gathered.output_text == "Hello."
+    assert gathered.usage is not None
+    assert gathered.usage.total_tokens == 11
+
+
+@pytest.mark.parametrize("text", ['H"i', "\u2028", "\x00", "🤔", '"delta":""', "%d %b %", '"sequence_number":0'])
+def test_a_delta_may_be_any_text(text: str) -> None:
+    data = stream(TextDelta(text), TextDelta(text), FINISHED)
+    deltas = [event for event in events_of(data) if event["type"] == DELTA]
+    assert [event["delta"] for event in deltas] == [text, text]
+    assert [event["sequence_number"] for event in deltas] == [4, 5]
+    assert final(data)["output"][0]["content"][0]["text"] == text * 2
+
+
+def test_ids_and_models_may_have_any_name() -> None:
+    odd = 'x","delta":"%d",{'
+    data = stream(TextDelta("a"), FINISHED, name=f"resp_{odd}", model=odd, metadata={odd: odd})
+    assert final(data)["model"] == odd
+    assert {event["item_id"] for event in events_of(data) if "item_id" in event} == {f"msg_{odd}"}
+
+
+def test_the_opening_comes_first_and_once() -> None:
+    kept = encoder()
+    opening = kept.open()
+    assert types(opening) == CREATED
+    assert kept.open() == b""
+    data = opening + kept.encode([TextDelta("a")], IDS)
+    assert types(data) == [*CREATED, *ADDED, DELTA]
+    assert types(encoder().encode([Citations(())], IDS)) == CREATED
+
+
+def test_a_background_response_is_queued_first() -> None:
+    """``response.created`` is before even that: the SDK's helper takes nothing else for a beginning."""
+    data = stream(TextDelta("a"), FINISHED, background=True)
+    opening = events_of(data)[:3]
+    assert [event["type"] for event in opening] == ["response.created", "response.queued", "response.in_progress"]
+    assert [event["response"]["status"] for event in opening] == ["queued", "queued", "in_progress"]
+    assert gather_with_sdk(data) is not None
+    assert final(data)["background"] is True
+
+
+def test_reasoning_is_an_item_before_the_message() -> None:
+    data = stream(StepChanged("LLM", "started"), ReasoningDelta("Hm."), TextDelta("a"), FINISHED)
+    delta = "response.reasoning_summary_text.delta"
+    assert types(data) == [
+        *CREATED,
+        *REASONED[:3],
+        delta,
+        *REASONED[3:],
+        *ADDED,
+        DELTA,
+        *DONE,
+        "response.completed",
+    ]
+    events = events_of(data)
+    assert [event["delta"] for event in events if event["type"] == delta] == ["→ LLM\n", "Hm."]
+    assert events[2]["item"] == {"id": "rs_1", "type": "reasoning", "summary": []}
+    item = {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "→ LLM\nHm."}]}
+    assert events[8]["item"] == item
+    assert final(data)["output"][0] == item
+    assert [event["output_index"] for event in events if "output_index" in event] == [0] * 7 + [1] * 6
+    gathered = gather_with_sdk(data)
+    assert gathered is not None
+    assert gathered.output_text == "a"
+
+
+def test_the_message_is_one_whatever_comes_between() -> None:
+    """Later thoughts are told after it, and steps not at all."""
+    data = stream(
+        ReasoningDelta("1"),
+        TextDelta("a"),
+        StepChanged("LLM", "succeeded"),
+        ReasoningDelta("2"),
+        TextDelta("b"),
+        ReasoningDelta("3"),
+        FINISHED,
+    )
+    assert types(data) == [*CREATED, *REASONED, *ADDED, DELTA, DELTA, *DONE, *REASONED, "response.completed"]
+    first, message, last = final(data)["output"]
+    assert first["summary"][0]["text"] == "1"
+    assert message["content"][0]["text"] == "ab"
+    assert last == {"id": "rs_1_2", "type": "reasoning", "summary": [{"type": "summary_text", "text": "23"}]}
+    assert gather_with_sdk(data) is not None
+
+
+def test_steps_after_the_answer_leave_the_message_last() -> None:
+    data = stream(TextDelta("a"), StepChanged("LLM", "succeeded"), FINISHED)
+    assert [item["type"] for item in final(data)["output"]] == ["message"]
+
+
+def test_text_without_characters_opens_nothing() -> None:
+    data = stream(TextDelta(""), ReasoningDelta("Hm."), TextDelta("a"), TextDelta(""), FINISHED)
+    assert [item["type"] for item in final(data)["output"]] == ["reasoning", "message"]
+    assert types(data).count(DELTA) == 1
+
+
+def test_an_answer_without_words_is_an_empty_message() -> None:
+    data = stream(FINISHED)
+    assert types(data) == [*CREATED, *ADDED, *DONE, "response.completed"]
+    assert final(data)["output"][0]["content"][0]["text"] == ""
+
+
+def test_citations_are_annotations() -> None:
+    data = stream(
+        TextDelta("Hello."),
+        Citations((Citation("A", "http://a", {"position": 1}), Citation("B", None, {}), Citation("C", "http://c", {}))),
+        FINISHED,
+    )
+    added = [event for event in events_of(data) if event["type"] == "response.output_text.annotation.added"]
+    notes = [
+        {"type": "url_citation", "start_index": 0, "end_index": 6, "url": "http://a", "title": "A"},
+        {"type": "url_citation", "start_index": 0, "end_index": 6, "url": "http://c", "title": "C"},
+    ]
+    assert [(event["annotation_index"], event["annotation"]) for event in added] == list(enumerate(notes))
+    assert [event["annotations"] for event in [final(data)["output"][0]["content"][0]]] == [notes]
+    assert final(data)["dify"]["retriever_resources"] == [{"position": 1}, {}, {}]
+    assert gather_with_sdk(data) is not None
+
+
+def test_what_was_told_is_not_taken_back() -> None:
+    kept = encoder()
+    data = kept.encode([TextDelta("secret"), TextReplaced("Sorry.", moderated=True), IMAGE, FINISHED], IDS)
+    assert text_of(data) == kept.sent == f"secret\n\nSorry.\n\n{LINK}"
+    assert final(data)["output"][0]["content"][0]["text"] == kept.sent
+    assert kept.answer.text == f"Sorry.\n\n{LINK}"
+    assert final(data)["dify"]["replaced"] is True
+    assert text_of(stream(TextDelta("He"), TextReplaced("Hello", moderated=False), FINISHED)) == "Hello"
+    assert text_of(stream(IMAGE, FINISHED)) == LINK
+    assert text_of(stream(TextDelta("a"), TurnFinished("stop", answer="b"))) == "a"
+
+
+@pytest.mark.parametrize(("reason", "detail"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
+def test_an_answer_that_was_cut_is_incomplete(reason: Any, detail: str) -> None:
+    data = stream(TextDelta("a"), TurnFinished(reason))
+    assert types(data)[-1] == "response.incomplete"
+    assert data.endswith(b"data: [DONE]\n\n")
+    assert final(data)["incomplete_details"] == {"reason": detail}
+    assert final(data)["output"][0]["status"] == "incomplete"
+    gathered = gather_with_sdk(data)
+    assert gathered is not None
+    assert gathered.status == "incomplete"
+
+
+def test_a_failure_is_an_error_and_the_failed_response() -> None:
+    kept = encoder()
+    data = kept.encode([ReasoningDelta("Hm."), TextDelta("Hel"), TurnFailed(StreamCut("The stream was cut."))], IDS)
+    assert types(data) == [*CREATED, *REASONED, *ADDED, DELTA, "error", "response.failed"]
+    error, failed = events_of(data)[-2:]
+    assert error["error"] == {
+        "message": "The stream was cut.",
+        "type": "api_error",
+        "param": None,
+        "code": "upstream_incomplete",
+    }
+    response = failed["response"]
+    assert response["status"] == "failed"
+    assert response["error"] == {"code": "server_error", "message": "The stream was cut."}
+    assert [item.get("status") for item in response["output"]] == [None, "incomplete"]
+    assert response["output"][1]["content"][0]["text"] == kept.sent == "Hel"
+    with pytest.raises(openai.APIError, match=r"The stream was cut\."):
+        read_with_sdk(data)
+    with pytest.raises(openai.APIError, match=r"The stream was cut\."):
+        gather_with_sdk(data)
+
+
+def test_a_failure_before_anything_was_said_is_a_stream_too() -> None:
+    """A response in the background has no status line that could tell."""
+    data = stream(TurnFailed(RateLimited("Slow.", param="model")), background=True)
+    assert types(data) == ["response.created", "response.queued", "response.in_progress", "error", "response.failed"]
+    assert final(data)["output"] == []
+    assert events_of(data)[3]["error"]["param"] == "model"
+
+
+def test_a_failure_while_thinking() -> None:
+    data = stream(ReasoningDelta("Hm."), TurnFailed(InternalError("It failed.")))
+    assert [item["summary"][0]["text"] for item in final(data)["output"]] == ["Hm."]
+    assert final(data)["error"]["code"] == "server_error"
+
+
+def test_a_heartbeat_repeats_the_last_number() -> None:
+    kept = encoder()
+    first = kept.heartbeat()
+    assert types(first) == [*CREATED, "keepalive"]
+    assert first.endswith(b'event: keepalive\ndata: {"type":"keepalive","sequence_number":1}\n\n')
+    data = first + kept.encode([TextDelta("a")], IDS) + kept.heartbeat() + kept.encode([TextDelta("b"), FINISHED], IDS)
+    beats = [event["sequence_number"] for event in events_of(data) if event["type"] == "keepalive"]
+    assert beats == [1, 4]
+    gathered = gather_with_sdk(data)
+    assert gathered is not None
+    assert gathered.output_text == "ab"
+
+
+def test_a_cancelled_response_ends_as_an_incomplete_one() -> None:
+    kept = encoder(background=True)
+    data = kept.encode([ReasoningDelta("Hm."), TextDelta("Hel")], IDS) + kept.cancel(IDS)
+    assert types(data)[-4:] == [*DONE, "response.incomplete"]
+    response = final(data)
+    assert (response["status"], response["incomplete_details"], response["error"]) == ("cancelled", None, None)
+    assert response["output"][1]["status"] == "incomplete"
+    assert data.endswith(b"data: [DONE]\n\n")
+    assert kept.response.status == "cancelled"
+    assert gather_with_sdk(data) is not None
+
+
+@pytest.mark.parametrize(("events", "output"), [([], 0), ([ReasoningDelta("Hm.")], 1)])
+def test_a_response_may_be_cancelled_before_it_says_anything(events: list[Event], output: int) -> None:
+    kept = encoder()
+    data = kept.encode(events, IDS) + kept.cancel(IDS)
+    assert len(final(data)["output"]) == output
+    assert gather_with_sdk(data) is not None
+
+
+def test_a_stream_is_taken_up_after_any_number() -> None:
+    data = b"".join(HELLO)
+    assert frames_after(data, None) == data
+    for number in range(-1, 11):
+        assert frames_after(data, number) == b"".join(HELLO[min(number + 1, 10) :])
+    assert frames_after(b"", 3) == b""
+
+
+def test_a_stream_whose_worker_died_is_ended_by_another() -> None:
+    kept = encoder(background=True)
+    frames = kept.encode([TextDelta("Hel")], IDS)
+    lost = InternalError("The process that ran this response is gone.")
+    failed = failed_response(kept.response, lost)
+    data = frames + encode_failure(failed, lost, next_number(frames))
+    assert types(data)[-2:] == ["error", "response.failed"]
+    assert (final(data)["status"], final(data)["output"]) == ("failed", [])
+    with pytest.raises(openai.APIError, match="is gone"):
+        read_with_sdk(data)
+    assert next_number(b"") == 0
+    assert next_number(b"".join(HELLO)) == 10

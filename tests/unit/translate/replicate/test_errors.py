@@ -1,0 +1,169 @@
+"""Replicate's failures, row by row as its API and its models word them, and what a client is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from msgspec import json
+
+from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.translate.replicate.errors import throttle_delay, translate_api_error, translate_failed
+from openai_dify_proxy.wire.replicate import Prediction
+
+
+@dataclass(frozen=True)
+class Told:
+    status: int
+    code: str | None
+    param: str | None = None
+    started: bool = False
+
+
+def told(error: ProxyError) -> Told:
+    return Told(error.status, error.code, error.param, error.started)
+
+
+def invalid(field: str, kind: str = "enum", description: str = "must be one of …") -> dict[str, Any]:
+    return {
+        "detail": f"- {field}: {description}\n",
+        "status": 422,
+        "title": "Input validation failed",
+        "invalid_fields": [{"type": kind, "field": field, "description": description}],
+    }
+
+
+UNAUTHENTICATED = {
+    "title": "Unauthenticated",
+    "detail": "You did not pass a valid authentication token",
+    "status": 401,
+}
+CREDIT = {
+    "title": "Insufficient credit",
+    "detail": "You have insufficient credit to run this model. Go to https://replicate.com/account/billing to …",
+    "status": 402,
+}
+VERSION = {
+    "title": "Invalid version or not permitted",
+    "detail": "The specified version does not exist (or perhaps you don't have permission to use it?)",
+    "status": 422,
+}
+THROTTLED = {
+    "detail": "Request was throttled. Your rate limit for creating predictions is reduced to 6 requests per minute "
+    "with a burst of 1 requests while you have less than $5.0 in credit. Your rate limit resets in ~5s.",
+    "status": 429,
+}
+
+ANSWERS: dict[str, tuple[int, Any, Told]] = {
+    "a wrong token": (401, UNAUTHENTICATED, Told(502, "upstream_auth_error")),
+    "a token without rights": (403, {"detail": "no"}, Told(502, "upstream_auth_error")),
+    "no credit": (402, CREDIT, Told(429, "insufficient_quota")),
+    "no such model": (404, {"detail": "Not found"}, Told(404, "model_not_found", "model")),
+    "no such version": (422, VERSION, Told(404, "model_not_found", "model")),
+    "throttled": (429, THROTTLED, Told(429, "rate_limit_exceeded")),
+    "a header's enum": (422, invalid("input.output_format"), Told(400, None, "X-Output-Format")),
+    "another spelling": (422, invalid("input.guidance", "number_lte"), Told(400, None, "X-Replicate-Guidance-Scale")),
+    "the prompt": (422, invalid("input.prompt", "invalid_type"), Told(400, None, "prompt")),
+    "a picture": (422, invalid("input.image", "format"), Told(400, None, "image")),
+    "an input of the model's own": (422, invalid("input.go_fast"), Told(400, None, "input.go_fast")),
+    "a missing input": (422, invalid("input", "required", "prompt is required"), Told(400, None)),
+    "a key of the body": (422, invalid("", "additional_property_not_allowed"), Told(400, None)),
+    "no fields": (422, {"detail": "no", "invalid_fields": []}, Told(400, None)),
+    "a detail that is none": (422, {"detail": [{"loc": ["body"]}], "title": "Bad"}, Told(400, None)),
+    "not JSON": (422, None, Told(400, None)),
+    "an error": (500, {"title": "Version error", "detail": "Internal"}, Told(502, "upstream_error", None, True)),
+    "a balancer's page": (502, None, Told(502, "upstream_error", None, True)),
+    "a teapot": (418, {"title": "Teapot"}, Told(502, "upstream_error")),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_answers_that_are_errors(case: str) -> None:
+    status, body, expected = ANSWERS[case]
+    raw = b"<html>sorry</html>" if body is None else json.encode(body)
+    assert told(translate_api_error(status, {}, raw)) == expected
+
+
+@pytest.mark.parametrize("case", ["a wrong token", "no credit"])
+def test_what_concerns_the_account_goes_to_the_log_alone(case: str) -> None:
+    status, body, _ = ANSWERS[case]
+    error = translate_api_error(status, {}, json.encode(body))
+    assert body["detail"] in str(error.log)
+    assert "billing" not in error.message
+    assert "authentication token" not in error.message
+    assert not error.passing
+
+
+def test_what_is_invalid_is_told_in_replicates_words() -> None:
+    error = translate_api_error(422, {}, json.encode(invalid("input.steps", description="Must be at most 50")))
+    assert error.message == "Replicate refused 'steps': Must be at most 50"
+    nameless = translate_api_error(422, {}, json.encode(invalid("input.steps", description="")))
+    assert nameless.message == "Replicate refused 'steps': - input.steps:"
+
+
+def test_no_token_and_no_novel_is_told() -> None:
+    error = translate_api_error(422, {}, json.encode({"detail": f"token r8_abcdefgh12 is bad {'x' * 9000}"}))
+    assert "r8_abcdefgh12" not in error.message
+    assert len(error.message) < 600
+
+
+DELAYS: dict[str, tuple[dict[str, str], Any, float]] = {
+    "in the header": ({"retry-after": "7", "ratelimit-reset": "9"}, {"retry_after": 8}, 7),
+    "in the body": ({"ratelimit-reset": "9"}, {"retry_after": 8.5}, 8.5),
+    "by the window": ({"ratelimit-reset": "9"}, THROTTLED, 9),
+    "in words": ({}, THROTTLED, 5),
+    "in words, with decimals": ({}, {"detail": "resets in 1.5 s"}, 1.5),
+    "as a date": ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, {"retry_after": 3}, 3),
+    "below nothing": ({"retry-after": "-1"}, {}, 5),
+    "without end": ({"retry-after": "inf"}, {}, 5),
+    "no number": ({"retry-after": "nan"}, {}, 5),
+    "at once": ({"retry-after": "0"}, {}, 0),
+    "nowhere": ({}, {"detail": "Request was throttled."}, 5),
+    "not JSON": ({}, None, 5),
+}
+
+
+@pytest.mark.parametrize("case", DELAYS)
+def test_how_long_a_429_asks_to_wait(case: str) -> None:
+    headers, body, seconds = DELAYS[case]
+    raw = b"slow down" if body is None else json.encode(body)
+    assert throttle_delay(headers, raw) == seconds
+    assert translate_api_error(429, headers, raw).retry_after == seconds
+
+
+FAILED: dict[str, tuple[str, Any, Told]] = {
+    "a filter": (
+        "failed",
+        "NSFW content detected. Try running it again, or try a different prompt.",
+        Told(400, "content_policy_violation", "prompt", True),
+    ),
+    "a filter for all": (
+        "failed",
+        "All generated images contained NSFW content. Try running it again with a different prompt.",
+        Told(400, "content_policy_violation", "prompt", True),
+    ),
+    "E005": (
+        "failed",
+        "The input or output was flagged as sensitive. Please try again with different inputs. (E005)",
+        Told(400, "content_policy_violation", "prompt", True),
+    ),
+    "out of memory": ("failed", "CUDA out of memory.", Told(502, "prediction_failed", None, True)),
+    "interrupted": (
+        "failed",
+        "Prediction interrupted; please retry (code: PA)",
+        Told(502, "prediction_failed", None, True),
+    ),
+    "without a reason": ("failed", None, Told(502, "prediction_failed", None, True)),
+    "with an odd reason": ("failed", {"code": 7}, Told(502, "prediction_failed", None, True)),
+    "canceled": ("canceled", None, Told(504, "prediction_canceled", None, True)),
+    "aborted": ("aborted", None, Told(504, "prediction_canceled", None, True)),
+}
+
+
+@pytest.mark.parametrize("case", FAILED)
+def test_predictions_that_end_badly(case: str) -> None:
+    status, error, expected = FAILED[case]
+    translated = translate_failed(Prediction(id="p", status=status, error=error))
+    assert told(translated) == expected
+    assert status != "failed" or error is None or str(error) in translated.message

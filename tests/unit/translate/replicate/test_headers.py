@@ -1,0 +1,101 @@
+"""The specification's table of headers, row by row: every edge, and the values beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.replicate.headers import HEADER_OF, read_image_headers
+
+SPECIFIED = {
+    "X-Output-Format": "output_format",
+    "X-Replicate-Scheduler": "scheduler",
+    "X-Replicate-Num-Inference-Steps": "num_inference_steps",
+    "X-Replicate-Guidance-Scale": "guidance_scale",
+    "X-Replicate-Seed": "seed",
+    "X-Replicate-Negative-Prompt": "negative_prompt",
+    "X-Replicate-Prompt-Strength": "prompt_strength",
+    "X-Replicate-Num-Outputs": "num_outputs",
+    "X-Replicate-Safety-Checker": "safety_checker",
+    "X-Replicate-Enhance-Prompt": "enhance_prompt",
+    "X-Replicate-Upscale": "upscale",
+    "X-Replicate-Upscale-Factor": "upscale_factor",
+    "X-Replicate-Style-Preset": "style_preset",
+    "X-Replicate-Init-Image": "init_image",
+    "X-Replicate-Mask": "mask",
+}
+
+YES_NO: dict[str, Any] = {
+    **dict.fromkeys(("yes", "YES", "Yes", "true", "1"), True),
+    **dict.fromkeys(("no", "NO", "false", "0"), False),
+}
+URLS = {url: url for url in ("https://example.org/a.png", "http://example.org:8080/?a=b", "https://[2001:db8::1]/x")}
+NO_URLS = ("", "example.org/a.png", "ftp://example.org/a", "file:///etc/passwd", "data:image/png;base64,AA", "https://")
+
+# By header: what values mean, and values that are none.
+VALUES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "X-Output-Format": (
+        {"jpg": "jpg", "png": "png", "webp": "webp", "PNG": "png", " webp ": "webp"},
+        ("", "jpeg", "gif", "svg", "png,webp"),
+    ),
+    "X-Output-Quality": ({"0": 0, "80": 80, "100": 100}, ("", "-1", "101", "80.5", "high")),
+    "X-Replicate-Scheduler": (
+        {name: name for name in ("DDIM", "DPMSolverMultistep", "K_EULER", "K_EULER_ANCESTRAL", "PNDM")}
+        | {"k_euler": "K_EULER"},
+        ("", "EULER", "KLMS", "HeunDiscrete", "DDIM "[:-1] + "x"),
+    ),
+    "X-Replicate-Num-Inference-Steps": (
+        {"1": 1, "50": 50, "500": 500, "007": 7},
+        ("", "0", "501", "-1", "1.5", "1e2", "٥", "5_0", "ten", "9" * 21),
+    ),
+    "X-Replicate-Guidance-Scale": (
+        {"1": 1.0, "1.0": 1.0, "7.5": 7.5, "20": 20.0, "1e1": 10.0},
+        ("", "0.99", "20.01", "-3", "nan", "inf", "7,5", "1_0", "٧", "7" * 41),
+    ),
+    "X-Replicate-Seed": ({"0": 0, "42": 42, "4294967296": 4294967296}, ("", "-1", "1.0", "0x10", "random", "9" * 21)),
+    "X-Replicate-Negative-Prompt": (
+        {"blurry": "blurry", " a, b ": "a, b", "schÃ¶n": "schön", "caf\xe9": "café"},
+        ("", "  "),
+    ),
+    "X-Replicate-Prompt-Strength": ({"0": 0.0, "0.8": 0.8, "1": 1.0, ".5": 0.5}, ("", "-0.01", "1.01", "nan", "half")),
+    "X-Replicate-Num-Outputs": ({"1": 1, "4": 4}, ("", "0", "5", "-1", "2.0", "all")),
+    "X-Replicate-Safety-Checker": (YES_NO, ("", "off", "2", "y")),
+    "X-Replicate-Enhance-Prompt": (YES_NO, ("", "on", "maybe")),
+    "X-Replicate-Upscale": (YES_NO, ("", "2", "4x")),
+    "X-Replicate-Upscale-Factor": ({"2": 2, "4": 4}, ("", "1", "3", "8", "2.0", "x2")),
+    "X-Replicate-Style-Preset": ({"anime": "anime", "digital-art": "digital-art"}, ("",)),
+    "X-Replicate-Init-Image": (URLS, (*NO_URLS, "https://user:word@example.org/a", "http://[::1/a")),
+    "X-Replicate-Mask": (URLS, (*NO_URLS, "https://user@example.org/a")),
+}
+
+
+def test_every_header_of_the_specification_is_known() -> None:
+    assert {name: parameter for parameter, name in HEADER_OF.items()} == {
+        **SPECIFIED,
+        "X-Output-Quality": "output_quality",
+    }
+    assert VALUES.keys() == SPECIFIED.keys() | {"X-Output-Quality"}
+
+
+@pytest.mark.parametrize("header", VALUES)
+def test_what_values_mean(header: str) -> None:
+    legal, _ = VALUES[header]
+    (parameter,) = (parameter for parameter, name in HEADER_OF.items() if name == header)
+    read = {text: read_image_headers({header: text}) for text in legal}
+    assert read == {text: {parameter: value} for text, value in legal.items()}
+
+
+@pytest.mark.parametrize("header", VALUES)
+def test_values_that_are_none_are_refused_by_the_headers_name(header: str) -> None:
+    _, illegal = VALUES[header]
+    for text in illegal:
+        with pytest.raises(InvalidRequest) as refused:
+            read_image_headers({header: text})
+        assert (refused.value.param, refused.value.status) == (header, 400), text
+        assert refused.value.message.startswith(f"{header} must be ")
+
+
+def test_other_headers_are_left_alone() -> None:
+    assert read_image_headers({"Accept": "image/*", "X-Replicate-Seed": "7", "X-Replicate-Tile": "9"}) == {"seed": 7}

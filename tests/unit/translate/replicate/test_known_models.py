@@ -1,0 +1,32 @@
+"""The built-in table, held against schemas of the real models."""
+
+from __future__ import annotations
+
+import pytest
+
+from openai_dify_proxy.translate.replicate.headers import HEADERS
+from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS, UNKNOWN_MODEL
+from openai_dify_proxy.translate.replicate.mapping import CANDIDATES
+from tests.unit.translate.replicate.replicate_models import MODELS
+
+
+@pytest.mark.parametrize("name", KNOWN_MODELS)
+def test_the_table_says_what_the_models_say(name: str) -> None:
+    real = MODELS[name.partition("/")[2]]
+    for field in KNOWN_MODELS[name].fields.values():
+        other = real.fields[field.name]
+        assert (field.kind, field.uri, field.required) == (other.kind, other.uri, other.required)
+        assert (field.minimum, field.maximum, field.options) == (other.minimum, other.maximum, other.options)
+        assert not field.black_repaints
+        assert not other.black_repaints
+
+
+def test_an_unknown_model_has_the_specifications_parameters() -> None:
+    """Those that Replicate's models commonly spell so; the others have no common spelling."""
+    parameters = {header.parameter for header in HEADERS}
+    assert set(CANDIDATES) <= parameters
+    spelled = {name for name, field in UNKNOWN_MODEL.fields.items() if name in parameters}
+    assert spelled == {
+        *("negative_prompt", "mask", "num_outputs", "scheduler", "num_inference_steps"),
+        *("guidance_scale", "prompt_strength", "seed"),
+    }

@@ -1,0 +1,591 @@
+"""Wishes and the inputs that real models get for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.replicate.counts import count_up, counts_of, number_in
+from openai_dify_proxy.translate.replicate.mapping import ImageParameters, ImagePlan, ImageRules, Policy, plan_images
+from openai_dify_proxy.translate.replicate.mask_polarity import Colour
+from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs
+from tests.unit.translate.replicate.replicate_models import MODELS, model_of
+
+COLOURS: tuple[Colour, ...] = ("black", "white")
+PROMPT: dict[str, Any] = {"prompt": {"type": "string"}}
+
+
+def plan(model: str | ModelInputs, rules: ImageRules | None = None, **wish: Any) -> ImagePlan:
+    inputs = MODELS[model] if isinstance(model, str) else model
+    return plan_images(ImageParameters(**{"prompt": "A fox", **wish}), inputs, rules or ImageRules())
+
+
+def inputs_of(model: str | ModelInputs, rules: ImageRules | None = None, **wish: Any) -> dict[str, Any]:
+    """The inputs of the one prediction, without the prompt."""
+    (inputs,) = plan(model, rules, **wish).predictions
+    assert inputs.pop("prompt", "A fox") == "A fox"
+    return inputs
+
+
+def refused(model: str | ModelInputs, rules: ImageRules | None = None, **wish: Any) -> tuple[str | None, str | None]:
+    """``param`` and ``code`` of the refusal."""
+    with pytest.raises(InvalidRequest) as error:
+        plan(model, rules, **wish)
+    assert error.value.status == 400
+    return error.value.param, error.value.code
+
+
+# Headers: what they become, by the model's own spelling.
+SENT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("sdxl", {}, {}),
+    ("sdxl", {"scheduler": "PNDM", "negative_prompt": "blurry"}, {"scheduler": "PNDM", "negative_prompt": "blurry"}),
+    (
+        "sdxl",
+        {"num_inference_steps": 500, "guidance_scale": 20.0},
+        {"num_inference_steps": 500, "guidance_scale": 20.0},
+    ),
+    ("sdxl", {"seed": 0}, {"seed": 0}),
+    ("sdxl", {"num_outputs": 1}, {"num_outputs": 1}),
+    ("sdxl", {"safety_checker": False}, {"disable_safety_checker": True}),
+    ("sdxl", {"safety_checker": True, "enhance_prompt": False, "upscale": False}, {}),
+    ("flux-pro", {"num_inference_steps": 50, "guidance_scale": 5.0}, {"steps": 50, "guidance": 5.0}),
+    ("flux-pro", {"enhance_prompt": True}, {"prompt_upsampling": True}),
+    ("flux-pro", {"enhance_prompt": False}, {"prompt_upsampling": False}),
+    ("flux-pro", {"safety_checker": False}, {"safety_tolerance": 6}),
+    ("flux-dev", {"guidance_scale": 1.0}, {"guidance": 1.0}),
+    ("ideogram-v3-turbo", {"enhance_prompt": True}, {"magic_prompt_option": "On"}),
+    ("ideogram-v3-turbo", {"enhance_prompt": False}, {"magic_prompt_option": "Off"}),
+    ("ideogram-v3-turbo", {"style_preset": "realistic"}, {"style_type": "Realistic"}),
+    ("ideogram-v3-turbo", {"seed": 2147483647}, {"seed": 2147483647}),
+    ("imagen-4-ultra", {"safety_checker": False}, {"safety_filter_level": "block_only_high"}),
+    ("flux-kontext-pro", {"safety_checker": False}, {"safety_tolerance": 6}),
+    ("gpt-image-1", {"output_quality": 50}, {"output_compression": 50}),
+    ("flux-schnell", {"output_quality": 50, "output_format": "jpg"}, {"output_quality": 50, "output_format": "jpg"}),
+    ("sdxl", {"output_quality": 50, "output_format": "webp"}, {}),
+]
+WITHOUT_FORMAT = {"sdxl", "stable-diffusion", "ideogram-v3-turbo", "realesrgan", "real-esrgan", "seedream-4.5"}
+
+
+@pytest.mark.parametrize(("model", "headers", "inputs"), SENT)
+def test_headers_that_are_sent(model: str, headers: dict[str, Any], inputs: dict[str, Any]) -> None:
+    usual = {} if model in WITHOUT_FORMAT else {"output_format": "png"}
+    assert inputs_of(model, headers=headers) == {**usual, **inputs}
+
+
+# Headers that a model does not take, or not so: the code says which.
+REFUSED: list[tuple[str, dict[str, Any], str, str | None]] = [
+    ("flux-schnell", {"num_inference_steps": 5}, "X-Replicate-Num-Inference-Steps", None),
+    ("flux-schnell", {"guidance_scale": 3.0}, "X-Replicate-Guidance-Scale", "unsupported_parameter"),
+    ("flux-schnell", {"scheduler": "DDIM"}, "X-Replicate-Scheduler", "unsupported_parameter"),
+    ("flux-schnell", {"negative_prompt": "x"}, "X-Replicate-Negative-Prompt", "unsupported_parameter"),
+    ("flux-schnell", {"enhance_prompt": True}, "X-Replicate-Enhance-Prompt", "unsupported_parameter"),
+    ("flux-schnell", {"upscale": True}, "X-Replicate-Upscale", "unsupported_parameter"),
+    ("flux-schnell", {"style_preset": "anime"}, "X-Replicate-Style-Preset", "unsupported_parameter"),
+    ("flux-pro", {"guidance_scale": 1.0}, "X-Replicate-Guidance-Scale", None),
+    ("ideogram-v3-turbo", {"style_preset": "anime"}, "X-Replicate-Style-Preset", None),
+    ("ideogram-v3-turbo", {"seed": 2147483648}, "X-Replicate-Seed", None),
+    ("ideogram-v3-turbo", {"safety_checker": False}, "X-Replicate-Safety-Checker", "unsupported_parameter"),
+    ("imagen-4-ultra", {"seed": 1}, "X-Replicate-Seed", "unsupported_parameter"),
+    ("sdxl", {"mask": "https://m"}, "X-Replicate-Mask", None),
+    ("sdxl", {"prompt_strength": 0.5}, "X-Replicate-Prompt-Strength", None),
+    ("sdxl", {"upscale_factor": 2}, "X-Replicate-Upscale-Factor", None),
+    ("sdxl", {"upscale_factor": 2, "upscale": False}, "X-Replicate-Upscale-Factor", None),
+]
+
+
+@pytest.mark.parametrize(("model", "headers", "param", "code"), REFUSED)
+def test_headers_that_are_refused(model: str, headers: dict[str, Any], param: str, code: str | None) -> None:
+    assert refused(model, headers=headers) == (param, code)
+
+
+def test_a_refusal_tells_what_the_model_takes() -> None:
+    with pytest.raises(InvalidRequest) as error:
+        plan("real-esrgan", has_init=True, headers={"seed": 7})
+    assert error.value.message == "This model does not take X-Replicate-Seed. It takes: image, scale, face_enhance."
+
+
+@pytest.mark.parametrize(("policy", "notices"), [("warn", ("X-Replicate-Scheduler", "input.tile")), ("drop", ())])
+def test_unsupported_parameters_may_be_dropped(policy: Policy, notices: tuple[str, ...]) -> None:
+    rules = ImageRules(policy=policy)
+    planned = plan("flux-schnell", rules, headers={"scheduler": "DDIM", "seed": 7}, extra={"tile": 9, "go_fast": False})
+    assert planned.predictions == ({"prompt": "A fox", "output_format": "png", "seed": 7, "go_fast": False},)
+    assert planned.notices == notices
+
+
+@pytest.mark.parametrize("policy", ["warn", "drop"])
+def test_bad_values_are_refused_by_every_policy(policy: Policy) -> None:
+    assert refused("flux-schnell", ImageRules(policy=policy), headers={"num_inference_steps": 5}) == (
+        "X-Replicate-Num-Inference-Steps",
+        None,
+    )
+    dropped = ImageRules(policy=policy)
+    assert not plan("flux-schnell", dropped, headers={"enhance_prompt": True, "upscale": True}).enhance
+    assert not plan("flux-schnell", dropped, headers={"upscale": True}).upscale
+    assert "seed" not in inputs_of("imagen-4-ultra", dropped, headers={"seed": 1})
+    assert inputs_of("ideogram-v3-turbo", dropped, headers={"safety_checker": False}) == {}
+
+
+# Pictures to start from, and masks.
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "kind"),
+    [
+        ("sdxl", "image", "string"),
+        ("stable-diffusion", "init_image", "string"),
+        ("flux-kontext-pro", "input_image", "string"),
+        ("realesrgan", "img", "string"),
+        ("seedream-4.5", "image_input", "array"),
+        ("gpt-image-1", "input_images", "array"),
+    ],
+)
+def test_where_the_initial_picture_goes(model: str, name: str, kind: str) -> None:
+    planned = plan(model, has_init=True)
+    assert planned.init_input is not None
+    assert (planned.init_input.name, planned.init_input.kind, planned.notices) == (
+        name,
+        kind,
+        ("prompt",) if model == "realesrgan" else (),
+    )
+
+
+def test_a_reference_is_no_initial_picture_but_all_there_is() -> None:
+    model = model_of(**PROMPT, image_prompt={"type": "string", "format": "uri"})
+    planned = plan(model, has_init=True)
+    assert planned.init_input is model.fields["image_prompt"]
+    assert planned.notices == ("image_prompt is a reference for this model, not an initial image",)
+    both = model_of(**PROMPT, image_prompt={}, image={"type": "boolean"}, input_image={"enum": ["a"]}, img={})
+    assert plan(both, has_init=True).init_input is both.fields["img"]
+
+
+def test_masks_in_the_polarity_of_the_model() -> None:
+    masks = {}
+    for name in ("sdxl", "stable-diffusion", "ideogram-v3-turbo"):
+        planned = plan(name, has_init=True, has_mask=True)
+        assert planned.mask_input is not None
+        masks[name] = (planned.mask_input.name, planned.invert_mask)
+    assert masks == {
+        "sdxl": ("mask", False),
+        "stable-diffusion": ("mask", True),
+        "ideogram-v3-turbo": ("mask", True),
+    }
+
+
+def test_the_settings_know_the_polarity_better() -> None:
+    told = {colour: ImageRules(mask_repaints=colour) for colour in COLOURS}
+    assert plan("sdxl", told["black"], has_init=True, has_mask=True).invert_mask
+    assert not plan("stable-diffusion", told["white"], has_init=True, has_mask=True).invert_mask
+
+
+def test_nothing_goes_along_with_a_picture_that_is_left_out() -> None:
+    model = model_of(**PROMPT, mask={"format": "uri"}, prompt_strength={"type": "number"})
+    wish: dict[str, Any] = {"has_init": True, "has_mask": True, "headers": {"prompt_strength": 0.5}}
+    planned = plan(model, ImageRules(policy="warn"), **wish)
+    assert (planned.predictions, planned.mask_input) == (({"prompt": "A fox"},), None)
+    assert planned.notices == ("X-Replicate-Init-Image", "X-Replicate-Mask", "X-Replicate-Prompt-Strength")
+    assert plan(model, ImageRules(policy="drop"), has_init=True).notices == ()
+
+
+def test_pictures_that_a_model_does_not_take() -> None:
+    unsupported = "unsupported_parameter"
+    assert refused("flux-schnell", has_init=True) == ("X-Replicate-Init-Image", unsupported)
+    assert refused("flux-dev", has_init=True, has_mask=True) == ("X-Replicate-Mask", unsupported)
+    assert refused("sdxl", has_init=True, has_more=True) == ("image[]", unsupported)
+    assert plan("sdxl", ImageRules(policy="warn"), has_init=True, has_more=True).notices == ("image[]",)
+    assert plan("flux-schnell", ImageRules(policy="warn"), has_init=True).notices == ("X-Replicate-Init-Image",)
+    assert plan("gpt-image-1", has_init=True, has_more=True).notices == ()
+    assert refused("sdxl", has_mask=True) == ("mask", None)
+
+
+def test_strength_beside_a_picture() -> None:
+    assert inputs_of("sdxl", has_init=True, headers={"prompt_strength": 1.0}) == {"prompt_strength": 1.0}
+    strength = model_of(**PROMPT, image={}, strength={"type": "number"}, image_prompt_strength={"type": "number"})
+    assert inputs_of(strength, has_init=True, headers={"prompt_strength": 0.0}) == {"strength": 0.0}
+    other = model_of(**PROMPT, image={}, image_prompt_strength={"type": "number"})
+    assert refused(other, has_init=True, headers={"prompt_strength": 0.5})[0] == "X-Replicate-Prompt-Strength"
+
+
+def test_what_a_model_needs_and_did_not_get() -> None:
+    missing = "missing_required_parameter"
+    assert refused("flux-schnell", prompt=None) == ("prompt", missing)
+    assert refused("real-esrgan") == ("X-Replicate-Init-Image", missing)
+    assert refused(model_of(tile={"required": True, "type": "integer"})) == ("input.tile", missing)
+    assert refused(model_of(text={"required": True, "type": "string"}), prompt=None) == ("prompt", missing)
+    assert inputs_of(model_of(**PROMPT, tile={"required": True, "default": 7})) == {}
+    assert plan("sdxl", prompt=None, has_init=True).predictions == ({},)
+
+
+def test_prompts() -> None:
+    assert plan("sdxl").prompt_input == "prompt"
+    assert plan(model_of(text={})).predictions == ({"text": "A fox"},)
+    assert plan(model_of(tile={})).notices == ("prompt",)
+    assert refused(model_of(prompt={"type": "integer"})) == ("prompt", None)
+
+
+# Safety.
+
+
+def test_safety_beside_a_picture_as_far_as_the_model_allows() -> None:
+    assert inputs_of("flux-kontext-pro", has_init=True, headers={"safety_checker": False})["safety_tolerance"] == 2
+    assert inputs_of("flux-pro", headers={"safety_checker": False})["safety_tolerance"] == 6
+    bare = model_of(**PROMPT, safety_tolerance={"type": "integer"})
+    assert refused(bare, headers={"safety_checker": False}) == ("X-Replicate-Safety-Checker", None)
+
+
+STRICT = ImageRules(allow_unsafe=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "value"),
+    [
+        ("sdxl", "disable_safety_checker", True),
+        ("flux-pro", "safety_tolerance", 6),
+        ("gpt-image-1", "moderation", "low"),
+    ],
+)
+def test_a_strict_server_lets_no_request_loosen_anything(model: str, name: str, value: Any) -> None:
+    assert inputs_of(model, extra={name: value})[name] == value
+    assert refused(model, STRICT, extra={name: value}) == (f"input.{name}", None)
+    assert refused(model, STRICT, headers={"safety_checker": False}) == ("X-Replicate-Safety-Checker", None)
+    assert plan(model, STRICT, headers={"safety_checker": True}).notices == ()
+    assert inputs_of("sdxl", STRICT, extra={"disable_safety_checker": False}) == {"disable_safety_checker": False}
+    operators = ImageRules(allow_unsafe=False, defaults={name: value})
+    assert inputs_of(model, operators)[name] == value
+
+
+LEVELS = ["block_low_and_above", "block_medium_and_above", "block_only_high"]
+COMPARED: list[tuple[dict[str, Any], Any, bool]] = [
+    ({"name": "safety_tolerance", "type": "integer", "default": 2}, 1, True),
+    ({"name": "safety_tolerance", "type": "integer", "default": 2}, 2, True),
+    ({"name": "safety_tolerance", "type": "integer", "default": 2}, 3, False),
+    ({"name": "safety_tolerance", "type": "integer"}, 1, False),
+    ({"name": "safety_tolerance", "type": "string", "default": "x"}, "y", False),
+    ({"name": "safety_filter_level", "enum": LEVELS, "default": LEVELS[1]}, LEVELS[0], True),
+    ({"name": "safety_filter_level", "enum": LEVELS, "default": LEVELS[1]}, LEVELS[2], False),
+    ({"name": "safety_filter_level", "enum": ["off"]}, "off", False),
+    ({"name": "enable_safety_checker", "type": "boolean", "default": True}, False, False),
+    ({"name": "enable_safety_checker", "type": "boolean"}, True, True),
+    ({"name": "disable_safety_checker", "type": "boolean"}, False, True),
+    ({"name": "moderation", "enum": ["auto", "low"], "default": "low"}, "auto", True),
+]
+
+
+@pytest.mark.parametrize(("body", "value", "passes"), COMPARED)
+def test_a_strict_server_lets_requests_be_stricter(body: dict[str, Any], value: Any, passes: bool) -> None:
+    name = body["name"]
+    model = model_of(**PROMPT, **{name: body})
+    if passes:
+        assert inputs_of(model, STRICT, extra={name: value}) == {name: value}
+    else:
+        assert refused(model, STRICT, extra={name: value}) == (f"input.{name}", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "usual", "sent"),
+    [
+        ({"name": "disable_safety_checker", "type": "boolean"}, True, {"disable_safety_checker": False}),
+        ({"name": "enable_safety_checker", "type": "boolean"}, False, {"enable_safety_checker": True}),
+        ({"name": "safety_tolerance", "type": "integer", "default": 2}, 6, {}),
+        ({"name": "safety_tolerance", "type": "integer", "default": 2}, 1, {"safety_tolerance": 1}),
+        ({"name": "safety_filter_level", "enum": LEVELS, "default": LEVELS[0]}, LEVELS[2], {}),
+    ],
+)
+def test_yes_takes_back_what_an_alias_loosens(body: dict[str, Any], usual: Any, sent: dict[str, Any]) -> None:
+    model = model_of(**PROMPT, **{body["name"]: body})
+    rules = ImageRules(defaults={body["name"]: usual})
+    assert inputs_of(model, rules) == {body["name"]: usual}
+    assert inputs_of(model, rules, headers={"safety_checker": True}) == sent
+
+
+# Enhancing and upscaling.
+
+
+def test_enhancing_by_an_app_where_the_model_cannot() -> None:
+    rules = ImageRules(can_enhance=True)
+    assert plan("sdxl", rules, headers={"enhance_prompt": True}).enhance
+    assert not plan("sdxl", rules, headers={"enhance_prompt": False}).enhance
+    assert not plan("sdxl", rules).enhance
+    assert not plan("flux-pro", rules, headers={"enhance_prompt": True}).enhance
+    assert refused(model_of(**PROMPT, enhance_prompt={"type": "integer"}), headers={"enhance_prompt": True}) == (
+        "X-Replicate-Enhance-Prompt",
+        None,
+    )
+
+
+UPSCALERS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], dict[str, Any]]] = {
+    "a switch and a factor": (
+        {"upscale": {"type": "boolean"}, "upscale_factor": {"type": "integer"}},
+        {"upscale": True, "upscale_factor": 4},
+        {"upscale": True, "upscale_factor": 4},
+    ),
+    "a switch alone": ({"upscale": {"type": "boolean"}}, {"upscale": True}, {"upscale": True}),
+    "a factor alone": (
+        {"scale": {"type": "number", "default": 2, "description": "Rescaling factor"}},
+        {"upscale": True, "upscale_factor": 2},
+        {"scale": 2},
+    ),
+    "a factor that is set": ({"upscale_factor": {"type": "number", "default": 4}}, {"upscale": True}, {}),
+    "no factor": ({"upscale_factor": {"type": "number"}}, {"upscale": True}, {"upscale_factor": 2}),
+    "a factor of one": (
+        {"scale": {"type": "integer", "default": 1, "description": "Factor to upscale by"}},
+        {"upscale": True},
+        {"scale": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UPSCALERS)
+def test_upscaling_by_the_model_itself(case: str) -> None:
+    properties, headers, inputs = UPSCALERS[case]
+    planned = plan(model_of(**PROMPT, **properties), ImageRules(can_upscale=True), headers=headers)
+    assert planned.predictions == ({"prompt": "A fox", **inputs},)
+    assert not planned.upscale
+
+
+def test_upscaling_that_a_model_does_not_take_so() -> None:
+    both = {"upscale": True, "upscale_factor": 4}
+    switch = model_of(**PROMPT, upscale={"type": "boolean"})
+    assert refused(switch, headers=both) == ("X-Replicate-Upscale-Factor", "unsupported_parameter")
+    low = model_of(**PROMPT, scale={"type": "integer", "maximum": 2, "description": "Scale factor"})
+    assert refused(low, headers=both) == ("X-Replicate-Upscale-Factor", None)
+    named = model_of(**PROMPT, upscale={"enum": ["2x", "4x"]})
+    assert refused(named, headers={"upscale": True}) == ("X-Replicate-Upscale", None)
+
+
+def test_upscaling_by_a_second_prediction() -> None:
+    rules = ImageRules(can_upscale=True)
+    planned = plan("sdxl", rules, headers={"upscale": True, "upscale_factor": 4})
+    assert (planned.upscale, planned.upscale_factor, planned.predictions) == (True, 4, ({"prompt": "A fox"},))
+    assert plan("sdxl", rules, headers={"upscale": True}).upscale_factor is None
+    assert not plan("sdxl", rules).upscale
+
+
+# OpenAI's body.
+
+BODIES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
+    (
+        "gpt-image-1",
+        {"quality": "high", "background": "transparent", "user": "u1"},
+        {"quality": "high", "background": "transparent", "user_id": "u1"},
+        (),
+    ),
+    ("gpt-image-1", {"quality": "hd", "style": "vivid"}, {}, ("quality", "style")),
+    ("sdxl", {"quality": "high", "background": "opaque", "user": "u1"}, {}, ("quality", "background", "user")),
+    ("sdxl", {"seed": 7, "size": "512x512"}, {"seed": 7, "width": 512, "height": 512}, ()),
+    ("sdxl", {"size": "1000x700"}, {"width": 1000, "height": 704}, ("size",)),
+    ("sdxl", {"size": "auto"}, {}, ()),
+    ("realesrgan", {"size": "512x512", "seed": 7}, {}, ("prompt", "seed", "size")),
+    ("ideogram-v3-turbo", {"seed": 2147483648}, {}, ("seed",)),
+    ("sdxl", {"output_compression": 101}, {}, ("output_compression",)),
+    ("sdxl", {"output_compression": 30}, {}, ()),
+    (
+        "flux-schnell",
+        {"output_compression": 30, "output_format": "jpeg"},
+        {"output_quality": 30, "output_format": "jpg"},
+        (),
+    ),
+    ("gpt-image-1", {"output_format": "jpeg"}, {"output_format": "jpeg"}, ()),
+    ("flux-schnell", {"output_format": "gif"}, {}, ("output_format",)),
+]
+
+
+@pytest.mark.parametrize(("model", "body", "inputs", "notices"), BODIES)
+def test_what_becomes_of_openais_fields(
+    model: str, body: dict[str, Any], inputs: dict[str, Any], notices: tuple[str, ...]
+) -> None:
+    planned = plan(model, body=body, has_init=model == "realesrgan")
+    usual = {"output_format": "png"} if model not in WITHOUT_FORMAT else {}
+    prompt = {"prompt": "A fox"} if model != "realesrgan" else {}
+    assert planned.predictions == ({**prompt, **usual, **inputs},)
+    assert planned.notices == notices
+
+
+def test_a_header_wins_over_the_body() -> None:
+    headers = {"seed": 1, "output_format": "webp", "output_quality": 10, "num_outputs": 2}
+    body = {"seed": 2, "output_format": "png", "output_compression": 20}
+    planned = plan("flux-schnell", headers=headers, body=body, n=3)
+    assert planned.predictions == (
+        {"prompt": "A fox", "seed": 1, "output_format": "webp", "output_quality": 10, "num_outputs": 2},
+    )
+    assert (planned.n, planned.quality, planned.notices) == (2, 10, ())
+    styled = model_of(**PROMPT, style={"type": "string"})
+    assert inputs_of(styled, headers={"style_preset": "anime"}, body={"style": "vivid"}) == {"style": "anime"}
+    assert inputs_of(styled, body={"style": "vivid"}) == {"style": "vivid"}
+
+
+def test_a_body_is_never_refused_where_a_header_is() -> None:
+    model = model_of(**PROMPT, output_quality={"type": "integer", "minimum": 10})
+    assert refused(model, headers={"output_quality": 0}) == ("X-Output-Quality", None)
+    planned = plan(model, body={"output_compression": 0})
+    assert (planned.predictions, planned.quality, planned.notices) == (
+        ({"prompt": "A fox"},),
+        0,
+        ("output_compression",),
+    )
+
+
+def test_the_models_own_inputs_win() -> None:
+    extra = {"seed": 9, "width": 640, "refine": "BASE_IMAGE_REFINER", "prompt": "An owl", "num_outputs": 3}
+    planned = plan("sdxl", headers={"seed": 1, "num_outputs": 1}, body={"size": "64x64"}, extra=extra)
+    assert planned.predictions == (
+        {
+            "prompt": "An owl",
+            "seed": 9,
+            "width": 640,
+            "height": 64,
+            "refine": "base_image_refiner",
+            "num_outputs": 3,
+        },
+    )
+    assert planned.n == 3
+    assert refused("sdxl", extra={"tile": 1}) == ("input.tile", "unsupported_parameter")
+    assert refused("sdxl", extra={"width": "wide"}) == ("input.width", None)
+
+
+def test_what_an_alias_adds_yields_to_requests() -> None:
+    rules = ImageRules(defaults={"num_inference_steps": 20, "refine": "no_refiner", "tile": 7, "num_outputs": 4})
+    planned = plan("sdxl", rules, headers={"num_inference_steps": 30})
+    assert planned.predictions == (
+        {"prompt": "A fox", "num_inference_steps": 30, "refine": "no_refiner", "num_outputs": 4},
+    )
+    assert (planned.n, planned.notices) == (4, ("input.tile",))
+    assert plan("sdxl", rules, n=1).predictions[0]["num_outputs"] == 1
+
+
+# Formats.
+
+FORMATS: list[tuple[str, str | None, dict[str, Any], str, bool]] = [
+    ("sdxl", None, {}, "png", True),
+    ("sdxl", "jpg", {}, "jpg", True),
+    ("flux-schnell", None, {"output_format": "png"}, "png", False),
+    ("flux-schnell", "webp", {"output_format": "webp"}, "webp", False),
+    ("gpt-image-1", "jpg", {"output_format": "jpeg"}, "jpg", False),
+    ("flux-kontext-pro", "jpg", {"output_format": "jpg"}, "jpg", False),
+    ("flux-kontext-pro", "webp", {"output_format": "png"}, "webp", True),
+]
+
+
+@pytest.mark.parametrize(("model", "asked", "inputs", "answered", "convert"), FORMATS)
+def test_formats(model: str, asked: str | None, inputs: dict[str, Any], answered: str, convert: bool) -> None:
+    planned = plan(model, headers={} if asked is None else {"output_format": asked})
+    assert planned.predictions == ({"prompt": "A fox", **inputs},)
+    assert (planned.output_format, planned.convert) == (answered, convert)
+
+
+def test_an_alias_may_have_another_format() -> None:
+    rules = ImageRules(defaults={"output_format": "webp"})
+    assert plan("flux-schnell", rules).output_format == "webp"
+    assert inputs_of("flux-schnell", rules) == {"output_format": "webp"}
+    assert inputs_of("flux-schnell", rules, body={"output_format": "png"}) == {"output_format": "png"}
+    assert inputs_of("flux-schnell", rules, headers={"output_format": "jpg"}) == {"output_format": "jpg"}
+
+
+def test_formats_of_odd_models() -> None:
+    free = model_of(**PROMPT, output_format={"type": "string"})
+    assert inputs_of(free, headers={"output_format": "jpg"}) == {"output_format": "jpg"}
+    avif = model_of(**PROMPT, output_format={"enum": ["avif", "tiff"]})
+    assert inputs_of(avif) == {}
+    number = model_of(**PROMPT, output_format={"type": "integer"})
+    assert inputs_of(number) == {}
+    told = plan("flux-schnell", headers={"output_format": "png"}, extra={"output_format": "WEBP"})
+    assert (told.predictions[0]["output_format"], told.output_format) == ("webp", "webp")
+
+
+# How many.
+
+COUNTS: list[tuple[str, int, list[int | None]]] = [
+    ("sdxl", 1, [None]),
+    ("sdxl", 4, [4]),
+    ("sdxl", 10, [4, 4, 2]),
+    ("sdxl", 5, [4, 1]),
+    ("stable-diffusion", 10, [10]),
+    ("flux-pro", 3, [None, None, None]),
+    ("gpt-image-1", 10, [10]),
+]
+
+
+@pytest.mark.parametrize(("model", "n", "counts"), COUNTS)
+def test_as_many_predictions_as_it_takes(model: str, n: int, counts: list[int | None]) -> None:
+    planned = plan(model, n=n, headers={"seed": 100} if model != "gpt-image-1" else {})
+    told = [inputs.get("num_outputs", inputs.get("number_of_images")) for inputs in planned.predictions]
+    assert (told, planned.n) == (counts, n)
+    if model != "gpt-image-1":
+        begins = [100 + sum(count or 1 for count in counts[:number]) for number in range(len(counts))]
+        assert [inputs["seed"] for inputs in planned.predictions] == begins
+
+
+def test_groups_of_pictures() -> None:
+    three = inputs_of("seedream-4.5", n=3)
+    assert three == {"max_images": 3, "sequential_image_generation": "auto"}
+    assert inputs_of("seedream-4.5") == {}
+    told = inputs_of("seedream-4.5", n=2, extra={"sequential_image_generation": "disabled"})
+    assert told == {"max_images": 2, "sequential_image_generation": "disabled"}
+
+
+OLD = model_of(**PROMPT, num_outputs={"enum": [1, 4]}, seed={"type": "integer", "minimum": 1, "maximum": 5})
+
+
+def test_counts_in_an_enum_and_seeds_in_a_range() -> None:
+    planned = plan(OLD, n=6, headers={"seed": 4})
+    assert planned.predictions == (
+        {"prompt": "A fox", "seed": 4, "num_outputs": 4},
+        {"prompt": "A fox", "seed": 3, "num_outputs": 4},
+    )
+    assert plan(OLD, n=2).predictions == ({"prompt": "A fox", "num_outputs": 4},)
+    usual = model_of(**PROMPT, num_outputs={"type": "integer", "default": 4})
+    assert inputs_of(usual) == {"num_outputs": 1}
+    texts = model_of(**PROMPT, num_outputs={"type": "string"})
+    assert refused(texts, n=2, extra={"num_outputs": "a few"}) == ("input.num_outputs", None)
+    assert plan(texts, n=2, extra={"num_outputs": "3"}).n == 3
+
+
+@pytest.mark.parametrize("count", [0, -1, 11])
+def test_counts_by_their_own_name_are_those_of_answers(count: int) -> None:
+    unbounded = model_of(**PROMPT, num_outputs={"type": "number"})
+    assert refused(unbounded, extra={"num_outputs": count}) == ("input.num_outputs", None)
+    assert refused(unbounded, extra={"num_outputs": 2.5}) == ("input.num_outputs", None)
+    assert plan(unbounded, extra={"num_outputs": 2.0}).n == 2
+    group = inputs_of("seedream-4.5", extra={"max_images": 3})
+    assert group == {"max_images": 3, "sequential_image_generation": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("body", "counts"),
+    [
+        ({"type": "integer", "minimum": 1, "maximum": 4}, [1, 2, 3, 4]),
+        ({"type": "integer", "minimum": 0, "maximum": 15}, list(range(1, 11))),
+        ({"type": "number", "minimum": 1.5, "maximum": 3.5}, [2, 3]),
+        ({"type": "integer"}, list(range(1, 11))),
+        ({"type": "integer", "maximum": 0}, []),
+        ({"type": "boolean"}, []),
+        ({"enum": ["4", "1", "many", 0, 50]}, [1, 4]),
+    ],
+)
+def test_what_a_prediction_can_be_asked_for(body: dict[str, Any], counts: list[int]) -> None:
+    assert counts_of(model_of(a=body).fields["a"]) == counts
+
+
+def test_numbers_in_values() -> None:
+    assert [number_in(value) for value in (3, "12", 0, "three", None, 2.5, -1, "٣")] == [3, 12, 0, *[None] * 5]
+
+
+@pytest.mark.parametrize(
+    ("seed", "by", "field", "next_seed"),
+    [
+        (7, 4, {}, 11),
+        (7, 4, {"maximum": 10}, 0),
+        (-5, 2, {"maximum": 10}, -5),
+        (-1, 1, {"minimum": -1}, -1),
+        (10, 1, {"minimum": 3, "maximum": 10}, 3),
+        (2**63 - 1, 1, {}, 0),
+        (8, 1, {"multiple_of": 4}, 8),
+        (7.5, 1, {"kind": "number"}, 8.5),
+        (True, 1, {"kind": "boolean"}, True),
+        ("x", 1, {"kind": "string"}, "x"),
+        (7, 1, {"options": (7, 9)}, 7),
+    ],
+)
+def test_seeds_go_on(seed: Any, by: int, field: dict[str, Any], next_seed: Any) -> None:
+    assert count_up(seed, by, ModelInput(**{"name": "seed", "kind": "integer", **field})) == next_seed

@@ -1,0 +1,129 @@
+"""OpenAI's sizes with models of all kinds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from openai_dify_proxy.translate.replicate.sizes import PlacedSize, place_size
+from tests.unit.translate.replicate.replicate_models import MODELS, model_of
+
+PLACED: list[tuple[str, str, dict[str, Any] | None]] = [
+    # Width and height, rounded to what the model can do.
+    ("sdxl", "1024x1024", {"width": 1024, "height": 1024}),
+    ("sdxl", "1792x1024", {"width": 1792, "height": 1024}),
+    ("sdxl", "1000x700", {"width": 1000, "height": 704}),
+    ("sdxl", " 512 X 512 ", {"width": 512, "height": 512}),
+    ("sdxl", "3x3", {"width": 8, "height": 8}),
+    ("sdxl", "2x6", {"width": 8, "height": 24}),
+    # Both edges together where one is out of the model's range.
+    ("flux-pro", "2880x1440", {"aspect_ratio": "custom", "width": 1440, "height": 704}),
+    ("flux-pro", "128x256", {"aspect_ratio": "custom", "width": 256, "height": 512}),
+    # An enum of edges.
+    ("stable-diffusion", "256x256", {"width": 256, "height": 256}),
+    ("stable-diffusion", "1536x400", {"width": 1024, "height": 256}),
+    # The nearest aspect ratio.
+    ("flux-schnell", "1024x1024", {"aspect_ratio": "1:1"}),
+    ("flux-schnell", "1024x1536", {"aspect_ratio": "2:3"}),
+    ("flux-schnell", "1536x1024", {"aspect_ratio": "3:2"}),
+    ("flux-schnell", "1792x1024", {"aspect_ratio": "16:9"}),
+    ("imagen-4-ultra", "1536x1024", {"aspect_ratio": "4:3"}),
+    ("gpt-image-1", "1792x1024", {"aspect_ratio": "3:2"}),
+    ("seedream-4.5", "1024x1792", {"aspect_ratio": "9:16"}),
+    ("flux-kontext-pro", "1000x2000", {"aspect_ratio": "1:2"}),
+    # An aspect ratio beside which width and height count only if it says so.
+    ("flux-pro", "1024x768", {"aspect_ratio": "custom", "width": 1024, "height": 768}),
+    ("flux-pro", "1792x100", {"aspect_ratio": "custom", "width": 1440, "height": 256}),
+    # Whatever the model makes.
+    ("sdxl", "auto", {}),
+    ("realesrgan", "auto", {}),
+    # Cannot be told, or is no size.
+    ("realesrgan", "512x512", None),
+    *(("sdxl", size, None) for size in ("", "large", "1024", "0x512", "512x0", "512x", "-1x5", "123456x1", "1x1x1")),
+]
+
+
+def inputs_of(placed: PlacedSize | None) -> dict[str, Any] | None:
+    return None if placed is None else placed.inputs
+
+
+@pytest.mark.parametrize(("model", "size", "placed"), PLACED)
+def test_sizes_with_real_models(model: str, size: str, placed: dict[str, Any] | None) -> None:
+    assert inputs_of(place_size(size, MODELS[model])) == placed
+
+
+INTEGER = {"type": "integer"}
+RATIOS = {"enum": ["wide", "0:1", "1:0", "1:1", "2.39:1"]}
+
+ODD: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any] | None]] = {
+    "other names": ({"image_width": INTEGER, "image_height": INTEGER}, {"image_width": 1200, "image_height": 496}),
+    "one edge only": ({"width": INTEGER}, None),
+    "steps that are told": (
+        {
+            "width": {**INTEGER, "description": "Must be a multiple of 64"},
+            "height": {**INTEGER, "description": "multiples of 0"},
+        },
+        {"width": 1216, "height": 496},
+    ),
+    "a range without a multiple": (
+        {"width": {**INTEGER, "minimum": 1001, "maximum": 1003}, "height": INTEGER},
+        {"width": 1003, "height": 416},
+    ),
+    "steps of the schema": (
+        {"width": {**INTEGER, "multipleOf": 100}, "height": {"type": "number", "multipleOf": 0.5}},
+        {"width": 1200, "height": 496},
+    ),
+    "bounds that are no part of the range": (
+        {"width": {"type": "number", "exclusiveMaximum": 1200}, "height": INTEGER},
+        {"width": 1192, "height": 496},
+    ),
+    "a range that is none": ({"width": {**INTEGER, "minimum": 9, "maximum": 8}, "height": INTEGER}, None),
+    "edges that are texts": ({"width": {"type": "string"}, "height": INTEGER}, None),
+    "edges that are named": ({"width": {"enum": ["small", "large"]}, "height": INTEGER}, None),
+    "an odd ratio": ({"aspect_ratio": RATIOS}, {"aspect_ratio": "2.39:1"}),
+    "ratios that are none": ({"aspect_ratio": {"enum": ["wide", "tall"]}}, None),
+    "a ratio without a list": ({"aspect_ratio": {"type": "string"}}, None),
+    "edges beside a ratio, and no custom one": (
+        {"width": INTEGER, "height": INTEGER, "aspect_ratio": RATIOS},
+        {"aspect_ratio": "2.39:1"},
+    ),
+    "sizes in an enum": (
+        {"size": {"enum": ["auto", "1024x1024", "1200x500", "600x250", "0x9"]}},
+        {"size": "1200x500"},
+    ),
+    "the nearest shape, then the nearest area": (
+        {"resolution": {"enum": ["240x100", "2400x1000", "1000x1000"]}},
+        {"resolution": "240x100"},
+    ),
+    "sizes that are none": ({"image_size": {"enum": ["1K", "2K"]}}, None),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_sizes_with_odd_models(case: str) -> None:
+    properties, placed = ODD[case]
+    assert inputs_of(place_size("1200x500", model_of(**properties))) == placed
+
+
+def test_openais_sizes_are_ideograms() -> None:
+    """The model has ratios and an enum of sizes; the ratio decides, since the enum lacks most of OpenAI's."""
+    assert inputs_of(place_size("1024x1024", MODELS["ideogram-v3-turbo"])) == {"aspect_ratio": "1:1"}
+    assert inputs_of(place_size("1024x1792", MODELS["ideogram-v3-turbo"])) == {"aspect_ratio": "9:16"}
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "altered"),
+    [
+        ("sdxl", "1024x1024", False),
+        ("sdxl", "1000x700", True),
+        ("flux-pro", "1441x1441", True),
+        ("flux-pro", "1408x256", False),
+        ("flux-schnell", "1024x1024", False),
+        ("sdxl", "auto", False),
+    ],
+)
+def test_whether_it_is_what_was_asked_for(model: str, size: str, altered: bool) -> None:
+    placed = place_size(size, MODELS[model])
+    assert placed is not None
+    assert placed.altered is altered
