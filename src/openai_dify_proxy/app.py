@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from openai_dify_proxy.api.authentication import Authenticator
+from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.api.chat_completions import create_chat_completion
 from openai_dify_proxy.api.completions import create_completion
 from openai_dify_proxy.api.conversations import (
@@ -24,6 +25,7 @@ from openai_dify_proxy.api.conversations import (
     retrieve_conversation,
     update_conversation,
 )
+from openai_dify_proxy.api.errors import on_client_gone, on_http_exception, on_proxy_error
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
 from openai_dify_proxy.api.images_off import refuse_images, refuse_picture
@@ -37,12 +39,7 @@ from openai_dify_proxy.api.responses import (
     retrieve_response,
 )
 from openai_dify_proxy.api.services import Services
-from openai_dify_proxy.api.streaming import (
-    StreamTiming,
-    on_client_gone,
-    on_http_exception,
-    on_proxy_error,
-)
+from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
@@ -52,12 +49,12 @@ from openai_dify_proxy.state import open_store
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.telemetry import configure_logging
 from openai_dify_proxy.turns.apps import Apps
+from openai_dify_proxy.turns.client import ClientGone
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.readiness import Readiness
 from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.turns.side_calls import SideCalls
-from openai_dify_proxy.turns.turn import ClientGone
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
 
@@ -113,21 +110,26 @@ def create_app(settings: Settings) -> Starlette:
         )
         conversations = Conversations(store, ttl=settings.conversation_ttl, now=time.time)
         turns = Turns(settings, apps, profiles, dify, conversations)
-        kept = ResponseStore(conversations)
-        background = BackgroundResponses(turns, kept, conversations)
+        stored = ResponseStore(conversations)
+        background = BackgroundResponses(turns, stored, conversations)
         urls = [app.dify.url for app in apps.all.values()]
-        app.state.proxy = Services(
-            gate=Authenticator(settings),
+        if settings.dify_api_url is not None:
+            urls.append(settings.dify_api_url)
+        app.state.services = Services(
+            authenticator=Authenticator(settings),
+            bodies=BodyReader(settings.max_body_bytes),
             apps=apps,
             profiles=profiles,
             turns=turns,
-            reach=Readiness(dify, urls + ([settings.dify_api_url] if settings.dify_api_url else []), time.monotonic),
-            pulse=StreamTiming(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
+            readiness=Readiness(
+                dify, urls + ([settings.dify_api_url] if settings.dify_api_url else []), time.monotonic
+            ),
+            timing=StreamTiming(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
             store=store,
-            kept=kept,
-            sources=ContinuationResolver(kept, turns, apps),
+            stored=stored,
+            continuations=ContinuationResolver(stored, turns, apps),
             background=background,
-            tasks=SideCalls(settings),
+            side_calls=SideCalls(settings),
             started=int(time.time()),
             image_models=_image_models(settings),
         )
@@ -136,7 +138,7 @@ def create_app(settings: Settings) -> Starlette:
                 if has_images(settings):
                     from openai_dify_proxy.image_app import open_images  # noqa: PLC0415 - costs memory
 
-                    app.state.images = await stack.enter_async_context(open_images(settings, turns, http))
+                    app.state.images = await stack.enter_async_context(open_images(settings, turns, apps, http))
                 _spare_the_collector()
                 yield
         finally:

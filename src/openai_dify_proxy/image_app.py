@@ -19,6 +19,7 @@ from openai_dify_proxy.images.service import Images
 from openai_dify_proxy.pictures.retention import Retention
 from openai_dify_proxy.pictures.service import Pictures, open_pictures
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.upstream.fetch import GuardedFetcher, OutputFetcher
@@ -38,7 +39,7 @@ CANCEL_SECONDS = 8.0
 
 
 @asynccontextmanager
-async def open_images(settings: Settings, turns: Turns, http: HttpClient) -> AsyncIterator[ImageService]:
+async def open_images(settings: Settings, turns: Turns, apps: Apps, http: HttpClient) -> AsyncIterator[ImageService]:
     """Everything that the image routes need, closed in the reverse order."""
     async with AsyncExitStack() as stack:
         pictures = open_pictures(settings)
@@ -56,15 +57,17 @@ async def open_images(settings: Settings, turns: Turns, http: HttpClient) -> Asy
         yield ImageService(
             pictures=pictures,
             uploads=uploads,
-            images=await _open_maker(settings, turns, pictures, stack),
+            images=await _open_maker(settings, turns, apps, pictures, stack),
             client_urls=ClientUrls(settings.replicate_output_hosts),
             max_picture_bytes=settings.max_picture_bytes,
             ipfs_timeout=settings.ipfs_timeout,
-            pulse=StreamTiming(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
+            timing=StreamTiming(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
         )
 
 
-async def _open_maker(settings: Settings, turns: Turns, pictures: Pictures, stack: AsyncExitStack) -> Images | None:
+async def _open_maker(
+    settings: Settings, turns: Turns, apps: Apps, pictures: Pictures, stack: AsyncExitStack
+) -> Images | None:
     if settings.replicate_api_token is None:
         return None
     token = settings.replicate_api_token.get_secret_value()
@@ -84,5 +87,7 @@ async def _open_maker(settings: Settings, turns: Turns, pictures: Pictures, stac
         outputs=outputs,
         inputs=InputPictures(replicate, fetcher, settings.max_picture_bytes),
         pictures=pictures,
-        enhancer=None if settings.enhance_prompt_app is None else PromptEnhancer(turns, settings.enhance_prompt_app),
+        enhancer=None
+        if settings.enhance_prompt_app is None
+        else PromptEnhancer(turns, apps, settings.enhance_prompt_app),
     )

@@ -22,7 +22,7 @@ async def test_a_write_that_takes_too_long_ends_its_task() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert stall is not None
-    assert stall.over
+    assert stall.expired
 
 
 async def test_many_short_writes_are_no_long_one() -> None:
@@ -34,4 +34,4 @@ async def test_many_short_writes_are_no_long_one() -> None:
         await asyncio.sleep(0)
         stall.end()
     stall.stop()
-    assert not stall.over
+    assert not stall.expired

@@ -1,4 +1,4 @@
-"""What handlers need of a request: who sends it, and its body as a struct."""
+"""Who sends a request: client keys, Dify keys in requests, and the guard of a loopback server."""
 
 from __future__ import annotations
 
@@ -6,28 +6,16 @@ import hmac
 import ipaddress
 from collections.abc import Container
 from functools import lru_cache
-from typing import TypeVar
 
-from msgspec import ValidationError
-from msgspec.json import Decoder
-from starlette.datastructures import FormData
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message
+from starlette.requests import Request
 
 from openai_dify_proxy.errors import (
     AuthenticationFailed,
-    BodyTooLarge,
-    InvalidRequest,
     PermissionDenied,
     UnsupportedMediaType,
 )
 from openai_dify_proxy.settings import Settings, is_loopback
 from openai_dify_proxy.turns.callers import ANONYMOUS, Caller, caller_of_dify_key, caller_of_key
-from openai_dify_proxy.turns.turn import ClientGone
-from openai_dify_proxy.wire.reading import UNREADABLE
-
-_T = TypeVar("_T")
 
 DIFY_KEY_HEADERS = ("dify_api_key", "dify-api-key", "x-dify-api-key")
 CLIENT_KEY_HEADERS = ("api-key", "x-api-key")
@@ -35,10 +23,10 @@ DIFY_KEY_PREFIX = "app-"
 
 
 class Authenticator:
-    """Decides who may ask what.
+    """Finds the caller of a request, and rejects requests without the right to be served.
 
-    A Dify key in the request authorises only the Dify call made with that very key. Whatever spends a key of the
-    server's needs a client key where client keys are set; where none are, a loopback server still answers no web page.
+    A Dify key in the request authorises only the Dify call made with that very key. Requests that spend a credential of
+    the server's need a client key where client keys are set. Where none are, a loopback server rejects web pages.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -48,10 +36,9 @@ class Authenticator:
         self._passthrough = settings.passthrough_keys
         self._guard_loopback = not self._keys and is_loopback(settings.host) and not settings.allow_anonymous
         self._origins = frozenset(settings.cors_origins)
-        self._limit = settings.max_body_bytes
 
     def admit(self, request: Request) -> Caller:
-        """The caller of a request. Raises AuthenticationFailed or PermissionDenied."""
+        """Return the caller of a request. Raises AuthenticationFailed or PermissionDenied."""
         headers = request.headers
         bearer = _bearer(request)
         dify_key = next((headers[name] for name in DIFY_KEY_HEADERS if headers.get(name)), "")
@@ -66,7 +53,7 @@ class Authenticator:
         return self._admit_client(request, client, bearer, takes_forms=False)
 
     def admit_spender(self, request: Request) -> Caller:
-        """The caller of a request that spends what only the server holds: a Dify key in it opens nothing.
+        """Return the caller of a request that spends a credential of the server's; a Dify key in it opens nothing.
 
         Raises AuthenticationFailed or PermissionDenied.
         """
@@ -86,46 +73,8 @@ class Authenticator:
             _refuse_web_pages(request, self._origins, takes_forms=takes_forms)
         return ANONYMOUS
 
-    async def read(self, request: Request, decoder: Decoder[_T]) -> _T:
-        """The body as a struct. Raises InvalidRequest with the field's path, or BodyTooLarge."""
-        return read_json(await self.read_body(request), decoder)
-
-    async def read_form(self, request: Request, *, max_files: int, max_fields: int) -> FormData:
-        """A form of at most so many parts. Raises InvalidRequest, or BodyTooLarge."""
-        body = await self.read_body(request)
-
-        async def replay() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        try:
-            return await Request(request.scope, replay).form(
-                max_files=max_files, max_fields=max_fields, max_part_size=self._limit
-            )
-        except HTTPException as exc:
-            raise InvalidRequest(f"The form cannot be read: {exc.detail}.") from None
-
-    async def read_body(self, request: Request) -> bytes:
-        """Raises BodyTooLarge."""
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._limit:
-            raise self._too_large()
-        parts = []
-        size = 0
-        try:
-            async for part in request.stream():
-                size += len(part)
-                if size > self._limit:
-                    raise self._too_large()
-                parts.append(part)
-        except ClientDisconnect:
-            raise ClientGone from None
-        return b"".join(parts)
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The body is larger than the {self._limit} bytes that this server takes.")
-
     def _client_of(self, request: Request, bearer: str) -> Caller | None:
-        """Every key is compared with every candidate, so that time tells nothing."""
+        """Compare every key with every candidate, so that the time taken reveals nothing."""
         if not self._keys:
             return None
         candidates = [bearer, *(request.headers.get(name, "") for name in CLIENT_KEY_HEADERS)]
@@ -136,24 +85,6 @@ class Authenticator:
                 if hmac.compare_digest(shown, key):
                     found = self._callers[key]
         return found
-
-
-def read_json(body: bytes, decoder: Decoder[_T]) -> _T:
-    """A body as a struct. Raises InvalidRequest with the field's path."""
-    try:
-        return decoder.decode(body)
-    except ValidationError as exc:
-        message, _, path = str(exc).partition(" - at `")
-        param = path.rstrip("`").removeprefix("$").removeprefix(".").removesuffix("[...]") or None
-        if message.startswith("Object missing required field"):
-            name = message.rpartition("`")[0].rpartition("`")[2]
-            param = f"{param}.{name}" if param else name
-            raise InvalidRequest(
-                f"The request lacks the field '{param}'.", param=param, code="missing_required_parameter"
-            ) from None
-        raise InvalidRequest(f"{message}{f' in {param}' if param else ''}.", param=param) from None
-    except UNREADABLE as exc:
-        raise InvalidRequest(f"The body is not JSON: {exc}.") from None
 
 
 def _bearer(request: Request) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.generation import answer_turn
 from openai_dify_proxy.api.services import services_of
@@ -13,14 +13,14 @@ from openai_dify_proxy.translate.turn_request import read_completion_request
 from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST
 
 
-async def create_completion(request: Request) -> Response:
+async def create_completion(request: Request) -> ASGIApp:
     """A text completion, streamed or whole."""
-    proxy = services_of(request)
-    caller = proxy.gate.admit(request)
-    body = await proxy.gate.read(request, COMPLETION_REQUEST)
+    services = services_of(request)
+    caller = services.authenticator.admit(request)
+    body = await services.bodies.read_json(request, COMPLETION_REQUEST)
     return await answer_turn(
         request,
-        proxy,
+        services,
         caller,
         body,
         read_completion_request(body),

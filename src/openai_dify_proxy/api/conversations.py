@@ -10,9 +10,8 @@ from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_dify_proxy.api.authentication import read_json
-from openai_dify_proxy.api.services import Services, services_of
-from openai_dify_proxy.api.streaming import json_response
+from openai_dify_proxy.api.bodies import json_response, read_json
+from openai_dify_proxy.api.services import Services, end_user_of, services_of
 from openai_dify_proxy.errors import InvalidRequest, NotFound
 from openai_dify_proxy.responses.response_store import StoredConversation
 from openai_dify_proxy.translate.openai.conversation_items import (
@@ -33,91 +32,88 @@ from openai_dify_proxy.wire.openai.conversations import (
 
 async def create_conversation(request: Request) -> Response:
     """A conversation of which Dify knows nothing yet: its first turn begins it."""
-    proxy, caller = _admit(request)
-    body = await _read(proxy, request)
-    shelf = proxy.kept.conversations
-    name = shelf.new_name()
+    services, caller = _admit(request)
+    body = await _read(services, request)
+    store = services.stored.conversations
+    name = store.new_id()
     entry = StoredConversation(
         int(time.time()),
         check_metadata(body.metadata or {}),
         [message for message in messages_of_input(body.items or []) if message.text],
-        end_user=await shelf.end_user_of(proxy.end_user(request, caller)),
+        end_user=await store.end_user_hash(end_user_of(request, caller)),
     )
-    await shelf.put(caller, name, entry)
-    return _told(name, entry)
+    await store.put(caller, name, entry)
+    return _response(name, entry)
 
 
 async def retrieve_conversation(request: Request) -> Response:
-    proxy, caller = _admit(request)
-    name, entry = await _load(proxy, caller, request)
-    return _told(name, entry)
+    services, caller = _admit(request)
+    name, entry = await _load(services, caller, request)
+    return _response(name, entry)
 
 
 async def update_conversation(request: Request) -> Response:
     """Replaces the metadata."""
-    proxy, caller = _admit(request)
-    body = await _read(proxy, request)
+    services, caller = _admit(request)
+    body = await _read(services, request)
     if body.metadata is None:
         raise InvalidRequest(
             "metadata is all that can be updated.", param="metadata", code="missing_required_parameter"
         )
     metadata = check_metadata(body.metadata)
-    async with _alone(proxy, caller, request):
-        name, entry = await _load(proxy, caller, request)
+    async with _locked(services, caller, request):
+        name, entry = await _load(services, caller, request)
         entry = structs.replace(entry, metadata=metadata)
-        await proxy.kept.conversations.put(caller, name, entry)
-    return _told(name, entry)
+        await services.stored.conversations.put(caller, name, entry)
+    return _response(name, entry)
 
 
 async def delete_conversation(request: Request) -> Response:
     """Here and in Dify."""
-    proxy, caller = _admit(request)
-    async with _alone(proxy, caller, request):
-        name, entry = await _load(proxy, caller, request)
+    services, caller = _admit(request)
+    async with _locked(services, caller, request):
+        name, entry = await _load(services, caller, request)
         for place in (*entry.left, *([entry.place] if entry.place is not None else [])):
             with suppress(NotFound):  # Dify lost it before, or the app is no longer served here
-                await proxy.turns.delete_conversation(caller, place.model, place.id, place.user)
-        await proxy.kept.conversations.remove(caller, name)
+                await services.turns.delete_conversation(caller, place.model, place.id, place.user)
+        await services.stored.conversations.remove(caller, name)
     return json_response(ConversationDeleted(id=name))
 
 
 async def list_conversation_items(request: Request) -> Response:
     """What was said, as Dify has it; the newest first unless asked otherwise."""
-    proxy, caller = _admit(request)
-    name, entry = await _load(proxy, caller, request)
+    services, caller = _admit(request)
+    name, entry = await _load(services, caller, request)
     items = items_of_history(entry.items, name.removeprefix("conv_"))
     if (place := entry.place) is not None:
-        items += items_of_messages(await proxy.sources.messages(caller, place), entry.asked)
+        items += items_of_messages(await services.continuations.messages(caller, place), entry.asked)
     query = request.query_params
     return json_response(page(items, after=query.get("after"), limit=query.get("limit"), order=query.get("order")))
 
 
 def _admit(request: Request) -> tuple[Services, Caller]:
-    proxy = services_of(request)
-    return proxy, proxy.gate.admit(request)
+    services = services_of(request)
+    return services, services.authenticator.admit(request)
 
 
-async def _read(proxy: Services, request: Request) -> ConversationRequest:
+async def _read(services: Services, request: Request) -> ConversationRequest:
     """The SDKs send no body at all where there is nothing to say."""
-    body = await proxy.gate.read_body(request)
+    body = await services.bodies.read(request)
     return read_json(body or b"{}", CONVERSATION_REQUEST)
 
 
 @asynccontextmanager
-async def _alone(proxy: Services, caller: Caller, request: Request) -> AsyncIterator[None]:
-    """While no turn of the conversation goes on, whose end would undo a change. Raises ConversationBusy."""
-    lock = await proxy.kept.lock(caller, request.path_params["conversation_id"])
-    await lock.acquire(lambda: False, param="conversation_id")
-    try:
+async def _locked(services: Services, caller: Caller, request: Request) -> AsyncIterator[None]:
+    """Hold the conversation while no turn of it runs, whose end would undo a change. Raises ConversationBusy."""
+    async with await services.stored.lock(caller, request.path_params["conversation_id"]) as lock:
+        await lock.acquire(lambda: False, param="conversation_id")
         yield
-    finally:
-        await lock.release()
 
 
-async def _load(proxy: Services, caller: Caller, request: Request) -> tuple[str, StoredConversation]:
+async def _load(services: Services, caller: Caller, request: Request) -> tuple[str, StoredConversation]:
     name = request.path_params["conversation_id"]
-    return name, await proxy.kept.conversations.load(caller, name, proxy.end_user(request, caller))
+    return name, await services.stored.conversations.load(caller, name, end_user_of(request, caller))
 
 
-def _told(name: str, entry: StoredConversation) -> Response:
+def _response(name: str, entry: StoredConversation) -> Response:
     return json_response(Conversation(id=name, created_at=entry.created_at, metadata=entry.metadata))

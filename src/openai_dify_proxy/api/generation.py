@@ -1,24 +1,35 @@
-"""What the endpoints of generated text share: from a parsed request to the response that reads the turn."""
+"""What the endpoints of generated text share: from a complete turn request to the response that reads the turn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
-from openai_dify_proxy.api.services import Services
-from openai_dify_proxy.api.streaming import ClientWatch, TurnStream, stream_response, turn_headers, whole_answer
-from openai_dify_proxy.events import TurnIds
+from openai_dify_proxy.api.client_watch import ClientWatch
+from openai_dify_proxy.api.errors import log_failure, shutting_down
+from openai_dify_proxy.api.services import Services, answer_head, with_headers
+from openai_dify_proxy.api.streaming import EventStream, RawHeaders, sse_response
+from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.events import Event, TurnFailed, TurnIds
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
 from openai_dify_proxy.translate.openai.chat_streams import StreamEncoder
 from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.turns.active_turn import ActiveTurn
+from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.wire.openai.chat import CompletionFields
 
 EncodeAnswer = Callable[[AnswerHead, Answer, TurnIds], bytes]
+
+AtEnd = Callable[[Answer, str], Awaitable[None]]
+"""Called when a turn has ended, well or not, before its client is told: with the answer, and its text as sent."""
 
 
 class EncodeStream(Protocol):
@@ -27,7 +38,7 @@ class EncodeStream(Protocol):
 
 async def answer_turn(
     request: Request,
-    proxy: Services,
+    services: Services,
     caller: Caller,
     fields: CompletionFields,
     turn_request: TurnRequest,
@@ -35,40 +46,134 @@ async def answer_turn(
     kind: str,
     stream: EncodeStream,
     whole: EncodeAnswer,
-) -> Response:
-    """Asks Dify and answers, streamed or whole. ``kind`` is the prefix of the answer's id.
+) -> ASGIApp:
+    """Ask Dify and answer, streamed or whole. ``kind`` is the prefix of the answer's id.
 
     The client is watched from the moment its request has been read: one that leaves before Dify was asked costs
     nothing.
     """
-    turn_request = proxy.with_headers(turn_request, request, caller)
-    task = proxy.tasks.recognise(turn_request)
-    if (events := proxy.tasks.answer(task)) is not None:
-        app = proxy.apps.choose(caller, fields.model)
-        head = proxy.head(kind, fields.model or app.name)
+    turn_request = with_headers(turn_request, request, caller)
+    side_call = services.side_calls.detect(turn_request)
+    app = services.apps.choose(caller, fields.model)
+    head = answer_head(kind, fields.model or app.name)
+    if (events := services.side_calls.answer(side_call)) is not None:
+        answer = fold(events)
         if fields.stream:
-            frames = stream(head, include_usage=fields.wants_usage).encode(events, TurnIds())
-            return stream_response(frames)
-        canned = Answer()
-        canned.add(events)
-        return Response(whole(head, canned, TurnIds()), media_type="application/json")
-    watch = ClientWatch(request.receive)
-    try:
-        model, turn_request = proxy.tasks.route(task, fields.model, turn_request)
-        running = await proxy.turns.begin(caller, model, turn_request, gone=lambda: watch.gone)
-    except BaseException:
-        watch.stop()
-        raise
-
-    async def remember(answer: Answer, sent: str) -> None:
-        if answer.error is None:
-            running.thread.extend(sent)
-            await proxy.turns.keep(running)
-
-    head = proxy.head(kind, fields.model or running.model)
+            return sse_response(stream(head, include_usage=fields.wants_usage).encode(events, TurnIds()))
+        return Response(whole(head, answer, TurnIds()), media_type="application/json")
+    model, turn_request = services.side_calls.route(side_call, fields.model, turn_request)
+    asked_app = app if model == fields.model else services.apps.choose(caller, model)
+    turn = _watched_turn(request, services, caller, asked_app, turn_request)
     if fields.stream:
         encoder = stream(head, include_usage=fields.wants_usage)
-        return TurnStream(proxy.turns, running, watch, encoder, pulse=proxy.pulse, at_end=remember)
-    answer = await whole_answer(proxy.turns, running, watch, remember)
-    ids = running.turn.ids
-    return Response(whole(head, answer, ids), 200, turn_headers(ids), "application/json")
+        return EventStream(_chat_frames(turn, encoder), services.timing)
+    async with turn as active:
+        answer = await whole_answer(active, lambda answer, sent: _commit(active, answer, sent))
+        return Response(whole(head, answer, active.ids), 200, turn_headers(active.ids), "application/json")
+
+
+@asynccontextmanager
+async def _watched_turn(
+    request: Request, services: Services, caller: Caller, app: App, turn_request: TurnRequest
+) -> AsyncIterator[ActiveTurn]:
+    with ClientWatch(request.receive) as client:
+        async with services.turns.run(caller, app, turn_request, client=client) as turn:
+            yield turn
+
+
+async def _commit(turn: ActiveTurn, answer: Answer, sent: str) -> None:
+    if answer.error is None:
+        await turn.commit(sent)
+
+
+def fold(events: list[Event]) -> Answer:
+    answer = Answer()
+    answer.add(events)
+    return answer
+
+
+async def whole_answer(turn: ActiveTurn, at_end: AtEnd) -> Answer:
+    """Run the turn to completion and return the folded answer. Raises ProxyError, and ClientGone if the client left."""
+    answer = Answer()
+    try:
+        async for events in turn:
+            answer.add(events)
+        await at_end(answer, answer.text)
+    except asyncio.CancelledError:
+        raise shutting_down() from None
+    if answer.error is not None:
+        log_failure(answer.error)
+        raise answer.error
+    return answer
+
+
+def turn_headers(ids: TurnIds) -> dict[str, str]:
+    """Return Dify's ids as headers, as far as they are known when the headers go out."""
+    headers = {}
+    if ids.conversation_id:
+        headers["X-Dify-Conversation-Id"] = ids.conversation_id
+    if ids.message_id:
+        headers["X-Dify-Message-Id"] = ids.message_id
+    return headers
+
+
+@asynccontextmanager
+async def _chat_frames(
+    turn: AbstractAsyncContextManager[ActiveTurn], encoder: StreamEncoder
+) -> AsyncIterator[TurnFrames]:
+    async with turn as active:
+        yield TurnFrames(active, encoder, lambda answer, sent: _commit(active, answer, sent))
+
+
+class TurnFrames:
+    """The frames of a turn's stream, a ``FrameSource``."""
+
+    def __init__(self, turn: ActiveTurn, encoder: StreamEncoder, at_end: AtEnd) -> None:
+        self._turn = turn
+        self._encoder = encoder
+        self._at_end = at_end
+        self._begun = False
+
+    @property
+    def ended(self) -> bool:
+        return self._turn.ended
+
+    async def next(self, wake_at: float | None) -> bytes | None:
+        turn = self._turn
+        events = await turn.next(wake_at)
+        if turn.ended:
+            return await self._end(events)
+        if not events:
+            return None
+        frames = self._encoder.encode(events, turn.ids)
+        self._begun = self._begun or bool(frames)
+        return frames
+
+    async def _end(self, events: list[Event]) -> bytes:
+        """Encode the last events and let ``at_end`` commit the turn before the client is sent them."""
+        turn, encoder = self._turn, self._encoder
+        last = events.pop() if events else None
+        frames = encoder.encode(events, turn.ids)
+        if isinstance(last, TurnFailed):
+            log_failure(last.error)
+            if not self._begun and not frames:
+                encoder.answer.add_one(last)
+                await self._at_end(encoder.answer, "")
+                raise last.error
+        if last is not None:
+            frames += encoder.encode((last,), turn.ids)
+            await self._at_end(encoder.answer, encoder.sent)
+        return frames
+
+    def headers(self) -> RawHeaders:
+        return [(name.lower().encode(), value.encode()) for name, value in turn_headers(self._turn.ids).items()]
+
+    def opening(self) -> bytes:
+        self._begun = True
+        return self._encoder.open()
+
+    def heartbeat(self) -> bytes:
+        return self._encoder.heartbeat()
+
+    def failure(self, error: ProxyError) -> bytes:
+        return self._encoder.encode([TurnFailed(error)], self._turn.ids)

@@ -6,8 +6,9 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
+from openai_dify_proxy.api.bodies import json_response
+from openai_dify_proxy.api.errors import error_response
 from openai_dify_proxy.api.services import services_of
-from openai_dify_proxy.api.streaming import error_response, json_response
 from openai_dify_proxy.errors import UpstreamUnreachable
 
 
@@ -30,8 +31,8 @@ async def health(_request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """Dify can be reached; 503 otherwise."""
-    proxy = services_of(request)
-    problem = await proxy.reach.problem()
+    services = services_of(request)
+    problem = await services.readiness.problem()
     if problem is not None:
         return error_response(UpstreamUnreachable(problem))
-    return json_response(ReadyStatus("ready", proxy.store.faults))
+    return json_response(ReadyStatus("ready", services.store.faults))

@@ -10,7 +10,7 @@ from msgspec import Struct
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
-from openai_dify_proxy.api.authentication import Authenticator
+from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.errors import BadPicture, InvalidRequest
 from openai_dify_proxy.images.input_pictures import InputPicture
 from openai_dify_proxy.images.service import ImageOrder
@@ -51,16 +51,16 @@ class _FormParts(Struct):
 
 
 async def read_image_order(
-    request: Request, gate: Authenticator, caller: Caller, task: ImageOperation, *, urls: ClientUrls, limit: int
+    request: Request, bodies: BodyReader, caller: Caller, task: ImageOperation, *, urls: ClientUrls, limit: int
 ) -> ParsedImageRequest:
     """``urls`` are those that clients may name, ``limit`` bounds a picture in bytes.
 
     Raises ProxyError; nothing is asked of anybody yet.
     """
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        parts = await _read_form(request, gate, urls, limit)
+        parts = await _read_form(request, bodies, urls, limit)
     else:
-        parts = _read_json(await gate.read(request, IMAGE_REQUEST), urls, limit)
+        parts = _read_json(await bodies.read_json(request, IMAGE_REQUEST), urls, limit)
     headers = read_image_headers(request.headers)
     if "init_image" in headers:
         parts.init = [_by_header("init_image", headers, urls)]
@@ -136,8 +136,8 @@ def _picture(data: bytes, param: str) -> InputPicture:
     return InputPicture(param, data=data)
 
 
-async def _read_form(request: Request, gate: Authenticator, urls: ClientUrls, limit: int) -> _FormParts:
-    form = await gate.read_form(request, max_files=MAX_FILES, max_fields=MAX_FIELDS)
+async def _read_form(request: Request, bodies: BodyReader, urls: ClientUrls, limit: int) -> _FormParts:
+    form = await bodies.read_form(request, max_files=MAX_FILES, max_fields=MAX_FIELDS)
     try:
         return await _form_parts(form, urls, limit)
     finally:

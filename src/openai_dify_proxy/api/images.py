@@ -12,18 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from openai_dify_proxy.api.client_watch import ClientWatch
+from openai_dify_proxy.api.errors import FAULT, error_response, log_failure, shutting_down
 from openai_dify_proxy.api.image_requests import ImageOperation, ParsedImageRequest, read_image_order
 from openai_dify_proxy.api.services import services_of
-from openai_dify_proxy.api.streaming import (
-    FAULT,
-    SSE_HEADERS,
-    ClientWatch,
-    StreamTiming,
-    WriteTimeout,
-    error_response,
-    log_failure,
-    shutting_down,
-)
+from openai_dify_proxy.api.streaming import SSE_HEADERS, StreamTiming, WriteTimeout
 from openai_dify_proxy.errors import ImagesOff, InternalError, IpfsPending, ProxyError, UpstreamMisconfigured
 from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.images.service import Images, MadePicture, Partial, PreparedOrder
@@ -32,7 +25,7 @@ from openai_dify_proxy.pictures.service import Pictures
 from openai_dify_proxy.translate.openai.chat_streams import COMMENT
 from openai_dify_proxy.translate.openai.errors import encode_error
 from openai_dify_proxy.translate.openai.image_answers import ShownPicture, encode_image_event, encode_images
-from openai_dify_proxy.turns.turn import ClientGone
+from openai_dify_proxy.turns.client import ClientGone
 from openai_dify_proxy.upstream.client_urls import ClientUrls
 
 NOTICE_HEADER = "X-Unsupported-Parameters"
@@ -51,7 +44,7 @@ class ImageService(Struct, frozen=True):
     client_urls: ClientUrls
     max_picture_bytes: int
     ipfs_timeout: float
-    pulse: StreamTiming
+    timing: StreamTiming
 
 
 async def generate_image(request: Request) -> Response:
@@ -67,19 +60,19 @@ async def vary_image(request: Request) -> Response:
 
 
 async def _answer(request: Request, task: ImageOperation) -> Response:
-    proxy = services_of(request)
+    services = services_of(request)
     service: ImageService = request.app.state.images
-    caller = proxy.gate.admit_spender(request)
+    caller = services.authenticator.admit_spender(request)
     if service.images is None:
         raise ImagesOff
     asked = await read_image_order(
-        request, proxy.gate, caller, task, urls=service.client_urls, limit=service.max_picture_bytes
+        request, services.bodies, caller, task, urls=service.client_urls, limit=service.max_picture_bytes
     )
     if asked.by == "ipfs" and service.uploads is None:
         raise UpstreamMisconfigured(
             "This server puts no pictures on IPFS. Its operator can set IPFS_UPLOAD_URL.", code="ipfs_not_configured"
         )
-    watch = ClientWatch(request.receive)
+    watch = ClientWatch(request.receive).__enter__()
     answering = _ImageAnswer(service, service.images, asked, str(request.base_url))
     try:
         prepared = await while_connected(watch, service.images.prepare(asked.order))
@@ -89,9 +82,9 @@ async def _answer(request: Request, task: ImageOperation) -> Response:
             return PictureStream(answering, prepared, watch, kind=kind, headers=headers)
         shown = await while_connected(watch, answering.pictures(prepared))
     except BaseException:
-        watch.stop()
+        watch.__exit__()
         raise
-    watch.stop()
+    watch.__exit__()
     if asked.by != "ipfs" and _wants_bytes(request):
         first = shown[0]
         headers |= {"Content-Location": first.link, "X-Content-Type-Options": "nosniff"}
@@ -107,7 +100,7 @@ def _notice(names: Sequence[str]) -> str:
 async def while_connected(watch: ClientWatch, work: Coroutine[Any, Any, _T]) -> _T:
     """The result of ``work``, which is cancelled when the client goes away. Raises ClientGone then."""
     task = asyncio.get_running_loop().create_task(work)
-    watch.then(task.cancel)
+    watch.on_leave(task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
@@ -197,22 +190,22 @@ class PictureStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         frames: asyncio.Queue[bytes | ProxyError | None] = asyncio.Queue()
         work = asyncio.create_task(self._make(frames))
-        self._watch.then(work.cancel)
+        self._watch.on_leave(work.cancel)
         try:
             await self._pump(frames, scope, receive, send)
         except asyncio.CancelledError:
-            if self._stall.over:
+            if self._stall.expired:
                 raise
             await self._fail(shutting_down(), scope, receive, send)
         finally:
             self._stall.stop()
-            self._watch.stop()
+            self._watch.__exit__()
             work.cancel()
 
     async def _pump(
         self, frames: asyncio.Queue[bytes | ProxyError | None], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        pulse = self._answering.service.pulse
+        pulse = self._answering.service.timing
         idle = None if pulse.kind == "off" else pulse.interval
         wait: float | None = pulse.grace
         while (frame := await _next(frames, wait)) is not None:

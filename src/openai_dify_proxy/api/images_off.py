@@ -10,7 +10,7 @@ from openai_dify_proxy.errors import ImagesOff, NotFound
 
 
 async def refuse_images(request: Request) -> Response:
-    services_of(request).gate.admit_spender(request)
+    services_of(request).authenticator.admit_spender(request)
     raise ImagesOff
 
 

@@ -10,7 +10,7 @@ from secrets import token_hex
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openai_dify_proxy.api.streaming import FAULT, error_response, shutting_down
+from openai_dify_proxy.api.errors import FAULT, error_response, shutting_down
 from openai_dify_proxy.errors import InternalError
 from openai_dify_proxy.telemetry import bind_request
 

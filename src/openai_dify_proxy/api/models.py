@@ -8,8 +8,8 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from openai_dify_proxy.api.bodies import json_response
 from openai_dify_proxy.api.services import Services, services_of
-from openai_dify_proxy.api.streaming import json_response
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.turns.apps import App
@@ -21,41 +21,41 @@ DESCRIBE_SECONDS = 3.0
 
 
 async def list_models(request: Request) -> Response:
-    proxy = services_of(request)
-    caller = proxy.gate.admit(request)
-    apps = [proxy.apps.choose(caller, None)] if caller.dify_key is not None else list(proxy.apps.all.values())
-    models = await asyncio.gather(*(_model(proxy, caller, app, None) for app in apps))
+    services = services_of(request)
+    caller = services.authenticator.admit(request)
+    apps = [services.apps.choose(caller, None)] if caller.dify_key is not None else list(services.apps.all.values())
+    models = await asyncio.gather(*(_model(services, caller, app, None) for app in apps))
     if caller.dify_key is None:
-        models += [_image_model(proxy, name) for name in proxy.image_models]
+        models += [_image_model(services, name) for name in services.image_models]
     return json_response(ModelList(data=models))
 
 
 async def retrieve_model(request: Request) -> Response:
-    proxy = services_of(request)
-    caller = proxy.gate.admit(request)
+    services = services_of(request)
+    caller = services.authenticator.admit(request)
     name = request.path_params["model"]
-    if caller.dify_key is None and name in proxy.image_models:
-        return json_response(_image_model(proxy, name))
-    return json_response(await _model(proxy, caller, proxy.apps.choose(caller, name), name))
+    if caller.dify_key is None and name in services.image_models:
+        return json_response(_image_model(services, name))
+    return json_response(await _model(services, caller, services.apps.choose(caller, name), name))
 
 
-async def _model(proxy: Services, caller: Caller, app: App, name: str | None) -> Model:
+async def _model(services: Services, caller: Caller, app: App, name: str | None) -> Model:
     """A request's own Dify key is tried here, so that a wrong one is told; a configured app is listed in any case."""
-    profile = proxy.profiles.cached(app.dify)
+    profile = services.profiles.cached(app.dify)
     if profile is None:
         try:
             async with asyncio.timeout(DESCRIBE_SECONDS):
-                profile = await proxy.profiles.get(app.dify, app.mode)
+                profile = await services.profiles.get(app.dify, app.mode)
         except TimeoutError:
             profile = None
         except ProxyError:
             if caller.dify_key is not None:
                 raise
-    return Model(id=name or app.name, created=proxy.started, owned_by="dify", dify=_describe(app, profile))
+    return Model(id=name or app.name, created=services.started, owned_by="dify", dify=_describe(app, profile))
 
 
-def _image_model(proxy: Services, name: str) -> Model:
-    return Model(id=name, created=proxy.started, owned_by="replicate")
+def _image_model(services: Services, name: str) -> Model:
+    return Model(id=name, created=services.started, owned_by="replicate")
 
 
 def _describe(app: App, profile: AppProfile | None) -> ModelExtension | UnsetType:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from openai_dify_proxy.api.streaming import error_response
+from openai_dify_proxy.api.errors import error_response
 from openai_dify_proxy.errors import NotFound, RangeNotSatisfiable
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.service import Pictures

@@ -1,4 +1,4 @@
-"""What all handlers share, put together once at the start."""
+"""What all handlers share, put together once at start-up, and what they read from a request's headers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from msgspec import Struct
 from starlette.requests import Request
 
 from openai_dify_proxy.api.authentication import Authenticator
+from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
@@ -41,43 +42,47 @@ _CHATS = (
 _NAMES = frozenset({_CONVERSATION, _END_USER, *_CHATS})
 
 
-class Services(Struct, frozen=True):
-    gate: Authenticator
+class Services(Struct, frozen=True, kw_only=True):
+    authenticator: Authenticator
+    bodies: BodyReader
     apps: Apps
     profiles: Profiles
     turns: Turns
-    reach: Readiness
-    pulse: StreamTiming
+    readiness: Readiness
+    timing: StreamTiming
     store: GuardedStore
-    kept: ResponseStore
-    sources: ContinuationResolver
+    stored: ResponseStore
+    continuations: ContinuationResolver
     background: BackgroundResponses
-    tasks: SideCalls
+    side_calls: SideCalls
     started: int
     image_models: tuple[str, ...] = ()
 
-    def head(self, kind: str, model: str) -> AnswerHead:
-        """The id, time and model of a new answer; ``kind`` is the id's prefix."""
-        return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model)
-
-    def end_user(self, request: Request, caller: Caller) -> str | None:
-        """The end user of a request without a body, if it tells one."""
-        return caller.end_user or request.headers.get(_END_USER.decode()) or None
-
-    def with_headers(self, turn: TurnRequest, request: Request, caller: Caller) -> TurnRequest:
-        """Headers that name the conversation and the end user win over the body; the client's key wins over both."""
-        told = {name: value.decode("latin-1") for name, value in request.scope["headers"] if name in _NAMES and value}
-        end_user = caller.end_user or told.get(_END_USER)
-        if not told and not end_user:
-            return turn
-        return msgspec.structs.replace(
-            turn,
-            conversation_id=told.get(_CONVERSATION) or turn.conversation_id,
-            end_user=end_user or turn.end_user,
-            chat_id=next((told[name] for name in _CHATS if name in told), None),
-        )
-
 
 def services_of(request: Request) -> Services:
-    proxy: Services = request.app.state.proxy
-    return proxy
+    services: Services = request.app.state.services
+    return services
+
+
+def answer_head(kind: str, model: str) -> AnswerHead:
+    """Return the id, time and model of a new answer; ``kind`` is the id's prefix."""
+    return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model)
+
+
+def end_user_of(request: Request, caller: Caller) -> str | None:
+    """Return the end user of a request without a body, if it names one."""
+    return caller.end_user or request.headers.get(_END_USER.decode()) or None
+
+
+def with_headers(turn: TurnRequest, request: Request, caller: Caller) -> TurnRequest:
+    """Headers that name the conversation and the end user win over the body; the client's key wins over both."""
+    told = {name: value.decode("latin-1") for name, value in request.scope["headers"] if name in _NAMES and value}
+    end_user = caller.end_user or told.get(_END_USER)
+    if not told and not end_user:
+        return turn
+    return msgspec.structs.replace(
+        turn,
+        conversation_id=told.get(_CONVERSATION) or turn.conversation_id,
+        end_user=end_user or turn.end_user,
+        chat_id=next((told[name] for name in _CHATS if name in told), None),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from openai_dify_proxy.errors import UpstreamFailed
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.service import Turns
 
@@ -12,19 +13,18 @@ from openai_dify_proxy.turns.service import Turns
 class PromptEnhancer:
     """Asks the app ``name``, whose answer is the new prompt."""
 
-    def __init__(self, turns: Turns, name: str) -> None:
+    def __init__(self, turns: Turns, apps: Apps, name: str) -> None:
         self._turns = turns
+        self._apps = apps
         self._name = name
 
     async def rewrite(self, caller: Caller, prompt: str) -> str:
-        """Raises ProxyError. A caller that goes away stops the turn."""
-        running = await self._turns.begin(caller, self._name, TurnRequest(prompt, stateless=True))
+        """Return the new prompt. Cancelling this stops the turn. Raises ProxyError."""
+        app = self._apps.choose(caller, self._name)
         answer = Answer()
-        try:
-            while not running.turn.ended:
-                answer.add(await running.turn.next())
-        finally:
-            self._turns.end(running)
+        async with self._turns.run(caller, app, TurnRequest(prompt, stateless=True)) as turn:
+            async for events in turn:
+                answer.add(events)
         if answer.error is not None:
             raise answer.error
         text = answer.text.strip()

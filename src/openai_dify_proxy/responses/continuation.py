@@ -1,8 +1,9 @@
-"""What a turn goes on from by a name of ours: an earlier response, or a conversation."""
+"""Resolve ``previous_response_id`` and ``conversation``: what a turn continues that is stored here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from msgspec import Struct, field, structs
 
@@ -11,19 +12,19 @@ from openai_dify_proxy.responses.response_store import DifyConversation, Respons
 from openai_dify_proxy.translate.history import last_question
 from openai_dify_proxy.translate.openai.conversation_items import history_of_messages, messages_until
 from openai_dify_proxy.translate.turn_request import HistoryMessage, StoredHistory, TurnRequest
-from openai_dify_proxy.turns.apps import Apps
+from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.client import Client, ClientGone
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.service import Recall, Turns
-from openai_dify_proxy.turns.turn import ClientGone
 from openai_dify_proxy.wire.dify import MessageRow
 
 
 class ContinuedRequest(Struct, frozen=True):
-    """A request with all that it goes on from. ``previous`` is the response before it, if that was stored.
+    """A request with what it continues. ``previous`` is the response before it, if that was stored.
 
-    The others are what ``Turns.begin`` takes, and the conversation that it belongs to. ``recalled`` is filled with what
-    was said before, if Dify has to be told.
+    ``recall`` and ``lock`` are for ``Turns.run``. ``conversation`` is the stored conversation that the turn belongs to,
+    with its id. ``recalled`` is filled with the earlier messages if Dify has to be sent them.
     """
 
     request: TurnRequest
@@ -35,91 +36,107 @@ class ContinuedRequest(Struct, frozen=True):
 
 
 class ContinuationResolver:
-    def __init__(self, kept: ResponseStore, turns: Turns, apps: Apps) -> None:
-        self._kept = kept
+    """Finds what a request continues among the stored responses and conversations of its caller."""
+
+    def __init__(self, stored: ResponseStore, turns: Turns, apps: Apps) -> None:
+        self._stored = stored
         self._turns = turns
         self._apps = apps
 
-    async def of_response(self, caller: Caller, request: TurnRequest, name: str) -> ContinuedRequest:
-        """Raises InvalidRequest if there is no such response, and StateUnreachable."""
-        kept = await self._kept.previous(caller, name, request.end_user)
-        request = structs.replace(request, origin=StoredHistory(name, kept.scope, kept.link, last_question(kept.said)))
+    @asynccontextmanager
+    async def resolve(
+        self,
+        caller: Caller,
+        app: App,
+        request: TurnRequest,
+        client: Client,
+        *,
+        previous: str | None,
+        conversation: str | None,
+    ) -> AsyncIterator[ContinuedRequest]:
+        """Yield the request with what it continues, whose lock is released at the end if no turn took it over.
+
+        Raises InvalidRequest if there is no such response, ConversationNotFound, ConversationBusy and
+        StateUnreachable, and ClientGone if the client left while another turn was waited for.
+        """
+        if previous is not None:
+            yield await self._after_response(caller, request, previous)
+        elif conversation is not None:
+            async with await self._stored.lock(caller, conversation) as lock:
+                await lock.acquire(lambda: client.gone, param="conversation")
+                if client.gone:
+                    raise ClientGone
+                yield await self._in_conversation(caller, app, request, conversation, lock)
+        else:
+            yield ContinuedRequest(request)
+
+    async def messages(self, caller: Caller, place: DifyConversation) -> list[MessageRow]:
+        """Return the messages of a conversation in Dify, oldest first, without failed turns. Raises ProxyError."""
+        rows = await self._turns.messages(caller, place.model, place.id, place.user)
+        return messages_until(rows, place.message)
+
+    async def _after_response(self, caller: Caller, request: TurnRequest, name: str) -> ContinuedRequest:
+        stored = await self._stored.previous(caller, name, request.end_user)
+        history = StoredHistory(name, stored.scope, stored.link, last_question(stored.said))
+        request = structs.replace(request, origin=history)
 
         async def recall() -> tuple[HistoryMessage, ...]:
-            return (*await self._kept.recall(caller, name, request.end_user), *request.history)
+            return (*await self._stored.recall(caller, name, request.end_user), *request.history)
 
         return ContinuedRequest(request, recall, previous=name)
 
-    async def of_conversation(
-        self, caller: Caller, model: str | None, request: TurnRequest, name: str, gone: Callable[[], bool]
+    async def _in_conversation(
+        self, caller: Caller, app: App, request: TurnRequest, name: str, lock: Lock
     ) -> ContinuedRequest:
-        """Raises ConversationNotFound, ConversationBusy and StateUnreachable, and ClientGone if ``gone`` says so.
-
-        Until the turn has finished the conversation counts as failed, so that one that was cut or died with its
-        process is not gone on from: then a new one is told what was answered in it.
-        """
-        shelf = self._kept.conversations
-        lock = await self._kept.lock(caller, name)
-        await lock.acquire(gone, param="conversation")
-        try:
-            if gone():
-                raise ClientGone
-            entry = await shelf.load(caller, name, request.end_user, strictly=True)
-            if not entry.end_user:
-                entry = structs.replace(entry, end_user=await shelf.end_user_of(request.end_user))
-            system = [message.text for message in entry.items if message.role == "system"]
-            request = structs.replace(
-                request,
-                origin=StoredHistory(name, asked=last_question(entry.asked)),
-                system="\n\n".join(filter(None, [*system, request.system])),
-            )
-            # Words that Dify cannot be told as said before it would not know.
-            goes_on = not request.history and self._goes_on(caller, model, entry)
-            if entry.place is not None and goes_on:
-                request = structs.replace(request, conversation_id=entry.place.id)
-                lock.undo = (await shelf.putting(caller, name, entry),)
-                await shelf.put(caller, name, structs.replace(entry, failed=True))
-        except BaseException:
-            await lock.release()
-            raise
+        """Until the turn has finished the conversation counts as failed, so that no turn continues one that was cut or
+        whose process died: the next turn then begins a new one in Dify, with a transcript."""
+        store = self._stored.conversations
+        entry = await store.load(caller, name, request.end_user, strictly=True)
+        if not entry.end_user:
+            entry = structs.replace(entry, end_user=await store.end_user_hash(request.end_user))
+        system = [message.text for message in entry.items if message.role == "system"]
+        request = structs.replace(
+            request,
+            origin=StoredHistory(name, asked=last_question(entry.asked)),
+            system="\n\n".join(filter(None, [*system, request.system])),
+        )
+        # Messages that the input adds to the history cannot be put into Dify's conversation.
+        if entry.place is not None and not request.history and self._continues(caller, app, entry):
+            request = structs.replace(request, conversation_id=entry.place.id)
+            lock.undo = (await store.put_operation(caller, name, entry),)
+            await store.put(caller, name, structs.replace(entry, failed=True))
         recalled: list[HistoryMessage] = []
 
         async def recall() -> tuple[HistoryMessage, ...]:
-            recalled[:] = [*await self._said(caller, name, entry, request.end_user), *request.history]
+            recalled[:] = [*await self._earlier_messages(caller, entry, request.end_user), *request.history]
             return tuple(recalled)
 
         return ContinuedRequest(request, recall, lock, entry.last, (name, entry), recalled)
 
-    async def _said(
-        self, caller: Caller, name: str, entry: StoredConversation, end_user: str | None
+    async def _earlier_messages(
+        self, caller: Caller, entry: StoredConversation, end_user: str | None
     ) -> list[HistoryMessage]:
-        """All that was said in a conversation. Where Dify lost it, only what its stored responses tell is left.
+        """Return all messages of a conversation. If Dify lost it, only those of its stored responses are left.
 
-        Raises ConversationNotFound where none were stored.
+        Raises ConversationNotFound if no responses were stored.
         """
-        spoken = [message for message in entry.items if message.role != "system"]
+        before_dify = [message for message in entry.items if message.role != "system"]
+        if entry.place is None:
+            return before_dify
         try:
-            return [*spoken, *await self._told(caller, entry)]
+            return [*before_dify, *history_of_messages(await self.messages(caller, entry.place), entry.asked)]
         except NotFound:
             if entry.last is None:
                 raise
-        # What it began with is in no response's words; what it went on with elsewhere is in them.
-        return [*([] if entry.left else spoken), *await self._kept.recall(caller, entry.last, end_user)]
+        # The stored responses do not hold the items that the conversation was created with. They do hold what it
+        # was continued with in other conversations of Dify's.
+        return [*([] if entry.left else before_dify), *await self._stored.recall(caller, entry.last, end_user)]
 
-    async def _told(self, caller: Caller, entry: StoredConversation) -> list[HistoryMessage]:
-        return [] if entry.place is None else history_of_messages(await self.messages(caller, entry.place), entry.asked)
-
-    async def messages(self, caller: Caller, place: DifyConversation) -> list[MessageRow]:
-        """What was said in a conversation of Dify's, oldest first, without turns that went wrong. Raises ProxyError."""
-        rows = await self._turns.messages(caller, place.model, place.id, place.user)
-        return messages_until(rows, place.message)
-
-    def _goes_on(self, caller: Caller, model: str | None, entry: StoredConversation) -> bool:
-        """Whether Dify's conversation ended well, and is this app's."""
+    def _continues(self, caller: Caller, app: App, entry: StoredConversation) -> bool:
+        """Whether Dify's conversation ended well and belongs to ``app``."""
         if entry.place is None or entry.failed:
             return False
         try:
-            before = self._apps.choose(caller, entry.place.model)
-        except ModelNotFound:  # an app that is not served here any more
+            return self._apps.choose(caller, entry.place.model).name == app.name
+        except ModelNotFound:  # an app that is no longer served
             return False
-        return before.name == self._apps.choose(caller, model).name

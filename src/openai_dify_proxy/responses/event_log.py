@@ -1,7 +1,7 @@
-"""The streams of responses that run in the background, as they are kept while they grow.
+"""The stored event streams of background responses, which grow while the responses run.
 
-Beside a stream stands how far it has got, and how long its run is to be taken for alive. Whoever wants the run
-cancelled leaves a mark, which is seen with the next write.
+Beside a stream the state holds its progress: its size, and until when its run counts as alive. A request to cancel the
+run leaves a mark, which the run sees with its next write.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from openai_dify_proxy.responses.response_store import no_response, unreachable
+from openai_dify_proxy.responses.response_store import response_not_found, state_unreachable
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
 from openai_dify_proxy.turns.conversations import Conversations
 
 BLOCK_BYTES = 32 * 1024
-"""Streams are kept in blocks of this size: few entries, of which only the last is written again."""
+"""Streams are stored in blocks of this size: few entries, of which only the last is rewritten."""
 
 
 class RunProgress(Struct, frozen=True):
-    """``size`` bytes of the stream are kept; ``task_id`` and ``user`` are Dify's, for its stop route.
+    """``size`` bytes of the stream are stored; ``task_id`` and ``user`` are Dify's, for its stop route.
 
     ``alive_until`` is in seconds since the epoch, and None once the run has ended.
     """
@@ -36,7 +36,7 @@ _read_progress = msgspec.msgpack.Decoder(RunProgress).decode
 
 
 class EventLogs:
-    """All of them, by their responses' names. Who may read one is not asked here."""
+    """All stored streams by response id. Access is checked elsewhere."""
 
     def __init__(self, conversations: Conversations) -> None:
         self.store = conversations.store
@@ -44,102 +44,107 @@ class EventLogs:
 
     async def progress(self, name: str) -> RunProgress:
         """Raises ResponseNotFound and StateUnreachable."""
-        value = (await self._ask(Get(_progress(name))))[0]
+        value = (await self._run(Get(_progress_key(name))))[0]
         if value is None:
-            raise no_response(name)
+            raise response_not_found(name)
         return _read_progress(value)
 
     async def read(self, name: str, begin: int, end: int) -> bytes:
-        """The bytes from ``begin`` to before ``end``. Raises ResponseNotFound and StateUnreachable."""
+        """Return the bytes from ``begin`` to before ``end``. Raises ResponseNotFound and StateUnreachable."""
         if begin == end:
             return b""
         first = begin // BLOCK_BYTES
-        blocks = await self._ask(*(Get(_block(name, number)) for number in range(first, _count(end))))
+        blocks = await self._run(*(Get(_block_key(name, number)) for number in range(first, _count(end))))
         found = [block for block in blocks if block is not None]
         if len(found) < len(blocks):
-            raise no_response(name)
+            raise response_not_found(name)
         return b"".join(found)[begin - first * BLOCK_BYTES : end - first * BLOCK_BYTES]
 
-    async def mark(self, name: str, seconds: float) -> None:
-        """Asks the run to end; the mark stays for so long. Raises StateUnreachable."""
-        await self._ask(Put(_mark(name), b"1", seconds))
+    async def request_cancellation(self, name: str, seconds: float) -> None:
+        """Ask the run to end; the mark lives for ``seconds``. Raises StateUnreachable."""
+        await self._run(Put(_cancellation_key(name), b"1", seconds))
 
-    def putting(self, name: str, progress: RunProgress) -> Operation:
-        return Put(_progress(name), _encode(progress), self._ttl)
+    def put_progress(self, name: str, progress: RunProgress) -> Operation:
+        return Put(_progress_key(name), _encode(progress), self._ttl)
 
-    def putting_blocks(self, name: str, tail: bytes, begin: int) -> list[Operation]:
-        """What keeps ``tail``, which begins with the block at ``begin``."""
+    def put_blocks(self, name: str, tail: bytes, begin: int) -> list[Operation]:
+        """Return the operations that store ``tail``, which begins with the block at ``begin``."""
         return [
-            Put(_block(name, (begin + at) // BLOCK_BYTES), tail[at : at + BLOCK_BYTES], self._ttl)
+            Put(_block_key(name, (begin + at) // BLOCK_BYTES), tail[at : at + BLOCK_BYTES], self._ttl)
             for at in range(0, len(tail), BLOCK_BYTES)
         ]
 
-    def removing(self, name: str, progress: RunProgress) -> list[Operation]:
-        return [Take(_progress(name)), *(Take(_block(name, number)) for number in range(_count(progress.size)))]
+    def remove_operations(self, name: str, progress: RunProgress) -> list[Operation]:
+        return [Take(_progress_key(name)), *(Take(_block_key(name, number)) for number in range(_count(progress.size)))]
 
-    def asking_mark(self, name: str) -> Operation:
-        return Get(_mark(name))
+    def get_cancellation(self, name: str) -> Operation:
+        return Get(_cancellation_key(name))
 
-    async def _ask(self, *operations: Operation) -> list[bytes | None]:
+    async def _run(self, *operations: Operation) -> list[bytes | None]:
         results = await self.store.run(*operations)
         if results is None:
-            raise unreachable()
+            raise state_unreachable()
         return results
 
 
 class EventLogWriter:
-    """Keeps one stream; ``marked`` tells whether its run has been asked to end."""
+    """Writes one stream; ``cancelled`` is true once its run has been asked to end."""
 
-    def __init__(self, streams: EventLogs, name: str) -> None:
-        self.marked = False
-        self._streams = streams
+    def __init__(self, logs: EventLogs, name: str) -> None:
+        self.cancelled = False
+        self._logs = logs
         self._name = name
         self._size = 0
-        self._tail = b""  # of what is kept, the block that is not full
-        self._fresh: list[bytes] = []
+        self._tail = b""  # the last stored block, which is not full
+        self._unwritten: list[bytes] = []
 
     @property
-    def has_news(self) -> bool:
-        """Whether there is something that is not kept yet."""
-        return bool(self._fresh)
+    def has_unwritten(self) -> bool:
+        """Whether frames wait to be written."""
+        return bool(self._unwritten)
 
     def add(self, frames: bytes) -> None:
         if frames:
-            self._fresh.append(frames)
+            self._unwritten.append(frames)
 
     async def write(self, progress: RunProgress, also: Sequence[Operation] = ()) -> bool:
-        """Keeps what there is, ``also`` and at last the progress; False if the state could not be reached.
+        """Write the waiting frames, ``also``, and last the progress; return False if the state could not be reached.
 
-        What cannot be kept now is kept with the next write.
+        What cannot be written now is written next time.
         """
-        streams, name = self._streams, self._name
-        fresh = b"".join(self._fresh)
-        tail = self._tail + fresh
-        size = self._size + len(fresh)
-        blocks = streams.putting_blocks(name, tail, self._size - len(self._tail)) if fresh else []
+        logs, name = self._logs, self._name
+        added = b"".join(self._unwritten)
+        tail = self._tail + added
+        size = self._size + len(added)
+        blocks = logs.put_blocks(name, tail, self._size - len(self._tail)) if added else []
         progress = msgspec.structs.replace(progress, size=size)
-        results = await streams.store.run(streams.asking_mark(name), *blocks, *also, streams.putting(name, progress))
+        results = await logs.store.run(logs.get_cancellation(name), *blocks, *also, logs.put_progress(name, progress))
         if results is None:
             return False
         self._size = size
         self._tail = tail[len(tail) - size % BLOCK_BYTES :]
-        self._fresh.clear()
-        self.marked = self.marked or results[0] is not None
+        self._unwritten.clear()
+        self.cancelled = self.cancelled or results[0] is not None
         return True
 
+    async def remove(self, also: Sequence[Operation]) -> None:
+        """Remove the stream and run ``also``, if the state can be reached."""
+        operations = self._logs.remove_operations(self._name, RunProgress(self._size))
+        await self._logs.store.run(*also, *operations)
 
-def _progress(name: str) -> str:
+
+def _progress_key(name: str) -> str:
     return f"progress:{name}"
 
 
-def _block(name: str, number: int) -> str:
+def _block_key(name: str, number: int) -> str:
     return f"stream:{name}:{number}"
 
 
-def _mark(name: str) -> str:
+def _cancellation_key(name: str) -> str:
     return f"cancelled:{name}"
 
 
 def _count(size: int) -> int:
-    """How many blocks hold so many bytes."""
+    """Return how many blocks ``size`` bytes take."""
     return -(-size // BLOCK_BYTES)

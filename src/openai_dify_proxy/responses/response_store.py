@@ -1,7 +1,7 @@
-"""What clients may ask for later by name: responses and conversations, each for its owner only.
+"""Stored responses and conversations, each readable by its owner only.
 
-A name leads to an entry only together with the caller whose it is, which is whoever holds the client's key. Where the
-entry has an end user, nobody else's turn goes on from it, and nobody who tells another end user reads it.
+An id leads to an entry only together with the caller that owns it: the holder of a client key. An entry with an end
+user is continued only by turns of that end user, and not readable by requests that name another.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from openai_dify_proxy.turns.locks import Lock
 
 
 class StoredResponse(Struct, frozen=True, omit_defaults=True):
-    """A response that was to be stored.
+    """A stored response.
 
-    ``response`` is its object and ``input`` its items, both JSON. ``said`` is what it adds to the history that
-    ``previous`` names; ``scope`` and ``link`` are those of its thread. While it is ``running`` in the background, the
-    object is still that of its beginning.
+    ``response`` is its object and ``input`` its items, both JSON. ``said`` holds the messages that it adds to the
+    history of ``previous``; ``scope`` and ``link`` are those of its conversation claim. While it is ``running`` in the
+    background, the object is still that of its beginning.
     """
 
     response: bytes
@@ -47,8 +47,8 @@ class StoredResponse(Struct, frozen=True, omit_defaults=True):
 
 
 class DifyConversation(Struct, frozen=True):
-    """A conversation of Dify's: its id, the model whose app it belongs to, Dify's ``user``, and the last message of it
-    that was answered to the end."""
+    """A conversation in Dify: its id, the model whose app it belongs to, Dify's ``user``, and the last message that was
+    answered to the end."""
 
     model: str
     id: str
@@ -57,11 +57,11 @@ class DifyConversation(Struct, frozen=True):
 
 
 class StoredConversation(Struct, frozen=True, omit_defaults=True):
-    """A conversation under a name of ours, and the ``place`` where it goes on in Dify, if it has one yet.
+    """A conversation with an id of the proxy's, and its conversation in Dify (``place``), if it has one yet.
 
-    ``items`` is what was said before that began, and ``asked`` the question that began it, as the client put it: Dify
-    has it with all that it was told beside it. ``failed`` tells that Dify's last turn in it went wrong, ``left`` are
-    the places where it was before, ``last`` is the last response that was stored of it.
+    ``items`` holds the messages before that began, and ``asked`` the question that began it as the client wrote it:
+    Dify's copy may have instructions and a transcript before it. ``failed`` means that the last turn in Dify failed,
+    ``left`` are earlier conversations in Dify, ``last`` is the last stored response.
     """
 
     created_at: int
@@ -79,7 +79,7 @@ _T = TypeVar("_T", StoredResponse, StoredConversation)
 
 
 class OwnedEntries(Generic[_T]):
-    """Entries of one kind, by their owner's name for them."""
+    """Entries of one kind, by their owner and id."""
 
     def __init__(
         self, conversations: Conversations, kind: type[_T], prefix: str, not_found: Callable[[str], ProxyError]
@@ -90,11 +90,11 @@ class OwnedEntries(Generic[_T]):
         self._encode = msgspec.msgpack.Encoder().encode
         self._decoder: msgspec.msgpack.Decoder[_T] = msgspec.msgpack.Decoder(kind)
 
-    def new_name(self) -> str:
+    def new_id(self) -> str:
         return f"{self._prefix}_{token_hex(24)}"
 
     async def load(self, caller: Caller, name: str, end_user: str | None, *, strictly: bool = False) -> _T:
-        """The entry. ``strictly`` refuses also who tells no end user where the entry has one.
+        """Return the entry. ``strictly`` also rejects requests without an end user where the entry has one.
 
         Raises ResponseNotFound or ConversationNotFound, and StateUnreachable.
         """
@@ -103,58 +103,58 @@ class OwnedEntries(Generic[_T]):
         if value is None:
             raise self._not_found(name)
         entry = self._decoder.decode(value)
-        if (end_user is not None or strictly) and entry.end_user and entry.end_user != user_hash(secret, end_user):
+        if (end_user is not None or strictly) and entry.end_user and entry.end_user != _hash_end_user(secret, end_user):
             raise self._not_found(name)
         return entry
 
     async def put(self, caller: Caller, name: str, entry: _T) -> None:
         """Raises StateUnreachable."""
-        await self._run(await self.putting(caller, name, entry))
+        await self._run(await self.put_operation(caller, name, entry))
 
-    async def putting(self, caller: Caller, name: str, entry: _T) -> Operation:
-        """What keeps the entry, to be done together with other things. Raises StateUnreachable."""
+    async def put_operation(self, caller: Caller, name: str, entry: _T) -> Operation:
+        """Return the operation that stores the entry. Raises StateUnreachable."""
         return Put(_key(await self._secret(), self._prefix, caller, name), self._encode(entry), self._conversations.ttl)
 
-    async def removing(self, caller: Caller, name: str) -> Operation:
-        """What removes the entry, to be done together with other things. Raises StateUnreachable."""
+    async def remove_operation(self, caller: Caller, name: str) -> Operation:
+        """Return the operation that removes the entry. Raises StateUnreachable."""
         return Take(_key(await self._secret(), self._prefix, caller, name))
 
     async def remove(self, caller: Caller, name: str) -> None:
         """Raises StateUnreachable."""
-        await self._run(await self.removing(caller, name))
+        await self._run(await self.remove_operation(caller, name))
 
     async def key_of(self, caller: Caller, name: str, kind: str) -> str:
-        """The key of something that belongs to the entry. Raises StateUnreachable."""
+        """Return the key of state that belongs to the entry. Raises StateUnreachable."""
         return _key(await self._secret(), kind, caller, name)
 
-    async def end_user_of(self, end_user: str | None) -> bytes:
-        """How an entry names its end user. Raises StateUnreachable."""
-        return user_hash(await self._secret(), end_user)
+    async def end_user_hash(self, end_user: str | None) -> bytes:
+        """Return the hash by which an entry names its end user. Raises StateUnreachable."""
+        return _hash_end_user(await self._secret(), end_user)
 
     async def _secret(self) -> bytes:
         secret = await self._conversations.secret()
         if secret is None:
-            raise unreachable()
+            raise state_unreachable()
         return secret
 
     async def _run(self, *operations: Operation) -> list[bytes | None]:
         results = await self._conversations.store.run(*operations)
         if results is None:
-            raise unreachable()
+            raise state_unreachable()
         return results
 
 
-def no_response(name: str) -> ProxyError:
+def response_not_found(name: str) -> ProxyError:
     return ResponseNotFound(f"There is no response '{name[:100]}' of yours here, or no longer.")
 
 
-def _no_conversation(name: str) -> ProxyError:
+def _conversation_not_found(name: str) -> ProxyError:
     return ConversationNotFound(
         f"There is no conversation '{name[:100]}' of yours here, or no longer.", param="conversation"
     )
 
 
-def user_hash(secret: bytes, end_user: str | None) -> bytes:
+def _hash_end_user(secret: bytes, end_user: str | None) -> bytes:
     return b"" if end_user is None else chain(secret, [("end_user", end_user)])[:16]
 
 
@@ -162,44 +162,44 @@ def _key(secret: bytes, kind: str, caller: Caller, name: str) -> str:
     return f"{kind}:{chain(secret, [('caller', caller.id), (kind, name)]).hex()}"
 
 
-def unreachable() -> StateUnreachable:
+def state_unreachable() -> StateUnreachable:
     return StateUnreachable("What this server keeps cannot be reached at the moment. Try again soon.")
 
 
 class ResponseStore:
-    """All that is kept by name."""
+    """The stored responses and conversations."""
 
     def __init__(self, conversations: Conversations) -> None:
         self.store = conversations.store
-        self.responses = OwnedEntries(conversations, StoredResponse, "resp", no_response)
-        self.conversations = OwnedEntries(conversations, StoredConversation, "conv", _no_conversation)
+        self.responses = OwnedEntries(conversations, StoredResponse, "resp", response_not_found)
+        self.conversations = OwnedEntries(conversations, StoredConversation, "conv", _conversation_not_found)
 
     async def lock(self, caller: Caller, conversation: str) -> Lock:
-        """The right to change a conversation, be it by a turn. Raises StateUnreachable."""
+        """Return the lock that every change of a conversation needs, a turn in it included. Raises StateUnreachable."""
         return Lock(self.store, await self.conversations.key_of(caller, conversation, "busy"))
 
     async def previous(self, caller: Caller, name: str, end_user: str | None) -> StoredResponse:
-        """The response that a new one goes on from. Raises InvalidRequest if there is none, or it has not ended."""
+        """Return the response that a new one continues. Raises InvalidRequest if it is unknown or has not ended."""
         try:
-            kept = await self.responses.load(caller, name, end_user, strictly=True)
+            stored = await self.responses.load(caller, name, end_user, strictly=True)
         except ResponseNotFound as error:
             raise InvalidRequest(
                 f"Previous response with id '{name[:100]}' not found.",
                 param="previous_response_id",
                 code="previous_response_not_found",
             ) from error
-        if kept.running:
+        if stored.running:
             raise InvalidRequest(
                 f"Previous response with id '{name[:100]}' has not ended yet.", param="previous_response_id"
             )
-        return kept
+        return stored
 
     async def recall(self, caller: Caller, name: str, end_user: str | None) -> tuple[HistoryMessage, ...]:
-        """All that was said up to the end of a response. Raises InvalidRequest if part of it is gone."""
+        """Return all messages up to the end of a response. Raises InvalidRequest if some of them are gone."""
         said: list[HistoryMessage] = []
         following: str | None = name
         while following is not None:
-            kept = await self.previous(caller, following, end_user)
-            said[:0] = kept.said
-            following = kept.previous
+            stored = await self.previous(caller, following, end_user)
+            said[:0] = stored.said
+            following = stored.previous
         return tuple(said)

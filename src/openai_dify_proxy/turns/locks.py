@@ -1,27 +1,29 @@
-"""One at a time, across all processes that share the state."""
+"""Locks across all processes that share the state."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from secrets import token_bytes
+from typing import Self
 
 from openai_dify_proxy.errors import ConversationBusy
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import Add, Operation, Put, Take
 
 LEASE_SECONDS = 30.0
-"""How long a lock lives unless it is renewed: what a crash costs at most."""
+"""How long a lock lives unless it is renewed, which is what a crash costs at most."""
 
 PATIENCE = 30.0
 STEP = 0.25
-"""Seconds for which somebody else's lock is waited for, and between two looks."""
+"""Seconds: how long a held lock is waited for, and between two attempts."""
 
 
 class Lock:
-    """The right to be the only one who goes on with a conversation. ``key`` is the entry's that stands for it.
+    """The exclusive right to continue a conversation; ``key`` names its entry in the state.
 
-    ``undo`` is what is to be done as well if it is given back before Dify was asked.
+    Use it as a context manager: what is still held at its exit is released. ``undo`` holds the operations that a
+    release runs as well if Dify was never asked.
     """
 
     def __init__(self, store: GuardedStore, key: str) -> None:
@@ -31,6 +33,13 @@ class Lock:
         self._token = token_bytes(16)
         self._renewal: asyncio.Task[None] | None = None
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if operations := await self.release_operations():
+            await self._store.run(*self.undo, *operations)
+
     async def acquire(
         self,
         gone: Callable[[], bool],
@@ -39,10 +48,10 @@ class Lock:
         param: str | None = None,
         patience: float = PATIENCE,
     ) -> list[bytes | None] | None:
-        """Waits until nobody holds it; returns what ``also`` gave in the moment in which it was got.
+        """Wait until the lock is free and take it; return the results of ``also``, run in the same atomic step.
 
-        None where the state cannot be reached, or ``gone`` says that nobody waits any more. Raises ConversationBusy
-        about ``param`` after ``patience`` seconds.
+        Returns None without the lock if the state cannot be reached or ``gone`` says that the client left. Raises
+        ConversationBusy about ``param`` after ``patience`` seconds.
         """
         while True:
             results = await self._store.run(Add(self._key, self._token, LEASE_SECONDS), *also)
@@ -62,8 +71,15 @@ class Lock:
             await asyncio.sleep(STEP)
             patience -= STEP
 
-    async def releasing(self) -> list[Operation]:
-        """What gives it back, to be done together with other things; nothing if it was not got."""
+    def hand_over(self) -> Lock:
+        """Return a lock that holds what this one held; this one holds nothing any more."""
+        heir = Lock(self._store, self._key)
+        heir.undo = self.undo
+        heir._renewal, self._renewal = self._renewal, None
+        return heir
+
+    async def release_operations(self) -> list[Operation]:
+        """Return the operations that release the lock, to be run with others; none if it is not held."""
         if self._renewal is None:
             return []
         renewal, self._renewal = self._renewal, None
@@ -72,13 +88,8 @@ class Lock:
         await asyncio.wait([renewal])
         return [] if lost else [Take(self._key)]
 
-    async def release(self) -> None:
-        """Gives it back before Dify was asked."""
-        if operations := await self.releasing():
-            await self._store.run(*self.undo, *operations)
-
     async def _renew(self) -> None:
-        """Ends if somebody else holds it by now: the state forgot it, or could not be reached for too long."""
+        """Renew the lease. End if another process holds the lock: the state lost it, or was unreachable for long."""
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             results = await self._store.run(Put(self._key, self._token, LEASE_SECONDS))

@@ -1,4 +1,4 @@
-"""What becomes of side calls: the titles, tags and queries that chat clients ask for beside a conversation."""
+"""Side calls: the titles, tags and queries that chat clients ask for beside a conversation."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class SideCalls:
         self._off = settings.task_calls == "off"
         self._model = settings.task_model
 
-    def recognise(self, turn: TurnRequest) -> SideCall | None:
+    def detect(self, turn: TurnRequest) -> SideCall | None:
         return None if turn.origin is not None else detect_side_call(turn)
 
-    def answer(self, task: SideCall | None) -> list[Event] | None:
-        """What the client takes for "nothing", if nobody is to be asked; a few tasks have no such answer."""
-        if task is None or not self._off or task.nothing is None:
+    def answer(self, side_call: SideCall | None) -> list[Event] | None:
+        """Return the client's own placeholder for "nothing" if no app is asked; a few side calls have none."""
+        if side_call is None or not self._off or side_call.nothing is None:
             return None
-        return [TextDelta(task.nothing), TurnFinished("stop", Usage())]
+        return [TextDelta(side_call.nothing), TurnFinished("stop", Usage())]
 
-    def route(self, task: SideCall | None, model: str | None, turn: TurnRequest) -> tuple[str | None, TurnRequest]:
-        """The model and the request with which Dify is asked."""
-        if task is None:
+    def route(self, side_call: SideCall | None, model: str | None, turn: TurnRequest) -> tuple[str | None, TurnRequest]:
+        """Return the model and the request with which Dify is asked."""
+        if side_call is None:
             return model, turn
         return self._model or model, structs.replace(turn, stateless=True)

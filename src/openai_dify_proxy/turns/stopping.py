@@ -1,4 +1,4 @@
-"""Nothing runs on unattended: a turn that nobody waits for is stopped in Dify."""
+"""Abandoned turns are stopped in Dify."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import structlog
 
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.translate.dify.request import stop_path
-from openai_dify_proxy.turns.turn import Turn
+from openai_dify_proxy.turns.dify_stream import DifyStream
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.wire.dify import Mode
 
@@ -29,12 +29,12 @@ class Stopper:
         self._dify = dify
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def abandon(self, turn: Turn, mode: Mode) -> asyncio.Task[None] | None:
+    def abandon(self, stream: DifyStream, mode: Mode) -> asyncio.Task[None] | None:
         """Takes a turn over from its request, and returns what ends it; None for one that Dify has ended itself."""
-        if turn.finished_upstream:
-            turn.close()
+        if stream.finished_upstream:
+            stream.close()
             return None
-        task = asyncio.get_running_loop().create_task(self._stop(turn, mode))
+        task = asyncio.get_running_loop().create_task(self._stop(stream, mode))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -47,15 +47,15 @@ class Stopper:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _stop(self, turn: Turn, mode: Mode) -> None:
+    async def _stop(self, stream: DifyStream, mode: Mode) -> None:
         try:
-            task_id = await turn.next_ids(turn.patience)
-            if task_id is None or turn.finished_upstream:
+            task_id = await stream.wait_for_task_id(stream.patience)
+            if task_id is None or stream.finished_upstream:
                 return
-            await self._dify.stop(turn.app, stop_path(mode, task_id), turn.user)
+            await self._dify.stop(stream.app, stop_path(mode, task_id), stream.user)
             log.info("turn_stopped", task_id=task_id)
-            await turn.drain(DRAIN_SECONDS)
+            await stream.drain(DRAIN_SECONDS)
         except ProxyError as error:
-            log.warning("stop_failed", task_id=turn.ids.task_id, error=error.message, detail=error.log)
+            log.warning("stop_failed", task_id=stream.ids.task_id, error=error.message, detail=error.log)
         finally:
-            turn.close()
+            stream.close()

@@ -1,0 +1,41 @@
+"""Notice when the client of a request disconnects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Self
+
+from starlette.types import Receive
+
+
+class ClientWatch:
+    """Watches a request's connection inside its ``with`` block; enter it once the body has been read."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.gone = False
+        self._receive = receive
+        self._leave: Callable[[], object] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = self._leave = None  # otherwise reference cycles would wait for the garbage collector
+
+    def on_leave(self, leave: Callable[[], object]) -> None:
+        """Call ``leave`` when the client disconnects, at once if it already has."""
+        self._leave = leave
+        if self.gone:
+            leave()
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._leave is not None:
+            self._leave()

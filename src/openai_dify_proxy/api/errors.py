@@ -1,0 +1,62 @@
+"""Errors as responses: OpenAI's envelope, and headers that tell SDKs whether to retry."""
+
+from __future__ import annotations
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from openai_dify_proxy.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, ShuttingDown
+from openai_dify_proxy.translate.openai.errors import encode_error
+
+log = structlog.get_logger(__name__)
+
+FAULT = "The proxy failed. Tell its operator the request id."
+
+
+def error_response(error: ProxyError) -> Response:
+    """Return the error's envelope with its status."""
+    if error.log is not None:
+        log.error("operator_needed", error=error.message, detail=error.log)
+    headers = {}
+    if error.retry_after is not None:
+        headers["retry-after"] = f"{error.retry_after:g}"
+    if error.started or (error.status >= 429 and not error.passing):
+        headers["x-should-retry"] = "false"
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(encode_error(error), error.status, headers, "application/json")
+
+
+async def on_proxy_error(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, ProxyError)
+    return error_response(exc)
+
+
+async def on_http_exception(request: Request, exc: Exception) -> Response:
+    """Starlette's own refusals: unknown routes and methods."""
+    assert isinstance(exc, HTTPException)
+    if exc.status_code == 405:
+        response = error_response(
+            MethodNotAllowed(f"{request.url.path} does not take {request.method}; see the Allow header.")
+        )
+        response.headers.update(exc.headers or {})
+        return response
+    if exc.status_code == 404:
+        return error_response(NotFound(f"There is no {request.method} {request.url.path} here."))
+    return error_response(InternalError(exc.detail))
+
+
+async def on_client_gone(_request: Request, _exc: Exception) -> Response:
+    """499 is for the access log only; the client is gone."""
+    return Response(status_code=499)
+
+
+def log_failure(error: ProxyError) -> None:
+    """Log a failed turn without Dify's message, which may quote the question."""
+    log.warning("turn_failed", error=type(error).__name__, code=error.code)
+
+
+def shutting_down() -> ShuttingDown:
+    return ShuttingDown("The server is shutting down; what was under way was stopped.", started=True)

@@ -1,0 +1,163 @@
+"""One response that this process runs in the background, from its reservation to its stored end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import structlog
+
+from openai_dify_proxy.errors import InternalError, ProxyError, ShuttingDown
+from openai_dify_proxy.events import Event, TurnFailed, TurnFinished
+from openai_dify_proxy.responses.event_log import EventLogWriter, RunProgress
+from openai_dify_proxy.responses.recorder import ResponseRecorder
+from openai_dify_proxy.responses.response_store import state_unreachable
+from openai_dify_proxy.state.store import Operation
+from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
+from openai_dify_proxy.turns.active_turn import ActiveTurn
+from openai_dify_proxy.turns.client import ClientGone
+
+WRITE_SECONDS = 0.1
+"""The shortest time between two writes of a stream that grows."""
+
+BREATH_SECONDS = 2.0
+"""How often a silent run renews its lease and checks whether it was cancelled."""
+
+TurnContext = AbstractAsyncContextManager[ActiveTurn]
+PreparedRun = AbstractAsyncContextManager[tuple[ResponseRecorder, TurnContext]]
+"""Yields the recorder of a response, and its turn, which asks Dify when it is entered."""
+
+log = structlog.get_logger(__name__)
+
+
+class BackgroundRun:
+    """A running response. ``asked`` is done once Dify was asked, or holds what kept it from being asked.
+
+    ``news`` is set, and replaced, whenever more of the stream was written.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedRun,
+        encoder: ResponsesStreamEncoder,
+        writer: EventLogWriter,
+        *,
+        alive_until: Callable[[], float],
+        patience: float,
+    ) -> None:
+        """``patience`` is how many seconds the storing of the end may take."""
+        self.news = asyncio.Event()
+        self._encoder = encoder
+        self._writer = writer
+        self._alive_until = alive_until
+        self._patience = patience
+        self._turn: ActiveTurn | None = None
+        self._loop = asyncio.get_running_loop()
+        self._written_at = self._loop.time()
+        self.asked: asyncio.Future[None] = self._loop.create_future()
+        self.task = self._loop.create_task(self._run(prepared))
+
+    def leave(self) -> None:
+        """Cancel the response."""
+        if self._turn is not None:
+            self._turn.leave()
+
+    async def _run(self, prepared: PreparedRun) -> None:
+        try:
+            async with prepared as (recorder, context):
+                await self._run_reserved(recorder, context)
+        except BaseException as error:
+            if self.asked.done():
+                raise
+            self.asked.set_exception(error)  # the request that began the response is told
+        finally:
+            self.news.set()
+
+    async def _run_reserved(self, recorder: ResponseRecorder, context: TurnContext) -> None:
+        """Store the response before Dify is asked, since one that cannot be found again must not run."""
+        response = self._encoder.response
+        if not await self._writer.write(
+            RunProgress(alive_until=self._alive_until()), [await recorder.put_running(response)]
+        ):
+            raise state_unreachable()
+        try:
+            async with context as turn:
+                self._turn = turn
+                if not self.asked.done():
+                    self.asked.set_result(None)
+                await self._store_end(await self._outcome(turn, recorder))
+        finally:
+            if self._turn is None:
+                await self._writer.remove([await recorder.remove(response)])
+
+    async def _outcome(self, turn: ActiveTurn, recorder: ResponseRecorder) -> list[Operation]:
+        """Run to the end, whatever it is, and return the operations that store it."""
+        encoder = self._encoder
+        try:
+            return await self._answer(turn, recorder)
+        except ClientGone:
+            self._writer.add(encoder.cancel(turn.ids))
+        except asyncio.CancelledError:
+            self._patience = 0
+            self._fail(turn, ShuttingDown("The server was shut down, and the response with it.", started=True))
+        except Exception:  # a fault of the proxy: its text may hold anything, so only the log gets it
+            log.exception("unexpected_error")
+            self._fail(turn, InternalError("The proxy failed. Tell its operator the response's id."))
+        return await recorder.put_failed(encoder.response)
+
+    async def _answer(self, turn: ActiveTurn, recorder: ResponseRecorder) -> list[Operation]:
+        """Raises ClientGone if the response is cancelled."""
+        encoder = self._encoder
+        last = await self._read(turn)
+        if self._writer.cancelled:  # the turn ended because Dify was asked to stop it
+            raise ClientGone
+        self._writer.add(encoder.encode([last], turn.ids))
+        if not isinstance(last, TurnFinished):
+            return await recorder.put_failed(encoder.response)
+        finished = turn, encoder.response, encoder.sent
+        operations = await recorder.put_finished(*finished)
+        await turn.commit(encoder.sent, await recorder.put_conversation(*finished))
+        return operations
+
+    async def _read(self, turn: ActiveTurn) -> Event:
+        """Write everything before the last event, and return that. Raises ClientGone."""
+        self._writer.add(self._encoder.open())
+        while True:
+            wake_at = self._written_at + (WRITE_SECONDS if self._writer.has_unwritten else BREATH_SECONDS)
+            events = await turn.next(wake_at)
+            last = events.pop() if turn.ended else None
+            if events:
+                self._writer.add(self._encoder.encode(events, turn.ids))
+            if last is not None or self._loop.time() >= wake_at:
+                await self._write(turn)
+            if last is not None:
+                return last
+
+    def _fail(self, turn: ActiveTurn, error: ProxyError) -> None:
+        answer = self._encoder.answer
+        if answer.finish_reason is None and answer.error is None:  # otherwise its end is written already
+            self._writer.add(self._encoder.encode([TurnFailed(error)], turn.ids))
+
+    async def _write(self, turn: ActiveTurn) -> None:
+        """Write the stream so far and renew the lease."""
+        self._written_at = self._loop.time()
+        progress = RunProgress(task_id=turn.ids.task_id, user=turn.user, alive_until=self._alive_until())
+        if await self._writer.write(progress):
+            self._announce()
+        if self._writer.cancelled:
+            turn.leave()
+
+    async def _store_end(self, operations: list[Operation]) -> None:
+        """Write the end, as soon as the state can be reached again."""
+        give_up = self._loop.time() + self._patience
+        while not await self._writer.write(RunProgress(), operations):
+            if self._loop.time() >= give_up:
+                log.warning("response_not_stored")
+                break
+            await asyncio.sleep(BREATH_SECONDS)
+        self._announce()
+
+    def _announce(self) -> None:
+        self.news.set()
+        self.news = asyncio.Event()

@@ -1,0 +1,86 @@
+"""A turn under way, as its consumers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from openai_dify_proxy.events import Event, TurnIds
+from openai_dify_proxy.state.store import Operation
+from openai_dify_proxy.turns.claims import ConversationClaim
+from openai_dify_proxy.turns.dify_stream import DifyStream
+from openai_dify_proxy.wire.dify import Mode
+
+
+class ActiveTurn:
+    """A turn that Dify is answering, inside the block of ``Turns.run``.
+
+    Iterate it for lists of events (or call ``next`` to wake earlier), then ``commit`` the reply as the client is sent
+    it. A turn that is not committed is abandoned: nothing continues it, and it is stopped in Dify if it still runs.
+    """
+
+    def __init__(
+        self,
+        stream: DifyStream,
+        claim: ConversationClaim,
+        *,
+        app_name: str,
+        mode: Mode,
+        user: str,
+        now: Callable[[], float],
+    ) -> None:
+        """``user`` is Dify's, ``now`` a clock in seconds since the epoch."""
+        self.stream = stream
+        self.claim = claim
+        self.app_name = app_name
+        self.mode = mode
+        self.user = user
+        self._now = now
+
+    @property
+    def ids(self) -> TurnIds:
+        return self.stream.ids
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event was returned."""
+        return self.stream.ended
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether a stop sequence ended the reply before Dify did."""
+        return self.stream.cut_short
+
+    def leave(self) -> None:
+        """End the waiting: ``next`` raises ClientGone from now on."""
+        self.stream.leave()
+
+    def next(self, wake_at: float | None = None) -> Coroutine[Any, Any, list[Event]]:
+        """Return the next events; none if ``wake_at`` (in the loop's time) passed first. Raises ClientGone.
+
+        The last list ends with ``TurnFinished`` or ``TurnFailed``.
+        """
+        return self.stream.next(wake_at)
+
+    def __aiter__(self) -> ActiveTurn:
+        return self
+
+    async def __anext__(self) -> list[Event]:
+        if self.stream.ended:
+            raise StopAsyncIteration
+        return await self.stream.next()
+
+    async def commit(self, reply: str, also: Sequence[Operation] = ()) -> None:
+        """Store that the history that ends with ``reply`` continues here, before the client is sent its last frame.
+
+        ``also`` is run in the same round trip.
+        """
+        stream = self.stream
+        await self.claim.commit(
+            reply,
+            # Dify's conversation holds more of a reply that was cut short than the client does.
+            conversation_id=None if stream.cut_short else stream.ids.conversation_id,
+            at=self._now() - stream.seconds_since_first_event,
+            remembers=stream.remembers,
+            also=also,
+        )

@@ -1,0 +1,379 @@
+"""The claim that a turn holds on its conversation: taken before Dify is asked, committed or released afterwards.
+
+To continue is to take. Reading the entry that leads from a history to Dify's conversation removes it, and the finished
+turn stores the entry of the history as it then is. So of all requests that could continue from the same point one
+does; the others (a regeneration, a retry, a request after a failed turn) begin a new conversation with a transcript.
+
+A conversation that a client names by Dify's own id is locked instead, so that its turns run one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from openai_dify_proxy.errors import ConversationBusy
+from openai_dify_proxy.state.guarded import GuardedStore
+from openai_dify_proxy.state.store import Get, Operation, Put, Take
+from openai_dify_proxy.translate.dify.app_profile import AppProfile
+from openai_dify_proxy.translate.dify.request import BEGINNING, Continuation, sent_inputs, sent_system
+from openai_dify_proxy.translate.history import chain, fold, fold_replies, fold_text, last_question
+from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
+from openai_dify_proxy.turns.apps import App
+from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.locks import PATIENCE, STEP, Lock
+
+SECOND = 1.05
+"""Dify orders the messages of a conversation by whole seconds, so two turns never begin within the same second."""
+
+LONG_AGO = 600.0
+"""Seconds since a conversation's last turn after which Dify is asked whether it still has the conversation, where
+the app's version would hide its loss."""
+
+FORGETFUL_SECONDS = 24 * 3600.0
+"""How long a chatflow is treated as one whose model has its memory switched off."""
+
+log = structlog.get_logger(__name__)
+
+
+class ConversationEntry(Struct, frozen=True, array_like=True):
+    """Where a history leads: Dify's conversation, when its last turn began (seconds since the epoch), and the digest of
+    the system message that Dify was sent."""
+
+    conversation_id: str
+    at: float
+    system: bytes
+
+
+class ConversationRecord(Struct, frozen=True, array_like=True):
+    """What is stored under a Dify conversation's id, within a scope; ``head`` is the key of its entry."""
+
+    head: str
+    at: float
+    system: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_read_entry = msgspec.msgpack.Decoder(ConversationEntry).decode
+_read_record = msgspec.msgpack.Decoder(ConversationRecord).decode
+
+
+class Scope(Struct, frozen=True):
+    """Caller, end user, app and app key: conversations never cross it. ``link`` begins a fingerprint's chain."""
+
+    secret: bytes
+    link: bytes
+
+    def key(self, kind: str, conversation_id: str) -> str:
+        return f"{kind}:{chain(self.secret, [(kind, conversation_id)], self.link).hex()}"
+
+
+class ConversationClaim:
+    """The conversation of one turn, from before Dify is asked until the turn has ended.
+
+    ``continuation`` says how Dify is asked, ``not_before`` (seconds since the epoch) when at the earliest.
+    ``unconfirmed`` means that only the client vouches for the conversation. The turn's context manager ends the claim
+    by exactly one of ``release`` (Dify was never asked), ``commit`` (the turn was answered), or ``abandon``.
+    """
+
+    def __init__(
+        self,
+        store: GuardedStore,
+        *,
+        ttl: float,
+        now: Callable[[], float],
+        app: App,
+        request: TurnRequest,
+        lock: Lock | None,
+    ) -> None:
+        """``ttl`` is in seconds, ``now`` a clock in seconds since the epoch. Takes ``lock`` over from its holder."""
+        self.continuation = BEGINNING
+        self.not_before = 0.0
+        self.unconfirmed = False
+        self._store = store
+        self._ttl = ttl
+        self._now = now
+        self._app = app
+        self._request = request
+        self._chatflow = False
+        self._scope: Scope | None = None
+        self._link: bytes | None = None
+        self._system = b""
+        self._at = 0.0
+        self._taken: tuple[str, bytes] | None = None
+        self._named: str | None = None
+        self._locks = [] if lock is None else [lock.hand_over()]
+        self._committed = False
+        self._head = ""
+
+    # What the turn asks of it
+
+    @property
+    def conversation_id(self) -> str | None:
+        return self.continuation.conversation_id
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to release."""
+        return not self._locks and (self._committed or self._scope is None)
+
+    @property
+    def long_ago(self) -> bool:
+        return self._now() - self._at > LONG_AGO
+
+    @property
+    def can_restart(self) -> bool:
+        """Whether a turn whose conversation Dify lost can be asked again unnoticed: the client sent the history along.
+
+        For a conversation that the client named, only if it got that name from this proxy.
+        """
+        known = self._named is None or not self.unconfirmed
+        return self.conversation_id is not None and known and self._has_history
+
+    @property
+    def scope(self) -> bytes:
+        """The scope as a hash; empty while the state cannot be reached."""
+        return b"" if self._scope is None else self._scope.link
+
+    @property
+    def asked_before(self) -> str | None:
+        """A question that a model with a memory must have been shown, for a chatflow whose memory is not known yet."""
+        if not self._chatflow or self.conversation_id is None or self.continuation.history:
+            return None
+        origin = self._request.origin
+        question = last_question(self._request.history) or (origin.asked if origin is not None else None)
+        return None if question is None else fold_text(question)
+
+    def link_after(self, reply: str) -> bytes:
+        """The fingerprint of the history that the client holds once it was sent ``reply``; empty without state."""
+        if self._scope is None or self._link is None:
+            return b""
+        answer = HistoryMessage("assistant", reply)
+        added = [answer] if self._by_chat else [*self._request.asked, answer]
+        return chain(self._scope.secret, fold(added), self._link)
+
+    # Taking
+
+    def fingerprint(self, secret: bytes, caller: Caller, profile: AppProfile) -> None:
+        """Compute the scope, and the chain over all earlier messages."""
+        request, app = self._request, self._app
+        rules = app.rules
+        parts = [caller.id, request.end_user, app.name, app.dify.url, app.dify.key]
+        self._scope = Scope(secret, chain(secret, [("scope", msgspec.json.encode(parts).decode())]))
+        self._chatflow = profile.mode == "advanced-chat"
+        system = sent_system(request, rules)
+        self._system = chain(secret, [("system", system)])[:8]
+        inputs = ("inputs", sent_inputs(request, profile, rules))
+        origin = request.origin
+        if origin is not None:
+            known = origin.scope == self._scope.link
+            link = origin.link if known else chain(secret, [("after", origin.name)], self._scope.link)
+            self._link = chain(secret, fold(request.history), link)
+        elif self._by_chat:
+            begin = [("chat", request.chat_id or ""), inputs]
+            self._link = chain(secret, [*begin, *fold_replies(request.history)], self._scope.link)
+        else:
+            self._link = chain(secret, [("system", system), inputs, *fold(request.history)], self._scope.link)
+
+    async def take_by_history(self) -> None:
+        """Take the conversation that the history leads to, if there is one."""
+        if self._scope is None or self._link is None or not self._has_history:
+            return
+        key = _entry_key(self._link)
+        results = await self._store.run(Take(key), *self._get_forgetful())
+        if results is None or results[0] is None:
+            return
+        entry = _read_entry(results[0])
+        self._taken = (key, results[0])
+        self._head = key
+        self._continue(entry.conversation_id, entry.system, entry.at, forgetful=any(results[1:]))
+
+    async def take_named(self, conversation_id: str, gone: Callable[[], bool]) -> None:
+        """Lock a conversation that the client names, once no other turn runs in it. Raises ConversationBusy."""
+        self._named = conversation_id
+        self.unconfirmed = True
+        self.continuation = Continuation(conversation_id, history=False)
+        scope = self._scope
+        if scope is None:
+            return
+        lock = Lock(self._store, scope.key("busy", conversation_id))
+        self._locks.append(lock)
+        get_record = Get(scope.key("owned", conversation_id))
+        results = await lock.acquire(gone, (get_record, *self._get_forgetful()), param="conversation_id")
+        if results is not None and results[0] is not None:
+            known = await self._take_head(_read_record(results[0]), get_record, gone)
+            self.unconfirmed = False
+            forgetful = any(results[1:]) and self._has_history
+            self._continue(conversation_id, known.system, known.at, forgetful=forgetful)
+
+    async def _take_head(
+        self, known: ConversationRecord, get_record: Get, gone: Callable[[], bool]
+    ) -> ConversationRecord:
+        """Take the entry of a named conversation, so that no request continues it by its history meanwhile.
+
+        If a turn has taken it, wait for that turn's end, which never comes if its process died.
+        """
+        patience = PATIENCE
+        while known.head and not gone():
+            results = await self._store.run(Take(known.head), get_record)
+            if results is None:
+                break
+            if results[0] is not None:
+                if _read_entry(results[0]).conversation_id == self._named:
+                    self._taken = (known.head, results[0])
+                else:  # the entry of another conversation with the very same messages
+                    await self._store.run(Put(known.head, results[0], self._ttl))
+                break
+            latest = known if results[1] is None else _read_record(results[1])
+            if latest.head == known.head and patience <= 0:
+                break
+            if latest.head == known.head:
+                await asyncio.sleep(STEP)
+                patience -= STEP
+            known = latest
+        self._head = known.head
+        return known
+
+    def skip_history(self) -> None:
+        """Send only the last question, whatever came before it."""
+        self.continuation = Continuation(history=False)
+
+    def _continue(self, conversation_id: str, system: bytes, at: float, *, forgetful: bool) -> None:
+        """A model without a memory is sent the whole history each time, any other only what is new."""
+        self._at = at
+        self.not_before = at + SECOND
+        self.continuation = Continuation(conversation_id, history=forgetful, system=forgetful or system != self._system)
+
+    def restart(self) -> None:
+        """Dify has lost the conversation: the turn begins a new one, with a transcript."""
+        log.info("conversation_lost")
+        self._taken = None
+        self.continuation = BEGINNING
+
+    # Ending
+
+    async def release(self) -> None:
+        """Dify was never asked: put the taken entry back, so that the next request continues from it."""
+        operations = [operation for lock in self._locks for operation in lock.undo]
+        if self._taken is not None:
+            operations.append(Put(*self._taken, self._ttl))
+        await self._run_and_unlock(operations)
+
+    async def commit(
+        self,
+        reply: str,
+        *,
+        conversation_id: str | None,
+        at: float,
+        remembers: bool | None,
+        also: Sequence[Operation] = (),
+    ) -> None:
+        """Store where the history leads once the client was sent ``reply``, and run ``also`` in the same round trip.
+
+        ``conversation_id`` is Dify's, or None for a turn that nothing may continue. ``at`` is when the turn began
+        (seconds since the epoch), ``remembers`` whether the model was shown the conversation (None if unknown).
+        """
+        scope, link = self._scope, self.link_after(reply)
+        if scope is None or not link or conversation_id is None:
+            if also:
+                await self._store.run(*also)
+            return
+        head = _entry_key(link) if self._app.conversations == "auto" else ""
+        entry = ConversationEntry(conversation_id, at, self._system)
+        operations: list[Operation] = [
+            self._put_record(scope, entry, head),
+            Get(scope.key("busy", conversation_id)),
+        ]
+        if head:
+            operations.append(Put(head, _encode(entry), self._ttl))
+        if remembers is False:
+            operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS))
+            log.info("model_without_memory", app=self._app.name)
+        results = await self._store.run(*operations, *also, *await self._unlock_operations())
+        if results is not None:
+            await self._resolve_conflicts(scope, entry, head, results)
+        self._committed = True
+
+    async def _resolve_conflicts(
+        self, scope: Scope, own: ConversationEntry, head: str, before: Sequence[bytes | None]
+    ) -> None:
+        """``before`` holds what the commit replaced: the conversation's record, its lock, and the entry at ``head``."""
+        operations: list[Operation] = []
+        other = own if not head or before[2] is None else _read_entry(before[2])
+        if other.conversation_id != own.conversation_id:
+            # It held the very same messages and no history leads to it any more, so no turn must wait for its head.
+            operations.append(self._put_record(scope, other, ""))
+        if own.conversation_id == self.conversation_id and not self.unconfirmed:
+            latest = self._head if before[0] is None else _read_record(before[0]).head
+            if latest != self._head or (self._named is None and before[1] is not None):
+                # Another turn names this conversation or continued it meanwhile: no history may lead to it any more.
+                operations += [self._put_record(scope, own, ""), *(Take(key) for key in {head, latest} if key)]
+        if operations:
+            await self._store.run(*operations)
+
+    async def abandon(self, conversation_id: str | None, stopped: asyncio.Task[None] | None) -> None:
+        """End a turn that nothing may continue, though it began in its conversation.
+
+        ``conversation_id`` is Dify's, if known. While ``stopped`` has not ended the run goes on in Dify, and the
+        conversation stays locked.
+        """
+        if stopped is not None:
+            await self._lock_while_stopping(conversation_id)
+            await asyncio.wait([stopped])
+        operations: list[Operation] = []
+        name = conversation_id or (None if self.unconfirmed else self.conversation_id)
+        if self._scope is not None and name is not None and not self._committed:
+            operations.append(self._end_operation(self._scope, name))
+        await self._run_and_unlock(operations)
+
+    async def _lock_while_stopping(self, conversation_id: str | None) -> None:
+        if self._scope is not None and conversation_id is not None and not self._locks:
+            lock = Lock(self._store, self._scope.key("busy", conversation_id))
+            with suppress(ConversationBusy):  # another turn has named it already
+                await lock.acquire(lambda: False, [self._end_operation(self._scope, conversation_id)], patience=0)
+                self._locks.append(lock)
+
+    async def _run_and_unlock(self, operations: Sequence[Operation]) -> None:
+        operations = (*operations, *await self._unlock_operations())
+        if operations:
+            await self._store.run(*operations)
+
+    async def _unlock_operations(self) -> list[Operation]:
+        locks, self._locks = self._locks, []
+        return [operation for lock in locks for operation in await lock.release_operations()]
+
+    # Entries and keys
+
+    @property
+    def _by_chat(self) -> bool:
+        """Whether the client tells its chats and users apart itself: such clients may rewrite what the user wrote."""
+        request = self._request
+        return request.chat_id is not None and request.end_user is not None and request.origin is None
+
+    @property
+    def _has_history(self) -> bool:
+        return self._request.origin is not None or bool(fold(self._request.history))
+
+    def _end_operation(self, scope: Scope, conversation_id: str) -> Operation:
+        return self._put_record(scope, ConversationEntry(conversation_id, self._now(), self._system), "")
+
+    def _put_record(self, scope: Scope, entry: ConversationEntry, head: str) -> Operation:
+        record = _encode(ConversationRecord(head, entry.at, entry.system))
+        return Put(scope.key("owned", entry.conversation_id), record, self._ttl)
+
+    def _get_forgetful(self) -> list[Operation]:
+        return [Get(self._forgetful_key())] if self._chatflow else []
+
+    def _forgetful_key(self) -> str:
+        scope, dify = self._scope, self._app.dify
+        assert scope is not None
+        return f"forgetful:{chain(scope.secret, [('url', dify.url), ('key', dify.key)]).hex()}"
+
+
+def _entry_key(link: bytes) -> str:
+    return f"conversation:{link.hex()}"
