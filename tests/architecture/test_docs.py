@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import tomllib
@@ -171,6 +172,33 @@ def test_commands_in_docs_exist(document: Path) -> None:
     for script in set(re.findall(r"\bscripts/([a-z][a-z-]*)", text)):
         assert os.access(ROOT / "scripts" / script, os.X_OK), script
     assert set(re.findall(r"openai-dify-proxy ([a-z]+)\b", text)) <= COMMANDS.keys()
+
+
+RECIPE_PATH = re.compile(r"`((?:src|tests|docs|demo|scripts)/[\w./-]*|[\w.]+\.(?:toml|md|lock))`")
+
+
+def test_recipes_name_paths_that_exist() -> None:
+    paths = RECIPE_PATH.findall(read("CONTRIBUTING.md"))
+    assert len(paths) >= 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("package", sorted(path.parent for path in ROOT.glob("src/**/__init__.py")), ids=str)
+def test_package_says_in_a_sentence_what_is_in_it(package: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(read_path(package / "__init__.py")))
+    assert docstring
+    assert docstring.partition("\n")[0].endswith(".")
+
+
+PACKAGE = ROOT / "src" / "openai_dify_proxy"
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in PACKAGE.iterdir() if re.fullmatch(r"[a-z]+(\.py)?", path.name))
+)
+def test_architecture_describes_package(name: str) -> None:
+    shown = f"{name}/" if (PACKAGE / name).is_dir() else name
+    assert f"| `{shown}` |" in read("docs/architecture.md")
 
 
 @pytest.mark.parametrize("document", DOCS, ids=[str(path.relative_to(ROOT)) for path in DOCS])

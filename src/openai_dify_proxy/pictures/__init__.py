@@ -1,0 +1,1 @@
+"""What outlives a prediction: stored pictures, in a directory or an object store."""

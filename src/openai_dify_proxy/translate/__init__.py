@@ -1,0 +1,1 @@
+"""Pure mappings between Dify, Replicate and OpenAI."""

@@ -1,0 +1,1 @@
+"""One turn from request to events: app, conversation, question, stop."""

@@ -1,0 +1,1 @@
+"""Requests to Dify, and events from its streams."""

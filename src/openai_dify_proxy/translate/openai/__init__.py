@@ -1,0 +1,1 @@
+"""OpenAI requests as turns, and turn events as OpenAI answers and streams."""

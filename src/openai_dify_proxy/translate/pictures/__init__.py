@@ -1,0 +1,1 @@
+"""Picture formats and IPFS content ids, computed from bytes."""

@@ -1,0 +1,1 @@
+"""Image requests as the inputs of a Replicate model, and its outputs and errors."""

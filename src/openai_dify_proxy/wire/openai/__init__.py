@@ -1,0 +1,1 @@
+"""OpenAI's messages, one module per endpoint family."""
