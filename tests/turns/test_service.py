@@ -1,0 +1,165 @@
+"""A turn's context manager releases everything, whatever ends the block."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.state.guarded import GuardedStore
+from openai_dify_proxy.state.memory import MemoryStore
+from openai_dify_proxy.state.store import Get
+from openai_dify_proxy.translate.answer import Answer
+from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
+from openai_dify_proxy.turns.active_turn import ActiveTurn
+from openai_dify_proxy.turns.apps import Apps
+from openai_dify_proxy.turns.callers import ANONYMOUS
+from openai_dify_proxy.turns.client import ClientGone, PatientClient
+from openai_dify_proxy.turns.conversations import Conversations
+from openai_dify_proxy.turns.locks import Lock
+from openai_dify_proxy.turns.profiles import Profiles
+from openai_dify_proxy.turns.service import Turns
+from openai_dify_proxy.upstream.dify import DifyClient
+from openai_dify_proxy.upstream.http import HttpClient
+from openai_dify_proxy_demo import DemoServer
+from tests.api.servers import demo_apps
+
+APP = "demo-chat"
+LOCK = "lock of the test"
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[DemoServer]:
+    with DemoServer() as server:
+        yield server
+
+
+class Setup:
+    """Turns over a state in memory, whose clock the test moves."""
+
+    def __init__(self, url: str, http: HttpClient) -> None:
+        self.now = 1_795_000_000.0
+        self.store = GuardedStore(MemoryStore(max_entries=1000))
+        conversations = Conversations(self.store, ttl=3600, now=lambda: self.now)
+        settings = Settings(apps=demo_apps(url))
+        dify = DifyClient(http)
+        self.apps = Apps(settings)
+        self.turns = Turns(settings, self.apps, Profiles(dify, lambda: self.now), dify, conversations)
+
+    async def lock(self) -> Lock:
+        """A lock that is held."""
+        lock = Lock(self.store, LOCK)
+        assert await lock.acquire(lambda: False) is not None
+        return lock
+
+    async def locked(self) -> bool:
+        results = await self.store.run(Get(LOCK))
+        return results is not None and results[0] is not None
+
+    async def ask(self, request: TurnRequest) -> tuple[str, str | None]:
+        """The reply and its conversation, committed."""
+        async with self.turns.run(ANONYMOUS, self.apps.choose(ANONYMOUS, APP), request) as turn:
+            reply = await read(turn)
+            await turn.commit(reply)
+            conversation = turn.ids.conversation_id
+        self.now += 60  # Dify begins no two turns of a conversation within one second
+        return reply, conversation
+
+    async def ask_and_raise(self, error: BaseException, turns: list[ActiveTurn]) -> None:
+        """Leave a turn in the middle of its reply; ``turns`` is given the turn."""
+        app, lock = self.apps.choose(ANONYMOUS, APP), await self.lock()
+        async with self.turns.run(ANONYMOUS, app, first("SLOW:1000x50"), lock=lock) as turn:
+            turns.append(turn)
+            await turn.next()
+            raise error
+
+
+async def read(turn: ActiveTurn) -> str:
+    answer = Answer()
+    async for events in turn:
+        answer.add(events)
+    return answer.text
+
+
+@asynccontextmanager
+async def setup(url: str) -> AsyncIterator[Setup]:
+    http = HttpClient(connect_timeout=30)
+    made = Setup(url, http)
+    try:
+        yield made
+    finally:
+        await made.turns.close(30)
+        await http.close()
+
+
+def first(question: str) -> TurnRequest:
+    return TurnRequest(question, asked=(HistoryMessage("user", question),))
+
+
+def later(question: str, *history: tuple[str, str]) -> TurnRequest:
+    said = tuple(HistoryMessage(role, text) for role, text in history)
+    return TurnRequest(question, history=said, asked=(HistoryMessage("user", question),))
+
+
+class Gone(PatientClient):
+    """A client that has left before Dify was asked."""
+
+    gone = True
+
+
+async def test_commit_lets_the_next_turn_continue(demo: DemoServer) -> None:
+    async with setup(demo.url) as here:
+        reply, conversation = await here.ask(first("Hello!"))
+        _, same = await here.ask(later("And now?", ("user", "Hello!"), ("assistant", reply)))
+        assert same == conversation
+
+
+async def test_lock_is_released_with_the_commit(demo: DemoServer) -> None:
+    async with setup(demo.url) as here:
+        lock, app = await here.lock(), here.apps.choose(ANONYMOUS, APP)
+        async with here.turns.run(ANONYMOUS, app, first("Hello!"), lock=lock) as turn:
+            reply = await read(turn)
+            assert await here.locked()
+            await turn.commit(reply)
+            assert not await here.locked()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault"), asyncio.CancelledError(), ClientGone()], ids=repr)
+async def test_whatever_leaves_the_block_stops_dify_and_releases_the_lock(
+    demo: DemoServer, error: BaseException
+) -> None:
+    async with setup(demo.url) as here:
+        turns: list[ActiveTurn] = []
+        with pytest.raises(type(error)):
+            await here.ask_and_raise(error, turns)
+        await here.turns.close(30)
+        assert not await here.locked()
+        task_id = turns[0].ids.task_id
+        await demo.log.wait_for(lambda log: [stop for stop in log.stops if stop.task_id == task_id], 60)
+
+
+async def test_turn_that_is_not_committed_is_not_continued(demo: DemoServer) -> None:
+    async with setup(demo.url) as here:
+        app = here.apps.choose(ANONYMOUS, APP)
+        async with here.turns.run(ANONYMOUS, app, first("Hello!")) as turn:
+            reply = await read(turn)
+        here.now += 60
+        _, other = await here.ask(later("And now?", ("user", "Hello!"), ("assistant", reply)))
+        assert other != turn.ids.conversation_id
+
+
+async def test_client_that_leaves_before_dify_is_asked_gives_everything_back(demo: DemoServer) -> None:
+    """The lock, and the entry that leads to the conversation."""
+    async with setup(demo.url) as here:
+        reply, conversation = await here.ask(first("Hello!"))
+        request = later("And now?", ("user", "Hello!"), ("assistant", reply))
+        lock, app = await here.lock(), here.apps.choose(ANONYMOUS, APP)
+        with pytest.raises(ClientGone):
+            async with here.turns.run(ANONYMOUS, app, request, client=Gone(), lock=lock):
+                pytest.fail("Dify was asked")
+        assert not await here.locked()
+        _, same = await here.ask(request)
+        assert same == conversation
