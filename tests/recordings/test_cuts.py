@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 
 from openai_dify_proxy.events import Event, TurnFailed
-from openai_dify_proxy.settings import Mode
+
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
+from openai_dify_proxy.wire.dify import Mode
 from tests.recordings.archive import HANDMADE, VERSIONS, Recording, streams
 from tests.recordings.replay import pieces
 

@@ -319,6 +319,49 @@ def test_a_dotenv_that_is_not_text(tmp_path: Path) -> None:
         load_settings(env={}, dotenv=tmp_path / ".env")
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('DIFY_API_KEY="app-1\n', 1),
+        ("PORT=1\n\nDIFY_API_KEY='app-1\nHOST=::1\n", 3),
+        ("# a note\n\n\n=1\n", 4),
+        ("PORT=1\n\n  export DIFY_API_KEY = 'app-1' app-2\n", 3),
+    ],
+)
+def test_a_malformed_line_of_dotenv_is_an_error_that_does_not_repeat_it(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / ".env"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(env={"WORKERS": "x"}, dotenv=path)
+    assert caught.value.problems == [
+        f"Line {line} of {path} cannot be read: write NAME=value, and close each quotation mark",
+        "WORKERS in the environment must be a whole number, not 'x'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("HOST=a\nDEFAULT=${HOST}.test\n", "a.test"),
+        ("DEFAULT='${OUTSIDE}'\n", "outside"),
+        ("OUTSIDE=inside\nDEFAULT=${OUTSIDE}\n", "inside"),
+        ("DEFAULT=${NOWHERE:-otherwise}\n", "otherwise"),
+        ("DEFAULT=x${NOWHERE}\n", "x"),
+        ("DEFAULT=$OUTSIDE\n", "$OUTSIDE"),
+        ("export DEFAULT = a#b # note\n", "a#b"),
+        ('DEFAULT="two\nlines"\n', "two\nlines"),
+        ('DEFAULT="two\\nlines"\n', "two\nlines"),
+        ("DEFAULT='one\\nline'\n", "one\\nline"),
+        ("DEFAULT=1\nDEFAULT=2\ndefault=3\nPORT\n", "2"),
+    ],
+)
+def test_dotenv_is_read_as_python_dotenv_reads_it(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / ".env"
+    path.write_text(text.replace("DEFAULT", "IPFS_UPLOAD_FIELD"))
+    settings = load_settings(env={"OUTSIDE": "outside"}, dotenv=path)
+    assert settings.ipfs_upload_field == expected
+
+
 def test_dotenv_names_that_are_nearly_ours_are_warned_of(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         "DIFY_API_ULR=http://dify.test\nAPI_KEY=x\nDATABASE_URL=y\nREPLICATE_API_KEY=z\nOPENAI_API_KEY=w\nport=1\n"

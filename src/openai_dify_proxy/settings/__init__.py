@@ -3,14 +3,13 @@
 from openai_dify_proxy.settings.checks import is_loopback
 from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings, SettingsError
 from openai_dify_proxy.settings.sources import load_settings
-from openai_dify_proxy.settings.values import ConversationRule, Mode
+from openai_dify_proxy.settings.values import ConversationRule
 from openai_dify_proxy.settings.worker_env import from_environment, to_environment
 
 __all__ = [
     "AppSettings",
     "ConversationRule",
     "ImageModelSettings",
-    "Mode",
     "Settings",
     "SettingsError",
     "from_environment",

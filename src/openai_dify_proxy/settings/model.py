@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from openai_dify_proxy.settings.values import (
     ApiUrl,
@@ -103,13 +102,13 @@ class ImageModelSettings(BaseModel):
     """The colour of a mask that the model paints anew; read from its description when it is not set."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Everything that can be set, checked and with defaults filled in.
 
     Called directly it takes what it is given and reads nothing else; ``load_settings`` reads the sources.
     """
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
     )
 
@@ -232,14 +231,3 @@ class Settings(BaseSettings):
     def client_keys(self) -> tuple[tuple[SecretStr, str | None], ...]:
         """Every key that clients may show, with the end user that it is pinned to."""
         return (*((key, None) for key in self.api_keys), *self.personal_keys)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - same
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - same
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - same
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)

@@ -15,10 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic_settings import DotEnvSettingsSource
-
 from openai_dify_proxy.settings.apps import draft_apps
 from openai_dify_proxy.settings.checks import contradictions, validate
+from openai_dify_proxy.settings.dotenv import read_dotenv
 from openai_dify_proxy.settings.image_models import draft_image_models
 from openai_dify_proxy.settings.model import Settings, SettingsError
 from openai_dify_proxy.settings.names import (
@@ -77,15 +76,17 @@ def _read_variables(env: Mapping[str, str], dotenv: Path | None, problems: list[
     in_file: Mapping[str, str | None] = {}
     if dotenv and dotenv.is_file():
         try:
-            # Windows editors begin a file with a byte order mark.
-            source = DotEnvSettingsSource(Settings, env_file=dotenv, env_file_encoding="utf-8-sig", case_sensitive=True)
-            in_file = source.env_vars
+            in_file, malformed = read_dotenv(dotenv, env)
+            problems += [f"Line {line} of {dotenv} cannot be read: {_ASSIGNMENT}" for line in malformed]
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"{dotenv} cannot be read: {_reason(error)}")
     return {
         **{name: Given(value, f"{name} in {dotenv}") for name, value in in_file.items() if value and value.strip()},
         **{name: Given(value, f"{name} in the environment") for name, value in env.items() if value.strip()},
     }
+
+
+_ASSIGNMENT = "write NAME=value, and close each quotation mark"
 
 
 def _read_toml(path: Path, problems: list[str]) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from openai_dify_proxy.translate.replicate.model_names import parse_model
-
-Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"]
+from openai_dify_proxy.wire.dify import Mode
 
 # Dify's console and other proxies have words of their own for two of the modes.
 OTHER_MODE_NAMES = {"chatflow": "advanced-chat", "agent_chat": "agent-chat"}

@@ -1,0 +1,48 @@
+"""The file ``.env``: variables as python-dotenv reads them, and the lines that it cannot read."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from dotenv.parser import Binding, parse_stream
+from dotenv.variables import parse_variables
+
+
+class Dotenv(NamedTuple):
+    """The content of a file."""
+
+    variables: dict[str, str | None]
+    """Values by name; ``None`` for a name without ``=``."""
+    malformed: list[int]
+    """Numbers of the lines that hold no assignment. python-dotenv itself only logs them."""
+
+
+def read_dotenv(path: Path, env: Mapping[str, str]) -> Dotenv:
+    """Read a file, in which ``${NAME}`` stands for an earlier variable of the file, else for one of ``env``.
+
+    Raises OSError and UnicodeDecodeError.
+    """
+    read = Dotenv({}, [])
+    known = ChainMap[str, str | None](read.variables, dict(env))
+    # Windows editors begin a file with a byte order mark.
+    with path.open(encoding="utf-8-sig") as file:
+        for binding in parse_stream(file):
+            if binding.error:
+                read.malformed.append(_line_number(binding))
+            elif binding.key is not None:
+                read.variables[binding.key] = _expand(binding.value, known)
+    return read
+
+
+def _expand(value: str | None, known: Mapping[str, str | None]) -> str | None:
+    return None if value is None else "".join(part.resolve(known) for part in parse_variables(value))
+
+
+def _line_number(binding: Binding) -> int:
+    """Return the line of the statement; its binding begins at the blank lines above it."""
+    text = binding.original.string
+    blank = text[: len(text) - len(text.lstrip())]
+    return binding.original.line + blank.count("\n")
