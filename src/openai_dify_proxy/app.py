@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -44,10 +43,9 @@ from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
-from openai_dify_proxy.settings import Settings, from_environment
+from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state import open_store
 from openai_dify_proxy.state.guarded import GuardedStore
-from openai_dify_proxy.telemetry import configure_logging
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.client import ClientGone
 from openai_dify_proxy.turns.conversations import Conversations
@@ -139,7 +137,6 @@ def create_app(settings: Settings) -> Starlette:
                     from openai_dify_proxy.image_app import open_images  # noqa: PLC0415 - costs memory
 
                     app.state.images = await stack.enter_async_context(open_images(settings, turns, apps, http))
-                _spare_the_collector()
                 yield
         finally:
             await background.close(settings.shutdown_grace)
@@ -165,13 +162,6 @@ def create_app(settings: Settings) -> Starlette:
     return app
 
 
-def create_app_from_environment() -> Starlette:
-    """For worker processes, which get their settings from the parent by environment."""
-    settings = from_environment()
-    configure_logging(settings.log_level, settings.log_format)
-    return create_app(settings)
-
-
 def has_images(settings: Settings) -> bool:
     """Whether pictures are made here, or were and may still be asked for."""
     return (
@@ -195,16 +185,6 @@ def _image_models(settings: Settings) -> tuple[str, ...]:
     if settings.replicate_api_token is None:
         return ()
     return tuple(dict.fromkeys([*settings.image_models, settings.image_model]))
-
-
-def _spare_the_collector() -> None:
-    """What lives as long as the server is not looked at again, and young garbage less often.
-
-    Requests leave next to no cycles behind, so that Python's usual pace costs up to a fifth of the time for nothing.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 def _middleware(settings: Settings) -> list[Middleware]:

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 import openai_dify_proxy_demo as demo
 from openai_dify_proxy import errors
 from openai_dify_proxy.app import create_app
-from openai_dify_proxy.cli import app as cli
+from openai_dify_proxy.cli.main import app as cli
 from openai_dify_proxy.settings import AppSettings, ImageModelSettings, Settings, load_settings
 from openai_dify_proxy.settings.names import ALIASES
 from openai_dify_proxy.translate.replicate.headers import HEADERS, ImageHeader

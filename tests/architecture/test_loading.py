@@ -14,7 +14,7 @@ HEAVY = ("PIL", "aiohttp", "obstore", "openai_dify_proxy.image_app", "openai_dif
 
 SCRIPT = """
 import asyncio, json, sys
-from openai_dify_proxy import cli
+from openai_dify_proxy.cli import main
 from openai_dify_proxy.cli import serve as serving
 from openai_dify_proxy.settings import load_settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,14 +13,15 @@ PROGRAM = Path(sys.executable).with_name("openai-dify-proxy")
 
 
 class Program:
-    """Runs the console script in ``directory``, which is its HOME too."""
+    """Runs the console script, or another command, in ``directory``, which is its HOME too."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, command: Sequence[str | Path] = (PROGRAM,)) -> None:
         self.directory = directory
+        self._command = command
 
     def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [PROGRAM, *arguments],
+            [*self._command, *arguments],
             cwd=self.directory,
             env=self._environment(env),
             capture_output=True,
@@ -35,7 +36,7 @@ class Program:
         with (
             log.open("w") as stderr,
             subprocess.Popen(
-                [PROGRAM, *arguments],
+                [*self._command, *arguments],
                 cwd=self.directory,
                 env=self._environment(env),
                 stdout=subprocess.PIPE,

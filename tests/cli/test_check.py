@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openai_dify_proxy.cli.check import release
+from openai_dify_proxy.cli.check_apps import release
 from openai_dify_proxy_demo import DEMO_APPS, SPECIAL_APPS, DemoServer
 from tests.cli.program import Program
 from tests.cli.tables import findings, row

@@ -10,7 +10,7 @@ import pytest
 import typer.main
 from typer.core import TyperGroup, TyperOption
 
-from openai_dify_proxy.cli import app
+from openai_dify_proxy.cli.main import app
 from openai_dify_proxy.settings import Settings
 from tests.cli.program import Program
 

@@ -7,14 +7,16 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
 from PIL import Image
 
-from openai_dify_proxy.cli.serve import CannotListen, listen
+from openai_dify_proxy.cli.listening import CannotListen, listen
 from openai_dify_proxy_demo import DemoServer
 from tests import parts
 from tests.cli.program import Program, Running
@@ -139,6 +141,29 @@ def test_workers_serve_the_demo(program: Program) -> None:
     with program.start("serve", "--port", "0", WORKERS="2") as server:
         assert "Hello!" in answer_in(run_printed_line(server))
         assert server.end(signal.SIGTERM) == 0
+
+
+WORKER = """
+import asyncio, gc
+from openai_dify_proxy.cli.serve import create_worker_app
+
+async def live():
+    app = create_worker_app()
+    before = gc.get_freeze_count()
+    async with app.router.lifespan_context(app):
+        print(before, gc.get_freeze_count(), *gc.get_threshold())
+
+asyncio.run(live())
+"""
+"""A worker from its start to its end, with what its garbage collector exempts before and after start-up."""
+
+
+def test_a_worker_tunes_its_garbage_collector_after_start_up(tmp_path: Path) -> None:
+    program = Program(tmp_path, [sys.executable, "-c", WORKER])
+    ended = program.run(DIFY_API_URL="http://dify.test", STATE_URL="memory://")
+    before, after, *threshold = map(int, ended.stdout.split())
+    assert (before, threshold) == (0, [20_000, 20, 50])
+    assert after > 10_000
 
 
 @pytest.mark.parametrize("command", ["serve", "demo"])

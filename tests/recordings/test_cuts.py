@@ -9,7 +9,6 @@ from typing import Any, cast
 import pytest
 
 from openai_dify_proxy.events import Event, TurnFailed
-
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.wire.dify import Mode
 from tests.recordings.archive import HANDMADE, VERSIONS, Recording, streams

@@ -85,7 +85,7 @@ def test_what_is_wrong_with_a_state_url_is_said_without_it(url: str, complaint: 
 def test_a_server_needs_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     assert problems({"STATE_URL": f"redis://:{PASSWORD.replace('/', '%2f')}@cache.test"}) == [
-        "STATE_URL in the environment needs a package more: pip install 'openai-dify-proxy[redis]'"
+        "STATE_URL in the environment requires an extra package. Install it: scripts/setup --extra redis"
     ]
     assert load({"STATE_URL": "sqlite:///state.db"}).workers == 1
 

@@ -1,41 +1,17 @@
-"""The configured models as a table or as JSON, and how the command line shows such things."""
+"""The command ``apps``: the configured models as a table or as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from openai_dify_proxy.cli.demo import needs_demo
+from openai_dify_proxy.cli.output import console
 from openai_dify_proxy.settings import Settings
-from openai_dify_proxy_demo import DEMO_APPS
-
-PLAIN_WIDTH = 160
-"""Columns where there is no terminal to ask, so that a file or a pipe gets whole lines."""
-
-
-class Finding(NamedTuple):
-    """``trouble`` keeps something from working; a ``note`` is worth knowing."""
-
-    kind: Literal["trouble", "note"]
-    text: str
-
-
-def console(plain_width: int = PLAIN_WIDTH) -> Console:
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=plain_width)
-
-
-def print_findings(findings: Iterable[tuple[str, Finding]]) -> None:
-    """Each with the name of what it is about."""
-    out = console()
-    for name, (kind, text) in findings:
-        style = "bold red" if kind == "trouble" else "yellow"
-        out.print(f"[{style}]{kind}[/] {escape(name)}: {escape(text)}", soft_wrap=True, highlight=False)
 
 
 class AppRow(NamedTuple):
@@ -47,15 +23,16 @@ class AppRow(NamedTuple):
 
 
 def list_apps(settings: Settings, *, as_json: bool) -> None:
-    nothing_set = settings.dify_api_url is None and not settings.apps
-    rows = _demo_rows() if nothing_set else _rows(settings)
+    """Print the models. Raises SettingsError if nothing is configured and the demo is missing."""
+    demo = needs_demo(settings)
+    rows = _demo_rows() if demo else _rows(settings)
     if as_json:
         typer.echo(json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False))
         return
     if not rows:
         typer.echo(f"No apps are configured: requests bring the key of an app of {settings.dify_api_url}.")
         return
-    if nothing_set:
+    if demo:
         typer.echo("Nothing is configured: serve offers the built-in demo apps.")
     table = Table("Model", "Aliases", "Mode", "Dify")
     for row in rows:
@@ -77,4 +54,6 @@ def _rows(settings: Settings) -> list[AppRow]:
 
 
 def _demo_rows() -> list[AppRow]:
+    from openai_dify_proxy_demo import DEMO_APPS
+
     return [AppRow(app.name, app is DEMO_APPS[0], (), app.mode, None) for app in DEMO_APPS]

@@ -1,231 +1,30 @@
-"""What Dify says of every configured app, held against what the settings expect and what clients will send."""
+"""The command ``check``: ask every configured service, and report what will not work."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import NamedTuple
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from openai_dify_proxy.cli.apps import Finding, console, print_findings
+from openai_dify_proxy.cli.check_apps import check_apps
 from openai_dify_proxy.cli.check_images import check_images
 from openai_dify_proxy.cli.check_state import check_state
-from openai_dify_proxy.cli.serve import with_demo, with_demo_images
-from openai_dify_proxy.errors import ProxyError
-from openai_dify_proxy.settings import AppSettings, Settings
-from openai_dify_proxy.translate.dify.app_profile import HISTORY_NAMES, SYSTEM_NAMES, AppProfile, InputField
-from openai_dify_proxy.turns.profiles import Profiles
-from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
-from openai_dify_proxy.upstream.http import HttpClient
-from openai_dify_proxy_demo import DemoServer
-from openai_dify_proxy_demo.replicate import DemoReplicate
-
-AT_ONCE = 4
-"""Apps asked at the same time: a Dify API process holds ten connections, and others want some."""
-
-FEATURES = {
-    "file_upload": "files",
-    "speech_to_text": "speech to text",
-    "text_to_speech": "text to speech",
-    "retriever_resource": "citations",
-    "sensitive_word_avoidance": "moderation",
-    "annotation_reply": "annotations",
-    "suggested_questions_after_answer": "follow-up questions",
-}
-
-
-class AppReport(NamedTuple):
-    app: AppSettings
-    profile: AppProfile | None
-    findings: list[Finding]
-
-    @property
-    def fine(self) -> bool:
-        return all(finding.kind == "note" for finding in self.findings)
+from openai_dify_proxy.cli.demo import demo_dify, demo_replicate, needs_demo
+from openai_dify_proxy.settings import Settings
 
 
 def check_all(settings: Settings) -> bool:
-    """Print what was found, and return whether every app and every image model can serve, and the state answers."""
+    """Print the findings, and return whether every app and image model can serve, and the state can be written.
+
+    Raises SettingsError if nothing is configured and the demo is missing.
+    """
     with ExitStack() as stack:
-        if not settings.apps and settings.dify_api_url is None:
+        if needs_demo(settings):
             typer.echo("No Dify is configured: this checks the built-in demo apps.")
-            settings = with_demo(settings, stack.enter_context(DemoServer()).url)
+            settings = stack.enter_context(demo_dify(settings))
             if settings.replicate_api_token is None:
-                settings = with_demo_images(settings, stack.enter_context(DemoReplicate()))
-        apps = _check_apps(settings)
+                settings = stack.enter_context(demo_replicate(settings))
+        apps = check_apps(settings)
         images = check_images(settings)
         state = check_state(settings)
     return apps and images and state
-
-
-def _check_apps(settings: Settings) -> bool:
-    if not settings.apps:
-        return _check_pass_through(settings)
-    reports = asyncio.run(_ask_all(settings))
-    _print_table(reports)
-    return all(report.fine for report in reports)
-
-
-def _check_pass_through(settings: Settings) -> bool:
-    """Without apps there is no key to ask with; that there is a Dify at all can be seen."""
-    assert settings.dify_api_url is not None
-    problem = asyncio.run(_welcome(settings.dify_api_url, settings.connect_timeout))
-    if problem:
-        typer.echo(f"{settings.dify_api_url}: {problem}")
-        return False
-    typer.echo(f"{settings.dify_api_url} answers. No apps are configured: requests bring the key of their app.")
-    return True
-
-
-async def _welcome(url: str, connect_timeout: float) -> str | None:
-    http = HttpClient(connect_timeout=connect_timeout)
-    try:
-        async with asyncio.timeout(connect_timeout):
-            await DifyClient(http).welcome(url)
-    except TimeoutError:
-        return "Dify does not answer in time."
-    except ProxyError as error:
-        return error.log or error.message
-    finally:
-        await http.close()
-    return None
-
-
-async def _ask_all(settings: Settings) -> list[AppReport]:
-    http = HttpClient(connect_timeout=settings.connect_timeout)
-    profiles = Profiles(DifyClient(http), time.monotonic)
-    turn = asyncio.Semaphore(AT_ONCE)
-
-    async def ask(app: AppSettings) -> AppReport:
-        async with turn:
-            return await _examine(app, profiles)
-
-    try:
-        return await asyncio.gather(*(ask(app) for app in settings.apps.values()))
-    finally:
-        await http.close()
-
-
-async def _examine(app: AppSettings, profiles: Profiles) -> AppReport:
-    try:
-        profile = await profiles.get(DifyApp(app.api_url, app.api_key.get_secret_value()), app.mode)
-    except ProxyError as error:
-        return AppReport(app, None, [Finding("trouble", error.log or error.message)])
-    return AppReport(app, profile, [*_troubles(app, profile), *_notes(app, profile)])
-
-
-def _troubles(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
-    if app.mode and profile.info.mode and app.mode != profile.info.mode:
-        yield Finding("trouble", f"The settings say mode {app.mode}, and Dify says {profile.info.mode}.")
-    if not profile.form:
-        return
-    form = {field.name for field in profile.form}
-    for setting, name in _named_inputs(app, profile):
-        if name not in form:
-            yield Finding("trouble", f"{setting} names the input {name}, which the app does not have.")
-    texts = [field.name for field in profile.form if field.is_text]
-    if profile.mode == "workflow" and texts and profile.question_input(app.input_variable) is None:
-        yield Finding(
-            "trouble",
-            f"Several inputs take text ({', '.join(texts)}), and none is named like a question: "
-            "set input_variable to the one for the user's text.",
-        )
-
-
-def _named_inputs(app: AppSettings, profile: AppProfile) -> Iterator[tuple[str, str]]:
-    if app.input_variable and not profile.converses:
-        yield "input_variable", app.input_variable
-    if app.system_prompt.startswith("input:"):
-        yield "system_prompt", app.system_prompt.removeprefix("input:")
-    for name in app.inputs:
-        yield "inputs", name
-
-
-def _notes(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
-    for field in _unfilled(app, profile):
-        yield Finding(
-            "note",
-            f"The app requires the input {field.name}, which no OpenAI client fills by itself: requests must bring it "
-            "in their inputs, or set inputs for the app.",
-        )
-    if profile.mode == "workflow" and not app.input_variable and not any(field.is_text for field in profile.form):
-        yield Finding("note", "The app has no input that takes text: what the user writes does not reach it.")
-    if profile.info.mode is None and app.mode is None:
-        yield Finding("note", "This Dify does not tell the app's mode; it was found out. Set mode to be sure.")
-    if profile.mode == "advanced-chat" and (1, 13) <= release(profile.version) < (1, 15):
-        yield Finding(
-            "note",
-            f"Dify {profile.version} is silent when asked to continue a conversation that it does not know, so it is "
-            "asked for conversations of a chatflow first where it may have lost them: another request.",
-        )
-    if profile.mode == "advanced-chat" and (1, 15) <= release(profile.version) < (1, 16):
-        yield Finding(
-            "note",
-            f"Dify {profile.version} begins a new conversation when asked to continue one that it does not know, so it "
-            "is asked for conversations of a chatflow first where it may have lost them: another request.",
-        )
-
-
-def _unfilled(app: AppSettings, profile: AppProfile) -> Iterator[InputField]:
-    """Required inputs that get their value neither from the settings nor from what every OpenAI request has."""
-    question = None if profile.converses else profile.question_input(app.input_variable)
-    for field in profile.form:
-        by_itself = field.name == question or field.default not in (None, "")
-        if field.required and not by_itself and field.name not in app.inputs:
-            yield field
-
-
-def release(version: str | None) -> tuple[int, int]:
-    """Major and minor version; (0, 0) where Dify told none that can be read."""
-    match = re.match(r"(\d+)\.(\d+)", version or "")
-    return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
-# --- the table -------------------------------------------------------------------------------------------------
-
-
-def _print_table(reports: list[AppReport]) -> None:
-    table = Table("Model", "Works", "Dify", "Mode", "Inputs", "Switched on", expand=False, show_lines=len(reports) > 1)
-    for report in reports:
-        table.add_row(*_row(report))
-    console().print(table)
-    print_findings((report.app.name, finding) for report in reports for finding in report.findings)
-
-
-def _row(report: AppReport) -> tuple[str, ...]:
-    name = escape(report.app.name)
-    works = "[green]yes[/]" if report.fine else "[bold red]no[/]"
-    profile = report.profile
-    if profile is None:
-        return (name, works, escape(report.app.api_url), "", "", "")
-    inputs = "\n".join(_input(report.app, profile, field) for field in profile.form)
-    return (name, works, escape(profile.version or "unknown"), profile.mode, inputs, ", ".join(_switched_on(profile)))
-
-
-def _input(app: AppSettings, profile: AppProfile, field: InputField) -> str:
-    """One input with its kind and what fills it."""
-    filled = ""
-    if field.name in app.inputs:
-        filled = " ← settings"
-    elif not profile.converses and field.name == profile.question_input(app.input_variable):
-        filled = " ← question"
-    elif app.system_prompt == f"input:{field.name}" or (
-        app.system_prompt == "auto" and profile.text_input(SYSTEM_NAMES) is field
-    ):
-        filled = " ← system message"
-    elif profile.text_input(HISTORY_NAMES) is field:
-        filled = " ← earlier turns"
-    return escape(f"{field.name} ({field.kind}{', required' if field.required else ''}){filled}")
-
-
-def _switched_on(profile: AppProfile) -> Iterator[str]:
-    for name, shown in FEATURES.items():
-        switch = getattr(profile.parameters, name)
-        if switch is not None and switch.enabled:
-            yield shown

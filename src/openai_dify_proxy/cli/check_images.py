@@ -1,4 +1,4 @@
-"""What Replicate, IPFS and the place for pictures say, held against what the settings expect of them."""
+"""``check`` for images: Replicate and its models, IPFS, and the storage of pictures."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from openai_dify_proxy.cli.apps import Finding, console, print_findings
-from openai_dify_proxy.cli.models import ask_inputs, open_replicate, surroundings
+from openai_dify_proxy.cli.models import fetch_inputs, header_support, open_replicate
+from openai_dify_proxy.cli.output import Finding, all_work, console, print_findings
 from openai_dify_proxy.errors import InvalidRequest, ProxyError
 from openai_dify_proxy.images.models import ImageModel, ImageModels
 from openai_dify_proxy.pictures.service import open_picture_store
@@ -24,16 +24,16 @@ from openai_dify_proxy.settings import Settings, SettingsError
 from openai_dify_proxy.translate.replicate.mapping import PROMPT_NAMES, picture_input
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs
-from openai_dify_proxy.translate.replicate.support import HeaderSupport, image_support
+from openai_dify_proxy.translate.replicate.support import HeaderSupport
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import ipfs_client
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
-AT_ONCE = 4
+CONCURRENCY = 4
 """Models asked for at the same time."""
 
-NOBODY = f"{'0' * 64}.png"
-"""A picture that no store has: to ask for it shows whether the store can be asked at all."""
+ABSENT_PICTURE = f"{'0' * 64}.png"
+"""A name that no picture has: asking for it shows whether the store answers."""
 
 
 class ImageModelReport(NamedTuple):
@@ -43,11 +43,11 @@ class ImageModelReport(NamedTuple):
 
     @property
     def fine(self) -> bool:
-        return all(finding.kind == "note" for finding in self.findings)
+        return all_work(self.findings)
 
 
 def check_images(settings: Settings) -> bool:
-    """Print what was found, and return whether pictures can be made, kept and sent."""
+    """Print the findings, and return whether pictures can be made, stored and uploaded."""
     if settings.replicate_api_token is None:
         typer.echo("No pictures are made: REPLICATE_API_TOKEN is not set.")
         return True
@@ -61,8 +61,8 @@ def check_images(settings: Settings) -> bool:
     return all(parts)
 
 
-def _tell(subject: str, trouble: str | None, fine: str) -> bool:
-    """One line; returns whether there is no trouble."""
+def _report(subject: str, trouble: str | None, fine: str) -> bool:
+    """Print one line, and return whether there is no trouble."""
     if trouble is None:
         typer.echo(f"{subject}: {fine}")
         return True
@@ -79,8 +79,8 @@ async def _check_replicate(settings: Settings) -> bool:
         try:
             await replicate.account()
         except ProxyError as error:
-            return _tell(subject, error.log or error.message, "")
-        _tell(subject, None, "the token is good.")
+            return _report(subject, error.log or error.message, "")
+        _report(subject, None, "the token is good.")
         reports = await _examine_all(settings, replicate)
     _print_table(reports)
     return all(report.fine for report in reports)
@@ -91,44 +91,44 @@ async def _examine_all(settings: Settings, replicate: ReplicateClient) -> list[I
     chosen = {name: models.choose(name) for name in models.listed}
     upscalers = dict.fromkeys(model.upscaler for model in chosen.values() if model.upscaler is not None)
     refs = dict.fromkeys([*(model.ref for model in chosen.values()), *upscalers])
-    turn = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(CONCURRENCY)
 
-    async def ask(ref: ModelRef) -> ModelInputs | ProxyError:
-        async with turn:
+    async def fetch(ref: ModelRef) -> ModelInputs | ProxyError:
+        async with slots:
             try:
-                return await ask_inputs(replicate, ref)
+                return await fetch_inputs(replicate, ref)
             except ProxyError as error:
                 return error
 
-    told = dict(zip(refs, await asyncio.gather(*(ask(ref) for ref in refs)), strict=True))
+    inputs = dict(zip(refs, await asyncio.gather(*(fetch(ref) for ref in refs)), strict=True))
     reports = []
     for name, model in chosen.items():
         shown = f"{name} (default)" if name == settings.image_model else name
-        upscaler = told.get(model.upscaler) if model.upscaler is not None else None
-        reports.append(_examine(settings, shown, model, told[model.ref], upscaler))
-    return [*reports, *(_examine_upscaler(ref, told[ref]) for ref in upscalers)]
+        upscaler = inputs.get(model.upscaler) if model.upscaler is not None else None
+        reports.append(_examine(settings, shown, model, inputs[model.ref], upscaler))
+    return [*reports, *(_examine_upscaler(ref, inputs[ref]) for ref in upscalers)]
 
 
 def _examine(
     settings: Settings,
     name: str,
     model: ImageModel,
-    told: ModelInputs | ProxyError,
+    inputs: ModelInputs | ProxyError,
     upscaler: ModelInputs | ProxyError | None,
 ) -> ImageModelReport:
-    if isinstance(told, ProxyError):
-        # Such a model can be run; what it takes is guessed then.
+    if isinstance(inputs, ProxyError):
+        # A bare version can be run without its schema; its inputs are guessed then.
         unknown = model.ref.name is None and model.ref.deployment is None
-        return ImageModelReport(name, [], [Finding("note", told.message) if unknown else _trouble(told)])
-    around = surroundings(settings, model, upscaler if isinstance(upscaler, ModelInputs) else None)
-    return ImageModelReport(name, image_support(told, around), [*_defaults(model, told), *_needs(model, told)])
+        return ImageModelReport(name, [], [Finding("note", inputs.message) if unknown else _trouble(inputs)])
+    rows = header_support(settings, model, inputs, upscaler if isinstance(upscaler, ModelInputs) else None)
+    return ImageModelReport(name, rows, [*_defaults(model, inputs), *_needs(model, inputs)])
 
 
-def _examine_upscaler(ref: ModelRef, told: ModelInputs | ProxyError) -> ImageModelReport:
+def _examine_upscaler(ref: ModelRef, inputs: ModelInputs | ProxyError) -> ImageModelReport:
     findings = []
-    if isinstance(told, ProxyError):
-        findings.append(_trouble(told))
-    elif picture_input(told, "init_image") is None:
+    if isinstance(inputs, ProxyError):
+        findings.append(_trouble(inputs))
+    elif picture_input(inputs, "init_image") is None:
         findings.append(Finding("trouble", "This model takes no picture, so it cannot enlarge one."))
     return ImageModelReport(f"{ref} (upscaler)", [], findings)
 
@@ -137,9 +137,9 @@ def _trouble(error: ProxyError) -> Finding:
     return Finding("trouble", error.log or error.message)
 
 
-def _defaults(model: ImageModel, told: ModelInputs) -> Iterator[Finding]:
+def _defaults(model: ImageModel, inputs: ModelInputs) -> Iterator[Finding]:
     for name, value in model.defaults.items():
-        field = told.fields.get(name)
+        field = inputs.fields.get(name)
         if field is None:
             yield Finding("trouble", f"inputs names the input {name}, which the model does not have.")
             continue
@@ -149,10 +149,10 @@ def _defaults(model: ImageModel, told: ModelInputs) -> Iterator[Finding]:
             yield Finding("trouble", error.message)
 
 
-def _needs(model: ImageModel, told: ModelInputs) -> Iterator[Finding]:
-    """Required inputs that no plain generation fills."""
-    picture = picture_input(told, "init_image")
-    for field in told.fields.values():
+def _needs(model: ImageModel, inputs: ModelInputs) -> Iterator[Finding]:
+    """Yield notes about required inputs that no plain generation fills."""
+    picture = picture_input(inputs, "init_image")
+    for field in inputs.fields.values():
         if not field.required or field.default is not None or field.name in (*PROMPT_NAMES, *model.defaults):
             continue
         if picture is not None and field.name == picture.name:
@@ -180,7 +180,7 @@ def _short(row: HeaderSupport) -> str:
     return row.header.removeprefix("X-").removeprefix("Replicate-")
 
 
-# The place for pictures, and IPFS
+# Storage and IPFS
 
 
 async def _check_store(settings: Settings) -> bool:
@@ -188,18 +188,18 @@ async def _check_store(settings: Settings) -> bool:
     try:
         store = open_picture_store(settings)
         try:
-            await store.record(NOBODY)
+            await store.record(ABSENT_PICTURE)
         finally:
             await store.close()
     except SettingsError as error:
         trouble = " ".join(error.problems)
     except ProxyError as error:
         trouble = error.log or error.message
-    return _tell("Pictures in PICTURE_STORE", trouble, "it answers. Whether it can be written to is not tried.")
+    return _report("Pictures in PICTURE_STORE", trouble, "it answers. Whether it can be written to is not tried.")
 
 
 def _check_directory(directory: Path) -> bool:
-    """Nothing is made: what is missing of the directory is looked at where it would be made."""
+    """Check the directory, or the nearest existing parent in which it would be made. Creates nothing."""
     there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     trouble = None
     if not there.is_dir():
@@ -207,7 +207,7 @@ def _check_directory(directory: Path) -> bool:
     elif not os.access(there, os.W_OK | os.X_OK):
         trouble = f"This user may not write in {there}."
     free = decimal(shutil.disk_usage(there).free)
-    return _tell(f"Pictures in {directory}", trouble, f"can be kept there, {free} are free.")
+    return _report(f"Pictures in {directory}", trouble, f"can be kept there, {free} are free.")
 
 
 async def _check_ipfs(settings: Settings) -> bool:
@@ -223,4 +223,4 @@ async def _check_ipfs(settings: Settings) -> bool:
         await http.close()
     # A service's URL may hold a key in its query.
     address = (settings.ipfs_upload_url or "").partition("?")[0]
-    return _tell(f"IPFS at {address}", trouble, "answers, and refuses no uploads.")
+    return _report(f"IPFS at {address}", trouble, "answers, and refuses no uploads.")

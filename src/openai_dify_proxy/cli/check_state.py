@@ -1,4 +1,4 @@
-"""Whether the state can be reached and written."""
+"""``check`` for the state: can it be reached and written?"""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state import Put, StateUnavailable, open_store
 
-PATIENCE = 5.0
-"""Seconds for an answer."""
+ANSWER_SECONDS = 5.0
+"""Time limit of an answer."""
 
 
 def check_state(settings: Settings) -> bool:
-    """Prints what was found; conversations begin anew each time where the state does not answer."""
+    """Print the result, and return whether the state can be written."""
     scheme = settings.state_url.get_secret_value().partition(":")[0]
     problem = asyncio.run(_problem(settings))
     if problem is not None:
@@ -27,7 +27,7 @@ def check_state(settings: Settings) -> bool:
 async def _problem(settings: Settings) -> str | None:
     store = await open_store(settings.state_url.get_secret_value(), max_entries=settings.state_max_entries)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(ANSWER_SECONDS):
             await store.run(Put("check", b"1", 1.0))
     except TimeoutError:
         return "it does not answer in time."

@@ -1,4 +1,4 @@
-"""What Replicate tells of a model, and the table of headers that follows from it."""
+"""The command ``models``: what each header for images does with a model of Replicate."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from msgspec import to_builtins
 from rich.markup import escape
 from rich.table import Table
 
-from openai_dify_proxy.cli.apps import console
-from openai_dify_proxy.cli.serve import with_demo_images
+from openai_dify_proxy.cli.demo import demo_replicate
+from openai_dify_proxy.cli.output import console
 from openai_dify_proxy.errors import UpstreamFailed
 from openai_dify_proxy.images.models import ImageModel, ImageModels
 from openai_dify_proxy.settings import Settings
@@ -22,12 +22,11 @@ from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs, read_model_inputs
 from openai_dify_proxy.translate.replicate.support import HeaderSupport, Surroundings, image_support, other_inputs
 from openai_dify_proxy.upstream.replicate import ReplicateClient
-from openai_dify_proxy_demo.replicate import DemoReplicate
 
 
 @asynccontextmanager
 async def open_replicate(settings: Settings) -> AsyncIterator[ReplicateClient]:
-    """Needs a token in ``settings``."""
+    """Open a client of Replicate; ``settings`` must have a token."""
     assert settings.replicate_api_token is not None
     token = settings.replicate_api_token.get_secret_value()
     replicate = ReplicateClient(settings.replicate_api_url, token, connect_timeout=settings.connect_timeout)
@@ -37,8 +36,8 @@ async def open_replicate(settings: Settings) -> AsyncIterator[ReplicateClient]:
         await replicate.close()
 
 
-async def ask_inputs(replicate: ReplicateClient, ref: ModelRef) -> ModelInputs:
-    """From Replicate alone, and not from the built-in table that serves when it fails. Raises ProxyError."""
+async def fetch_inputs(replicate: ReplicateClient, ref: ModelRef) -> ModelInputs:
+    """Return a model's inputs from its schema, without the built-in table as a fallback. Raises ProxyError."""
     _, schema = await replicate.schema(ref)
     inputs = read_model_inputs(schema)
     if inputs.fields:
@@ -48,35 +47,39 @@ async def ask_inputs(replicate: ReplicateClient, ref: ModelRef) -> ModelInputs:
     raise UpstreamFailed("Replicate tells no inputs of this model.")
 
 
-def surroundings(settings: Settings, model: ImageModel, upscaler_inputs: ModelInputs | None) -> Surroundings:
-    return Surroundings(
+def header_support(
+    settings: Settings, model: ImageModel, inputs: ModelInputs, upscaler: ModelInputs | None
+) -> list[HeaderSupport]:
+    """Return what each header does with ``model``; ``upscaler`` holds the inputs of its upscaler, if it has one."""
+    surroundings = Surroundings(
         enhancer=settings.enhance_prompt_app,
         upscaler=None if model.upscaler is None else str(model.upscaler),
-        upscaler_inputs=upscaler_inputs,
+        upscaler_inputs=upscaler,
         allow_unsafe=settings.allow_unsafe_images,
         mask_repaints=model.mask_repaints,
     )
+    return image_support(inputs, surroundings)
 
 
 def show_model(settings: Settings, name: str | None, *, as_json: bool) -> None:
-    """Print what each header does with a model. Raises ProxyError; without a token the demo is asked."""
+    """Print what each header does with a model, one of the demo without a token. Raises ProxyError, SettingsError."""
     with ExitStack() as stack:
         if settings.replicate_api_token is None:
+            settings = stack.enter_context(demo_replicate(settings))
             typer.echo("REPLICATE_API_TOKEN is not set: this asks the built-in demo.", err=True)
-            settings = with_demo_images(settings, stack.enter_context(DemoReplicate()))
-        model, inputs, rows = asyncio.run(_ask(settings, name))
+        model, inputs, rows = asyncio.run(_fetch(settings, name))
     if as_json:
         typer.echo(json.dumps(_as_json(model, inputs, rows), indent=2, ensure_ascii=False))
     else:
         _print(model, inputs, rows)
 
 
-async def _ask(settings: Settings, name: str | None) -> tuple[ImageModel, ModelInputs, list[HeaderSupport]]:
+async def _fetch(settings: Settings, name: str | None) -> tuple[ImageModel, ModelInputs, list[HeaderSupport]]:
     async with open_replicate(settings) as replicate:
         model = ImageModels(settings, replicate, time.monotonic).choose(name)
-        inputs = await ask_inputs(replicate, model.ref)
-        upscaler = None if model.upscaler is None else await ask_inputs(replicate, model.upscaler)
-        return model, inputs, image_support(inputs, surroundings(settings, model, upscaler))
+        inputs = await fetch_inputs(replicate, model.ref)
+        upscaler = None if model.upscaler is None else await fetch_inputs(replicate, model.upscaler)
+        return model, inputs, header_support(settings, model, inputs, upscaler)
 
 
 def _as_json(model: ImageModel, inputs: ModelInputs, rows: list[HeaderSupport]) -> dict[str, object]:

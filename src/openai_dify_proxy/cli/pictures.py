@@ -1,4 +1,4 @@
-"""The pictures that are kept: a list of them, and the uploads to IPFS that are still to come."""
+"""The command ``pictures``: list the stored pictures, or upload the pending ones to IPFS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from openai_dify_proxy.cli.apps import console
+from openai_dify_proxy.cli.output import console
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.images.ipfs_uploads import AT_ONCE, IpfsUploads
 from openai_dify_proxy.pictures.records import PictureRecord
@@ -31,7 +31,7 @@ PLAIN_WIDTH = 260
 
 
 def list_pictures(settings: Settings, *, pending: bool, as_json: bool) -> None:
-    """Print what is kept, the newest first. Raises ProxyError, and SettingsError for a place that cannot be used."""
+    """Print the stored pictures, newest first. Raises ProxyError, and SettingsError for unusable storage."""
     records = asyncio.run(_records(settings, pending=pending))
     records.sort(key=lambda record: record.created, reverse=True)
     if as_json:
@@ -41,12 +41,15 @@ def list_pictures(settings: Settings, *, pending: bool, as_json: bool) -> None:
         _print(records)
     waiting = sum(record.ipfs == "pending" for record in records)
     size = decimal(sum(record.size for record in records))
-    told = f", {waiting} of them still to be sent to IPFS" if waiting else ""
-    typer.echo(f"{_count(len(records))}{' to be sent to IPFS' if pending else ''}, {size}{'' if pending else told}.")
+    if pending:
+        typer.echo(f"{_count(len(records))} to be sent to IPFS, {size}.")
+    else:
+        rest = f", {waiting} of them still to be sent to IPFS" if waiting else ""
+        typer.echo(f"{_count(len(records))}, {size}{rest}.")
 
 
 def send_pictures(settings: Settings) -> bool:
-    """Send what is pending to IPFS, and return whether nothing is pending any more. Raises as ``list_pictures``."""
+    """Upload pending pictures to IPFS, and return whether none is left. Raises as ``list_pictures``."""
     if settings.ipfs_upload_url is None:
         raise SettingsError(["IPFS_UPLOAD_URL is not set, so there is nowhere to send pictures to"])
     configure_logging("warning")
@@ -88,15 +91,15 @@ async def _send(settings: Settings) -> bool:
 
 
 async def _send_all(uploads: IpfsUploads, names: list[str]) -> dict[str, ProxyError]:
-    """A server that runs may send the same at the same time, which only leads to the same CIDs."""
-    turn = asyncio.Semaphore(AT_ONCE)
+    """Upload the pictures, and return the failures. A running server may upload the same ones: the CIDs are equal."""
+    slots = asyncio.Semaphore(AT_ONCE)
     failures: dict[str, ProxyError] = {}
     columns = (TextColumn("Sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("Sending", total=len(names))
 
         async def send(name: str) -> None:
-            async with turn:
+            async with slots:
                 try:
                     await uploads.upload(name)
                 except ProxyError as error:

@@ -28,6 +28,7 @@ from openai_dify_proxy.pictures.records import (
     merge,
 )
 from openai_dify_proxy.settings import SettingsError
+from openai_dify_proxy.settings.extras import install_command
 
 try:
     import obstore
@@ -40,7 +41,7 @@ try:
     )
     from obstore.store import AzureStore, GCSStore, S3Store
 except ImportError:
-    raise SettingsError(["PICTURE_STORE needs a package more: pip install 'openai-dify-proxy[s3]'"]) from None
+    raise SettingsError([f"PICTURE_STORE requires an extra package. Install it: {install_command('s3')}"]) from None
 
 LEASE: Final = "ipfs.lease"
 LEASE_SECONDS = 30.0

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from openai_dify_proxy.settings.extras import install_command
 from openai_dify_proxy.translate.replicate.model_names import parse_model
 from openai_dify_proxy.wire.dify import Mode
 
@@ -215,7 +216,7 @@ def _state_url(url: SecretStr) -> SecretStr:
         if not _names_a_server(url.get_secret_value()):
             raise ValueError(f'must name a server: "{scheme}://user:password@host:6379", marks in a password as %xx')
         if find_spec("redis") is None:
-            raise ValueError("needs a package more: pip install 'openai-dify-proxy[redis]'")
+            raise ValueError(f"requires an extra package. Install it: {install_command('redis')}")
     return url
 
 

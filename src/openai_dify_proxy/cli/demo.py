@@ -1,0 +1,89 @@
+"""The command ``demo``, and the demo's servers for commands that run with nothing configured.
+
+The demo is a distribution of its own (``openai-dify-proxy[demo]``), which may be missing: it is imported only where
+it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from pydantic import SecretStr
+
+from openai_dify_proxy.cli.listening import base_url, listen
+from openai_dify_proxy.settings import AppSettings, Settings, SettingsError
+from openai_dify_proxy.settings.extras import install_command
+from openai_dify_proxy.telemetry import configure_logging
+
+
+def serve_demo(host: str, port: int) -> None:
+    """Serve the scripted Dify until SIGTERM or Ctrl-C. Raises CannotListen, and SettingsError if it is missing."""
+    _require_demo(f"The demo is not installed. Install it: {install_command('demo')}")
+    from openai_dify_proxy.cli.serve import run  # it loads uvicorn
+    from openai_dify_proxy_demo import DEMO_PACE, create_demo_app
+
+    configure_logging("warning")
+    sockets = listen(host, port)
+    print(_banner(base_url(host, sockets)), flush=True)  # noqa: T201 - the command's output
+    run(create_demo_app(timing=DEMO_PACE), sockets, grace=1)
+
+
+def needs_demo(settings: Settings) -> bool:
+    """Return whether neither a Dify nor an app is configured. Raises SettingsError if the demo is missing then."""
+    if settings.apps or settings.dify_api_url is not None:
+        return False
+    _require_demo(
+        "Nothing is configured, and the demo is not installed. "
+        f"Set DIFY_API_URL to the address of a Dify, or install the demo: {install_command('demo')}"
+    )
+    return True
+
+
+@contextmanager
+def demo_dify(settings: Settings, *, paced: bool = False) -> Iterator[Settings]:
+    """Serve the demo's Dify meanwhile, and give ``settings`` with its apps; ``paced`` answers as slowly as a model."""
+    from openai_dify_proxy_demo import DEMO_APPS, DEMO_PACE, INSTANT, DemoServer
+
+    with DemoServer(timing=DEMO_PACE if paced else INSTANT) as server:
+        apps = {
+            app.name: AppSettings(name=app.name, api_key=SecretStr(app.key), api_url=server.url) for app in DEMO_APPS
+        }
+        yield settings.model_copy(
+            update={"dify_api_url": server.url, "apps": apps, "default_app": DEMO_APPS[0].name},
+        )
+
+
+@contextmanager
+def demo_replicate(settings: Settings, *, paced: bool = False) -> Iterator[Settings]:
+    """Serve the demo's Replicate meanwhile, and give ``settings`` with its token. Raises SettingsError without it."""
+    _require_demo(
+        "REPLICATE_API_TOKEN is not set, and the demo is not installed. "
+        f"Set the token, or install the demo: {install_command('demo')}"
+    )
+    from openai_dify_proxy_demo.replicate import DEMO_PACE, INSTANT, DemoReplicate  # it loads Pillow
+
+    with DemoReplicate(timing=DEMO_PACE if paced else INSTANT) as replicate:
+        yield settings.model_copy(
+            update={
+                "replicate_api_url": replicate.url,
+                "replicate_api_token": SecretStr(replicate.token),
+                "replicate_output_hosts": (replicate.output_origin,),
+                "image_upscaler": settings.image_upscaler or "nightmareai/real-esrgan",
+            }
+        )
+
+
+def _require_demo(problem: str) -> None:
+    if find_spec("openai_dify_proxy_demo") is None:
+        raise SettingsError([problem])
+
+
+def _banner(url: str) -> str:
+    from openai_dify_proxy_demo import DEMO_APPS
+
+    lines = [f"A scripted Dify serves {url}/v1", "  Keys of its apps:"]
+    lines += [f"    {app.key:<24}{app.mode:<16}{app.description}" for app in DEMO_APPS]
+    lines.append(f"  To use it through the proxy: DIFY_API_URL={url}/v1 DIFY_API_KEY={DEMO_APPS[0].key}")
+    return "\n".join(lines)

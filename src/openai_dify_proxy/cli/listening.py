@@ -1,0 +1,72 @@
+"""The sockets that a server listens on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+BACKLOG = 2048
+
+
+class CannotListen(Exception):
+    """The address cannot be listened on; the text gives the reason and the remedy."""
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listen on every address that ``host`` stands for, all on one port. Raises CannotListen."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise CannotListen(f"HOST {host} is no address of this machine: {error.strerror}") from error
+    sockets: list[socket.socket] = []
+    failures: list[OSError] = []
+    for family, _, _, _, address in found:
+        taken = sockets[0].getsockname()[1] if sockets else port
+        try:
+            sockets.append(_listen_on(family, (address[0], taken, *address[2:])))
+        except OSError as error:
+            failures.append(error)
+    # A name such as localhost may stand for an IPv6 address where there is no IPv6.
+    fatal = [error for error in failures if not sockets or error.errno not in _NO_SUCH_ADDRESS]
+    if fatal:
+        for listener in sockets:
+            listener.close()
+        raise CannotListen(_reason(fatal[0], host, port)) from fatal[0]
+    return sockets
+
+
+_NO_SUCH_ADDRESS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+
+def _listen_on(family: int, address: tuple[object, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # "::" serves IPv4 too; otherwise each address has a socket of its own.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address[0] == "::" else 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.set_inheritable(True)
+    return listener
+
+
+def _reason(error: OSError, host: str, port: int) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"Port {port} of {host} is in use. Choose another (--port), or stop what listens there."
+        case errno.EACCES:
+            return f"Port {port} needs more rights than this process has. Choose one above 1023 (--port)."
+        case errno.EADDRNOTAVAIL:
+            return f"{host} is no address of this machine. Choose another (--host)."
+        case _:
+            return f"Cannot listen on {host}, port {port}: {error.strerror}."
+
+
+def base_url(host: str, sockets: list[socket.socket]) -> str:
+    """Return the address to show, with the real port in place of port 0."""
+    name = host.strip("[]")
+    return f"http://{f'[{name}]' if ':' in name else name}:{sockets[0].getsockname()[1]}"

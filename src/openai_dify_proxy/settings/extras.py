@@ -1,0 +1,15 @@
+"""Optional parts of the distribution, its extras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[3]
+"""The checkout, where the package runs from one."""
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra: the set-up script of a checkout, pip elsewhere."""
+    if all((_ROOT / name).is_file() for name in ("pyproject.toml", "scripts/setup")):
+        return f"scripts/setup --extra {extra}"
+    return f"pip install 'openai-dify-proxy[{extra}]'"
