@@ -234,7 +234,7 @@ def test_without_a_token_the_demo_is_asked_about_the_default(program: Program) -
     ended = program.run("models")
     assert ended.returncode == 0
     assert "stability-ai/sdxl" in ended.stdout
-    assert ended.stderr == "REPLICATE_API_TOKEN is not set: this asks the built-in demo.\n"
+    assert ended.stderr == "REPLICATE_API_TOKEN is not set: this asks the demo.\n"
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "nonsense", VERSIONS["stability-ai/sdxl"]])

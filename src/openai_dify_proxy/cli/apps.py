@@ -33,14 +33,14 @@ def list_apps(settings: Settings, *, as_json: bool) -> None:
         typer.echo(f"No apps are configured: requests bring the key of an app of {settings.dify_api_url}.")
         return
     if demo:
-        typer.echo("Nothing is configured: serve offers the built-in demo apps.")
+        typer.echo("Nothing is configured: serve offers the demo apps.")
     table = Table("Model", "Aliases", "Mode", "Dify")
     for row in rows:
         cells = (
             f"{row.model} (default)" if row.default else row.model,
             ", ".join(row.aliases),
             row.mode or "asked from Dify",
-            row.dify_api_url or "built in",
+            row.dify_api_url or "demo",
         )
         table.add_row(*map(escape, cells))
     console().print(table)

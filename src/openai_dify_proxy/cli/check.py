@@ -20,7 +20,7 @@ def check_all(settings: Settings) -> bool:
     """
     with ExitStack() as stack:
         if needs_demo(settings):
-            typer.echo("No Dify is configured: this checks the built-in demo apps.")
+            typer.echo("No Dify is configured: this checks the demo apps.")
             settings = stack.enter_context(demo_dify(settings))
             if settings.replicate_api_token is None:
                 settings = stack.enter_context(demo_replicate(settings))

@@ -81,7 +81,7 @@ def serve(
         typer.Option(metavar="FORMAT", help="console or json. Variable: LOG_FORMAT. Default: console."),
     ] = None,
 ) -> None:
-    """Serve the OpenAI API. With neither DIFY_API_URL nor apps configured it serves built-in demo apps.
+    """Serve the OpenAI API. With neither DIFY_API_URL nor apps configured it serves the demo apps.
 
     Keys are never flags, which others can read: set DIFY_API_KEY and API_KEYS in the environment or in .env.
     """

@@ -66,7 +66,7 @@ def show_model(settings: Settings, name: str | None, *, as_json: bool) -> None:
     with ExitStack() as stack:
         if settings.replicate_api_token is None:
             settings = stack.enter_context(demo_replicate(settings))
-            typer.echo("REPLICATE_API_TOKEN is not set: this asks the built-in demo.", err=True)
+            typer.echo("REPLICATE_API_TOKEN is not set: this asks the demo.", err=True)
         model, inputs, rows = asyncio.run(_fetch(settings, name))
     if as_json:
         typer.echo(json.dumps(_as_json(model, inputs, rows), indent=2, ensure_ascii=False))
