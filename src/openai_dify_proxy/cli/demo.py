@@ -43,7 +43,7 @@ def needs_demo(settings: Settings) -> bool:
 
 @contextmanager
 def demo_dify(settings: Settings, *, paced: bool = False) -> Iterator[Settings]:
-    """Serve the demo's Dify meanwhile, and give ``settings`` with its apps; ``paced`` answers as slowly as a model."""
+    """Serve the demo's Dify, and yield ``settings`` with its apps; ``paced`` answers as slowly as a model."""
     from openai_dify_proxy_demo import DEMO_APPS, DEMO_PACE, INSTANT, DemoServer
 
     with DemoServer(timing=DEMO_PACE if paced else INSTANT) as server:
@@ -57,7 +57,7 @@ def demo_dify(settings: Settings, *, paced: bool = False) -> Iterator[Settings]:
 
 @contextmanager
 def demo_replicate(settings: Settings, *, paced: bool = False) -> Iterator[Settings]:
-    """Serve the demo's Replicate meanwhile, and give ``settings`` with its token. Raises SettingsError without it."""
+    """Serve the demo's Replicate, and yield ``settings`` for it. Raises SettingsError if the demo is missing."""
     _require_demo(
         "REPLICATE_API_TOKEN is not set, and the demo is not installed. "
         f"Set the token, or install the demo: {install_command('demo')}"

@@ -114,9 +114,9 @@ def demo(
 
 @app.command()
 def check(dify_api_url: UrlFlag = None, config: ConfigFlag = None) -> None:
-    """Ask Dify about every app, Replicate about every image model, and IPFS; tell what will not work, and why.
+    """Check every app in Dify, every image model in Replicate, IPFS and the state; report what will not work, and why.
 
-    Runs nothing and costs nothing. Ends with exit code 1 if something cannot serve.
+    Runs nothing and costs nothing. Exits with code 1 if something cannot serve.
     """
     from openai_dify_proxy.cli.check import check_all
 
@@ -130,7 +130,7 @@ def apps(
     config: ConfigFlag = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the configured models; asks Dify nothing and shows no keys."""
+    """List the configured models, without asking Dify and without keys."""
     from openai_dify_proxy.cli.apps import list_apps
 
     with reporting_errors():
@@ -160,14 +160,12 @@ def models(
 @app.command()
 def pictures(
     *,
-    pending: Annotated[bool, typer.Option("--pending", help="Only those that are still to be sent to IPFS.")] = False,
-    send: Annotated[
-        bool, typer.Option("--send", help="Send those to IPFS now. Ends with exit code 1 if some are left.")
-    ] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Only those still to be uploaded to IPFS.")] = False,
+    send: Annotated[bool, typer.Option("--send", help="Upload those now. Exits with code 1 if some are left.")] = False,
     config: ConfigFlag = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the pictures that are kept, or send to IPFS what is still to be sent."""
+    """List the stored pictures, or upload the pending ones to IPFS."""
     from openai_dify_proxy.cli.pictures import list_pictures, send_pictures
 
     with reporting_errors():

@@ -1,4 +1,4 @@
-"""The apps that the sources name: those of the TOML file, of other proxies' variables, and of ``DIFY_API_KEY``."""
+"""The configured apps: from the TOML file, other proxies' variables, and ``DIFY_API_KEY``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def draft_apps(
     given: dict[str, Given],
     problems: list[str],
 ) -> dict[str, Draft]:
-    """The apps of the file, of other proxies' variables and of ``DIFY_API_KEY``; sets ``default_app`` for that one."""
+    """Return the apps of every source; for ``DIFY_API_KEY`` also set ``default_app``. Appends to ``problems``."""
     apps = _apps_of_toml(table.get("apps", {}), file, variables, problems)
     for name, key in _apps_of_variables(variables, problems):
         apps.setdefault(name, Draft(key.origin, {"api_key": key}))
@@ -64,7 +64,7 @@ def _key_from_variable(variable: Given, variables: Mapping[str, Given], problems
         problems.append(f"{variable.origin} names {name}, which is neither in the environment nor in .env")
     else:
         problems.append(f"{variable.origin} must be the name of a variable; a key itself is given as api_key")
-    # After the complaint any key will do, so that the app's other settings are checked too.
+    # A placeholder lets the app's other settings be checked too.
     return Given("unset", variable.origin)
 
 
@@ -88,7 +88,7 @@ def _apps_of_variables(variables: Mapping[str, Given], problems: list[str]) -> l
 def _add_single_app(
     apps: dict[str, Draft], variables: Mapping[str, Given], given: dict[str, Given], problems: list[str]
 ) -> None:
-    """Make ``DIFY_API_KEY`` the default app: under a name of its own, unless the file has an app with that key."""
+    """Make the app of ``DIFY_API_KEY`` the default, under its own name if the file has an app with that key."""
     value, origin = given["dify_api_key"]
     keys = [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else [value]
     if not keys:
@@ -104,7 +104,7 @@ def _add_single_app(
         "output_variable": given.get("output_variable"),
         "mode": first(variables, ALIASES["mode"]),
     }
-    # "Chat" there is a way to call Dify that serves three modes; which one, Dify tells.
+    # Other proxies call three modes "Chat"; Dify reports which one it is.
     fields = {
         name: option
         for name, option in options.items()

@@ -1,4 +1,4 @@
-"""Whether the values given make settings, and in plain words why not."""
+"""Validation: the given values become settings, or sentences that say what is wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openai_dify_proxy.translate.replicate.model_names import parse_model
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to ``host``."""
+    """Return whether only this machine can connect to ``host``."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -23,11 +23,11 @@ def is_loopback(host: str) -> bool:
 
 
 Tables = Mapping[str, Mapping[str, Draft]]
-"""What the sources name of the settings in ``TABLES``: section, name, draft."""
+"""Drafts by section (one of ``TABLES``) and name."""
 
 
 def validate(given: Mapping[str, Given], tables: Tables, problems: list[str]) -> tuple[Settings, frozenset[str]]:
-    """Settings of everything that is valid, complaints about the rest, and the names of settings left out."""
+    """Return the valid settings and the names of rejected ones. Appends to ``problems``."""
     values: dict[str, Any] = {name: value for name, (value, _) in given.items()}
     drafts: dict[str, Any] = {
         section: {
@@ -51,11 +51,11 @@ def validate(given: Mapping[str, Given], tables: Tables, problems: list[str]) ->
 
 
 def _leave_out(draft: dict[str, Any], name: str, field: str) -> None:
-    """After the complaint, so that the rest is looked at too: what cannot be left out gets a stand-in."""
-    stand_in = {"name": name or "unset", "api_key": "unset", "api_url": "http://unset", "model": "unset/unset"}
+    """Remove a rejected field, so that the others are checked too; a required one gets a placeholder."""
+    placeholders = {"name": name or "unset", "api_key": "unset", "api_url": "http://unset", "model": "unset/unset"}
     draft.pop(field, None)
-    if field in stand_in:
-        draft[field] = stand_in[field]
+    if field in placeholders:
+        draft[field] = placeholders[field]
 
 
 def _complaint(error: ErrorDetails, given: Mapping[str, Given], tables: Tables) -> str:
@@ -107,7 +107,7 @@ _SECRETS = {"key", "keys", "token", "auth", "store", "state"}
 
 
 def _quote(value: object, field: str) -> str:
-    """The value itself, if it helps and can be no secret that was set under a wrong name: keys are long."""
+    """Return the value for the message, unless it may be a secret under a wrong name: those are long."""
     if _SECRETS & set(field.split("_")) or not isinstance(value, str | int | float) or not 0 < len(str(value)) <= 16:
         return ""
     return f", not {value!r}" if not str(value).startswith(("app-", "sk-", "r8_", "Bearer ")) else ""
@@ -116,7 +116,7 @@ def _quote(value: object, field: str) -> str:
 def contradictions(
     settings: Settings, given: Mapping[str, Given], tables: Tables, rejected: frozenset[str]
 ) -> list[str]:
-    """What is wrong although each setting by itself is right."""
+    """Return the problems of settings that are valid one by one and contradict each other."""
     apps = tables["apps"]
     return [
         *_unknown_app("default_app", settings.default_app, given, apps),
@@ -133,7 +133,7 @@ def contradictions(
 
 
 def _shared_end_users(settings: Settings, given: Mapping[str, Given]) -> list[str]:
-    """Two clients may both have an end user "anna", who are two people."""
+    """Reject plain end users with several clients: each may have an end user "anna"."""
     if settings.end_user_id != "plain" or len(settings.client_keys) <= 1:
         return []
     origin = given["end_user_id"].origin
@@ -149,7 +149,7 @@ def _unknown_app(setting: str, name: str | None, given: Mapping[str, Given], app
 
 
 def _unknown_image_model(name: str, given: Mapping[str, Given], models: Mapping[str, Draft]) -> list[str]:
-    """Unlike an upscaler the default may be a configured model by its name here."""
+    """Reject a default image model that is neither configured nor one of Replicate."""
     if name in models or parse_model(name) is not None:
         return []
     hint = did_you_mean(name, models)
@@ -165,7 +165,7 @@ def _shared_names(tables: Tables) -> list[str]:
 
 
 def _links_to_nowhere(settings: Settings, given: Mapping[str, Given], rejected: frozenset[str]) -> list[str]:
-    """Links to a gateway need a gateway, and pictures behind it."""
+    """Reject links to an IPFS gateway without a gateway or uploads."""
     if settings.picture_links != "ipfs":
         return []
     return [
@@ -176,7 +176,7 @@ def _links_to_nowhere(settings: Settings, given: Mapping[str, Given], rejected: 
 
 
 def _state_of_one_process(settings: Settings, given: Mapping[str, Given]) -> list[str]:
-    """Each turn of a conversation may come to another worker."""
+    """Reject state in memory with several workers: the turns of a conversation reach any of them."""
     if settings.workers == 1 or not settings.state_url.get_secret_value().lower().startswith("memory:"):
         return []
     return [_FORGETFUL.format(origin=given["state_url"].origin, workers=settings.workers)]

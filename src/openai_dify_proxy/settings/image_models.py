@@ -1,4 +1,4 @@
-"""The image models that the TOML file names, ``[images.models.<name>]``."""
+"""The image models of the TOML file, ``[images.models.<name>]``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openai_dify_proxy.settings.names import IMAGE_MODEL_KEYS, Draft, Given, did
 
 
 def draft_image_models(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, Draft]:
-    """The models by name; what is no such table is complained about."""
+    """Return the models by name. Appends to ``problems``."""
     images = table.get("images", {})
     models = images.get("models", {}) if isinstance(images, dict) else None
     if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):

@@ -1,4 +1,4 @@
-"""What can be set: the names and defaults. Where values come from is told in ``sources``."""
+"""The settings with their types and defaults; ``sources`` reads their values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from openai_dify_proxy.translate.dify.transcript import TEMPLATE
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; ``problems`` holds every reason, one sentence each, none with a secret in it."""
+    """The settings are invalid; ``problems`` holds one sentence for each reason, without secrets."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -84,7 +84,7 @@ class AppSettings(BaseModel):
 
 
 class ImageModelSettings(BaseModel):
-    """One model of Replicate under a name of the operator's."""
+    """One model of Replicate under a name of the operator's choice."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
@@ -103,10 +103,7 @@ class ImageModelSettings(BaseModel):
 
 
 class Settings(BaseModel):
-    """Everything that can be set, checked and with defaults filled in.
-
-    Called directly it takes what it is given and reads nothing else; ``load_settings`` reads the sources.
-    """
+    """All settings, validated. The constructor reads no source; ``load_settings`` does."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
@@ -127,23 +124,23 @@ class Settings(BaseModel):
     personal_keys: PersonalKeys = ()
     """Keys of single end users, ``key=end user``, comma separated."""
     allow_anonymous: Flag = False
-    """Serve everybody who can connect, though no client keys are set."""
+    """Serve everyone who can connect, although no client keys are set."""
     passthrough_keys: Flag = True
     """Let requests bring a Dify key of their own."""
     cors_origins: Origins = ()
     """Web origins whose pages may call the proxy, comma separated; ``*`` for all."""
     log_level: LogLevel = "info"
-    """The least level that is logged: ``debug``, ``info``, ``warning``, ``error`` or ``critical``."""
+    """The lowest level that is logged: ``debug``, ``info``, ``warning``, ``error`` or ``critical``."""
     log_format: LogFormat = "console"
     """``console`` for people, ``json`` for machines."""
     max_body_bytes: Bytes = 64 * 1024 * 1024
     """The largest request body."""
     connect_timeout: Seconds = 10
-    """How long a connection to Dify may take to come about."""
+    """Time limit of a connection attempt to Dify."""
     silence_timeout: Seconds = 300
-    """How long Dify may take until its first data."""
+    """Time limit of Dify's first data."""
     turn_timeout: Seconds = 1260
-    """How long a whole turn may take."""
+    """Time limit of a whole turn."""
     first_event_grace: SecondsOrNone = 2
     """How long the status line waits for a first event, so that early failures keep their status."""
     heartbeat_interval: Seconds = 15
@@ -161,13 +158,13 @@ class Settings(BaseModel):
     conversations: AppConversations = "auto"
     """How earlier messages reach an app: ``auto``, ``transcript`` or ``last-message``."""
     transcript_template: Template = TEMPLATE
-    """How a question that carries earlier messages along is worded: ``{history}``, then ``{question}``."""
+    """The wording of a question with earlier messages: ``{history}``, then ``{question}``."""
     end_user_id: EndUserId = "derived"
-    """What Dify is told of end users: ``derived`` names, or ``plain`` ones as clients send them."""
+    """How end users are named in Dify: ``derived``, or ``plain`` as clients send them."""
     task_calls: TaskCalls = "app"
-    """Who answers the calls that clients make beside a chat (titles, tags, …): the ``app``, or ``off`` for nobody."""
+    """How side calls (titles, tags, …) are answered: by the ``app``, or ``off`` for a placeholder."""
     task_model: Text | None = None
-    """The app that answers them instead of the one that the chat is with."""
+    """The app that answers side calls instead of the chat's own app."""
     apps: dict[str, AppSettings] = {}
     """The configured apps by model name."""
     image_model: Text = "stability-ai/sdxl"
@@ -179,7 +176,7 @@ class Settings(BaseModel):
     replicate_output_hosts: Hosts = ()
     """Hosts or origins besides Replicate's that pictures may be fetched from, comma separated."""
     unsupported_parameters: UnsupportedParameters = "reject"
-    """What becomes of a header or input that the model does not take: ``reject``, ``warn`` or ``drop``."""
+    """The treatment of a header or input that the model does not take: ``reject``, ``warn`` or ``drop``."""
     allow_unsafe_images: Flag = True
     """Let requests switch a model's safety checker off."""
     enhance_prompt_app: Text | None = None
@@ -187,25 +184,25 @@ class Settings(BaseModel):
     image_upscaler: ImageModelName | None = None
     """The model that enlarges pictures of models that cannot."""
     image_timeout: Seconds = 300
-    """How long a whole image request may take."""
+    """Time limit of a whole image request."""
     image_concurrency: int = Field(default=4, ge=1)
     """Predictions that one request may run at once."""
     max_picture_bytes: Bytes = 32 * 1024 * 1024
-    """The largest picture that is fetched and kept."""
+    """The largest picture that is fetched and stored."""
     image_storage_dir: Text = "~/.local/share/openai-dify-proxy/pictures"
-    """The directory that pictures are kept in; ``~`` is the user's home."""
+    """The directory of stored pictures; ``~`` is the user's home."""
     store_prompts: Flag = False
-    """Keep the prompt in a picture's record."""
+    """Store the prompt in a picture's record."""
     public_url: WebUrl | None = None
     """The address that clients reach the proxy under, for links to pictures."""
     picture_retention: Seconds | None = None
-    """How long pictures are kept; for ever when it is not set."""
+    """How long pictures are stored; for ever when it is not set."""
     picture_store: StoreUrl | None = None
     """An object store for pictures instead of the directory: ``s3://bucket/prefix``, ``gs://…`` or ``az://…``."""
     picture_links: PictureLinks = "local"
-    """Whose links answers carry: ``local`` for the proxy's own, ``ipfs`` for the gateway's where a picture is there."""
+    """The links in answers: ``local`` ones, or ``ipfs`` for the gateway's where a picture is on IPFS."""
     ipfs_upload_url: UploadUrl | None = None
-    """Where every picture is uploaded to: Kubo's RPC, or a service's."""
+    """The URL that every picture is uploaded to: Kubo's RPC, or a service's."""
     ipfs_upload_auth: Secret | None = None
     """The ``Authorization`` header of uploads, word for word."""
     ipfs_upload_field: Text = "file"
@@ -213,21 +210,21 @@ class Settings(BaseModel):
     ipfs_upload_form: Form = {}
     """Further form fields: ``name=value``, comma separated."""
     ipfs_gateway_url: GatewayUrl | None = None
-    """Where pictures on IPFS can be looked at; ``{cid}`` stands for the CID."""
+    """The URL of a picture on an IPFS gateway; ``{cid}`` stands for the CID."""
     ipfs_timeout: Seconds = 60
-    """How long one upload may take."""
+    """Time limit of one upload."""
     state_url: StateUrl = SecretStr("sqlite:///~/.local/share/openai-dify-proxy/state.db")
-    """Where conversations and the like are kept: ``sqlite:///path``, ``redis://…``, ``valkey://…`` or ``memory://``."""
+    """The store of conversations and responses: ``sqlite:///path``, ``redis://…``, ``valkey://…`` or ``memory://``."""
     state_max_entries: int = Field(default=200_000, ge=1)
-    """How many entries the state may hold; the oldest go first."""
+    """The largest number of entries in the state; the oldest are removed first."""
     conversation_ttl: Seconds = 30 * 86_400
     """How long a conversation can be continued after its last turn."""
     image_models: dict[str, ImageModelSettings] = {}
     """The configured image models by model name."""
     warnings: tuple[str, ...] = ()
-    """What the sources hold that looks like a mistake; found by ``load_settings``, not to be set."""
+    """Probable mistakes in the sources; found by ``load_settings``, not a setting."""
 
     @property
     def client_keys(self) -> tuple[tuple[SecretStr, str | None], ...]:
-        """Every key that clients may show, with the end user that it is pinned to."""
+        """All client keys, each with the end user that it is pinned to."""
         return (*((key, None) for key in self.api_keys), *self.personal_keys)

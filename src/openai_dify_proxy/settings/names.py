@@ -1,4 +1,4 @@
-"""The names that settings go by, ours and those of other proxies, and values on their way to being checked."""
+"""The names of settings, ours and those of other proxies, and values that are not validated yet."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ IMAGE_MODEL_KEYS = tuple(name for name in ImageModelSettings.model_fields if nam
 CONFIG_FILE = "CONFIG_FILE"
 SINGLE_APP = "dify"
 
-# What people who come from another proxy have in their environment. The three time limits are of whole blocking
-# calls there; as a limit on silence they end what hangs and never cut a long answer that is still arriving.
+# The variables of other proxies. Their three time limits are of whole blocking calls; as a limit on silence they
+# end a hanging call without cutting a long answer that is still arriving.
 ALIASES: dict[str, tuple[str, ...]] = {
     "host": ("SERVER_HOST",),
     "port": ("SERVER_PORT",),
@@ -33,19 +33,19 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "mode": ("BOT_TYPE", "DIFY_APP_TYPE"),  # of the app of DIFY_API_KEY
 }
 
-# Names of other proxies' settings that mean nothing here and are no misspellings either.
+# Other proxies' settings that have no meaning here and are no misspellings.
 UNUSED = frozenset({"AUTH_MODE", "MODELS_NAME", "POOL_SIZE"})
 
 
 class Given(NamedTuple):
-    """A value before it is checked; ``origin`` is the subject of a complaint about it: "PORT in .env"."""
+    """A value before validation; ``origin`` is the subject of an error about it: "PORT in .env"."""
 
     value: Any
     origin: str
 
 
 class Draft(NamedTuple):
-    """An app or an image model before it is checked."""
+    """An app or an image model before validation."""
 
     origin: str
     fields: dict[str, Given]
@@ -56,7 +56,7 @@ def first(variables: Mapping[str, Given], names: Iterable[str]) -> Given | None:
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The end of a complaint about an unknown name: what it probably should be, if anything is near."""
+    """Return the end of an error about an unknown name: the closest known one, if any is close."""
     own = {alias.lower(): setting for setting, aliases in ALIASES.items() for alias in aliases}
     plain = name.lower().replace("-", "_")
     near = difflib.get_close_matches(own.get(plain, plain), list(known), n=1, cutoff=cutoff)

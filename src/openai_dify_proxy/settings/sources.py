@@ -1,8 +1,8 @@
-"""From flags, environment, ``.env`` and TOML file to one ``Settings``, or to every reason why not.
+"""Settings from flags, environment, ``.env`` and TOML file.
 
-For each setting the first of these that is not empty counts: the flag; the variable of its own name in the
+For each setting the first of these that is not empty wins: the flag; the variable of its own name in the
 environment, then in ``.env``; a name that another proxy has for it (``ALIASES``), in the same two places; the
-TOML file; the default. Each value keeps its origin until it is checked, so that a complaint can name the place.
+TOML file; the default. Each value keeps its origin until it is validated, so that an error can name the place.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def load_settings(
 
 
 def _read_variables(env: Mapping[str, str], dotenv: Path | None, problems: list[str]) -> dict[str, Given]:
-    """Variables by name; the environment goes before the file, and an empty one counts as not set."""
+    """Return the variables by name: the environment wins over the file, and an empty value counts as not set."""
     in_file: Mapping[str, str | None] = {}
     if dotenv and dotenv.is_file():
         try:
@@ -117,7 +117,7 @@ def _given_by_toml(table: Mapping[str, Any], file: str, problems: list[str]) -> 
 
 
 def _dotenv_warnings(variables: Mapping[str, Given], apps: Mapping[str, Draft], dotenv: Path) -> tuple[str, ...]:
-    """One warning for each name in ``.env`` that is none of ours and nearly so; the file may serve others too."""
+    """Return a warning for each unknown name in ``.env`` that resembles a setting; other programs share the file."""
     ours = [*VARIABLES, CONFIG_FILE]
     named_by_apps = {app.fields["api_key"].origin.split(" ")[0] for app in apps.values() if "api_key" in app.fields}
     known = {*ours, *UNUSED, *named_by_apps, *(alias for aliases in ALIASES.values() for alias in aliases)}

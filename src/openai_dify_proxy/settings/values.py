@@ -1,7 +1,7 @@
-"""The kinds of value that settings have, and how people write them.
+"""The types of settings.
 
-Each kind is an annotated type whose validator takes what an environment variable, a TOML file or a flag can
-hold, and whose errors read on after the name of the setting: "PORT must be …".
+Each is an annotated type whose validator accepts the forms of an environment variable, a TOML file or a flag, and
+whose errors continue a sentence that begins with the name of the setting: "PORT must be …".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from openai_dify_proxy.settings.extras import install_command
 from openai_dify_proxy.translate.replicate.model_names import parse_model
 from openai_dify_proxy.wire.dify import Mode
 
-# Dify's console and other proxies have words of their own for two of the modes.
+# The names that Dify's console and other proxies use for two of the modes.
 OTHER_MODE_NAMES = {"chatflow": "advanced-chat", "agent_chat": "agent-chat"}
 
 # Other proxies' CONVERSATION_MEMORY_MODE, CONVERSATION_MODE and memory_mode.
@@ -99,7 +99,7 @@ def _conversation_rule(value: object) -> object:
 
 
 def _personal_keys(value: object) -> object:
-    """``key=end user`` pairs with commas between them. A user's name holds no equals sign, a key may."""
+    """Parse comma-separated ``key=end user`` pairs; a key may hold an equals sign, an end user may not."""
     parts = _comma_separated(value)
     if not isinstance(parts, tuple):
         return parts
@@ -110,7 +110,7 @@ def _personal_keys(value: object) -> object:
 
 
 def _template(value: object) -> object:
-    """A variable has no line ends unless they are written as \\n."""
+    """Replace \\n by a line end, which a variable cannot hold."""
     return value.replace("\\n", "\n") if isinstance(value, str) else value
 
 
@@ -127,7 +127,7 @@ def _log_level(value: object) -> object:
 
 
 def _header_safe(key: SecretStr) -> SecretStr:
-    """Keys travel in HTTP headers; a placeholder such as ``app-…`` or a pasted line end would not get far."""
+    """Reject keys that no HTTP header can hold, such as the placeholder ``app-…`` or a pasted line end."""
     text = key.get_secret_value()
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("is not a key: it holds spaces or characters that no key has (is it a placeholder?)")
@@ -160,7 +160,7 @@ def _base_url(parts: SplitResult) -> str:
 
 
 def _dify_url(url: str) -> str:
-    """The base URL of Dify's Service API: no trailing slash, ending with ``/v1`` as the API's paths do."""
+    """Return the base URL of Dify's Service API: no trailing slash, ``/v1`` at the end."""
     base = _base_url(
         _web_address(url, 'a Dify, such as "https://api.dify.ai/v1"', "Dify's API key is all that is sent")
     )
@@ -168,7 +168,7 @@ def _dify_url(url: str) -> str:
 
 
 def _replicate_url(url: str) -> str:
-    """A bare origin gets ``/v1``; a relay of Replicate's API may have another path."""
+    """Add ``/v1`` to a bare origin; a relay of Replicate's API may have another path."""
     parts = _web_address(url, "Replicate's API", "the token is all that is sent")
     base = _base_url(parts)
     return base if parts.path.strip("/") else base + "/v1"
@@ -179,7 +179,7 @@ def _public_url(url: str) -> str:
 
 
 def _upload_url(url: str) -> str:
-    """The whole URL, query included, as services differ in it; a bare origin is a Kubo's."""
+    """Return the URL with its query, which some services need; a bare origin gets the path of Kubo's RPC."""
     parts = _web_address(url, "an IPFS node or service", "IPFS_UPLOAD_AUTH takes the whole Authorization header")
     if parts.fragment:
         raise ValueError("must not hold a #")
@@ -236,7 +236,7 @@ def _host(host: str) -> str:
 
 
 def _form(value: object) -> object:
-    """``name=value`` pairs with commas between them; a TOML file has a table instead."""
+    """Parse comma-separated ``name=value`` pairs; a TOML file has a table instead."""
     if not isinstance(value, str):
         return value
     pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
@@ -246,7 +246,7 @@ def _form(value: object) -> object:
 
 
 def _origin(origin: str) -> str:
-    """Not only http: desktop clients come from origins such as ``app://obsidian.md``."""
+    """Accept any scheme: desktop clients have origins such as ``app://obsidian.md``."""
     if origin != "*" and "://" not in origin:
         raise ValueError('must be "*" or origins such as "https://chat.example.com"')
     return origin.rstrip("/")
@@ -265,7 +265,7 @@ def _system_prompt(value: str) -> str:
 
 
 def _json_only(inputs: dict[str, Any]) -> dict[str, Any]:
-    """TOML has dates and times, and numbers that are none; Dify is told inputs in JSON, which has neither."""
+    """Reject values of TOML that JSON, which Dify takes, does not have: dates, times, and infinite numbers."""
     unfit = [name for name, value in inputs.items() if not _is_json(value)]
     if unfit:
         raise ValueError(f"holds what JSON has no form for in {', '.join(unfit)}: write dates and times as text")
