@@ -63,14 +63,14 @@ class Caller:
 @pytest.fixture(scope="session")
 def server() -> Iterator[DemoServer]:
     """One demo for all tests that need nothing special of its timing."""
-    with DemoServer(timing=INSTANT) as running:
+    with DemoServer(timing=INSTANT, faults=True) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def brisk_server() -> Iterator[DemoServer]:
     """A demo whose pings and silences take fractions of a second."""
-    with DemoServer(timing=Timing(token=0.0, ping=0.05, hang=0.3, naming=0.0)) as running:
+    with DemoServer(timing=Timing(token=0.0, ping=0.05, hang=0.3, naming=0.0), faults=True) as running:
         yield running
 
 
@@ -111,7 +111,8 @@ def timed(timed_server: DemoServer, http: httpx2.Client) -> Caller:
 @pytest.fixture(scope="session")
 def replicate_server() -> Iterator[scripted.DemoReplicate]:
     """One scripted Replicate for all tests that need nothing special of its timing."""
-    with scripted.DemoReplicate(timing=scripted.Timing(start=0.0, run=0.0, settle=0.0, second=0.05)) as running:
+    timing = scripted.ReplicateTiming(start=0.0, run=0.0, settle=0.0, second=0.05)
+    with scripted.DemoReplicate(timing=timing, faults=True) as running:
         yield running
 
 

@@ -269,12 +269,21 @@ def test_uploads_belong_to_their_user_since_1_14(demo: Caller) -> None:
 
 
 def test_words_come_at_the_given_pace() -> None:
+    """The times are lower bounds: a slow machine only adds to them."""
     with DemoServer(timing=Timing(token=0.02, naming=0.0)) as server, httpx2.Client() as http:
         caller = Caller(server, http)
         begun = time.monotonic()
         caller.ask("demo-chat", "SAY<<one two three four five>>")
         assert time.monotonic() - begun >= 5 * 0.02
         assert server.open_connections == 1
+
+
+def test_faults_are_off_by_default() -> None:
+    question = "CUT EOF SILENCE MIDSILENCE PINGS GARBAGE BADUTF8 OVERSIZE:9 QUEUE:9 HEADERS:9"
+    with DemoServer() as server, httpx2.Client() as http:
+        events = read_events(Caller(server, http).ask("demo-chat", question).content)
+    assert question in answer_in(events)
+    assert events[-1]["event"] == "message_end"
 
 
 def test_a_version_can_be_the_servers_own() -> None:

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from demo.tests.replicate_caller import VERSIONS, ReplicateCaller, opened
-from openai_dify_proxy_demo.replicate import DEMO_MODELS, DemoReplicate, Timing
+from openai_dify_proxy_demo.replicate import DEMO_MODELS, DemoReplicate, ReplicateTiming
 
 SCHNELL = "black-forest-labs/flux-schnell"
 SDXL = "stability-ai/sdxl"
@@ -297,7 +297,7 @@ def test_a_creation_is_answered_at_once(replicate: ReplicateCaller) -> None:
 
 
 def test_a_prediction_goes_from_starting_to_its_end(http: httpx2.Client) -> None:
-    with DemoReplicate(timing=Timing(start=0.05, run=0.05, settle=0.02)) as server:
+    with DemoReplicate(timing=ReplicateTiming(start=0.05, run=0.05, settle=0.02)) as server:
         replicate = ReplicateCaller(server, http)
         identifier = replicate.create(SDXL, prompt="a fox", seed=7, width=64, height=64).json()["id"]
         body = replicate.ended(identifier)
@@ -598,6 +598,13 @@ def test_a_body_that_breaks_off(replicate: ReplicateCaller) -> None:
     uri = replicate.run(SCHNELL, prompt="CUTBODY")["output"][0]
     with pytest.raises(httpx2.RemoteProtocolError):
         replicate.http.get(uri)
+
+
+def test_faults_are_off_by_default(http: httpx2.Client) -> None:
+    prompt = "DROP BADJSON CRASH_BEFORE NULL OBJECT FOREIGN MISLABEL GONE SVG BOMB CUTBODY HUGE ENDLESS REDIRECT_LOOP"
+    with DemoReplicate() as server:
+        [data] = ReplicateCaller(server, http).bytes_of(SCHNELL, prompt=prompt)
+    assert opened(data).format == "WEBP"
 
 
 def test_many_at_once_are_all_counted(replicate: ReplicateCaller) -> None:

@@ -26,14 +26,14 @@ Serve = Callable[..., ProxyServer]
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[DemoServer]:
-    with DemoServer(timing=INSTANT) as running:
+    with DemoServer(timing=INSTANT, faults=True) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def pinging_demo() -> Iterator[DemoServer]:
     """A demo whose pings come every 50 ms."""
-    with DemoServer(timing=Timing(token=0.0, ping=0.05, naming=0.0)) as running:
+    with DemoServer(timing=Timing(token=0.0, ping=0.05, naming=0.0), faults=True) as running:
         yield running
 
 
@@ -89,7 +89,7 @@ def raw_proxy(raw_socket: socket.socket) -> Iterator[ProxyServer]:
 
 @pytest.fixture(scope="session")
 def replicate() -> Iterator[DemoReplicate]:
-    with DemoReplicate(timing=INSTANT_PICTURES) as running:
+    with DemoReplicate(timing=INSTANT_PICTURES, faults=True) as running:
         yield running
 
 

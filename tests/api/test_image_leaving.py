@@ -14,7 +14,7 @@ from PIL import Image
 
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog, Timing
+from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog, ReplicateTiming
 from tests.api.picturing import SDXL, image_settings, png
 from tests.api.servers import ProxyServer, demo_apps
 from tests.api.sockets import Client
@@ -27,7 +27,7 @@ IN_TIME = 2.0
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[DemoReplicate]:
     """A Replicate whose ``Prefer: wait`` is soon over."""
-    with DemoReplicate(timing=Timing(start=0, run=0, settle=0, second=0.05)) as running:
+    with DemoReplicate(timing=ReplicateTiming(start=0, run=0, settle=0, second=0.05), faults=True) as running:
         yield running
 
 

@@ -21,7 +21,7 @@ async def test_pictures_in_javascript(node: Path, node_clients: Path, tmp_path: 
     mask = Image.new("RGBA", (64, 64), (0, 0, 0, 255))
     mask.paste((0, 0, 0, 0), (0, 0, 64, 32))
     with (
-        DemoReplicate(timing=INSTANT) as replicate,
+        DemoReplicate(timing=INSTANT, faults=True) as replicate,
         ProxyServer(Settings(**image_settings(replicate, tmp_path))) as proxy,
     ):
         made = await make_images(node, node_clients, proxy.url, png(source), png(mask))

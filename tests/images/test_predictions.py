@@ -21,17 +21,17 @@ from openai_dify_proxy.images.predictions import Predictions
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 from openai_dify_proxy.wire.replicate import Prediction
-from openai_dify_proxy_demo.replicate import DemoReplicate, Timing
+from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateTiming
 from tests.upstream.raw import Answer, RawServer, Request, by_path, in_turn, raw, raw_server, told
 
 SCHNELL = ModelRef("black-forest-labs/flux-schnell")
-BRISK = Timing(start=0.0, run=0.0, settle=0.0, second=0.2)
+BRISK = ReplicateTiming(start=0.0, run=0.0, settle=0.0, second=0.2)
 """`Prefer: wait` and `Cancel-After` pass five times as fast: a creation is answered after a second."""
 
 
 @pytest.fixture(scope="module")
 def shared_demo() -> Iterator[DemoReplicate]:
-    with DemoReplicate(timing=BRISK) as running:
+    with DemoReplicate(timing=BRISK, faults=True) as running:
         yield running
 
 

@@ -34,7 +34,7 @@ SDXL = next(model for model in DEMO_MODELS if model.name == "stability-ai/sdxl")
 
 @pytest.fixture(scope="module")
 def shared_demo() -> Iterator[DemoReplicate]:
-    with DemoReplicate() as running:
+    with DemoReplicate(faults=True) as running:
         yield running
 
 

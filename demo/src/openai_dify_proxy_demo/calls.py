@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from openai_dify_proxy_demo.apps import DemoApp, find_app
+from openai_dify_proxy_demo.common import read_json
 from openai_dify_proxy_demo.dialects import CHAT_MODES, Dialect
 from openai_dify_proxy_demo.log import LoggedRequest
 from openai_dify_proxy_demo.replies import RefusedError, json_reply, refusal
@@ -80,7 +80,7 @@ def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             raw = await request.body()
         except ClientDisconnect:
             return Response(status_code=499)
-        body, malformed = _read_json(raw, request.headers.get("content-type", ""))
+        body, malformed = read_json(raw, request.headers.get("content-type", ""))
         key = request.headers.get("authorization", "").partition(" ")[2]
         opened = find_app(key, dialect)
         dialect = opened[1] if opened else dialect
@@ -217,13 +217,3 @@ def _log(state: DemoState, request: Request, key: str, opened: tuple[DemoApp, Di
         at=time.monotonic(),
     )
     state.log.change(lambda: state.log.requests.append(entry))
-
-
-def _read_json(raw: bytes, content_type: str) -> tuple[Any, bool]:
-    """The JSON body and whether it is malformed; lone surrogates are."""
-    if not raw or not content_type.startswith("application/json"):
-        return None, False
-    try:
-        return msgspec.json.decode(raw), False
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None, True

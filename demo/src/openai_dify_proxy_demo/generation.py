@@ -29,9 +29,7 @@ from openai_dify_proxy_demo.runs import PING, Mark, Run
 from openai_dify_proxy_demo.script import read_script
 from openai_dify_proxy_demo.state import Ask, DemoState, checked_files
 
-BAD_GATEWAY_PAGE = (
-    "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>502 Bad Gateway</body>\r\n</html>\r\n"
-)
+NGINX_PAGE = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>502 Bad Gateway</body>\r\n</html>\r\n"
 
 
 async def chat_messages(call: Call) -> Response:
@@ -111,7 +109,7 @@ async def _generate(
     if wanted in REFUSALS:
         raise REFUSALS[wanted]
     if wanted == "nginx":
-        return HTMLResponse(BAD_GATEWAY_PAGE, 502)
+        return HTMLResponse(NGINX_PAGE, 502)
     run = state.prepare(ask, conversation)
     if conversation is None and app.mode in CHAT_MODES and body.get("auto_generate_name", True):
         await asyncio.sleep(dialect.naming_delay * state.timing.naming)

@@ -23,14 +23,19 @@ from openai_dify_proxy_demo.state import DemoState
 
 
 def create_demo_app(
-    version: str = LATEST, *, timing: Timing = DEMO_PACE, clock: Callable[[], float] = time.time
+    version: str = LATEST,
+    *,
+    timing: Timing = DEMO_PACE,
+    clock: Callable[[], float] = time.time,
+    faults: bool = False,
 ) -> Starlette:
-    """The scripted Dify as an ASGI app.
+    """Return the scripted Dify as an ASGI app.
 
-    `version` is the manner of keys that name none (a key of DIALECTS); `timing` its durations.
-    `clock` tells the time of day in seconds since 1970. It is asked once for each turn, and turns that begin within
-    one whole second confuse what a model is sent of them, as in Dify.
-    `app.state.log` is the DemoLog of all that it is asked.
+    `version` (a key of DIALECTS) is the dialect for keys that name none, `timing` sets the durations.
+    `clock` returns the seconds since 1970 and is called once for each turn. Turns that begin within one whole second
+    reach the model in the wrong order, as in Dify.
+    With `faults`, questions may ask for behaviour that exists to break clients.
+    `app.state.log` is the DemoLog of every request.
     """
 
     @contextlib.asynccontextmanager
@@ -44,7 +49,7 @@ def create_demo_app(
         exception_handlers={404: _not_found, 405: _wrong_method},
     )
     app.router.redirect_slashes = False
-    app.state.demo = DemoState(timing, clock)
+    app.state.demo = DemoState(timing, faults, clock)
     app.state.log = app.state.demo.log
     app.state.dialect = DIALECTS[version]
     app.add_middleware(CountOpenRequests, log=app.state.log)
@@ -55,8 +60,9 @@ class DemoServer:
     """The demo on a socket, served by a thread with its own event loop.
 
     As a context manager it listens on `host` and `port` (0: a free one) from enter to exit.
-    With the default timing words are not waited for; give DEMO_PACE for the pace of the demo.
+    The default timing has no delays; DEMO_PACE is the pace of the demo.
     With `itertools.count(1_700_000_000).__next__` as its clock every turn begins in a second of its own.
+    With `faults`, questions may ask for behaviour that exists to break clients.
     """
 
     def __init__(
@@ -67,8 +73,9 @@ class DemoServer:
         port: int = 0,
         timing: Timing = INSTANT,
         clock: Callable[[], float] = time.time,
+        faults: bool = False,
     ) -> None:
-        self.app = create_demo_app(version, timing=timing, clock=clock)
+        self.app = create_demo_app(version, timing=timing, clock=clock, faults=faults)
         self.log: DemoLog = self.app.state.log
         self._serving = ThreadedServer(self.app, "demo-dify", host=host, port=port, closing=self.app.state.demo.close)
 

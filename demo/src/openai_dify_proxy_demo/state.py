@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openai_dify_proxy_demo.apps import DemoApp
+from openai_dify_proxy_demo.common import remember
 from openai_dify_proxy_demo.dialects import CHAT_MODES, GRAPH_MODES, Dialect
 from openai_dify_proxy_demo.events import Envelope
 from openai_dify_proxy_demo.log import DemoLog, LoggedRun, LoggedStop
@@ -49,6 +50,8 @@ class Ask:
 @dataclass
 class DemoState:
     timing: Timing
+    faults: bool = False
+    """Whether questions may ask for faults."""
     clock: Callable[[], float] = time.time
     """The time of day in seconds since 1970, by which turns are stored."""
     log: DemoLog = field(default_factory=DemoLog)
@@ -63,19 +66,20 @@ class DemoState:
         return found if found and (found.app, found.user) == (app.name, user) else None
 
     def keep_upload(self, upload: Upload) -> None:
-        _keep(self.uploads, upload.id, upload)
+        remember(self.uploads, upload.id, upload, KEPT)
 
     def prepare(self, ask: Ask, conversation: Conversation | None, *, stored: bool = True) -> Run:
         """A run that is ready to be started. A chat's turn is stored at once, its answer later."""
         app, now = ask.app, int(self.clock())
         if stored and app.mode in CHAT_MODES and conversation is None:
             conversation = Conversation(new_id(), app.name, ask.user, ask.question[:100], ask.inputs, now, now)
-            _keep(self.conversations, conversation.id, conversation)
+            remember(self.conversations, conversation.id, conversation, KEPT)
         envelope = _envelope(ask, conversation, now)
         message = Message(envelope.message_id, ask.question, ask.inputs, now)
-        turns = _remember(app, conversation, message)
+        turns = _store_turn(app, conversation, message)
         history = list(entries_of(turns, app.mode))
-        script = read_script(ask.question, plain_answer(ask, count_earlier(turns, message)), recalled=recital(history))
+        plain = plain_answer(ask, count_earlier(turns, message))
+        script = read_script(ask.question, plain, recalled=recital(history), faults=self.faults)
         return Run(
             app=app,
             dialect=ask.dialect,
@@ -118,8 +122,8 @@ class DemoState:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-def _remember(app: DemoApp, conversation: Conversation | None, message: Message) -> list[Message]:
-    """Store a turn that begins, and tell which turns its model is sent."""
+def _store_turn(app: DemoApp, conversation: Conversation | None, message: Message) -> list[Message]:
+    """Store a new turn and return the turns its model is sent."""
     if conversation is None:
         return []
     conversation.messages.append(message)
@@ -215,9 +219,3 @@ def _checks_user(run: Run) -> bool:
 
 def _is_file(value: object) -> bool:
     return isinstance(value, (dict, list))
-
-
-def _keep(store: dict[str, Any], key: str, value: object) -> None:
-    store[key] = value
-    while len(store) > KEPT:
-        store.pop(next(iter(store)))

@@ -54,7 +54,7 @@ from openai_dify_proxy_demo.replicate.server import (
     create_demo_replicate,
     create_output_origin,
 )
-from openai_dify_proxy_demo.replicate.state import DEMO_PACE, INSTANT, Timing
+from openai_dify_proxy_demo.replicate.state import DEMO_PACE, INSTANT, ReplicateTiming
 
 __all__ = [
     "DEMO_CREDENTIAL",
@@ -65,7 +65,7 @@ __all__ = [
     "DemoModel",
     "DemoReplicate",
     "ReplicateLog",
-    "Timing",
+    "ReplicateTiming",
     "create_demo_replicate",
     "create_output_origin",
 ]

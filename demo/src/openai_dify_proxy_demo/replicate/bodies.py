@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from openai_dify_proxy_demo.replicate.refusals import not_found
 from openai_dify_proxy_demo.replicate.state import (
-    DemoState,
     Prediction,
+    ReplicateState,
     StoredFile,
     StoredOutput,
-    new_id,
+    new_identifier,
     timestamp,
 )
 
@@ -22,7 +22,7 @@ View = Literal["now", "early", "starting"]
 """How a prediction is told: as it is; `processing` with its outputs inlined, as soon as it has some; or as new."""
 
 
-def prediction_body(state: DemoState, prediction: Prediction, view: View = "now") -> dict[str, Any]:
+def prediction_body(state: ReplicateState, prediction: Prediction, view: View = "now") -> dict[str, Any]:
     removed = state.data_removed(prediction)
     status = {"now": prediction.status, "early": "processing", "starting": "starting"}[view]
     shown = view != "starting" and not removed
@@ -65,7 +65,7 @@ def _urls(prediction: Prediction) -> dict[str, str]:
     return {"cancel": f"{api}/cancel", "get": api, "web": f"https://replicate.com/p/{prediction.id}"}
 
 
-def _output(state: DemoState, prediction: Prediction, *, inline: bool) -> Any:
+def _output(state: ReplicateState, prediction: Prediction, *, inline: bool) -> Any:
     script = prediction.script
     if prediction.complete and script.has("NULL"):
         return None
@@ -80,7 +80,7 @@ def _output(state: DemoState, prediction: Prediction, *, inline: bool) -> Any:
     return uris if prediction.model.output == "list" else uris[0]
 
 
-def _uri(state: DemoState, prediction: Prediction, stored: StoredOutput, *, inline: bool) -> str:
+def _uri(state: ReplicateState, prediction: Prediction, stored: StoredOutput, *, inline: bool) -> str:
     script, rendered = prediction.script, stored.rendered
     if script.has("FOREIGN"):
         return FOREIGN_ORIGIN + stored.path
@@ -91,18 +91,18 @@ def _uri(state: DemoState, prediction: Prediction, stored: StoredOutput, *, inli
     return state.output_origin + stored.path
 
 
-def _as_file(state: DemoState, stored: StoredOutput) -> StoredFile:
+def _as_file(state: ReplicateState, stored: StoredOutput) -> StoredFile:
     name = stored.path.rpartition("/")[2]
     for file in state.files.values():
         if file.data is stored.rendered.data:
             return file
-    file = StoredFile(new_id(), name, stored.rendered.media_type, stored.rendered.data, {}, state.now())
+    file = StoredFile(new_identifier(), name, stored.rendered.media_type, stored.rendered.data, {}, state.now())
     state.keep_file(file)
     return file
 
 
-def found_prediction(state: DemoState, identifier: str) -> Prediction:
-    """The prediction of this id; raises RefusedError (404) where there is none."""
+def found_prediction(state: ReplicateState, identifier: str) -> Prediction:
+    """The prediction of this id; raises ProblemError (404) where there is none."""
     prediction = state.predictions.get(identifier)
     if prediction is None:
         raise not_found()

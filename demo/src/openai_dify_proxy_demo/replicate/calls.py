@@ -11,9 +11,10 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from openai_dify_proxy_demo.common import read_json
 from openai_dify_proxy_demo.replicate.log import LoggedCall
-from openai_dify_proxy_demo.replicate.refusals import RefusedError, unauthenticated
-from openai_dify_proxy_demo.replicate.state import DemoState
+from openai_dify_proxy_demo.replicate.refusals import ProblemError, unauthenticated
+from openai_dify_proxy_demo.replicate.state import ReplicateState
 from openai_dify_proxy_demo.serving import DROP
 
 RATE_LIMIT = {"ratelimit-remaining": "2999", "ratelimit-reset": "1"}
@@ -25,11 +26,11 @@ class ConnectionDropped(Exception):
 
 
 @dataclass(frozen=True)
-class Call:
+class ReplicateCall:
     """One request with a valid token."""
 
     request: Request
-    state: DemoState
+    state: ReplicateState
     raw: bytes
     body: Any
     """The JSON body; None where there is none."""
@@ -44,19 +45,19 @@ class Call:
         return self.request.path_params
 
 
-Handler = Callable[[Call], Awaitable[Response]]
+ReplicateHandler = Callable[[ReplicateCall], Awaitable[Response]]
 
 
-def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def endpoint(handler: ReplicateHandler) -> Callable[[Request], Awaitable[Response]]:
     """A route that checks the token, logs the call, and answers refusals."""
 
     async def handle(request: Request) -> Response:
-        state: DemoState = request.app.state.demo
+        state: ReplicateState = request.app.state.demo
         try:
             raw = await request.body()
         except ClientDisconnect:
             return Response(status_code=499)
-        body, malformed = _read_json(raw, request.headers.get("content-type", ""))
+        body, malformed = read_json(raw, request.headers.get("content-type", ""))
         authorization = request.headers.get("authorization")
         authorized = _is_authorized(authorization, state.token)
         status: int | None = None
@@ -64,10 +65,10 @@ def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             if not authorized:
                 raise unauthenticated(authorization)
             if malformed:
-                raise RefusedError(400, "The request body is not valid JSON.", "Bad Request")
-            response = await handler(Call(request, state, raw, body))
+                raise ProblemError(400, "The request body is not valid JSON.", "Bad Request")
+            response = await handler(ReplicateCall(request, state, raw, body))
             status = response.status_code
-        except RefusedError as error:
+        except ProblemError as error:
             response, status = error.response(), error.status
         except ConnectionDropped:
             response = Dropped()
@@ -96,16 +97,7 @@ def _is_authorized(authorization: str | None, token: str) -> bool:
     return scheme.lower() in ("bearer", "token") and given == token
 
 
-def _read_json(raw: bytes, content_type: str) -> tuple[Any, bool]:
-    if not raw or not content_type.startswith("application/json"):
-        return None, False
-    try:
-        return msgspec.json.decode(raw), False
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None, True
-
-
-def _log(state: DemoState, request: Request, body: Any, *, authorized: bool, status: int | None) -> None:
+def _log(state: ReplicateState, request: Request, body: Any, *, authorized: bool, status: int | None) -> None:
     entry = LoggedCall(
         method=request.method,
         path=request.url.path,

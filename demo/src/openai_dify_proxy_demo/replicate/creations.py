@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from openai_dify_proxy_demo.replicate import runs
 from openai_dify_proxy_demo.replicate.bodies import View, found_prediction, prediction_body
-from openai_dify_proxy_demo.replicate.calls import CREATION_RATE_LIMIT, Call, ConnectionDropped, json_response
+from openai_dify_proxy_demo.replicate.calls import CREATION_RATE_LIMIT, ConnectionDropped, ReplicateCall, json_response
 from openai_dify_proxy_demo.replicate.checks import checked_body, checked_inputs
 from openai_dify_proxy_demo.replicate.log import LoggedCancel, LoggedPrediction
 from openai_dify_proxy_demo.replicate.models import DEMO_DEPLOYMENTS, DemoModel, find_model, find_version
 from openai_dify_proxy_demo.replicate.refusals import (
-    RefusedError,
+    ProblemError,
     crashed,
     insufficient_credit,
     invalid_version,
@@ -24,15 +24,15 @@ from openai_dify_proxy_demo.replicate.refusals import (
     throttled,
 )
 from openai_dify_proxy_demo.replicate.renders import source_uris, with_defaults
-from openai_dify_proxy_demo.replicate.script import Script, read_script
-from openai_dify_proxy_demo.replicate.state import TERMINAL, DemoState, Prediction, new_id
+from openai_dify_proxy_demo.replicate.script import ReplicateScript, read_prompt
+from openai_dify_proxy_demo.replicate.state import TERMINAL, Prediction, ReplicateState, new_identifier
 
 MAX_WAIT = 60
 BROKEN_JSON = b'{"id":"gm3qorzdhgbfurvjtvhg6dckhu","status":"succ'
 _DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
 
-async def create(call: Call) -> Response:
+async def create(call: ReplicateCall) -> Response:
     body = checked_body(call.body, versioned=True)
     model = find_version(body["version"])
     if model is None:
@@ -40,14 +40,14 @@ async def create(call: Call) -> Response:
     return await _create(call, model, body["input"])
 
 
-async def create_by_model(call: Call) -> Response:
+async def create_by_model(call: ReplicateCall) -> Response:
     model = find_model(f"{call.path['owner']}/{call.path['name']}")
     if model is None or not model.official:
         raise not_found()
     return await _create(call, model, checked_body(call.body, versioned=False)["input"])
 
 
-async def create_by_deployment(call: Call) -> Response:
+async def create_by_deployment(call: ReplicateCall) -> Response:
     name = f"{call.path['owner']}/{call.path['name']}"
     model = DEMO_DEPLOYMENTS.get(name)
     if model is None:
@@ -55,7 +55,7 @@ async def create_by_deployment(call: Call) -> Response:
     return await _create(call, model, checked_body(call.body, versioned=False)["input"], deployment=name)
 
 
-async def get(call: Call) -> Response:
+async def get(call: ReplicateCall) -> Response:
     prediction = found_prediction(call.state, call.path["id"])
     prediction.polls += 1
     if prediction.polls <= _times(prediction.script, "POLLCRASH"):
@@ -65,7 +65,7 @@ async def get(call: Call) -> Response:
     return json_response(prediction_body(call.state, prediction))
 
 
-async def cancel(call: Call) -> Response:
+async def cancel(call: ReplicateCall) -> Response:
     prediction = found_prediction(call.state, call.path["id"])
     effective = runs.cancel(call.state, prediction)
     entry = LoggedCancel(prediction.id, effective, time.monotonic())
@@ -73,17 +73,19 @@ async def cancel(call: Call) -> Response:
     return json_response(prediction_body(call.state, prediction))
 
 
-async def _create(call: Call, model: DemoModel, sent: dict[str, Any], deployment: str | None = None) -> Response:
+async def _create(
+    call: ReplicateCall, model: DemoModel, sent: dict[str, Any], deployment: str | None = None
+) -> Response:
     state, headers = call.state, call.request.headers
     inputs = checked_inputs(model, sent)
     deadline = _deadline(headers.get("cancel-after"))
     prompt = str(inputs.get("prompt", ""))
-    script = read_script(" ".join([prompt, *map(state.follow_up, source_uris(inputs)[:1])]))
+    script = read_prompt(" ".join([prompt, *map(state.follow_up, source_uris(inputs)[:1])]), faults=state.faults)
     _refuse_as_asked(state, script, prompt)
     if script.has("CRASH_BEFORE"):
         return crashed(int(script.number("CRASH_BEFORE", 500)))
     prediction = Prediction(
-        id=new_id(),
+        id=new_identifier(),
         model=model,
         shown_version=f"dp-{model.version[:32]}" if deployment else "hidden" if model.official else model.version,
         inputs=inputs,
@@ -101,7 +103,7 @@ async def _create(call: Call, model: DemoModel, sent: dict[str, Any], deployment
     return await _answer(state, prediction, _wanted_wait(headers.get("prefer")), headers.get("prefer"))
 
 
-async def _answer(state: DemoState, prediction: Prediction, wait: int | None, prefer: str | None) -> Response:
+async def _answer(state: ReplicateState, prediction: Prediction, wait: int | None, prefer: str | None) -> Response:
     script = prediction.script
     if script.has("DROP"):
         raise ConnectionDropped
@@ -115,7 +117,7 @@ async def _answer(state: DemoState, prediction: Prediction, wait: int | None, pr
     return json_response(prediction_body(state, prediction, view), 201, headers)
 
 
-async def _waited(state: DemoState, prediction: Prediction, seconds: int) -> View:
+async def _waited(state: ReplicateState, prediction: Prediction, seconds: int) -> View:
     """How the prediction is told after waiting for its outputs.
 
     The answer comes as soon as outputs are there, and says `processing` with the files inlined. When the time is up
@@ -132,7 +134,7 @@ async def _waited(state: DemoState, prediction: Prediction, seconds: int) -> Vie
     return "early"
 
 
-def _refuse_as_asked(state: DemoState, script: Script, prompt: str) -> None:
+def _refuse_as_asked(state: ReplicateState, script: ReplicateScript, prompt: str) -> None:
     if script.has("CREDIT"):
         raise insufficient_credit()
     if (throttle := script.throttle) and state.is_throttled(prompt, throttle):
@@ -140,7 +142,7 @@ def _refuse_as_asked(state: DemoState, script: Script, prompt: str) -> None:
 
 
 def _record(
-    call: Call, model: DemoModel, sent: dict[str, Any], inputs: dict[str, Any], deployment: str | None
+    call: ReplicateCall, model: DemoModel, sent: dict[str, Any], inputs: dict[str, Any], deployment: str | None
 ) -> LoggedPrediction:
     return LoggedPrediction(
         id="",
@@ -172,9 +174,9 @@ def _deadline(cancel_after: str | None) -> int | None:
     hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
     total = hours * 3600 + minutes * 60 + seconds
     if not 5 <= total <= 24 * 3600:
-        raise RefusedError(422, "Cancel-After must be a duration from 5s to 24h", "Invalid Cancel-After header")
+        raise ProblemError(422, "Cancel-After must be a duration from 5s to 24h", "Invalid Cancel-After header")
     return total
 
 
-def _times(script: Script, word: str) -> int:
+def _times(script: ReplicateScript, word: str) -> int:
     return int(script.number(word, 1)) if script.has(word) else 0

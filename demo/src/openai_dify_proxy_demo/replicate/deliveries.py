@@ -14,8 +14,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response, S
 
 from openai_dify_proxy_demo.replicate.log import LeakedToken, LoggedDownload
 from openai_dify_proxy_demo.replicate.renders import Rendered
-from openai_dify_proxy_demo.replicate.script import Script
-from openai_dify_proxy_demo.replicate.state import DemoState, StoredOutput
+from openai_dify_proxy_demo.replicate.script import MAX_SIZE, ReplicateScript
+from openai_dify_proxy_demo.replicate.state import ReplicateState, StoredOutput
 
 BOMB_SIDE = 30_000
 """Width and height of the picture that is small as a file and huge in memory."""
@@ -28,7 +28,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><script>ale
 PAGE = b"<!doctype html><title>Sign in</title><script>alert(1)</script>"
 
 
-def falsified(script: Script, rendered: Rendered) -> Rendered:
+def falsified(script: ReplicateScript, rendered: Rendered) -> Rendered:
     """The output with the content that the script wants in its place."""
     if script.has("NOTAPICTURE"):
         return Rendered(PAGE, "text/html", rendered.extension)
@@ -43,7 +43,7 @@ def falsified(script: Script, rendered: Rendered) -> Rendered:
 
 async def serve_output(request: Request) -> Response:
     """Any path of the origin of outputs."""
-    state: DemoState = request.app.state.demo
+    state: ReplicateState = request.app.state.demo
     path = request.url.path
     if authorization := request.headers.get("authorization"):
         leak = LeakedToken(path, authorization)
@@ -68,11 +68,11 @@ def _answer(request: Request, stored: StoredOutput) -> Response:
     return _content(stored, script)
 
 
-def _content(stored: StoredOutput, script: Script) -> Response:
+def _content(stored: StoredOutput, script: ReplicateScript) -> Response:
     data, media_type = stored.rendered.data, stored.rendered.media_type
     if script.has("ENDLESS"):
         return StreamingResponse(_endless(data), media_type=media_type)
-    size = str(int(script.number("HUGE", HUGE))) if script.has("HUGE") else str(len(data))
+    size = str(min(int(script.number("HUGE", HUGE)), MAX_SIZE)) if script.has("HUGE") else str(len(data))
     headers = {"content-length": size, "cache-control": "public, max-age=3600"}
     if script.has("HUGE"):
         return StreamingResponse(_padded(data, int(size)), media_type=media_type, headers=headers)

@@ -11,23 +11,23 @@ from typing import Any
 
 from starlette.responses import Response
 
-from openai_dify_proxy_demo.replicate.calls import Call, json_response
+from openai_dify_proxy_demo.replicate.calls import ReplicateCall, json_response
 from openai_dify_proxy_demo.replicate.log import LoggedFile
 from openai_dify_proxy_demo.replicate.refusals import InvalidField, invalid_input, not_found
-from openai_dify_proxy_demo.replicate.state import DemoState, StoredFile, new_id, timestamp
+from openai_dify_proxy_demo.replicate.state import ReplicateState, StoredFile, new_identifier, timestamp
 
 Part = tuple[str, str | None, str, bytes]
 """Name, file name, type and content of one part of a form."""
 
 
-async def upload(call: Call) -> Response:
+async def upload(call: ReplicateCall) -> Response:
     parts = {part[0]: part for part in _parts(call.raw, call.request.headers.get("content-type", ""))}
     if "content" not in parts:
         raise invalid_input([InvalidField("required", "", "content is required")])
     _, filename, content_type, data = parts["content"]
     name = _text(parts, "filename") or filename or "file"
     content_type = _text(parts, "type") or content_type
-    identifier = new_id()
+    identifier = new_identifier()
     record = LoggedFile(identifier, name, content_type, len(data), hashlib.sha256(data).hexdigest())
     metadata = json.loads(_text(parts, "metadata") or "{}")
     file = StoredFile(identifier, name, content_type, data, metadata, call.state.now(), record)
@@ -36,16 +36,16 @@ async def upload(call: Call) -> Response:
     return json_response(_body(call, file), 201, {})
 
 
-async def get(call: Call) -> Response:
+async def get(call: ReplicateCall) -> Response:
     return json_response(_body(call, _found(call.state, call.path["id"])), 200, {})
 
 
-async def download(call: Call) -> Response:
+async def download(call: ReplicateCall) -> Response:
     file = _found(call.state, call.path["id"])
     return Response(file.data, media_type=file.content_type)
 
 
-async def delete(call: Call) -> Response:
+async def delete(call: ReplicateCall) -> Response:
     file = _found(call.state, call.path["id"])
     del call.state.files[file.id]
     record = file.record
@@ -54,14 +54,14 @@ async def delete(call: Call) -> Response:
     return Response(status_code=204)
 
 
-def _found(state: DemoState, identifier: str) -> StoredFile:
+def _found(state: ReplicateState, identifier: str) -> StoredFile:
     file = state.file(identifier)
     if file is None:
         raise not_found()
     return file
 
 
-def _body(call: Call, file: StoredFile) -> dict[str, Any]:
+def _body(call: ReplicateCall, file: StoredFile) -> dict[str, Any]:
     md5 = hashlib.md5(file.data, usedforsecurity=False).hexdigest()
     return {
         "id": file.id,

@@ -18,7 +18,7 @@ BAD_GATEWAY_PAGE = (
 
 
 @dataclass(eq=False)
-class RefusedError(Exception):
+class ProblemError(Exception):
     """A request that is answered with an error."""
 
     status: int
@@ -45,25 +45,25 @@ class InvalidField:
         return f"- {self.field}: {self.description}\n" if self.field else f"- {self.description}\n"
 
 
-def unauthenticated(authorization: str | None) -> RefusedError:
+def unauthenticated(authorization: str | None) -> ProblemError:
     token = "a valid authentication token" if authorization else "an authentication token"
-    return RefusedError(401, f"You did not pass {token}", "Unauthenticated")
+    return ProblemError(401, f"You did not pass {token}", "Unauthenticated")
 
 
-def not_found() -> RefusedError:
-    return RefusedError(404, "The requested resource could not be found.", "Not Found")
+def not_found() -> ProblemError:
+    return ProblemError(404, "The requested resource could not be found.", "Not Found")
 
 
-def invalid_version() -> RefusedError:
-    return RefusedError(
+def invalid_version() -> ProblemError:
+    return ProblemError(
         422,
         "The specified version does not exist (or perhaps you don't have permission to use it?)",
         "Invalid version or not permitted",
     )
 
 
-def invalid_input(fields: list[InvalidField]) -> RefusedError:
-    return RefusedError(
+def invalid_input(fields: list[InvalidField]) -> ProblemError:
+    return ProblemError(
         422,
         "".join(invalid.line() for invalid in fields),
         "Input validation failed",
@@ -75,8 +75,8 @@ def invalid_input(fields: list[InvalidField]) -> RefusedError:
     )
 
 
-def insufficient_credit() -> RefusedError:
-    return RefusedError(
+def insufficient_credit() -> ProblemError:
+    return ProblemError(
         402,
         "You have insufficient credit to run this model. Go to https://replicate.com/account/billing#billing to "
         "purchase credit. Once you purchase credit, please wait a few minutes before trying again.",
@@ -84,7 +84,7 @@ def insufficient_credit() -> RefusedError:
     )
 
 
-def throttled(throttle: Throttle) -> RefusedError:
+def throttled(throttle: Throttle) -> ProblemError:
     """A 429 whose delay stands in the header, the body, `ratelimit-reset`, only in the text, or nowhere."""
     delay = throttle.seconds
     text = "Request was throttled."
@@ -95,7 +95,7 @@ def throttled(throttle: Throttle) -> RefusedError:
         )
     if throttle.how == "text":
         text += f" Your rate limit resets in ~{delay}s."
-    return RefusedError(
+    return ProblemError(
         429,
         text,
         more={"retry_after": delay} if throttle.how == "body" else {},
@@ -109,5 +109,5 @@ def throttled(throttle: Throttle) -> RefusedError:
 def crashed(status: int) -> Response:
     """An error of the server's, or of the balancer before it."""
     if status == 500:
-        return RefusedError(500, "Internal server error", "Internal Server Error").response()
+        return ProblemError(500, "Internal server error", "Internal Server Error").response()
     return HTMLResponse(BAD_GATEWAY_PAGE.format(status=status), status)

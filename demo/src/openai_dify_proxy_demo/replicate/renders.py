@@ -35,7 +35,7 @@ _SIDES = {
 """Width and height for one megapixel, as Flux has them."""
 
 
-class ModelFailedError(Exception):
+class PredictionFailedError(Exception):
     """The model ran and failed with this text."""
 
 
@@ -92,12 +92,12 @@ def render(
     transparent: bool = False,
     mislabelled: bool = False,
 ) -> Rendered:
-    """One picture; raises ModelFailedError where the model would fail on these inputs."""
+    """One picture; raises PredictionFailedError where the model would fail on these inputs."""
     source = _opened(sources.first) if sources.first is not None else None
     _check_combination(inputs, sources)
     size = output_size(inputs, source.size if source else None)
     if not 1 <= size[0] * size[1] <= MAX_PIXELS or min(size) < 1:
-        raise ModelFailedError("CUDA out of memory. Tried to allocate 20.00 GiB (GPU 0; 39.59 GiB total capacity)")
+        raise PredictionFailedError("CUDA out of memory. Tried to allocate 20.00 GiB (GPU 0; 39.59 GiB total capacity)")
     if source and "scale" in inputs:
         picture = source.resize(size, Image.Resampling.LANCZOS)
     else:
@@ -159,17 +159,17 @@ def _multiple(side: float) -> int:
 def _check_combination(inputs: Mapping[str, Any], sources: Sources) -> None:
     if "init_image" in inputs:
         if sources.mask is not None and sources.first is None:
-            raise ModelFailedError("mask was provided without init_image")
+            raise PredictionFailedError("mask was provided without init_image")
         if inputs["width"] * inputs["height"] > 1024 * 768:
-            raise ModelFailedError(
+            raise PredictionFailedError(
                 "Maximum size is 1024x768 or 768x1024 pixels, because of memory limits. "
                 "Please select a lower width or height."
             )
     elif "magic_prompt_option" in inputs:
         if (sources.mask is None) != (sources.first is None):
-            raise ModelFailedError("Both image and mask are needed for inpainting")
+            raise PredictionFailedError("Both image and mask are needed for inpainting")
     elif "scheduler" in inputs and (inputs["width"] % 8 or inputs["height"] % 8):
-        raise ModelFailedError(
+        raise PredictionFailedError(
             f"`height` and `width` have to be divisible by 8 but are {inputs['height']} and {inputs['width']}."
         )
 
@@ -198,7 +198,7 @@ def _opened(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data)).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ModelFailedError("cannot identify image file '/tmp/tmpinput'") from error
+        raise PredictionFailedError("cannot identify image file '/tmp/tmpinput'") from error
 
 
 def encoded_png(picture: Image.Image) -> bytes:

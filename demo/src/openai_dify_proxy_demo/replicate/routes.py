@@ -6,28 +6,28 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from openai_dify_proxy_demo.replicate import creations, files
-from openai_dify_proxy_demo.replicate.calls import Call, endpoint, json_response
+from openai_dify_proxy_demo.replicate.calls import ReplicateCall, endpoint, json_response
 from openai_dify_proxy_demo.replicate.deliveries import serve_output
 from openai_dify_proxy_demo.replicate.models import CREATED_AT, DEMO_DEPLOYMENTS, DemoModel, find_model
 from openai_dify_proxy_demo.replicate.refusals import not_found
 
 
-async def account(call: Call) -> Response:
+async def account(call: ReplicateCall) -> Response:
     return json_response({"type": "user", "username": "demo", "name": "Demo", "github_url": None})
 
 
-async def model(call: Call) -> Response:
+async def model(call: ReplicateCall) -> Response:
     return json_response(_model(call).body())
 
 
-async def version(call: Call) -> Response:
+async def version(call: ReplicateCall) -> Response:
     found = _model(call)
     if call.path["version"] != found.version:
         raise not_found()
     return json_response(found.version_body())
 
 
-async def deployment(call: Call) -> Response:
+async def deployment(call: ReplicateCall) -> Response:
     owner, name = call.path["owner"], call.path["name"]
     model = DEMO_DEPLOYMENTS.get(f"{owner}/{name}")
     if model is None:
@@ -36,11 +36,11 @@ async def deployment(call: Call) -> Response:
     return json_response({"owner": owner, "name": name, "current_release": release})
 
 
-async def versions(call: Call) -> Response:
+async def versions(call: ReplicateCall) -> Response:
     return json_response({"previous": None, "next": None, "results": [_model(call).version_body()]})
 
 
-def _model(call: Call) -> DemoModel:
+def _model(call: ReplicateCall) -> DemoModel:
     found = find_model(f"{call.path['owner']}/{call.path['name']}")
     if found is None:
         raise not_found()

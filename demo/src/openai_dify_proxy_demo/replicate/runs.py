@@ -11,7 +11,7 @@ from typing import Any
 from openai_dify_proxy_demo.replicate.deliveries import falsified
 from openai_dify_proxy_demo.replicate.log import Status
 from openai_dify_proxy_demo.replicate.renders import (
-    ModelFailedError,
+    PredictionFailedError,
     Sources,
     enhanced_prompt,
     picture_count,
@@ -19,7 +19,7 @@ from openai_dify_proxy_demo.replicate.renders import (
     source_uris,
     with_defaults,
 )
-from openai_dify_proxy_demo.replicate.state import TERMINAL, DemoState, Prediction
+from openai_dify_proxy_demo.replicate.state import TERMINAL, Prediction, ReplicateState
 
 NSFW_ERRORS = {
     "": "NSFW content detected. Try running it again, or try a different prompt.",
@@ -36,7 +36,7 @@ FAILURES = {
 """What `FAIL` and its variants fail with."""
 
 
-def start(state: DemoState, prediction: Prediction) -> None:
+def start(state: ReplicateState, prediction: Prediction) -> None:
     """Let it run in the background, until its deadline at most."""
     prediction.task = asyncio.create_task(_play(state, prediction))
     prediction.task.add_done_callback(lambda task: _settle(state, prediction, task))
@@ -45,12 +45,12 @@ def start(state: DemoState, prediction: Prediction) -> None:
         asyncio.get_running_loop().call_later(delay, _expire, state, prediction)
 
 
-def cancel(state: DemoState, prediction: Prediction) -> bool:
+def cancel(state: ReplicateState, prediction: Prediction) -> bool:
     """End it for its user; False if it had ended before."""
     return _end_early(state, prediction, "canceled")
 
 
-def _settle(state: DemoState, prediction: Prediction, task: asyncio.Task[Status]) -> None:
+def _settle(state: ReplicateState, prediction: Prediction, task: asyncio.Task[Status]) -> None:
     """Store how the model ended; whatever it raised is its error, as in Cog."""
     if task.cancelled() or prediction.status in TERMINAL:
         return
@@ -60,16 +60,16 @@ def _settle(state: DemoState, prediction: Prediction, task: asyncio.Task[Status]
         _finish(state, prediction, task.result())
 
 
-async def _play(state: DemoState, prediction: Prediction) -> Status:
+async def _play(state: ReplicateState, prediction: Prediction) -> Status:
     script, timing = prediction.script, state.timing
-    await asyncio.sleep(script.number("COLD", timing.start))
+    await asyncio.sleep(script.seconds("COLD", timing.start))
     if script.has("ABORT"):
         return "aborted"
     prediction.started_at = state.now()
     _set_status(state, prediction, "processing")
     sources = await asyncio.to_thread(_sources, state, prediction.inputs)
     if not script.has("PARTIAL"):
-        await asyncio.sleep(script.number("SLOW", timing.run))
+        await asyncio.sleep(script.seconds("SLOW", timing.run))
     _fail_as_asked(prediction)
     if script.has("CANCELED"):
         return "canceled"
@@ -80,7 +80,7 @@ async def _play(state: DemoState, prediction: Prediction) -> Status:
     return "succeeded"
 
 
-def _sources(state: DemoState, inputs: Mapping[str, Any]) -> Sources:
+def _sources(state: ReplicateState, inputs: Mapping[str, Any]) -> Sources:
     given = source_uris(inputs)
     mask = inputs.get("mask")
     return Sources(state.picture(given[0]) if given else None, state.picture(mask) if mask else None)
@@ -89,12 +89,12 @@ def _sources(state: DemoState, inputs: Mapping[str, Any]) -> Sources:
 def _fail_as_asked(prediction: Prediction) -> None:
     script = prediction.script
     if script.has("NSFW") and not prediction.inputs.get("disable_safety_checker"):
-        raise ModelFailedError(NSFW_ERRORS.get(script.words["NSFW"], NSFW_ERRORS[""]))
+        raise PredictionFailedError(NSFW_ERRORS.get(script.words["NSFW"], NSFW_ERRORS[""]))
     if script.has("FAIL"):
-        raise ModelFailedError(FAILURES.get(script.words["FAIL"], FAILURES[""]))
+        raise PredictionFailedError(FAILURES.get(script.words["FAIL"], FAILURES[""]))
 
 
-async def _draw(state: DemoState, prediction: Prediction, sources: Sources) -> None:
+async def _draw(state: ReplicateState, prediction: Prediction, sources: Sources) -> None:
     script, model = prediction.script, prediction.model
     inputs = with_defaults(model, prediction.inputs)
     seed = inputs.get("seed")
@@ -106,7 +106,7 @@ async def _draw(state: DemoState, prediction: Prediction, sources: Sources) -> N
         prediction.logs += f"NSFW content detected in {count - shown} of the outputs, showing the rest {shown}...\n"
     for index in range(shown):
         if script.has("PARTIAL"):
-            await asyncio.sleep(script.number("SLOW", state.timing.run))
+            await asyncio.sleep(script.seconds("SLOW", state.timing.run))
         rendered = await asyncio.to_thread(
             render,
             model,
@@ -124,11 +124,11 @@ async def _draw(state: DemoState, prediction: Prediction, sources: Sources) -> N
             prediction.has_outputs.set()
 
 
-def _expire(state: DemoState, prediction: Prediction) -> None:
+def _expire(state: ReplicateState, prediction: Prediction) -> None:
     _end_early(state, prediction, "aborted" if prediction.status == "starting" else "canceled")
 
 
-def _end_early(state: DemoState, prediction: Prediction, status: Status) -> bool:
+def _end_early(state: ReplicateState, prediction: Prediction, status: Status) -> bool:
     if prediction.status in TERMINAL:
         return False
     prediction.outputs.clear()
@@ -138,7 +138,7 @@ def _end_early(state: DemoState, prediction: Prediction, status: Status) -> bool
     return True
 
 
-def _finish(state: DemoState, prediction: Prediction, status: Status, error: str | None = None) -> None:
+def _finish(state: ReplicateState, prediction: Prediction, status: Status, error: str | None = None) -> None:
     prediction.error = error
     prediction.completed_at = state.now()
     _set_status(state, prediction, status)
@@ -146,7 +146,7 @@ def _finish(state: DemoState, prediction: Prediction, status: Status, error: str
     prediction.ended.set()
 
 
-def _set_status(state: DemoState, prediction: Prediction, status: Status) -> None:
+def _set_status(state: ReplicateState, prediction: Prediction, status: Status) -> None:
     prediction.status = status
     record = prediction.record
 

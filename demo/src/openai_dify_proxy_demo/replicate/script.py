@@ -1,4 +1,4 @@
-"""From the words of a prompt to what the demo does with it. The keywords are listed in `demo/replicate/__init__.py`."""
+"""Read a script from the keywords of a prompt. The docstring of `openai_dify_proxy_demo.replicate` lists them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-KEYWORDS = (
-    *("CREDIT", "THROTTLE", "CRASH_BEFORE", "CRASH_AFTER", "DROP", "BADJSON", "HOLD", "SETTLED"),
-    *("COLD", "SLOW", "ABORT", "CANCELED", "FAIL", "NSFW", "NSFW_SOME", "PARTIAL"),
-    *("NULL", "EMPTY", "OBJECT", "DATAURI", "FILE", "FOREIGN", "POLLCRASH", "BADPOLL"),
-    *("GONE", "NOTAPICTURE", "SVG", "TRUNCATED", "CUTBODY", "BOMB", "HUGE", "ENDLESS", "SLOWBODY"),
-    *("REDIRECT", "REDIRECT_PRIVATE", "REDIRECT_LOOP", "MISLABEL", "METADATA", "TRANSPARENT"),
-)
+MAX_SECONDS = 120.0
+"""How long `COLD` and `SLOW` last at most."""
 
-_COMMAND = re.compile(rf"\b({'|'.join(KEYWORDS)})\b(?::([\w.:]*\w))?")
-_THROTTLE = re.compile(r"([a-z]+?)(?::(\d+))?(?:x(\d+))?")
+MAX_SIZE = 100_000_000
+"""Bytes of the body of `HUGE` at most."""
+
+KEYWORDS = (
+    *("CREDIT", "THROTTLE", "SETTLED", "COLD", "SLOW", "ABORT", "CANCELED", "FAIL", "NSFW", "NSFW_SOME", "PARTIAL"),
+    *("DATAURI", "FILE", "METADATA", "TRANSPARENT"),
+)
+FAULTS = (
+    *("CRASH_BEFORE", "CRASH_AFTER", "DROP", "BADJSON", "HOLD", "POLLCRASH", "BADPOLL"),
+    *("NULL", "EMPTY", "OBJECT", "FOREIGN", "MISLABEL"),
+    *("GONE", "NOTAPICTURE", "SVG", "TRUNCATED", "CUTBODY", "BOMB", "HUGE", "ENDLESS", "SLOWBODY"),
+    *("REDIRECT", "REDIRECT_PRIVATE", "REDIRECT_LOOP"),
+)
+"""Keywords that are ordinary words unless the server was started with faults."""
+
+_THROTTLE = re.compile(r"([a-z]+?)(?::(\d{1,9}))?(?:x(\d{1,9}))?")
 _FOLLOW_UP = re.compile(r"UPSCALE<<(.*?)>>", re.DOTALL)
 
 
@@ -29,22 +38,24 @@ class Throttle:
 
 
 @dataclass(frozen=True)
-class Script:
-    """What one prediction does: its keywords, each with what stands behind its colon."""
+class ReplicateScript:
+    """The behaviour of one prediction: its keywords with their arguments."""
 
     words: Mapping[str, str]
     follow_up: str = ""
-    """The keywords for predictions that are fed with a picture of this one."""
+    """The keywords for predictions that use a picture of this one as input."""
 
     def has(self, word: str) -> bool:
         return word in self.words
 
     def number(self, word: str, default: float) -> float:
-        """The number behind a keyword; `default` where the keyword or the number is missing."""
-        try:
-            return float(self.words[word])
-        except (KeyError, ValueError):
-            return default
+        """Return the number of a keyword, or `default` where the keyword or its number is missing."""
+        found = re.match(r"\d{1,9}(\.\d+)?", self.words.get(word, ""))
+        return float(found.group()) if found else default
+
+    def seconds(self, word: str, default: float) -> float:
+        """Return the duration of a keyword, at most MAX_SECONDS, or `default`."""
+        return min(self.number(word, default), MAX_SECONDS)
 
     @property
     def throttle(self) -> Throttle | None:
@@ -55,11 +66,9 @@ class Script:
         return Throttle(how or "header", int(seconds or 1), int(times or 1))
 
 
-def read_script(prompt: str) -> Script:
-    """The script that a prompt holds."""
+def read_prompt(prompt: str, *, faults: bool = False) -> ReplicateScript:
+    """Return the script for a prompt; unless `faults` is set, the keywords of FAULTS are ordinary words."""
+    known = (*KEYWORDS, *FAULTS) if faults else KEYWORDS
     follow_up = _FOLLOW_UP.search(prompt)
-    commands = _FOLLOW_UP.sub(" ", prompt)
-    return Script(
-        {found.group(1): found.group(2) or "" for found in _COMMAND.finditer(commands)},
-        follow_up.group(1) if follow_up else "",
-    )
+    commands = re.findall(rf"\b({'|'.join(known)})\b(?::([\w.:]*\w))?", _FOLLOW_UP.sub(" ", prompt))
+    return ReplicateScript(dict(commands), follow_up.group(1) if follow_up else "")

@@ -14,18 +14,21 @@ from starlette.responses import Response
 from openai_dify_proxy_demo.replicate.log import ReplicateLog
 from openai_dify_proxy_demo.replicate.refusals import not_found
 from openai_dify_proxy_demo.replicate.routes import API_ROUTES, OUTPUT_ROUTES
-from openai_dify_proxy_demo.replicate.state import DEMO_PACE, INSTANT, DemoState, Timing
+from openai_dify_proxy_demo.replicate.state import DEMO_PACE, INSTANT, ReplicateState, ReplicateTiming
 from openai_dify_proxy_demo.serving import CountOpenRequests, ThreadedServer
 
 DEMO_CREDENTIAL = "r8_demo"
 """The API token that the scripted Replicate takes unless told otherwise."""
 
 
-def create_demo_replicate(*, timing: Timing = DEMO_PACE, token: str = DEMO_CREDENTIAL) -> Starlette:
-    """The scripted Replicate's API as an ASGI app.
+def create_demo_replicate(
+    *, timing: ReplicateTiming = DEMO_PACE, token: str = DEMO_CREDENTIAL, faults: bool = False
+) -> Starlette:
+    """Return the scripted Replicate's API as an ASGI app.
 
-    `app.state.demo` is its DemoState, `app.state.log` the ReplicateLog of all that it is asked. Outputs are served by
-    another app, `create_output_origin(app.state.demo)`, whose address has to be told to `app.state.demo.output_origin`.
+    With `faults`, prompts may ask for behaviour that exists to break clients.
+    `app.state.demo` is its ReplicateState, `app.state.log` the ReplicateLog of every request. Another app,
+    `create_output_origin(app.state.demo)`, serves the outputs; set `app.state.demo.output_origin` to its address.
     """
 
     @contextlib.asynccontextmanager
@@ -35,13 +38,13 @@ def create_demo_replicate(*, timing: Timing = DEMO_PACE, token: str = DEMO_CREDE
 
     app = Starlette(routes=API_ROUTES, lifespan=lifespan, exception_handlers={404: _not_found})
     app.router.redirect_slashes = False
-    app.state.demo = DemoState(timing, token)
+    app.state.demo = ReplicateState(timing, token, faults=faults)
     app.state.log = app.state.demo.log
     app.add_middleware(CountOpenRequests, log=app.state.log)
     return app
 
 
-def create_output_origin(state: DemoState) -> Starlette:
+def create_output_origin(state: ReplicateState) -> Starlette:
     """The origin that serves what predictions made, as an ASGI app. It never takes a token."""
     app = Starlette(routes=OUTPUT_ROUTES)
     app.state.demo = state
@@ -53,7 +56,8 @@ class DemoReplicate:
     """The scripted Replicate on two sockets: its API, and the origin of its outputs.
 
     As a context manager it listens on `host` and on `port` and `output_port` (0: free ones) from enter to exit.
-    With the default timing nothing is waited for; give DEMO_PACE for the pace of the demo.
+    The default timing has no delays; DEMO_PACE is the pace of the demo.
+    With `faults`, prompts may ask for behaviour that exists to break clients.
     """
 
     def __init__(
@@ -62,12 +66,13 @@ class DemoReplicate:
         host: str = "127.0.0.1",
         port: int = 0,
         output_port: int = 0,
-        timing: Timing = INSTANT,
+        timing: ReplicateTiming = INSTANT,
         token: str = DEMO_CREDENTIAL,
+        faults: bool = False,
     ) -> None:
         self.token = token
-        self.app = create_demo_replicate(timing=timing, token=token)
-        self.state: DemoState = self.app.state.demo
+        self.app = create_demo_replicate(timing=timing, token=token, faults=faults)
+        self.state: ReplicateState = self.app.state.demo
         self.log: ReplicateLog = self.state.log
         self._api = ThreadedServer(self.app, "demo-replicate", host=host, port=port, closing=self.state.close)
         self._outputs = ThreadedServer(

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from openai_dify_proxy_demo.common import remember
 from openai_dify_proxy_demo.replicate.log import LoggedFile, LoggedPrediction, ReplicateLog, Status
 from openai_dify_proxy_demo.replicate.models import DemoModel
 from openai_dify_proxy_demo.replicate.painting import paint
-from openai_dify_proxy_demo.replicate.renders import ModelFailedError, Rendered, encoded_png
-from openai_dify_proxy_demo.replicate.script import Script, Throttle
+from openai_dify_proxy_demo.replicate.renders import PredictionFailedError, Rendered, encoded_png
+from openai_dify_proxy_demo.replicate.script import ReplicateScript, Throttle
 
 KEPT = 500
 """How many predictions, outputs and files are remembered, of each the newest."""
@@ -27,7 +28,7 @@ TERMINAL: frozenset[Status] = frozenset({"succeeded", "failed", "canceled", "abo
 
 
 @dataclass(frozen=True)
-class Timing:
+class ReplicateTiming:
     """Every duration of the scripted Replicate, in seconds."""
 
     start: float = 0.2
@@ -42,10 +43,10 @@ class Timing:
     file_lifetime: float = 24 * 3600.0
 
 
-DEMO_PACE = Timing()
+DEMO_PACE = ReplicateTiming()
 """A picture takes a second."""
 
-INSTANT = Timing(start=0.0, run=0.0, settle=0.0)
+INSTANT = ReplicateTiming(start=0.0, run=0.0, settle=0.0)
 """No waiting; what a prompt asks for, such as `SLOW`, still takes its time."""
 
 
@@ -55,7 +56,7 @@ class StoredOutput:
 
     path: str
     rendered: Rendered
-    script: Script
+    script: ReplicateScript
     made_at: float
 
 
@@ -80,7 +81,7 @@ class Prediction:
     model: DemoModel
     shown_version: str
     inputs: dict[str, Any]
-    script: Script
+    script: ReplicateScript
     base_url: str
     created_at: float
     record: LoggedPrediction
@@ -102,12 +103,14 @@ class Prediction:
     task: asyncio.Task[Status] | None = None
 
 
-class DemoState:
+class ReplicateState:
     """All that one scripted Replicate knows. Outputs are read from another thread than they are written in."""
 
-    def __init__(self, timing: Timing, token: str) -> None:
+    def __init__(self, timing: ReplicateTiming, token: str, *, faults: bool = False) -> None:
         self.timing = timing
         self.token = token
+        self.faults = faults
+        """Whether prompts may ask for faults."""
         self.output_origin = ""
         """Where outputs are served, without a slash; known once that origin listens."""
         self.log = ReplicateLog()
@@ -128,14 +131,14 @@ class DemoState:
         self._skipped += seconds
 
     def keep(self, prediction: Prediction) -> None:
-        _keep(self.predictions, prediction.id, prediction)
+        remember(self.predictions, prediction.id, prediction, KEPT)
 
-    def keep_output(self, rendered: Rendered, script: Script, name: str) -> StoredOutput:
+    def keep_output(self, rendered: Rendered, script: ReplicateScript, name: str) -> StoredOutput:
         path = f"/xezq/{secrets.token_urlsafe(33)}/{name}.{rendered.extension}"
         stored = StoredOutput(path, rendered, script, self.now())
         with self._lock:
-            _keep(self._outputs, path, stored)
-            _keep(self._follow_ups, hashlib.sha256(rendered.data).hexdigest(), script.follow_up)
+            remember(self._outputs, path, stored, KEPT)
+            remember(self._follow_ups, hashlib.sha256(rendered.data).hexdigest(), script.follow_up, KEPT)
         return stored
 
     def output(self, path: str) -> StoredOutput | None:
@@ -145,7 +148,7 @@ class DemoState:
         return stored if stored and self.now() - stored.made_at < self.timing.output_lifetime else None
 
     def keep_file(self, file: StoredFile) -> None:
-        _keep(self.files, file.id, file)
+        remember(self.files, file.id, file, KEPT)
 
     def file(self, identifier: str) -> StoredFile | None:
         """A file that is not yet too old."""
@@ -160,11 +163,11 @@ class DemoState:
     def is_throttled(self, prompt: str, throttle: Throttle) -> bool:
         """Whether this creation is one of those that the script refuses; counts it."""
         seen = self._throttled.get(prompt, 0)
-        _keep(self._throttled, prompt, seen + 1)
+        remember(self._throttled, prompt, seen + 1, KEPT)
         return seen < throttle.times
 
     def picture(self, uri: str) -> bytes:
-        """The picture at a URI that a client sent; raises ModelFailedError where there is none.
+        """The picture at a URI that a client sent; raises PredictionFailedError where there is none.
 
         Only what the demo itself holds is read. For every other address a picture is drawn.
         """
@@ -175,7 +178,7 @@ class DemoState:
         """The keywords that the prompt of a picture of the demo's holds for those that use it."""
         try:
             data = self._held(uri)
-        except ModelFailedError:
+        except PredictionFailedError:
             return ""
         with self._lock:
             return self._follow_ups.get(hashlib.sha256(data or b"").hexdigest(), "")
@@ -187,12 +190,12 @@ class DemoState:
         if self.output_origin and uri.startswith(self.output_origin):
             stored = self.output(path)
             if stored is None or stored.script.has("GONE"):
-                raise ModelFailedError(f"404 Client Error: Not Found for url: {uri}")
+                raise PredictionFailedError(f"404 Client Error: Not Found for url: {uri}")
             return stored.rendered.data
         if "/v1/files/" in path:
             file = self.file(path.partition("/v1/files/")[2].partition("/")[0])
             if file is None:
-                raise ModelFailedError(f"404 Client Error: Not Found for url: {uri}")
+                raise PredictionFailedError(f"404 Client Error: Not Found for url: {uri}")
             return file.data
         return None
 
@@ -207,7 +210,7 @@ class DemoState:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def new_id() -> str:
+def new_identifier() -> str:
     """An identifier as predictions have it: 26 letters and digits."""
     return base64.b32encode(secrets.token_bytes(17)).decode().lower()[:26]
 
@@ -224,10 +227,4 @@ def _data_uri(uri: str) -> bytes:
     try:
         return base64.b64decode(payload, validate=True)
     except binascii.Error as error:
-        raise ModelFailedError("Incorrect padding") from error
-
-
-def _keep(store: dict[str, Any], key: str, value: object) -> None:
-    store[key] = value
-    while len(store) > KEPT:
-        store.pop(next(iter(store)))
+        raise PredictionFailedError("Incorrect padding") from error
