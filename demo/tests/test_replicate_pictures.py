@@ -107,13 +107,38 @@ def test_lower_quality_makes_smaller_files(replicate: ReplicateCaller) -> None:
         (IDEOGRAM, {"resolution": "1536x512", "aspect_ratio": "1:3"}, (1536, 512)),
         (IDEOGRAM, {"aspect_ratio": "1:3"}, (576, 1760)),
         (SEEDREAM, {"size": "custom", "width": 1024, "height": 1536}, (1024, 1536)),
-        ("google/imagen-4-ultra", {"image_size": "2K", "aspect_ratio": "4:3"}, (2304, 1792)),
+        ("google/imagen-4-ultra", {"image_size": "2K", "aspect_ratio": "1:1"}, (2048, 2048)),
     ],
 )
 def test_sizes_follow_the_rules_of_each_model(
     replicate: ReplicateCaller, model: str, inputs: dict[str, object], size: tuple[int, int]
 ) -> None:
     assert replicate.picture(model, prompt="a fox", **inputs).size == size
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "size"),
+    [
+        (SDXL, {"width": 6000, "height": 6000}, (2048, 2048)),
+        (SDXL, {"width": 4096, "height": 128}, (2048, 64)),
+        (SEEDREAM, {"size": "4K", "aspect_ratio": "1:1"}, (2048, 2048)),
+        (SEEDREAM, {"size": "custom", "width": 1024, "height": 4096}, (512, 2048)),
+        ("google/imagen-4-ultra", {"image_size": "2K", "aspect_ratio": "4:3"}, (2048, 1593)),
+    ],
+)
+def test_larger_pictures_are_drawn_with_2048_pixels_a_side(
+    replicate: ReplicateCaller, model: str, inputs: dict[str, object], size: tuple[int, int]
+) -> None:
+    assert replicate.picture(model, prompt="a fox", **inputs).size == size
+
+
+def test_an_enlarged_picture_has_2048_pixels_a_side_at_most(replicate: ReplicateCaller) -> None:
+    assert replicate.picture("nightmareai/real-esrgan", image=data_uri(GREEN), scale=10).size == (2048, 1024)
+
+
+def test_pictures_beyond_a_models_memory_fail(replicate: ReplicateCaller) -> None:
+    failed = replicate.run(SDXL, prompt="a fox", width=12000, height=12000)
+    assert (failed["status"], failed["error"][:18]) == ("failed", "CUDA out of memory")
 
 
 def test_an_initial_image_shines_through(replicate: ReplicateCaller) -> None:

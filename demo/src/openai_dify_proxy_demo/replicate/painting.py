@@ -7,13 +7,12 @@ import hashlib
 import math
 from collections.abc import Iterator
 
-from PIL import Image, ImageChops, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw
+
+from openai_dify_proxy_demo.replicate.captions import write_caption
 
 HILLS = 5
 """How many chains of hills stand behind one another."""
-
-CAPTION_LENGTH = 240
-"""How many characters of the text are written below the picture."""
 
 SMOOTHED_PIXELS = 1_600_000
 """Pictures up to this size are drawn at twice their size first, so that edges are smooth."""
@@ -22,14 +21,14 @@ Colour = tuple[int, int, int]
 
 
 def paint(text: str, seed: int, size: tuple[int, int], signature: str = "") -> Image.Image:
-    """An RGB picture of this width and height: a sky with a sun, hills, and the text as its caption."""
+    """Return an RGB picture of this width and height: a sky with a sun, hills, and the text as its caption."""
     chance = _numbers(f"{seed}\0{text}")
     hue = next(chance)
     picture = _sky(size, hue, next(chance))
     _sun(picture, hue, chance)
     for layer in range(HILLS):
         _hills(picture, layer, hue, chance)
-    _caption(picture, text, signature)
+    write_caption(picture, text, signature)
     return picture
 
 
@@ -87,25 +86,3 @@ def _hills(picture: Image.Image, layer: int, hue: float, chance: Iterator[float]
     if factor > 1:
         mask = mask.reduce(factor)
     picture.paste(_colour(hue + 0.5 + 0.1 * near, 0.3 + 0.4 * near, 0.75 - 0.6 * near), (0, 0), mask)
-
-
-def _caption(picture: Image.Image, text: str, signature: str) -> None:
-    width, height = picture.size
-    font = ImageFont.load_default(max(8, round(min(width, height) / 24)))
-    small = ImageFont.load_default(max(7, round(min(width, height) / 48)))
-    margin = round(min(width, height) / 24)
-    draw = ImageDraw.Draw(picture)
-    lines = "\n".join(_wrapped(text[:CAPTION_LENGTH], font, width - 2 * margin)[-4:])
-    draw.text((margin, height - 2 * margin), lines, "white", font, anchor="ld", spacing=margin // 4)
-    draw.text((margin, height - margin), signature, "white", small, anchor="ld")
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

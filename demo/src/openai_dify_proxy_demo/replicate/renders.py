@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageChops, PngImagePlugin
 
+from openai_dify_proxy_demo.replicate.captions import caption_strip
 from openai_dify_proxy_demo.replicate.models import DemoModel
 from openai_dify_proxy_demo.replicate.painting import paint
 
@@ -18,6 +19,11 @@ SOURCE_INPUTS = ("init_image", "image", "input_image", "img", "image_input", "in
 """The inputs by which models take a picture to start from."""
 
 MAX_PIXELS = 64_000_000
+"""Models run out of memory above this size."""
+
+MAX_SIDE = 2048
+"""Larger pictures are drawn at this width or height, in the proportions of the model's."""
+
 IMAGE_DESCRIPTION = 0x010E
 """The EXIF tag that holds a prompt."""
 
@@ -98,6 +104,7 @@ def render(
     size = output_size(inputs, source.size if source else None)
     if not 1 <= size[0] * size[1] <= MAX_PIXELS or min(size) < 1:
         raise PredictionFailedError("CUDA out of memory. Tried to allocate 20.00 GiB (GPU 0; 39.59 GiB total capacity)")
+    size = fitted(size)
     if source and "scale" in inputs:
         picture = source.resize(size, Image.Resampling.LANCZOS)
     else:
@@ -128,6 +135,12 @@ def output_size(inputs: Mapping[str, Any], source: Size | None) -> Size:
     if source and (ratio == "match_input_image" or "image" in inputs):
         return _by_ratio(source[0] / source[1], edge)
     return _by_name("1:1" if ratio == "match_input_image" else ratio, edge)
+
+
+def fitted(size: Size) -> Size:
+    """Return the size, reduced to MAX_SIDE in the same proportions if it is larger."""
+    scale = min(1.0, MAX_SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _resolution(inputs: Mapping[str, Any], source: Size | None) -> Size:
@@ -182,12 +195,18 @@ def _mixed(
     *,
     repaints_black: bool,
 ) -> Image.Image:
-    """What is painted over the source: all of it, or where the mask says so."""
+    """Return the source, painted over as a whole or where the mask allows.
+
+    The caption's strip is not blended: it covers the caption of a source that was painted here.
+    """
     if source is None:
         return painted
     source = source.resize(painted.size)
-    strength = inputs.get("prompt_strength", 0.5 if mask is None else 1.0)
-    mixed = Image.blend(source, painted, min(1.0, max(0.0, float(strength))))
+    strength = float(inputs.get("prompt_strength", 0.5 if mask is None else 1.0))
+    mixed = Image.blend(source, painted, min(1.0, max(0.0, strength)))
+    if strength > 0:
+        strip = caption_strip(painted.size)
+        mixed.paste(painted.crop(strip), strip)
     if mask is None:
         return mixed
     repainted = _opened(mask).convert("L").resize(painted.size)
