@@ -69,14 +69,21 @@ def server() -> Iterator[DemoServer]:
 
 @pytest.fixture(scope="session")
 def brisk_server() -> Iterator[DemoServer]:
-    """A demo whose pings and silences take fractions of a second."""
+    """A demo that pings every 50 ms and ends a silent stream after 0.3 s."""
     with DemoServer(timing=Timing(token=0.0, ping=0.05, hang=0.3, naming=0.0), faults=True) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
+def pinging_server() -> Iterator[DemoServer]:
+    """A demo that pings every 50 ms."""
+    with DemoServer(timing=Timing(token=0.0, ping=0.05, naming=0.0), faults=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def http() -> Iterator[httpx2.Client]:
-    with httpx2.Client(timeout=10) as client:
+    with httpx2.Client(timeout=60) as client:
         yield client
 
 
@@ -88,6 +95,11 @@ def demo(server: DemoServer, http: httpx2.Client) -> Caller:
 @pytest.fixture
 def brisk(brisk_server: DemoServer, http: httpx2.Client) -> Caller:
     return Caller(brisk_server, http)
+
+
+@pytest.fixture
+def pinging(pinging_server: DemoServer, http: httpx2.Client) -> Caller:
+    return Caller(pinging_server, http)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +123,7 @@ def timed(timed_server: DemoServer, http: httpx2.Client) -> Caller:
 @pytest.fixture(scope="session")
 def replicate_server() -> Iterator[scripted.DemoReplicate]:
     """One scripted Replicate for all tests that need nothing special of its timing."""
-    timing = scripted.ReplicateTiming(start=0.0, run=0.0, settle=0.0, second=0.05)
+    timing = scripted.ReplicateTiming(start=0.0, run=0.0, settle=0.0, second=0.2)
     with scripted.DemoReplicate(timing=timing, faults=True) as running:
         yield running
 

@@ -84,7 +84,7 @@ def test_a_stopped_stream_ends_as_recorded(demo: Caller, name: str, app: str, ve
     assert demo.log.runs[-1].state == "stopped"
 
 
-def ask_and_stop(demo: Caller, app: str, *, user: str, question: str = "SLOW:50x20") -> list[dict[str, Any]]:
+def ask_and_stop(demo: Caller, app: str, *, user: str, question: str = "SLOW:900x100") -> list[dict[str, Any]]:
     """The events of a slow answer whose stop route is called, for `user`, after its first words."""
     path = {"completion": "/completion-messages", "workflow": "/workflows/run"}.get(demo.mode(app), "/chat-messages")
     stop = "/workflows/tasks" if path == "/workflows/run" else path

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -143,15 +145,22 @@ def test_silence_and_pings_last_until_the_stream_is_given_up(brisk: Caller) -> N
     assert brisk.ask("demo-chat", "SILENCE").content == b""
     assert brisk.ask("demo-workflow", "SILENCE").content == b""
     pings = brisk.ask("demo-chat", "PINGS").content
-    assert pings == b"event: ping\n\n" * (len(pings) // 13)
-    assert len(pings) >= 3 * 13
+    assert pings == b"event: ping\n\n" * (len(pings) // 13) != b""
     assert order(read_events(brisk.ask("demo-chat", "MIDSILENCE").content)) == ["message"]
     assert b"ping" not in brisk.ask("demo-chat", "MIDSILENCE").content
 
 
-def test_slow_answers_are_pinged(brisk: Caller) -> None:
-    events = read_events(brisk.ask("demo-chat", "SLOW:2x120").content)
-    assert events[0]["event"] == "ping", "headers and a ping come before the first word"
+@pytest.mark.parametrize(("question", "pings"), [("PINGS", 3), ("SLOW:1x60000", 1)])
+def test_pings_come_while_no_word_does(pinging: Caller, question: str, pings: int) -> None:
+    """Headers and pings come before the first word, which is far off."""
+    body = pinging.body("demo-chat", question)
+    headers, received = pinging.headers("demo-chat"), b""
+    with pinging.http.stream("POST", f"{pinging.server.url}/chat-messages", headers=headers, json=body) as response:
+        for chunk in response.iter_raw():
+            received += chunk
+            if len(received) >= pings * 13:
+                break
+    assert received == b"event: ping\n\n" * (len(received) // 13)
 
 
 def test_a_queue_is_one_ping_and_silence(demo: Caller, brisk: Caller) -> None:
@@ -159,7 +168,7 @@ def test_a_queue_is_one_ping_and_silence(demo: Caller, brisk: Caller) -> None:
     assert [event["event"] for event in waiting[:2]] == ["ping", "workflow_started"]
     begun = time.monotonic()
     assert read_events(demo.ask("demo-chat", "HEADERS:0.2").content)[0]["event"] == "message"
-    assert time.monotonic() - begun >= 0.2
+    assert time.monotonic() - begun >= 0.2, "a lower bound: a slow machine only adds to it"
 
 
 def test_1_13_hangs_where_others_refuse(brisk: Caller) -> None:
@@ -191,46 +200,52 @@ def test_0_15_does_not_tell_its_mode_and_refuses_by_route(demo: Caller) -> None:
 @pytest.mark.parametrize("version", ["1.11", "1.13", "1.16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_who_may_stop(demo: Caller, name: str, version: str) -> None:
-    events = ask_and_stop(demo, f"{name}@{version}", user="somebody else", question="SLOW:8x20")
     stopped_by_anyone = version == "1.16" and demo.mode(name) in ("advanced-chat", "workflow")
+    question = "SLOW:900x100" if stopped_by_anyone else "SLOW:8x20"
+    events = ask_and_stop(demo, f"{name}@{version}", user="somebody else", question=question)
     assert demo.log.stops[-1].effective is stopped_by_anyone
     assert demo.log.runs[-1].state == ("stopped" if stopped_by_anyone else "finished")
     assert ("tick 8" in answer_in(events)) is not stopped_by_anyone
 
 
-@pytest.mark.parametrize("name", NAMES)
-async def test_a_run_goes_on_when_its_client_leaves(demo: Caller, name: str) -> None:
-    server = demo.server
+async def test_a_run_goes_on_when_its_client_leaves(demo: Caller) -> None:
+    await asyncio.gather(*(goes_on_unread(demo, name) for name in NAMES))
+    await demo.log.wait_for(lambda log: log.open_requests == 0)
+
+
+async def goes_on_unread(demo: Caller, name: str) -> None:
+    """Leave a stream with its first bytes; the run has seconds to go then."""
+    question = f"SLOW:4x1000 {name}, unread"
+    url, body = demo.server.url + _path(demo, name), demo.body(name, question)
     async with (
-        httpx2.AsyncClient() as http,
-        http.stream(
-            "POST", server.url + _path(demo, name), headers=demo.headers(name), json=demo.body(name, "SLOW:10x30")
-        ) as response,
+        httpx2.AsyncClient(timeout=60) as http,
+        http.stream("POST", url, headers=demo.headers(name), json=body) as response,
     ):
         await anext(response.aiter_raw())
-        run = server.log.runs[-1]
+        run = next(run for run in demo.log.runs if run.question == question)
         assert run.state == "running"
-    await server.log.wait_for(lambda log: run.disconnected_at)
+    await demo.log.wait_for(lambda log: run.disconnected_at)
     assert run.finished_at is None
-    await server.log.wait_for(lambda log: run.state == "finished")
-    assert "tick 10" in run.answer
-    await server.log.wait_for(lambda log: log.open_requests == 0)
+    await demo.log.wait_for(lambda log: run.state == "finished")
+    assert "tick 4" in run.answer
 
 
 def test_what_an_abandoned_turn_leaves_behind(demo: Caller) -> None:
-    for name, kept in (
-        ("demo-chat@1.16", False),
-        ("demo-advanced-chat@1.11", False),
-        ("demo-advanced-chat@1.16", True),
-    ):
-        with demo.http.stream(
-            "POST", f"{demo.server.url}/chat-messages", headers=demo.headers(name), json=demo.body(name, "SLOW:5x30")
-        ) as response:
-            next(response.iter_raw())
-            run = demo.log.runs[-1]
-        demo.log.wait(lambda log, run=run: run.state == "finished")  # type: ignore[misc]
-        rows = demo.get("/messages", name, user="u1", conversation_id=run.conversation_id).json()["data"]
-        assert (rows[0]["answer"] != "") is kept
+    kept = {"demo-chat@1.16": False, "demo-advanced-chat@1.11": False, "demo-advanced-chat@1.16": True}
+    with ThreadPoolExecutor() as pool:
+        assert dict(zip(kept, pool.map(partial(is_abandoned_turn_kept, demo), kept), strict=True)) == kept
+
+
+def is_abandoned_turn_kept(demo: Caller, name: str) -> bool:
+    """Leave a stream with its first bytes, and look whether the stored turn has its answer."""
+    question = f"SLOW:3x1000 {name}, abandoned"
+    url, body = f"{demo.server.url}/chat-messages", demo.body(name, question)
+    with demo.http.stream("POST", url, headers=demo.headers(name), json=body) as response:
+        next(response.iter_raw())
+        run = next(run for run in demo.log.runs if run.question == question)
+    demo.log.wait(lambda log: run.state == "finished")
+    rows = demo.get("/messages", name, user="u1", conversation_id=run.conversation_id).json()["data"]
+    return bool(rows[0]["answer"])
 
 
 def test_the_log_holds_requests_and_tells_when_waiting_fails(demo: Caller) -> None:

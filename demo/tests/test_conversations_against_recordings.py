@@ -97,9 +97,9 @@ def test_the_versions_that_nobody_recorded_lose_conversations_in_their_own_ways(
 
 ROWS: list[tuple[str, str, How, tuple[str, ...]]] = [
     # recording, question of the demo, what is done to its stream, versions
-    ("disconnect-chat-then-messages", "SLOW:4x200", "leave", ALL),
-    ("disconnect-chatflow-then-messages", "SLOW:4x200", "leave", ALL),
-    ("newagent-disconnect-then-messages", "SLOW:4x200", "leave", ("1.16",)),
+    ("disconnect-chat-then-messages", "SLOW:3x700", "leave", ALL),
+    ("disconnect-chatflow-then-messages", "SLOW:3x700", "leave", ALL),
+    ("newagent-disconnect-then-messages", "SLOW:3x700", "leave", ("1.16",)),
     ("list-messages", "hello flow", "read", ALL),
     ("list-messages-agent", "TOOL", "read", ALL),
 ]

@@ -163,7 +163,7 @@ def test_a_question_beside_another_sees_it_unanswered(timed: Caller, clock: Cloc
     replay.ask(before)
     apart = version != "1.16"  # there the first two began in one second
     clock.now += apart
-    slow = {**before.asked, "query": "SLOW:6x100"}
+    slow = {**before.asked, "query": "SLOW:6x300"}
     beside = {**before.asked, "query": question}
     slow["conversation_id"] = beside["conversation_id"] = replay.conversation_id
     headers = timed.headers(f"demo-chat@{version}")
@@ -174,8 +174,8 @@ def test_a_question_beside_another_sees_it_unanswered(timed: Caller, clock: Cloc
         replay.ask_body("demo-chat", beside)
         assert timed.log.runs[-2].state == "running"
         received += b"".join(chunks)
-    replay.turns.insert(1, Turn("SLOW:6x100", read_events(received), []))
-    sent = [(role, text.replace("SLOW:6x100", "SLOW:6:0.5")) for role, text in replay.turns[2].sent]
+    replay.turns.insert(1, Turn("SLOW:6x300", read_events(received), []))
+    sent = [(role, text.replace("SLOW:6x300", "SLOW:6:0.5")) for role, text in replay.turns[2].sent]
     assert sent == PARALLEL if apart else sorted(sent) == sorted(PARALLEL)
 
     clock.now += 1

@@ -1,4 +1,4 @@
-"""A record that changes in one thread and is waited for in others."""
+"""A record that changes in one thread, and other threads that wait for its changes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,19 @@ class Watched(ABC):
         """Requests that are being answered now."""
 
     def change(self, what: Callable[[], object]) -> None:
-        """Make a change and wake whoever waits for one."""
+        """Make a change and wake the waiting threads."""
         with self._changed:
             what()
             self._changed.notify_all()
 
-    def wait(self, predicate: Callable[[Self], object], timeout: float = 5.0) -> None:
-        """Block until `predicate(log)` is true.
-
-        Raises TimeoutError, with the log's latest entries, when that takes longer than `timeout` seconds.
-        """
+    def wait(self, predicate: Callable[[Self], object], timeout: float = 30.0) -> None:
+        """Block until `predicate(log)` is true; raise TimeoutError with the latest entries after `timeout` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: predicate(self), timeout):
                 raise TimeoutError(f"not seen within {timeout} s; {self.summary()}, open {self.open_requests}")
 
-    async def wait_for(self, predicate: Callable[[Self], object], timeout: float = 5.0) -> None:
-        """As `wait`, for a coroutine of any event loop."""
+    async def wait_for(self, predicate: Callable[[Self], object], timeout: float = 30.0) -> None:
+        """Wait like `wait`, in a coroutine of any event loop."""
         await asyncio.to_thread(self.wait, predicate, timeout)
 
     @abstractmethod
