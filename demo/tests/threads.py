@@ -74,7 +74,7 @@ class Replay:
 
 
 def in_our_words(query: str) -> str:
-    """Return the question in the demo's words: `SLOW:8:0.3`, eight pieces with 0.3 s before each, takes 0.2 s each here."""
+    """Return the question in the demo's words: `SLOW:8:0.3`, eight pieces 0.3 s apart, is `SLOW:8x200` here."""
     return re.sub(r"SLOW:(\d+):[\d.]+", r"SLOW:\1x200", query)
 
 

@@ -1,44 +1,50 @@
-"""A scripted Replicate: its HTTP API, models with the schemas of real ones, and pictures that are drawn, not generated.
+"""A scripted Replicate: its HTTP API, the schemas of real models, and pictures that are drawn, not generated.
 
-It is what newcomers meet when no token is configured, and what the tests talk to. A picture shows its prompt as a
-caption and depends on prompt and seed alone; what a model starts from, what its mask keeps, its size and its format
-are as the real model has them. Outputs lie on an origin of their own, which never wants the token and notices it.
+The proxy serves it when nothing is configured, and the tests run against it. A picture shows its prompt as a caption
+and depends on prompt and seed alone. Initial images, masks, sizes and formats work as in the real models, except that
+no picture has more than 2048 pixels a side. Outputs lie on an origin of their own, which records any token sent to it.
 
-Words in capitals in a prompt make it do something else:
+Words in capitals in a prompt are commands:
 
 ============================  ========================================================================================
 `CREDIT`                      the creation is refused: no credit (402)
-`THROTTLE:header:2x3`         the first 3 creations with this very prompt are refused (429), and told to wait 2 s in
+`THROTTLE:header:2x3`         the first 3 creations with this very prompt are refused (429), with a delay of 2 s in
                               `Retry-After`; `:body` in the body's `retry_after`, `:reset` in `ratelimit-reset`,
-                              `:text` only in words, `:none` not at all. `THROTTLE` alone is `header:1x1`
+                              `:text` only in words, `:none` without one. `THROTTLE` alone is `header:1x1`
+`SETTLED`                     `Prefer: wait` is answered at the very end, with links; without this word as soon as there
+                              are outputs: still `processing`, the files inlined as data URIs
+`COLD:5`, `SLOW:5`            5 s in `starting`, or in `processing`; at most 120 s
+`ABORT`, `CANCELED`           the prediction ends so, without a call
+`FAIL`                        the model fails: out of memory; `FAIL:PA` interrupted, `FAIL:E1000` unknown
+`NSFW`                        fails for its content, unless `disable_safety_checker` is set; `NSFW:all` and `NSFW:E005`
+                              in the words of other models
+`NSFW_SOME`                   one picture fewer than requested, if more than one is
+`PARTIAL`                     outputs come one by one while it is `processing`
+`DATAURI`, `FILE`             outputs are data URIs, or files of the API that need the token
+`METADATA`                    the picture contains its prompt: text chunks of a PNG, EXIF of others (PNG of the models
+                              called Stable Diffusion always do)
+`TRANSPARENT`                 the picture has an alpha channel
+`UPSCALE<<FAIL SLOW:2>>`      predictions that take this picture as input read these words as their own
+============================  ========================================================================================
+
+Faults exist to break clients. These words are commands only with `DemoReplicate(faults=True)`:
+
+============================  ========================================================================================
 `CRASH_BEFORE`                error 500 and nothing is created; `CRASH_BEFORE:502` another one
 `CRASH_AFTER`                 the same, but the prediction is created and runs
 `DROP`                        the prediction is created, and the connection breaks before an answer
 `BADJSON`                     it is created, and the answer is broken JSON
 `HOLD:5`                      it is created, and the answer comes 5 s later
-`SETTLED`                     `Prefer: wait` is answered at the very end, with links; without this word as soon as there
-                              are outputs: still `processing`, the files inlined as data URIs
 `POLLCRASH:2`, `BADPOLL:2`    the first 2 polls are answered by error 503, or by broken JSON
-`COLD:5`, `SLOW:5`            5 s in `starting`, or in `processing`
-`ABORT`, `CANCELED`           ends so, without anybody's call
-`FAIL`                        the model fails: out of memory; `FAIL:PA` interrupted, `FAIL:E1000` unknown
-`NSFW`                        fails for its content, unless `disable_safety_checker` is set; `NSFW:all` and `NSFW:E005`
-                              in the words of other models
-`NSFW_SOME`                   one picture fewer than asked, if more than one is
-`PARTIAL`                     outputs come one by one while it is `processing`
 `NULL`, `EMPTY`, `OBJECT`     the output is null, an empty list, or an object that holds links
-`DATAURI`, `FILE`, `FOREIGN`  outputs are data URIs, files of the API that need the token, or at a host that is not ours
-`METADATA`                    the picture tells its prompt: text chunks of a PNG, EXIF of others (PNG of the models that
-                              are called Stable Diffusion always do)
-`TRANSPARENT`                 the picture has an alpha channel
-`MISLABEL`                    name and type say another format than the bytes
-`GONE`                        the output is not there (404)
+`FOREIGN`                     outputs are at a host that is not the demo's
+`MISLABEL`                    name and type name another format than the bytes have
+`GONE`                        the output is missing (404)
 `NOTAPICTURE`, `SVG`          it is a web page, or an SVG with a script
 `TRUNCATED`, `BOMB`           it is half a picture, or a small one that unpacks to 900 million pixels
 `CUTBODY`, `SLOWBODY:3`       its body breaks off, or takes 3 s
-`HUGE`, `ENDLESS`             it has 40 MB (`HUGE:99000000`: so many bytes), or never ends
+`HUGE`, `ENDLESS`             it has 40 MB (`HUGE:99000000`: so many bytes, at most 100000000), or never ends
 `REDIRECT`                    it is one redirect away; `REDIRECT_PRIVATE` to a private address, `REDIRECT_LOOP` for ever
-`UPSCALE<<FAIL SLOW:2>>`      predictions that are fed with this picture read these words as their own
 ============================  ========================================================================================
 
 Webhooks are accepted and never called.
