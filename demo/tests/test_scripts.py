@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openai_dify_proxy_demo import DEMO_PACE
+from openai_dify_proxy_demo import DEMO_PACE, DIALECTS
 from openai_dify_proxy_demo.replicate.script import FAULTS, KEYWORDS, read_prompt
 from openai_dify_proxy_demo.script import read_script
 
@@ -38,10 +38,11 @@ def test_other_keywords_of_replicate_are_always_read(word: str) -> None:
 
 @given(LONG_TEXTS)
 def test_every_answer_takes_three_seconds_at_most(text: str) -> None:
+    naming = max(dialect.naming_delay for dialect in DIALECTS.values()) * DEMO_PACE.naming
     for question in (text, f"THINK {text}", f"SAY<<{text}>>"):
         script = read_script(question, f"You asked: {question}", recalled=text)
         assert script.delay is None
-        assert len(script.pieces_with_thought()) * DEMO_PACE.token <= 3
+        assert naming + len(script.pieces_with_thought()) * DEMO_PACE.token <= 3
         assert "".join(script.pieces) == script.answer
 
 

@@ -1,4 +1,4 @@
-"""A request that opens an app: its key, its body, and what is refused before the app is asked."""
+"""Requests that carry an app's key: read and log them, and refuse bad ones as Dify does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes of stored conversations: what there is, what was said in one, its name, and its end."""
+"""The routes of stored conversations: list, rename and delete them, list their messages and variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes that generate and stop: the three ways to ask an app, streaming and not."""
+"""The routes that start and stop runs, streaming and blocking."""
 
 from __future__ import annotations
 

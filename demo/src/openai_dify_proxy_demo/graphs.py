@@ -1,4 +1,4 @@
-"""How chatflows and workflows answer: the events of their nodes, and the ends that differ by version."""
+"""Runs of chatflows and workflows: the events of their nodes, and the endings that differ by version."""
 
 from __future__ import annotations
 

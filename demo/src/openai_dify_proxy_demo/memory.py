@@ -1,4 +1,4 @@
-"""The turns of a conversation, and which of them a model is sent again.
+"""The turns of a conversation, and the ones that its model receives again.
 
 Dify reads the memory of a turn from its table of messages, and every rule here was seen in recordings:
 

@@ -1,4 +1,4 @@
-"""How each mode answers: the order of its events, in each version's manner."""
+"""The order of each mode's events, in each version's dialect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that the demo's apps make, and what output moderation and humans are asked."""
+"""Files that the demo's apps make, and the fixed texts of moderation and human input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's HTTP routes: Dify's service API, as far as a proxy uses it."""
+"""The HTTP routes of Dify's service API, as far as a proxy uses it."""
 
 from __future__ import annotations
 

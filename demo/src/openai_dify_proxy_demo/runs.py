@@ -1,4 +1,4 @@
-"""One generation: its script, its stop flag, and the frames that it leaves for its reader."""
+"""One run: its script, its stop flag, and the queue of frames for its reader."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from typing import Literal
 PIECES_BEFORE_TROUBLE = 3
 """Pieces of the answer before a failure or a fault in its middle."""
 
-MAX_PIECES = 100
-"""Pieces of an answer at most; the pieces of longer answers are larger. At DEMO_PACE 100 pieces take 2 s."""
+MAX_PIECES = 75
+"""Pieces of an answer at most; the pieces of longer answers are larger. At DEMO_PACE 75 pieces take 1.5 s."""
 
 MAX_LENGTH = 100_000
 """Characters that `LONG` says at most."""

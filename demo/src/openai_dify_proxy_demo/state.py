@@ -1,4 +1,4 @@
-"""What the demo keeps while it runs: conversations, uploads, and the runs that go on."""
+"""The demo's memory while it runs: conversations, uploads and active runs."""
 
 from __future__ import annotations
 

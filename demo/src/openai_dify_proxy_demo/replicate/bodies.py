@@ -1,4 +1,4 @@
-"""Predictions, as the API tells them."""
+"""Predictions as JSON bodies of the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request to the API: its token, its body, the record of it, and errors as Replicate writes them."""
+"""Requests to the API: check the token, read the body, log the call, and answer errors as Replicate does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions of pictures, in the characters of the only font that is always there: the one Pillow bundles."""
+"""Captions in the characters of the font that Pillow bundles, the only one that is always there."""
 
 from __future__ import annotations
 

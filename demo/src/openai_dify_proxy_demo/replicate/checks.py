@@ -1,4 +1,4 @@
-"""What Replicate checks of a body before it accepts a prediction."""
+"""Validation of a prediction's body, with Replicate's error texts."""
 
 from __future__ import annotations
 

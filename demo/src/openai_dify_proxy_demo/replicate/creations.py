@@ -1,4 +1,4 @@
-"""The three ways to create a prediction, polling and cancelling it."""
+"""The routes that create, return and cancel predictions."""
 
 from __future__ import annotations
 

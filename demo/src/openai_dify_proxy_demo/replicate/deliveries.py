@@ -1,4 +1,4 @@
-"""How outputs are served from their own origin, and what goes wrong there when a prompt asks for it."""
+"""Delivery of outputs from their own origin, with the faults that a prompt asks for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Files API: uploads that predictions can name, gone after a day."""
+"""The Files API: uploads for predictions, which expire after a day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scripted Replicate was asked and what became of it, for tests to look at from any thread."""
+"""A record of calls, predictions and downloads, which tests read from any thread."""
 
 from __future__ import annotations
 

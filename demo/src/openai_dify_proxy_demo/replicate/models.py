@@ -1,4 +1,4 @@
-"""The models that the demo offers, with the inputs that Replicate's models of these names have."""
+"""The demo's models, with the inputs of Replicate's models of these names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Landscapes that are drawn from a text and a seed, the same for the same two."""
+"""Landscapes drawn from a text and a seed; the same pair gives the same picture."""
 
 from __future__ import annotations
 

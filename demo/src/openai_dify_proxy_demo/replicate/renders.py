@@ -1,4 +1,4 @@
-"""From a model's inputs to the bytes of a picture: its size, what it starts from, what a mask keeps, its format."""
+"""Render a model's inputs into a picture: size, initial image, mask and format."""
 
 from __future__ import annotations
 

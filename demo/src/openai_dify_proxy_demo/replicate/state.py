@@ -1,4 +1,4 @@
-"""What the scripted Replicate remembers: predictions, their outputs, uploaded files, and the time."""
+"""The scripted Replicate's memory: predictions, outputs, uploaded files and the time."""
 
 from __future__ import annotations
 
