@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from openai_dify_proxy.events import Event, ReasoningDelta, TextDelta, TextReplaced, TurnFinished
-from openai_dify_proxy.translate.dify.dedupe import Said
+from openai_dify_proxy.translate.dify.dedupe import TextAssembly
 from openai_dify_proxy.translate.dify.transcript import PLAIN
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.translate.role_lines import HEADING, QUESTION
@@ -83,7 +83,7 @@ def test_stop_sequences_cut_what_replaces_a_text(before: str, text: str, after: 
 @given(st.lists(texts, min_size=1, max_size=5), st.lists(texts, max_size=5), st.integers(0, 4))
 def test_a_node_that_is_run_again_says_its_last_version(first: list[str], second: list[str], tries: int) -> None:
     """Whatever the versions are: what is shown is the last one, or the longest that begins with it."""
-    said = Said()
+    said = TextAssembly()
     shown = ""
     for attempt in [first, *[second] * tries]:
         for part in pieces_of(attempt):

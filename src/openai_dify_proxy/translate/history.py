@@ -26,7 +26,7 @@ def chain(secret: bytes, parts: Iterable[tuple[str, str]], link: bytes = b"") ->
 
 def fold(messages: Sequence[HistoryMessage]) -> list[tuple[str, str]]:
     """Messages as parts of a chain, without what clients change in passing."""
-    folded = ((message.role, fold_text(message.text)) for message in messages)
+    folded = ((message.role, normalize(message.text)) for message in messages)
     return [(role, text) for role, text in folded if text]
 
 
@@ -35,7 +35,7 @@ def fold_replies(messages: Sequence[HistoryMessage]) -> list[tuple[str, str]]:
     return fold([message for message in messages if message.role == "assistant"])
 
 
-def fold_text(text: str) -> str:
+def normalize(text: str) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text.strip()

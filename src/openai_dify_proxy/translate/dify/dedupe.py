@@ -1,20 +1,19 @@
-"""What was said so far, so that what Dify says twice is given on once.
+"""A turn's text, assembled from pieces of which Dify sends some twice.
 
-Dify repeats itself in two places: a workflow node that is run again says its text from the beginning, and an agent of
-1.16 or later ends its turn with the whole answer that it has streamed already.
+Dify repeats text in two places: a workflow node that is retried sends its text from the beginning, and an agent of 1.16
+or later ends its turn with the whole answer that it has streamed already.
 """
 
 from __future__ import annotations
 
 
-class Said:
-    """The text of a turn as Dify sent it, by the node that said it.
+class TextAssembly:
+    """The text of a turn as Dify sent it, by the node that sent it.
 
-    ``any`` tells whether there is text, ``retried`` whether a node was run again, ``by_agent`` whether the text came
-    as ``agent_message`` events.
+    ``any`` is true once there was text, ``retried`` once a node was retried.
     """
 
-    __slots__ = ("_attempts", "_parts", "_repeats", "_segment", "any", "by_agent", "retried")
+    __slots__ = ("_attempts", "_parts", "_repeats", "_segment", "any", "retried")
 
     def __init__(self) -> None:
         self._parts: list[str] = []
@@ -22,19 +21,17 @@ class Said:
         self._repeats: dict[str, _Repeat] = {}
         self._segment = 0
         self.any = False
-        self.by_agent = False
         self.retried = False
 
     def text(self) -> str:
         return "".join(self._parts)
 
     def add(self, node: str, text: str) -> str | None:
-        """What of ``text`` is new, or None if the node says something else than the first time.
+        """Return the part of ``text`` that is new, or None if a retried node's text differs from its first one.
 
         In the latter case ``text()`` has the new version already.
         """
-        repeat = self._repeats.get(node) if self._repeats else None
-        if repeat is not None:
+        if self._repeats and (repeat := self._repeats.get(node)) is not None:
             return self._add_repeated(node, repeat, text)
         self.any = True
         if node:
@@ -55,23 +52,23 @@ class Said:
         return None
 
     def begin_retry(self, node: str) -> None:
-        """``node_retry``: the node will say its text again."""
-        said = "".join(self._parts[index] for index in self._attempts.get(node, ()))
-        if said:
+        """``node_retry``: the node will send its text again."""
+        sent = "".join(self._parts[index] for index in self._attempts.get(node, ()))
+        if sent:
             self.retried = True
-            self._repeats[node] = _Repeat(said)
+            self._repeats[node] = _Repeat(sent)
 
     def end_attempt(self, node: str) -> None:
-        """``node_finished``: what the node says from now on (in a loop, say) is new."""
+        """``node_finished``: text that the node sends from now on (in a loop, say) is new."""
         self._attempts.pop(node, None)
         self._repeats.pop(node, None)
 
     def begin_agent_segment(self) -> None:
-        """An agent's next step: what it said before may be no part of its final answer."""
+        """An agent's next step: the text before it may be no part of the final answer."""
         self._segment = len(self._parts)
 
     def missing_from_agent(self, answer: str) -> str:
-        """What of an agent's closing ``answer`` was not streamed: the rest of its last step, usually nothing."""
+        """Return the part of an agent's closing ``answer`` that was not streamed, usually nothing."""
         last = "".join(self._parts[self._segment :])
         if answer.startswith(last) and last:
             return answer[len(last) :]
@@ -81,7 +78,7 @@ class Said:
         return answer.removeprefix(whole)
 
     def restart(self, text: str) -> None:
-        """Everything said is replaced by ``text``."""
+        """Replace all text by ``text``."""
         self._parts = [text] if text else []
         self._attempts.clear()
         self._repeats.clear()
@@ -90,7 +87,7 @@ class Said:
 
 
 class _Repeat:
-    """A node that is run again: what it said, and what it has said again so far."""
+    """A node that is retried: the text of its first attempt, and the text that it has sent again so far."""
 
     __slots__ = ("expected", "got")
 

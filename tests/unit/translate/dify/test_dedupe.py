@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from openai_dify_proxy.translate.dify.dedupe import Said
+from openai_dify_proxy.translate.dify.dedupe import TextAssembly
 
 
 def test_what_is_said_once_is_new() -> None:
-    said = Said()
+    said = TextAssembly()
     assert [said.add("llm", "this "), said.add("", "is "), said.add("llm", "text")] == ["this ", "is ", "text"]
     assert said.text() == "this is text"
     assert (said.any, said.retried) == (True, False)
@@ -14,7 +14,7 @@ def test_what_is_said_once_is_new() -> None:
 
 def test_a_retried_node_that_says_the_same_again() -> None:
     """The order that Dify 1.11 to 1.16 were seen to send: a part, ``node_retry``, all of it again."""
-    said = Said()
+    said = TextAssembly()
     for part in ("this tex", "t is str", "eamed an"):
         said.add("llm", part)
     said.begin_retry("llm")
@@ -25,7 +25,7 @@ def test_a_retried_node_that_says_the_same_again() -> None:
 
 
 def test_a_node_that_is_retried_twice() -> None:
-    said = Said()
+    said = TextAssembly()
     said.add("llm", "abcdef")
     said.begin_retry("llm")
     assert said.add("llm", "abc") == ""
@@ -35,7 +35,7 @@ def test_a_node_that_is_retried_twice() -> None:
 
 
 def test_a_retried_node_that_says_something_else_makes_the_text_anew() -> None:
-    said = Said()
+    said = TextAssembly()
     said.add("other", "Before. ")
     said.add("llm", "Yes, of ")
     said.add("other", "Meanwhile. ")
@@ -51,7 +51,7 @@ def test_a_retried_node_that_says_something_else_makes_the_text_anew() -> None:
 
 
 def test_a_retried_node_that_says_less() -> None:
-    said = Said()
+    said = TextAssembly()
     said.add("llm", "a long text")
     said.begin_retry("llm")
     assert said.add("llm", "a long") == ""
@@ -61,7 +61,7 @@ def test_a_retried_node_that_says_less() -> None:
 
 
 def test_a_node_in_a_loop_says_its_text_each_time() -> None:
-    said = Said()
+    said = TextAssembly()
     for _ in range(3):
         assert said.add("llm", "again ") == "again "
         said.end_attempt("llm")
@@ -71,14 +71,14 @@ def test_a_node_in_a_loop_says_its_text_each_time() -> None:
 
 
 def test_a_retry_before_anything_was_said() -> None:
-    said = Said()
+    said = TextAssembly()
     said.begin_retry("llm")
     assert not said.retried
     assert said.add("llm", "text") == "text"
 
 
 def test_nodes_are_retried_independently() -> None:
-    said = Said()
+    said = TextAssembly()
     said.add("a", "one ")
     said.add("b", "two ")
     said.begin_retry("a")
@@ -87,7 +87,7 @@ def test_nodes_are_retried_independently() -> None:
 
 
 def test_a_replacement_forgets_what_was_said() -> None:
-    said = Said()
+    said = TextAssembly()
     said.add("llm", "bad words")
     said.begin_retry("llm")
     said.restart("Preset.")
@@ -99,7 +99,7 @@ def test_a_replacement_forgets_what_was_said() -> None:
 
 
 def test_a_replacement_by_nothing_says_nothing() -> None:
-    said = Said()
+    said = TextAssembly()
     said.restart("")
     assert not said.any
 
@@ -122,7 +122,7 @@ CLOSINGS: dict[str, tuple[list[list[str]], str, str]] = {
 
 @pytest.mark.parametrize(("steps", "closing", "new"), CLOSINGS.values(), ids=CLOSINGS)
 def test_an_agents_closing_message(steps: list[list[str]], closing: str, new: str) -> None:
-    said = Said()
+    said = TextAssembly()
     for step in steps:
         said.begin_agent_segment()
         for part in step:

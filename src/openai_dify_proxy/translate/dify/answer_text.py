@@ -1,0 +1,103 @@
+"""The text of an answer as events: repeated text left out, thinking split off, replacements applied."""
+
+from __future__ import annotations
+
+from openai_dify_proxy.events import Event, TextDelta, TextReplaced
+from openai_dify_proxy.translate.dify.dedupe import TextAssembly
+from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
+
+
+class AnswerText:
+    """Turns the text of Dify's events into ``TextDelta``, ``ReasoningDelta`` and ``TextReplaced``.
+
+    ``agent_streams`` is true once text came as ``agent_message`` events, ``moderated`` once a moderation has replaced
+    the text. ``final`` is the visible text of the whole answer where the deltas do not add up to it.
+    """
+
+    __slots__ = ("_assembly", "_think", "_thoughts", "agent_streams", "final", "moderated")
+
+    def __init__(self) -> None:
+        self._assembly = TextAssembly()
+        self._think = ThinkSplitter()
+        self._thoughts: dict[str, str] = {}
+        self.agent_streams = False
+        self.moderated = False
+        self.final: str | None = None
+
+    def __str__(self) -> str:
+        return self._assembly.text()
+
+    def missing_from_agent(self, name: str, text: str) -> str:
+        """Return the part of an event's ``text`` that was not streamed yet; ``name`` is the event's.
+
+        An agent of 1.16 streams ``agent_message`` events, and repeats their text in a closing ``message``.
+        """
+        if name == "message":
+            return self._assembly.missing_from_agent(text)
+        if name == "agent_message":
+            self.agent_streams = True
+        return text
+
+    def add(self, node: str, text: str, out: list[Event]) -> None:
+        """Add ``text`` that ``node`` sent."""
+        new = self._assembly.add(node, text)
+        if new:
+            if self._think.idle and "<" not in new:
+                out.append(TextDelta(new))
+            else:
+                self._think.feed(new, out)
+        elif new is None:
+            self._restate(self._assembly.text(), False, out)
+
+    def add_paragraph(self, text: str, out: list[Event]) -> None:
+        self.add("", f"\n\n{text}" if self._assembly.any else text, out)
+
+    def add_reasoning(self, text: str, out: list[Event]) -> None:
+        """Add reasoning that Dify itself separated from the answer."""
+        self._think.reason(text, out)
+
+    def add_thought(self, key: str, thought: str, is_reasoning: bool, out: list[Event]) -> None:
+        """Add an agent's thought. It is sent several times as it grows, under one ``key``."""
+        known = self._thoughts.get(key)
+        if known is None:
+            self._assembly.begin_agent_segment()
+            known = ""
+        if is_reasoning and thought.startswith(known) and len(thought) > len(known):
+            self._think.reason(thought[len(known) :], out)
+        self._thoughts[key] = thought
+
+    def replace(self, text: str, moderated: bool, out: list[Event]) -> None:
+        """``message_replace``: ``text`` stands for everything before it."""
+        self.moderated = self.moderated or moderated
+        self.final = None
+        self._assembly.restart(text)
+        self._restate(text, moderated, out)
+
+    def _restate(self, text: str, moderated: bool, out: list[Event]) -> None:
+        """Emit ``text`` in place of all text before it. It may end inside a block of thinking that goes on."""
+        self._think = ThinkSplitter()
+        parts: list[Event] = []
+        self._think.feed(text, parts)
+        out.append(TextReplaced("".join(part.text for part in parts if isinstance(part, TextDelta)), moderated))
+
+    def begin_retry(self, node: str) -> None:
+        self._assembly.begin_retry(node)
+
+    def end_attempt(self, node: str) -> None:
+        self._assembly.end_attempt(node)
+
+    def settle(self, answer: str, out: list[Event], *, is_whole: bool) -> None:
+        """Read the answer in a run's outputs. ``is_whole`` says that it is all text of the turn.
+
+        After a moderation the outputs still hold the text that it took back.
+        """
+        if not answer or self.moderated:
+            return
+        if not self._assembly.any:
+            self.add("", answer, out)
+        elif self._assembly.retried and is_whole:
+            self.final = without_thinking(answer)
+
+    def close(self, out: list[Event]) -> None:
+        """Emit text that was held back because it might have been a tag."""
+        self._think.close(out)

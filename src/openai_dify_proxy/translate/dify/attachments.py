@@ -1,0 +1,89 @@
+"""What comes with an answer: the files that the app produced, and the passages that it cites."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from openai_dify_proxy.events import Citation, Citations, Event, FileProduced
+from openai_dify_proxy.wire.dify import FileData, RetrievedPassage
+
+_URL_KEYS = ("url", "source_url", "source", "link")
+
+
+class Attachments:
+    """Collects files and passages until the end of a turn.
+
+    ``origin`` (scheme and host of Dify) completes relative links. Dify signs a file's link anew each time it names
+    it, so the link's path identifies the file.
+    """
+
+    __slots__ = ("_cited", "_files", "_origin", "_passages")
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._files: dict[str, FileData] = {}
+        self._passages: list[dict[str, Any]] = []
+        self._cited = False
+
+    @property
+    def has_files(self) -> bool:
+        return bool(self._files)
+
+    def add_file(self, file: FileData) -> None:
+        if link := _link(file):
+            self._files.setdefault(path_of(link), file)
+
+    def add_files(self, files: list[FileData] | None) -> None:
+        """Add the files that the app made, and not those of the user that Dify lists beside them."""
+        for file in files or []:
+            if file.transfer_method in (None, "tool_file"):
+                self.add_file(file)
+
+    def add_retrieved(self, passages: list[RetrievedPassage]) -> None:
+        """Add a knowledge node's results, for streams without the ``retriever_resources`` of ``message_end``."""
+        self._passages += [read_passage(item) for item in passages]
+
+    def cite(self, passages: list[dict[str, Any]], out: list[Event]) -> None:
+        """Emit the turn's citations, once."""
+        if passages and not self._cited:
+            self._cited = True
+            out.append(Citations(tuple(read_citation(passage) for passage in passages)))
+
+    def finish(self, text: str, out: list[Event]) -> None:
+        """Emit the files, each marked by whether ``text`` links to it, and the passages if none were cited."""
+        for path, file in self._files.items():
+            link = _link(file)
+            url = self._origin + link if link.startswith("/") else link
+            kind = file.type or "custom"
+            out.append(FileProduced(url, kind, file.filename, file.mime_type, file.size, linked=path in text))
+        self.cite(self._passages, out)
+
+
+def _link(file: FileData) -> str:
+    return file.url or file.remote_url or ""
+
+
+def path_of(link: str) -> str:
+    """The part of a signed link that no signature changes."""
+    try:
+        return urlsplit(link).path
+    except ValueError:  # not a URL; it is passed on as Dify wrote it
+        return link
+
+
+def read_passage(item: RetrievedPassage) -> dict[str, Any]:
+    """A knowledge node's result in the shape of ``retriever_resources``."""
+    return {**(item.metadata or {}), "content": item.content, "title": item.title}
+
+
+def read_citation(passage: dict[str, Any]) -> Citation:
+    """A record of ``retriever_resources``; its URL is found only among the document's metadata, if at all."""
+    title = passage.get("title") or passage.get("document_name") or passage.get("dataset_name") or ""
+    metadata = passage.get("doc_metadata")
+    candidates = [metadata.get(key) for key in _URL_KEYS] if isinstance(metadata, dict) else []
+    candidates.append(passage.get("url"))
+    url = next(
+        (link for link in candidates if isinstance(link, str) and link.startswith(("http://", "https://"))), None
+    )
+    return Citation(str(title), url, passage)

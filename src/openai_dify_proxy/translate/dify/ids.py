@@ -1,0 +1,33 @@
+"""The ids of a turn, collected from its first events."""
+
+from __future__ import annotations
+
+from openai_dify_proxy.events import TurnIds
+from openai_dify_proxy.wire.dify import DifyEvent, Mode
+
+
+class IdCollector:
+    """Collects Dify's ids; the first value of each counts.
+
+    ``incomplete`` is true until the id that comes last in an app of this mode is known; until then every event is to
+    be read. ``started`` is true once any event was.
+    """
+
+    __slots__ = ("_last", "ids", "incomplete", "started")
+
+    def __init__(self, mode: Mode) -> None:
+        self._last = "workflow_run_id" if mode == "workflow" else "message_id"
+        self.ids = TurnIds()
+        self.incomplete = True
+        self.started = False
+
+    def read(self, event: DifyEvent) -> None:
+        known = self.ids
+        self.ids = TurnIds(
+            known.task_id or event.task_id,
+            known.message_id or event.message_id,
+            known.conversation_id or event.conversation_id,
+            known.workflow_run_id or event.workflow_run_id,
+        )
+        self.started = True
+        self.incomplete = getattr(self.ids, self._last) is None

@@ -1,0 +1,57 @@
+"""The progress of a turn: the titles and states of workflow nodes and of an agent's tools, never their contents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai_dify_proxy.events import Event, StepChanged
+from openai_dify_proxy.wire import dify
+from openai_dify_proxy.wire.dify import DifyEvent, NodeData
+
+_SILENT_NODES = frozenset({"start", "end", "answer"})
+
+_STATES: dict[str, Any] = {
+    "started": "started",
+    "running": "started",
+    "start": "started",
+    "succeeded": "succeeded",
+    "success": "succeeded",
+    "partial-succeeded": "succeeded",
+    "failed": "failed",
+    "error": "failed",
+    "exception": "failed",
+    "retry": "retrying",
+}
+
+
+class StepReporter:
+    """Emits ``StepChanged`` events where a client asked for progress (``enabled``)."""
+
+    __slots__ = ("_states", "enabled")
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self._states: dict[str, str] = {}
+
+    def read_node(self, name: str, node: NodeData, out: list[Event]) -> None:
+        """Read a node's event; ``name`` is the event's."""
+        if self.enabled and node.title and node.node_type not in _SILENT_NODES:
+            state = {"node_started": "started", "node_retry": "retry"}.get(name, node.status or "succeeded")
+            out.append(StepChanged(node.title, _STATES.get(state, "started")))
+
+    def read_thought(self, event: DifyEvent, out: list[Event]) -> None:
+        if self.enabled and event.tool:
+            state = "succeeded" if event.observation else "started"
+            self._change(f"{event.id or ''}:{event.tool}", event.tool, state, out)
+
+    def read_log(self, event: DifyEvent, out: list[Event]) -> None:
+        if self.enabled:
+            log = dify.AGENT_LOG.decode(event.data)
+            if log.label:
+                self._change(log.id or log.label, log.label, log.status or "started", out)
+
+    def _change(self, key: str, title: str, state: str, out: list[Event]) -> None:
+        """Dify sends a state several times."""
+        if self._states.get(key) != state:
+            self._states[key] = state
+            out.append(StepChanged(title, _STATES.get(state, "started")))

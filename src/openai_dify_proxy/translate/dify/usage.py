@@ -1,0 +1,51 @@
+"""Token counts: a turn's in ``message_end``, a node's in its outputs, a total in ``workflow_finished``."""
+
+from __future__ import annotations
+
+from openai_dify_proxy.events import Usage
+from openai_dify_proxy.wire.dify import UsageData
+
+
+class UsageCounter:
+    """Counts a turn's tokens by the most precise source that Dify sent."""
+
+    __slots__ = ("_message", "_nodes")
+
+    def __init__(self) -> None:
+        self._message: Usage | None = None
+        self._nodes: Usage | None = None
+
+    def read_message_end(self, data: UsageData) -> None:
+        self._message = read_usage(data)
+
+    def add_node(self, data: UsageData) -> None:
+        usage = read_usage(data)
+        self._nodes = usage if self._nodes is None else add_usage(self._nodes, usage)
+
+    def read_run_total(self, tokens: int | None) -> None:
+        """Count the run's total if no finer count has come. It does not tell prompt and completion apart."""
+        if tokens and self._message is None and self._nodes is None:
+            self._nodes = Usage(completion_tokens=tokens, total_tokens=tokens)
+
+    @property
+    def total(self) -> Usage | None:
+        """The count of ``message_end``, unless it is missing or zero and the nodes have one."""
+        if self._nodes is not None and (self._message is None or not self._message.total_tokens):
+            return self._nodes
+        return self._message
+
+
+def read_usage(data: UsageData) -> Usage:
+    """Dify's counts. Prices are decimal strings, in some versions numbers."""
+    prompt, completion = data.prompt_tokens or 0, data.completion_tokens or 0
+    price = None if data.total_price is None else str(data.total_price)
+    return Usage(prompt, completion, data.total_tokens or prompt + completion, price, data.currency, data.latency)
+
+
+def add_usage(known: Usage, more: Usage) -> Usage:
+    """The sum of the tokens. Prices are left out: decimal strings of different currencies do not add up."""
+    return Usage(
+        known.prompt_tokens + more.prompt_tokens,
+        known.completion_tokens + more.completion_tokens,
+        known.total_tokens + more.total_tokens,
+    )
