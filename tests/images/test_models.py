@@ -20,6 +20,7 @@ from openai_dify_proxy_demo.replicate import DemoReplicate
 from tests.upstream.raw import Answer, RawServer, Request, in_turn, raw_server, told
 
 VERSION = "c" * 64
+STABLE_DIFFUSION = "stability-ai/stable-diffusion"
 SDXL = ModelRef("stability-ai/sdxl")
 ESRGAN = ModelRef("nightmareai/real-esrgan")
 
@@ -66,6 +67,9 @@ async def named() -> AsyncIterator[ImageModels]:
                 name="sketch", model="black-forest-labs/flux-schnell", inputs={"go_fast": True}
             ),
             "dall-e-3": ImageModelSettings(name="dall-e-3", model="deployment:me/mine", upscaler="a/b"),
+            "dark": ImageModelSettings(name="dark", model="stability-ai/sdxl", mask_repaints="black"),
+            "light": ImageModelSettings(name="light", model=STABLE_DIFFUSION, mask_repaints="white"),
+            "known": ImageModelSettings(name="known", model=STABLE_DIFFUSION),
         },
     }
     async with asking(told(500), **settings) as found:
@@ -94,7 +98,24 @@ async def test_names_of_models(named: ImageModels, name: str | None, ref: ModelR
 async def test_names_of_the_operators_own_come_first(named: ImageModels) -> None:
     assert named.choose("sketch") == ImageModel(ModelRef("black-forest-labs/flux-schnell"), {"go_fast": True}, ESRGAN)
     assert named.choose("dall-e-3") == ImageModel(ModelRef(deployment="me/mine"), {}, ModelRef("a/b"))
-    assert named.listed == ["sketch", "dall-e-3", "black-forest-labs/flux-dev"]
+    assert named.listed == ["sketch", "dall-e-3", "dark", "light", "known", "black-forest-labs/flux-dev"]
+
+
+@pytest.mark.parametrize(
+    ("name", "colour"),
+    [
+        ("stability-ai/sdxl", "white"),
+        ("dark", "black"),
+        (STABLE_DIFFUSION, "black"),
+        (f"{STABLE_DIFFUSION}:{VERSION}", "black"),
+        ("known", "black"),
+        ("light", "white"),
+    ],
+)
+async def test_where_a_model_paints_unless_the_settings_say_otherwise(
+    named: ImageModels, name: str, colour: str
+) -> None:
+    assert named.choose(name).mask_repaints == colour
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,12 @@ from openai_dify_proxy.images.models import ImageModel, ImageModels
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs, read_model_inputs
-from openai_dify_proxy.translate.replicate.support import HeaderSupport, Surroundings, image_support, other_inputs
+from openai_dify_proxy.translate.replicate.support import (
+    HeaderSupport,
+    ImageSupportContext,
+    image_support,
+    other_inputs,
+)
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 
@@ -51,14 +56,14 @@ def header_support(
     settings: Settings, model: ImageModel, inputs: ModelInputs, upscaler: ModelInputs | None
 ) -> list[HeaderSupport]:
     """Return what each header does with ``model``; ``upscaler`` holds the inputs of its upscaler, if it has one."""
-    surroundings = Surroundings(
+    context = ImageSupportContext(
         enhancer=settings.enhance_prompt_app,
         upscaler=None if model.upscaler is None else str(model.upscaler),
         upscaler_inputs=upscaler,
         allow_unsafe=settings.allow_unsafe_images,
         mask_repaints=model.mask_repaints,
     )
-    return image_support(inputs, surroundings)
+    return image_support(inputs, context)
 
 
 def show_model(settings: Settings, name: str | None, *, as_json: bool) -> None:

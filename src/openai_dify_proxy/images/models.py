@@ -11,8 +11,7 @@ from msgspec import Struct
 
 from openai_dify_proxy.errors import ModelNotFound, ProxyError
 from openai_dify_proxy.settings import Settings
-from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS, UNKNOWN_MODEL
-from openai_dify_proxy.translate.replicate.mask_polarity import Colour
+from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS, UNKNOWN_MODEL, Colour, repainted_colour
 from openai_dify_proxy.translate.replicate.model_names import ModelRef, is_openai_name, parse_model
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs, read_model_inputs
 from openai_dify_proxy.upstream.replicate import ReplicateClient
@@ -29,13 +28,13 @@ log = structlog.get_logger(__name__)
 class ImageModel(Struct, frozen=True):
     """A model and what the settings say of it.
 
-    ``upscaler`` is the model that enlarges its pictures, ``mask_repaints`` the colour of masks that it paints anew.
+    ``upscaler`` is the model that enlarges its pictures, ``mask_repaints`` the colour of a mask where it paints.
     """
 
     ref: ModelRef
     defaults: Mapping[str, Any] = {}
     upscaler: ModelRef | None = None
-    mask_repaints: Colour | None = None
+    mask_repaints: Colour = "white"
 
 
 class ImageModels:
@@ -48,10 +47,10 @@ class ImageModels:
         self._upscaler = None if settings.image_upscaler is None else _required(settings.image_upscaler)
         self._aliases = {
             name: ImageModel(
-                _required(model.model),
+                ref := _required(model.model),
                 model.inputs,
                 self._upscaler if model.upscaler is None else _required(model.upscaler),
-                model.mask_repaints,
+                model.mask_repaints or repainted_colour(ref.name),
             )
             for name, model in settings.image_models.items()
         }
@@ -79,7 +78,7 @@ class ImageModels:
                 f"version, or deployment:owner/name; or one of: {', '.join(self.listed)}.",
                 param="model",
             )
-        return ImageModel(ref, {}, self._upscaler)
+        return ImageModel(ref, {}, self._upscaler, repainted_colour(ref.name))
 
     async def inputs(self, ref: ModelRef) -> ModelInputs:
         """What the model takes. A version's schema never changes; a name's is asked again after some minutes."""

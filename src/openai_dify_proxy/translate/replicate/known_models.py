@@ -1,12 +1,33 @@
-"""Inputs of well-known models, for when Replicate cannot be asked for a schema.
+"""What is known of well-known models: the colour of their masks, and their inputs for when Replicate tells no schema.
 
-They are a stopgap: a model's own schema is the authority, and is asked for again with the next request. A model that is
-not here is taken to have the specification's own parameters, so that Replicate itself judges them.
+The inputs are a stopgap: a model's own schema is the authority, and is asked for again with the next request. A model
+that is not here is taken to have the specification's own parameters, so that Replicate itself judges them.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs
+
+Colour = Literal["black", "white"]
+
+_REPAINT_BLACK = frozenset(
+    {
+        "ideogram-ai/ideogram-v2",
+        "ideogram-ai/ideogram-v2-turbo",
+        "ideogram-ai/ideogram-v3-balanced",
+        "ideogram-ai/ideogram-v3-quality",
+        "ideogram-ai/ideogram-v3-turbo",
+        "stability-ai/stable-diffusion",
+    }
+)
+"""The models that paint where a mask is black. A schema says so only in words, if at all."""
+
+
+def repainted_colour(model: str | None) -> Colour:
+    """The colour of a mask where the model ``owner/name`` paints; white for a model that is not known."""
+    return "black" if model in _REPAINT_BLACK else "white"
 
 
 def _inputs(*fields: ModelInput) -> ModelInputs:

@@ -17,9 +17,9 @@ from msgspec import Struct
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.replicate.counts import MAX_PICTURES, count_up, counts_of, number_in
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF
-from openai_dify_proxy.translate.replicate.mask_polarity import Colour
+from openai_dify_proxy.translate.replicate.known_models import Colour
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs, describe
-from openai_dify_proxy.translate.replicate.safety import SWITCHES, laxest, loosens
+from openai_dify_proxy.translate.replicate.safety import SWITCHES, is_more_permissive, most_permissive
 from openai_dify_proxy.translate.replicate.sizes import place_size
 
 CANDIDATES: dict[str, tuple[str, ...]] = {
@@ -76,7 +76,7 @@ class ImageParameters(Struct, frozen=True, kw_only=True):
 class ImageRules(Struct, frozen=True, kw_only=True):
     """What the settings say: of unknown parameters, of unsafe pictures, and what an alias adds.
 
-    ``mask_repaints`` is the colour that the model paints anew, where its description is not to be trusted.
+    ``mask_repaints`` is the colour of a mask where the model paints.
     """
 
     policy: Policy = "reject"
@@ -84,7 +84,7 @@ class ImageRules(Struct, frozen=True, kw_only=True):
     defaults: Mapping[str, Any] = {}
     can_enhance: bool = False
     can_upscale: bool = False
-    mask_repaints: Colour | None = None
+    mask_repaints: Colour = "white"
 
 
 class ImagePlan(Struct, frozen=True, kw_only=True):
@@ -121,11 +121,6 @@ def picture_input(model: ModelInputs, parameter: str) -> ModelInput | None:
     kinds = ("string", "array") if parameter == "init_image" else ("string",)
     fields = (model.fields.get(name) for name in CANDIDATES[parameter])
     return next((field for field in fields if field is not None and field.kind in kinds and not field.options), None)
-
-
-def repaints_black(mask: ModelInput, told: Colour | None) -> bool:
-    """Whether the black parts of a mask are painted anew: as the settings tell, else as the model says."""
-    return mask.black_repaints if told is None else told == "black"
 
 
 _ENLARGES = re.compile(r"up-?scal|enlarg|(?:re)?scaling factor|scale factor|scale (?:the |this )?image", re.IGNORECASE)
@@ -181,7 +176,7 @@ class _Planner:
             prompt_input=None if prompt is None else prompt.name,
             init_input=init,
             mask_input=mask,
-            invert_mask=mask is not None and repaints_black(mask, self.rules.mask_repaints),
+            invert_mask=mask is not None and self.rules.mask_repaints == "black",
             enhance=enhance,
             upscale=upscale,
             upscale_factor=self.headers.get("upscale_factor"),
@@ -308,16 +303,16 @@ class _Planner:
         if field is None:
             self._unsupported(name)
         else:
-            self.inputs[field.name] = field.accept(laxest(field, self.wish.has_init), name)
+            self.inputs[field.name] = field.accept(most_permissive(field, self.wish.has_init), name)
 
     def _check_safety(self) -> None:
-        """Switches checkers on, and takes back what an alias loosens."""
+        """Switches checkers on, and takes back what an alias is_more_permissive."""
         for field in self.model.fields.values():
             if field.name in SWITCHES:
                 checks = SWITCHES[field.name]
                 if self.inputs.get(field.name, field.default) not in (None, checks):
                     self.inputs[field.name] = field.accept(checks, HEADER_OF["safety_checker"])
-            elif field.name in self.inputs and loosens(field.name, self.inputs[field.name], field.default):
+            elif field.name in self.inputs and is_more_permissive(field.name, self.inputs[field.name], field.default):
                 del self.inputs[field.name]
 
     def _place_enhancement(self) -> bool:
@@ -409,7 +404,7 @@ class _Planner:
                 self._unsupported(param)
             else:
                 accepted, usual = field.accept(value, param), self.inputs.get(name, field.default)
-                if not self.rules.allow_unsafe and loosens(name, accepted, usual):
+                if not self.rules.allow_unsafe and is_more_permissive(name, accepted, usual):
                     raise InvalidRequest("This server does not let requests loosen safety checkers.", param=param)
                 self.inputs[name] = accepted
 

@@ -15,7 +15,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from openai_dify_proxy.errors import InvalidRequest
-from openai_dify_proxy.translate.replicate.mask_polarity import repainted_colour
 
 MAX_FLOAT = 1.7976931348623157e308
 """The largest number that JSON's readers hold; a larger integer has no float at all."""
@@ -87,11 +86,6 @@ class ModelInput(Struct, frozen=True):
         """The greatest whole number that the bounds allow."""
         bounds = [None if self.maximum is None else math.floor(self.maximum), _before(self.below)]
         return min((bound for bound in bounds if bound is not None), default=None)
-
-    @property
-    def black_repaints(self) -> bool:
-        """For a mask: whether its black parts are painted anew, and not its white ones."""
-        return repainted_colour(self.description) == "black"
 
     def accept(self, value: Any, param: str) -> Any:
         """``value`` as the model takes it. Raises InvalidRequest with ``param``."""

@@ -25,7 +25,7 @@ _MOST_WITH_PICTURE = re.compile(
 )
 
 
-def laxest(field: ModelInput, with_picture: bool) -> Any:
+def most_permissive(field: ModelInput, with_picture: bool) -> Any:
     """The value that lets most through.
 
     Some models take a lower tolerance beside an input picture, and say so only in words.
@@ -39,16 +39,16 @@ def laxest(field: ModelInput, with_picture: bool) -> Any:
     return min(bounds, default=None)
 
 
-def loosens(name: str, value: Any, usual: Any) -> bool:
+def is_more_permissive(name: str, value: Any, usual: Any) -> bool:
     """Whether the input ``name`` lets more through with ``value`` than with ``usual``; yes if that cannot be told."""
     if name not in SAFETY_INPUTS or value == usual:
         return False
-    laxity, before = _laxity(name, value), _laxity(name, usual)
-    return laxity is None or laxity > (before if before is not None else 0)
+    value_rank, usual_rank = _permissiveness(name, value), _permissiveness(name, usual)
+    return value_rank is None or value_rank > (usual_rank or 0)
 
 
-def _laxity(name: str, value: Any) -> float | None:
-    """Nothing is stricter than 0."""
+def _permissiveness(name: str, value: Any) -> float | None:
+    """The rank of a value, 0 being the strictest; None if it is not known."""
     if name == TOLERANCE:
         try:
             return float(value)

@@ -14,26 +14,25 @@ from msgspec.structs import replace
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.replicate.counts import counts_of
 from openai_dify_proxy.translate.replicate.headers import HEADERS, OUTPUT_FORMATS, ImageHeader
+from openai_dify_proxy.translate.replicate.known_models import Colour
 from openai_dify_proxy.translate.replicate.mapping import (
     CANDIDATES,
     PROMPT_NAMES,
     factor_input,
     picture_input,
-    repaints_black,
 )
-from openai_dify_proxy.translate.replicate.mask_polarity import Colour
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs
-from openai_dify_proxy.translate.replicate.safety import laxest
+from openai_dify_proxy.translate.replicate.safety import most_permissive
 
 
-class Surroundings(Struct, frozen=True, kw_only=True):
-    """What the settings put around a model: the app that rewrites prompts, and the upscaler with its inputs."""
+class ImageSupportContext(Struct, frozen=True, kw_only=True):
+    """What the proxy adds to a model: the app that rewrites prompts, the upscaler with its inputs, and rules."""
 
     enhancer: str | None = None
     upscaler: str | None = None
     upscaler_inputs: ModelInputs | None = None
     allow_unsafe: bool = True
-    mask_repaints: Colour | None = None
+    mask_repaints: Colour = "white"
 
 
 class HeaderSupport(Struct, frozen=True, kw_only=True):
@@ -49,9 +48,9 @@ class HeaderSupport(Struct, frozen=True, kw_only=True):
     note: str | None = None
 
 
-def image_support(model: ModelInputs, around: Surroundings) -> list[HeaderSupport]:
+def image_support(model: ModelInputs, context: ImageSupportContext) -> list[HeaderSupport]:
     """One row for each header, in the order of the specification."""
-    return [_SPECIAL.get(header.parameter, _plain)(header, model, around) for header in HEADERS]
+    return [_SPECIAL.get(header.parameter, _plain)(header, model, context) for header in HEADERS]
 
 
 def other_inputs(model: ModelInputs) -> list[ModelInput]:
@@ -60,7 +59,7 @@ def other_inputs(model: ModelInputs) -> list[ModelInput]:
     return [field for field in model.fields.values() if field.name not in spoken_for]
 
 
-def _plain(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+def _plain(header: ImageHeader, model: ModelInputs, context: ImageSupportContext) -> HeaderSupport:
     field = model.first(CANDIDATES[header.parameter])
     if field is None:
         return HeaderSupport(header=header.name)
@@ -97,7 +96,7 @@ def _accepts(field: ModelInput, value: Any) -> bool:
     return True
 
 
-def _format(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+def _format(header: ImageHeader, model: ModelInputs, context: ImageSupportContext) -> HeaderSupport:
     field = model.first(CANDIDATES["output_format"])
     if field is None:
         return HeaderSupport(header=header.name, by="the proxy, which converts", takes=header.takes)
@@ -107,13 +106,13 @@ def _format(header: ImageHeader, model: ModelInputs, around: Surroundings) -> He
     return HeaderSupport(header=header.name, input=field.name, takes=header.takes, note=note)
 
 
-def _quality(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+def _quality(header: ImageHeader, model: ModelInputs, context: ImageSupportContext) -> HeaderSupport:
     if model.first(CANDIDATES["output_quality"]) is None:
         return HeaderSupport(header=header.name, by="the proxy, where it converts", takes=header.takes)
-    return _plain(header, model, around)
+    return _plain(header, model, context)
 
 
-def _count(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+def _count(header: ImageHeader, model: ModelInputs, context: ImageSupportContext) -> HeaderSupport:
     field = model.first(CANDIDATES["num_outputs"])
     counts = [] if field is None else counts_of(field)
     if field is None or not counts:
@@ -123,43 +122,43 @@ def _count(header: ImageHeader, model: ModelInputs, around: Surroundings) -> Hea
     return HeaderSupport(header=header.name, input=field.name, takes=header.takes, note=note)
 
 
-def _safety(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+def _safety(header: ImageHeader, model: ModelInputs, context: ImageSupportContext) -> HeaderSupport:
     field = model.first(CANDIDATES["safety_checker"])
     if field is None:
         return HeaderSupport(header=header.name)
-    if not around.allow_unsafe:
+    if not context.allow_unsafe:
         return HeaderSupport(header=header.name, input=field.name, takes="yes", note="no is refused by this server")
-    can = _accepts(field, laxest(field, with_picture=False))
+    can = _accepts(field, most_permissive(field, with_picture=False))
     return HeaderSupport(header=header.name, input=field.name, takes=header.takes if can else None)
 
 
-def _enhancement(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+def _enhancement(header: ImageHeader, model: ModelInputs, context: ImageSupportContext) -> HeaderSupport:
     field = model.first(CANDIDATES["enhance_prompt"])
     if field is not None:
         can = _accepts(field, True if field.kind == "boolean" else "On")
         return HeaderSupport(header=header.name, input=field.name, takes=header.takes if can else None)
-    if around.enhancer is not None:
-        return HeaderSupport(header=header.name, by=f"the app {around.enhancer}", takes=header.takes)
+    if context.enhancer is not None:
+        return HeaderSupport(header=header.name, by=f"the app {context.enhancer}", takes=header.takes)
     return HeaderSupport(header=header.name)
 
 
-def _upscaling(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+def _upscaling(header: ImageHeader, model: ModelInputs, context: ImageSupportContext) -> HeaderSupport:
     field = model.fields.get("upscale") or factor_input(model)
     if field is not None:
         return HeaderSupport(header=header.name, input=field.name, takes=header.takes)
-    if around.upscaler is not None:
-        return HeaderSupport(header=header.name, by=f"the upscaler {around.upscaler}", takes=header.takes)
+    if context.upscaler is not None:
+        return HeaderSupport(header=header.name, by=f"the upscaler {context.upscaler}", takes=header.takes)
     return HeaderSupport(header=header.name)
 
 
-def _upscale_factor(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+def _upscale_factor(header: ImageHeader, model: ModelInputs, context: ImageSupportContext) -> HeaderSupport:
     field = factor_input(model)
     if field is not None or "upscale" in model.fields:
         return HeaderSupport(header=header.name, input=field.name if field else None, takes=_factors(field))
-    if around.upscaler is None or around.upscaler_inputs is None:
+    if context.upscaler is None or context.upscaler_inputs is None:
         return HeaderSupport(header=header.name)
-    takes = _factors(around.upscaler_inputs.first(("scale", "upscale_factor")))
-    return HeaderSupport(header=header.name, by=takes and f"the upscaler {around.upscaler}", takes=takes)
+    takes = _factors(context.upscaler_inputs.first(("scale", "upscale_factor")))
+    return HeaderSupport(header=header.name, by=takes and f"the upscaler {context.upscaler}", takes=takes)
 
 
 def _factors(field: ModelInput | None) -> str | None:
@@ -167,19 +166,19 @@ def _factors(field: ModelInput | None) -> str | None:
     return " or ".join(factors) or None
 
 
-def _picture(header: ImageHeader, model: ModelInputs, around: Surroundings) -> HeaderSupport:
+def _picture(header: ImageHeader, model: ModelInputs, context: ImageSupportContext) -> HeaderSupport:
     field = picture_input(model, header.parameter)
     if field is None:
         return HeaderSupport(header=header.name)
     note = None
     if field.name == "image_prompt":
         note = "a reference for this model, not a picture to start from"
-    elif header.parameter == "mask" and repaints_black(field, around.mask_repaints):
+    elif header.parameter == "mask" and context.mask_repaints == "black":
         note = "this model paints where a mask is black: masks are inverted here"
     return HeaderSupport(header=header.name, input=field.name, takes=header.takes, note=note)
 
 
-_SPECIAL: dict[str, Callable[[ImageHeader, ModelInputs, Surroundings], HeaderSupport]] = {
+_SPECIAL: dict[str, Callable[[ImageHeader, ModelInputs, ImageSupportContext], HeaderSupport]] = {
     "output_format": _format,
     "output_quality": _quality,
     "num_outputs": _count,

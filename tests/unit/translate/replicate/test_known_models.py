@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from openai_dify_proxy.translate.replicate.headers import HEADERS
-from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS, UNKNOWN_MODEL
+from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS, UNKNOWN_MODEL, repainted_colour
 from openai_dify_proxy.translate.replicate.mapping import CANDIDATES
+from openai_dify_proxy_demo.replicate import DEMO_MODELS
 from tests.unit.translate.replicate.replicate_models import MODELS
 
 
@@ -17,8 +18,6 @@ def test_the_table_says_what_the_models_say(name: str) -> None:
         other = real.fields[field.name]
         assert (field.kind, field.uri, field.required) == (other.kind, other.uri, other.required)
         assert (field.minimum, field.maximum, field.options) == (other.minimum, other.maximum, other.options)
-        assert not field.black_repaints
-        assert not other.black_repaints
 
 
 def test_an_unknown_model_has_the_specifications_parameters() -> None:
@@ -30,3 +29,11 @@ def test_an_unknown_model_has_the_specifications_parameters() -> None:
         *("negative_prompt", "mask", "num_outputs", "scheduler", "num_inference_steps"),
         *("guidance_scale", "prompt_strength", "seed"),
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "colour"),
+    [*((model.name, model.repaints) for model in DEMO_MODELS), ("someone/else", "white"), (None, "white")],
+)
+def test_the_colour_where_a_mask_repaints(model: str | None, colour: str) -> None:
+    assert repainted_colour(model) == colour

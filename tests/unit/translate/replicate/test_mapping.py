@@ -8,8 +8,8 @@ import pytest
 
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.replicate.counts import count_up, counts_of, number_in
+from openai_dify_proxy.translate.replicate.known_models import Colour
 from openai_dify_proxy.translate.replicate.mapping import ImageParameters, ImagePlan, ImageRules, Policy, plan_images
-from openai_dify_proxy.translate.replicate.mask_polarity import Colour
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs
 from tests.unit.translate.replicate.replicate_models import MODELS, model_of
 
@@ -161,22 +161,11 @@ def test_a_reference_is_no_initial_picture_but_all_there_is() -> None:
 
 
 def test_masks_in_the_polarity_of_the_model() -> None:
-    masks = {}
-    for name in ("sdxl", "stable-diffusion", "ideogram-v3-turbo"):
-        planned = plan(name, has_init=True, has_mask=True)
+    for colour in COLOURS:
+        planned = plan("sdxl", ImageRules(mask_repaints=colour), has_init=True, has_mask=True)
         assert planned.mask_input is not None
-        masks[name] = (planned.mask_input.name, planned.invert_mask)
-    assert masks == {
-        "sdxl": ("mask", False),
-        "stable-diffusion": ("mask", True),
-        "ideogram-v3-turbo": ("mask", True),
-    }
-
-
-def test_the_settings_know_the_polarity_better() -> None:
-    told = {colour: ImageRules(mask_repaints=colour) for colour in COLOURS}
-    assert plan("sdxl", told["black"], has_init=True, has_mask=True).invert_mask
-    assert not plan("stable-diffusion", told["white"], has_init=True, has_mask=True).invert_mask
+        assert (planned.mask_input.name, planned.invert_mask) == ("mask", colour == "black")
+    assert not plan("sdxl", ImageRules(mask_repaints="black"), has_init=True).invert_mask
 
 
 def test_nothing_goes_along_with_a_picture_that_is_left_out() -> None:

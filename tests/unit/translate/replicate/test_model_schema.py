@@ -28,42 +28,6 @@ def test_a_schema_of_cogs() -> None:
     assert MODELS["stable-diffusion"].fields["width"].options[:2] == (128, 256)
 
 
-def test_which_masks_are_black_where_they_repaint() -> None:
-    masks = {name: model.fields["mask"].black_repaints for name, model in MODELS.items() if "mask" in model.fields}
-    assert masks == {"sdxl": False, "stable-diffusion": True, "ideogram-v3-turbo": True}
-
-
-POLARITIES = {
-    "Black pixels are inpainted and white pixels are preserved.": True,
-    "A black and white image. Black areas will be repainted.": True,
-    "white is kept, black gets replaced": True,
-    "Black areas will be preserved while white areas will be inpainted.": False,
-    "Black areas will be preserved, white areas will be inpainted.": False,
-    "White areas are edited": False,
-    "Input mask": False,
-    "black pixels indicate areas to be inpainted": True,
-    "Black areas are redrawn": True,
-    "black is modified": True,
-    "Inpainting is applied to the black areas": True,
-    "Mask: black = inpaint, white = keep": True,
-    "White pixels are kept": True,
-    "black means inpaint white means keep": True,
-    "Black areas and grey areas are regenerated": True,
-    "Black is not inpainted; white is": False,
-    "white will be inpainted, black filled with original": False,
-    "White is inpainted and black is kept": False,
-    "Black and white image to use as mask for inpainting": False,
-    "Draw on a black background what is to be edited": False,
-    "non-black parts are repainted": False,
-    "": False,
-}
-
-
-@pytest.mark.parametrize("description", POLARITIES)
-def test_what_a_description_says_of_a_mask(description: str) -> None:
-    assert ModelInput("mask", "string", description=description).black_repaints is POLARITIES[description]
-
-
 NULLABLE = {"anyOf": [{"type": "integer", "maximum": 5}, {"type": "null"}]}
 
 SCHEMAS_OF_ALL_KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -12,7 +12,7 @@ from openai_dify_proxy.translate.replicate.mapping import ImageParameters, Image
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs, read_model_inputs
 from openai_dify_proxy.translate.replicate.support import (
     HeaderSupport,
-    Surroundings,
+    ImageSupportContext,
     image_support,
     other_inputs,
 )
@@ -48,8 +48,8 @@ def made_of(*fields: ModelInput) -> ModelInputs:
     return ModelInputs({field.name: field for field in fields})
 
 
-def row(header: str, model: ModelInputs, around: Surroundings | None = None) -> HeaderSupport:
-    return next(row for row in image_support(model, around or Surroundings()) if row.header == header)
+def row(header: str, model: ModelInputs, around: ImageSupportContext | None = None) -> HeaderSupport:
+    return next(row for row in image_support(model, around or ImageSupportContext()) if row.header == header)
 
 
 def plan(model: ModelInputs, header: str, value: str) -> ImagePlan:
@@ -92,7 +92,7 @@ def test_what_the_table_says_is_what_planning_does(name: str, header: str) -> No
 
 
 def test_every_header_has_its_row() -> None:
-    rows = image_support(inputs(MODELS["stability-ai/sdxl"]), Surroundings())
+    rows = image_support(inputs(MODELS["stability-ai/sdxl"]), ImageSupportContext())
     assert [row.header for row in rows] == list(HEADER_OF.values()) == list(SAMPLES)
 
 
@@ -141,7 +141,7 @@ def test_a_count_that_is_none_is_made_up_for() -> None:
 
 def test_what_the_settings_add() -> None:
     sdxl, upscaler = inputs(MODELS["stability-ai/sdxl"]), inputs(MODELS["nightmareai/real-esrgan"])
-    around = Surroundings(enhancer="poet", upscaler="a/b", upscaler_inputs=upscaler, allow_unsafe=False)
+    around = ImageSupportContext(enhancer="poet", upscaler="a/b", upscaler_inputs=upscaler, allow_unsafe=False)
     assert row("X-Replicate-Enhance-Prompt", sdxl, around).by == "the app poet"
     assert row("X-Replicate-Upscale", sdxl, around).by == "the upscaler a/b"
     factor = row("X-Replicate-Upscale-Factor", sdxl, around)
@@ -153,7 +153,7 @@ def test_what_the_settings_add() -> None:
 def test_an_upscaler_with_one_factor_only() -> None:
     picture = ModelInput("image", "string", uri=True)
     for field in ((), (ModelInput("scale", "integer", options=(8, 16)),)):
-        around = Surroundings(upscaler="a/b", upscaler_inputs=made_of(picture, *field))
+        around = ImageSupportContext(upscaler="a/b", upscaler_inputs=made_of(picture, *field))
         factor = row("X-Replicate-Upscale-Factor", made_of(), around)
         assert (factor.by, factor.takes) == (None, None)
 
@@ -185,13 +185,13 @@ def test_an_upscaler_with_one_factor_only() -> None:
         ),
         (
             "X-Replicate-Mask",
-            ModelInput("mask", "string", uri=True, description="Black areas are inpainted."),
+            ModelInput("mask", "string", uri=True),
             "this model paints where a mask is black: masks are inverted here",
         ),
     ],
 )
 def test_notes(header: str, field: ModelInput, note: str | None) -> None:
-    support = row(header, made_of(field))
+    support = row(header, made_of(field), ImageSupportContext(mask_repaints="black"))
     assert support.takes is not None
     assert support.note == note
 
