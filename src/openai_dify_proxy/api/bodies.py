@@ -13,7 +13,7 @@ from starlette.types import Message
 
 from openai_dify_proxy.errors import BodyTooLarge, InvalidRequest
 from openai_dify_proxy.turns.client import ClientGone
-from openai_dify_proxy.wire.reading import UNREADABLE
+from openai_dify_proxy.wire.reading import UNREADABLE, read_misfit
 
 _T = TypeVar("_T")
 
@@ -68,15 +68,13 @@ def read_json(body: bytes, decoder: json.Decoder[_T]) -> _T:
     try:
         return decoder.decode(body)
     except ValidationError as exc:
-        message, _, path = str(exc).partition(" - at `")
-        param = path.rstrip("`").removeprefix("$").removeprefix(".").removesuffix("[...]") or None
-        if message.startswith("Object missing required field"):
-            name = message.rpartition("`")[0].rpartition("`")[2]
-            param = f"{param}.{name}" if param else name
+        misfit = read_misfit(exc)
+        param = misfit.param
+        if misfit.missing is not None:
             raise InvalidRequest(
                 f"The request lacks the field '{param}'.", param=param, code="missing_required_parameter"
             ) from None
-        raise InvalidRequest(f"{message}{f' in {param}' if param else ''}.", param=param) from None
+        raise InvalidRequest(f"{misfit.reason}{f' in {param}' if param else ''}.", param=param) from None
     except UNREADABLE as exc:
         raise InvalidRequest(f"The body is not JSON: {exc}.") from None
 

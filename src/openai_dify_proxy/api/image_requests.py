@@ -23,7 +23,7 @@ from openai_dify_proxy.translate.replicate.outputs import DATA_URI, decode_data_
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.wire.openai.images import IMAGE_REQUEST, ImageReference, ImageRequest
-from openai_dify_proxy.wire.reading import UNREADABLE
+from openai_dify_proxy.wire.reading import UNREADABLE, read_misfit
 
 ImageOperation = Literal["generation", "edit", "variation"]
 
@@ -181,6 +181,6 @@ def _fields(plain: Mapping[str, Any]) -> ImageRequest:
     try:
         return msgspec.convert(values, ImageRequest, strict=False)
     except UNREADABLE as exc:
-        message, _, path = str(exc).partition(" - at `")
-        param = path.rstrip("`").removeprefix("$").removeprefix(".") or None
-        raise InvalidRequest(f"{message}{f' in {param}' if param else ''}.", param=param) from None
+        misfit = read_misfit(exc)
+        param = misfit.param
+        raise InvalidRequest(f"{misfit.reason}{f' in {param}' if param else ''}.", param=param) from None
