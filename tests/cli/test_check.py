@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from openai_dify_proxy.cli.check_apps import release
 from openai_dify_proxy_demo import DEMO_APPS, SPECIAL_APPS, DemoServer
 from tests.cli.program import Program
 from tests.cli.tables import findings, row
@@ -147,13 +146,6 @@ def test_what_is_peculiar_to_a_version(program: Program, dify: DemoServer, key: 
     code, shown = check(program, f'[apps.one]\napi_key = "{key}"\n', dify.url)
     assert code == 0
     assert any(line.startswith(f"note one: {note}") for line in findings(shown))
-
-
-@pytest.mark.parametrize(
-    ("version", "expected"), [("1.16.1", (1, 16)), ("1.14.0-rc1", (1, 14)), ("main", (0, 0)), (None, (0, 0))]
-)
-def test_release(version: str | None, expected: tuple[int, int]) -> None:
-    assert release(version) == expected
 
 
 # --- apps ------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -139,13 +138,14 @@ def _notes(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
         yield Finding("note", "The app has no input that takes text: what the user writes does not reach it.")
     if profile.info.mode is None and app.mode is None:
         yield Finding("note", "This Dify does not tell the app's mode; it was found out. Set mode to be sure.")
-    if profile.mode == "advanced-chat" and (1, 13) <= release(profile.version) < (1, 15):
+    release = profile.release or (0, 0)
+    if profile.mode == "advanced-chat" and (1, 13) <= release < (1, 15):
         yield Finding(
             "note",
             f"Dify {profile.version} is silent when asked to continue a conversation that it does not know, so it is "
             "asked for conversations of a chatflow first where it may have lost them: another request.",
         )
-    if profile.mode == "advanced-chat" and (1, 15) <= release(profile.version) < (1, 16):
+    if profile.mode == "advanced-chat" and (1, 15) <= release < (1, 16):
         yield Finding(
             "note",
             f"Dify {profile.version} begins a new conversation when asked to continue one that it does not know, so it "
@@ -160,12 +160,6 @@ def _unfilled(app: AppSettings, profile: AppProfile) -> Iterator[InputField]:
         by_itself = field.name == question or field.default not in (None, "")
         if field.required and not by_itself and field.name not in app.inputs:
             yield field
-
-
-def release(version: str | None) -> tuple[int, int]:
-    """Return the major and minor version, (0, 0) for an unknown one."""
-    match = re.match(r"(\d+)\.(\d+)", version or "")
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _print_table(reports: list[AppReport]) -> None:

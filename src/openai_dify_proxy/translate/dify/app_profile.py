@@ -51,19 +51,19 @@ class AppProfile(Struct, frozen=True):
     @property
     def takes_json_as_text(self) -> bool:
         """Whether an input of kind ``json_object`` is a string (1.11) or an object (1.13 and later)."""
-        release = self._release
+        release = self.release
         return release is not None and release < FIRST_JSON_OBJECTS
 
     @property
     def hides_lost_conversations(self) -> bool:
         """Whether a chatflow hangs on a conversation that Dify does not know (1.13, 1.14) or silently begins another
         (1.15), instead of saying so."""
-        release = self._release
+        release = self.release
         return self.mode == "advanced-chat" and release is not None and (1, 13) <= release < (1, 16)
 
     @property
-    def _release(self) -> tuple[int, int] | None:
-        """Major and minor of Dify's version."""
+    def release(self) -> tuple[int, int] | None:
+        """Major and minor of Dify's version; None if Dify did not name one that can be read."""
         found = _RELEASE.match(self.version or "")
         return (int(found[1]), int(found[2])) if found else None
 

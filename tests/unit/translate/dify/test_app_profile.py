@@ -144,3 +144,10 @@ def test_which_version_hides_that_it_does_not_know_a_conversation(version: str |
 )
 def test_how_a_version_takes_json(version: str | None, as_text: bool) -> None:
     assert AppProfile("workflow", version=version).takes_json_as_text is as_text
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"), [("1.16.1", (1, 16)), ("1.14.0-rc1", (1, 14)), ("main", None), (None, None)]
+)
+def test_release(version: str | None, expected: tuple[int, int] | None) -> None:
+    assert AppProfile("chat", version=version).release == expected
