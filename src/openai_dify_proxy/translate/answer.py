@@ -47,6 +47,11 @@ class Answer:
     def reasoning(self) -> str:
         return "".join(self._reasoning)
 
+    @property
+    def cited_urls(self) -> list[tuple[str, str]]:
+        """URL and title of the citations that have a URL."""
+        return [(citation.url, citation.title) for citation in self.citations if citation.url is not None]
+
     def add(self, events: Iterable[Event]) -> None:
         for event in events:
             self.add_one(event)

@@ -96,7 +96,7 @@ OPEN_RESPONSES_ONLY = {"frequency_penalty", "presence_penalty", "store"}
         (responses.Response, SdkResponse, OPEN_RESPONSES_ONLY | {"dify"}),
         (responses.ResponseUsage, ResponseUsage, set()),
         (responses.OutputText, ResponseOutputText, set()),
-        (responses.UrlCitation, AnnotationURLCitation, set()),
+        (responses.UrlCitationAnnotation, AnnotationURLCitation, set()),
         (OutputItem, ResponseOutputMessage, {"summary"}),
         (OutputItem, ResponseReasoningItem, {"role"}),
     ],

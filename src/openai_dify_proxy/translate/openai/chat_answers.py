@@ -74,12 +74,8 @@ def usage_or_unset(usage: Usage | None) -> CompletionUsage | UnsetType:
 
 
 def url_annotations(answer: Answer, end: int) -> list[Annotation]:
-    """Citations that have a URL. Dify tells no offsets, so each stands for the whole text of ``end`` characters."""
-    return [
-        Annotation(url_citation=UrlCitation(0, end, citation.url, citation.title))
-        for citation in answer.citations
-        if citation.url is not None
-    ]
+    """The citations with a URL. Dify names no offsets, so each covers the whole text of ``end`` characters."""
+    return [Annotation(url_citation=UrlCitation(0, end, url, title)) for url, title in answer.cited_urls]
 
 
 def extension(answer: Answer, ids: TurnIds) -> DifyExtension:

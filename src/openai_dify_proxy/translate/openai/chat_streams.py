@@ -119,7 +119,7 @@ class ChatStreamEncoder:
             case StepChanged():
                 self._reason(step_line(event), frames)
             case TextReplaced(text):
-                self._text(unsaid(said, text), frames)
+                self._text(missing_text(said, text), frames)
             case FileProduced():
                 self._text(file_link(event, bool(said)), frames)
             case TurnFinished(reason):
@@ -192,7 +192,7 @@ class CompletionStreamEncoder:
                 case TextDelta(text):
                     self._text(text, frames)
                 case TextReplaced(text):
-                    self._text(unsaid(said, text), frames)
+                    self._text(missing_text(said, text), frames)
                 case FileProduced():
                     self._text(file_link(event, bool(said)), frames)
                 case TurnFinished(reason):
@@ -235,7 +235,7 @@ class CompletionStreamEncoder:
         )
 
 
-def unsaid(said: str, text: str) -> str:
+def missing_text(said: str, text: str) -> str:
     """What to send when ``text`` replaces ``said``, of which nothing can be taken back: the rest, or all of it anew."""
     if text.startswith(said):
         return text[len(said) :]

@@ -31,7 +31,7 @@ from openai_dify_proxy.wire.openai.responses import (
     ResponseUsage,
     Status,
     SummaryText,
-    UrlCitation,
+    UrlCitationAnnotation,
 )
 
 
@@ -47,27 +47,27 @@ def begin_response(request: ResponsesRequest, *, id: str, created_at: int, model
         status="queued" if request.background else "in_progress",
         background=bool(request.background),
         conversation=UNSET if name is None else ConversationName(name),
-        frequency_penalty=_given(request.frequency_penalty, 0.0),
+        frequency_penalty=_or_default(request.frequency_penalty, 0.0),
         instructions=request.instructions,
         max_output_tokens=request.max_output_tokens,
         max_tool_calls=request.max_tool_calls,
         model=model,
-        parallel_tool_calls=_given(request.parallel_tool_calls, True),
-        presence_penalty=_given(request.presence_penalty, 0.0),
+        parallel_tool_calls=_or_default(request.parallel_tool_calls, True),
+        presence_penalty=_or_default(request.presence_penalty, 0.0),
         previous_response_id=request.previous_response_id,
         prompt_cache_key=request.prompt_cache_key,
         prompt_cache_retention=request.prompt_cache_retention,
         reasoning={"effort": None, "summary": None, **(request.reasoning or {})},
         safety_identifier=request.safety_identifier,
         service_tier="default" if request.service_tier in (None, "auto") else request.service_tier,
-        store=_given(request.store, True),
-        temperature=_given(request.temperature, 1.0),
+        store=_or_default(request.store, True),
+        temperature=_or_default(request.temperature, 1.0),
         text={"format": {"type": "text"}, "verbosity": "medium", **_without_nulls(request.text)},
-        tool_choice=_given(request.tool_choice, "auto"),
+        tool_choice=_or_default(request.tool_choice, "auto"),
         tools=request.tools or [],
-        top_logprobs=_given(request.top_logprobs, 0),
-        top_p=_given(request.top_p, 1.0),
-        truncation=_given(request.truncation, "disabled"),
+        top_logprobs=_or_default(request.top_logprobs, 0),
+        top_p=_or_default(request.top_p, 1.0),
+        truncation=_or_default(request.truncation, "disabled"),
         user=request.user,
         metadata=request.metadata or {},
     )
@@ -126,12 +126,12 @@ def output_of(response_id: str, answer: Answer, status: Status) -> list[OutputIt
         items.append(reasoning_item(reasoning_id(response_id), answer.reasoning))
     text = answer.text
     if text or status in ("completed", "incomplete"):
-        notes = url_citations(answer, len(text))
+        notes = url_citation_annotations(answer, len(text))
         items.append(message_item(message_id(response_id), text, notes, item_status(status)))
     return items
 
 
-def message_item(name: str, text: str, notes: list[UrlCitation], status: ItemStatus) -> OutputItem:
+def message_item(name: str, text: str, notes: list[UrlCitationAnnotation], status: ItemStatus) -> OutputItem:
     return OutputItem(
         id=name,
         type="message",
@@ -165,12 +165,10 @@ def response_of_message(name: str) -> str | None:
     return "resp_" + name.removeprefix("msg_") if name.startswith("msg_") else None
 
 
-def url_citations(answer: Answer, end: int) -> list[UrlCitation]:
-    """Citations that have a URL. Dify tells no offsets, so each stands for the whole text of ``end`` characters."""
+def url_citation_annotations(answer: Answer, end: int) -> list[UrlCitationAnnotation]:
+    """As ``url_annotations`` of chat answers, flat."""
     return [
-        UrlCitation(start_index=0, end_index=end, url=citation.url, title=citation.title)
-        for citation in answer.citations
-        if citation.url is not None
+        UrlCitationAnnotation(start_index=0, end_index=end, url=url, title=title) for url, title in answer.cited_urls
     ]
 
 
@@ -208,7 +206,7 @@ def _interrupted(item: OutputItem) -> OutputItem:
     return replace(item, status="incomplete") if item.status == "in_progress" else item
 
 
-def _given(value: Any, default: Any) -> Any:
+def _or_default(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 

@@ -30,7 +30,7 @@ from openai_dify_proxy.events import (
     TurnIds,
 )
 from openai_dify_proxy.translate.answer import Answer, file_link, step_line
-from openai_dify_proxy.translate.openai.chat_streams import DONE, unsaid
+from openai_dify_proxy.translate.openai.chat_streams import DONE, missing_text
 from openai_dify_proxy.translate.openai.responses_answers import (
     item_status,
     message_id,
@@ -39,7 +39,7 @@ from openai_dify_proxy.translate.openai.responses_answers import (
     reasoning_item,
     response_object,
     status_of,
-    url_citations,
+    url_citation_annotations,
 )
 from openai_dify_proxy.wire.openai.chat import ErrorObject
 from openai_dify_proxy.wire.openai.responses import (
@@ -108,11 +108,11 @@ class ResponsesStreamEncoder:
         if self._number:
             return b""
         frames: list[bytes] = []
-        self._tell(ResponseEvent(type="response.created", response=self._begun), frames)
+        self._emit(ResponseEvent(type="response.created", response=self._begun), frames)
         if self._begun.background:
-            self._tell(ResponseEvent(type="response.queued", response=self._begun), frames)
+            self._emit(ResponseEvent(type="response.queued", response=self._begun), frames)
         running = replace(self._begun, status="in_progress")
-        self._tell(ResponseEvent(type="response.in_progress", response=running), frames)
+        self._emit(ResponseEvent(type="response.in_progress", response=running), frames)
         return b"".join(frames)
 
     def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
@@ -160,7 +160,7 @@ class ResponsesStreamEncoder:
                 if self._said is None:
                     self._think(step_line(event), frames)
             case TextReplaced(text):
-                self._say(unsaid(said, text), frames)
+                self._say(missing_text(said, text), frames)
             case FileProduced():
                 self._say(file_link(event, bool(said)), frames)
             case TurnFinished():
@@ -187,8 +187,8 @@ class ResponsesStreamEncoder:
         self._said = []
         name, index = message_id(self._begun.id), len(self._output)
         empty = replace(message_item(name, "", [], "in_progress"), content=[])
-        self._tell(OutputItemEvent(type="response.output_item.added", output_index=index, item=empty), frames)
-        self._tell(
+        self._emit(OutputItemEvent(type="response.output_item.added", output_index=index, item=empty), frames)
+        self._emit(
             ContentPartEvent(type="response.content_part.added", item_id=name, output_index=index, part=OutputText()),
             frames,
         )
@@ -199,15 +199,15 @@ class ResponsesStreamEncoder:
 
     def _close_message(self, status: Status, frames: list[bytes]) -> None:
         text = self.sent
-        notes = url_citations(self.answer, len(text))
+        notes = url_citation_annotations(self.answer, len(text))
         name, index = message_id(self._begun.id), len(self._output)
         for at, note in enumerate(notes):
-            self._tell(
+            self._emit(
                 AnnotationAddedEvent(item_id=name, output_index=index, annotation_index=at, annotation=note), frames
             )
-        self._tell(OutputTextDoneEvent(item_id=name, output_index=index, text=text), frames)
+        self._emit(OutputTextDoneEvent(item_id=name, output_index=index, text=text), frames)
         part = OutputText(annotations=notes, text=text)
-        self._tell(
+        self._emit(
             ContentPartEvent(type="response.content_part.done", item_id=name, output_index=index, part=part), frames
         )
         self._close_item(message_item(name, text, notes, item_status(status)), frames)
@@ -221,7 +221,7 @@ class ResponsesStreamEncoder:
     def _reason(self, text: str, frames: list[bytes]) -> None:
         thought = self._open_reasoning(frames) if self._thought is None else self._thought
         thought.append(text)
-        self._tell(
+        self._emit(
             SummaryTextDeltaEvent(item_id=self._reasoning_id, output_index=len(self._output), delta=text), frames
         )
 
@@ -229,8 +229,8 @@ class ResponsesStreamEncoder:
         self._thought = []
         name, index = self._reasoning_id, len(self._output)
         empty = replace(reasoning_item(name, ""), summary=[])
-        self._tell(OutputItemEvent(type="response.output_item.added", output_index=index, item=empty), frames)
-        self._tell(
+        self._emit(OutputItemEvent(type="response.output_item.added", output_index=index, item=empty), frames)
+        self._emit(
             SummaryPartEvent(
                 type="response.reasoning_summary_part.added", item_id=name, output_index=index, part=SummaryText()
             ),
@@ -244,9 +244,9 @@ class ResponsesStreamEncoder:
         text = "".join(self._thought)
         name, index = self._reasoning_id, len(self._output)
         self._thought = None
-        self._tell(SummaryTextDoneEvent(item_id=name, output_index=index, text=text), frames)
+        self._emit(SummaryTextDoneEvent(item_id=name, output_index=index, text=text), frames)
         part = SummaryText(text=text)
-        self._tell(
+        self._emit(
             SummaryPartEvent(type="response.reasoning_summary_part.done", item_id=name, output_index=index, part=part),
             frames,
         )
@@ -260,7 +260,7 @@ class ResponsesStreamEncoder:
 
     def _close_item(self, item: OutputItem, frames: list[bytes]) -> None:
         done = OutputItemEvent(type="response.output_item.done", output_index=len(self._output), item=item)
-        self._tell(done, frames)
+        self._emit(done, frames)
         self._output.append(item)
 
     def _end(self, status: Status, ids: TurnIds, frames: list[bytes]) -> None:
@@ -273,7 +273,7 @@ class ResponsesStreamEncoder:
         self.response = response_object(
             self._begun, self.answer, ids, status=status, completed_at=self._now(), output=self._output
         )
-        self._tell(
+        self._emit(
             ResponseEvent(
                 type="response.completed" if status == "completed" else "response.incomplete", response=self.response
             ),
@@ -282,10 +282,12 @@ class ResponsesStreamEncoder:
         frames.append(DONE)
 
     def _fail(self, error: ProxyError, ids: TurnIds, frames: list[bytes]) -> None:
-        self.response = response_object(self._begun, self.answer, ids, status="failed", output=self._told("failed"))
+        self.response = response_object(
+            self._begun, self.answer, ids, status="failed", output=self._partial_output("failed")
+        )
         frames.append(encode_failure(self.response, error, self._number))
 
-    def _told(self, status: Status) -> list[OutputItem]:
+    def _partial_output(self, status: Status) -> list[OutputItem]:
         """The items that are closed, and the open one as far as it is."""
         if self._thought is not None:
             return [*self._output, reasoning_item(self._reasoning_id, "".join(self._thought))]
@@ -293,7 +295,7 @@ class ResponsesStreamEncoder:
             return [*self._output, message_item(message_id(self._begun.id), self.sent, [], item_status(status))]
         return self._output
 
-    def _tell(self, event: StreamEvent, frames: list[bytes]) -> None:
+    def _emit(self, event: StreamEvent, frames: list[bytes]) -> None:
         event.sequence_number = self._number
         self._number += 1
         frames.append(_frame(event))

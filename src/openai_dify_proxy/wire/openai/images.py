@@ -6,12 +6,10 @@ Source: the OpenAI API reference, and what the official SDKs send.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.json import Decoder
-
-ResponseFormat = Literal["b64_json", "url"]
 
 
 class ImageReference(Struct):

@@ -85,8 +85,8 @@ class ChatOrInputRequest(ChatCompletionRequest, kw_only=True):
     instructions: str | None = None
 
 
-class UrlCitation(Struct, kw_only=True):
-    """A citation, flat, unlike a chat's."""
+class UrlCitationAnnotation(Struct, kw_only=True):
+    """A citation, flat, unlike a chat's, which is nested in its annotation."""
 
     type: Literal["url_citation"] = "url_citation"
     start_index: int
@@ -97,7 +97,7 @@ class UrlCitation(Struct, kw_only=True):
 
 class OutputText(Struct, kw_only=True):
     type: Literal["output_text"] = "output_text"
-    annotations: list[UrlCitation] = field(default_factory=list)
+    annotations: list[UrlCitationAnnotation] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
     text: str = ""
 
@@ -240,7 +240,7 @@ class AnnotationAddedEvent(Struct, kw_only=True):
     output_index: int
     content_index: int = 0
     annotation_index: int
-    annotation: UrlCitation
+    annotation: UrlCitationAnnotation
 
 
 class SummaryPartEvent(Struct, kw_only=True):

@@ -29,7 +29,7 @@ from openai_dify_proxy.translate.openai.chat_streams import (
     ChatStreamEncoder,
     CompletionStreamEncoder,
     StreamEncoder,
-    unsaid,
+    missing_text,
 )
 
 HEAD = AnswerHead("chatcmpl-1", 1_700_000_000, "support")
@@ -191,7 +191,7 @@ REPLACEMENTS: dict[str, tuple[str, str, str]] = {
 
 @pytest.mark.parametrize(("said", "text", "sent"), REPLACEMENTS.values(), ids=REPLACEMENTS)
 def test_a_replacement_is_told_from_what_the_client_has(said: str, text: str, sent: str) -> None:
-    assert unsaid(said, text) == sent
+    assert missing_text(said, text) == sent
     events: list[Event] = [TextDelta(said)] if said else []
     found = encoded(chat(), *events, TextReplaced(text, moderated=True), TurnFinished("content_filter"))
     assert text_of(found) == said + sent
