@@ -1,7 +1,7 @@
 """What happens in a turn: the small closed union between Dify's events and OpenAI's answers.
 
-Decoders (``translate/dify_events.py``) make these from an upstream's bytes; encoders (``translate/openai_streams.py``
-and its siblings) make an OpenAI surface's bytes from these. Neither side knows the other.
+The decoder (``translate/dify/event_decoder.py``) makes these from Dify's bytes; encoders (``chat_streams.py`` and
+``responses_streams.py`` in ``translate/openai/``) make OpenAI's streams from these. Neither side knows the other.
 """
 
 from __future__ import annotations

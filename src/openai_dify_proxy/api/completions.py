@@ -8,8 +8,8 @@ from starlette.types import ASGIApp
 from openai_dify_proxy.api.generation import answer_turn
 from openai_dify_proxy.api.services import services_of
 from openai_dify_proxy.translate.openai.chat_answers import encode_text_completion
+from openai_dify_proxy.translate.openai.chat_request import read_completion_request
 from openai_dify_proxy.translate.openai.chat_streams import CompletionStreamEncoder
-from openai_dify_proxy.translate.turn_request import read_completion_request
 from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST
 
 

@@ -78,7 +78,7 @@ class ContinuationResolver:
     async def _after_response(self, caller: Caller, request: TurnRequest, name: str) -> ContinuedRequest:
         stored = await self._stored.previous(caller, name, request.end_user)
         history = StoredHistory(name, stored.scope, stored.link, last_question(stored.said))
-        request = structs.replace(request, origin=history)
+        request = structs.replace(request, stored_history=history)
 
         async def recall() -> tuple[HistoryMessage, ...]:
             return (*await self._stored.recall(caller, name, request.end_user), *request.history)
@@ -97,7 +97,7 @@ class ContinuationResolver:
         system = [message.text for message in entry.items if message.role == "system"]
         request = structs.replace(
             request,
-            origin=StoredHistory(name, asked=last_question(entry.asked)),
+            stored_history=StoredHistory(name, asked=last_question(entry.asked)),
             system="\n\n".join(filter(None, [*system, request.system])),
         )
         # Messages that the input adds to the history cannot be put into Dify's conversation.

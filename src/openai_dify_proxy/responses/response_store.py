@@ -21,7 +21,7 @@ from openai_dify_proxy.errors import (
     StateUnreachable,
 )
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
-from openai_dify_proxy.translate.history import chain
+from openai_dify_proxy.translate.history import extend_fingerprint
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
@@ -155,11 +155,11 @@ def _conversation_not_found(name: str) -> ProxyError:
 
 
 def _hash_end_user(secret: bytes, end_user: str | None) -> bytes:
-    return b"" if end_user is None else chain(secret, [("end_user", end_user)])[:16]
+    return b"" if end_user is None else extend_fingerprint(secret, [("end_user", end_user)])[:16]
 
 
 def _key(secret: bytes, kind: str, caller: Caller, name: str) -> str:
-    return f"{kind}:{chain(secret, [('caller', caller.id), (kind, name)]).hex()}"
+    return f"{kind}:{extend_fingerprint(secret, [('caller', caller.id), (kind, name)]).hex()}"
 
 
 def state_unreachable() -> StateUnreachable:

@@ -10,7 +10,7 @@ QUESTION = "The new message to answer:"
 _LINE_BEGIN = r"(?:\A|(?<=[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]))"
 
 
-def own_lines(*lines: str) -> re.Pattern[str]:
+def forgeable_lines(*lines: str) -> re.Pattern[str]:
     """What matches where a line of a text looks like a role line, or like one of ``lines``.
 
     A model may take more for the end of a line than LF.
@@ -19,7 +19,7 @@ def own_lines(*lines: str) -> re.Pattern[str]:
     return re.compile(rf"{_LINE_BEGIN}(?=[ \t]*(?:(?:User|Assistant|Tool|System) *:{others}))", re.IGNORECASE)
 
 
-PLAIN_LINES = own_lines(HEADING, QUESTION)
+PLAIN_LINES = forgeable_lines(HEADING, QUESTION)
 
 
 def escape_role_lines(text: str, lines: re.Pattern[str] = PLAIN_LINES) -> str:

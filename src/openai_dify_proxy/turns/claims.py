@@ -22,7 +22,7 @@ from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.request import BEGINNING, Continuation, sent_inputs, sent_system
-from openai_dify_proxy.translate.history import chain, fold, fold_replies, fold_text, last_question
+from openai_dify_proxy.translate.history import extend_fingerprint, last_question, message_parts, normalize, reply_parts
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
@@ -70,7 +70,7 @@ class Scope(Struct, frozen=True):
     link: bytes
 
     def key(self, kind: str, conversation_id: str) -> str:
-        return f"{kind}:{chain(self.secret, [(kind, conversation_id)], self.link).hex()}"
+        return f"{kind}:{extend_fingerprint(self.secret, [(kind, conversation_id)], self.link).hex()}"
 
 
 class ConversationClaim:
@@ -145,9 +145,9 @@ class ConversationClaim:
         """A question that a model with a memory must have been shown, for a chatflow whose memory is not known yet."""
         if not self._chatflow or self.conversation_id is None or self.continuation.history:
             return None
-        origin = self._request.origin
-        question = last_question(self._request.history) or (origin.asked if origin is not None else None)
-        return None if question is None else fold_text(question)
+        stored = self._request.stored_history
+        question = last_question(self._request.history) or (stored.asked if stored is not None else None)
+        return None if question is None else normalize(question)
 
     def link_after(self, reply: str) -> bytes:
         """The fingerprint of the history that the client holds once it was sent ``reply``; empty without state."""
@@ -155,7 +155,7 @@ class ConversationClaim:
             return b""
         answer = HistoryMessage("assistant", reply)
         added = [answer] if self._by_chat else [*self._request.asked, answer]
-        return chain(self._scope.secret, fold(added), self._link)
+        return extend_fingerprint(self._scope.secret, message_parts(added), self._link)
 
     # Taking
 
@@ -164,21 +164,23 @@ class ConversationClaim:
         request, app = self._request, self._app
         rules = app.rules
         parts = [caller.id, request.end_user, app.name, app.dify.url, app.dify.key]
-        self._scope = Scope(secret, chain(secret, [("scope", msgspec.json.encode(parts).decode())]))
+        self._scope = Scope(secret, extend_fingerprint(secret, [("scope", msgspec.json.encode(parts).decode())]))
         self._chatflow = profile.mode == "advanced-chat"
         system = sent_system(request, rules)
-        self._system = chain(secret, [("system", system)])[:8]
+        self._system = extend_fingerprint(secret, [("system", system)])[:8]
         inputs = ("inputs", sent_inputs(request, profile, rules))
-        origin = request.origin
-        if origin is not None:
-            known = origin.scope == self._scope.link
-            link = origin.link if known else chain(secret, [("after", origin.name)], self._scope.link)
-            self._link = chain(secret, fold(request.history), link)
+        stored = request.stored_history
+        if stored is not None:
+            known = stored.scope == self._scope.link
+            link = stored.link if known else extend_fingerprint(secret, [("after", stored.name)], self._scope.link)
+            self._link = extend_fingerprint(secret, message_parts(request.history), link)
         elif self._by_chat:
             begin = [("chat", request.chat_id or ""), inputs]
-            self._link = chain(secret, [*begin, *fold_replies(request.history)], self._scope.link)
+            self._link = extend_fingerprint(secret, [*begin, *reply_parts(request.history)], self._scope.link)
         else:
-            self._link = chain(secret, [("system", system), inputs, *fold(request.history)], self._scope.link)
+            self._link = extend_fingerprint(
+                secret, [("system", system), inputs, *message_parts(request.history)], self._scope.link
+            )
 
     async def take_by_history(self) -> None:
         """Take the conversation that the history leads to, if there is one."""
@@ -353,11 +355,11 @@ class ConversationClaim:
     def _by_chat(self) -> bool:
         """Whether the client tells its chats and users apart itself: such clients may rewrite what the user wrote."""
         request = self._request
-        return request.chat_id is not None and request.end_user is not None and request.origin is None
+        return request.chat_id is not None and request.end_user is not None and request.stored_history is None
 
     @property
     def _has_history(self) -> bool:
-        return self._request.origin is not None or bool(fold(self._request.history))
+        return self._request.stored_history is not None or bool(message_parts(self._request.history))
 
     def _end_operation(self, scope: Scope, conversation_id: str) -> Operation:
         return self._put_record(scope, ConversationEntry(conversation_id, self._now(), self._system), "")
@@ -372,7 +374,7 @@ class ConversationClaim:
     def _forgetful_key(self) -> str:
         scope, dify = self._scope, self._app.dify
         assert scope is not None
-        return f"forgetful:{chain(scope.secret, [('url', dify.url), ('key', dify.key)]).hex()}"
+        return f"forgetful:{extend_fingerprint(scope.secret, [('url', dify.url), ('key', dify.key)]).hex()}"
 
 
 def _entry_key(link: bytes) -> str:

@@ -18,7 +18,7 @@ class SideCalls:
         self._model = settings.task_model
 
     def detect(self, turn: TurnRequest) -> SideCall | None:
-        return None if turn.origin is not None else detect_side_call(turn)
+        return None if turn.stored_history is not None else detect_side_call(turn)
 
     def answer(self, side_call: SideCall | None) -> list[Event] | None:
         """Return the client's own placeholder for "nothing" if no app is asked; a few side calls have none."""

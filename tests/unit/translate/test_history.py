@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openai_dify_proxy.translate.history import chain, fold, fold_replies, last_question
+from openai_dify_proxy.translate.history import extend_fingerprint, last_question, message_parts, reply_parts
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 
 SECRET = b"s" * 32
@@ -24,7 +24,7 @@ def assistant(text: str) -> HistoryMessage:
 
 
 def fingerprint(*messages: HistoryMessage, secret: bytes = SECRET, link: bytes = b"") -> bytes:
-    return chain(secret, fold(messages), link)
+    return extend_fingerprint(secret, message_parts(messages), link)
 
 
 def test_a_link_is_the_hmac_of_the_one_before_the_role_the_length_and_the_content() -> None:
@@ -79,11 +79,11 @@ def test_only_equal_parts_make_equal_chains(parts: list[tuple[str, str]], data: 
     other = data.draw(
         st.lists(st.tuples(st.sampled_from(["user", "assistant", "tool"]), st.text(max_size=8)), max_size=5)
     )
-    assert (chain(SECRET, parts) == chain(SECRET, other)) == (parts == other)
+    assert (extend_fingerprint(SECRET, parts) == extend_fingerprint(SECRET, other)) == (parts == other)
 
 
 def test_the_replies_alone() -> None:
-    assert fold_replies([user("a"), assistant("b"), HistoryMessage("tool", "c"), assistant("d\n")]) == [
+    assert reply_parts([user("a"), assistant("b"), HistoryMessage("tool", "c"), assistant("d\n")]) == [
         ("assistant", "b"),
         ("assistant", "d"),
     ]

@@ -16,11 +16,8 @@ from collections.abc import Mapping, Sequence
 from msgspec import Raw, ValidationError
 
 from openai_dify_proxy.errors import InvalidRequest
-from openai_dify_proxy.translate.openai.responses_answers import response_of_message
-from openai_dify_proxy.translate.turn_request import (
+from openai_dify_proxy.translate.openai.chat_request import (
     ROLES,
-    HistoryMessage,
-    TurnRequest,
     chat_messages,
     content_text,
     forced_tool,
@@ -29,8 +26,11 @@ from openai_dify_proxy.translate.turn_request import (
     read_chat_request,
     refuse_unhonourable,
 )
+from openai_dify_proxy.translate.openai.responses_answers import response_of_message
+from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.wire.openai.chat import ContentPart
 from openai_dify_proxy.wire.openai.responses import ITEM_TEXT, ChatOrInputRequest, InputItem, ResponsesRequest
+from openai_dify_proxy.wire.reading import read_misfit
 
 TOOL_OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 
@@ -132,7 +132,7 @@ def _worded(role: str, raw: Raw, param: str) -> HistoryMessage:
     try:
         content: str | list[ContentPart] | None = ITEM_TEXT.decode(raw)
     except ValidationError as exc:
-        message, _, path = str(exc).partition(" - at `$")
-        at = param + path.rstrip("`")
-        raise InvalidRequest(f"{message} in {at}.", param=at) from None
+        misfit = read_misfit(exc)
+        at = param + misfit.path
+        raise InvalidRequest(f"{misfit.reason} in {at}.", param=at) from None
     return HistoryMessage(role, content_text(role, content, param))

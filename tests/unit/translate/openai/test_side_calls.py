@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from msgspec import json, structs
 
+from openai_dify_proxy.translate.openai.chat_request import read_chat_request
 from openai_dify_proxy.translate.openai.side_calls import SideCall, detect_side_call
-from openai_dify_proxy.translate.turn_request import TurnRequest, read_chat_request
+from openai_dify_proxy.translate.turn_request import TurnRequest
 from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
 RECORDED = Path(__file__).parents[3] / "clients" / "recorded"

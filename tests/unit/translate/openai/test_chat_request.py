@@ -6,13 +6,8 @@ import pytest
 from msgspec import json
 
 from openai_dify_proxy.errors import InvalidRequest
-from openai_dify_proxy.translate.turn_request import (
-    CONTINUE,
-    HistoryMessage,
-    TurnRequest,
-    read_chat_request,
-    read_completion_request,
-)
+from openai_dify_proxy.translate.openai.chat_request import read_chat_request, read_completion_request
+from openai_dify_proxy.translate.turn_request import CONTINUE, HistoryMessage, TurnRequest
 from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST
 from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
