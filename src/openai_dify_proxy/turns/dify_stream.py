@@ -209,7 +209,7 @@ class DifyStream:
         if self._decoder.frames != self._frames:
             self._frames = self._decoder.frames
             self._last_frame = self._loop.time()
-            if self._first_event is None and self._decoder.said_something:
+            if self._first_event is None and self._decoder.started:
                 self._first_event = self._last_frame
         return events + self._decoder.finish() if ended else events
 
@@ -244,7 +244,7 @@ class DifyStream:
                 self._ending_since = self._loop.time()
             patience = SIBLING_SECONDS if self._decoder.ending else ERROR_BODY_SECONDS
             return min(end, self._ending_since + patience)
-        if self.ids.task_id is None and not self._decoder.said_something:
+        if self.ids.task_id is None and not self._decoder.started:
             return min(end, self._last_frame + self._limits.silence)
         return min(end, self._last_frame + self._limits.dead)
 
@@ -256,7 +256,7 @@ class DifyStream:
         if now >= self._began + self._limits.turn:
             message = "The turn took longer than this server allows and was stopped."
             return [TurnFailed(UpstreamTimeout(message, code="turn_timeout", started=True))]
-        if self.ids.task_id is None and not self._decoder.said_something:
+        if self.ids.task_id is None and not self._decoder.started:
             message = "Dify sent no event for too long: it may be overloaded, or the conversation may be gone."
             return [TurnFailed(UpstreamTimeout(message, started=True))]
         return [TurnFailed(StreamCut("Dify's stream went silent in the middle of the answer.", started=True))]

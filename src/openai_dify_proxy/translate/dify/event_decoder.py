@@ -89,7 +89,7 @@ class DifyEventDecoder:
         return self._frames.frames
 
     @property
-    def said_something(self) -> bool:
+    def started(self) -> bool:
         """Whether any event came; pings are none."""
         return self._ids.started
 

@@ -475,9 +475,9 @@ def test_stopped_turns() -> None:
 def test_ids_as_soon_as_dify_tells_them() -> None:
     decoder = DifyEventDecoder("advanced-chat")
     decoder.feed(PING)
-    assert (decoder.ids, decoder.frames, decoder.said_something) == (TurnIds(), 1, False)
+    assert (decoder.ids, decoder.frames, decoder.started) == (TurnIds(), 1, False)
     decoder.feed(stream(workflow_started()))
-    assert (decoder.ids, decoder.said_something) == (TurnIds(TASK, workflow_run_id=RUN), True)
+    assert (decoder.ids, decoder.started) == (TurnIds(TASK, workflow_run_id=RUN), True)
     decoder.feed(stream(message("a")))
     assert decoder.ids == TurnIds(TASK, MESSAGE, CONVERSATION, RUN)
     decoder.feed(stream({**message("b"), "task_id": "t-2", "message_id": "m-2"}))
