@@ -6,7 +6,8 @@ import pytest
 
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.upstream.client_urls import ClientUrls
-from tests.upstream.test_fetch import ADDRESSES, HERE
+from tests.upstream.test_addresses import ADDRESSES
+from tests.upstream.test_fetch import HERE
 
 
 @pytest.mark.parametrize("host", HERE)

@@ -22,7 +22,7 @@ from openai_dify_proxy.errors import (
     UpstreamUnreachable,
 )
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
-from openai_dify_proxy.upstream.replicate import GET_TRIES, ReplicateClient
+from openai_dify_proxy.upstream.replicate import GET_ATTEMPTS, ReplicateClient
 from openai_dify_proxy.wire.replicate import TERMINAL
 from openai_dify_proxy_demo.replicate import DEMO_MODELS, DemoReplicate
 from tests.upstream.raw import Answer, RawServer, Request, by_path, endless, in_turn, moved, raw, raw_server, told
@@ -255,7 +255,7 @@ async def test_how_long_replicate_wants_to_be_left_alone(replicate: ReplicateCli
 
 @pytest.mark.parametrize("words", ["POLLCRASH:2", "BADPOLL:2"])
 async def test_reading_is_tried_again(demo: DemoReplicate, replicate: ReplicateClient, words: str) -> None:
-    assert GET_TRIES == 3
+    assert GET_ATTEMPTS == 3
     created = await create(replicate, f"a fox {words}")
     prediction = created
     while prediction.status not in TERMINAL:
@@ -280,8 +280,8 @@ async def test_but_not_for_ever() -> None:
         return len(server.requests)
 
     times = await asyncio.gather(*(ask(*case) for case in cases))
-    assert times[:4] == [GET_TRIES] * 4
-    assert times[4] <= 2 * GET_TRIES, "the HTTP library also sends a GET again whose connection broke off"
+    assert times[:4] == [GET_ATTEMPTS] * 4
+    assert times[4] <= 2 * GET_ATTEMPTS, "the HTTP library also sends a GET again whose connection broke off"
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, UpstreamMisconfigured), (404, ModelNotFound)])

@@ -1,24 +1,23 @@
-"""Reads URLs that somebody else chose.
+"""Fetches URLs that clients or models chose.
 
-``GuardedFetcher`` reads what a client named: public addresses only, checked when the socket is made, since a name may
-resolve differently a moment later, a literal address is never resolved at all, and some spellings become one only on
-the way there. ``OutputFetcher`` reads what a model put out: the hosts of the list, and no others. Both bound size, time
-and redirects, and send no credentials. What is checked is the very URL that is then asked for, not another parser's
-reading of the same text.
+``GuardedFetcher`` fetches what a client named: public addresses only, checked when the socket is made, since a name may
+resolve differently a moment later, and some spellings of an address are never resolved. ``OutputFetcher`` fetches a
+model's outputs: from the listed hosts only. Both bound size, time and redirects, and send no credentials. The parsed
+URL that is checked is the one that is fetched, so that no second parser can read the text differently.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Callable, Collection
 
 import aiohttp
-from msgspec import Struct
 from yarl import URL
 
 from openai_dify_proxy.errors import InvalidRequest, ProxyError, UpstreamFailed, UpstreamGarbled
+from openai_dify_proxy.upstream.addresses import NamedHosts, has_credentials, is_public
+from openai_dify_proxy.upstream.bounded import ResponseTooLarge, read_bounded
 
 MAX_REDIRECTS = 3
 FETCH_SECONDS = 60.0
@@ -28,37 +27,14 @@ REPLICATE_HOSTS = ("replicate.delivery",)
 """And every name below them."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_NOT_HOSTS = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("192.88.99.0/24"))
-"""Protocol assignments and relays of 6to4, some of which count as global."""
-
-_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-_DOCUMENTATION = ipaddress.ip_network("3fff::/20")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
 _Check = Callable[[URL], None]
 _Fail = Callable[..., ProxyError]
 
 
-def is_public(address: str) -> bool:
-    """Whether a literal address belongs to the public internet; what an IPv6 address leads to counts as well."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return parsed.is_global and not parsed.is_multicast and not any(parsed in network for network in _NOT_HOSTS)
-    embedded = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo[1] if parsed.teredo else None)
-    if parsed in _NAT64:
-        embedded = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-    if embedded is not None:
-        return is_public(str(embedded))
-    return parsed.is_global and parsed in _GLOBAL_UNICAST and parsed not in _DOCUMENTATION
-
-
 class GuardedFetcher:
-    """Reads public URLs that a client named; errors are the client's to know.
+    """Fetches public URLs that a client named; the client learns of errors.
 
-    ``seconds`` bounds one picture, and ``public`` tells which addresses may be connected to.
+    ``seconds`` bounds one picture, and ``public`` decides which addresses may be connected to.
     """
 
     def __init__(
@@ -133,33 +109,7 @@ class OutputFetcher:
         if url.scheme not in ("http", "https") or has_credentials(url):
             return False
         known = any(host == name or host.endswith(f".{name}") for name in REPLICATE_HOSTS)
-        return (known and url.scheme == "https") or self._named.hold(url)
-
-
-class NamedHosts:
-    """``hosts`` are ``host``, ``host:port`` or whole origins."""
-
-    def __init__(self, hosts: Collection[str]) -> None:
-        self._named = [_named(host) for host in hosts]
-
-    def hold(self, url: URL) -> bool:
-        return any(named.holds(url) for named in self._named)
-
-
-class _Named(Struct, frozen=True):
-    """A host of the operator's; None stands for any scheme or port."""
-
-    scheme: str | None
-    host: str | None
-    port: int | None
-
-    def holds(self, url: URL) -> bool:
-        return self.scheme in (None, url.scheme) and self.host == url.host and self.port in (None, url.port)
-
-
-def _named(host: str) -> _Named:
-    url = URL(host if "://" in host else f"//{host}")
-    return _Named(url.scheme or None, url.host, url.port)
+        return (known and url.scheme == "https") or self._named.contain(url)
 
 
 class _NotPublic(OSError):
@@ -192,8 +142,10 @@ async def _read(
                         continue
                     if response.status != 200:
                         raise fail(f"HTTP {response.status}.", response.status >= 500)
-                    return await _bounded(response, limit, fail)
+                    return await read_bounded(response, limit)
             raise fail("it redirects too often.")
+    except ResponseTooLarge:
+        raise fail(f"it is larger than {limit} bytes.") from None
     except TimeoutError:
         raise fail("it took too long.", True) from None
     except aiohttp.ClientConnectorError as exc:
@@ -202,17 +154,3 @@ async def _read(
         raise fail("it is no URL.") from None
     except (aiohttp.ClientError, OSError) as exc:
         raise fail("no answer.", True) from exc
-
-
-async def _bounded(response: aiohttp.ClientResponse, limit: int, fail: _Fail) -> bytes:
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > limit:
-            raise fail(f"it is larger than {limit} bytes.")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def has_credentials(url: URL) -> bool:
-    return url.user is not None or url.password is not None

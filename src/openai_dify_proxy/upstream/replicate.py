@@ -26,23 +26,23 @@ from openai_dify_proxy.errors import (
 )
 from openai_dify_proxy.translate.replicate.errors import translate_api_error
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
+from openai_dify_proxy.upstream.bounded import ResponseTooLarge, read_bounded
 from openai_dify_proxy.wire import replicate as wire
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 WAIT_SECONDS = 5
 """How long ``Prefer: wait`` asks Replicate to hold its answer back; up to 60 are allowed. Fast models are done by then.
 
-The answer names the prediction, so until it comes nobody can cancel what a client has left.
+Only the answer names the prediction, so until then a prediction whose client has left cannot be cancelled.
 """
 
 IDLE_SECONDS = 4.0
-"""How long a connection is kept for the next call: servers drop idle ones after five seconds and more, and a creation
-that meets one being dropped is not sent again, since nobody can tell whether it was begun."""
+"""How long an idle connection stays open: servers drop idle ones after five seconds and more, and a creation that meets
+one being dropped is not sent again, since it may have begun."""
 
 CALL_SECONDS = 90.0
-READ_SECONDS = 30.0
 MAX_GET_DELAY = 30.0
-GET_TRIES = 3
+GET_ATTEMPTS = 3
 SMALL_ANSWER = 64 * 1024 * 1024
 """Bytes; answers hold pictures as data URIs while ``Prefer: wait`` is on."""
 
@@ -68,11 +68,11 @@ class ReplicateClient:
         await self._session.close()
 
     async def create(self, ref: ModelRef, inputs: Mapping[str, Any], *, cancel_after: float) -> wire.Prediction:
-        """Begins a prediction, which may have ended when this returns. ``cancel_after`` is in seconds.
+        """Create a prediction, which may have ended when this returns. ``cancel_after`` is in seconds.
 
-        Sent once, whatever comes of it: an error says by ``started`` whether the prediction may run.
+        Sent once: an error says by ``started`` whether the prediction may run.
         """
-        path, version = _where(ref)
+        path, version = _creation_route(ref)
         body = json.encode(wire.CreatePrediction(dict(inputs), UNSET if version is None else version))
         headers = {
             "Content-Type": "application/json",
@@ -88,7 +88,7 @@ class ReplicateClient:
         try:
             return await self._get(f"/predictions/{quote(prediction_id, safe='')}", wire.PREDICTION)
         except ModelNotFound as exc:
-            # That is what a 404 means elsewhere; here it would have the prediction made a second time.
+            # ModelNotFound would make the caller create the prediction a second time.
             raise UpstreamFailed("Replicate has lost the prediction.", started=True, log=exc.message) from exc
 
     async def cancel(self, prediction_id: str) -> None:
@@ -114,7 +114,7 @@ class ReplicateClient:
         return (None, {}) if latest is None else (latest.id, latest.openapi_schema or {})
 
     async def account(self) -> None:
-        """Whether the token is good; raises if not."""
+        """Raises ProxyError if the token is rejected."""
         await self._get("/account", Decoder(dict[str, Any]))
 
     async def upload(self, data: bytes, media_type: str, name: str) -> wire.UploadedFile:
@@ -144,13 +144,15 @@ class ReplicateClient:
                 if response.status != 200:
                     kind = UpstreamGarbled if response.status >= 500 else UpstreamFailed
                     raise kind(f"Replicate's file could not be read: HTTP {response.status}.", started=True)
-                return await _read(response, limit)
+                return await read_bounded(response, limit)
+        except ResponseTooLarge:
+            raise _too_large() from None
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise UpstreamGarbled("Replicate's file could not be read.", started=True, log=_told(exc)) from exc
+            raise UpstreamGarbled("Replicate's file could not be read.", started=True, log=_describe(exc)) from exc
 
     async def _get(self, path: str, decoder: Decoder[_T]) -> _T:
-        """Reading costs nothing, so it is tried again."""
-        for attempt in range(1, GET_TRIES + 1):
+        """Retry on errors that may pass: reading costs nothing."""
+        for attempt in range(1, GET_ATTEMPTS + 1):
             try:
                 status, headers, answer = await self._send("GET", path, {}, b"")
                 if 200 <= status < 300:
@@ -159,7 +161,7 @@ class ReplicateClient:
             except (UpstreamUnreachable, UpstreamFailed, UpstreamTimeout) as exc:
                 error = exc
             worth_it = isinstance(error, (RateLimited, UpstreamUnreachable, UpstreamFailed, UpstreamTimeout))
-            if attempt == GET_TRIES or not worth_it:
+            if attempt == GET_ATTEMPTS or not worth_it:
                 raise error
             await asyncio.sleep(min(error.retry_after or 0.25 * 2**attempt, MAX_GET_DELAY))
         raise AssertionError("unreachable")
@@ -167,7 +169,7 @@ class ReplicateClient:
     async def _send(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | aiohttp.FormData
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """One try. A creation that was sent and not answered may have begun: that is told by ``started``."""
+        """Send once. A creation that was sent and not answered may have begun: the error has ``started`` then."""
         try:
             async with (
                 asyncio.timeout(CALL_SECONDS),
@@ -176,24 +178,20 @@ class ReplicateClient:
                 ) as response,
             ):
                 lowered = {name.lower(): value for name, value in response.headers.items()}
-                return response.status, lowered, await _read(response, SMALL_ANSWER)
+                return response.status, lowered, await read_bounded(response, SMALL_ANSWER)
+        except ResponseTooLarge:
+            raise _too_large() from None
         except aiohttp.ClientConnectorError as exc:
             raise UpstreamUnreachable("Replicate cannot be reached.", log=str(exc)) from exc
         except TimeoutError as exc:
             raise UpstreamTimeout("Replicate did not answer in time.", started=method == "POST") from exc
         except (aiohttp.ClientError, OSError) as exc:
             message = "Replicate broke off its answer."
-            raise UpstreamGarbled(message, started=method == "POST", log=_told(exc)) from exc
+            raise UpstreamGarbled(message, started=method == "POST", log=_describe(exc)) from exc
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > limit:
-            raise UpstreamFailed("Replicate's answer is larger than this server takes.", started=True)
-        parts.append(part)
-    return b"".join(parts)
+def _too_large() -> UpstreamFailed:
+    return UpstreamFailed("Replicate's answer is larger than this server takes.", started=True)
 
 
 def _decode(decoder: Decoder[_T], answer: bytes, *, started: bool = False) -> _T:
@@ -203,7 +201,7 @@ def _decode(decoder: Decoder[_T], answer: bytes, *, started: bool = False) -> _T
         raise UpstreamGarbled("Replicate's answer cannot be read.", started=started, log=str(exc)) from exc
 
 
-def _where(ref: ModelRef) -> tuple[str, str | None]:
+def _creation_route(ref: ModelRef) -> tuple[str, str | None]:
     """The route of a creation, and its ``version``."""
     if ref.deployment is not None:
         return f"/deployments/{quote(ref.deployment)}/predictions", None
@@ -212,7 +210,7 @@ def _where(ref: ModelRef) -> tuple[str, str | None]:
     return "/predictions", ref.version or ref.name
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """Not its ``repr``, which may hold the request with the token."""
     return f"{type(error).__name__}: {error}"
 
