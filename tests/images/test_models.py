@@ -210,18 +210,18 @@ async def test_models_of_the_community_go_by_their_latest_version() -> None:
     """For all who ask, also those whose creation by name was under way already."""
     async with asking(in_turn(told(200, model("one")), told(200, model("one", version="d" * 64)))) as found:
         models = found.models
-        assert models.instead_of(SDXL) is None, "nothing is known of it yet"
+        assert models.pin(SDXL) is None, "nothing is known of it yet"
         await models.inputs(SDXL)
         assert models.target(SDXL) == SDXL
         pinned = ModelRef("stability-ai/sdxl", VERSION)
-        assert [models.instead_of(SDXL) for _ in range(3)] == [pinned] * 3
+        assert [models.pin(SDXL) for _ in range(3)] == [pinned] * 3
         assert models.target(SDXL) == pinned
-        assert models.instead_of(pinned) is None, "a version that is refused is not there"
+        assert models.pin(pinned) is None, "a version that is refused is not there"
         found.now += FRESH_SECONDS + 1
         await models.inputs(SDXL)
         assert models.target(SDXL) == ModelRef("stability-ai/sdxl", "d" * 64)
         for other in (ModelRef(version=VERSION), ModelRef(deployment="a/b")):
-            assert models.instead_of(other) is None
+            assert models.pin(other) is None
             assert models.target(other) == other
 
 

@@ -1,9 +1,9 @@
-"""Which model of Replicate a request means, and what that model takes."""
+"""Resolves image model names to models on Replicate, and loads the inputs of each model."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any
 
 import structlog
@@ -14,11 +14,12 @@ from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS, UNKNOWN_MODEL, Colour, repainted_colour
 from openai_dify_proxy.translate.replicate.model_names import ModelRef, is_openai_name, parse_model
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs, read_model_inputs
+from openai_dify_proxy.upstream.cache import Loaded, RefreshingCache, is_outage
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 FRESH_SECONDS = 300.0
 SCHEMA_SECONDS = 10.0
-"""How long a request waits for a schema before it makes do with what is known; the question goes on meanwhile."""
+"""How long a request waits for a schema before it uses the last one or the built-in table; the load goes on."""
 
 MAX_SCHEMAS = 200
 
@@ -42,7 +43,6 @@ class ImageModels:
 
     def __init__(self, settings: Settings, replicate: ReplicateClient, now: Callable[[], float]) -> None:
         self._replicate = replicate
-        self._now = now
         self._default = settings.image_model
         self._upscaler = None if settings.image_upscaler is None else _required(settings.image_upscaler)
         self._aliases = {
@@ -56,8 +56,7 @@ class ImageModels:
         }
         self._latest: dict[ModelRef, str] = {}
         self._pinned: set[ModelRef] = set()
-        self._schemas: dict[ModelRef, tuple[ModelInputs, float]] = {}
-        self._asking: dict[ModelRef, asyncio.Task[ModelInputs]] = {}
+        self._inputs: RefreshingCache[ModelRef, ModelInputs] = RefreshingCache(now, max_entries=MAX_SCHEMAS)
 
     @property
     def listed(self) -> list[str]:
@@ -81,53 +80,45 @@ class ImageModels:
         return ImageModel(ref, {}, self._upscaler, repainted_colour(ref.name))
 
     async def inputs(self, ref: ModelRef) -> ModelInputs:
-        """What the model takes. A version's schema never changes; a name's is asked again after some minutes."""
-        known = self._schemas.get(ref)
-        if known is not None and known[1] > self._now():
-            return known[0]
-        task = self._asking.get(ref)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._ask(ref))
-            self._asking[ref] = task
-            task.add_done_callback(lambda _: self._asking.pop(ref, None))
+        """Return the inputs of a model, from the built-in table where Replicate does not describe it in time.
+
+        Raises ProxyError where Replicate rejects the model or the server's token.
+        """
         try:
-            async with asyncio.timeout(SCHEMA_SECONDS):
-                return await asyncio.shield(task)
+            return await self._inputs.get(ref, lambda: self._load(ref), timeout=SCHEMA_SECONDS)
         except TimeoutError:
             log.warning("schema_late", model=str(ref))
-            return known[0] if known is not None else _built_in(ref)
         except ProxyError as error:
-            if error.status < 500 or error.code == "upstream_auth_error":
+            if not is_outage(error):
                 raise
             log.warning("schema_unknown", model=str(ref), error=error.message, detail=error.log)
-            return known[0] if known is not None else _built_in(ref)
+        return _built_in(ref)
 
     def target(self, ref: ModelRef) -> ModelRef:
-        """What to create predictions of: only official models go by their name alone, others need a version."""
+        """Return the model to create predictions of: only official models run without a version."""
         if ref in self._pinned:
             return ModelRef(ref.name, self._latest[ref])
         return ref
 
-    def instead_of(self, refused: ModelRef) -> ModelRef | None:
-        """What to ask for after Replicate refused a target; None if there is nothing else that it could mean."""
-        if refused.name is None or refused.version is not None or refused not in self._latest:
-            return None
-        self._pinned.add(refused)
-        return self.target(refused)
+    def pin(self, rejected: ModelRef) -> ModelRef | None:
+        """Use the latest version of a model that Replicate rejected by its name alone, and return that target.
 
-    async def _ask(self, ref: ModelRef) -> ModelInputs:
+        None where the target had a version already, or the latest is unknown.
+        """
+        if rejected.name is None or rejected.version is not None or rejected not in self._latest:
+            return None
+        self._pinned.add(rejected)
+        return self.target(rejected)
+
+    async def _load(self, ref: ModelRef) -> Loaded[ModelInputs]:
+        """A version's schema never changes; a name stands for the latest version."""
         version, schema = await self._replicate.schema(ref)
         if version is not None:
             self._latest[ref] = version
         inputs = read_model_inputs(schema)
-        forever = ref.version is not None and bool(inputs.fields)
-        until = float("inf") if forever else self._now() + FRESH_SECONDS
         if not inputs.fields:
-            inputs = _built_in(ref)
-        if len(self._schemas) >= MAX_SCHEMAS:
-            self._schemas.pop(next(iter(self._schemas)))
-        self._schemas[ref] = inputs, until
-        return inputs
+            return Loaded(_built_in(ref), FRESH_SECONDS)
+        return Loaded(inputs, FRESH_SECONDS if ref.version is None else inf)
 
 
 def _built_in(ref: ModelRef) -> ModelInputs:

@@ -1,0 +1,85 @@
+"""A cache of descriptions that upstreams give of themselves: apps, models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from openai_dify_proxy.errors import ProxyError, UpstreamMisconfigured
+
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
+
+
+class Loaded(NamedTuple, Generic[_V]):
+    """A value, and for how many seconds it is fresh."""
+
+    value: _V
+    fresh_seconds: float
+
+
+class _CacheEntry(NamedTuple, Generic[_V]):
+    value: _V
+    fresh_until: float
+
+
+def is_outage(error: ProxyError) -> bool:
+    """Whether the upstream failed, rather than rejecting the request or the server's credentials."""
+    return error.status >= 500 and not isinstance(error, UpstreamMisconfigured)
+
+
+class RefreshingCache(Generic[_K, _V]):
+    """Values that are loaded on demand, and served stale while they cannot be loaded again.
+
+    Callers that miss the same key at the same time share one load, which none of them can cancel for the others.
+    ``now`` is a clock in seconds. Beyond ``max_entries``, the values that were loaded longest ago are dropped.
+    """
+
+    def __init__(self, now: Callable[[], float], *, max_entries: int) -> None:
+        self._now = now
+        self._max_entries = max_entries
+        self._entries: OrderedDict[_K, _CacheEntry[_V]] = OrderedDict()
+        self._loads: dict[_K, asyncio.Task[Loaded[_V]]] = {}
+
+    def fresh(self, key: _K) -> _V | None:
+        """Return the value unless it is missing or stale."""
+        entry = self._entries.get(key)
+        return entry.value if entry is not None and entry.fresh_until > self._now() else None
+
+    async def get(
+        self, key: _K, load: Callable[[], Coroutine[Any, Any, Loaded[_V]]], *, timeout: float | None = None
+    ) -> _V:
+        """Return the fresh value, loading it if necessary.
+
+        During an outage, and after ``timeout`` seconds (the load goes on), return the stale value. Without one, raise
+        what ``load`` raised, or TimeoutError.
+        """
+        entry = self._entries.get(key)
+        if entry is not None and entry.fresh_until > self._now():
+            return entry.value
+        try:
+            async with asyncio.timeout(timeout):
+                return (await asyncio.shield(self._load(key, load))).value
+        except (TimeoutError, ProxyError) as error:
+            if entry is None or (isinstance(error, ProxyError) and not is_outage(error)):
+                raise
+            return entry.value
+
+    def _load(self, key: _K, load: Callable[[], Coroutine[Any, Any, Loaded[_V]]]) -> asyncio.Task[Loaded[_V]]:
+        task = self._loads.get(key)
+        if task is None:
+            task = self._loads[key] = asyncio.get_running_loop().create_task(load())
+            task.add_done_callback(lambda done: self._finish(key, done))
+        return task
+
+    def _finish(self, key: _K, done: asyncio.Task[Loaded[_V]]) -> None:
+        del self._loads[key]
+        if done.cancelled() or done.exception() is not None:
+            return
+        value, seconds = done.result()
+        self._entries[key] = _CacheEntry(value, self._now() + seconds)
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
