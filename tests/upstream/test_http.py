@@ -1,4 +1,4 @@
-"""The HTTP client for Dify, against servers that keep, drop and delay connections as they like."""
+"""The HTTP client, against servers that keep, drop and delay connections as they like."""
 
 from __future__ import annotations
 
@@ -430,8 +430,8 @@ async def ask_small(client: HttpClient, server: Upstream) -> None:
 async def test_a_refused_connection_is_told_at_once(client: HttpClient) -> None:
     with pytest.raises(UpstreamUnreachable) as refused:
         await client.exchange("GET", parse_url("http://127.0.0.1:9/"), b"")
-    assert "127.0.0.1" in (refused.value.log or "")
-    assert "127.0.0.1" not in refused.value.message
+    assert refused.value.message == "127.0.0.1:9 cannot be reached."
+    assert "127.0.0.1:9" in (refused.value.log or "")
 
 
 @pytest.mark.parametrize("url", ["http://no-such-host.invalid/", "http://a..b/", f"http://{'x' * 70}.example/"])

@@ -10,7 +10,13 @@ from urllib.parse import urlencode
 
 from msgspec import Struct, json
 
-from openai_dify_proxy.errors import AuthenticationFailed, ProxyError, UpstreamFailed, UpstreamTimeout
+from openai_dify_proxy.errors import (
+    AuthenticationFailed,
+    ProxyError,
+    UpstreamFailed,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from openai_dify_proxy.translate.dify.errors import translate_refusal
 from openai_dify_proxy.upstream.http import Endpoint, Exchange, HttpClient, parse_url
 from openai_dify_proxy.wire import dify
@@ -22,7 +28,7 @@ SMALL_TIMEOUT = 30.0
 
 MESSAGES_PER_PAGE = 100
 MAX_MESSAGES = 1000
-"""As many of a conversation's latest messages are read."""
+"""The latest messages of a conversation that are read."""
 
 PROBE_USER = "proxy-probe"
 
@@ -32,7 +38,7 @@ _JSON = b"Content-Type: application/json\r\n"
 
 
 class DifyApp(Struct, frozen=True):
-    """How to reach one Dify app. ``url`` ends with ``/v1``; ``own_key`` tells whether the key is the server's."""
+    """How to reach one Dify app. ``url`` ends with ``/v1``; ``own_key`` is false for a key that came in the request."""
 
     url: str
     key: str
@@ -53,15 +59,15 @@ class VersionedAnswer(Struct, frozen=True):
 
 
 class DifyClient:
-    """Talks to Dify; every method raises ProxyError, as ``translate/dify_errors.py`` names it."""
+    """Talks to Dify; every method raises ProxyError, as ``translate/dify/errors.py`` names it."""
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
         self._targets: dict[tuple[str, str], Endpoint] = {}
 
     async def generate(self, app: DifyApp, path: str, body: bytes) -> Exchange:
-        """Begins a turn; the exchange's headers and stream are still to come."""
-        return await self._http.exchange("POST", self._target(app, path), _headers(app) + _JSON, body)
+        """Start a turn; the headers and the stream of the exchange are still to come."""
+        return await self._exchange("POST", self._target(app, path), _headers(app) + _JSON, body)
 
     async def stop(self, app: DifyApp, path: str, user: str) -> None:
         """Stops a running turn. Dify says success whether or not it did."""
@@ -76,8 +82,8 @@ class DifyClient:
         return await self._describe(app, "/parameters", dify.APP_PARAMETERS)
 
     async def welcome(self, url: str) -> None:
-        """``GET /v1/``, which needs no key; any answer that is not a server's failure shows that Dify is there."""
-        exchange = await self._http.exchange("GET", parse_url(f"{url}/"), _AGENT.encode())
+        """``GET /v1/``, which needs no key; any answer below 500 shows that Dify is there."""
+        exchange = await self._exchange("GET", parse_url(f"{url}/"), _AGENT.encode())
         try:
             await exchange.read_all(SMALL_ANSWER)
             if exchange.status is None or exchange.status >= 500:
@@ -87,12 +93,12 @@ class DifyClient:
                 exchange.close()
 
     async def confirm_conversation(self, app: DifyApp, conversation_id: str, user: str) -> None:
-        """Raises ConversationNotFound if Dify keeps no such conversation for ``user``."""
+        """Raises ConversationNotFound if Dify has no such conversation of ``user``."""
         query = urlencode({"conversation_id": conversation_id, "user": user, "limit": 1})
         await self._call(app, "GET", f"/messages?{query}")
 
     async def messages(self, app: DifyApp, conversation_id: str, user: str) -> list[dify.MessageRow]:
-        """What was said in a conversation, oldest first. Raises ConversationNotFound."""
+        """Return the latest messages of a conversation, oldest first. Raises ConversationNotFound."""
         rows: list[dify.MessageRow] = []
         query = {"conversation_id": conversation_id, "user": user, "limit": str(MESSAGES_PER_PAGE)}
         while len(rows) < MAX_MESSAGES:
@@ -106,13 +112,13 @@ class DifyClient:
         return rows
 
     async def delete_conversation(self, app: DifyApp, conversation_id: str, user: str) -> None:
-        """Raises ConversationNotFound. Old versions delete whoever asks: the caller must know that it is ``user``'s."""
+        """Raises ConversationNotFound. Old Difys do not check the owner: the caller must know that it is ``user``."""
         await self._call(app, "DELETE", f"/conversations/{conversation_id}", json.encode({"user": user}))
 
-    async def refuses_only_arguments(self, app: DifyApp, path: str, wrong_route: Collection[str]) -> bool:
-        """Whether the app takes requests at ``path``, found out by one that lacks all but the user.
+    async def has_route(self, app: DifyApp, path: str, wrong_route: Collection[str]) -> bool:
+        """Whether the app takes requests at ``path``; ``wrong_route`` are the codes of errors that say no.
 
-        Dify looks at the user first, then at the app's mode, then at the rest, so nothing ever runs.
+        The probe holds nothing but a user. Dify checks that first, then the app's mode, then the rest, so nothing runs.
         """
         try:
             await self._call(app, "POST", path, json.encode({"user": PROBE_USER}))
@@ -133,7 +139,7 @@ class DifyClient:
         exchange = None
         try:
             async with asyncio.timeout(SMALL_TIMEOUT):
-                exchange = await self._http.exchange(
+                exchange = await self._exchange(
                     method, self._target(app, path), _headers(app) + (_JSON if body else b""), body
                 )
                 answer = await exchange.read_all(SMALL_ANSWER)
@@ -148,8 +154,14 @@ class DifyClient:
             raise refusal(app, exchange, answer)
         return exchange, answer
 
+    async def _exchange(self, method: str, endpoint: Endpoint, headers: bytes, body: bytes = b"") -> Exchange:
+        try:
+            return await self._http.exchange(method, endpoint, headers, body)
+        except UpstreamUnreachable as error:
+            raise UpstreamUnreachable("Dify cannot be reached.", log=error.log) from error
+
     def _target(self, app: DifyApp, path: str) -> Endpoint:
-        """Addresses are taken apart once; those that hold an id are not kept."""
+        """URLs are parsed once, except those that hold an id."""
         if path not in _FIXED_PATHS:
             return parse_url(app.url + path)
         key = (app.url, path)

@@ -26,14 +26,14 @@ from openai_dify_proxy.errors import UpstreamUnreachable
 IDLE_SECONDS = 1.0
 MAX_IDLE = 4
 SURPLUS_SECONDS = 0.05
-"""How long a connection beyond ``MAX_IDLE`` is kept: under load the next request takes it up at once."""
+"""How long a connection beyond ``MAX_IDLE`` stays open: under load the next request reuses it at once."""
 
 RESEND_WINDOW = 0.5
 LARGE_REQUEST = 64 * 1024
-"""Bytes; what is larger is not held for longer than it may be sent again."""
+"""Bytes; larger requests are dropped from memory once they may not be sent again."""
 
 HIGH_WATER = 512 * 1024
-"""Bytes that may wait for a slow reader before the upstream is told to pause."""
+"""Bytes that may wait for a slow reader before reading from the upstream pauses."""
 
 
 class Origin(Struct, frozen=True):
@@ -147,7 +147,7 @@ class Exchange:
         self.ended = True
 
     def linger(self, seconds: float) -> None:
-        """Nobody reads on, but the answer may come to its end, so that its connection can be kept."""
+        """Discard the rest of the answer, so that its connection can be reused if it ends within ``seconds``."""
         if self._connection is not None:
             self._discard = True
             self._body.clear()
@@ -155,7 +155,7 @@ class Exchange:
 
     async def send(self) -> None:
         """Raises UpstreamUnreachable when no connection can be made."""
-        connection = self._client.idle(self._endpoint.origin) or await self._client.connect(self._endpoint.origin)
+        connection = self._client.take_idle(self._endpoint.origin) or await self._client.connect(self._endpoint.origin)
         self._connection = connection
         self._sent_at = self._loop.time()
         connection.start(self, self._request)
@@ -353,8 +353,8 @@ class HttpClient:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def idle(self, origin: Origin) -> _Connection | None:
-        """A kept connection, the freshest first."""
+    def take_idle(self, origin: Origin) -> _Connection | None:
+        """Take an idle connection, the freshest first."""
         connections = self._idle.get(origin)
         while connections:
             connection = connections.pop()
@@ -370,19 +370,15 @@ class HttpClient:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await self.loop.create_connection(
-                    lambda: _Connection(lambda connection: self._keep(origin, connection), self._forget),
+                    lambda: _Connection(lambda connection: self._release(origin, connection), self._forget),
                     origin.host,
                     origin.port,
                     ssl=tls,
                 )
         except TimeoutError:
-            raise UpstreamUnreachable(
-                "Dify cannot be reached.", log=f"No connection to {origin.host}:{origin.port} in time."
-            ) from None
+            raise _unreachable(origin, "timed out") from None
         except (OSError, ssl.SSLError, UnicodeError) as exc:  # UnicodeError: a host that no name can be
-            raise UpstreamUnreachable(
-                "Dify cannot be reached.", log=f"No connection to {origin.host}:{origin.port}: {exc}"
-            ) from exc
+            raise _unreachable(origin, str(exc)) from exc
         self._open.add(connection)
         return connection
 
@@ -391,7 +387,7 @@ class HttpClient:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _keep(self, origin: Origin, connection: _Connection) -> None:
+    def _release(self, origin: Origin, connection: _Connection) -> None:
         connections = self._idle.setdefault(origin, [])
         seconds = IDLE_SECONDS if len(connections) < MAX_IDLE else SURPLUS_SECONDS
         connections.append(connection)
@@ -412,3 +408,9 @@ class HttpClient:
         if self._tls is None:
             self._tls = ssl.create_default_context()
         return self._tls
+
+
+def _unreachable(origin: Origin, reason: str) -> UpstreamUnreachable:
+    """The host may be internal: clients that answer to strangers name their service instead."""
+    address = f"{origin.host}:{origin.port}"
+    return UpstreamUnreachable(f"{address} cannot be reached.", log=f"No connection to {address}: {reason}")

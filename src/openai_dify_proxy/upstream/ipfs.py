@@ -1,8 +1,8 @@
 """Uploads to an IPFS node or to a service that pins, by one multipart POST.
 
-Node and services differ in the URL, the Authorization header, the form's fields and the answer; all that is given by
-settings or read as data, so there is no code for any one of them. On the project's own HTTP client, since Kubo tells
-of failures after a status 200 in a trailer (``X-Stream-Error``), which other clients do not show.
+Nodes and services differ in the URL, the Authorization header, the form's fields and the answer; settings and data
+describe these, so no service needs code of its own. Kubo reports failures after a status 200 in a trailer
+(``X-Stream-Error``), which aiohttp does not expose: hence the project's own HTTP client.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class IpfsClient:
         return _read(exchange, answer, name)
 
     async def probe(self) -> None:
-        """Whether uploads would be let in: sends one without a file, of which nothing is kept. Raises ProxyError."""
+        """Check that uploads are accepted, by one without a file, of which nothing is stored. Raises ProxyError."""
         boundary = token_hex(16)
         exchange, answer = await self._post(boundary, _fields(boundary, self._form) + _end(boundary))
         status = exchange.status or 0
         # Kubo answers 500 to what has no file; a failure of something before it is no JSON.
         if status in (401, 403) or not status or (status >= 500 and not answer.startswith(b"{")):
-            raise _refusal(exchange, answer)
+            raise _rejection(exchange, answer)
         if status in (404, 405):
             raise UpstreamMisconfigured("Nothing takes uploads at IPFS_UPLOAD_URL.", log=f"Status {status}.")
 
@@ -139,7 +139,7 @@ def _read(exchange: Exchange, answer: bytes, name: str) -> str:
     if exchange.status is None or exchange.broken or len(answer) >= MAX_ANSWER:
         raise UpstreamFailed("IPFS broke off its answer.", log=f"Status {exchange.status}, {len(answer)} bytes.")
     if not 200 <= exchange.status < 300:
-        raise _refusal(exchange, answer)
+        raise _rejection(exchange, answer)
     if failure is not None:
         raise UpstreamFailed("IPFS failed to take the picture.", log=f"X-Stream-Error: {failure}")
     try:
@@ -148,7 +148,7 @@ def _read(exchange: Exchange, answer: bytes, name: str) -> str:
         raise UpstreamFailed("IPFS did not say under which CID the picture is.", log=str(exc)) from exc
 
 
-def _refusal(exchange: Exchange, answer: bytes) -> ProxyError:
+def _rejection(exchange: Exchange, answer: bytes) -> ProxyError:
     log = f"Status {exchange.status}: {answer[:300].decode(errors='replace')}"
     if exchange.status in (401, 403):
         return UpstreamMisconfigured("IPFS refuses the server's credentials.", log=log)
