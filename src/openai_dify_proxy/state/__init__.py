@@ -1,7 +1,6 @@
-"""What must outlive a request: conversations, responses, uploaded files, jobs, and the secret.
+"""State that outlives a request, as small values under keys: in memory, SQLite, or Valkey and Redis.
 
-All of it is small values under keys, behind one interface with three places to keep them. Whoever wants a
-value asks a ``GuardedStore``, which answers None where the state cannot be reached.
+Handlers reach it through a ``GuardedStore``, which returns None while the state is unavailable.
 """
 
 from openai_dify_proxy.state.guarded import GuardedStore

@@ -1,4 +1,4 @@
-"""State that may fail without anything else failing."""
+"""Access to the state that returns None, rather than raising, while the state is unavailable."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ log = structlog.get_logger(__name__)
 
 
 class GuardedStore:
-    """A store that is asked for ``timeout`` seconds at most, and after a fault not at all for ``pause`` seconds.
+    """A circuit breaker around a store: runs last ``timeout`` seconds at most, and none is tried for ``pause`` seconds
+    after a fault.
 
-    After the pause one caller asks, and the others do without until it has an answer: however long the state is
-    away, next to nobody waits for it. ``clock`` gives seconds. ``faults`` counts the runs that had to do without.
+    After the pause one caller tries, while the others get None until it has an answer: however long the state is away,
+    almost no request waits for it. ``clock`` returns seconds. ``faults`` counts the runs that returned None.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class GuardedStore:
         self.faults = 0
 
     async def run(self, *operations: Operation) -> list[bytes | None] | None:
-        """What ``Store.run`` returns, or None where the state could not be reached.
+        """Return what ``Store.run`` returns, or None where the state could not be reached.
 
         Then each operation may have been run or not, now or a little later.
         """

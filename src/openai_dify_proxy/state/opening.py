@@ -6,7 +6,7 @@ from openai_dify_proxy.state.store import Store
 
 
 async def open_store(url: str, *, max_entries: int) -> Store:
-    """The store at ``url``, a value of STATE_URL. It connects, or opens its file, when it is first asked.
+    """Return the store at ``url``, a value of STATE_URL. It connects, or opens its file, on the first run.
 
     Raises SettingsError for a URL of Valkey or Redis that cannot be used, whatever the server may be.
     """

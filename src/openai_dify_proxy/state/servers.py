@@ -20,9 +20,9 @@ class Server(Protocol):
     """A single server or a cluster."""
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Sends all at once and returns a reply for each; a refusal is an exception in its place.
+        """Send all commands at once and return a reply for each; a rejection is an exception in its place.
 
-        Raises what the library does where there are no replies.
+        Raises the library's errors where there are no replies.
         """
         ...
 
@@ -30,7 +30,7 @@ class Server(Protocol):
 
 
 def open_server(url: str) -> Server:
-    """Connects to nothing yet. Raises SettingsError for a URL that the library does not take."""
+    """Prepare the connections; none is made yet. Raises SettingsError for a URL that the library rejects."""
     scheme, _, rest = url.partition("://")
     kind, _, cluster = scheme.lower().partition("+")
     plain = {"valkey": "redis", "valkeys": "rediss"}.get(kind, kind) + "://" + rest
@@ -44,22 +44,23 @@ def open_server(url: str) -> Server:
 
 
 class SingleServer:
-    """Without the library's pipelines, which take half as much time again for the same bytes."""
+    """Does without the library's pipelines, which take half as long again for the same bytes."""
 
     def __init__(self, url: str) -> None:
         self._pool = ConnectionPool.from_url(url, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0))
-        self._pool.make_connection()  # type: ignore[no-untyped-call]  # tells of options that there are not
+        self._pool.make_connection()  # type: ignore[no-untyped-call]  # detects unknown options
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        complete = False
         try:
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            return [await _reply(connection) for _ in commands]
-        except BaseException:
-            # Replies that nobody has read must not be those to the next commands.
-            await connection.disconnect(nowait=True)
-            raise
+            replies = [await _reply(connection) for _ in commands]
+            complete = True
+            return replies
         finally:
+            if not complete:  # unread replies must not be taken for those to the next commands
+                await connection.disconnect(nowait=True)
             await self._pool.release(connection)
 
     async def close(self) -> None:
@@ -74,7 +75,7 @@ async def _reply(connection: AbstractConnection) -> Any:
 
 
 class Cluster:
-    """By the library's pipelines, which know where each key is."""
+    """Uses the library's pipelines, which know the server of each key."""
 
     def __init__(self, url: str) -> None:
         self._cluster = RedisCluster.from_url(url, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0))
@@ -82,7 +83,7 @@ class Cluster:
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         pipeline = self._cluster.pipeline()
         for command in commands:
-            # The option keeps the library from taking the old value that a SET returns for a refusal.
+            # Without the option the library takes the old value that a SET returns for an error.
             pipeline.execute_command(*command, get=True)
         return await pipeline.execute(raise_on_error=False)
 

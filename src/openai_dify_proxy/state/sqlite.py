@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -129,7 +129,7 @@ class _Worker:
             if run is not None and time.monotonic() < self._gathering_until:
                 time.sleep(GATHER_SECONDS)
             while run is not None:
-                if not run.result.done():  # nobody waits any more for one that is
+                if not run.result.done():  # its caller has stopped waiting
                     batch.append(run)
                 if len(batch) == MAX_BATCH:
                     return batch, True
@@ -186,7 +186,7 @@ class _Worker:
     def _tidy(self) -> None:
         """Removes some of what is to go, and looks from time to time for what that is.
 
-        A failure is no matter: the next run tells of it, and what is left is found again.
+        Failures are ignored: the next run reports them, and the next scan finds what is left.
         """
         try:
             if self._connection is None:
@@ -237,15 +237,14 @@ def open_database(path: Path) -> sqlite3.Connection:
             for leftover in ("-wal", "-shm"):
                 path.with_name(path.name + leftover).unlink(missing_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, cached_statements=256)
-        try:
+        with ExitStack() as on_error:
+            connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, cached_statements=256)
+            on_error.callback(connection.close)
             connection.execute("PRAGMA journal_mode = WAL")
-            # A power failure may cost the last moments, never what was there before them.
+            # A power failure may lose the last moments, never older entries.
             connection.execute("PRAGMA synchronous = NORMAL")
             migrate(connection)
-        except BaseException:
-            connection.close()
-            raise
+            on_error.pop_all()
     return connection
 
 

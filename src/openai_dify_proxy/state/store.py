@@ -1,4 +1,4 @@
-"""Where state is kept: what every place offers."""
+"""The interface of all state stores, and the operations on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class StateUnavailable(Exception):
-    """The state could not be reached, or refused. The text says why, for the operator; no key and no value is in it."""
+    """The state could not be reached, or returned an error. The text is for operators: no key, no value."""
 
 
 class Get(Struct, frozen=True):
@@ -16,7 +16,7 @@ class Get(Struct, frozen=True):
 
 
 class Take(Struct, frozen=True):
-    """Reads and removes, atomically: of all who take a key at once, one gets the value."""
+    """Reads and removes, atomically: of concurrent takes of a key, one gets the value."""
 
     key: str
 

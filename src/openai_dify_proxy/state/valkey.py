@@ -41,7 +41,7 @@ class _ValkeyBatch(NamedTuple):
 
 
 class ValkeyStore:
-    """A Store of one event loop. It connects when it is first asked. ``clock`` gives the seconds since 1970."""
+    """A Store of one event loop. It connects on the first run. ``clock`` returns seconds since the epoch."""
 
     def __init__(self, server: Server, *, max_entries: int, clock: Callable[[], float] = time.time) -> None:
         self._server = server
@@ -69,7 +69,7 @@ class ValkeyStore:
 
     async def _send_all(self) -> None:
         while self._waiting:
-            # Nobody waits any more for one that is done.
+            # Callers of those that are done have stopped waiting.
             batch = [run for run in self._waiting if not run.result.done()]
             self._waiting = []
             await self._send(batch)
@@ -93,10 +93,10 @@ class ValkeyStore:
         try:
             await self._trim()
         except StateUnavailable as error:
-            log.debug("state_trim_failed", reason=str(error))  # the next run tells of it, and a later one trims
+            log.debug("state_trim_failed", reason=str(error))  # the next run reports it, and a later one trims
 
     def _index(self, operations: Sequence[Operation]) -> list[Command]:
-        """What keeps the index: by the last that happens to each key, whether it is in it."""
+        """Return the commands that update the index by the last operation on each key."""
         passing: dict[str, bool] = {}
         for operation in operations:
             if isinstance(operation, Put | Add):
@@ -131,7 +131,7 @@ class ValkeyStore:
                 return await self._server.exchange(commands)
         except TimeoutError:
             raise StateUnavailable(f"no answer within {TIMEOUT:g} s") from None
-        except Exception as error:  # noqa: BLE001 - the library raises more kinds than it tells, and the task must live
+        except Exception as error:  # noqa: BLE001 - the library raises undocumented kinds, and the task must live
             raise StateUnavailable(_reason(error)) from None
 
 
@@ -166,6 +166,6 @@ def _finish(run: _ValkeyBatch, outcome: list[Any] | StateUnavailable) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Without what was asked: a server repeats unknown commands with their arguments, the library some others."""
-    told = isinstance(error, RedisConnectionError | ResponseError | OSError)
-    return str(error).partition(", with args")[0] if told else type(error).__name__
+    """Strip the arguments that servers and the library repeat in error texts: they hold keys and values."""
+    known = isinstance(error, RedisConnectionError | ResponseError | OSError)
+    return str(error).partition(", with args")[0] if known else type(error).__name__
