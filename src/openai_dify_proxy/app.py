@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -27,9 +26,10 @@ from openai_dify_proxy.api.conversations import (
 from openai_dify_proxy.api.errors import on_client_gone, on_http_exception, on_proxy_error
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
-from openai_dify_proxy.api.images_off import refuse_images, refuse_picture
+from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
 from openai_dify_proxy.api.middleware import RequestMiddleware
 from openai_dify_proxy.api.models import list_models, retrieve_model
+from openai_dify_proxy.api.pictures import serve_picture
 from openai_dify_proxy.api.responses import (
     cancel_response,
     create_response,
@@ -40,6 +40,10 @@ from openai_dify_proxy.api.responses import (
 from openai_dify_proxy.api.services import Services
 from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
+from openai_dify_proxy.images.service import ImageService
+from openai_dify_proxy.pictures.retention import Retention
+from openai_dify_proxy.pictures.service import open_pictures
 from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
@@ -55,40 +59,31 @@ from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.turns.side_calls import SideCalls
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
+from openai_dify_proxy.upstream.ipfs import ipfs_client
 
-Routes = tuple[tuple[str, str, Handler], ...]
-
-OPENAI_ROUTES: Routes = (
-    ("POST", "/chat/completions", create_chat_completion),
-    ("POST", "/completions", create_completion),
-    ("POST", "/responses", create_response),
-    ("GET", "/responses/{response_id}", retrieve_response),
-    ("DELETE", "/responses/{response_id}", delete_response),
-    ("POST", "/responses/{response_id}/cancel", cancel_response),
-    ("GET", "/responses/{response_id}/input_items", list_input_items),
-    ("POST", "/conversations", create_conversation),
-    ("GET", "/conversations/{conversation_id}", retrieve_conversation),
-    ("POST", "/conversations/{conversation_id}", update_conversation),
-    ("DELETE", "/conversations/{conversation_id}", delete_conversation),
-    ("GET", "/conversations/{conversation_id}/items", list_conversation_items),
-    ("GET", "/models", list_models),
-    ("GET", "/models/{model:path}", retrieve_model),
-)
-"""Each is served under ``/v1`` and without it, since people paste both kinds of base URL."""
-
-IMAGE_ROUTES: tuple[tuple[str, str, str], ...] = (
-    ("POST", "/images/generations", "generate_image"),
-    ("POST", "/images/edits", "edit_image"),
-    ("POST", "/images/variations", "vary_image"),
-)
-"""The same; their handlers are named, since they are loaded only where there are images."""
-
-PICTURE_ROUTES: tuple[tuple[str, str, str], ...] = (("GET", "/pictures/{name}", "serve_picture"),)
-
-PLAIN_ROUTES: Routes = (
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/v1/chat/completions", create_chat_completion),
+    ("POST", "/v1/completions", create_completion),
+    ("POST", "/v1/responses", create_response),
+    ("GET", "/v1/responses/{response_id}", retrieve_response),
+    ("DELETE", "/v1/responses/{response_id}", delete_response),
+    ("POST", "/v1/responses/{response_id}/cancel", cancel_response),
+    ("GET", "/v1/responses/{response_id}/input_items", list_input_items),
+    ("POST", "/v1/conversations", create_conversation),
+    ("GET", "/v1/conversations/{conversation_id}", retrieve_conversation),
+    ("POST", "/v1/conversations/{conversation_id}", update_conversation),
+    ("DELETE", "/v1/conversations/{conversation_id}", delete_conversation),
+    ("GET", "/v1/conversations/{conversation_id}/items", list_conversation_items),
+    ("POST", "/v1/images/generations", generate_image),
+    ("POST", "/v1/images/edits", edit_image),
+    ("POST", "/v1/images/variations", vary_image),
+    ("GET", "/v1/models", list_models),
+    ("GET", "/v1/models/{model:path}", retrieve_model),
+    ("GET", "/pictures/{name}", serve_picture),
     ("GET", "/health", health),
     ("GET", "/ready", ready),
 )
+"""Paths under ``/v1`` are served without it too, since people paste both kinds of base URL."""
 
 STOP_SECONDS = 8.0
 """How long the end of the server waits for stop calls that are under way."""
@@ -99,57 +94,12 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        http = HttpClient(connect_timeout=settings.connect_timeout)
-        dify = DifyClient(http)
-        apps = Apps(settings)
-        profiles = Profiles(dify, time.monotonic)
-        store = GuardedStore(
-            await open_store(settings.state_url.get_secret_value(), max_entries=settings.state_max_entries)
-        )
-        conversations = Conversations(store, ttl=settings.conversation_ttl, now=time.time)
-        turns = Turns(settings, apps, profiles, dify, conversations)
-        stored = ResponseStore(conversations)
-        background = BackgroundResponses(turns, stored, conversations)
-        urls = [app.dify.url for app in apps.all.values()]
-        if settings.dify_api_url is not None:
-            urls.append(settings.dify_api_url)
-        app.state.services = Services(
-            authenticator=Authenticator(settings),
-            bodies=BodyReader(settings.max_body_bytes),
-            apps=apps,
-            profiles=profiles,
-            turns=turns,
-            readiness=Readiness(
-                dify, urls + ([settings.dify_api_url] if settings.dify_api_url else []), time.monotonic
-            ),
-            timing=StreamTiming(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
-            store=store,
-            stored=stored,
-            continuations=ContinuationResolver(stored, turns, apps),
-            background=background,
-            side_calls=SideCalls(settings),
-            started=int(time.time()),
-            image_models=_image_models(settings),
-        )
-        try:
-            async with AsyncExitStack() as stack:
-                if has_images(settings):
-                    from openai_dify_proxy.image_app import open_images  # noqa: PLC0415 - costs memory
+        async with _open_services(settings) as services:
+            app.state.services = services
+            yield
 
-                    app.state.images = await stack.enter_async_context(open_images(settings, turns, apps, http))
-                yield
-        finally:
-            await background.close(settings.shutdown_grace)
-            await turns.close(STOP_SECONDS)
-            await store.close()
-            await http.close()
-
-    images, pictures = _image_routes(settings)
-    versioned: Routes = OPENAI_ROUTES + images
-    routes = [Route(f"/v1{path}", handler, methods=[method]) for method, path, handler in versioned]
-    routes += [Route(path, handler, methods=[method]) for method, path, handler in versioned + pictures + PLAIN_ROUTES]
     app = Starlette(
-        routes=routes,
+        routes=_routes(),
         middleware=_middleware(settings),
         exception_handlers={
             ProxyError: on_proxy_error,
@@ -162,29 +112,85 @@ def create_app(settings: Settings) -> Starlette:
     return app
 
 
-def has_images(settings: Settings) -> bool:
-    """Whether pictures are made here, or were and may still be asked for."""
-    return (
-        settings.replicate_api_token is not None
-        or settings.picture_store is not None
-        or Path(settings.image_storage_dir).expanduser().is_dir()
-    )
+@asynccontextmanager
+async def _open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Open what the handlers share, and close it in the reverse order."""
+    async with AsyncExitStack() as stack:
+        http = HttpClient(connect_timeout=settings.connect_timeout)
+        stack.push_async_callback(http.close)
+        dify = DifyClient(http)
+        apps = Apps(settings)
+        profiles = Profiles(dify, time.monotonic)
+        store = GuardedStore(
+            await open_store(settings.state_url.get_secret_value(), max_entries=settings.state_max_entries)
+        )
+        stack.push_async_callback(store.close)
+        conversations = Conversations(store, ttl=settings.conversation_ttl, now=time.time)
+        turns = Turns(settings, apps, profiles, dify, conversations)
+        stack.push_async_callback(turns.close, STOP_SECONDS)
+        stored = ResponseStore(conversations)
+        background = BackgroundResponses(turns, stored, conversations)
+        stack.push_async_callback(background.close, settings.shutdown_grace)
+        yield Services(
+            authenticator=Authenticator(settings),
+            bodies=BodyReader(settings.max_body_bytes),
+            apps=apps,
+            profiles=profiles,
+            turns=turns,
+            readiness=Readiness(dify, _dify_urls(settings, apps), time.monotonic),
+            timing=StreamTiming(settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat),
+            store=store,
+            stored=stored,
+            continuations=ContinuationResolver(stored, turns, apps),
+            background=background,
+            side_calls=SideCalls(settings),
+            started=int(time.time()),
+            images=await stack.enter_async_context(_open_images(settings, turns, apps, http)),
+        )
 
 
-def _image_routes(settings: Settings) -> tuple[Routes, Routes]:
-    if not has_images(settings):
-        off: Routes = tuple((method, path, refuse_images) for method, path, _ in IMAGE_ROUTES)
-        return off, tuple((method, path, refuse_picture) for method, path, _ in PICTURE_ROUTES)
-    from openai_dify_proxy.image_app import HANDLERS  # noqa: PLC0415 - costs memory
+@asynccontextmanager
+async def _open_images(settings: Settings, turns: Turns, apps: Apps, http: HttpClient) -> AsyncIterator[ImageService]:
+    """Open what the image routes share. Nothing is written before the first picture is stored."""
+    async with AsyncExitStack() as stack:
+        pictures = open_pictures(settings)
+        stack.push_async_callback(pictures.close)
+        if settings.picture_retention is not None:
+            retention = Retention(pictures.store, settings.picture_retention)
+            retention.start()
+            stack.push_async_callback(retention.close)
+        uploads = None
+        ipfs = ipfs_client(settings, http)
+        if ipfs is not None:
+            uploads = IpfsUploads(pictures.store, ipfs)
+            uploads.start()
+            stack.push_async_callback(uploads.close)
+        generator = None
+        if settings.replicate_api_token is not None:
+            from openai_dify_proxy.images.opening import open_generator  # noqa: PLC0415 - loads aiohttp and Pillow
 
-    images = tuple((method, path, HANDLERS[name]) for method, path, name in IMAGE_ROUTES)
-    return images, tuple((method, path, HANDLERS[name]) for method, path, name in PICTURE_ROUTES)
+            token = settings.replicate_api_token.get_secret_value()
+            generator = await stack.enter_async_context(open_generator(settings, token, turns, apps, pictures.store))
+        yield ImageService(
+            pictures=pictures,
+            uploads=uploads,
+            generator=generator,
+            max_picture_bytes=settings.max_picture_bytes,
+            ipfs_timeout=settings.ipfs_timeout,
+        )
 
 
-def _image_models(settings: Settings) -> tuple[str, ...]:
-    if settings.replicate_api_token is None:
-        return ()
-    return tuple(dict.fromkeys([*settings.image_models, settings.image_model]))
+def _dify_urls(settings: Settings, apps: Apps) -> list[str]:
+    urls = [app.dify.url for app in apps.all.values()]
+    return [*urls, settings.dify_api_url] if settings.dify_api_url else urls
+
+
+def _routes() -> list[Route]:
+    return [
+        Route(path, handler, methods=[method])
+        for method, versioned, handler in ROUTES
+        for path in dict.fromkeys((versioned, versioned.removeprefix("/v1")))
+    ]
 
 
 def _middleware(settings: Settings) -> list[Middleware]:

@@ -13,7 +13,7 @@ import pytest
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.objects import open_object_store
 from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
-from openai_dify_proxy.pictures.service import Pictures
+from openai_dify_proxy.pictures.writer import PictureWriter
 from openai_dify_proxy.settings import Settings, load_settings
 from tests import parts
 from tests.api.servers import ProxyServer
@@ -31,8 +31,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LocalPictures:
 
 @pytest.fixture(scope="module")
 def kept(store: LocalPictures) -> PictureRecord:
-    pictures = Pictures(store, limit=10_000_000)
-    return asyncio.run(pictures.keep(DATA, PictureFacts(created=1, model="a/b", prompt="a secret"))).record
+    writer = PictureWriter(store, limit=10_000_000)
+    return asyncio.run(writer.store(DATA, PictureFacts(created=1, model="a/b", prompt="a secret"))).record
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,8 @@ async def test_head_is_get_without_the_picture(http: httpx2.AsyncClient, kept: P
 
 @pytest.mark.parametrize("name", SAMPLES)
 async def test_every_format_has_its_own_type(http: httpx2.AsyncClient, store: LocalPictures, name: str) -> None:
-    pictures = Pictures(store, limit=10_000_000)
-    one = await pictures.keep(SAMPLES[name], PictureFacts(created=1))
+    writer = PictureWriter(store, limit=10_000_000)
+    one = await writer.store(SAMPLES[name], PictureFacts(created=1))
     answer = await http.get(one.record.name)
     assert answer.headers["content-type"] == one.record.media_type
     assert answer.content == one.data
@@ -181,6 +181,18 @@ async def test_pictures_are_not_written_here(http: httpx2.AsyncClient, kept: Pic
         assert (await http.request(method, kept.name)).status_code == 405
 
 
+async def test_a_picture_is_served_from_a_directory_that_came_after_the_start(tmp_path: Path) -> None:
+    """By a server that generates none itself, as a replica that shares its directory with others."""
+    store = LocalPictures(tmp_path / "pictures")
+    with ProxyServer(load_settings(env={"IMAGE_STORAGE_DIR": str(store.directory)}, dotenv=None)) as server:
+        async with httpx2.AsyncClient(base_url=f"{server.origin}/pictures", timeout=30) as client:
+            assert (await client.get(f"{'0' * 64}.png")).status_code == 404
+            assert not store.directory.exists()
+            kept = await PictureWriter(store, limit=10_000_000).store(DATA, PictureFacts(created=1))
+            answer = await client.get(kept.record.name)
+    assert (answer.status_code, answer.content) == (200, DATA)
+
+
 async def test_a_link_out_of_the_directory_is_none_of_ours(
     http: httpx2.AsyncClient, store: LocalPictures, tmp_path: Path
 ) -> None:
@@ -206,7 +218,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.mark.parametrize("serve", ["proxy", "redirect"])
 async def test_pictures_in_an_object_store(s3_server: S3Server, serve: str) -> None:
     url = s3_server.url(f"tests/{token_hex(8)}", serve=serve)
-    kept = await Pictures(open_object_store(url), limit=10_000_000).keep(DATA, PictureFacts(created=1))
+    kept = await PictureWriter(open_object_store(url), limit=10_000_000).store(DATA, PictureFacts(created=1))
     settings: Settings = load_settings(env={"PICTURE_STORE": url}, dotenv=None)
     with ProxyServer(settings) as server:
         async with httpx2.AsyncClient(base_url=f"{server.origin}/pictures", timeout=30) as client:

@@ -1,4 +1,4 @@
-"""What a server loads: pictures cost memory, and one that only chats does without."""
+"""Which heavy packages a server loads: one that only chats stays small."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("PIL", "aiohttp", "obstore", "openai_dify_proxy.image_app", "openai_dify_proxy.pictures")
+HEAVY = ("PIL", "aiohttp", "yarl", "obstore")
 
 SCRIPT = """
 import asyncio, json, sys
@@ -45,17 +45,26 @@ def loaded(home: Path, **env: str) -> set[str]:
     return modules & set(HEAVY)
 
 
-def test_a_server_that_only_chats_loads_nothing_for_pictures(tmp_path: Path) -> None:
-    assert loaded(tmp_path) == set()
+@pytest.mark.parametrize("env", [{}, {"IMAGE_STORAGE_DIR": "."}, {"IPFS_UPLOAD_URL": "http://127.0.0.1:9"}])
+def test_a_server_that_only_chats_loads_none_of_them(tmp_path: Path, env: dict[str, str]) -> None:
+    assert loaded(tmp_path, **env) == set()
 
 
 @pytest.mark.parametrize(
-    ("env", "more"),
+    ("env", "expected"),
     [
-        ({"REPLICATE_API_TOKEN": "r8_x"}, {"aiohttp"}),
-        ({"IMAGE_STORAGE_DIR": "."}, {"aiohttp"}),
-        ({"PICTURE_STORE": "s3://pictures?region=us-east-1"}, {"aiohttp", "obstore"}),
+        ({"REPLICATE_API_TOKEN": "r8_x"}, {"PIL", "aiohttp", "yarl"}),
+        ({"PICTURE_STORE": "s3://pictures?region=us-east-1"}, {"obstore"}),
     ],
 )
-def test_one_that_makes_or_keeps_them_does(tmp_path: Path, env: dict[str, str], more: set[str]) -> None:
-    assert loaded(tmp_path, **env) == {"PIL", "openai_dify_proxy.image_app", "openai_dify_proxy.pictures", *more}
+def test_one_that_generates_or_stores_pictures_loads_what_it_uses(
+    tmp_path: Path, env: dict[str, str], expected: set[str]
+) -> None:
+    assert loaded(tmp_path, **env) == expected
+
+
+@pytest.mark.parametrize("env", [{}, {"REPLICATE_API_TOKEN": "r8_x"}, {"PICTURE_RETENTION": "1d"}])
+def test_a_server_makes_no_directory_before_the_first_picture(tmp_path: Path, env: dict[str, str]) -> None:
+    directory = tmp_path / "pictures"
+    loaded(tmp_path, IMAGE_STORAGE_DIR=str(directory), IPFS_UPLOAD_URL="http://127.0.0.1:9", **env)
+    assert not directory.exists()

@@ -10,7 +10,7 @@ import pytest
 
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
-from openai_dify_proxy.pictures.service import Pictures
+from openai_dify_proxy.pictures.writer import PictureWriter
 from tests.cli.program import Program
 from tests.cli.tables import row, rows
 from tests.components.odd_ipfs import Answer, added, answer, odd_ipfs
@@ -30,7 +30,7 @@ def store(program: Program) -> LocalPictures:
 async def keep(store: LocalPictures, *, ipfs: bool, side: int = 16, seed: int | None = None) -> PictureRecord:
     """Pictures of different sides are different pictures, each made a minute after the smaller ones."""
     facts = PictureFacts(created=CREATED + 60 * (side - 16), model="stability-ai/sdxl", seed=seed)
-    kept = await Pictures(store, limit=10**7, ipfs=ipfs).keep(encode(image(size=(side, 16)), "PNG"), facts)
+    kept = await PictureWriter(store, limit=10**7, ipfs=ipfs).store(encode(image(size=(side, 16)), "PNG"), facts)
     return kept.record
 
 

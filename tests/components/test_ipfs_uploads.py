@@ -19,8 +19,8 @@ from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.objects import open_object_store
 from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
-from openai_dify_proxy.pictures.service import Pictures
 from openai_dify_proxy.pictures.store import PictureStore
+from openai_dify_proxy.pictures.writer import PictureWriter
 from openai_dify_proxy.translate.pictures.ipfs_cid import compute_cid
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import IpfsClient
@@ -53,8 +53,8 @@ def picture(number: int) -> bytes:
 
 
 async def keep(store: PictureStore, number: int = 0) -> PictureRecord:
-    pictures = Pictures(store, limit=10_000_000, ipfs=True)
-    return (await pictures.keep(picture(number), PictureFacts(created=1))).record
+    writer = PictureWriter(store, limit=10_000_000, ipfs=True)
+    return (await writer.store(picture(number), PictureFacts(created=1))).record
 
 
 @asynccontextmanager
@@ -84,7 +84,7 @@ async def test_what_is_kept_is_sent(store: LocalPictures, shared_ipfs: IpfsNode)
     async with uploads_to(shared_ipfs.rpc, store) as uploads:
         record = await keep(store)
         uploads.notify(record)
-        sent = await uploads.sent(record, PATIENCE)
+        sent = await uploads.wait(record, PATIENCE)
     assert sent == replace(record, ipfs="sent")
     assert await store.record(record.name) == sent
     assert await store.pending() == []
@@ -93,10 +93,10 @@ async def test_what_is_kept_is_sent(store: LocalPictures, shared_ipfs: IpfsNode)
 
 async def test_what_was_sent_is_not_sent_again(store: LocalPictures) -> None:
     async with odd_ipfs(added(OTHER_CID)) as node, uploads_to(node.url, store) as uploads:
-        sent = await uploads.sent(await keep(store), PATIENCE)
+        sent = await uploads.wait(await keep(store), PATIENCE)
         again = await keep(store)
         assert again == sent
-        assert await uploads.sent(again, PATIENCE) == sent
+        assert await uploads.wait(again, PATIENCE) == sent
         assert await uploads.upload(again.name) == sent
         assert len(node.uploads) == 1
 
@@ -105,7 +105,7 @@ async def test_the_cid_that_the_node_tells_is_kept_and_the_difference_logged(sto
     with capture_logs() as logs:
         async with odd_ipfs(added(OTHER_CID)) as node, uploads_to(node.url, store) as uploads:
             record = await keep(store)
-            sent = await uploads.sent(record, PATIENCE)
+            sent = await uploads.wait(record, PATIENCE)
     assert sent.cid == OTHER_CID
     (told,) = [log for log in logs if log["event"] == "ipfs_cid_differs"]
     assert (told["computed"], told["told"]) == (record.cid, OTHER_CID)
@@ -119,12 +119,12 @@ async def test_ten_pictures_wait_for_a_node_that_is_down(store: LocalPictures, o
             records.append(await keep(store, number))
             uploads.notify(records[-1])
         with pytest.raises(IpfsPending):
-            await uploads.sent(records[0], 0.2)
+            await uploads.wait(records[0], 0.2)
     assert sorted(await store.pending()) == sorted(record.name for record in records)
     await asyncio.to_thread(own_ipfs.start)
     async with uploads_to(own_ipfs.rpc, LocalPictures(store.directory)) as uploads:
         for record in records:
-            sent = await uploads.sent(record, PATIENCE)
+            sent = await uploads.wait(record, PATIENCE)
             assert sent == replace(record, ipfs="sent")
             assert await on_node(own_ipfs, sent.cid) == await store.read(record.name)
     assert await store.pending() == []
@@ -133,17 +133,17 @@ async def test_ten_pictures_wait_for_a_node_that_is_down(store: LocalPictures, o
 async def test_a_node_that_dies_within_an_upload_gets_it_again(store: LocalPictures, own_ipfs: IpfsNode) -> None:
     await asyncio.to_thread(own_ipfs.start)
     noise = encode(image("RGB", (8, 8)).resize((900, 900)), "PNG", compress_level=0)
-    pictures = Pictures(store, limit=10_000_000, ipfs=True)
+    writer = PictureWriter(store, limit=10_000_000, ipfs=True)
     async with relay(own_ipfs.rpc, hold_after=500_000) as held, uploads_to(held.url, store) as uploads:
-        record = (await pictures.keep(noise, PictureFacts(created=1))).record
+        record = (await writer.store(noise, PictureFacts(created=1))).record
         await held.wait()
         await asyncio.to_thread(own_ipfs.kill)
         held.release()
         with pytest.raises(IpfsPending):
-            await uploads.sent(record, 0.5)
+            await uploads.wait(record, 0.5)
         assert await store.pending() == [record.name]
         await asyncio.to_thread(own_ipfs.start)
-        sent = await uploads.sent(record, PATIENCE)
+        sent = await uploads.wait(record, PATIENCE)
     assert await on_node(own_ipfs, sent.cid) == noise
     assert sent.cid == compute_cid(noise)
 
@@ -153,7 +153,7 @@ import asyncio, sys
 from pathlib import Path
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.records import PictureFacts
-from openai_dify_proxy.pictures.service import Pictures
+from openai_dify_proxy.pictures.writer import PictureWriter
 from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import IpfsClient
@@ -165,9 +165,9 @@ async def keep(directory: str, url: str) -> None:
     store = LocalPictures(directory)
     uploads = IpfsUploads(store, IpfsClient(HttpClient(connect_timeout=5), url + "/api/v0/add"))
     uploads.start()
-    pictures = Pictures(store, limit=10_000_000, ipfs=True)
+    writer = PictureWriter(store, limit=10_000_000, ipfs=True)
     for number in range(10):
-        kept = await pictures.keep(picture(number), PictureFacts(created=1))
+        kept = await writer.store(picture(number), PictureFacts(created=1))
         uploads.notify(kept.record)
         print(kept.record.name, flush=True)
     await asyncio.Event().wait()
@@ -193,7 +193,7 @@ async def test_a_process_killed_between_disk_and_ipfs_loses_nothing(
         for name in names:
             record = await store.record(name)
             assert record is not None
-            sent = await uploads.sent(record, PATIENCE)
+            sent = await uploads.wait(record, PATIENCE)
             assert await on_node(shared_ipfs, sent.cid) == await store.read(name)
 
 
@@ -207,7 +207,7 @@ async def test_of_several_processes_one_sends_and_all_notice(store: LocalPicture
         records = [await keep(stores[number % 3], number) for number in range(9)]
         for number, record in enumerate(records):
             workers[number % 3].notify(record)
-        await asyncio.gather(*(workers[number % 3].sent(record, PATIENCE) for number, record in enumerate(records)))
+        await asyncio.gather(*(workers[number % 3].wait(record, PATIENCE) for number, record in enumerate(records)))
         assert sorted(upload.file[1] for upload in node.uploads) == sorted(record.name for record in records)
 
 
@@ -220,8 +220,8 @@ async def test_the_next_process_goes_on_when_the_sender_ends(store: LocalPicture
             second = uploads_to(node.url, other)
             waiting = await second.__aenter__()
             with pytest.raises(IpfsPending):
-                await waiting.sent(record, 0.3)
-        assert (await waiting.sent(record, PATIENCE)).ipfs == "sent"
+                await waiting.wait(record, 0.3)
+        assert (await waiting.wait(record, PATIENCE)).ipfs == "sent"
         await second.__aexit__(None, None, None)
         assert len(node.uploads) == 2
 
@@ -233,7 +233,7 @@ async def test_tries_come_less_and_less_often(store: LocalPictures) -> None:
             async with uploads_to(node.url, store, first_delay=0.01) as uploads:
                 record = await keep(store)
                 await node.came(5)
-                assert (await uploads.sent(record, PATIENCE)).ipfs == "sent"
+                assert (await uploads.wait(record, PATIENCE)).ipfs == "sent"
     failures = [log for log in logs if log["event"] == "ipfs_upload_failed"]
     assert [log["attempts"] for log in failures] == [1, 2, 3, 4]
     assert [log["retry_in"] for log in failures] == pytest.approx([0.01, 0.02, 0.04, 0.08])
@@ -244,7 +244,7 @@ async def test_a_node_may_tell_when_to_come_again(store: LocalPictures) -> None:
     with capture_logs() as logs:
         async with odd_ipfs(answer("", "429 Slow", "Retry-After: 30")) as node, uploads_to(node.url, store) as uploads:
             with pytest.raises(IpfsPending):
-                await uploads.sent(await keep(store), PATIENCE)
+                await uploads.wait(await keep(store), PATIENCE)
     assert [log["retry_in"] for log in logs if log["event"] == "ipfs_upload_failed"] == [30]
 
 
@@ -254,7 +254,7 @@ async def test_whoever_waits_is_told_at_once_of_a_refusal_that_will_not_pass(sto
         uploads_to(node.url, store, first_delay=PATIENCE) as uploads,
     ):
         with pytest.raises(IpfsPending) as caught:
-            await uploads.sent(await keep(store), PATIENCE)
+            await uploads.wait(await keep(store), PATIENCE)
         assert "401" in (caught.value.log or "")
         assert caught.value.started
         assert len(await store.pending()) == 1
@@ -271,7 +271,7 @@ async def test_new_pictures_do_not_stand_behind_those_that_failed(store: LocalPi
     async with odd_ipfs(choosy) as node, uploads_to(node.url, store) as uploads:
         await node.came(6)
         good = await keep(store, 20)
-        assert (await uploads.sent(good, PATIENCE)).cid == OTHER_CID
+        assert (await uploads.wait(good, PATIENCE)).cid == OTHER_CID
     assert set(await store.pending()) == bad
 
 
@@ -318,8 +318,8 @@ async def test_uploads_survive_a_store_that_fails_and_mistakes_of_our_own(tmp_pa
         async with odd_ipfs(added(OTHER_CID)) as node, uploads_to(node.url, store) as uploads:
             record = await keep(store)
             with pytest.raises(IpfsPending):
-                await uploads.sent(record, PATIENCE)
-            assert (await uploads.sent(record, PATIENCE)).ipfs == "sent"
+                await uploads.wait(record, PATIENCE)
+            assert (await uploads.wait(record, PATIENCE)).ipfs == "sent"
     events = [log["event"] for log in logs]
     assert {"ipfs_uploads_wait", "ipfs_upload_broke", "ipfs_sent"} <= set(events)
 
@@ -330,17 +330,17 @@ async def test_a_marker_without_a_picture_harms_nothing(store: LocalPictures) ->
     await asyncio.to_thread((store.directory / record.sha256[:2] / record.sha256[2:4] / f"{record.sha256}.json").unlink)
     async with odd_ipfs(added(OTHER_CID)) as node, uploads_to(node.url, store) as uploads:
         other = await keep(store, 1)
-        await uploads.sent(other, PATIENCE)
+        await uploads.wait(other, PATIENCE)
         assert record.name not in await store.pending(), "it is not looked at for ever"
         again = await keep(store)
-        assert (await uploads.sent(again, PATIENCE)).ipfs == "sent"
+        assert (await uploads.wait(again, PATIENCE)).ipfs == "sent"
 
 
 async def test_pictures_in_an_object_store_are_sent_too(s3_server: S3Server, shared_ipfs: IpfsNode) -> None:
     store = open_object_store(s3_server.url(f"tests/{token_hex(8)}"))
     record = await keep(store)
     async with uploads_to(shared_ipfs.rpc, store) as uploads:
-        sent = await uploads.sent(record, PATIENCE)
+        sent = await uploads.wait(record, PATIENCE)
     assert await on_node(shared_ipfs, sent.cid) == await store.read(record.name)
 
 

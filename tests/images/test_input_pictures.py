@@ -8,9 +8,11 @@ import io
 import pytest
 from PIL import Image
 
-from openai_dify_proxy.images.input_pictures import InputPicture, InputPictures
+from openai_dify_proxy.images.input_pictures import InputPictures
+from openai_dify_proxy.images.picture_request import InputPicture
 from openai_dify_proxy.translate.replicate.mapping import ImagePlan
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput
+from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.upstream.fetch import GuardedFetcher
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 from tests.upstream.raw import raw_server, told
@@ -43,7 +45,7 @@ async def test_a_mask_by_url(sent: bytes, param: str, black_repaints: bool) -> N
     replicate = ReplicateClient("http://127.0.0.1:9/v1", "r8", connect_timeout=1)
     async with raw_server(told(200, sent)) as server:
         url = f"{server.origin}/m.png"
-        inputs = InputPictures(replicate, fetcher, 100_000)
+        inputs = InputPictures(replicate, fetcher, ClientUrls(()), limit=100_000)
         field = ModelInput(name="mask", kind="string")
         plan = ImagePlan(
             predictions=({},),
@@ -54,7 +56,7 @@ async def test_a_mask_by_url(sent: bytes, param: str, black_repaints: bool) -> N
             invert_mask=black_repaints,
         )
         async with inputs.staged(plan, (), InputPicture(param, url)) as staged:
-            placed = staged.into({})["mask"]
+            placed = staged.add_to({})["mask"]
         assert len(server.requests) == (0 if param == HEADER and not black_repaints else 1)
     await fetcher.close()
     await replicate.close()

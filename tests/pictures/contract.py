@@ -152,6 +152,7 @@ class StoreContract:
 
     async def test_the_lease_is_one_holders_until_it_ends(self, store: PictureStore, other: PictureStore) -> None:
         """``other`` is the same place, as another process sees it."""
+        await store.put(b"abc", record(1))
         assert await store.take_lease()
         assert await store.take_lease()
         assert not await other.take_lease()

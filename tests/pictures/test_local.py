@@ -118,6 +118,20 @@ async def test_a_full_disk_is_told_and_nothing_is_half_written(store: LocalPictu
     assert await store.read(record(2).name) == bytes(5000)
 
 
+async def test_nothing_is_written_before_the_first_picture(tmp_path: Path) -> None:
+    store = LocalPictures(tmp_path / "pictures")
+    assert not await store.take_lease()
+    assert await store.record(record(1).name) is None
+    assert await store.pending() == []
+    assert [one async for one in store.records()] == []
+    assert [name async for name in store.orphans()] == []
+    assert not await store.delete(record(1).name)
+    assert not store.directory.exists()
+    await store.put(b"abc", record(1))
+    assert await store.take_lease()
+    await store.close()
+
+
 WRITER = """
 import asyncio, sys
 from openai_dify_proxy.pictures.local import LocalPictures
@@ -140,6 +154,7 @@ asyncio.run(write())
 
 @pytest.mark.parametrize("pictures", [1, 7, 20])
 async def test_a_killed_writer_leaves_whole_pictures_only(store: LocalPictures, pictures: int) -> None:
+    store.directory.mkdir(parents=True)  # without it there is no lease
     writer = await asyncio.create_subprocess_exec(
         sys.executable, "-c", WRITER, str(store.directory), stdout=asyncio.subprocess.PIPE
     )

@@ -1,11 +1,12 @@
-"""``POST /v1/images/generations``, ``/edits`` and ``/variations``, made by Replicate."""
+"""``POST /v1/images/generations``, ``/edits`` and ``/variations``, through Replicate."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack
 from time import time
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 from starlette.requests import Request
@@ -14,87 +15,72 @@ from starlette.types import Receive, Scope, Send
 
 from openai_dify_proxy.api.client_watch import ClientWatch
 from openai_dify_proxy.api.errors import FAULT, error_response, log_failure, shutting_down
-from openai_dify_proxy.api.image_requests import ImageOperation, ParsedImageRequest, read_image_order
+from openai_dify_proxy.api.image_requests import ImageOperation, ParsedImageRequest, read_image_request
 from openai_dify_proxy.api.services import services_of
 from openai_dify_proxy.api.streaming import SSE_HEADERS, StreamTiming, WriteTimeout
 from openai_dify_proxy.errors import ImagesOff, InternalError, IpfsPending, ProxyError, UpstreamMisconfigured
 from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
-from openai_dify_proxy.images.service import Images, MadePicture, Partial, PreparedOrder
+from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.pictures.records import PictureRecord
-from openai_dify_proxy.pictures.service import Pictures
 from openai_dify_proxy.translate.openai.chat_streams import COMMENT
 from openai_dify_proxy.translate.openai.errors import encode_error
 from openai_dify_proxy.translate.openai.image_answers import ShownPicture, encode_image_event, encode_images
 from openai_dify_proxy.turns.client import ClientGone
-from openai_dify_proxy.upstream.client_urls import ClientUrls
+
+if TYPE_CHECKING:  # generators load Pillow and aiohttp
+    from openai_dify_proxy.images.generator import GeneratedPicture, ImageGenerator, OnPartial, PreparedRequest
 
 NOTICE_HEADER = "X-Unsupported-Parameters"
-"""Names what was asked for and dropped, since the model has no place for it."""
-LONGEST_NOTICE = 1000
+"""Names the parameters that were dropped, since the model does not take them."""
+
+MAX_NOTICE_CHARACTERS = 1000
 
 _T = TypeVar("_T")
 
 
-class ImageService(Struct, frozen=True):
-    """What the image routes share. Without a Replicate token there are pictures, but nobody who makes new ones."""
-
-    pictures: Pictures
-    uploads: IpfsUploads | None
-    images: Images | None
-    client_urls: ClientUrls
-    max_picture_bytes: int
-    ipfs_timeout: float
-    timing: StreamTiming
-
-
 async def generate_image(request: Request) -> Response:
-    return await _answer(request, "generation")
+    return await _respond(request, "generation")
 
 
 async def edit_image(request: Request) -> Response:
-    return await _answer(request, "edit")
+    return await _respond(request, "edit")
 
 
 async def vary_image(request: Request) -> Response:
-    return await _answer(request, "variation")
+    return await _respond(request, "variation")
 
 
-async def _answer(request: Request, task: ImageOperation) -> Response:
+async def _respond(request: Request, operation: ImageOperation) -> Response:
     services = services_of(request)
-    service: ImageService = request.app.state.images
+    service = services.images
     caller = services.authenticator.admit_spender(request)
-    if service.images is None:
+    if service.generator is None:
         raise ImagesOff
-    asked = await read_image_order(
-        request, services.bodies, caller, task, urls=service.client_urls, limit=service.max_picture_bytes
-    )
-    if asked.by == "ipfs" and service.uploads is None:
+    parsed = await read_image_request(request, services.bodies, caller, operation, limit=service.max_picture_bytes)
+    if parsed.by == "ipfs" and service.uploads is None:
         raise UpstreamMisconfigured(
             "This server puts no pictures on IPFS. Its operator can set IPFS_UPLOAD_URL.", code="ipfs_not_configured"
         )
-    watch = ClientWatch(request.receive).__enter__()
-    answering = _ImageAnswer(service, service.images, asked, str(request.base_url))
-    try:
-        prepared = await while_connected(watch, service.images.prepare(asked.order))
+    with ExitStack() as stack:
+        watch = stack.enter_context(ClientWatch(request.receive))
+        answer = _ImageAnswer(service, service.generator, parsed, str(request.base_url))
+        prepared = await while_connected(watch, service.generator.prepare(parsed.request))
         headers = {NOTICE_HEADER: _notice(prepared.plan.notices)} if prepared.plan.notices else {}
-        if asked.stream:
-            kind = "image_generation" if task == "generation" else "image_edit"
-            return PictureStream(answering, prepared, watch, kind=kind, headers=headers)
-        shown = await while_connected(watch, answering.pictures(prepared))
-    except BaseException:
-        watch.__exit__()
-        raise
-    watch.__exit__()
-    if asked.by != "ipfs" and _wants_bytes(request):
+        if parsed.stream:
+            stack.pop_all()  # the stream ends the watch
+            kind = "image_generation" if operation == "generation" else "image_edit"
+            return PictureStream(answer, prepared, watch, kind=kind, headers=headers, timing=services.timing)
+        shown = await while_connected(watch, answer.pictures(prepared))
+    if parsed.by != "ipfs" and _wants_bytes(request):
         first = shown[0]
         headers |= {"Content-Location": first.link, "X-Content-Type-Options": "nosniff"}
         return Response(first.data, 200, headers, first.media_type)
-    return Response(encode_images(int(time()), shown, by=asked.by), 200, headers, "application/json")
+    return Response(encode_images(int(time()), shown, by=parsed.by), 200, headers, "application/json")
 
 
 def _notice(names: Sequence[str]) -> str:
-    """Names may be any text of the client's, which a header cannot hold."""
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in ", ".join(names)[:LONGEST_NOTICE])
+    """Names may hold any text of the client's: characters that no header can hold become question marks."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in ", ".join(names)[:MAX_NOTICE_CHARACTERS])
 
 
 async def while_connected(watch: ClientWatch, work: Coroutine[Any, Any, _T]) -> _T:
@@ -116,26 +102,26 @@ def _wants_bytes(request: Request) -> bool:
 
 
 class _ImageAnswer(Struct, frozen=True):
-    """What is made for one request, as its answer shows it."""
+    """The pictures of one request, as its answer shows them."""
 
     service: ImageService
-    images: Images
-    asked: ParsedImageRequest
+    generator: ImageGenerator
+    parsed: ParsedImageRequest
     base_url: str
 
-    async def pictures(self, prepared: PreparedOrder, partial: Partial | None = None) -> list[ShownPicture]:
-        """Makes them, and for ``return_ipfs`` waits until all are there. Raises ProxyError."""
-        made = await self.images.make(prepared, partial)
+    async def pictures(self, prepared: PreparedRequest, on_partial: OnPartial | None = None) -> list[ShownPicture]:
+        """Generate the pictures, and for ``return_ipfs`` wait until all are on IPFS. Raises ProxyError."""
+        generated = await self.generator.generate(prepared, on_partial)
         uploads = self.service.uploads
-        records = [picture.record for picture in made]
+        records = [picture.record for picture in generated]
         if uploads is not None:
             for record in records:
                 uploads.notify(record)
-            if self.asked.by == "ipfs":
-                records = await self._sent(uploads, records)
-        return [self.show(record, picture.data, picture) for record, picture in zip(records, made, strict=True)]
+            if self.parsed.by == "ipfs":
+                records = await self._wait_for_ipfs(uploads, records)
+        return [self.show(record, picture.data, picture) for record, picture in zip(records, generated, strict=True)]
 
-    def show(self, record: PictureRecord, data: bytes, made: MadePicture | None = None) -> ShownPicture:
+    def show(self, record: PictureRecord, data: bytes, generated: GeneratedPicture | None = None) -> ShownPicture:
         on_ipfs = record.ipfs != "off"
         return ShownPicture(
             data=data,
@@ -146,15 +132,15 @@ class _ImageAnswer(Struct, frozen=True):
             link=self.service.pictures.link(record, self.base_url),
             cid=record.cid if on_ipfs else None,
             ipfs=record.ipfs if on_ipfs else None,
-            seed=None if made is None else made.seed,
-            prediction_id=None if made is None else made.prediction_id,
-            revised_prompt=None if made is None else made.revised_prompt,
+            seed=None if generated is None else generated.seed,
+            prediction_id=None if generated is None else generated.prediction_id,
+            revised_prompt=None if generated is None else generated.revised_prompt,
         )
 
-    async def _sent(self, uploads: IpfsUploads, records: list[PictureRecord]) -> list[PictureRecord]:
-        """Waits for the uploads, which go on behind if they take too long; the pictures are kept in any case."""
+    async def _wait_for_ipfs(self, uploads: IpfsUploads, records: list[PictureRecord]) -> list[PictureRecord]:
+        """Wait for the uploads. If they take too long, they go on in the background; the pictures are stored anyway."""
         try:
-            return list(await asyncio.gather(*(uploads.sent(record, self.service.ipfs_timeout) for record in records)))
+            return list(await asyncio.gather(*(uploads.wait(record, self.service.ipfs_timeout) for record in records)))
         except ProxyError as error:
             links = ", ".join(self.service.pictures.link(record, self.base_url) for record in records)
             raise IpfsPending(
@@ -171,11 +157,12 @@ class PictureStream(Response):
     def __init__(
         self,
         answering: _ImageAnswer,
-        prepared: PreparedOrder,
+        prepared: PreparedRequest,
         watch: ClientWatch,
         *,
         kind: str,
         headers: dict[str, str],
+        timing: StreamTiming,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -183,6 +170,7 @@ class PictureStream(Response):
         self._prepared = prepared
         self._watch = watch
         self._kind = kind
+        self._timing = timing
         self._extra = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._committed = False
         self._stall = WriteTimeout()
@@ -205,9 +193,9 @@ class PictureStream(Response):
     async def _pump(
         self, frames: asyncio.Queue[bytes | ProxyError | None], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        pulse = self._answering.service.timing
-        idle = None if pulse.kind == "off" else pulse.interval
-        wait: float | None = pulse.grace
+        timing = self._timing
+        idle = None if timing.kind == "off" else timing.interval
+        wait: float | None = timing.grace
         while (frame := await _next(frames, wait)) is not None:
             if isinstance(frame, ProxyError):
                 await self._fail(frame, scope, receive, send)
@@ -234,7 +222,7 @@ class PictureStream(Response):
         """Puts a frame for each picture into ``frames``, an error if it fails, and None at the end."""
         answering = self._answering
         created = int(time())
-        by, wanted = answering.asked.by, answering.asked.partial_images
+        by, wanted = answering.parsed.by, answering.parsed.partial_images
         shown = 0
 
         async def partial(data: bytes, record: PictureRecord) -> None:

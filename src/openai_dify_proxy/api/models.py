@@ -26,7 +26,7 @@ async def list_models(request: Request) -> Response:
     apps = [services.apps.choose(caller, None)] if caller.dify_key is not None else list(services.apps.all.values())
     models = await asyncio.gather(*(_model(services, caller, app, None) for app in apps))
     if caller.dify_key is None:
-        models += [_image_model(services, name) for name in services.image_models]
+        models += [_image_model(services, name) for name in services.images.models]
     return json_response(ModelList(data=models))
 
 
@@ -34,7 +34,7 @@ async def retrieve_model(request: Request) -> Response:
     services = services_of(request)
     caller = services.authenticator.admit(request)
     name = request.path_params["model"]
-    if caller.dify_key is None and name in services.image_models:
+    if caller.dify_key is None and name in services.images.models:
         return json_response(_image_model(services, name))
     return json_response(await _model(services, caller, services.apps.choose(caller, name), name))
 

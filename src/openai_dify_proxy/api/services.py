@@ -12,6 +12,7 @@ from starlette.requests import Request
 from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.api.streaming import StreamTiming
+from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
@@ -56,7 +57,7 @@ class Services(Struct, frozen=True, kw_only=True):
     background: BackgroundResponses
     side_calls: SideCalls
     started: int
-    image_models: tuple[str, ...] = ()
+    images: ImageService
 
 
 def services_of(request: Request) -> Services:

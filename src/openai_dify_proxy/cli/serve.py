@@ -18,6 +18,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess
 from openai_dify_proxy.cli.banner import banner
 from openai_dify_proxy.cli.demo import demo_dify, demo_replicate, needs_demo
 from openai_dify_proxy.cli.listening import BACKLOG, base_url, listen
+from openai_dify_proxy.pictures.service import open_picture_store
 from openai_dify_proxy.settings import Settings, from_environment, to_environment
 from openai_dify_proxy.telemetry import configure_logging
 
@@ -34,8 +35,6 @@ def serve_proxy(settings: Settings) -> None:
     Raises CannotListen, and SettingsError for a PICTURE_STORE that cannot be used or a demo that is missing.
     """
     if settings.picture_store is not None:
-        from openai_dify_proxy.pictures.service import open_picture_store  # it loads Pillow
-
         open_picture_store(settings)
     demo = needs_demo(settings)
     demo_images = demo and settings.replicate_api_token is None

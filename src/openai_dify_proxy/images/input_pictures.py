@@ -1,20 +1,23 @@
-"""Initial images and masks on their way to a model: as URLs, data URIs or uploaded files."""
+"""Passes initial images and masks to a model: as URLs, data URIs or uploaded files."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from msgspec import Struct
 
 from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.images.picture_request import InputPicture
+from openai_dify_proxy.pictures.decoding import verify_input_picture
 from openai_dify_proxy.pictures.masks import invert_mask, mask_in_polarity
 from openai_dify_proxy.translate.pictures.formats import sniff
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF
 from openai_dify_proxy.translate.replicate.mapping import ImagePlan
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput
 from openai_dify_proxy.translate.replicate.outputs import encode_data_uri
+from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.upstream.fetch import GuardedFetcher
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
@@ -22,23 +25,15 @@ MAX_DATA_URI_BYTES = 256_000
 """Replicate takes data URIs up to 256 kB; what is larger is uploaded, and erased afterwards."""
 
 
-class InputPicture(Struct, frozen=True):
-    """A picture that the client sent (``data``) or named (``url``). ``param`` is what it came as."""
-
-    param: str
-    url: str | None = None
-    data: bytes | None = None
-
-
 class StagedInputs(Struct, frozen=True):
-    """Pictures where the model can read them, and the inputs that take them."""
+    """URLs of pictures that the model can read, and the inputs that take them."""
 
     init: tuple[str, ...] = ()
     mask: str | None = None
     init_input: ModelInput | None = None
     mask_input: ModelInput | None = None
 
-    def into(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def add_to(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = dict(inputs)
         if self.init_input is not None and self.init:
             inputs[self.init_input.name] = list(self.init) if self.init_input.kind == "array" else self.init[0]
@@ -48,12 +43,21 @@ class StagedInputs(Struct, frozen=True):
 
 
 class InputPictures:
-    """Puts pictures where Replicate can read them. They are not kept here."""
+    """Puts pictures where Replicate can read them; nothing is stored here. ``limit`` bounds a picture in bytes."""
 
-    def __init__(self, replicate: ReplicateClient, fetcher: GuardedFetcher, limit: int) -> None:
+    def __init__(self, replicate: ReplicateClient, fetcher: GuardedFetcher, urls: ClientUrls, *, limit: int) -> None:
         self._replicate = replicate
         self._fetcher = fetcher
+        self._urls = urls
         self._limit = limit
+
+    async def check(self, pictures: Iterable[InputPicture]) -> None:
+        """Raises InvalidRequest for URLs that clients may not name, and for data that cannot be decoded."""
+        for picture in pictures:
+            if picture.url is not None:
+                self._urls.check(picture.url, picture.param)
+            if picture.data is not None:
+                await verify_input_picture(picture.data, picture.param)
 
     @asynccontextmanager
     async def staged(
@@ -75,10 +79,10 @@ class InputPictures:
                     await self._replicate.delete_file(file_id)
 
     async def _place_mask(self, mask: InputPicture, black_repaints: bool, uploads: list[str]) -> str:
-        """In the model's polarity.
+        """Return the URL of the mask in the model's polarity.
 
-        The header's mask is white where it is to be painted: where the model has it so too, its URL is passed on as it
-        is. Any other may be one of OpenAI's, which are transparent there, and so must be read.
+        The header's mask is white where the picture is repainted: for a model that expects the same, its URL is passed
+        on unread. Any other mask may be one of OpenAI's, which are transparent there, and must be read.
         """
         white = mask.param == HEADER_OF["mask"]
         if mask.url is not None and white and not black_repaints:

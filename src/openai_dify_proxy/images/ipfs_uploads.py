@@ -1,9 +1,8 @@
-"""Sends pictures to IPFS behind the answers, until each has arrived.
+"""Uploads pictures to IPFS in the background, and retries until each has arrived.
 
-A picture that is kept as ``pending`` stays so until a node has told its CID, whatever happens to the node or to this
-process: what is pending is read from the store, and only the waiting times are kept in memory. Of several processes
-that share a store the one that holds its lease sends. An upload may happen twice, after a crash between node and
-record, and has the same CID both times.
+A picture stays ``pending`` in the store until a node has returned its CID, whatever happens to the node or to this
+process; only the retry times are in memory. Of several processes that share a store, the holder of its lease uploads.
+After a crash between upload and record a picture is uploaded twice, with the same CID both times.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ AT_ONCE = 4
 MAX_DELAY = 300.0
 CLOSE_SECONDS = 5.0
 STORE_DELAY = 10.0
-"""How long to wait when the store itself fails."""
+"""Seconds until the next round after the store itself has failed."""
 
 log = structlog.get_logger(__name__)
 
 
-class _Failed(Struct, frozen=True):
+class _FailedUpload(Struct, frozen=True):
     attempts: int
     next_at: float
     error: ProxyError
@@ -52,7 +51,7 @@ class IpfsUploads:
         self._ipfs = ipfs
         self._first_delay = first_delay
         self._clock = clock
-        self._failed: dict[str, _Failed] = {}
+        self._failed: dict[str, _FailedUpload] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
         self._closing = False
@@ -60,11 +59,11 @@ class IpfsUploads:
         self._ended = asyncio.Event()
 
     def start(self) -> None:
-        """Begins with what an earlier process left pending."""
+        """Start uploading, also what earlier processes left pending."""
         self._loop = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Does not wait for IPFS: what is under way stays pending."""
+        """Stop without waiting for IPFS: unfinished uploads stay pending."""
         self._closing = True
         self._wake.set()
         if self._loop is not None:
@@ -76,15 +75,15 @@ class IpfsUploads:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def notify(self, record: PictureRecord) -> None:
-        """A picture was kept; without this it is found a moment later."""
+        """Start the upload of a new picture now, rather than at the next scan of the store."""
         if record.ipfs == "pending":
             self._wake.set()
 
-    async def sent(self, record: PictureRecord, timeout: float) -> PictureRecord:
-        """Waits until the picture is on IPFS, and returns its record as it is then.
+    async def wait(self, record: PictureRecord, timeout: float) -> PictureRecord:
+        """Wait until the picture is on IPFS, and return its record then.
 
-        Raises IpfsPending after ``timeout`` seconds, and as soon as IPFS refuses it in a way that will not pass. The
-        upload goes on all the same.
+        Raises IpfsPending after ``timeout`` seconds, and at once when IPFS rejects it with an error that a retry would
+        not cure. The upload is retried all the same.
         """
         before = self._attempts(record.name)
         self.notify(record)
@@ -95,16 +94,16 @@ class IpfsUploads:
                     current = await self._store.record(record.name)
                     if current is not None and current.ipfs == "sent":
                         return current
-                    self._raise_refusal(record.name, before)
+                    self._raise_rejection(record.name, before)
                     # Another process may be the one that sends, so its record is looked at as well.
                     with suppress(TimeoutError):
                         async with asyncio.timeout(self._store.rescan_seconds):
                             await ended.wait()
         except TimeoutError:
-            raise _pending(f"Not sent within {timeout:g} s.") from None
+            raise _ipfs_pending(f"Not sent within {timeout:g} s.") from None
 
     async def upload(self, name: str) -> PictureRecord:
-        """Sends one picture now. Raises ProxyError, and then leaves it pending."""
+        """Upload one picture now. Raises ProxyError, and leaves it pending then."""
         record = await self._store.record(name)
         if record is None:
             raise NotFound("There is no such picture.")
@@ -121,10 +120,10 @@ class IpfsUploads:
     def _attempts(self, name: str) -> int:
         return self._failed[name].attempts if name in self._failed else 0
 
-    def _raise_refusal(self, name: str, before: int) -> None:
+    def _raise_rejection(self, name: str, before: int) -> None:
         failed = self._failed.get(name)
         if failed is not None and failed.attempts > before and not failed.error.passing:
-            raise _pending(failed.error.log or failed.error.message)
+            raise _ipfs_pending(failed.error.log or failed.error.message)
 
     async def _run(self) -> None:
         while not self._closing:
@@ -135,7 +134,7 @@ class IpfsUploads:
                     await self._wake.wait()
 
     async def _round(self) -> float:
-        """Begins what is due, and returns how long to wait for the next round."""
+        """Start the uploads that are due, and return the seconds until the next round."""
         try:
             if await self._store.take_lease():
                 self._begin(await self._store.pending())
@@ -145,7 +144,7 @@ class IpfsUploads:
         return self._store.rescan_seconds
 
     def _begin(self, names: list[str]) -> None:
-        """Those that failed least go first, so that new pictures do not stand behind a node's old troubles."""
+        """Pictures with the fewest failures go first, so that new ones do not queue behind old failures."""
         pending = set(names)
         self._failed = {name: failed for name, failed in self._failed.items() if name in pending}
         now = self._clock()
@@ -164,7 +163,7 @@ class IpfsUploads:
             log.info("ipfs_sent", picture=name, cid=record.cid)
         except NotFound as error:
             # Its record is not written yet, or never will be, since the process that wrote it was killed.
-            self._failed[name] = _Failed(0, self._clock() + self._store.rescan_seconds, error)
+            self._failed[name] = _FailedUpload(0, self._clock() + self._store.rescan_seconds, error)
             with suppress(ProxyError):  # then it is found again
                 await self._store.remove_orphan(name)
         except ProxyError as error:
@@ -181,7 +180,7 @@ class IpfsUploads:
     def _put_off(self, name: str, error: ProxyError) -> None:
         attempts = self._attempts(name) + 1
         delay = max(min(self._first_delay * 2 ** (attempts - 1), MAX_DELAY), error.retry_after or 0.0)
-        self._failed[name] = _Failed(attempts, self._clock() + delay, error)
+        self._failed[name] = _FailedUpload(attempts, self._clock() + delay, error)
         log.warning(
             "ipfs_upload_failed",
             picture=name,
@@ -191,5 +190,5 @@ class IpfsUploads:
         )
 
 
-def _pending(why: str) -> IpfsPending:
-    return IpfsPending("The picture is kept, and will be on IPFS as soon as that takes it.", started=True, log=why)
+def _ipfs_pending(reason: str) -> IpfsPending:
+    return IpfsPending("The picture is kept, and will be on IPFS as soon as that takes it.", started=True, log=reason)

@@ -1,4 +1,4 @@
-"""One prediction from its creation to its outputs, watched so that nothing runs on unattended."""
+"""Runs predictions, and cancels those whose client has left."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from openai_dify_proxy.wire.replicate import TERMINAL, Prediction
 POLL_SECONDS = 0.5
 MAX_POLL_SECONDS = 4.0
 CANCEL_MARGIN = 10.0
-"""Replicate is told to give up this much later than we do, so that it also does when we cannot tell it."""
+"""Seconds after our own deadline at which Replicate cancels a prediction by itself, should our call not arrive."""
 
 CANCEL_TRIES = 4
 
 MAX_THROTTLE_SECONDS = 30.0
 FIRST_THROTTLE = 0.25
-"""Waited at least, and twice as long each time: who comes again sooner than Replicate likes stays throttled."""
+"""The least pause after a 429, doubled each time: retrying too early prolongs Replicate's throttling."""
 
 log = structlog.get_logger(__name__)
 
@@ -41,10 +41,8 @@ Progress = Callable[[list[str]], Awaitable[None]]
 
 
 class Predictions:
-    """Runs predictions, and cancels those that lose their client.
-
-    ``first_poll`` is how many seconds pass until the first poll, and grow from poll to poll; ``max_throttle`` how many
-    of 429s are waited out for one prediction, all together.
+    """``first_poll`` is the pause before the first poll, and grows from poll to poll; ``max_throttle`` bounds how long
+    a prediction waits for 429s to end. Both are in seconds.
     """
 
     def __init__(
@@ -63,9 +61,9 @@ class Predictions:
     async def run(
         self, ref: ModelRef, inputs: Mapping[str, Any], *, seconds: float, progress: Progress | None = None
     ) -> Prediction:
-        """A prediction that succeeded and has pictures. ``progress`` is told the outputs that are there already.
+        """Return a prediction that succeeded and has pictures; ``progress`` receives the outputs as they appear.
 
-        Raises ProxyError. When the caller is cancelled or ``seconds`` are over, so is the prediction.
+        Cancelling the caller, and the end of ``seconds``, cancel the prediction too. Raises ProxyError.
         """
         prediction: Prediction | None = None
         task = asyncio.current_task()
@@ -86,7 +84,7 @@ class Predictions:
         return _checked(prediction)
 
     async def close(self, timeout: float) -> None:
-        """Ends what still runs, and waits until it is cancelled at Replicate too; at most ``timeout`` seconds."""
+        """Cancel all predictions, and wait at most ``timeout`` seconds until Replicate has heard of it."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while running := self._live | self._cancelling:
@@ -98,7 +96,7 @@ class Predictions:
         await asyncio.gather(*self._cancelling, return_exceptions=True)
 
     async def _create(self, ref: ModelRef, inputs: Mapping[str, Any], cancel_after: float) -> Prediction:
-        """Waits as long as a 429 tells; nothing was created then, and nothing is when the caller leaves meanwhile."""
+        """Create a prediction, after waiting out 429s: those have created nothing."""
         waited, least = 0.0, FIRST_THROTTLE
         while True:
             creation = asyncio.get_running_loop().create_task(
@@ -117,7 +115,7 @@ class Predictions:
             await asyncio.sleep(delay)
 
     async def _poll(self, prediction: Prediction, progress: Progress | None) -> Prediction:
-        """Terminal is only what the status says: with ``Prefer: wait`` an output may come before."""
+        """Poll until the status is terminal; with ``Prefer: wait`` an output may come before."""
         pause = self._first_poll
         seen = 0
         while prediction.status not in TERMINAL:
@@ -141,7 +139,7 @@ class Predictions:
         task.add_done_callback(self._cancelling.discard)
 
     async def _cancel_created(self, creation: asyncio.Task[Prediction]) -> None:
-        """A creation under way is waited for, since only its answer names what is to be cancelled."""
+        """Wait for a creation under way, since only its answer names the prediction to cancel."""
         try:
             prediction = await creation
         except ProxyError:
@@ -149,7 +147,7 @@ class Predictions:
         await self._cancel(prediction)
 
     async def _cancel(self, prediction: Prediction) -> None:
-        """Cancelling twice does no harm, so it is tried until Replicate has heard it."""
+        """Retry until Replicate confirms: cancelling is idempotent."""
         if prediction.status in TERMINAL:
             return
         for attempt in range(CANCEL_TRIES):

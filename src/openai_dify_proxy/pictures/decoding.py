@@ -1,7 +1,7 @@
-"""Opens pictures that may be anything, and proves that they are pictures.
+"""Decodes untrusted bytes to verify that they are pictures.
 
-Everything is decoded in full, since a header proves nothing, and in threads of its own: at most ``WORKERS`` pictures
-at a time, so that memory stays bounded too. Only the decoders of the four formats are ever tried.
+Everything is decoded in full, since a header proves nothing, and in separate threads: at most ``WORKERS`` pictures at
+a time, which bounds memory. Only the decoders of the four formats are ever tried.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def decode_all(data: bytes, limit: int = MAX_PIXELS) -> Dimensions:
         return Dimensions(picture.width, picture.height)
 
 
-async def prove_input(data: bytes, param: str) -> None:
+async def verify_input_picture(data: bytes, param: str) -> None:
     """Raises InvalidRequest with ``param`` for a client's picture that cannot be decoded, or is too large for that."""
     try:
         await in_thread(_decode_input, data)

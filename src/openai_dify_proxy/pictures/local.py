@@ -2,9 +2,8 @@
 
 Names come from the bytes alone. A file is written under another name, forced to the disk, and renamed, so that a name
 always has its whole content behind it; a record is written after its picture. ``pending/`` holds an empty file for
-each picture that is still to be uploaded, so that nobody has to read all records to find them. Whoever changes
-anything of a picture holds the lock of its name in ``locks/``, so that a process that is killed is the only reason why
-there can be a picture without a record.
+each picture that is still to be uploaded, so that finding them does not read all records. Every change to a picture
+holds the lock of its name in ``locks/``, so that only a killed process can leave a picture without a record.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from openai_dify_proxy.pictures.records import (
     decode_record,
     encode_record,
     hash_of,
-    is_done_with,
+    is_removable,
     merge,
 )
 
 LEFTOVER_SECONDS = 3600.0
-"""Age at which an unfinished file certainly belongs to nobody any more."""
+"""Age from which an unfinished file is a leftover: its writer has died."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -99,8 +98,8 @@ class LocalPictures:
             self._make(picture.parent)
             if not (picture.is_file() and picture.stat().st_size == len(data)):
                 self._write(picture, data)
-            kept = self._record(record.name)
-            return self._save(record if kept is None else merge(kept, record), kept)
+            stored = self._record(record.name)
+            return self._save(record if stored is None else merge(stored, record), stored)
 
     def _read(self, name: str, start: int, end: int | None) -> bytes:
         try:
@@ -123,13 +122,13 @@ class LocalPictures:
         if self._record(name) is None:
             return None
         with self._locked(name):
-            kept = self._record(name)
-            return None if kept is None else self._save(change(kept), kept)
+            stored = self._record(name)
+            return None if stored is None else self._save(change(stored), stored)
 
-    def _save(self, record: PictureRecord, kept: PictureRecord | None) -> PictureRecord:
+    def _save(self, record: PictureRecord, stored: PictureRecord | None) -> PictureRecord:
         if record.ipfs == "pending":
             self._mark(record)
-        if record != kept:
+        if record != stored:
             self._write(self._path(record.name).with_suffix(".json"), encode_record(record))
         if record.ipfs != "pending":
             self._marker(record.name).unlink(missing_ok=True)
@@ -142,12 +141,12 @@ class LocalPictures:
             return []
 
     def _delete(self, name: str, before: float | None) -> bool:
-        """The record goes first: without it the picture is not served, so nobody sees one without the other."""
+        """The record goes first: a picture without one is not served."""
         if self._record(name) is None:
             return False
         with self._locked(name):
             record = self._record(name)
-            if record is None or (before is not None and not is_done_with(record, before)):
+            if record is None or (before is not None and not is_removable(record, before)):
                 return False
             path = self._path(name)
             path.with_suffix(".json").unlink()
@@ -199,7 +198,7 @@ class LocalPictures:
 
     @contextmanager
     def _written(self, data: bytes) -> Iterator[Path]:
-        """A file of its own with ``data``, on the disk; it is gone afterwards if it was not renamed."""
+        """Write ``data`` to a temporary file, which is removed at the end unless it was renamed."""
         folder = self.directory / "unfinished"
         if not folder.is_dir():
             self._make(folder)
@@ -216,7 +215,7 @@ class LocalPictures:
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        """Waits until nobody else, in this process or another, changes a picture whose name begins alike."""
+        """Hold the lock that all changes to pictures with the same first two digits share, across processes."""
         folder = self.directory / "locks"
         self._make(folder)
         with (folder / self._path(name).name[:2]).open("ab") as file:
@@ -224,7 +223,8 @@ class LocalPictures:
             yield
 
     def _try_lease(self) -> bool:
-        self._make(self.directory)
+        if not self.directory.is_dir():
+            return False  # the first picture makes it
         file = (self.directory / "ipfs.lock").open("ab")
         try:
             _lock(file, wait=False)
@@ -283,7 +283,7 @@ def _remove_leftovers(folder: Path) -> None:
 def _lock(file: IO[bytes], *, wait: bool) -> None:
     """Locks ``file`` until it is closed, which the kernel does for a process that ends, however it ends.
 
-    Raises OSError when somebody else has it.
+    Raises OSError if it is locked.
     """
     if sys.platform == "win32":
         import msvcrt  # noqa: PLC0415 - exists on Windows only

@@ -24,7 +24,7 @@ from openai_dify_proxy.pictures.records import (
     decode_record,
     encode_record,
     hash_of,
-    is_done_with,
+    is_removable,
     merge,
 )
 from openai_dify_proxy.settings import SettingsError
@@ -49,7 +49,7 @@ RENEW_SECONDS = 10.0
 SIGNED_SECONDS = 3600
 CHANGE_TRIES = 20
 ORPHAN_SECONDS = 3600.0
-"""Age at which a picture without a record certainly gets none any more."""
+"""Age from which a picture without a record is an orphan: its writer has died."""
 
 _CLIENT_OPTIONS = frozenset(("allow_http", "connect_timeout", "proxy_url", "timeout"))
 
@@ -62,7 +62,7 @@ class _Lease(Struct, frozen=True):
 
 
 class ObjectPictures:
-    """A PictureStore. ``serve`` tells whether clients are sent to signed links or get the bytes from here."""
+    """A PictureStore. ``serve`` says whether clients are redirected to signed links or get the bytes from here."""
 
     rescan_seconds = 5.0
 
@@ -80,10 +80,10 @@ class ObjectPictures:
         self._renewed = 0.0
 
     async def put(self, data: bytes, record: PictureRecord) -> PictureRecord:
-        def complete(kept: PictureRecord | None) -> PictureRecord:
-            return record if kept is None else merge(kept, record)
+        def complete(stored: PictureRecord | None) -> PictureRecord:
+            return record if stored is None else merge(stored, record)
 
-        with _told():
+        with _errors_translated():
             attributes = {"Content-Type": record.media_type, "Cache-Control": "public, max-age=31536000, immutable"}
             # The same name always has the same bytes: to write them again does no harm.
             await obstore.put_async(self._store, _path(record.name), data, attributes=attributes, use_multipart=False)
@@ -104,37 +104,37 @@ class ObjectPictures:
     async def update(self, name: str, change: Callable[[PictureRecord], PictureRecord]) -> PictureRecord | None:
         if hash_of(name) is None:
             return None
-        with _told():
-            return await self._change(name, lambda kept: None if kept is None else change(kept))
+        with _errors_translated():
+            return await self._change(name, lambda stored: None if stored is None else change(stored))
 
     async def _change(
         self, name: str, change: Callable[[PictureRecord | None], PictureRecord | None]
     ) -> PictureRecord | None:
-        """Writes what ``change`` makes of the record, unless it is None, or the record is another meanwhile."""
+        """Replace the record by what ``change`` returns for it, again after a concurrent change; None: leave it."""
         path, marker = _record_path(name), _marker(name)
         for _ in range(CHANGE_TRIES):
             try:
                 found = await obstore.get_async(self._store, path)
-                kept, e_tag = _record_in(bytes(await found.bytes_async()), name), found.meta["e_tag"]
+                stored, e_tag = _record_in(bytes(await found.bytes_async()), name), found.meta["e_tag"]
             except FileNotFoundError:
-                found, kept, e_tag = None, None, None
-            changed = change(kept)
+                found, stored, e_tag = None, None, None
+            changed = change(stored)
             if changed is None:
                 return None
             if changed.ipfs == "pending":
                 await self._write(marker, b"")
             data = encode_record(changed)
-            if changed != kept and not await (
+            if changed != stored and not await (
                 self._create(path, data) if found is None else self._replace(path, data, e_tag)
             ):
                 continue
-            if changed.ipfs != "pending" and kept is not None:
+            if changed.ipfs != "pending" and stored is not None:
                 await self._delete(marker)
             return changed
         raise PictureNotKept("The picture's record changes all the time.", started=True)
 
     async def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
-        with _told():
+        with _errors_translated():
             async for page in obstore.list(self._store):
                 for item in page:
                     folder, _, name = item["path"].rpartition("/")
@@ -146,17 +146,17 @@ class ObjectPictures:
                         yield record
 
     async def pending(self) -> list[str]:
-        with _told():
+        with _errors_translated():
             pages = [page async for page in obstore.list(self._store, "pending")]
         names = (item["path"].rpartition("/")[2] for page in pages for item in page)
         return [name for name in names if hash_of(name)]
 
     async def delete(self, name: str, *, before: float | None = None) -> bool:
-        """No store deletes on a condition, so the record is looked at right before."""
+        """Object stores have no conditional delete, so the record is checked right before."""
         record = await self.record(name)
-        if record is None or (before is not None and not is_done_with(record, before)):
+        if record is None or (before is not None and not is_removable(record, before)):
             return False
-        with _told():
+        with _errors_translated():
             for path in (_record_path(name), _path(name), _marker(name)):
                 await self._delete(path)
         return True
@@ -164,7 +164,7 @@ class ObjectPictures:
     async def orphans(self) -> AsyncIterator[str]:
         pictures: dict[str, str] = {}
         records: set[str] = set()
-        with _told():
+        with _errors_translated():
             async for page in obstore.list(self._store):
                 for item in page:
                     folder, _, name = item["path"].rpartition("/")
@@ -176,7 +176,7 @@ class ObjectPictures:
             yield pictures[digest]
 
     async def remove_orphan(self, name: str) -> bool:
-        with _told():
+        with _errors_translated():
             if await self._written_at(_record_path(name)) is not None:
                 return False
             paths = (_path(name), _marker(name))
@@ -196,21 +196,21 @@ class ObjectPictures:
     async def signed_link(self, name: str) -> str | None:
         if self._serve == "proxy":
             return None
-        with _told():
+        with _errors_translated():
             return await obstore.sign_async(self._store, "GET", _path(name), timedelta(seconds=SIGNED_SECONDS))
 
     async def take_lease(self) -> bool:
-        """An object that says who uploads and until when; whoever is first to replace an expired one has it."""
+        """The lease is an object with its owner and expiry; the first to replace an expired one owns it."""
         now = self._clock()
         if now < self._renewed + RENEW_SECONDS:
             return True
-        with _told():
+        with _errors_translated():
             return await self._try_lease(now)
 
     async def close(self) -> None:
         if self._renewed:
             self._renewed = 0.0
-            with _told():
+            with _errors_translated():
                 await self._delete(LEASE)
 
     async def _try_lease(self, now: float) -> bool:
@@ -228,7 +228,7 @@ class ObjectPictures:
         return taken
 
     async def _read(self, path: str, start: int = 0, end: int | None = None) -> bytes | None:
-        with _told():
+        with _errors_translated():
             try:
                 if end is not None:
                     return bytes(await obstore.get_range_async(self._store, path, start=start, end=end))
@@ -329,8 +329,8 @@ def _read_lease(data: bytes) -> _Lease | None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Errors of the store as ours; what the store says may name hosts and buckets, and is for the operator."""
+def _errors_translated() -> Iterator[None]:
+    """Raise the store's errors as PictureNotKept. Their texts may name hosts and buckets: only the log gets them."""
     try:
         yield
     except (BaseError, OSError, ValueError) as exc:

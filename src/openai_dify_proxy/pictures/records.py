@@ -1,4 +1,4 @@
-"""What is known of a picture, kept beside it as ``<sha256>.json``."""
+"""The record of a picture, stored beside it as ``<sha256>.json``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = re.compile(r"([0-9a-f]{64})\.(?:png|jpg|webp|gif)")
 
 
 class PictureFacts(Struct, frozen=True, kw_only=True):
-    """Where a picture comes from. ``created`` is in seconds; ``prompt`` is given only if it shall be kept."""
+    """Where a picture comes from. ``created`` is in seconds; ``prompt`` is set only if it is to be stored."""
 
     created: int
     model: str | None = None
@@ -24,7 +24,7 @@ class PictureFacts(Struct, frozen=True, kw_only=True):
 
 
 class PictureRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A picture that is kept. ``cid`` is computed here until a node has told its own."""
+    """A stored picture. ``cid`` is computed here until a node has returned its own."""
 
     sha256: str
     extension: Extension
@@ -46,31 +46,31 @@ class PictureRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def hash_of(name: str) -> str | None:
-    """The SHA-256 in a picture's name; None if this is no such name, and so never a path to anywhere else."""
+    """Return the SHA-256 in a picture's name; None for any other text, such as a path."""
     match = _NAME.fullmatch(name)
     return match[1] if match else None
 
 
-def merge(kept: PictureRecord, again: PictureRecord) -> PictureRecord:
-    """The record of a picture that was made a second time.
+def merge(stored: PictureRecord, new: PictureRecord) -> PictureRecord:
+    """Return the record of a picture that was generated a second time.
 
-    The first making stands, completed by what only the second knows. Its age begins anew, since the link that is
-    given out now shall last as long as any other.
+    The stored facts win; the new ones fill the gaps. ``created`` is the later time, so that the new link lasts as long
+    as any other.
     """
     return msgspec.structs.replace(
-        kept,
-        created=max(kept.created, again.created),
-        model=kept.model if kept.model is not None else again.model,
-        prediction_id=kept.prediction_id if kept.prediction_id is not None else again.prediction_id,
-        seed=kept.seed if kept.seed is not None else again.seed,
-        prompt=kept.prompt if kept.prompt is not None else again.prompt,
-        cid=kept.cid if kept.cid is not None else again.cid,
-        ipfs=again.ipfs if kept.ipfs == "off" else kept.ipfs,
+        stored,
+        created=max(stored.created, new.created),
+        model=stored.model if stored.model is not None else new.model,
+        prediction_id=stored.prediction_id if stored.prediction_id is not None else new.prediction_id,
+        seed=stored.seed if stored.seed is not None else new.seed,
+        prompt=stored.prompt if stored.prompt is not None else new.prompt,
+        cid=stored.cid if stored.cid is not None else new.cid,
+        ipfs=new.ipfs if stored.ipfs == "off" else stored.ipfs,
     )
 
 
-def is_done_with(record: PictureRecord, before: float) -> bool:
-    """Whether the picture is from before then, and not still to be uploaded."""
+def is_removable(record: PictureRecord, before: float) -> bool:
+    """Whether the picture was created before then, and is not waiting for its upload."""
     return record.created < before and record.ipfs != "pending"
 
 
@@ -79,12 +79,12 @@ _decoder = msgspec.json.Decoder(PictureRecord)
 
 
 def encode_record(record: PictureRecord) -> bytes:
-    """For people too, who look into the directory."""
+    """Indented, since operators read these files."""
     return msgspec.json.format(_encode(record), indent=2) + b"\n"
 
 
 def decode_record(data: bytes) -> PictureRecord | None:
-    """None for what is no record: a file that somebody edited, or of a release to come."""
+    """Return None for data that is no record: an edited file, or one of a later release."""
     try:
         return _decoder.decode(data)
     except msgspec.MsgspecError:

@@ -1,6 +1,6 @@
-"""Removes pictures that are older than the operator wants, and never one that is still to be uploaded.
+"""Removes pictures that are older than the retention time, except those that are still to be uploaded.
 
-What a process left half done that was killed goes too.
+Pictures without a record, which a killed process leaves behind, are removed too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 class Retention:
-    """``seconds`` is how long pictures are kept, ``clock`` tells the time of day."""
+    """``seconds`` is how long pictures are stored, ``clock`` returns seconds since the epoch."""
 
     def __init__(self, store: PictureStore, seconds: float, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -36,11 +36,11 @@ class Retention:
             await asyncio.gather(self._loop, return_exceptions=True)
 
     async def sweep(self) -> int:
-        """Removes what is too old now, and what nobody knows of; returns how many. Raises PictureNotKept."""
+        """Remove expired pictures and orphans, and return how many. Raises PictureNotKept."""
         limit = self._clock() - self._seconds
         removed = 0
         async for record in self._store.records(before=limit):
-            # It may have been made again since it was listed.
+            # It may have been generated again since it was listed.
             removed += await self._store.delete(record.name, before=limit)
         async for name in self._store.orphans():
             removed += await self._store.remove_orphan(name)

@@ -1,4 +1,4 @@
-"""Where pictures are kept: what every place offers."""
+"""The interface of all picture stores."""
 
 from __future__ import annotations
 
@@ -9,63 +9,65 @@ from openai_dify_proxy.pictures.records import PictureRecord
 
 
 class PictureStore(Protocol):
-    """Pictures by name, each with its record. Every method raises PictureNotKept when the place fails.
+    """Pictures by name, each with its record. Every method raises PictureNotKept when the store fails.
 
-    What is put is there whole or not at all, and survives the end of the process and of the machine. Several
-    processes may use one place at a time. A name that is none of a picture's names nothing.
+    Writes are atomic and durable. Several processes may share a store. Names of another form are treated as missing.
     """
 
     rescan_seconds: float
-    """How often it is worth to look for what other processes have left pending."""
+    """How often to look for pending pictures of other processes."""
 
     async def put(self, data: bytes, record: PictureRecord) -> PictureRecord:
-        """Keeps a picture; one that is there already stays, and its record is completed. Returns the record kept."""
+        """Store a picture, or complete the record of one that is stored already. Returns the stored record."""
         ...
 
     async def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
-        """The bytes from ``start`` up to ``end``, which is not one of them. Raises NotFound."""
+        """Return the bytes from ``start`` up to, not including, ``end``. Raises NotFound."""
         ...
 
     async def record(self, name: str) -> PictureRecord | None: ...
 
     async def update(self, name: str, change: Callable[[PictureRecord], PictureRecord]) -> PictureRecord | None:
-        """Changes the record of a picture, and returns it; None if there is none.
+        """Change the record of a picture and return it; None if there is none.
 
-        ``change`` may be asked again when somebody else was quicker, so that nothing of theirs is lost.
+        ``change`` is called again after a concurrent change, so that neither is lost.
         """
         ...
 
     def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
-        """All records in no order; with ``before``, only those that may have been created before then."""
+        """Yield all records in any order; with ``before``, only those created before then."""
         ...
 
     async def pending(self) -> list[str]:
-        """Names of pictures that are still to be uploaded."""
+        """Return the names of pictures that are still to be uploaded."""
         ...
 
     async def delete(self, name: str, *, before: float | None = None) -> bool:
-        """Returns whether there was a picture to delete.
+        """Delete a picture and return whether there was one.
 
-        With ``before`` one stays that has been made since then, or is still to be uploaded.
+        With ``before``, a picture that was created since then or is still to be uploaded stays.
         """
         ...
 
     def orphans(self) -> AsyncIterator[str]:
-        """Names of pictures without a record, as a process leaves them that is killed between the two."""
+        """Yield the names of pictures without a record: a process was killed between the two writes."""
         ...
 
     async def remove_orphan(self, name: str) -> bool:
-        """Removes what is there of a picture without a record, once nobody can be about to write one."""
+        """Remove a picture without a record, unless a process may still be writing the record."""
         ...
 
     async def signed_link(self, name: str) -> str | None:
-        """Where clients may be sent to for the bytes; None if they are to be read here."""
+        """Return a URL to redirect clients to; None if this server serves the bytes."""
         ...
 
     async def take_lease(self) -> bool:
-        """Whether this process is the one that uploads; asked again before every round."""
+        """Take or renew the lease on uploads, which one process holds. Returns whether this one has it.
+
+        A store that holds no picture may refuse it: there is nothing to upload.
+        """
         ...
 
     async def close(self) -> None:
-        """Gives the lease up."""
+        """Release the lease."""
         ...

@@ -1,0 +1,314 @@
+"""From an image request to stored pictures: plan, inputs, concurrent predictions, upscaling, format."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from time import time
+from typing import Any
+
+import structlog
+from msgspec import Struct
+
+from openai_dify_proxy.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    ProxyError,
+    UpstreamFailed,
+    UpstreamGarbled,
+    UpstreamTimeout,
+)
+from openai_dify_proxy.images.input_pictures import InputPictures, StagedInputs
+from openai_dify_proxy.images.models import ImageModel, ImageModels
+from openai_dify_proxy.images.picture_request import PictureRequest
+from openai_dify_proxy.images.predictions import Predictions, Progress
+from openai_dify_proxy.images.prompt_enhancer import PromptEnhancer
+from openai_dify_proxy.pictures.convert import convert
+from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
+from openai_dify_proxy.pictures.writer import PictureWriter, StoredPicture
+from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.translate.replicate.headers import HEADER_OF
+from openai_dify_proxy.translate.replicate.mapping import ImagePlan, ImageRules, picture_input, plan_images
+from openai_dify_proxy.translate.replicate.model_names import ModelRef
+from openai_dify_proxy.translate.replicate.model_schema import ModelInputs
+from openai_dify_proxy.translate.replicate.outputs import DATA_URI, decode_data_uri, picture_urls
+from openai_dify_proxy.upstream.fetch import OutputFetcher
+from openai_dify_proxy.upstream.replicate import ReplicateClient
+from openai_dify_proxy.wire.replicate import Prediction
+
+READ_ATTEMPTS = 3
+READ_PAUSE = 0.5
+"""Seconds, and more each time."""
+
+log = structlog.get_logger(__name__)
+
+
+class GeneratedPicture(Struct, frozen=True, kw_only=True):
+    """A picture that was generated and stored."""
+
+    record: PictureRecord
+    data: bytes
+    seed: int | None
+    prediction_id: str
+    revised_prompt: str | None
+
+
+OnPartial = Callable[[bytes, PictureRecord], Awaitable[None]]
+"""Receives a stored picture while others are still being generated."""
+
+
+class PreparedRequest(Struct, frozen=True):
+    """A request whose model is known and whose plan stands; nothing was spent yet."""
+
+    request: PictureRequest
+    model: ImageModel
+    plan: ImagePlan
+    upscaler: ModelInputs | None
+    """The inputs of the model that enlarges the pictures afterwards, if any does."""
+    deadline: float
+    """In the loop's time."""
+
+
+class ImageGenerator:
+    """Generates and stores pictures. Every method raises ProxyError."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        models: ImageModels,
+        predictions: Predictions,
+        replicate: ReplicateClient,
+        outputs: OutputFetcher,
+        inputs: InputPictures,
+        writer: PictureWriter,
+        enhancer: PromptEnhancer | None,
+    ) -> None:
+        self._models = models
+        self._predictions = predictions
+        self._replicate = replicate
+        self._outputs = outputs
+        self._inputs = inputs
+        self._writer = writer
+        self._enhancer = enhancer
+        self._policy = settings.unsupported_parameters
+        self._allow_unsafe = settings.allow_unsafe_images
+        self._seconds = settings.image_timeout
+        self._concurrency = settings.image_concurrency
+        self._limit = settings.max_picture_bytes
+        self._store_prompts = settings.store_prompts
+
+    @property
+    def models(self) -> list[str]:
+        """The names that clients are offered: the configured ones."""
+        return self._models.listed
+
+    async def prepare(self, request: PictureRequest) -> PreparedRequest:
+        """Reject whatever cannot be done before anything is spent."""
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        await self._inputs.check(request.inputs)
+        model = self._models.choose(request.model)
+        inputs = await self._models.inputs(model.ref)
+        rules = ImageRules(
+            policy=self._policy,
+            allow_unsafe=self._allow_unsafe,
+            defaults=model.defaults,
+            can_enhance=self._enhancer is not None,
+            can_upscale=model.upscaler is not None,
+            mask_repaints=model.mask_repaints,
+        )
+        try:
+            plan = plan_images(request.parameters, inputs, rules)
+        except InvalidRequest as error:
+            error.param = _client_param(request, error.param)
+            raise
+        upscaler = None
+        if plan.upscale and model.upscaler is not None:
+            upscaler = await self._models.inputs(model.upscaler)
+            _upscaler_inputs(upscaler, plan.upscale_factor, "")
+        return PreparedRequest(request, model, plan, upscaler, deadline)
+
+    async def generate(self, prepared: PreparedRequest, on_partial: OnPartial | None = None) -> list[GeneratedPicture]:
+        """Return the pictures in the order of their seeds; fewer than requested if the model withheld some.
+
+        If some of several predictions fail, return the pictures of the others.
+        """
+        request, plan = prepared.request, prepared.plan
+        try:
+            async with asyncio.timeout_at(prepared.deadline):
+                prompt = await self._enhance(request) if plan.enhance else None
+                async with self._inputs.staged(plan, request.init, request.mask) as staged:
+                    return await self._run_all(prepared, staged, prompt, on_partial)
+        except TimeoutError:
+            raise UpstreamTimeout("The pictures took longer than this server allows.", started=True) from None
+
+    async def _enhance(self, request: PictureRequest) -> str | None:
+        if self._enhancer is None or request.parameters.prompt is None:
+            return None
+        return await self._enhancer.rewrite(request.caller, request.parameters.prompt)
+
+    async def _run_all(
+        self, prepared: PreparedRequest, staged: StagedInputs, prompt: str | None, on_partial: OnPartial | None
+    ) -> list[GeneratedPicture]:
+        slots = asyncio.Semaphore(self._concurrency)
+        rejections: list[ProxyError] = []
+
+        async def one(inputs: dict[str, Any]) -> list[GeneratedPicture]:
+            async with slots:
+                if rejections:  # Replicate rejects the same request every time
+                    raise rejections[0]
+                try:
+                    return await self._run(prepared, staged.add_to(inputs), prompt, on_partial)
+                except ProxyError as error:
+                    if not error.started:
+                        rejections.append(error)
+                    raise
+
+        return await _gather([one(inputs) for inputs in prepared.plan.predictions], prepared.plan.n)
+
+    async def _run(
+        self, prepared: PreparedRequest, inputs: dict[str, Any], prompt: str | None, on_partial: OnPartial | None
+    ) -> list[GeneratedPicture]:
+        plan = prepared.plan
+        if prompt is not None and plan.prompt_input is not None:
+            inputs = {**inputs, plan.prompt_input: prompt}
+        progress = None
+        if on_partial is not None and prepared.upscaler is None:
+            progress = self._progress(prepared, inputs, on_partial)
+        prediction = await self._predict(prepared, prepared.model.ref, inputs, progress)
+        facts = self._facts(prepared, inputs, prediction.id)
+
+        async def finish(url: str) -> list[GeneratedPicture]:
+            stored = await self._store(url, plan, facts)
+            if prepared.upscaler is not None:
+                stored = await self._upscale(prepared, prepared.upscaler, url, stored, facts)
+            return [
+                GeneratedPicture(
+                    record=stored.record,
+                    data=stored.data,
+                    seed=facts.seed,
+                    prediction_id=prediction.id,
+                    revised_prompt=prompt,
+                )
+            ]
+
+        return await _gather([finish(url) for url in picture_urls(prediction.output)[: plan.n]], plan.n)
+
+    def _progress(self, prepared: PreparedRequest, inputs: dict[str, Any], on_partial: OnPartial) -> Progress:
+        """Return a callback that stores pictures as they appear. A picture that cannot be stored yet is skipped."""
+        facts = self._facts(prepared, inputs, None)
+        shown = 0
+
+        async def progress(urls: list[str]) -> None:
+            nonlocal shown
+            news, shown = urls[shown:], len(urls)
+            for url in news:
+                with suppress(ProxyError):
+                    stored = await self._store(url, prepared.plan, facts)
+                    await on_partial(stored.data, stored.record)
+
+        return progress
+
+    async def _predict(
+        self, prepared: PreparedRequest, ref: ModelRef, inputs: dict[str, Any], progress: Progress | None = None
+    ) -> Prediction:
+        """Replicate rejects unofficial models without a version, before it creates anything: try again with one."""
+        seconds = max(0.0, prepared.deadline - asyncio.get_running_loop().time())
+        target = self._models.target(ref)
+        try:
+            return await self._predictions.run(target, inputs, seconds=seconds, progress=progress)
+        except ModelNotFound:
+            pinned = self._models.pin(target)
+            if pinned is None:
+                raise
+        return await self._predictions.run(pinned, inputs, seconds=seconds, progress=progress)
+
+    async def _upscale(
+        self, prepared: PreparedRequest, upscaler: ModelInputs, url: str, small: StoredPicture, facts: PictureFacts
+    ) -> StoredPicture:
+        """Return the enlarged picture. If that fails, the small one stays stored: it has been paid for."""
+        assert prepared.model.upscaler is not None
+        inputs = _upscaler_inputs(upscaler, prepared.plan.upscale_factor, url)
+        try:
+            prediction = await self._predict(prepared, prepared.model.upscaler, inputs)
+            return await self._store(picture_urls(prediction.output)[0], prepared.plan, facts)
+        except ProxyError as error:
+            raise UpstreamFailed(
+                f"The picture is made and kept at /pictures/{small.record.name}, but could not be upscaled: "
+                f"{error.message}",
+                code=error.code,
+                started=True,
+                log=error.log,
+            ) from error
+
+    async def _store(self, url: str, plan: ImagePlan, facts: PictureFacts) -> StoredPicture:
+        data = await convert(await self._read(url), to=plan.output_format, quality=plan.quality)
+        return await self._writer.store(data, facts)
+
+    async def _read(self, url: str) -> bytes:
+        """Read an output, again after transient faults: it has been paid for, and Replicate erases it in an hour."""
+        if url.startswith(DATA_URI):
+            return decode_data_uri(url, self._limit)
+        read = self._replicate.read_own if self._replicate.owns(url) else self._outputs.read
+        for attempt in range(1, READ_ATTEMPTS):
+            try:
+                return await read(url, self._limit)
+            except UpstreamGarbled:
+                await asyncio.sleep(READ_PAUSE * attempt)
+        return await read(url, self._limit)
+
+    def _facts(self, prepared: PreparedRequest, inputs: dict[str, Any], prediction_id: str | None) -> PictureFacts:
+        return PictureFacts(
+            model=str(prepared.model.ref),
+            prediction_id=prediction_id,
+            seed=_seed(inputs),
+            created=int(time()),
+            prompt=prepared.request.parameters.prompt if self._store_prompts else None,
+        )
+
+
+def _client_param(request: PictureRequest, param: str | None) -> str | None:
+    """Plans name pictures by their headers; the client may have sent them in the body."""
+    if param == HEADER_OF["init_image"] and request.init:
+        return request.init[0].param
+    if param == HEADER_OF["mask"] and request.mask is not None:
+        return request.mask.param
+    return param
+
+
+def _upscaler_inputs(upscaler: ModelInputs, factor: int | None, url: str) -> dict[str, Any]:
+    """Return the inputs to enlarge the picture at ``url``. Raises InvalidRequest if the upscaler cannot do it."""
+    name = HEADER_OF["upscale_factor"]
+    picture = picture_input(upscaler, "init_image")
+    if picture is None:
+        raise InvalidRequest("The configured upscaler takes no picture.", param=HEADER_OF["upscale"])
+    inputs: dict[str, Any] = {picture.name: [url] if picture.kind == "array" else url}
+    scale = upscaler.first(("scale", "upscale_factor"))
+    if factor is not None and scale is None:
+        raise InvalidRequest(f"The configured upscaler does not take {name}.", param=name, code="unsupported_parameter")
+    if factor is not None and scale is not None:
+        inputs[scale.name] = scale.accept(factor, name)
+    return inputs
+
+
+def _seed(inputs: dict[str, Any]) -> int | None:
+    seed = inputs.get("seed")
+    return seed if isinstance(seed, int) else None
+
+
+async def _gather(works: list[Coroutine[Any, Any, list[GeneratedPicture]]], most: int) -> list[GeneratedPicture]:
+    """Run ``works`` concurrently and return at most ``most`` of their pictures. Raises if none succeeded."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    failures = [error for task in tasks if (error := task.exception()) is not None]
+    pictures = [picture for task in tasks if task.exception() is None for picture in task.result()]
+    if failures and not pictures:
+        raise failures[0]
+    for error in failures:
+        log.warning("picture_failed", error=type(error).__name__, code=getattr(error, "code", None))
+    return pictures[:most]

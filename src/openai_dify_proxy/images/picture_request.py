@@ -1,0 +1,30 @@
+"""An image request, independent of the API that it came by."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from openai_dify_proxy.translate.replicate.mapping import ImageParameters
+from openai_dify_proxy.turns.callers import Caller
+
+
+class InputPicture(Struct, frozen=True):
+    """A picture that the client sent (``data``) or named (``url``). ``param`` is the field or header it came in."""
+
+    param: str
+    url: str | None = None
+    data: bytes | None = None
+
+
+class PictureRequest(Struct, frozen=True, kw_only=True):
+    """What to generate, with which model, from which pictures."""
+
+    caller: Caller
+    model: str | None
+    parameters: ImageParameters
+    init: tuple[InputPicture, ...] = ()
+    mask: InputPicture | None = None
+
+    @property
+    def inputs(self) -> tuple[InputPicture, ...]:
+        return self.init if self.mask is None else (*self.init, self.mask)
