@@ -143,7 +143,7 @@ async def _open_services(settings: Settings) -> AsyncIterator[Services]:
             stored=stored,
             continuations=ContinuationResolver(stored, turns, apps),
             background=background,
-            side_calls=SideCalls(settings),
+            side_calls=SideCalls(settings, apps),
             started=int(time.time()),
             images=await stack.enter_async_context(_open_images(settings, turns, apps, http)),
         )

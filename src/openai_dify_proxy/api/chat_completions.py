@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.generation import answer_turn
-from openai_dify_proxy.api.services import services_of
+from openai_dify_proxy.api.services import identity_of, services_of
 from openai_dify_proxy.translate.openai.chat_answers import encode_chat_completion
 from openai_dify_proxy.translate.openai.chat_streams import ChatStreamEncoder
 from openai_dify_proxy.translate.openai.responses_request import read_chat_or_input_request
@@ -23,7 +23,7 @@ async def create_chat_completion(request: Request) -> ASGIApp:
         services,
         caller,
         body,
-        read_chat_or_input_request(body),
+        read_chat_or_input_request(body, identity_of(request, caller)),
         kind="chatcmpl",
         stream=ChatStreamEncoder,
         whole=encode_chat_completion,

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.generation import answer_turn
-from openai_dify_proxy.api.services import services_of
+from openai_dify_proxy.api.services import identity_of, services_of
 from openai_dify_proxy.translate.openai.chat_answers import encode_text_completion
 from openai_dify_proxy.translate.openai.chat_request import read_completion_request
 from openai_dify_proxy.translate.openai.chat_streams import CompletionStreamEncoder
@@ -23,7 +23,7 @@ async def create_completion(request: Request) -> ASGIApp:
         services,
         caller,
         body,
-        read_completion_request(body),
+        read_completion_request(body, identity_of(request, caller)),
         kind="cmpl",
         stream=CompletionStreamEncoder,
         whole=encode_text_completion,

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from openai_dify_proxy.api.bodies import json_response, read_json
-from openai_dify_proxy.api.services import Services, end_user_of, services_of
+from openai_dify_proxy.api.services import Services, identity_of, services_of
 from openai_dify_proxy.errors import InvalidRequest, NotFound
 from openai_dify_proxy.responses.response_store import StoredConversation
 from openai_dify_proxy.translate.openai.conversation_items import (
@@ -40,7 +40,7 @@ async def create_conversation(request: Request) -> Response:
         int(time.time()),
         check_metadata(body.metadata or {}),
         [message for message in messages_of_input(body.items or []) if message.text],
-        end_user=await store.end_user_hash(end_user_of(request, caller)),
+        end_user=await store.end_user_hash(identity_of(request, caller).end_user),
     )
     await store.put(caller, name, entry)
     return _response(name, entry)
@@ -112,7 +112,7 @@ async def _locked(services: Services, caller: Caller, request: Request) -> Async
 
 async def _load(services: Services, caller: Caller, request: Request) -> tuple[str, StoredConversation]:
     name = request.path_params["conversation_id"]
-    return name, await services.stored.conversations.load(caller, name, end_user_of(request, caller))
+    return name, await services.stored.conversations.load(caller, name, identity_of(request, caller).end_user)
 
 
 def _response(name: str, entry: StoredConversation) -> Response:

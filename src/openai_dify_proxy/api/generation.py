@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.client_watch import ClientWatch
 from openai_dify_proxy.api.errors import log_failure, shutting_down
-from openai_dify_proxy.api.services import Services, answer_head, with_headers
+from openai_dify_proxy.api.services import Services, answer_head
 from openai_dify_proxy.api.streaming import EventStream, RawHeaders, sse_response
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.events import Event, TurnFailed, TurnIds
@@ -52,18 +52,15 @@ async def answer_turn(
     The client is watched from the moment its request has been read: one that leaves before Dify was asked costs
     nothing.
     """
-    turn_request = with_headers(turn_request, request, caller)
-    side_call = services.side_calls.detect(turn_request)
+    side_call = turn_request.side_call
     app = services.apps.choose(caller, fields.model)
     head = answer_head(kind, fields.model or app.name)
-    if (events := services.side_calls.answer(side_call)) is not None:
+    if (events := services.side_calls.placeholder(side_call)) is not None:
         answer = fold(events)
         if fields.stream:
             return sse_response(stream(head, include_usage=fields.wants_usage).encode(events, TurnIds()))
         return Response(whole(head, answer, TurnIds()), media_type="application/json")
-    model, turn_request = services.side_calls.route(side_call, fields.model, turn_request)
-    asked_app = app if model == fields.model else services.apps.choose(caller, model)
-    turn = _watched_turn(request, services, caller, asked_app, turn_request)
+    turn = _watched_turn(request, services, caller, services.side_calls.app(caller, side_call, app), turn_request)
     if fields.stream:
         encoder = stream(head, include_usage=fields.wants_usage)
         return EventStream(_chat_frames(turn, encoder), services.timing)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from openai_dify_proxy.api.bodies import json_response, read_json
 from openai_dify_proxy.api.client_watch import ClientWatch
 from openai_dify_proxy.api.generation import TurnFrames, turn_headers, whole_answer
-from openai_dify_proxy.api.services import Services, end_user_of, services_of, with_headers
+from openai_dify_proxy.api.services import Services, identity_of, services_of
 from openai_dify_proxy.api.streaming import EventStream, sse_response
 from openai_dify_proxy.errors import InvalidRequest, ResponseNotFound, StateUnreachable
 from openai_dify_proxy.events import Event, TurnIds
@@ -25,12 +25,13 @@ from openai_dify_proxy.responses.recorder import ResponseRecorder
 from openai_dify_proxy.responses.response_store import StoredResponse
 from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.translate.answer import Answer
+from openai_dify_proxy.translate.openai.chat_request import end_user_of, make_turn
 from openai_dify_proxy.translate.openai.conversation_items import page, whole_number
 from openai_dify_proxy.translate.openai.responses_answers import begin_response, response_object, status_of
 from openai_dify_proxy.translate.openai.responses_items import text_of_response
-from openai_dify_proxy.translate.openai.responses_request import read_responses_request, referenced_responses
+from openai_dify_proxy.translate.openai.responses_request import read_responses_messages, referenced_responses
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
-from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.translate.turn_request import RequestIdentity, SideCall, TurnMessages, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
@@ -51,18 +52,16 @@ async def create_response(request: Request) -> ASGIApp:
     caller = services.authenticator.admit(request)
     data = await services.bodies.read(request)
     body = read_json(data, RESPONSES_REQUEST)
-    replies = await _referenced(services, request, caller, body)
-    turn_request = with_headers(read_responses_request(body, replies), request, caller)
-    side_call = None if body.previous_response_id or body.conversation else services.side_calls.detect(turn_request)
+    identity = identity_of(request, caller)
+    messages = read_responses_messages(body, await _referenced(services, caller, body, identity))
+    new = _NewResponse(caller, data, body, messages, identity, make_turn(body, messages, identity))
     app = services.apps.choose(caller, body.model)
     response_id = services.stored.responses.new_id()
     begun = begin_response(body, id=response_id, created_at=_now(), model=body.model or app.name)
     encoder = ResponsesStreamEncoder(begun, now=_now)
-    if (events := services.side_calls.answer(side_call)) is not None:
+    if (events := services.side_calls.placeholder(new.side_call)) is not None:
         return _placeholder(encoder, events, streamed=bool(body.stream))
-    model, turn_request = services.side_calls.route(side_call, body.model, turn_request)
-    asked_app = app if model == body.model else services.apps.choose(caller, model)
-    prepare = partial(_prepared, services, caller, asked_app, turn_request, body=body, data=data)
+    prepare = partial(_prepared, services, services.side_calls.app(caller, new.side_call, app), new)
     if body.background:
         with ClientWatch(request.receive) as client:
             await services.background.start(prepare(BriefClient(client)), encoder)
@@ -121,7 +120,24 @@ async def _load(request: Request) -> tuple[Services, Caller, StoredResponse]:
     services = services_of(request)
     caller = services.authenticator.admit(request)
     name = request.path_params["response_id"]
-    return services, caller, await services.background.load(caller, name, end_user_of(request, caller))
+    return services, caller, await services.background.load(caller, name, identity_of(request, caller).end_user)
+
+
+class _NewResponse(Struct, frozen=True):
+    """A request for a response. ``turn_request`` is its turn if it continues nothing stored."""
+
+    caller: Caller
+    data: bytes
+    body: ResponsesRequest
+    messages: TurnMessages
+    identity: RequestIdentity
+    turn_request: TurnRequest
+
+    @property
+    def side_call(self) -> SideCall | None:
+        """A request that continues something stored is no side call."""
+        continues = self.body.previous_response_id is not None or self.body.conversation_name is not None
+        return None if continues else self.turn_request.side_call
 
 
 Prepare = Callable[[Client], PreparedRun]
@@ -129,25 +145,19 @@ Prepare = Callable[[Client], PreparedRun]
 
 @asynccontextmanager
 async def _prepared(
-    services: Services,
-    caller: Caller,
-    app: App,
-    turn_request: TurnRequest,
-    client: Client,
-    *,
-    body: ResponsesRequest,
-    data: bytes,
+    services: Services, app: App, new: _NewResponse, client: Client
 ) -> AsyncIterator[tuple[ResponseRecorder, TurnContext]]:
     """Yield what records the response, and its turn, which asks Dify when it is entered."""
+    caller, body, turn_request = new.caller, new.body, new.turn_request
     resolved = services.continuations.resolve(
         caller, app, turn_request, client, previous=body.previous_response_id, conversation=body.conversation_name
     )
     async with resolved as continued:
-        recorder = ResponseRecorder(services.stored, caller, continued, data)
-        turn = services.turns.run(
-            caller, app, continued.request, client=client, recall=continued.recall, lock=continued.lock
-        )
-        yield recorder, turn
+        if continued.history is not None:
+            turn_request = make_turn(body, new.messages, new.identity, continued.history)
+        recorder = ResponseRecorder(services.stored, caller, turn_request, continued, body=new.data)
+        run = partial(services.turns.run, client=client, recall=continued.recall, lock=continued.lock)
+        yield recorder, run(caller, app, turn_request)
 
 
 @asynccontextmanager
@@ -165,9 +175,11 @@ async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEnc
             return Response(json.encode(ending.response), 200, turn_headers(turn.ids), "application/json")
 
 
-async def _referenced(services: Services, request: Request, caller: Caller, body: ResponsesRequest) -> dict[str, str]:
-    """What the responses said whose messages the input only refers to."""
-    end_user = end_user_of(request, caller) or body.safety_identifier or body.user
+async def _referenced(
+    services: Services, caller: Caller, body: ResponsesRequest, identity: RequestIdentity
+) -> dict[str, str]:
+    """Return the texts of the responses that the input refers to instead of repeating them."""
+    end_user = end_user_of(body, identity)
     texts = {}
     for name in referenced_responses(body):
         with suppress(ResponseNotFound):  # the reader of the input refuses it by its place there

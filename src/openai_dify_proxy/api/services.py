@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from secrets import token_hex
 
-import msgspec
 from msgspec import Struct
 from starlette.requests import Request
 
@@ -18,7 +17,8 @@ from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
 from openai_dify_proxy.state import GuardedStore
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
-from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.translate.openai.chat_request import UNNAMED
+from openai_dify_proxy.translate.turn_request import RequestIdentity
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.profiles import Profiles
@@ -70,20 +70,13 @@ def answer_head(kind: str, model: str) -> AnswerHead:
     return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model)
 
 
-def end_user_of(request: Request, caller: Caller) -> str | None:
-    """Return the end user of a request without a body, if it names one."""
-    return caller.end_user or request.headers.get(_END_USER.decode()) or None
-
-
-def with_headers(turn: TurnRequest, request: Request, caller: Caller) -> TurnRequest:
-    """Headers that name the conversation and the end user win over the body; the client's key wins over both."""
-    told = {name: value.decode("latin-1") for name, value in request.scope["headers"] if name in _NAMES and value}
-    end_user = caller.end_user or told.get(_END_USER)
-    if not told and not end_user:
-        return turn
-    return msgspec.structs.replace(
-        turn,
-        conversation_id=told.get(_CONVERSATION) or turn.conversation_id,
-        end_user=end_user or turn.end_user,
-        chat_id=next((told[name] for name in _CHATS if name in told), None),
+def identity_of(request: Request, caller: Caller) -> RequestIdentity:
+    """Return what headers say of the conversation and the end user; the client's key wins over the latter."""
+    named = {name: value.decode("latin-1") for name, value in request.scope["headers"] if name in _NAMES and value}
+    if not named and caller.end_user is None:
+        return UNNAMED
+    return RequestIdentity(
+        conversation_id=named.get(_CONVERSATION),
+        end_user=caller.end_user or named.get(_END_USER),
+        chat_id=next((named[name] for name in _CHATS if name in named), None),
     )

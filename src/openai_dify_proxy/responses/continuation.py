@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from msgspec import Struct, field, structs
@@ -20,14 +20,15 @@ from openai_dify_proxy.turns.service import Recall, Turns
 from openai_dify_proxy.wire.dify import MessageRow
 
 
-class ContinuedRequest(Struct, frozen=True):
-    """A request with what it continues. ``previous`` is the response before it, if that was stored.
+class Continued(Struct, frozen=True):
+    """What a request continues. ``previous`` is the response before it, if that was stored.
 
-    ``recall`` and ``lock`` are for ``Turns.run``. ``conversation`` is the stored conversation that the turn belongs to,
-    with its id. ``recalled`` is filled with the earlier messages if Dify has to be sent them.
+    ``history`` is for the turn request, ``recall`` and ``lock`` for ``Turns.run``. ``conversation`` is the stored
+    conversation that the turn belongs to, with its id. ``recalled`` is filled with the earlier messages if Dify has to
+    be sent them.
     """
 
-    request: TurnRequest
+    history: StoredHistory | None = None
     recall: Recall | None = None
     lock: Lock | None = None
     previous: str | None = None
@@ -53,8 +54,8 @@ class ContinuationResolver:
         *,
         previous: str | None,
         conversation: str | None,
-    ) -> AsyncIterator[ContinuedRequest]:
-        """Yield the request with what it continues, whose lock is released at the end if no turn took it over.
+    ) -> AsyncIterator[Continued]:
+        """Yield what the request continues; its lock is released at the end if no turn took it over.
 
         Raises InvalidRequest if there is no such response, ConversationNotFound, ConversationBusy and
         StateUnreachable, and ClientGone if the client left while another turn was waited for.
@@ -68,50 +69,46 @@ class ContinuationResolver:
                     raise ClientGone
                 yield await self._in_conversation(caller, app, request, conversation, lock)
         else:
-            yield ContinuedRequest(request)
+            yield Continued()
 
     async def messages(self, caller: Caller, place: DifyConversation) -> list[MessageRow]:
         """Return the messages of a conversation in Dify, oldest first, without failed turns. Raises ProxyError."""
         rows = await self._turns.messages(caller, place.model, place.id, place.user)
         return messages_until(rows, place.message)
 
-    async def _after_response(self, caller: Caller, request: TurnRequest, name: str) -> ContinuedRequest:
+    async def _after_response(self, caller: Caller, request: TurnRequest, name: str) -> Continued:
         stored = await self._stored.previous(caller, name, request.end_user)
         history = StoredHistory(name, stored.scope, stored.link, last_question(stored.said))
-        request = structs.replace(request, stored_history=history)
 
-        async def recall() -> tuple[HistoryMessage, ...]:
-            return (*await self._stored.recall(caller, name, request.end_user), *request.history)
+        async def recall() -> Sequence[HistoryMessage]:
+            return await self._stored.recall(caller, name, request.end_user)
 
-        return ContinuedRequest(request, recall, previous=name)
+        return Continued(history, recall, previous=name)
 
     async def _in_conversation(
         self, caller: Caller, app: App, request: TurnRequest, name: str, lock: Lock
-    ) -> ContinuedRequest:
+    ) -> Continued:
         """Until the turn has finished the conversation counts as failed, so that no turn continues one that was cut or
         whose process died: the next turn then begins a new one in Dify, with a transcript."""
         store = self._stored.conversations
         entry = await store.load(caller, name, request.end_user, strictly=True)
         if not entry.end_user:
             entry = structs.replace(entry, end_user=await store.end_user_hash(request.end_user))
-        system = [message.text for message in entry.items if message.role == "system"]
-        request = structs.replace(
-            request,
-            stored_history=StoredHistory(name, asked=last_question(entry.asked)),
-            system="\n\n".join(filter(None, [*system, request.system])),
-        )
+        system = "\n\n".join(message.text for message in entry.items if message.role == "system")
+        conversation_id = None
         # Messages that the input adds to the history cannot be put into Dify's conversation.
         if entry.place is not None and not request.history and self._continues(caller, app, entry):
-            request = structs.replace(request, conversation_id=entry.place.id)
+            conversation_id = entry.place.id
             lock.undo = (await store.put_operation(caller, name, entry),)
             await store.put(caller, name, structs.replace(entry, failed=True))
+        history = StoredHistory(name, asked=last_question(entry.asked), system=system, conversation_id=conversation_id)
         recalled: list[HistoryMessage] = []
 
-        async def recall() -> tuple[HistoryMessage, ...]:
-            recalled[:] = [*await self._earlier_messages(caller, entry, request.end_user), *request.history]
-            return tuple(recalled)
+        async def recall() -> Sequence[HistoryMessage]:
+            recalled[:] = await self._earlier_messages(caller, entry, request.end_user)
+            return recalled
 
-        return ContinuedRequest(request, recall, lock, entry.last, (name, entry), recalled)
+        return Continued(history, recall, lock, entry.last, (name, entry), recalled)
 
     async def _earlier_messages(
         self, caller: Caller, entry: StoredConversation, end_user: str | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import json, structs
 
-from openai_dify_proxy.responses.continuation import ContinuedRequest
+from openai_dify_proxy.responses.continuation import Continued
 from openai_dify_proxy.responses.response_store import (
     DifyConversation,
     ResponseStore,
@@ -13,7 +13,7 @@ from openai_dify_proxy.responses.response_store import (
 )
 from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.translate.openai.responses_items import read_input_items
-from openai_dify_proxy.translate.turn_request import HistoryMessage
+from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.wire.openai.responses import Response
@@ -25,9 +25,12 @@ class ResponseRecorder:
     Its methods return operations of the state and raise StateUnreachable.
     """
 
-    def __init__(self, stored: ResponseStore, caller: Caller, continued: ContinuedRequest, body: bytes) -> None:
+    def __init__(
+        self, stored: ResponseStore, caller: Caller, request: TurnRequest, continued: Continued, *, body: bytes
+    ) -> None:
         self._stored = stored
         self._caller = caller
+        self._request = request
         self._continued = continued
         self._body = body
 
@@ -47,7 +50,7 @@ class ResponseRecorder:
         """Store a response that ended well, whose client was sent the text ``sent``."""
         if not response.store:
             return []
-        request = self._continued.request
+        request = self._request
         said = [*request.history, *request.asked, HistoryMessage("assistant", sent)]
         entry = structs.replace(
             await self._entry(response), said=said, scope=turn.claim.scope, link=turn.claim.link_after(sent)
@@ -70,7 +73,7 @@ class ResponseRecorder:
         return StoredResponse(
             json.encode(response),
             json.encode(read_input_items(self._body, response.id)),
-            end_user=await self._stored.responses.end_user_hash(self._continued.request.end_user),
+            end_user=await self._stored.responses.end_user_hash(self._request.end_user),
             previous=self._continued.previous,
         )
 
@@ -95,8 +98,8 @@ class ResponseRecorder:
         items = [message for message in before.items if message.role == "system"]
         asked: list[HistoryMessage] = []
         if response.store:
-            items += continued.recalled
-            asked += continued.request.asked
+            items += [*continued.recalled, *self._request.history]
+            asked += self._request.asked
         if place is not None:
             return structs.replace(after, items=items, asked=asked)
         if not response.store:

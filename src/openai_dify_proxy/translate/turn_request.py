@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -17,24 +17,78 @@ class HistoryMessage(Struct, frozen=True):
     text: str
 
 
+class TurnMessages(Struct, frozen=True):
+    """A request's messages taken apart.
+
+    ``question`` is made of the messages ``asked``, which are the new ones; ``history`` holds those before them, without
+    the system messages, whose text is ``system``.
+    """
+
+    question: str
+    asked: tuple[HistoryMessage, ...]
+    system: str = ""
+    history: tuple[HistoryMessage, ...] = ()
+
+
+class RequestIdentity(Struct, frozen=True):
+    """Which conversation and whose, as headers and the client's key say; they win over the body.
+
+    ``chat_id`` is the client's own name for the chat.
+    """
+
+    conversation_id: str | None = None
+    end_user: str | None = None
+    chat_id: str | None = None
+
+
 class StoredHistory(Struct, frozen=True):
     """The stored response or conversation ``name`` that a turn continues.
 
-    ``link`` is the fingerprint of its history within ``scope``, ``asked`` a question of that history.
+    ``link`` is the fingerprint of its history within ``scope``, ``asked`` a question of that history. A conversation
+    adds its ``system`` text, and ``conversation_id`` if the turn can be put into its conversation in Dify.
     """
 
     name: str
     scope: bytes = b""
     link: bytes = b""
     asked: str | None = None
+    system: str = ""
+    conversation_id: str | None = None
+
+
+SideCallKind: TypeAlias = Literal[
+    "title",
+    "tags",
+    "follow_ups",
+    "queries",
+    "image_prompt",
+    "emoji",
+    "autocomplete",
+    "tool_choice",
+    "memory",
+    "summary",
+    "merge",
+]
+
+
+class SideCall(Struct, frozen=True):
+    """A request that the chat client ``client`` makes beside the conversation.
+
+    ``nothing`` is the answer after which the client goes on as if it had never asked. It is None where the client has
+    no use for such an answer: a lost summary is a lost conversation.
+    """
+
+    client: str
+    kind: SideCallKind
+    nothing: str | None
 
 
 class TurnRequest(Struct, frozen=True):
-    """One turn as asked for, before it is known which app answers it.
+    """One turn as asked for, complete but for the app that answers it.
 
-    ``question`` is made of the messages ``asked``, which are the new ones, and ``history`` holds all that was said
-    before them. ``chat_id`` is the client's own name for the chat. ``stored_history`` stands for a history that is
-    stored here and not in the request. A ``stateless`` turn neither continues a conversation nor is ever continued.
+    ``question``, ``asked``, ``system`` and ``history`` are those of ``TurnMessages``, ``chat_id`` that of
+    ``RequestIdentity``. ``stored_history`` stands for a history that is stored here and not in the request. A
+    ``stateless`` turn neither continues a conversation nor is ever continued; a side call is one.
     """
 
     question: str
@@ -47,4 +101,5 @@ class TurnRequest(Struct, frozen=True):
     asked: tuple[HistoryMessage, ...] = ()
     chat_id: str | None = None
     stored_history: StoredHistory | None = None
+    side_call: SideCall | None = None
     stateless: bool = False

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from msgspec import Struct, json, structs
+from msgspec import Struct, json
 
 from openai_dify_proxy.errors import ConversationNotFound
 from openai_dify_proxy.settings import Settings
@@ -30,8 +30,8 @@ from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import Exchange
 from openai_dify_proxy.wire.dify import MessageRow
 
-Recall = Callable[[], Awaitable[tuple[HistoryMessage, ...]]]
-"""Returns the history of a request that continues a stored response or conversation."""
+Recall = Callable[[], Awaitable[Sequence[HistoryMessage]]]
+"""Returns the messages of a stored response or conversation that a request continues."""
 
 _encode = json.Encoder().encode
 
@@ -183,15 +183,16 @@ class Turns:
     async def _ask(self, question: _Question) -> tuple[Exchange, DifyEventDecoder]:
         """Send the question as its claim says. Raises ProxyError if nothing was sent."""
         app, profile, claim = question.app, question.profile, question.claim
-        request = question.request
+        request, history = question.request, None
         if claim.continuation.history and question.recall is not None:
-            request = structs.replace(request, history=await question.recall())
+            history = [*await question.recall(), *request.history]
         body = _encode(
             make_generate_request(
                 request,
                 profile,
                 app.rules,
                 question.user,
+                history=history,
                 continuation=claim.continuation,
                 transcript=self._transcript,
             )

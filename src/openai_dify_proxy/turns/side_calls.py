@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from msgspec import structs
-
 from openai_dify_proxy.events import Event, TextDelta, TurnFinished, Usage
 from openai_dify_proxy.settings import Settings
-from openai_dify_proxy.translate.openai.side_calls import SideCall, detect_side_call
-from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.translate.turn_request import SideCall
+from openai_dify_proxy.turns.apps import App, Apps
+from openai_dify_proxy.turns.callers import Caller
 
 
 class SideCalls:
-    """Side calls never continue a conversation; ``TASK_MODEL`` and ``TASK_CALLS`` say who answers them."""
+    """``TASK_CALLS`` and ``TASK_MODEL`` say whether side calls reach an app, and which."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, apps: Apps) -> None:
         self._off = settings.task_calls == "off"
         self._model = settings.task_model
+        self._apps = apps
 
-    def detect(self, turn: TurnRequest) -> SideCall | None:
-        return None if turn.stored_history is not None else detect_side_call(turn)
-
-    def answer(self, side_call: SideCall | None) -> list[Event] | None:
-        """Return the client's own placeholder for "nothing" if no app is asked; a few side calls have none."""
+    def placeholder(self, side_call: SideCall | None) -> list[Event] | None:
+        """Return the client's own word for "nothing" if no app is to be asked; a few side calls have none."""
         if side_call is None or not self._off or side_call.nothing is None:
             return None
         return [TextDelta(side_call.nothing), TurnFinished("stop", Usage())]
 
-    def route(self, side_call: SideCall | None, model: str | None, turn: TurnRequest) -> tuple[str | None, TurnRequest]:
-        """Return the model and the request with which Dify is asked."""
-        if side_call is None:
-            return model, turn
-        return self._model or model, structs.replace(turn, stateless=True)
+    def app(self, caller: Caller, side_call: SideCall | None, chat_app: App) -> App:
+        """Return the app that answers, which for a side call may be another than the chat's."""
+        if side_call is None or self._model is None:
+            return chat_app
+        return self._apps.choose(caller, self._model)

@@ -8,7 +8,7 @@ and checked here as far as that gives a better answer than Dify's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from openai_dify_proxy.translate.dify.app_profile import (
     InputField,
 )
 from openai_dify_proxy.translate.dify.transcript import PLAIN, Transcript
-from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.wire.dify import GenerateRequest, Mode
 
 
@@ -56,14 +56,19 @@ def make_generate_request(
     rules: AppRules,
     user: str,
     *,
+    history: Sequence[HistoryMessage] | None = None,
     continuation: Continuation = BEGINNING,
     transcript: Transcript = PLAIN,
 ) -> GenerateRequest:
-    """The body to send; ``user`` is Dify's. Raises InvalidRequest with ``inputs.<name>`` as its param."""
+    """Return the body to send; ``user`` is Dify's. ``history`` stands in for the request's own.
+
+    Raises InvalidRequest with ``inputs.<name>`` as its param.
+    """
     inputs: dict[str, Any] = {**rules.inputs, **turn.inputs}
     question = turn.question
     if continuation.history:
-        question = _place_history(turn, question, profile, inputs, transcript)
+        earlier = turn.history if history is None else history
+        question = _place_history(earlier, question, profile, inputs, transcript)
     question = _place_system(turn, question, profile, rules.system_prompt, inputs, before=continuation.system)
     if profile.converses:
         return GenerateRequest(
@@ -167,9 +172,13 @@ def _place_system(
 
 
 def _place_history(
-    turn: TurnRequest, question: str, profile: AppProfile, inputs: dict[str, Any], transcript: Transcript
+    earlier: Sequence[HistoryMessage],
+    question: str,
+    profile: AppProfile,
+    inputs: dict[str, Any],
+    transcript: Transcript,
 ) -> str:
-    history = [message for message in turn.history if message.text]
+    history = [message for message in earlier if message.text]
     field = profile.text_input(HISTORY_NAMES)
     if history and field is not None and field.name not in inputs:
         text = transcript.as_json(history) if field.name.lower() == "messages" else transcript.lines(history)

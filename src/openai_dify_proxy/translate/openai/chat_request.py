@@ -17,9 +17,17 @@ from typing import Any
 from msgspec import json
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.openai.side_calls import detect_side_call
 from openai_dify_proxy.translate.role_lines import escape_role_lines
 from openai_dify_proxy.translate.think import without_thinking
-from openai_dify_proxy.translate.turn_request import CONTINUE, HistoryMessage, TurnRequest
+from openai_dify_proxy.translate.turn_request import (
+    CONTINUE,
+    HistoryMessage,
+    RequestIdentity,
+    StoredHistory,
+    TurnMessages,
+    TurnRequest,
+)
 from openai_dify_proxy.wire.openai.chat import (
     ChatCompletionRequest,
     ChatMessage,
@@ -28,13 +36,16 @@ from openai_dify_proxy.wire.openai.chat import (
     ContentPart,
 )
 
+UNNAMED = RequestIdentity()
+"""The identity of a request whose headers name nothing."""
+
 MAX_MODEL_NAME = 256
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 256
 
 
-def read_chat_request(request: ChatCompletionRequest) -> TurnRequest:
-    """A chat completion request as a turn. Raises InvalidRequest."""
+def read_chat_request(request: ChatCompletionRequest, identity: RequestIdentity = UNNAMED) -> TurnRequest:
+    """Return a chat completion request as a turn. Raises InvalidRequest."""
     refuse_unhonourable(request)
     if forces_tool(request.tool_choice):
         raise forced_tool("tool_choice")
@@ -42,11 +53,11 @@ def read_chat_request(request: ChatCompletionRequest) -> TurnRequest:
         raise forced_tool("function_call")
     if not request.messages:
         raise InvalidRequest("messages must hold at least one message.", param="messages")
-    return make_turn(request, chat_messages(request.messages), param="messages")
+    return make_turn(request, split_messages(chat_messages(request.messages), param="messages"), identity)
 
 
-def read_completion_request(request: CompletionRequest) -> TurnRequest:
-    """A legacy completion request as a turn. Raises InvalidRequest."""
+def read_completion_request(request: CompletionRequest, identity: RequestIdentity = UNNAMED) -> TurnRequest:
+    """Return a legacy completion request as a turn. Raises InvalidRequest."""
     refuse_unhonourable(request)
     if request.best_of is not None and request.best_of > 1:
         raise InvalidRequest(
@@ -61,11 +72,11 @@ def read_completion_request(request: CompletionRequest) -> TurnRequest:
         )
     if not prompt:
         raise InvalidRequest("prompt must not be empty.", param="prompt")
-    return make_turn(request, [HistoryMessage("user", prompt)], param="prompt")
+    return make_turn(request, split_messages([HistoryMessage("user", prompt)], param="prompt"), identity)
 
 
-def make_turn(request: CompletionFields, messages: Sequence[HistoryMessage], *, param: str) -> TurnRequest:
-    """The turn that ``messages``, oldest first, ask for. Raises InvalidRequest; ``param`` is where they come from."""
+def split_messages(messages: Sequence[HistoryMessage], *, param: str) -> TurnMessages:
+    """Take messages apart, oldest first. Raises InvalidRequest; ``param`` is where they come from."""
     said = [message for message in messages if message.text or message.role == "assistant"]
     system = "\n\n".join(message.text for message in said if message.role == "system")
     spoken = [message for message in said if message.role != "system"]
@@ -74,13 +85,52 @@ def make_turn(request: CompletionFields, messages: Sequence[HistoryMessage], *, 
     if not spoken and not system:
         raise InvalidRequest("No message holds any text. Write the question into the last user message.", param=param)
     if not spoken:
-        return _turn(request, system, (HistoryMessage("user", system),), "", ())
+        return TurnMessages(system, (HistoryMessage("user", system),))
     if spoken[-1].role == "assistant":
-        return _turn(request, CONTINUE, (HistoryMessage("user", CONTINUE),), system, spoken)
+        return TurnMessages(CONTINUE, (HistoryMessage("user", CONTINUE),), system, tuple(spoken))
     begin = len(spoken)
     while begin and spoken[begin - 1].role != "assistant":
         begin -= 1
-    return _turn(request, _question(spoken[begin:]), spoken[begin:], system, spoken[:begin])
+    return TurnMessages(_question(spoken[begin:]), tuple(spoken[begin:]), system, tuple(spoken[:begin]))
+
+
+def make_turn(
+    request: CompletionFields,
+    messages: TurnMessages,
+    identity: RequestIdentity = UNNAMED,
+    stored: StoredHistory | None = None,
+) -> TurnRequest:
+    """Return the turn that a request asks for, which may continue a ``stored`` history. Raises InvalidRequest."""
+    metadata = request.metadata or {}
+    in_body = request.conversation_id or metadata.get("conversation_id")
+    if in_body is not None and not isinstance(in_body, str):
+        raise InvalidRequest("metadata.conversation_id must be a string.", param="metadata.conversation_id")
+    conversation_id = identity.conversation_id or in_body or None
+    side_call = None if stored is not None else detect_side_call(messages, named=conversation_id is not None)
+    system = messages.system
+    if stored is not None:
+        system = "\n\n".join(filter(None, (stored.system, system)))
+        conversation_id = stored.conversation_id or conversation_id
+    stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    return TurnRequest(
+        question=messages.question,
+        system=system,
+        history=messages.history,
+        inputs={**metadata_inputs(metadata), **(request.inputs or {})},
+        conversation_id=conversation_id,
+        end_user=end_user_of(request, identity),
+        stop=tuple(sequence for sequence in stop if sequence),
+        asked=messages.asked,
+        chat_id=identity.chat_id,
+        stored_history=stored,
+        side_call=side_call,
+        stateless=side_call is not None,
+    )
+
+
+def end_user_of(request: CompletionFields, identity: RequestIdentity) -> str | None:
+    """Return the end user of a request; headers and the client's key win over the body."""
+    return identity.end_user or request.safety_identifier or request.user or None
 
 
 def refuse_unhonourable(request: CompletionFields) -> None:
@@ -143,30 +193,6 @@ def _question(asked: Sequence[HistoryMessage]) -> str:
     return "\n\n".join(
         f"Tool result:\n{escape_role_lines(message.text)}" if message.role == "tool" else message.text
         for message in asked
-    )
-
-
-def _turn(
-    request: CompletionFields,
-    question: str,
-    asked: Sequence[HistoryMessage],
-    system: str,
-    history: Sequence[HistoryMessage],
-) -> TurnRequest:
-    metadata = request.metadata or {}
-    conversation_id = request.conversation_id or metadata.get("conversation_id")
-    if conversation_id is not None and not isinstance(conversation_id, str):
-        raise InvalidRequest("metadata.conversation_id must be a string.", param="metadata.conversation_id")
-    stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
-    return TurnRequest(
-        question,
-        system,
-        tuple(history),
-        {**metadata_inputs(metadata), **(request.inputs or {})},
-        conversation_id or None,
-        request.safety_identifier or request.user or None,
-        tuple(sequence for sequence in stop if sequence),
-        tuple(asked),
     )
 
 

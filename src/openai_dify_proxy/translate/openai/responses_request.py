@@ -18,6 +18,7 @@ from msgspec import Raw, ValidationError
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.chat_request import (
     ROLES,
+    UNNAMED,
     chat_messages,
     content_text,
     forced_tool,
@@ -25,9 +26,10 @@ from openai_dify_proxy.translate.openai.chat_request import (
     make_turn,
     read_chat_request,
     refuse_unhonourable,
+    split_messages,
 )
 from openai_dify_proxy.translate.openai.responses_answers import response_of_message
-from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
+from openai_dify_proxy.translate.turn_request import HistoryMessage, RequestIdentity, TurnMessages, TurnRequest
 from openai_dify_proxy.wire.openai.chat import ContentPart
 from openai_dify_proxy.wire.openai.responses import ITEM_TEXT, ChatOrInputRequest, InputItem, ResponsesRequest
 from openai_dify_proxy.wire.reading import read_misfit
@@ -35,8 +37,8 @@ from openai_dify_proxy.wire.reading import read_misfit
 TOOL_OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 
 
-def read_responses_request(request: ResponsesRequest, replies: Mapping[str, str] | None = None) -> TurnRequest:
-    """A Responses request as a turn. Raises InvalidRequest.
+def read_responses_messages(request: ResponsesRequest, replies: Mapping[str, str] | None = None) -> TurnMessages:
+    """Return the messages of a Responses request taken apart. Raises InvalidRequest.
 
     ``replies`` holds the texts of earlier responses by their ids: those that ``referenced_responses`` names.
     """
@@ -54,18 +56,18 @@ def read_responses_request(request: ResponsesRequest, replies: Mapping[str, str]
             param="previous_response_id",
             code="mutually_exclusive_parameters",
         )
-    told = _instructions(request.instructions)
+    instructions = _instructions(request.instructions)
     if request.input is None and request.messages:
-        return make_turn(request, [*told, *chat_messages(request.messages)], param="messages")
-    if not request.input and not told:
+        return split_messages([*instructions, *chat_messages(request.messages)], param="messages")
+    if not request.input and not instructions:
         raise InvalidRequest("The request lacks the field 'input'.", param="input", code="missing_required_parameter")
-    return make_turn(request, [*told, *messages_of_input(request.input, replies)], param="input")
+    return split_messages([*instructions, *messages_of_input(request.input, replies)], param="input")
 
 
-def read_chat_or_input_request(request: ChatOrInputRequest) -> TurnRequest:
-    """A chat completion request as a turn, be it written with ``messages`` or with ``input``. Raises InvalidRequest."""
+def read_chat_or_input_request(request: ChatOrInputRequest, identity: RequestIdentity = UNNAMED) -> TurnRequest:
+    """Return a chat completion request, with ``messages`` or ``input``, as a turn. Raises InvalidRequest."""
     if request.messages:
-        return read_chat_request(request)
+        return read_chat_request(request, identity)
     if request.input is None:
         raise InvalidRequest(
             "messages must hold at least one message.", param="messages", code="missing_required_parameter"
@@ -73,7 +75,8 @@ def read_chat_or_input_request(request: ChatOrInputRequest) -> TurnRequest:
     refuse_unhonourable(request)
     if forces_tool(request.tool_choice):
         raise forced_tool("tool_choice")
-    return make_turn(request, [*_instructions(request.instructions), *messages_of_input(request.input)], param="input")
+    messages = [*_instructions(request.instructions), *messages_of_input(request.input)]
+    return make_turn(request, split_messages(messages, param="input"), identity)
 
 
 def messages_of_input(

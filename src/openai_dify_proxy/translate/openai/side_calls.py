@@ -14,37 +14,9 @@ Open WebUI's retrieval template begins with ``### Task:`` as well, and holds a p
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 from msgspec import Struct
 
-from openai_dify_proxy.translate.turn_request import CONTINUE, TurnRequest
-
-SideCallKind: TypeAlias = Literal[
-    "title",
-    "tags",
-    "follow_ups",
-    "queries",
-    "image_prompt",
-    "emoji",
-    "autocomplete",
-    "tool_choice",
-    "memory",
-    "summary",
-    "merge",
-]
-
-
-class SideCall(Struct, frozen=True):
-    """A side call of ``client``.
-
-    ``nothing`` is the answer after which the client goes on as if it had never asked. It is None where the client has
-    no use for such an answer: a lost summary is a lost conversation.
-    """
-
-    client: str
-    kind: SideCallKind
-    nothing: str | None
+from openai_dify_proxy.translate.turn_request import CONTINUE, SideCall, TurnMessages
 
 
 class _Prompt(Struct, frozen=True):
@@ -56,16 +28,17 @@ class _Prompt(Struct, frozen=True):
     holds: str = ""
 
 
-def detect_side_call(turn: TurnRequest) -> SideCall | None:
-    """The side call that ``turn`` is, or None for a turn of a conversation."""
-    if turn.question == CONTINUE:
-        return _detect_summary(turn)
-    if len(turn.asked) != 1 or turn.conversation_id is not None:
+def detect_side_call(messages: TurnMessages, *, named: bool) -> SideCall | None:
+    """Return the side call that a request is, or None for a turn of a conversation, which may be ``named``."""
+    question = messages.question
+    if question == CONTINUE:
+        return _detect_summary(messages)
+    if len(messages.asked) != 1 or named:
         return None
-    if turn.history:
-        return _find(_AFTER_CHAT, _AFTER_CHAT_BEGINS, turn.question, turn.question)
-    return _find(_ALONE, _ALONE_BEGINS, turn.question, turn.question) or _find(
-        _BY_SYSTEM, _BY_SYSTEM_BEGINS, turn.system, turn.question
+    if messages.history:
+        return _find(_AFTER_CHAT, _AFTER_CHAT_BEGINS, question, question)
+    return _find(_ALONE, _ALONE_BEGINS, question, question) or _find(
+        _BY_SYSTEM, _BY_SYSTEM_BEGINS, messages.system, question
     )
 
 
@@ -78,9 +51,9 @@ def _find(prompts: tuple[_Prompt, ...], begins: tuple[str, ...], text: str, ques
     return None
 
 
-def _detect_summary(turn: TurnRequest) -> SideCall | None:
-    """The side call whose prompt is a system message after the conversation, which has no question."""
-    return next((prompt.call for prompt in _AFTER_CHAT_SYSTEM if turn.system.endswith(prompt.ends)), None)
+def _detect_summary(messages: TurnMessages) -> SideCall | None:
+    """Return the side call whose prompt is a system message after the conversation, which has no question."""
+    return next((prompt.call for prompt in _AFTER_CHAT_SYSTEM if messages.system.endswith(prompt.ends)), None)
 
 
 def _begins(prompts: tuple[_Prompt, ...]) -> tuple[str, ...]:

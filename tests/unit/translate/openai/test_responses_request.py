@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from msgspec import json
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.openai.chat_request import make_turn
 from openai_dify_proxy.translate.openai.responses_request import (
     read_chat_or_input_request,
-    read_responses_request,
+    read_responses_messages,
     referenced_responses,
 )
 from openai_dify_proxy.translate.turn_request import CONTINUE, TurnRequest
-from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST, RESPONSES_REQUEST
+from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST, RESPONSES_REQUEST, ResponsesRequest
 
 Item = dict[str, Any]
+
+
+def read_responses_request(request: ResponsesRequest, replies: Mapping[str, str] | None = None) -> TurnRequest:
+    return make_turn(request, read_responses_messages(request, replies))
 
 
 def read(given: Any = None, *, replies: dict[str, str] | None = None, **fields: Any) -> TurnRequest:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import json, structs
+from msgspec import json
 
 from openai_dify_proxy.translate.openai.chat_request import read_chat_request
-from openai_dify_proxy.translate.openai.side_calls import SideCall, detect_side_call
-from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.translate.turn_request import SideCall, TurnRequest
 from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
 RECORDED = Path(__file__).parents[3] / "clients" / "recorded"
@@ -35,10 +34,9 @@ def assistant(text: str) -> Message:
 CHAT = (user("What is the capital of France?"), assistant("Paris."))
 
 
-def turn(*messages: Message) -> TurnRequest:
-    return read_chat_request(
-        CHAT_OR_INPUT_REQUEST.decode(json.encode({"model": "demo-chat", "messages": list(messages)}))
-    )
+def turn(*messages: Message, **fields: str) -> TurnRequest:
+    body = {"model": "demo-chat", "messages": list(messages), **fields}
+    return read_chat_request(CHAT_OR_INPUT_REQUEST.decode(json.encode(body)))
 
 
 def recorded(name: str) -> TurnRequest:
@@ -68,7 +66,7 @@ def recorded_messages(name: str) -> list[Message]:
     ],
 )
 def test_side_calls_as_recorded(name: str, kind: str, nothing: str | None) -> None:
-    call = detect_side_call(recorded(name))
+    call = recorded(name).side_call
     assert call is not None
     assert (call.client, call.kind, call.nothing) == (name.partition("/")[0], kind, nothing)
 
@@ -82,7 +80,7 @@ def test_side_calls_as_recorded(name: str, kind: str, nothing: str | None) -> No
     ],
 )
 def test_turns_as_recorded_are_no_side_calls(name: str) -> None:
-    assert detect_side_call(recorded(name)) is None
+    assert recorded(name).side_call is None
 
 
 def test_a_question_about_a_document_begins_as_open_webuis_side_calls_do() -> None:
@@ -230,13 +228,13 @@ OPEN_WEBUI_MEMORY = (
     ],
 )
 def test_side_calls_as_written(messages: list[Message], expected: SideCall) -> None:
-    assert detect_side_call(turn(*messages)) == expected
+    assert turn(*messages).side_call == expected
 
 
 @pytest.mark.parametrize("name", ["open-webui/title", "open-webui/queries", "librechat/title"])
 def test_a_systems_prompt_beside_it_hides_nothing(name: str) -> None:
     messages = recorded_messages(name)
-    assert detect_side_call(turn(system("Be brief."), *messages)) == detect_side_call(turn(*messages)) is not None
+    assert turn(system("Be brief."), *messages).side_call == turn(*messages).side_call is not None
 
 
 @pytest.mark.parametrize(
@@ -245,15 +243,14 @@ def test_a_systems_prompt_beside_it_hides_nothing(name: str) -> None:
 )
 def test_pasted_into_a_conversation_it_is_a_question(name: str) -> None:
     (message,) = recorded_messages(name)
-    assert detect_side_call(turn(*CHAT, message)) is None
-    assert detect_side_call(turn(user("What is this?"), message)) is None
-    named = structs.replace(turn(message), conversation_id="5f2c9d0e")
-    assert detect_side_call(named) is None
+    assert turn(*CHAT, message).side_call is None
+    assert turn(user("What is this?"), message).side_call is None
+    assert turn(message, conversation_id="5f2c9d0e").side_call is None
 
 
 @pytest.mark.parametrize("text", [*NEXT_TITLES, CHATBOX_SUMMARY])
 def test_what_ends_a_conversation_is_a_question_without_one(text: str) -> None:
-    assert detect_side_call(turn(user(text))) is None
+    assert turn(user(text)).side_call is None
 
 
 @pytest.mark.parametrize(
@@ -284,4 +281,4 @@ def test_what_ends_a_conversation_is_a_question_without_one(text: str) -> None:
     ],
 )
 def test_look_alikes_are_questions(messages: list[Message]) -> None:
-    assert detect_side_call(turn(*messages)) is None
+    assert turn(*messages).side_call is None
