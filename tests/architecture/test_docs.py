@@ -21,8 +21,8 @@ from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.main import app as cli
 from openai_dify_proxy.settings import AppSettings, ImageModelSettings, Settings, load_settings
 from openai_dify_proxy.settings.names import ALIASES
+from openai_dify_proxy.translate.replicate.candidates import CANDIDATES
 from openai_dify_proxy.translate.replicate.headers import HEADERS, ImageHeader
-from openai_dify_proxy.translate.replicate.mapping import CANDIDATES
 from openai_dify_proxy_demo import replicate
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from openai_dify_proxy.images.input_pictures import InputPictures
 from openai_dify_proxy.images.picture_request import InputPicture
-from openai_dify_proxy.translate.replicate.mapping import ImagePlan
+from openai_dify_proxy.translate.replicate.image_plan import ImagePlan
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput
 from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.upstream.fetch import GuardedFetcher

@@ -10,15 +10,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.replicate.candidates import CANDIDATES
 from openai_dify_proxy.translate.replicate.headers import HEADERS, OUTPUT_FORMATS, SCHEDULERS
-from openai_dify_proxy.translate.replicate.mapping import (
-    CANDIDATES,
-    OPENAI_FIELDS,
-    ImageParameters,
-    ImagePlan,
-    ImageRules,
-    plan_images,
-)
+from openai_dify_proxy.translate.replicate.image_plan import ImageParameters, ImagePlan, ImageRules
+from openai_dify_proxy.translate.replicate.mapping import OPENAI_FIELDS, plan_images
 from openai_dify_proxy.translate.replicate.model_schema import read_model_inputs
 from tests.unit.translate.replicate.replicate_models import SCHEMAS
 

@@ -16,7 +16,7 @@ from openai_dify_proxy.images.picture_request import InputPicture, PictureReques
 from openai_dify_proxy.translate.pictures.formats import sniff
 from openai_dify_proxy.translate.replicate.counts import MAX_PICTURES
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF, read_image_headers
-from openai_dify_proxy.translate.replicate.mapping import ImageParameters
+from openai_dify_proxy.translate.replicate.image_plan import ImageParameters
 from openai_dify_proxy.translate.replicate.outputs import DATA_URI, decode_data_uri
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.wire.openai.images import IMAGE_REQUEST, ImageReference, ImageRequest

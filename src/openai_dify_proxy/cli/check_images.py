@@ -21,7 +21,7 @@ from openai_dify_proxy.errors import InvalidRequest, ProxyError
 from openai_dify_proxy.images.models import ImageModel, ImageModels
 from openai_dify_proxy.pictures.service import open_picture_store
 from openai_dify_proxy.settings import Settings, SettingsError
-from openai_dify_proxy.translate.replicate.mapping import PROMPT_NAMES, picture_input
+from openai_dify_proxy.translate.replicate.candidates import PROMPT_NAMES, picture_input
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs
 from openai_dify_proxy.translate.replicate.support import HeaderSupport

@@ -28,8 +28,10 @@ from openai_dify_proxy.pictures.convert import convert
 from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
 from openai_dify_proxy.pictures.writer import PictureWriter, StoredPicture
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.translate.replicate.candidates import picture_input
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF
-from openai_dify_proxy.translate.replicate.mapping import ImagePlan, ImageRules, picture_input, plan_images
+from openai_dify_proxy.translate.replicate.image_plan import ImagePlan, ImageRules
+from openai_dify_proxy.translate.replicate.mapping import plan_images
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs
 from openai_dify_proxy.translate.replicate.outputs import DATA_URI, decode_data_uri, picture_urls

@@ -14,7 +14,7 @@ from openai_dify_proxy.pictures.decoding import verify_input_picture
 from openai_dify_proxy.pictures.masks import invert_mask, mask_in_polarity
 from openai_dify_proxy.translate.pictures.formats import sniff
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF
-from openai_dify_proxy.translate.replicate.mapping import ImagePlan
+from openai_dify_proxy.translate.replicate.image_plan import ImagePlan
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput
 from openai_dify_proxy.translate.replicate.outputs import encode_data_uri
 from openai_dify_proxy.upstream.client_urls import ClientUrls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from openai_dify_proxy.translate.replicate.mapping import ImageParameters
+from openai_dify_proxy.translate.replicate.image_plan import ImageParameters
 from openai_dify_proxy.turns.callers import Caller
 
 

@@ -17,8 +17,8 @@ from openai_dify_proxy.errors import (
     UpstreamMisconfigured,
     UpstreamTimeout,
 )
+from openai_dify_proxy.translate.replicate.candidates import CANDIDATES
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF
-from openai_dify_proxy.translate.replicate.mapping import CANDIDATES
 from openai_dify_proxy.wire.reading import UNREADABLE
 from openai_dify_proxy.wire.replicate import API_ERROR, ApiError, Prediction
 

@@ -8,40 +8,16 @@ model's schema is ever sent, since Replicate would drop it without a word.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any, Literal
-
-from msgspec import Struct
+from typing import Any
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.replicate.candidates import CANDIDATES, PROMPT_NAMES, factor_input, picture_input
 from openai_dify_proxy.translate.replicate.counts import MAX_PICTURES, count_up, counts_of, number_in
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF
-from openai_dify_proxy.translate.replicate.known_models import Colour
+from openai_dify_proxy.translate.replicate.image_plan import Format, ImageParameters, ImagePlan, ImageRules
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs, describe
 from openai_dify_proxy.translate.replicate.safety import SWITCHES, is_more_permissive, most_permissive
 from openai_dify_proxy.translate.replicate.sizes import place_size
-
-CANDIDATES: dict[str, tuple[str, ...]] = {
-    "output_format": ("output_format",),
-    "output_quality": ("output_quality", "output_compression"),
-    "scheduler": ("scheduler", "sampler"),
-    "num_inference_steps": ("num_inference_steps", "steps", "num_steps"),
-    "guidance_scale": ("guidance_scale", "guidance", "cfg_scale", "cfg"),
-    "seed": ("seed",),
-    "negative_prompt": ("negative_prompt",),
-    "prompt_strength": ("prompt_strength", "strength"),
-    "num_outputs": ("num_outputs", "num_images", "number_of_images", "num_images_per_prompt", "max_images"),
-    "safety_checker": ("disable_safety_checker", "safety_tolerance", "safety_filter_level"),
-    "enhance_prompt": ("prompt_upsampling", "enhance_prompt", "magic_prompt_option"),
-    "upscale": ("upscale", "upscale_factor", "scale"),
-    "style_preset": ("style_preset", "style", "style_type"),
-    "init_image": ("init_image", "image", "input_image", "img", "image_input", "input_images", "image_prompt"),
-    "mask": ("mask", "mask_image"),
-}
-"""How models spell each parameter; the first that a model has is the one."""
-
-PROMPT_NAMES = ("prompt", "text")
 
 PLAIN = ("scheduler", "num_inference_steps", "guidance_scale", "negative_prompt", "style_preset")
 """Headers whose value goes into an input as it is."""
@@ -51,86 +27,10 @@ OPENAI_FIELDS = ("quality", "style", "background")
 
 DEFAULT_FACTOR = 2
 
-Policy = Literal["reject", "warn", "drop"]
-Format = Literal["png", "jpg", "webp"]
-
-
-class ImageParameters(Struct, frozen=True, kw_only=True):
-    """What a request asks for, whatever the model.
-
-    ``headers`` are values by the specification's parameter name; ``body`` the OpenAI fields that were given;
-    ``extra`` the body's ``input`` object. ``has_init`` and ``has_mask`` tell of pictures, which are placed by
-    ``ImagePlan.init_input`` and ``mask_input``; ``has_more`` of further ones beside the initial picture.
-    """
-
-    prompt: str | None
-    n: int | None = None
-    headers: Mapping[str, Any] = {}
-    body: Mapping[str, Any] = {}
-    extra: Mapping[str, Any] = {}
-    has_init: bool = False
-    has_more: bool = False
-    has_mask: bool = False
-
-
-class ImageRules(Struct, frozen=True, kw_only=True):
-    """What the settings say: of unknown parameters, of unsafe pictures, and what an alias adds.
-
-    ``mask_repaints`` is the colour of a mask where the model paints.
-    """
-
-    policy: Policy = "reject"
-    allow_unsafe: bool = True
-    defaults: Mapping[str, Any] = {}
-    can_enhance: bool = False
-    can_upscale: bool = False
-    mask_repaints: Colour = "white"
-
-
-class ImagePlan(Struct, frozen=True, kw_only=True):
-    """What to do: the inputs of each prediction, and what happens around them.
-
-    ``prompt_input``, ``init_input`` and ``mask_input`` name the inputs that take the prompt and the pictures.
-    ``enhance`` and ``upscale`` are asked for where the model cannot do them itself; ``upscale_factor`` is None for the
-    upscaler's own. ``convert`` tells that the model may give another format than ``output_format``. ``notices`` name
-    what was dropped.
-    """
-
-    predictions: tuple[dict[str, Any], ...]
-    n: int
-    output_format: Format
-    convert: bool
-    quality: int | None = None
-    prompt_input: str | None = None
-    init_input: ModelInput | None = None
-    mask_input: ModelInput | None = None
-    invert_mask: bool = False
-    enhance: bool = False
-    upscale: bool = False
-    upscale_factor: int | None = None
-    notices: tuple[str, ...] = ()
-
 
 def plan_images(wish: ImageParameters, model: ModelInputs, rules: ImageRules) -> ImagePlan:
     """How to make the pictures. Raises InvalidRequest whose ``param`` is the header or field at fault."""
     return _Planner(wish, model, rules).plan()
-
-
-def picture_input(model: ModelInputs, parameter: str) -> ModelInput | None:
-    """The input that takes the ``init_image`` or the ``mask``: by its name, if its kind is one for pictures."""
-    kinds = ("string", "array") if parameter == "init_image" else ("string",)
-    fields = (model.fields.get(name) for name in CANDIDATES[parameter])
-    return next((field for field in fields if field is not None and field.kind in kinds and not field.options), None)
-
-
-_ENLARGES = re.compile(r"up-?scal|enlarg|(?:re)?scaling factor|scale factor|scale (?:the |this )?image", re.IGNORECASE)
-
-
-def factor_input(model: ModelInputs) -> ModelInput | None:
-    """The input that says by what the model enlarges; ``scale`` may mean other things too, such as the guidance."""
-    scale = model.fields.get("scale")
-    is_factor = scale is not None and _ENLARGES.search(scale.description)
-    return model.fields.get("upscale_factor") or (scale if is_factor else None)
 
 
 class _Planner:

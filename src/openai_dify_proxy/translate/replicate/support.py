@@ -12,15 +12,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.replicate.candidates import CANDIDATES, PROMPT_NAMES, factor_input, picture_input
 from openai_dify_proxy.translate.replicate.counts import counts_of
 from openai_dify_proxy.translate.replicate.headers import HEADERS, OUTPUT_FORMATS, ImageHeader
 from openai_dify_proxy.translate.replicate.known_models import Colour
-from openai_dify_proxy.translate.replicate.mapping import (
-    CANDIDATES,
-    PROMPT_NAMES,
-    factor_input,
-    picture_input,
-)
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs
 from openai_dify_proxy.translate.replicate.safety import most_permissive
 

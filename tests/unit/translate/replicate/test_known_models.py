@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from openai_dify_proxy.translate.replicate.candidates import CANDIDATES
 from openai_dify_proxy.translate.replicate.headers import HEADERS
 from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS, UNKNOWN_MODEL, repainted_colour
-from openai_dify_proxy.translate.replicate.mapping import CANDIDATES
 from openai_dify_proxy_demo.replicate import DEMO_MODELS
 from tests.unit.translate.replicate.replicate_models import MODELS
 

@@ -8,8 +8,9 @@ import pytest
 
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.replicate.counts import count_up, counts_of, number_in
+from openai_dify_proxy.translate.replicate.image_plan import ImageParameters, ImagePlan, ImageRules, Policy
 from openai_dify_proxy.translate.replicate.known_models import Colour
-from openai_dify_proxy.translate.replicate.mapping import ImageParameters, ImagePlan, ImageRules, Policy, plan_images
+from openai_dify_proxy.translate.replicate.mapping import plan_images
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs
 from tests.unit.translate.replicate.replicate_models import MODELS, model_of
 

@@ -8,7 +8,8 @@ import pytest
 
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF, read_image_headers
-from openai_dify_proxy.translate.replicate.mapping import ImageParameters, ImagePlan, ImageRules, plan_images
+from openai_dify_proxy.translate.replicate.image_plan import ImageParameters, ImagePlan, ImageRules
+from openai_dify_proxy.translate.replicate.mapping import plan_images
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs, read_model_inputs
 from openai_dify_proxy.translate.replicate.support import (
     HeaderSupport,
