@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.applications import Starlette
@@ -49,8 +49,9 @@ from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state import open_store
-from openai_dify_proxy.state.guarded import GuardedStore
+from openai_dify_proxy.state.guarded import STATE_TIMEOUT, GuardedStore
 from openai_dify_proxy.turns.apps import Apps
+from openai_dify_proxy.turns.claims import DEFAULT_TIMING, ClaimTiming
 from openai_dify_proxy.turns.client import ClientGone
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.profiles import Profiles
@@ -89,12 +90,22 @@ STOP_SECONDS = 8.0
 """How long the end of the server waits for stop calls that are under way."""
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The whole proxy as an ASGI application. It serves one event loop, from lifespan startup to shutdown."""
+def create_app(
+    settings: Settings,
+    *,
+    timing: ClaimTiming = DEFAULT_TIMING,
+    state_timeout: float = STATE_TIMEOUT,
+    clock: Callable[[], float] = time.time,
+) -> Starlette:
+    """Build the whole proxy as an ASGI application. It serves one event loop, from lifespan startup to shutdown.
+
+    A turn waits ``state_timeout`` seconds for the state at most. ``clock`` returns seconds since the epoch; it dates
+    the turns of conversations and the leases of background runs.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with _open_services(settings) as services:
+        async with _open_services(settings, timing, state_timeout, clock) as services:
             app.state.services = services
             yield
 
@@ -113,7 +124,9 @@ def create_app(settings: Settings) -> Starlette:
 
 
 @asynccontextmanager
-async def _open_services(settings: Settings) -> AsyncIterator[Services]:
+async def _open_services(
+    settings: Settings, timing: ClaimTiming, state_timeout: float, clock: Callable[[], float]
+) -> AsyncIterator[Services]:
     """Open what the handlers share, and close it in the reverse order."""
     async with AsyncExitStack() as stack:
         http = HttpClient(connect_timeout=settings.connect_timeout)
@@ -122,10 +135,11 @@ async def _open_services(settings: Settings) -> AsyncIterator[Services]:
         apps = Apps(settings)
         profiles = Profiles(dify, time.monotonic)
         store = GuardedStore(
-            await open_store(settings.state_url.get_secret_value(), max_entries=settings.state_max_entries)
+            await open_store(settings.state_url.get_secret_value(), max_entries=settings.state_max_entries),
+            timeout=state_timeout,
         )
         stack.push_async_callback(store.close)
-        conversations = Conversations(store, ttl=settings.conversation_ttl, now=time.time)
+        conversations = Conversations(store, ttl=settings.conversation_ttl, now=clock, timing=timing)
         turns = Turns(settings, apps, profiles, dify, conversations)
         stack.push_async_callback(turns.close, STOP_SECONDS)
         stored = ResponseStore(conversations)

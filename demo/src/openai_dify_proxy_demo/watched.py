@@ -23,13 +23,13 @@ class Watched(ABC):
             what()
             self._changed.notify_all()
 
-    def wait(self, predicate: Callable[[Self], object], timeout: float = 30.0) -> None:
+    def wait(self, predicate: Callable[[Self], object], timeout: float = 60.0) -> None:
         """Block until `predicate(log)` is true; raise TimeoutError with the latest entries after `timeout` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: predicate(self), timeout):
                 raise TimeoutError(f"not seen within {timeout} s; {self.summary()}, open {self.open_requests}")
 
-    async def wait_for(self, predicate: Callable[[Self], object], timeout: float = 30.0) -> None:
+    async def wait_for(self, predicate: Callable[[Self], object], timeout: float = 60.0) -> None:
         """Wait like `wait`, in a coroutine of any event loop."""
         await asyncio.to_thread(self.wait, predicate, timeout)
 

@@ -11,6 +11,9 @@ import structlog
 
 from openai_dify_proxy.state.store import Operation, StateUnavailable, Store
 
+STATE_TIMEOUT = 1.0
+"""Seconds for which a turn waits for the state at most."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -23,7 +26,12 @@ class GuardedStore:
     """
 
     def __init__(
-        self, store: Store, *, timeout: float = 1.0, pause: float = 2.0, clock: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        *,
+        timeout: float = STATE_TIMEOUT,
+        pause: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._timeout = timeout

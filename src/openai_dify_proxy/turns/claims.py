@@ -28,9 +28,6 @@ from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.locks import PATIENCE, STEP, Lock
 
-SECOND = 1.05
-"""Dify orders the messages of a conversation by whole seconds, so two turns never begin within the same second."""
-
 LONG_AGO = 600.0
 """Seconds since a conversation's last turn after which Dify is asked whether it still has the conversation, where
 the app's version would hide its loss."""
@@ -39,6 +36,18 @@ FORGETFUL_SECONDS = 24 * 3600.0
 """How long a chatflow is treated as one whose model has its memory switched off."""
 
 log = structlog.get_logger(__name__)
+
+
+class ClaimTiming(Struct, frozen=True):
+    """Durations in seconds that no operator needs to change."""
+
+    turn_spacing: float = 1.05
+    """From the start of one turn to the start of the next: Dify orders a conversation's messages by whole seconds."""
+    lock_timeout: float = PATIENCE
+    """How long a turn waits for the turn before it."""
+
+
+DEFAULT_TIMING = ClaimTiming()
 
 
 class ConversationEntry(Struct, frozen=True, array_like=True):
@@ -87,6 +96,7 @@ class ConversationClaim:
         *,
         ttl: float,
         now: Callable[[], float],
+        timing: ClaimTiming,
         app: App,
         request: TurnRequest,
         lock: Lock | None,
@@ -98,6 +108,7 @@ class ConversationClaim:
         self._store = store
         self._ttl = ttl
         self._now = now
+        self._timing = timing
         self._app = app
         self._request = request
         self._chatflow = False
@@ -206,7 +217,8 @@ class ConversationClaim:
         lock = Lock(self._store, scope.key("busy", conversation_id))
         self._locks.append(lock)
         get_record = Get(scope.key("owned", conversation_id))
-        results = await lock.acquire(gone, (get_record, *self._get_forgetful()), param="conversation_id")
+        also = (get_record, *self._get_forgetful())
+        results = await lock.acquire(gone, also, param="conversation_id", patience=self._timing.lock_timeout)
         if results is not None and results[0] is not None:
             known = await self._take_head(_read_record(results[0]), get_record, gone)
             self.unconfirmed = False
@@ -220,7 +232,7 @@ class ConversationClaim:
 
         If a turn has taken it, wait for that turn's end, which never comes if its process died.
         """
-        patience = PATIENCE
+        patience = self._timing.lock_timeout
         while known.head and not gone():
             results = await self._store.run(Take(known.head), get_record)
             if results is None:
@@ -248,7 +260,7 @@ class ConversationClaim:
     def _continue(self, conversation_id: str, system: bytes, at: float, *, forgetful: bool) -> None:
         """A model without a memory is sent the whole history each time, any other only what is new."""
         self._at = at
-        self.not_before = at + SECOND
+        self.not_before = at + self._timing.turn_spacing
         self.continuation = Continuation(conversation_id, history=forgetful, system=forgetful or system != self._system)
 
     def restart(self) -> None:

@@ -15,7 +15,7 @@ from openai_dify_proxy.translate.dify.request import named_conversation
 from openai_dify_proxy.translate.turn_request import TurnRequest
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.claims import ConversationClaim
+from openai_dify_proxy.turns.claims import DEFAULT_TIMING, ClaimTiming, ConversationClaim
 from openai_dify_proxy.turns.locks import Lock
 
 SECRET_CHECK_SECONDS = 60.0
@@ -29,10 +29,13 @@ class Conversations:
     of conversations, never a turn.
     """
 
-    def __init__(self, store: GuardedStore, *, ttl: float, now: Callable[[], float]) -> None:
+    def __init__(
+        self, store: GuardedStore, *, ttl: float, now: Callable[[], float], timing: ClaimTiming = DEFAULT_TIMING
+    ) -> None:
         self.store = store
         self.ttl = ttl
         self.now = now
+        self.timing = timing
         self._secret: bytes | None = None
         self._checked = 0.0
 
@@ -48,7 +51,9 @@ class Conversations:
 
     def claim(self, app: App, request: TurnRequest, lock: Lock | None) -> ConversationClaim:
         """Return a claim that holds ``lock`` from here on, and no conversation yet."""
-        return ConversationClaim(self.store, ttl=self.ttl, now=self.now, app=app, request=request, lock=lock)
+        return ConversationClaim(
+            self.store, ttl=self.ttl, now=self.now, timing=self.timing, app=app, request=request, lock=lock
+        )
 
     async def find(
         self,

@@ -19,7 +19,7 @@ from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import MAX_DIFY_USER, Caller, dify_user
-from openai_dify_proxy.turns.claims import SECOND, ConversationClaim
+from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.client import Client, ClientGone, PatientClient
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
@@ -162,7 +162,8 @@ class Turns:
             return
         if question.profile.hides_lost_conversations and (claim.unconfirmed or claim.long_ago):
             await self._confirm(question, claim.conversation_id)
-        await asyncio.sleep(min(SECOND, max(0.0, claim.not_before - self._conversations.now())))
+        spacing = self._conversations.timing.turn_spacing
+        await asyncio.sleep(min(spacing, max(0.0, claim.not_before - self._conversations.now())))
 
     async def _confirm(self, question: _Question, conversation_id: str) -> None:
         """Ask for the conversation first: this Dify would hang on a lost one, or begin another."""
