@@ -11,7 +11,8 @@ from openai import DefaultAsyncHttpxClient
 
 from openai_dify_proxy_demo import DemoServer
 from tests.api.servers import ProxyServer
-from tests.clients.chats import Ask, check_upstream, have_three_turns
+from tests.clients.three_turns import Ask, check_upstream, have_three_turns
+from tests.limits import PATIENCE
 
 MODELS: dict[str, dict[str, Any]] = {
     "chat": {"stream_usage": True},
@@ -50,7 +51,7 @@ def streamed(model: ChatOpenAI) -> Ask:
 
 
 async def test_three_turns(demo: DemoServer, proxy: ProxyServer) -> None:
-    async with DefaultAsyncHttpxClient(verify=False, timeout=30) as http:
+    async with DefaultAsyncHttpxClient(verify=False, timeout=PATIENCE) as http:
         chats: dict[str, Ask] = {}
         for name, options in MODELS.items():
             options = {"base_url": proxy.url, "api_key": "any", "http_async_client": http, **options}

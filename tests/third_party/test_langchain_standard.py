@@ -13,7 +13,8 @@ from pydantic import SecretStr
 
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import INSTANT, DemoServer
-from tests.api.servers import ProxyServer, demo_apps
+from tests.api.servers import ProxyServer, counted_seconds, demo_apps
+from tests.limits import PATIENCE
 
 
 class Standard(ChatModelIntegrationTests):
@@ -24,7 +25,7 @@ class Standard(ChatModelIntegrationTests):
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def _proxy(cls) -> Iterator[None]:
-        with DemoServer(timing=INSTANT) as demo:
+        with DemoServer(timing=INSTANT, clock=counted_seconds()) as demo:
             settings = Settings(
                 dify_api_url=demo.url, apps=demo_apps(demo.url), state_url=SecretStr("memory://"), default_app=None
             )
@@ -35,8 +36,8 @@ class Standard(ChatModelIntegrationTests):
     @pytest.fixture(autouse=True)
     async def _connections(self) -> AsyncIterator[None]:
         """LangChain would share its own between tests, which have an event loop each."""
-        with DefaultHttpxClient(verify=False, timeout=30) as blocking:
-            async with DefaultAsyncHttpxClient(verify=False, timeout=30) as http:
+        with DefaultHttpxClient(verify=False, timeout=PATIENCE) as blocking:
+            async with DefaultAsyncHttpxClient(verify=False, timeout=PATIENCE) as http:
                 self.connections = {"http_client": blocking, "http_async_client": http}
                 yield
 
