@@ -9,13 +9,14 @@ from pydantic import SecretStr
 
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import INSTANT, DemoServer
-from tests.api.servers import ProxyServer, demo_apps
+from tests.api.servers import ProxyServer, counted_seconds, demo_apps
+from tests.limits import PATIENCE
 
 
 @pytest.fixture
 def demo() -> Iterator[DemoServer]:
     """A Dify that nobody but this test asks."""
-    with DemoServer(timing=INSTANT) as running:
+    with DemoServer(timing=INSTANT, clock=counted_seconds()) as running:
         yield running
 
 
@@ -30,5 +31,5 @@ def proxy(demo: DemoServer, tmp_path: Path) -> Iterator[ProxyServer]:
 @pytest.fixture
 async def http() -> AsyncIterator[httpx2.AsyncClient]:
     """What sends requests exactly as they are written."""
-    async with httpx2.AsyncClient(timeout=30, verify=False) as plain:
+    async with httpx2.AsyncClient(timeout=PATIENCE, verify=False) as plain:
         yield plain

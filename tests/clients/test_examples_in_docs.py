@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.program import Program
+from tests.limits import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +38,9 @@ def example(document: str, language: str, origin: str) -> str:
 
 
 def run(command: list[str], code: str, directory: Path) -> str:
-    done = subprocess.run(command, input=code, cwd=directory, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, input=code, cwd=directory, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -79,7 +82,7 @@ def test_curl_examples_of_images(origin: str, tmp_path: Path) -> None:
     links = [picture["url"] for picture in json.loads(said)["data"]]
     assert len(set(links)) == 2
     for link in links:
-        with urllib.request.urlopen(link, timeout=20) as answer:
+        with urllib.request.urlopen(link, timeout=PATIENCE) as answer:
             assert answer.headers["content-type"] == "image/png"
 
 

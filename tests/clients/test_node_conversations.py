@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from openai_dify_proxy_demo import DemoServer
-from tests.api.asking import Json
+from tests.api.chat_requests import Json
 from tests.api.servers import ProxyServer
-from tests.clients.chats import check_replies, check_upstream, questions
+from tests.clients.three_turns import check_replies, check_upstream, questions
 
 WAYS = (
     "chat",

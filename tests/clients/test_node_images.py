@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo.replicate import INSTANT, DemoReplicate
-from tests.api.picturing import SDXL, Json, image_settings, picture, png
+from tests.api.image_requests import SDXL, Json, image_settings, picture, png
 from tests.api.servers import ProxyServer
 
 

@@ -10,15 +10,15 @@ from pydantic import SecretStr
 
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import INSTANT, DemoServer
-from tests.api.asking import Json
-from tests.api.servers import ProxyServer, demo_apps
+from tests.api.chat_requests import Json
+from tests.api.servers import ProxyServer, counted_seconds, demo_apps
 
 ANSWER = "tick 1 tick 2 tick 3 tick 4 "
 
 
 async def test_responses_and_conversations_in_javascript(node: Path, node_clients: Path, tmp_path: Path) -> None:
     state = SecretStr(f"sqlite:///{tmp_path}/state.db")
-    with DemoServer(timing=INSTANT) as demo:
+    with DemoServer(timing=INSTANT, clock=counted_seconds()) as demo:
         settings = Settings(
             dify_api_url=demo.url,
             apps=demo_apps(demo.url),

@@ -1,4 +1,4 @@
-"""The official JavaScript client reads every recorded stream as the Python one does."""
+"""The official JavaScript client reads recorded streams of every kind as the Python one does."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.recordings.archive import HANDMADE, VERSIONS, Json, Recording, refusals, streams
-from tests.recordings.reading import body_for, differences
+from tests.recordings.archive import HANDMADE, Json, Recording, examples, refusals, streams
 from tests.recordings.replay import Replay, replaying
+from tests.recordings.sdk_answers import body_for, differences
 
 
 async def test_streams_are_as_expected_in_javascript(node: Path, node_clients: Path) -> None:
-    recordings = streams(*VERSIONS, HANDMADE) + refusals()
+    recordings = examples() + streams(HANDMADE) + refusals()
     async with replaying(recordings, "pieces") as replay:
         read = await read_streams(node, node_clients, replay, recordings)
     assert set(read) == {recording.label for recording in recordings}

@@ -11,7 +11,7 @@ from openai.types.responses import Response
 
 from openai_dify_proxy_demo import DemoServer
 from tests.api.servers import ProxyServer
-from tests.clients.chats import Ask, check_upstream, have_three_turns
+from tests.clients.three_turns import Ask, check_upstream, have_three_turns
 
 
 def chat(client: AsyncOpenAI, model: str) -> Ask:

@@ -24,7 +24,7 @@ from tests.api.servers import (
     raw_dify,
     scripted,
 )
-from tests.clients.playing import PROGRAMS, Player, Program, Recorded, last_text, recorded, send
+from tests.clients.recorded_programs import PROGRAMS, Player, Program, Recorded, last_text, recorded, send
 
 TURNS = ("turn-1", "turn-2", "turn-3")
 MODELS = (

@@ -152,6 +152,14 @@ def streams(*folders: str) -> list[Recording]:
     return select(lambda recording: recording.is_stream, folders or VERSIONS)
 
 
+def examples(*folders: str) -> list[Recording]:
+    """The smallest stream of each kind: of the same version, mode and set of Dify events."""
+    kinds: dict[tuple[str, str, frozenset[str]], Recording] = {}
+    for stream in sorted(streams(*folders), key=lambda recording: len(recording.body)):
+        kinds.setdefault((stream.folder, stream.mode, frozenset(event["event"] for event in stream.events())), stream)
+    return list(kinds.values())
+
+
 def refusals(*folders: str) -> list[Recording]:
     return select(lambda recording: recording.is_refusal, folders or VERSIONS)
 

@@ -50,7 +50,8 @@ class ReplayDify:
                     for part in wire(recording, cast(Manner, manner)):
                         writer.write(part)
                         await writer.drain()
-                        await asyncio.sleep(0)  # the proxy's thread gets a chance to read
+                        if manner != "bytes":  # the end of a turn must come soon after its last words
+                            await asyncio.sleep(0)  # the proxy's thread gets a chance to read
                 else:
                     writer.write(self._describe(recording, path.partition("?")[0]))
                     await writer.drain()

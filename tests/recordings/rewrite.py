@@ -10,8 +10,8 @@ import sys
 
 from openai_dify_proxy.telemetry import configure_logging
 from tests.recordings.archive import HANDMADE, VERSIONS, refusals, streams
-from tests.recordings.reading import read_answer, read_stream
 from tests.recordings.replay import replaying
+from tests.recordings.sdk_answers import read_answer, read_stream
 
 
 async def rewrite(folders: tuple[str, ...]) -> int:

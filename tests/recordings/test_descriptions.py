@@ -6,8 +6,8 @@ import httpx2
 import pytest
 
 from tests.recordings.archive import Recording, has, named
-from tests.recordings.reading import read_answer, read_stream
 from tests.recordings.replay import replaying
+from tests.recordings.sdk_answers import read_answer, read_stream
 
 OLD, LATER, LATEST, MAIN = "dify-1.11.2", "dify-1.13.0", "dify-1.16.1", "dify-1.16.1-main"
 

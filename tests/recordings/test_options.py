@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.recordings.archive import VERSIONS, Recording, named, streams
-from tests.recordings.reading import body_for, read_answer, read_stream, text_of
+from tests.recordings.archive import VERSIONS, Recording, examples, named
 from tests.recordings.replay import replaying
+from tests.recordings.sdk_answers import body_for, read_answer, read_stream, text_of
 
 
 @pytest.mark.parametrize("folder", VERSIONS[:3])
@@ -22,7 +22,7 @@ async def test_an_output_can_be_named_as_the_answer(folder: str, variable: str) 
 
 @pytest.mark.parametrize("folder", VERSIONS)
 async def test_progress_is_titles_and_states_and_changes_no_text(folder: str) -> None:
-    recordings = [stream for stream in streams(folder) if stream.mode not in ("chat", "completion")]
+    recordings = [stream for stream in examples(folder) if stream.mode not in ("chat", "completion")]
     async with replaying(recordings, progress="reasoning") as replay:
         read = await replay.read_json(read_stream, recordings)
     for recording in recordings:

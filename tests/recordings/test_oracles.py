@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.recordings.archive import VERSIONS, Json, Recording, named, recordings, select, streams
-from tests.recordings.reading import text_of
+from tests.recordings.sdk_answers import text_of
 
 RUNS = [recording for recording in streams() if recording.mode in ("advanced-chat", "workflow")]
 GOOD = ("succeeded", "partial-succeeded")

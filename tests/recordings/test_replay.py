@@ -1,4 +1,7 @@
-"""Every recorded answer, replayed through the real proxy and read by the official Python client."""
+"""Recorded answers of every kind, replayed through the real proxy and read by the official Python client.
+
+``test_translation`` translates all recordings without a socket.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.recordings.archive import VERSIONS, Json, Recording, refusals, streams
-from tests.recordings.reading import (
+from tests.limits import PATIENCE
+from tests.recordings.archive import VERSIONS, Json, Recording, examples, refusals, streams
+from tests.recordings.replay import MANNERS, Manner, Replay, replaying
+from tests.recordings.sdk_answers import (
     differences,
     read_answer,
     read_bytes,
@@ -19,21 +24,17 @@ from tests.recordings.reading import (
     read_text,
     text_of,
 )
-from tests.recordings.replay import MANNERS, Manner, Replay, replaying
 
-SMALL, LARGE = 4_000, 40_000
-"""Bytes of a body: small ones are all sent byte by byte, of the others one in three, and no large one.
-
-``test_cuts`` gives every byte of all of them alone to the decoder, where it costs less.
-"""
+SMALL = 4_000
+"""Bytes of a body that is sent byte by byte; ``test_splits`` gives every byte of all of them alone to the decoder."""
 
 
 @pytest.mark.parametrize("folder", VERSIONS)
 @pytest.mark.parametrize("manner", MANNERS)
 async def test_streams_are_as_expected(folder: str, manner: Manner) -> None:
-    recordings = streams(folder)
+    recordings = examples(folder)
     if manner == "bytes":
-        recordings = [each for index, each in enumerate(recordings) if len(each.body) < (SMALL if index % 3 else LARGE)]
+        recordings = [each for each in recordings if len(each.body) < SMALL]
     async with replaying(recordings, manner) as replay:
         got = await replay.read_json(read_stream, recordings)
     check_same(got, {recording.label: recording.expected()["stream"] for recording in recordings})
@@ -41,7 +42,7 @@ async def test_streams_are_as_expected(folder: str, manner: Manner) -> None:
 
 @pytest.mark.parametrize("folder", VERSIONS)
 async def test_whole_answers_are_as_expected(folder: str) -> None:
-    recordings = streams(folder)
+    recordings = examples(folder)
     async with replaying(recordings) as replay:
         answers = await replay.read_json(read_answer, recordings)
         texts = await replay.read_json(read_text, recordings)
@@ -72,7 +73,7 @@ def test_an_expected_stream_adds_up_to_the_expected_answer(folder: str) -> None:
 @pytest.mark.parametrize("folder", VERSIONS)
 @pytest.mark.parametrize("usage", [True, False])
 async def test_frames_are_exactly_what_clients_rely_on(folder: str, usage: bool) -> None:
-    recordings = streams(folder)
+    recordings = examples(folder)
     async with replaying(recordings, "pieces") as replay:
         responses = await read_all_bytes(replay, recordings, usage=usage)
     for label, response in responses.items():
@@ -115,7 +116,7 @@ def test_table() -> None:
 
 
 async def read_all_bytes(replay: Replay, recordings: list[Recording], *, usage: bool) -> dict[str, httpx2.Response]:
-    async with httpx2.AsyncClient(timeout=30, base_url=replay.proxy.url) as http:
+    async with httpx2.AsyncClient(timeout=PATIENCE, base_url=replay.proxy.url) as http:
         return await replay.read(lambda _openai, recording: read_bytes(http, recording, usage=usage), recordings)
 
 

@@ -2,7 +2,7 @@
 //
 // stdin:  {"url": base URL, "requests": [body of a chat completion, …]}
 // stdout: for each request a line {"model", "chunks": [compact chunk or error, …], "whole": completion or error}
-// What is compact is told in tests/recordings/reading.py.
+// What is compact is told in tests/recordings/sdk_answers.py.
 
 import { text } from "node:stream/consumers";
 import OpenAI from "openai";

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 from msgspec import Struct, json, structs
 
-from tests.api.asking import Json
+from tests.api.chat_requests import Json
 
 RECORDED = Path(__file__).parent / "recorded"
 

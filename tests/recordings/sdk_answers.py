@@ -38,15 +38,7 @@ async def read_answer(client: AsyncOpenAI, recording: Recording) -> Json:
         completion = await client.chat.completions.create(**body_for(recording))
     except APIError as error:
         return compact_error(error)
-    whole: Json = completion.to_dict()
-    (choice,) = whole["choices"]
-    message = {name: value for name, value in choice["message"].items() if value not in (None, [], "assistant")}
-    return {
-        **message,
-        "finish_reason": choice["finish_reason"],
-        "usage": compact_usage(whole.get("usage")),
-        "dify": whole["dify"],
-    }
+    return compact_answer(completion.to_dict())
 
 
 async def read_helper(client: AsyncOpenAI, recording: Recording) -> Json:
@@ -108,6 +100,17 @@ def is_uuid(text: Any) -> bool:
         return bool(UUID(text))
     except (TypeError, ValueError, AttributeError):
         return False
+
+
+def compact_answer(whole: Json) -> Json:
+    (choice,) = whole["choices"]
+    message = {name: value for name, value in choice["message"].items() if value not in (None, [], "assistant")}
+    return {
+        **message,
+        "finish_reason": choice["finish_reason"],
+        "usage": compact_usage(whole.get("usage")),
+        "dify": whole["dify"],
+    }
 
 
 def compact_chunk(chunk: Json) -> Json:

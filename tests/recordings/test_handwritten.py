@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.recordings.archive import HANDMADE, Json, named, streams
-from tests.recordings.reading import differences, read_answer, read_stream, text_of
 from tests.recordings.replay import MANNERS, Manner, replaying
+from tests.recordings.sdk_answers import differences, read_answer, read_stream, text_of
 
 
 @pytest.mark.parametrize("manner", MANNERS)

@@ -1,0 +1,74 @@
+"""Every recorded answer, decoded and encoded without a socket, whole and in pieces.
+
+``test_splits`` shows that the decoder's events are the same for every split.
+``test_replay`` sends a choice of them through the real proxy, where a recording costs a hundred times as much.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from random import Random
+from typing import Any, cast
+
+import pytest
+
+from openai_dify_proxy.events import TurnFailed
+from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
+from openai_dify_proxy.translate.openai.chat_answers import AnswerHead, encode_chat_completion
+from openai_dify_proxy.translate.openai.chat_streams import ChatStreamEncoder
+from openai_dify_proxy.wire.dify import Mode
+from tests.recordings.archive import HANDMADE, VERSIONS, Json, Recording, streams
+from tests.recordings.replay import pieces
+from tests.recordings.sdk_answers import compact_answer, compact_chunk, differences
+
+HEAD = AnswerHead("chatcmpl-1", 1_700_000_000, "support")
+
+
+def translated(recording: Recording, parts: Iterable[bytes]) -> Json:
+    """What a client is told: as a stream, and as one answer."""
+    decoder = DifyEventDecoder(cast(Mode, recording.mode), origin="http://dify.test")
+    encoder = ChatStreamEncoder(HEAD, include_usage=True)
+    sent = b""
+    failed: TurnFailed | None = None
+    for part in (*parts, None):
+        events = decoder.finish() if part is None else decoder.feed(part)
+        failed = next((event for event in events if isinstance(event, TurnFailed)), failed)
+        if failed is not None and not sent and events[0] is failed:  # it becomes the status
+            refusal = {"status": failed.error.status, "error": error_body(encoder.encode(events, decoder.ids))}
+            return {"stream": [refusal], "answer": refusal}
+        sent += encoder.encode(events, decoder.ids)
+    if failed is not None:
+        *_, last = chunks = compact_frames(sent)
+        return {"stream": chunks, "answer": last | {"status": failed.error.status}}
+    whole = json.loads(encode_chat_completion(HEAD, encoder.answer, decoder.ids))
+    return {"stream": compact_frames(sent), "answer": compact_answer(whole)}
+
+
+def compact_frames(sent: bytes) -> list[Json]:
+    payloads = [json.loads(frame[6:]) for frame in sent.split(b"\n\n")[:-1] if frame != b"data: [DONE]"]
+    return [
+        {"status": None, "error": payload["error"]} if "error" in payload else compact_chunk(payload)
+        for payload in payloads
+    ]
+
+
+def error_body(frame: bytes) -> Any:
+    return json.loads(frame.removesuffix(b"\n\n")[6:])["error"]
+
+
+def splits(body: bytes, seed: str) -> dict[str, Iterable[bytes]]:
+    return {
+        "whole": [body],
+        "pieces": pieces(body, Random(seed)),
+    }
+
+
+@pytest.mark.parametrize("folder", [*VERSIONS, HANDMADE])
+@pytest.mark.parametrize("manner", ["whole", "pieces"])
+def test_streams_and_answers_are_as_expected(folder: str, manner: str) -> None:
+    recordings = streams(folder)
+    got = {each.label: translated(each, splits(each.body, each.label)[manner]) for each in recordings}
+    told = differences(got, {each.label: each.expected() for each in recordings})
+    if told:
+        pytest.fail(told, pytrace=False)
