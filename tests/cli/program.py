@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+
+from tests.limits import PATIENCE
 
 PROGRAM = Path(sys.executable).with_name("openai-dify-proxy")
 
@@ -20,6 +27,9 @@ class Program:
         self._command = command
 
     def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end. The console script runs in a fork of a process that has loaded it."""
+        if self._command == (PROGRAM,):
+            return _fork_server().run(self.directory, arguments, self._environment(env))
         return subprocess.run(
             [*self._command, *arguments],
             cwd=self.directory,
@@ -54,6 +64,50 @@ class Program:
         return {**kept, "HOME": str(self.directory), "PYTHONWARNINGS": "error", **env}
 
 
+class _ForkServer:
+    """``tests.cli.fork_server`` in a process; several threads may ask it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.cli.fork_server"],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONWARNINGS": "error"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._lock = threading.Lock()
+
+    def run(
+        self, directory: Path, arguments: Sequence[str], env: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with tempfile.TemporaryDirectory() as told, self._lock:
+            stdout, stderr = Path(told) / "stdout", Path(told) / "stderr"
+            asked = {
+                "directory": str(directory),
+                "arguments": arguments,
+                "env": env,
+                "stdout": str(stdout),
+                "stderr": str(stderr),
+            }
+            self._process.stdin.write(f"{json.dumps(asked)}\n")
+            self._process.stdin.flush()
+            code = int(self._process.stdout.readline())
+            return subprocess.CompletedProcess(arguments, code, stdout.read_text(), stderr.read_text())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@cache
+def _fork_server() -> _ForkServer:
+    server = _ForkServer()
+    atexit.register(server.close)
+    return server
+
+
 class Running:
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self.process = process
@@ -80,4 +134,4 @@ class Running:
     def end(self, signal: int) -> int:
         """Send it a signal and return its exit code."""
         self.process.send_signal(signal)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE)

@@ -20,12 +20,13 @@ from openai_dify_proxy.cli.listening import CannotListen, listen
 from openai_dify_proxy_demo import DemoServer
 from tests import parts
 from tests.cli.program import Program, Running
+from tests.limits import PATIENCE
 
 
 def get(url: str, **headers: str) -> tuple[int, object]:
     request = urllib.request.Request(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refusal:
         with refusal:
@@ -43,7 +44,7 @@ def run_printed_line(server: Running) -> str:
     """What the printed curl line prints when a shell runs it as it is."""
     parts.component("curl", shutil.which("curl"))
     return subprocess.run(
-        ["/bin/sh", "-c", server.until("curl ")], capture_output=True, text=True, check=True, timeout=30
+        ["/bin/sh", "-c", server.until("curl ")], capture_output=True, text=True, check=True, timeout=PATIENCE
     ).stdout
 
 
@@ -80,7 +81,9 @@ def test_the_printed_line_makes_a_picture(program: Program) -> None:
         url = server.url()
         line = server.until("curl -f ")
         assert line.startswith("curl -f http://127.0.0.1:")
-        subprocess.run(["/bin/sh", "-c", line], cwd=program.directory, capture_output=True, check=True, timeout=60)
+        subprocess.run(
+            ["/bin/sh", "-c", line], cwd=program.directory, capture_output=True, check=True, timeout=PATIENCE
+        )
         assert "stability-ai/sdxl" in models(get(f"{url}/models"))
     with Image.open(program.directory / "picture.png") as picture:
         assert (picture.format, picture.size) == ("PNG", (1024, 1024))
@@ -133,7 +136,7 @@ def test_workers_have_the_settings_and_no_key_is_in_their_arguments(program: Pro
         arguments = [" ".join(process.cmdline()) for process in family]
         assert not any(secret in line for line in arguments for secret in ("app-demo-chat", "client-key"))
         assert server.end(signal.SIGTERM) == 0
-        assert psutil.wait_procs(family[1:], timeout=20)[1] == []
+        assert psutil.wait_procs(family[1:], timeout=PATIENCE)[1] == []
         assert all(json.loads(line)["event"] for line in server.logged.splitlines())
 
 
@@ -232,7 +235,7 @@ def test_localhost_is_one_port_on_each_of_its_addresses() -> None:
         ports = {listener.getsockname()[1] for listener in sockets}
         assert len(ports) == 1
         for listener in sockets:
-            socket.create_connection(listener.getsockname()[:2], timeout=5).close()
+            socket.create_connection(listener.getsockname()[:2], timeout=PATIENCE).close()
     finally:
         for listener in sockets:
             listener.close()
