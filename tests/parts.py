@@ -1,4 +1,4 @@
-"""Parts that some tests need and a machine may lack: Node.js and its packages, nginx, optional Python packages.
+"""Parts that some tests need and a machine may lack: Node.js and its packages, an IPFS node, an S3 server.
 
 A missing part skips its tests and says its name; where ``CI`` is set it fails them, so that nothing is left out unseen.
 """
@@ -31,11 +31,6 @@ def missing(name: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"{reason} (in CI every part must be there)", pytrace=False)
     pytest.skip(reason)
-
-
-def python_package(name: str) -> None:
-    """The test needs this importable package."""
-    component(name, importlib.util.find_spec(name))
 
 
 def node() -> Path:

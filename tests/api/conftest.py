@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,22 +12,22 @@ import pytest
 from openai import AsyncOpenAI
 
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.turns.claims import DEFAULT_TIMING, ClaimTiming
 from openai_dify_proxy_demo import DEMO_APPS, INSTANT, DemoLog, DemoServer, Timing
 from openai_dify_proxy_demo.replicate import INSTANT as INSTANT_PICTURES
 from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog
-from tests.api.picturing import image_settings
-from tests.api.servers import ProxyServer, app_settings, demo_apps
+from tests.api.image_requests import image_settings
+from tests.api.servers import UNSPACED, ProxyServer, app_settings, counted_seconds, demo_apps
 from tests.cli.program import Program
-
-QUIET_WITHIN = 15.0
-"""Seconds in which every turn of a test has ended upstream, at the latest."""
+from tests.limits import PATIENCE
 
 Serve = Callable[..., ProxyServer]
 
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[DemoServer]:
-    with DemoServer(timing=INSTANT, faults=True) as running:
+    """A Dify in which every turn begins in a second of its own, so that turns need not be spaced."""
+    with DemoServer(timing=INSTANT, faults=True, clock=counted_seconds()) as running:
         yield running
 
 
@@ -48,7 +49,7 @@ def log(demo: DemoServer) -> Iterator[DemoLog]:
     """What the demo is asked in this test. After it no turn may be left running."""
     demo.log.clear()
     yield demo.log
-    demo.log.wait(lambda log: log.open_requests == 0, QUIET_WITHIN)
+    demo.log.wait(lambda log: log.open_requests == 0)
 
 
 @pytest.fixture
@@ -57,15 +58,32 @@ def proxy(shared_proxy: ProxyServer, log: DemoLog) -> ProxyServer:
     return shared_proxy
 
 
+@pytest.fixture(scope="session")
+def clocked_demo() -> Iterator[DemoServer]:
+    """A Dify with the machine's clock, which confuses turns of a conversation that begin within one second."""
+    with DemoServer(timing=INSTANT, faults=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def spacing_proxy(clocked_demo: DemoServer) -> Iterator[ProxyServer]:
+    """A proxy that spaces the turns of a conversation as it does for a real Dify."""
+    settings = Settings(dify_api_url=clocked_demo.url, apps=demo_apps(clocked_demo.url))
+    with ProxyServer(settings, timing=DEFAULT_TIMING) as running:
+        yield running
+
+
 @pytest.fixture
 def serve(demo: DemoServer, log: DemoLog) -> Iterator[Serve]:
     """Start a proxy with settings of the test's own: ``serve(api_keys=("k",))``. The demo is its Dify."""
     with ExitStack() as stack:
 
-        def start(**settings: Any) -> ProxyServer:
+        def start(
+            *, timing: ClaimTiming = UNSPACED, clock: Callable[[], float] = time.time, **settings: Any
+        ) -> ProxyServer:
             settings.setdefault("dify_api_url", demo.url)
             settings.setdefault("apps", demo_apps(settings["dify_api_url"]))
-            return stack.enter_context(ProxyServer(Settings(**settings)))
+            return stack.enter_context(ProxyServer(Settings(**settings), timing=timing, clock=clock))
 
         yield start
 
@@ -107,8 +125,8 @@ def predictions(replicate: DemoReplicate) -> Iterator[ReplicateLog]:
     """What the scripted Replicate is asked in this test. After it no prediction runs, and no token has leaked."""
     replicate.log.clear()
     yield replicate.log
-    replicate.log.wait(lambda log: all(prediction.completed_at for prediction in log.predictions), QUIET_WITHIN)
-    replicate.log.wait(lambda log: log.open_requests == 0, QUIET_WITHIN)
+    replicate.log.wait(lambda log: all(prediction.completed_at for prediction in log.predictions))
+    replicate.log.wait(lambda log: log.open_requests == 0)
     assert not replicate.log.leaked_tokens
     assert all(call.authorized for call in replicate.log.calls)
     assert all(file.deleted for file in replicate.log.files)
@@ -149,7 +167,7 @@ async def client(proxy: ProxyServer) -> AsyncIterator[AsyncOpenAI]:
 @pytest.fixture
 async def http() -> AsyncIterator[httpx2.AsyncClient]:
     """A plain HTTP client for what the official one cannot send or would hide."""
-    async with httpx2.AsyncClient(timeout=30, verify=False) as plain:
+    async with httpx2.AsyncClient(timeout=PATIENCE, verify=False) as plain:
         yield plain
 
 

@@ -19,8 +19,9 @@ import httpx2
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.telemetry import configure_logging
 from openai_dify_proxy_demo.replicate import DEMO_MODELS, INSTANT, DemoModel, DemoReplicate
-from tests.api.picturing import Json, image_settings, sent
+from tests.api.image_requests import Json, image_settings, sent
 from tests.api.servers import ProxyServer
+from tests.limits import PATIENCE
 
 NOTHING = "nothing sent"
 FORMAT = "X-Output-Format"
@@ -152,7 +153,7 @@ def _shown(value: str, predictions: list[Json]) -> tuple[str, str]:
 
 
 async def markdown(proxy: ProxyServer, replicate: DemoReplicate) -> str:
-    async with httpx2.AsyncClient(timeout=30, verify=False) as http:
+    async with httpx2.AsyncClient(timeout=PATIENCE, verify=False) as http:
         table = Table(http, proxy, replicate, await unpaid_picture(http, replicate))
         lines = ["| header | " + " | ".join(map(title, DEMO_MODELS)) + " |", "|---" * (len(DEMO_MODELS) + 1) + "|"]
         for header in LEGAL:

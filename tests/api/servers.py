@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +21,27 @@ from pydantic import SecretStr
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.serve import server_config
 from openai_dify_proxy.settings import AppSettings, Settings
+from openai_dify_proxy.turns.claims import ClaimTiming
 from openai_dify_proxy_demo import DEMO_APPS, DIALECTS, SPECIAL_APPS
+from tests.limits import PATIENCE
+
+UNSPACED = ClaimTiming(turn_spacing=0)
+"""Turns follow each other at once. For a Dify with ``counted_seconds``, which does not confuse them then."""
+
+
+def counted_seconds() -> Callable[[], float]:
+    """A clock for a demo in which every turn begins in a second of its own."""
+    return itertools.count(int(time.time())).__next__
+
+
+@dataclass
+class Clock:
+    """A clock that the test moves: it runs ahead of the machine's by ``ahead`` seconds."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
 
 
 def demo_apps(url: str) -> dict[str, AppSettings]:
@@ -39,9 +61,12 @@ def app_settings(name: str, key: str, url: str, **more: Any) -> AppSettings:
 class ProxyServer:
     """The proxy on an ephemeral port, with an event loop and a thread of its own, from enter to exit."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, timing: ClaimTiming = UNSPACED, clock: Callable[[], float] = time.time
+    ) -> None:
         self.settings = settings
-        self._server = _Server(server_config(create_app(settings), grace=settings.shutdown_grace))
+        app = create_app(settings, timing=timing, state_timeout=PATIENCE, clock=clock)
+        self._server = _Server(server_config(app, grace=settings.shutdown_grace))
         self._server.config.port = 0
         self._thread = threading.Thread(target=self._server.run, name="proxy", daemon=True)
         self.port = 0
@@ -59,12 +84,12 @@ class ProxyServer:
 
         It loads no certificates, which would take most of a test's time and serve nothing here.
         """
-        http = DefaultAsyncHttpxClient(verify=False, timeout=30)
+        http = DefaultAsyncHttpxClient(verify=False, timeout=PATIENCE)
         return AsyncOpenAI(base_url=self.url, api_key=api_key, http_client=http, **more)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._server.listening.wait(10), "the proxy did not start"
+        assert self._server.listening.wait(PATIENCE), "the proxy did not start"
         self.port = self._server.servers[0].sockets[0].getsockname()[1]
         return self
 
@@ -72,7 +97,7 @@ class ProxyServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._server.should_exit = True
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the proxy did not stop"
 
 

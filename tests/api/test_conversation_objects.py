@@ -9,11 +9,14 @@ from typing import Any
 import httpx2
 import pytest
 from openai import AsyncOpenAI
+from structlog.testing import capture_logs
 
+from openai_dify_proxy.turns.claims import ClaimTiming
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import CONVERSING, Json, error_of, turns
+from tests.api.chat_requests import CONVERSING, Json, error_of, turns
 from tests.api.conftest import Serve
-from tests.api.responding import (
+from tests.api.raw_client import Client, until
+from tests.api.response_requests import (
     dify_conversation,
     get,
     not_found,
@@ -25,8 +28,7 @@ from tests.api.responding import (
     the_run,
     transcript,
 )
-from tests.api.servers import ProxyServer
-from tests.api.sockets import Client
+from tests.api.servers import Clock, ProxyServer
 from tests.components.servers import free_ports
 
 UNKNOWN = f"conv_{'0' * 48}"
@@ -193,7 +195,7 @@ async def test_a_turn_that_goes_wrong_is_not_met_again(
             await leaving.ask("", **body, stream=True)
             await leaving.read_until(b"tick 2")
             await leaving.leave()
-            await log.wait_for(lambda log: the_run(log, body["input"]).state == "stopped", 10)
+            await log.wait_for(lambda log: the_run(log, body["input"]).state == "stopped")
             return
         reply = await http.post(f"{proxy.url}/responses", json=body)
         assert reply.status_code >= 500, reply.text
@@ -218,13 +220,20 @@ async def test_a_turn_that_goes_wrong_is_not_met_again(
         ]
         assert how not in the_request(log, f"three {mark[::-1]}").body["query"]
 
-    hows = ("ERROR", "MIDERROR", "CUT", "SLOW:200x20")
+    hows = ("ERROR", "MIDERROR", "CUT", "SLOW:1000x100")
     models = ("demo-chat@1.11", "demo-advanced-chat@1.16")
     await asyncio.gather(*(converse(how, model) for how in hows for model in models))
 
 
-async def test_a_turn_that_never_reached_dify_leaves_all_as_it_was(
-    proxy: ProxyServer, client: AsyncOpenAI, log: DemoLog
+async def test_a_turn_that_never_reached_dify_leaves_all_as_it_was(serve: Serve, log: DemoLog) -> None:
+    clock = Clock()
+    proxy = serve(timing=ClaimTiming(turn_spacing=3), clock=clock)
+    async with proxy.client() as client:
+        await check_turns_that_never_reach_dify(proxy, client, clock, log)
+
+
+async def check_turns_that_never_reach_dify(
+    proxy: ProxyServer, client: AsyncOpenAI, clock: Clock, log: DemoLog
 ) -> None:
     conversation = await client.conversations.create()
     named: dict[str, Any] = {"conversation": conversation.id, "metadata": {"topic": "sea"}}
@@ -232,10 +241,13 @@ async def test_a_turn_that_never_reached_dify_leaves_all_as_it_was(
     lacking = 400, "missing_required_parameter", "inputs.topic"
     await refused(respond(client, "hi", "nobody", **named), 404, "model_not_found")
     await refused(respond(client, "hi", "demo-chat-topic", conversation=conversation.id), *lacking)
-    # Before the second is over in which the first turn began.
+    # While it waits for the time between two turns to pass.
     leaving = Client(proxy.port, "/v1/responses")
-    await leaving.ask("", "demo-chat-topic", input="hi", **named)
-    await leaving.leave()
+    with capture_logs() as logs:
+        await leaving.ask("", "demo-chat-topic", input="hi", **named)
+        await leaving.leave()
+        await until(lambda: any(entry.get("status") == 499 for entry in logs))
+    clock.ahead = 3
     second = await respond(client, "SAY<<two>>", "demo-chat-topic", **named)
     assert dify_conversation(first) == dify_conversation(second)
     assert [run.question for run in log.runs] == ["SAY<<one>>", "SAY<<two>>"]

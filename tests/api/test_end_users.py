@@ -9,8 +9,8 @@ from openai import AsyncOpenAI
 from pydantic import SecretStr
 
 from openai_dify_proxy_demo import DemoLog
-from tests.api.asking import ask, the_turn, turns
-from tests.api.chatting import Chat, the_request
+from tests.api.chat_requests import ask, the_turn, turns
+from tests.api.chats import Chat, the_request
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer
 

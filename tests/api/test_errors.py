@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import MODELS, ask, ask_streaming, chat_body, error_of, turns
+from tests.api.chat_requests import MODELS, ask, ask_streaming, chat_body, error_of, turns
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer, app_settings
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog
 from tests.api.conftest import Serve
-from tests.api.picturing import SDXL, VERSIONS, Json, picture, png, post, sent
+from tests.api.image_requests import SDXL, VERSIONS, Json, picture, png, post, sent
 from tests.api.servers import ProxyServer
 
 SIDE = 128

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo.replicate import INSTANT, DemoReplicate, ReplicateLog
 from tests.api.conftest import Serve
-from tests.api.picturing import SCHNELL, SDXL, VERSIONS, Json, image_settings, picture, post, sent, small
+from tests.api.image_requests import SCHNELL, SDXL, VERSIONS, Json, image_settings, picture, post, sent, small
 from tests.api.servers import ProxyServer
 
 
@@ -152,19 +152,19 @@ async def test_the_same_picture_at_the_same_time(image_client: AsyncOpenAI, imag
 
 
 async def test_a_request_has_a_time_limit(serve_images: Serve, predictions: ReplicateLog) -> None:
-    proxy = serve_images(image_timeout=1)
+    proxy = serve_images(image_timeout=5)
     async with proxy.client() as client:
         with pytest.raises(APIStatusError) as refused:
-            await client.images.generate(prompt="PARTIAL SLOW:0.6", model=SDXL, size="64x64", n=4)
+            await client.images.generate(prompt="PARTIAL SLOW:60", model=SDXL, size="64x64", n=4)
     assert (refused.value.status_code, refused.value.code) == (504, "upstream_timeout")
     await predictions.wait_for(lambda log: log.predictions[0].completed_at)
     (prediction,) = predictions.predictions
-    assert (prediction.status, prediction.cancel_after) == ("canceled", "11s")
+    assert (prediction.status, prediction.cancel_after) == ("canceled", "15s")
     assert (predictions.attempts(), [cancel.effective for cancel in predictions.cancels]) == (1, [True])
 
 
 async def test_a_prediction_that_cannot_be_followed(serve_images: Serve, predictions: ReplicateLog) -> None:
-    async with serve_images(image_timeout=2).client() as client:
+    async with serve_images(image_timeout=5).client() as client:
         with pytest.raises(APIStatusError) as refused:
             await client.images.generate(prompt="POLLCRASH:999", model=SDXL, size="64x64")
     assert refused.value.status_code in (502, 504)
@@ -176,7 +176,7 @@ async def test_a_prediction_that_replicate_lost_is_not_made_again(
 ) -> None:
     """A 404 also means that a model is not official, for which a second creation would be right."""
     asking = asyncio.create_task(
-        image_client.images.generate(prompt="PARTIAL SLOW:0.3", model="stability-ai/sdxl", size="64x64", n=4)
+        image_client.images.generate(prompt="PARTIAL SLOW:2", model="stability-ai/sdxl", size="64x64", n=4)
     )
     await predictions.wait_for(lambda log: log.predictions and log.predictions[0].outputs)
     lost = dict(replicate.state.predictions)

@@ -9,7 +9,7 @@ import pytest
 
 from openai_dify_proxy_demo.replicate import DEMO_MODELS, DemoModel, DemoReplicate, ReplicateLog
 from tests.api.header_table import ILLEGAL, INIT, LEGAL, PICTURE, markdown, title
-from tests.api.picturing import post
+from tests.api.image_requests import post
 from tests.api.servers import ProxyServer
 
 TABLE = Path(__file__).with_name("header_table.md")

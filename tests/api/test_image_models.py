@@ -15,7 +15,7 @@ from openai_dify_proxy.settings.model import ImageModelSettings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from openai_dify_proxy_demo.replicate import ReplicateLog
 from tests.api.conftest import Serve
-from tests.api.picturing import SCHNELL, SDXL, VERSIONS, Json, picture, post, sent, small
+from tests.api.image_requests import SCHNELL, SDXL, VERSIONS, Json, picture, post, sent, small
 from tests.api.servers import ProxyServer, app_settings
 
 # Safety.

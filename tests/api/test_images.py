@@ -11,7 +11,7 @@ from openai import APIStatusError, AsyncOpenAI, DefaultHttpxClient, OpenAI
 
 from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog
 from tests.api.conftest import Serve
-from tests.api.picturing import SCHNELL, SDXL, Json, picture, post, sent, small
+from tests.api.image_requests import SCHNELL, SDXL, Json, picture, post, sent, small
 from tests.api.servers import ProxyServer
 
 # The answer's forms.
@@ -118,7 +118,7 @@ async def test_streams_of_pictures_that_come_one_by_one(image_client: AsyncOpenA
 
 async def test_streams_have_heartbeats(http: httpx2.AsyncClient, serve_images: Serve) -> None:
     proxy = serve_images(first_event_grace=0.1, heartbeat_interval=0.1)
-    body = {**small("A fox SLOW:0.6"), "stream": True}
+    body = {**small("A fox SLOW:2"), "stream": True}
     got = await post(http, f"{proxy.url}/images/generations", body)
     assert got.headers["content-type"].startswith("text/event-stream")
     frames = got.text.split("\n\n")

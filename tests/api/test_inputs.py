@@ -9,7 +9,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import MODES, ask, the_turn, user
+from tests.api.chat_requests import MODES, ask, the_turn, user
 from tests.api.conftest import Serve
 from tests.api.servers import app_settings
 

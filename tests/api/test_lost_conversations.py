@@ -15,8 +15,8 @@ import pytest
 from openai import AsyncOpenAI
 
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import turns
-from tests.api.chatting import Chat, asked, at_once, goes_on, said, the_request, the_run, transcript
+from tests.api.chat_requests import turns
+from tests.api.chats import Chat, asked, at_once, goes_on, said, the_request, the_run, transcript
 from tests.api.conftest import Serve
 
 TELLING = [
@@ -107,7 +107,7 @@ async def test_a_chatflow_that_would_hang_is_asked_first_when_the_last_turn_is_l
 ) -> None:
     state = tmp_path / "state.db"
     with DemoServer(clock=itertools.count(1_700_000_000).__next__) as dify:
-        proxy = serve(dify_api_url=dify.url, state_url=f"sqlite:///{state}", silence_timeout=3)
+        proxy = serve(dify_api_url=dify.url, state_url=f"sqlite:///{state}", silence_timeout=30)
         async with proxy.client(max_retries=0) as client:
             lost, kept = Chat(client, model), Chat(client, model, stream=True)
             await lost.say("lost 1")
@@ -132,7 +132,7 @@ async def test_silence_is_an_error_and_no_reason_to_begin_anew(
     serve: Serve, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, model: str
 ) -> None:
     """It may be the queue. What the client tries next has its transcript."""
-    async with serve(silence_timeout=0.4).client(max_retries=0) as client:
+    async with serve(silence_timeout=3).client(max_retries=0) as client:
         chat = Chat(client, model)
         await chat.say("silent 1 SAY<<yes>>")
         await lose(demo, http, chat)
@@ -152,7 +152,7 @@ async def test_another_conversation_begun_in_silence_is_noticed_and_stopped(
 ) -> None:
     """A chatflow of 1.15 answers in a new conversation, without anything that was said before."""
     chat = Chat(client, "demo-advanced-chat@1.15", stream)
-    question = f"stray {stream} SLOW:40x25"
+    question = f"stray {stream} SLOW:40x100"
     await chat.say("stray 1")
     lost = chat.conversation_id
     await lose(demo, http, chat)

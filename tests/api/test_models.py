@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from openai_dify_proxy_demo import DEMO_APPS, DemoLog, DemoServer
-from tests.api.asking import MODES, ask, error_of
+from tests.api.chat_requests import MODES, ask, error_of
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer, app_settings
 

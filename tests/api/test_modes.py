@@ -6,7 +6,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from openai_dify_proxy_demo import DemoLog
-from tests.api.asking import MODELS, MODES, ask, ask_streaming, probes, the_turn, user
+from tests.api.chat_requests import MODELS, MODES, ask, ask_streaming, probes, the_turn, user
 from tests.api.conftest import Serve
 
 PATHS = {

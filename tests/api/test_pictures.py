@@ -18,6 +18,7 @@ from openai_dify_proxy.settings import Settings, load_settings
 from tests import parts
 from tests.api.servers import ProxyServer
 from tests.components.servers import S3Server
+from tests.limits import PATIENCE
 from tests.pictures.samples import SAMPLES, encode, image
 
 DATA = encode(image("RGB", (64, 64)), "PNG")
@@ -168,7 +169,7 @@ def variations(kept: PictureRecord) -> list[str]:
 
 
 async def test_nothing_else_is_served(server: ProxyServer, kept: PictureRecord) -> None:
-    async with httpx2.AsyncClient(timeout=30) as client:
+    async with httpx2.AsyncClient(timeout=PATIENCE) as client:
         for path in variations(kept):
             answer = await client.get(server.origin + path)
             assert answer.status_code == 404, path

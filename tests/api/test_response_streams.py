@@ -14,11 +14,11 @@ from openai.types.responses import ResponseStreamEvent
 
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import MODELS, check_error, error_of
-from tests.api.responding import KEYS, get, refused, stream_of, text_of
+from tests.api.chat_requests import MODELS, check_error, error_of
+from tests.api.raw_client import Client
+from tests.api.response_requests import KEYS, get, refused, stream_of, text_of
 from tests.api.servers import ProxyServer, demo_apps
-from tests.api.sockets import Client
-from tests.responses_reading import events_of
+from tests.response_events import events_of
 
 OPENING = ["response.created", "response.in_progress"]
 MESSAGE = ["response.output_item.added", "response.content_part.added"]
@@ -145,7 +145,7 @@ async def test_silences_are_filled_with_keepalives(demo: DemoServer, http: httpx
         first_event_grace=0.05,
     )
     with ProxyServer(settings) as proxy:
-        events = await stream_of(http, proxy, "SLOW:3x300", "demo-chat")
+        events = await stream_of(http, proxy, "SLOW:3x600", "demo-chat")
         async with (
             proxy.client() as client,
             client.responses.stream(model="demo-chat", input="SLOW:3x200") as stream,
@@ -160,7 +160,7 @@ async def test_silences_are_filled_with_keepalives(demo: DemoServer, http: httpx
 
 async def test_a_client_that_leaves_stops_the_turn(proxy: ProxyServer, log: DemoLog) -> None:
     client = Client(proxy.port, "/v1/responses")
-    await client.ask("", "demo-chat", input="SLOW:100x50", stream=True)
+    await client.ask("", "demo-chat", input="SLOW:1000x100", stream=True)
     await client.read_until(b"tick 2")
     name = json.loads(client.seen.partition(b"data: ")[2].partition(b"\n")[0])["response"]["id"]
     await client.leave()

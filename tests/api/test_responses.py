@@ -14,9 +14,9 @@ from openai import AsyncOpenAI
 from openai.types.responses import Response as SdkResponse
 
 from openai_dify_proxy_demo import DemoLog
-from tests.api.asking import CONVERSING, error_of, the_turn, turns
+from tests.api.chat_requests import CONVERSING, error_of, the_turn, turns
 from tests.api.conftest import Serve
-from tests.api.responding import (
+from tests.api.response_requests import (
     KEYS,
     dify_conversation,
     get,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import httpx2
 import pytest
 
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import chat_body, chunks_of, error_of, failure_of
+from tests.api.chat_requests import chat_body, chunks_of, error_of, failure_of
 from tests.cli.program import Program, Running
+from tests.limits import PATIENCE
 
 MODES = {
     "demo-chat": "@1.11",
@@ -37,7 +37,7 @@ class Server:
         self.process.process.send_signal(signal.SIGTERM)
 
     async def exit_code(self) -> int:
-        return await asyncio.to_thread(self.process.process.wait, 30)
+        return await asyncio.to_thread(self.process.process.wait, PATIENCE)
 
 
 @contextmanager
@@ -65,7 +65,7 @@ async def read(http: httpx2.AsyncClient, url: str, text: str, model: str) -> str
 async def test_a_turn_that_ends_in_the_grace_period_is_answered_whole(
     program: Program, demo: DemoServer, log: DemoLog, http: httpx2.AsyncClient
 ) -> None:
-    with server(program, demo, SHUTDOWN_GRACE="10") as running:
+    with server(program, demo, SHUTDOWN_GRACE=str(PATIENCE)) as running:
         stream = asyncio.create_task(read(http, running.url, "SLOW:10x150", "demo-chat"))
         whole = asyncio.create_task(
             http.post(f"{running.url}/chat/completions", json=chat_body("SLOW:10x150", "demo-workflow"))
@@ -82,18 +82,19 @@ async def test_a_turn_that_ends_in_the_grace_period_is_answered_whole(
 async def test_no_new_requests_are_taken_meanwhile(
     program: Program, demo: DemoServer, log: DemoLog, http: httpx2.AsyncClient
 ) -> None:
-    with server(program, demo, SHUTDOWN_GRACE="10") as running:
-        async with streaming(http, running.url, "SLOW:10x150", "demo-chat") as reply:
+    with server(program, demo, SHUTDOWN_GRACE=str(PATIENCE)) as running:
+        async with streaming(http, running.url, "SLOW:40x150", "demo-chat") as reply:
             await log.wait_for(lambda log: log.runs)
             running.stop()
-            await refused(running.port, within=1)
+            await refused(running.port)
+            assert log.runs[0].state == "running"
             await reply.aread()
         assert await running.exit_code() == 0
 
 
-async def refused(port: int, within: float) -> None:
+async def refused(port: int) -> None:
     """Tries to connect until nobody listens any more."""
-    async with asyncio.timeout(within):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -112,14 +113,13 @@ async def test_turns_that_outlive_the_grace_period_are_stopped_in_dify_and_told_
     """Streams and whole answers of all modes, some still without a task id."""
     with server(program, demo, SHUTDOWN_GRACE="1", WORKERS=workers) as running:
         await ready(http, running)
-        streams = [asyncio.create_task(read(http, running.url, "SLOW:200x100", model)) for model in MODES]
+        streams = [asyncio.create_task(read(http, running.url, "SLOW:1000x100", model)) for model in MODES]
         wholes = [
-            asyncio.create_task(http.post(f"{running.url}/chat/completions", json=chat_body("SLOW:200x100", model)))
+            asyncio.create_task(http.post(f"{running.url}/chat/completions", json=chat_body("SLOW:1000x100", model)))
             for model in MODES
         ]
         await log.wait_for(lambda log: len([run for run in log.runs if run.first_event_at]) == 2 * len(MODES))
         running.stop()
-        told = time.monotonic()
         for body in await asyncio.gather(*streams):
             assert "tick 1" in body
             assert failure_of(body)["code"] == "shutting_down"
@@ -127,7 +127,6 @@ async def test_turns_that_outlive_the_grace_period_are_stopped_in_dify_and_told_
             assert (reply.status_code, error_of(reply)["code"]) == (503, "shutting_down")
             assert reply.headers["x-should-retry"] == "false"
         assert await running.exit_code() == 0
-        assert time.monotonic() - told < 10
         assert "Traceback" not in running.process.logged
     await log.wait_for(lambda log: len([stop for stop in log.stops if stop.effective]) == 2 * len(MODES))
     users = {run.task_id: run.user for run in log.runs}
@@ -144,11 +143,11 @@ async def test_a_turn_that_has_no_task_id_yet_is_stopped_too(
     program: Program, demo: DemoServer, log: DemoLog, http: httpx2.AsyncClient
 ) -> None:
     with server(program, demo, SHUTDOWN_GRACE="0", FIRST_EVENT_GRACE="0") as running:
-        waiting = asyncio.create_task(read(http, running.url, "QUEUE:1.5 SLOW:200x100", "demo-workflow"))
+        waiting = asyncio.create_task(read(http, running.url, "QUEUE:1.5 SLOW:1000x100", "demo-workflow"))
         await log.wait_for(lambda log: log.runs)
         running.stop()
         assert failure_of(await waiting)["code"] == "shutting_down"
-        await log.wait_for(lambda log: log.stops, 6)
+        await log.wait_for(lambda log: log.stops)
         assert await running.exit_code() == 0
         assert "Traceback" not in running.process.logged
     (run,) = log.runs
@@ -156,10 +155,8 @@ async def test_a_turn_that_has_no_task_id_yet_is_stopped_too(
 
 
 async def test_an_idle_server_ends_at_once(program: Program, demo: DemoServer, http: httpx2.AsyncClient) -> None:
-    """Idle connections that clients keep open do not hold it."""
-    with server(program, demo) as running:
+    """Idle connections that clients keep open do not hold it, however long turns would be waited for."""
+    with server(program, demo, SHUTDOWN_GRACE="600") as running:
         assert (await http.get(running.url.replace("/v1", "/health"))).status_code == 200
         running.stop()
-        told = time.monotonic()
         assert await running.exit_code() == 0
-        assert time.monotonic() - told < 3

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.api.servers import serving
+from tests.limits import PATIENCE
 
 Answer = Callable[["Upload", asyncio.StreamWriter], Awaitable[None]]
 
@@ -57,7 +58,7 @@ class OddIpfs:
 
     async def came(self, count: int) -> None:
         """Waits until so many uploads have come in all."""
-        async with asyncio.timeout(20), self._news:
+        async with asyncio.timeout(PATIENCE), self._news:
             await self._news.wait_for(lambda: len(self.uploads) >= count)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -139,7 +140,7 @@ class Relay:
 
     async def wait(self) -> None:
         """Until so many bytes have gone through."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await self._held.wait()
 
     def release(self) -> None:

@@ -29,6 +29,7 @@ from openai_dify_proxy_demo.log import LoggedRun
 from tests import parts
 from tests.cli.program import Program, Running
 from tests.components.servers import free_ports
+from tests.limits import PATIENCE
 from tests.state.servers import ValkeyServer, valkey_program
 
 APP = "demo-chat"
@@ -155,7 +156,7 @@ def cluster(directory: Path, demo: DemoServer, *, workers: int = 2) -> Iterator[
 def client_of(url: str) -> AsyncOpenAI:
     """The official client, which asks once and by a new connection each time: so any process may get it."""
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-    http = DefaultAsyncHttpxClient(verify=False, timeout=60, limits=limits)
+    http = DefaultAsyncHttpxClient(verify=False, timeout=PATIENCE, limits=limits)
     return AsyncOpenAI(base_url=url, api_key="unused", http_client=http, max_retries=0)
 
 

@@ -19,12 +19,10 @@ import pytest
 
 from openai_dify_proxy_demo.replicate import DemoReplicate
 from tests import parts
-from tests.api.sockets import until
+from tests.api.raw_client import until
 from tests.cli.program import Program, Running
 from tests.components.servers import IpfsNode, S3Server
-
-PATIENCE = 30.0
-"""Seconds in which everything happens that shall happen at all."""
+from tests.limits import PATIENCE
 
 
 @pytest.fixture(scope="module")

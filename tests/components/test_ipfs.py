@@ -23,6 +23,7 @@ from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import MAX_ANSWER, IpfsClient, ipfs_client
 from tests.components.odd_ipfs import Answer, added, answer, chunked, hang_up, odd_ipfs, silence
 from tests.components.servers import IpfsNode
+from tests.limits import PATIENCE
 
 NAME = "0" * 64 + ".png"
 DATA = b"\x89PNG\r\n\x1a\n and two dashes --\r\n--boundary--\r\n"
@@ -32,7 +33,7 @@ LINE = f'{{"Name":"{NAME}","Hash":"{CID}","Size":"{len(DATA)}"}}\n'
 
 @pytest.fixture
 async def http() -> AsyncIterator[HttpClient]:
-    client = HttpClient(connect_timeout=5)
+    client = HttpClient(connect_timeout=PATIENCE)
     yield client
     await client.close()
 
@@ -55,7 +56,7 @@ async def test_a_node_gives_the_bytes_back_under_the_cid_computed_here(
     data = (hashlib.sha256(size.to_bytes(4)).digest() * (size // 32 + 1))[:size]
     cid = await client_of(http, shared_ipfs.rpc).add(data, NAME, "image/png")
     assert cid == compute_cid(data)
-    async with httpx2.AsyncClient(timeout=30) as reader:
+    async with httpx2.AsyncClient(timeout=PATIENCE) as reader:
         assert (await reader.post(f"{shared_ipfs.rpc}/api/v0/cat", params={"arg": cid})).content == data
         assert (await reader.get(f"{shared_ipfs.gateway}/ipfs/{cid}")).content == data
         pins = (await reader.post(f"{shared_ipfs.rpc}/api/v0/pin/ls", params={"arg": cid, "cid-base": "base32"})).json()

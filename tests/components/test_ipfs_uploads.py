@@ -27,10 +27,8 @@ from openai_dify_proxy.upstream.ipfs import IpfsClient
 from tests import parts
 from tests.components.odd_ipfs import OddIpfs, added, answer, hang_up, odd_ipfs, relay, silence
 from tests.components.servers import IpfsNode, S3Server
+from tests.limits import PATIENCE
 from tests.pictures.samples import encode, image
-
-PATIENCE = 30.0
-"""Seconds in which everything happens that shall happen at all."""
 
 OTHER_CID = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi"
 
@@ -62,7 +60,7 @@ async def uploads_to(
     url: str, store: PictureStore, *, timeout: float = PATIENCE, first_delay: float = 0.02
 ) -> AsyncIterator[IpfsUploads]:
     """As a process of the proxy has them, from its start to its end."""
-    http = HttpClient(connect_timeout=5)
+    http = HttpClient(connect_timeout=PATIENCE)
     client = IpfsClient(http, f"{url}/api/v0/add", timeout=timeout)
     uploads = IpfsUploads(store, client, first_delay=first_delay)
     uploads.start()
@@ -283,7 +281,7 @@ async def test_a_picture_deleted_while_it_is_sent_stays_deleted(store: LocalPict
         await added(OTHER_CID)(upload, writer)  # type: ignore[arg-type]
 
     async with odd_ipfs(deleting) as node:
-        http = HttpClient(connect_timeout=5)
+        http = HttpClient(connect_timeout=PATIENCE)
         uploads = IpfsUploads(store, IpfsClient(http, node.url))
         await uploads.upload(record.name)
         assert await store.record(record.name) is None

@@ -15,7 +15,8 @@ from openai_dify_proxy.translate.replicate.model_schema import ModelInput
 from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.upstream.fetch import GuardedFetcher
 from openai_dify_proxy.upstream.replicate import ReplicateClient
-from tests.upstream.raw import raw_server, told
+from tests.limits import PATIENCE
+from tests.upstream.raw_server import raw_server, told
 
 HEADER = "X-Replicate-Mask"
 
@@ -41,8 +42,8 @@ WHITE = halves(255, 0, "L")
 @pytest.mark.parametrize("black_repaints", [False, True])
 @pytest.mark.parametrize(("sent", "param"), [(ALPHA, "mask"), (WHITE, "mask"), (WHITE, HEADER)])
 async def test_a_mask_by_url(sent: bytes, param: str, black_repaints: bool) -> None:
-    fetcher = GuardedFetcher(connect_timeout=5, public=lambda _: True)
-    replicate = ReplicateClient("http://127.0.0.1:9/v1", "r8", connect_timeout=1)
+    fetcher = GuardedFetcher(connect_timeout=PATIENCE, public=lambda _: True)
+    replicate = ReplicateClient("http://127.0.0.1:9/v1", "r8", connect_timeout=PATIENCE)
     async with raw_server(told(200, sent)) as server:
         url = f"{server.origin}/m.png"
         inputs = InputPictures(replicate, fetcher, ClientUrls(()), limit=100_000)

@@ -17,7 +17,8 @@ from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS, UNK
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 from openai_dify_proxy_demo.replicate import DemoReplicate
-from tests.upstream.raw import Answer, RawServer, Request, in_turn, raw_server, told
+from tests.limits import PATIENCE
+from tests.upstream.raw_server import Answer, RawServer, Request, in_turn, raw_server, told
 
 VERSION = "c" * 64
 STABLE_DIFFUSION = "stability-ai/stable-diffusion"
@@ -47,7 +48,7 @@ class Asking:
 @asynccontextmanager
 async def asking(answer: Answer, **settings: Any) -> AsyncIterator[Asking]:
     async with raw_server(answer) as server:
-        client = ReplicateClient(f"{server.origin}/v1", "r8_onlyfortests", connect_timeout=5)
+        client = ReplicateClient(f"{server.origin}/v1", "r8_onlyfortests", connect_timeout=PATIENCE)
         models = ImageModels(Settings(**settings), client, lambda: found.now)
         found = Asking(models, server)
         try:
@@ -227,7 +228,7 @@ async def test_models_of_the_community_go_by_their_latest_version() -> None:
 
 async def test_deployments_tell_the_schema_of_their_model() -> None:
     with DemoReplicate() as demo:
-        client = ReplicateClient(demo.url, demo.token, connect_timeout=5)
+        client = ReplicateClient(demo.url, demo.token, connect_timeout=PATIENCE)
         models = ImageModels(Settings(), client, lambda: 0.0)
         deployed = await models.inputs(ModelRef(deployment="demo/sdxl"))
         assert deployed == await models.inputs(SDXL)

@@ -22,7 +22,8 @@ from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 from openai_dify_proxy.wire.replicate import Prediction
 from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateTiming
-from tests.upstream.raw import Answer, RawServer, Request, by_path, in_turn, raw, raw_server, told
+from tests.limits import PATIENCE
+from tests.upstream.raw_server import Answer, RawServer, Request, by_path, in_turn, raw, raw_server, told
 
 SCHNELL = ModelRef("black-forest-labs/flux-schnell")
 BRISK = ReplicateTiming(start=0.0, run=0.0, settle=0.0, second=0.2)
@@ -40,7 +41,7 @@ def demo(shared_demo: DemoReplicate) -> Iterator[DemoReplicate]:
     """After a test nothing may be left running."""
     shared_demo.log.clear()
     yield shared_demo
-    shared_demo.log.wait(lambda log: log.open_requests == 0, 10)
+    shared_demo.log.wait(lambda log: log.open_requests == 0)
     assert not shared_demo.log.leaked_tokens
 
 
@@ -48,7 +49,7 @@ def demo(shared_demo: DemoReplicate) -> Iterator[DemoReplicate]:
 async def predicting(
     url: str, token: str = "r8_demo", *, max_throttle: float = 30.0, close: float = 10.0
 ) -> AsyncIterator[Predictions]:
-    client = ReplicateClient(url, token, connect_timeout=5)
+    client = ReplicateClient(url, token, connect_timeout=PATIENCE)
     predictions = Predictions(client, first_poll=0.05, max_throttle=max_throttle)
     try:
         yield predictions
@@ -80,7 +81,7 @@ async def run(predictions: Predictions, prompt: str, seconds: float = 60, **inpu
 
 
 async def until(demo: DemoReplicate, creations: int) -> None:
-    await asyncio.to_thread(demo.log.wait, lambda log: log.creations() >= creations, 10)
+    await asyncio.to_thread(demo.log.wait, lambda log: log.creations() >= creations)
 
 
 # --- To the end
@@ -208,8 +209,8 @@ async def test_nor_without_any_pause() -> None:
 
 async def test_who_leaves_while_throttled_pays_nothing(demo: DemoReplicate, predictions: Predictions) -> None:
     task = asyncio.create_task(run(predictions, "THROTTLE:header:5x1"))
-    await asyncio.to_thread(demo.log.wait, lambda log: log.attempts() == 1, 10)
-    await asyncio.to_thread(demo.log.wait, lambda log: log.open_requests == 0, 10)
+    await asyncio.to_thread(demo.log.wait, lambda log: log.attempts() == 1)
+    await asyncio.to_thread(demo.log.wait, lambda log: log.open_requests == 0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -238,7 +239,7 @@ async def test_who_leaves_while_it_is_created_ends_it(
 
 async def test_who_leaves_while_it_runs_ends_it(demo: DemoReplicate, predictions: Predictions) -> None:
     task = asyncio.create_task(run(predictions, "SLOW:60"))
-    await asyncio.to_thread(demo.log.wait, lambda log: any(call.method == "GET" for call in log.calls), 10)
+    await asyncio.to_thread(demo.log.wait, lambda log: any(call.method == "GET" for call in log.calls))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -264,7 +265,7 @@ async def test_replicate_ends_by_itself_what_we_cannot_end(demo: DemoReplicate) 
     async with predicting(demo.url) as predictions:
         with pytest.raises(UpstreamFailed):
             await run(predictions, "DROP SLOW:60", 1)
-    await asyncio.to_thread(demo.log.wait, lambda log: log.predictions[0].status == "canceled", 10)
+    await asyncio.to_thread(demo.log.wait, lambda log: log.predictions[0].status == "canceled")
     assert not demo.log.cancels
     assert demo.log.predictions[0].cancel_after == "11s"
 
@@ -308,7 +309,7 @@ async def test_one_that_cannot_be_followed_is_ended_when_time_is_up(poll: Answer
     answers = {"POST /v1/predictions": STARTED, "/v1/predictions/p1": poll, CANCEL: told(200, {})}
     async with asking(by_path(answers)) as (server, predictions):
         with pytest.raises(UpstreamTimeout) as caught:
-            await run(predictions, "a fox", 0.8)
+            await run(predictions, "a fox", 4)
     assert caught.value.started
     assert len(server.asked("POST", "/v1/predictions")) == 1
     assert len(server.asked("POST", "/cancel")) == 1
@@ -359,7 +360,7 @@ async def test_the_end_of_the_server_does_not_wait_long_for_cancellations() -> N
         await raw(end=False)(request, writer)
 
     answers = {"POST /v1/predictions": STARTED, "/v1/predictions/p1": told(404, {}), CANCEL: stuck}
-    async with asyncio.timeout(10), asking(by_path(answers), close=0.1) as (server, predictions):
+    async with asyncio.timeout(PATIENCE), asking(by_path(answers), close=0.1) as (server, predictions):
         with pytest.raises(UpstreamFailed):
             await run(predictions, "a fox")
         await cancelled.wait()

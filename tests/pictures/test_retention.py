@@ -13,6 +13,7 @@ from openai_dify_proxy.errors import PictureNotKept
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.retention import Retention
+from tests.limits import PATIENCE
 from tests.pictures.contract import files, record
 
 
@@ -78,7 +79,7 @@ async def test_it_sweeps_by_itself_and_survives_a_store_that_fails(tmp_path: Pat
 
     retention = Retention(Failing(tmp_path), 60)
     retention.start()
-    await asyncio.wait_for(swept.wait(), 10)
+    await asyncio.wait_for(swept.wait(), PATIENCE)
     await retention.close()
     await Retention(Failing(tmp_path), 60).close()
 
@@ -88,7 +89,7 @@ async def test_what_it_removes_by_itself_is_logged(store: LocalPictures) -> None
     with capture_logs() as logs:
         retention = Retention(store, 60)
         retention.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not logs:
                 await asyncio.to_thread(files, store.directory)
         await retention.close()

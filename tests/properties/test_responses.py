@@ -31,7 +31,7 @@ from openai_dify_proxy.translate.openai.responses_answers import begin_response,
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder, frames_after, next_number
 from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST
 from tests.properties.strategies import texts
-from tests.responses_reading import events_of, gather_with_sdk, read_with_sdk
+from tests.response_events import events_of, gather_with_sdk, read_with_sdk
 
 IDS = TurnIds("t", "m", "c")
 DELTA = "response.output_text.delta"

@@ -12,7 +12,8 @@ from yarl import URL
 
 from openai_dify_proxy.errors import InvalidRequest, UpstreamFailed
 from openai_dify_proxy.upstream.fetch import MAX_REDIRECTS, GuardedFetcher, OutputFetcher
-from tests.upstream.raw import Answer, RawServer, by_path, endless, moved, raw, raw_server, told
+from tests.limits import PATIENCE
+from tests.upstream.raw_server import Answer, RawServer, by_path, endless, moved, raw, raw_server, told
 
 PUBLIC = "127.0.0.2"
 """Stands for a public address here: all that a machine surely has are its own."""
@@ -23,17 +24,26 @@ PICTURE = b"\x89PNG\r\n\x1a\n and more"
 @pytest.fixture
 async def fetcher() -> AsyncIterator[GuardedFetcher]:
     """As the proxy makes it."""
-    fetcher = GuardedFetcher(connect_timeout=5)
+    fetcher = GuardedFetcher(connect_timeout=PATIENCE)
     yield fetcher
     await fetcher.close()
 
 
 @pytest.fixture
 async def guarded() -> AsyncIterator[GuardedFetcher]:
-    """One for which ``PUBLIC`` is public, and that is in a hurry."""
-    fetcher = GuardedFetcher(connect_timeout=5, seconds=1, public=lambda address: address == PUBLIC)
+    """One for which ``PUBLIC`` is public."""
+    fetcher = guarded_fetcher(PATIENCE)
     yield fetcher
     await fetcher.close()
+
+
+def guarded_fetcher(seconds: float) -> GuardedFetcher:
+    return GuardedFetcher(connect_timeout=PATIENCE, seconds=seconds, public=lambda address: address == PUBLIC)
+
+
+def limit_for(why: str) -> float:
+    """Seconds for a read that fails so: only what takes too long is to reach its limit."""
+    return 1.0 if why == "too long" else PATIENCE
 
 
 HERE = [
@@ -118,7 +128,7 @@ async def test_private_places_are_refused_at_once(fetcher: GuardedFetcher, host:
 
 async def test_a_public_name_with_a_private_address_beside_is_read_at_the_public_one() -> None:
     """``localhost`` has both of this machine's addresses here, of which one counts as public."""
-    fetcher = GuardedFetcher(connect_timeout=5, public=lambda address: address == "127.0.0.1")
+    fetcher = GuardedFetcher(connect_timeout=PATIENCE, public=lambda address: address == "127.0.0.1")
     async with raw_server(told(200, PICTURE)) as server:
         port = server.origin.rpartition(":")[2]
         assert await fetcher.read(f"http://localhost:{port}/x.png", 100, "mask") == PICTURE
@@ -235,10 +245,12 @@ FAULTS: list[Any] = [
 
 
 @pytest.mark.parametrize(("answer", "why"), FAULTS)
-async def test_what_cannot_be_read_is_told_to_the_client(guarded: GuardedFetcher, answer: Answer, why: str) -> None:
+async def test_what_cannot_be_read_is_told_to_the_client(answer: Answer, why: str) -> None:
+    guarded = guarded_fetcher(limit_for(why))
     async with raw_server(answer, PUBLIC) as server:
         with pytest.raises(InvalidRequest, match=f"^X-Replicate-Mask could not be read: .*({why})") as caught:
             await guarded.read(server.origin, 100, "X-Replicate-Mask")
+    await guarded.close()
     assert "secret" not in caught.value.message
     assert "127.0.0" not in caught.value.message
 
@@ -258,7 +270,7 @@ async def test_a_public_place_that_is_not_there(guarded: GuardedFetcher) -> None
 
 @pytest.fixture
 async def outputs() -> AsyncIterator[OutputFetcher]:
-    fetcher = OutputFetcher((), connect_timeout=5)
+    fetcher = OutputFetcher((), connect_timeout=PATIENCE)
     yield fetcher
     await fetcher.close()
 
@@ -336,16 +348,16 @@ async def test_what_parsers_may_read_differently_is_nowhere(outputs: OutputFetch
     ],
 )
 async def test_hosts_that_the_operator_named(named: str, allowed: list[str], refused: list[str]) -> None:
-    fetcher = OutputFetcher((named,), connect_timeout=5)
+    fetcher = OutputFetcher((named,), connect_timeout=PATIENCE)
     assert [fetcher.allows(URL(url)) for url in allowed] == [True] * len(allowed)
     assert [fetcher.allows(URL(url)) for url in refused] == [False] * len(refused)
     assert fetcher.allows(URL("https://replicate.delivery/x")), "and Replicate's all the same"
     await fetcher.close()
 
 
-async def read_from(server: RawServer, limit: int = 100, path: str = "/x.png") -> bytes:
+async def read_from(server: RawServer, limit: int = 100, path: str = "/x.png", *, seconds: float = PATIENCE) -> bytes:
     """As the operator has it who named the server."""
-    fetcher = OutputFetcher((server.origin,), connect_timeout=5, seconds=1)
+    fetcher = OutputFetcher((server.origin,), connect_timeout=PATIENCE, seconds=seconds)
     try:
         return await fetcher.read(server.origin + path, limit)
     finally:
@@ -376,7 +388,7 @@ async def test_redirects_of_outputs_are_checked_again(host: str) -> None:
 async def test_outputs_that_cannot_be_read_are_the_models_fault(answer: Answer, why: str) -> None:
     async with raw_server(answer) as server:
         with pytest.raises(UpstreamFailed, match=f"^The model's picture could not be read: .*({why})") as caught:
-            await read_from(server)
+            await read_from(server, seconds=limit_for(why))
     assert caught.value.started
     assert "secret" not in caught.value.message
     assert "127.0.0" not in caught.value.message

@@ -25,7 +25,19 @@ from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.replicate import GET_ATTEMPTS, ReplicateClient
 from openai_dify_proxy.wire.replicate import TERMINAL
 from openai_dify_proxy_demo.replicate import DEMO_MODELS, DemoReplicate
-from tests.upstream.raw import Answer, RawServer, Request, by_path, endless, in_turn, moved, raw, raw_server, told
+from tests.limits import PATIENCE
+from tests.upstream.raw_server import (
+    Answer,
+    RawServer,
+    Request,
+    by_path,
+    endless,
+    in_turn,
+    moved,
+    raw,
+    raw_server,
+    told,
+)
 
 TOKEN = "r8_onlyfortests"
 SCHNELL = ModelRef("black-forest-labs/flux-schnell")
@@ -47,7 +59,7 @@ def demo(shared_demo: DemoReplicate) -> DemoReplicate:
 @pytest.fixture
 async def replicate(demo: DemoReplicate) -> AsyncIterator[ReplicateClient]:
     """A client of the demo's."""
-    client = ReplicateClient(demo.url, demo.token, connect_timeout=5)
+    client = ReplicateClient(demo.url, demo.token, connect_timeout=PATIENCE)
     yield client
     await client.close()
 
@@ -56,7 +68,7 @@ async def replicate(demo: DemoReplicate) -> AsyncIterator[ReplicateClient]:
 async def asking(answer: Answer) -> AsyncIterator[tuple[RawServer, ReplicateClient]]:
     """A Replicate that answers so, and a client of it."""
     async with raw_server(answer) as server:
-        client = ReplicateClient(f"{server.origin}/v1", TOKEN, connect_timeout=5)
+        client = ReplicateClient(f"{server.origin}/v1", TOKEN, connect_timeout=PATIENCE)
         try:
             yield server, client
         finally:
@@ -187,7 +199,7 @@ async def test_nor_twice_over_a_connection_that_dies_idle() -> None:
 
 
 async def test_replicate_that_is_not_there() -> None:
-    client = ReplicateClient("http://127.0.0.1:9/v1", TOKEN, connect_timeout=5)
+    client = ReplicateClient("http://127.0.0.1:9/v1", TOKEN, connect_timeout=PATIENCE)
     with pytest.raises(UpstreamUnreachable, match=r"^Replicate cannot be reached\.$") as caught:
         await create(client, "a fox")
     await client.close()
@@ -367,7 +379,7 @@ async def test_a_deployment_without_a_release() -> None:
 
 async def test_whether_the_token_is_good(demo: DemoReplicate, replicate: ReplicateClient) -> None:
     await replicate.account()
-    other = ReplicateClient(demo.url, TOKEN, connect_timeout=5)
+    other = ReplicateClient(demo.url, TOKEN, connect_timeout=PATIENCE)
     with pytest.raises(UpstreamMisconfigured) as caught:
         await other.account()
     await other.close()
@@ -447,6 +459,6 @@ async def test_files_that_cannot_be_read(answer: Answer, message: str) -> None:
     ],
 )
 async def test_the_token_goes_to_the_apis_own_origin_alone(url: str, own: bool) -> None:
-    client = ReplicateClient("https://api.replicate.com/v1", TOKEN, connect_timeout=5)
+    client = ReplicateClient("https://api.replicate.com/v1", TOKEN, connect_timeout=PATIENCE)
     assert client.owns(url) is own
     await client.close()

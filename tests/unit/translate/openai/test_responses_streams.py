@@ -32,7 +32,7 @@ from openai_dify_proxy.translate.openai.responses_streams import (
     next_number,
 )
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST
-from tests.responses_reading import events_of, gather_with_sdk, read_with_sdk
+from tests.response_events import events_of, gather_with_sdk, read_with_sdk
 
 IDS = TurnIds("t-1", "m-1", "c-1")
 FINISHED = TurnFinished("stop", Usage(9, 2, 11))

@@ -13,9 +13,9 @@ from openai.types.responses import Response
 
 from openai_dify_proxy_demo import DemoLog
 from openai_dify_proxy_demo.log import LoggedRequest, LoggedRun
-from tests.api.asking import Json, error_of, turns
+from tests.api.chat_requests import Json, error_of, turns
 from tests.api.servers import ProxyServer
-from tests.responses_reading import events_of
+from tests.response_events import events_of
 
 # What openai-openapi and the Open Responses specification require together.
 KEYS = {

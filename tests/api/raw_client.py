@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 
-from tests.api.asking import chat_body
+from tests.api.chat_requests import chat_body
+from tests.limits import PATIENCE
 
 
 class Client:
@@ -34,15 +34,13 @@ class Client:
             assert data, self.seen
             self.seen += data
 
-    async def leave(self, *, rudely: bool = False) -> float:
-        """Close the connection, or reset it; returns when."""
+    async def leave(self, *, rudely: bool = False) -> None:
+        """Close the connection, or reset it."""
         if rudely:
             self._writer.transport.abort()
         else:
             self._writer.close()
-        left = time.monotonic()
-        await asyncio.wait_for(self._closed(), 5)
-        return left
+        await asyncio.wait_for(self._closed(), PATIENCE)
 
     async def _closed(self) -> None:
         try:
@@ -51,7 +49,7 @@ class Client:
             pass  # what a reset connection says of itself
 
 
-async def until(condition: Callable[[], bool], timeout: float = 5) -> None:
+async def until(condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
     """Waits for something that tells nobody when it comes true."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110 - counts of connections have no event to wait for
@@ -61,7 +59,7 @@ async def until(condition: Callable[[], bool], timeout: float = 5) -> None:
 async def settled(value: Callable[[], int]) -> None:
     """Waits until a number has not changed for a quarter of a second."""
     last, still = -1, 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while still < 25:
             now = value()
             still = still + 1 if now == last else 0

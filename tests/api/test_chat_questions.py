@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import ask, error_of, the_turn
+from tests.api.chat_requests import ask, error_of, the_turn
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer, app_settings
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.api.servers import http_answer, serving
+from tests.limits import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class RawServer:
 
     async def came(self, count: int) -> None:
         """Waits until so many requests have come in all."""
-        async with asyncio.timeout(20), self._news:
+        async with asyncio.timeout(PATIENCE), self._news:
             await self._news.wait_for(lambda: len(self.requests) >= count)
 
     async def note(self, request: Request) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import chat_body, error_of
+from tests.api.chat_requests import chat_body, error_of
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer
 from tests.cli.program import Program

@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from openai_dify_proxy_demo.log import LoggedRequest, LoggedRun
-from tests.api.asking import turns
+from tests.api.chat_requests import turns
 
 Message = Any
 """A message as the official client takes it."""

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from openai import AsyncOpenAI
 from PIL import Image
+from structlog.testing import capture_logs
 
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog, ReplicateTiming
-from tests.api.picturing import SDXL, image_settings, png
+from tests.api.image_requests import SDXL, image_settings, png
+from tests.api.raw_client import Client, until
 from tests.api.servers import ProxyServer, demo_apps
-from tests.api.sockets import Client
 
 GENERATIONS = "/v1/images/generations"
-IN_TIME = 2.0
-"""Seconds from the later of the client's leaving and the answer that names the prediction."""
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +54,12 @@ def made(hasty: DemoReplicate) -> Iterator[ReplicateLog]:
     assert not hasty.log.leaked_tokens
 
 
-async def all_canceled(log: ReplicateLog, left: float, count: int = 1) -> None:
-    """Every prediction was ended by a call, in time, and none was made twice."""
+async def all_canceled(log: ReplicateLog, count: int = 1) -> None:
+    """Every prediction was ended by a call, and none was made twice."""
     await log.wait_for(lambda log: len(log.cancels) >= count and all(entry.completed_at for entry in log.predictions))
     assert [entry.status for entry in log.predictions] == ["canceled"] * count
     assert sorted(cancel.prediction_id for cancel in log.cancels) == sorted(entry.id for entry in log.predictions)
-    assert all(cancel.effective and cancel.at <= left + IN_TIME for cancel in log.cancels)
+    assert all(cancel.effective for cancel in log.cancels)
     assert log.attempts() == count
     await log.wait_for(lambda log: log.open_requests == 0)
 
@@ -74,7 +72,8 @@ async def test_a_client_that_leaves_while_replicate_is_polled(
     client = Client(hasty_proxy.port, GENERATIONS)
     await client.ask("SLOW:30", SDXL, size="64x64", stream=stream)
     await made.wait_for(lambda log: any(call.method == "GET" and "/predictions/" in call.path for call in log.calls))
-    await all_canceled(made, await client.leave(rudely=rudely))
+    await client.leave(rudely=rudely)
+    await all_canceled(made)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -85,9 +84,8 @@ async def test_a_client_that_leaves_while_the_creation_is_under_way(
     client = Client(hasty_proxy.port, GENERATIONS)
     await client.ask("HOLD:1 SLOW:30", SDXL, size="64x64", stream=stream)
     await made.wait_for(lambda log: log.predictions)
-    left = await client.leave()
-    assert not made.cancels
-    await all_canceled(made, left + 1)
+    await client.leave()
+    await all_canceled(made)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -97,24 +95,27 @@ async def test_all_predictions_of_a_request_are_canceled(
     client = Client(hasty_proxy.port, GENERATIONS)
     await client.ask("SLOW:30", SDXL, size="64x64", n=10, stream=stream)
     await made.wait_for(lambda log: len(log.predictions) == 3)
-    await all_canceled(made, await client.leave(), 3)
+    await client.leave()
+    await all_canceled(made, 3)
 
 
 async def test_predictions_that_have_not_begun_never_do(hasty_proxy: ProxyServer, made: ReplicateLog) -> None:
     client = Client(hasty_proxy.port, GENERATIONS)
     await client.ask("SLOW:30", "black-forest-labs/flux-pro", size="256x256", n=10)
     await made.wait_for(lambda log: len(log.predictions) == 4)
-    await all_canceled(made, await client.leave(), 4)
+    await client.leave()
+    await all_canceled(made, 4)
 
 
 async def test_a_client_that_leaves_while_the_creation_is_throttled(
     hasty_proxy: ProxyServer, made: ReplicateLog
 ) -> None:
     client = Client(hasty_proxy.port, GENERATIONS)
-    await client.ask("THROTTLE:header:1", SDXL, size="64x64")
-    await made.wait_for(lambda log: log.attempts())
-    await client.leave()
-    await asyncio.sleep(1.5)  # that nothing comes can only be waited for
+    with capture_logs() as logs:
+        await client.ask("THROTTLE:header:25", SDXL, size="64x64")
+        await made.wait_for(lambda log: log.attempts())
+        await client.leave()
+        await until(lambda: any(entry.get("status") == 499 for entry in logs))
     assert (made.creations(), made.attempts()) == (0, 1)
 
 
@@ -134,12 +135,11 @@ async def test_a_client_that_leaves_while_its_picture_is_upscaled(hasty_proxy: P
         asking = asyncio.create_task(upscaled(openai, "SETTLED UPSCALE<<SLOW:30>>"))
         await made.wait_for(lambda log: len(log.predictions) == 2)
         asking.cancel()
-        left = time.monotonic()
         with pytest.raises(asyncio.CancelledError):
             await asking
     await made.wait_for(lambda log: log.cancels and log.predictions[1].completed_at)
     assert [entry.status for entry in made.predictions] == ["succeeded", "canceled"]
-    assert [cancel.at <= left + IN_TIME for cancel in made.cancels] == [True]
+    assert len(made.cancels) == 1
 
 
 async def upscaled(openai: AsyncOpenAI, prompt: str) -> None:
@@ -152,7 +152,7 @@ async def test_a_client_that_leaves_while_its_prompt_is_enhanced(
 ) -> None:
     async with hasty_proxy.client(max_retries=0) as openai:
         asking = asyncio.create_task(
-            openai.images.generate(prompt="SLOW:100x50", extra_headers={"X-Replicate-Enhance-Prompt": "yes"})
+            openai.images.generate(prompt="SLOW:1000x100", extra_headers={"X-Replicate-Enhance-Prompt": "yes"})
         )
         await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
         asking.cancel()
@@ -186,8 +186,7 @@ async def test_the_end_of_the_server_ends_predictions(
             await client.ask("SLOW:30", SDXL, size="64x64", stream=stream)
         await made.wait_for(lambda log: len(log.predictions) == 2)
         stopping = asyncio.create_task(asyncio.to_thread(proxy.__exit__, None, None, None))
-        left = time.monotonic()
         await stopping
-    await all_canceled(made, left + 1, 2)
+    await all_canceled(made, 2)
     for client in clients:
         await client.leave()

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from openai_dify_proxy.settings import Settings, load_settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import ask, ask_streaming, chat_body, error_of, the_turn, turns
+from tests.api.chat_requests import ask, ask_streaming, chat_body, error_of, the_turn, turns
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer, app_settings, demo_apps
 

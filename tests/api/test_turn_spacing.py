@@ -1,6 +1,6 @@
-"""A conversation that is named while, or right after, a turn in it that nobody is to go on from.
+"""Turns of a conversation run one after the other and begin in different seconds, whatever became of the one before.
 
-Dify would mix them: it lets two turns run beside each other, and confuses those that begin within one second.
+Dify would mix them otherwise: it lets two turns run beside each other, and orders messages by whole seconds.
 """
 
 from __future__ import annotations
@@ -12,11 +12,23 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from openai_dify_proxy.turns.claims import DEFAULT_TIMING
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.chatting import Chat, seconds_of_turns, the_run
+from tests.api.chat_requests import CONVERSING
+from tests.api.chats import Chat, asked, at_once, said, seconds_of_turns, the_request, the_run
 from tests.api.conftest import Serve
+from tests.api.raw_client import Client
 from tests.api.servers import ProxyServer
-from tests.api.sockets import Client
+
+
+@pytest.fixture
+def demo(clocked_demo: DemoServer) -> DemoServer:
+    return clocked_demo
+
+
+@pytest.fixture
+def proxy(spacing_proxy: ProxyServer, log: DemoLog) -> ProxyServer:
+    return spacing_proxy
 
 
 def named(conversation_id: str | None) -> dict[str, Any]:
@@ -35,17 +47,67 @@ def apart(demo: DemoServer, conversation_id: str) -> bool:
     return len(set(seconds)) == len(seconds) > 1
 
 
+VERSIONS = ("0.15", "1.11", "1.13", "1.14", "1.15", "1.16")
+MODELS = [f"{name}@{version}" for version in VERSIONS for name in CONVERSING if name != "demo-agent"] + ["demo-agent"]
+
+
+async def test_three_turns_of_every_app_are_one_conversation(
+    client: AsyncOpenAI, demo: DemoServer, log: DemoLog
+) -> None:
+    async def converse(model: str, stream: bool) -> None:
+        name = f"{model} {stream}"
+        chat = Chat(client, model, stream, {"user": name})
+        seen = []
+        for number in (1, 2, 3):
+            earlier, before = said(chat), chat.conversation_id
+            await chat.say(f"{number}. {name}")
+            request, run = the_request(log, f"{number}. {name}"), the_run(log, f"{number}. {name}")
+            assert (request.body["query"], request.body.get("conversation_id")) == (f"{number}. {name}", before)
+            assert list(run.history) == earlier
+            seen.append((run.user, run.conversation_id, chat.conversation_id))
+        assert len(set(seen)) == 1
+        seconds = seconds_of_turns(demo, str(chat.conversation_id))
+        assert seconds == sorted(set(seconds)), "two turns began within one of Dify's seconds"
+        assert len(seconds) == 3
+
+    await at_once(converse(model, stream) for model in MODELS for stream in (False, True))
+
+
+async def test_the_second_of_two_turns_waits_for_the_first(client: AsyncOpenAI, demo: DemoServer, log: DemoLog) -> None:
+    """So that it is shown the first one's answer, and Dify keeps their order."""
+
+    async def converse(model: str) -> None:
+        chat = Chat(client, model)
+        await chat.say(f"{model}: 1")
+        chat.messages.clear()
+        first, *others = (chat.copy() for _ in range(3))
+        name = named(chat.conversation_id)
+        turn = asyncio.create_task(first.say(f"{model}: first SLOW:10x50", **name))
+        await log.wait_for(lambda log: asked(log, f"{model}: first SLOW:10x50"))
+        await at_once(other.say(f"{model}: other {number}", **name) for number, other in enumerate(others))
+        await turn
+        runs = sorted(
+            (run for run in log.runs if run.conversation_id == chat.conversation_id), key=lambda run: run.started_at
+        )
+        assert [len(run.history) for run in runs] == [0, 2, 4, 6]
+        assert runs[2].history[-1][1].strip() == (await turn).strip()
+        seconds = seconds_of_turns(demo, str(chat.conversation_id))
+        assert seconds == sorted(set(seconds))
+
+    await at_once(converse(model) for model in ("demo-chat", "demo-advanced-chat@1.13", "demo-agent"))
+
+
 async def test_a_first_turn_that_was_cancelled(
     proxy: ProxyServer, client: AsyncOpenAI, demo: DemoServer, log: DemoLog
 ) -> None:
-    await leave_in_the_middle(proxy, log, "leaves at once SLOW:100x50")
-    conversation = the_run(log, "leaves at once SLOW:100x50").conversation_id
+    await leave_in_the_middle(proxy, log, "leaves at once SLOW:1000x100")
+    conversation = the_run(log, "leaves at once SLOW:1000x100").conversation_id
     await log.wait_for(lambda log: log.stops)
     chat = Chat(client, "demo-chat", more=named(conversation))
     await chat.say("and now")
     assert apart(demo, conversation)
-    assert the_run(log, "and now").history[0] == ("user", "leaves at once SLOW:100x50")
-    assert the_run(log, "and now").started_at > (the_run(log, "leaves at once SLOW:100x50").finished_at or 0)
+    assert the_run(log, "and now").history[0] == ("user", "leaves at once SLOW:1000x100")
+    assert the_run(log, "and now").started_at > (the_run(log, "leaves at once SLOW:1000x100").finished_at or 0)
 
 
 @pytest.mark.parametrize("question", ["goes wrong MIDERROR", "goes wrong ERROR"])
@@ -98,13 +160,13 @@ async def test_a_turn_by_history_that_goes_on(client: AsyncOpenAI, demo: DemoSer
 
 async def test_a_named_turn_that_was_cancelled(serve: Serve, log: DemoLog, demo: DemoServer) -> None:
     """A named turn that is cancelled holds the conversation until Dify has ended it."""
-    proxy = serve()
+    proxy = serve(timing=DEFAULT_TIMING)
     async with proxy.client() as client:
         chat = Chat(client, "demo-chat")
         await chat.say("first of a named one")
         body = named(chat.conversation_id)["extra_body"]
-        await leave_in_the_middle(proxy, log, "second SLOW:100x50", **body)
+        await leave_in_the_middle(proxy, log, "second SLOW:1000x100", **body)
         await Chat(client, "demo-chat", more=named(chat.conversation_id)).say("third")
     assert chat.conversation_id is not None
     assert apart(demo, chat.conversation_id)
-    assert the_run(log, "third").started_at > (the_run(log, "second SLOW:100x50").finished_at or 0)
+    assert the_run(log, "third").started_at > (the_run(log, "second SLOW:1000x100").finished_at or 0)

@@ -8,13 +8,12 @@ import pytest
 from openai import AsyncOpenAI
 
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import CONVERSING, turns
-from tests.api.chatting import (
+from tests.api.chat_requests import CONVERSING, turns
+from tests.api.chats import (
     Chat,
     at_once,
     began_anew,
     said,
-    seconds_of_turns,
     the_request,
     the_run,
     transcript,
@@ -27,28 +26,6 @@ MODELS = [f"{name}@{version}" for version in VERSIONS for name in CONVERSING if 
 
 REWRITTEN = "Use this context: {}\n\nQuestion: {}"
 """What retrieval makes of a question before it is sent."""
-
-
-async def test_three_turns_of_every_app_are_one_conversation(
-    client: AsyncOpenAI, demo: DemoServer, log: DemoLog
-) -> None:
-    async def converse(model: str, stream: bool) -> None:
-        name = f"{model} {stream}"
-        chat = Chat(client, model, stream, {"user": name})
-        seen = []
-        for number in (1, 2, 3):
-            earlier, before = said(chat), chat.conversation_id
-            await chat.say(f"{number}. {name}")
-            request, run = the_request(log, f"{number}. {name}"), the_run(log, f"{number}. {name}")
-            assert (request.body["query"], request.body.get("conversation_id")) == (f"{number}. {name}", before)
-            assert list(run.history) == earlier
-            seen.append((run.user, run.conversation_id, chat.conversation_id))
-        assert len(set(seen)) == 1
-        seconds = seconds_of_turns(demo, str(chat.conversation_id))
-        assert seconds == sorted(set(seconds)), "two turns began within one of Dify's seconds"
-        assert len(seconds) == 3
-
-    await at_once(converse(model, stream) for model in MODELS for stream in (False, True))
 
 
 async def test_the_ways_to_ask_are_one(client: AsyncOpenAI, log: DemoLog) -> None:

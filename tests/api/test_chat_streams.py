@@ -12,9 +12,10 @@ import pytest
 
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import MODELS, chat_body, chunks_of, error_of, failure_of, frames_of, the_turn
+from tests.api.chat_requests import MODELS, chat_body, chunks_of, error_of, failure_of, frames_of, the_turn
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer, demo_apps
+from tests.limits import PATIENCE
 
 CHUNK_KEYS = {"id", "object", "created", "model", "choices", "service_tier", "system_fingerprint"}
 
@@ -90,8 +91,8 @@ async def test_a_request_id_that_could_harm_a_log_is_replaced(
 async def test_every_piece_goes_out_as_soon_as_it_came(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
-    """The answer takes ten pieces of 100 ms; its first words must be here long before the run has ended."""
-    request = http.build_request("POST", f"{proxy.url}/chat/completions", json=chat_body("SLOW:10x100", stream=True))
+    """The answer takes ten pieces of 300 ms; its first words must be here long before the run has ended."""
+    request = http.build_request("POST", f"{proxy.url}/chat/completions", json=chat_body("SLOW:10x300", stream=True))
     reply = await http.send(request, stream=True)
     seen = b""
     async for data in reply.aiter_raw():
@@ -129,15 +130,14 @@ async def test_a_late_failure_is_an_error_frame(proxy: ProxyServer, http: httpx2
 
 
 async def test_the_status_line_waits_for_the_grace_and_no_longer(serve: Serve, http: httpx2.AsyncClient) -> None:
-    """The failure comes after 0.6 s: before the end of one grace, after the end of the other."""
-    patient, hasty = serve(first_event_grace=5), serve(first_event_grace=0.1)
-    body = chat_body("QUEUE:0.6 ERROR:rate", stream=True)
+    """The failure comes before the end of one grace, and after the end of the other."""
+    patient, hasty = serve(first_event_grace=PATIENCE), serve(first_event_grace=0.1)
+    body = chat_body("QUEUE:0.5 ERROR:rate", stream=True)
     reply = await http.post(f"{patient.url}/chat/completions", json=body)
     assert (reply.status_code, error_of(reply)["code"]) == (429, "rate_limit_exceeded")
-    began = time.monotonic()
+    body = chat_body("QUEUE:3 ERROR:rate", stream=True)
     async with http.stream("POST", f"{hasty.url}/chat/completions", json=body) as late:
         assert late.status_code == 200
-        assert time.monotonic() - began < 0.5
         text = (await late.aread()).decode()
     assert failure_of(text)["code"] == "rate_limit_exceeded"
     assert '"role":"assistant"' in text
@@ -181,8 +181,9 @@ async def test_while_an_app_thinks_a_heartbeat_is_a_comment(serve: Serve, http: 
 
 
 async def test_heartbeats_stop_while_there_is_something_to_say(serve: Serve, http: httpx2.AsyncClient) -> None:
-    proxy = serve(heartbeat_interval=0.4)
-    deltas = [chunk["choices"][0]["delta"] for chunk in chunks_of(await stream_of(http, proxy, "SLOW:10x50"))]
+    """The whole answer takes longer than a heartbeat's interval, and every pause in it is far shorter."""
+    proxy = serve(heartbeat_interval=3)
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks_of(await stream_of(http, proxy, "SLOW:70x50"))]
     assert {} not in deltas[:-1]
 
 
@@ -219,7 +220,7 @@ async def test_only_the_body_says_whether_to_stream(proxy: ProxyServer, http: ht
 async def test_answers_may_follow_each_other_on_one_connection(proxy: ProxyServer) -> None:
     """Streams, whole answers and errors, sent by a client that keeps one connection."""
     limits = httpx2.Limits(max_connections=1)
-    async with httpx2.AsyncClient(limits=limits, timeout=10) as http:
+    async with httpx2.AsyncClient(limits=limits, timeout=PATIENCE) as http:
         peers = set()
         for body in (
             chat_body("hi", stream=True),
@@ -234,7 +235,7 @@ async def test_answers_may_follow_each_other_on_one_connection(proxy: ProxyServe
 
 
 async def test_turns_do_not_wait_for_each_other(proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog) -> None:
-    slow = asyncio.create_task(stream_of(http, proxy, "SLOW:10x100"))
+    slow = asyncio.create_task(stream_of(http, proxy, "SLOW:40x100"))
     await log.wait_for(lambda log: log.runs)
     assert chunks_of(await stream_of(http, proxy, "SAY<<quick>>", model="demo-workflow"))
     assert not slow.done()

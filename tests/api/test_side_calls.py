@@ -11,8 +11,8 @@ import pytest
 from openai import AsyncOpenAI
 
 from openai_dify_proxy_demo import DemoLog
-from tests.api.asking import Json, chunks_of, error_of, the_turn, turns
-from tests.api.chatting import Chat, at_once, goes_on, said, the_request
+from tests.api.chat_requests import Json, chunks_of, error_of, the_turn, turns
+from tests.api.chats import Chat, at_once, goes_on, said, the_request
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer
 

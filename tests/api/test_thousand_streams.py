@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.api.raw_client import Client
 from tests.api.servers import END, LAST_CHUNK, SSE_HEAD, RawRequest, chunk, raw_dify, said
-from tests.api.sockets import Client
 from tests.cli.program import Program
 
 STREAMS = 1000

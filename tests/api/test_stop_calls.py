@@ -8,8 +8,9 @@ import socket
 import httpx2
 import pytest
 
-from tests.api.asking import chat_body
+from tests.api.chat_requests import chat_body
 from tests.api.conftest import Serve
+from tests.api.raw_client import Client, settled, until
 from tests.api.servers import (
     SSE_HEAD,
     TASK,
@@ -21,9 +22,7 @@ from tests.api.servers import (
     raw_dify,
     said,
 )
-from tests.api.sockets import Client, settled, until
-
-IN_TIME = 2.0
+from tests.limits import PATIENCE
 
 
 async def test_the_stream_is_drained_after_the_stop_and_closed_at_its_end(
@@ -46,7 +45,7 @@ async def test_the_stream_is_drained_after_the_stop_and_closed_at_its_end(
         await client.ask("hi", "raw-chat", stream=True)
         await client.read_until(b"one")
         await client.leave()
-        await asyncio.wait_for(finished.wait(), 5)
+        await asyncio.wait_for(finished.wait(), PATIENCE)
         (stop,) = dify.stops
         assert stop.path == f"/v1/chat-messages/{TASK}/stop"
         assert stop.body == {"user": dify.turns[0].body["user"]}
@@ -74,7 +73,7 @@ async def test_a_dify_that_does_not_obey_is_left_after_a_while(
         await client.ask("hi", "raw-chat")
         await until(lambda: bool(dify.turns))
         await client.leave()
-        await asyncio.wait_for(left.wait(), 8)
+        await asyncio.wait_for(left.wait(), PATIENCE)
 
 
 async def test_the_id_may_come_in_any_event_and_cut_anywhere(raw_proxy: ProxyServer, raw_socket: socket.socket) -> None:
@@ -94,7 +93,7 @@ async def test_the_id_may_come_in_any_event_and_cut_anywhere(raw_proxy: ProxySer
         await until(lambda: bool(dify.turns))
         await client.leave()
         go_on.set()
-        await asyncio.wait_for(dify.stopped.wait(), IN_TIME)
+        await asyncio.wait_for(dify.stopped.wait(), PATIENCE)
         assert TASK in dify.stops[0].path
 
 
@@ -136,7 +135,7 @@ async def test_a_client_that_leaves_before_its_turn_is_sent(serve: Serve, stream
         async with httpx2.AsyncClient(verify=False) as http:
             models = await http.get(f"{proxy.url}/models/raw")
         assert models.json()["dify"]["mode"] == "chat"
-        await until(lambda: len(dify.turns) == len(dify.stops), IN_TIME)
+        await until(lambda: len(dify.turns) == len(dify.stops), PATIENCE)
 
 
 async def test_a_client_that_does_not_read_holds_dify_back_until_it_leaves(
@@ -161,4 +160,4 @@ async def test_a_client_that_does_not_read_holds_dify_back_until_it_leaves(
         await settled(lambda: sent)
         assert sent < 64 * 1024 * 1024
         await client.leave(rudely=True)
-        await asyncio.wait_for(dify.stopped.wait(), IN_TIME)
+        await asyncio.wait_for(dify.stopped.wait(), PATIENCE)

@@ -11,7 +11,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.responding import dify_conversation, respond, the_request, the_run, transcript
+from tests.api.response_requests import dify_conversation, respond, the_request, the_run, transcript
 
 TOLD_BESIDE: list[Any] = [
     {"role": "user", "content": "The word is heron."},

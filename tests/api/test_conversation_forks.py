@@ -12,9 +12,10 @@ import pytest
 from openai import AsyncOpenAI
 from structlog.testing import capture_logs
 
+from openai_dify_proxy.turns.claims import ClaimTiming
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.asking import turns
-from tests.api.chatting import (
+from tests.api.chat_requests import turns
+from tests.api.chats import (
     Chat,
     Message,
     asked,
@@ -26,8 +27,8 @@ from tests.api.chatting import (
     transcript,
 )
 from tests.api.conftest import Serve
-from tests.api.servers import ProxyServer, demo_apps, serving
-from tests.api.sockets import Client, until
+from tests.api.raw_client import Client, until
+from tests.api.servers import Clock, ProxyServer, counted_seconds, demo_apps, serving
 
 MODELS = [
     f"{name}@{version}"
@@ -322,7 +323,7 @@ async def test_a_cancelled_turn(proxy: ProxyServer, log: DemoLog, stream: bool) 
     async with proxy.client() as client:
 
         async def converse(model: str) -> None:
-            question = f"cancelled {model} {stream} SLOW:100x50"
+            question = f"cancelled {model} {stream} SLOW:1000x100"
             chat = Chat(client, model)
             await chat.say(f"before {model} {stream}")
             leaver = Client(proxy.port)
@@ -339,8 +340,10 @@ async def test_a_cancelled_turn(proxy: ProxyServer, log: DemoLog, stream: bool) 
         await at_once(converse(model) for model in MODELS)
 
 
-async def test_a_client_that_leaves_while_its_turn_waits_costs_nothing(proxy: ProxyServer, log: DemoLog) -> None:
+async def test_a_client_that_leaves_while_its_turn_waits_costs_nothing(serve: Serve, log: DemoLog) -> None:
     """Two turns never begin in one second. What waits for that was not sent, so that the next try continues."""
+    clock = Clock()
+    proxy = serve(timing=ClaimTiming(turn_spacing=3), clock=clock)
     async with proxy.client() as client:
         chat = Chat(client, "demo-chat")
         await chat.say("left waiting 1")
@@ -350,6 +353,7 @@ async def test_a_client_that_leaves_while_its_turn_waits_costs_nothing(proxy: Pr
             await leaver.leave()
             await until(lambda: any(entry.get("status") == 499 for entry in logs))
         assert not asked(log, "left waiting 2")
+        clock.ahead = 3
         await chat.say("left waiting 3")
         goes_on(log, "left waiting 3", chat.conversation_id, *said(chat)[:2])
 
@@ -438,7 +442,7 @@ async def test_a_dify_that_cannot_be_reached_costs_no_conversation(
     serve: Serve, demo: DemoServer, log: DemoLog, stream: bool
 ) -> None:
     """Nothing was sent, so that the next try goes on as if there had been none."""
-    dify = DemoServer()
+    dify = DemoServer(clock=counted_seconds())
     with dify:
         proxy = serve(dify_api_url=dify.url, apps=demo_apps(dify.url))
         async with proxy.client(max_retries=0) as client:
