@@ -18,6 +18,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Orphans())
 
 
+def pytest_unconfigure() -> None:
+    HOME.cleanup()
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """Two workers for each core: many tests wait for servers and for time to pass."""
     return 2 * (os.cpu_count() or 1)
