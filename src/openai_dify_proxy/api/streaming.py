@@ -61,7 +61,7 @@ class FrameSource(Protocol):
     async def next(self, wake_at: float | None) -> bytes | None:
         """Return the next frames, which may be empty; None if ``wake_at`` (in the loop's time) passed first.
 
-        Raises ProxyError for a failure before the first frame, and ClientGone.
+        Raises ProxyError for a failure that it does not encode as a frame itself, and ClientGone.
         """
 
     def headers(self) -> RawHeaders:

@@ -1,0 +1,86 @@
+"""The pictures of one image request, from the generator to what the answer shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
+
+from openai_dify_proxy.api.client_watch import ClientWatch
+from openai_dify_proxy.api.errors import shutting_down
+from openai_dify_proxy.api.image_requests import ParsedImageRequest
+from openai_dify_proxy.errors import IpfsPending, ProxyError
+from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
+from openai_dify_proxy.images.service import ImageService
+from openai_dify_proxy.pictures.records import PictureRecord
+from openai_dify_proxy.translate.openai.image_answers import ShownPicture
+from openai_dify_proxy.turns.client import ClientGone
+
+if TYPE_CHECKING:  # generators load Pillow and aiohttp
+    from openai_dify_proxy.images.generator import GeneratedPicture, ImageGenerator, OnPartial, PreparedRequest
+
+_T = TypeVar("_T")
+
+
+class ImageAnswer(Struct, frozen=True):
+    """The pictures of one request, as its answer shows them."""
+
+    service: ImageService
+    generator: ImageGenerator
+    parsed: ParsedImageRequest
+    base_url: str
+
+    async def pictures(self, prepared: PreparedRequest, on_partial: OnPartial | None = None) -> list[ShownPicture]:
+        """Generate the pictures, and for ``return_ipfs`` wait until all are on IPFS. Raises ProxyError."""
+        generated = await self.generator.generate(prepared, on_partial)
+        uploads = self.service.uploads
+        records = [picture.record for picture in generated]
+        if uploads is not None:
+            for record in records:
+                uploads.notify(record)
+            if self.parsed.by == "ipfs":
+                records = await self._wait_for_ipfs(uploads, records)
+        return [self.show(record, picture.data, picture) for record, picture in zip(records, generated, strict=True)]
+
+    def show(self, record: PictureRecord, data: bytes, generated: GeneratedPicture | None = None) -> ShownPicture:
+        on_ipfs = record.ipfs != "off"
+        return ShownPicture(
+            data=data,
+            format=record.extension,
+            media_type=record.media_type,
+            width=record.width,
+            height=record.height,
+            link=self.service.pictures.link(record, self.base_url),
+            cid=record.cid if on_ipfs else None,
+            ipfs=record.ipfs if on_ipfs else None,
+            seed=None if generated is None else generated.seed,
+            prediction_id=None if generated is None else generated.prediction_id,
+            revised_prompt=None if generated is None else generated.revised_prompt,
+        )
+
+    async def _wait_for_ipfs(self, uploads: IpfsUploads, records: list[PictureRecord]) -> list[PictureRecord]:
+        """Wait for the uploads. If they take too long, they go on in the background; the pictures are stored anyway."""
+        try:
+            return list(await asyncio.gather(*(uploads.wait(record, self.service.ipfs_timeout) for record in records)))
+        except ProxyError as error:
+            links = ", ".join(self.service.pictures.link(record, self.base_url) for record in records)
+            raise IpfsPending(
+                "What was asked for is made and kept, but not on IPFS yet; it is sent there as soon as that can be "
+                f"reached. Until then it is at {links}",
+                started=True,
+                log=error.log or error.message,
+            ) from error
+
+
+async def while_connected(watch: ClientWatch, work: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of ``work``, which is cancelled when the client leaves. Raises ClientGone then."""
+    task = asyncio.get_running_loop().create_task(work)
+    watch.on_leave(task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if watch.gone:
+            raise ClientGone from None
+        raise shutting_down() from None
