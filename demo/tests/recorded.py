@@ -9,8 +9,6 @@ from typing import Any
 
 RECORDINGS = Path(__file__).parents[2] / "tests" / "recordings"
 
-TEXT_EVENTS = ("message", "agent_message", "text_chunk", "message_file")
-
 
 @dataclass(frozen=True)
 class Recording:

@@ -68,7 +68,7 @@ class ProxyError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     default_code: ClassVar[str | None] = None
-    passing: ClassVar[bool] = False
+    retryable: ClassVar[bool] = False
     """Whether the same request may succeed a moment later; all else is not worth sending again."""
 
     def __init__(
@@ -149,7 +149,7 @@ class ConversationBusy(ClientError):
 
     status = 409
     default_code = "conversation_locked"
-    passing = True
+    retryable = True
 
 
 class BodyTooLarge(ClientError):
@@ -171,13 +171,13 @@ class RateLimited(ClientError):
     status = 429
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
-    passing = True
+    retryable = True
 
 
 class QuotaExceeded(RateLimited):
     type = "insufficient_quota"
     default_code = "insufficient_quota"
-    passing = False
+    retryable = False
 
 
 class UpstreamError(ProxyError):
@@ -238,13 +238,13 @@ class IpfsPending(UpstreamError):
 class UpstreamUnreachable(UpstreamError):
     status = 503
     default_code = "upstream_unreachable"
-    passing = True
+    retryable = True
 
 
 class UpstreamTimeout(UpstreamError):
     status = 504
     default_code = "upstream_timeout"
-    passing = True
+    retryable = True
 
 
 class ServerError(ProxyError):
@@ -266,10 +266,10 @@ class StateUnreachable(ServerError):
 
     status = 503
     default_code = "state_unavailable"
-    passing = True
+    retryable = True
 
 
 class ShuttingDown(ServerError):
     status = 503
     default_code = "shutting_down"
-    passing = True
+    retryable = True

@@ -137,6 +137,17 @@ async def test_another_app_may_answer_them(serve: Serve, http: httpx2.AsyncClien
     assert the_request(log, "a turn").key == "app-demo-chat"
 
 
+async def test_another_app_answers_also_for_models_that_are_not_served(
+    serve: Serve, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
+    """A chat client may be set up with a model of OpenAI's for its titles."""
+    proxy = serve(task_model="demo-workflow", default_app=None)
+    body, headers = recorded("librechat/title", model="gpt-4o-mini", stream=False)
+    reply = await http.post(f"{proxy.url}/chat/completions", json=body, headers=headers)
+    assert (reply.status_code, reply.json()["model"]) == (200, "gpt-4o-mini")
+    assert the_turn(log).key == "app-demo-workflow"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_nobody_may_answer_them(serve: Serve, http: httpx2.AsyncClient, log: DemoLog, stream: bool) -> None:
     proxy = serve(task_calls="off")

@@ -43,8 +43,10 @@ def test_lock_was_made_from_this_pyproject(declared: dict[str, Any]) -> None:
     metadata = locked_metadata(project["name"])
     optional = [name for names in project.get("optional-dependencies", {}).values() for name in names]
     assert locked(metadata["requires-dist"]) == wanted([*project["dependencies"], *optional])
-    groups = metadata.get("requires-dev", {})
-    assert locked(groups.get("dev", ())) == wanted(declared.get("dependency-groups", {}).get("dev", ()))
+    groups = declared.get("dependency-groups", {})
+    assert metadata.get("requires-dev", {}).keys() == groups.keys()
+    for name, entries in metadata.get("requires-dev", {}).items():
+        assert locked(entries) == wanted(groups[name])
 
 
 def test_extra_demo_is_the_demo_of_this_workspace() -> None:

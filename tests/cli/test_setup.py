@@ -155,3 +155,9 @@ def test_a_read_only_checkout_is_a_message(programs: Path) -> None:
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"Cannot set up .venv: {checkout.root} is not writable for the user ")
     assert ended.stderr.endswith("Run this as the owner of the checkout, or copy the checkout to a writable place.\n")
+
+
+def test_an_extra_alone_brings_no_tools_for_development_to_a_server(checkout: Checkout) -> None:
+    assert checkout.setup("--no-dev").returncode == 0
+    assert checkout.setup("--extra", "redis").returncode == 0
+    assert checkout.installed()[-1] == "--quiet --no-dev --inexact --extra redis"

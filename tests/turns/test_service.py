@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+from msgspec import structs
 
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state.guarded import GuardedStore
@@ -44,7 +45,7 @@ class Setup:
         self.now = 1_795_000_000.0
         self.store = GuardedStore(MemoryStore(max_entries=1000))
         conversations = Conversations(self.store, ttl=3600, now=lambda: self.now)
-        settings = Settings(apps=demo_apps(url))
+        settings = Settings(apps=demo_apps(url), end_user_id="plain")
         dify = DifyClient(http)
         self.apps = Apps(settings)
         self.turns = Turns(settings, self.apps, Profiles(dify, lambda: self.now), dify, conversations)
@@ -68,12 +69,15 @@ class Setup:
         self.now += 60  # Dify begins no two turns of a conversation within one second
         return reply, conversation
 
-    async def ask_and_raise(self, error: BaseException, turns: list[ActiveTurn]) -> None:
-        """Leave a turn in the middle of its reply; ``turns`` is given the turn."""
+    async def ask_and_raise(
+        self, error: BaseException, request: TurnRequest, turns: list[ActiveTurn] | None = None
+    ) -> None:
+        """Leave a turn by an error, in the middle of its reply if ``turns`` is there to be given the turn."""
         app, lock = self.apps.choose(ANONYMOUS, APP), await self.lock()
-        async with self.turns.run(ANONYMOUS, app, first("SLOW:1000x50"), lock=lock) as turn:
-            turns.append(turn)
-            await turn.next()
+        async with self.turns.run(ANONYMOUS, app, request, lock=lock) as turn:
+            if turns is not None:
+                turns.append(turn)
+                await turn.next()
             raise error
 
 
@@ -134,7 +138,7 @@ async def test_whatever_leaves_the_block_stops_dify_and_releases_the_lock(
     async with setup(demo.url) as here:
         turns: list[ActiveTurn] = []
         with pytest.raises(type(error)):
-            await here.ask_and_raise(error, turns)
+            await here.ask_and_raise(error, first("SLOW:1000x50"), turns)
         await here.turns.close(30)
         assert not await here.locked()
         task_id = turns[0].ids.task_id
@@ -163,3 +167,16 @@ async def test_client_that_leaves_before_dify_is_asked_gives_everything_back(dem
         assert not await here.locked()
         _, same = await here.ask(request)
         assert same == conversation
+
+
+async def test_conversation_that_is_known_only_once_its_turn_is_stopped_is_recorded(demo: DemoServer) -> None:
+    """A turn that the client leaves before Dify has named the conversation, in a state that does not know it."""
+    async with setup(demo.url) as before, setup(demo.url) as here:
+        _, conversation = await before.ask(structs.replace(first("Hello!"), end_user="anna"))
+        named = structs.replace(first("And now?"), end_user="anna", conversation_id=conversation)
+        app = here.apps.choose(ANONYMOUS, APP)
+        with pytest.raises(ClientGone):
+            await here.ask_and_raise(ClientGone(), named)
+        await here.turns.close(30)
+        async with here.turns.run(ANONYMOUS, app, named) as turn:
+            assert not turn.claim.unconfirmed

@@ -81,7 +81,7 @@ async def delete_conversation(request: Request) -> Response:
 
 
 async def list_conversation_items(request: Request) -> Response:
-    """What was said, as Dify has it; the newest first unless asked otherwise."""
+    """List the messages as Dify has them, the newest first unless the query says otherwise."""
     services, caller = _admit(request)
     name, entry = await _load(services, caller, request)
     items = items_of_history(entry.items, name.removeprefix("conv_"))

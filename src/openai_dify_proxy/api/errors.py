@@ -22,7 +22,7 @@ def error_response(error: ProxyError) -> Response:
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = f"{error.retry_after:g}"
-    if error.started or (error.status >= 429 and not error.passing):
+    if error.started or (error.status >= 429 and not error.retryable):
         headers["x-should-retry"] = "false"
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"

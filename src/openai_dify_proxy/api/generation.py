@@ -53,14 +53,15 @@ async def answer_turn(
     nothing.
     """
     side_call = turn_request.side_call
-    app = services.apps.choose(caller, fields.model)
-    head = answer_head(kind, fields.model or app.name)
     if (events := services.side_calls.placeholder(side_call)) is not None:
-        answer = fold(events)
+        chosen = services.apps.choose(caller, fields.model)  # an unknown model is rejected all the same
+        head = answer_head(kind, fields.model or chosen.name)
         if fields.stream:
             return sse_response(stream(head, include_usage=fields.wants_usage).encode(events, TurnIds()))
-        return Response(whole(head, answer, TurnIds()), media_type="application/json")
-    turn = _watched_turn(request, services, caller, services.side_calls.app(caller, side_call, app), turn_request)
+        return Response(whole(head, fold(events), TurnIds()), media_type="application/json")
+    app = services.side_calls.app(caller, side_call, fields.model)
+    head = answer_head(kind, fields.model or app.name)
+    turn = _watched_turn(request, services, caller, app, turn_request)
     if fields.stream:
         encoder = stream(head, include_usage=fields.wants_usage)
         return EventStream(_chat_frames(turn, encoder), services.timing)
@@ -134,6 +135,10 @@ class TurnFrames:
     @property
     def ended(self) -> bool:
         return self._turn.ended
+
+    @property
+    def task_id(self) -> str | None:
+        return self._turn.ids.task_id
 
     async def next(self, wake_at: float | None) -> bytes | None:
         turn = self._turn

@@ -51,6 +51,7 @@ class PictureFrames:
 
     def __init__(self, answer: ImageAnswer, prepared: PreparedRequest, kind: str, headers: dict[str, str]) -> None:
         self.ended = False
+        self.task_id: str | None = None
         self._answer = answer
         self._prepared = prepared
         self._kind = kind

@@ -31,7 +31,7 @@ from openai_dify_proxy.translate.openai.responses_answers import begin_response,
 from openai_dify_proxy.translate.openai.responses_items import text_of_response
 from openai_dify_proxy.translate.openai.responses_request import read_responses_messages, referenced_responses
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
-from openai_dify_proxy.translate.turn_request import RequestIdentity, SideCall, TurnMessages, TurnRequest
+from openai_dify_proxy.translate.turn_request import RequestIdentity, TurnMessages, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
@@ -54,14 +54,16 @@ async def create_response(request: Request) -> ASGIApp:
     body = read_json(data, RESPONSES_REQUEST)
     identity = identity_of(request, caller)
     messages = read_responses_messages(body, await _referenced(services, caller, body, identity))
-    new = _NewResponse(caller, data, body, messages, identity, make_turn(body, messages, identity))
-    app = services.apps.choose(caller, body.model)
-    response_id = services.stored.responses.new_id()
-    begun = begin_response(body, id=response_id, created_at=_now(), model=body.model or app.name)
-    encoder = ResponsesStreamEncoder(begun, now=_now)
-    if (events := services.side_calls.placeholder(new.side_call)) is not None:
+    continues = body.previous_response_id is not None or body.conversation_name is not None
+    turn_request = None if continues else make_turn(body, messages, identity)
+    side_call = None if turn_request is None else turn_request.side_call
+    response_id, model = services.stored.responses.new_id(), body.model or services.apps.choose(caller, None).name
+    encoder = ResponsesStreamEncoder(begin_response(body, id=response_id, created_at=_now(), model=model), now=_now)
+    if (events := services.side_calls.placeholder(side_call)) is not None:
+        services.apps.choose(caller, body.model)  # an unknown model is rejected all the same
         return _placeholder(encoder, events, streamed=bool(body.stream))
-    prepare = partial(_prepared, services, services.side_calls.app(caller, new.side_call, app), new)
+    app = services.side_calls.app(caller, side_call, body.model)
+    prepare = partial(_prepared, services, app, _NewResponse(caller, data, body, messages, identity, turn_request))
     if body.background:
         with ClientWatch(request.receive) as client:
             await services.background.start(prepare(BriefClient(client)), encoder)
@@ -86,7 +88,7 @@ async def retrieve_response(request: Request) -> Response:
 
 
 async def delete_response(request: Request) -> Response:
-    """Forgets a response. One that still runs is cancelled before."""
+    """Delete a response. One that still runs is cancelled first."""
     services, caller, entry = await _load(request)
     response = RESPONSE.decode(entry.response)
     if response.status in RUNNING:
@@ -96,7 +98,7 @@ async def delete_response(request: Request) -> Response:
 
 
 async def cancel_response(request: Request) -> Response:
-    """Ends a response that runs in the background; one that was cancelled already is told once more."""
+    """Cancel a response that runs in the background. Cancelling twice is idempotent."""
     services, caller, entry = await _load(request)
     response = RESPONSE.decode(entry.response)
     if not response.background:
@@ -124,20 +126,14 @@ async def _load(request: Request) -> tuple[Services, Caller, StoredResponse]:
 
 
 class _NewResponse(Struct, frozen=True):
-    """A request for a response. ``turn_request`` is its turn if it continues nothing stored."""
+    """A request for a response. ``turn_request`` is None until what the response continues is known."""
 
     caller: Caller
     data: bytes
     body: ResponsesRequest
     messages: TurnMessages
     identity: RequestIdentity
-    turn_request: TurnRequest
-
-    @property
-    def side_call(self) -> SideCall | None:
-        """A request that continues something stored is no side call."""
-        continues = self.body.previous_response_id is not None or self.body.conversation_name is not None
-        return None if continues else self.turn_request.side_call
+    turn_request: TurnRequest | None
 
 
 Prepare = Callable[[Client], PreparedRun]
@@ -148,13 +144,18 @@ async def _prepared(
     services: Services, app: App, new: _NewResponse, client: Client
 ) -> AsyncIterator[tuple[ResponseRecorder, TurnContext]]:
     """Yield what records the response, and its turn, which asks Dify when it is entered."""
-    caller, body, turn_request = new.caller, new.body, new.turn_request
+    caller, body = new.caller, new.body
     resolved = services.continuations.resolve(
-        caller, app, turn_request, client, previous=body.previous_response_id, conversation=body.conversation_name
+        caller,
+        app,
+        client,
+        end_user=end_user_of(body, new.identity),
+        history=new.messages.history,
+        previous=body.previous_response_id,
+        conversation=body.conversation_name,
     )
     async with resolved as continued:
-        if continued.history is not None:
-            turn_request = make_turn(body, new.messages, new.identity, continued.history)
+        turn_request = new.turn_request or make_turn(body, new.messages, new.identity, continued.history)
         recorder = ResponseRecorder(services.stored, caller, turn_request, continued, body=new.data)
         run = partial(services.turns.run, client=client, recall=continued.recall, lock=continued.lock)
         yield recorder, run(caller, app, turn_request)

@@ -58,6 +58,10 @@ class FrameSource(Protocol):
     def ended(self) -> bool:
         """Whether the last frame was returned."""
 
+    @property
+    def task_id(self) -> str | None:
+        """Dify's id of the run, for the log."""
+
     async def next(self, wake_at: float | None) -> bytes | None:
         """Return the next frames, which may be empty; None if ``wake_at`` (in the loop's time) passed first.
 
@@ -90,10 +94,10 @@ class EventStream:
             try:
                 await sender.pump()
             except ClientGone:
-                log.info("client_gone")
+                log.info("client_gone", task_id=source.task_id)
             except asyncio.CancelledError:
                 if sender.timed_out:
-                    log.info("client_stalled")
+                    log.info("client_stalled", task_id=source.task_id)
                     raise
                 await sender.fail(shutting_down())
             except ProxyError as error:

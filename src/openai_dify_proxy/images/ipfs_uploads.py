@@ -122,7 +122,7 @@ class IpfsUploads:
 
     def _raise_rejection(self, name: str, before: int) -> None:
         failed = self._failed.get(name)
-        if failed is not None and failed.attempts > before and not failed.error.passing:
+        if failed is not None and failed.attempts > before and not failed.error.retryable:
             raise _ipfs_pending(failed.error.log or failed.error.message)
 
     async def _run(self) -> None:

@@ -109,7 +109,7 @@ class Predictions:
                 raise
             except RateLimited as error:
                 delay = max(error.retry_after or 0.0, least)
-                if not error.passing or waited + delay > self._max_throttle:
+                if not error.retryable or waited + delay > self._max_throttle:
                     raise
             waited, least = waited + delay, least * 2
             await asyncio.sleep(delay)

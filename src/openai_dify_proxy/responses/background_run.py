@@ -67,7 +67,7 @@ class BackgroundRun:
         try:
             async with prepared as (recorder, context):
                 await self._run_reserved(recorder, context)
-        except BaseException as error:
+        except (Exception, asyncio.CancelledError) as error:
             if self.asked.done():
                 raise
             self.asked.set_exception(error)  # the request that began the response is told
@@ -77,11 +77,10 @@ class BackgroundRun:
     async def _run_reserved(self, recorder: ResponseRecorder, context: TurnContext) -> None:
         """Store the response before Dify is asked, since one that cannot be found again must not run."""
         response = self._encoder.response
-        if not await self._writer.write(
-            RunProgress(alive_until=self._alive_until()), [await recorder.put_running(response)]
-        ):
-            raise state_unreachable()
+        put_running = await recorder.put_running(response)
         try:
+            if not await self._writer.write(RunProgress(alive_until=self._alive_until()), [put_running]):
+                raise state_unreachable()
             async with context as turn:
                 self._turn = turn
                 if not self.asked.done():

@@ -11,7 +11,7 @@ from openai_dify_proxy.errors import ModelNotFound, NotFound
 from openai_dify_proxy.responses.response_store import DifyConversation, ResponseStore, StoredConversation
 from openai_dify_proxy.translate.history import last_question
 from openai_dify_proxy.translate.openai.conversation_items import history_of_messages, messages_until
-from openai_dify_proxy.translate.turn_request import HistoryMessage, StoredHistory, TurnRequest
+from openai_dify_proxy.translate.turn_request import HistoryMessage, StoredHistory
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.client import Client, ClientGone
@@ -24,8 +24,8 @@ class Continued(Struct, frozen=True):
     """What a request continues. ``previous`` is the response before it, if that was stored.
 
     ``history`` is for the turn request, ``recall`` and ``lock`` for ``Turns.run``. ``conversation`` is the stored
-    conversation that the turn belongs to, with its id. ``recalled`` is filled with the earlier messages if Dify has to
-    be sent them.
+    conversation that the turn belongs to, with its id. ``recalled`` is filled with the history that Dify is
+    sent, if it is sent any.
     """
 
     history: StoredHistory | None = None
@@ -49,25 +49,27 @@ class ContinuationResolver:
         self,
         caller: Caller,
         app: App,
-        request: TurnRequest,
         client: Client,
         *,
+        end_user: str | None,
+        history: Sequence[HistoryMessage],
         previous: str | None,
         conversation: str | None,
     ) -> AsyncIterator[Continued]:
-        """Yield what the request continues; its lock is released at the end if no turn took it over.
+        """Yield what a request continues; its lock is released at the end if no turn took it over.
 
+        ``history`` holds the messages that the request itself puts before its question.
         Raises InvalidRequest if there is no such response, ConversationNotFound, ConversationBusy and
         StateUnreachable, and ClientGone if the client left while another turn was waited for.
         """
         if previous is not None:
-            yield await self._after_response(caller, request, previous)
+            yield await self._after_response(caller, previous, end_user)
         elif conversation is not None:
             async with await self._stored.lock(caller, conversation) as lock:
                 await lock.acquire(lambda: client.gone, param="conversation")
                 if client.gone:
                     raise ClientGone
-                yield await self._in_conversation(caller, app, request, conversation, lock)
+                yield await self._in_conversation(caller, app, conversation, lock, end_user=end_user, history=history)
         else:
             yield Continued()
 
@@ -76,39 +78,47 @@ class ContinuationResolver:
         rows = await self._turns.messages(caller, place.model, place.id, place.user)
         return messages_until(rows, place.message)
 
-    async def _after_response(self, caller: Caller, request: TurnRequest, name: str) -> Continued:
-        stored = await self._stored.previous(caller, name, request.end_user)
-        history = StoredHistory(name, stored.scope, stored.link, last_question(stored.said))
+    async def _after_response(self, caller: Caller, name: str, end_user: str | None) -> Continued:
+        stored = await self._stored.previous(caller, name, end_user)
+        stored_history = StoredHistory(name, stored.scope, stored.link, last_question(stored.said))
 
         async def recall() -> Sequence[HistoryMessage]:
-            return await self._stored.recall(caller, name, request.end_user)
+            return await self._stored.recall(caller, name, end_user)
 
-        return Continued(history, recall, previous=name)
+        return Continued(stored_history, recall, previous=name)
 
     async def _in_conversation(
-        self, caller: Caller, app: App, request: TurnRequest, name: str, lock: Lock
+        self,
+        caller: Caller,
+        app: App,
+        name: str,
+        lock: Lock,
+        *,
+        end_user: str | None,
+        history: Sequence[HistoryMessage],
     ) -> Continued:
         """Until the turn has finished the conversation counts as failed, so that no turn continues one that was cut or
         whose process died: the next turn then begins a new one in Dify, with a transcript."""
         store = self._stored.conversations
-        entry = await store.load(caller, name, request.end_user, strictly=True)
+        entry = await store.load(caller, name, end_user, strictly=True)
         if not entry.end_user:
-            entry = structs.replace(entry, end_user=await store.end_user_hash(request.end_user))
+            entry = structs.replace(entry, end_user=await store.end_user_hash(end_user))
         system = "\n\n".join(message.text for message in entry.items if message.role == "system")
         conversation_id = None
         # Messages that the input adds to the history cannot be put into Dify's conversation.
-        if entry.place is not None and not request.history and self._continues(caller, app, entry):
+        if entry.place is not None and not history and self._continues(caller, app, entry):
             conversation_id = entry.place.id
             lock.undo = (await store.put_operation(caller, name, entry),)
             await store.put(caller, name, structs.replace(entry, failed=True))
-        history = StoredHistory(name, asked=last_question(entry.asked), system=system, conversation_id=conversation_id)
+        stored = StoredHistory(name, asked=last_question(entry.asked), system=system, conversation_id=conversation_id)
         recalled: list[HistoryMessage] = []
 
         async def recall() -> Sequence[HistoryMessage]:
-            recalled[:] = await self._earlier_messages(caller, entry, request.end_user)
-            return recalled
+            earlier = await self._earlier_messages(caller, entry, end_user)
+            recalled[:] = [*earlier, *history]
+            return earlier
 
-        return Continued(history, recall, lock, entry.last, (name, entry), recalled)
+        return Continued(stored, recall, lock, entry.last, (name, entry), recalled)
 
     async def _earlier_messages(
         self, caller: Caller, entry: StoredConversation, end_user: str | None

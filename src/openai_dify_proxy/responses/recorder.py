@@ -98,7 +98,7 @@ class ResponseRecorder:
         items = [message for message in before.items if message.role == "system"]
         asked: list[HistoryMessage] = []
         if response.store:
-            items += [*continued.recalled, *self._request.history]
+            items += continued.recalled
             asked += self._request.asked
         if place is not None:
             return structs.replace(after, items=items, asked=asked)

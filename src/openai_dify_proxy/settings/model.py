@@ -99,7 +99,7 @@ class ImageModelSettings(BaseModel):
     upscaler: ImageModelName | None = None
     """The model that enlarges this one's pictures; ``IMAGE_UPSCALER`` when there is none."""
     mask_repaints: MaskColour | None = None
-    """The colour of a mask that the model paints anew; read from its description when it is not set."""
+    """The colour of a mask where the model repaints; looked up in a built-in table when it is not set."""
 
 
 class Settings(BaseModel):

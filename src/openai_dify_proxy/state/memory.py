@@ -30,8 +30,8 @@ class MemoryStore:
         return results
 
     def _drop(self, count: int) -> None:
-        passing = (key for key, entry in self._entries.items() if entry.expires is not None)
-        for key in list(islice(passing, count)):
+        expiring = (key for key, entry in self._entries.items() if entry.expires is not None)
+        for key in list(islice(expiring, count)):
             del self._entries[key]
 
     async def close(self) -> None:

@@ -97,15 +97,15 @@ class ValkeyStore:
 
     def _index(self, operations: Sequence[Operation]) -> list[Command]:
         """Return the commands that update the index by the last operation on each key."""
-        passing: dict[str, bool] = {}
+        expiring: dict[str, bool] = {}
         for operation in operations:
             if isinstance(operation, Put | Add):
-                passing[operation.key] = operation.ttl is not None
+                expiring[operation.key] = operation.ttl is not None
             elif isinstance(operation, Take):
-                passing[operation.key] = False
+                expiring[operation.key] = False
         now = self._clock()
-        added = [part for key, is_passing in passing.items() if is_passing for part in (now, key)]
-        removed = [key for key, is_passing in passing.items() if not is_passing]
+        added = [part for key, is_expiring in expiring.items() if is_expiring for part in (now, key)]
+        removed = [key for key, is_expiring in expiring.items() if not is_expiring]
         self._unlooked += len(added) // 2
         commands: list[Command] = [("ZADD", INDEX, *added)] if added else []
         return [*commands, ("ZREM", INDEX, *removed)] if removed else commands

@@ -86,8 +86,9 @@ class ConversationClaim:
     """The conversation of one turn, from before Dify is asked until the turn has ended.
 
     ``continuation`` says how Dify is asked, ``not_before`` (seconds since the epoch) when at the earliest.
-    ``unconfirmed`` means that only the client vouches for the conversation. The turn's context manager ends the claim
-    by exactly one of ``release`` (Dify was never asked), ``commit`` (the turn was answered), or ``abandon``.
+    ``unconfirmed`` means that only the client vouches for the conversation. ``commit`` is for a turn that was answered;
+    the turn's context manager ends the claim by ``release`` if Dify was never asked, and by ``abandon`` unless the
+    commit left nothing to do.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class ConversationClaim:
         self._locks = [] if lock is None else [lock.hand_over()]
         self._committed = False
         self._head = ""
+        self._link_after: tuple[str, bytes] | None = None
 
     # What the turn asks of it
 
@@ -161,12 +163,16 @@ class ConversationClaim:
         return None if question is None else normalize(question)
 
     def link_after(self, reply: str) -> bytes:
-        """The fingerprint of the history that the client holds once it was sent ``reply``; empty without state."""
+        """Return the fingerprint of the history that ends with ``reply``, as it is sent; empty without state."""
         if self._scope is None or self._link is None:
             return b""
+        if self._link_after is not None and self._link_after[0] == reply:
+            return self._link_after[1]
         answer = HistoryMessage("assistant", reply)
         added = [answer] if self._by_chat else [*self._request.asked, answer]
-        return extend_fingerprint(self._scope.secret, message_parts(added), self._link)
+        link = extend_fingerprint(self._scope.secret, message_parts(added), self._link)
+        self._link_after = (reply, link)  # asked for twice where the reply is stored as a response
+        return link
 
     # Taking
 
@@ -330,17 +336,17 @@ class ConversationClaim:
         if operations:
             await self._store.run(*operations)
 
-    async def abandon(self, conversation_id: str | None, stopped: asyncio.Task[None] | None) -> None:
+    async def abandon(self, conversation_id: Callable[[], str | None], stopped: asyncio.Task[None] | None) -> None:
         """End a turn that nothing may continue, though it began in its conversation.
 
-        ``conversation_id`` is Dify's, if known. While ``stopped`` has not ended the run goes on in Dify, and the
-        conversation stays locked.
+        ``conversation_id`` returns Dify's, which may become known only while the run is being stopped. Until
+        ``stopped`` has ended the run goes on in Dify, and the conversation stays locked.
         """
         if stopped is not None:
-            await self._lock_while_stopping(conversation_id)
+            await self._lock_while_stopping(conversation_id())
             await asyncio.wait([stopped])
         operations: list[Operation] = []
-        name = conversation_id or (None if self.unconfirmed else self.conversation_id)
+        name = conversation_id() or (None if self.unconfirmed else self.conversation_id)
         if self._scope is not None and name is not None and not self._committed:
             operations.append(self._end_operation(self._scope, name))
         await self._run_and_unlock(operations)

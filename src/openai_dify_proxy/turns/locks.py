@@ -75,6 +75,7 @@ class Lock:
         """Return a lock that holds what this one held; this one holds nothing any more."""
         heir = Lock(self._store, self._key)
         heir.undo = self.undo
+        heir._token = self._token
         heir._renewal, self._renewal = self._renewal, None
         return heir
 

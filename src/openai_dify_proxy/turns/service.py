@@ -144,7 +144,7 @@ class Turns:
             self._all_ended.set()
         stopping = self._stopper.abandon(turn.stream, turn.mode)
         if not turn.claim.settled:
-            abandoning = turn.claim.abandon(turn.ids.conversation_id, stopping)
+            abandoning = turn.claim.abandon(lambda: turn.ids.conversation_id, stopping)
             task = asyncio.get_running_loop().create_task(abandoning)
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

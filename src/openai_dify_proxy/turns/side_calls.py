@@ -23,8 +23,9 @@ class SideCalls:
             return None
         return [TextDelta(side_call.nothing), TurnFinished("stop", Usage())]
 
-    def app(self, caller: Caller, side_call: SideCall | None, chat_app: App) -> App:
-        """Return the app that answers, which for a side call may be another than the chat's."""
-        if side_call is None or self._model is None:
-            return chat_app
-        return self._apps.choose(caller, self._model)
+    def app(self, caller: Caller, side_call: SideCall | None, model: str | None) -> App:
+        """Return the app that answers, which for a side call may be another than ``model``'s.
+
+        Raises ModelNotFound, but not for the model of a side call that another app answers.
+        """
+        return self._apps.choose(caller, model if side_call is None else self._model or model)

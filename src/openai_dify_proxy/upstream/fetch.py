@@ -63,7 +63,7 @@ class GuardedFetcher:
             if parts.scheme not in ("http", "https") or not parts.host or has_credentials(parts):
                 raise InvalidRequest(f"{param} must be a plain http or https URL.", param=param)
 
-        def fail(message: str, _passing: bool = False) -> ProxyError:
+        def fail(message: str, _retryable: bool = False) -> ProxyError:
             return InvalidRequest(f"{param} could not be read: {message}", param=param)
 
         return await _read(self._session, url, limit=limit, seconds=self._seconds, check=check, fail=fail)
@@ -97,8 +97,8 @@ class OutputFetcher:
                     "REPLICATE_OUTPUT_HOSTS?",
                 )
 
-        def fail(message: str, passing: bool = False) -> ProxyError:
-            kind = UpstreamGarbled if passing else UpstreamFailed
+        def fail(message: str, retryable: bool = False) -> ProxyError:
+            kind = UpstreamGarbled if retryable else UpstreamFailed
             return kind(f"The model's picture could not be read: {message}", started=True)
 
         return await _read(self._session, url, limit=limit, seconds=self._seconds, check=check, fail=fail)

@@ -1,6 +1,6 @@
 """The headers that tune an image: which there are, and what the specification lets them hold.
 
-A value is checked here against the specification's range, whatever the model; ``image_mapping`` checks it against the
+A value is checked here against the specification's range, whatever the model; ``mapping`` checks it against the
 model's own.
 """
 

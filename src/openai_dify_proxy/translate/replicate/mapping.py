@@ -1,9 +1,9 @@
-"""What a client asked for, as the inputs that one Replicate model really has.
+"""Map an image request onto the inputs that one Replicate model really has.
 
-``plan_images`` looks every wish up in the model's schema: under the first spelling that the model knows, in its range,
-in its enum's own letters. A header or an ``input`` key that the model does not take is refused by name (or dropped,
-as settings say); fields of the OpenAI body, which clients always send, are dropped with a notice. Nothing outside the
-model's schema is ever sent, since Replicate would drop it without a word.
+``plan_images`` looks every parameter up in the model's schema: under the first spelling that the model knows, in its
+range, in its enum's own letters. A header or an ``input`` key that the model does not take is rejected by name (or
+dropped, as settings say); fields of the OpenAI body, which clients always send, are dropped with a notice. Nothing
+outside the model's schema is ever sent, since Replicate would silently drop it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,23 @@ from openai_dify_proxy.translate.replicate.model_schema import ModelInput, Model
 from openai_dify_proxy.translate.replicate.safety import SWITCHES, is_more_permissive, most_permissive
 from openai_dify_proxy.translate.replicate.sizes import place_size
 
-PLAIN = ("scheduler", "num_inference_steps", "guidance_scale", "negative_prompt", "style_preset")
-"""Headers whose value goes into an input as it is."""
+PLACED_APART = frozenset(
+    {
+        "output_format",
+        "output_quality",
+        "seed",
+        "prompt_strength",
+        "num_outputs",
+        "safety_checker",
+        "enhance_prompt",
+        "upscale",
+        "init_image",
+        "mask",
+    }
+)
+"""Parameters with code of their own; the value of any other goes into an input as it is."""
+
+PLAIN = tuple(parameter for parameter in CANDIDATES if parameter not in PLACED_APART)
 
 OPENAI_FIELDS = ("quality", "style", "background")
 """Body fields that go into an input of the same name, where there is one that takes them."""
@@ -28,19 +43,19 @@ OPENAI_FIELDS = ("quality", "style", "background")
 DEFAULT_FACTOR = 2
 
 
-def plan_images(wish: ImageParameters, model: ModelInputs, rules: ImageRules) -> ImagePlan:
+def plan_images(parameters: ImageParameters, model: ModelInputs, rules: ImageRules) -> ImagePlan:
     """How to make the pictures. Raises InvalidRequest whose ``param`` is the header or field at fault."""
-    return _Planner(wish, model, rules).plan()
+    return _Planner(parameters, model, rules).plan()
 
 
 class _Planner:
     """One plan in the making: ``inputs`` grows, ``notices`` collects what falls by the way."""
 
-    def __init__(self, wish: ImageParameters, model: ModelInputs, rules: ImageRules) -> None:
-        self.wish = wish
+    def __init__(self, parameters: ImageParameters, model: ModelInputs, rules: ImageRules) -> None:
+        self.parameters = parameters
         self.model = model
         self.rules = rules
-        self.headers = wish.headers
+        self.headers = parameters.headers
         self.inputs: dict[str, Any] = {}
         self.by_header: set[str] = set()
         self.notices: list[str] = []
@@ -49,13 +64,13 @@ class _Planner:
         self._refuse_contradictions()
         self._place_defaults()
         prompt = self.model.first(PROMPT_NAMES)
-        if self.wish.prompt is not None:
-            self._place_prompt(self.wish.prompt, prompt)
+        if self.parameters.prompt is not None:
+            self._place_prompt(self.parameters.prompt, prompt)
         for parameter in PLAIN:
             if parameter in self.headers:
                 self._place(parameter, self.headers[parameter])
         self._place_body()
-        init = self._place_picture("init_image") if self.wish.has_init else None
+        init = self._place_picture("init_image") if self.parameters.has_init else None
         mask = self._place_beside(init)
         self._place_safety()
         enhance = self._place_enhancement()
@@ -86,7 +101,7 @@ class _Planner:
     def _refuse_contradictions(self) -> None:
         for parameter in ("mask", "prompt_strength"):
             asked = parameter in self.headers
-            if (asked or (parameter == "mask" and self.wish.has_mask)) and not self.wish.has_init:
+            if (asked or (parameter == "mask" and self.parameters.has_mask)) and not self.parameters.has_init:
                 name = HEADER_OF[parameter] if asked else parameter
                 raise InvalidRequest(
                     f"{name} needs an initial image: send X-Replicate-Init-Image, or use /v1/images/edits.", param=name
@@ -136,7 +151,7 @@ class _Planner:
 
     def _place_body(self) -> None:
         """OpenAI's own fields: where the model has a place for them, else dropped with a notice."""
-        body = self.wish.body
+        body = self.parameters.body
         for name in OPENAI_FIELDS:
             if name in body:
                 self._try(name, name, body[name])
@@ -172,7 +187,7 @@ class _Planner:
         if field is None:
             self._unsupported(HEADER_OF[parameter])
             return None
-        if parameter == "init_image" and self.wish.has_more and field.kind != "array":
+        if parameter == "init_image" and self.parameters.has_more and field.kind != "array":
             self._unsupported("image[]", "This model takes one picture only.")
         if field.name == "image_prompt":
             self.notices.append("image_prompt is a reference for this model, not an initial image")
@@ -182,12 +197,12 @@ class _Planner:
         """The mask and the strength, which mean nothing where the initial picture had to be left out."""
         if init is None:
             for parameter in ("mask", "prompt_strength"):
-                if parameter in self.headers or (parameter == "mask" and self.wish.has_mask):
+                if parameter in self.headers or (parameter == "mask" and self.parameters.has_mask):
                     self._unsupported(HEADER_OF[parameter])
             return None
         if "prompt_strength" in self.headers:
             self._place("prompt_strength", self.headers["prompt_strength"])
-        return self._place_picture("mask") if self.wish.has_mask else None
+        return self._place_picture("mask") if self.parameters.has_mask else None
 
     def _place_safety(self) -> None:
         """``yes`` is every model's own way; ``no`` takes what the model has for it, if the operator lets it."""
@@ -203,10 +218,10 @@ class _Planner:
         if field is None:
             self._unsupported(name)
         else:
-            self.inputs[field.name] = field.accept(most_permissive(field, self.wish.has_init), name)
+            self.inputs[field.name] = field.accept(most_permissive(field, self.parameters.has_init), name)
 
     def _check_safety(self) -> None:
-        """Switches checkers on, and takes back what an alias is_more_permissive."""
+        """Switch checkers on, and undo what an alias loosened."""
         for field in self.model.fields.values():
             if field.name in SWITCHES:
                 checks = SWITCHES[field.name]
@@ -258,14 +273,14 @@ class _Planner:
         An alias's where nothing is asked, else PNG. A model that lacks the format is asked for the best that it has.
         """
         field = self._field("output_format")
-        told, body = self.wish.extra.get("output_format"), self.wish.body.get("output_format")
+        in_extra, body = self.parameters.extra.get("output_format"), self.parameters.body.get("output_format")
         asked = self.headers.get("output_format") or _FORMATS.get(str(body).lower())
         if body is not None and asked is None:
             self.notices.append("output_format")
         usual = None
         if field is not None:
             usual = _FORMATS.get(str(self.inputs.get(field.name)).lower())
-            asked = _FORMATS.get(str(told).lower()) or asked
+            asked = _FORMATS.get(str(in_extra).lower()) or asked
         wanted: Format = asked or usual or "png"
         if field is None or (field.kind != "string" and not field.options):
             return wanted, True
@@ -282,7 +297,7 @@ class _Planner:
     def _place_quality(self) -> int | None:
         """The quality of pictures that are converted here; it also goes to the model, where that has a place for it."""
         given = "output_quality" in self.headers
-        quality = self.headers["output_quality"] if given else self.wish.body.get("output_compression")
+        quality = self.headers["output_quality"] if given else self.parameters.body.get("output_compression")
         if quality is None:
             return None
         if not 0 <= quality <= 100:  # only a body's: a header's is checked before
@@ -297,7 +312,7 @@ class _Planner:
 
     def _place_extra(self) -> None:
         """The body's ``input``: whatever the schema has, by its own name; it wins over everything else."""
-        for name, value in self.wish.extra.items():
+        for name, value in self.parameters.extra.items():
             param = f"input.{name}"
             field = self.model.fields.get(name)
             if field is None:
@@ -312,20 +327,20 @@ class _Planner:
 
     def _n(self, counter: ModelInput | None) -> int:
         """How many pictures are answered: by the body's ``input``, the header, ``n``, or what an alias sets."""
-        told = None if counter is None else number_in(self.inputs.get(counter.name))
-        if counter is not None and counter.name in self.wish.extra:
-            if told is None or not 1 <= told <= MAX_PICTURES:
+        given = None if counter is None else number_in(self.inputs.get(counter.name))
+        if counter is not None and counter.name in self.parameters.extra:
+            if given is None or not 1 <= given <= MAX_PICTURES:
                 param = f"input.{counter.name}"
                 raise InvalidRequest(f"{param} must be a number of pictures from 1 to {MAX_PICTURES}.", param=param)
-            return told
-        n = self.headers.get("num_outputs", self.wish.n)
-        return int(n if n is not None else told or 1)
+            return given
+        n = self.headers.get("num_outputs", self.parameters.n)
+        return int(n if n is not None else given or 1)
 
     def _fan_out(self, n: int, counter: ModelInput | None) -> tuple[dict[str, Any], ...]:
         """The inputs of each prediction: as many pictures at once as the model gives, with seeds counted up."""
         most, tell = 1, False
         counts = counts_of(counter) if counter is not None else []
-        if counter is not None and counter.name in self.wish.extra:
+        if counter is not None and counter.name in self.parameters.extra:
             most = n
             self._ask_for_group(self.inputs, counter, n)
         elif counter is not None and counts:
@@ -337,19 +352,19 @@ class _Planner:
             inputs = dict(self.inputs)
             if counter is not None and tell:
                 count = min(count for count in counts if count >= min(most, n - begin))
-                self._tell_count(inputs, counter, count)
+                self._set_count(inputs, counter, count)
             if begin and seed is not None and seed.name in inputs:
                 inputs[seed.name] = count_up(inputs[seed.name], begin, seed)
             predictions.append(inputs)
         return tuple(predictions)
 
-    def _tell_count(self, inputs: dict[str, Any], counter: ModelInput, count: int) -> None:
+    def _set_count(self, inputs: dict[str, Any], counter: ModelInput, count: int) -> None:
         inputs[counter.name] = counter.accept(count, HEADER_OF["num_outputs"])
         self._ask_for_group(inputs, counter, count)
 
     def _ask_for_group(self, inputs: dict[str, Any], counter: ModelInput, count: int) -> None:
         group = self.model.fields.get("sequential_image_generation")
-        if counter.name == "max_images" and count > 1 and group is not None and group.name not in self.wish.extra:
+        if counter.name == "max_images" and count > 1 and group is not None and group.name not in self.parameters.extra:
             inputs[group.name] = group.accept("auto", HEADER_OF["num_outputs"])
 
     def _require(self, init: ModelInput | None, mask: ModelInput | None) -> None:

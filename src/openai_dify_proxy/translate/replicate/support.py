@@ -1,6 +1,6 @@
 """What becomes of each header with one model, before anything is asked of it: the answer to "what can I tune here?".
 
-It looks up what ``image_mapping`` looks up, and tests hold the two together.
+It looks up what ``mapping`` looks up, and tests hold the two together.
 """
 
 from __future__ import annotations

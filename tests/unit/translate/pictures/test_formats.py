@@ -12,7 +12,7 @@ from PIL import Image
 from openai_dify_proxy.translate.pictures.formats import GIF, JPEG, PNG, WEBP, MalformedPicture, sniff, strip_text
 from tests.pictures.samples import PROFILE, SAMPLES, SECRET, exif, gif, jpeg, pixels, png, segment, webp
 
-MANY = 32 * 2**20
+MANY = 8 * 2**20
 
 FORMATS = {"png": PNG, "apng": PNG, "jpeg": JPEG, "webp": WEBP, "gif": GIF}
 

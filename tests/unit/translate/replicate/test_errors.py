@@ -92,7 +92,7 @@ def test_what_concerns_the_account_goes_to_the_log_alone(case: str) -> None:
     assert body["detail"] in str(error.log)
     assert "billing" not in error.message
     assert "authentication token" not in error.message
-    assert not error.passing
+    assert not error.retryable
 
 
 def test_what_is_invalid_is_told_in_replicates_words() -> None:
