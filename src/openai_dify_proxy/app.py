@@ -135,7 +135,11 @@ async def _open_services(
         apps = Apps(settings)
         profiles = Profiles(dify, time.monotonic)
         store = GuardedStore(
-            await open_store(settings.state_url.get_secret_value(), max_entries=settings.state_max_entries),
+            await open_store(
+                settings.state_url.get_secret_value(),
+                max_entries=settings.state_max_entries,
+                timeout=0.9 * state_timeout,  # so that the log has the store's own reason
+            ),
             timeout=state_timeout,
         )
         stack.push_async_callback(store.close)

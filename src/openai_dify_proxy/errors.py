@@ -33,7 +33,7 @@
     │   └── UpstreamTimeout         504
     └── ServerError                 the proxy is at fault
         ├── InternalError           500
-        ├── PictureNotKept          500
+        ├── PictureNotStored          500
         ├── StateUnreachable        503
         └── ShuttingDown            503
 
@@ -255,7 +255,7 @@ class InternalError(ServerError):
     default_code = "internal_error"
 
 
-class PictureNotKept(ServerError):
+class PictureNotStored(ServerError):
     """The disk is full, say, or the object store does not answer."""
 
     default_code = "picture_not_kept"

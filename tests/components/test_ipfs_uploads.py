@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from openai_dify_proxy.errors import IpfsPending, NotFound, PictureNotKept
+from openai_dify_proxy.errors import IpfsPending, NotFound, PictureNotStored
 from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.objects import open_object_store
@@ -300,7 +300,7 @@ class Moody(LocalPictures):
     async def take_lease(self) -> bool:
         if "lease" in self.moods:
             self.moods.remove("lease")
-            raise PictureNotKept("The disk fails.", log="a reason")
+            raise PictureNotStored("The disk fails.", log="a reason")
         return await super().take_lease()
 
     async def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:

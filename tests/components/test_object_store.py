@@ -9,7 +9,7 @@ from secrets import token_hex
 import httpx2
 import pytest
 
-from openai_dify_proxy.errors import PictureNotKept
+from openai_dify_proxy.errors import PictureNotStored
 from openai_dify_proxy.pictures.objects import LEASE_SECONDS, ORPHAN_SECONDS, ObjectPictures, open_object_store
 from tests.components.servers import S3Server
 from tests.pictures.contract import StoreContract, record
@@ -118,14 +118,14 @@ async def test_a_store_that_does_not_do_as_asked_is_told(
     s3_server: S3Server, prefix: str, options: dict[str, str]
 ) -> None:
     store = open_object_store(s3_server.url(prefix, **options))
-    with pytest.raises(PictureNotKept) as caught:
+    with pytest.raises(PictureNotStored) as caught:
         await store.put(b"abc", record(1))
     assert "127.0.0.1" not in caught.value.message
     assert "only-for-tests" not in (caught.value.log or "")
-    with pytest.raises(PictureNotKept):
+    with pytest.raises(PictureNotStored):
         await store.record(record(1).name)
-    with pytest.raises(PictureNotKept):
+    with pytest.raises(PictureNotStored):
         await store.pending()
-    with pytest.raises(PictureNotKept):
+    with pytest.raises(PictureNotStored):
         await store.take_lease()
     await store.close()

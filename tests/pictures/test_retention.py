@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from openai_dify_proxy.errors import PictureNotKept
+from openai_dify_proxy.errors import PictureNotStored
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.retention import Retention
@@ -75,7 +75,7 @@ async def test_it_sweeps_by_itself_and_survives_a_store_that_fails(tmp_path: Pat
     class Failing(LocalPictures):
         def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
             swept.set()
-            raise PictureNotKept("The disk fails.")
+            raise PictureNotStored("The disk fails.")
 
     retention = Retention(Failing(tmp_path), 60)
     retention.start()

@@ -12,6 +12,7 @@ import pytest
 from openai_dify_proxy.state import Add, Get, Put, StateUnavailable, Store, Take, open_store
 from openai_dify_proxy.state.memory import MemoryStore
 from openai_dify_proxy.state.sqlite import SqliteStore
+from tests.limits import PATIENCE
 from tests.state.servers import ValkeyServer
 
 PLACES = ["memory", "sqlite", "valkey", "cluster"]
@@ -40,7 +41,7 @@ class Place:
                 store = SqliteStore(self._path, max_entries=max_entries, clock=lambda: self.now)
             case _:
                 scheme = "valkey" if len(self._servers) == 1 else "valkey+cluster"
-                store = await open_store(self._servers[0].url(scheme), max_entries=max_entries)
+                store = await open_store(self._servers[0].url(scheme), max_entries=max_entries, timeout=PATIENCE)
         self._stores.append(store)
         return store
 

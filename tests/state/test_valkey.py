@@ -14,6 +14,7 @@ from openai_dify_proxy.settings import SettingsError
 from openai_dify_proxy.state import Add, Get, Put, StateUnavailable, Store, Take, open_store
 from openai_dify_proxy.state.valkey import INDEX, PREFIX
 from tests.api.servers import serving
+from tests.limits import PATIENCE
 from tests.state.servers import ValkeyCluster, ValkeyServer, certificate, tls_relay
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -106,7 +107,7 @@ async def test_a_server_that_never_answers() -> None:
 
 async def test_a_wrong_password_is_not_told(own_valkey: ValkeyServer) -> None:
     own_valkey.ask("ACL", "SETUSER", "proxy", "on", ">another", "~*", "+@all")
-    store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=1000)
+    store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=1000, timeout=PATIENCE)
     assert PASSWORD not in await refusal(store)
     assert "password" in await refusal(store)
     await store.close()
@@ -120,7 +121,7 @@ async def go_through_everything(url: str, servers: list[ValkeyServer], rights: s
     for server in servers:
         server.ask("ACL", "SETUSER", "proxy", "reset", "on", f">{PASSWORD}", *rights.split())
         server.ask("ACL", "LOG", "RESET")
-    store = await open_store(url, max_entries=20)
+    store = await open_store(url, max_entries=20, timeout=PATIENCE)
     for number in range(60):
         await store.run(Put(f"kind:{number}", b"one", ttl=60), Add("kind:lasting", b"two"), Get("kind:0"))
     assert await store.run(Take("kind:59"), Get("kind:0")) == [b"one", None]
@@ -141,14 +142,14 @@ async def test_a_user_of_a_cluster_with_the_rights_that_the_docs_name(cluster: V
 
 async def test_a_user_that_may_not_keep_the_index_is_refused(own_valkey: ValkeyServer) -> None:
     own_valkey.ask("ACL", "SETUSER", "proxy", "reset", "on", f">{PASSWORD}", "~*", "+@all", "-zadd")
-    store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=20)
+    store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=20, timeout=PATIENCE)
     assert "zadd" in await refusal(store)
     await store.close()
 
 
 async def test_a_user_that_may_not_look_for_the_oldest_is_served(own_valkey: ValkeyServer) -> None:
     own_valkey.ask("ACL", "SETUSER", "proxy", "reset", "on", f">{PASSWORD}", "~*", "+@all", "-zcard")
-    store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=20)
+    store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=20, timeout=PATIENCE)
     with capture_logs() as logs:
         assert await store.run(*(Put(f"kind:{number}", b"one", ttl=60) for number in range(60))) == [None] * 60
         assert await store.run(Get("kind:0")) == [b"one"]
@@ -172,21 +173,21 @@ async def test_a_server_that_is_full_still_answers_what_it_can(own_valkey: Valke
 async def test_a_server_that_does_not_know_a_command(program: Path, tmp_path: Path) -> None:
     older = ValkeyServer(program, tmp_path / "older", "--rename-command", "GETDEL", "")
     with older.running():
-        store = await open_store(older.url(), max_entries=1000)
+        store = await open_store(older.url(), max_entries=1000, timeout=PATIENCE)
         # The server repeats what it was asked, and that is not passed on.
         assert "unknown command" in await refusal(store)
         await store.close()
 
 
 async def test_a_unix_socket(own_valkey: ValkeyServer) -> None:
-    store = await open_store(f"unix://{own_valkey.socket}", max_entries=1000)
+    store = await open_store(f"unix://{own_valkey.socket}", max_entries=1000, timeout=PATIENCE)
     assert await store.run(Put("kind:a", b"one"), Get("kind:a")) == [None, b"one"]
     await store.close()
     assert own_valkey.ask("GET", PREFIX + "kind:a") == b"one"
 
 
 async def test_another_database(own_valkey: ValkeyServer) -> None:
-    store = await open_store(f"{own_valkey.url('redis')}/3", max_entries=1000)
+    store = await open_store(f"{own_valkey.url('redis')}/3", max_entries=1000, timeout=PATIENCE)
     await store.run(Put("kind:a", b"one"))
     await store.close()
     assert own_valkey.ask("DBSIZE") == 0
@@ -197,16 +198,18 @@ async def test_another_database(own_valkey: ValkeyServer) -> None:
 async def test_tls_is_checked(valkey: ValkeyServer, tmp_path: Path, scheme: str) -> None:
     signed, key = certificate(tmp_path)
     async with tls_relay(valkey, signed, key) as port:
-        trusting = await open_store(f"{scheme}://127.0.0.1:{port}?ssl_ca_certs={signed}", max_entries=1000)
+        trusting = await open_store(
+            f"{scheme}://127.0.0.1:{port}?ssl_ca_certs={signed}", max_entries=1000, timeout=PATIENCE
+        )
         assert await trusting.run(Put("kind:a", b"one"), Get("kind:a")) == [None, b"one"]
         await trusting.close()
-        wary = await open_store(f"{scheme}://127.0.0.1:{port}", max_entries=1000)
+        wary = await open_store(f"{scheme}://127.0.0.1:{port}", max_entries=1000, timeout=PATIENCE)
         assert "certificate verify failed" in await refusal(wary)
         await wary.close()
 
 
 async def test_a_cluster_spreads_the_entries(cluster: ValkeyCluster) -> None:
-    store = await open_store(cluster.servers[2].url("redis+cluster"), max_entries=1000)
+    store = await open_store(cluster.servers[2].url("redis+cluster"), max_entries=1000, timeout=PATIENCE)
     await store.run(*(Put(f"kind:{number}", b"one", ttl=60) for number in range(90)))
     sizes = [server.ask("DBSIZE") for server in cluster.servers]
     assert sum(sizes) == 91  # with the index
@@ -216,7 +219,7 @@ async def test_a_cluster_spreads_the_entries(cluster: ValkeyCluster) -> None:
 
 async def test_a_cluster_whose_server_is_killed_and_comes_back(program: Path, tmp_path: Path) -> None:
     with ValkeyCluster(program, tmp_path).running() as cluster:
-        store = await open_store(cluster.servers[0].url("valkey+cluster"), max_entries=1000)
+        store = await open_store(cluster.servers[0].url("valkey+cluster"), max_entries=1000, timeout=PATIENCE)
         everything = [Put(f"kind:{number}", b"one", ttl=60) for number in range(90)]
         assert await store.run(*everything) == [None] * 90
         cluster.servers[1].kill()
@@ -244,4 +247,4 @@ async def test_a_cluster_whose_server_is_killed_and_comes_back(program: Path, tm
 )
 async def test_options_that_there_are_not_are_told_before_anything_is_asked(url: str, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):
-        await open_store(url, max_entries=1000)
+        await open_store(url, max_entries=1000, timeout=PATIENCE)

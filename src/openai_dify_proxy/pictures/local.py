@@ -19,7 +19,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, ParamSpec, TypeVar
 
-from openai_dify_proxy.errors import NotFound, PictureNotKept
+from openai_dify_proxy.errors import NotFound, PictureNotStored
 from openai_dify_proxy.pictures.records import (
     PictureRecord,
     decode_record,
@@ -240,7 +240,7 @@ async def _in_thread(work: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwa
         return await asyncio.to_thread(work, *args, **kwargs)
     except OSError as exc:
         why = "the server's disk is full" if exc.errno in _FULL else "the server's disk fails"
-        raise PictureNotKept(f"Pictures cannot be kept: {why}.", started=True, log=str(exc)) from exc
+        raise PictureNotStored(f"Pictures cannot be kept: {why}.", started=True, log=str(exc)) from exc
 
 
 def _records_in(folder: Path) -> list[PictureRecord]:

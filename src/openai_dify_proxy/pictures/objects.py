@@ -18,7 +18,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from openai_dify_proxy.errors import NotFound, PictureNotKept
+from openai_dify_proxy.errors import NotFound, PictureNotStored
 from openai_dify_proxy.pictures.records import (
     PictureRecord,
     decode_record,
@@ -131,7 +131,7 @@ class ObjectPictures:
             if changed.ipfs != "pending" and stored is not None:
                 await self._delete(marker)
             return changed
-        raise PictureNotKept("The picture's record changes all the time.", started=True)
+        raise PictureNotStored("The picture's record changes all the time.", started=True)
 
     async def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
         with _errors_translated():
@@ -330,11 +330,11 @@ def _read_lease(data: bytes) -> _Lease | None:
 
 @contextmanager
 def _errors_translated() -> Iterator[None]:
-    """Raise the store's errors as PictureNotKept. Their texts may name hosts and buckets: only the log gets them."""
+    """Raise the store's errors as PictureNotStored. Their texts may name hosts and buckets: only the log gets them."""
     try:
         yield
     except (BaseError, OSError, ValueError) as exc:
-        raise PictureNotKept(
+        raise PictureNotStored(
             "Pictures cannot be kept or read: the object store does not do as asked.",
             started=True,
             log=_first_line(exc),

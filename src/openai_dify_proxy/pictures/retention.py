@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from openai_dify_proxy.errors import PictureNotKept
+from openai_dify_proxy.errors import PictureNotStored
 from openai_dify_proxy.pictures.store import PictureStore
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,7 @@ class Retention:
             await asyncio.gather(self._loop, return_exceptions=True)
 
     async def sweep(self) -> int:
-        """Remove expired pictures and orphans, and return how many. Raises PictureNotKept."""
+        """Remove expired pictures and orphans, and return how many. Raises PictureNotStored."""
         limit = self._clock() - self._seconds
         removed = 0
         async for record in self._store.records(before=limit):
@@ -52,6 +52,6 @@ class Retention:
                 removed = await self.sweep()
                 if removed:
                     log.info("pictures_removed", pictures=removed)
-            except PictureNotKept as error:
+            except PictureNotStored as error:
                 log.warning("pictures_not_removed", reason=error.log or error.message)
             await asyncio.sleep(self._pause)

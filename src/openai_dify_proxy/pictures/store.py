@@ -9,7 +9,7 @@ from openai_dify_proxy.pictures.records import PictureRecord
 
 
 class PictureStore(Protocol):
-    """Pictures by name, each with its record. Every method raises PictureNotKept when the store fails.
+    """Pictures by name, each with its record. Every method raises PictureNotStored when the store fails.
 
     Writes are atomic and durable. Several processes may share a store. Names of another form are treated as missing.
     """

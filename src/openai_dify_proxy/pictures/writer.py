@@ -30,7 +30,7 @@ class PictureWriter:
         self._ipfs = ipfs
 
     async def store(self, data: bytes, facts: PictureFacts) -> StoredPicture:
-        """Raises BadPicture for what is no picture or is too large, PictureNotKept when it cannot be stored."""
+        """Raises BadPicture for what is no picture or is too large, PictureNotStored when it cannot be stored."""
         if len(data) > self._limit:
             raise BadPicture(f"The picture is too large: more than {self._limit} bytes.", started=True)
         found = identify(data)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from openai_dify_proxy.state.store import Store
 
+EXCHANGE_TIMEOUT = 0.9
+"""Seconds: below what a GuardedStore waits, so that its log has the reason."""
 
-async def open_store(url: str, *, max_entries: int) -> Store:
+
+async def open_store(url: str, *, max_entries: int, timeout: float = EXCHANGE_TIMEOUT) -> Store:
     """Return the store at ``url``, a value of STATE_URL. It connects, or opens its file, on the first run.
+
+    ``timeout`` is for one exchange with Valkey or Redis, connecting included.
 
     Raises SettingsError for a URL of Valkey or Redis that cannot be used, whatever the server may be.
     """
@@ -22,4 +27,4 @@ async def open_store(url: str, *, max_entries: int) -> Store:
     from openai_dify_proxy.state.servers import open_server  # noqa: PLC0415 - the same, and an extra
     from openai_dify_proxy.state.valkey import ValkeyStore  # noqa: PLC0415 - the same
 
-    return ValkeyStore(open_server(url), max_entries=max_entries)
+    return ValkeyStore(open_server(url), max_entries=max_entries, timeout=timeout)

@@ -25,9 +25,6 @@ from openai_dify_proxy.state.store import Add, Get, Operation, Put, StateUnavail
 PREFIX = "openai-dify-proxy:"
 INDEX = PREFIX + "index"
 
-TIMEOUT = 0.9
-"""Seconds for one exchange, connecting included: below what a GuardedStore waits, so that its log has the reason."""
-
 MAX_TRIM = 5000
 """Entries that are removed at once when there are too many."""
 
@@ -41,11 +38,17 @@ class _ValkeyBatch(NamedTuple):
 
 
 class ValkeyStore:
-    """A Store of one event loop. It connects on the first run. ``clock`` returns seconds since the epoch."""
+    """A Store of one event loop. It connects on the first run.
 
-    def __init__(self, server: Server, *, max_entries: int, clock: Callable[[], float] = time.time) -> None:
+    ``timeout`` is in seconds, for one exchange; ``clock`` returns seconds since the epoch.
+    """
+
+    def __init__(
+        self, server: Server, *, max_entries: int, timeout: float, clock: Callable[[], float] = time.time
+    ) -> None:
         self._server = server
         self._max_entries = max_entries
+        self._timeout = timeout
         self._clock = clock
         self._waiting: list[_ValkeyBatch] = []
         self._sending: asyncio.Task[None] | None = None
@@ -127,10 +130,10 @@ class ValkeyStore:
         if not commands:
             return []
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(self._timeout):
                 return await self._server.exchange(commands)
         except TimeoutError:
-            raise StateUnavailable(f"no answer within {TIMEOUT:g} s") from None
+            raise StateUnavailable(f"no answer within {self._timeout:g} s") from None
         except Exception as error:  # noqa: BLE001 - the library raises undocumented kinds, and the task must live
             raise StateUnavailable(_reason(error)) from None
 

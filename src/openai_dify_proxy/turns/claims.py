@@ -119,7 +119,7 @@ class ConversationClaim:
         self._at = 0.0
         self._taken: tuple[str, bytes] | None = None
         self._named: str | None = None
-        self._locks = [] if lock is None else [lock.hand_over()]
+        self._locks = [] if lock is None else [lock.transfer()]
         self._committed = False
         self._head = ""
         self._link_after: tuple[str, bytes] | None = None

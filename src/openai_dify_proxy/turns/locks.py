@@ -71,7 +71,7 @@ class Lock:
             await asyncio.sleep(STEP)
             patience -= STEP
 
-    def hand_over(self) -> Lock:
+    def transfer(self) -> Lock:
         """Return a lock that holds what this one held; this one holds nothing any more."""
         heir = Lock(self._store, self._key)
         heir.undo = self.undo
