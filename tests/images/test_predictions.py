@@ -100,7 +100,7 @@ async def test_a_prediction_is_followed_to_its_end(demo: DemoReplicate, predicti
 
 
 async def test_outputs_that_are_there_early_are_told(demo: DemoReplicate, predictions: Predictions) -> None:
-    """One by one, as data URIs while the creation is waited for and as links in polls; and each once."""
+    """One by one, and each once."""
     seen: list[list[str]] = []
 
     async def progress(urls: list[str]) -> None:
@@ -112,9 +112,28 @@ async def test_outputs_that_are_there_early_are_told(demo: DemoReplicate, predic
     counts = [len(urls) for urls in seen]
     assert counts[0] == 1
     assert counts == sorted(set(counts))
-    # Which of the two the first is depends on whether it is there before the wait for the creation ends.
-    assert seen[0][0].startswith(("data:image/webp;base64,", f"{demo.output_origin}/"))
     assert demo.log.creations() == 1
+
+
+async def test_early_outputs_come_as_data_uris_with_the_creation_and_as_links_in_polls() -> None:
+    seen: list[list[str]] = []
+
+    async def progress(urls: list[str]) -> None:
+        seen.append(urls)
+
+    first, link, last = (
+        "data:image/webp;base64,AAAA",
+        "https://replicate.delivery/1.webp",
+        "https://replicate.delivery/2.webp",
+    )
+    created = told(201, {"id": "p1", "status": "processing", "output": [first]})
+    polls = in_turn(
+        told(200, {"id": "p1", "status": "processing", "output": [link, last]}),
+        told(200, {"id": "p1", "status": "succeeded", "output": [link, last]}),
+    )
+    async with asking(by_path({"POST /v1/predictions": created, "/v1/predictions/p1": polls})) as (_, predictions):
+        await predictions.run(SCHNELL, {"prompt": "a fox"}, seconds=60, progress=progress)
+    assert seen == [[first], [link, last]]
 
 
 async def test_what_cannot_be_done_with_an_early_output_ends_the_prediction(

@@ -74,8 +74,8 @@ SideCallKind: TypeAlias = Literal[
 class SideCall(Struct, frozen=True):
     """A request that the chat client ``client`` makes beside the conversation.
 
-    ``nothing`` is the answer after which the client goes on as if it had never asked. It is None where the client has
-    no use for such an answer: a lost summary is a lost conversation.
+    ``nothing`` is the answer that makes the client behave as if it had not asked. It is None if no answer does: a
+    client that loses a summary loses its conversation.
     """
 
     client: str
@@ -88,7 +88,7 @@ class TurnRequest(Struct, frozen=True):
 
     ``question``, ``asked``, ``system`` and ``history`` are those of ``TurnMessages``, ``chat_id`` that of
     ``RequestIdentity``. ``stored_history`` stands for a history that is stored here and not in the request. A
-    ``stateless`` turn neither continues a conversation nor is ever continued; a side call is one.
+    ``stateless`` turn, such as a side call, neither continues a conversation nor can be continued.
     """
 
     question: str
