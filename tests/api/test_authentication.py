@@ -52,6 +52,17 @@ async def test_a_dify_key_in_a_header_names_the_app_whatever_the_model(
     assert the_turn(log).key == "app-demo-agent-chat"
 
 
+@pytest.mark.parametrize("header", DIFY_KEY_SPELLINGS)
+@pytest.mark.parametrize("scheme", ["Bearer ", "bearer  ", "BEARER "])
+async def test_a_dify_key_header_may_hold_the_bearer_scheme(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, header: str, scheme: str
+) -> None:
+    headers = {header: f"{scheme}app-demo-agent-chat"}
+    reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body("hi"), headers=headers)
+    assert reply.status_code == 200
+    assert the_turn(log).key == "app-demo-agent-chat"
+
+
 async def test_a_dify_key_as_bearer_names_the_app(proxy: ProxyServer, log: DemoLog) -> None:
     async with proxy.client("app-demo-workflow@1.13") as client:
         assert "demo workflow app" in await ask_streaming(client, "gpt-4o", "hi")

@@ -1,14 +1,15 @@
-"""Who sends a request: client keys, Dify keys in requests, and the guard of a loopback server."""
+"""Authentication: client keys, Dify keys in requests, and the guard of a loopback server against web pages."""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from functools import lru_cache
 
 from starlette.requests import Request
 
+from openai_dify_proxy.api.headers import single_values
 from openai_dify_proxy.errors import (
     AuthenticationFailed,
     PermissionDenied,
@@ -17,16 +18,19 @@ from openai_dify_proxy.errors import (
 from openai_dify_proxy.settings import Settings, is_loopback
 from openai_dify_proxy.turns.callers import ANONYMOUS, Caller, caller_of_dify_key, caller_of_key
 
-DIFY_KEY_HEADERS = ("dify_api_key", "dify-api-key", "x-dify-api-key")
-CLIENT_KEY_HEADERS = ("api-key", "x-api-key")
+DIFY_KEY_HEADERS = (b"dify_api_key", b"dify-api-key", b"x-dify-api-key")
+CLIENT_KEY_HEADERS = (b"api-key", b"x-api-key")
 DIFY_KEY_PREFIX = "app-"
+
+_AUTHORIZATION = b"authorization"
+_CREDENTIALS = frozenset({_AUTHORIZATION, *DIFY_KEY_HEADERS, *CLIENT_KEY_HEADERS})
 
 
 class Authenticator:
-    """Finds the caller of a request, and rejects requests without the right to be served.
+    """Identifies the caller of a request, and rejects unauthorised requests.
 
-    A Dify key in the request authorises only the Dify call made with that very key. Requests that spend a credential of
-    the server's need a client key where client keys are set. Where none are, a loopback server rejects web pages.
+    A Dify key in the request authorises only the Dify call made with that key. A request that spends one of the
+    server's credentials needs a client key if client keys are set. If none are, a loopback server rejects web pages.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,72 +42,87 @@ class Authenticator:
         self._origins = frozenset(settings.cors_origins)
 
     def admit(self, request: Request) -> Caller:
-        """Return the caller of a request. Raises AuthenticationFailed or PermissionDenied."""
-        headers = request.headers
-        bearer = _bearer(request)
-        dify_key = next((headers[name] for name in DIFY_KEY_HEADERS if headers.get(name)), "")
-        client = self._client_of(request, bearer)
+        """Return the caller of a request.
+
+        Raises AuthenticationFailed, PermissionDenied, UnsupportedMediaType, and InvalidRequest for two different values
+        of a header that holds a key.
+        """
+        credentials = _credentials(request)
+        bearer = _bearer(credentials)
+        dify_key = next((credentials[name] for name in DIFY_KEY_HEADERS if name in credentials), "")
+        client = self._client_of(credentials, bearer)
         if not dify_key and client is None and bearer.startswith(DIFY_KEY_PREFIX):
             dify_key = bearer
         if dify_key:
             if self._passthrough:
-                return caller_of_dify_key(dify_key)
+                return caller_of_dify_key(_without_scheme(dify_key))
             if client is not None or not self._keys:
-                raise PermissionDenied("This server takes no Dify keys from requests. Leave the key out.")
+                raise PermissionDenied("This server accepts no Dify keys in requests. Remove the key.")
         return self._admit_client(request, client, bearer, takes_forms=False)
 
     def admit_spender(self, request: Request) -> Caller:
-        """Return the caller of a request that spends a credential of the server's; a Dify key in it opens nothing.
+        """Return the caller of a request that spends one of the server's credentials; a Dify key is no credential here.
 
-        Raises AuthenticationFailed or PermissionDenied.
+        Raises the same errors as ``admit``.
         """
-        bearer = _bearer(request)
-        return self._admit_client(request, self._client_of(request, bearer), bearer, takes_forms=True)
+        credentials = _credentials(request)
+        bearer = _bearer(credentials)
+        return self._admit_client(request, self._client_of(credentials, bearer), bearer, takes_forms=True)
 
     def _admit_client(self, request: Request, client: Caller | None, bearer: str, *, takes_forms: bool) -> Caller:
         if client is not None:
             return client
         if self._keys:
             raise AuthenticationFailed(
-                "This server needs an API key: send one of its keys as 'Authorization: Bearer <key>'."
+                "This server requires an API key. Send one of its keys as 'Authorization: Bearer <key>'."
                 if not bearer
-                else "The API key is not one of this server's."
+                else "The API key is invalid. Send one of this server's keys."
             )
         if self._guard_loopback:
-            _refuse_web_pages(request, self._origins, takes_forms=takes_forms)
+            _reject_web_pages(request, self._origins, takes_forms=takes_forms)
         return ANONYMOUS
 
-    def _client_of(self, request: Request, bearer: str) -> Caller | None:
+    def _client_of(self, credentials: Mapping[bytes, str], bearer: str) -> Caller | None:
         """Compare every key with every candidate, so that the time taken reveals nothing."""
         if not self._keys:
             return None
-        candidates = [bearer, *(request.headers.get(name, "") for name in CLIENT_KEY_HEADERS)]
+        candidates = [bearer, *(credentials.get(name, "") for name in CLIENT_KEY_HEADERS)]
         found = None
         for candidate in candidates:
-            shown = candidate.encode()
+            received = candidate.encode()
             for key in self._keys:
-                if hmac.compare_digest(shown, key):
+                if hmac.compare_digest(received, key):
                     found = self._callers[key]
         return found
 
 
-def _bearer(request: Request) -> str:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+def _credentials(request: Request) -> dict[bytes, str]:
+    return single_values(request.scope["headers"], _CREDENTIALS.__contains__)
+
+
+def _bearer(credentials: Mapping[bytes, str]) -> str:
+    scheme, _, token = credentials.get(_AUTHORIZATION, "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _refuse_web_pages(request: Request, origins: Container[str], *, takes_forms: bool) -> None:
-    """A page in the operator's browser can reach a loopback server, but not with JSON, nor under a loopback name.
+def _without_scheme(key: str) -> str:
+    """Return the key alone: people paste ``Bearer app-…`` into the headers for Dify keys as well."""
+    return key[7:].strip() if key[:7].lower() == "bearer " else key
 
-    A form, or nothing, it can send anywhere, but not without naming its origin. The official JavaScript client sends
-    nothing, and so no type of it, where there is nothing to say.
+
+def _reject_web_pages(request: Request, origins: Container[str], *, takes_forms: bool) -> None:
+    """Reject what a web page in the operator's browser can send to a loopback server.
+
+    A page cannot send JSON to another origin, and after DNS rebinding it sends its own host name. It can send a form or
+    an empty body, but only with an ``Origin`` header. The official JavaScript client sends an empty body without a
+    content type where a request has no fields.
     """
     host = request.headers.get("host", "").rsplit("@", 1)[-1]
     name = host[1 : host.find("]")] if host.startswith("[") else host.rpartition(":")[0] or host
     if not _is_loopback_name(name):
         raise PermissionDenied(
-            "Without API_KEYS this server answers only under a loopback name such as localhost. "
-            "Set API_KEYS (or ALLOW_ANONYMOUS=true) to serve it under another.",
+            "Without API_KEYS this server accepts only loopback host names such as localhost. "
+            "Set API_KEYS or ALLOW_ANONYMOUS=true to use another name.",
             code="host_not_allowed",
         )
     if request.method == "POST":

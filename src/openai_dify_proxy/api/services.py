@@ -1,4 +1,4 @@
-"""What all handlers share, put together once at start-up, and what they read from a request's headers."""
+"""The services that all handlers share, created once at start-up, and the identity that a request's headers give."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.api.bodies import BodyReader
+from openai_dify_proxy.api.headers import single_values
 from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.responses.background import BackgroundResponses
@@ -38,7 +39,7 @@ _CHATS = (
     b"conversation-id",
     b"chat-id",
 )
-"""Headers by which clients name their chats, in the order in which they count."""
+"""The headers that name a client's chat; the first one sent wins."""
 
 _NAMES = frozenset({_CONVERSATION, _END_USER, *_CHATS})
 
@@ -66,13 +67,16 @@ def services_of(request: Request) -> Services:
 
 
 def answer_head(kind: str, model: str) -> AnswerHead:
-    """Return the id, time and model of a new answer; ``kind`` is the id's prefix."""
+    """Return the id, creation time and model of a new answer; ``kind`` is the id's prefix."""
     return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model)
 
 
 def identity_of(request: Request, caller: Caller) -> RequestIdentity:
-    """Return what headers say of the conversation and the end user; the client's key wins over the latter."""
-    named = {name: value.decode("latin-1") for name, value in request.scope["headers"] if name in _NAMES and value}
+    """Return the conversation and the end user that the headers name; a personal key overrides the end user.
+
+    Raises InvalidRequest for two different values of one header.
+    """
+    named = single_values(request.scope["headers"], _NAMES.__contains__)
     if not named and caller.end_user is None:
         return UNNAMED
     return RequestIdentity(
