@@ -56,6 +56,29 @@ async def test_an_alias_is_told_under_the_name_that_was_asked(small: ProxyServer
     async with small.client() as client:
         model = await client.models.retrieve("gpt-5")
     assert model.id == "gpt-5"
+    assert (model.model_extra or {})["dify"]["alias_of"] == "team/support:v2"
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+async def test_a_name_that_the_default_app_answers_is_marked_as_its_alias(
+    serve: Serve, demo: DemoServer, http: httpx2.AsyncClient, reachable: bool
+) -> None:
+    url = demo.url if reachable else "http://127.0.0.1:9/v1"
+    apps = {"support": app_settings("support", "app-demo-chat", url)}
+    proxy = serve(dify_api_url=url, apps=apps, default_app="support")
+    model = (await http.get(f"{proxy.url}/models/anything/at:all")).json()
+    assert (model["id"], model["owned_by"], model["dify"]["alias_of"]) == ("anything/at:all", "dify", "support")
+    assert model["dify"].get("mode") == ("chat" if reachable else None)
+    own = (await http.get(f"{proxy.url}/models/support")).json()
+    assert "alias_of" not in own.get("dify", {})
+    assert [each["id"] for each in (await http.get(f"{proxy.url}/models")).json()["data"]] == ["support"]
+
+
+@pytest.mark.parametrize("path", ["/models/", "/models//"])
+async def test_the_list_with_a_slash_at_its_end(small: ProxyServer, http: httpx2.AsyncClient, path: str) -> None:
+    reply = await http.get(f"{small.url}{path}")
+    assert reply.json() == (await http.get(f"{small.url}/models")).json()
+    assert (await http.get(f"{small.url}/models/demo-chat/")).json()["id"] == "demo-chat"
 
 
 async def test_an_unknown_id_is_a_404(small: ProxyServer) -> None:
@@ -70,7 +93,9 @@ async def test_with_a_dify_key_the_list_is_that_one_app(small: ProxyServer, log:
     async with small.client("app-demo-workflow-form") as client:
         (model,) = (await client.models.list()).data
         assert (model.model_extra or {})["dify"]["mode"] == "workflow"
-        assert (await client.models.retrieve("any/name")).id == "any/name"
+        keyed = await client.models.retrieve("any/name")
+        assert keyed.id == "any/name"
+        assert "alias_of" not in (keyed.model_extra or {})["dify"]
     assert {request.key for request in log.requests} == {"app-demo-workflow-form"}
 
 

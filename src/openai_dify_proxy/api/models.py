@@ -17,30 +17,36 @@ from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.wire.openai.models import Model, ModelExtension, ModelList
 
 DESCRIBE_SECONDS = 3.0
-"""How long the list waits for Dify's descriptions, which are only an extra."""
+"""How long the list waits for Dify's descriptions, which are optional."""
 
 
 async def list_models(request: Request) -> Response:
     services = services_of(request)
     caller = services.authenticator.admit(request)
     apps = [services.apps.choose(caller, None)] if caller.dify_key is not None else list(services.apps.all.values())
-    models = await asyncio.gather(*(_model(services, caller, app, None) for app in apps))
+    models = await asyncio.gather(*(_model(services, caller, app, app.name) for app in apps))
     if caller.dify_key is None:
         models += [_image_model(services, name) for name in services.images.models]
     return json_response(ModelList(data=models))
 
 
 async def retrieve_model(request: Request) -> Response:
+    """Return one model. An alias, or any name that the default app answers, is marked with ``dify.alias_of``."""
+    name = request.path_params["model"].rstrip("/")
+    if not name:  # /v1/models/ matches this route
+        return await list_models(request)
     services = services_of(request)
     caller = services.authenticator.admit(request)
-    name = request.path_params["model"]
-    if caller.dify_key is None and name in services.images.models:
+    if caller.dify_key is None and services.apps.names_image_model(name):
         return json_response(_image_model(services, name))
     return json_response(await _model(services, caller, services.apps.choose(caller, name), name))
 
 
-async def _model(services: Services, caller: Caller, app: App, name: str | None) -> Model:
-    """A request's own Dify key is tried here, so that a wrong one is told; a configured app is listed in any case."""
+async def _model(services: Services, caller: Caller, app: App, name: str) -> Model:
+    """Return the app as a model. Raises ProxyError if Dify rejects the key that the request brought.
+
+    A configured app is listed even if Dify does not describe it.
+    """
     profile = services.profiles.cached(app.dify)
     if profile is None:
         try:
@@ -51,16 +57,17 @@ async def _model(services: Services, caller: Caller, app: App, name: str | None)
         except ProxyError:
             if caller.dify_key is not None:
                 raise
-    return Model(id=name or app.name, created=services.started, owned_by="dify", dify=_describe(app, profile))
+    alias_of = app.name if caller.dify_key is None and name != app.name else None
+    return Model(id=name, created=services.started, owned_by="dify", dify=_describe(app, profile, alias_of))
 
 
 def _image_model(services: Services, name: str) -> Model:
     return Model(id=name, created=services.started, owned_by="replicate")
 
 
-def _describe(app: App, profile: AppProfile | None) -> ModelExtension | UnsetType:
+def _describe(app: App, profile: AppProfile | None, alias_of: str | None) -> ModelExtension | UnsetType:
     if profile is None:
-        return UNSET
+        return UNSET if alias_of is None else ModelExtension(alias_of=alias_of)
     info = profile.info
     inputs: list[dict[str, object]] = [
         {
@@ -81,4 +88,5 @@ def _describe(app: App, profile: AppProfile | None) -> ModelExtension | UnsetTyp
         info.author_name,
         inputs or None,
         list(app.aliases) or None,
+        alias_of,
     )

@@ -11,6 +11,7 @@ from openai_dify_proxy.errors import ModelNotFound, UpstreamMisconfigured
 from openai_dify_proxy.settings import AppSettings, ConversationRule, Settings
 from openai_dify_proxy.translate.dify.request import AppRules
 from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.image_names import ImageModelNames
 from openai_dify_proxy.upstream.dify import DifyApp
 from openai_dify_proxy.wire.dify import Mode
 
@@ -42,6 +43,7 @@ class Apps:
         self._keyed_conversations = settings.conversations
         self._by_key = {app.dify.key: app for app in self._apps.values()}
         self._patterns = [(pattern, app) for app in self._apps.values() for pattern in app.aliases]
+        self._image_models = ImageModelNames(settings)
 
     @property
     def all(self) -> Mapping[str, App]:
@@ -58,6 +60,8 @@ class Apps:
             app = self.named(model)
             if app is not None:
                 return app
+            if model in self._image_models:
+                raise ModelNotFound(self._no_chat_model(model), param="model")
         if self._default is not None:
             return self._apps[self._default]
         raise ModelNotFound(self._unknown(model), param="model")
@@ -68,6 +72,10 @@ class Apps:
         if app is not None:
             return app
         return next((app for pattern, app in self._patterns if fnmatchcase(model, pattern)), None)
+
+    def names_image_model(self, model: str) -> bool:
+        """Return whether ``model`` is an image model and no app's name or alias."""
+        return model in self._image_models and self.named(model) is None
 
     def _of_key(self, key: str) -> App:
         """Settings made for an app hold for whoever brings its key; its faults are then the caller's to know."""
@@ -89,11 +97,18 @@ class Apps:
 
     def _unknown(self, model: str | None) -> str:
         asked = "The request names no model" if not model else f"There is no model '{model[:200]}'"
-        names = sorted(self._apps)
-        if not names:
+        if not self._apps:
             return f"{asked}: this server has no apps of its own. Send a Dify key in the DIFY_API_KEY header."
+        return f"{asked}. Known are: {self._listed_names()}."
+
+    def _no_chat_model(self, model: str) -> str:
+        other = f", or one of the models {self._listed_names()}" if self._apps else ""
+        return f"'{model[:200]}' is an image model and does not chat. Use POST /v1/images/generations{other}."
+
+    def _listed_names(self) -> str:
+        names = sorted(self._apps)
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        return f"{asked}. Known are: {', '.join(names[:_NAMES_SHOWN])}{more}."
+        return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def _app(settings: AppSettings, conversations: ConversationRule) -> App:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from openai_dify_proxy.errors import ModelNotFound, UpstreamMisconfigured
-from openai_dify_proxy.settings import AppSettings, Settings
+from openai_dify_proxy.settings import AppSettings, ImageModelSettings, Settings
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import ANONYMOUS, caller_of_dify_key, caller_of_key
 
@@ -112,3 +112,66 @@ def test_all_apps_are_known_by_name() -> None:
     served = apps(SUPPORT, WRITER).all
     assert list(served) == ["support", "writer"]
     assert all(isinstance(each, App) for each in served.values())
+
+
+IMAGES: dict[str, Any] = {
+    "replicate_api_token": "r8_x",
+    "image_model": "stability-ai/sdxl",
+    "image_models": {
+        "sketch": ImageModelSettings(name="sketch", model="someone/sketcher"),
+        "mine": ImageModelSettings(name="mine", model="deployment:me/own"),
+    },
+}
+VERSION = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "stability-ai/sdxl",
+        f"stability-ai/sdxl:{VERSION}",
+        "sketch",
+        "someone/sketcher",
+        "black-forest-labs/flux-schnell",
+        f"nobody/knows:{VERSION}",
+        VERSION,
+        "deployment:any/other",
+        "dall-e-3",
+        "gpt-image-1",
+    ],
+)
+@pytest.mark.parametrize("default", ["support", None])
+def test_an_image_model_does_not_chat(model: str, default: str | None) -> None:
+    served = apps(SUPPORT, default=default, **IMAGES)
+    assert served.names_image_model(model)
+    with pytest.raises(ModelNotFound) as caught:
+        served.choose(CALLER, model)
+    assert (caught.value.status, caught.value.param) == (404, "model")
+    assert "POST /v1/images/generations, or one of the models support." in caught.value.message
+    assert served.choose(caller_of_dify_key("app-theirs"), model).dify.key == "app-theirs"
+
+
+@pytest.mark.parametrize("model", ["meta-llama/llama-3", "gpt-4", "sdxl", f"sdxl:{VERSION}", "a/b:latest"])
+def test_another_name_may_be_a_chat_model(model: str) -> None:
+    served = apps(SUPPORT, default="support", **IMAGES)
+    assert not served.names_image_model(model)
+    assert served.choose(CALLER, model).name == "support"
+
+
+def test_an_app_or_alias_outranks_an_image_model() -> None:
+    served = apps(app("sketch"), app("greedy", aliases=("stability-ai/*", "dall-e-3")), **IMAGES)
+    assert served.choose(CALLER, "sketch").name == "sketch"
+    for model in ("stability-ai/sdxl", "dall-e-3"):
+        assert served.choose(CALLER, model).name == "greedy"
+        assert not served.names_image_model(model)
+
+
+def test_without_a_replicate_token_no_name_means_an_image_model() -> None:
+    served = apps(SUPPORT, default="support", **{**IMAGES, "replicate_api_token": None})
+    assert served.choose(CALLER, "dall-e-3").name == "support"
+
+
+def test_a_server_without_apps_names_only_the_images_endpoint() -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        apps(**IMAGES).choose(CALLER, "dall-e-3")
+    assert caught.value.message.endswith("Use POST /v1/images/generations.")

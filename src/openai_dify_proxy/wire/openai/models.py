@@ -15,6 +15,8 @@ class ModelExtension(Struct, omit_defaults=True):
     author_name: str | None = None
     inputs: list[dict[str, Any]] | None = None
     aliases: list[str] | None = None
+    alias_of: str | None = None
+    """The app that answers, if ``id`` is not its own name."""
 
 
 class Model(Struct, kw_only=True):

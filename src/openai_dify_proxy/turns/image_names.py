@@ -1,0 +1,30 @@
+"""The model names that mean an image model and so cannot answer a turn."""
+
+from __future__ import annotations
+
+from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS
+from openai_dify_proxy.translate.replicate.model_names import is_openai_name, parse_model
+
+
+class ImageModelNames:
+    """The image models of this server, OpenAI's, and well-known ones of Replicate; empty without a Replicate token.
+
+    Any other ``owner/name`` may be a chat model, as ``meta-llama/llama-3`` is. Replicate's ``owner/name:version`` and
+    ``deployment:owner/name`` are no chat client's names.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._enabled = settings.replicate_api_token is not None
+        self._listed = {settings.image_model, *settings.image_models}
+        models = [settings.image_model, *(model.model for model in settings.image_models.values())]
+        refs = [ref for model in models if (ref := parse_model(model)) is not None]
+        self._replicate = {*KNOWN_MODELS, *(ref.name for ref in refs)}
+
+    def __contains__(self, name: str) -> bool:
+        if not self._enabled:
+            return False
+        if name in self._listed or is_openai_name(name):
+            return True
+        ref = parse_model(name)
+        return ref is not None and (ref.name is None or ref.version is not None or ref.name in self._replicate)
