@@ -23,7 +23,7 @@ from openai_dify_proxy.api.conversations import (
     retrieve_conversation,
     update_conversation,
 )
-from openai_dify_proxy.api.errors import on_client_gone, on_http_exception, on_proxy_error
+from openai_dify_proxy.api.errors import on_client_gone, on_proxy_error
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
 from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
@@ -37,6 +37,7 @@ from openai_dify_proxy.api.responses import (
     list_input_items,
     retrieve_response,
 )
+from openai_dify_proxy.api.routing import NormalPathRouter, on_http_exception
 from openai_dify_proxy.api.services import Services
 from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.errors import ProxyError
@@ -120,6 +121,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
+    app.router.default = NormalPathRouter(app.router.app)
     return app
 
 
@@ -164,6 +166,7 @@ async def _open_services(
             side_calls=SideCalls(settings, apps),
             started=int(time.time()),
             images=await stack.enter_async_context(_open_images(settings, turns, apps, http)),
+            public_url=settings.public_url,
         )
 
 

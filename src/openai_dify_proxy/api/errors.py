@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import structlog
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_dify_proxy.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, ShuttingDown
+from openai_dify_proxy.errors import ProxyError, ShuttingDown
 from openai_dify_proxy.translate.openai.errors import encode_error
 
 log = structlog.get_logger(__name__)
@@ -32,20 +31,6 @@ def error_response(error: ProxyError) -> Response:
 async def on_proxy_error(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, ProxyError)
     return error_response(exc)
-
-
-async def on_http_exception(request: Request, exc: Exception) -> Response:
-    """Starlette's own refusals: unknown routes and methods."""
-    assert isinstance(exc, HTTPException)
-    if exc.status_code == 405:
-        response = error_response(
-            MethodNotAllowed(f"{request.url.path} does not take {request.method}; see the Allow header.")
-        )
-        response.headers.update(exc.headers or {})
-        return response
-    if exc.status_code == 404:
-        return error_response(NotFound(f"There is no {request.method} {request.url.path} here."))
-    return error_response(InternalError(exc.detail))
 
 
 async def on_client_gone(_request: Request, _exc: Exception) -> Response:

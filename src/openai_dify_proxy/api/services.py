@@ -59,6 +59,7 @@ class Services(Struct, frozen=True, kw_only=True):
     side_calls: SideCalls
     started: int
     images: ImageService
+    public_url: str | None
 
 
 def services_of(request: Request) -> Services:

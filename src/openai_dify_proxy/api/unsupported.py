@@ -1,0 +1,40 @@
+"""OpenAI's and Anthropic's endpoints that have no counterpart in Dify apps."""
+
+from __future__ import annotations
+
+_FILES = "Dify apps have no file store. Send files inside the message, as image_url or file parts."
+_STORES = "Dify apps take no vector stores from clients. Add documents to the app's knowledge in Dify."
+_TUNING = "Dify apps cannot be fine-tuned. Choose the app's model in Dify."
+_AGENTS = "The Assistants API has no counterpart in Dify apps. Use POST /v1/responses with a conversation."
+
+UNSUPPORTED = {
+    "/embeddings/": "Dify apps do not compute embeddings. Send this request to the provider of the embedding model.",
+    "/rerank/": "Dify apps do not rerank documents. Send this request to the provider of the rerank model.",
+    "/moderations/": "Dify apps do not classify text. Turn on content moderation in the app's settings in Dify.",
+    "/audio/": "Dify's speech features are not served here. Send this request to the provider of the audio model.",
+    "/realtime/": "Dify apps have no realtime voice. Use POST /v1/chat/completions with stream: true.",
+    "/videos/": "Dify apps do not generate videos. Send this request to the provider of the video model.",
+    "/vector_stores/": _STORES,
+    "/containers/": "Dify apps have no code containers. Run code inside the app, as a workflow node or a tool.",
+    "/fine_tuning/": _TUNING,
+    "/fine-tunes/": _TUNING,
+    "/batches/": "Dify apps process no batches. Send each request to POST /v1/chat/completions.",
+    "/evals/": "Dify apps run no evals. Send each test case to POST /v1/chat/completions.",
+    "/assistants/": _AGENTS,
+    "/threads/": _AGENTS,
+    "/chatkit/": _AGENTS,
+    "/organization/": "This server has no organization. Its keys and limits are set by its operator.",
+    "/uploads/": _FILES,
+    "/files/": _FILES,
+    "/messages/": "The Anthropic API is not supported. Use an OpenAI client with POST /v1/chat/completions.",
+    "/complete/": "The Anthropic API is not supported. Use an OpenAI client with POST /v1/chat/completions.",
+    "/responses/input_tokens/": "Dify does not count tokens in advance. The usage field of an answer has the counts.",
+    "/responses/compact/": "Conversations are not compacted. Dify limits the history by the app's memory window.",
+    "/chat/completions/chatcmpl-": "Chat completions are not stored. Responses are: use POST /v1/responses.",
+}
+"""A part of a path, and the error message. The first match wins: ``/threads/{id}/messages`` is not Anthropic's."""
+
+
+def unsupported_endpoint(path: str) -> str | None:
+    """Return the error message for a path of such an endpoint, with or without a wrong prefix; None for any other."""
+    return next((message for part, message in UNSUPPORTED.items() if part in f"{path}/"), None)
