@@ -1,4 +1,4 @@
-"""The composition root: settings in, ASGI application out."""
+"""The composition root: builds the ASGI application from the settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from openai_dify_proxy.api.conversations import (
     retrieve_conversation,
     update_conversation,
 )
-from openai_dify_proxy.api.errors import on_client_gone, on_proxy_error
+from openai_dify_proxy.api.errors import on_client_disconnect, on_proxy_error
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
 from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
@@ -85,10 +85,10 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/health", health),
     ("GET", "/ready", ready),
 )
-"""Paths under ``/v1`` are served without it too, since people paste both kinds of base URL."""
+"""Each path is also served without ``/v1``, since people use base URLs with and without it."""
 
 STOP_SECONDS = 8.0
-"""How long the end of the server waits for stop calls that are under way."""
+"""The longest wait at shutdown for stop calls to Dify."""
 
 
 def create_app(
@@ -98,9 +98,9 @@ def create_app(
     state_timeout: float = STATE_TIMEOUT,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
-    """Build the whole proxy as an ASGI application. It serves one event loop, from lifespan startup to shutdown.
+    """Build the proxy as an ASGI application, which serves one event loop from lifespan startup to shutdown.
 
-    A turn waits ``state_timeout`` seconds for the state at most. ``clock`` returns seconds since the epoch; it dates
+    A turn waits at most ``state_timeout`` seconds for the state. ``clock`` returns seconds since the epoch; it dates
     the turns of conversations and the leases of background runs.
     """
 
@@ -115,7 +115,7 @@ def create_app(
         middleware=_middleware(settings),
         exception_handlers={
             ProxyError: on_proxy_error,
-            ClientGone: on_client_gone,
+            ClientGone: on_client_disconnect,
             HTTPException: on_http_exception,
         },
         lifespan=lifespan,
@@ -129,7 +129,7 @@ def create_app(
 async def _open_services(
     settings: Settings, timing: ClaimTiming, state_timeout: float, clock: Callable[[], float]
 ) -> AsyncIterator[Services]:
-    """Open what the handlers share, and close it in the reverse order."""
+    """Open the services of the handlers, and close them in reverse order."""
     async with AsyncExitStack() as stack:
         http = HttpClient(connect_timeout=settings.connect_timeout)
         stack.push_async_callback(http.close)
@@ -140,7 +140,7 @@ async def _open_services(
             await open_store(
                 settings.state_url.get_secret_value(),
                 max_entries=settings.state_max_entries,
-                timeout=0.9 * state_timeout,  # so that the log has the store's own reason
+                timeout=0.9 * state_timeout,  # below the guard's own, so that the log has the store's reason
             ),
             timeout=state_timeout,
         )
@@ -172,7 +172,7 @@ async def _open_services(
 
 @asynccontextmanager
 async def _open_images(settings: Settings, turns: Turns, apps: Apps, http: HttpClient) -> AsyncIterator[ImageService]:
-    """Open what the image routes share. Nothing is written before the first picture is stored."""
+    """Open the services of the image routes. Nothing is written before the first picture is stored."""
     async with AsyncExitStack() as stack:
         pictures = open_pictures(settings)
         stack.push_async_callback(pictures.close)

@@ -1,7 +1,7 @@
 """Logs: one line per event, for people or for machines, with the request id in each line of a request.
 
-Everything that logs in this process comes out here, uvicorn and asyncio included. Keys, prompts and answers are
-never logged; ``mask_keys`` stands behind that rule and does not replace it.
+The logs of uvicorn, asyncio and other libraries take the same path. Keys, prompts and answers are never logged;
+``mask_keys`` is a second line of defence.
 """
 
 from __future__ import annotations
@@ -12,18 +12,27 @@ from collections.abc import Mapping
 from typing import Literal
 
 import structlog
+from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from openai_dify_proxy.errors import mask_keys
 
+LogFormat = Literal["console", "json"]
 
-def configure_logging(level: str = "info", log_format: Literal["console", "json"] = "console") -> None:
-    """Send all logs of at least ``level`` to standard error; replaces what an earlier call set up."""
+_LEVEL_WIDTH = len("error")
+_BARE = ("method", "path", "status")
+"""Fields that the console shows without their names."""
+
+
+def configure_logging(level: str = "info", log_format: LogFormat = "console") -> None:
+    """Write all logs of at least ``level`` to standard error; replaces an earlier configuration."""
     threshold = logging.getLevelNamesMapping()[level.upper()]
+    on_terminal = log_format == "console" and sys.stderr.isatty()
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # Terminals are narrow, and a person who watches one knows the date.
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=not on_terminal),
     ]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -35,7 +44,7 @@ def configure_logging(level: str = "info", log_format: Literal["console", "json"
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)
-    # What uvicorn says at info level of starting and stopping is told by the command line and the app.
+    # The command line and the app already report at info level that the server starts and stops.
     logging.getLogger("uvicorn").setLevel(threshold if threshold <= logging.DEBUG else max(threshold, logging.WARNING))
     logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
     structlog.configure(
@@ -47,7 +56,7 @@ def configure_logging(level: str = "info", log_format: Literal["console", "json"
 
 
 def bind_request(request_id: str, **context: object) -> None:
-    """Put ``request_id`` and ``context`` into every further line of the running task and of tasks it starts."""
+    """Add ``request_id`` and ``context`` to all later lines of the current task and of tasks that it starts."""
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id, **context)
 
@@ -70,11 +79,51 @@ def _masked(value: object) -> object:
             return mask_keys(str(value))
 
 
-def _rendering(log_format: Literal["console", "json"]) -> list[Processor]:
-    """Tracebacks become text before keys are masked, since an exception's message may hold one."""
+def _rendering(log_format: LogFormat) -> list[Processor]:
+    """Return the last processors. Tracebacks are formatted before masking: an exception's message may hold a key."""
     if log_format == "json":
         return [structlog.processors.format_exc_info, _mask, structlog.processors.JSONRenderer(ensure_ascii=False)]
-    console = structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    return [structlog.processors.format_exc_info, _mask, _request_id_last, _console(colors=sys.stderr.isatty())]
+
+
+def _request_id_last(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    if "request_id" in event:
+        event["request_id"] = event.pop("request_id")
+    return event
+
+
+def _console(*, colors: bool) -> ConsoleRenderer:
+    """Return a renderer whose usual lines fit into 110 columns: no padding, and no names for well-known fields."""
+    styles = ConsoleRenderer.get_default_column_styles(colors)
+    level_styles = ConsoleRenderer.get_default_level_styles(colors)
+
+    def bare(style: str, prefix: str = "", postfix: str = "") -> KeyValueColumnFormatter:
+        return KeyValueColumnFormatter(None, style, styles.reset, _shown, prefix=prefix, postfix=postfix)
+
+    named = KeyValueColumnFormatter(styles.kv_key, styles.kv_value, styles.reset, _shown)
+    request_id = bare(styles.timestamp)
+
+    def level(key: str, value: object) -> str:
+        return f"{level_styles.get(str(value), '')}{value!s:{_LEVEL_WIDTH}}{styles.reset}"
+
+    def field(key: str, value: object) -> str:
+        return request_id(key, value) if key == "request_id" else named(key, value)
+
+    return ConsoleRenderer(
+        columns=[
+            Column("", field),
+            Column("timestamp", bare(styles.timestamp)),
+            Column("level", level),
+            Column("event", KeyValueColumnFormatter(None, styles.bright, styles.reset, str)),
+            Column("logger", bare(styles.logger_name, "[", "]")),
+            *(Column(name, bare(styles.kv_value)) for name in _BARE),
+        ],
+        sort_keys=False,
     )
-    return [structlog.processors.format_exc_info, _mask, console]
+
+
+def _shown(value: object) -> str:
+    """Return the value as one word; in quotes and escaped if it holds spaces, quotes or control characters."""
+    text = str(value)
+    plain = text.isprintable() and not any(mark in text for mark in " ='\"")
+    return text if plain or not isinstance(value, str) else repr(text)

@@ -208,7 +208,7 @@ async def test_no_key_and_no_question_is_in_an_error_or_in_the_log(
             bodies.append((reply.status_code, reply.text))
         assert server.end(signal.SIGTERM) == 0
         logged = server.logged + "".join(server.said)
-    assert logged.count("request_id") >= len(requests)
+    assert logged.count("req_") >= len(requests)
     for name, secret in SECRETS.items():
         assert secret not in logged, name
         shown = [text for status, text in bodies if secret in text and not (name == "prompt" and status == 200)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -61,6 +63,59 @@ def test_console_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> Non
     assert "turn finished" in own
     assert "model=support" in own
     assert "[asyncio]" in foreign
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_usual_lines_fit_into_110_columns_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    configure_logging("info", "console")
+    bind_request("req_0123456789abcdef01234567")
+    log = structlog.get_logger()
+    for path in ("/v1/models", "/v1/chat/completions", "/v1/images/generations"):
+        log.info("request_finished", method="POST", path=path, status=200, ms=12345)
+    log.warning("turn_failed", error="UpstreamUnreachable", code="upstream_unreachable")
+    log.info("client_disconnected", task_id="11111111-2222-4333-8444-555555555555")
+    shown = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in terminal.getvalue().splitlines()]
+    assert "\x1b[" in terminal.getvalue()
+    assert max(map(len, shown)) <= 110
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d info  request_finished POST /v1/chat/completions 200 ms=12345 req_0123456789abcdef01234567",
+        shown[1],
+    )
+
+
+def test_a_file_gets_whole_timestamps(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "console")
+    structlog.get_logger().info("request_finished", method="GET", path="/v1/models", status=200)
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z info  request_finished GET /v1/models 200\n",
+        capsys.readouterr().err,
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("plain", "plain"),
+        ("two words", "'two words'"),
+        ("a\nforged line", "'a\\nforged line'"),
+        ("\x1b[31mred", "'\\x1b[31mred'"),
+        ("a=b", "'a=b'"),
+        (7, "7"),
+        (None, "None"),
+        ([1, "a b"], "[1, 'a b']"),
+    ],
+)
+def test_a_value_stays_on_its_line(capsys: pytest.CaptureFixture[str], value: object, shown: str) -> None:
+    configure_logging("info", "console")
+    structlog.get_logger().info("request_finished", path=value, detail=value)
+    line = capsys.readouterr().err
+    assert line.endswith(f"request_finished {shown} detail={shown}\n")
 
 
 @pytest.mark.parametrize(("level", "shown"), [("debug", "diwe"), ("info", "iwe"), ("warning", "we"), ("error", "e")])

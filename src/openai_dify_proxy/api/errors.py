@@ -1,4 +1,4 @@
-"""Errors as responses: OpenAI's envelope, and headers that tell SDKs whether to retry."""
+"""Errors as responses: OpenAI's envelope, and the headers by which SDKs decide whether to retry."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from openai_dify_proxy.translate.openai.errors import encode_error
 
 log = structlog.get_logger(__name__)
 
-FAULT = "The proxy failed. Tell its operator the request id."
+INTERNAL_ERROR = "The proxy failed unexpectedly. Send the request id to its operator."
 
 
 def error_response(error: ProxyError) -> Response:
-    """Return the error's envelope with its status."""
+    """Return the error's envelope with its status and headers. Logs the details that are for the operator only."""
     if error.log is not None:
-        log.error("operator_needed", error=error.message, detail=error.log)
+        log.error("request_failed", error=error.message, detail=error.log)
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = f"{error.retry_after:g}"
@@ -33,8 +33,8 @@ async def on_proxy_error(_request: Request, exc: Exception) -> Response:
     return error_response(exc)
 
 
-async def on_client_gone(_request: Request, _exc: Exception) -> Response:
-    """499 is for the access log only; the client is gone."""
+async def on_client_disconnect(_request: Request, _exc: Exception) -> Response:
+    """Return status 499, which only the access log shows."""
     return Response(status_code=499)
 
 
@@ -44,4 +44,4 @@ def log_failure(error: ProxyError) -> None:
 
 
 def shutting_down() -> ShuttingDown:
-    return ShuttingDown("The server is shutting down; what was under way was stopped.", started=True)
+    return ShuttingDown("The server is shutting down and stopped the request. Send it again later.", started=True)

@@ -12,7 +12,7 @@ import structlog
 from starlette.types import Receive
 
 from openai_dify_proxy.api.client_watch import ClientWatch
-from openai_dify_proxy.api.errors import FAULT, log_failure
+from openai_dify_proxy.api.errors import INTERNAL_ERROR, log_failure
 from openai_dify_proxy.api.image_answer import ImageAnswer, while_connected
 from openai_dify_proxy.api.streaming import RawHeaders
 from openai_dify_proxy.errors import InternalError, ProxyError
@@ -95,7 +95,7 @@ class PictureFrames:
             self._frames.put_nowait(error)
         except Exception:  # a fault of the proxy: its text may hold anything, so only the log gets it
             log.exception("unexpected_error")
-            self._frames.put_nowait(InternalError(FAULT))
+            self._frames.put_nowait(InternalError(INTERNAL_ERROR))
         finally:
             self._frames.put_nowait(None)
 

@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its time, its line in the log. Plain ASGI, since streams pass through."""
+"""The id, timing and access log line of every request. Plain ASGI, so that streams pass through unbuffered."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from secrets import token_hex
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openai_dify_proxy.api.errors import FAULT, error_response, shutting_down
+from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, shutting_down
 from openai_dify_proxy.errors import InternalError
 from openai_dify_proxy.telemetry import bind_request
 
 log = structlog.get_logger("openai_dify_proxy.access")
 
-_SANE_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
+_VALID_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 
 
 class RequestMiddleware:
-    """Adds ``x-request-id`` (the client's own, if it sent a sane one), ``openai-version`` and
-    ``openai-processing-ms``: milliseconds until the headers."""
+    """Adds ``x-request-id``, ``openai-version`` and ``openai-processing-ms``, the milliseconds until the headers.
+
+    A client's own ``x-request-id`` is used if it is at most 128 harmless characters.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -30,7 +32,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
+        started = time.perf_counter()
         request_id = _request_id(scope)
         bind_request(request_id)
         status = 0
@@ -43,26 +45,26 @@ class RequestMiddleware:
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
                     (b"openai-version", b"2020-10-01"),
-                    (b"openai-processing-ms", b"%d" % ((time.perf_counter() - began) * 1000)),
+                    (b"openai-processing-ms", b"%d" % ((time.perf_counter() - started) * 1000)),
                 ]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
-        except asyncio.CancelledError:  # the server stops; a traceback for every open request would help nobody
+        except asyncio.CancelledError:  # the server is shutting down: no traceback for each open request
             if status == 0:
                 await error_response(shutting_down())(scope, receive, send_with_id)
-        except Exception:  # a fault of ours: its text may hold anything, so only the log gets it
-            log.exception("unexpected_error")
+        except Exception:  # a bug: the text may hold anything, so it goes to the log only
+            log.exception("handler_failed")
             if status == 0:
-                await error_response(InternalError(FAULT))(scope, receive, send_with_id)
+                await error_response(InternalError(INTERNAL_ERROR))(scope, receive, send_with_id)
         finally:
             log.info(
-                "request",
+                "request_finished",
                 method=scope["method"],
                 path=scope["path"],
                 status=status or 499,
-                ms=round((time.perf_counter() - began) * 1000),
+                ms=round((time.perf_counter() - started) * 1000),
             )
 
 
@@ -70,6 +72,6 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             text: str = value.decode("latin-1")
-            if _SANE_ID.fullmatch(text):
+            if _VALID_ID.fullmatch(text):
                 return text
-    return f"req_{token_hex(16)}"
+    return f"req_{token_hex(12)}"

@@ -1,7 +1,7 @@
-"""Event streams: when the status line goes out, heartbeats, slow readers, and failures in the middle.
+"""Event streams: the delayed status line, heartbeats, slow readers, and failures within a stream.
 
-``EventStream`` sends what a ``FrameSource`` returns. The status line waits for the first frame, so that an early
-failure is a real 4xx or 5xx, but no longer than ``StreamTiming.grace``. After it a failure is the stream's last frame.
+``EventStream`` sends the frames of a ``FrameSource``. The status line waits for the first frame, at most
+``StreamTiming.grace``, so that an early failure has a real 4xx or 5xx. A later failure is the stream's last frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msgspec import Struct
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from openai_dify_proxy.api.errors import FAULT, error_response, shutting_down
+from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, shutting_down
 from openai_dify_proxy.errors import InternalError, ProxyError
 from openai_dify_proxy.translate.openai.chat_streams import COMMENT
 from openai_dify_proxy.turns.client import ClientGone
@@ -36,9 +36,9 @@ WRITE_TIMEOUT_SECONDS = 60.0
 
 
 class StreamTiming(Struct, frozen=True):
-    """Seconds: ``grace`` until the status line at the latest, ``interval`` between heartbeats.
+    """``grace`` is the longest delay of the status line, ``interval`` the pause between heartbeats, both in seconds.
 
-    ``kind`` is that of heartbeats: ``chunk``, ``comment`` or ``off``.
+    ``kind`` is the form of heartbeats: ``chunk``, ``comment`` or ``off``.
     """
 
     grace: float
@@ -47,16 +47,16 @@ class StreamTiming(Struct, frozen=True):
 
     @property
     def beat(self) -> float | None:
-        """The seconds of silence after which a heartbeat is due; None for never."""
+        """The seconds of silence before a heartbeat; None without heartbeats."""
         return None if self.kind == "off" else self.interval
 
 
 class FrameSource(Protocol):
-    """Where an event stream's frames come from."""
+    """The source of an event stream's frames."""
 
     @property
     def ended(self) -> bool:
-        """Whether the last frame was returned."""
+        """Whether ``next`` has returned the last frame."""
 
     @property
     def task_id(self) -> str | None:
@@ -69,20 +69,20 @@ class FrameSource(Protocol):
         """
 
     def headers(self) -> RawHeaders:
-        """Return further headers, as far as they are known when the status line goes out."""
+        """Return additional headers. Called once, when the status line is sent."""
 
     def opening(self) -> bytes:
-        """Return the frames that open a stream whose first event is late."""
+        """Return the first frames of a stream that has no event yet when the grace period ends."""
 
     def heartbeat(self) -> bytes:
         """Return a heartbeat of kind ``chunk``."""
 
     def failure(self, error: ProxyError) -> bytes:
-        """Return the last frame of a stream that the proxy itself ends."""
+        """Return the last frame of a stream that fails."""
 
 
 class EventStream:
-    """An ASGI response that streams the frames of ``source``, which is open while the stream is."""
+    """An ASGI response that opens ``source``, streams its frames, and closes it."""
 
     def __init__(self, source: AbstractAsyncContextManager[FrameSource], timing: StreamTiming) -> None:
         self._source = source
@@ -94,7 +94,7 @@ class EventStream:
             try:
                 await sender.pump()
             except ClientGone:
-                log.info("client_gone", task_id=source.task_id)
+                log.info("client_disconnected", task_id=source.task_id)
             except asyncio.CancelledError:
                 if sender.timed_out:
                     log.info("client_stalled", task_id=source.task_id)
@@ -103,7 +103,7 @@ class EventStream:
             except ProxyError as error:
                 await sender.fail(error)
             except Exception:
-                await sender.fail(InternalError(FAULT))
+                await sender.fail(InternalError(INTERNAL_ERROR))
                 raise
             finally:
                 sender.close()
@@ -126,7 +126,7 @@ class _Sender:
         return self._timeout.expired
 
     async def pump(self) -> None:
-        """Send everything to the end of the source. Raises what the source raises."""
+        """Send all frames of the source. Raises the errors of ``FrameSource.next``."""
         source = self._source
         clock = asyncio.get_running_loop().time
         beat = self._timing.beat
@@ -146,7 +146,7 @@ class _Sender:
             wake_at = None if beat is None else clock() + beat
 
     async def fail(self, error: ProxyError) -> None:
-        """Send the error: as a response of its own, or as the last frame of a stream that has begun."""
+        """Send the error as a response, or as the last frame if the stream has started."""
         if self._committed:
             await self._write(self._source.failure(error), more=False)
         else:
@@ -171,9 +171,9 @@ class _Sender:
 
 
 class WriteTimeout:
-    """Cancels the task that made it when one write to the client takes longer than ``seconds``.
+    """Cancels the task that created it if one write to the client takes longer than ``seconds``.
 
-    One timer serves all writes of a stream: it checks now and then whether a write is under way, and since when.
+    One timer serves all writes of a stream: it checks at intervals how long the current write has taken.
     """
 
     __slots__ = ("_handle", "_loop", "_seconds", "_since", "_task", "expired")
@@ -208,7 +208,7 @@ class WriteTimeout:
 
 
 def sse_response(frames: bytes | AsyncIterator[bytes]) -> Response:
-    """Return an event stream that no turn stands behind."""
+    """Return an event stream without a turn: placeholder or stored events."""
     response = Response(frames) if isinstance(frames, bytes) else StreamingResponse(frames)
     response.raw_headers = [*SSE_HEADERS]
     return response
