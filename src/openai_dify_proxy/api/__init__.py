@@ -1,1 +1,1 @@
-"""HTTP in and out: one module per endpoint family, and what they share."""
+"""The HTTP API: one module per endpoint family, and the modules that they share."""

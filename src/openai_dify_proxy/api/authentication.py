@@ -111,7 +111,7 @@ def _without_scheme(key: str) -> str:
 
 
 def _reject_web_pages(request: Request, origins: Container[str], *, takes_forms: bool) -> None:
-    """Reject what a web page in the operator's browser can send to a loopback server.
+    """Reject requests that a web page in the operator's browser can send to a loopback server.
 
     A page cannot send JSON to another origin, and after DNS rebinding it sends its own host name. It can send a form or
     an empty body, but only with an ``Origin`` header. The official JavaScript client sends an empty body without a

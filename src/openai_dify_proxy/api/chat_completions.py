@@ -14,7 +14,7 @@ from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
 
 async def create_chat_completion(request: Request) -> ASGIApp:
-    """A chat completion, streamed or whole."""
+    """Create a chat completion, streamed or whole."""
     services = services_of(request)
     caller = services.authenticator.admit(request)
     body = await services.bodies.read_json(request, CHAT_OR_INPUT_REQUEST)

@@ -1,4 +1,4 @@
-"""Notice when the client of a request disconnects."""
+"""Detection of clients that disconnect before the response is complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 
 class ClientWatch:
-    """Watches a request's connection inside its ``with`` block; enter it once the body has been read."""
+    """Watches the connection of a request within a ``with`` block. Enter it only after the body has been read."""
 
     def __init__(self, receive: Receive) -> None:
         self.gone = False
@@ -25,7 +25,7 @@ class ClientWatch:
     def __exit__(self, *_: object) -> None:
         if self._task is not None:
             self._task.cancel()
-            self._task = self._leave = None  # otherwise reference cycles would wait for the garbage collector
+            self._task = self._leave = None  # breaks reference cycles
 
     def on_leave(self, leave: Callable[[], object]) -> None:
         """Call ``leave`` when the client disconnects, at once if it already has."""

@@ -1,4 +1,4 @@
-"""``POST /v1/completions``, OpenAI's legacy text completion, over the same turn as a chat."""
+"""``POST /v1/completions``, OpenAI's legacy text completions. They run the same turns as chats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST
 
 
 async def create_completion(request: Request) -> ASGIApp:
-    """A text completion, streamed or whole."""
+    """Create a text completion, streamed or whole."""
     services = services_of(request)
     caller = services.authenticator.admit(request)
     body = await services.bodies.read_json(request, COMPLETION_REQUEST)

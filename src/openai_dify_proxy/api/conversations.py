@@ -1,4 +1,4 @@
-"""``/v1/conversations``: conversations of Dify under names of ours, for their owner only."""
+"""``/v1/conversations``: Dify's conversations under ids of the proxy. Only their owner can access them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from openai_dify_proxy.wire.openai.conversations import (
 
 
 async def create_conversation(request: Request) -> Response:
-    """A conversation of which Dify knows nothing yet: its first turn begins it."""
+    """Create a conversation in the state only. Dify creates its own with the first turn."""
     services, caller = _admit(request)
     body = await _read(services, request)
     store = services.stored.conversations
@@ -53,12 +53,14 @@ async def retrieve_conversation(request: Request) -> Response:
 
 
 async def update_conversation(request: Request) -> Response:
-    """Replaces the metadata."""
+    """Replace the metadata."""
     services, caller = _admit(request)
     body = await _read(services, request)
     if body.metadata is None:
         raise InvalidRequest(
-            "metadata is all that can be updated.", param="metadata", code="missing_required_parameter"
+            "The request lacks 'metadata', the only field that can be updated.",
+            param="metadata",
+            code="missing_required_parameter",
         )
     metadata = check_metadata(body.metadata)
     async with _locked(services, caller, request):
@@ -69,19 +71,19 @@ async def update_conversation(request: Request) -> Response:
 
 
 async def delete_conversation(request: Request) -> Response:
-    """Here and in Dify."""
+    """Delete the conversation in Dify and in the state."""
     services, caller = _admit(request)
     async with _locked(services, caller, request):
         name, entry = await _load(services, caller, request)
         for place in (*entry.left, *([entry.place] if entry.place is not None else [])):
-            with suppress(NotFound):  # Dify lost it before, or the app is no longer served here
+            with suppress(NotFound):  # deleted in Dify already, or the app is no longer configured
                 await services.turns.delete_conversation(caller, place.model, place.id, place.user)
         await services.stored.conversations.remove(caller, name)
     return json_response(ConversationDeleted(id=name))
 
 
 async def list_conversation_items(request: Request) -> Response:
-    """List the messages as Dify has them, the newest first unless the query says otherwise."""
+    """List the messages that Dify has stored, newest first by default."""
     services, caller = _admit(request)
     name, entry = await _load(services, caller, request)
     items = items_of_history(entry.items, name.removeprefix("conv_"))
@@ -97,14 +99,14 @@ def _admit(request: Request) -> tuple[Services, Caller]:
 
 
 async def _read(services: Services, request: Request) -> ConversationRequest:
-    """The SDKs send no body at all where there is nothing to say."""
+    """Read the body; an empty one counts as ``{}``, since the SDKs send none for a request without fields."""
     body = await services.bodies.read(request)
     return read_json(body or b"{}", CONVERSATION_REQUEST)
 
 
 @asynccontextmanager
 async def _locked(services: Services, caller: Caller, request: Request) -> AsyncIterator[None]:
-    """Hold the conversation while no turn of it runs, whose end would undo a change. Raises ConversationBusy."""
+    """Lock the conversation, since the end of a running turn would overwrite a change. Raises ConversationBusy."""
     async with await services.stored.lock(caller, request.path_params["conversation_id"]) as lock:
         await lock.acquire(lambda: False, param="conversation_id")
         yield

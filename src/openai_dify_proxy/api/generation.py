@@ -1,4 +1,4 @@
-"""What the endpoints of generated text share: from a complete turn request to the response that reads the turn."""
+"""Answering a turn request, for all endpoints that generate text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from openai_dify_proxy.wire.openai.chat import CompletionFields
 EncodeAnswer = Callable[[AnswerHead, Answer, TurnIds], bytes]
 
 AtEnd = Callable[[Answer, str], Awaitable[None]]
-"""Called when a turn has ended, well or not, before its client is told: with the answer, and its text as sent."""
+"""Called with the answer and its text as sent, when a turn has ended and before the client gets the last frame."""
 
 
 class EncodeStream(Protocol):
@@ -47,14 +47,13 @@ async def answer_turn(
     stream: EncodeStream,
     whole: EncodeAnswer,
 ) -> ASGIApp:
-    """Ask Dify and answer, streamed or whole. ``kind`` is the prefix of the answer's id.
+    """Run the turn and return its response, streamed or whole. ``kind`` is the prefix of the answer's id.
 
-    The client is watched from the moment its request has been read: one that leaves before Dify was asked costs
-    nothing.
+    The client is watched as soon as its request has been read: if it disconnects before Dify is asked, no run starts.
     """
     side_call = turn_request.side_call
     if (events := services.side_calls.placeholder(side_call)) is not None:
-        chosen = services.apps.choose(caller, fields.model)  # an unknown model is rejected all the same
+        chosen = services.apps.choose(caller, fields.model)  # rejects unknown models here too
         head = answer_head(kind, fields.model or chosen.name)
         if fields.stream:
             return sse_response(stream(head, include_usage=fields.wants_usage).encode(events, TurnIds()))
@@ -85,13 +84,14 @@ async def _commit(turn: ActiveTurn, answer: Answer, sent: str) -> None:
 
 
 def fold(events: list[Event]) -> Answer:
+    """Return the answer that the events add up to."""
     answer = Answer()
     answer.add(events)
     return answer
 
 
 async def whole_answer(turn: ActiveTurn, at_end: AtEnd) -> Answer:
-    """Run the turn to completion and return the folded answer. Raises ProxyError, and ClientGone if the client left."""
+    """Run the turn to completion and return the folded answer. Raises ProxyError and ClientGone."""
     answer = Answer()
     try:
         async for events in turn:
@@ -106,7 +106,7 @@ async def whole_answer(turn: ActiveTurn, at_end: AtEnd) -> Answer:
 
 
 def turn_headers(ids: TurnIds) -> dict[str, str]:
-    """Return Dify's ids as headers, as far as they are known when the headers go out."""
+    """Return Dify's ids as headers, without those that are not known yet."""
     headers = {}
     if ids.conversation_id:
         headers["X-Dify-Conversation-Id"] = ids.conversation_id
@@ -124,13 +124,13 @@ async def _chat_frames(
 
 
 class TurnFrames:
-    """The frames of a turn's stream, a ``FrameSource``."""
+    """The ``FrameSource`` of a turn."""
 
     def __init__(self, turn: ActiveTurn, encoder: StreamEncoder, at_end: AtEnd) -> None:
         self._turn = turn
         self._encoder = encoder
         self._at_end = at_end
-        self._begun = False
+        self._started = False
 
     @property
     def ended(self) -> bool:
@@ -148,17 +148,17 @@ class TurnFrames:
         if not events:
             return None
         frames = self._encoder.encode(events, turn.ids)
-        self._begun = self._begun or bool(frames)
+        self._started = self._started or bool(frames)
         return frames
 
     async def _end(self, events: list[Event]) -> bytes:
-        """Encode the last events and let ``at_end`` commit the turn before the client is sent them."""
+        """Encode the last events; ``at_end`` commits the turn before they are returned."""
         turn, encoder = self._turn, self._encoder
         last = events.pop() if events else None
         frames = encoder.encode(events, turn.ids)
         if isinstance(last, TurnFailed):
             log_failure(last.error)
-            if not self._begun and not frames:
+            if not self._started and not frames:
                 encoder.answer.add_one(last)
                 await self._at_end(encoder.answer, "")
                 raise last.error
@@ -171,7 +171,7 @@ class TurnFrames:
         return [(name.lower().encode(), value.encode()) for name, value in turn_headers(self._turn.ids).items()]
 
     def opening(self) -> bytes:
-        self._begun = True
+        self._started = True
         return self._encoder.open()
 
     def heartbeat(self) -> bytes:

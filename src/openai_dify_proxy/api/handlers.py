@@ -1,4 +1,4 @@
-"""What a route calls."""
+"""The type of the functions that serve routes."""
 
 from __future__ import annotations
 

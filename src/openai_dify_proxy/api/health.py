@@ -1,4 +1,4 @@
-"""``GET /health`` and ``GET /ready``, which need no key and tell nothing that does."""
+"""``GET /health`` and ``GET /ready``. They need no key and reveal nothing that does."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ class HealthStatus(Struct):
 
 
 class ReadyStatus(Struct):
-    """``state_faults`` counts the times that this process had to do without its state: conversations then begin anew,
-    which is no reason to send it no requests."""
+    """The body of a successful ``GET /ready``.
+
+    ``state_faults`` counts how often the state was unavailable to this process. Such requests start new conversations,
+    so the server stays ready.
+    """
 
     status: str
     state_faults: int
 
 
 async def health(_request: Request) -> Response:
-    """The process is alive."""
+    """Answer 200 while the process is alive."""
     return json_response(HealthStatus("ok"))
 
 
 async def ready(request: Request) -> Response:
-    """Dify can be reached; 503 otherwise."""
+    """Answer 200 if Dify can be reached, else 503."""
     services = services_of(request)
     problem = await services.readiness.problem()
     if problem is not None:

@@ -1,4 +1,4 @@
-"""``GET /v1/models`` and ``GET /v1/models/{id}``: the apps as OpenAI models."""
+"""``GET /v1/models`` and ``GET /v1/models/{id}``: apps and image models as OpenAI models."""
 
 from __future__ import annotations
 

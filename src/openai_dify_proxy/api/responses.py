@@ -1,4 +1,4 @@
-"""``/v1/responses``: created by the same turns as chats, and stored to be fetched later."""
+"""``/v1/responses``. Responses are created by the same turns as chats, and stored for later retrieval."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.client import BriefClient, Client
 from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST, ResponsesRequest
-from openai_dify_proxy.wire.openai.responses import Response as Begun
+from openai_dify_proxy.wire.openai.responses import Response as ResponseObject
 
 
 class ResponseDeleted(Struct):
@@ -47,7 +47,7 @@ class ResponseDeleted(Struct):
 
 
 async def create_response(request: Request) -> ASGIApp:
-    """A response, streamed, whole, or in the background."""
+    """Create a response, streamed, whole, or in the background."""
     services = services_of(request)
     caller = services.authenticator.admit(request)
     data = await services.bodies.read(request)
@@ -60,7 +60,7 @@ async def create_response(request: Request) -> ASGIApp:
     response_id, model = services.stored.responses.new_id(), body.model or services.apps.choose(caller, None).name
     encoder = ResponsesStreamEncoder(begin_response(body, id=response_id, created_at=_now(), model=model), now=_now)
     if (events := services.side_calls.placeholder(side_call)) is not None:
-        services.apps.choose(caller, body.model)  # an unknown model is rejected all the same
+        services.apps.choose(caller, body.model)  # rejects unknown models here too
         return _placeholder(encoder, events, streamed=bool(body.stream))
     app = services.side_calls.app(caller, side_call, body.model)
     prepare = partial(_prepared, services, app, _NewResponse(caller, data, body, messages, identity, turn_request))
@@ -74,21 +74,21 @@ async def create_response(request: Request) -> ASGIApp:
 
 
 async def retrieve_response(request: Request) -> Response:
-    """A stored response; with ``?stream=true`` its events, those that are still to come too."""
+    """Return a stored response; with ``?stream=true``, its past and future events."""
     services, _, entry = await _load(request)
     if request.query_params.get("stream") != "true":
         return Response(entry.response, 200, media_type="application/json")
     response = RESPONSE.decode(entry.response)
     if not response.background:
         raise InvalidRequest(
-            "Only a response that was made in the background can be streamed again. Fetch it without stream.",
+            "Only background responses can be streamed again. Retrieve this response without 'stream'.",
             param="stream",
         )
     return _followed(services, response, _starting_after(request))
 
 
 async def delete_response(request: Request) -> Response:
-    """Delete a response. One that still runs is cancelled first."""
+    """Delete a response; cancel it first if it is still running."""
     services, caller, entry = await _load(request)
     response = RESPONSE.decode(entry.response)
     if response.status in RUNNING:
@@ -98,15 +98,15 @@ async def delete_response(request: Request) -> Response:
 
 
 async def cancel_response(request: Request) -> Response:
-    """Cancel a response that runs in the background. Cancelling twice is idempotent."""
+    """Cancel a background response. Cancelling twice is idempotent."""
     services, caller, entry = await _load(request)
     response = RESPONSE.decode(entry.response)
     if not response.background:
-        raise InvalidRequest("Only a response that was made in the background can be cancelled.", param="response_id")
+        raise InvalidRequest("Only background responses can be cancelled.", param="response_id")
     if response.status in RUNNING:
         response = await services.background.cancel(caller, response)
     if response.status != "cancelled":
-        raise InvalidRequest(f"The response cannot be cancelled: it is {response.status}.", param="response_id")
+        raise InvalidRequest(f"The response cannot be cancelled because it is {response.status}.", param="response_id")
     return json_response(response)
 
 
@@ -118,7 +118,7 @@ async def list_input_items(request: Request) -> Response:
 
 
 async def _load(request: Request) -> tuple[Services, Caller, StoredResponse]:
-    """The response that the path names."""
+    """Load the response that the path names."""
     services = services_of(request)
     caller = services.authenticator.admit(request)
     name = request.path_params["response_id"]
@@ -126,7 +126,7 @@ async def _load(request: Request) -> tuple[Services, Caller, StoredResponse]:
 
 
 class _NewResponse(Struct, frozen=True):
-    """A request for a response. ``turn_request`` is None until what the response continues is known."""
+    """A request for a response. ``turn_request`` is None if it depends on the response or conversation continued."""
 
     caller: Caller
     data: bytes
@@ -143,7 +143,7 @@ Prepare = Callable[[Client], PreparedRun]
 async def _prepared(
     services: Services, app: App, new: _NewResponse, client: Client
 ) -> AsyncIterator[tuple[ResponseRecorder, TurnContext]]:
-    """Yield what records the response, and its turn, which asks Dify when it is entered."""
+    """Yield the recorder of the response, and its turn, which asks Dify on entry."""
     caller, body = new.caller, new.body
     resolved = services.continuations.resolve(
         caller,
@@ -179,34 +179,36 @@ async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEnc
 async def _referenced(
     services: Services, caller: Caller, body: ResponsesRequest, identity: RequestIdentity
 ) -> dict[str, str]:
-    """Return the texts of the responses that the input refers to instead of repeating them."""
+    """Return the texts of the responses that the input references by id."""
     end_user = end_user_of(body, identity)
     texts = {}
     for name in referenced_responses(body):
-        with suppress(ResponseNotFound):  # the reader of the input refuses it by its place there
+        with suppress(ResponseNotFound):  # rejected later, with its position in the input
             entry = await services.stored.responses.load(caller, name, end_user, strictly=True)
             texts[name] = text_of_response(entry.response)
     return texts
 
 
 def _placeholder(encoder: ResponsesStreamEncoder, events: Sequence[Event], *, streamed: bool) -> Response:
-    """Return a placeholder response, which is not stored."""
+    """Return a placeholder response. It is not stored."""
     frames = encoder.encode(events, TurnIds())
     return sse_response(frames) if streamed else json_response(encoder.response)
 
 
-def _followed(services: Services, response: Begun, starting_after: int | None) -> Response:
-    """The response runs on, whether or not anybody reads this stream."""
+def _followed(services: Services, response: ResponseObject, starting_after: int | None) -> Response:
+    """Return the events of a background response, which does not stop when this stream is closed."""
     beat = services.timing.beat
     return sse_response(services.background.follow(response, starting_after=starting_after, beat=beat))
 
 
 def _starting_after(request: Request) -> int | None:
-    given = request.query_params.get("starting_after")
-    if given is None:
+    value = request.query_params.get("starting_after")
+    if value is None:
         return None
-    if (number := whole_number(given)) is None:
-        raise InvalidRequest("starting_after must be the sequence_number of an event.", param="starting_after")
+    if (number := whole_number(value)) is None:
+        raise InvalidRequest(
+            "starting_after must be a whole number, the sequence_number of an event.", param="starting_after"
+        )
     return number
 
 
@@ -215,7 +217,7 @@ def _now() -> int:
 
 
 class _ResponseEnding:
-    """The end of a response whose client waits for it: ``response`` is its last object once ``record`` was called."""
+    """The end of a response in the foreground. ``response`` is the final object after ``record``."""
 
     def __init__(self, turn: ActiveTurn, recorder: ResponseRecorder, encoder: ResponsesStreamEncoder) -> None:
         self.response = encoder.response
@@ -224,7 +226,7 @@ class _ResponseEnding:
         self._encoder = encoder
 
     async def record(self, answer: Answer, sent: str) -> None:
-        """Store the ended turn. A streamed response has its last object already."""
+        """Store the ended turn. The encoder of a stream has built the final object already."""
         turn, recorder = self._turn, self._recorder
         if self._encoder.answer is answer:
             self.response = self._encoder.response
@@ -233,7 +235,7 @@ class _ResponseEnding:
                 self.response, answer, turn.ids, status=status_of(answer), completed_at=_now()
             )
         operations: list[Operation] = []
-        with suppress(StateUnreachable):  # then it is answered, but not stored
+        with suppress(StateUnreachable):  # the client still gets its answer
             if answer.error is None:
                 operations += await recorder.put_finished(turn, self.response, sent)
                 operations += await recorder.put_conversation(turn, self.response, sent)

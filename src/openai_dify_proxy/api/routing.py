@@ -1,6 +1,6 @@
 """Requests that match no route: served under the normal form of their path, or answered with a suggestion.
 
-A path that matches a route never reaches this module. Suggestions cost a few dozen matches, whatever the path's length.
+A path that matches a route never reaches this module. The cost of a suggestion is bounded for any path.
 """
 
 from __future__ import annotations
