@@ -74,17 +74,17 @@ def test_the_usual_lines_fit_into_110_columns_of_a_terminal(monkeypatch: pytest.
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     configure_logging("info", "console")
-    bind_request("req_0123456789abcdef01234567")
+    bind_request("req_0123456789abcdef0123")
     log = structlog.get_logger()
     for path in ("/v1/models", "/v1/chat/completions", "/v1/images/generations"):
         log.info("request_finished", method="POST", path=path, status=200, ms=12345)
-    log.warning("turn_failed", error="UpstreamUnreachable", code="upstream_unreachable")
+    log.warning("turn_failed", error="UpstreamMisconfigured", code="upstream_misconfigured")
     log.info("client_disconnected", task_id="11111111-2222-4333-8444-555555555555")
     shown = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in terminal.getvalue().splitlines()]
     assert "\x1b[" in terminal.getvalue()
     assert max(map(len, shown)) <= 110
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d info  request_finished POST /v1/chat/completions 200 ms=12345 req_0123456789abcdef01234567",
+        r"\d\d:\d\d:\d\d info  request_finished POST /v1/chat/completions 200 ms=12345 req_0123456789abcdef0123",
         shown[1],
     )
 

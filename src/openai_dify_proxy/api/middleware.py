@@ -74,4 +74,4 @@ def _request_id(scope: Scope) -> str:
             text: str = value.decode("latin-1")
             if _VALID_ID.fullmatch(text):
                 return text
-    return f"req_{token_hex(12)}"
+    return f"req_{token_hex(10)}"
