@@ -70,7 +70,7 @@ class Replica:
 
     @property
     def warnings(self) -> list[str]:
-        return [line for line in self._running.logged.splitlines() if "[info" not in line]
+        return [line for line in self._running.logged.splitlines() if " info " not in line]
 
     @property
     def workers(self) -> list[psutil.Process]:
