@@ -39,7 +39,8 @@ def test_an_exact_answer_arrives_whole(demo: Caller, name: str, version: str) ->
 @pytest.mark.parametrize("name", NAMES)
 def test_a_plain_question_is_repeated_by_an_app_that_says_what_it_is(demo: Caller, name: str) -> None:
     said = answer_in(read_events(demo.ask(name, "Where is the sea?").content))
-    assert said.startswith(f"This is the demo {demo.mode(name)} app. You asked: “Where is the sea?”")
+    assert said.startswith(f"I am {name}, a scripted app that repeats your message.")
+    assert said.endswith(" You wrote: “Where is the sea?”")
 
 
 def test_lengths_and_scripts_are_as_asked(demo: Caller) -> None:
@@ -57,7 +58,7 @@ def test_a_conversation_is_remembered_for_its_user_only(demo: Caller, name: str)
     first = read_events(demo.ask(name, "one").content)
     conversation_id = next(event["conversation_id"] for event in first if "conversation_id" in event)
     second = answer_in(read_events(demo.ask(name, "two", conversation_id=conversation_id).content))
-    assert second.endswith("I remember 2 earlier messages of this conversation.")
+    assert " I remember 2 earlier messages from our conversation. " in second
     stranger = demo.ask(name, "three", conversation_id=conversation_id, user="u2")
     assert (stranger.status_code, stranger.json()["code"]) == (404, "not_found")
     deleted = demo.http.request(
@@ -75,7 +76,7 @@ def test_inputs_are_checked_and_shown(demo: Caller) -> None:
     assert [next(iter(item)) for item in form] == ["text-input", "text-input", "select", "number"]
     inputs = {"question": "why", "language": "en", "words": 3}
     said = answer_in(read_events(demo.ask("demo-workflow-form", "", inputs=inputs).content))
-    assert said == "This is the demo workflow app. You asked: “why” Inputs: language = en, words = 3."
+    assert said.endswith(" Inputs: language = en, words = 3. You wrote: “why”")
     for wrong, problem in (
         ({"language": "xx"}, "language in input form must be one of the following: ['en', 'de', 'fr']"),
         ({"words": "many"}, "words in input form must be a valid number"),

@@ -12,7 +12,7 @@ from PIL import Image, ImageChops, ImageFont
 from demo.tests.replicate_caller import ReplicateCaller, data_uri
 from openai_dify_proxy_demo.replicate.captions import caption_strip, legible, write_caption
 from openai_dify_proxy_demo.replicate.painting import paint
-from openai_dify_proxy_demo.replicate.renders import encoded_png
+from openai_dify_proxy_demo.replicate.rendering import encode_png
 
 FONT = ImageFont.load_default(32)
 TOFU = bytes(FONT.getmask("\N{PRIVATE USE ONE}"))
@@ -82,7 +82,7 @@ def test_an_edit_has_its_own_caption_alone(replicate: ReplicateCaller, strength:
     [edited] = replicate.bytes_of(
         SDXL, prompt="a fox", seed=3, image=captioned(text, (640, 384)), prompt_strength=strength
     )
-    alone = encoded_png(paint("a fox", 3, (640, 384), f"{SDXL} · seed 3"))
+    alone = encode_png(paint("a fox", 3, (640, 384), f"{SDXL} · seed 3"))
     assert strip_of(edited) == strip_of(alone)
 
 

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from demo.tests.conftest import Caller, Clock
+from demo.tests.conversation_replay import ALL, APPS, FOLDERS, How, Replay, play
 from demo.tests.recorded import fields, order, read_events
 from demo.tests.test_memory_against_recordings import THREADS
-from demo.tests.threads import ALL, APPS, FOLDERS, How, Replay, play
 from openai_dify_proxy_demo import DemoServer
 from tests.recordings.archive import Recording, named, recordings
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from demo.tests.conftest import Caller, Clock
-from demo.tests.recorded import fields, order, read_events
-from demo.tests.threads import (
+from demo.tests.conversation_replay import (
     ALL,
     FOLDERS,
     How,
@@ -28,6 +27,7 @@ from demo.tests.threads import (
     tokens,
     words,
 )
+from demo.tests.recorded import fields, order, read_events
 from tests.recordings.archive import Recording, named
 
 
@@ -220,14 +220,14 @@ def roles_of(recorded: Recording) -> list[str]:
 def test_the_demo_recites_what_it_was_sent(timed: Caller, clock: Clock) -> None:
     replay = Replay(timed, "1.16")
     body: Json = {"inputs": {}, "user": "u1", "response_mode": "streaming"}
-    assert replay.ask_body("demo-chat", {**body, "query": "RECALL"}).said == "I remember nothing."
+    assert replay.ask_body("demo-chat", {**body, "query": "RECALL"}).said == "I remember no earlier messages."
     clock.now += 1
     replay.ask_body("demo-chat", {**body, "query": "two\nlines SAY<<“é”>>"})
     clock.now += 1
     said = replay.ask_body("demo-chat", {**body, "query": "RECALL"}).said
     expected = [
         ("user", "RECALL"),
-        ("assistant", "I remember nothing."),
+        ("assistant", "I remember no earlier messages."),
         ("user", "two\nlines SAY<<“é”>>"),
         ("assistant", "“é”"),
     ]

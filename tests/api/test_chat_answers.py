@@ -14,7 +14,7 @@ from tests.api.chat_requests import MODELS, MODES, Json, turns, user
 from tests.api.conftest import Serve
 from tests.api.servers import app_settings
 
-THOUGHT = "Let me see what was asked.\nI will repeat it & say <b>who</b> I am."
+THOUGHT = "Let me read the message.\nI will repeat it & say <b>who</b> I am."
 
 
 @dataclass
@@ -91,7 +91,7 @@ async def test_a_paused_workflow_answers_with_the_text_of_its_form(
 ) -> None:
     got = await get(client, model, "SAY<<so far>> PAUSE", stream=stream)
     assert got.text.startswith("so far\n\n")
-    for shown in ("May I go on?", "Yes", "No"):
+    for shown in ("May I continue?", "Yes", "No"):
         assert shown in got.text
     assert got.finish_reason == "stop"
 

@@ -121,7 +121,7 @@ async def test_packed_metadata_must_be_an_object(client: AsyncOpenAI, log: DemoL
 async def test_the_users_text_goes_into_the_single_required_text_input(
     client: AsyncOpenAI, log: DemoLog, model: str, variable: str, more: dict[str, str]
 ) -> None:
-    assert "You asked: “Where is it?”" in await ask(client, model, "Where is it?", extra_body={"inputs": more})
+    assert "You wrote: “Where is it?”" in await ask(client, model, "Where is it?", extra_body={"inputs": more})
     assert the_turn(log).body["inputs"][variable] == "Where is it?"
 
 

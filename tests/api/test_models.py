@@ -32,7 +32,7 @@ async def test_the_list_holds_every_configured_app_with_what_dify_knows_of_it(sm
     known = {model.id: (model.model_extra or {})["dify"] for model in page.data}
     assert {app.name: app.mode for app in DEMO_APPS} == {name: known[name]["mode"] for name in MODES}
     assert known["demo-chat"]["name"] == "demo-chat"
-    assert known["demo-chat"]["description"] == "A chat app that repeats what it is asked."
+    assert known["demo-chat"]["description"] == "A chat app that repeats each message."
     topic = known["team/support:v2"]
     assert topic["aliases"] == ["gpt-*"]
     assert [(field["name"], field["required"]) for field in topic["inputs"]] == [

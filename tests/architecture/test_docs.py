@@ -121,7 +121,7 @@ def test_error_is_documented(error: type[errors.ProxyError]) -> None:
 
 
 def test_every_code_is_documented() -> None:
-    sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("src/**/*.py") if "demo" not in path.parts]
+    sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("src/**/*.py")]
     codes = {code for source in sources for code in re.findall(r'\bcode="(\w+)"', source)}
     assert codes
     assert {code for code in codes if f"`{code}`" not in read("docs/errors.md")} == set()

@@ -1,44 +1,44 @@
-"""A scripted Dify: it speaks Dify's service API as recorded servers do, and needs no model.
+"""A scripted Dify that implements Dify's service API without a model.
 
-The proxy serves it when nothing is configured, and the tests run against it. Each app of DEMO_APPS repeats the
-question and tells how many messages it remembers. An app's key selects it; a version of DIALECTS behind the key, such
-as `@1.13`, selects the dialect of that version of Dify.
+The proxy serves it when no Dify is configured, and the tests run against it. Each app of DEMO_APPS repeats the message
+and reports how many earlier messages it remembers. The API key selects the app. A suffix such as `@1.13` selects the
+dialect of that Dify version, a key of DIALECTS.
 
-Words in capitals in a question are commands:
+Words in capitals in a message are commands:
 
 ====================  ===============================================================================
-`SAY<<text>>`         answers exactly this text
-`EMPTY`               answers nothing
-`LONG:20000`          answers 20000 characters, at most 100000
+`SAY<<text>>`         answers with exactly this text
+`EMPTY`               answers with an empty text
+`LONG:20000`          answers with 20000 characters, at most 100000
 `CJK`                 answers in several scripts, with an emoji and Unicode line separators
-`RECALL`              answers with the earlier messages that its model received, each as a line of JSON
-`SLOW:30x500`         answers with 30 ticks, 500 ms before each; with SAY, 500 ms before each piece of that
-                      text; at most 1000 ticks and 120 s
-`THINK`               thinks in a `<think>` block first; in a New Agent, in its thoughts
-`THINK:separated`     thinks apart from the answer, where the app's version supports it
-`TOOL`                an agent calls a tool
-`FILE`                makes a picture
-`CITE`                cites two documents, one with a web address
-`MODERATE`            moderation replaces the answer after it was sent
-`RETRY`               a graph's model fails after some words and runs again
-`PARTIAL`             a graph's model node fails and the graph goes on
-`PAUSE`               the app asks a human and waits
-`ANNOTATION`          an annotation answers in the model's place
-`ERROR`, `MIDERROR`   the model fails before, or after, the first words; the reason is `:bad`, `:rate`, `:auth`,
-                      `:conn`, `:internal` or `:raw`
-`ERROR:limit`         the request is refused: also `:provider`, `:quota`, `:disabled`, `:crash`, `:nginx`
+`RECALL`              answers with the earlier messages that the model received, one JSON array per line
+`SLOW:30x500`         answers with 30 ticks, waiting 500 ms before each; with `SAY`, waits 500 ms before each
+                      piece of that text; at most 1000 ticks and 120 s
+`THINK`               starts with reasoning: in a `<think>` block, or in the thoughts of a New Agent
+`THINK:separated`     sends the reasoning separately from the answer if the app's version supports it
+`TOOL`                calls a tool (agents)
+`FILE`                produces a picture
+`CITE`                cites two documents, one of them with a URL
+`MODERATE`            output moderation replaces the answer after it was streamed
+`RETRY`               the model node fails after a few words and is retried (chatflows and workflows)
+`PARTIAL`             the model node fails and the run continues (chatflows and workflows)
+`PAUSE`               the app asks a human for input and pauses
+`ANNOTATION`          an annotation answers instead of the model
+`ERROR`, `MIDERROR`   the model fails before (`ERROR`) or after (`MIDERROR`) the first words; a suffix selects
+                      the cause: `:bad`, `:rate`, `:auth`, `:conn`, `:internal` or `:raw`
+`ERROR:limit`         Dify rejects the request; also `:provider`, `:quota`, `:disabled`, `:crash`, `:nginx`
 ====================  ===============================================================================
 
-Faults exist to break clients. These words are commands only with `DemoServer(faults=True)`:
+Faults test how clients handle broken servers. These words are commands only with `DemoServer(faults=True)`:
 
 ====================  ===============================================================================
-`CUT`, `EOF`          the connection breaks, or the stream just ends, after some words
-`SILENCE`             never a byte; `MIDSILENCE`: nothing more after some words
-`PINGS`               only pings
-`QUEUE:20`            20 s in a queue; a graph that has a worker pings once before it
-`HEADERS:20`          20 s before the headers
-`GARBAGE`, `BADUTF8`  a frame of broken JSON, or of broken UTF-8, after some words
-`OVERSIZE:9000000`    one event with 9000000 characters, at most 50000000, after some words
+`CUT`, `EOF`          aborts the connection, or ends the stream without a terminal event, after a few words
+`SILENCE`             sends nothing at all; `MIDSILENCE`: sends nothing more after a few words
+`PINGS`               sends only pings
+`QUEUE:20`            waits 20 s before the first event; runs in a worker send one ping first
+`HEADERS:20`          waits 20 s before the response headers
+`GARBAGE`, `BADUTF8`  sends a frame of invalid JSON, or of invalid UTF-8, after a few words
+`OVERSIZE:9000000`    sends one event of 9000000 characters, at most 50000000, after a few words
 ====================  ===============================================================================
 """
 

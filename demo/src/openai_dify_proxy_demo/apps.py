@@ -1,4 +1,4 @@
-"""The demo's apps: one for each mode, and a few with special forms."""
+"""The demo's apps: one for each app mode, and several with special inputs or outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openai_dify_proxy_demo.dialects import DIALECTS, GRAPH_MODES, Dialect, Mode
 
 @dataclass(frozen=True)
 class Field:
-    """One input of an app, as the user fills it in."""
+    """One input of an app."""
 
     variable: str
     kind: Literal["text-input", "paragraph", "select", "number"] = "text-input"
@@ -19,7 +19,7 @@ class Field:
     max_length: int = 0
 
     def form_item(self, mode: Mode) -> dict[str, Any]:
-        """The item of `user_input_form`; graph apps repeat the kind inside it."""
+        """Return the item of `user_input_form`. Chatflows and workflows repeat the kind as `type`."""
         item: dict[str, Any] = {
             "default": "",
             "label": self.variable.replace("_", " ").capitalize(),
@@ -35,16 +35,16 @@ class Field:
         return {self.kind: item}
 
 
-OPENING = "Hello, this is a demo. Ask me anything."
-"""How every conversation with the demo begins; no model is sent it."""
+OPENING = "Hello! This is the demo. Ask me anything."
+"""The opening statement of the chat apps. The model does not receive it."""
 
 Shape = Literal["llm", "outputs", "no-text", "no-end"]
-"""What a graph app consists of: a model, several outputs, outputs without streamed text, or no end node."""
+"""The outputs of a chatflow or workflow: its model's text, several outputs, outputs without streamed text, or none."""
 
 
 @dataclass(frozen=True)
 class DemoApp:
-    """One app; its key is `app-` and its name, in another version's manner with `@1.13` behind it."""
+    """One app. Its key is `app-` plus its name; a suffix such as `@1.13` selects the dialect."""
 
     name: str
     mode: Mode
@@ -52,7 +52,7 @@ class DemoApp:
     form: tuple[Field, ...] = ()
     shape: Shape = "llm"
     memory: bool = True
-    """Whether a chatflow's model is sent the earlier turns."""
+    """Whether a chatflow's model receives the earlier turns."""
 
     @property
     def key(self) -> str:
@@ -60,24 +60,24 @@ class DemoApp:
 
 
 DEMO_APPS: tuple[DemoApp, ...] = (
-    DemoApp("demo-chat", "chat", "A chat app that repeats what it is asked."),
-    DemoApp("demo-agent-chat", "agent-chat", "An agent that can look at the clock."),
+    DemoApp("demo-chat", "chat", "A chat app that repeats each message."),
+    DemoApp("demo-agent-chat", "agent-chat", "An agent with a clock tool."),
     DemoApp("demo-advanced-chat", "advanced-chat", "A chatflow with one model node."),
     DemoApp(
         "demo-completion",
         "completion",
-        "A text completion app with the one input `query`.",
+        "A completion app with one input: `query`.",
         form=(Field("query", "paragraph", required=True),),
     ),
     DemoApp(
         "demo-workflow",
         "workflow",
-        "A workflow with one text input and one model node.",
+        "A workflow with one model node and the inputs `query` and `language`.",
         form=(Field("query", "paragraph", required=True), Field("language")),
     ),
-    DemoApp("demo-agent", "agent", "A New Agent, as Dify has them since 1.16."),
+    DemoApp("demo-agent", "agent", "A New Agent (Dify 1.16 and later)."),
 )
-"""One app for each mode; these are served when nothing is configured."""
+"""One app for each mode. The proxy serves them when no Dify is configured."""
 
 SPECIAL_APPS: tuple[DemoApp, ...] = (
     DemoApp(
@@ -101,7 +101,7 @@ SPECIAL_APPS: tuple[DemoApp, ...] = (
     DemoApp(
         "demo-workflow-quiet",
         "workflow",
-        "A workflow that has an output and streams no text.",
+        "A workflow with an output but without streamed text.",
         form=(Field("text", "paragraph", required=True),),
         shape="no-text",
     ),
@@ -115,35 +115,35 @@ SPECIAL_APPS: tuple[DemoApp, ...] = (
     DemoApp(
         "demo-chat-topic",
         "chat",
-        "A chat app that must be told a topic and can be given a system prompt.",
+        "A chat app with a required topic and an optional system prompt.",
         form=(Field("topic", required=True, max_length=48), Field("system_prompt", "paragraph")),
     ),
     DemoApp(
         "demo-chat-history",
         "chat",
-        "A chat app that takes the earlier turns as an input.",
+        "A chat app with an input for the earlier messages.",
         form=(Field("history", "paragraph"),),
     ),
     DemoApp(
         "demo-advanced-chat-topic",
         "advanced-chat",
-        "A chatflow that must be told a topic.",
+        "A chatflow with a required topic.",
         form=(Field("topic", required=True, max_length=48),),
     ),
     DemoApp(
         "demo-advanced-chat-forgetful",
         "advanced-chat",
-        "A chatflow whose model is not sent the earlier turns.",
+        "A chatflow whose model does not receive the earlier turns.",
         memory=False,
     ),
 )
-"""Apps with special forms and outputs, for tests."""
+"""Apps with special inputs and outputs, for tests."""
 
 _BY_KEY = {app.key: app for app in (*DEMO_APPS, *SPECIAL_APPS)}
 
 
 def find_app(key: str, default: Dialect) -> tuple[DemoApp, Dialect] | None:
-    """The app that a bearer key opens and the manner in which it answers; None for an unknown key."""
+    """Return the app of an API key and its dialect, or None for an unknown key."""
     name, _, version = key.partition("@")
     app = _BY_KEY.get(name)
     dialect = DIALECTS.get(version) if version else default
@@ -152,8 +152,11 @@ def find_app(key: str, default: Dialect) -> tuple[DemoApp, Dialect] | None:
     return app, dialect
 
 
-def question_in(app: DemoApp, inputs: dict[str, Any]) -> str:
-    """The text that a workflow or completion app is asked: its required text input, else its first text."""
+def find_question(app: DemoApp, inputs: dict[str, Any]) -> str:
+    """Return the text in which a workflow or completion app looks for keywords.
+
+    It is the first text input with a value; required inputs come first.
+    """
     texts = [field for field in app.form if field.kind in ("text-input", "paragraph")]
     texts.sort(key=lambda field: not field.required)
     for field in texts:
@@ -163,7 +166,7 @@ def question_in(app: DemoApp, inputs: dict[str, Any]) -> str:
 
 
 def check_inputs(app: DemoApp, inputs: dict[str, Any]) -> str | None:
-    """What Dify says of inputs that the form does not allow; None if they are fine."""
+    """Return Dify's error message for the first invalid input, or None if all are valid."""
     for field in app.form:
         problem = _check_input(field, inputs.get(field.variable))
         if problem:

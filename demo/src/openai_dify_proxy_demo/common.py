@@ -1,4 +1,4 @@
-"""JSON bodies and bounded stores, for both scripted services."""
+"""JSON decoding and bounded dictionaries, shared by both scripted services."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _T = TypeVar("_T")
 
 
 def read_json(raw: bytes, content_type: str) -> tuple[object, bool]:
-    """Return the JSON body (None without one) and whether it is malformed. Lone surrogates are malformed."""
+    """Return the decoded JSON body, or None without one, and whether it is malformed. Lone surrogates are malformed."""
     if not raw or not content_type.startswith("application/json"):
         return None, False
     try:
@@ -19,8 +19,8 @@ def read_json(raw: bytes, content_type: str) -> tuple[object, bool]:
         return None, True
 
 
-def remember(store: dict[str, _T], key: str, value: _T, limit: int) -> None:
-    """Put a value into the store and drop the oldest entries beyond `limit`."""
+def store_bounded(store: dict[str, _T], key: str, value: _T, limit: int) -> None:
+    """Store a value, and drop the oldest entries beyond `limit`."""
     store[key] = value
     while len(store) > limit:
         store.pop(next(iter(store)))

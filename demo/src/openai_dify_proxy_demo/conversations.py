@@ -1,4 +1,4 @@
-"""The routes of stored conversations: list, rename and delete them, list their messages and variables."""
+"""The routes that list, rename and delete conversations, and list their messages and variables."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 from starlette.responses import Response
 
 from openai_dify_proxy_demo.apps import OPENING
-from openai_dify_proxy_demo.calls import Call, no_conversation, require_chat
+from openai_dify_proxy_demo.calls import Call, conversation_not_found, require_chat
 from openai_dify_proxy_demo.dialects import Dialect
 from openai_dify_proxy_demo.memory import Conversation, Message
-from openai_dify_proxy_demo.replies import RefusedError, version_headers
+from openai_dify_proxy_demo.replies import ApiError, version_headers
 
 NIL = "00000000-0000-0000-0000-000000000000"
-"""The parent of every turn that was asked by the API."""
+"""The parent id of every turn of the API."""
 
-MOST_ROWS = 100
+MAX_PAGE_SIZE = 100
 
 
 async def list_conversations(call: Call) -> Response:
-    """A user's conversations, the last used first; `last_id` names the one behind which the page begins."""
+    """List the user's conversations after `last_id`, most recently used first."""
     require_chat(call)
     user = call.request.query_params.get("user") or "DEFAULT-USER"
     owned = [
@@ -29,23 +29,23 @@ async def list_conversations(call: Call) -> Response:
     ]
     owned.sort(key=lambda conversation: conversation.updated_at, reverse=True)
     if last_id := call.request.query_params.get("last_id"):
-        places = [place for place, conversation in enumerate(owned) if conversation.id == last_id]
-        if not places:
-            raise RefusedError(404, "not_found", "Last Conversation Not Exists.")
-        owned = owned[places[0] + 1 :]
+        positions = [position for position, conversation in enumerate(owned) if conversation.id == last_id]
+        if not positions:
+            raise ApiError(404, "not_found", "Last Conversation Not Exists.")
+        owned = owned[positions[0] + 1 :]
     limit = _limit(call)
     return _page(call, limit, [_conversation_row(conversation) for conversation in owned[:limit]], len(owned))
 
 
 async def list_messages(call: Call) -> Response:
-    """The newest turns of a conversation, oldest first; `first_id` names the turn before whose second the page ends."""
+    """List the newest turns of a conversation, oldest first; with `first_id`, only turns of earlier seconds."""
     require_chat(call)
     conversation = _conversation(call, call.request.query_params.get("conversation_id", ""))
     rows = conversation.newest_first()
     if first_id := call.request.query_params.get("first_id"):
         first = next((message for message in rows if message.id == first_id), None)
         if first is None:
-            raise RefusedError(404, "not_found", "First Message Not Exists.")
+            raise ApiError(404, "not_found", "First Message Not Exists.")
         rows = [message for message in rows if message.created_at < first.created_at]
     limit = _limit(call)
     page = [_message_row(conversation, message, call.dialect) for message in reversed(rows[:limit])]
@@ -53,32 +53,32 @@ async def list_messages(call: Call) -> Response:
 
 
 async def list_variables(call: Call) -> Response:
-    """The conversation's variables. The demo's chatflows have none."""
+    """List the variables of a conversation. The demo's chatflows have none."""
     require_chat(call)
     _conversation(call, call.request.path_params["conversation_id"])
     return _page(call, _limit(call), [], 0)
 
 
 async def rename_conversation(call: Call) -> Response:
-    """Name a conversation, or have it named after its first question."""
+    """Rename a conversation, or name it after its first message."""
     require_chat(call)
     conversation = _conversation(call, call.request.path_params["conversation_id"])
-    asked = call.body if isinstance(call.body, dict) else {}
-    if asked.get("auto_generate"):
+    changes = call.body if isinstance(call.body, dict) else {}
+    if changes.get("auto_generate"):
         conversation.name = f"About: {conversation.messages[0].query[:40]}"
-    elif asked.get("name"):
-        conversation.name = str(asked["name"])
+    elif changes.get("name"):
+        conversation.name = str(changes["name"])
     else:
-        raise RefusedError(400, "invalid_param", "name is required when auto_generate is false")
+        raise ApiError(400, "invalid_param", "name is required when auto_generate is false")
     conversation.updated_at = int(call.state.clock())
     return call.reply(_conversation_row(conversation))
 
 
 async def delete_conversation(call: Call) -> Response:
-    """Delete a conversation. Since 1.0 whoever holds a key can delete anybody's, and one that is not there as well."""
+    """Delete a conversation. Since 1.0 Dify checks neither its user nor whether it exists."""
     require_chat(call)
     conversation_id = call.request.path_params["conversation_id"]
-    if call.dialect.delete_answers:
+    if call.dialect.delete_returns_body:
         del call.state.conversations[_conversation(call, conversation_id).id]
         return call.reply({"result": "success"})
     call.state.conversations.pop(conversation_id, None)
@@ -86,17 +86,17 @@ async def delete_conversation(call: Call) -> Response:
 
 
 def _conversation(call: Call, conversation_id: str) -> Conversation:
-    """The conversation of that id; RefusedError where the app and the user have none."""
+    """Return a conversation. Raise ApiError if the app and user have none with this id."""
     conversation = call.state.conversation(conversation_id, call.app, call.user)
     if conversation is None:
-        raise no_conversation(call)
+        raise conversation_not_found(call)
     return conversation
 
 
 def _limit(call: Call) -> int:
     text = call.request.query_params.get("limit", "20")
-    if not text.isdigit() or not 1 <= int(text) <= MOST_ROWS:
-        raise RefusedError(400, "invalid_param", f"limit must be a number from 1 to {MOST_ROWS}")
+    if not text.isdigit() or not 1 <= int(text) <= MAX_PAGE_SIZE:
+        raise ApiError(400, "invalid_param", f"limit must be a number from 1 to {MAX_PAGE_SIZE}")
     return int(text)
 
 
@@ -144,7 +144,7 @@ def _message_row(conversation: Conversation, message: Message, dialect: Dialect)
 
 
 def _thought_row(thought: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
-    """A step of an agent, from the last event that told of it."""
+    """Return an agent step as a row of `agent_thoughts`, from its last event."""
     row = {
         **thought,
         "chain_id": None,

@@ -1,8 +1,7 @@
-"""How the versions of Dify differ on the wire, one row each.
+"""The differences between Dify versions on the wire.
 
-Every field stands for a difference seen in the recordings of 1.11.2, 1.13.0 and 1.16.1. Nobody recorded the others:
-0.15 follows the published source of that version, 1.14 and 1.15 follow what the history of the source tells, and where
-it tells nothing they are as the recorded version before them.
+The dialects of 1.11, 1.13 and 1.16 follow recordings of 1.11.2, 1.13.0 and 1.16.1. The others were not recorded: 0.15
+follows its published source; 1.14 and 1.15 follow the source history, and otherwise the recorded version before them.
 """
 
 from __future__ import annotations
@@ -13,80 +12,83 @@ from typing import Literal
 Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"]
 
 GRAPH_MODES: frozenset[str] = frozenset({"advanced-chat", "workflow"})
-"""Modes whose stream tells of nodes."""
+"""Modes that run a graph of nodes and stream node events."""
 
 CHAT_MODES: frozenset[str] = frozenset({"chat", "agent-chat", "advanced-chat", "agent"})
-"""Modes that keep conversations and are asked at `/chat-messages`."""
+"""Modes with conversations, which are served at `/chat-messages`."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """The manner of one version of Dify."""
+    """The wire behaviour of one Dify version."""
 
     name: str
     server_version: str
     compact_json: bool
-    """Streams are compact JSON with raw UTF-8; before that, `json.dumps` with its escapes and spaces."""
-    tells_mode: bool
-    """`GET /info` has `mode` and `author_name`."""
+    """Whether streams are compact JSON with raw UTF-8; if not, they are the output of `json.dumps`."""
+    info_has_mode: bool
+    """Whether `GET /info` has `mode` and `author_name`."""
     gunicorn_headers: bool
-    """Answers name their server, and say that the connection is kept."""
+    """Whether responses have the headers `Server: gunicorn` and `Connection: keep-alive`."""
     graphs_in_worker: bool
-    """Graph streams come from a worker: a ping at once, then whatever the queue lets through."""
-    graph_refusal: Literal["http", "silence", "failed-run"]
-    """What follows a request that is refused before its graph starts."""
-    graph_lost: Literal["http", "silence", "anew"]
-    """What follows a chatflow's streamed turn in a conversation that is not there: 404, a ping and nothing more, or a
-    new conversation without a word of it."""
+    """Whether graphs run in a queue worker; their streams then start with a ping."""
+    graph_rejection: Literal["http", "silence", "failed-run"]
+    """How a streamed request fails before its graph starts."""
+    graph_unknown_conversation: Literal["http", "silence", "new-conversation"]
+    """How a streaming chatflow handles an unknown conversation: a 404, a ping and then silence, or a new conversation
+    without notice."""
     chatflow_blocking_hangs: bool
-    """A chatflow that is asked not to stream sends a ping and nothing more."""
+    """Whether a chatflow in blocking mode sends one ping and then hangs."""
     graph_end: tuple[str, ...]
-    """Terminal events of a chatflow that went well, in their order."""
+    """The terminal events of a successful chatflow, in order."""
     graph_end_stopped: tuple[str, ...]
     graph_end_failed: tuple[str, ...]
     stop_reason: str
     graph_stop_checks_user: bool
     start_reason: bool
-    """`workflow_started` tells why the run started."""
+    """Whether `workflow_started` has a `reason`."""
     rate_limit_code: bool
-    """Streamed provider rate limits are told apart from other provider errors."""
+    """Whether streamed rate limits of the model provider have their own error code and status."""
     text_in_message_file: bool
-    """Chat and completion apps answer in `message_file` events when the question has files."""
+    """Whether chat and completion apps answer in `message_file` events if the request has files."""
     empty_lists: bool
-    """Empty lists where older versions have null; `reasoning` in the metadata."""
+    """Whether empty lists replace null; the metadata then has `reasoning`."""
     reasoning_events: bool
-    """A model node can send its reasoning apart, as `reasoning_chunk`."""
+    """Whether a model node can send its reasoning separately, as `reasoning_chunk`."""
     human_input: bool
+    """Whether a workflow or chatflow can pause for human input."""
     uploads_bound: bool
-    """An uploaded file can be used only with the `user` and the app of its upload."""
-    abandoned_chatflow_kept: bool
-    """A chatflow whose client left stores its answer all the same."""
+    """Whether an uploaded file is usable only by the `user` and app that uploaded it."""
+    stores_abandoned_chatflow_answer: bool
+    """Whether a chatflow stores its answer after its client disconnected."""
     naming_delay: float
-    """Seconds that naming a new conversation holds the first byte back."""
-    delete_answers: bool
-    """Deleting a conversation answers 200 with a body, and only its owner can. Later versions answer 204; the source of
-    1.11 deletes whatever is named, and what 1.13 and 1.16 do with another user's nobody recorded."""
+    """Seconds by which naming a new conversation delays the first byte."""
+    delete_returns_body: bool
+    """Whether deleting a conversation returns 200 with a body and checks the user.
+
+    Later versions return 204. The source of 1.11 does not check the user; for 1.13 and 1.16 this was not recorded.
+    """
     message_fields: tuple[str, ...]
-    """The fields of a turn in `GET /messages`, in their order."""
+    """The fields of a turn in `GET /messages`, in order."""
     thought_fields: tuple[str, ...]
-    """The fields of an agent's step there."""
+    """The fields of an agent step in `GET /messages`, in order."""
 
 
-_ASKED = ("id", "conversation_id", "parent_message_id", "inputs", "query", "answer")
-_TOLD = ("feedback", "retriever_resources", "created_at", "agent_thoughts")
-_SPENT = ("message_tokens", "answer_tokens", "provider_response_latency", "total_price", "currency")
-_STEP = ("id", "chain_id", "message_id", "position", "thought")
-_TOOL = ("tool", "tool_labels", "tool_input", "created_at", "observation", "files")
+_QUESTION_FIELDS = ("id", "conversation_id", "parent_message_id", "inputs", "query", "answer")
+_ANSWER_FIELDS = ("feedback", "retriever_resources", "created_at", "agent_thoughts")
+_USAGE_FIELDS = ("message_tokens", "answer_tokens", "provider_response_latency", "total_price", "currency")
+_STEP_FIELDS = ("id", "chain_id", "message_id", "position", "thought")
+_TOOL_FIELDS = ("tool", "tool_labels", "tool_input", "created_at", "observation", "files")
 
 _V0_15 = Dialect(
     name="0.15",
     server_version="0.15.8",
     compact_json=False,
-    tells_mode=False,
+    info_has_mode=False,
     gunicorn_headers=True,
     graphs_in_worker=False,
-    graph_refusal="http",
-    graph_lost="http",
+    graph_rejection="http",
+    graph_unknown_conversation="http",
     chatflow_blocking_hangs=False,
     graph_end=("workflow_finished", "message_end"),
     graph_end_stopped=("workflow_finished", "message_end"),
@@ -100,11 +102,11 @@ _V0_15 = Dialect(
     reasoning_events=False,
     human_input=False,
     uploads_bound=False,
-    abandoned_chatflow_kept=False,
+    stores_abandoned_chatflow_answer=False,
     naming_delay=1.0,
-    delete_answers=True,
-    message_fields=(*_ASKED, "message_files", *_TOLD, "status", "error"),
-    thought_fields=(*_STEP, *_TOOL),
+    delete_returns_body=True,
+    message_fields=(*_QUESTION_FIELDS, "message_files", *_ANSWER_FIELDS, "status", "error"),
+    thought_fields=(*_STEP_FIELDS, *_TOOL_FIELDS),
 )
 
 _V1_11 = replace(
@@ -112,10 +114,10 @@ _V1_11 = replace(
     name="1.11",
     server_version="1.11.2",
     compact_json=True,
-    tells_mode=True,
+    info_has_mode=True,
     stop_reason="Stopped by user.",
     text_in_message_file=True,
-    delete_answers=False,
+    delete_returns_body=False,
 )
 
 _V1_13 = replace(
@@ -123,8 +125,8 @@ _V1_13 = replace(
     name="1.13",
     server_version="1.13.0",
     graphs_in_worker=True,
-    graph_refusal="silence",
-    graph_lost="silence",
+    graph_rejection="silence",
+    graph_unknown_conversation="silence",
     chatflow_blocking_hangs=True,
     graph_end=("workflow_finished",),
     graph_end_stopped=("workflow_finished",),
@@ -132,8 +134,8 @@ _V1_13 = replace(
     start_reason=True,
     text_in_message_file=False,
     human_input=True,
-    abandoned_chatflow_kept=True,
-    message_fields=(*_ASKED, *_TOLD, "message_files", "status", "error", "extra_contents"),
+    stores_abandoned_chatflow_answer=True,
+    message_fields=(*_QUESTION_FIELDS, *_ANSWER_FIELDS, "message_files", "status", "error", "extra_contents"),
 )
 
 _V1_14 = replace(
@@ -151,8 +153,8 @@ _V1_15 = replace(
     _V1_14,
     name="1.15",
     server_version="1.15.0",
-    graph_refusal="failed-run",
-    graph_lost="anew",
+    graph_rejection="failed-run",
+    graph_unknown_conversation="new-conversation",
     reasoning_events=True,
 )
 
@@ -160,16 +162,25 @@ _V1_16 = replace(
     _V1_15,
     name="1.16",
     server_version="1.16.1",
-    graph_lost="http",
+    graph_unknown_conversation="http",
     stop_reason="Aborted: User requested stop",
     graph_stop_checks_user=False,
     rate_limit_code=True,
     empty_lists=True,
-    message_fields=(*_ASKED, *_TOLD, "message_files", *_SPENT, "status", "error", "extra_contents", "total_tokens"),
-    thought_fields=(*_STEP, "answer", *_TOOL),
+    message_fields=(
+        *_QUESTION_FIELDS,
+        *_ANSWER_FIELDS,
+        "message_files",
+        *_USAGE_FIELDS,
+        "status",
+        "error",
+        "extra_contents",
+        "total_tokens",
+    ),
+    thought_fields=(*_STEP_FIELDS, "answer", *_TOOL_FIELDS),
 )
 
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (_V0_15, _V1_11, _V1_13, _V1_14, _V1_15, _V1_16)}
-"""The versions that the demo can imitate, by the name that stands after `@` in a key."""
+"""The dialects by the version suffix of an API key (`@1.13`)."""
 
 LATEST = "1.16"

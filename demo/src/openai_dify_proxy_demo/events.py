@@ -1,4 +1,4 @@
-"""The JSON of Dify's events, with the fields and in the order of the recordings."""
+"""Dify's events as JSON, with the recorded fields in the recorded order."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ PROVIDER_ERRORS: dict[str, tuple[str, int, str]] = {
     ),
     "internal": ("internal_server_error", 500, "Internal Server Error, please contact support."),
 }
-"""Code, status and message of failures that happen in or behind a run."""
+"""Code, status and message of errors during a run."""
 
 
 def provider_error(kind: str) -> tuple[str, int, str]:
-    """Code, status and message for the kind that a script names; an unknown kind is a bad request."""
+    """Return code, status and message of an error kind; unknown kinds are bad requests."""
     return PROVIDER_ERRORS.get(kind, PROVIDER_ERRORS["bad"])
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one answer; prices are those of the recorded model."""
+    """Token counts of one run, with the prices of the recorded model."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    known: bool = True
-    """False for the zeros of a graph in which no model finished, which has no prices."""
+    priced: bool = True
+    """False for the zero usage of a graph in which no model node finished, which has no prices."""
 
     timed: bool = True
-    """False for stopped answers since 1.16, which leave the times of generation out."""
+    """False for stopped runs since 1.16, which omit the generation times."""
 
     def fields(self) -> dict[str, Any]:
         prompt = (Decimal(self.prompt_tokens) * Decimal("2.50") * Decimal("0.000001")).quantize(Decimal("1E-7"))
@@ -50,33 +50,33 @@ class Usage:
         )
         return {
             "prompt_tokens": self.prompt_tokens,
-            "prompt_unit_price": "2.50" if self.known else "0.0",
-            "prompt_price_unit": "0.000001" if self.known else "0.0",
-            "prompt_price": str(prompt) if self.known else "0.0",
+            "prompt_unit_price": "2.50" if self.priced else "0.0",
+            "prompt_price_unit": "0.000001" if self.priced else "0.0",
+            "prompt_price": str(prompt) if self.priced else "0.0",
             "completion_tokens": self.completion_tokens,
-            "completion_unit_price": "10.00" if self.known else "0.0",
-            "completion_price_unit": "0.000001" if self.known else "0.0",
-            "completion_price": str(completion) if self.known else "0.0",
+            "completion_unit_price": "10.00" if self.priced else "0.0",
+            "completion_price_unit": "0.000001" if self.priced else "0.0",
+            "completion_price": str(completion) if self.priced else "0.0",
             "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "total_price": str(prompt + completion) if self.known else "0.0",
+            "total_price": str(prompt + completion) if self.priced else "0.0",
             "currency": "USD",
-            "latency": 0.25 if self.known else 0.0,
+            "latency": 0.25 if self.priced else 0.0,
             **(self._times() if self.timed else {}),
         }
 
     def _times(self) -> dict[str, Any]:
-        said = self.completion_tokens > 0
-        return {"time_to_first_token": 0.05 if said else None, "time_to_generate": 0.2 if said else None}
+        generated = self.completion_tokens > 0
+        return {"time_to_first_token": 0.05 if generated else None, "time_to_generate": 0.2 if generated else None}
 
 
 def count_tokens(text: str) -> int:
-    """Tokens of a text as the demo counts them: four characters each, rounded up."""
+    """Return the token count of a text: one per four characters, rounded up."""
     return -(-len(text) // 4)
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """The ids of one run, and the events that carry them."""
+    """The ids of one run, and its events."""
 
     mode: Mode
     dialect: Dialect
@@ -91,28 +91,28 @@ class Envelope:
     user_sent_files: bool = False
 
     def chat(self, event: str, **fields: Any) -> Event:
-        """An event of a message, with its task."""
+        """Return an event of a message, with its task id."""
         return {**self._message(event), "task_id": self.task_id, **fields}
 
     def error(self, code: str, status: int, message: str) -> Event:
-        """A failure inside the stream. It names no task."""
+        """Return an error event, which has no task id."""
         if status == 500:
             return {**self._message("error"), "code": code, "message": message, "status": status}
         return {**self._message("error"), "code": code, "status": status, "message": message}
 
     def graph(self, event: str, data: dict[str, Any]) -> Event:
-        """An event of a graph or a node."""
+        """Return an event of a graph or node."""
         ids = {"workflow_run_id": self.workflow_run_id, "task_id": self.task_id}
         if self.mode == "workflow":
             return {"event": event, **ids, "data": data}
         return {**self.chat(event), "workflow_run_id": self.workflow_run_id, "data": data}
 
     def synthetic(self, event: str, data: dict[str, Any]) -> Event:
-        """An event of a graph that never ran: it names neither conversation nor message."""
+        """Return an event of a graph that never ran, without conversation and message ids."""
         return {"event": event, "task_id": self.task_id, "workflow_run_id": self.workflow_run_id, "data": data}
 
     def text(self, piece: str, selector: tuple[str, str] = ("llm", "text")) -> Event:
-        """A piece of the answer, in the event that this mode uses for it."""
+        """Return a piece of the answer as the event that this mode uses."""
         if self.mode == "workflow":
             return self.graph("text_chunk", {"text": piece, "from_variable_selector": list(selector)})
         if self.mode in ("agent-chat", "agent"):
@@ -127,7 +127,7 @@ class Envelope:
         return self.chat(event, id=self.message_id, answer=answer, from_variable_selector=selector)
 
     def replace(self, answer: str) -> Event:
-        """What output moderation puts in the place of all that was said."""
+        """Return the event by which output moderation replaces the whole answer."""
         return self.chat("message_replace", answer=answer, reason="output_moderation")
 
     def reasoning(self, text: str, *, final: bool) -> Event:
@@ -140,7 +140,7 @@ class Envelope:
     def thought(
         self, thought_id: str, position: int, text: str = "", tool: ToolCall | None = None, files: tuple[str, ...] = ()
     ) -> Event:
-        """A step of an agent. It is sent again, whole, as it grows."""
+        """Return an agent step, which Dify resends in full as it grows."""
         return self.chat(
             "agent_thought",
             id=thought_id,
@@ -162,7 +162,7 @@ class Envelope:
         reasoning: dict[str, str] | None = None,
         annotation: dict[str, Any] | None = None,
     ) -> Event:
-        """`message_end`: usage, citations and files, and no text."""
+        """Return `message_end`, with usage, citations and files."""
         metadata: dict[str, Any] = {"annotation_reply": annotation}
         if self.dialect.empty_lists and self.mode != "advanced-chat" and annotation is None:
             metadata.pop("annotation_reply")
@@ -184,6 +184,8 @@ class Envelope:
 
 @dataclass(frozen=True)
 class ToolCall:
+    """A tool call of an agent; `observation` is its result."""
+
     name: str
     label: str
     input: str
@@ -192,7 +194,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Node:
-    """One node of a graph, and the events that tell of it."""
+    """One node of a graph, and the data of its events."""
 
     id: str
     node_id: str
@@ -258,7 +260,7 @@ def workflow_started(envelope: Envelope, inputs: dict[str, Any]) -> dict[str, An
         "inputs": inputs,
         "created_at": envelope.created_at,
     }
-    if not envelope.dialect.tells_mode:
+    if not envelope.dialect.info_has_mode:
         data["sequence_number"] = 1
     if envelope.dialect.start_reason:
         data["reason"] = "initial"
@@ -277,7 +279,7 @@ def workflow_finished(
     files: list[dict[str, Any]] | None = None,
     synthetic: bool = False,
 ) -> dict[str, Any]:
-    """The end of a graph. A synthetic one stands for a graph that never ran, and names no creator."""
+    """Return the data of `workflow_finished`. `synthetic` is for a graph that never ran; it has no creator."""
     return {
         "id": envelope.workflow_run_id,
         "workflow_id": envelope.workflow_id,
@@ -296,16 +298,16 @@ def workflow_finished(
 
 
 def citations(*, source: str, dialect: Dialect) -> list[dict[str, Any]]:
-    """Two cited documents; the first is known by a web address."""
+    """Return two cited documents, the first with a URL."""
     documents = (
-        ("Handbook", "https://example.com/handbook", "The demo repeats what it is asked."),
-        ("notes.txt", None, "The demo remembers the turns of a conversation."),
+        ("Handbook", "https://example.com/handbook", "The demo apps repeat each message."),
+        ("notes.txt", None, "The demo chat apps remember earlier messages."),
     )
     return [
         {
             "position": position,
             "dataset_id": "11111111-1111-4111-8111-111111111111",
-            "dataset_name": "Demo knowledge",
+            "dataset_name": "Demo knowledge base",
             "document_id": f"22222222-2222-4222-8222-22222222222{position}",
             "document_name": name,
             "data_source_type": "website_crawl" if url else "upload_file",
@@ -327,8 +329,8 @@ def citations(*, source: str, dialect: Dialect) -> list[dict[str, Any]]:
     ]
 
 
-def produced_file(file_id: str, url: str, *, size: int, dialect: Dialect) -> dict[str, Any]:
-    """A picture that an app made, as `files` list it. The url is signed and lasts five minutes."""
+def file_object(file_id: str, url: str, *, size: int, dialect: Dialect) -> dict[str, Any]:
+    """Return an entry of `files` for a picture. In Dify the URL is signed and valid for five minutes."""
     return {
         "dify_model_identity": "__dify__file__",
         "id": None,

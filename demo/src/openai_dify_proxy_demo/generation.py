@@ -1,4 +1,4 @@
-"""The routes that start and stop runs, streaming and blocking."""
+"""The routes that start and stop runs."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from typing import Any
 
 from starlette.responses import HTMLResponse, Response
 
-from openai_dify_proxy_demo.apps import check_inputs, question_in
+from openai_dify_proxy_demo.apps import check_inputs, find_question
 from openai_dify_proxy_demo.calls import (
-    REFUSALS,
+    SCRIPTED_ERRORS,
     Call,
     base_url,
-    invalid,
+    conversation_not_found,
     is_uuid,
-    no_conversation,
     payload,
     require_chat,
     require_completion,
     require_workflow,
+    validation_error,
 )
 from openai_dify_proxy_demo.dialects import CHAT_MODES, GRAPH_MODES
-from openai_dify_proxy_demo.graphs import refuse_run
-from openai_dify_proxy_demo.produced import PRESET
-from openai_dify_proxy_demo.replies import EventStream, RefusedError, generated_reply
+from openai_dify_proxy_demo.graphs import reject_run
+from openai_dify_proxy_demo.replies import ApiError, EventStream, generated_reply
 from openai_dify_proxy_demo.runs import PING, Mark, Run
-from openai_dify_proxy_demo.script import read_script
-from openai_dify_proxy_demo.state import Ask, DemoState, checked_files
+from openai_dify_proxy_demo.script import PRESET_ANSWER, read_script
+from openai_dify_proxy_demo.state import DemoState, Generation, validate_files
 
 NGINX_PAGE = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>502 Bad Gateway</body>\r\n</html>\r\n"
 
@@ -39,13 +38,13 @@ async def chat_messages(call: Call) -> Response:
     conversation_id = body.get("conversation_id") or ""
     if conversation_id and not is_uuid(conversation_id):
         problem = "Value error, conversation_id must be a valid UUID"
-        raise invalid("ChatRequestPayload", "conversation_id", problem, str(conversation_id))
+        raise validation_error("ChatRequestPayload", "conversation_id", problem, str(conversation_id))
     mode = body.get("response_mode")
     streaming = mode == "streaming" or (mode is None and call.app.mode == "agent")
     if not streaming and call.app.mode == "agent-chat":
-        raise RefusedError(400, "invalid_param", "Agent Chat App does not support blocking mode")
+        raise ApiError(400, "invalid_param", "Agent Chat App does not support blocking mode")
     if not streaming and call.app.mode == "agent":
-        raise RefusedError(400, "bad_request", "Agent App only supports streaming response mode.")
+        raise ApiError(400, "bad_request", "Agent App only supports streaming response mode.")
     return await _generate(
         call, user, body, body["query"].replace("\0", ""), streaming=streaming, conversation_id=conversation_id
     )
@@ -55,7 +54,7 @@ async def completion_messages(call: Call) -> Response:
     user = call.user
     require_completion(call)
     body = payload(call, "CompletionRequestPayload", query=False)
-    question = question_in(call.app, body["inputs"]) or str(body.get("query") or "")
+    question = find_question(call.app, body["inputs"]) or str(body.get("query") or "")
     return await _generate(call, user, body, question, streaming=body.get("response_mode") == "streaming")
 
 
@@ -63,7 +62,7 @@ async def workflows_run(call: Call) -> Response:
     user = call.user
     require_workflow(call)
     body = payload(call, "WorkflowRunPayload", query=False)
-    question = question_in(call.app, body["inputs"])
+    question = find_question(call.app, body["inputs"])
     return await _generate(call, user, body, question, streaming=body.get("response_mode") == "streaming")
 
 
@@ -91,45 +90,47 @@ async def _generate(
     app, dialect, state = call.app, call.dialect, call.state
     graph = app.mode in GRAPH_MODES
     conversation = state.conversation(conversation_id, app, user) if conversation_id else None
-    lost = bool(conversation_id) and conversation is None
-    if lost and (not (graph and streaming) or dialect.graph_lost == "http"):
-        raise no_conversation(call)
+    unknown = bool(conversation_id) and conversation is None
+    if unknown and (not (graph and streaming) or dialect.graph_unknown_conversation == "http"):
+        raise conversation_not_found(call)
     problem = check_inputs(app, body["inputs"])
     files: list[dict[str, Any]] = []
     try:
-        files = checked_files(state, user, app, dialect, body.get("files"))
-    except RefusedError as error:
+        files = validate_files(state, user, app, dialect, body.get("files"))
+    except ApiError as error:
         problem = problem or error.message
-    if problem and not (graph and streaming and dialect.graph_refusal != "http"):
-        raise RefusedError(400, "invalid_param", problem)
-    ask = Ask(app, dialect, user, question, body["inputs"], files, conversation_id, streaming, base_url(call.request))
-    if problem or (lost and dialect.graph_lost == "silence"):
-        return _refused_stream(state, ask, problem)
-    wanted = read_script(question, "").error
-    if wanted in REFUSALS:
-        raise REFUSALS[wanted]
-    if wanted == "nginx":
+    if problem and not (graph and streaming and dialect.graph_rejection != "http"):
+        raise ApiError(400, "invalid_param", problem)
+    request = Generation(
+        app, dialect, user, question, body["inputs"], files, conversation_id, streaming, base_url(call.request)
+    )
+    if problem or (unknown and dialect.graph_unknown_conversation == "silence"):
+        return _rejected_stream(state, request, problem)
+    error_kind = read_script(question, "").error
+    if error_kind in SCRIPTED_ERRORS:
+        raise SCRIPTED_ERRORS[error_kind]
+    if error_kind == "nginx":
         return HTMLResponse(NGINX_PAGE, 502)
-    run = state.prepare(ask, conversation)
+    run = state.prepare(request, conversation)
     if conversation is None and app.mode in CHAT_MODES and body.get("auto_generate_name", True):
         await asyncio.sleep(dialect.naming_delay * state.timing.naming)
     state.start(run)
     return EventStream(run) if streaming else await _blocking(run)
 
 
-def _refused_stream(state: DemoState, ask: Ask, problem: str | None) -> Response:
-    """A stream for a request that fails before its graph: a failed run, or a ping and then silence."""
-    run = state.prepare(ask, None, stored=False)
-    if problem is None or ask.dialect.graph_refusal == "silence":
+def _rejected_stream(state: DemoState, request: Generation, problem: str | None) -> Response:
+    """Return the stream of a request that fails before its graph starts: a failed run, or one ping and then silence."""
+    run = state.prepare(request, None, stored=False)
+    if problem is None or request.dialect.graph_rejection == "silence":
         return _silent_stream(run)
     run.emit(PING)
-    refuse_run(run, problem)
+    reject_run(run, problem)
     run.frames.put_nowait(Mark.END)
     return EventStream(run)
 
 
 def _silent_stream(run: Run) -> Response:
-    """One ping, then nothing, whatever the run does."""
+    """Return a stream of one ping that then stays silent for `Timing.hang`."""
     silent = dataclasses.replace(run, frames=asyncio.Queue(), pings=False)
     silent.emit(PING)
     asyncio.get_running_loop().call_later(run.timing.hang, silent.frames.put_nowait, Mark.END)
@@ -137,7 +138,7 @@ def _silent_stream(run: Run) -> Response:
 
 
 async def _blocking(run: Run) -> Response:
-    """The whole answer at once; a run that fails is an HTTP error, unless it is a workflow's."""
+    """Run to completion and return the answer. A failed run is an HTTP error, except for workflows."""
     if run.app.mode == "advanced-chat" and run.dialect.chatflow_blocking_hangs:
         return _silent_stream(run)
     events: list[dict[str, Any]] = []
@@ -150,10 +151,10 @@ async def _blocking(run: Run) -> Response:
     if error := by_name.get("error"):
         code = "completion_request_error" if error["code"] == "rate_limit_error" else error["code"]
         status = 500 if error["status"] == 500 else 400
-        raise RefusedError(status, code, error["message"])
+        raise ApiError(status, code, error["message"])
     finished = by_name.get("workflow_finished", {}).get("data", {})
     if finished.get("status") == "failed" and "message_end" not in by_name:
-        raise RefusedError(400, "invalid_param", f"Run failed: {finished['error']}")
+        raise ApiError(400, "invalid_param", f"Run failed: {finished['error']}")
     return generated_reply(_blocking_message(run, by_name), run.dialect)
 
 
@@ -175,7 +176,7 @@ def _blocking_message(run: Run, by_name: dict[str, dict[str, Any]]) -> dict[str,
         "message_id": envelope.message_id,
         "conversation_id": envelope.conversation_id,
         "mode": run.app.mode,
-        "answer": PRESET if "message_replace" in by_name else run.said,
+        "answer": PRESET_ANSWER if "message_replace" in by_name else run.text,
         "metadata": {"annotation_reply": None} | by_name.get("message_end", {}).get("metadata", {}),
         "created_at": envelope.created_at,
     }

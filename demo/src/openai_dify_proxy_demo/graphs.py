@@ -1,29 +1,29 @@
-"""Runs of chatflows and workflows: the events of their nodes, and the endings that differ by version."""
+"""Runs of chatflows and workflows: node events, and the terminal events that differ by version."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from openai_dify_proxy_demo.events import Node, Usage, citations, provider_error, workflow_finished, workflow_started
-from openai_dify_proxy_demo.produced import PRESET, QUESTION_TO_HUMAN, produced
+from openai_dify_proxy_demo.output_files import output_file
 from openai_dify_proxy_demo.runs import ModelFailedError, Run, StoppedByUserError, new_id
-from openai_dify_proxy_demo.script import PIECES_BEFORE_TROUBLE, pieces_of
+from openai_dify_proxy_demo.script import HUMAN_INPUT_QUESTION, PIECES_BEFORE_FAILURE, PRESET_ANSWER, pieces_of
 
 SYSTEM_PROMPT = "You are the demo's model. This system prompt is for the model alone."
-"""Node events show it, as Dify's do; nobody else should."""
+"""Node events contain it, as in Dify; clients of the proxy must never see it."""
 
 MODEL = {"model_provider": "langgenius/openai/openai", "model_name": "demo-model"}
 
 
-async def play_graph(run: Run) -> None:
-    """Start, perhaps retrieve, ask the model, answer, and end as the version ends."""
+async def run_graph(run: Run) -> None:
+    """Run a chatflow or workflow: start, optional retrieval, model, answer, and the dialect's terminal events."""
     graph = _Graph(run)
     if "annotation" in run.script.effects and run.app.mode == "advanced-chat":
-        graph.short_circuit()
+        graph.answer_by_annotation()
         return
     graph.start()
     try:
-        await graph.ask_model()
+        await graph.run_model()
     except ModelFailedError as failure:
         graph.fail(failure.kind)
     except StoppedByUserError:
@@ -36,8 +36,8 @@ async def play_graph(run: Run) -> None:
             graph.succeed()
 
 
-def refuse_run(run: Run, problem: str) -> None:
-    """The stream of a run that was refused before its graph started, since 1.15."""
+def reject_run(run: Run, problem: str) -> None:
+    """Emit the events of a request that failed before its graph started (since 1.15)."""
     for event, data in (
         ("workflow_started", workflow_started(run.envelope, {})),
         (
@@ -49,7 +49,7 @@ def refuse_run(run: Run, problem: str) -> None:
 
 
 class _Graph:
-    """The events of one run, and what its nodes have come to so far."""
+    """The event sequence of one run, and the results of its nodes so far."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -57,7 +57,7 @@ class _Graph:
         self.effects = run.script.effects
         self.steps = 0
         self.exceptions = 0
-        self.usage = Usage(known=False)
+        self.usage = Usage(priced=False)
         self.reasoning: dict[str, str] = {}
         self.resources: list[dict[str, Any]] = []
         self.files: list[dict[str, Any]] = []
@@ -73,13 +73,13 @@ class _Graph:
         if "cite" in self.effects:
             self._retrieve()
 
-    async def ask_model(self) -> None:
-        """The model's node, from its start to its end; raises what `Run.speak` raises."""
+    async def run_model(self) -> None:
+        """Run the model node. Raises the errors of `Run.stream_pieces`."""
         node = self._begin("llm", "llm", "Model")
         try:
             if "retry" in self.effects:
-                await self._try_once(node)
-            await self._think_and_speak()
+                await self._fail_first_attempt(node)
+            await self._stream_answer()
         except ModelFailedError as failure:
             error = provider_error(failure.kind)[2]
             self._emit(
@@ -87,25 +87,25 @@ class _Graph:
             )
             raise
         if "partial" in self.effects:
-            self._note_failed_model(node)
+            self._finish_failed_model(node)
         else:
-            self._note_model(node)
+            self._finish_model(node)
 
-    def _note_model(self, node: Node) -> None:
+    def _finish_model(self, node: Node) -> None:
         self.usage = self.run.usage()
-        spent = self.usage.fields()
-        said = {"text": self.text, "reasoning_content": self.reasoning.get("llm", "")}
-        process = {"model_mode": "chat", "prompts": self._prompts(), "usage": spent, "finish_reason": "stop", **MODEL}
+        usage = self.usage.fields()
+        output = {"text": self.text, "reasoning_content": self.reasoning.get("llm", "")}
+        process = {"model_mode": "chat", "prompts": self._prompts(), "usage": usage, "finish_reason": "stop", **MODEL}
         finished = node.finished(
             inputs=self._model_inputs(),
-            outputs={**said, "usage": spent, "finish_reason": "stop"},
+            outputs={**output, "usage": usage, "finish_reason": "stop"},
             process_data=process,
             metadata=_cost(self.usage),
         )
         self._emit("node_finished", finished)
 
-    def _note_failed_model(self, node: Node) -> None:
-        """The node failed, and the graph was built to go on without it."""
+    def _finish_failed_model(self, node: Node) -> None:
+        """Emit the failure of a model node whose error strategy continues on the fail branch."""
         self.exceptions += 1
         finished = node.finished(
             inputs=self._model_inputs(),
@@ -117,9 +117,9 @@ class _Graph:
         self._emit("node_finished", finished)
 
     def answer(self) -> None:
-        """The nodes behind the model: a picture, then the answer or end node."""
+        """Run the nodes after the model: a picture tool if requested, then the answer or end node."""
         if "file" in self.effects:
-            self._draw()
+            self._make_picture()
         shape = self.run.app.shape
         if shape == "no-end":
             return
@@ -146,7 +146,7 @@ class _Graph:
     def succeed(self) -> None:
         replaced = "moderate" in self.effects and self.run.app.mode == "advanced-chat"
         if replaced:
-            self.run.emit(self.envelope.replace(PRESET))
+            self.run.emit(self.envelope.replace(PRESET_ANSWER))
         self._end(
             self.run.dialect.graph_end,
             workflow_finished(
@@ -159,7 +159,7 @@ class _Graph:
                 files=self.files,
             ),
         )
-        self.run.finish("finished", answer=PRESET if replaced else None, usage=self.usage)
+        self.run.finish("finished", answer=PRESET_ANSWER if replaced else None, usage=self.usage)
 
     def fail(self, kind: str) -> None:
         error = provider_error(kind)[2]
@@ -182,11 +182,11 @@ class _Graph:
         self.run.finish("stopped")
 
     def pause(self) -> None:
-        """Wait for a human's answer to a form: the stream ends here."""
+        """Pause for human input, which ends the stream."""
         self._begin("human-input", "human", "Approve")
         form: dict[str, Any] = {
             "form_id": new_id(),
-            "form_content": f"{QUESTION_TO_HUMAN} {{{{#$output.note#}}}}",
+            "form_content": f"{HUMAN_INPUT_QUESTION} {{{{#$output.note#}}}}",
             "inputs": [{"output_variable_name": "note", "type": "paragraph", "default": None}],
             "actions": [
                 {"id": "yes", "title": "Yes", "button_style": "primary"},
@@ -216,15 +216,15 @@ class _Graph:
         )
         self.run.finish("finished", status="paused")
 
-    def short_circuit(self) -> None:
-        """An annotation answers in the graph's place; since 1.16 a synthetic failure follows the success."""
+    def answer_by_annotation(self) -> None:
+        """Answer with an annotation instead of the graph; in some versions a synthetic failed run follows."""
         run = self.run
-        run.said = run.script.answer
-        run.emit(self.envelope.message(run.said))
+        run.text = run.script.answer
+        run.emit(self.envelope.message(run.text))
         annotation = {"id": new_id(), "account": {"id": new_id(), "name": "admin"}}
         run.emit(self.envelope.end(self.usage, resources=[], files=[], annotation=annotation))
-        if run.dialect.graph_refusal == "failed-run":
-            refuse_run(run, "Workflow stream ended without a terminal event")
+        if run.dialect.graph_rejection == "failed-run":
+            reject_run(run, "Workflow stream ended without a terminal event")
         run.finish("finished")
 
     def _end(self, order: tuple[str, ...], finished: dict[str, Any], error: str = "") -> None:
@@ -238,34 +238,34 @@ class _Graph:
                     self.envelope.end(self.usage, resources=self.resources, files=self.files, reasoning=self.reasoning)
                 )
 
-    async def _try_once(self, node: Node) -> None:
-        """A first attempt that says a little, fails, and is forgotten by the node but not by the reader."""
-        async for piece in self.run.speak(self.run.script.pieces[:PIECES_BEFORE_TROUBLE], troubled=False):
-            self._say(piece)
-        self.run.said = ""
+    async def _fail_first_attempt(self, node: Node) -> None:
+        """Fail after a few pieces. The stream has sent them, but the node's output will not contain them."""
+        async for piece in self.run.stream_pieces(self.run.script.pieces[:PIECES_BEFORE_FAILURE], interruptible=False):
+            self._emit_text(piece)
+        self.run.text = ""
         self.steps += 1
         self.exceptions += 1
         failed = node.finished(inputs=self._model_inputs(), outputs={}, status="retry", error=provider_error("conn")[2])
         self._emit("node_retry", failed | {"retry_index": 1})
 
-    async def _think_and_speak(self) -> None:
+    async def _stream_answer(self) -> None:
         script = self.run.script
-        apart = script.separated and self.run.dialect.reasoning_events
-        pieces = script.pieces if apart else script.pieces_with_thought()
-        if script.thought and apart:
-            async for piece in self.run.speak(pieces_of(script.thought), troubled=False):
+        separated = script.separated and self.run.dialect.reasoning_events
+        pieces = script.pieces if separated else script.pieces_with_thought()
+        if script.thought and separated:
+            async for piece in self.run.stream_pieces(pieces_of(script.thought), interruptible=False):
                 self.run.emit(self.envelope.reasoning(piece, final=False))
-            self.run.said = ""
-        async for piece in self.run.speak(pieces):
-            self._say(piece)
-        if script.thought and apart:
+            self.run.text = ""
+        async for piece in self.run.stream_pieces(pieces):
+            self._emit_text(piece)
+        if script.thought and separated:
             self.run.emit(self.envelope.reasoning("", final=True))
-        self._say("")
-        self.text = script.answer if script.separated else self.run.said
+        self._emit_text("")
+        self.text = script.answer if script.separated else self.run.text
         if script.thought and script.separated:
             self.reasoning = {"llm": script.thought.strip()}
 
-    def _say(self, piece: str) -> None:
+    def _emit_text(self, piece: str) -> None:
         if self.run.app.shape in ("llm", "outputs"):
             self.run.emit(self.envelope.text(piece))
 
@@ -289,21 +289,21 @@ class _Graph:
             }
             for source in self.resources
         ]
-        nothing = Usage(known=False)
+        no_usage = Usage(priced=False)
         finished = node.finished(
             inputs={"query": self.run.question},
             outputs={"result": found},
-            process_data={"usage": nothing.fields()},
-            metadata=_cost(nothing),
+            process_data={"usage": no_usage.fields()},
+            metadata=_cost(no_usage),
         )
         self._emit("node_finished", finished)
 
-    def _draw(self) -> None:
+    def _make_picture(self) -> None:
         node = self._begin("tool", "draw", "Draw")
-        self.files = [produced(self.run)]
+        self.files = [output_file(self.run)]
         if self.run.app.mode == "advanced-chat":
             markdown = f"\n![demo.png]({self.files[0]['url']})"
-            self.run.said += markdown
+            self.run.text += markdown
             self.text += markdown
             self.run.emit(self.envelope.text(markdown, ("draw", "files")))
         outputs = {"text": "", "files": self.files, "json": []}

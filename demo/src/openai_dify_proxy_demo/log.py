@@ -1,4 +1,4 @@
-"""A record of requests, stops and runs, which tests read from any thread."""
+"""The log of the scripted Dify: requests, stop calls and runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from openai_dify_proxy_demo.watched import Watched
+from openai_dify_proxy_demo.waitable_log import WaitableLog
 
 LOG_LENGTH = 20_000
-"""How many requests, stops and runs are remembered."""
+"""The maximum number of entries of each kind; the oldest are dropped."""
 
 _T = TypeVar("_T")
 
@@ -20,7 +20,7 @@ RunState = Literal["running", "finished", "failed", "stopped", "dropped"]
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One HTTP request; `app` is None if its key opens none, `body` None if it has no JSON."""
+    """One HTTP request. `app` is None for an unknown key, `body` is None without a JSON body."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class LoggedRequest:
 
 @dataclass(frozen=True)
 class LoggedStop:
-    """One call of a stop route; `effective` if it stopped a run."""
+    """One call of a stop route. `effective` is true if it stopped a run."""
 
     task_id: str
     user: str
@@ -46,7 +46,7 @@ class LoggedStop:
 
 @dataclass
 class LoggedRun:
-    """One generation. Times are those of `time.monotonic`."""
+    """One run. Times are readings of `time.monotonic`."""
 
     task_id: str
     app: str
@@ -63,23 +63,23 @@ class LoggedRun:
     state: RunState = "running"
     finished_at: float | None = None
     disconnected_at: float | None = None
-    """When the client left before the stream's end."""
+    """When the client disconnected before the end of the stream."""
     first_event_at: float | None = None
-    """When the first event that holds the task's id was sent."""
+    """When the first event with the task id was sent."""
     answer: str = ""
     history: Sequence[tuple[str, str]] = ()
-    """Role and text of the earlier messages that the model was sent, in the order in which it was sent them."""
+    """Role and text of the earlier messages that the model received, in order."""
 
 
 class Entries(deque[_T]):
-    """Entries that may grow while another thread goes through them, which then sees those of its beginning."""
+    """A deque that other threads can iterate while it grows. Iteration works on a snapshot."""
 
     def __iter__(self) -> Iterator[_T]:
         return iter(list(super().__iter__()))
 
 
-class DemoLog(Watched):
-    """A record that grows while the demo runs. Every method may be called from any thread."""
+class DemoLog(WaitableLog):
+    """The log of one scripted Dify."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class DemoLog(Watched):
         self.runs: Entries[LoggedRun] = Entries(maxlen=LOG_LENGTH)
 
     def clear(self) -> None:
-        """Forget everything but the count of open requests."""
+        """Delete all entries. The count of open requests is unchanged."""
         self.change(self._clear)
 
     def summary(self) -> str:

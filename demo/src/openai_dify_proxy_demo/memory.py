@@ -1,15 +1,15 @@
-"""The turns of a conversation, and the ones that its model receives again.
+"""Stored turns, and the earlier messages that a model receives.
 
-Dify reads the memory of a turn from its table of messages, and every rule here was seen in recordings:
+Dify reads the memory of a turn from its table of messages. Every rule here was seen in recordings:
 
-- The turn that is being asked is in the table already, with an empty answer. The table is read newest first, and its
-  first row is left out if it has no answer: that is meant for the turn itself.
-- Times are whole seconds, and rows of one second come in no sure order. Here the older one comes first, which is the
-  order of the table: the question of a turn that began in the second of another is then sent twice, once before the
-  older turns. Dify itself does so most times, and keeps the order at others.
-- A chat app sends an empty answer as an empty text, a chatflow leaves it out, and an agent never sends itself the
-  question of the turn that is being asked.
-- A New Agent has a session of its own instead, which holds the turns that came to their end.
+- The current turn is already in the table, with an empty answer. Dify reads the table newest first and skips the first
+  row if it has no answer, which is meant to skip the current turn.
+- Times are whole seconds, and the order of rows within one second is undefined. Here the older row comes first, as in
+  the table. A turn that starts in the same second as an earlier one is then sent twice, once before the older turns.
+  Dify mostly does the same, and sometimes orders the rows correctly.
+- A chat app sends an empty answer as an empty text, a chatflow omits it, and an agent never receives the current
+  question as an earlier message.
+- A New Agent has its own session instead, which holds the completed turns.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 from openai_dify_proxy_demo.dialects import Mode
 from openai_dify_proxy_demo.events import Usage
 
-Entry = tuple[str, str]
-"""Role and text of a message that a model is sent."""
+ModelMessage = tuple[str, str]
+"""Role and text of a message that a model receives."""
 
 
 @dataclass
@@ -33,22 +33,22 @@ class Message:
     query: str
     inputs: dict[str, Any]
     created_at: int
-    """In whole seconds."""
+    """Whole seconds since 1970."""
     answer: str = ""
     status: str = "normal"
     error: str | None = None
     usage: Usage = field(default_factory=Usage)
-    used: tuple[Entry, ...] = ()
-    """What an agent's tools were asked and answered, as its model is sent it again."""
+    tool_messages: tuple[ModelMessage, ...] = ()
+    """An agent's tool calls and results, as later turns send them to the model."""
     thoughts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The steps of an agent by their ids, as the last event of each told them."""
+    """The agent steps by id, each as in its last event."""
     in_session: bool = False
-    """Whether a New Agent's session holds the turn."""
+    """Whether the session of a New Agent holds the turn."""
 
 
 @dataclass
 class Conversation:
-    """One thread, which belongs to one app and one user."""
+    """A conversation of one app and one user."""
 
     id: str
     app: str
@@ -58,17 +58,17 @@ class Conversation:
     created_at: int
     updated_at: int
     messages: list[Message] = field(default_factory=list)
-    """In the order in which they were asked."""
-    waits_for_human: bool = False
-    """A New Agent asked its user something by a tool, and takes nothing else for an answer."""
+    """The turns in the order in which they started."""
+    awaits_human_input: bool = False
+    """Whether a New Agent's tool call for human input is unanswered, which makes the next turn fail."""
 
     def newest_first(self) -> list[Message]:
-        """The turns as Dify reads them from its table; those of one second stay in the order of the table."""
+        """Return the turns as Dify reads them; turns of one second are oldest first."""
         return sorted(self.messages, key=lambda message: message.created_at, reverse=True)
 
 
 def recalled_turns(conversation: Conversation, current: Message, mode: Mode) -> list[Message]:
-    """The stored turns that the model of `current` is sent, in the order in which it is sent them."""
+    """Return the stored turns that the model of turn `current` receives, in order."""
     if mode == "agent":
         return [message for message in conversation.messages if message.in_session]
     rows = conversation.newest_first()
@@ -79,15 +79,15 @@ def recalled_turns(conversation: Conversation, current: Message, mode: Mode) -> 
     return rows[::-1]
 
 
-def entries_of(turns: Iterable[Message], mode: Mode) -> Iterator[Entry]:
-    """The messages that the model is sent for these turns."""
+def model_messages(turns: Iterable[Message], mode: Mode) -> Iterator[ModelMessage]:
+    """Yield the messages of these turns as the model receives them."""
     for turn in turns:
         yield "user", turn.query
-        yield from turn.used
+        yield from turn.tool_messages
         if turn.answer or mode == "chat":
             yield "assistant", turn.answer
 
 
 def count_earlier(turns: Sequence[Message], current: Message) -> int:
-    """How many questions and answers of other turns the model is sent."""
+    """Return how many questions and answers of turns other than `current` the model receives."""
     return sum(bool(text) for turn in turns if turn is not current for text in (turn.query, turn.answer))

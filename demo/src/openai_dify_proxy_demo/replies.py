@@ -1,4 +1,4 @@
-"""HTTP answers as Dify writes them: JSON bodies, refusals, and event streams."""
+"""HTTP responses in Dify's format: JSON bodies, errors and event streams."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from openai_dify_proxy_demo.events import Event
 from openai_dify_proxy_demo.runs import PING, Mark, Run
 
 
-class RefusedError(Exception):
-    """A request that is answered with an error of Dify's."""
+class ApiError(Exception):
+    """Raised to respond with an error in Dify's format."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class RefusedError(Exception):
 
 
 def version_headers(dialect: Dialect) -> dict[str, str]:
-    """The headers that every answer of a version has."""
+    """Return the headers that every response of a version has."""
     headers = {
         "Access-Control-Allow-Origin": "*",
         "Access-Control-Expose-Headers": "X-Env, X-Trace-Id, X-Version",
@@ -46,17 +46,17 @@ def version_headers(dialect: Dialect) -> dict[str, str]:
 
 
 def json_reply(body: Any, dialect: Dialect, status: int = 200) -> Response:
-    """A compact body with escaped slashes, as everything but generation is answered."""
+    """Return a compact JSON body with escaped slashes, the format of all routes but the generating ones."""
     text = json.dumps(body, separators=(",", ":")).replace("/", "\\/")
     return Response(text + "\n", status, version_headers(dialect), "application/json")
 
 
 def generated_reply(body: Any, dialect: Dialect) -> Response:
-    """A blocking generation's body, which has spaces and escapes."""
+    """Return the body of a blocking run, the output of `json.dumps`."""
     return Response(json.dumps(body), 200, version_headers(dialect), "application/json")
 
 
-def refusal(error: RefusedError, dialect: Dialect) -> Response:
+def error_response(error: ApiError, dialect: Dialect) -> Response:
     response = json_reply(error.body(), dialect, error.status)
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="api"'
@@ -64,7 +64,7 @@ def refusal(error: RefusedError, dialect: Dialect) -> Response:
 
 
 def frame_bytes(frame: Event | bytes, dialect: Dialect) -> bytes:
-    """One SSE frame. Newer versions leave everything but quotes and control characters as it is."""
+    """Encode one SSE frame. Newer versions escape only quotes, backslashes and control characters."""
     if isinstance(frame, bytes):
         return frame
     if not dialect.compact_json:
@@ -73,7 +73,7 @@ def frame_bytes(frame: Event | bytes, dialect: Dialect) -> bytes:
 
 
 class EventStream(Response):
-    """A run's frames as they come. Headers go out with the first of them; the run outlives its reader."""
+    """The event stream of a run. Headers are sent with the first frame; the run continues if the client disconnects."""
 
     media_type = "text/event-stream; charset=utf-8"
 
@@ -82,7 +82,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self.run = run
         self.next_ping = run.started + run.timing.ping
-        self.begun = False
+        self.started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch = asyncio.create_task(self._watch(receive))
@@ -96,8 +96,8 @@ class EventStream(Response):
     async def _pump(self, send: Send) -> None:
         while True:
             frame = await self._next_frame()
-            if frame is Mark.GONE:
-                return self._note_departure()
+            if frame is Mark.DISCONNECTED:
+                return self._record_disconnect()
             if frame is Mark.CUT:
                 return None
             await self._begin(send)
@@ -107,7 +107,7 @@ class EventStream(Response):
             body = frame_bytes(frame, self.run.dialect)
             await send({"type": "http.response.body", "body": body, "more_body": True})
             if self.run.record.first_event_at is None and isinstance(frame, dict):
-                self.run.log.change(self._note_first_event)
+                self.run.log.change(self._record_first_event)
 
     async def _next_frame(self) -> Event | bytes | Mark:
         frames = self.run.frames
@@ -123,19 +123,19 @@ class EventStream(Response):
                     return PING
 
     async def _begin(self, send: Send) -> None:
-        if not self.begun:
-            self.begun = True
+        if not self.started:
+            self.started = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             continue
-        self.run.frames.put_nowait(Mark.GONE)
+        self.run.frames.put_nowait(Mark.DISCONNECTED)
 
-    def _note_departure(self) -> None:
+    def _record_disconnect(self) -> None:
         if self.run.record.state != "running":
             return
         self.run.log.change(lambda: setattr(self.run.record, "disconnected_at", time.monotonic()))
 
-    def _note_first_event(self) -> None:
+    def _record_first_event(self) -> None:
         self.run.record.first_event_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""The HTTP routes of Dify's service API, as far as a proxy uses it."""
+"""The routes of Dify's service API that a proxy uses."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from openai_dify_proxy_demo.generation import (
     stop_workflow,
     workflows_run,
 )
-from openai_dify_proxy_demo.produced import PICTURE
-from openai_dify_proxy_demo.replies import RefusedError, json_reply
+from openai_dify_proxy_demo.output_files import PICTURE
+from openai_dify_proxy_demo.replies import ApiError, json_reply
 from openai_dify_proxy_demo.runs import new_id
 from openai_dify_proxy_demo.state import Upload
 
@@ -47,7 +47,7 @@ async def welcome(request: Request) -> Response:
 
 
 async def picture(request: Request) -> Response:
-    """A produced file; its link needs a signature."""
+    """Serve a file that a run produced, if the link has a signature."""
     if "sign" not in request.query_params:
         return HTMLResponse(NOT_FOUND_PAGE, 404)
     return Response(PICTURE, media_type="image/png")
@@ -55,7 +55,7 @@ async def picture(request: Request) -> Response:
 
 async def info(call: Call) -> Response:
     body: dict[str, Any] = {"name": call.app.name, "description": call.app.description, "tags": []}
-    if call.dialect.tells_mode:
+    if call.dialect.info_has_mode:
         body |= {"mode": call.app.mode, "author_name": "demo"}
     return call.reply(body)
 
@@ -121,17 +121,17 @@ async def site(call: Call) -> Response:
 
 
 async def upload_file(call: Call) -> Response:
-    """Takes the first part named `file`; `user` may be missing."""
+    """Store the first part named `file`. `user` is optional."""
     file, fields = read_multipart(await call.request.body(), call.request.headers.get("content-type", ""))
     if file is None:
-        raise RefusedError(400, "no_file_uploaded", "Please upload your file.")
+        raise ApiError(400, "no_file_uploaded", "Please upload your file.")
     name, kind, content = file
     if "/" in name:
-        raise RefusedError(400, "invalid_param", "Filename contains invalid characters")
+        raise ApiError(400, "invalid_param", "Filename contains invalid characters")
     if len(content) > (10 if kind.startswith("image/") else 15) * 1024 * 1024:
-        raise RefusedError(413, "file_too_large", "File size exceeded. {message}")
+        raise ApiError(413, "file_too_large", "File size exceeded. {message}")
     upload = Upload(new_id(), call.app.name, fields.get("user", ""), name)
-    call.state.keep_upload(upload)
+    call.state.store_upload(upload)
     now = int(time.time())
     body: dict[str, Any] = {
         "id": upload.id,

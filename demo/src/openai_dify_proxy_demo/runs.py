@@ -1,4 +1,4 @@
-"""One run: its script, its stop flag, and the queue of frames for its reader."""
+"""One run: its script, its stop signal, and the queue of frames for its stream."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from openai_dify_proxy_demo.apps import DemoApp
 from openai_dify_proxy_demo.dialects import GRAPH_MODES, Dialect
 from openai_dify_proxy_demo.events import Envelope, Event, ToolCall, Usage, count_tokens
 from openai_dify_proxy_demo.log import DemoLog, LoggedRun, RunState
-from openai_dify_proxy_demo.memory import Conversation, Entry, Message
-from openai_dify_proxy_demo.script import PIECES_BEFORE_TROUBLE, Script
+from openai_dify_proxy_demo.memory import Conversation, Message, ModelMessage
+from openai_dify_proxy_demo.script import PIECES_BEFORE_FAILURE, Script
 
 PING = b"event: ping\n\n"
-"""Dify's ping is this bare line: no data, so an SSE parser dispatches nothing for it."""
+"""Dify's ping has no data, so SSE parsers do not dispatch it."""
 
 
 class Mark(Enum):
-    """What a reader finds in a run's queue beside frames."""
+    """A signal in the queue of frames."""
 
     END = "the stream is complete"
-    CUT = "the connection breaks"
-    GONE = "the client left"
+    CUT = "the connection is aborted"
+    DISCONNECTED = "the client disconnected"
 
 
 class StoppedByUserError(Exception):
-    """The stop route was called for this run."""
+    """Raised when the stop route was called for this run."""
 
 
 class ModelFailedError(Exception):
-    """The model refused, or failed in the middle of its answer; `kind` is a key of PROVIDER_ERRORS."""
+    """Raised when the model fails. `kind` is a key of PROVIDER_ERRORS."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -43,37 +43,37 @@ class ModelFailedError(Exception):
 
 
 class StreamBreaksError(Exception):
-    """The script wants the stream to end without a terminal event; `cut` breaks the connection as well."""
+    """Raised to end the stream without a terminal event; `cut` aborts the connection too."""
 
     def __init__(self, *, cut: bool) -> None:
-        super().__init__("the stream breaks off")
+        super().__init__("The stream ends without a terminal event.")
         self.cut = cut
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Every duration of the demo, in seconds."""
+    """The delays of the scripted Dify, in seconds."""
 
     token: float = 0.02
     """Before each piece of an answer."""
     ping: float = 10.0
     """Between pings, counted from the request."""
     hang: float = 300.0
-    """How long a stream that will never have an event is held."""
+    """How long a silent stream stays open."""
     naming: float = 1.0
-    """Factor of the time that naming a conversation takes; 0 for tests."""
+    """Factor for the time it takes to name a conversation; 0 disables the delay."""
 
 
 DEMO_PACE = Timing()
-"""Words come at the pace of a fast model."""
+"""The pace of a fast model."""
 
 INSTANT = Timing(token=0.0, naming=0.0)
-"""No waiting for words; what a question asks for, such as `SLOW`, still takes its time."""
+"""No delays except those that a message requests, such as `SLOW`."""
 
 
 @dataclass
 class Run:
-    """What the modes' plays act on: they emit frames, wait, and say in the end how it went."""
+    """One run. The code of each app mode emits frames, waits, and finishes it."""
 
     app: DemoApp
     dialect: Dialect
@@ -83,30 +83,31 @@ class Run:
     question: str
     inputs: dict[str, Any]
     files_url: str
-    """Where the demo serves produced files."""
+    """The base URL of the files that the run produces."""
     log: DemoLog
     record: LoggedRun
     conversation: Conversation | None = None
-    history: list[Entry] = field(default_factory=list)
-    """What the model is sent of earlier turns."""
+    history: list[ModelMessage] = field(default_factory=list)
+    """The earlier messages that the model receives."""
     message: Message | None = None
     stop_requested: asyncio.Event = field(default_factory=asyncio.Event)
     frames: asyncio.Queue[Event | bytes | Mark] = field(default_factory=asyncio.Queue)
     pings: bool = True
-    """Whether pings go out while nothing else does."""
+    """Whether the stream sends pings while it is idle."""
     started: float = field(default_factory=time.monotonic)
-    said: str = ""
+    text: str = ""
+    """The answer so far."""
 
     @property
     def is_graph(self) -> bool:
         return self.app.mode in GRAPH_MODES
 
     def emit(self, frame: Event | bytes) -> None:
-        """Leave a frame for the reader; nobody reads any more once the client left."""
+        """Queue a frame for the stream, unless the client has disconnected."""
         if self.record.disconnected_at is None:
             self.frames.put_nowait(frame)
 
-    def think(
+    def emit_thought(
         self,
         thought_id: str,
         position: int,
@@ -116,14 +117,14 @@ class Run:
         *,
         answer: str | None = None,
     ) -> None:
-        """Tell a step of an agent and store it as it is now, with the answer by then, which is its text by default."""
+        """Emit an agent step and store its current state. `answer` is the answer so far, by default `text`."""
         event = self.envelope.thought(thought_id, position, text, tool, files)
         self.emit(event)
         if self.message:
             self.message.thoughts[thought_id] = {**event, "answer": text if answer is None else answer}
 
-    async def pause(self, seconds: float) -> None:
-        """Wait, unless the run is stopped meanwhile: then StoppedByUserError."""
+    async def wait(self, seconds: float) -> None:
+        """Wait. Raise StoppedByUserError as soon as the run is stopped."""
         if seconds > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -133,41 +134,44 @@ class Run:
         if self.stop_requested.is_set():
             raise StoppedByUserError
 
-    async def overture(self) -> None:
-        """What delays the first event, by the script and by the version."""
+    async def delay_first_event(self) -> None:
+        """Apply the script's and the dialect's delays before the first event."""
         script = self.script
         if script.headers or script.fault == "silence":
             self.pings = False
-            await self.pause(script.headers or self.timing.hang)
+            await self.wait(script.headers or self.timing.hang)
             if script.fault == "silence":
                 raise StreamBreaksError(cut=False)
         self.pings = True
         if (self.is_graph and self.dialect.graphs_in_worker) or script.fault == "pings":
             self.emit(PING)
         if script.fault == "pings":
-            await self.pause(self.timing.hang)
+            await self.wait(self.timing.hang)
             raise StreamBreaksError(cut=False)
         if script.queue:
             self.pings = False
-            await self.pause(script.queue)
+            await self.wait(script.queue)
             self.pings = True
 
-    async def speak(self, pieces: tuple[str, ...], *, troubled: bool = True) -> AsyncIterator[str]:
-        """The pieces of a text, one after the other, with what the script puts in their middle."""
-        trouble_at = min(PIECES_BEFORE_TROUBLE, len(pieces)) if troubled else -1
-        if troubled and self.script.error and not self.script.error_midway:
+    async def stream_pieces(self, pieces: tuple[str, ...], *, interruptible: bool = True) -> AsyncIterator[str]:
+        """Yield the pieces of a text at the script's pace, and append them to `text`.
+
+        If `interruptible`, the script's error or fault happens before or among them.
+        """
+        interrupt_at = min(PIECES_BEFORE_FAILURE, len(pieces)) if interruptible else -1
+        if interruptible and self.script.error and not self.script.error_midway:
             raise ModelFailedError(self.script.error)
         delay = self.timing.token if self.script.delay is None else self.script.delay
         for index, piece in enumerate(pieces):
-            if index == trouble_at:
-                await self._meet_trouble()
-            await self.pause(delay)
-            self.said += piece
+            if index == interrupt_at:
+                await self._interrupt()
+            await self.wait(delay)
+            self.text += piece
             yield piece
-        if len(pieces) == trouble_at:
-            await self._meet_trouble()
+        if len(pieces) == interrupt_at:
+            await self._interrupt()
 
-    async def _meet_trouble(self) -> None:
+    async def _interrupt(self) -> None:
         script = self.script
         if script.error:
             raise ModelFailedError(script.error)
@@ -182,15 +186,15 @@ class Run:
                 self.emit(b'data: {"event":"message","answer":"\xff\xfe"}\n\n')
             case "midsilence":
                 self.pings = False
-                await self.pause(self.timing.hang)
+                await self.wait(self.timing.hang)
                 raise StreamBreaksError(cut=False)
             case "silence" | "pings" | None:
                 return
 
     def usage(self) -> Usage:
-        """The tokens of what was asked and said."""
+        """Return the token counts of the prompt and the answer."""
         prompt = "".join(text for _, text in self.history) + self.question
-        return Usage(count_tokens(prompt), count_tokens(self.said))
+        return Usage(count_tokens(prompt), count_tokens(self.text))
 
     def finish(
         self,
@@ -201,11 +205,11 @@ class Run:
         status: str = "normal",
         error: str | None = None,
     ) -> None:
-        """Store how the run ended; the answer is what was said, unless another one is given.
+        """Record the end of the run and store the answer, which is `text` by default.
 
         `status` and `error` are those of the stored turn.
         """
-        answer = self.said if answer is None else answer
+        answer = self.text if answer is None else answer
         if self.message:
             self.message.status, self.message.error = status, error
             self._store(self.message, state, answer, usage or Usage())
@@ -218,10 +222,10 @@ class Run:
         self.log.change(change)
 
     def _store(self, message: Message, state: RunState, answer: str, usage: Usage) -> None:
-        """What stays of the answer: nothing of one that failed, and of one whose client left only a chatflow's."""
-        gone = self.record.disconnected_at is not None
-        kept = self.dialect.abandoned_chatflow_kept and self.app.mode == "advanced-chat"
-        if state == "failed" or (gone and not kept):
+        """Store the answer, unless the run failed, or its client disconnected and the dialect then stores none."""
+        abandoned = self.record.disconnected_at is not None
+        stored_anyway = self.dialect.stores_abandoned_chatflow_answer and self.app.mode == "advanced-chat"
+        if state == "failed" or (abandoned and not stored_anyway):
             return
         message.answer = answer if self.is_graph else answer.strip()
         message.usage = usage if message.answer else Usage()

@@ -1,4 +1,4 @@
-"""Read a script from the keywords of a question. The package's docstring lists them."""
+"""Parse the keywords of a message into a script. The docstring of the package lists them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-PIECES_BEFORE_TROUBLE = 3
-"""Pieces of the answer before a failure or a fault in its middle."""
+PIECES_BEFORE_FAILURE = 3
+"""How many pieces of the answer precede a failure or a fault."""
 
 MAX_PIECES = 75
-"""Pieces of an answer at most; the pieces of longer answers are larger. At DEMO_PACE 75 pieces take 1.5 s."""
+"""The maximum number of pieces of an answer; longer answers have larger pieces. At DEMO_PACE 75 pieces take 1.5 s."""
 
 MAX_LENGTH = 100_000
-"""Characters that `LONG` says at most."""
+"""The maximum number of characters of `LONG`."""
 
 MAX_TICKS = 1000
 MAX_SECONDS = 120.0
-"""How long an answer with `SLOW` takes at most."""
+"""The maximum duration of an answer with `SLOW`."""
 
 MAX_OVERSIZE = 50_000_000
-"""Characters in the event of `OVERSIZE` at most."""
+"""The maximum number of characters of `OVERSIZE`."""
 
 Fault = Literal["cut", "eof", "silence", "midsilence", "pings", "garbage", "badutf8"]
 Effect = Literal["retry", "moderate", "pause", "file", "cite", "tool", "partial", "annotation"]
@@ -30,21 +30,31 @@ _EFFECTS: tuple[Effect, ...] = ("retry", "moderate", "pause", "file", "cite", "t
 
 _SLOW = r"SLOW:(\d{1,9})x(\d{1,9})"
 
-THOUGHT = "Let me see what was asked.\nI will repeat it & say <b>who</b> I am.\n"
-CJK_TEXT = "你好，世界！這是示範。こんにちは、デモです。안녕하세요 👋🏽 naïve\u2028second line\u2029the end"
+THOUGHT = "Let me read the message.\nI will repeat it & say <b>who</b> I am.\n"
+CJK_TEXT = (
+    "你好，世界！這是一段示範文字。こんにちは、これはデモです。안녕하세요, 데모입니다. 👋🏽 "
+    "naïve\u2028second line\u2029the end"
+)
+"""Several scripts, an emoji with a modifier, and the separators U+2028 and U+2029."""
+
+PRESET_ANSWER = "This answer was withheld."
+"""The preset answer of output moderation."""
+
+HUMAN_INPUT_QUESTION = "May I continue?"
+"""The question of an app that `PAUSE` pauses."""
 
 
 @dataclass(frozen=True)
 class Script:
-    """The behaviour of one run, read from its question."""
+    """The behaviour of one run."""
 
     answer: str
     pieces: tuple[str, ...]
     delay: float | None = None
-    """Seconds before each piece; None for the server's timing."""
+    """Seconds before each piece; None selects the server's timing."""
     thought: str = ""
     separated: bool = False
-    """Send the thought apart from the answer, where the app's version supports it."""
+    """Whether to send the thought separately from the answer if the dialect supports it."""
     error: str | None = None
     error_midway: bool = False
     fault: Fault | None = None
@@ -54,13 +64,13 @@ class Script:
     headers: float = 0.0
 
     def pieces_with_thought(self) -> tuple[str, ...]:
-        """Return the answer's pieces, after those of a `<think>` block if the model thinks."""
+        """Return the pieces of the answer, preceded by a `<think>` block if there is a thought."""
         return (*pieces_of(f"<think>\n{self.thought}</think>\n\n"), *self.pieces) if self.thought else self.pieces
 
 
 @dataclass(frozen=True)
 class _Commands:
-    """The part of a question that holds keywords."""
+    """The text of a message without `SAY<<…>>`, in which keywords are looked up."""
 
     text: str
 
@@ -75,16 +85,16 @@ class _Commands:
         return float(found.group(1)) if found else 0.0
 
 
-def read_script(question: str, plain_answer: str, *, recalled: str = "", faults: bool = False) -> Script:
-    """Return the script for a question.
+def read_script(question: str, default_answer: str, *, recalled: str = "", faults: bool = False) -> Script:
+    """Return the script for a message.
 
-    `plain_answer` answers a question without keywords, `recalled` answers `RECALL`. Unless `faults` is set, the
-    keywords of faults are ordinary words.
+    `default_answer` answers a message without keywords, `recalled` answers `RECALL`. Fault keywords count only with
+    `faults`.
     """
-    said = re.search(r"SAY<<(.*?)>>", question, re.DOTALL)
-    commands = _Commands(question.replace(said.group(), " ") if said else question)
+    exact = re.search(r"SAY<<(.*?)>>", question, re.DOTALL)
+    commands = _Commands(question.replace(exact.group(), " ") if exact else question)
     error = commands.find(r"(MID)?ERROR(?::(\w+))?")
-    pieces = pieces_of(said.group(1)) if said else _answer_pieces(commands, plain_answer, recalled)
+    pieces = pieces_of(exact.group(1)) if exact else _answer_pieces(commands, default_answer, recalled)
     script = Script(
         answer="".join(pieces),
         pieces=pieces,
@@ -100,10 +110,10 @@ def read_script(question: str, plain_answer: str, *, recalled: str = "", faults:
 
 def pieces_of(text: str, size: int = 12) -> tuple[str, ...]:
     """Split text as a model streams it: words with the space before them, long words cut after `size` characters."""
-    return _joined(re.findall(rf"\s*\S{{1,{size}}}|\s+", text))
+    return _merged(re.findall(rf"\s*\S{{1,{size}}}|\s+", text))
 
 
-def _answer_pieces(commands: _Commands, plain_answer: str, recalled: str) -> tuple[str, ...]:
+def _answer_pieces(commands: _Commands, default_answer: str, recalled: str) -> tuple[str, ...]:
     if slow := commands.find(_SLOW):
         return tuple(f"tick {number} " for number in range(1, min(int(slow.group(1)), MAX_TICKS) + 1))
     if commands.has("EMPTY"):
@@ -112,7 +122,7 @@ def _answer_pieces(commands: _Commands, plain_answer: str, recalled: str) -> tup
         return _long_pieces(min(int(commands.number("LONG")), MAX_LENGTH))
     if commands.has("CJK"):
         return pieces_of(CJK_TEXT, 2)
-    return pieces_of(recalled if commands.has("RECALL") else plain_answer)
+    return pieces_of(recalled if commands.has("RECALL") else default_answer)
 
 
 def _delay(commands: _Commands, pieces: int) -> float | None:
@@ -132,10 +142,10 @@ def _with_faults(script: Script, commands: _Commands) -> Script:
 
 def _long_pieces(length: int) -> tuple[str, ...]:
     text = "".join(f"word{number:06d} " for number in range(1, length // 11 + 2))[:length]
-    return _joined([text[start : start + 200] for start in range(0, length, 200)])
+    return _merged([text[start : start + 200] for start in range(0, length, 200)])
 
 
-def _joined(pieces: list[str]) -> tuple[str, ...]:
-    """Join neighbours until at most MAX_PIECES pieces are left."""
+def _merged(pieces: list[str]) -> tuple[str, ...]:
+    """Merge neighbouring pieces until at most MAX_PIECES are left."""
     size = max(1, -(-len(pieces) // MAX_PIECES))
     return tuple("".join(pieces[start : start + size]) for start in range(0, len(pieces), size))

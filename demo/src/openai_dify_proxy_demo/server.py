@@ -1,4 +1,4 @@
-"""The demo as an ASGI app, and as a server of its own in a thread."""
+"""The scripted Dify as an ASGI app, and as a server in a thread."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from starlette.responses import HTMLResponse, Response
 
 from openai_dify_proxy_demo.dialects import DIALECTS, LATEST
 from openai_dify_proxy_demo.log import DemoLog
-from openai_dify_proxy_demo.replies import RefusedError, refusal
+from openai_dify_proxy_demo.replies import ApiError, error_response
 from openai_dify_proxy_demo.routes import NOT_FOUND_PAGE, ROUTES
 from openai_dify_proxy_demo.runs import DEMO_PACE, INSTANT, Timing
-from openai_dify_proxy_demo.serving import CountOpenRequests, ThreadedServer
+from openai_dify_proxy_demo.serving import OpenRequestCounter, ThreadedServer
 from openai_dify_proxy_demo.state import DemoState
 
 
@@ -31,11 +31,10 @@ def create_demo_app(
 ) -> Starlette:
     """Return the scripted Dify as an ASGI app.
 
-    `version` (a key of DIALECTS) is the dialect for keys that name none, `timing` sets the durations.
-    `clock` returns the seconds since 1970 and is called once for each turn. Turns that begin within one whole second
-    reach the model in the wrong order, as in Dify.
-    With `faults`, questions may ask for behaviour that exists to break clients.
-    `app.state.log` is the DemoLog of every request.
+    `version`, a key of DIALECTS, is the dialect of keys without a version suffix; `timing` sets the delays.
+    `clock` returns the seconds since 1970 and is called once per turn. Turns that start within the same second reach
+    the model in the wrong order, as in Dify. `faults` enables the fault keywords.
+    `app.state.log` is the DemoLog.
     """
 
     @contextlib.asynccontextmanager
@@ -46,23 +45,23 @@ def create_demo_app(
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        exception_handlers={404: _not_found, 405: _wrong_method},
+        exception_handlers={404: _not_found, 405: _method_not_allowed},
     )
     app.router.redirect_slashes = False
     app.state.demo = DemoState(timing, faults, clock)
     app.state.log = app.state.demo.log
     app.state.dialect = DIALECTS[version]
-    app.add_middleware(CountOpenRequests, log=app.state.log)
+    app.add_middleware(OpenRequestCounter, log=app.state.log)
     return app
 
 
 class DemoServer:
-    """The demo on a socket, served by a thread with its own event loop.
+    """The scripted Dify on a socket, served by a thread with its own event loop.
 
-    As a context manager it listens on `host` and `port` (0: a free one) from enter to exit.
+    As a context manager it listens on `host` and `port` (0 selects a free port).
     The default timing has no delays; DEMO_PACE is the pace of the demo.
-    With `itertools.count(1_700_000_000).__next__` as its clock every turn begins in a second of its own.
-    With `faults`, questions may ask for behaviour that exists to break clients.
+    With the clock `itertools.count(1_700_000_000).__next__`, every turn starts in its own second.
+    `faults` enables the fault keywords.
     """
 
     def __init__(
@@ -85,12 +84,12 @@ class DemoServer:
 
     @property
     def url(self) -> str:
-        """The base URL of its API, with `/v1`."""
+        """The base URL of the API, including `/v1`."""
         return f"{self._serving.origin}/v1"
 
     @property
     def open_connections(self) -> int:
-        """How many TCP connections clients hold open."""
+        """The number of open client connections."""
         return self._serving.open_connections
 
     def __enter__(self) -> Self:
@@ -107,10 +106,10 @@ async def _not_found(request: Request, error: Exception) -> Response:
     return HTMLResponse(NOT_FOUND_PAGE, 404)
 
 
-async def _wrong_method(request: Request, error: Exception) -> Response:
+async def _method_not_allowed(request: Request, error: Exception) -> Response:
     headers = error.headers if isinstance(error, HTTPException) else None
-    response = refusal(
-        RefusedError(405, "method_not_allowed", "The method is not allowed for the requested URL."),
+    response = error_response(
+        ApiError(405, "method_not_allowed", "The method is not allowed for the requested URL."),
         request.app.state.dialect,
     )
     response.headers.update(headers or {})

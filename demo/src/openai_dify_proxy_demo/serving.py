@@ -1,4 +1,4 @@
-"""An ASGI app on a socket, served by a thread with its own event loop."""
+"""A server that runs an ASGI app in a thread with its own event loop."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from openai_dify_proxy_demo.watched import Watched
+from openai_dify_proxy_demo.waitable_log import WaitableLog
 
 DROP = "demo.drop"
-"""The ASGI extension by which an app breaks its connection off: `scope["extensions"][DROP]["drop"]()`."""
+"""The ASGI extension that aborts the connection: `scope["extensions"][DROP]["drop"]()`."""
 
 
 class ThreadedServer:
-    """Serves `app` on `host` and `port` (0: a free one) from `start` to `stop`.
+    """Serves `app` on `host` and `port` (0 selects a free port) from `start` to `stop`.
 
-    `closing` is awaited in the server's loop when it ends, before open requests are waited for.
+    At shutdown the server awaits `closing` in its event loop before it waits for open requests.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class ThreadedServer:
 
     @property
     def open_connections(self) -> int:
-        """How many TCP connections clients hold open."""
+        """The number of open client connections."""
         return len(self._server.server_state.connections) if self._server else 0
 
     def start(self) -> None:
-        """Listen; raises RuntimeError where that fails."""
+        """Start to listen. Raise RuntimeError if that fails."""
         config = uvicorn.Config(
             self._app,
             host=self.host,
@@ -67,20 +67,20 @@ class ThreadedServer:
         self._thread = threading.Thread(target=self._server.run, name=self._name, daemon=True)
         self._thread.start()
         if not started.wait(10):
-            raise RuntimeError(f"the demo cannot listen on {self.host}:{self.port}")
+            raise RuntimeError(f"The demo cannot listen on {self.host}:{self.port}.")
         self.port = self._server.servers[0].sockets[0].getsockname()[1]
 
     def stop(self) -> None:
-        assert self._server is not None, "started before"
-        assert self._thread is not None, "started before"
+        assert self._server is not None, "start() was called"
+        assert self._thread is not None, "start() was called"
         self._server.should_exit = True
         self._thread.join(10)
 
 
-class CountOpenRequests:
-    """Keeps `log.open_requests`."""
+class OpenRequestCounter:
+    """Middleware that maintains `log.open_requests`."""
 
-    def __init__(self, app: ASGIApp, log: Watched) -> None:
+    def __init__(self, app: ASGIApp, log: WaitableLog) -> None:
         self.app = app
         self.log = log
 
@@ -98,7 +98,7 @@ class CountOpenRequests:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it listens, and lets its app end what runs before it waits for open requests."""
+    """A uvicorn server with hooks for its start and for its shutdown, before it waits for open requests."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class _Server(uvicorn.Server):
 
 
 class _DroppingProtocol(HttpToolsProtocol):
-    """Lets an app break its connection off."""
+    """uvicorn's HTTP protocol with the DROP extension."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

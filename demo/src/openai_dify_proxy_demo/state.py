@@ -1,4 +1,4 @@
-"""The demo's memory while it runs: conversations, uploads and active runs."""
+"""The state of one scripted Dify: conversations, uploads and active runs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openai_dify_proxy_demo.apps import DemoApp
-from openai_dify_proxy_demo.common import remember
+from openai_dify_proxy_demo.common import store_bounded
 from openai_dify_proxy_demo.dialects import CHAT_MODES, GRAPH_MODES, Dialect
 from openai_dify_proxy_demo.events import Envelope
+from openai_dify_proxy_demo.execution import execute
 from openai_dify_proxy_demo.log import DemoLog, LoggedRun, LoggedStop
-from openai_dify_proxy_demo.memory import Conversation, Entry, Message, count_earlier, entries_of, recalled_turns
-from openai_dify_proxy_demo.plays import perform
-from openai_dify_proxy_demo.replies import RefusedError
+from openai_dify_proxy_demo.memory import (
+    Conversation,
+    Message,
+    ModelMessage,
+    count_earlier,
+    model_messages,
+    recalled_turns,
+)
+from openai_dify_proxy_demo.replies import ApiError
 from openai_dify_proxy_demo.runs import Run, Timing, new_id
 from openai_dify_proxy_demo.script import read_script
 
-KEPT = 20_000
-"""How many conversations, and how many uploads, are kept."""
+MAX_STORED = 20_000
+"""The maximum number of conversations and of uploads; the oldest are dropped."""
 
 
 @dataclass(frozen=True)
 class Upload:
+    """An uploaded file, without its content."""
+
     id: str
     app: str
     user: str
@@ -33,8 +42,8 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A request to generate, after all checks but the conversation's."""
+class Generation:
+    """A validated request for a run; only its conversation may be unknown."""
 
     app: DemoApp
     dialect: Dialect
@@ -49,11 +58,13 @@ class Ask:
 
 @dataclass
 class DemoState:
+    """The state of one scripted Dify, and the operations of its routes."""
+
     timing: Timing
     faults: bool = False
-    """Whether questions may ask for faults."""
+    """Whether fault keywords are commands."""
     clock: Callable[[], float] = time.time
-    """The time of day in seconds since 1970, by which turns are stored."""
+    """Returns the seconds since 1970, for the timestamps of turns."""
     log: DemoLog = field(default_factory=DemoLog)
     conversations: dict[str, Conversation] = field(default_factory=dict)
     uploads: dict[str, Upload] = field(default_factory=dict)
@@ -61,52 +72,53 @@ class DemoState:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def conversation(self, conversation_id: str, app: DemoApp, user: str) -> Conversation | None:
-        """The conversation of that id, if it belongs to the app and the user."""
+        """Return a conversation if it belongs to the app and the user."""
         found = self.conversations.get(conversation_id)
         return found if found and (found.app, found.user) == (app.name, user) else None
 
-    def keep_upload(self, upload: Upload) -> None:
-        remember(self.uploads, upload.id, upload, KEPT)
+    def store_upload(self, upload: Upload) -> None:
+        store_bounded(self.uploads, upload.id, upload, MAX_STORED)
 
-    def prepare(self, ask: Ask, conversation: Conversation | None, *, stored: bool = True) -> Run:
-        """A run that is ready to be started. A chat's turn is stored at once, its answer later."""
-        app, now = ask.app, int(self.clock())
+    def prepare(self, request: Generation, conversation: Conversation | None, *, stored: bool = True) -> Run:
+        """Return a run that is ready to start. In chat modes its turn is stored now, the answer at its end."""
+        app, now = request.app, int(self.clock())
         if stored and app.mode in CHAT_MODES and conversation is None:
-            conversation = Conversation(new_id(), app.name, ask.user, ask.question[:100], ask.inputs, now, now)
-            remember(self.conversations, conversation.id, conversation, KEPT)
-        envelope = _envelope(ask, conversation, now)
-        message = Message(envelope.message_id, ask.question, ask.inputs, now)
+            name = request.question[:100]
+            conversation = Conversation(new_id(), app.name, request.user, name, request.inputs, now, now)
+            store_bounded(self.conversations, conversation.id, conversation, MAX_STORED)
+        envelope = _envelope(request, conversation, now)
+        message = Message(envelope.message_id, request.question, request.inputs, now)
         turns = _store_turn(app, conversation, message)
-        history = list(entries_of(turns, app.mode))
-        plain = plain_answer(ask, count_earlier(turns, message))
-        script = read_script(ask.question, plain, recalled=recital(history), faults=self.faults)
+        history = list(model_messages(turns, app.mode))
+        answer = default_answer(request, count_earlier(turns, message))
+        script = read_script(request.question, answer, recalled=recall_answer(history), faults=self.faults)
         return Run(
             app=app,
-            dialect=ask.dialect,
+            dialect=request.dialect,
             timing=self.timing,
             script=script,
             envelope=envelope,
-            question=ask.question,
-            inputs=ask.inputs,
-            files_url=ask.base_url,
+            question=request.question,
+            inputs=request.inputs,
+            files_url=request.base_url,
             log=self.log,
-            record=_record(ask, envelope, history),
+            record=_record(request, envelope, history),
             conversation=conversation,
             history=history,
             message=message,
         )
 
     def start(self, run: Run) -> None:
-        """Let a run go on by itself until it ends or is stopped."""
+        """Execute a run in the background until it ends or is stopped."""
         self.runs[run.envelope.task_id] = run
         self.log.change(lambda: self.log.runs.append(run.record))
-        task = asyncio.create_task(perform(run))
+        task = asyncio.create_task(execute(run))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         task.add_done_callback(lambda _: self.runs.pop(run.envelope.task_id, None))
 
     def stop(self, task_id: str, app: DemoApp, user: str) -> None:
-        """The stop routes: without effect for an unknown task, and for another user where the version checks."""
+        """Stop a run and log the call. Unknown tasks are ignored, and other users' if the version checks the user."""
         run = self.runs.get(task_id)
         effective = (
             run is not None and run.app.name == app.name and (run.envelope.user == user or not _checks_user(run))
@@ -116,14 +128,14 @@ class DemoState:
         self.log.change(lambda: self.log.stops.append(LoggedStop(task_id, user, app.name, effective, time.monotonic())))
 
     async def close(self) -> None:
-        """End every run; their streams break off."""
+        """Cancel all runs, which aborts their streams."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
 def _store_turn(app: DemoApp, conversation: Conversation | None, message: Message) -> list[Message]:
-    """Store a new turn and return the turns its model is sent."""
+    """Store a new turn, and return the turns that its model receives."""
     if conversation is None:
         return []
     conversation.messages.append(message)
@@ -131,84 +143,85 @@ def _store_turn(app: DemoApp, conversation: Conversation | None, message: Messag
     return recalled_turns(conversation, message, app.mode) if app.memory else []
 
 
-def recital(history: list[Entry]) -> str:
-    """What the model was sent of earlier turns, each message as JSON on a line of its own."""
-    return "\n".join(json.dumps(entry, ensure_ascii=False) for entry in history) or "I remember nothing."
-
-
-def plain_answer(ask: Ask, count: int) -> str:
-    """What the demo says to a question without keywords: who it is, what it was asked, how much it remembers."""
-    parts = [f"This is the demo {ask.app.mode} app. You asked: “{ask.question.strip()}”"]
-    if ask.app.mode in CHAT_MODES and ask.app.memory:
-        parts.append(
-            f"I remember {count} earlier message{'s' if count > 1 else ''} of this conversation."
-            if count
-            else "This conversation has just begun."
-        )
-    given = {
-        name: value
-        for name, value in ask.inputs.items()
-        if value not in (None, "", ask.question) and not _is_file(value)
-    }
-    if given:
-        parts.append("Inputs: " + ", ".join(f"{name} = {value}" for name, value in given.items()) + ".")
-    if ask.files:
-        parts.append(f"Files: {', '.join(str(file.get('type')) for file in ask.files)}.")
-    return " ".join(parts)
-
-
-def checked_files(
-    state: DemoState, ask_user: str, app: DemoApp, dialect: Dialect, files: object
-) -> list[dict[str, Any]]:
-    """The files of a request; raises RefusedError for what Dify would not take."""
-    if files is None:
-        return []
-    if not isinstance(files, list):
-        raise RefusedError(400, "invalid_param", "1 validation error\nfiles\n  Input should be a valid list")
-    checked = [file for file in files if isinstance(file, dict) and file.get("transfer_method")]
-    for file in checked:
-        if file.get("type") not in ("image", "document", "audio", "video", "custom"):
-            raise RefusedError(400, "invalid_param", f"'{file.get('type')}' is not a valid FileType")
-        if file["transfer_method"] == "local_file":
-            upload = state.uploads.get(str(file.get("upload_file_id")))
-            if upload is None or (dialect.uploads_bound and (upload.app, upload.user) != (app.name, ask_user)):
-                raise RefusedError(400, "invalid_param", "Invalid upload file")
-        elif file["transfer_method"] != "remote_url":
-            raise RefusedError(400, "invalid_param", f"'{file['transfer_method']}' is not a valid FileTransferMethod")
-        elif not str(file.get("url")).startswith(("http://", "https://")):
-            raise RefusedError(400, "invalid_param", f"Reached maximum retries (3) for URL {file.get('url')}")
-    return checked
-
-
-def _envelope(ask: Ask, conversation: Conversation | None, now: int) -> Envelope:
-    return Envelope(
-        mode=ask.app.mode,
-        dialect=ask.dialect,
-        task_id=new_id(),
-        message_id=new_id(),
-        conversation_id=conversation.id if conversation else "",
-        workflow_run_id=new_id() if ask.app.mode in GRAPH_MODES else "",
-        workflow_id=new_id(),
-        end_user_id=new_id(),
-        user=ask.user,
-        created_at=now,
-        user_sent_files=bool(ask.files),
+def recall_answer(history: list[ModelMessage]) -> str:
+    """Return the answer to `RECALL`: the earlier messages that the model received, one JSON array per line."""
+    return (
+        "\n".join(json.dumps(message, ensure_ascii=False) for message in history) or "I remember no earlier messages."
     )
 
 
-def _record(ask: Ask, envelope: Envelope, history: list[Entry]) -> LoggedRun:
+def default_answer(request: Generation, count: int) -> str:
+    """Return the answer to a message without keywords. It ends with the message; `count` is what the app remembers."""
+    parts = [f"I am {request.app.name}, a scripted app that repeats your message."]
+    if request.app.mode in CHAT_MODES and request.app.memory:
+        parts.append(
+            f"I remember {count} earlier message{'s' if count > 1 else ''} from our conversation."
+            if count
+            else "This is the start of our conversation."
+        )
+    extra_inputs = {
+        name: value
+        for name, value in request.inputs.items()
+        if value not in (None, "", request.question) and not _is_file(value)
+    }
+    if extra_inputs:
+        parts.append("Inputs: " + ", ".join(f"{name} = {value}" for name, value in extra_inputs.items()) + ".")
+    if request.files:
+        parts.append(f"Files: {', '.join(str(file.get('type')) for file in request.files)}.")
+    parts.append(f"You wrote: “{request.question.strip()}”")
+    return " ".join(parts)
+
+
+def validate_files(state: DemoState, user: str, app: DemoApp, dialect: Dialect, files: object) -> list[dict[str, Any]]:
+    """Return the files of a request. Raise ApiError for files that Dify rejects."""
+    if files is None:
+        return []
+    if not isinstance(files, list):
+        raise ApiError(400, "invalid_param", "1 validation error\nfiles\n  Input should be a valid list")
+    checked = [file for file in files if isinstance(file, dict) and file.get("transfer_method")]
+    for file in checked:
+        if file.get("type") not in ("image", "document", "audio", "video", "custom"):
+            raise ApiError(400, "invalid_param", f"'{file.get('type')}' is not a valid FileType")
+        if file["transfer_method"] == "local_file":
+            upload = state.uploads.get(str(file.get("upload_file_id")))
+            if upload is None or (dialect.uploads_bound and (upload.app, upload.user) != (app.name, user)):
+                raise ApiError(400, "invalid_param", "Invalid upload file")
+        elif file["transfer_method"] != "remote_url":
+            raise ApiError(400, "invalid_param", f"'{file['transfer_method']}' is not a valid FileTransferMethod")
+        elif not str(file.get("url")).startswith(("http://", "https://")):
+            raise ApiError(400, "invalid_param", f"Reached maximum retries (3) for URL {file.get('url')}")
+    return checked
+
+
+def _envelope(request: Generation, conversation: Conversation | None, now: int) -> Envelope:
+    return Envelope(
+        mode=request.app.mode,
+        dialect=request.dialect,
+        task_id=new_id(),
+        message_id=new_id(),
+        conversation_id=conversation.id if conversation else "",
+        workflow_run_id=new_id() if request.app.mode in GRAPH_MODES else "",
+        workflow_id=new_id(),
+        end_user_id=new_id(),
+        user=request.user,
+        created_at=now,
+        user_sent_files=bool(request.files),
+    )
+
+
+def _record(request: Generation, envelope: Envelope, history: list[ModelMessage]) -> LoggedRun:
     return LoggedRun(
         task_id=envelope.task_id,
-        app=ask.app.name,
-        mode=ask.app.mode,
-        dialect=ask.dialect.name,
-        user=ask.user,
-        question=ask.question,
-        inputs=ask.inputs,
+        app=request.app.name,
+        mode=request.app.mode,
+        dialect=request.dialect.name,
+        user=request.user,
+        question=request.question,
+        inputs=request.inputs,
         conversation_id=envelope.conversation_id,
         message_id=envelope.message_id,
         workflow_run_id=envelope.workflow_run_id,
-        streaming=ask.streaming,
+        streaming=request.streaming,
         history=tuple(history),
     )
 

@@ -1,4 +1,4 @@
-"""Requests to the API: check the token, read the body, log the call, and answer errors as Replicate does."""
+"""Requests to the API: authentication, parsing, logging, and errors in Replicate's format."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from openai_dify_proxy_demo.common import read_json
+from openai_dify_proxy_demo.replicate.errors import ProblemError, unauthenticated
 from openai_dify_proxy_demo.replicate.log import LoggedCall
-from openai_dify_proxy_demo.replicate.refusals import ProblemError, unauthenticated
 from openai_dify_proxy_demo.replicate.state import ReplicateState
 from openai_dify_proxy_demo.serving import DROP
 
@@ -22,22 +22,22 @@ CREATION_RATE_LIMIT = {"ratelimit-remaining": "599", "ratelimit-reset": "1"}
 
 
 class ConnectionDropped(Exception):
-    """No answer is given: the connection breaks off."""
+    """Raised to abort the connection without a response."""
 
 
 @dataclass(frozen=True)
 class ReplicateCall:
-    """One request with a valid token."""
+    """One authenticated request."""
 
     request: Request
     state: ReplicateState
     raw: bytes
     body: Any
-    """The JSON body; None where there is none."""
+    """The JSON body, or None without one."""
 
     @property
     def base_url(self) -> str:
-        """The address of the API as the client named it."""
+        """The base URL of the API, from the client's `Host` header."""
         return f"{self.request.url.scheme}://{self.request.url.netloc}/v1"
 
     @property
@@ -49,7 +49,7 @@ ReplicateHandler = Callable[[ReplicateCall], Awaitable[Response]]
 
 
 def endpoint(handler: ReplicateHandler) -> Callable[[Request], Awaitable[Response]]:
-    """A route that checks the token, logs the call, and answers refusals."""
+    """Wrap a handler: check the token, log the call, and turn ProblemError into a response."""
 
     async def handle(request: Request) -> Response:
         state: ReplicateState = request.app.state.demo
@@ -71,7 +71,7 @@ def endpoint(handler: ReplicateHandler) -> Callable[[Request], Awaitable[Respons
         except ProblemError as error:
             response, status = error.response(), error.status
         except ConnectionDropped:
-            response = Dropped()
+            response = AbortedResponse()
         finally:
             _log(state, request, body, authorized=authorized, status=status)
         return response
@@ -83,8 +83,8 @@ def json_response(body: Any, status: int = 200, headers: Mapping[str, str] = RAT
     return Response(msgspec.json.encode(body) + b"\n", status, dict(headers), "application/json")
 
 
-class Dropped(Response):
-    """Breaks the connection off instead of answering."""
+class AbortedResponse(Response):
+    """Aborts the connection instead of responding."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         scope["extensions"][DROP]["drop"]()
@@ -93,8 +93,8 @@ class Dropped(Response):
 
 
 def _is_authorized(authorization: str | None, token: str) -> bool:
-    scheme, _, given = (authorization or "").partition(" ")
-    return scheme.lower() in ("bearer", "token") and given == token
+    scheme, _, credentials = (authorization or "").partition(" ")
+    return scheme.lower() in ("bearer", "token") and credentials == token
 
 
 def _log(state: ReplicateState, request: Request, body: Any, *, authorized: bool, status: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Captions in the characters of the font that Pillow bundles, the only one that is always there."""
+"""Captions in the font that Pillow bundles, the only one that is always available."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import unicodedata
 from PIL import Image, ImageDraw, ImageFont
 
 STRIP = 0.2
-"""Height of the strip that holds the caption, as a part of the picture's height.
+"""The height of the caption strip, as a fraction of the picture's height.
 
-It depends on the height alone, so that in a picture that was resized, its own strip covers the earlier one.
+It depends only on the height, so the strip of a resized picture covers the earlier one.
 """
 
 MAX_CHARACTERS = 240
@@ -22,10 +22,10 @@ _CATEGORIES = {
     **dict.fromkeys(("Pc", "Pe", "Pf", "Pi", "Po", "Ps"), " "),
     **dict.fromkeys(("Cc", "Cf", "Cn", "Co", "Cs", "Mc", "Me", "Mn", "Sk"), ""),
 }
-"""What stands for punctuation, marks and unassigned characters that the font lacks."""
+"""Substitutes for punctuation, marks and unassigned characters that the font lacks."""
 
 _LANGUAGES = {"HIRAGANA": "Japanese", "KATAKANA": "Japanese", "HANGUL": "Korean", "CJK": "Chinese"}
-"""Languages by the first word of their letters' names; other scripts are called by that word."""
+"""Languages by the first word of their letters' Unicode names; other scripts are shown as that word."""
 
 _LATIN = re.compile(r"LATIN (SMALL|CAPITAL) (?:LETTER|LIGATURE) (?:[A-Z]+ )?([A-Z]{1,2})(?: WITH .*)?")
 _MISSING = "\U0010ffff"
@@ -35,13 +35,13 @@ Box = tuple[int, int, int, int]
 
 
 def caption_strip(size: tuple[int, int]) -> Box:
-    """Return the part of a picture of this size that holds its caption."""
+    """Return the box of the caption in a picture of this size."""
     width, height = size
     return 0, height - round(height * STRIP), width, height
 
 
 def write_caption(picture: Image.Image, text: str, signature: str) -> None:
-    """Darken the strip and write the text into it, with the signature below; draw nowhere else."""
+    """Darken the caption strip and write the text into it, with the signature below."""
     box = caption_strip(picture.size)
     strip = picture.crop(box).point([value * 2 // 5 for value in range(256)] * 3)
     side = min(picture.size)
@@ -50,18 +50,18 @@ def write_caption(picture: Image.Image, text: str, signature: str) -> None:
     draw = ImageDraw.Draw(strip)
     draw.text((margin, strip.height - margin), legible(signature), "white", small, anchor="ld")
     bottom, spacing = strip.height - margin - round(small.size * 1.3), round(font.size * 1.25)
-    lines = _wrapped(legible(text[:MAX_CHARACTERS]), font, strip.width - 2 * margin)
-    for index, line in enumerate(reversed(_shortened(lines, (bottom - margin) // spacing))):
+    lines = _wrap(legible(text[:MAX_CHARACTERS]), font, strip.width - 2 * margin)
+    for index, line in enumerate(reversed(_truncate(lines, (bottom - margin) // spacing))):
         draw.text((margin, bottom - index * spacing), line, "white", font, anchor="ld")
     picture.paste(strip, box)
 
 
 def legible(text: str) -> str:
-    """Return the text with only those characters that the font has.
+    """Return the text in characters that the font has.
 
-    Letters lose accents that the font lacks. Other scripts and pictographs are named: `[Chinese text]`, `[emoji]`.
+    Accents that the font lacks are dropped. Other scripts and emoji become names: `[Chinese text]`, `[emoji]`.
     """
-    plain = "".join(map(_plain, unicodedata.normalize("NFKC", text)))
+    plain = "".join(map(_substitute, unicodedata.normalize("NFKC", text)))
     parts, end = [], 0
     for run in _RUNS.finditer("".join(map(_kind, plain))):
         replaced = plain[run.start() : run.end()]
@@ -70,8 +70,8 @@ def legible(text: str) -> str:
     return "".join([*parts, plain[end:]])
 
 
-def _plain(character: str) -> str:
-    """Return what stands for a character: itself, a simpler form that the font has, or nothing."""
+def _substitute(character: str) -> str:
+    """Return a character, a simpler form that the font has, or an empty text."""
     if character.isspace():
         return " "
     if _is_drawn(character):
@@ -85,7 +85,7 @@ def _plain(character: str) -> str:
 
 
 def _latin(character: str) -> str:
-    """Return a Latin letter without its accents; an empty text for other characters."""
+    """Return a Latin letter without its accents, or an empty text for other characters."""
     base = unicodedata.normalize("NFKD", character)[0]
     if _is_drawn(base):
         return base
@@ -96,7 +96,7 @@ def _latin(character: str) -> str:
 
 
 def _kind(character: str) -> str:
-    """Return d for a letter or digit that is drawn, n for other drawn characters, f for a foreign letter, else s."""
+    """Classify a character: d and n are in the font (d: letter or digit), f is a foreign letter, s anything else."""
     if _is_drawn(character):
         return "d" if character.isalnum() else "n"
     return "f" if unicodedata.category(character)[0] == "L" else "s"
@@ -125,7 +125,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -136,8 +136,8 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines
 
 
-def _shortened(lines: list[str], room: int) -> list[str]:
-    """Return as many lines as there is room for; dots tell that there are more."""
+def _truncate(lines: list[str], room: int) -> list[str]:
+    """Return the lines that fit; an ellipsis marks omitted ones."""
     if len(lines) <= room or room < 1:
         return lines[: max(0, room)]
     return [*lines[: room - 1], f"{lines[room - 1]} ..."]

@@ -12,12 +12,12 @@ from typing import Any
 from starlette.responses import Response
 
 from openai_dify_proxy_demo.replicate.calls import ReplicateCall, json_response
+from openai_dify_proxy_demo.replicate.errors import InvalidField, invalid_input, not_found
 from openai_dify_proxy_demo.replicate.log import LoggedFile
-from openai_dify_proxy_demo.replicate.refusals import InvalidField, invalid_input, not_found
 from openai_dify_proxy_demo.replicate.state import ReplicateState, StoredFile, new_identifier, timestamp
 
 Part = tuple[str, str | None, str, bytes]
-"""Name, file name, type and content of one part of a form."""
+"""Name, file name, content type and content of one part of a form."""
 
 
 async def upload(call: ReplicateCall) -> Response:
@@ -31,7 +31,7 @@ async def upload(call: ReplicateCall) -> Response:
     record = LoggedFile(identifier, name, content_type, len(data), hashlib.sha256(data).hexdigest())
     metadata = json.loads(_text(parts, "metadata") or "{}")
     file = StoredFile(identifier, name, content_type, data, metadata, call.state.now(), record)
-    call.state.keep_file(file)
+    call.state.store_file(file)
     call.state.log.change(lambda: call.state.log.files.append(record))
     return json_response(_body(call, file), 201, {})
 
@@ -82,7 +82,7 @@ def _text(parts: dict[str, Part], name: str) -> str:
 
 
 def _parts(raw: bytes, content_type: str) -> Iterator[Part]:
-    """The parts of a multipart body."""
+    """Yield the parts of a multipart body."""
     boundary = _header(f"Content-Type: {content_type}".encode()).get_param("boundary", header="content-type")
     if not content_type.startswith("multipart/form-data") or not boundary:
         return

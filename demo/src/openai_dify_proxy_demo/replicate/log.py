@@ -1,4 +1,4 @@
-"""A record of calls, predictions and downloads, which tests read from any thread."""
+"""The log of the scripted Replicate: calls, predictions, files and downloads."""
 
 from __future__ import annotations
 
@@ -7,55 +7,55 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from openai_dify_proxy_demo.watched import Watched
+from openai_dify_proxy_demo.waitable_log import WaitableLog
 
 LOG_LENGTH = 20_000
-"""How many entries of each kind are remembered."""
+"""The maximum number of entries of each kind; the oldest are dropped."""
 
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"]
 
 
 @dataclass(frozen=True)
 class LoggedCall:
-    """One HTTP request to the API; `body` is None where it has no JSON, `status` is that of the answer."""
+    """One HTTP request to the API. `body` is None without a JSON body."""
 
     method: str
     path: str
     headers: Mapping[str, str]
-    """Without the token."""
+    """All request headers except `Authorization`."""
     authorized: bool
     body: Any
     status: int | None
-    """None where the connection was dropped."""
+    """The response status, or None for an aborted connection."""
     at: float
 
 
 @dataclass
 class LoggedPrediction:
-    """One creation that was accepted, and so would be paid. Times are those of `time.monotonic`."""
+    """One accepted creation, which Replicate would bill. Times are readings of `time.monotonic`."""
 
     id: str
     model: str
     prompt: str
     sent: Mapping[str, Any]
-    """The inputs as they were sent, unknown ones too."""
+    """The inputs as sent, including unknown ones."""
     inputs: Mapping[str, Any]
-    """The inputs as the model took them, with its defaults."""
+    """The inputs of the model, including defaults."""
     deployment: str | None
     prefer: str | None
     cancel_after: str | None
     created_at: float
     status: Status = "starting"
     history: list[Status] = field(default_factory=lambda: ["starting"])
-    """The statuses that it had, in their order."""
+    """All statuses so far, in order."""
     completed_at: float | None = None
     outputs: int = 0
-    """How many pictures it made."""
+    """The number of pictures produced."""
 
 
 @dataclass(frozen=True)
 class LoggedCancel:
-    """One call of the cancel route; `effective` if it ended a prediction."""
+    """One call of the cancel route. `effective` is true if it ended a prediction."""
 
     prediction_id: str
     effective: bool
@@ -76,7 +76,7 @@ class LoggedFile:
 
 @dataclass(frozen=True)
 class LoggedDownload:
-    """One request to the origin of outputs."""
+    """One request to the output origin."""
 
     method: str
     path: str
@@ -86,14 +86,14 @@ class LoggedDownload:
 
 @dataclass(frozen=True)
 class LeakedToken:
-    """An `Authorization` header that reached the origin of outputs, which must never see one."""
+    """An `Authorization` header sent to the output origin, which no client should send."""
 
     path: str
     authorization: str
 
 
-class ReplicateLog(Watched):
-    """A record that grows while the scripted Replicate runs. Every method may be called from any thread."""
+class ReplicateLog(WaitableLog):
+    """The log of one scripted Replicate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,11 +105,11 @@ class ReplicateLog(Watched):
         self.leaked_tokens: deque[LeakedToken] = deque(maxlen=LOG_LENGTH)
 
     def creations(self, prompt: str | None = None) -> int:
-        """How many predictions were accepted; with a prompt, those whose prompt holds it."""
+        """Return the number of accepted creations; with `prompt`, only those whose prompt contains it."""
         return sum(prompt is None or prompt in prediction.prompt for prediction in tuple(self.predictions))
 
     def attempts(self, prompt: str | None = None) -> int:
-        """How many creations were asked for, whatever came of them."""
+        """Return the number of creation requests, accepted or not."""
         return sum(
             call.method == "POST"
             and call.path.endswith("/predictions")
@@ -118,7 +118,7 @@ class ReplicateLog(Watched):
         )
 
     def clear(self) -> None:
-        """Forget everything but the count of open requests."""
+        """Delete all entries. The count of open requests is unchanged."""
         self.change(self._clear)
 
     def summary(self) -> str:

@@ -1,4 +1,4 @@
-"""The demo's models, with the inputs of Replicate's models of these names."""
+"""The demo's models, with the names and inputs of models on Replicate."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class DemoModel:
     params: tuple[Param, ...]
     output: OutputShape
     official: bool = False
-    """Official models run by name; those of the community need their version."""
+    """Whether the model runs by name; community models need their version."""
     repaints: MaskColour = "white"
-    """The colour of a mask where the model paints anew."""
-    tells_prompt: bool = False
-    """Its pictures carry the prompt in a text chunk, as ComfyUI writes it."""
+    """The mask colour of the area that the model repaints."""
+    embeds_prompt: bool = False
+    """Whether its pictures contain the prompt in PNG text chunks, in ComfyUI's format."""
     cog_version: str = "0.16.8"
 
     def param(self, name: str) -> Param | None:
         return next((param for param in self.params if param.name == name), None)
 
     def version_body(self) -> dict[str, Any]:
-        """The version as `GET /v1/models/{owner}/{name}/versions/{id}` tells it."""
+        """Return the body of `GET /v1/models/{owner}/{name}/versions/{id}`."""
         return {
             "id": self.version,
             "created_at": CREATED_AT,
@@ -43,7 +43,7 @@ class DemoModel:
         }
 
     def body(self) -> dict[str, Any]:
-        """The model as `GET /v1/models/{owner}/{name}` tells it."""
+        """Return the body of `GET /v1/models/{owner}/{name}`."""
         owner, _, name = self.name.partition("/")
         return {
             "url": f"https://replicate.com/{self.name}",
@@ -143,7 +143,7 @@ SDXL = DemoModel(
         _UNCHECKED,
     ),
     "list",
-    tells_prompt=True,
+    embeds_prompt=True,
     cog_version="0.8.6",
 )
 
@@ -190,7 +190,7 @@ STABLE_DIFFUSION = DemoModel(
     ),
     "list",
     repaints="black",
-    tells_prompt=True,
+    embeds_prompt=True,
     cog_version="0.4.4",
 )
 
@@ -602,7 +602,7 @@ def find_model(name: str) -> DemoModel | None:
 
 
 def find_version(version: str) -> DemoModel | None:
-    """The model that `POST /v1/predictions` runs for `owner/name` (official ones), `owner/name:id` or an id."""
+    """Return the model of a `version`: `owner/name` (official models only), `owner/name:id` or `id`."""
     name, _, identifier = version.rpartition(":")
     for model in DEMO_MODELS:
         if model.version == identifier and name in ("", model.name):

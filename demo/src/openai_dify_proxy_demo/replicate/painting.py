@@ -1,4 +1,4 @@
-"""Landscapes drawn from a text and a seed; the same pair gives the same picture."""
+"""Landscapes drawn from a text and a seed; equal pairs give equal pictures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from PIL import Image, ImageChops, ImageDraw
 from openai_dify_proxy_demo.replicate.captions import write_caption
 
 HILLS = 5
-"""How many chains of hills stand behind one another."""
+"""The number of layers of hills."""
 
 SMOOTHED_PIXELS = 1_600_000
-"""Pictures up to this size are drawn at twice their size first, so that edges are smooth."""
+"""Pictures up to this size are drawn at twice their size, then reduced, for smooth edges."""
 
 Colour = tuple[int, int, int]
 
@@ -33,7 +33,7 @@ def paint(text: str, seed: int, size: tuple[int, int], signature: str = "") -> I
 
 
 def _numbers(key: str) -> Iterator[float]:
-    """Endless numbers from 0 up to 1, which depend on the key alone."""
+    """Yield pseudo-random numbers in [0, 1) that depend only on the key."""
     block = 0
     while True:
         digest = hashlib.sha512(f"{block}\0{key}".encode("utf-8", "surrogatepass")).digest()

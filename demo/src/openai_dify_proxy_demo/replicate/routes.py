@@ -5,11 +5,11 @@ from __future__ import annotations
 from starlette.responses import Response
 from starlette.routing import Route
 
-from openai_dify_proxy_demo.replicate import creations, files
+from openai_dify_proxy_demo.replicate import files, predictions
 from openai_dify_proxy_demo.replicate.calls import ReplicateCall, endpoint, json_response
-from openai_dify_proxy_demo.replicate.deliveries import serve_output
+from openai_dify_proxy_demo.replicate.downloads import serve_output
+from openai_dify_proxy_demo.replicate.errors import not_found
 from openai_dify_proxy_demo.replicate.models import CREATED_AT, DEMO_DEPLOYMENTS, DemoModel, find_model
-from openai_dify_proxy_demo.replicate.refusals import not_found
 
 
 async def account(call: ReplicateCall) -> Response:
@@ -52,12 +52,12 @@ API_ROUTES = [
     Route("/v1/models/{owner}/{name}", endpoint(model)),
     Route("/v1/models/{owner}/{name}/versions", endpoint(versions)),
     Route("/v1/models/{owner}/{name}/versions/{version}", endpoint(version)),
-    Route("/v1/models/{owner}/{name}/predictions", endpoint(creations.create_by_model), methods=["POST"]),
+    Route("/v1/models/{owner}/{name}/predictions", endpoint(predictions.create_by_model), methods=["POST"]),
     Route("/v1/deployments/{owner}/{name}", endpoint(deployment)),
-    Route("/v1/deployments/{owner}/{name}/predictions", endpoint(creations.create_by_deployment), methods=["POST"]),
-    Route("/v1/predictions", endpoint(creations.create), methods=["POST"]),
-    Route("/v1/predictions/{id}", endpoint(creations.get)),
-    Route("/v1/predictions/{id}/cancel", endpoint(creations.cancel), methods=["POST"]),
+    Route("/v1/deployments/{owner}/{name}/predictions", endpoint(predictions.create_by_deployment), methods=["POST"]),
+    Route("/v1/predictions", endpoint(predictions.create), methods=["POST"]),
+    Route("/v1/predictions/{id}", endpoint(predictions.get)),
+    Route("/v1/predictions/{id}/cancel", endpoint(predictions.cancel), methods=["POST"]),
     Route("/v1/files", endpoint(files.upload), methods=["POST"]),
     Route("/v1/files/{id}", endpoint(files.get)),
     Route("/v1/files/{id}", endpoint(files.delete), methods=["DELETE"]),

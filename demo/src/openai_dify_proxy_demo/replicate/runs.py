@@ -1,4 +1,4 @@
-"""One prediction from `starting` to its end."""
+"""Execution of one prediction, from `starting` to its end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from openai_dify_proxy_demo.replicate.deliveries import falsified
+from openai_dify_proxy_demo.replicate.downloads import with_scripted_content
 from openai_dify_proxy_demo.replicate.log import Status
-from openai_dify_proxy_demo.replicate.renders import (
+from openai_dify_proxy_demo.replicate.rendering import (
     PredictionFailedError,
     Sources,
     enhanced_prompt,
@@ -26,19 +26,19 @@ NSFW_ERRORS = {
     "all": "All generated images contained NSFW content. Try running it again with a different prompt.",
     "E005": "The input or output was flagged as sensitive. Please try again with different inputs. (E005)",
 }
-"""What `NSFW`, `NSFW:all` and `NSFW:E005` fail with."""
+"""The errors of `NSFW`, `NSFW:all` and `NSFW:E005`."""
 
 FAILURES = {
     "": "CUDA out of memory. Tried to allocate 20.00 GiB (GPU 0; 39.59 GiB total capacity)",
     "PA": "Prediction interrupted; please retry (code: PA)",
     "E1000": "Unknown error. Please try again. (E1000)",
 }
-"""What `FAIL` and its variants fail with."""
+"""The errors of `FAIL` and its variants."""
 
 
 def start(state: ReplicateState, prediction: Prediction) -> None:
-    """Let it run in the background, until its deadline at most."""
-    prediction.task = asyncio.create_task(_play(state, prediction))
+    """Execute the prediction in the background, until its deadline at most."""
+    prediction.task = asyncio.create_task(_execute(state, prediction))
     prediction.task.add_done_callback(lambda task: _settle(state, prediction, task))
     if prediction.deadline is not None:
         delay = prediction.deadline * state.timing.second
@@ -46,12 +46,12 @@ def start(state: ReplicateState, prediction: Prediction) -> None:
 
 
 def cancel(state: ReplicateState, prediction: Prediction) -> bool:
-    """End it for its user; False if it had ended before."""
+    """Cancel the prediction. Return False if it had already ended."""
     return _end_early(state, prediction, "canceled")
 
 
 def _settle(state: ReplicateState, prediction: Prediction, task: asyncio.Task[Status]) -> None:
-    """Store how the model ended; whatever it raised is its error, as in Cog."""
+    """Record the result of the model. As in Cog, an exception becomes the prediction's error."""
     if task.cancelled() or prediction.status in TERMINAL:
         return
     if (error := task.exception()) is not None:
@@ -60,7 +60,7 @@ def _settle(state: ReplicateState, prediction: Prediction, task: asyncio.Task[St
         _finish(state, prediction, task.result())
 
 
-async def _play(state: ReplicateState, prediction: Prediction) -> Status:
+async def _execute(state: ReplicateState, prediction: Prediction) -> Status:
     script, timing = prediction.script, state.timing
     await asyncio.sleep(script.seconds("COLD", timing.start))
     if script.has("ABORT"):
@@ -70,10 +70,10 @@ async def _play(state: ReplicateState, prediction: Prediction) -> Status:
     sources = await asyncio.to_thread(_sources, state, prediction.inputs)
     if not script.has("PARTIAL"):
         await asyncio.sleep(script.seconds("SLOW", timing.run))
-    _fail_as_asked(prediction)
+    _raise_scripted_failure(prediction)
     if script.has("CANCELED"):
         return "canceled"
-    await _draw(state, prediction, sources)
+    await _make_outputs(state, prediction, sources)
     prediction.complete = True
     prediction.has_outputs.set()
     await asyncio.sleep(timing.settle)
@@ -81,12 +81,12 @@ async def _play(state: ReplicateState, prediction: Prediction) -> Status:
 
 
 def _sources(state: ReplicateState, inputs: Mapping[str, Any]) -> Sources:
-    given = source_uris(inputs)
+    uris = source_uris(inputs)
     mask = inputs.get("mask")
-    return Sources(state.picture(given[0]) if given else None, state.picture(mask) if mask else None)
+    return Sources(state.picture(uris[0]) if uris else None, state.picture(mask) if mask else None)
 
 
-def _fail_as_asked(prediction: Prediction) -> None:
+def _raise_scripted_failure(prediction: Prediction) -> None:
     script = prediction.script
     if script.has("NSFW") and not prediction.inputs.get("disable_safety_checker"):
         raise PredictionFailedError(NSFW_ERRORS.get(script.words["NSFW"], NSFW_ERRORS[""]))
@@ -94,7 +94,7 @@ def _fail_as_asked(prediction: Prediction) -> None:
         raise PredictionFailedError(FAILURES.get(script.words["FAIL"], FAILURES[""]))
 
 
-async def _draw(state: ReplicateState, prediction: Prediction, sources: Sources) -> None:
+async def _make_outputs(state: ReplicateState, prediction: Prediction, sources: Sources) -> None:
     script, model = prediction.script, prediction.model
     inputs = with_defaults(model, prediction.inputs)
     seed = inputs.get("seed")
@@ -117,7 +117,9 @@ async def _draw(state: ReplicateState, prediction: Prediction, sources: Sources)
             transparent=script.has("TRANSPARENT"),
             mislabelled=script.has("MISLABEL"),
         )
-        stored = state.keep_output(await asyncio.to_thread(falsified, script, rendered), script, f"out-{index}")
+        stored = state.store_output(
+            await asyncio.to_thread(with_scripted_content, script, rendered), script, f"out-{index}"
+        )
         prediction.outputs.append(stored)
         state.log.change(lambda: setattr(prediction.record, "outputs", len(prediction.outputs)))
         if script.has("PARTIAL"):

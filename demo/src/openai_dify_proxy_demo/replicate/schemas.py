@@ -1,4 +1,4 @@
-"""Model schemas as Cog writes them: OpenAPI 3.0.2, with enums behind `allOf` and `$ref`, `x-order` and `nullable`."""
+"""Model schemas in Cog's format: OpenAPI 3.0.2, with enums behind `allOf` and `$ref`, `x-order` and `nullable`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ URI = {"type": "string", "format": "uri"}
 
 @dataclass(frozen=True)
 class Param:
-    """One input of a model. A picture is a URI; `choices` make it an enum; without a default it has none."""
+    """One input of a model. A picture is a URI; `choices` make the input an enum."""
 
     name: str
     kind: Kind
@@ -24,10 +24,10 @@ class Param:
     choices: tuple[str | int, ...] = ()
     required: bool = False
     nullable: bool = False
-    """Newer versions of Cog say so of inputs that may be null."""
+    """Whether the schema has `nullable`, which only newer versions of Cog write."""
 
     def property(self, order: int) -> dict[str, Any]:
-        """Its entry in `Input.properties`."""
+        """Return the entry in `Input.properties`."""
         if self.choices:
             entry: dict[str, Any] = {"allOf": [{"$ref": f"#/components/schemas/{self.name}"}]}
         else:
@@ -39,7 +39,7 @@ class Param:
         return {**entry, "x-order": order, "description": self.description}
 
     def enum(self) -> dict[str, Any]:
-        """The component that its property refers to."""
+        """Return the enum component that the property refers to."""
         kind = "integer" if isinstance(self.choices[0], int) else "string"
         return {"enum": list(self.choices), "type": kind, "title": self.name, "description": "An enumeration."}
 
@@ -54,7 +54,7 @@ class Param:
 
 
 def openapi(params: tuple[Param, ...], output: OutputShape) -> dict[str, Any]:
-    """The `openapi_schema` of a model's version."""
+    """Return the `openapi_schema` of a model version."""
     inputs: dict[str, Any] = {
         "type": "object",
         "title": "Input",

@@ -1,4 +1,4 @@
-"""Read a script from the keywords of a prompt. The docstring of `openai_dify_proxy_demo.replicate` lists them."""
+"""Parse the keywords of a prompt into a script. The docstring of `openai_dify_proxy_demo.replicate` lists them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MAX_SECONDS = 120.0
-"""How long `COLD` and `SLOW` last at most."""
+"""The maximum duration of `COLD` and `SLOW`."""
 
 MAX_SIZE = 100_000_000
-"""Bytes of the body of `HUGE` at most."""
+"""The maximum number of bytes of `HUGE`."""
 
 KEYWORDS = (
     *("CREDIT", "THROTTLE", "SETTLED", "COLD", "SLOW", "ABORT", "CANCELED", "FAIL", "NSFW", "NSFW_SOME", "PARTIAL"),
@@ -22,7 +22,7 @@ FAULTS = (
     *("GONE", "NOTAPICTURE", "SVG", "TRUNCATED", "CUTBODY", "BOMB", "HUGE", "ENDLESS", "SLOWBODY"),
     *("REDIRECT", "REDIRECT_PRIVATE", "REDIRECT_LOOP"),
 )
-"""Keywords that are ordinary words unless the server was started with faults."""
+"""Keywords that are commands only on a server with `faults`."""
 
 _THROTTLE = re.compile(r"([a-z]+?)(?::(\d{1,9}))?(?:x(\d{1,9}))?")
 _FOLLOW_UP = re.compile(r"UPSCALE<<(.*?)>>", re.DOTALL)
@@ -30,7 +30,7 @@ _FOLLOW_UP = re.compile(r"UPSCALE<<(.*?)>>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Throttle:
-    """How a creation is refused with 429: where the delay stands, how long it is, and how often."""
+    """How creations are rejected with 429: where the delay is, its length, and how often."""
 
     how: str
     seconds: int
@@ -39,17 +39,17 @@ class Throttle:
 
 @dataclass(frozen=True)
 class ReplicateScript:
-    """The behaviour of one prediction: its keywords with their arguments."""
+    """The behaviour of one prediction: keywords and their arguments."""
 
     words: Mapping[str, str]
     follow_up: str = ""
-    """The keywords for predictions that use a picture of this one as input."""
+    """The keywords of predictions that use an output of this one as input."""
 
     def has(self, word: str) -> bool:
         return word in self.words
 
     def number(self, word: str, default: float) -> float:
-        """Return the number of a keyword, or `default` where the keyword or its number is missing."""
+        """Return the number of a keyword, or `default` if the keyword or its number is missing."""
         found = re.match(r"\d{1,9}(\.\d+)?", self.words.get(word, ""))
         return float(found.group()) if found else default
 
@@ -67,7 +67,7 @@ class ReplicateScript:
 
 
 def read_prompt(prompt: str, *, faults: bool = False) -> ReplicateScript:
-    """Return the script for a prompt; unless `faults` is set, the keywords of FAULTS are ordinary words."""
+    """Return the script for a prompt. The keywords of FAULTS count only with `faults`."""
     known = (*KEYWORDS, *FAULTS) if faults else KEYWORDS
     follow_up = _FOLLOW_UP.search(prompt)
     commands = re.findall(rf"\b({'|'.join(known)})\b(?::([\w.:]*\w))?", _FOLLOW_UP.sub(" ", prompt))

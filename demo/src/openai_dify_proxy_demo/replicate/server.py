@@ -1,4 +1,4 @@
-"""The scripted Replicate as ASGI apps, and as a server of its own in threads."""
+"""The scripted Replicate as ASGI apps, and as two servers in threads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from openai_dify_proxy_demo.replicate.errors import not_found
 from openai_dify_proxy_demo.replicate.log import ReplicateLog
-from openai_dify_proxy_demo.replicate.refusals import not_found
 from openai_dify_proxy_demo.replicate.routes import API_ROUTES, OUTPUT_ROUTES
 from openai_dify_proxy_demo.replicate.state import DEMO_PACE, INSTANT, ReplicateState, ReplicateTiming
-from openai_dify_proxy_demo.serving import CountOpenRequests, ThreadedServer
+from openai_dify_proxy_demo.serving import OpenRequestCounter, ThreadedServer
 
 DEMO_CREDENTIAL = "r8_demo"
-"""The API token that the scripted Replicate takes unless told otherwise."""
+"""The default API token of the scripted Replicate."""
 
 
 def create_demo_replicate(
@@ -26,9 +26,9 @@ def create_demo_replicate(
 ) -> Starlette:
     """Return the scripted Replicate's API as an ASGI app.
 
-    With `faults`, prompts may ask for behaviour that exists to break clients.
-    `app.state.demo` is its ReplicateState, `app.state.log` the ReplicateLog of every request. Another app,
-    `create_output_origin(app.state.demo)`, serves the outputs; set `app.state.demo.output_origin` to its address.
+    `faults` enables the fault keywords. `app.state.demo` is the ReplicateState, `app.state.log` the ReplicateLog.
+    A second app, `create_output_origin(app.state.demo)`, serves the outputs; set `app.state.demo.output_origin` to its
+    origin.
     """
 
     @contextlib.asynccontextmanager
@@ -40,24 +40,24 @@ def create_demo_replicate(
     app.router.redirect_slashes = False
     app.state.demo = ReplicateState(timing, token, faults=faults)
     app.state.log = app.state.demo.log
-    app.add_middleware(CountOpenRequests, log=app.state.log)
+    app.add_middleware(OpenRequestCounter, log=app.state.log)
     return app
 
 
 def create_output_origin(state: ReplicateState) -> Starlette:
-    """The origin that serves what predictions made, as an ASGI app. It never takes a token."""
+    """Return the origin that serves the outputs, as an ASGI app. It needs no token."""
     app = Starlette(routes=OUTPUT_ROUTES)
     app.state.demo = state
-    app.add_middleware(CountOpenRequests, log=state.log)
+    app.add_middleware(OpenRequestCounter, log=state.log)
     return app
 
 
 class DemoReplicate:
     """The scripted Replicate on two sockets: its API, and the origin of its outputs.
 
-    As a context manager it listens on `host` and on `port` and `output_port` (0: free ones) from enter to exit.
+    As a context manager it listens on `host`, on `port` and `output_port` (0 selects a free port).
     The default timing has no delays; DEMO_PACE is the pace of the demo.
-    With `faults`, prompts may ask for behaviour that exists to break clients.
+    `faults` enables the fault keywords.
     """
 
     def __init__(
@@ -81,21 +81,21 @@ class DemoReplicate:
 
     @property
     def url(self) -> str:
-        """The base URL of its API, with `/v1`."""
+        """The base URL of the API, including `/v1`."""
         return f"{self._api.origin}/v1"
 
     @property
     def output_origin(self) -> str:
-        """Where its outputs are, such as `http://127.0.0.1:40001`."""
+        """The origin of the outputs, such as `http://127.0.0.1:40001`."""
         return self._outputs.origin
 
     @property
     def open_connections(self) -> int:
-        """How many TCP connections clients hold open, to both origins."""
+        """The number of open client connections to both origins."""
         return self._api.open_connections + self._outputs.open_connections
 
     def skip(self, seconds: float) -> None:
-        """Let that much time pass at once for what is erased after an hour or a day."""
+        """Advance the clock that expires outputs after an hour and files after a day."""
         self.state.skip(seconds)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The scripted Replicate's memory: predictions, outputs, uploaded files and the time."""
+"""The state of one scripted Replicate: predictions, outputs, uploaded files and the clock."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from openai_dify_proxy_demo.common import remember
+from openai_dify_proxy_demo.common import store_bounded
 from openai_dify_proxy_demo.replicate.log import LoggedFile, LoggedPrediction, ReplicateLog, Status
 from openai_dify_proxy_demo.replicate.models import DemoModel
 from openai_dify_proxy_demo.replicate.painting import paint
-from openai_dify_proxy_demo.replicate.renders import PredictionFailedError, Rendered, encoded_png
+from openai_dify_proxy_demo.replicate.rendering import PredictionFailedError, Rendered, encode_png
 from openai_dify_proxy_demo.replicate.script import ReplicateScript, Throttle
 
-KEPT = 500
-"""How many predictions, outputs and files are remembered, of each the newest."""
+MAX_STORED = 500
+"""The maximum number of predictions, of outputs and of files; the oldest are dropped."""
 
 TERMINAL: frozenset[Status] = frozenset({"succeeded", "failed", "canceled", "aborted"})
 
 
 @dataclass(frozen=True)
 class ReplicateTiming:
-    """Every duration of the scripted Replicate, in seconds."""
+    """The delays and lifetimes of the scripted Replicate, in seconds."""
 
     start: float = 0.2
-    """In `starting`; `COLD` names another one."""
+    """Time in `starting`, unless `COLD` sets it."""
     run: float = 0.8
-    """In `processing`; `SLOW` names another one. With `PARTIAL`, for each picture."""
+    """Time in `processing`, unless `SLOW` sets it; with `PARTIAL`, per picture."""
     settle: float = 0.05
     """Between the last output and `succeeded`."""
     second: float = 1.0
-    """How long a second of `Prefer: wait=N` and of `Cancel-After` takes."""
+    """The length of one second of `Prefer: wait=N` and of `Cancel-After`."""
     output_lifetime: float = 3600.0
     file_lifetime: float = 24 * 3600.0
 
@@ -47,22 +47,22 @@ DEMO_PACE = ReplicateTiming()
 """A picture takes a second."""
 
 INSTANT = ReplicateTiming(start=0.0, run=0.0, settle=0.0)
-"""No waiting; what a prompt asks for, such as `SLOW`, still takes its time."""
+"""No delays except those that a prompt requests, such as `SLOW`."""
 
 
 @dataclass(frozen=True)
 class StoredOutput:
-    """One picture at the origin of outputs."""
+    """One picture that the output origin serves."""
 
     path: str
     rendered: Rendered
     script: ReplicateScript
-    made_at: float
+    created_at: float
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file of the Files API; also what `FILE` makes of an output."""
+    """One file of the Files API: an upload, or an output with `FILE`."""
 
     id: str
     name: str
@@ -75,11 +75,11 @@ class StoredFile:
 
 @dataclass
 class Prediction:
-    """One accepted prediction; times are those of the state's clock."""
+    """One accepted prediction. Times are those of the state's clock."""
 
     id: str
     model: DemoModel
-    shown_version: str
+    reported_version: str
     inputs: dict[str, Any]
     script: ReplicateScript
     base_url: str
@@ -90,7 +90,7 @@ class Prediction:
     status: Status = "starting"
     outputs: list[StoredOutput] = field(default_factory=list)
     complete: bool = False
-    """All outputs are there, though the status may not say so yet."""
+    """Whether all outputs exist; the status may still be `processing`."""
     error: str | None = None
     logs: str = ""
     seed: int = 0
@@ -98,21 +98,21 @@ class Prediction:
     completed_at: float | None = None
     polls: int = 0
     has_outputs: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set by the first output that may be shown, and by the end."""
+    """Set when the first outputs are available, and at the end."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[Status] | None = None
 
 
 class ReplicateState:
-    """All that one scripted Replicate knows. Outputs are read from another thread than they are written in."""
+    """The state of one scripted Replicate. The API's thread writes outputs, the output origin's thread reads them."""
 
     def __init__(self, timing: ReplicateTiming, token: str, *, faults: bool = False) -> None:
         self.timing = timing
         self.token = token
         self.faults = faults
-        """Whether prompts may ask for faults."""
+        """Whether fault keywords are commands."""
         self.output_origin = ""
-        """Where outputs are served, without a slash; known once that origin listens."""
+        """The origin of the outputs, without a trailing slash; empty until it listens."""
         self.log = ReplicateLog()
         self.predictions: dict[str, Prediction] = {}
         self.files: dict[str, StoredFile] = {}
@@ -123,67 +123,67 @@ class ReplicateState:
         self._skipped = 0.0
 
     def now(self) -> float:
-        """The time, as seconds since 1970."""
+        """Return the seconds since 1970, plus the skipped time."""
         return time.time() + self._skipped
 
     def skip(self, seconds: float) -> None:
-        """Let that much time pass at once."""
+        """Advance the clock."""
         self._skipped += seconds
 
-    def keep(self, prediction: Prediction) -> None:
-        remember(self.predictions, prediction.id, prediction, KEPT)
+    def store(self, prediction: Prediction) -> None:
+        store_bounded(self.predictions, prediction.id, prediction, MAX_STORED)
 
-    def keep_output(self, rendered: Rendered, script: ReplicateScript, name: str) -> StoredOutput:
+    def store_output(self, rendered: Rendered, script: ReplicateScript, name: str) -> StoredOutput:
         path = f"/xezq/{secrets.token_urlsafe(33)}/{name}.{rendered.extension}"
         stored = StoredOutput(path, rendered, script, self.now())
         with self._lock:
-            remember(self._outputs, path, stored, KEPT)
-            remember(self._follow_ups, hashlib.sha256(rendered.data).hexdigest(), script.follow_up, KEPT)
+            store_bounded(self._outputs, path, stored, MAX_STORED)
+            store_bounded(self._follow_ups, hashlib.sha256(rendered.data).hexdigest(), script.follow_up, MAX_STORED)
         return stored
 
     def output(self, path: str) -> StoredOutput | None:
-        """An output that is not yet too old."""
+        """Return an output that has not expired."""
         with self._lock:
             stored = self._outputs.get(path)
-        return stored if stored and self.now() - stored.made_at < self.timing.output_lifetime else None
+        return stored if stored and self.now() - stored.created_at < self.timing.output_lifetime else None
 
-    def keep_file(self, file: StoredFile) -> None:
-        remember(self.files, file.id, file, KEPT)
+    def store_file(self, file: StoredFile) -> None:
+        store_bounded(self.files, file.id, file, MAX_STORED)
 
     def file(self, identifier: str) -> StoredFile | None:
-        """A file that is not yet too old."""
+        """Return a file that has not expired."""
         stored = self.files.get(identifier)
         return stored if stored and self.now() - stored.created_at < self.timing.file_lifetime else None
 
     def data_removed(self, prediction: Prediction) -> bool:
-        """Whether the hour after which inputs and outputs are erased is over."""
+        """Return whether the inputs and outputs have expired."""
         ended = prediction.completed_at
         return ended is not None and self.now() - ended >= self.timing.output_lifetime
 
-    def is_throttled(self, prompt: str, throttle: Throttle) -> bool:
-        """Whether this creation is one of those that the script refuses; counts it."""
+    def count_throttled(self, prompt: str, throttle: Throttle) -> bool:
+        """Count a creation, and return whether the script rejects it."""
         seen = self._throttled.get(prompt, 0)
-        remember(self._throttled, prompt, seen + 1, KEPT)
+        store_bounded(self._throttled, prompt, seen + 1, MAX_STORED)
         return seen < throttle.times
 
     def picture(self, uri: str) -> bytes:
-        """The picture at a URI that a client sent; raises PredictionFailedError where there is none.
+        """Return the picture at a URI from a client. Raise PredictionFailedError if it is missing.
 
-        Only what the demo itself holds is read. For every other address a picture is drawn.
+        Data URIs and the demo's own outputs and files are read. For any other URL the demo draws a picture.
         """
-        held = self._held(uri)
-        return encoded_png(paint(uri, 0, (768, 512))) if held is None else held
+        stored = self._stored_data(uri)
+        return encode_png(paint(uri, 0, (768, 512))) if stored is None else stored
 
     def follow_up(self, uri: str) -> str:
-        """The keywords that the prompt of a picture of the demo's holds for those that use it."""
+        """Return the keywords that the picture's prompt sets for predictions that use it."""
         try:
-            data = self._held(uri)
+            data = self._stored_data(uri)
         except PredictionFailedError:
             return ""
         with self._lock:
             return self._follow_ups.get(hashlib.sha256(data or b"").hexdigest(), "")
 
-    def _held(self, uri: str) -> bytes | None:
+    def _stored_data(self, uri: str) -> bytes | None:
         if uri.startswith("data:"):
             return _data_uri(uri)
         path = urlsplit(uri).path
@@ -200,7 +200,7 @@ class ReplicateState:
         return None
 
     async def close(self) -> None:
-        """End all predictions, and whatever waits for them."""
+        """Cancel all predictions, and wake the requests that wait for them."""
         for prediction in self.predictions.values():
             prediction.has_outputs.set()
             prediction.ended.set()
@@ -211,7 +211,7 @@ class ReplicateState:
 
 
 def new_identifier() -> str:
-    """An identifier as predictions have it: 26 letters and digits."""
+    """Return an id in Replicate's format: 26 letters and digits."""
     return base64.b32encode(secrets.token_bytes(17)).decode().lower()[:26]
 
 

@@ -1,4 +1,4 @@
-"""Render a model's inputs into a picture: size, initial image, mask and format."""
+"""Rendering of a model's inputs to a picture: size, initial image, mask and format."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from openai_dify_proxy_demo.replicate.models import DemoModel
 from openai_dify_proxy_demo.replicate.painting import paint
 
 SOURCE_INPUTS = ("init_image", "image", "input_image", "img", "image_input", "input_images")
-"""The inputs by which models take a picture to start from."""
+"""The names of the inputs for initial pictures."""
 
 MAX_PIXELS = 64_000_000
-"""Models run out of memory above this size."""
+"""The size above which models run out of memory."""
 
 MAX_SIDE = 2048
-"""Larger pictures are drawn at this width or height, in the proportions of the model's."""
+"""The maximum width and height; larger pictures are scaled down."""
 
 IMAGE_DESCRIPTION = 0x010E
-"""The EXIF tag that holds a prompt."""
+"""The EXIF tag for the prompt."""
 
 Size = tuple[int, int]
 
@@ -38,16 +38,16 @@ _SIDES = {
     "5:4": (1088, 896),
     "4:3": (1152, 896),
 }
-"""Width and height for one megapixel, as Flux has them."""
+"""The sizes of Flux for one megapixel, by aspect ratio."""
 
 
 class PredictionFailedError(Exception):
-    """The model ran and failed with this text."""
+    """Raised when the model fails; the message becomes the prediction's error."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The pictures that a prediction was given."""
+    """The initial picture and the mask of a prediction, as file contents."""
 
     first: bytes | None = None
     mask: bytes | None = None
@@ -55,7 +55,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Rendered:
-    """One picture as a model hands it out."""
+    """One rendered picture file."""
 
     data: bytes
     media_type: str
@@ -63,26 +63,26 @@ class Rendered:
 
 
 def with_defaults(model: DemoModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs as the model sees them."""
+    """Return the inputs, completed with the model's defaults."""
     defaults = {param.name: param.default for param in model.params}
     return defaults | {name: value for name, value in inputs.items() if value is not None}
 
 
 def source_uris(inputs: Mapping[str, Any]) -> list[str]:
-    """Where the pictures are that the model starts from."""
-    given = [inputs.get(name) or [] for name in SOURCE_INPUTS]
-    return [uri for value in given for uri in ([value] if isinstance(value, str) else value)]
+    """Return the URIs of the initial pictures."""
+    values = [inputs.get(name) or [] for name in SOURCE_INPUTS]
+    return [uri for value in values for uri in ([value] if isinstance(value, str) else value)]
 
 
 def picture_count(inputs: Mapping[str, Any]) -> int:
-    """How many pictures are asked for."""
+    """Return the number of requested pictures."""
     if "sequential_image_generation" in inputs:
         return int(inputs["max_images"]) if inputs["sequential_image_generation"] == "auto" else 1
     return int(inputs.get("num_outputs") or inputs.get("number_of_images") or 1)
 
 
 def enhanced_prompt(inputs: Mapping[str, Any]) -> str:
-    """The prompt, with what the model adds when it may."""
+    """Return the prompt, extended if the inputs allow the model to enhance it."""
     prompt = str(inputs.get("prompt", ""))
     enhance = inputs.get("prompt_upsampling") is True or inputs.get("magic_prompt_option") == "On"
     return f"{prompt}, in loving detail" if enhance else prompt
@@ -98,30 +98,32 @@ def render(
     transparent: bool = False,
     mislabelled: bool = False,
 ) -> Rendered:
-    """One picture; raises PredictionFailedError where the model would fail on these inputs."""
-    source = _opened(sources.first) if sources.first is not None else None
+    """Render one picture. Raise PredictionFailedError if the model would fail on these inputs."""
+    source = _decode(sources.first) if sources.first is not None else None
     _check_combination(inputs, sources)
     size = output_size(inputs, source.size if source else None)
     if not 1 <= size[0] * size[1] <= MAX_PIXELS or min(size) < 1:
         raise PredictionFailedError("CUDA out of memory. Tried to allocate 20.00 GiB (GPU 0; 39.59 GiB total capacity)")
-    size = fitted(size)
+    size = fit_size(size)
     if source and "scale" in inputs:
         picture = source.resize(size, Image.Resampling.LANCZOS)
     else:
         picture = paint(enhanced_prompt(inputs), seed, size, f"{model.name} · seed {seed}")
-        picture = _mixed(picture, source, sources.mask, inputs, repaints_black=model.repaints == "black")
+        picture = _blend(picture, source, sources.mask, inputs, repaints_black=model.repaints == "black")
     if transparent or inputs.get("background") == "transparent":
         picture.putalpha(Image.linear_gradient("L").resize(size))
     extension = str(inputs.get("output_format") or "png")
-    tells = json.dumps({"text": inputs.get("prompt", ""), "seed": seed}) if metadata or model.tells_prompt else None
+    metadata_text = (
+        json.dumps({"text": inputs.get("prompt", ""), "seed": seed}) if metadata or model.embeds_prompt else None
+    )
     actual = extension if not mislabelled else "jpg" if extension == "png" else "png"
     quality = inputs.get("output_quality", inputs.get("output_compression"))
-    data = _encoded(picture, _FORMATS[actual], 80 if quality is None else int(quality), tells)
+    data = _encode(picture, _FORMATS[actual], 80 if quality is None else int(quality), metadata_text)
     return Rendered(data, Image.MIME[_FORMATS[extension]], extension)
 
 
 def output_size(inputs: Mapping[str, Any], source: Size | None) -> Size:
-    """Width and height of what the model makes, by its own rules."""
+    """Return the size that the model would produce for these inputs."""
     if source and "scale" in inputs:
         return math.floor(source[0] * inputs["scale"]), math.floor(source[1] * inputs["scale"])
     if "resolution" in inputs:
@@ -137,8 +139,8 @@ def output_size(inputs: Mapping[str, Any], source: Size | None) -> Size:
     return _by_name("1:1" if ratio == "match_input_image" else ratio, edge)
 
 
-def fitted(size: Size) -> Size:
-    """Return the size, reduced to MAX_SIDE in the same proportions if it is larger."""
+def fit_size(size: Size) -> Size:
+    """Scale the size down to MAX_SIDE if it is larger, keeping its proportions."""
     scale = min(1.0, MAX_SIDE / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -187,7 +189,7 @@ def _check_combination(inputs: Mapping[str, Any], sources: Sources) -> None:
         )
 
 
-def _mixed(
+def _blend(
     painted: Image.Image,
     source: Image.Image | None,
     mask: bytes | None,
@@ -195,9 +197,9 @@ def _mixed(
     *,
     repaints_black: bool,
 ) -> Image.Image:
-    """Return the source, painted over as a whole or where the mask allows.
+    """Blend the source with the painted picture, everywhere or where the mask allows.
 
-    The caption's strip is not blended: it covers the caption of a source that was painted here.
+    The caption strip is not blended, so it covers the caption of a source that the demo painted.
     """
     if source is None:
         return painted
@@ -209,34 +211,34 @@ def _mixed(
         mixed.paste(painted.crop(strip), strip)
     if mask is None:
         return mixed
-    repainted = _opened(mask).convert("L").resize(painted.size)
+    repainted = _decode(mask).convert("L").resize(painted.size)
     return Image.composite(mixed, source, ImageChops.invert(repainted) if repaints_black else repainted)
 
 
-def _opened(data: bytes) -> Image.Image:
+def _decode(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data)).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PredictionFailedError("cannot identify image file '/tmp/tmpinput'") from error
 
 
-def encoded_png(picture: Image.Image) -> bytes:
-    """A PNG without any text."""
-    return _encoded(picture, "PNG", 100, None)
+def encode_png(picture: Image.Image) -> bytes:
+    """Encode a PNG without text chunks."""
+    return _encode(picture, "PNG", 100, None)
 
 
-def _encoded(picture: Image.Image, kind: str, quality: int, tells: str | None) -> bytes:
+def _encode(picture: Image.Image, kind: str, quality: int, metadata_text: str | None) -> bytes:
     buffer = io.BytesIO()
     if kind == "PNG":
         texts = PngImagePlugin.PngInfo()
-        if tells:
-            texts.add_text("prompt", tells)
-            texts.add_text("workflow", json.dumps({"nodes": [{"type": "CLIPTextEncode", "inputs": tells}]}))
+        if metadata_text:
+            texts.add_text("prompt", metadata_text)
+            texts.add_text("workflow", json.dumps({"nodes": [{"type": "CLIPTextEncode", "inputs": metadata_text}]}))
         picture.save(buffer, kind, pnginfo=texts, compress_level=3)
         return buffer.getvalue()
     exif = Image.Exif()
-    if tells:
-        exif[IMAGE_DESCRIPTION] = tells
+    if metadata_text:
+        exif[IMAGE_DESCRIPTION] = metadata_text
     picture = picture.convert("RGB") if kind == "JPEG" else picture
     picture.save(buffer, kind, quality=quality, exif=exif, **({"method": 2} if kind == "WEBP" else {}))
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Errors as Replicate's API writes them."""
+"""Errors in the format of Replicate's API."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from openai_dify_proxy_demo.replicate.script import Throttle
 BAD_GATEWAY_PAGE = (
     "<html>\n<head><title>{status}</title></head>\n<body><center><h1>{status}</h1></center></body>\n</html>\n"
 )
-"""What a load balancer says when nothing behind it answers."""
+"""The error page of a load balancer whose backend does not respond."""
 
 
 @dataclass(eq=False)
 class ProblemError(Exception):
-    """A request that is answered with an error."""
+    """Raised to respond with an error."""
 
     status: int
     detail: str
     title: str | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def response(self) -> Response:
         body = {"title": self.title} if self.title else {}
-        content = json.dumps({**body, "detail": self.detail, "status": self.status, **self.more}, ensure_ascii=False)
+        content = json.dumps({**body, "detail": self.detail, "status": self.status, **self.extra}, ensure_ascii=False)
         return Response(content + "\n", self.status, dict(self.headers), "application/problem+json")
 
 
 @dataclass(frozen=True)
 class InvalidField:
-    """One thing that is wrong with a body; `field` is empty for the body itself."""
+    """One invalid field; `field` is empty for the body itself."""
 
     type: str
     field: str
@@ -85,7 +85,7 @@ def insufficient_credit() -> ProblemError:
 
 
 def throttled(throttle: Throttle) -> ProblemError:
-    """A 429 whose delay stands in the header, the body, `ratelimit-reset`, only in the text, or nowhere."""
+    """Return a 429 with the delay in the header, the body, `ratelimit-reset` or the text, or without one."""
     delay = throttle.seconds
     text = "Request was throttled."
     if throttle.how != "none":
@@ -98,7 +98,7 @@ def throttled(throttle: Throttle) -> ProblemError:
     return ProblemError(
         429,
         text,
-        more={"retry_after": delay} if throttle.how == "body" else {},
+        extra={"retry_after": delay} if throttle.how == "body" else {},
         headers={
             "header": {"Retry-After": str(delay)},
             "reset": {"ratelimit-remaining": "0", "ratelimit-reset": str(delay)},
@@ -107,7 +107,7 @@ def throttled(throttle: Throttle) -> ProblemError:
 
 
 def crashed(status: int) -> Response:
-    """An error of the server's, or of the balancer before it."""
+    """Return an error of the API (500) or of the load balancer (any other status)."""
     if status == 500:
         return ProblemError(500, "Internal server error", "Internal Server Error").response()
     return HTMLResponse(BAD_GATEWAY_PAGE.format(status=status), status)

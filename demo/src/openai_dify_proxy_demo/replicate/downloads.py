@@ -1,4 +1,4 @@
-"""Delivery of outputs from their own origin, with the faults that a prompt asks for."""
+"""Downloads from the output origin, with the faults that a prompt requests."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
 from openai_dify_proxy_demo.replicate.log import LeakedToken, LoggedDownload
-from openai_dify_proxy_demo.replicate.renders import Rendered
+from openai_dify_proxy_demo.replicate.rendering import Rendered
 from openai_dify_proxy_demo.replicate.script import MAX_SIZE, ReplicateScript
 from openai_dify_proxy_demo.replicate.state import ReplicateState, StoredOutput
 
 BOMB_SIDE = 30_000
-"""Width and height of the picture that is small as a file and huge in memory."""
+"""Width and height of the decompression bomb."""
 
 HUGE = 40_000_000
-"""How many bytes `HUGE` has when it names no number."""
+"""The number of bytes of `HUGE` without a number."""
 
 PRIVATE_ADDRESS = "http://10.0.0.1/latest/meta-data/"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><script>alert(1)</script></svg>'
 PAGE = b"<!doctype html><title>Sign in</title><script>alert(1)</script>"
 
 
-def falsified(script: ReplicateScript, rendered: Rendered) -> Rendered:
-    """The output with the content that the script wants in its place."""
+def with_scripted_content(script: ReplicateScript, rendered: Rendered) -> Rendered:
+    """Return the output, or the invalid content that the script requests instead."""
     if script.has("NOTAPICTURE"):
         return Rendered(PAGE, "text/html", rendered.extension)
     if script.has("SVG"):
@@ -42,7 +42,7 @@ def falsified(script: ReplicateScript, rendered: Rendered) -> Rendered:
 
 
 async def serve_output(request: Request) -> Response:
-    """Any path of the origin of outputs."""
+    """Serve an output, and log the download and any token it carries."""
     state: ReplicateState = request.app.state.demo
     path = request.url.path
     if authorization := request.headers.get("authorization"):
@@ -101,12 +101,12 @@ async def _endless(data: bytes) -> AsyncIterator[bytes]:
     yield data
     while True:
         yield bytes(65536)
-        await asyncio.sleep(0)  # else a client that left would never be noticed
+        await asyncio.sleep(0)  # lets the server notice a disconnect
 
 
 @functools.cache
 def bomb() -> bytes:
-    """A PNG of some kilobytes that unpacks to 900 million pixels."""
+    """Return a small PNG that decodes to 900 million pixels."""
     row = bytes(1 + (BOMB_SIDE + 7) // 8)
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(row * 100) for _ in range(BOMB_SIDE // 100)) + packer.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any, Literal
 
-from openai_dify_proxy_demo.replicate.refusals import not_found
+from openai_dify_proxy_demo.replicate.errors import not_found
 from openai_dify_proxy_demo.replicate.state import (
     Prediction,
     ReplicateState,
@@ -16,10 +16,10 @@ from openai_dify_proxy_demo.replicate.state import (
 )
 
 FOREIGN_ORIGIN = "https://pictures.example"
-"""Where outputs are said to be by `FOREIGN`."""
+"""The origin of the output links with `FOREIGN`."""
 
 View = Literal["now", "early", "starting"]
-"""How a prediction is told: as it is; `processing` with its outputs inlined, as soon as it has some; or as new."""
+"""How to present a prediction: as it is, as `processing` with inline outputs, or as `starting`."""
 
 
 def prediction_body(state: ReplicateState, prediction: Prediction, view: View = "now") -> dict[str, Any]:
@@ -29,7 +29,7 @@ def prediction_body(state: ReplicateState, prediction: Prediction, view: View = 
     body: dict[str, Any] = {
         "id": prediction.id,
         "model": prediction.model.name,
-        "version": prediction.shown_version,
+        "version": prediction.reported_version,
         "input": {} if removed else prediction.inputs,
         "logs": prediction.logs if shown else "",
         "output": _output(state, prediction, inline=view == "early") if shown else None,
@@ -97,12 +97,12 @@ def _as_file(state: ReplicateState, stored: StoredOutput) -> StoredFile:
         if file.data is stored.rendered.data:
             return file
     file = StoredFile(new_identifier(), name, stored.rendered.media_type, stored.rendered.data, {}, state.now())
-    state.keep_file(file)
+    state.store_file(file)
     return file
 
 
-def found_prediction(state: ReplicateState, identifier: str) -> Prediction:
-    """The prediction of this id; raises ProblemError (404) where there is none."""
+def require_prediction(state: ReplicateState, identifier: str) -> Prediction:
+    """Return the prediction with this id. Raise ProblemError (404) if there is none."""
     prediction = state.predictions.get(identifier)
     if prediction is None:
         raise not_found()

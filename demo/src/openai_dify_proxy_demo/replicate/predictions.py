@@ -10,12 +10,8 @@ from typing import Any
 from starlette.responses import Response
 
 from openai_dify_proxy_demo.replicate import runs
-from openai_dify_proxy_demo.replicate.bodies import View, found_prediction, prediction_body
 from openai_dify_proxy_demo.replicate.calls import CREATION_RATE_LIMIT, ConnectionDropped, ReplicateCall, json_response
-from openai_dify_proxy_demo.replicate.checks import checked_body, checked_inputs
-from openai_dify_proxy_demo.replicate.log import LoggedCancel, LoggedPrediction
-from openai_dify_proxy_demo.replicate.models import DEMO_DEPLOYMENTS, DemoModel, find_model, find_version
-from openai_dify_proxy_demo.replicate.refusals import (
+from openai_dify_proxy_demo.replicate.errors import (
     ProblemError,
     crashed,
     insufficient_credit,
@@ -23,9 +19,13 @@ from openai_dify_proxy_demo.replicate.refusals import (
     not_found,
     throttled,
 )
-from openai_dify_proxy_demo.replicate.renders import source_uris, with_defaults
+from openai_dify_proxy_demo.replicate.log import LoggedCancel, LoggedPrediction
+from openai_dify_proxy_demo.replicate.models import DEMO_DEPLOYMENTS, DemoModel, find_model, find_version
+from openai_dify_proxy_demo.replicate.prediction_bodies import View, prediction_body, require_prediction
+from openai_dify_proxy_demo.replicate.rendering import source_uris, with_defaults
 from openai_dify_proxy_demo.replicate.script import ReplicateScript, read_prompt
 from openai_dify_proxy_demo.replicate.state import TERMINAL, Prediction, ReplicateState, new_identifier
+from openai_dify_proxy_demo.replicate.validation import validate_body, validate_inputs
 
 MAX_WAIT = 60
 BROKEN_JSON = b'{"id":"gm3qorzdhgbfurvjtvhg6dckhu","status":"succ'
@@ -33,7 +33,7 @@ _DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
 
 async def create(call: ReplicateCall) -> Response:
-    body = checked_body(call.body, versioned=True)
+    body = validate_body(call.body, versioned=True)
     model = find_version(body["version"])
     if model is None:
         raise invalid_version()
@@ -44,7 +44,7 @@ async def create_by_model(call: ReplicateCall) -> Response:
     model = find_model(f"{call.path['owner']}/{call.path['name']}")
     if model is None or not model.official:
         raise not_found()
-    return await _create(call, model, checked_body(call.body, versioned=False)["input"])
+    return await _create(call, model, validate_body(call.body, versioned=False)["input"])
 
 
 async def create_by_deployment(call: ReplicateCall) -> Response:
@@ -52,11 +52,11 @@ async def create_by_deployment(call: ReplicateCall) -> Response:
     model = DEMO_DEPLOYMENTS.get(name)
     if model is None:
         raise not_found()
-    return await _create(call, model, checked_body(call.body, versioned=False)["input"], deployment=name)
+    return await _create(call, model, validate_body(call.body, versioned=False)["input"], deployment=name)
 
 
 async def get(call: ReplicateCall) -> Response:
-    prediction = found_prediction(call.state, call.path["id"])
+    prediction = require_prediction(call.state, call.path["id"])
     prediction.polls += 1
     if prediction.polls <= _times(prediction.script, "POLLCRASH"):
         return crashed(503)
@@ -66,7 +66,7 @@ async def get(call: ReplicateCall) -> Response:
 
 
 async def cancel(call: ReplicateCall) -> Response:
-    prediction = found_prediction(call.state, call.path["id"])
+    prediction = require_prediction(call.state, call.path["id"])
     effective = runs.cancel(call.state, prediction)
     entry = LoggedCancel(prediction.id, effective, time.monotonic())
     call.state.log.change(lambda: call.state.log.cancels.append(entry))
@@ -77,17 +77,17 @@ async def _create(
     call: ReplicateCall, model: DemoModel, sent: dict[str, Any], deployment: str | None = None
 ) -> Response:
     state, headers = call.state, call.request.headers
-    inputs = checked_inputs(model, sent)
+    inputs = validate_inputs(model, sent)
     deadline = _deadline(headers.get("cancel-after"))
     prompt = str(inputs.get("prompt", ""))
     script = read_prompt(" ".join([prompt, *map(state.follow_up, source_uris(inputs)[:1])]), faults=state.faults)
-    _refuse_as_asked(state, script, prompt)
+    _raise_scripted_rejection(state, script, prompt)
     if script.has("CRASH_BEFORE"):
         return crashed(int(script.number("CRASH_BEFORE", 500)))
     prediction = Prediction(
         id=new_identifier(),
         model=model,
-        shown_version=f"dp-{model.version[:32]}" if deployment else "hidden" if model.official else model.version,
+        reported_version=f"dp-{model.version[:32]}" if deployment else "hidden" if model.official else model.version,
         inputs=inputs,
         script=script,
         base_url=call.base_url,
@@ -97,10 +97,10 @@ async def _create(
         deadline=deadline,
     )
     prediction.record.id = prediction.id
-    state.keep(prediction)
+    state.store(prediction)
     state.log.change(lambda: state.log.predictions.append(prediction.record))
     runs.start(state, prediction)
-    return await _answer(state, prediction, _wanted_wait(headers.get("prefer")), headers.get("prefer"))
+    return await _answer(state, prediction, _wait_seconds(headers.get("prefer")), headers.get("prefer"))
 
 
 async def _answer(state: ReplicateState, prediction: Prediction, wait: int | None, prefer: str | None) -> Response:
@@ -112,16 +112,15 @@ async def _answer(state: ReplicateState, prediction: Prediction, wait: int | Non
     await asyncio.sleep(script.number("HOLD", 0))
     if script.has("BADJSON"):
         return Response(BROKEN_JSON, 201, media_type="application/json")
-    view: View = "starting" if wait is None else await _waited(state, prediction, wait)
+    view: View = "starting" if wait is None else await _wait_for_view(state, prediction, wait)
     headers = {**CREATION_RATE_LIMIT, **({"preference-applied": prefer} if wait and prefer else {})}
     return json_response(prediction_body(state, prediction, view), 201, headers)
 
 
-async def _waited(state: ReplicateState, prediction: Prediction, seconds: int) -> View:
-    """How the prediction is told after waiting for its outputs.
+async def _wait_for_view(state: ReplicateState, prediction: Prediction, seconds: int) -> View:
+    """Wait for outputs, and return how to present the prediction.
 
-    The answer comes as soon as outputs are there, and says `processing` with the files inlined. When the time is up
-    it tells a new prediction.
+    As in Replicate, it is `processing` with inline files as soon as it has outputs, and `starting` after a timeout.
     """
     settled = prediction.script.has("SETTLED")
     try:
@@ -134,10 +133,10 @@ async def _waited(state: ReplicateState, prediction: Prediction, seconds: int) -
     return "early"
 
 
-def _refuse_as_asked(state: ReplicateState, script: ReplicateScript, prompt: str) -> None:
+def _raise_scripted_rejection(state: ReplicateState, script: ReplicateScript, prompt: str) -> None:
     if script.has("CREDIT"):
         raise insufficient_credit()
-    if (throttle := script.throttle) and state.is_throttled(prompt, throttle):
+    if (throttle := script.throttle) and state.count_throttled(prompt, throttle):
         raise throttled(throttle)
 
 
@@ -157,8 +156,8 @@ def _record(
     )
 
 
-def _wanted_wait(prefer: str | None) -> int | None:
-    """The seconds of `Prefer: wait` or `wait=N`; None where it is not asked for, or not from 1 to 60."""
+def _wait_seconds(prefer: str | None) -> int | None:
+    """Return the seconds of `Prefer: wait` or `wait=N`, or None without it or outside 1 to 60."""
     found = re.fullmatch(r"wait(?:=(\d+))?", (prefer or "").strip())
     if found is None:
         return None
@@ -167,7 +166,7 @@ def _wanted_wait(prefer: str | None) -> int | None:
 
 
 def _deadline(cancel_after: str | None) -> int | None:
-    """The seconds of `Cancel-After`, such as `90s`, `2m` or `1h30m`: from 5 seconds to a day."""
+    """Return the seconds of `Cancel-After`, such as `90s`, `2m` or `1h30m`. Raise ProblemError outside 5 s to 24 h."""
     if cancel_after is None:
         return None
     found = _DURATION.fullmatch(cancel_after.strip())

@@ -1,4 +1,4 @@
-"""Validation of a prediction's body, with Replicate's error texts."""
+"""Validation of prediction requests, with Replicate's error texts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import re
 from typing import Any
 
+from openai_dify_proxy_demo.replicate.errors import InvalidField, invalid_input
 from openai_dify_proxy_demo.replicate.models import DemoModel
-from openai_dify_proxy_demo.replicate.refusals import InvalidField, invalid_input
 from openai_dify_proxy_demo.replicate.schemas import Param
 
 COMMON_KEYS = frozenset({"input", "webhook", "webhook_events_filter", "webhook_completed", "stream"})
@@ -23,8 +23,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _JSON_NAMES = {"picture": "string", "pictures": "array"}
 
 
-def checked_body(body: Any, *, versioned: bool) -> dict[str, Any]:
-    """The body, whose keys are known and whose input is an object; else a refusal that names every fault."""
+def validate_body(body: Any, *, versioned: bool) -> dict[str, Any]:
+    """Return the body. Raise ProblemError, which lists every fault, for unknown keys or wrong types."""
     if not isinstance(body, dict):
         raise invalid_input([_wrong_type("", "object", body)])
     allowed = COMMON_KEYS | {"version"} if versioned else COMMON_KEYS
@@ -44,8 +44,8 @@ def checked_body(body: Any, *, versioned: bool) -> dict[str, Any]:
     return body
 
 
-def checked_inputs(model: DemoModel, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs that the model knows; unknown ones are dropped in silence, wrong ones refused."""
+def validate_inputs(model: DemoModel, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs of the model. Drop unknown ones silently; raise ProblemError for invalid ones."""
     faults = [
         InvalidField("required", "input", f"{param.name} is required")
         for param in model.params
