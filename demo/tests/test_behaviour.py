@@ -39,7 +39,7 @@ def test_an_exact_answer_arrives_whole(demo: Caller, name: str, version: str) ->
 @pytest.mark.parametrize("name", NAMES)
 def test_a_plain_question_is_repeated_by_an_app_that_says_what_it_is(demo: Caller, name: str) -> None:
     said = answer_in(read_events(demo.ask(name, "Where is the sea?").content))
-    assert said.startswith(f"I am {name}, a scripted app that repeats your message.")
+    assert said.startswith(f"Hello from the demo {demo.mode(name)} app, which repeats your message.")
     assert said.endswith(" You wrote: “Where is the sea?”")
 
 

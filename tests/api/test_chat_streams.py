@@ -126,7 +126,7 @@ async def test_a_late_failure_is_an_error_frame(proxy: ProxyServer, http: httpx2
     body = await stream_of(http, proxy, "one two three four MIDERROR:rate", model=model)
     error = failure_of(body)
     assert error["code"] == "rate_limit_exceeded"
-    assert '"content":"This' in body
+    assert '"content":"Hello' in body
 
 
 async def test_the_status_line_waits_for_the_grace_and_no_longer(serve: Serve, http: httpx2.AsyncClient) -> None:

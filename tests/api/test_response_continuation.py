@@ -83,6 +83,6 @@ async def test_a_conversation_that_dify_lost(
     await respond(client, "and then", conversation=conversation.id)
     told = the_run(log, "and then").question
     beginning = "The conversation so far, oldest message first:\n\nUser: The word is otter.\n\nUser: begins there\n\n"
-    assert told.startswith(f"{beginning}Assistant: I am demo-chat, a scripted app")
+    assert told.startswith(f"{beginning}Assistant: Hello from the demo chat app")
     after = await respond(client, "RECALL", conversation=conversation.id)
     assert json.loads(after.output_text.splitlines()[0]) == ["user", told]

@@ -152,7 +152,7 @@ def recall_answer(history: list[ModelMessage]) -> str:
 
 def default_answer(request: Generation, count: int) -> str:
     """Return the answer to a message without keywords. It ends with the message; `count` is what the app remembers."""
-    parts = [f"I am {request.app.name}, a scripted app that repeats your message."]
+    parts = [f"Hello from the demo {request.app.mode} app, which repeats your message."]
     if request.app.mode in CHAT_MODES and request.app.memory:
         parts.append(
             f"I remember {count} earlier message{'s' if count > 1 else ''} from our conversation."
