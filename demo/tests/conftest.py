@@ -14,7 +14,7 @@ from openai_dify_proxy_demo import replicate as scripted
 
 @dataclass
 class Clock:
-    """The time of day that a demo is told."""
+    """A clock for the demo that tests set."""
 
     now: float = 1_795_000_000.0
 
@@ -28,7 +28,7 @@ MODES = {app.name: app.mode for app in (*DEMO_APPS, *SPECIAL_APPS)}
 
 @dataclass
 class Caller:
-    """A client of the demo that names apps and questions and leaves the rest to defaults."""
+    """A client of the demo with defaults for everything but app and message."""
 
     server: DemoServer
     http: httpx2.Client
@@ -44,7 +44,7 @@ class Caller:
         return {**body, "auto_generate_name": False, **more}
 
     def ask(self, app: str, question: str, **more: Any) -> httpx2.Response:
-        """The whole answer of `app`, which may be `demo-chat@1.13`."""
+        """Send a message to `app`, such as `demo-chat@1.13`, and read the whole response."""
         return self.post(PATHS.get(self.mode(app), "/chat-messages"), app, self.body(app, question, **more))
 
     def post(self, path: str, app: str, body: Any) -> httpx2.Response:
@@ -62,7 +62,7 @@ class Caller:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[DemoServer]:
-    """One demo for all tests that need nothing special of its timing."""
+    """The demo of all tests without special timing."""
     with DemoServer(timing=INSTANT, faults=True) as running:
         yield running
 
@@ -115,14 +115,14 @@ def timed_server(clock: Clock) -> Iterator[DemoServer]:
 
 @pytest.fixture
 def timed(timed_server: DemoServer, http: httpx2.Client) -> Caller:
-    """A caller of a demo whose clock stands still unless a test moves it."""
+    """A caller of a demo whose clock only advances when a test advances it."""
     timed_server.log.clear()
     return Caller(timed_server, http)
 
 
 @pytest.fixture(scope="session")
 def replicate_server() -> Iterator[scripted.DemoReplicate]:
-    """One scripted Replicate for all tests that need nothing special of its timing."""
+    """The scripted Replicate of all tests without special timing."""
     timing = scripted.ReplicateTiming(start=0.0, run=0.0, settle=0.0, second=0.2)
     with scripted.DemoReplicate(timing=timing, faults=True) as running:
         yield running

@@ -1,4 +1,4 @@
-"""Recorded conversations, and the same ones in the demo: what was asked and said, and what the model was sent."""
+"""Replay of recorded conversations against the demo, and comparison of what the models received."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ APPS = {
     "completion": "demo-completion",
     "workflow": "demo-workflow",
 }
-"""The demo's app for each recorded one."""
+"""The demo's app for each recorded app."""
 
 Entry = tuple[str, Any]
 Json = dict[str, Any]
-How = Literal["read", "stop", "leave"]
+Ending = Literal["read", "stop", "leave"]
 
 
 @dataclass
 class Turn:
-    """One turn as it was recorded, or as the demo played it."""
+    """One turn, recorded or replayed."""
 
     query: str
     events: list[Json]
     sent: list[Entry]
-    """Role and text of what the model was sent before the question."""
+    """Role and text of the messages that the model received before the question."""
 
     @property
-    def said(self) -> str:
-        """The text that came; a New Agent's last message repeats it."""
+    def answer(self) -> str:
+        """The streamed text, without the last message of a New Agent, which repeats it."""
         agent = any(event["event"] == "agent_message" for event in self.events)
         texts = [event for event in self.events if "answer" in event and not (agent and event["event"] == "message")]
         return "".join(event["answer"] for event in texts)
@@ -53,119 +53,123 @@ class Turn:
 
 @dataclass
 class Replay:
-    """One recorded conversation in the demo."""
+    """One recorded conversation, replayed in the demo."""
 
     demo: Caller
     version: str
     conversation_id: str = ""
     turns: list[Turn] = field(default_factory=list)
 
-    def ask(self, recorded: Recording, how: How = "read") -> Turn:
-        body = {**recorded.asked, "query": in_our_words(recorded.asked["query"])}
-        return self.ask_body(APPS[recorded.request["app"]], body, how)
+    def ask(self, recorded: Recording, ending: Ending = "read") -> Turn:
+        body = {**recorded.asked, "query": translate_keywords(recorded.asked["query"])}
+        return self.ask_body(APPS[recorded.request["app"]], body, ending)
 
-    def ask_body(self, app: str, body: Json, how: How = "read") -> Turn:
+    def ask_body(self, app: str, body: Json, ending: Ending = "read") -> Turn:
         body["conversation_id"] = self.conversation_id
-        response = play(self.demo, f"{app}@{self.version}", body, how)
+        response = run_turn(self.demo, f"{app}@{self.version}", body, ending)
         run = self.demo.log.runs[-1]
         self.conversation_id = run.conversation_id
         self.turns.append(Turn(body["query"], events_of(response), list(run.history)))
         return self.turns[-1]
 
 
-def in_our_words(query: str) -> str:
-    """Return the question in the demo's words: `SLOW:8:0.3`, eight pieces 0.3 s apart, is `SLOW:8x200` here."""
+def translate_keywords(query: str) -> str:
+    """Translate the keywords of the recorded model: `SLOW:8:0.3` becomes `SLOW:8x200`."""
     return re.sub(r"SLOW:(\d+):[\d.]+", r"SLOW:\1x200", query)
 
 
-def play(demo: Caller, app: str, body: Json, how: How) -> bytes:
-    """Ask the demo, and read the answer, or stop it, or leave it, after its first word. Every run ends before this."""
-    if how == "read":
+def run_turn(demo: Caller, app: str, body: Json, ending: Ending) -> bytes:
+    """Run a turn and return its stream. After the first word, 'stop' stops it and 'leave' disconnects.
+
+    The run has ended when this returns.
+    """
+    if ending == "read":
         return demo.post("/chat-messages", app, body).content
     received = b""
     with demo.http.stream("POST", f"{demo.server.url}/chat-messages", headers=demo.headers(app), json=body) as response:
         chunks = response.iter_raw()
         while b"tick 1 " not in received:
             received += next(chunks)
-        if how == "stop":
+        if ending == "stop":
             task_id = next(event["task_id"] for event in read_events(received) if "task_id" in event)
             demo.post(f"/chat-messages/{task_id}/stop", app, {"user": body["user"]})
             received += b"".join(chunks)
     run = demo.log.runs[-1]
-    demo.log.wait(lambda log: run.state != "running" and (how == "stop" or run.disconnected_at))
+    demo.log.wait(lambda log: run.state != "running" and (ending == "stop" or run.disconnected_at))
     return received
 
 
 def events_of(body: bytes) -> list[Json]:
-    """The events of a stream, or the one body of an answer that was not streamed."""
+    """Return the events of a stream, or the body of a blocking response as the only one."""
     return [json.loads(body)] if body.startswith(b"{") else read_events(body)
 
 
 def recorded_turn(recorded: Recording) -> Turn:
     turn = Turn(recorded.asked["query"], events_of(recorded.body), [])
-    if turn.said.startswith("ECHO") and turn.said.endswith("}"):
-        messages = json.loads(turn.said.removeprefix("ECHO "))["messages"]
+    if turn.answer.startswith("ECHO") and turn.answer.endswith("}"):
+        messages = json.loads(turn.answer.removeprefix("ECHO "))["messages"]
         turn.sent = [(role, text_of(content)) for role, content in messages if role != "system"]
         while not turn.sent[-1][1]:
-            del turn.sent[-1]  # the pictures of a question stand behind it
+            del turn.sent[-1]  # pictures of the question follow its text
         assert turn.sent.pop() in [("user", turn.query), ("user", f"{turn.query}\n")]
     return turn
 
 
 def text_of(content: Any) -> str:
-    """The text of a message, which may hold pictures as well."""
+    """Return the text of a message, which may also contain pictures."""
     return content if isinstance(content, str) else "".join(part for part in content if isinstance(part, str))
 
 
-def began(turn: Turn) -> int:
+def start_second(turn: Turn) -> int:
+    """Return the second in which the turn started, since 1970."""
     return next(int(event["created_at"]) for event in turn.events if "created_at" in event)
 
 
 def shape(entries: Iterable[Entry], turns: list[Turn]) -> list[str]:
-    """What a model was sent, told apart from the words: which questions, and what of their answers."""
+    """Describe the messages of a model without their texts: which questions, and how their answers differ."""
     found, last = [], turns[0]
     for role, text in entries:
         if role == "user":
-            place = next(place for place, turn in enumerate(turns) if turn.query == text)
-            found.append(f"question {place}")
-            last = turns[place]
+            index = next(index for index, turn in enumerate(turns) if turn.query == text)
+            found.append(f"question {index}")
+            last = turns[index]
         else:
-            found.append(f"{role}: {relation(text, last.said)}" if role == "assistant" else role)
+            found.append(f"{role}: {relation(text, last.answer)}" if role == "assistant" else role)
     return found
 
 
-def relation(text: str, said: str) -> str:
-    """What a remembered answer is to the one that came."""
+def relation(text: str, answer: str) -> str:
+    """Describe how a remembered answer differs from the streamed one."""
     short = re.search(r"\.\.\.<(\d+) chars sha (\w{8})>$", text)
     if short:
-        same = (int(short[1]), short[2]) == (len(said), hashlib.sha1(said.encode()).hexdigest()[:8])
-        return "as said" if same else text
-    if text in ("", said):
-        return "as said" if text else "nothing"
-    if text == said.strip():
+        same = (int(short[1]), short[2]) == (len(answer), hashlib.sha1(answer.encode()).hexdigest()[:8])
+        return "equal" if same else text
+    if text in ("", answer):
+        return "equal" if text else "empty"
+    if text == answer.strip():
         return "stripped"
-    return "more than was read" if text.startswith(said) else text
+    return "longer" if text.startswith(answer) else text
 
 
-def tokens(texts: Iterable[str]) -> int:
-    """As the recorded model counts what it is sent."""
+def count_tokens(texts: Iterable[str]) -> int:
+    """Count tokens like the recorded model."""
     return len("\n".join(texts)) // 4 + 3
 
 
-def billed(turn: Turn) -> int | None:
-    """The tokens of the prompt, where the answer tells them."""
+def prompt_tokens(turn: Turn) -> int | None:
+    """Return the number of prompt tokens, if the turn reports it."""
     for event in turn.events:
         if "metadata" in event:
             return int(event["metadata"]["usage"]["prompt_tokens"])
     return None
 
 
-def words(found: Iterable[str], turns: list[Turn]) -> Iterator[str]:
-    """A shape in the words of other turns."""
+def texts_of(found: Iterable[str], turns: list[Turn]) -> Iterator[str]:
+    """Yield the texts that a shape describes, taken from other turns."""
     last = turns[0]
     for item in found:
         if item.startswith("question"):
             last = turns[int(item.split()[1])]
             yield last.query
         else:
-            yield {"nothing": "", "as said": last.said, "stripped": last.said.strip()}[item.partition(": ")[2]]
+            yield {"empty": "", "equal": last.answer, "stripped": last.answer.strip()}[item.partition(": ")[2]]

@@ -1,4 +1,4 @@
-"""Recordings of a real Dify, read for what the demo is held against: orders, fields, refusals."""
+"""Access to recordings of real Dify servers, and the properties that the demo is compared by."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RECORDINGS = Path(__file__).parents[2] / "tests" / "recordings"
 
 @dataclass(frozen=True)
 class Recording:
-    """What a server answered: its status, its headers by lower-case name, and its body."""
+    """A recorded response: status, headers by lower-case name, and body."""
 
     status: int
     headers: dict[str, str]
@@ -34,13 +34,13 @@ def recording(version: str, name: str) -> Recording:
 
 
 def read_events(body: bytes) -> list[dict[str, Any]]:
-    """The events of a stream; a ping, which has no data, becomes `{"event": "ping"}`."""
+    """Return the events of a stream. A ping, which has no data, becomes `{"event": "ping"}`."""
     frames = [frame for frame in body.split(b"\n\n") if frame.strip()]
     return [json.loads(frame[5:]) if frame.startswith(b"data:") else {"event": "ping"} for frame in frames]
 
 
 def order(events: list[dict[str, Any]]) -> list[str]:
-    """The names of the events with kind and status of nodes; repeats, also of pairs, count once."""
+    """Return the names of the events, with kind and status of nodes. Repeated names and pairs of names count once."""
     names: list[str] = []
     for event in events:
         names.append(_name(event))
@@ -51,7 +51,7 @@ def order(events: list[dict[str, Any]]) -> list[str]:
 
 
 def fields(events: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Every path of keys below each event, in order; what users and models wrote is not looked into."""
+    """Return every path of keys in each kind of event, in order. Content of users and models is skipped."""
     found: dict[str, list[str]] = {}
     for event in events:
         paths = found.setdefault(_name(event), [])

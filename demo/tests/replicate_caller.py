@@ -17,7 +17,7 @@ VERSIONS = {model.name: model.version for model in DEMO_MODELS}
 
 @dataclass
 class ReplicateCaller:
-    """It names models and inputs and leaves the rest to defaults."""
+    """A client with defaults for everything but model and inputs."""
 
     server: DemoReplicate
     http: httpx2.Client
@@ -36,13 +36,13 @@ class ReplicateCaller:
         return self.post("/predictions", {"version": VERSIONS[model], "input": inputs})
 
     def run(self, model: str, **inputs: Any) -> dict[str, Any]:
-        """The ended prediction."""
+        """Create a prediction and return it once it has ended."""
         created = self.create(model, **inputs)
         assert created.status_code == 201, created.text
         return self.ended(created.json()["id"])
 
     def ended(self, identifier: str) -> dict[str, Any]:
-        """The prediction once it has ended."""
+        """Return a prediction once it has ended."""
         self.server.log.wait(
             lambda log: any(entry.id == identifier and entry.completed_at for entry in log.predictions)
         )
@@ -50,12 +50,12 @@ class ReplicateCaller:
         return body
 
     def bytes_of(self, model: str, **inputs: Any) -> list[bytes]:
-        """The outputs of a prediction, downloaded."""
+        """Run a prediction and download its outputs."""
         output = self.run(model, **inputs)["output"]
         return [self.http.get(uri).content for uri in ([output] if isinstance(output, str) else output)]
 
     def picture(self, model: str, **inputs: Any) -> Image.Image:
-        """The first output of a prediction."""
+        """Run a prediction and return its first output."""
         return opened(self.bytes_of(model, **inputs)[0])
 
 

@@ -1,4 +1,4 @@
-"""The demo's streams and bodies have the orders and the fields of a real Dify's."""
+"""Streams and bodies of the demo have the event order and fields of real Dify servers."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_stopped_stream_ends_as_recorded(demo: Caller, name: str, app: str, ve
 
 
 def ask_and_stop(demo: Caller, app: str, *, user: str, question: str = "SLOW:900x100") -> list[dict[str, Any]]:
-    """The events of a slow answer whose stop route is called, for `user`, after its first words."""
+    """Run a slow turn, stop it as `user` after the first words, and return its events."""
     path = {"completion": "/completion-messages", "workflow": "/workflows/run"}.get(demo.mode(app), "/chat-messages")
     stop = "/workflows/tasks" if path == "/workflows/run" else path
     body, received = b"", False
@@ -137,7 +137,7 @@ def test_citations_and_files_have_the_recorded_fields(demo: Caller, version: str
     assert demo.http.get(file["url"]).content.startswith(b"\x89PNG")
 
 
-def test_a_retry_has_the_recorded_fields_and_says_its_text_again(demo: Caller) -> None:
+def test_retry_has_the_recorded_fields_and_repeats_its_text(demo: Caller) -> None:
     recorded = recording("1.16.1", "chatflow-retry-exhausted").events()
     events = read_events(demo.ask("demo-advanced-chat", "RETRY SAY<<one two three four five>>").content)
     assert fields(events)["node_retry llm retry"] == fields(recorded)["node_retry llm retry"]
@@ -145,7 +145,7 @@ def test_a_retry_has_the_recorded_fields_and_says_its_text_again(demo: Caller) -
     assert _named(events, "workflow_finished")["data"]["outputs"]["answer"] == "one two three four five"
 
 
-def test_a_missing_required_input_ends_a_graph_as_recorded(demo: Caller) -> None:
+def test_missing_required_input_fails_a_graph_as_recorded(demo: Caller) -> None:
     recorded = recording("1.16.1", "workflow-missing-required-stream").events()
     events = read_events(
         demo.post("/workflows/run", "demo-workflow@1.16", demo.body("demo-workflow", "") | {"inputs": {}}).content
@@ -155,8 +155,8 @@ def test_a_missing_required_input_ends_a_graph_as_recorded(demo: Caller) -> None
     assert events[-1]["data"]["error"] == recorded[-1]["data"]["error"] == "query is required in input form"
 
 
-REFUSALS: list[tuple[str, str, str, dict[str, Any]]] = [
-    # recording, path, demo app, changes to a good body (None: the field is left out)
+ERRORS: list[tuple[str, str, str, dict[str, Any]]] = [
+    # recording, path, demo app, changes to a valid body (None removes the field)
     ("err-chat-missing-user", "/chat-messages", "demo-chat", {"user": None}),
     ("err-chat-empty-user", "/chat-messages", "demo-chat", {"user": ""}),
     ("err-chat-empty-query", "/chat-messages", "demo-chat", {"query": ""}),
@@ -174,10 +174,8 @@ REFUSALS: list[tuple[str, str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "path", "app", "changes"), REFUSALS)
-def test_a_refusal_is_word_for_word_the_recorded_one(
-    demo: Caller, name: str, path: str, app: str, changes: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize(("name", "path", "app", "changes"), ERRORS)
+def test_error_equals_the_recorded_one(demo: Caller, name: str, path: str, app: str, changes: dict[str, Any]) -> None:
     recorded = recording("1.16.1", name)
     body = {key: value for key, value in (demo.body("demo-chat", "hi") | changes).items() if value is not None}
     answer = demo.post(path, app, body)
@@ -192,7 +190,7 @@ def test_a_refusal_is_word_for_word_the_recorded_one(
         ("err-auth-nospace", "Bearerapp-demo-chat"),
     ],
 )
-def test_a_wrong_key_is_refused_as_recorded(demo: Caller, name: str, authorization: str | None) -> None:
+def test_invalid_key_is_rejected_as_recorded(demo: Caller, name: str, authorization: str | None) -> None:
     recorded = recording("1.16.1", name)
     headers = {"Authorization": authorization} if authorization else {}
     answer = demo.http.get(f"{demo.server.url}/info", headers=headers)
@@ -203,7 +201,7 @@ def test_a_wrong_key_is_refused_as_recorded(demo: Caller, name: str, authorizati
 @pytest.mark.parametrize(
     ("name", "content"), [("err-chat-malformed-json", b'{"inputs": {}, "query": '), ("err-chat-body-array", b"[]")]
 )
-def test_a_broken_body_is_refused_as_recorded(demo: Caller, name: str, content: bytes) -> None:
+def test_invalid_body_is_rejected_as_recorded(demo: Caller, name: str, content: bytes) -> None:
     recorded = recording("1.16.1", name)
     headers = {**demo.headers("demo-chat"), "Content-Type": "application/json"}
     answer = demo.http.post(f"{demo.server.url}/chat-messages", headers=headers, content=content)
@@ -222,7 +220,7 @@ def test_a_broken_body_is_refused_as_recorded(demo: Caller, name: str, content: 
         ("chat-file-other-user", "demo-chat", "hi", {"files": [{"type": "image", "transfer_method": "local_file"}]}),
     ],
 )
-def test_a_failure_has_the_recorded_code_and_beginning(
+def test_failure_has_the_recorded_code_and_message_start(
     demo: Caller, name: str, app: str, question: str, changes: dict[str, Any]
 ) -> None:
     recorded = recording("1.16.1", name)
@@ -265,9 +263,7 @@ def test_a_blocking_body_has_the_recorded_fields(
         ("list-conversations-workflow", "/conversations", "demo-workflow"),
     ],
 )
-def test_what_an_app_tells_of_itself_has_the_recorded_fields(
-    demo: Caller, version: str, name: str, path: str, app: str
-) -> None:
+def test_app_information_has_the_recorded_fields(demo: Caller, version: str, name: str, path: str, app: str) -> None:
     recorded = recording(VERSIONS[version], name)
     answer = demo.get(path, f"{app}@{version}")
     assert answer.status_code == recorded.status
@@ -304,7 +300,7 @@ def test_an_upload_has_the_recorded_fields(demo: Caller, version: str) -> None:
     assert nothing.json() == recording(VERSIONS[version], "file-upload-nofile").json()
 
 
-def test_an_unknown_path_is_the_recorded_page(demo: Caller) -> None:
+def test_unknown_path_returns_the_recorded_page(demo: Caller) -> None:
     recorded = recording("1.16.1", "err-unknown-path")
     answer = demo.http.get(f"{demo.server.url}/nothing", headers=demo.headers("demo-chat"))
     assert (answer.status_code, answer.content.strip()) == (recorded.status, recorded.body.strip())

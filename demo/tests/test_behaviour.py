@@ -1,4 +1,4 @@
-"""What the keywords make the demo do, what it remembers, and what its log tells."""
+"""Keywords, memory, versions and the log of the scripted Dify."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VERSIONS = ["0.15", "1.11", "1.13", "1.16"]
 
 
 def answer_in(events: list[dict[str, Any]]) -> str:
-    """The text of a stream: a New Agent's closing message repeats it and does not count."""
+    """Return the text of a stream, without the last message of a New Agent, which repeats it."""
     agent = any(event["event"] == "agent_message" for event in events)
     texts = [event for event in events if not (agent and event["event"] == "message")]
     return "".join(event.get("answer") or event.get("data", {}).get("text", "") for event in texts)
@@ -31,19 +31,19 @@ def answer_in(events: list[dict[str, Any]]) -> str:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_exact_answer_arrives_whole(demo: Caller, name: str, version: str) -> None:
+def test_say_answers_with_exactly_this_text(demo: Caller, name: str, version: str) -> None:
     text = ' Line one\n\ttwo, 三\u2028four 👋🏽 \\u "quoted" '
     assert answer_in(read_events(demo.ask(f"{name}@{version}", f"SAY<<{text}>>").content)) == text
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_plain_question_is_repeated_by_an_app_that_says_what_it_is(demo: Caller, name: str) -> None:
-    said = answer_in(read_events(demo.ask(name, "Where is the sea?").content))
-    assert said.startswith(f"Hello from the demo {demo.mode(name)} app, which repeats your message.")
-    assert said.endswith(" You wrote: “Where is the sea?”")
+def test_default_answer_names_the_app_and_repeats_the_message(demo: Caller, name: str) -> None:
+    answer = answer_in(read_events(demo.ask(name, "Where is the sea?").content))
+    assert answer.startswith(f"Hello from the demo {demo.mode(name)} app, which repeats your message.")
+    assert answer.endswith(" You wrote: “Where is the sea?”")
 
 
-def test_lengths_and_scripts_are_as_asked(demo: Caller) -> None:
+def test_answers_have_the_requested_length_and_scripts(demo: Caller) -> None:
     assert len(answer_in(read_events(demo.ask("demo-chat", "LONG:20000").content))) == 20000
     assert answer_in(read_events(demo.ask("demo-chat", "EMPTY").content)) == ""
     raw = demo.ask("demo-chat", "CJK").content
@@ -75,8 +75,8 @@ def test_inputs_are_checked_and_shown(demo: Caller) -> None:
     form = demo.get("/parameters", "demo-workflow-form").json()["user_input_form"]
     assert [next(iter(item)) for item in form] == ["text-input", "text-input", "select", "number"]
     inputs = {"question": "why", "language": "en", "words": 3}
-    said = answer_in(read_events(demo.ask("demo-workflow-form", "", inputs=inputs).content))
-    assert said.endswith(" Inputs: language = en, words = 3. You wrote: “why”")
+    answer = answer_in(read_events(demo.ask("demo-workflow-form", "", inputs=inputs).content))
+    assert answer.endswith(" Inputs: language = en, words = 3. You wrote: “why”")
     for wrong, problem in (
         ({"language": "xx"}, "language in input form must be one of the following: ['en', 'de', 'fr']"),
         ({"words": "many"}, "words in input form must be a valid number"),
@@ -95,7 +95,7 @@ def test_workflows_have_their_outputs(demo: Caller) -> None:
     assert (answer_in(quiet), quiet[-1]["data"]["outputs"]) == ("", {"result": "four"})
 
 
-def test_moderation_replaces_what_was_said(demo: Caller) -> None:
+def test_moderation_replaces_the_answer(demo: Caller) -> None:
     events: list[dict[str, Any]] = []
     for name in ("demo-chat", "demo-completion", "demo-advanced-chat"):
         events = read_events(demo.ask(name, "MODERATE SAY<<secret>>").content)
@@ -104,7 +104,7 @@ def test_moderation_replaces_what_was_said(demo: Caller) -> None:
     assert events[-1]["data"]["outputs"]["answer"] == "secret"
 
 
-def test_an_annotation_hit_is_a_success_followed_by_a_failure(demo: Caller) -> None:
+def test_annotation_hit_is_a_success_followed_by_a_failure(demo: Caller) -> None:
     events = read_events(demo.ask("demo-advanced-chat", "ANNOTATION").content)
     assert order(events) == ["ping", "message", "message_end", "workflow_started", "workflow_finished failed"]
     assert events[-1]["data"]["error"] == "Workflow stream ended without a terminal event"
@@ -112,7 +112,7 @@ def test_an_annotation_hit_is_a_success_followed_by_a_failure(demo: Caller) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("word", "complete"), [("EOF", True), ("CUT", False)])
-def test_a_stream_can_break_off(demo: Caller, name: str, word: str, complete: bool) -> None:
+def test_stream_can_end_without_a_terminal_event(demo: Caller, name: str, word: str, complete: bool) -> None:
     body = b""
     try:
         with demo.http.stream(
@@ -132,7 +132,7 @@ def test_a_stream_can_break_off(demo: Caller, name: str, word: str, complete: bo
     ("word", "found"), [("GARBAGE", b'"answer": \n\n'), ("BADUTF8", b"\xff\xfe"), ("OVERSIZE:70000", b"x" * 70000)]
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_bad_frames_stand_in_the_middle(demo: Caller, name: str, word: str, found: bytes) -> None:
+def test_invalid_frames_appear_mid_stream(demo: Caller, name: str, word: str, found: bytes) -> None:
     body = demo.ask(name, word).content
     assert body.count(found) >= 1
     assert body.endswith(b"}\n\n")
@@ -142,7 +142,7 @@ def _path(demo: Caller, name: str) -> str:
     return {"completion": "/completion-messages", "workflow": "/workflows/run"}.get(demo.mode(name), "/chat-messages")
 
 
-def test_silence_and_pings_last_until_the_stream_is_given_up(brisk: Caller) -> None:
+def test_silent_streams_end_after_the_hang_timeout(brisk: Caller) -> None:
     assert brisk.ask("demo-chat", "SILENCE").content == b""
     assert brisk.ask("demo-workflow", "SILENCE").content == b""
     pings = brisk.ask("demo-chat", "PINGS").content
@@ -152,8 +152,8 @@ def test_silence_and_pings_last_until_the_stream_is_given_up(brisk: Caller) -> N
 
 
 @pytest.mark.parametrize(("question", "pings"), [("PINGS", 3), ("SLOW:1x60000", 1)])
-def test_pings_come_while_no_word_does(pinging: Caller, question: str, pings: int) -> None:
-    """Headers and pings come before the first word, which is far off."""
+def test_idle_streams_send_pings(pinging: Caller, question: str, pings: int) -> None:
+    """Headers and pings are sent before the first word, which arrives much later."""
     body = pinging.body("demo-chat", question)
     headers, received = pinging.headers("demo-chat"), b""
     with pinging.http.stream("POST", f"{pinging.server.url}/chat-messages", headers=headers, json=body) as response:
@@ -164,15 +164,15 @@ def test_pings_come_while_no_word_does(pinging: Caller, question: str, pings: in
     assert received == b"event: ping\n\n" * (len(received) // 13)
 
 
-def test_a_queue_is_one_ping_and_silence(demo: Caller, brisk: Caller) -> None:
+def test_queue_sends_one_ping_and_then_waits(demo: Caller, brisk: Caller) -> None:
     waiting = read_events(brisk.ask("demo-workflow@1.16", "QUEUE:0.2").content)
     assert [event["event"] for event in waiting[:2]] == ["ping", "workflow_started"]
-    begun = time.monotonic()
+    started = time.monotonic()
     assert read_events(demo.ask("demo-chat", "HEADERS:0.2").content)[0]["event"] == "message"
-    assert time.monotonic() - begun >= 0.2, "a lower bound: a slow machine only adds to it"
+    assert time.monotonic() - started >= 0.2, "a lower bound that a slow machine cannot break"
 
 
-def test_1_13_hangs_where_others_refuse(brisk: Caller) -> None:
+def test_1_13_hangs_where_other_versions_return_an_error(brisk: Caller) -> None:
     nowhere = "11111111-1111-4111-8111-111111111111"
     for answer in (
         brisk.ask("demo-advanced-chat@1.13", "hi", conversation_id=nowhere),
@@ -184,7 +184,7 @@ def test_1_13_hangs_where_others_refuse(brisk: Caller) -> None:
     assert brisk.ask("demo-workflow@1.11", "", inputs={}).status_code == 400
 
 
-def test_0_15_does_not_tell_its_mode_and_refuses_by_route(demo: Caller) -> None:
+def test_0_15_omits_its_mode_and_rejects_routes_of_other_modes(demo: Caller) -> None:
     assert set(demo.get("/info", "demo-workflow@0.15").json()) == {"name", "description", "tags"}
     refusals = {
         "demo-workflow": ("not_chat_app", "app_unavailable", None),
@@ -200,7 +200,7 @@ def test_0_15_does_not_tell_its_mode_and_refuses_by_route(demo: Caller) -> None:
 
 @pytest.mark.parametrize("version", ["1.11", "1.13", "1.16"])
 @pytest.mark.parametrize("name", NAMES)
-def test_who_may_stop(demo: Caller, name: str, version: str) -> None:
+def test_stopping_checks_the_user_except_for_graphs_of_1_16(demo: Caller, name: str, version: str) -> None:
     stopped_by_anyone = version == "1.16" and demo.mode(name) in ("advanced-chat", "workflow")
     question = "SLOW:900x100" if stopped_by_anyone else "SLOW:8x20"
     events = ask_and_stop(demo, f"{name}@{version}", user="somebody else", question=question)
@@ -209,13 +209,13 @@ def test_who_may_stop(demo: Caller, name: str, version: str) -> None:
     assert ("tick 8" in answer_in(events)) is not stopped_by_anyone
 
 
-async def test_a_run_goes_on_when_its_client_leaves(demo: Caller) -> None:
-    await asyncio.gather(*(goes_on_unread(demo, name) for name in NAMES))
+async def test_run_continues_after_its_client_disconnects(demo: Caller) -> None:
+    await asyncio.gather(*(disconnect_and_await_the_end(demo, name) for name in NAMES))
     await demo.log.wait_for(lambda log: log.open_requests == 0)
 
 
-async def goes_on_unread(demo: Caller, name: str) -> None:
-    """Leave a stream with its first bytes; the run has seconds to go then."""
+async def disconnect_and_await_the_end(demo: Caller, name: str) -> None:
+    """Disconnect after the first bytes, seconds before the run ends, and wait for its end."""
     question = f"SLOW:4x1000 {name}, unread"
     url, body = demo.server.url + _path(demo, name), demo.body(name, question)
     async with (
@@ -231,14 +231,14 @@ async def goes_on_unread(demo: Caller, name: str) -> None:
     assert "tick 4" in run.answer
 
 
-def test_what_an_abandoned_turn_leaves_behind(demo: Caller) -> None:
-    kept = {"demo-chat@1.16": False, "demo-advanced-chat@1.11": False, "demo-advanced-chat@1.16": True}
+def test_version_decides_whether_an_abandoned_turn_is_stored(demo: Caller) -> None:
+    stored = {"demo-chat@1.16": False, "demo-advanced-chat@1.11": False, "demo-advanced-chat@1.16": True}
     with ThreadPoolExecutor() as pool:
-        assert dict(zip(kept, pool.map(partial(is_abandoned_turn_kept, demo), kept), strict=True)) == kept
+        assert dict(zip(stored, pool.map(partial(is_abandoned_turn_stored, demo), stored), strict=True)) == stored
 
 
-def is_abandoned_turn_kept(demo: Caller, name: str) -> bool:
-    """Leave a stream with its first bytes, and look whether the stored turn has its answer."""
+def is_abandoned_turn_stored(demo: Caller, name: str) -> bool:
+    """Disconnect after the first bytes, and return whether the stored turn has its answer."""
     question = f"SLOW:3x1000 {name}, abandoned"
     url, body = f"{demo.server.url}/chat-messages", demo.body(name, question)
     with demo.http.stream("POST", url, headers=demo.headers(name), json=body) as response:
@@ -249,7 +249,7 @@ def is_abandoned_turn_kept(demo: Caller, name: str) -> bool:
     return bool(rows[0]["answer"])
 
 
-def test_the_log_holds_requests_and_tells_when_waiting_fails(demo: Caller) -> None:
+def test_log_records_requests_and_timeouts_name_the_latest_entries(demo: Caller) -> None:
     demo.ask("demo-workflow@1.13", "find me")
     request = demo.log.requests[-1]
     assert (request.method, request.path, request.app, request.dialect) == (
@@ -264,7 +264,7 @@ def test_the_log_holds_requests_and_tells_when_waiting_fails(demo: Caller) -> No
         demo.log.wait(lambda log: False, timeout=0.01)
 
 
-async def test_the_log_wakes_who_waits(demo: Caller) -> None:
+async def test_log_wakes_waiting_coroutines(demo: Caller) -> None:
     waiting = asyncio.create_task(demo.log.wait_for(lambda log: log.runs and log.runs[-1].question == "wake up"))
     await asyncio.to_thread(demo.ask, "demo-chat", "wake up")
     await waiting
@@ -284,13 +284,13 @@ def test_uploads_belong_to_their_user_since_1_14(demo: Caller) -> None:
         assert demo.ask(app, "look", files=[file], user="u2").status_code == status
 
 
-def test_words_come_at_the_given_pace() -> None:
-    """The times are lower bounds: a slow machine only adds to them."""
+def test_pieces_arrive_at_the_configured_pace() -> None:
+    """The times are lower bounds, which a slow machine cannot break."""
     with DemoServer(timing=Timing(token=0.02, naming=0.0)) as server, httpx2.Client() as http:
         caller = Caller(server, http)
-        begun = time.monotonic()
+        started = time.monotonic()
         caller.ask("demo-chat", "SAY<<one two three four five>>")
-        assert time.monotonic() - begun >= 5 * 0.02
+        assert time.monotonic() - started >= 5 * 0.02
         assert server.open_connections == 1
 
 
@@ -302,13 +302,13 @@ def test_faults_are_off_by_default() -> None:
     assert events[-1]["event"] == "message_end"
 
 
-def test_a_version_can_be_the_servers_own() -> None:
+def test_server_can_have_its_own_default_version() -> None:
     with DemoServer("1.13") as server, httpx2.Client() as http:
         assert http.get(f"{server.url}/").json()["server_version"] == "1.13.0"
         assert Caller(server, http).ask("demo-chat", "hi").headers["x-version"] == "1.13.0"
 
 
-def test_new_agents_ask_and_their_question_is_remembered(demo: Caller) -> None:
+def test_new_agent_asks_for_human_input(demo: Caller) -> None:
     events = read_events(demo.ask("demo-agent", "PAUSE").content)
     assert order(events) == ["agent_thought", "message", "message_end"]
     assert json.loads(events[0]["tool_input"]) == {"question": events[-2]["answer"]}
@@ -322,7 +322,7 @@ def test_new_agents_ask_and_their_question_is_remembered(demo: Caller) -> None:
         ("crash", 500, "unknown"),
     ],
 )
-def test_requests_can_be_refused_before_any_stream(demo: Caller, word: str, status: int, code: str) -> None:
+def test_requests_can_be_rejected_before_any_stream(demo: Caller, word: str, status: int, code: str) -> None:
     answer = demo.ask("demo-workflow", f"ERROR:{word}")
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert demo.ask("demo-workflow", "ERROR:nginx").headers["content-type"].startswith("text/html")

@@ -1,4 +1,4 @@
-"""Captions: characters that the font has, in a strip of their own, one at a time."""
+"""Captions use only characters of the font, stay in their strip, and replace each other."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SDXL = "stability-ai/sdxl"
         ("one\u2028two\0\u200b", "one two"),
     ],
 )
-def test_what_the_font_lacks_is_named(text: str, shown: str) -> None:
+def test_characters_missing_in_the_font_are_named(text: str, shown: str) -> None:
     assert legible(text) == shown
 
 
@@ -78,7 +78,7 @@ def captioned(text: str, size: tuple[int, int]) -> str:
 
 @pytest.mark.parametrize("strength", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("text", ["A hare", "word " * 90])
-def test_an_edit_has_its_own_caption_alone(replicate: ReplicateCaller, strength: float, text: str) -> None:
+def test_edited_picture_has_only_its_own_caption(replicate: ReplicateCaller, strength: float, text: str) -> None:
     [edited] = replicate.bytes_of(
         SDXL, prompt="a fox", seed=3, image=captioned(text, (640, 384)), prompt_strength=strength
     )
@@ -86,7 +86,7 @@ def test_an_edit_has_its_own_caption_alone(replicate: ReplicateCaller, strength:
     assert strip_of(edited) == strip_of(alone)
 
 
-def test_an_edit_in_another_shape_covers_the_earlier_caption(replicate: ReplicateCaller) -> None:
+def test_edited_picture_of_another_shape_covers_the_earlier_caption(replicate: ReplicateCaller) -> None:
     inputs = {"prompt": "a fox", "seed": 3, "prompt_strength": 0.3, "width": 256, "height": 512}
     green = Image.new("RGB", (512, 256), "green")
     written = green.copy()
@@ -101,7 +101,7 @@ def test_an_edit_in_another_shape_covers_the_earlier_caption(replicate: Replicat
     assert changed is None or changed[1] >= edge - 8, "the edge of the earlier strip, blurred by resizing"
 
 
-def test_a_mask_keeps_one_caption_and_repaints_the_other(replicate: ReplicateCaller) -> None:
+def test_mask_protects_one_caption_and_repaints_the_other(replicate: ReplicateCaller) -> None:
     size = (640, 384)
     mask = Image.new("L", size, "black")
     mask.paste("white", (320, 0, *size))
@@ -111,5 +111,5 @@ def test_a_mask_keeps_one_caption_and_repaints_the_other(replicate: ReplicateCal
     ).convert("RGB")
     new = paint("a fox", 3, size, f"{SDXL} · seed 3")
     _, top, right, bottom = caption_strip(size)
-    for kept, box in ((source, (0, top, 320, bottom)), (new, (320, top, right, bottom))):
-        assert edited.crop(box).tobytes() == kept.crop(box).tobytes()
+    for expected, box in ((source, (0, top, 320, bottom)), (new, (320, top, right, bottom))):
+        assert edited.crop(box).tobytes() == expected.crop(box).tobytes()

@@ -1,4 +1,4 @@
-"""In the demo conversations are missed, listed, named and deleted as in a real Dify, and store the same."""
+"""Conversations of the demo are listed, renamed, deleted and not found as on real Dify servers."""
 
 from __future__ import annotations
 
@@ -10,40 +10,38 @@ import httpx2
 import pytest
 
 from demo.tests.conftest import Caller, Clock
-from demo.tests.conversation_replay import ALL, APPS, FOLDERS, How, Replay, play
+from demo.tests.conversation_replay import ALL, APPS, FOLDERS, Ending, Replay, run_turn
 from demo.tests.recorded import fields, order, read_events
-from demo.tests.test_memory_against_recordings import THREADS
+from demo.tests.test_memory_against_recordings import CONVERSATIONS
 from openai_dify_proxy_demo import DemoServer
 from tests.recordings.archive import Recording, named, recordings
 
-REFUSALS: list[tuple[str, str, tuple[str, ...]]] = [
-    # recording, whose conversation it names, versions
-    ("err-chat-conv-404", "nobody's", ALL),
-    ("err-chat-conv-404-blocking", "nobody's", ALL),
-    ("chat-conv-other-user", "another user's", ALL),
-    ("chatflow-conv-404", "nobody's", ALL),
-    ("chatflow-conv-other-user", "another user's", ALL),
-    ("chatflow-conv-other-app", "another app's", ALL),
-    ("conv-use-after-delete", "a deleted one", ALL),
-    ("newagent-conv-other-user", "another user's", ("1.16",)),
-    ("newagent-conv-use-after-delete", "a deleted one", ("1.16",)),
-    ("list-messages-otheruser", "another user's", ALL),
+NOT_FOUND: list[tuple[str, str, tuple[str, ...]]] = [
+    # recording, kind of conversation in the request, versions
+    ("err-chat-conv-404", "unknown", ALL),
+    ("err-chat-conv-404-blocking", "unknown", ALL),
+    ("chat-conv-other-user", "of another user", ALL),
+    ("chatflow-conv-404", "unknown", ALL),
+    ("chatflow-conv-other-user", "of another user", ALL),
+    ("chatflow-conv-other-app", "of another app", ALL),
+    ("conv-use-after-delete", "deleted", ALL),
+    ("newagent-conv-other-user", "of another user", ("1.16",)),
+    ("newagent-conv-use-after-delete", "deleted", ("1.16",)),
+    ("list-messages-otheruser", "of another user", ALL),
 ]
 
 
 @pytest.mark.parametrize(
-    ("name", "whose", "version"),
-    [(name, whose, version) for name, whose, versions in REFUSALS for version in versions],
+    ("name", "kind", "version"),
+    [(name, kind, version) for name, kind, versions in NOT_FOUND for version in versions],
 )
-def test_a_conversation_that_is_not_there_is_missed_as_recorded(
-    timed: Caller, name: str, whose: str, version: str
-) -> None:
+def test_unknown_conversation_fails_as_recorded(timed: Caller, name: str, kind: str, version: str) -> None:
     recorded = named(FOLDERS[version], name)
     app = f"{APPS[recorded.request['app']]}@{version}"
     conversation_id = "11111111-1111-4111-8111-111111111111"
-    if whose != "nobody's":
-        conversation_id = begin(timed, f"demo-advanced-chat@{version}" if whose == "another app's" else app)
-    if whose == "a deleted one":
+    if kind != "unknown":
+        conversation_id = begin(timed, f"demo-advanced-chat@{version}" if kind == "of another app" else app)
+    if kind == "deleted":
         delete(timed, app, conversation_id)
     if recorded.request["method"] == "GET":
         answer = timed.get("/messages", app, user="u2", conversation_id=conversation_id)
@@ -53,7 +51,7 @@ def test_a_conversation_that_is_not_there_is_missed_as_recorded(
 
 
 def begin(demo: Caller, app: str, question: str = "first", user: str = "u1") -> str:
-    """Ask a first question and return the conversation's id."""
+    """Start a conversation and return its id."""
     demo.ask(app, question, user=user)
     return demo.log.runs[-1].conversation_id
 
@@ -64,7 +62,7 @@ def delete(demo: Caller, app: str, conversation_id: str, user: str = "u1") -> ht
 
 
 @pytest.mark.parametrize("version", ALL)
-def test_an_id_that_is_no_uuid_is_refused_as_recorded(timed: Caller, version: str) -> None:
+def test_id_that_is_not_a_uuid_is_rejected_as_recorded(timed: Caller, version: str) -> None:
     recorded = named(FOLDERS[version], "err-chat-conv-not-uuid")
     answer = timed.post("/chat-messages", f"demo-chat@{version}", recorded.asked)
     ours, theirs = answer.json(), recorded.json()
@@ -73,7 +71,7 @@ def test_an_id_that_is_no_uuid_is_refused_as_recorded(timed: Caller, version: st
 
 
 @pytest.mark.parametrize("version", ALL)
-def test_no_id_begins_a_conversation_and_completions_have_none(timed: Caller, version: str) -> None:
+def test_chats_without_an_id_start_a_conversation_and_completions_do_not(timed: Caller, version: str) -> None:
     empty = named(FOLDERS[version], "chat-conv-empty-string")
     answer = timed.post("/chat-messages", f"demo-chat@{version}", empty.asked)
     assert order(read_events(answer.content)) == order(empty.events())
@@ -83,20 +81,20 @@ def test_no_id_begins_a_conversation_and_completions_have_none(timed: Caller, ve
     assert (answer.status_code, list(answer.json())) == (ignored.status, list(ignored.json()))
 
 
-def test_the_versions_that_nobody_recorded_lose_conversations_in_their_own_ways(timed: Caller) -> None:
-    """1.14 says nothing, as 1.13; 1.15 begins another one, and does not tell."""
-    lost = "11111111-1111-4111-8111-111111111111"
-    silent = timed.ask("demo-advanced-chat@1.14", "hi", conversation_id=lost)
+def test_unrecorded_versions_handle_unknown_conversations_differently(timed: Caller) -> None:
+    """1.14 sends only a ping, like 1.13; 1.15 starts a new conversation without notice."""
+    unknown = "11111111-1111-4111-8111-111111111111"
+    silent = timed.ask("demo-advanced-chat@1.14", "hi", conversation_id=unknown)
     assert (silent.status_code, silent.content) == (200, b"event: ping\n\n")
     assert timed.ask("demo-advanced-chat@1.14", "hi", response_mode="blocking").json()["answer"]
-    anew = read_events(timed.ask("demo-advanced-chat@1.15", "hi", conversation_id=lost).content)
-    assert order(anew)[-1] == "workflow_finished succeeded"
-    assert anew[-1]["conversation_id"] not in (lost, "")
-    assert timed.ask("demo-chat@1.15", "hi", conversation_id=lost).status_code == 404
+    restarted = read_events(timed.ask("demo-advanced-chat@1.15", "hi", conversation_id=unknown).content)
+    assert order(restarted)[-1] == "workflow_finished succeeded"
+    assert restarted[-1]["conversation_id"] not in (unknown, "")
+    assert timed.ask("demo-chat@1.15", "hi", conversation_id=unknown).status_code == 404
 
 
-ROWS: list[tuple[str, str, How, tuple[str, ...]]] = [
-    # recording, question of the demo, what is done to its stream, versions
+ROWS: list[tuple[str, str, Ending, tuple[str, ...]]] = [
+    # recording, message to the demo, how its stream ends, versions
     ("disconnect-chat-then-messages", "SLOW:3x700", "leave", ALL),
     ("disconnect-chatflow-then-messages", "SLOW:3x700", "leave", ALL),
     ("newagent-disconnect-then-messages", "SLOW:3x700", "leave", ("1.16",)),
@@ -106,29 +104,31 @@ ROWS: list[tuple[str, str, How, tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(
-    ("recorded", "version", "question", "how"),
+    ("recorded", "version", "question", "ending"),
     [
         *(
-            (named(FOLDERS[version], name), version, asked, how)
-            for name, asked, how, those in ROWS
+            (named(FOLDERS[version], name), version, question, ending)
+            for name, question, ending, those in ROWS
             for version in those
         ),
         (named("dify-1.16.1-main", "newagent-full-askhuman-messages"), "1.16", "PAUSE", "read"),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_a_stored_turn_is_told_as_recorded(
-    timed: Caller, recorded: Recording, version: str, question: str, how: How
+def test_stored_turn_is_listed_as_recorded(
+    timed: Caller, recorded: Recording, version: str, question: str, ending: Ending
 ) -> None:
     app = f"{APPS[recorded.request['app']]}@{version}"
-    play(timed, app, timed.body(app, question), how)
+    run_turn(timed, app, timed.body(app, question), ending)
     run = timed.log.runs[-1]
     answer = timed.get("/messages", app, user="u1", conversation_id=run.conversation_id).json()
     assert list(answer) == list(recorded.json())
     (row,) = answer["data"]
     theirs = next(row for row in recorded.json()["data"] if "second" not in row["query"])
     assert list(row) == list(theirs)
-    assert [bool(row[key]) for key in row if key in TOLD] == [bool(theirs[key]) for key in theirs if key in TOLD]
+    assert [bool(row[key]) for key in row if key in OUTCOME_FIELDS] == [
+        bool(theirs[key]) for key in theirs if key in OUTCOME_FIELDS
+    ]
     assert row["answer"] in ("", run.answer.strip(), run.answer)
     assert (row["status"], row["error"]) == (theirs["status"], theirs["error"])
     assert [list(step) for step in row["agent_thoughts"]] == [list(step) for step in theirs["agent_thoughts"]]
@@ -136,22 +136,22 @@ def test_a_stored_turn_is_told_as_recorded(
         assert [bool(value) for value in ours.values()] == [bool(value) for value in recorded_step.values()]
 
 
-TOLD = ("answer", "agent_thoughts", "answer_tokens", "total_price", "provider_response_latency")
-"""Fields of a stored turn that are empty or not as the turn ended; a price of nothing is written out."""
+OUTCOME_FIELDS = ("answer", "agent_thoughts", "answer_tokens", "total_price", "provider_response_latency")
+"""Fields of a stored turn whose emptiness depends on how the turn ended."""
 
 
 @pytest.mark.parametrize(
     ("app", "error"), [("demo-chat", ""), ("demo-advanced-chat", "Run failed: "), ("demo-agent", "")]
 )
 @pytest.mark.parametrize("word", ["ERROR", "MIDERROR"])
-def test_a_failed_turn_is_stored_without_its_words(timed: Caller, app: str, error: str, word: str) -> None:
+def test_failed_turn_is_stored_without_an_answer(timed: Caller, app: str, error: str, word: str) -> None:
     timed.ask(app, word)
     (row,) = timed.get("/messages", app, user="u1", conversation_id=timed.log.runs[-1].conversation_id).json()["data"]
     assert (row["answer"], row["status"]) == ("", "error")
     assert row["error"] == f"{error}[demo] Bad Request Error, the model refused the request"
 
 
-def test_a_new_agent_that_asked_takes_no_other_question(timed: Caller) -> None:
+def test_new_agent_that_awaits_human_input_fails_the_next_turn(timed: Caller) -> None:
     recorded = named("dify-1.16.1-main", "newagent-full-askhuman-next").events()
     conversation_id = begin(timed, "demo-agent", "PAUSE")
     events = read_events(timed.ask("demo-agent", "SAY<<next turn>>", conversation_id=conversation_id).content)
@@ -160,17 +160,17 @@ def test_a_new_agent_that_asked_takes_no_other_question(timed: Caller) -> None:
 
 
 @pytest.mark.parametrize("version", ALL)
-def test_a_conversation_is_named_and_deleted_as_recorded(timed: Caller, clock: Clock, version: str) -> None:
+def test_conversation_is_renamed_and_deleted_as_recorded(timed: Caller, clock: Clock, version: str) -> None:
     app = f"demo-advanced-chat@{version}"
     conversation_id = begin(timed, app)
-    begun = int(clock.now)
+    started = int(clock.now)
     clock.now += 20
     for name in ("conv-rename", "conv-autoname"):
         recorded = named(FOLDERS[version], name)
         answer = timed.post(f"/conversations/{conversation_id}/name", app, recorded.asked)
         ours, theirs = answer.json(), recorded.json()
         assert (answer.status_code, list(ours), ours["status"]) == (recorded.status, list(theirs), theirs["status"])
-        assert (ours["id"], ours["created_at"], ours["updated_at"]) == (conversation_id, begun, begun + 20)
+        assert (ours["id"], ours["created_at"], ours["updated_at"]) == (conversation_id, started, started + 20)
         assert ours["name"] == recorded.asked.get("name", "About: first")
     variables = named(FOLDERS[version], "conv-variables")
     answer = timed.get(f"/conversations/{conversation_id}/variables", app, user="u1")
@@ -185,8 +185,8 @@ def test_a_conversation_is_named_and_deleted_as_recorded(timed: Caller, clock: C
 
 
 @pytest.mark.parametrize(("version", "status"), [("0.15", 404), ("1.11", 204), ("1.13", 204), ("1.16", 204)])
-def test_who_may_delete(timed: Caller, version: str, status: int) -> None:
-    """Since 1.0 Dify's source does not ask whose conversation it is."""
+def test_deleting_checks_the_user_only_before_1_0(timed: Caller, version: str, status: int) -> None:
+    """Since 1.0 Dify's source does not check the user of the conversation."""
     app = f"demo-chat@{version}"
     conversation_id = begin(timed, app)
     assert delete(timed, app, conversation_id, user="u2").status_code == status
@@ -223,7 +223,7 @@ def test_conversations_are_listed_as_recorded(timed: Caller, clock: Clock, versi
 
 
 def test_messages_are_listed_page_by_page(timed: Caller, clock: Clock) -> None:
-    """The newest page comes first, its oldest turn first; the turns of one second are turned round."""
+    """The newest page comes first, oldest turn first; turns of the same second are reversed."""
     replay = Replay(timed, "1.16")
     for question in ("one", "two", "three", "four"):
         clock.now += question != "two"
@@ -237,10 +237,10 @@ def test_messages_are_listed_page_by_page(timed: Caller, clock: Clock) -> None:
     for wrong in ({"limit": "0"}, {"limit": "101"}, {"limit": "many"}):
         answer = timed.get("/messages", "demo-chat", user="u1", conversation_id=replay.conversation_id, **wrong)
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_param")
-    nobody = timed.get(
+    unknown = timed.get(
         "/messages", "demo-chat", user="u1", conversation_id=replay.conversation_id, first_id=replay.conversation_id
     )
-    assert (nobody.status_code, nobody.json()["message"]) == (404, "First Message Not Exists.")
+    assert (unknown.status_code, unknown.json()["message"]) == (404, "First Message Not Exists.")
 
 
 def pages(demo: Caller, replay: Replay, **params: str) -> list[Any]:
@@ -249,12 +249,12 @@ def pages(demo: Caller, replay: Replay, **params: str) -> list[Any]:
 
 
 COVERED = {
-    *(name for thread in THREADS for name in thread.names),
-    *(name for name, _, _ in REFUSALS),
+    *(name for conversation in CONVERSATIONS for name in conversation.names),
+    *(name for name, _, _ in NOT_FOUND),
     *("sameconv-0", "sameconv-after", "err-chat-conv-not-uuid", "chat-conv-empty-string", "completion-conv-id"),
     *("conv-rename", "conv-autoname", "conv-variables", "conv-delete", "newagent-conv-delete"),
 }
-"""The recordings that are replayed here and among the tests of memory."""
+"""The recordings that this module and the tests of memory replay."""
 
 
 @pytest.mark.parametrize("version", ALL)
@@ -265,7 +265,7 @@ def test_every_recorded_conversation_is_replayed(version: str) -> None:
     assert set(filter(family.search, on_disk)) == set(filter(family.search, covered))
 
 
-def test_the_clock_is_the_real_one_unless_another_is_given(http: httpx2.Client) -> None:
+def test_default_clock_is_the_system_clock(http: httpx2.Client) -> None:
     with DemoServer() as server:
         before = int(time.time())
         events = read_events(Caller(server, http).ask("demo-chat", "now").content)

@@ -1,4 +1,4 @@
-"""What the scripted Replicate's API accepts, refuses and tells."""
+"""The API of the scripted Replicate: validation, statuses, errors, files and faults."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ GATEWAY_ERRORS = (500, 502, 503)
 
 
 def input_schema(replicate: ReplicateCaller, model: str) -> dict[str, Any]:
-    told = replicate.get(f"/models/{model}").json()
-    schemas: dict[str, Any] = told["latest_version"]["openapi_schema"]["components"]["schemas"]
+    body = replicate.get(f"/models/{model}").json()
+    schemas: dict[str, Any] = body["latest_version"]["openapi_schema"]["components"]["schemas"]
     return schemas
 
 
@@ -34,7 +34,9 @@ def input_schema(replicate: ReplicateCaller, model: str) -> dict[str, Any]:
         ({"Authorization": "Basic r8_demo"}, "You did not pass a valid authentication token"),
     ],
 )
-def test_without_the_token_nothing_is_told(replicate: ReplicateCaller, headers: dict[str, str], detail: str) -> None:
+def test_requests_without_the_token_are_rejected(
+    replicate: ReplicateCaller, headers: dict[str, str], detail: str
+) -> None:
     for method, path in (("POST", "/predictions"), ("GET", f"/models/{SDXL}"), ("GET", "/files/1")):
         answer = replicate.http.request(method, replicate.server.url + path, headers=headers)
         assert answer.status_code == 401
@@ -43,16 +45,16 @@ def test_without_the_token_nothing_is_told(replicate: ReplicateCaller, headers: 
     assert not any(call.authorized for call in replicate.server.log.calls)
 
 
-def test_the_older_scheme_is_taken_too(replicate: ReplicateCaller) -> None:
+def test_older_authorization_scheme_is_accepted(replicate: ReplicateCaller) -> None:
     headers = {"Authorization": f"Token {replicate.server.token}"}
     assert replicate.http.get(f"{replicate.server.url}/account", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("model", [model.name for model in DEMO_MODELS])
-def test_every_model_tells_its_schema(replicate: ReplicateCaller, model: str) -> None:
-    told = replicate.get(f"/models/{model}").json()
-    assert f"{told['owner']}/{told['name']}" == model
-    version = told["latest_version"]
+def test_every_model_has_a_schema(replicate: ReplicateCaller, model: str) -> None:
+    body = replicate.get(f"/models/{model}").json()
+    assert f"{body['owner']}/{body['name']}" == model
+    version = body["latest_version"]
     assert replicate.get(f"/models/{model}/versions/{version['id']}").json() == version
     assert version["openapi_schema"]["openapi"] == "3.0.2"
     schemas = version["openapi_schema"]["components"]["schemas"]
@@ -67,7 +69,7 @@ def test_every_model_tells_its_schema(replicate: ReplicateCaller, model: str) ->
             assert entry["type"] in ("string", "integer", "number", "boolean", "array")
 
 
-def test_a_schema_is_written_as_cog_writes_it(replicate: ReplicateCaller) -> None:
+def test_schema_has_the_format_of_cog(replicate: ReplicateCaller) -> None:
     schemas = input_schema(replicate, SDXL)
     properties = schemas["Input"]["properties"]
     assert "required" not in schemas["Input"]
@@ -129,7 +131,7 @@ ABSENT = {
 }
 
 
-def test_ranges_and_gaps_are_those_of_the_real_models(replicate: ReplicateCaller) -> None:
+def test_ranges_and_missing_inputs_match_the_real_models(replicate: ReplicateCaller) -> None:
     for model, ranges in RANGES.items():
         properties = input_schema(replicate, model)["Input"]["properties"]
         assert {name: (properties[name].get("minimum"), properties[name].get("maximum")) for name in ranges} == ranges
@@ -137,7 +139,7 @@ def test_ranges_and_gaps_are_those_of_the_real_models(replicate: ReplicateCaller
         assert not absent & input_schema(replicate, model)["Input"]["properties"].keys()
 
 
-def test_what_does_not_exist_is_not_found(replicate: ReplicateCaller) -> None:
+def test_unknown_resources_are_404(replicate: ReplicateCaller) -> None:
     for path in (
         *("/models/no/body", f"/models/{SDXL}/versions/{VERSIONS[SCHNELL]}", "/predictions/x", "/files/x"),
         *("/nothing", "/files/x/download"),
@@ -176,7 +178,7 @@ def test_a_version_comes_in_three_forms(replicate: ReplicateCaller, version: str
         )
 
 
-def test_only_official_models_have_a_route_of_their_own(replicate: ReplicateCaller) -> None:
+def test_only_official_models_have_their_own_route(replicate: ReplicateCaller) -> None:
     official = replicate.post(f"/models/{SCHNELL}/predictions", {"input": {"prompt": "a fox"}})
     assert (official.status_code, official.json()["model"], official.json()["version"]) == (201, SCHNELL, "hidden")
     assert replicate.post(f"/models/{SDXL}/predictions", {"input": {"prompt": "a fox"}}).status_code == 404
@@ -185,7 +187,7 @@ def test_only_official_models_have_a_route_of_their_own(replicate: ReplicateCall
     assert replicate.post("/deployments/demo/none/predictions", {"input": {}}).status_code == 404
 
 
-def test_a_wrong_value_is_told_with_its_field(replicate: ReplicateCaller) -> None:
+def test_invalid_value_is_reported_with_its_field(replicate: ReplicateCaller) -> None:
     answer = replicate.create(KONTEXT, prompt="a fox", output_format="webp")
     assert answer.status_code == 422
     description = 'output_format must be one of the following: "jpg", "png"'
@@ -197,7 +199,7 @@ def test_a_wrong_value_is_told_with_its_field(replicate: ReplicateCaller) -> Non
     }
 
 
-def test_what_is_required_is_told_of_the_input(replicate: ReplicateCaller) -> None:
+def test_missing_input_is_reported(replicate: ReplicateCaller) -> None:
     answer = replicate.create(SCHNELL, seed=1).json()
     assert answer["invalid_fields"] == [{"type": "required", "field": "input", "description": "prompt is required"}]
     assert answer["detail"] == "- input: prompt is required\n"
@@ -225,8 +227,8 @@ def test_what_is_required_is_told_of_the_input(replicate: ReplicateCaller) -> No
 )
 def test_every_fault_is_listed(replicate: ReplicateCaller, inputs: dict[str, Any], expected: list[str]) -> None:
     answer = replicate.create(SCHNELL, **{"prompt": "a fox", **inputs}).json()
-    told = [f"{entry['type']} {entry['field']}: {entry['description']}" for entry in answer["invalid_fields"]]
-    assert told == expected
+    reported = [f"{entry['type']} {entry['field']}: {entry['description']}" for entry in answer["invalid_fields"]]
+    assert reported == expected
     assert answer["detail"] == "".join(f"- {line.partition(' ')[2]}\n" for line in expected)
 
 
@@ -235,7 +237,7 @@ def test_null_and_whole_floats_pass_where_the_schema_allows_them(replicate: Repl
     assert replicate.create(SDXL, prompt="a fox", seed=None).status_code == 422
 
 
-def test_a_picture_is_named_by_a_uri(replicate: ReplicateCaller) -> None:
+def test_picture_inputs_must_be_uris(replicate: ReplicateCaller) -> None:
     for wrong in ("fox.png", "", "ftp://host/fox.png", "/tmp/fox.png"):
         answer = replicate.create(KONTEXT, prompt="a fox", input_image=wrong).json()
         assert answer["invalid_fields"][0]["field"] == "input.input_image"
@@ -243,7 +245,7 @@ def test_a_picture_is_named_by_a_uri(replicate: ReplicateCaller) -> None:
     assert listed.json()["invalid_fields"][0]["field"] == "input.image_input.1"
 
 
-def test_unknown_inputs_are_dropped_in_silence(replicate: ReplicateCaller) -> None:
+def test_unknown_inputs_are_dropped_silently(replicate: ReplicateCaller) -> None:
     ended = replicate.run(SCHNELL, prompt="a fox", guidance_scale=7.5, negative_prompt="no")
     assert ended["status"] == "succeeded"
     assert ended["input"] == {"prompt": "a fox"}
@@ -272,19 +274,19 @@ def test_the_body_itself_is_checked(replicate: ReplicateCaller, body: Any, expec
     assert {entry["field"] for entry in answer.json()["invalid_fields"]} == {""}
 
 
-def test_a_route_that_names_the_model_takes_no_version(replicate: ReplicateCaller) -> None:
+def test_route_of_a_model_rejects_a_version(replicate: ReplicateCaller) -> None:
     body = {"version": SCHNELL, "input": {"prompt": "a fox"}}
     answer = replicate.post(f"/models/{SCHNELL}/predictions", body).json()
     assert answer["detail"] == "- Additional property version is not allowed\n"
 
 
-def test_broken_json_is_refused(replicate: ReplicateCaller) -> None:
+def test_invalid_json_is_rejected(replicate: ReplicateCaller) -> None:
     headers = {**replicate.headers, "Content-Type": "application/json"}
     answer = replicate.http.post(f"{replicate.server.url}/predictions", content=b'{"input"', headers=headers)
     assert answer.status_code == 400
 
 
-def test_a_creation_is_answered_at_once(replicate: ReplicateCaller) -> None:
+def test_creation_returns_immediately(replicate: ReplicateCaller) -> None:
     answer = replicate.create(SCHNELL, prompt="a fox SLOW:30")
     body = answer.json()
     assert answer.status_code == 201
@@ -309,27 +311,27 @@ def test_a_prediction_goes_from_starting_to_its_end(http: httpx2.Client) -> None
     assert body["version"] == VERSIONS[SDXL]
 
 
-def test_waiting_answers_early_with_the_files_inlined(replicate: ReplicateCaller) -> None:
+def test_waiting_returns_early_with_inline_files(replicate: ReplicateCaller) -> None:
     body = {"version": SCHNELL, "input": {"prompt": "a fox", "seed": 1}}
     answer = replicate.post("/predictions", body, Prefer="wait=60")
-    told = answer.json()
+    prediction = answer.json()
     assert answer.headers["preference-applied"] == "wait=60"
-    assert (told["status"], "completed_at" in told) == ("processing", False)
-    head, _, payload = told["output"][0].partition(",")
+    assert (prediction["status"], "completed_at" in prediction) == ("processing", False)
+    head, _, payload = prediction["output"][0].partition(",")
     assert head == "data:image/webp;base64"
-    later = replicate.ended(told["id"])
+    later = replicate.ended(prediction["id"])
     assert later["status"] == "succeeded"
     assert replicate.http.get(later["output"][0]).content == base64.b64decode(payload)
 
 
-def test_waiting_may_also_answer_at_the_end_with_links(replicate: ReplicateCaller) -> None:
+def test_waiting_can_return_at_the_end_with_links(replicate: ReplicateCaller) -> None:
     body = {"version": SCHNELL, "input": {"prompt": "a fox SETTLED"}}
-    told = replicate.post("/predictions", body, Prefer="wait").json()
-    assert told["status"] == "succeeded"
-    assert told["output"][0].startswith(replicate.server.output_origin)
+    prediction = replicate.post("/predictions", body, Prefer="wait").json()
+    assert prediction["status"] == "succeeded"
+    assert prediction["output"][0].startswith(replicate.server.output_origin)
 
 
-def test_waiting_in_vain_tells_a_new_prediction(replicate: ReplicateCaller) -> None:
+def test_wait_that_times_out_returns_a_starting_prediction(replicate: ReplicateCaller) -> None:
     body = {"version": SCHNELL, "input": {"prompt": "a fox SLOW:30"}}
     answer = replicate.post("/predictions", body, Prefer="wait=1")
     assert (answer.json()["status"], answer.json()["output"]) == ("starting", None)
@@ -345,9 +347,9 @@ def test_other_preferences_are_not_applied(replicate: ReplicateCaller, prefer: s
 
 def test_a_failure_ends_the_wait(replicate: ReplicateCaller) -> None:
     body = {"version": SCHNELL, "input": {"prompt": "a fox NSFW"}}
-    told = replicate.post("/predictions", body, Prefer="wait").json()
+    prediction = replicate.post("/predictions", body, Prefer="wait").json()
     error = "NSFW content detected. Try running it again, or try a different prompt."
-    assert (told["status"], told["error"]) == ("failed", error)
+    assert (prediction["status"], prediction["error"]) == ("failed", error)
 
 
 def test_cancelling_ends_a_prediction_once(replicate: ReplicateCaller) -> None:
@@ -372,19 +374,19 @@ def test_a_deadline_aborts_or_cancels(replicate: ReplicateCaller, word: str, sta
 
 
 @pytest.mark.parametrize(("duration", "accepted"), [("90s", True), ("2m", True), ("1h30m", True), ("300", True)])
-def test_durations_that_may_be_asked_for(replicate: ReplicateCaller, duration: str, accepted: bool) -> None:
+def test_accepted_durations(replicate: ReplicateCaller, duration: str, accepted: bool) -> None:
     body = {"version": SCHNELL, "input": {"prompt": "a fox"}}
     assert (replicate.post("/predictions", body, **{"Cancel-After": duration}).status_code == 201) is accepted
 
 
 @pytest.mark.parametrize("duration", ["4s", "25h", "soon", "", "1.5s"])
-def test_durations_that_are_refused(replicate: ReplicateCaller, duration: str) -> None:
+def test_rejected_durations(replicate: ReplicateCaller, duration: str) -> None:
     body = {"version": SCHNELL, "input": {"prompt": "a fox"}}
     assert replicate.post("/predictions", body, **{"Cancel-After": duration}).status_code == 422
     assert replicate.server.log.creations() == 0
 
 
-def test_files_are_kept_for_a_day(http: httpx2.Client) -> None:
+def test_files_expire_after_a_day(http: httpx2.Client) -> None:
     with DemoReplicate() as server:
         replicate = ReplicateCaller(server, http)
         content = bytes(range(256)) * 3 + b"\r\n--not-a-boundary\r\n\r\n\n"
@@ -420,7 +422,7 @@ def test_files_can_be_deleted(replicate: ReplicateCaller) -> None:
     assert missing.json()["detail"] == "- content is required\n"
 
 
-def test_everything_is_erased_after_an_hour(http: httpx2.Client) -> None:
+def test_inputs_and_outputs_expire_after_an_hour(http: httpx2.Client) -> None:
     with DemoReplicate() as server:
         replicate = ReplicateCaller(server, http)
         before = replicate.run(SCHNELL, prompt="a fox")
@@ -434,7 +436,7 @@ def test_everything_is_erased_after_an_hour(http: httpx2.Client) -> None:
         assert http.get(before["output"][0]).status_code == 404
 
 
-def test_a_token_at_the_origin_of_outputs_is_noticed(replicate: ReplicateCaller) -> None:
+def test_token_sent_to_the_output_origin_is_logged(replicate: ReplicateCaller) -> None:
     uri = replicate.run(SCHNELL, prompt="a fox")["output"][0]
     assert replicate.http.get(uri).status_code == 200
     assert not replicate.server.log.leaked_tokens
@@ -446,7 +448,7 @@ def test_a_token_at_the_origin_of_outputs_is_noticed(replicate: ReplicateCaller)
 @pytest.mark.parametrize(
     ("prompt", "status"), [("CRASH_BEFORE", 500), ("CRASH_BEFORE:502", 502), ("CREDIT", 402), ("THROTTLE", 429)]
 )
-def test_refusals_before_acceptance_create_nothing(replicate: ReplicateCaller, prompt: str, status: int) -> None:
+def test_rejected_creations_create_nothing(replicate: ReplicateCaller, prompt: str, status: int) -> None:
     assert replicate.create(SCHNELL, prompt=f"a hare {prompt} {status}").status_code == status
     assert (replicate.server.log.attempts("a hare"), replicate.server.log.creations("a hare")) == (1, 0)
 
@@ -462,7 +464,7 @@ def test_crashes_after_acceptance_are_creations(replicate: ReplicateCaller) -> N
     assert replicate.server.log.creations() == 3
 
 
-def test_lack_of_credit_is_told_with_a_link(replicate: ReplicateCaller) -> None:
+def test_error_for_missing_credit_has_a_link(replicate: ReplicateCaller) -> None:
     body = replicate.create(SCHNELL, prompt="CREDIT").json()
     assert (body["title"], body["status"]) == ("Insufficient credit", 402)
     assert body["detail"].startswith(
@@ -471,7 +473,7 @@ def test_lack_of_credit_is_told_with_a_link(replicate: ReplicateCaller) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "expected"),
     [
         ("header", {"header": "3"}),
         ("body", {"body": 3}),
@@ -480,8 +482,8 @@ def test_lack_of_credit_is_told_with_a_link(replicate: ReplicateCaller) -> None:
         ("none", {}),
     ],
 )
-def test_throttling_tells_its_delay_in_several_ways(
-    replicate: ReplicateCaller, how: str, told: dict[str, object]
+def test_throttling_reports_its_delay_in_several_ways(
+    replicate: ReplicateCaller, how: str, expected: dict[str, object]
 ) -> None:
     prompt = f"a fox THROTTLE:{how}:3x2"
     answers = [replicate.create(SCHNELL, prompt=prompt) for _ in range(3)]
@@ -493,7 +495,7 @@ def test_throttling_tells_its_delay_in_several_ways(
         "reset": answers[0].headers.get("ratelimit-reset"),
         "text": "resets in ~3s." if "resets in ~3s." in answers[0].text else None,
     }
-    assert {way: delay for way, delay in ways.items() if delay is not None} == told
+    assert {way: delay for way, delay in ways.items() if delay is not None} == expected
     assert replicate.server.log.creations(prompt) == 1
 
 
@@ -512,13 +514,13 @@ def test_throttling_tells_its_delay_in_several_ways(
         ("CANCELED", "canceled", ""),
     ],
 )
-def test_a_prompt_says_how_it_ends(replicate: ReplicateCaller, prompt: str, status: str, error: str) -> None:
+def test_prompt_selects_the_final_status(replicate: ReplicateCaller, prompt: str, status: str, error: str) -> None:
     body = replicate.run(SCHNELL, prompt=f"a fox, {prompt}")
     assert (body["status"], body["output"]) == (status, None)
     assert (body["error"] or "").startswith(error)
 
 
-def test_an_unchecked_prediction_shows_everything(replicate: ReplicateCaller) -> None:
+def test_disabled_safety_checker_lets_pictures_pass(replicate: ReplicateCaller) -> None:
     assert replicate.run(SCHNELL, prompt="NSFW", disable_safety_checker=True)["status"] == "succeeded"
 
 
@@ -537,7 +539,7 @@ def test_outputs_come_in_many_shapes(replicate: ReplicateCaller) -> None:
     assert replicate.run(SCHNELL, prompt="FOREIGN")["output"][0].startswith("https://pictures.example/")
 
 
-def test_a_file_output_needs_the_token(replicate: ReplicateCaller) -> None:
+def test_file_output_requires_the_token(replicate: ReplicateCaller) -> None:
     ended = replicate.run(SCHNELL, prompt="FILE")
     uri = ended["output"][0]
     assert uri.startswith(f"{replicate.server.url}/files/")
@@ -565,12 +567,12 @@ def test_polls_can_fail_before_they_work(replicate: ReplicateCaller, word: str) 
     ("word", "status", "media_type"),
     [("GONE", 404, "text/plain"), ("NOTAPICTURE", 200, "text/html"), ("SVG", 200, "image/svg+xml")],
 )
-def test_outputs_that_are_no_pictures(replicate: ReplicateCaller, word: str, status: int, media_type: str) -> None:
+def test_outputs_that_are_not_pictures(replicate: ReplicateCaller, word: str, status: int, media_type: str) -> None:
     answer = replicate.http.get(replicate.run(SCHNELL, prompt=word)["output"][0])
     assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (status, media_type)
 
 
-def test_outputs_that_lead_elsewhere(replicate: ReplicateCaller) -> None:
+def test_outputs_behind_redirects(replicate: ReplicateCaller) -> None:
     private = replicate.http.get(replicate.run(SCHNELL, prompt="REDIRECT_PRIVATE")["output"][0])
     assert (private.status_code, private.headers["location"][:14]) == (302, "http://10.0.0.")
     near = replicate.run(SCHNELL, prompt="REDIRECT")["output"][0]
@@ -594,7 +596,7 @@ def test_outputs_that_are_too_large(replicate: ReplicateCaller) -> None:
     replicate.server.log.wait(lambda log: log.open_requests == 0)
 
 
-def test_a_body_that_breaks_off(replicate: ReplicateCaller) -> None:
+def test_download_that_ends_early(replicate: ReplicateCaller) -> None:
     uri = replicate.run(SCHNELL, prompt="CUTBODY")["output"][0]
     with pytest.raises(httpx2.RemoteProtocolError):
         replicate.http.get(uri)
@@ -607,7 +609,7 @@ def test_faults_are_off_by_default(http: httpx2.Client) -> None:
     assert opened(data).format == "WEBP"
 
 
-def test_many_at_once_are_all_counted(replicate: ReplicateCaller) -> None:
+def test_concurrent_creations_are_all_counted(replicate: ReplicateCaller) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(
             pool.map(lambda seed: replicate.create(SDXL, prompt="herd", seed=seed, width=64, height=64), range(24))

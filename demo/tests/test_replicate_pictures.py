@@ -1,4 +1,4 @@
-"""What the scripted Replicate draws."""
+"""The pictures of the scripted Replicate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GREEN = Image.new("RGB", (256, 128), (0, 255, 0))
 
 
 def difference(one: Image.Image, other: Image.Image) -> float:
-    """How far two pictures are apart, from 0 to 255 on average."""
+    """Return the mean difference of two pictures, from 0 to 255."""
     means = ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB"))).mean
     return sum(means) / len(means)
 
@@ -47,7 +47,7 @@ def test_every_model_makes_a_picture(replicate: ReplicateCaller, model: DemoMode
     assert max(ImageStat.Stat(picture.convert("RGB")).stddev) > 20, "it is not one flat colour"
 
 
-def test_prompt_and_seed_alone_make_the_picture(replicate: ReplicateCaller) -> None:
+def test_picture_depends_only_on_prompt_and_seed(replicate: ReplicateCaller) -> None:
     first, again = (replicate.bytes_of(SCHNELL, prompt="a fox", seed=5)[0] for _ in range(2))
     assert first == again
     other_seed = opened(replicate.bytes_of(SCHNELL, prompt="a fox", seed=6)[0])
@@ -73,11 +73,11 @@ def test_prompt_and_seed_alone_make_the_picture(replicate: ReplicateCaller) -> N
         (GPT, "jpeg", "JPEG", ".jpeg"),
     ],
 )
-def test_formats_are_as_asked(
+def test_outputs_have_the_requested_format(
     replicate: ReplicateCaller, model: str, output_format: str | None, kind: str, name: str
 ) -> None:
-    asked = {"output_format": output_format} if output_format else {}
-    output = replicate.run(model, prompt="a fox", **asked)["output"]
+    options = {"output_format": output_format} if output_format else {}
+    output = replicate.run(model, prompt="a fox", **options)["output"]
     uri = output if isinstance(output, str) else output[0]
     answer = replicate.http.get(uri)
     assert uri.endswith(name)
@@ -126,13 +126,13 @@ def test_sizes_follow_the_rules_of_each_model(
         ("google/imagen-4-ultra", {"image_size": "2K", "aspect_ratio": "4:3"}, (2048, 1593)),
     ],
 )
-def test_larger_pictures_are_drawn_with_2048_pixels_a_side(
+def test_larger_pictures_are_scaled_to_2048_pixels_per_side(
     replicate: ReplicateCaller, model: str, inputs: dict[str, object], size: tuple[int, int]
 ) -> None:
     assert replicate.picture(model, prompt="a fox", **inputs).size == size
 
 
-def test_an_enlarged_picture_has_2048_pixels_a_side_at_most(replicate: ReplicateCaller) -> None:
+def test_upscaled_picture_has_at_most_2048_pixels_per_side(replicate: ReplicateCaller) -> None:
     assert replicate.picture("nightmareai/real-esrgan", image=data_uri(GREEN), scale=10).size == (2048, 1024)
 
 
@@ -141,10 +141,10 @@ def test_pictures_beyond_a_models_memory_fail(replicate: ReplicateCaller) -> Non
     assert (failed["status"], failed["error"][:18]) == ("failed", "CUDA out of memory")
 
 
-def test_an_initial_image_shines_through(replicate: ReplicateCaller) -> None:
+def test_initial_image_is_blended_in(replicate: ReplicateCaller) -> None:
     green = data_uri(GREEN)
-    kept = replicate.picture(SDXL, prompt="a fox", image=green, prompt_strength=0)
-    assert (kept.size, difference(kept, GREEN)) == (GREEN.size, 0)
+    unchanged = replicate.picture(SDXL, prompt="a fox", image=green, prompt_strength=0)
+    assert (unchanged.size, difference(unchanged, GREEN)) == (GREEN.size, 0)
     replaced = replicate.picture(SDXL, prompt="a fox", image=green, prompt_strength=1, seed=1)
     mixed = replicate.picture(SDXL, prompt="a fox", image=green, prompt_strength=0.5, seed=1)
     assert 0 < difference(mixed, GREEN) < difference(replaced, GREEN)
@@ -164,7 +164,7 @@ def test_references_change_the_picture(replicate: ReplicateCaller, model: str, n
     assert difference(plain, referred) > 10
 
 
-def test_the_ratio_of_an_input_can_be_kept(replicate: ReplicateCaller) -> None:
+def test_aspect_ratio_of_an_input_can_be_matched(replicate: ReplicateCaller) -> None:
     wide = replicate.picture(KONTEXT, prompt="a fox", input_image=data_uri(GREEN))
     assert wide.width / wide.height == pytest.approx(2, rel=0.05)
 
@@ -177,7 +177,7 @@ def test_the_ratio_of_an_input_can_be_kept(replicate: ReplicateCaller) -> None:
         (IDEOGRAM, "image", "black", {}),
     ],
 )
-def test_a_mask_keeps_what_it_should(
+def test_mask_protects_the_unmasked_area(
     replicate: ReplicateCaller, model: str, name: str, repaints: str, more: dict[str, object]
 ) -> None:
     keeps = "black" if repaints == "white" else "white"
@@ -189,7 +189,7 @@ def test_a_mask_keeps_what_it_should(
     assert difference(right, green) == 0
 
 
-def test_combinations_that_models_fail_on(replicate: ReplicateCaller) -> None:
+def test_input_combinations_that_models_reject(replicate: ReplicateCaller) -> None:
     mask = half_mask("white", "black")
     alone = replicate.run(OLD, prompt="a fox", mask=mask)
     assert (alone["status"], alone["error"]) == ("failed", "mask was provided without init_image")
@@ -221,23 +221,23 @@ def test_outputs_and_uploads_can_be_inputs(replicate: ReplicateCaller) -> None:
     uploaded = replicate.http.post(
         f"{replicate.server.url}/files", headers=replicate.headers, files={"content": ("a.png", content, "image/png")}
     ).json()["urls"]["get"]
-    kept = replicate.picture(SDXL, prompt="a hare", image=uploaded, prompt_strength=0)
-    assert difference(kept, opened(content)) == 0
+    unchanged = replicate.picture(SDXL, prompt="a hare", image=uploaded, prompt_strength=0)
+    assert difference(unchanged, opened(content)) == 0
     replicate.http.delete(uploaded, headers=replicate.headers)
     assert replicate.run(SDXL, prompt="a hare", image=uploaded)["status"] == "failed"
 
 
-def test_a_prompt_can_tell_what_becomes_of_its_picture_later(replicate: ReplicateCaller) -> None:
+def test_prompt_can_script_later_predictions_of_its_picture(replicate: ReplicateCaller) -> None:
     first = replicate.run(SDXL, prompt="a fox UPSCALE<<FAIL:PA>>", width=64, height=64)
     assert first["status"] == "succeeded"
     second = replicate.run("nightmareai/real-esrgan", image=first["output"][0])
     assert (second["status"], second["error"]) == ("failed", "Prediction interrupted; please retry (code: PA)")
 
 
-def test_some_pictures_tell_their_prompt(replicate: ReplicateCaller) -> None:
-    told = replicate.picture(SDXL, prompt="a fox", seed=4, width=64, height=64)
-    assert json.loads(told.info["prompt"]) == {"text": "a fox", "seed": 4}
-    assert "workflow" in told.info
+def test_some_pictures_contain_their_prompt(replicate: ReplicateCaller) -> None:
+    picture = replicate.picture(SDXL, prompt="a fox", seed=4, width=64, height=64)
+    assert json.loads(picture.info["prompt"]) == {"text": "a fox", "seed": 4}
+    assert "workflow" in picture.info
     silent = replicate.picture(SCHNELL, prompt="a fox", output_format="png")
     assert "prompt" not in silent.info
     for output_format in ("jpg", "webp"):
@@ -268,7 +268,7 @@ def test_a_truncated_picture_cannot_be_loaded(replicate: ReplicateCaller) -> Non
         opened(data)
 
 
-def test_a_bomb_is_small_and_claims_to_be_vast(replicate: ReplicateCaller) -> None:
+def test_bomb_is_a_small_file_with_huge_dimensions(replicate: ReplicateCaller) -> None:
     data = replicate.bytes_of(SDXL, prompt="BOMB", width=64, height=64)[0]
     assert len(data) < 2_000_000
     assert struct.unpack(">II", data[16:24]) == (30_000, 30_000)

@@ -1,4 +1,4 @@
-"""Scripts read from questions and prompts: faults on demand, bounds, and the pace of long answers."""
+"""Keywords of messages and prompts: faults only on request, limits, and the pace of long answers."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ LONG_TEXTS = st.builds(lambda words, times: "".join(words) * times, WORDS, st.in
 
 
 @pytest.mark.parametrize("word", DIFY_FAULTS)
-def test_a_fault_is_an_ordinary_word_by_default(word: str) -> None:
+def test_fault_keyword_is_an_ordinary_word_by_default(word: str) -> None:
     question = f"What does {word} mean?"
     assert read_script(question, question) == read_script("", question)
     assert read_script(question, question, faults=True) != read_script("", question)
 
 
 @pytest.mark.parametrize("word", FAULTS)
-def test_a_fault_of_replicate_is_an_ordinary_word_by_default(word: str) -> None:
+def test_fault_keyword_of_replicate_is_an_ordinary_word_by_default(word: str) -> None:
     assert not read_prompt(f"a fox {word}:2").words
     assert read_prompt(f"a fox {word}:2", faults=True).words == {word: "2"}
 
 
 @pytest.mark.parametrize("word", KEYWORDS)
-def test_other_keywords_of_replicate_are_always_read(word: str) -> None:
+def test_other_keywords_of_replicate_are_always_commands(word: str) -> None:
     assert read_prompt(f"a fox {word}:2").words == {word: "2"}
 
 
 @given(LONG_TEXTS)
-def test_every_answer_takes_three_seconds_at_most(text: str) -> None:
+def test_every_answer_takes_at_most_three_seconds(text: str) -> None:
     naming = max(dialect.naming_delay for dialect in DIALECTS.values()) * DEMO_PACE.naming
     for question in (text, f"THINK {text}", f"SAY<<{text}>>"):
-        script = read_script(question, f"You asked: {question}", recalled=text)
+        script = read_script(question, f"You wrote: {question}", recalled=text)
         assert script.delay is None
         assert naming + len(script.pieces_with_thought()) * DEMO_PACE.token <= 3
         assert "".join(script.pieces) == script.answer
@@ -51,18 +51,18 @@ def test_the_answer_is_the_text_itself(text: str) -> None:
     assert read_script("hello", text).answer == text
 
 
-def test_a_short_answer_comes_word_by_word() -> None:
+def test_short_answer_is_streamed_word_by_word() -> None:
     assert read_script("hello", "one two  three\n").pieces == ("one", " two", "  three", "\n")
 
 
 @pytest.mark.parametrize("length", [0, 1, 200, 12_345, 100_000])
-def test_a_long_answer_has_the_length_asked_for(length: int) -> None:
+def test_long_answer_has_the_requested_length(length: int) -> None:
     script = read_script(f"LONG:{length}", "")
     assert len(script.answer) == length
     assert len(script.pieces) * DEMO_PACE.token <= 3
 
 
-def test_what_a_question_asks_for_is_bounded() -> None:
+def test_requested_lengths_and_delays_are_bounded() -> None:
     assert len(read_script("LONG:999999999", "").answer) == 100_000
     for question in ("SLOW:999999999x1", "SLOW:10x999999999", "SLOW:0x999999999", "SLOW:5x999999 SAY<<one two>>"):
         script = read_script(question, "")
