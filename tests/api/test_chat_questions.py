@@ -280,7 +280,6 @@ async def test_fields_that_no_dify_app_can_honour_are_dropped(
     ("field", "value"),
     [
         ("n", 2),
-        ("n", 0),
         ("tool_choice", "required"),
         ("tool_choice", {"type": "function", "function": {"name": "f"}}),
         ("function_call", {"name": "f"}),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TypeVar
 
-from msgspec import Struct, ValidationError, json
+from msgspec import Struct, json
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -13,16 +12,11 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from openai_dify_proxy.errors import BodyTooLarge, InvalidRequest
+from openai_dify_proxy.translate.openai.parameter_errors import unreadable_request
 from openai_dify_proxy.turns.client import ClientGone
-from openai_dify_proxy.wire.reading import UNREADABLE, read_misfit
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 _T = TypeVar("_T")
-
-_FAULT = re.compile(r"(?:JSON is malformed: )?(.*) \(byte (\d+)\)")
-"""msgspec's text for a body that is not JSON: the reason and the offset."""
-
-_UNPAIRED_SURROGATE = re.compile(rb"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])", re.IGNORECASE)
-"""Half of an escaped character beyond U+FFFF, as JavaScript sends for text that was cut inside one."""
 
 
 class BodyReader:
@@ -74,47 +68,8 @@ def read_json(body: bytes, decoder: json.Decoder[_T]) -> _T:
     """Return a body as a struct. Raises InvalidRequest with the field's path, or with the place where the JSON ends."""
     try:
         return decoder.decode(body)
-    except ValidationError as exc:
-        misfit = read_misfit(exc)
-        param = misfit.param
-        if misfit.missing is not None:
-            raise InvalidRequest(
-                f"The request lacks the field '{param}'.", param=param, code="missing_required_parameter"
-            ) from None
-        raise InvalidRequest(f"{misfit.reason}{f' in {param}' if param else ''}.", param=param) from None
     except UNREADABLE as exc:
-        raise InvalidRequest(_not_json(body, exc)) from None
-
-
-def _not_json(body: bytes, error: Exception) -> str:
-    """Return the message for a body that is not JSON. It quotes nothing of the body."""
-    if not body.strip():
-        return "The request body is empty. Send a JSON object."
-    if isinstance(error, RecursionError):
-        return "The request body is nested too deeply."
-    if isinstance(error, UnicodeDecodeError):
-        return f"The request body is not valid UTF-8: invalid bytes at {_place(body, _first_invalid_byte(body))}."
-    fault = _FAULT.fullmatch(str(error))
-    if fault is not None:
-        return f"The request body is not valid JSON: {fault[1]} near {_place(body, int(fault[2]))}."
-    if (half := _UNPAIRED_SURROGATE.search(body)) is not None:  # msgspec reports it as a truncated body
-        return f"The request body is not valid JSON: unpaired surrogate at {_place(body, half.start())}."
-    return f"The request body is not valid JSON: it ends in the middle of a value, after {len(body)} bytes."
-
-
-def _first_invalid_byte(body: bytes) -> int:
-    """Return the offset in the body; msgspec's is that in the string."""
-    try:
-        body.decode()
-    except UnicodeDecodeError as exc:
-        return exc.start
-    return 0
-
-
-def _place(body: bytes, offset: int) -> str:
-    line = body.count(b"\n", 0, offset) + 1
-    column = offset - body.rfind(b"\n", 0, offset)
-    return f"line {line}, column {column}"
+        raise unreadable_request(exc, body, decoder.type) from None
 
 
 def json_response(value: Struct) -> Response:

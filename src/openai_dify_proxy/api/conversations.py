@@ -39,7 +39,7 @@ async def create_conversation(request: Request) -> Response:
     entry = StoredConversation(
         int(time.time()),
         check_metadata(body.metadata or {}),
-        [message for message in messages_of_input(body.items or []) if message.text],
+        [message for message in messages_of_input(body.items or [], field="items") if message.text],
         end_user=await store.end_user_hash(identity_of(request, caller).end_user),
     )
     await store.put(caller, name, entry)

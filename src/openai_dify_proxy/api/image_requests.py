@@ -13,6 +13,7 @@ from starlette.requests import Request
 from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.errors import BadPicture, InvalidRequest
 from openai_dify_proxy.images.picture_request import InputPicture, PictureRequest
+from openai_dify_proxy.translate.openai.parameter_errors import unreadable_request
 from openai_dify_proxy.translate.pictures.formats import sniff
 from openai_dify_proxy.translate.replicate.counts import MAX_PICTURES
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF, read_image_headers
@@ -20,7 +21,7 @@ from openai_dify_proxy.translate.replicate.image_plan import ImageParameters
 from openai_dify_proxy.translate.replicate.outputs import DATA_URI, decode_data_uri
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.wire.openai.images import IMAGE_REQUEST, ImageReference, ImageRequest
-from openai_dify_proxy.wire.reading import UNREADABLE, read_misfit
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 ImageOperation = Literal["generation", "edit", "variation"]
 
@@ -173,6 +174,4 @@ def _fields(plain: Mapping[str, Any]) -> ImageRequest:
     try:
         return msgspec.convert(values, ImageRequest, strict=False)
     except UNREADABLE as exc:
-        misfit = read_misfit(exc)
-        param = misfit.param
-        raise InvalidRequest(f"{misfit.reason}{f' in {param}' if param else ''}.", param=param) from None
+        raise unreadable_request(exc, values, ImageRequest) from None

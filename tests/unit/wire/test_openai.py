@@ -30,6 +30,7 @@ def test_what_clients_send_and_the_proxy_does_not_honour_is_skipped() -> None:
         thinking={"type": "enabled"},
     )
     assert request.model == "gpt-4o"
+    assert isinstance(request.messages, list)
     assert [message.role for message in request.messages] == ["system", "user", "assistant", "tool"]
 
 

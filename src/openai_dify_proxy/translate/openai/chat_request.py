@@ -1,12 +1,13 @@
-"""Reads OpenAI's chat and completion requests as turns: question, history, system prompt and inputs.
+"""Read chat and legacy completion requests as turns: question, history, system prompt and inputs.
 
-Which message is the question:
+The question is:
 
-- the user's messages at the end, joined by an empty line if there are several;
-- a tool's messages at the end, with a role line, together with the user's that follow them;
-- if the last message is the assistant's, a request to go on, with that message as the last of the history;
-- if there are only system messages, the system message itself;
-- messages without any text are passed over, and if no text is left the request is refused.
+- the user messages at the end, joined by an empty line if there are several;
+- the tool messages at the end, with a role line, together with the user messages after them;
+- if the last message is the assistant's, a request to continue, with that message last in the history;
+- if there are only system messages, the system message itself.
+
+Messages without text are skipped. A request without any text is rejected.
 """
 
 from __future__ import annotations
@@ -14,9 +15,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import json
+from msgspec import UNSET, json
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.openai.parameter_errors import (
+    empty_value,
+    invalid_type,
+    invalid_value,
+    missing_parameter,
+    type_of,
+)
 from openai_dify_proxy.translate.openai.side_calls import detect_side_call
 from openai_dify_proxy.translate.role_lines import escape_role_lines
 from openai_dify_proxy.translate.think import without_thinking
@@ -37,61 +45,74 @@ from openai_dify_proxy.wire.openai.chat import (
 )
 
 UNNAMED = RequestIdentity()
-"""The identity of a request whose headers name nothing."""
+"""The identity of a request whose headers name none."""
 
-MAX_MODEL_NAME = 256
-MAX_STOPS = 4
-MAX_STOP_LENGTH = 256
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+"""The role in a history of each OpenAI role."""
+
+TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""The types of content parts that hold text, and the field that holds it."""
+
+OTHER_PARTS = frozenset({"image_url", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file"})
+"""OpenAI's types of content parts that hold no text."""
 
 
 def read_chat_request(request: ChatCompletionRequest, identity: RequestIdentity = UNNAMED) -> TurnRequest:
     """Return a chat completion request as a turn. Raises InvalidRequest."""
-    refuse_unhonourable(request)
+    reject_several_answers(request)
     if forces_tool(request.tool_choice):
         raise forced_tool("tool_choice")
     if isinstance(request.function_call, dict):
         raise forced_tool("function_call")
+    if request.messages is UNSET:
+        raise missing_parameter("messages")
     if not request.messages:
-        raise InvalidRequest("messages must hold at least one message.", param="messages")
+        raise empty_value("messages", request.messages)
     return make_turn(request, split_messages(chat_messages(request.messages), param="messages"), identity)
 
 
 def read_completion_request(request: CompletionRequest, identity: RequestIdentity = UNNAMED) -> TurnRequest:
     """Return a legacy completion request as a turn. Raises InvalidRequest."""
-    refuse_unhonourable(request)
+    reject_several_answers(request)
     if request.best_of is not None and request.best_of > 1:
         raise InvalidRequest(
-            "best_of must be 1: a Dify app answers once.", param="best_of", code="unsupported_parameter"
+            "Unsupported value: 'best_of' must be 1. A Dify app answers once.",
+            param="best_of",
+            code="unsupported_parameter",
         )
-    prompt = request.prompt
-    if isinstance(prompt, list) and len(prompt) == 1:
-        prompt = prompt[0]
-    if not isinstance(prompt, str):
-        raise InvalidRequest(
-            "prompt must be one string: several prompts and token ids cannot be put to a Dify app.", param="prompt"
-        )
-    if not prompt:
-        raise InvalidRequest("prompt must not be empty.", param="prompt")
+    prompt = _single_prompt(request.prompt)
     return make_turn(request, split_messages([HistoryMessage("user", prompt)], param="prompt"), identity)
 
 
 def split_messages(messages: Sequence[HistoryMessage], *, param: str) -> TurnMessages:
-    """Take messages apart, oldest first. Raises InvalidRequest; ``param`` is where they come from."""
-    said = [message for message in messages if message.text or message.role == "assistant"]
-    system = "\n\n".join(message.text for message in said if message.role == "system")
-    spoken = [message for message in said if message.role != "system"]
-    while spoken and not spoken[-1].text:
-        spoken.pop()
-    if not spoken and not system:
-        raise InvalidRequest("No message holds any text. Write the question into the last user message.", param=param)
-    if not spoken:
+    """Split messages, oldest first, into system prompt, history and question.
+
+    ``param`` is the field that holds them. Raises InvalidRequest.
+    """
+    kept = [message for message in messages if message.text or message.role == "assistant"]
+    system = "\n\n".join(message.text for message in kept if message.role == "system")
+    dialogue = [message for message in kept if message.role != "system"]
+    while dialogue and not dialogue[-1].text:
+        dialogue.pop()
+    if not dialogue and not system:
+        raise InvalidRequest(
+            f"No message in '{param}' contains text. Write the question into the last user message.", param=param
+        )
+    if not dialogue:
         return TurnMessages(system, (HistoryMessage("user", system),))
-    if spoken[-1].role == "assistant":
-        return TurnMessages(CONTINUE, (HistoryMessage("user", CONTINUE),), system, tuple(spoken))
-    begin = len(spoken)
-    while begin and spoken[begin - 1].role != "assistant":
+    if dialogue[-1].role == "assistant":
+        return TurnMessages(CONTINUE, (HistoryMessage("user", CONTINUE),), system, tuple(dialogue))
+    begin = len(dialogue)
+    while begin and dialogue[begin - 1].role != "assistant":
         begin -= 1
-    return TurnMessages(_question(spoken[begin:]), tuple(spoken[begin:]), system, tuple(spoken[:begin]))
+    return TurnMessages(_question(dialogue[begin:]), tuple(dialogue[begin:]), system, tuple(dialogue[:begin]))
 
 
 def make_turn(
@@ -100,11 +121,11 @@ def make_turn(
     identity: RequestIdentity = UNNAMED,
     stored: StoredHistory | None = None,
 ) -> TurnRequest:
-    """Return the turn that a request asks for, which may continue a ``stored`` history. Raises InvalidRequest."""
+    """Return the turn of a request, which may continue a ``stored`` history. Raises InvalidRequest."""
     metadata = request.metadata or {}
     in_body = request.conversation_id or metadata.get("conversation_id")
     if in_body is not None and not isinstance(in_body, str):
-        raise InvalidRequest("metadata.conversation_id must be a string.", param="metadata.conversation_id")
+        raise invalid_type("metadata.conversation_id", ("str",), type_of(in_body))
     conversation_id = identity.conversation_id or in_body or None
     side_call = None if stored is not None else detect_side_call(messages, named=conversation_id is not None)
     system = messages.system
@@ -129,38 +150,33 @@ def make_turn(
 
 
 def end_user_of(request: CompletionFields, identity: RequestIdentity) -> str | None:
-    """Return the end user of a request; headers and the client's key win over the body."""
+    """Return the end user of a request. Headers and the client's key take precedence over the body."""
     return identity.end_user or request.safety_identifier or request.user or None
 
 
-def refuse_unhonourable(request: CompletionFields) -> None:
-    if request.model is not None and len(request.model) > MAX_MODEL_NAME:
-        raise InvalidRequest(f"A model's name has at most {MAX_MODEL_NAME} characters.", param="model")
-    stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
-    if len(stop) > MAX_STOPS or any(len(sequence) > MAX_STOP_LENGTH for sequence in stop):
-        raise InvalidRequest(
-            f"stop takes at most {MAX_STOPS} sequences of at most {MAX_STOP_LENGTH} characters.", param="stop"
-        )
+def reject_several_answers(request: CompletionFields) -> None:
     if request.n is not None and request.n != 1:
-        raise InvalidRequest("n must be 1: a Dify app answers once.", param="n", code="unsupported_parameter")
+        raise InvalidRequest(
+            "Unsupported value: 'n' must be 1. A Dify app answers once.", param="n", code="unsupported_parameter"
+        )
 
 
 def forces_tool(choice: Any) -> bool:
-    """Whether a ``tool_choice`` leaves no answer without a call."""
+    """Return whether a ``tool_choice`` permits no answer without a tool call."""
     return choice == "required" or (isinstance(choice, dict) and choice.get("type") in ("function", "custom", "tool"))
 
 
 def forced_tool(param: str) -> InvalidRequest:
     return InvalidRequest(
-        f"A Dify app cannot be made to call your tools: it runs its own. Leave {param} out, or set it to 'auto' or "
-        "'none'.",
+        f"Unsupported value: '{param}' forces a tool call, and a Dify app calls only its own tools. "
+        f"Omit '{param}', or set it to 'auto' or 'none'.",
         param=param,
         code="unsupported_parameter",
     )
 
 
 def chat_messages(messages: Sequence[ChatMessage]) -> list[HistoryMessage]:
-    """The messages of a chat with their texts. Raises InvalidRequest for parts that hold something else."""
+    """Return the messages of a chat with their texts. Raises InvalidRequest for content other than text."""
     return [
         HistoryMessage(ROLES[message.role], content_text(message.role, message.content, f"messages[{index}].content"))
         for index, message in enumerate(messages)
@@ -168,7 +184,7 @@ def chat_messages(messages: Sequence[ChatMessage]) -> list[HistoryMessage]:
 
 
 def content_text(role: str, content: str | list[ContentPart] | None, param: str) -> str:
-    """All text of a message's content. Raises InvalidRequest for parts that hold something else."""
+    """Return all text of a message's content. Raises InvalidRequest for content other than text."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -176,30 +192,18 @@ def content_text(role: str, content: str | list[ContentPart] | None, param: str)
     texts = []
     for index, part in enumerate(content):
         text = part.text if part.text is not None else part.refusal
-        if text is None and role == "assistant":
-            continue  # its own thinking, or what it called: not a part of what it said
-        if text is None:
-            raise InvalidRequest(
-                f"Content of type '{part.type}' is not passed on to Dify yet; only text is.",
-                param=f"{param}[{index}]",
-                code="unsupported_content",
-            )
-        texts.append(text)
+        if text is not None:
+            texts.append(text)
+        elif role != "assistant":  # an assistant's other parts are its reasoning and its calls
+            raise _unsupported_part(part, f"{param}[{index}]")
     joined = "\n".join(texts)
     return without_thinking(joined) if role == "assistant" else joined
 
 
-def _question(asked: Sequence[HistoryMessage]) -> str:
-    return "\n\n".join(
-        f"Tool result:\n{escape_role_lines(message.text)}" if message.role == "tool" else message.text
-        for message in asked
-    )
-
-
 def metadata_inputs(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The app's inputs in ``metadata``: each key by its name, and all of ``dify_inputs``, a JSON object in a string.
+    """Return the app inputs in ``metadata``: its keys, and the JSON object in the string ``dify_inputs``.
 
-    Raises InvalidRequest if that is no JSON object.
+    Raises InvalidRequest if ``dify_inputs`` is not a JSON object.
     """
     packed = metadata.get("dify_inputs")
     plain = {key: value for key, value in metadata.items() if key not in ("dify_inputs", "conversation_id")}
@@ -210,16 +214,50 @@ def metadata_inputs(metadata: dict[str, Any]) -> dict[str, Any]:
     except (ValueError, RecursionError):
         unpacked = None
     if not isinstance(unpacked, dict):
-        raise InvalidRequest("metadata.dify_inputs must be a JSON object in a string.", param="metadata.dify_inputs")
+        raise InvalidRequest(
+            "Invalid value for 'metadata.dify_inputs'. Send a JSON object, encoded as a string.",
+            param="metadata.dify_inputs",
+            code="invalid_value",
+        )
     return {**plain, **unpacked}
 
 
-ROLES = {
-    "developer": "system",
-    "system": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
-"""OpenAI's roles as those of a history."""
+def _question(asked: Sequence[HistoryMessage]) -> str:
+    return "\n\n".join(
+        f"Tool result:\n{escape_role_lines(message.text)}" if message.role == "tool" else message.text
+        for message in asked
+    )
+
+
+def _single_prompt(prompt: Any) -> str:
+    if prompt is None:
+        raise missing_parameter("prompt")
+    if isinstance(prompt, list) and not prompt:
+        raise empty_value("prompt", prompt)
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if isinstance(prompt, list):
+        raise InvalidRequest(
+            "Unsupported value: 'prompt' is an array of several prompts or of tokens. Send one string.",
+            param="prompt",
+            code="unsupported_parameter",
+        )
+    if not isinstance(prompt, str):
+        raise invalid_type("prompt", ("str",), type_of(prompt))
+    if not prompt:
+        raise empty_value("prompt", prompt)
+    return prompt
+
+
+def _unsupported_part(part: ContentPart, param: str) -> InvalidRequest:
+    if not part.type:
+        return missing_parameter(f"{param}.type")
+    if part.type in TEXT_PARTS:
+        return missing_parameter(f"{param}.{TEXT_PARTS[part.type]}")
+    if part.type in OTHER_PARTS:
+        return InvalidRequest(
+            f"Unsupported content: '{param}' is of type '{part.type}'. Send text parts only.",
+            param=param,
+            code="unsupported_content",
+        )
+    return invalid_value(f"{param}.type", part.type, TEXT_PARTS)

@@ -1,4 +1,4 @@
-"""What was said in a Dify conversation, as the items of an OpenAI one."""
+"""The messages of a Dify conversation as items of an OpenAI conversation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.openai.parameter_errors import (
+    check_range,
+    invalid_type,
+    invalid_value,
+    quotable,
+    too_long,
+)
 from openai_dify_proxy.translate.think import without_thinking
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.wire.dify import MessageRow
 from openai_dify_proxy.wire.openai.conversations import ItemAnswer, ItemList, ItemText, MessageItem
 
+ORDERS = ("asc", "desc")
 DEFAULT_ITEMS = 20
 MAX_ITEMS = 100
 MAX_DIGITS = 18
@@ -20,29 +28,29 @@ MAX_METADATA_VALUE = 512
 
 
 def items_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage] = ()) -> list[MessageItem]:
-    """A question and an answer for each message of Dify's, oldest first; an answer that was lost is left out.
+    """Return a question and an answer for each Dify message, oldest first; a lost answer is omitted.
 
-    ``asked`` is the first question as the client put it, where that is known.
+    ``asked`` is the first question as the client sent it, where that is known.
     """
     items = []
     for row in rows:
-        name = row.id.replace("-", "")
+        row_id = row.id.replace("-", "")
         if asked and row is rows[0]:
-            items += items_of_history(asked, f"{name}_q")
+            items += items_of_history(asked, f"{row_id}_q")
         else:
-            items.append(MessageItem(id=f"msg_{name}_q", role="user", content=[ItemText(text=row.query)]))
+            items.append(MessageItem(id=f"msg_{row_id}_q", role="user", content=[ItemText(text=row.query)]))
         if row.answer:
             answer = ItemAnswer(text=without_thinking(row.answer))
             status: Any = "incomplete" if row.failed else "completed"
-            items.append(MessageItem(id=f"msg_{name}_a", role="assistant", content=[answer], status=status))
+            items.append(MessageItem(id=f"msg_{row_id}_a", role="assistant", content=[answer], status=status))
     return items
 
 
-def items_of_history(history: Sequence[HistoryMessage], name: str) -> list[MessageItem]:
-    """Messages that Dify has not been told yet; ``name`` is what their ids are made of."""
+def items_of_history(history: Sequence[HistoryMessage], base_id: str) -> list[MessageItem]:
+    """Return messages that were not sent to Dify yet, with ids that derive from ``base_id``."""
     return [
         MessageItem(
-            id=f"msg_{name}_{number}",
+            id=f"msg_{base_id}_{number}",
             role=message.role,
             content=[ItemAnswer(text=message.text) if message.role == "assistant" else ItemText(text=message.text)],
         )
@@ -51,7 +59,9 @@ def items_of_history(history: Sequence[HistoryMessage], name: str) -> list[Messa
 
 
 def history_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage] = ()) -> list[HistoryMessage]:
-    """What a new conversation is told of an old one: the turns that were answered. ``asked`` as above."""
+    """Return the history that a new conversation takes over: the answered turns. ``asked`` is as in
+    ``items_of_messages``.
+    """
     history: list[HistoryMessage] = []
     for row in rows:
         if row.answer and not row.failed:
@@ -61,26 +71,27 @@ def history_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessa
 
 
 def messages_until(rows: Sequence[MessageRow], last: str | None) -> list[MessageRow]:
-    """The messages up to the one with the id ``last``; all of them if it is not among them."""
+    """Return the messages up to the one with the id ``last``, or all of them if it is missing."""
     end = next((index for index, row in enumerate(rows, 1) if row.id == last), len(rows))
     return list(rows[:end])
 
 
 def page(items: Sequence[Any], *, after: str | None, limit: str | None, order: str | None) -> ItemList:
-    """One page of ``items``, structs or dicts with an id, oldest first; a page begins with the newest unless ``order``
-    is ``asc``. Raises InvalidRequest for parameters that are none.
+    """Return one page of ``items``, which are structs or dicts with an id, oldest first.
+
+    The page starts with the newest item unless ``order`` is ``asc``. Raises InvalidRequest for invalid parameters.
     """
-    if order not in (None, "asc", "desc"):
-        raise InvalidRequest("order must be asc or desc.", param="order")
-    size = DEFAULT_ITEMS if limit is None else whole_number(limit)
-    if size is None or not 1 <= size <= MAX_ITEMS:
-        raise InvalidRequest(f"limit must be a number from 1 to {MAX_ITEMS}.", param="limit")
+    if order not in (None, *ORDERS):
+        raise invalid_value("order", order, ORDERS)
+    size = DEFAULT_ITEMS if limit is None else _page_size(limit)
     listed = list(items) if order == "asc" else list(reversed(items))
-    names = [_id_of(item) for item in listed]
-    if after is not None and after not in names:
-        raise InvalidRequest(f"There is no item '{after[:100]}' to go on after.", param="after")
-    begin = 0 if after is None else names.index(after) + 1
-    shown = names[begin : begin + size]
+    ids = [_id_of(item) for item in listed]
+    if after is not None and after not in ids:
+        raise InvalidRequest(
+            f"Item with id '{quotable(after)}' not found. Send the 'last_id' of the previous page.", param="after"
+        )
+    begin = 0 if after is None else ids.index(after) + 1
+    shown = ids[begin : begin + size]
     return ItemList(
         data=listed[begin : begin + size],
         first_id=shown[0] if shown else None,
@@ -90,23 +101,36 @@ def page(items: Sequence[Any], *, after: str | None, limit: str | None, order: s
 
 
 def whole_number(text: str) -> int | None:
-    """A number of a query; None for what is none, or too long to be meant."""
+    """Return a number of a query string; None for anything else, and for more than ``MAX_DIGITS`` digits."""
     return int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
+def _page_size(limit: str) -> int:
+    if not limit.removeprefix("-").isdecimal():
+        raise invalid_type("limit", ("int",), "str")
+    size = int(limit[:MAX_DIGITS])
+    check_range("limit", size, 1, MAX_ITEMS)
+    return size
+
+
 def _id_of(item: Any) -> str:
-    name: str = item["id"] if isinstance(item, dict) else item.id
-    return name
+    item_id: str = item["id"] if isinstance(item, dict) else item.id
+    return item_id
 
 
 def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    """OpenAI's limits. Raises InvalidRequest."""
+    """Return ``metadata`` if it is within OpenAI's limits. Raises InvalidRequest."""
     if len(metadata) > MAX_METADATA:
-        raise InvalidRequest(f"metadata takes at most {MAX_METADATA} keys.", param="metadata")
+        raise too_long("metadata", metadata, MAX_METADATA)
     for key, value in metadata.items():
-        if len(key) > MAX_METADATA_KEY or len(value) > MAX_METADATA_VALUE:
+        param = f"metadata.{quotable(key).removesuffix('…')}"
+        if len(key) > MAX_METADATA_KEY:
             raise InvalidRequest(
-                f"A key of metadata has at most {MAX_METADATA_KEY} characters and a value {MAX_METADATA_VALUE}.",
-                param=f"metadata.{key[:MAX_METADATA_KEY]}",
+                f"Invalid property name in 'metadata': '{quotable(key)}' is too long. Expected a string with maximum "
+                f"length {MAX_METADATA_KEY}, but got a string with length {len(key)} instead.",
+                param=param,
+                code="property_name_above_max_length",
             )
+        if len(value) > MAX_METADATA_VALUE:
+            raise too_long(param, value, MAX_METADATA_VALUE)
     return metadata

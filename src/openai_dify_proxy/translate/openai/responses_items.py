@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from msgspec import Struct, json
+from msgspec import Raw, Struct, json
 
 from openai_dify_proxy.wire.openai.responses import RESPONSE
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 
 class InputOnly(Struct):
-    """What is read of a request's body to keep its input as it was sent."""
+    """The fields of a request that hold its input, read without a schema so that items stay as the client sent them."""
 
-    input: Any = None
-    messages: list[Any] | None = None
+    input: str | list[Raw] | None = None
+    messages: list[Raw] | None = None
 
 
 INPUT_ONLY = json.Decoder(InputOnly)
 
 
 def read_input_items(body: bytes, response_id: str) -> list[dict[str, Any]]:
-    """The items of a request's body, which has been read without fault before: each with an id, texts as parts."""
-    given = INPUT_ONLY.decode(body)
-    items = given.input if given.input is not None else given.messages or []
-    if isinstance(items, str):
-        items = [{"role": "user", "content": items}]
+    """Return the items of a valid request body, each with an id, and with text as content parts.
+
+    Skip items that hold values which msgspec cannot decode, such as 1e999: the turn did not need them.
+    """
+    fields = INPUT_ONLY.decode(body)
+    items = fields.input if fields.input is not None else fields.messages or []
     name = response_id.removeprefix("resp_")
-    return [_item(item, f"msg_{name}_in{number}") for number, item in enumerate(items)]
+    decoded = [{"role": "user", "content": items}] if isinstance(items, str) else _decode(items)
+    return [_item(item, f"msg_{name}_in{number}") for number, item in enumerate(decoded)]
 
 
-def _item(item: dict[str, Any], name: str) -> dict[str, Any]:
-    whole = {"id": name, "type": "message", **{key: value for key, value in item.items() if value is not None}}
-    if whole["type"] == "message":
-        whole.setdefault("status", "completed")
-        if isinstance(whole.get("content"), str):
-            kind = "output_text" if whole.get("role") == "assistant" else "input_text"
-            part = {"type": kind, "text": whole["content"]}
-            whole["content"] = [part | ({"annotations": []} if kind == "output_text" else {})]
-    return whole
+def _decode(items: list[Raw]) -> Iterator[dict[str, Any]]:
+    for item in items:
+        try:
+            yield json.decode(item)
+        except UNREADABLE:
+            continue
+
+
+def _item(item: dict[str, Any], item_id: str) -> dict[str, Any]:
+    complete = {"id": item_id, "type": "message", **{key: value for key, value in item.items() if value is not None}}
+    if complete["type"] == "message":
+        complete.setdefault("status", "completed")
+        if isinstance(complete.get("content"), str):
+            kind = "output_text" if complete.get("role") == "assistant" else "input_text"
+            part = {"type": kind, "text": complete["content"]}
+            complete["content"] = [part | ({"annotations": []} if kind == "output_text" else {})]
+    return complete
 
 
 def text_of_response(response: bytes) -> str:
-    """All that the assistant said in a response object."""
+    """Return the assistant's whole text in an encoded response object."""
     output = RESPONSE.decode(response).output
     return "".join(part.text for item in output if isinstance(item.content, list) for part in item.content)

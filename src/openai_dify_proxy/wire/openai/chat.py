@@ -6,12 +6,15 @@ Source: the OpenAI API reference, and what the official SDKs send.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.json import Decoder
 
-Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+
+ModelName = Annotated[str, Meta(max_length=256)]
+StopSequence = Annotated[str, Meta(max_length=256)]
 
 
 class ContentPart(Struct):
@@ -34,11 +37,11 @@ class StreamOptions(Struct):
 class CompletionFields(Struct, kw_only=True):
     """What every generating request may hold, beyond OpenAI's own: the SDKs' ``extra_body``."""
 
-    model: str | None = None
+    model: ModelName | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = None
-    stop: str | list[str] | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    stop: StopSequence | Annotated[list[StopSequence], Meta(max_length=4)] | None = None
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, Any] | None = None
@@ -51,14 +54,14 @@ class CompletionFields(Struct, kw_only=True):
 
 
 class ChatCompletionRequest(CompletionFields, kw_only=True):
-    messages: list[ChatMessage]
+    messages: list[ChatMessage] | UnsetType = UNSET
     tool_choice: Any = None
     function_call: Any = None
 
 
 class CompletionRequest(CompletionFields, kw_only=True):
     prompt: Any = None
-    best_of: int | None = None
+    best_of: Annotated[int, Meta(ge=0, le=20)] | None = None
 
 
 class PromptTokensDetails(Struct):

@@ -80,7 +80,6 @@ class ResponsesRequest(CompletionFields, kw_only=True):
 class ChatOrInputRequest(ChatCompletionRequest, kw_only=True):
     """A chat completion request of a client that may send a Responses request's ``input`` in place of ``messages``."""
 
-    messages: list[ChatMessage] = field(default_factory=list)
     input: str | list[InputItem] | None = None
     instructions: str | None = None
 

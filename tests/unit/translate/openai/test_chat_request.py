@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from msgspec import json
 
+from openai_dify_proxy.api.bodies import read_json
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.chat_request import read_chat_request, read_completion_request
 from openai_dify_proxy.translate.turn_request import CONTINUE, HistoryMessage, TurnRequest
@@ -40,11 +41,11 @@ def text(words: str) -> Message:
 
 
 def chat(messages: list[Message], **fields: Any) -> TurnRequest:
-    return read_chat_request(CHAT_OR_INPUT_REQUEST.decode(json.encode({"messages": messages, **fields})))
+    return read_chat_request(read_json(json.encode({"messages": messages, **fields}), CHAT_OR_INPUT_REQUEST))
 
 
 def completion(prompt: Any, **fields: Any) -> TurnRequest:
-    return read_completion_request(COMPLETION_REQUEST.decode(json.encode({"prompt": prompt, **fields})))
+    return read_completion_request(read_json(json.encode({"prompt": prompt, **fields}), COMPLETION_REQUEST))
 
 
 # Messages; the question, the system message and the history that docs/apps.md promises for them.
@@ -147,7 +148,7 @@ def test_which_message_is_the_question(
 
 # A chat request that is refused: its fields, and the param and code of the error.
 REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
-    "no messages": ({"messages": []}, "messages", None),
+    "no messages": ({"messages": []}, "messages", "empty_array"),
     "no text": ({"messages": [user(""), assistant(None)]}, "messages", None),
     "a picture": (
         {"messages": [user("a"), user([text("b"), {"type": "image_url", "image_url": {"url": "http://a"}}])]},
@@ -156,11 +157,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
     ),
     "a text part without text": (
         {"messages": [user([{"type": "text"}])]},
-        "messages[0].content[0]",
-        "unsupported_content",
+        "messages[0].content[0].text",
+        "missing_required_parameter",
+    ),
+    "a refusal part without its text": (
+        {"messages": [user([{"type": "refusal"}])]},
+        "messages[0].content[0].refusal",
+        "missing_required_parameter",
+    ),
+    "a part without a type": (
+        {"messages": [user([{}])]},
+        "messages[0].content[0].type",
+        "missing_required_parameter",
+    ),
+    "a part of an unknown type": (
+        {"messages": [user([{"type": "hologram"}])]},
+        "messages[0].content[0].type",
+        "invalid_value",
     ),
     "several answers": ({"messages": [user("a")], "n": 2}, "n", "unsupported_parameter"),
-    "no answer": ({"messages": [user("a")], "n": 0}, "n", "unsupported_parameter"),
+    "no answer": ({"messages": [user("a")], "n": 0}, "n", "integer_below_min_value"),
     "any tool must be called": (
         {"messages": [user("a")], "tool_choice": "required"},
         "tool_choice",
@@ -176,9 +192,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
         "tool_choice",
         "unsupported_parameter",
     ),
-    "too long a model's name": ({"messages": [user("a")], "model": "x" * 257}, "model", None),
-    "too many stop sequences": ({"messages": [user("a")], "stop": list("abcde")}, "stop", None),
-    "too long a stop sequence": ({"messages": [user("a")], "stop": "x" * 257}, "stop", None),
+    "too long a model's name": ({"messages": [user("a")], "model": "x" * 257}, "model", "string_above_max_length"),
+    "too many stop sequences": ({"messages": [user("a")], "stop": list("abcde")}, "stop", "array_above_max_length"),
+    "too long a stop sequence": ({"messages": [user("a")], "stop": "x" * 257}, "stop", "string_above_max_length"),
     "one function must be called": (
         {"messages": [user("a")], "function_call": {"name": "f"}},
         "function_call",
@@ -187,22 +203,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "a conversation that is no string": (
         {"messages": [user("a")], "metadata": {"conversation_id": 7}},
         "metadata.conversation_id",
-        None,
+        "invalid_type",
     ),
     "packed inputs that are no JSON": (
         {"messages": [user("a")], "metadata": {"dify_inputs": "{"}},
         "metadata.dify_inputs",
-        None,
+        "invalid_value",
     ),
     "packed inputs that nest without end": (
         {"messages": [user("a")], "metadata": {"dify_inputs": "[" * 100_000}},
         "metadata.dify_inputs",
-        None,
+        "invalid_value",
     ),
     "packed inputs that are no object": (
         {"messages": [user("a")], "metadata": {"dify_inputs": "[1]"}},
         "metadata.dify_inputs",
-        None,
+        "invalid_value",
     ),
 }
 
@@ -265,20 +281,30 @@ def test_a_prompt_may_be_an_array_of_one() -> None:
     assert completion(["Hi"], best_of=1, echo=True, suffix="!") == TurnRequest("Hi", asked=ASKED)
 
 
-# Fields of a legacy request that is refused, and the param of the error.
-REFUSED_COMPLETIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "no prompt": ({"prompt": None}, "prompt"),
-    "an empty prompt": ({"prompt": ""}, "prompt"),
-    "several prompts": ({"prompt": ["a", "b"]}, "prompt"),
-    "no prompts": ({"prompt": []}, "prompt"),
-    "token ids": ({"prompt": [1, 2]}, "prompt"),
-    "several answers": ({"prompt": "a", "n": 2}, "n"),
-    "the best of several answers": ({"prompt": "a", "best_of": 2}, "best_of"),
+# Fields of a legacy request that is refused; the param and the code of the error.
+REFUSED_COMPLETIONS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no prompt": ({"prompt": None}, "prompt", "missing_required_parameter"),
+    "an empty prompt": ({"prompt": ""}, "prompt", "empty_string"),
+    "several prompts": ({"prompt": ["a", "b"]}, "prompt", "unsupported_parameter"),
+    "no prompts": ({"prompt": []}, "prompt", "empty_array"),
+    "token ids": ({"prompt": [1, 2]}, "prompt", "unsupported_parameter"),
+    "one token id": ({"prompt": [1]}, "prompt", "invalid_type"),
+    "several answers": ({"prompt": "a", "n": 2}, "n", "unsupported_parameter"),
+    "the best of several answers": ({"prompt": "a", "best_of": 2}, "best_of", "unsupported_parameter"),
+    "the best of too many": ({"prompt": "a", "best_of": 21}, "best_of", "integer_above_max_value"),
 }
 
 
-@pytest.mark.parametrize(("fields", "param"), REFUSED_COMPLETIONS.values(), ids=REFUSED_COMPLETIONS)
-def test_refused_completion_requests(fields: dict[str, Any], param: str) -> None:
+@pytest.mark.parametrize(("fields", "param", "code"), REFUSED_COMPLETIONS.values(), ids=REFUSED_COMPLETIONS)
+def test_refused_completion_requests(fields: dict[str, Any], param: str, code: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         completion(**fields)
-    assert caught.value.param == param
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+def test_an_unknown_part_lists_the_supported_types() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat([user([{"type": "hologram"}])])
+    assert caught.value.message == (
+        "Invalid value: 'hologram'. Supported values are: 'text', 'input_text', 'output_text' and 'refusal'."
+    )

@@ -172,6 +172,21 @@ def test_parameters_that_are_none(query: dict[str, str], param: str) -> None:
     assert refused.value.param == param
 
 
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("0", "Invalid 'limit': integer below minimum value. Expected a value >= 1, but got 0 instead."),
+        ("-1", "Invalid 'limit': integer below minimum value. Expected a value >= 1, but got -1 instead."),
+        ("101", "Invalid 'limit': integer above maximum value. Expected a value <= 100, but got 101 instead."),
+        ("many", "Invalid type for 'limit': expected an integer, got a string."),
+    ],
+)
+def test_limits_are_refused_in_openais_words(limit: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        page(NUMBERED, after=None, limit=limit, order=None)
+    assert refused.value.message == message
+
+
 # Metadata
 
 

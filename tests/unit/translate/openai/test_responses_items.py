@@ -82,3 +82,10 @@ def test_the_text_of_a_response_is_what_the_assistant_said() -> None:
     encoder.encode([ReasoningDelta("Hm."), TextDelta("one "), TextDelta("two"), TurnFinished("stop")], TurnIds())
     assert text_of_response(json.encode(encoder.response)) == "one two"
     assert text_of_response(json.encode(begun)) == ""
+
+
+def test_items_that_cannot_be_decoded_are_skipped() -> None:
+    body = (
+        b'{"input":[{"role":"user","content":"hi"},{"type":"reasoning","weight":1e999},{"role":"user","content":"ho"}]}'
+    )
+    assert [item["content"][0]["text"] for item in read_input_items(body, "resp_12")] == ["hi", "ho"]

@@ -8,15 +8,22 @@ from typing import Any
 import pytest
 from msgspec import json
 
+from openai_dify_proxy.api.bodies import read_json
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.chat_request import make_turn
 from openai_dify_proxy.translate.openai.responses_request import (
+    messages_of_input,
     read_chat_or_input_request,
     read_responses_messages,
     referenced_responses,
 )
 from openai_dify_proxy.translate.turn_request import CONTINUE, TurnRequest
-from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST, RESPONSES_REQUEST, ResponsesRequest
+from openai_dify_proxy.wire.openai.responses import (
+    CHAT_OR_INPUT_REQUEST,
+    RESPONSES_REQUEST,
+    InputItem,
+    ResponsesRequest,
+)
 
 Item = dict[str, Any]
 
@@ -200,17 +207,17 @@ REFUSED: dict[str, tuple[Item, str, str | None]] = {
         "input[0].role",
         "missing_required_parameter",
     ),
-    "an unknown role": ({"input": [{"role": "robot", "content": "Hi"}]}, "input[0].role", None),
-    "content of another form": ({"input": [user("a"), user(7)]}, "input[1].content", None),
+    "an unknown role": ({"input": [{"role": "robot", "content": "Hi"}]}, "input[0].role", "invalid_value"),
+    "content of another form": ({"input": [user("a"), user(7)]}, "input[1].content", "invalid_type"),
     "a part of another form": (
         {"input": [user([{"type": "input_text", "text": 7}])]},
         "input[0].content[0].text",
-        None,
+        "invalid_type",
     ),
-    "an output of another form": ({"input": [output({"a": 1})]}, "input[0].output", None),
+    "an output of another form": ({"input": [output({"a": 1})]}, "input[0].output", "invalid_type"),
     "an unknown reference": ({"input": [{"type": "item_reference", "id": "msg_9"}]}, "input[0].id", None),
     "a reference to a call": ({"input": [{"type": "item_reference", "id": "fc_9"}]}, "input[0].id", None),
-    "a reference to nothing": ({"input": [{"type": "item_reference"}]}, "input[0].id", None),
+    "a reference to nothing": ({"input": [{"type": "item_reference"}]}, "input[0].id", "missing_required_parameter"),
     "a forced tool": (
         {"input": "Hi", "tool_choice": {"type": "function", "name": "f"}},
         "tool_choice",
@@ -227,14 +234,14 @@ REFUSED: dict[str, tuple[Item, str, str | None]] = {
         "background",
         None,
     ),
-    "a long name": ({"input": "Hi", "model": "m" * 257}, "model", None),
+    "a long name": ({"input": "Hi", "model": "m" * 257}, "model", "string_above_max_length"),
 }
 
 
 @pytest.mark.parametrize(("body", "param", "code"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_asked_is_refused_by_name(body: Item, param: str, code: str | None) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        read_responses_request(RESPONSES_REQUEST.decode(json.encode(body)))
+        read_responses_request(read_json(json.encode(body), RESPONSES_REQUEST))
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
@@ -252,3 +259,20 @@ def test_a_chat_as_input_is_refused_like_any(body: Item, param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         chat(**body)
     assert caught.value.param == param
+
+
+def test_content_that_is_not_utf8_is_refused() -> None:
+    body = b'{"input":[{"role":"user","content":"\xff"}]}'
+    with pytest.raises(InvalidRequest) as caught:
+        read_responses_messages(read_json(body, RESPONSES_REQUEST))
+    assert caught.value.param == "input[0].content"
+
+
+def test_an_unknown_role_lists_the_roles() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        messages_of_input([InputItem(role="human")], field="items")
+    assert caught.value.message == (
+        "Invalid value: 'human'. Supported values are: 'system', 'developer', 'user', 'assistant', 'tool' and "
+        "'function'."
+    )
+    assert caught.value.param == "items[0].role"

@@ -1,0 +1,172 @@
+"""Whatever value stands at whatever field: an error speaks OpenAI's language, and names the field."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.openai.chat_request import read_completion_request
+from openai_dify_proxy.translate.openai.conversation_items import check_metadata
+from openai_dify_proxy.translate.openai.parameter_errors import unreadable_request
+from openai_dify_proxy.translate.openai.responses_request import (
+    messages_of_input,
+    read_chat_or_input_request,
+    read_responses_messages,
+)
+from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST
+from openai_dify_proxy.wire.openai.conversations import CONVERSATION_REQUEST, ConversationRequest
+from openai_dify_proxy.wire.openai.images import IMAGE_REQUEST
+from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST, RESPONSES_REQUEST
+from openai_dify_proxy.wire.reading import UNREADABLE
+
+Json = Any
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=10**18, max_value=10**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=300)
+    | st.sampled_from(["user", "text", "human", "sk-0123456789abcdef", "app-" + "k" * 24, "Bearer 0123456789abcdef"]),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=80), inner, max_size=4),
+    max_leaves=8,
+)
+
+PART = {"type": "text", "text": "Hi", "refusal": None}
+MESSAGE = {"role": "user", "content": [PART]}
+ITEM = {"type": "message", "role": "user", "id": "msg_1", "content": [PART], "output": "Hi"}
+SHARED: dict[str, Json] = {
+    "model": "m",
+    "stream": False,
+    "stream_options": {"include_usage": True},
+    "n": 1,
+    "stop": ["a"],
+    "user": "u",
+    "safety_identifier": "u",
+    "metadata": {"a": "b", "conversation_id": "c", "dify_inputs": "{}"},
+    "inputs": {},
+    "conversation_id": "c",
+}
+CHAT = {**SHARED, "messages": [MESSAGE], "tool_choice": "auto", "function_call": "auto"}
+CHAT_AS_INPUT = {**SHARED, "input": [ITEM], "instructions": "i"}
+COMPLETION = {**SHARED, "prompt": ["Hi"], "best_of": 1}
+RESPONSE = {
+    **SHARED,
+    "input": [ITEM, {**ITEM, "type": "function_call_output", "role": None}, {"type": "item_reference", "id": "rs_1"}],
+    "instructions": "i",
+    "conversation": {"id": "conv_1"},
+    "store": True,
+    "background": False,
+    "tool_choice": "auto",
+    "max_output_tokens": 9,
+    "reasoning": {},
+    "temperature": 1.0,
+    "text": {},
+    "tools": [],
+    "top_logprobs": 0,
+    "truncation": "auto",
+}
+CONVERSATION: dict[str, Json] = {"items": [ITEM], "metadata": {"a": "b"}}
+IMAGE = {
+    "prompt": "a cat",
+    "n": 1,
+    "size": "auto",
+    "output_compression": 9,
+    "seed": 1,
+    "stream": False,
+    "images": [{"image_url": "http://a", "file_id": "f"}],
+    "image": ["http://a"],
+    "mask": {"image_url": "http://a"},
+    "input": {},
+    "return_ipfs": False,
+}
+
+
+def read_conversation(request: ConversationRequest) -> None:
+    check_metadata(request.metadata or {})
+    messages_of_input(request.items or [], field="items")
+
+
+BODIES: dict[str, tuple[dict[str, Json], msgspec.json.Decoder[Any], Any]] = {
+    "chat": (CHAT, CHAT_OR_INPUT_REQUEST, read_chat_or_input_request),
+    "chat as input": (CHAT_AS_INPUT, CHAT_OR_INPUT_REQUEST, read_chat_or_input_request),
+    "completion": (COMPLETION, COMPLETION_REQUEST, read_completion_request),
+    "response": (RESPONSE, RESPONSES_REQUEST, read_responses_messages),
+    "conversation": (CONVERSATION, CONVERSATION_REQUEST, read_conversation),
+    "image": (IMAGE, IMAGE_REQUEST, lambda request: request),
+}
+
+FOREIGN = re.compile(
+    r"\b(?:str|int|int64|float|bool|dict|list|NoneType|None|Object|object at|enum|Expected `|msgspec|Traceback|"
+    r"ValidationError|truncated|malformed)\b|`|\$[.\[]| \| |<class|_\w+Error"
+)
+"""Words of Python and msgspec."""
+
+KEY = re.compile(r"0123456789|kkkkkk")
+
+
+def places(value: Json, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for step, inner in steps for place in [(*path, step), *places(inner, (*path, step))]]
+
+
+def replaced(value: Json, path: tuple[str | int, ...], new: Json) -> Json:
+    if not path:
+        return new
+    copy = value.copy()
+    copy[path[0]] = replaced(value[path[0]], path[1:], new)
+    return copy
+
+
+def without_quotes(message: str) -> str:
+    """The message without quoted values and params, which may hold any words."""
+    return re.sub(r"'.*'", "''", message, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", BODIES)
+@given(data=st.data())
+def test_any_value_at_any_field(name: str, data: st.DataObject) -> None:
+    body, decoder, read = BODIES[name]
+    place = data.draw(st.sampled_from(places(body)))
+    document = msgspec.json.encode(replaced(body, place, data.draw(json_values)))
+    try:
+        read(decoder.decode(document))
+    except UNREADABLE as raised:
+        error = unreadable_request(raised, document, decoder.type)
+        assert error.param is not None
+    except InvalidRequest as raised:
+        error = raised
+    else:
+        return
+    assert error.status == 400
+    assert error.param is not None
+    assert error.param.partition("[")[0].partition(".")[0] in body or error.param in ("messages", "input", "prompt")
+    assert not FOREIGN.search(without_quotes(error.message)), error.message
+    assert not KEY.search(error.message)
+    assert not KEY.search(error.param)
+    assert len(error.message) < 500
+    assert error.message.endswith(".")
+
+
+@pytest.mark.parametrize("name", BODIES)
+@given(data=st.data())
+def test_any_damage_to_the_bytes(name: str, data: st.DataObject) -> None:
+    body, decoder, _ = BODIES[name]
+    document = msgspec.json.encode(body)
+    at = data.draw(st.integers(0, len(document)))
+    until = data.draw(st.integers(at, len(document)))
+    damaged = document[:at] + data.draw(st.binary(max_size=8)) + document[until:]
+    try:
+        decoder.decode(damaged)
+    except UNREADABLE as raised:
+        error = unreadable_request(raised, damaged, decoder.type)
+        assert not FOREIGN.search(without_quotes(error.message)), error.message
+        assert error.message.endswith(".")
+        assert len(error.message) < 500
