@@ -1,4 +1,4 @@
-"""Every error that the proxy answers with.
+"""All errors that the proxy returns.
 
 ::
 
@@ -20,8 +20,8 @@
     │   ├── RangeNotSatisfiable     416
     │   └── RateLimited             429
     │       └── QuotaExceeded       429
-    ├── UpstreamError               Dify, or what stands behind it, is at fault
-    │   ├── UpstreamMisconfigured   502  a mistake of the operator's
+    ├── UpstreamError               Dify, Replicate or a service behind them is at fault
+    │   ├── UpstreamMisconfigured   502  the operator is at fault
     │   │   └── ImagesOff           502
     │   ├── UpstreamFailed          502
     │   │   ├── StreamCut           502
@@ -33,12 +33,12 @@
     │   └── UpstreamTimeout         504
     └── ServerError                 the proxy is at fault
         ├── InternalError           500
-        ├── PictureNotStored          500
+        ├── PictureNotStored        500
         ├── StateUnreachable        503
         └── ShuttingDown            503
 
-Status, type and code are data on the class; a message says what to do. Messages reach the client, so they
-never hold a key, a prompt or an answer: what only the operator may read goes into ``log``.
+Status, type and code are data on the class. A message states what is wrong, where, and what to do. It reaches the
+client, so it never holds a key, a prompt or an answer; details for the operator go into ``log``.
 """
 
 from __future__ import annotations
@@ -52,24 +52,23 @@ _KEYS = re.compile(
 
 
 def mask_keys(text: str) -> str:
-    """``text`` with all that looks like a key cut down to the part that tells its kind."""
+    """Return ``text`` with everything that looks like a key replaced by its prefix and ``***``."""
     return _KEYS.sub(lambda match: match[1] + "***", text)
 
 
 class ProxyError(Exception):
-    """The root of the tree; only these are shown to clients.
+    """The root of the tree; clients see only these errors.
 
-    ``message`` is the text for the client, ``param`` the field or header at fault, ``code`` overrides the class's
-    code (Dify's own code is kept there), ``retry_after`` is in seconds, ``started`` tells that the upstream may
-    have begun the work, so that sending the request again could be billed twice, and ``log`` is for the
-    operator's eyes only.
+    ``message`` is the text for the client, ``param`` the field or header at fault, and ``code`` overrides the class's
+    code, for instance with Dify's own. ``retry_after`` is in seconds. ``started`` means that the upstream may have
+    started the work, so that a retry could be billed twice. ``log`` is for the operator only.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     default_code: ClassVar[str | None] = None
     retryable: ClassVar[bool] = False
-    """Whether the same request may succeed a moment later; all else is not worth sending again."""
+    """Whether a retry of the same request may succeed."""
 
     def __init__(
         self,
@@ -106,7 +105,7 @@ class ContextTooLong(InvalidRequest):
 
 
 class ContentRefused(InvalidRequest):
-    """A safety filter of the model's stopped the prompt or every picture."""
+    """A safety filter of the model blocked the prompt or every picture."""
 
     default_code = "content_policy_violation"
 
@@ -145,7 +144,7 @@ class MethodNotAllowed(ClientError):
 
 
 class ConversationBusy(ClientError):
-    """Another turn of the conversation is under way."""
+    """Another turn of the conversation is in progress."""
 
     status = 409
     default_code = "conversation_locked"
@@ -187,7 +186,7 @@ class UpstreamError(ProxyError):
 
 
 class UpstreamMisconfigured(UpstreamError):
-    """The client can do nothing about it, and learns nothing of the server's configuration from it."""
+    """Only the operator can fix it; the message reveals nothing of the server's configuration."""
 
     default_code = "upstream_misconfigured"
 
@@ -201,35 +200,35 @@ class StreamCut(UpstreamFailed):
 
 
 class ImagesOff(UpstreamMisconfigured):
-    """The message tells what to set: whoever tries a server out is often its operator."""
+    """The message names the setting, since the person who tries a new server is often its operator."""
 
     default_code = "images_not_configured"
 
     def __init__(self) -> None:
         super().__init__(
-            "This server makes no pictures: it has no Replicate token. Its operator can set REPLICATE_API_TOKEN."
+            "Image generation is off: this server has no Replicate token. Its operator can set REPLICATE_API_TOKEN."
         )
 
 
 class UpstreamGarbled(UpstreamFailed):
-    """An answer that broke off, failed or cannot be read, of something that may well answer when asked again."""
+    """An answer of Replicate that broke off or cannot be read; a retry may succeed."""
 
 
 class BadPicture(UpstreamFailed):
-    """What a model gave out is no picture, or none that is safe to keep."""
+    """The output of a model is not a picture, or not one that is safe to store."""
 
     default_code = "bad_picture"
 
 
 class AppUnavailable(UpstreamError):
-    """Dify is there, but the app is not published, has no model, or is of another mode."""
+    """Dify answers, but the app is not published, has no model, or has another mode."""
 
     status = 503
     default_code = "app_unavailable"
 
 
 class IpfsPending(UpstreamError):
-    """The picture is made and kept, and not yet on IPFS."""
+    """The picture is stored, but not on IPFS yet."""
 
     status = 503
     default_code = "ipfs_pending"
@@ -256,13 +255,13 @@ class InternalError(ServerError):
 
 
 class PictureNotStored(ServerError):
-    """The disk is full, say, or the object store does not answer."""
+    """For instance, the disk is full or the object store does not answer."""
 
     default_code = "picture_not_kept"
 
 
 class StateUnreachable(ServerError):
-    """What is asked for is kept in a place that does not answer."""
+    """The requested object is in a state backend that does not answer."""
 
     status = 503
     default_code = "state_unavailable"

@@ -1,7 +1,8 @@
-"""What happens in a turn: the small closed union between Dify's events and OpenAI's answers.
+"""The events of a turn: the closed union between Dify's events and OpenAI's answers.
 
-The decoder (``translate/dify/event_decoder.py``) makes these from Dify's bytes; encoders (``chat_streams.py`` and
-``responses_streams.py`` in ``translate/openai/``) make OpenAI's streams from these. Neither side knows the other.
+The decoder (``translate/dify/event_decoder.py``) decodes Dify's bytes to these events; the encoders
+(``chat_streams.py`` and ``responses_streams.py`` in ``translate/openai/``) encode them as OpenAI's streams. Neither
+side depends on the other.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ FinishReason = Literal["stop", "length", "content_filter"]
 
 
 class Usage(Struct, frozen=True, gc=False):
-    """Tokens of one turn, as Dify counted them; ``price`` is Dify's decimal string in ``currency``."""
+    """Dify's token counts for one turn; ``price`` is Dify's decimal string in ``currency``, ``latency`` is in s."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -27,7 +28,7 @@ class Usage(Struct, frozen=True, gc=False):
 
 
 class TurnIds(Struct, frozen=True, gc=False):
-    """The names that Dify gave a turn; each is None until an event brought it."""
+    """Dify's ids for a turn; each is None until an event contains it."""
 
     task_id: str | None = None
     message_id: str | None = None
@@ -44,10 +45,10 @@ class ReasoningDelta(Struct, frozen=True, gc=False):
 
 
 class TextReplaced(Struct, frozen=True, gc=False):
-    """Everything said so far is void and ``text`` stands in its place.
+    """``text`` replaces the whole answer so far.
 
-    ``moderated`` tells a moderation's doing (Dify's ``message_replace``) from a node that was run again and said
-    something else.
+    ``moderated`` is true for a replacement by moderation (Dify's ``message_replace``), and false for a retried node
+    with another text.
     """
 
     text: str
@@ -55,7 +56,7 @@ class TextReplaced(Struct, frozen=True, gc=False):
 
 
 class FileProduced(Struct, frozen=True):
-    """A file that the app made, under Dify's own signed link; ``linked`` tells that the text links to it already."""
+    """A file that the app produced, at Dify's signed URL; ``linked`` means that the text already links to it."""
 
     url: str
     type: str
@@ -66,7 +67,7 @@ class FileProduced(Struct, frozen=True):
 
 
 class Citation(Struct, frozen=True):
-    """A retrieved passage. ``url`` only where Dify's document metadata hold one; ``raw`` is Dify's own record."""
+    """A retrieved passage. ``url`` comes from Dify's document metadata, if present; ``raw`` is Dify's own record."""
 
     title: str
     url: str | None
@@ -78,17 +79,17 @@ class Citations(Struct, frozen=True):
 
 
 class StepChanged(Struct, frozen=True, gc=False):
-    """A workflow node or an agent's tool began or ended; only a title and a state, never what went through it."""
+    """A workflow node or an agent's tool started or ended; the event holds no inputs and outputs."""
 
     title: str
     state: Literal["started", "succeeded", "failed", "retrying"]
 
 
 class TurnFinished(Struct, frozen=True):
-    """The last event of a turn that came to an end of its own, or was stopped.
+    """The last event of a turn that finished or was stopped.
 
-    ``answer`` is the whole visible text where Dify told it apart from the deltas (after a node was run again),
-    else None: the deltas are the answer.
+    ``answer`` is the whole visible text if Dify sent one that differs from the deltas (after a node retry), else None:
+    the deltas are the answer.
     """
 
     reason: FinishReason

@@ -1,7 +1,7 @@
-"""Dify's Service API as it stands on the wire, versions 0.15 to 1.16.
+"""The messages of Dify's Service API, versions 0.15 to 1.16.
 
-Only the fields that the proxy reads are named; msgspec skips the rest unread. Dify leaves out or nulls nearly
-everything somewhere, so nearly everything is optional. Parts that only some events need stay ``Raw`` until then.
+Structs declare only the fields that the proxy reads; msgspec skips the rest without decoding. Nearly every field is
+missing or null somewhere, so nearly all are optional. Parts that only some events need stay ``Raw`` until then.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder
 
 Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"]
-"""The kinds of app; ``advanced-chat`` is the chatflow, ``agent`` the agent of 1.16 and later."""
+"""The app modes; ``advanced-chat`` is the chatflow, ``agent`` exists since 1.16."""
 
 NO_RAW = Raw(b"")
 
 
 class TextEvent(Struct, gc=False):
-    """What is read of every event of a stream; of most, which only say something, it is all that there is to know."""
+    """The fields that are decoded from every event; text events, the most frequent ones, need no others."""
 
     event: str = ""
     answer: str | None = None
@@ -26,7 +26,7 @@ class TextEvent(Struct, gc=False):
 
 
 class DifyEvent(TextEvent, gc=False):
-    """One event of a stream. A field that an event does not have keeps its default."""
+    """One event of a stream. A field that is absent from an event has its default."""
 
     task_id: str | None = None
     message_id: str | None = None
@@ -53,7 +53,7 @@ class DifyEvent(TextEvent, gc=False):
 
 
 class EventName(Struct):
-    """What is read of an event that is not as expected."""
+    """The only field that is decoded from an event with an unexpected form."""
 
     event: str = ""
 
@@ -72,7 +72,7 @@ class UsageData(Struct, gc=False):
 class FileData(Struct):
     """A file of ``message_end.files`` and ``workflow_finished.data.files``.
 
-    ``transfer_method`` is ``tool_file`` for what an app made; 1.16 lists the user's own files there too.
+    ``transfer_method`` is ``tool_file`` for files that an app produced; 1.16 also lists the user's own files there.
     """
 
     url: str | None = None
@@ -103,13 +103,13 @@ class Prompt(Struct):
 
 
 class ProcessData(Struct):
-    """What an LLM node did: the prompts are read only to tell whether the model was shown the conversation."""
+    """The prompts of an LLM node, which show whether the model received the conversation."""
 
     prompts: list[Prompt] | None = None
 
 
 class NodeData(Struct):
-    """The part of ``node_*`` events that is not the app's own business; its inputs are never read."""
+    """The fields of ``node_*`` events that the proxy may read; a node's inputs are private to the app."""
 
     node_id: str | None = None
     node_type: str | None = None
@@ -164,7 +164,7 @@ class WorkflowPausedData(Struct):
 
 
 class ErrorBody(Struct):
-    """``{"code", "message", "status"}``, Dify's answer to a request that it refuses."""
+    """``{"code", "message", "status"}``, the body of a Dify error."""
 
     code: str | int | None = None
     message: str | None = None
@@ -172,7 +172,7 @@ class ErrorBody(Struct):
 
 
 class AppInfo(Struct, frozen=True):
-    """``GET /info``; ``mode`` is absent before 1.4 or so."""
+    """``GET /info``; ``mode`` is absent before about 1.4."""
 
     name: str | None = None
     description: str | None = None
@@ -182,7 +182,7 @@ class AppInfo(Struct, frozen=True):
 
 
 class FormField(Struct):
-    """One item of ``user_input_form``, without its kind (which is the key that holds it)."""
+    """One item of ``user_input_form``, without its type, which is the key of the item."""
 
     variable: str = ""
     label: Any = None
@@ -197,7 +197,7 @@ class Switch(Struct):
 
 
 class AppParameters(Struct, frozen=True):
-    """``GET /parameters``: the app's inputs and which features are switched on."""
+    """``GET /parameters``: the app's inputs and its enabled features."""
 
     user_input_form: list[dict[str, FormField]] = field(default_factory=list)
     suggested_questions_after_answer: Switch | None = None
@@ -210,7 +210,7 @@ class AppParameters(Struct, frozen=True):
 
 
 class MessageRow(Struct):
-    """A turn as ``GET /messages`` tells it; ``status`` is ``normal`` or ``error``."""
+    """A turn in ``GET /messages``; ``status`` is ``normal`` or ``error``."""
 
     id: str = ""
     query: str = ""
@@ -224,7 +224,7 @@ class MessageRow(Struct):
 
 
 class MessagePage(Struct):
-    """The latest of a conversation's messages before ``first_id``, oldest first within the page."""
+    """The latest messages of a conversation before ``first_id``, oldest first."""
 
     data: list[MessageRow] = field(default_factory=list)
     has_more: bool = False

@@ -64,7 +64,7 @@ class NumberTooLarge(Struct, frozen=True):
 
 
 class SyntaxFault(Struct, frozen=True):
-    """Where the bytes stop being JSON, counted from 0, and what is wrong there."""
+    """A syntax error; ``at`` is its byte offset, counted from 0."""
 
     reason: str
     at: int

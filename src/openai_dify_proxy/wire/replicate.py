@@ -1,4 +1,4 @@
-"""Replicate's HTTP API as it stands on the wire. Missing and extra keys are normal everywhere."""
+"""The messages of Replicate's HTTP API. Any object may have missing and extra keys."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.json import Decoder
 
 TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
-"""``aborted`` is a deadline that passed before the prediction began; Replicate's own clients do not know it."""
+"""``aborted`` means that a deadline passed before the prediction started; Replicate's own clients ignore it."""
 
 
 class Prediction(Struct):
-    """``output`` is a URL, a list or object of them, or null; a URL may be a data URI while ``Prefer: wait`` is on."""
+    """``output`` is a URL, a list or object of URLs, or null; with ``Prefer: wait`` a URL may be a data URI."""
 
     id: str = ""
     status: str = "starting"
@@ -24,7 +24,7 @@ class Prediction(Struct):
 
 
 class CreatePrediction(Struct):
-    """``version`` also takes ``owner/name`` of an official model; a deployment's route takes none."""
+    """``version`` may also be ``owner/name`` of an official model; the route of a deployment takes no version."""
 
     input: dict[str, Any]
     version: str | UnsetType = UNSET

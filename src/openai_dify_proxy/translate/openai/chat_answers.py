@@ -1,4 +1,4 @@
-"""A whole answer as the parts that OpenAI's surfaces share: usage, citations, the ``dify`` object."""
+"""Encode complete answers, and the parts that all endpoints share: usage, citations, the ``dify`` object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from openai_dify_proxy.wire.openai.chat import (
 
 
 class AnswerHead(Struct, frozen=True):
-    """What stands on every chunk and in every whole answer: ``created`` in whole seconds, ``model`` as asked for."""
+    """The fields of every chunk and every complete answer.
+
+    ``created`` is in whole seconds since 1970, ``model`` is the name in the request.
+    """
 
     id: str
     created: int
@@ -30,7 +33,7 @@ class AnswerHead(Struct, frozen=True):
 
 
 def encode_chat_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> bytes:
-    """The body of a ``chat.completion`` for an answer that finished."""
+    """Return the body of a ``chat.completion`` for a finished answer."""
     text = answer.text
     message = AssistantMessage(
         content=text,
@@ -50,7 +53,7 @@ def encode_chat_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> by
 
 
 def encode_text_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> bytes:
-    """The body of a legacy ``text_completion`` for an answer that finished."""
+    """Return the body of a legacy ``text_completion`` for a finished answer."""
     return json.encode(
         TextCompletion(
             id=head.id,
@@ -64,7 +67,7 @@ def encode_text_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> by
 
 
 def usage_of(usage: Usage | None) -> CompletionUsage:
-    """OpenAI's usage; zeros where Dify told nothing, since a client that asked for usage expects three integers."""
+    """Return OpenAI's usage; zeros if Dify reported none, since clients that request usage expect three integers."""
     usage = usage or Usage()
     return CompletionUsage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
 
@@ -74,12 +77,12 @@ def usage_or_unset(usage: Usage | None) -> CompletionUsage | UnsetType:
 
 
 def url_annotations(answer: Answer, end: int) -> list[Annotation]:
-    """The citations with a URL. Dify names no offsets, so each covers the whole text of ``end`` characters."""
+    """Return the citations with a URL. Dify reports no offsets, so each covers the whole text of ``end`` characters."""
     return [Annotation(url_citation=UrlCitation(0, end, url, title)) for url, title in answer.cited_urls]
 
 
 def extension(answer: Answer, ids: TurnIds) -> DifyExtension:
-    """The ``dify`` object: ids, price, citations, files."""
+    """Return the ``dify`` object: ids, price, citations, files."""
     usage = answer.usage
     return DifyExtension(
         ids.conversation_id,

@@ -45,7 +45,7 @@ from openai_dify_proxy.wire.openai.chat import (
 )
 
 UNNAMED = RequestIdentity()
-"""The identity of a request whose headers name none."""
+"""The identity of a request without identity headers."""
 
 ROLES = {
     "system": "system",
@@ -96,9 +96,9 @@ def split_messages(messages: Sequence[HistoryMessage], *, param: str) -> TurnMes
 
     ``param`` is the field that holds them. Raises InvalidRequest.
     """
-    kept = [message for message in messages if message.text or message.role == "assistant"]
-    system = "\n\n".join(message.text for message in kept if message.role == "system")
-    dialogue = [message for message in kept if message.role != "system"]
+    relevant = [message for message in messages if message.text or message.role == "assistant"]
+    system = "\n\n".join(message.text for message in relevant if message.role == "system")
+    dialogue = [message for message in relevant if message.role != "system"]
     while dialogue and not dialogue[-1].text:
         dialogue.pop()
     if not dialogue and not system:

@@ -1,8 +1,8 @@
-"""Turn events as the chunks of a chat completion or of a legacy completion.
+"""Encode turn events as the chunks of a chat completion or of a legacy completion.
 
-Frames are exactly ``data: {json}`` and an empty line. A text chunk is the most frequent thing the proxy writes, so its
-bytes before and after the text are made once a turn, from the very structs that describe a chunk. An encoder keeps the
-answer as said so far, because a replacement must be told from what the client has already.
+Frames are exactly ``data: {json}`` and an empty line. Text chunks are the most frequent output of the proxy, so their
+bytes before and after the text are encoded once per turn, from the structs that describe a chunk. An encoder stores the
+answer so far, to compute what a replacement adds to the text that the client already has.
 """
 
 from __future__ import annotations
@@ -41,38 +41,38 @@ _encode_text = json.Encoder().encode
 
 
 class StreamEncoder(Protocol):
-    """Turns a turn's events into a stream's bytes, whole frames in every result."""
+    """Encodes the events of a turn as bytes of a stream; each result holds complete frames."""
 
     answer: Answer
 
     @property
     def sent(self) -> str:
-        """The answer's text as the client has it from the stream, which cannot take anything back."""
+        """The text that the client has received; a stream cannot retract any of it."""
 
     def open(self) -> bytes:
-        """The frames that come before anything is said; empty the second time."""
+        """Return the frames before the first text; nothing when called again."""
 
     def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
-        """The frames for ``events``; after the turn's last event, the stream's end too."""
+        """Return the frames for ``events``, and after the turn's last event the end of the stream."""
 
     def heartbeat(self) -> bytes:
-        """A frame that says nothing, for clients and balancers that take silence for death."""
+        """Return a frame without content, for clients and balancers that close silent connections."""
 
 
 class ChatStreamEncoder:
     """Chunks of ``POST /v1/chat/completions``.
 
-    ``include_usage`` is ``stream_options.include_usage``: one more chunk with the usage and without choices, and a
-    null usage on all others.
+    ``include_usage`` is ``stream_options.include_usage``: it adds a chunk with the usage and without choices, and a
+    null usage to all other chunks.
     """
 
-    __slots__ = ("_after", "_before", "_head", "_include_usage", "_opened", "_sent", "_thinking", "answer")
+    __slots__ = ("_after", "_before", "_head", "_include_usage", "_opened", "_reasoning", "_sent", "answer")
 
     def __init__(self, head: AnswerHead, *, include_usage: bool) -> None:
         self._head = head
         self._include_usage = include_usage
         self._opened = False
-        self._thinking = False
+        self._reasoning = False
         self._before, self._after = self._chunk(ChunkDelta(content="")).split(b'"content":""')
         self._before += b'"content":'
         self._sent: list[str] = []
@@ -94,20 +94,20 @@ class ChatStreamEncoder:
             if type(event) is TextDelta:
                 if not self._opened:
                     frames.append(self.open())
-                self._thinking = False
+                self._reasoning = False
                 self.answer.say(event.text)
                 self._sent.append(event.text)
                 frames += (self._before, _encode_text(event.text), self._after)
             else:
-                self._encode_rarer(event, ids, frames)
+                self._encode_other(event, ids, frames)
         return b"".join(frames)
 
     def heartbeat(self) -> bytes:
-        """An empty delta; a comment while reasoning goes on, which some clients end at the first other delta."""
-        return COMMENT if self._thinking else self.open() + self._chunk(ChunkDelta())
+        """Return an empty delta, or a comment during reasoning: any other delta ends the reasoning in some clients."""
+        return COMMENT if self._reasoning else self.open() + self._chunk(ChunkDelta())
 
-    def _encode_rarer(self, event: Event, ids: TurnIds, frames: list[bytes]) -> None:
-        said = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
+    def _encode_other(self, event: Event, ids: TurnIds, frames: list[bytes]) -> None:
+        before = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
         self.answer.add_one(event)
         if isinstance(event, TurnFailed):
             frames.append(encode_error_frame(event.error))
@@ -115,20 +115,20 @@ class ChatStreamEncoder:
         frames.append(self.open())
         match event:
             case ReasoningDelta(text):
-                self._reason(text, frames)
+                self._encode_reasoning(text, frames)
             case StepChanged():
-                self._reason(step_line(event), frames)
+                self._encode_reasoning(step_line(event), frames)
             case TextReplaced(text):
-                self._text(missing_text(said, text), frames)
+                self._text(missing_text(before, text), frames)
             case FileProduced():
-                self._text(file_link(event, bool(said)), frames)
+                self._text(file_link(event, bool(before)), frames)
             case TurnFinished(reason):
                 self._end(reason, ids, frames)
             case _:
-                pass  # citations are told at the end
+                pass  # citations follow at the end
 
-    def _reason(self, text: str, frames: list[bytes]) -> None:
-        self._thinking = True
+    def _encode_reasoning(self, text: str, frames: list[bytes]) -> None:
+        self._reasoning = True
         frames.append(self._chunk(ChunkDelta(reasoning_content=text)))
 
     def _text(self, text: str, frames: list[bytes]) -> None:
@@ -137,8 +137,8 @@ class ChatStreamEncoder:
             frames += (self._before, _encode_text(text), self._after)
 
     def _end(self, reason: str, ids: TurnIds, frames: list[bytes]) -> None:
-        if notes := url_annotations(self.answer, len(self.answer.text)):
-            frames.append(self._chunk(ChunkDelta(annotations=notes)))
+        if annotations := url_annotations(self.answer, len(self.answer.text)):
+            frames.append(self._chunk(ChunkDelta(annotations=annotations)))
         frames.append(self._frame([ChunkChoice(delta=ChunkDelta(), finish_reason=reason)], ids))
         if self._include_usage:
             head = self._head
@@ -166,7 +166,7 @@ class ChatStreamEncoder:
 
 
 class CompletionStreamEncoder:
-    """Chunks of the legacy ``POST /v1/completions``: text only, nothing of reasoning or citations."""
+    """Chunks of the legacy ``POST /v1/completions``: text only, without reasoning and citations."""
 
     __slots__ = ("_head", "_include_usage", "_sent", "answer")
 
@@ -186,15 +186,15 @@ class CompletionStreamEncoder:
     def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
         frames: list[bytes] = []
         for event in events:
-            said = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
+            before = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
             self.answer.add_one(event)
             match event:
                 case TextDelta(text):
                     self._text(text, frames)
                 case TextReplaced(text):
-                    self._text(missing_text(said, text), frames)
+                    self._text(missing_text(before, text), frames)
                 case FileProduced():
-                    self._text(file_link(event, bool(said)), frames)
+                    self._text(file_link(event, bool(before)), frames)
                 case TurnFinished(reason):
                     frames.append(self._frame([TextChoice(text="", finish_reason=reason)], ids))
                     if self._include_usage:
@@ -235,10 +235,13 @@ class CompletionStreamEncoder:
         )
 
 
-def missing_text(said: str, text: str) -> str:
-    """What to send when ``text`` replaces ``said``, of which nothing can be taken back: the rest, or all of it anew."""
-    if text.startswith(said):
-        return text[len(said) :]
+def missing_text(sent: str, text: str) -> str:
+    """Return what to send when ``text`` replaces ``sent``: the rest of ``text``, or all of it as a new paragraph.
+
+    The text that was sent cannot be retracted.
+    """
+    if text.startswith(sent):
+        return text[len(sent) :]
     return f"\n\n{text}" if text else ""
 
 

@@ -1,4 +1,4 @@
-"""The proxy's errors as OpenAI's envelope."""
+"""Encode the proxy's errors in OpenAI's envelope."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from openai_dify_proxy.wire.openai.chat import ErrorEnvelope, ErrorObject
 
 
 def encode_error(error: ProxyError) -> bytes:
-    """``{"error": {"message", "type", "param", "code"}}``, the body of an HTTP error."""
+    """Return the body of an HTTP error: ``{"error": {"message", "type", "param", "code"}}``."""
     return json.encode(ErrorEnvelope(ErrorObject(error.message, error.type, error.param, error.code)))
 
 
 def encode_error_frame(error: ProxyError) -> bytes:
-    """The last frame of a chat stream that fails; no ``[DONE]`` follows, so that nobody takes it for an end."""
+    """Return the last frame of a failed chat stream. No ``[DONE]`` follows, since it marks a complete answer."""
     return b"data: " + encode_error(error) + b"\n\n"

@@ -1,4 +1,4 @@
-"""Pictures as OpenAI's answers: one document, or a stream of events."""
+"""Encode pictures as answers of the Images API: one document, or a stream of events."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from msgspec import UNSET, Struct, json
 
 from openai_dify_proxy.wire.openai.images import ImageData, ImageEvent, ImagesResponse
 
-_NAMES = {"jpg": "jpeg"}
+_FORMAT_NAMES = {"jpg": "jpeg"}
 
 
 class ShownPicture(Struct, frozen=True, kw_only=True):
-    """A picture as an answer shows it. ``link`` is where it can be read again, ``cid`` its name on IPFS.
+    """A picture in an answer.
 
-    ``format`` is what the bytes are: png, jpg, webp or gif.
+    ``link`` is its URL at the proxy, ``cid`` its IPFS content identifier, and ``format`` the format of the bytes: png,
+    jpg, webp or gif.
     """
 
     data: bytes
@@ -31,9 +32,9 @@ class ShownPicture(Struct, frozen=True, kw_only=True):
 
 
 def encode_images(created: int, pictures: list[ShownPicture], *, by: str) -> bytes:
-    """The body of an answer; ``by`` is b64_json, url or ipfs.
+    """Return the body of an answer; ``by`` is b64_json, url or ipfs.
 
-    For ``ipfs`` the first address also stands at the top, where an older proxy's clients look for it.
+    For ``ipfs`` the top level holds the first URL too, where clients of an older proxy look for it.
     """
     data = [_image(picture, by) for picture in pictures]
     top = data[0].url if by == "ipfs" and data else None
@@ -48,8 +49,11 @@ def encode_images(created: int, pictures: list[ShownPicture], *, by: str) -> byt
 
 
 def encode_image_event(kind: str, created: int, picture: ShownPicture, *, by: str, partial: int | None = None) -> bytes:
-    """A frame of a streamed answer. ``kind`` is image_generation or image_edit; ``partial`` a picture's number when
-    others are still being made."""
+    """Return a frame of a streamed answer.
+
+    ``kind`` is image_generation or image_edit. ``partial`` is the index of a picture while others are still in
+    progress.
+    """
     name = f"{kind}.{'completed' if partial is None else 'partial_image'}"
     event = ImageEvent(
         type=name,
@@ -65,8 +69,8 @@ def encode_image_event(kind: str, created: int, picture: ShownPicture, *, by: st
 
 
 def format_name(extension: str) -> str:
-    """OpenAI's name of a format."""
-    return _NAMES.get(extension, extension)
+    """Return OpenAI's name of a format."""
+    return _FORMAT_NAMES.get(extension, extension)
 
 
 def _image(picture: ShownPicture, by: str) -> ImageData:

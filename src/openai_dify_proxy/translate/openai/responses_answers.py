@@ -1,8 +1,8 @@
-"""The response object of ``/v1/responses``, from its beginning to its end.
+"""The response object of ``/v1/responses``, from ``queued`` or ``in_progress`` to its final status.
 
-A response begins as an object that repeats the request (``begin_response``); whatever becomes of it is that object
-with another status, an output and a usage. The ids of its items derive from its own, so that a reference to an item
-leads back to the response.
+``begin_response`` returns an object that repeats the request. Every later state is that object with another status,
+an output and a usage. The ids of output items derive from the response's id, so that a reference to an item identifies
+the response.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from openai_dify_proxy.wire.openai.responses import (
 
 
 def begin_response(request: ResponsesRequest, *, id: str, created_at: int, model: str) -> Response:  # noqa: A002 - its name on the wire
-    """The response of which nothing is said yet: what the request asked for, and OpenAI's defaults for the rest.
+    """Return a response without output: the request's fields, and OpenAI's defaults for absent ones.
 
-    ``id`` begins with ``resp_``, ``created_at`` is in whole seconds since 1970, ``model`` is the name asked for.
+    ``id`` starts with ``resp_``, ``created_at`` is in whole seconds since 1970, ``model`` is the name in the request.
     """
-    name = request.conversation_name
+    conversation = request.conversation_name
     return Response(
         id=id,
         created_at=created_at,
         status="queued" if request.background else "in_progress",
         background=bool(request.background),
-        conversation=UNSET if name is None else ConversationName(name),
+        conversation=UNSET if conversation is None else ConversationName(conversation),
         frequency_penalty=_or_default(request.frequency_penalty, 0.0),
         instructions=request.instructions,
         max_output_tokens=request.max_output_tokens,
@@ -74,7 +74,7 @@ def begin_response(request: ResponsesRequest, *, id: str, created_at: int, model
 
 
 def response_object(
-    begun: Response,
+    initial: Response,
     answer: Answer,
     ids: TurnIds,
     *,
@@ -82,32 +82,32 @@ def response_object(
     completed_at: int | None = None,
     output: Sequence[OutputItem] | None = None,
 ) -> Response:
-    """The response as ``answer`` has it; ``status_of`` tells the status that an answer has reached.
+    """Return the response for the current state of ``answer``; ``status_of`` returns the status of an answer.
 
-    ``completed_at`` is in whole seconds and stands only in a completed response. ``output`` holds the items that a
-    stream has told; without it they are made of the answer: reasoning if there was any, then the message.
+    ``completed_at`` is in whole seconds and present only in a completed response. ``output`` holds the items of a
+    stream; if it is None, the items are built from the answer: reasoning, if there is any, then the message.
     """
     return replace(
-        begun,
+        initial,
         status=status,
         completed_at=completed_at if status == "completed" else None,
         error=None if answer.error is None else response_error(answer.error),
         incomplete_details=_incomplete(answer) if status == "incomplete" else None,
-        output=output_of(begun.id, answer, status) if output is None else list(output),
+        output=output_of(initial.id, answer, status) if output is None else list(output),
         usage=_usage(answer.usage, status),
         dify=extension(answer, ids),
     )
 
 
 def failed_response(response: Response, error: ProxyError) -> Response:
-    """A response that got no further than ``response``."""
+    """Return ``response`` as failed, with the output so far."""
     return replace(
         response, status="failed", error=response_error(error), output=[_interrupted(item) for item in response.output]
     )
 
 
 def cancelled_response(response: Response) -> Response:
-    """A response that was cancelled when it had got as far as ``response``."""
+    """Return ``response`` as cancelled, with the output so far."""
     return replace(response, status="cancelled", output=[_interrupted(item) for item in response.output])
 
 
@@ -120,33 +120,33 @@ def status_of(answer: Answer) -> Status:
 
 
 def output_of(response_id: str, answer: Answer, status: Status) -> list[OutputItem]:
-    """The items of an answer that was not streamed; one that has ended well has a message, be it empty."""
+    """Return the items of an answer that was not streamed. A finished answer has a message, even an empty one."""
     items = []
     if answer.reasoning:
         items.append(reasoning_item(reasoning_id(response_id), answer.reasoning))
     text = answer.text
     if text or status in ("completed", "incomplete"):
-        notes = url_citation_annotations(answer, len(text))
-        items.append(message_item(message_id(response_id), text, notes, item_status(status)))
+        annotations = url_citation_annotations(answer, len(text))
+        items.append(message_item(message_id(response_id), text, annotations, item_status(status)))
     return items
 
 
-def message_item(name: str, text: str, notes: list[UrlCitationAnnotation], status: ItemStatus) -> OutputItem:
+def message_item(item_id: str, text: str, annotations: list[UrlCitationAnnotation], status: ItemStatus) -> OutputItem:
     return OutputItem(
-        id=name,
+        id=item_id,
         type="message",
         status=status,
-        content=[OutputText(annotations=notes, text=text)],
+        content=[OutputText(annotations=annotations, text=text)],
         role="assistant",
     )
 
 
-def reasoning_item(name: str, text: str) -> OutputItem:
-    return OutputItem(id=name, type="reasoning", summary=[SummaryText(text=text)])
+def reasoning_item(item_id: str, text: str) -> OutputItem:
+    return OutputItem(id=item_id, type="reasoning", summary=[SummaryText(text=text)])
 
 
 def item_status(status: Status) -> ItemStatus:
-    """The status of the message in a response of ``status``."""
+    """Return the status of the message in a response with ``status``."""
     if status in ("queued", "in_progress"):
         return "in_progress"
     return "completed" if status == "completed" else "incomplete"
@@ -160,13 +160,13 @@ def reasoning_id(response_id: str) -> str:
     return "rs_" + response_id.removeprefix("resp_")
 
 
-def response_of_message(name: str) -> str | None:
-    """The response whose message has this id; None for what is no message's id."""
-    return "resp_" + name.removeprefix("msg_") if name.startswith("msg_") else None
+def response_of_message(item_id: str) -> str | None:
+    """Return the id of the response with this message, or None if ``item_id`` is not a message's id."""
+    return "resp_" + item_id.removeprefix("msg_") if item_id.startswith("msg_") else None
 
 
 def url_citation_annotations(answer: Answer, end: int) -> list[UrlCitationAnnotation]:
-    """As ``url_annotations`` of chat answers, flat."""
+    """Return the flat form of ``url_annotations`` in ``chat_answers``."""
     return [
         UrlCitationAnnotation(start_index=0, end_index=end, url=url, title=title) for url, title in answer.cited_urls
     ]
@@ -179,8 +179,10 @@ _ERROR_CODES: tuple[tuple[type[ProxyError], str], ...] = (
     (ClientError, "invalid_prompt"),
     (ProxyError, "server_error"),
 )
-"""The code of a failed response, first match first. The first two are in no list of OpenAI's, but in what OpenAI sends,
-and Codex acts upon them."""
+"""The code of a failed response; the first match applies.
+
+OpenAI's reference does not list the first two codes, but OpenAI sends them and Codex reacts to them.
+"""
 
 
 def response_error(error: ProxyError) -> ResponseError:
@@ -192,7 +194,7 @@ def _incomplete(answer: Answer) -> IncompleteDetails:
 
 
 def _usage(usage: Usage | None, status: Status) -> ResponseUsage | None:
-    """Zeros where Dify told nothing of a turn that ended well: clients expect integers there."""
+    """Return zeros for a finished turn whose usage Dify did not report: clients expect integers."""
     if usage is None:
         if status not in ("completed", "incomplete"):
             return None

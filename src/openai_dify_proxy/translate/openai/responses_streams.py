@@ -1,12 +1,12 @@
-"""Turn events as the events of a streamed response.
+"""Encode turn events as the events of a streamed response.
 
 Frames are ``event: <type>``, ``data: {json}`` and an empty line, numbered from 0 without gaps. One item is open at a
-time: reasoning first, if there is any, then the message, which is one whatever happens in between, since clients show
-each as an answer of its own. So what a model thinks after it began to answer is told after the message, and steps that
-a workflow takes then are not told.
+time: first reasoning, if there is any, then the message. There is a single message, since clients show each message as
+a separate answer. Reasoning that arrives after the start of the message therefore follows as an item after it, and
+workflow steps at that time are omitted.
 
-What was told cannot be taken back: the text of the message is what its deltas add up to, also where a moderation
-replaced what the answer was.
+A stream cannot retract text: the text of the message is the sum of its deltas, even after a moderation replaced the
+answer.
 """
 
 from __future__ import annotations
@@ -68,50 +68,50 @@ _NUMBER = re.compile(rb'"sequence_number":(\d+)')
 
 
 class ResponsesStreamEncoder:
-    """Events of ``POST /v1/responses``, for one that runs in the background too.
+    """Events of ``POST /v1/responses``, including responses in the background.
 
-    ``begun`` is the response as ``begin_response`` makes it. ``now`` gives the time in whole seconds and is asked once,
-    at the end. After the end ``response`` is the response as it was told last.
+    ``initial`` is the result of ``begin_response``. ``now`` returns the time in whole seconds and is called once, at
+    the end. After the end, ``response`` is the final response.
     """
 
     __slots__ = (
-        "_begun",
         "_delta",
-        "_late",
+        "_initial",
+        "_late_reasoning",
+        "_message",
         "_now",
         "_number",
         "_output",
-        "_said",
-        "_thought",
+        "_reasoning",
         "answer",
         "response",
     )
 
-    def __init__(self, begun: Response, *, now: Callable[[], int]) -> None:
-        self._begun = begun
+    def __init__(self, initial: Response, *, now: Callable[[], int]) -> None:
+        self._initial = initial
         self._now = now
         self._number = 0
-        self._output: list[OutputItem] = []  # the items that are closed
-        self._thought: list[str] | None = None  # of the reasoning that is open
-        self._said: list[str] | None = None  # of the message, once it was opened
-        self._late: list[str] = []
-        self._delta = b""  # a frame with places for its number and its text
+        self._output: list[OutputItem] = []  # the closed items
+        self._reasoning: list[str] | None = None  # texts of the open reasoning item
+        self._message: list[str] | None = None  # texts of the message, once it is open
+        self._late_reasoning: list[str] = []
+        self._delta = b""  # a frame with placeholders for its number and its text
         self.answer = Answer()
-        self.response = begun
+        self.response = initial
 
     @property
     def sent(self) -> str:
-        """The assistant's text as the client got it."""
-        return "".join(self._said or ())
+        """The text that the client has received."""
+        return "".join(self._message or ())
 
     def open(self) -> bytes:
         if self._number:
             return b""
         frames: list[bytes] = []
-        self._emit(ResponseEvent(type="response.created", response=self._begun), frames)
-        if self._begun.background:
-            self._emit(ResponseEvent(type="response.queued", response=self._begun), frames)
-        running = replace(self._begun, status="in_progress")
+        self._emit(ResponseEvent(type="response.created", response=self._initial), frames)
+        if self._initial.background:
+            self._emit(ResponseEvent(type="response.queued", response=self._initial), frames)
+        running = replace(self._initial, status="in_progress")
         self._emit(ResponseEvent(type="response.in_progress", response=running), frames)
         return b"".join(frames)
 
@@ -121,142 +121,147 @@ class ResponsesStreamEncoder:
             if type(event) is TextDelta:
                 text = event.text
                 self.answer.say(text)
-                if self._said is None or not text:
-                    self._say(text, frames)
+                if self._message is None or not text:
+                    self._add_text(text, frames)
                 else:
-                    self._said.append(text)
+                    self._message.append(text)
                     frames.append(self._delta % (self._number, _encode_text(text)))
                     self._number += 1
             else:
-                self._encode_rarer(event, ids, frames)
+                self._encode_other(event, ids, frames)
         return b"".join(frames)
 
     def heartbeat(self) -> bytes:
-        """The one event that says nothing and that openai-node does not stumble over.
+        """Return a ``keepalive`` event, the only one without content that openai-node accepts.
 
-        It repeats the number before it. So numbers do not depend on silences, and a client that goes on reading after
-        this number elsewhere misses nothing.
+        It repeats the previous number. So numbers do not depend on pauses, and a client that resumes after this number
+        misses nothing.
         """
         return self.open() + encode_keepalive(self._number)
 
     def cancel(self, ids: TurnIds) -> bytes:
-        """The end of a stream whose turn was cancelled.
+        """Return the end of a stream after its turn was cancelled.
 
-        There is no event for that, and clients stumble over unknown ones: it ends as an incomplete one, and only the
-        response's status tells.
+        OpenAI has no event for that, and clients fail on unknown events: the stream ends with ``response.incomplete``,
+        and only the status of the response is ``cancelled``.
         """
         frames = [self.open()]
         self._end("cancelled", ids, frames)
         return b"".join(frames)
 
-    def _encode_rarer(self, event: Event, ids: TurnIds, frames: list[bytes]) -> None:
-        said = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
+    def _encode_other(self, event: Event, ids: TurnIds, frames: list[bytes]) -> None:
+        before = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
         self.answer.add_one(event)
         frames.append(self.open())
         match event:
             case ReasoningDelta(text):
-                self._think(text, frames)
+                self._add_reasoning(text, frames)
             case StepChanged():
-                if self._said is None:
-                    self._think(step_line(event), frames)
+                if self._message is None:
+                    self._add_reasoning(step_line(event), frames)
             case TextReplaced(text):
-                self._say(missing_text(said, text), frames)
+                self._add_text(missing_text(before, text), frames)
             case FileProduced():
-                self._say(file_link(event, bool(said)), frames)
+                self._add_text(file_link(event, bool(before)), frames)
             case TurnFinished():
                 self._open_message(frames)
                 self._end(status_of(self.answer), ids, frames)
             case TurnFailed(error):
                 self._fail(error, ids, frames)
             case _:
-                pass  # citations are told at the end
+                pass  # citations follow at the end
 
-    def _say(self, text: str, frames: list[bytes]) -> None:
+    def _add_text(self, text: str, frames: list[bytes]) -> None:
         if not text:
             return
-        said = self._open_message(frames) if self._said is None else self._said
-        said.append(text)
+        message = self._open_message(frames) if self._message is None else self._message
+        message.append(text)
         frames.append(self._delta % (self._number, _encode_text(text)))
         self._number += 1
 
     def _open_message(self, frames: list[bytes]) -> list[str]:
-        if self._said is not None:
-            return self._said
+        if self._message is not None:
+            return self._message
         frames.append(self.open())
         self._close_reasoning(frames)
-        self._said = []
-        name, index = message_id(self._begun.id), len(self._output)
-        empty = replace(message_item(name, "", [], "in_progress"), content=[])
+        self._message = []
+        item_id, index = message_id(self._initial.id), len(self._output)
+        empty = replace(message_item(item_id, "", [], "in_progress"), content=[])
         self._emit(OutputItemEvent(type="response.output_item.added", output_index=index, item=empty), frames)
         self._emit(
-            ContentPartEvent(type="response.content_part.added", item_id=name, output_index=index, part=OutputText()),
+            ContentPartEvent(
+                type="response.content_part.added", item_id=item_id, output_index=index, part=OutputText()
+            ),
             frames,
         )
-        delta = _frame(OutputTextDeltaEvent(item_id=name, output_index=index, delta="")).replace(b"%", b"%%")
+        delta = _frame(OutputTextDeltaEvent(item_id=item_id, output_index=index, delta="")).replace(b"%", b"%%")
         delta = delta.replace(b'"sequence_number":0', b'"sequence_number":%d', 1)
         self._delta = delta.replace(b'"delta":""', b'"delta":%b')
-        return self._said
+        return self._message
 
     def _close_message(self, status: Status, frames: list[bytes]) -> None:
         text = self.sent
-        notes = url_citation_annotations(self.answer, len(text))
-        name, index = message_id(self._begun.id), len(self._output)
-        for at, note in enumerate(notes):
+        annotations = url_citation_annotations(self.answer, len(text))
+        item_id, index = message_id(self._initial.id), len(self._output)
+        for at, annotation in enumerate(annotations):
             self._emit(
-                AnnotationAddedEvent(item_id=name, output_index=index, annotation_index=at, annotation=note), frames
+                AnnotationAddedEvent(item_id=item_id, output_index=index, annotation_index=at, annotation=annotation),
+                frames,
             )
-        self._emit(OutputTextDoneEvent(item_id=name, output_index=index, text=text), frames)
-        part = OutputText(annotations=notes, text=text)
+        self._emit(OutputTextDoneEvent(item_id=item_id, output_index=index, text=text), frames)
+        part = OutputText(annotations=annotations, text=text)
         self._emit(
-            ContentPartEvent(type="response.content_part.done", item_id=name, output_index=index, part=part), frames
+            ContentPartEvent(type="response.content_part.done", item_id=item_id, output_index=index, part=part), frames
         )
-        self._close_item(message_item(name, text, notes, item_status(status)), frames)
+        self._close_item(message_item(item_id, text, annotations, item_status(status)), frames)
 
-    def _think(self, text: str, frames: list[bytes]) -> None:
-        if self._said is None:
-            self._reason(text, frames)
+    def _add_reasoning(self, text: str, frames: list[bytes]) -> None:
+        if self._message is None:
+            self._emit_reasoning(text, frames)
         else:
-            self._late.append(text)
+            self._late_reasoning.append(text)
 
-    def _reason(self, text: str, frames: list[bytes]) -> None:
-        thought = self._open_reasoning(frames) if self._thought is None else self._thought
-        thought.append(text)
+    def _emit_reasoning(self, text: str, frames: list[bytes]) -> None:
+        reasoning = self._open_reasoning(frames) if self._reasoning is None else self._reasoning
+        reasoning.append(text)
         self._emit(
             SummaryTextDeltaEvent(item_id=self._reasoning_id, output_index=len(self._output), delta=text), frames
         )
 
     def _open_reasoning(self, frames: list[bytes]) -> list[str]:
-        self._thought = []
-        name, index = self._reasoning_id, len(self._output)
-        empty = replace(reasoning_item(name, ""), summary=[])
+        self._reasoning = []
+        item_id, index = self._reasoning_id, len(self._output)
+        empty = replace(reasoning_item(item_id, ""), summary=[])
         self._emit(OutputItemEvent(type="response.output_item.added", output_index=index, item=empty), frames)
         self._emit(
             SummaryPartEvent(
-                type="response.reasoning_summary_part.added", item_id=name, output_index=index, part=SummaryText()
+                type="response.reasoning_summary_part.added", item_id=item_id, output_index=index, part=SummaryText()
             ),
             frames,
         )
-        return self._thought
+        return self._reasoning
 
     def _close_reasoning(self, frames: list[bytes]) -> None:
-        if self._thought is None:
+        if self._reasoning is None:
             return
-        text = "".join(self._thought)
-        name, index = self._reasoning_id, len(self._output)
-        self._thought = None
-        self._emit(SummaryTextDoneEvent(item_id=name, output_index=index, text=text), frames)
+        text = "".join(self._reasoning)
+        item_id, index = self._reasoning_id, len(self._output)
+        self._reasoning = None
+        self._emit(SummaryTextDoneEvent(item_id=item_id, output_index=index, text=text), frames)
         part = SummaryText(text=text)
         self._emit(
-            SummaryPartEvent(type="response.reasoning_summary_part.done", item_id=name, output_index=index, part=part),
+            SummaryPartEvent(
+                type="response.reasoning_summary_part.done", item_id=item_id, output_index=index, part=part
+            ),
             frames,
         )
-        self._close_item(reasoning_item(name, text), frames)
+        self._close_item(reasoning_item(item_id, text), frames)
 
     @property
     def _reasoning_id(self) -> str:
-        """Of the reasoning at the place after the last item: that after the message has an id of its own."""
-        name = reasoning_id(self._begun.id)
-        return f"{name}_{len(self._output)}" if self._output else name
+        """The id of the next reasoning item; reasoning after the message has another id than reasoning before it."""
+        item_id = reasoning_id(self._initial.id)
+        return f"{item_id}_{len(self._output)}" if self._output else item_id
 
     def _close_item(self, item: OutputItem, frames: list[bytes]) -> None:
         done = OutputItemEvent(type="response.output_item.done", output_index=len(self._output), item=item)
@@ -265,13 +270,13 @@ class ResponsesStreamEncoder:
 
     def _end(self, status: Status, ids: TurnIds, frames: list[bytes]) -> None:
         self._close_reasoning(frames)
-        if self._said is not None:
+        if self._message is not None:
             self._close_message(status, frames)
-        if self._late:
-            self._reason("".join(self._late), frames)
+        if self._late_reasoning:
+            self._emit_reasoning("".join(self._late_reasoning), frames)
             self._close_reasoning(frames)
         self.response = response_object(
-            self._begun, self.answer, ids, status=status, completed_at=self._now(), output=self._output
+            self._initial, self.answer, ids, status=status, completed_at=self._now(), output=self._output
         )
         self._emit(
             ResponseEvent(
@@ -283,16 +288,16 @@ class ResponsesStreamEncoder:
 
     def _fail(self, error: ProxyError, ids: TurnIds, frames: list[bytes]) -> None:
         self.response = response_object(
-            self._begun, self.answer, ids, status="failed", output=self._partial_output("failed")
+            self._initial, self.answer, ids, status="failed", output=self._partial_output("failed")
         )
         frames.append(encode_failure(self.response, error, self._number))
 
     def _partial_output(self, status: Status) -> list[OutputItem]:
-        """The items that are closed, and the open one as far as it is."""
-        if self._thought is not None:
-            return [*self._output, reasoning_item(self._reasoning_id, "".join(self._thought))]
-        if self._said is not None:
-            return [*self._output, message_item(message_id(self._begun.id), self.sent, [], item_status(status))]
+        """Return the closed items, and the open one with its text so far."""
+        if self._reasoning is not None:
+            return [*self._output, reasoning_item(self._reasoning_id, "".join(self._reasoning))]
+        if self._message is not None:
+            return [*self._output, message_item(message_id(self._initial.id), self.sent, [], item_status(status))]
         return self._output
 
     def _emit(self, event: StreamEvent, frames: list[bytes]) -> None:
@@ -302,30 +307,29 @@ class ResponsesStreamEncoder:
 
 
 def encode_keepalive(number: int) -> bytes:
-    """A heartbeat in a stream of which ``number`` is the next frame's."""
+    """Return a heartbeat; ``number`` is the number of the next frame."""
     return _frame(KeepaliveEvent(sequence_number=number - 1))
 
 
 def encode_failure(failed: Response, error: ProxyError, number: int) -> bytes:
-    """The last two frames of a stream that fails, of which ``number`` is the first's.
+    """Return the last two frames of a failed stream; ``number`` is the number of the first.
 
-    No ``[DONE]`` follows, so that nobody takes it for an end.
+    No ``[DONE]`` follows, since it marks a complete answer.
     """
     ending = ResponseEvent(type="response.failed", sequence_number=number + 1, response=failed)
     return encode_stream_error(error, number) + _frame(ending)
 
 
 def encode_stream_error(error: ProxyError, number: int) -> bytes:
-    """The last frame of a stream that breaks off, while the response may go on."""
-    told = ErrorObject(error.message, error.type, error.param, error.code)
-    return _frame(ErrorEvent(sequence_number=number, error=told))
+    """Return the last frame of an interrupted stream; the response itself may continue."""
+    error_object = ErrorObject(error.message, error.type, error.param, error.code)
+    return _frame(ErrorEvent(sequence_number=number, error=error_object))
 
 
 def frames_after(frames: bytes, starting_after: int | None) -> bytes:
-    """Of kept frames of a stream, heartbeats not among them, those with a higher number; all if it is None.
+    """Return the stored frames with a number above ``starting_after``, or all frames if it is None.
 
-    What an encoder gave once is kept as it is, and so a stream that is taken up again, wherever, has the very numbers
-    and deltas of the first.
+    Streams are stored as encoded, without heartbeats, so a resumed stream has the same numbers and deltas as the first.
     """
     if starting_after is None:
         return frames
@@ -333,12 +337,12 @@ def frames_after(frames: bytes, starting_after: int | None) -> bytes:
 
 
 def next_number(frames: bytes) -> int:
-    """The number of the frame that would come after these."""
+    """Return the number of the next frame after ``frames``."""
     return max((number + 1 for number, _ in _numbered(frames) if number is not None), default=0)
 
 
 def _numbered(frames: bytes) -> Iterator[tuple[int | None, bytes]]:
-    """Each frame with its number, which the last (``[DONE]``) has none of."""
+    """Yield each frame with its number; ``[DONE]`` has none."""
     for frame in frames.split(b"\n\n")[:-1]:
         found = _NUMBER.search(frame)
         yield int(found[1]) if found else None, frame + b"\n\n"

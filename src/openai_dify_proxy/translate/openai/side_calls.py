@@ -1,15 +1,14 @@
-"""Side calls: what chat clients ask beside the conversation (titles, tags, search queries, …), as ordinary chats.
+"""Detect side calls: requests for titles, tags, search queries etc. that chat clients send as ordinary chats.
 
-A table per client recognises them by how their prompts begin and end, and says what the client takes for "nothing".
-Each row was read in the client's own source, or recorded from the running program; versions stand beside the tables.
-To miss one costs a turn, to take a person's question for one costs an answer. So:
+A table per client matches the start and the end of its prompts, and holds the answer that the client treats as
+"nothing". Each row comes from the client's source or from a recording of the running program; the versions stand beside
+the tables. A missed side call costs a turn, but a false match costs a user an answer. Therefore:
 
-- a row holds a whole sentence of the prompt, and mostly its end too;
-- a prompt that stands alone counts only where nothing was said before it, one at the end of a conversation only after
-  one;
-- prompts that an operator rewrote are not guessed at.
+- a row holds a whole sentence of the prompt, and usually its end too;
+- a stand-alone prompt matches only without earlier messages, and a prompt at the end of a conversation only with them;
+- prompts that an operator has rewritten are not detected.
 
-Open WebUI's retrieval template begins with ``### Task:`` as well, and holds a person's question: it is no side call.
+Open WebUI's retrieval template also starts with ``### Task:``, but contains a user's question: it is not a side call.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from openai_dify_proxy.translate.turn_request import CONTINUE, SideCall, TurnMes
 
 
 class _Prompt(Struct, frozen=True):
-    """How a client's prompt begins, what it holds, and how the question ends, white space at its end aside."""
+    """How a client's prompt starts, what it contains, and how the question ends, without trailing white space."""
 
     call: SideCall
     begins: str
@@ -29,22 +28,22 @@ class _Prompt(Struct, frozen=True):
 
 
 def detect_side_call(messages: TurnMessages, *, named: bool) -> SideCall | None:
-    """Return the side call that a request is, or None for a turn of a conversation, which may be ``named``."""
+    """Return the side call of a request, or None for an ordinary turn. ``named`` requests continue a conversation."""
     question = messages.question
     if question == CONTINUE:
         return _detect_summary(messages)
     if len(messages.asked) != 1 or named:
         return None
     if messages.history:
-        return _find(_AFTER_CHAT, _AFTER_CHAT_BEGINS, question, question)
-    return _find(_ALONE, _ALONE_BEGINS, question, question) or _find(
-        _BY_SYSTEM, _BY_SYSTEM_BEGINS, messages.system, question
+        return _find(_AFTER_CHAT, _AFTER_CHAT_STARTS, question, question)
+    return _find(_ALONE, _ALONE_STARTS, question, question) or _find(
+        _BY_SYSTEM, _BY_SYSTEM_STARTS, messages.system, question
     )
 
 
-def _find(prompts: tuple[_Prompt, ...], begins: tuple[str, ...], text: str, question: str) -> SideCall | None:
-    if not text.startswith(begins):
-        return None  # all that an ordinary turn costs
+def _find(prompts: tuple[_Prompt, ...], starts: tuple[str, ...], text: str, question: str) -> SideCall | None:
+    if not text.startswith(starts):
+        return None  # the fast path of ordinary turns
     for prompt in prompts:
         if text.startswith(prompt.begins) and prompt.holds in text and question.rstrip().endswith(prompt.ends):
             return prompt.call
@@ -52,18 +51,18 @@ def _find(prompts: tuple[_Prompt, ...], begins: tuple[str, ...], text: str, ques
 
 
 def _detect_summary(messages: TurnMessages) -> SideCall | None:
-    """Return the side call whose prompt is a system message after the conversation, which has no question."""
+    """Return the side call whose prompt is a system message after a conversation without a question."""
     return next((prompt.call for prompt in _AFTER_CHAT_SYSTEM if messages.system.endswith(prompt.ends)), None)
 
 
-def _begins(prompts: tuple[_Prompt, ...]) -> tuple[str, ...]:
+def _starts(prompts: tuple[_Prompt, ...]) -> tuple[str, ...]:
     return tuple(prompt.begins for prompt in prompts)
 
 
 # Open WebUI 0.5.20, 0.6.5, 0.6.43, 0.8.12 and 0.12.4: config.py, utils/middleware.py, utils/memory.py and
 # utils/context_compaction.py of its wheels, and requests recorded from 0.12.4.
 _HISTORY_END = "</chat_history>"
-_OPEN_WEBUI_TITLE = SideCall("open-webui", "title", '{"title": ""}')  # it takes the first message, as without titles
+_OPEN_WEBUI_TITLE = SideCall("open-webui", "title", '{"title": ""}')  # the first message becomes the title
 _OPEN_WEBUI_FOLLOW_UPS = SideCall("open-webui", "follow_ups", '{"follow_ups": []}')
 _OPEN_WEBUI = (
     _Prompt(_OPEN_WEBUI_TITLE, "### Task:\nGenerate a concise title summarizing the chat history.", _HISTORY_END),
@@ -88,13 +87,13 @@ _OPEN_WEBUI = (
         _HISTORY_END,
     ),
     _Prompt(
-        # Retrieval searches for the question itself then; a web search is left out.
+        # Without queries, retrieval searches for the question itself, and web search is skipped.
         SideCall("open-webui", "queries", '{"queries": []}'),
         "### Task:\nAnalyze the chat history to determine the necessity of generating search queries",
         _HISTORY_END,
     ),
     _Prompt(
-        # Without any JSON it draws what the question says; an empty prompt would be drawn as it is.
+        # Without JSON the question becomes the image prompt; an empty prompt in JSON would be used as it is.
         SideCall("open-webui", "image_prompt", ""),
         "### Task:\nGenerate a detailed prompt for am image generation task",  # "am" is theirs
         _HISTORY_END,
@@ -105,17 +104,17 @@ _OPEN_WEBUI = (
         "#### Output:",
     ),
     _Prompt(
-        # Nothing empty stands for a summary, but it has a way to do without: the messages' beginnings.
+        # An empty summary is invalid; the client then uses the beginnings of the messages.
         SideCall("open-webui", "summary", ""),
         "### Task:\nSummarize the conversation history that will be compacted out of the active chat context.",
     ),
     _Prompt(
-        SideCall("open-webui", "emoji", ""),  # without an emoji in the answer none is shown
+        SideCall("open-webui", "emoji", ""),  # no emoji is shown
         "Your task is to reflect the speaker's likely facial expression through a fitting emoji.",
         "```",
     ),
     _Prompt(
-        SideCall("open-webui", "merge", None),  # a person asked for several models' answers in one
+        SideCall("open-webui", "merge", None),  # a user merges the answers of several models
         "You have been provided with a set of responses from various models to the latest user query: ",
         holds="Your task is to synthesize these responses into a single, high-quality response.",
     ),
@@ -125,8 +124,8 @@ _OPEN_WEBUI = (
     ),
 )
 
-# LibreChat: @librechat/agents 3.2.21, run against a server. Its title of no text becomes "Untitled Conversation"
-# (packages/api/src/utils/sanitizeTitle.ts). The second form asks for JSON, and asks again and again without it.
+# LibreChat: @librechat/agents 3.2.21, run against a server. An empty title becomes "Untitled Conversation"
+# (packages/api/src/utils/sanitizeTitle.ts). The second form requires JSON, and repeats the request without it.
 _LIBRECHAT = (
     _Prompt(
         SideCall("librechat", "title", ""),
@@ -142,7 +141,7 @@ _LIBRECHAT = (
 )
 
 # Chatbox: src/shared/prompts.ts of chatboxai/chatbox at f16a11f, and src/packages/prompts.ts of the community edition.
-# Whatever comes back is the name, even if it is empty.
+# Any answer becomes the name, even an empty one.
 _CHATBOX_TITLE = SideCall("chatbox", "title", "Untitled")
 _CHATBOX = (
     _Prompt(_CHATBOX_TITLE, "Based on the chat history, give this conversation a name.\n", "The name is:"),
@@ -150,12 +149,12 @@ _CHATBOX = (
 )
 
 _ALONE = (*_OPEN_WEBUI, *_LIBRECHAT, *_CHATBOX)
-"""Prompts that are the whole conversation."""
+"""Prompts without earlier messages."""
 
-_ALONE_BEGINS = _begins(_ALONE)
+_ALONE_STARTS = _starts(_ALONE)
 
-# LobeChat: @lobehub/chat 1.143.3 (packages/prompts/src/chains), and src/prompts/chat.ts before. Whatever comes back is
-# the title, and an empty one is asked for again after each turn: its own name for a topic without one ends that.
+# LobeChat: @lobehub/chat 1.143.3 (packages/prompts/src/chains), earlier src/prompts/chat.ts. Any answer becomes the
+# title. After an empty one LobeChat asks again on each turn, so the answer is its own name for an untitled topic.
 _LOBECHAT = (
     _Prompt(
         SideCall("lobechat", "title", "Default Topic"),
@@ -167,18 +166,18 @@ _LOBECHAT = (
         "should be limited to 400 tokens.",
     ),
     _Prompt(
-        SideCall("lobechat", "queries", ""),  # it searches for the question itself then
+        SideCall("lobechat", "queries", ""),  # it then searches for the question itself
         "Given the following conversation and a follow-up question, rephrase the follow up question",
         "it's standalone query:",
     ),
-    _Prompt(  # older versions, in every language; Cherry Studio's goes on otherwise, and stands before it
+    _Prompt(  # older versions, in every language; Cherry Studio's longer prompt starts alike and is matched earlier
         SideCall("lobechat", "title", "默认话题"),
         "你是一名擅长会话的助理，你需要将用户的会话总结为 10 个字以内的标题",
     ),
 )
 
 # Cherry Studio: "prompts.title" of its en-us.json (at 0009b2b) and zh-cn.json (at 001f751), packages/shared/config/
-# prompts.ts (at 1193e6f), and the mobile app's topic naming assistant. Without an answer the name stays as it is.
+# prompts.ts (at 1193e6f), and the mobile app's topic naming assistant. With an empty answer the name is unchanged.
 _CHERRY_TITLE = SideCall("cherry-studio", "title", "")
 _CHERRY_STUDIO = (
     _Prompt(
@@ -208,12 +207,12 @@ _BY_SYSTEM = (
     *_CHERRY_STUDIO,
     *_LOBECHAT,
 )
-"""System prompts, the conversation being the only message of the user."""
+"""System prompts, with the conversation in a single user message."""
 
-_BY_SYSTEM_BEGINS = _begins(_BY_SYSTEM)
+_BY_SYSTEM_STARTS = _starts(_BY_SYSTEM)
 
-# NextChat: app/store/chat.ts at 043a672 and the English and Chinese locales. Without an answer the topic keeps its
-# name; without a summary all that is older than the last few messages would be forgotten.
+# NextChat: app/store/chat.ts at 043a672 and the English and Chinese locales. With an empty answer the topic's name is
+# unchanged; with an empty summary the client would forget all but the last few messages.
 _NEXTCHAT_TITLE = SideCall("nextchat", "title", "")
 _NEXTCHAT_SUMMARY = SideCall("nextchat", "summary", None)
 
@@ -229,9 +228,9 @@ _AFTER_CHAT = (
         "Summarize this conversation as a handoff briefing for an assistant that will continue it WITHOUT access",
     ),
 )
-"""Last messages of the user in a conversation that is sent along as it was."""
+"""Last user messages after an unchanged conversation."""
 
-_AFTER_CHAT_BEGINS = _begins(_AFTER_CHAT)
+_AFTER_CHAT_STARTS = _starts(_AFTER_CHAT)
 
 _AFTER_CHAT_SYSTEM = (
     _Prompt(
@@ -241,4 +240,4 @@ _AFTER_CHAT_SYSTEM = (
     ),
     _Prompt(_NEXTCHAT_SUMMARY, "", "简要总结一下对话内容，用作后续的上下文提示 prompt，控制在 200 字以内"),
 )
-"""System messages after a conversation that is sent along as it was."""
+"""System messages after an unchanged conversation."""

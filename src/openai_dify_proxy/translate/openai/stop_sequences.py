@@ -1,4 +1,4 @@
-"""OpenAI's ``stop``, which Dify does not know: the answer is cut before the first stop sequence."""
+"""OpenAI's ``stop``, which Dify does not support: cut the answer before the first stop sequence."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from openai_dify_proxy.events import Event, TextDelta, TextReplaced, TurnFailed,
 
 
 class StopSequences:
-    """Filters a turn's events. After the filter ends the turn itself, ``hit`` is true.
+    """Filters the events of a turn. ``hit`` is true once a stop sequence has ended the turn.
 
-    Text that may be the beginning of a stop sequence is held back until it is known.
+    Text that may be the start of a stop sequence is held back until the next text decides.
     """
 
     __slots__ = ("_held", "_sequences", "hit")
@@ -21,14 +21,14 @@ class StopSequences:
         self.hit = False
 
     def filter(self, events: Sequence[Event]) -> list[Event]:
-        """The events that the client may see; the last is ``TurnFinished`` when a sequence was met."""
+        """Return the events for the client; the last is ``TurnFinished`` if a stop sequence was found."""
         out: list[Event] = []
         for event in events:
             match event:
                 case TextDelta(text):
                     self._feed(text, out)
                 case TextReplaced(text, moderated):
-                    out.append(TextReplaced(self._settled(text), moderated))
+                    out.append(TextReplaced(self._release(text), moderated))
                 case TurnFinished(reason, usage, answer):
                     self._flush(out)
                     out.append(TurnFinished(reason, usage, None if answer is None else self._cut(answer)))
@@ -43,20 +43,20 @@ class StopSequences:
         return out
 
     def _feed(self, text: str, out: list[Event]) -> None:
-        text = self._settled(self._held + text)
+        text = self._release(self._held + text)
         if text:
             out.append(TextDelta(text))
 
-    def _settled(self, text: str) -> str:
-        """What of ``text`` can be said: all before a stop sequence, or before what may be the beginning of one."""
+    def _release(self, text: str) -> str:
+        """Return the part of ``text`` before a stop sequence, or before a possible start of one."""
         at = self._find(text)
         if at is not None:
             self.hit = True
             self._held = ""
             return text[:at]
-        keep = self._partial(text)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        end = len(text) - self._partial(text)
+        self._held = text[end:]
+        return text[:end]
 
     def _flush(self, out: list[Event]) -> None:
         if self._held:
@@ -64,7 +64,7 @@ class StopSequences:
             self._held = ""
 
     def _find(self, text: str) -> int | None:
-        """Where to cut: at the sequence that is complete first, which is the same however the text is split."""
+        """Return where to cut: before the sequence that ends first, so that the result is independent of the split."""
         found = [(at + len(sequence), at) for sequence in self._sequences if (at := text.find(sequence)) >= 0]
         return min(found)[1] if found else None
 
@@ -72,7 +72,7 @@ class StopSequences:
         return text[: self._find(text)]
 
     def _partial(self, text: str) -> int:
-        """How many last characters of ``text`` may begin a stop sequence."""
+        """Return how many characters at the end of ``text`` may start a stop sequence."""
         longest = max(map(len, self._sequences)) - 1
         for size in range(min(longest, len(text)), 0, -1):
             if any(sequence.startswith(text[-size:]) for sequence in self._sequences):

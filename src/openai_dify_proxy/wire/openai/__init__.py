@@ -1,1 +1,1 @@
-"""OpenAI's messages, one module per endpoint family."""
+"""The messages of the OpenAI API, one module per endpoint family."""

@@ -1,6 +1,6 @@
-"""``POST /v1/chat/completions`` and ``POST /v1/completions`` as they stand on the wire.
+"""The messages of ``POST /v1/chat/completions`` and ``POST /v1/completions``.
 
-Requests name only the fields that the proxy honours; clients always send others, which are skipped unread.
+Requests declare only the fields that the proxy uses. Clients always send others, which are skipped without decoding.
 Source: the OpenAI API reference, and what the official SDKs send.
 """
 
@@ -18,7 +18,7 @@ StopSequence = Annotated[str, Meta(max_length=256)]
 
 
 class ContentPart(Struct):
-    """A part of a message; ``text`` (``refusal`` in an assistant's) is the only kind that has words."""
+    """A part of a message. Only parts of type ``text``, and ``refusal`` from an assistant, hold text."""
 
     type: str = ""
     text: str | None = None
@@ -35,7 +35,10 @@ class StreamOptions(Struct):
 
 
 class CompletionFields(Struct, kw_only=True):
-    """What every generating request may hold, beyond OpenAI's own: the SDKs' ``extra_body``."""
+    """The fields of every generating request; ``inputs`` and ``conversation_id`` are the proxy's own.
+
+    Clients send the latter two through the ``extra_body`` of their SDK.
+    """
 
     model: ModelName | None = None
     stream: bool | None = None
@@ -111,7 +114,7 @@ class DifyFile(Struct, omit_defaults=True):
 
 
 class DifyExtension(Struct, omit_defaults=True):
-    """The ``dify`` object beside OpenAI's fields: what Dify knows of a turn and OpenAI has no field for."""
+    """The ``dify`` object beside OpenAI's fields: facts of a turn for which OpenAI has no field."""
 
     conversation_id: str | None = None
     message_id: str | None = None
@@ -185,7 +188,7 @@ class TextChoice(Struct, kw_only=True):
 
 
 class TextCompletion(Struct, kw_only=True):
-    """A whole legacy completion, and also each chunk of a streamed one."""
+    """A complete legacy completion, or a chunk of a streamed one."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -205,7 +208,7 @@ class ErrorObject(Struct):
 
 
 class ErrorEnvelope(Struct):
-    """The body of every error, and a stream's last frame when it fails: all four keys, always."""
+    """The body of every error, and the last frame of a failed stream; all four keys are always present."""
 
     error: ErrorObject
 

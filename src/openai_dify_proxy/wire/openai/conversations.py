@@ -1,4 +1,4 @@
-"""``/v1/conversations`` as it stands on the wire.
+"""The messages of ``/v1/conversations``.
 
 Source: the OpenAI API reference, and the types of the official Python SDK.
 """
@@ -14,7 +14,7 @@ from openai_dify_proxy.wire.openai.responses import InputItem
 
 
 class ConversationRequest(Struct, kw_only=True):
-    """The body that creates or updates a conversation; ``items`` are read as a response's input is."""
+    """The body that creates or updates a conversation; ``items`` has the format of a response's ``input``."""
 
     items: list[InputItem] | None = None
     metadata: dict[str, str] | None = None
@@ -34,13 +34,15 @@ class ConversationDeleted(Struct, kw_only=True):
 
 
 class ItemText(Struct, kw_only=True):
-    """A user's words, or an assistant's; only the latter are annotated."""
+    """The text of a user's message."""
 
     type: Literal["input_text"] = "input_text"
     text: str
 
 
 class ItemAnswer(Struct, kw_only=True):
+    """The text of an assistant's message."""
+
     type: Literal["output_text"] = "output_text"
     text: str
     annotations: list[Any] = field(default_factory=list)

@@ -1,6 +1,7 @@
-"""``POST /v1/images/*`` as they stand on the wire.
+"""The messages of ``POST /v1/images/*``.
 
-Requests name the fields that the proxy honours where the model can; clients send others, which are skipped unread.
+Requests declare the fields that the proxy uses if the model supports them. Clients send others, which are skipped
+without decoding.
 Source: the OpenAI API reference, and what the official SDKs send.
 """
 
@@ -13,7 +14,7 @@ from msgspec.json import Decoder
 
 
 class ImageReference(Struct):
-    """An input picture in a JSON edit: by URL (or data URI), or by the id of an uploaded file."""
+    """An input picture of a JSON edit: a URL, a data URI, or the id of an uploaded file."""
 
     image_url: str | None = None
     file_id: str | None = None
@@ -44,7 +45,7 @@ class ImageRequest(Struct, kw_only=True):
 
 
 class ImageData(Struct, omit_defaults=True, kw_only=True):
-    """One picture of an answer; what stands after ``revised_prompt`` is the proxy's own."""
+    """One picture of an answer; the fields after ``revised_prompt`` are the proxy's own."""
 
     b64_json: str | None = None
     url: str | None = None

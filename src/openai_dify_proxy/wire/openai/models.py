@@ -1,4 +1,4 @@
-"""``GET /v1/models`` as it stands on the wire, with what Dify knows of an app beside it."""
+"""The messages of ``GET /v1/models``, with Dify's description of each app."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""``POST /v1/responses`` as it stands on the wire: requests, the response object, its items and its events.
+"""The messages of ``POST /v1/responses``: requests, the response object, its items and its events.
 
-A request names what the proxy honours and what the response object repeats; the rest is skipped unread. Objects and
-events hold OpenAI's keys in the order in which OpenAI sends them, and all that the Open Responses specification
-requires.
+A request declares the fields that the proxy uses or that the response object repeats; the rest is skipped without
+decoding. Objects and events have OpenAI's keys in the order in which OpenAI sends them, and all keys that the Open
+Responses specification requires.
 Source: the OpenAI API reference, what the official SDKs send and read, and https://www.openresponses.org.
 """
 
@@ -27,10 +27,10 @@ ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
 class InputItem(Struct):
-    """An item of ``input``, of any kind.
+    """An item of ``input``, of any type.
 
-    What holds text has another form in each kind of item, so ``content`` and ``output`` are read (as ITEM_TEXT) only
-    where the kind is known.
+    The form of ``content`` and ``output`` depends on the type, so they are decoded (as ITEM_TEXT) only where they hold
+    text.
     """
 
     type: str | None = None
@@ -45,7 +45,7 @@ class ConversationName(Struct):
 
 
 class ResponsesRequest(CompletionFields, kw_only=True):
-    """``messages`` is the chat's field, which some clients send here; all fields after it are only repeated."""
+    """``messages`` belongs to chats, but some clients send it here; all fields after it are only repeated."""
 
     input: str | list[InputItem] | None = None
     instructions: str | None = None
@@ -73,19 +73,19 @@ class ResponsesRequest(CompletionFields, kw_only=True):
 
     @property
     def conversation_name(self) -> str | None:
-        """The id in ``conversation``, however it is written."""
+        """The id in ``conversation``, which is a string or an object."""
         return self.conversation.id if isinstance(self.conversation, ConversationName) else self.conversation
 
 
 class ChatOrInputRequest(ChatCompletionRequest, kw_only=True):
-    """A chat completion request of a client that may send a Responses request's ``input`` in place of ``messages``."""
+    """A chat completion request. Some clients send the ``input`` of a Responses request instead of ``messages``."""
 
     input: str | list[InputItem] | None = None
     instructions: str | None = None
 
 
 class UrlCitationAnnotation(Struct, kw_only=True):
-    """A citation, flat, unlike a chat's, which is nested in its annotation."""
+    """A citation; unlike in chats, its fields are not nested in the annotation."""
 
     type: Literal["url_citation"] = "url_citation"
     start_index: int
@@ -275,7 +275,7 @@ class KeepaliveEvent(Struct, kw_only=True):
 
 
 class ErrorEvent(Struct, kw_only=True):
-    """The error lies nested, as OpenAI sends it; its reference describes it flat, which SDKs do not notice."""
+    """The error is nested, as OpenAI sends it. OpenAI's reference describes a flat form, which SDKs ignore."""
 
     type: Literal["error"] = "error"
     sequence_number: int = 0
