@@ -83,26 +83,23 @@ async def test_bodies_that_cannot_be_read(
 
 
 @pytest.mark.parametrize(
-    ("fields", "message", "param", "code"),
+    ("fields", "message", "where"),
     [
         (
             {"messages": [{"role": "user", "content": 5}]},
             "Invalid type for 'messages[0].content': expected a string or an array, got an integer.",
-            "messages[0].content",
-            "invalid_type",
+            ("messages[0].content", "invalid_type"),
         ),
         (
             {"messages": [{"content": "Hi"}]},
             "Missing required parameter: 'messages[0].role'.",
-            "messages[0].role",
-            "missing_required_parameter",
+            ("messages[0].role", "missing_required_parameter"),
         ),
-        ({}, "Missing required parameter: 'messages'.", "messages", "missing_required_parameter"),
+        ({}, "Missing required parameter: 'messages'.", ("messages", "missing_required_parameter")),
         (
             {"messages": []},
             "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.",
-            "messages",
-            "empty_array",
+            ("messages", "empty_array"),
         ),
         (
             {"messages": [{"role": "human", "content": "Hi"}]},
@@ -110,22 +107,21 @@ async def test_bodies_that_cannot_be_read(
                 "Invalid value: 'human'. Supported values are: 'system', 'developer', 'user', 'assistant', 'tool' and "
                 "'function'."
             ),
-            "messages[0].role",
-            "invalid_value",
+            ("messages[0].role", "invalid_value"),
         ),
         (
             {"messages": [{"role": "user", "content": "Hi"}], "n": 500},
             "Invalid 'n': integer above maximum value. Expected a value <= 128, but got 500 instead.",
-            "n",
-            "integer_above_max_value",
+            ("n", "integer_above_max_value"),
         ),
     ],
 )
 async def test_invalid_bodies_are_refused_in_openais_words(
-    proxy: ProxyServer, http: httpx2.AsyncClient, fields: dict[str, Any], message: str, param: str, code: str
+    proxy: ProxyServer, http: httpx2.AsyncClient, fields: dict[str, Any], message: str, where: tuple[str, str]
 ) -> None:
     reply = await http.post(f"{proxy.url}/chat/completions", json={"model": "demo-chat", **fields})
     assert reply.status_code == 400
+    param, code = where
     assert error_of(reply) == {"message": message, "type": "invalid_request_error", "param": param, "code": code}
 
 

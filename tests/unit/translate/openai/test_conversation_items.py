@@ -17,6 +17,7 @@ from openai_dify_proxy.translate.openai.conversation_items import (
     items_of_messages,
     messages_until,
     page,
+    whole_number,
 )
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.wire.dify import MESSAGE_PAGE, MessageRow
@@ -208,3 +209,13 @@ def test_metadata_beyond_them(metadata: dict[str, str], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         check_metadata(metadata)
     assert refused.value.param == param
+
+
+# Numbers of a query
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("0", 0), ("12", 12), ("9" * 18, 10**18 - 1), ("9" * 19, None), ("-1", None), ("", None)]
+)
+def test_whole_numbers(text: str, number: int | None) -> None:
+    assert whole_number(text) == number
