@@ -62,7 +62,10 @@ def test_inputs_of_the_settings_fill_what_is_required(program: Program, dify: De
 @pytest.mark.parametrize(
     ("toml", "trouble"),
     [
-        ('api_key = "app-nobody"', "Dify refused the app's key"),
+        (
+            'api_key = "app-nobody"',
+            "Dify rejected the app's key: Access token is invalid. Set a valid key for this app; it starts with app-.",
+        ),
         ('api_key = "app-demo-chat"\nmode = "workflow"', "The settings say mode workflow, and Dify says chat."),
         (
             'api_key = "app-demo-workflow"\ninput_variable = "quest"',
@@ -99,10 +102,10 @@ def test_a_dify_that_is_down(program: Program) -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
     code, shown = check(program, '[apps.one]\napi_key = "app-demo-chat"\n', url)
     assert code == 1
-    assert findings(shown)[0].startswith("trouble one: No connection to 127.0.0.1:")
+    assert findings(shown)[0].startswith("trouble one: Dify at 127.0.0.1:")
     code, shown = check(program, "", url)
     assert code == 1
-    assert shown.startswith(f"{url}/v1: No connection to 127.0.0.1:")
+    assert shown.startswith(f"{url}/v1: Dify at 127.0.0.1:")
 
 
 def test_without_apps_the_dify_is_looked_for(program: Program, dify: DemoServer) -> None:

@@ -70,8 +70,8 @@ def test_pictures_need_a_token(program: Program, dify: DemoServer) -> None:
 @pytest.mark.parametrize(
     ("toml", "trouble"),
     [
-        ('image_model = "nobody/nothing"', "trouble nobody/nothing (default): Replicate has no such model"),
-        ('image_upscaler = "nobody/nothing"', "trouble nobody/nothing (upscaler): Replicate has no such model"),
+        ('image_model = "nobody/nothing"', "trouble nobody/nothing (default): Replicate does not have this model"),
+        ('image_upscaler = "nobody/nothing"', "trouble nobody/nothing (upscaler): Replicate does not have this model"),
         (
             'image_upscaler = "black-forest-labs/flux-schnell"',
             "trouble black-forest-labs/flux-schnell (upscaler): This model takes no picture, so it cannot enlarge one.",
@@ -165,10 +165,10 @@ KUBO_WITHOUT_FILE = '{"Message":"file argument \'path\' is required","Code":0,"T
         ("400 Bad Request", KUBO_WITHOUT_FILE, None),
         ("500 Internal Server Error", KUBO_WITHOUT_FILE, None),
         ("422 Unprocessable Content", "no file", None),
-        ("401 Unauthorized", "{}", "IPFS refuses the server's credentials. Status 401: {}"),
-        ("403 Forbidden", "no", "IPFS refuses the server's credentials. Status 403: no"),
-        ("404 Not Found", "", "Nothing takes uploads at IPFS_UPLOAD_URL. Status 404."),
-        ("502 Bad Gateway", "<html>", "IPFS refuses the picture. Status 502: <html>"),
+        ("401 Unauthorized", "{}", "IPFS rejected the server's credentials. Status 401: {}"),
+        ("403 Forbidden", "no", "IPFS rejected the server's credentials. Status 403: no"),
+        ("404 Not Found", "", "IPFS_UPLOAD_URL does not accept uploads. Status 404."),
+        ("502 Bad Gateway", "<html>", "IPFS rejected the picture. Status 502: <html>"),
     ],
 )
 async def test_what_ipfs_says_to_an_upload_without_a_file(
@@ -194,7 +194,9 @@ async def test_what_ipfs_says_to_an_upload_without_a_file(
 def test_an_ipfs_node_that_is_not_there(program: Program, replicate: DemoReplicate) -> None:
     code, shown = check(program, **images(replicate, IPFS_UPLOAD_URL=NOBODYS))
     assert code == 1
-    assert findings(shown)[0].startswith(f"trouble IPFS at {NOBODYS}/api/v0/add: IPFS cannot be reached. ")
+    assert findings(shown)[0].startswith(
+        f"trouble IPFS at {NOBODYS}/api/v0/add: IPFS at 127.0.0.1:9 refused the connection. "
+    )
 
 
 # --- models ----------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ async def test_what_is_refused_stays_pending(program: Program, store: LocalPictu
     names = await store.pending()
     assert len(names) == 3
     for name in names:
-        assert f"Not sent: {name}: IPFS refuses the picture. Status 500: " in errors
+        assert f"Not sent: {name}: IPFS rejected the picture. Status 500: " in errors
     cid = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
     code, said, errors = await send(program, added(cid))
     assert (code, said) == (0, "3 pictures sent to IPFS; none still to be sent.\n")

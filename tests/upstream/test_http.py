@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from openai_dify_proxy.errors import UpstreamUnreachable
-from openai_dify_proxy.upstream.http import Exchange, HttpClient, parse_url
+from openai_dify_proxy.upstream.http import CannotConnect, Exchange, HttpClient, parse_url
 from tests.api.raw_client import settled, until
 from tests.api.servers import RawRequest, http_answer, read_request, serving
 from tests.limits import PATIENCE
@@ -423,15 +422,13 @@ async def ask_small(client: HttpClient, server: Upstream) -> None:
 
 
 async def test_a_refused_connection_is_told_at_once(client: HttpClient) -> None:
-    with pytest.raises(UpstreamUnreachable) as refused:
+    with pytest.raises(CannotConnect, match=r"127\.0\.0\.1:9\."):
         await client.exchange("GET", parse_url("http://127.0.0.1:9/"), b"")
-    assert refused.value.message == "127.0.0.1:9 cannot be reached."
-    assert "127.0.0.1:9" in (refused.value.log or "")
 
 
 @pytest.mark.parametrize("url", ["http://no-such-host.invalid/", "http://a..b/", f"http://{'x' * 70}.example/"])
 async def test_a_name_that_nobody_knows_is_unreachable(client: HttpClient, url: str) -> None:
-    with pytest.raises(UpstreamUnreachable):
+    with pytest.raises(CannotConnect):
         await client.exchange("GET", parse_url(url), b"")
 
 
@@ -439,7 +436,7 @@ async def test_a_server_that_does_not_accept_is_given_up(free_backlog: int) -> N
     client = HttpClient(connect_timeout=0.3)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    with pytest.raises(UpstreamUnreachable):
+    with pytest.raises(CannotConnect):
         await client.exchange("GET", parse_url(f"https://127.0.0.1:{free_backlog}/"), b"")
     assert loop.time() - began > 0.2
     await client.close()

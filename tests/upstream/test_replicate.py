@@ -211,7 +211,7 @@ async def test_an_answer_may_be_large_but_not_endless() -> None:
     large = "data:image/png;base64," + "A" * 30_000_000
     async with asking(in_turn(told(201, {"id": "p1", "output": [large]}), endless)) as (server, client):
         assert (await create(client, "a fox")).output == [large]
-        with pytest.raises(UpstreamFailed, match="larger than this server takes") as caught:
+        with pytest.raises(UpstreamFailed, match=r"larger than \d+ bytes") as caught:
             await create(client, "a fox")
     assert caught.value.started
     assert len(server.requests) == 2
@@ -237,8 +237,13 @@ async def test_a_redirect_is_not_followed() -> None:
         (401, {"title": "Unauthenticated", "detail": f"bad {TOKEN}"}, UpstreamMisconfigured, "Tell its operator"),
         (403, {"detail": "no"}, UpstreamMisconfigured, "Tell its operator"),
         (402, {"detail": "Go to https://replicate.com/account/billing"}, QuotaExceeded, "cannot pay"),
-        (404, {"detail": "The requested resource could not be found."}, ModelNotFound, "no such model"),
-        (422, {"title": "Invalid version or not permitted", "detail": "none"}, ModelNotFound, "no such model"),
+        (404, {"detail": "The requested resource could not be found."}, ModelNotFound, "does not have this model"),
+        (
+            422,
+            {"title": "Invalid version or not permitted", "detail": "none"},
+            ModelNotFound,
+            "does not have this model",
+        ),
         (422, {"title": "Input validation failed", "detail": "- input: prompt is required"}, InvalidRequest, "prompt"),
         (429, {"detail": "Request was throttled.", "retry_after": 7}, RateLimited, "limits"),
         (400, b"<html>", UpstreamFailed, "HTTP 400"),
@@ -307,7 +312,7 @@ async def test_nor_where_it_is_in_vain(status: int, error: type[ProxyError]) -> 
 async def test_a_lost_prediction_is_no_missing_model() -> None:
     """After a missing model another name is tried, and a second prediction would be paid."""
     async with asking(told(404, {"detail": "Not found"})) as (server, client):
-        with pytest.raises(UpstreamFailed, match="has lost the prediction") as caught:
+        with pytest.raises(UpstreamFailed, match="lost the prediction") as caught:
             await client.prediction("p1")
     assert caught.value.started
     assert [request.target for request in server.requests] == ["/v1/predictions/p1"]
@@ -417,14 +422,14 @@ async def test_outputs_that_are_files_need_the_token(demo: DemoReplicate, replic
     url = prediction.output[0]
     assert replicate.owns(url)
     assert (await replicate.read_own(url, 1_000_000))[:4] in (b"RIFF", b"\x89PNG", b"\xff\xd8\xff\xe0")
-    with pytest.raises(UpstreamFailed, match="larger than this server takes"):
+    with pytest.raises(UpstreamFailed, match=r"larger than \d+ bytes"):
         await replicate.read_own(url, 100)
 
 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (endless, "larger than this server takes"),
+        (endless, r"larger than \d+ bytes"),
         (raw(), "could not be read"),
         (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc"), "could not be read|broke off"),
         (told(500), "HTTP 500"),

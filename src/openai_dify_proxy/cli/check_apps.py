@@ -15,9 +15,13 @@ from openai_dify_proxy.cli.output import Finding, all_work, console, print_findi
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import AppSettings, Settings
 from openai_dify_proxy.translate.dify.app_profile import HISTORY_NAMES, SYSTEM_NAMES, AppProfile, InputField
+from openai_dify_proxy.turns.apps import configured_dify_app
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
+
+ANSWER_SECONDS = 10.0
+"""Time limit of an answer, after the connection was made."""
 
 CONCURRENCY = 4
 """Apps asked at the same time: a Dify API process has ten connections, and other clients need some of them."""
@@ -66,10 +70,10 @@ def _check_pass_through(settings: Settings) -> bool:
 async def _welcome(url: str, connect_timeout: float) -> str | None:
     http = HttpClient(connect_timeout=connect_timeout)
     try:
-        async with asyncio.timeout(connect_timeout):
+        async with asyncio.timeout(connect_timeout + ANSWER_SECONDS):
             await DifyClient(http).welcome(url)
     except TimeoutError:
-        return "Dify does not answer in time."
+        return f"Dify accepts connections, but did not answer within {ANSWER_SECONDS:g} s."
     except ProxyError as error:
         return error.log or error.message
     finally:
@@ -84,7 +88,7 @@ async def _examine_all(settings: Settings) -> list[AppReport]:
 
     async def examine(app: AppSettings) -> AppReport:
         async with slots:
-            return await _examine(app, profiles)
+            return await _examine(app, configured_dify_app(app, settings), profiles)
 
     try:
         return await asyncio.gather(*(examine(app) for app in settings.apps.values()))
@@ -92,9 +96,9 @@ async def _examine_all(settings: Settings) -> list[AppReport]:
         await http.close()
 
 
-async def _examine(app: AppSettings, profiles: Profiles) -> AppReport:
+async def _examine(app: AppSettings, dify: DifyApp, profiles: Profiles) -> AppReport:
     try:
-        profile = await profiles.get(DifyApp(app.api_url, app.api_key.get_secret_value()), app.mode)
+        profile = await profiles.get(dify, app.mode)
     except ProxyError as error:
         return AppReport(app, None, [Finding("trouble", error.log or error.message)])
     return AppReport(app, profile, [*_troubles(app, profile), *_notes(app, profile)])

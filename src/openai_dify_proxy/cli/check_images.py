@@ -17,7 +17,7 @@ from rich.table import Table
 
 from openai_dify_proxy.cli.models import fetch_inputs, header_support, open_replicate
 from openai_dify_proxy.cli.output import Finding, all_work, console, print_findings
-from openai_dify_proxy.errors import InvalidRequest, ProxyError
+from openai_dify_proxy.errors import InvalidRequest, ProxyError, UpstreamUnreachable
 from openai_dify_proxy.images.models import ImageModel, ImageModels
 from openai_dify_proxy.pictures.service import open_picture_store
 from openai_dify_proxy.settings import Settings, SettingsError
@@ -218,7 +218,8 @@ async def _check_ipfs(settings: Settings) -> bool:
     try:
         await ipfs.probe()
     except ProxyError as error:
-        trouble = f"{error.message} {error.log or ''}".strip()
+        outage = isinstance(error, UpstreamUnreachable) and error.log  # a sentence that needs no introduction
+        trouble = error.log if outage else f"{error.message} {error.log or ''}".strip()
     finally:
         await http.close()
     # A service's URL may hold a key in its query.

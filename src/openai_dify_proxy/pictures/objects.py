@@ -19,6 +19,7 @@ import structlog
 from msgspec import Struct
 
 from openai_dify_proxy.errors import NotFound, PictureNotStored
+from openai_dify_proxy.pictures.object_errors import describe_store_error
 from openai_dify_proxy.pictures.records import (
     PictureRecord,
     decode_record,
@@ -337,7 +338,7 @@ def _errors_translated() -> Iterator[None]:
         raise PictureNotStored(
             "Pictures cannot be kept or read: the object store does not do as asked.",
             started=True,
-            log=_first_line(exc),
+            log=describe_store_error(exc),
         ) from exc
 
 

@@ -1,4 +1,4 @@
-"""Which Dify app a request means."""
+"""Choose the Dify app of a request by its model name or Dify key."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from openai_dify_proxy.settings import AppSettings, ConversationRule, Settings
 from openai_dify_proxy.translate.dify.request import AppRules
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.image_names import ImageModelNames
-from openai_dify_proxy.upstream.dify import DifyApp
+from openai_dify_proxy.upstream.dify import URL_SETTING, DifyApp
 from openai_dify_proxy.wire.dify import Mode
 
-_NAMES_SHOWN = 20
+_MAX_LISTED = 20
+"""How many models an error message lists."""
 
 
 class App(Struct, frozen=True):
-    """A configured app, or one that a request's own Dify key names."""
+    """A configured app, or the app of a Dify key that came in a request."""
 
     name: str
     dify: DifyApp
@@ -32,10 +33,10 @@ class App(Struct, frozen=True):
 
 
 class Apps:
-    """The models that this proxy serves."""
+    """The apps that this proxy serves, by model name."""
 
     def __init__(self, settings: Settings) -> None:
-        self._apps = {name: _app(app, settings.conversations) for name, app in settings.apps.items()}
+        self._apps = {name: _app(app, settings) for name, app in settings.apps.items()}
         self._default = settings.default_app
         self._url = settings.dify_api_url
         self._keyed_rules = AppRules(settings.input_variable)
@@ -50,12 +51,12 @@ class Apps:
         return self._apps
 
     def choose(self, caller: Caller, model: str | None) -> App:
-        """The app for ``model``; a Dify key that the request brought names its app whatever the model.
+        """Return the app for ``model``, or the app of the request's own Dify key, for which ``model`` is ignored.
 
         Raises ModelNotFound, which lists the known models.
         """
         if caller.dify_key is not None:
-            return self._of_key(caller.dify_key)
+            return self._app_of_key(caller.dify_key)
         if model is not None:
             app = self.named(model)
             if app is not None:
@@ -67,7 +68,7 @@ class Apps:
         raise ModelNotFound(self._unknown(model), param="model")
 
     def named(self, model: str) -> App | None:
-        """The app of that very name, else the first with an alias that fits."""
+        """Return the app with this name, else the first one with a matching alias."""
         app = self._apps.get(model)
         if app is not None:
             return app
@@ -77,15 +78,18 @@ class Apps:
         """Return whether ``model`` is an image model and no app's name or alias."""
         return model in self._image_models and self.named(model) is None
 
-    def _of_key(self, key: str) -> App:
-        """Settings made for an app hold for whoever brings its key; its faults are then the caller's to know."""
+    def _app_of_key(self, key: str) -> App:
+        """Return the app of a client's Dify key: with its settings if it is configured, else with the defaults.
+
+        ``own_key`` is false either way, so errors about the key reach the client.
+        """
         known = self._by_key.get(key)
         if known is not None:
-            return structs.replace(known, dify=DifyApp(known.dify.url, key, own_key=False), aliases=())
+            return structs.replace(known, dify=structs.replace(known.dify, own_key=False), aliases=())
         if self._url is None:
             raise UpstreamMisconfigured(
-                "This server has no Dify to take your key to. Tell its operator.",
-                log="A request brought a Dify key, but DIFY_API_URL is not set.",
+                "This server has no Dify URL for your key. Tell its operator.",
+                log="A request came with a Dify key, but DIFY_API_URL is not set. Set it, or set PASSTHROUGH_KEYS=off.",
             )
         return App(
             "dify",
@@ -98,8 +102,8 @@ class Apps:
     def _unknown(self, model: str | None) -> str:
         asked = "The request names no model" if not model else f"There is no model '{model[:200]}'"
         if not self._apps:
-            return f"{asked}: this server has no apps of its own. Send a Dify key in the DIFY_API_KEY header."
-        return f"{asked}. Known are: {self._listed_names()}."
+            return f"{asked}, and no apps are configured. Send a Dify key in the DIFY_API_KEY header."
+        return f"{asked}. Available models: {self._listed_names()}."
 
     def _no_chat_model(self, model: str) -> str:
         other = f", or one of the models {self._listed_names()}" if self._apps else ""
@@ -107,18 +111,24 @@ class Apps:
 
     def _listed_names(self) -> str:
         names = sorted(self._apps)
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        return ", ".join(names[:_NAMES_SHOWN]) + more
+        more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+        return ", ".join(names[:_MAX_LISTED]) + more
 
 
-def _app(settings: AppSettings, conversations: ConversationRule) -> App:
+def configured_dify_app(app: AppSettings, settings: Settings) -> DifyApp:
+    """Return the address and key of a configured app."""
+    url_setting = URL_SETTING if app.api_url == settings.dify_api_url else f"api_url of the app {app.name}"
+    return DifyApp(app.api_url, app.api_key.get_secret_value(), url_setting=url_setting)
+
+
+def _app(app: AppSettings, settings: Settings) -> App:
     return App(
-        settings.name,
-        DifyApp(settings.api_url, settings.api_key.get_secret_value()),
-        AppRules(settings.input_variable, settings.system_prompt, settings.inputs),
-        settings.mode,
-        settings.output_variable,
-        settings.progress == "reasoning",
-        tuple(settings.aliases),
-        settings.conversations or conversations,
+        app.name,
+        configured_dify_app(app, settings),
+        AppRules(app.input_variable, app.system_prompt, app.inputs),
+        app.mode,
+        app.output_variable,
+        app.progress == "reasoning",
+        tuple(app.aliases),
+        app.conversations or settings.conversations,
     )

@@ -1,7 +1,7 @@
-"""Dify's answer to one turn, read with deadlines.
+"""Reads Dify's answer to one turn, with deadlines.
 
-``DifyStream.next`` is the only place that waits. Upstream bytes, a deadline, or the client's leaving end the wait; all
-three wake the same exchange.
+``DifyStream.next`` is the only place that waits. Upstream bytes, a deadline, and the client's disconnect all wake the
+same exchange.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from openai_dify_proxy.events import Event, TurnFailed, TurnIds
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.turns.client import ClientGone
-from openai_dify_proxy.upstream.dify import DifyApp, refusal
+from openai_dify_proxy.upstream.dify import DifyApp, missing_answer, rejection
 from openai_dify_proxy.upstream.http import Exchange
 
 DEAD_SECONDS = 45.0
@@ -34,7 +34,8 @@ ERROR_BODY_SECONDS = 5.0
 
 
 class TurnLimits(Struct, frozen=True):
-    """Seconds: without any frame before the first event and after it (``dead``), and for the whole turn."""
+    """Time limits in seconds: without a frame before the first event (``silence``) and after it (``dead``), and for
+    the whole turn."""
 
     silence: float
     turn: float
@@ -45,10 +46,11 @@ Restart = Callable[["DifyStream"], Awaitable[tuple[Exchange, DifyEventDecoder]]]
 
 
 class DifyStream:
-    """The stream that Dify answers a turn with. Read it with ``next`` until ``ended`` or ``gone`` is true.
+    """The event stream of one turn. Read it with ``next`` until ``ended`` or ``client_gone`` is true.
 
-    ``conversation_id`` is the conversation that the turn continues. If Dify turns out to have lost it, ``restart`` asks
-    once more: it gets the lost stream and raises ProxyError. Without ``restart`` the turn fails.
+    ``conversation_id`` is the conversation that the turn continues. If Dify has lost it, ``restart`` sends the request
+    again in a new conversation: it receives the lost stream, and may raise ProxyError. Without ``restart`` the turn
+    fails.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class DifyStream:
         self.app = app
         self.user = user
         self.exchange = exchange
-        self.gone = False
+        self.client_gone = False
         self.ended = False
         self._decoder = decoder
         self._stop = stop
@@ -88,12 +90,12 @@ class DifyStream:
 
     @property
     def finished_upstream(self) -> bool:
-        """Whether Dify itself reported the end of the run, or never began it."""
+        """Whether Dify reported the end of the run, or never started it."""
         return self._decoder.concluded or not self._is_stream()
 
     @property
     def cut_short(self) -> bool:
-        """Whether a stop sequence ended the reply before Dify did, so that Dify's conversation holds more of it."""
+        """Whether a stop sequence ended the reply, so that Dify's conversation holds a longer one."""
         return self._stop is not None and self._stop.hit
 
     @property
@@ -103,18 +105,18 @@ class DifyStream:
 
     @property
     def seconds_since_first_event(self) -> float:
-        """Seconds since the first event, by which time Dify had stored the question."""
+        """Seconds since the first event; Dify had stored the question by then."""
         return 0.0 if self._first_event is None else self._loop.time() - self._first_event
 
     @property
-    def patience(self) -> float:
-        """Seconds left for the first event to arrive."""
+    def first_event_timeout(self) -> float:
+        """Seconds that are left for the first event to arrive."""
         end = min(self._began + self._limits.turn, self._last_frame + self._limits.silence)
         return max(0.0, end - self._loop.time())
 
     def leave(self) -> None:
-        """The client went away."""
-        self.gone = True
+        """Record that the client disconnected, and wake ``next``."""
+        self.client_gone = True
         self.exchange.wake()
 
     async def next(self, wake_at: float | None = None) -> list[Event]:
@@ -123,11 +125,11 @@ class DifyStream:
         The last list ends with ``TurnFinished`` or ``TurnFailed``. Raises ClientGone.
         """
         while True:
-            if self.gone:
+            if self.client_gone:
                 raise ClientGone
             events = self._read() if self._is_stream() else self._read_error_body()
             if self._expected is not None and self._is_lost(events):
-                events = await self._ask_again(events)
+                events = await self._restart_lost(events)
             if events and (events := self._filtered(events)):
                 return events
             now = self._loop.time()
@@ -142,7 +144,7 @@ class DifyStream:
             await self.exchange.wait()
 
     def close(self) -> None:
-        """Stop reading. A stream about to end may do so; the connection of any other is closed."""
+        """Stop reading. A concluded stream may still end, so that its connection is reused; any other is aborted."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -152,16 +154,16 @@ class DifyStream:
             self.exchange.close()
 
     async def wait_for_task_id(self, timeout: float) -> str | None:
-        """Wait for the ``task_id`` of an abandoned turn; return None if it never comes."""
+        """Wait for the ``task_id`` of an abandoned turn; return None after ``timeout`` seconds or at the end."""
         await self._read_on(lambda: self.ids.task_id is not None, timeout)
         return self.ids.task_id
 
     async def drain(self, timeout: float) -> None:
-        """Read a stopped turn to its end: old versions of Dify store an empty answer if the stream is dropped."""
+        """Read and discard a stopped turn: old versions of Dify store an empty answer if the stream is dropped."""
         await self._read_on(lambda: False, timeout)
 
     async def _read_on(self, enough: Callable[[], bool], timeout: float) -> None:
-        """Read and discard until ``enough``, the end of the turn, or ``timeout`` seconds have passed."""
+        """Read and discard until ``enough()``, the end of the turn, or ``timeout`` seconds have passed."""
         end = self._loop.time() + timeout
         self._decoder.feed(self.exchange.take())
         while not (enough() or self._decoder.ended or self.exchange.ended) and self._loop.time() < end:
@@ -170,7 +172,7 @@ class DifyStream:
             self._decoder.feed(self.exchange.take())
 
     def _is_lost(self, events: list[Event]) -> bool:
-        """Whether Dify does not know the conversation, or has silently begun another."""
+        """Return whether Dify does not know the conversation, or has silently begun another."""
         if events and isinstance(events[-1], TurnFailed):
             return isinstance(events[-1].error, ConversationNotFound)
         known = self.ids.conversation_id
@@ -178,7 +180,7 @@ class DifyStream:
             self._expected = None
         return known is not None and self._expected is not None
 
-    async def _ask_again(self, events: list[Event]) -> list[Event]:
+    async def _restart_lost(self, events: list[Event]) -> list[Event]:
         self._expected = None
         if self._restart is None:
             return events if events and isinstance(events[-1], TurnFailed) else [TurnFailed(_conversation_lost())]
@@ -191,11 +193,11 @@ class DifyStream:
         self._frames = 0
         self._error_body = b""
         self._first_event = self._ending_since = None
-        self.exchange.wake()  # the client may have left meanwhile
+        self.exchange.wake()  # the client may have disconnected meanwhile
         return []
 
     def _is_stream(self) -> bool:
-        """Whether the answer is an event stream, or may still be one."""
+        """Return whether the answer is an event stream, or may still become one."""
         exchange = self.exchange
         return exchange.status is None or (
             exchange.status == 200 and exchange.headers.get("content-type", "").lower().startswith("text/event-stream")
@@ -211,7 +213,10 @@ class DifyStream:
             self._last_frame = self._loop.time()
             if self._first_event is None and self._decoder.started:
                 self._first_event = self._last_frame
-        return events + self._decoder.finish() if ended else events
+        if not ended:
+            return events
+        events += self._decoder.finish()
+        return events if exchange.status is not None else [TurnFailed(missing_answer(self.app, exchange))]
 
     def _read_error_body(self) -> list[Event]:
         """Return the failure once Dify's error body is complete."""
@@ -225,10 +230,10 @@ class DifyStream:
         if exchange.status == 200:
             kind = exchange.headers.get("content-type", "no content type")
             return UpstreamFailed(f"Dify answered with {kind} instead of a stream.", started=True)
-        return refusal(self.app, exchange, self._error_body)
+        return rejection(self.app, exchange, self._error_body)
 
     def _filtered(self, events: list[Event]) -> list[Event]:
-        """Return ``events`` as the client may see them; none while all text may begin a stop sequence."""
+        """Return ``events`` for the client, without text that may begin a stop sequence; empty if nothing is left."""
         if self._stop is not None:
             events = self._stop.filter(events)
             if self._stop.hit:
@@ -242,8 +247,8 @@ class DifyStream:
         if self._decoder.ending or not self._is_stream():
             if self._ending_since is None:
                 self._ending_since = self._loop.time()
-            patience = SIBLING_SECONDS if self._decoder.ending else ERROR_BODY_SECONDS
-            return min(end, self._ending_since + patience)
+            timeout = SIBLING_SECONDS if self._decoder.ending else ERROR_BODY_SECONDS
+            return min(end, self._ending_since + timeout)
         if self.ids.task_id is None and not self._decoder.started:
             return min(end, self._last_frame + self._limits.silence)
         return min(end, self._last_frame + self._limits.dead)
@@ -254,15 +259,22 @@ class DifyStream:
         if not self._is_stream():
             return [TurnFailed(self._error())]
         if now >= self._began + self._limits.turn:
-            message = "The turn took longer than this server allows and was stopped."
+            message = f"The turn took longer than {self._limits.turn:g} s and was stopped."
             return [TurnFailed(UpstreamTimeout(message, code="turn_timeout", started=True))]
         if self.ids.task_id is None and not self._decoder.started:
-            message = "Dify sent no event for too long: it may be overloaded, or the conversation may be gone."
+            message = "Dify sent no event in time. It may be overloaded, or the conversation may no longer exist."
             return [TurnFailed(UpstreamTimeout(message, started=True))]
-        return [TurnFailed(StreamCut("Dify's stream went silent in the middle of the answer.", started=True))]
+        return [
+            TurnFailed(
+                StreamCut(
+                    f"Dify's stream stopped before the answer was complete: no data for {self._limits.dead:g} s.",
+                    started=True,
+                )
+            )
+        ]
 
     def _wake_by(self, when: float) -> None:
-        """Set the one timer of the stream. It is moved only to fire earlier; an outdated one fires without effect."""
+        """Set the stream's only timer. It is moved only to fire earlier; an outdated timer fires without effect."""
         timer = self._timer
         if timer is None or self._timer_at > when:
             if timer is not None:
@@ -271,14 +283,14 @@ class DifyStream:
             self._timer_at = when
 
     def _fire(self) -> None:
-        """uvloop counts in milliseconds, so this may fire slightly early; the timer is then set once more."""
+        """uvloop rounds to milliseconds, so this may fire slightly early; ``next`` then sets the timer again."""
         self._timer = None
         self.exchange.wake()
 
 
 def _conversation_lost() -> ConversationNotFound:
     return ConversationNotFound(
-        "Dify no longer has this conversation, and began another. Send the request again without its id.",
+        "Dify no longer has this conversation and began another. Send the request again without the id.",
         param="conversation_id",
         started=True,
     )

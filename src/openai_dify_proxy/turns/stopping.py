@@ -1,4 +1,4 @@
-"""Abandoned turns are stopped in Dify."""
+"""Stops abandoned turns in Dify."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ log = structlog.get_logger(__name__)
 class Stopper:
     """Stops abandoned turns in the background.
 
-    The stop route needs a ``task_id``, which no ping carries, so a turn that has none yet is kept open until its first
-    event, for as long as it might have waited for that itself. Afterwards the stream is drained for a moment, since an
-    old Dify stores an empty answer for a turn whose stream was dropped.
+    The stop route needs a ``task_id``, which pings lack. So a turn without one stays open until its first event, within
+    the turn's own time limit. After the stop the stream is drained for a few seconds, since old versions of Dify store
+    an empty answer if it is dropped.
     """
 
     def __init__(self, dify: DifyClient) -> None:
@@ -30,7 +30,7 @@ class Stopper:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def abandon(self, stream: DifyStream, mode: Mode) -> asyncio.Task[None] | None:
-        """Takes a turn over from its request, and returns what ends it; None for one that Dify has ended itself."""
+        """Stop a turn whose request has ended. Return the task that does it, or None if Dify has ended the turn."""
         if stream.finished_upstream:
             stream.close()
             return None
@@ -40,7 +40,7 @@ class Stopper:
         return task
 
     async def close(self, timeout: float) -> None:
-        """Waits for what is being stopped; at most ``timeout`` seconds."""
+        """Wait up to ``timeout`` seconds for the turns that are being stopped, then cancel the rest."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
         for task in self._tasks:
@@ -49,7 +49,7 @@ class Stopper:
 
     async def _stop(self, stream: DifyStream, mode: Mode) -> None:
         try:
-            task_id = await stream.wait_for_task_id(stream.patience)
+            task_id = await stream.wait_for_task_id(stream.first_event_timeout)
             if task_id is None or stream.finished_upstream:
                 return
             await self._dify.stop(stream.app, stop_path(mode, task_id), stream.user)

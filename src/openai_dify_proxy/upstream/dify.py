@@ -1,4 +1,4 @@
-"""Dify's Service API, one method for each call that the proxy makes."""
+"""Dify's Service API, with a method per call that the proxy makes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ from msgspec import Struct, json
 from openai_dify_proxy.errors import (
     AuthenticationFailed,
     ProxyError,
+    StreamCut,
     UpstreamFailed,
+    UpstreamMisconfigured,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from openai_dify_proxy.translate.dify.errors import translate_refusal
-from openai_dify_proxy.upstream.http import Endpoint, Exchange, HttpClient, parse_url
+from openai_dify_proxy.translate.connection_errors import expects_https
+from openai_dify_proxy.translate.dify.errors import NO_API, translate_rejection
+from openai_dify_proxy.upstream.http import CannotConnect, Endpoint, Exchange, HttpClient, parse_url
 from openai_dify_proxy.wire import dify
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 SMALL_ANSWER = 4 * 1024 * 1024
 SMALL_TIMEOUT = 30.0
-"""Bytes and seconds for calls that do not generate; a busy Dify may take ten seconds even for these."""
+"""Bytes and seconds for calls that do not generate; a busy Dify may need ten seconds even for these."""
 
 MESSAGES_PER_PAGE = 100
 MAX_MESSAGES = 1000
-"""The latest messages of a conversation that are read."""
+"""How many of a conversation's latest messages are read."""
 
 PROBE_USER = "proxy-probe"
+
+URL_SETTING = "DIFY_API_URL"
 
 _FIXED_PATHS = frozenset({"/chat-messages", "/completion-messages", "/workflows/run", "/info", "/parameters"})
 
@@ -38,62 +43,71 @@ _JSON = b"Content-Type: application/json\r\n"
 
 
 class DifyApp(Struct, frozen=True):
-    """How to reach one Dify app. ``url`` ends with ``/v1``; ``own_key`` is false for a key that came in the request."""
+    """The address and key of a Dify app. ``url`` ends with ``/v1`` and comes from ``url_setting``.
+
+    ``own_key`` is false for a key that came in the request.
+    """
 
     url: str
     key: str
     own_key: bool = True
+    url_setting: str = URL_SETTING
 
     @property
     def origin(self) -> str:
-        """Scheme and host, to which Dify's relative file links belong."""
+        """Scheme and host, the base of Dify's relative file links."""
         at = self.url.index("://") + 3
         return self.url[: self.url.index("/", at)] if "/" in self.url[at:] else self.url
 
 
 class VersionedAnswer(Struct, frozen=True):
-    """An answer and the version of the Dify that gave it (``X-Version``)."""
+    """An answer, and the version of Dify that sent it (``X-Version``)."""
 
     value: Any
     version: str | None
 
 
 class DifyClient:
-    """Talks to Dify; every method raises ProxyError, as ``translate/dify/errors.py`` names it."""
+    """A client of Dify; every method raises ProxyError, as ``translate/dify/errors.py`` maps it."""
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
         self._targets: dict[tuple[str, str], Endpoint] = {}
 
     async def generate(self, app: DifyApp, path: str, body: bytes) -> Exchange:
-        """Start a turn; the headers and the stream of the exchange are still to come."""
-        return await self._exchange("POST", self._target(app, path), _headers(app) + _JSON, body)
+        """Send the request for a turn and return without waiting for the answer's headers."""
+        target = self._target(app, path)
+        return await self._exchange("POST", target, _headers(app) + _JSON, body, setting=app.url_setting)
 
     async def stop(self, app: DifyApp, path: str, user: str) -> None:
-        """Stops a running turn. Dify says success whether or not it did."""
+        """Stop a running turn. Dify reports success in any case."""
         await self._call(app, "POST", path, json.encode({"user": user}))
 
     async def info(self, app: DifyApp) -> VersionedAnswer:
-        """``GET /info`` as ``AppInfo``."""
+        """Return ``GET /info`` as ``AppInfo``."""
         return await self._describe(app, "/info", dify.APP_INFO)
 
     async def parameters(self, app: DifyApp) -> VersionedAnswer:
-        """``GET /parameters`` as ``AppParameters``."""
+        """Return ``GET /parameters`` as ``AppParameters``."""
         return await self._describe(app, "/parameters", dify.APP_PARAMETERS)
 
     async def welcome(self, url: str) -> None:
-        """``GET /v1/``, which needs no key; any answer below 500 shows that Dify is there."""
+        """Check that Dify answers ``GET /v1/``, which needs no key, with a status below 500."""
         exchange = await self._exchange("GET", parse_url(f"{url}/"), _AGENT.encode())
         try:
-            await exchange.read_all(SMALL_ANSWER)
-            if exchange.status is None or exchange.status >= 500:
-                raise UpstreamFailed("Dify does not answer.")
+            body = await exchange.read_all(SMALL_ANSWER)
+            if exchange.status is None:
+                raise UpstreamFailed("Dify does not answer.", log=exchange.describe_missing_answer("Dify", URL_SETTING))
+            if exchange.status >= 500:
+                raise UpstreamFailed("Dify does not answer.", log=f"Dify answered with status {exchange.status}.")
+            if expects_https(exchange.status, body):
+                raise _https_expected(exchange, URL_SETTING)
         finally:
             if not exchange.ended:
                 exchange.close()
 
     async def confirm_conversation(self, app: DifyApp, conversation_id: str, user: str) -> None:
-        """Raises ConversationNotFound if Dify has no such conversation of ``user``."""
+        """Raise ConversationNotFound if Dify has no conversation with this id for ``user``."""
         query = urlencode({"conversation_id": conversation_id, "user": user, "limit": 1})
         await self._call(app, "GET", f"/messages?{query}")
 
@@ -112,13 +126,16 @@ class DifyClient:
         return rows
 
     async def delete_conversation(self, app: DifyApp, conversation_id: str, user: str) -> None:
-        """Raises ConversationNotFound. Old Difys do not check the owner: the caller must know that it is ``user``."""
+        """Delete a conversation. Raises ConversationNotFound.
+
+        Old versions of Dify do not check the owner: the caller must know that it is ``user``.
+        """
         await self._call(app, "DELETE", f"/conversations/{conversation_id}", json.encode({"user": user}))
 
     async def has_route(self, app: DifyApp, path: str, wrong_route: Collection[str]) -> bool:
-        """Whether the app takes requests at ``path``; ``wrong_route`` are the codes of errors that say no.
+        """Return whether the app serves ``path``; errors with a code of ``wrong_route`` mean that it does not.
 
-        The probe holds nothing but a user. Dify checks that first, then the app's mode, then the rest, so nothing runs.
+        The probe holds only a user. Dify checks the user first, then the app's mode, then the rest, so nothing runs.
         """
         try:
             await self._call(app, "POST", path, json.encode({"user": PROBE_USER}))
@@ -139,29 +156,32 @@ class DifyClient:
         exchange = None
         try:
             async with asyncio.timeout(SMALL_TIMEOUT):
-                exchange = await self._exchange(
-                    method, self._target(app, path), _headers(app) + (_JSON if body else b""), body
-                )
+                headers = _headers(app) + (_JSON if body else b"")
+                exchange = await self._exchange(method, self._target(app, path), headers, body, setting=app.url_setting)
                 answer = await exchange.read_all(SMALL_ANSWER)
         except TimeoutError:
-            raise UpstreamTimeout(f"Dify did not answer {method} {path} in time.") from None
+            raise UpstreamTimeout(f"Dify did not answer {method} {path} within {SMALL_TIMEOUT:g} s.") from None
         finally:
             if exchange is not None and not exchange.ended:
                 exchange.close()
         if exchange.status is None or exchange.broken:
-            raise UpstreamFailed(f"Dify broke off its answer to {method} {path}.")
+            log = exchange.describe_missing_answer("Dify", app.url_setting) if exchange.status is None else None
+            raise UpstreamFailed(f"Dify broke off its answer to {method} {path}.", log=log)
         if not 200 <= exchange.status < 300:
-            raise refusal(app, exchange, answer)
+            raise rejection(app, exchange, answer)
         return exchange, answer
 
-    async def _exchange(self, method: str, endpoint: Endpoint, headers: bytes, body: bytes = b"") -> Exchange:
+    async def _exchange(
+        self, method: str, endpoint: Endpoint, headers: bytes, body: bytes = b"", *, setting: str = URL_SETTING
+    ) -> Exchange:
+        """Send a request. ``setting`` is the setting that holds the URL, for the operator."""
         try:
             return await self._http.exchange(method, endpoint, headers, body)
-        except UpstreamUnreachable as error:
-            raise UpstreamUnreachable("Dify cannot be reached.", log=error.log) from error
+        except CannotConnect as error:
+            raise UpstreamUnreachable("Dify cannot be reached.", log=error.describe("Dify", setting)) from error
 
     def _target(self, app: DifyApp, path: str) -> Endpoint:
-        """URLs are parsed once, except those that hold an id."""
+        """Return the endpoint of ``path``; those without ids are parsed once."""
         if path not in _FIXED_PATHS:
             return parse_url(app.url + path)
         key = (app.url, path)
@@ -171,10 +191,12 @@ class DifyClient:
         return target
 
 
-def refusal(app: DifyApp, exchange: Exchange, body: bytes) -> ProxyError:
-    """An answer with a status other than 2xx, as an error."""
+def rejection(app: DifyApp, exchange: Exchange, body: bytes) -> ProxyError:
+    """Return the error for an answer whose status is not 2xx."""
     status = exchange.status or 502
-    return translate_refusal(
+    if expects_https(status, body):
+        return _https_expected(exchange, app.url_setting)
+    return translate_rejection(
         status,
         exchange.headers.get("content-type", ""),
         body,
@@ -183,11 +205,27 @@ def refusal(app: DifyApp, exchange: Exchange, body: bytes) -> ProxyError:
     )
 
 
+def missing_answer(app: DifyApp, exchange: Exchange) -> StreamCut:
+    """Return the error for a turn whose connection died before the headers of an answer."""
+    return StreamCut(
+        "Dify closed the connection without an answer.",
+        started=True,
+        log=exchange.describe_missing_answer("Dify", app.url_setting),
+    )
+
+
+def _https_expected(exchange: Exchange, setting: str) -> UpstreamMisconfigured:
+    return UpstreamMisconfigured(NO_API, log=exchange.describe_missing_answer("Dify", setting, expects_https=True))
+
+
 @lru_cache(maxsize=1024)
 def _headers(app: DifyApp) -> bytes:
-    """Identity encoding, since a compressed stream comes in lumps. Raises AuthenticationFailed."""
+    """Return the headers of every call. Raises AuthenticationFailed for a key that no header can hold.
+
+    They ask for identity encoding, since a compressed stream arrives in lumps.
+    """
     if not app.key.isascii() or not app.key.isprintable() or " " in app.key:
-        raise AuthenticationFailed("A Dify key is made of printable ASCII characters without spaces.")
+        raise AuthenticationFailed("A Dify key consists of printable ASCII characters without spaces.")
     return f"Authorization: Bearer {app.key}\r\nAccept-Encoding: identity\r\n{_AGENT}".encode("latin-1")
 
 

@@ -1,13 +1,12 @@
-"""The one HTTP client, HTTP/1.1 on httptools, made for streams that are waited for in more ways than one.
+"""The HTTP/1.1 client for Dify and IPFS, on httptools.
 
-A turn waits at once for upstream bytes, for its own deadlines and for its client's leaving. So an ``Exchange`` is not
-awaited byte by byte: it collects what arrives and wakes whoever waits, and anybody else may wake it too. That also
-keeps the hot path to one parser call and one wake-up for each network read, without a task of its own.
+A turn waits for upstream bytes, for deadlines and for its client's disconnect at the same time. Therefore an
+``Exchange`` collects what arrives and wakes its reader, and others may wake the reader too. The hot path costs one
+parser call and one wake-up per network read, without a task.
 
-Connections to Dify are scarce (its API process holds ten, idle ones counted) and treacherous (up to 1.13 it drops
-idle ones after 2 s). So few are kept, for one second. A request is sent a second time only where the first most
-likely met a connection that the upstream was just closing: a reused one that died, without a byte of answer, within
-half a second.
+A Dify API process serves ten connections, idle ones included, and up to 1.13 it drops idle ones after 2 s. Therefore
+few idle connections stay open, for one second. A request is sent a second time only if the upstream was probably
+closing the connection: a reused one that died within half a second, before any byte of an answer.
 """
 
 from __future__ import annotations
@@ -21,23 +20,27 @@ from urllib.parse import urlsplit
 import httptools
 from msgspec import Struct
 
-from openai_dify_proxy.errors import UpstreamUnreachable
+from openai_dify_proxy.translate.connection_errors import Server, describe_failure
+from openai_dify_proxy.upstream.connection_errors import describe_connect_error
 
 IDLE_SECONDS = 1.0
 MAX_IDLE = 4
 SURPLUS_SECONDS = 0.05
-"""How long a connection beyond ``MAX_IDLE`` stays open: under load the next request reuses it at once."""
+"""How long an idle connection beyond ``MAX_IDLE`` stays open: under load the next request reuses it at once."""
 
 RESEND_WINDOW = 0.5
 LARGE_REQUEST = 64 * 1024
-"""Bytes; larger requests are dropped from memory once they may not be sent again."""
+"""Bytes; the memory of larger requests is freed once they can no longer be sent again."""
 
 HIGH_WATER = 512 * 1024
-"""Bytes that may wait for a slow reader before reading from the upstream pauses."""
+"""Unread bytes at which reading from the upstream pauses."""
+
+TLS_ALERT = b"\x15\x03"
+"""The first bytes of a TLS alert, with which some TLS servers answer plain HTTP."""
 
 
 class Origin(Struct, frozen=True):
-    """Where a connection goes."""
+    """The scheme, host and port of a connection."""
 
     scheme: str
     host: str
@@ -45,7 +48,7 @@ class Origin(Struct, frozen=True):
 
 
 class Endpoint(Struct, frozen=True):
-    """A URL taken apart once: ``path`` is what stands after the origin, ``authority`` the Host header."""
+    """A parsed URL: ``path`` includes the query, ``authority`` is the Host header."""
 
     origin: Origin
     authority: str
@@ -53,32 +56,51 @@ class Endpoint(Struct, frozen=True):
 
 
 def parse_url(url: str) -> Endpoint:
-    """``url`` is absolute, http or https."""
+    """Parse an absolute http or https URL."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     return Endpoint(Origin(parts.scheme, parts.hostname or "", port), parts.netloc.rpartition("@")[2], path or "/")
 
 
-class Exchange:
-    """One request and what has come back so far.
+class CannotConnect(Exception):
+    """No connection to ``origin`` was made, so nothing was sent. The cause is the error of the attempt.
 
-    ``status`` is None until the headers are in. ``ended`` is true once nothing more will come; ``broken`` tells that
-    the connection died before the answer was whole.
+    ``timeout`` is the attempt's limit in seconds.
+    """
+
+    def __init__(self, origin: Origin, timeout: float) -> None:
+        super().__init__(f"Cannot connect to {origin.host}:{origin.port}.")
+        self.origin = origin
+        self.timeout = timeout
+
+    def describe(self, service: str, setting: str) -> str:
+        """Return the reason in sentences for the operator; ``setting`` is the setting that holds the URL."""
+        server = Server(service, self.origin.host, self.origin.port, setting)
+        return describe_connect_error(self.__cause__, server, timeout=self.timeout)
+
+
+class Exchange:
+    """One request and the received part of its answer.
+
+    ``status`` is None until the headers have arrived. ``ended`` is true once no more bytes will arrive, and ``broken``
+    if the connection died before the answer was complete. ``answered_in_tls`` is true if a plain connection received
+    a TLS alert.
     """
 
     __slots__ = (
+        "_awake",
         "_body",
         "_client",
         "_connection",
         "_discard",
         "_endpoint",
         "_loop",
-        "_news",
         "_request",
         "_sent_at",
         "_size",
         "_waiter",
+        "answered_in_tls",
         "broken",
         "ended",
         "headers",
@@ -93,7 +115,7 @@ class Exchange:
         self._connection: _Connection | None = None
         self._body: list[bytes] = []
         self._size = 0
-        self._news = False
+        self._awake = False
         self._waiter: asyncio.Future[None] | None = None
         self._sent_at = 0.0
         self._discard = False
@@ -101,24 +123,25 @@ class Exchange:
         self.headers: dict[str, str] = {}
         self.ended = False
         self.broken = False
+        self.answered_in_tls = False
 
     async def wait(self) -> None:
-        """Returns when something arrived or ``wake`` was called since the last return."""
-        if not self._news:
+        """Wait until bytes arrived, the answer ended, or ``wake`` was called since the last return."""
+        if not self._awake:
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        self._news = False
+        self._awake = False
 
     def wake(self) -> None:
-        self._news = True
+        self._awake = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def take(self) -> bytes:
-        """The body bytes that arrived since the last call."""
+        """Return the body bytes that arrived since the last call."""
         body = self._body
         if not body:
             return b""
@@ -130,7 +153,7 @@ class Exchange:
         return data
 
     async def read_all(self, limit: int) -> bytes:
-        """The rest of the body, at most about ``limit`` bytes of it."""
+        """Return the rest of the body; stop reading after about ``limit`` bytes."""
         parts = [self.take()]
         size = len(parts[0])
         while not self.ended and size < limit:
@@ -140,21 +163,29 @@ class Exchange:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Gives the exchange up; what was not read is lost."""
+        """Abort the exchange and discard unread bytes."""
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
         self.ended = True
 
     def linger(self, seconds: float) -> None:
-        """Discard the rest of the answer, so that its connection can be reused if it ends within ``seconds``."""
+        """Discard the rest of the answer; the connection is reused if the answer ends within ``seconds``."""
         if self._connection is not None:
             self._discard = True
             self._body.clear()
             self._loop.call_later(seconds, self.close)
 
+    def describe_missing_answer(self, service: str, setting: str, *, expects_https: bool = False) -> str:
+        """Return, in sentences for the operator, why the exchange has no answer, or only that HTTPS is expected."""
+        origin = self._endpoint.origin
+        server = Server(service, origin.host, origin.port, setting)
+        if expects_https or self.answered_in_tls:
+            return describe_failure("https", server)
+        return describe_failure("closed_plain" if origin.scheme == "http" else "closed", server)
+
     async def send(self) -> None:
-        """Raises UpstreamUnreachable when no connection can be made."""
+        """Send the request. Raises CannotConnect."""
         connection = self._client.take_idle(self._endpoint.origin) or await self._client.connect(self._endpoint.origin)
         self._connection = connection
         self._sent_at = self._loop.time()
@@ -170,10 +201,10 @@ class Exchange:
     def on_headers(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
         self.headers = headers
-        self._request = b""  # it will not be sent again
+        self._request = b""  # an answered request is not sent again
 
     def on_body(self, parts: list[bytes], size: int) -> bool:
-        """Whether more is welcome now; ``size`` is that of all ``parts``."""
+        """Store ``parts``, ``size`` bytes in all. Return whether reading may go on."""
         if self._discard:
             return True
         self._body += parts
@@ -193,7 +224,7 @@ class Exchange:
     async def _resend(self) -> None:
         try:
             connection = await self._client.connect(self._endpoint.origin)
-        except UpstreamUnreachable:
+        except CannotConnect:
             self.ended = self.broken = True
             self.wake()
             return
@@ -249,17 +280,19 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            self.abort()  # nobody asked
+            self.abort()  # bytes that no request asked for
             return
+        if self._silent and data.startswith(TLS_ALERT):
+            exchange.answered_in_tls = True
         self._silent = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._give_parts(exchange, len(data))
+            self._deliver_parts(exchange, len(data))
             self._finish(broken=True)
             self.abort()
             return
-        self._give_parts(exchange, len(data))
+        self._deliver_parts(exchange, len(data))
         if self._complete:
             self._finish(broken=False)
         else:
@@ -287,8 +320,8 @@ class _Connection(asyncio.Protocol):
             self.transport.abort()
         exchange.on_end(broken=broken, reused=reused, silent=self._silent)
 
-    def _give_parts(self, exchange: Exchange, size: int) -> None:
-        """``size`` is that of the read, and so a little more than that of the body in it."""
+    def _deliver_parts(self, exchange: Exchange, size: int) -> None:
+        """Pass the parsed body parts to the exchange. ``size`` is that of the read: slightly more than the body's."""
         if not self._parts:
             return
         parts, self._parts = self._parts, []
@@ -311,18 +344,18 @@ class _Connection(asyncio.Protocol):
             self._exchange.on_headers(status, self._headers)
 
     def on_body(self, data: bytes) -> None:
-        self._parts.append(data)  # given on once a read, not once a chunk
+        self._parts.append(data)  # delivered once per read, not once per chunk
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() >= 200:
             self._complete = True
-            self._keep_alive = self._parser.should_keep_alive()  # forgotten once the message is over
+            self._keep_alive = self._parser.should_keep_alive()  # the parser resets it after the message
 
 
 class HttpClient:
-    """Connections to all upstreams. Made inside the running event loop, closed by ``close``.
+    """The connections to all upstreams. Create it inside the running event loop, and ``close`` it.
 
-    ``connect_timeout`` is in seconds.
+    ``connect_timeout`` is in seconds, TLS handshake included.
     """
 
     def __init__(self, *, connect_timeout: float) -> None:
@@ -334,9 +367,9 @@ class HttpClient:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def exchange(self, method: str, endpoint: Endpoint, headers: bytes, body: bytes = b"") -> Exchange:
-        """Sends a request and returns at once. ``headers`` are whole lines, each ended by CR LF.
+        """Send a request and return without waiting for the answer. ``headers`` are lines that end with CR LF.
 
-        Raises UpstreamUnreachable when no connection can be made: then nothing was sent.
+        Raises CannotConnect; nothing was sent then.
         """
         lines = f"{method} {endpoint.path} HTTP/1.1\r\nHost: {endpoint.authority}\r\n".encode("latin-1")
         length = b"Content-Length: %d\r\n" % len(body) if body or method != "GET" else b""
@@ -345,7 +378,7 @@ class HttpClient:
         return exchange
 
     async def close(self) -> None:
-        """Idle, busy and lingering connections alike: the event loop cannot be closed over an open one."""
+        """Abort all connections, busy and lingering ones included: none may outlive the event loop."""
         for connection in tuple(self._open):
             connection.abort()
         self._idle.clear()
@@ -354,7 +387,7 @@ class HttpClient:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def take_idle(self, origin: Origin) -> _Connection | None:
-        """Take an idle connection, the freshest first."""
+        """Return the most recently used idle connection, or None."""
         connections = self._idle.get(origin)
         while connections:
             connection = connections.pop()
@@ -375,10 +408,8 @@ class HttpClient:
                     origin.port,
                     ssl=tls,
                 )
-        except TimeoutError:
-            raise _unreachable(origin, "timed out") from None
-        except (OSError, ssl.SSLError, UnicodeError) as exc:  # UnicodeError: a host that no name can be
-            raise _unreachable(origin, str(exc)) from exc
+        except (OSError, UnicodeError) as exc:  # UnicodeError: a host that cannot be a name
+            raise CannotConnect(origin, self._connect_timeout) from exc
         self._open.add(connection)
         return connection
 
@@ -398,7 +429,7 @@ class HttpClient:
         connection.abort()
 
     def _forget(self, connection: _Connection) -> None:
-        """It is lost, perhaps while it was idle."""
+        """Drop a lost connection, which may have been idle."""
         self._open.discard(connection)
         for connections in self._idle.values():
             if connection in connections:
@@ -408,9 +439,3 @@ class HttpClient:
         if self._tls is None:
             self._tls = ssl.create_default_context()
         return self._tls
-
-
-def _unreachable(origin: Origin, reason: str) -> UpstreamUnreachable:
-    """The host may be internal: clients that answer to strangers name their service instead."""
-    address = f"{origin.host}:{origin.port}"
-    return UpstreamUnreachable(f"{address} cannot be reached.", log=f"No connection to {address}: {reason}")

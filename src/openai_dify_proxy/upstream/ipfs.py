@@ -1,8 +1,8 @@
-"""Uploads to an IPFS node or to a service that pins, by one multipart POST.
+"""Uploads to an IPFS node or a pinning service, each in one multipart POST.
 
-Nodes and services differ in the URL, the Authorization header, the form's fields and the answer; settings and data
-describe these, so no service needs code of its own. Kubo reports failures after a status 200 in a trailer
-(``X-Stream-Error``), which aiohttp does not expose: hence the project's own HTTP client.
+Nodes and services differ in the URL, the Authorization header, the form's fields and the answer. Settings describe
+these differences, so no service needs code of its own. Kubo reports failures after a status 200 in a trailer
+(``X-Stream-Error``), which aiohttp does not expose; the project's own HTTP client does.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from openai_dify_proxy.errors import (
     UpstreamUnreachable,
 )
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.translate.connection_errors import expects_https
 from openai_dify_proxy.translate.pictures.ipfs_answers import NoCid, read_upload_answer
 from openai_dify_proxy.translate.pictures.ipfs_cid import IMPORT_PARAMETERS
-from openai_dify_proxy.upstream.http import Exchange, HttpClient, parse_url
+from openai_dify_proxy.upstream.http import CannotConnect, Exchange, HttpClient, parse_url
 
 MAX_ANSWER = 1024 * 1024
 RPC_PATH = "/api/v0/add"
+URL_SETTING = "IPFS_UPLOAD_URL"
 
 
 class IpfsClient:
-    """``url`` is where uploads go; Kubo's RPC gets its import parameters, unless the URL has parameters already.
+    """A client that uploads to ``url``. Import parameters are added to the URL of Kubo's RPC unless it has a query.
 
-    ``auth`` is the Authorization header, ``field`` the form field for the file, ``form`` holds further fields, and
-    ``timeout`` is in seconds, for one whole upload.
+    ``auth`` is the Authorization header, ``field`` the form field of the file, ``form`` holds further fields, and
+    ``timeout`` limits one whole upload, in seconds.
     """
 
     def __init__(
@@ -56,22 +58,23 @@ class IpfsClient:
         self._timeout = timeout
 
     async def add(self, data: bytes, name: str, media_type: str) -> str:
-        """Uploads a file and returns its CID, as CIDv1 in base32. Raises ProxyError."""
+        """Upload a file and return its CID, as CIDv1 in base32. Raises ProxyError."""
         boundary = token_hex(16)
         body = _multipart(boundary, self._field, self._form, data=data, name=name, media_type=media_type)
         exchange, answer = await self._post(boundary, body)
         return _read(exchange, answer, name)
 
     async def probe(self) -> None:
-        """Check that uploads are accepted, by one without a file, of which nothing is stored. Raises ProxyError."""
+        """Check that uploads are accepted by sending one without a file, which stores nothing. Raises ProxyError."""
         boundary = token_hex(16)
         exchange, answer = await self._post(boundary, _fields(boundary, self._form) + _end(boundary))
         status = exchange.status or 0
-        # Kubo answers 500 to what has no file; a failure of something before it is no JSON.
-        if status in (401, 403) or not status or (status >= 500 and not answer.startswith(b"{")):
+        # Kubo answers an upload without a file with a 500 in JSON; a failing server before it answers in other types.
+        failed = not status or (status >= 500 and not answer.startswith(b"{"))
+        if failed or status in (401, 403) or expects_https(status, answer):
             raise _rejection(exchange, answer)
         if status in (404, 405):
-            raise UpstreamMisconfigured("Nothing takes uploads at IPFS_UPLOAD_URL.", log=f"Status {status}.")
+            raise UpstreamMisconfigured("IPFS_UPLOAD_URL does not accept uploads.", log=f"Status {status}.")
 
     async def _post(self, boundary: str, body: bytes) -> tuple[Exchange, bytes]:
         exchange = None
@@ -79,11 +82,11 @@ class IpfsClient:
             async with asyncio.timeout(self._timeout):
                 exchange = await self._http.exchange("POST", self._endpoint, self._headers(boundary), body)
                 return exchange, await exchange.read_all(MAX_ANSWER)
-        except UpstreamUnreachable as error:
-            raise UpstreamUnreachable("IPFS cannot be reached.", log=error.log) from error
+        except CannotConnect as error:
+            raise UpstreamUnreachable("IPFS cannot be reached.", log=error.describe("IPFS", URL_SETTING)) from error
         except TimeoutError:
             raise UpstreamTimeout(
-                "IPFS did not take the picture in time.", log=f"No answer within {self._timeout:g} s."
+                "The upload to IPFS took too long.", log=f"No answer within {self._timeout:g} s (IPFS_TIMEOUT)."
             ) from None
         finally:
             if exchange is not None and not exchange.ended:
@@ -97,7 +100,7 @@ class IpfsClient:
 
 
 def ipfs_client(settings: Settings, http: HttpClient) -> IpfsClient | None:
-    """The client that the settings describe; None when nothing goes to IPFS."""
+    """Return the client that the settings describe; None if uploads are off."""
     if settings.ipfs_upload_url is None:
         return None
     auth = settings.ipfs_upload_auth
@@ -130,30 +133,38 @@ def _part(boundary: str, disposition: str, headers: str, content: bytes) -> byte
 
 
 def _quoted(name: str) -> str:
-    """As browsers write names: https://html.spec.whatwg.org/#multipart-form-data."""
+    """Escape a name as browsers do: https://html.spec.whatwg.org/#multipart-form-data."""
     return name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
 
 
 def _read(exchange: Exchange, answer: bytes, name: str) -> str:
     failure = exchange.headers.get("x-stream-error")
-    if exchange.status is None or exchange.broken or len(answer) >= MAX_ANSWER:
+    if exchange.status is None:
+        raise UpstreamFailed("IPFS did not answer.", log=exchange.describe_missing_answer("IPFS", URL_SETTING))
+    if exchange.broken or len(answer) >= MAX_ANSWER:
         raise UpstreamFailed("IPFS broke off its answer.", log=f"Status {exchange.status}, {len(answer)} bytes.")
     if not 200 <= exchange.status < 300:
         raise _rejection(exchange, answer)
     if failure is not None:
-        raise UpstreamFailed("IPFS failed to take the picture.", log=f"X-Stream-Error: {failure}")
+        raise UpstreamFailed("IPFS failed to store the picture.", log=f"X-Stream-Error: {failure}")
     try:
         return read_upload_answer(answer, name)
     except NoCid as exc:
-        raise UpstreamFailed("IPFS did not say under which CID the picture is.", log=str(exc)) from exc
+        raise UpstreamFailed("IPFS returned no CID for the picture.", log=str(exc)) from exc
 
 
 def _rejection(exchange: Exchange, answer: bytes) -> ProxyError:
+    if exchange.status is None:
+        return UpstreamFailed("IPFS did not answer.", log=exchange.describe_missing_answer("IPFS", URL_SETTING))
+    if expects_https(exchange.status, answer):
+        return UpstreamMisconfigured(
+            "IPFS cannot be reached.", log=exchange.describe_missing_answer("IPFS", URL_SETTING, expects_https=True)
+        )
     log = f"Status {exchange.status}: {answer[:300].decode(errors='replace')}"
     if exchange.status in (401, 403):
-        return UpstreamMisconfigured("IPFS refuses the server's credentials.", log=log)
+        return UpstreamMisconfigured("IPFS rejected the server's credentials.", log=log)
     return UpstreamFailed(
-        "IPFS refuses the picture.", log=log, retry_after=_seconds(exchange.headers.get("retry-after"))
+        "IPFS rejected the picture.", log=log, retry_after=_seconds(exchange.headers.get("retry-after"))
     )
 
 

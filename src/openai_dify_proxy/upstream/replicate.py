@@ -1,7 +1,7 @@
-"""Replicate's HTTP API, one method for each call that the proxy makes.
+"""Replicate's HTTP API, with a method per call that the proxy makes.
 
-The token goes to the API's own origin and nowhere else. A creation is sent once: Replicate knows no idempotency keys,
-so a second one is a second bill.
+The token is sent to the API's own origin only. A creation is sent once: Replicate has no idempotency keys, so a second
+one would be billed again.
 """
 
 from __future__ import annotations
@@ -21,43 +21,55 @@ from openai_dify_proxy.errors import (
     RateLimited,
     UpstreamFailed,
     UpstreamGarbled,
+    UpstreamMisconfigured,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from openai_dify_proxy.translate.connection_errors import Server, describe_failure, expects_https
 from openai_dify_proxy.translate.replicate.errors import translate_api_error
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.bounded import ResponseTooLarge, read_bounded
+from openai_dify_proxy.upstream.connection_errors import describe_connect_error
 from openai_dify_proxy.wire import replicate as wire
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 WAIT_SECONDS = 5
-"""How long ``Prefer: wait`` asks Replicate to hold its answer back; up to 60 are allowed. Fast models are done by then.
+"""How long ``Prefer: wait`` lets Replicate delay its answer; up to 60 s are allowed. Fast models finish in this time.
 
-Only the answer names the prediction, so until then a prediction whose client has left cannot be cancelled.
+Only the answer names the prediction, so until then an abandoned prediction cannot be cancelled.
 """
 
 IDLE_SECONDS = 4.0
-"""How long an idle connection stays open: servers drop idle ones after five seconds and more, and a creation that meets
-one being dropped is not sent again, since it may have begun."""
+"""How long an idle connection stays open. Servers drop idle connections after five seconds or more, and a creation on
+a connection that is being dropped is not sent again, since the prediction may have started."""
 
 CALL_SECONDS = 90.0
 MAX_GET_DELAY = 30.0
 GET_ATTEMPTS = 3
 SMALL_ANSWER = 64 * 1024 * 1024
-"""Bytes; answers hold pictures as data URIs while ``Prefer: wait`` is on."""
+"""Bytes; with ``Prefer: wait``, answers hold pictures as data URIs."""
+
+URL_SETTING = "REPLICATE_API_URL"
+UNREACHABLE = "Replicate cannot be reached."
 
 _T = TypeVar("_T")
 
 
 class ReplicateClient:
-    """Talks to the API at ``url`` (ends with ``/v1``); every method raises ProxyError."""
+    """A client of the API at ``url``, which ends with ``/v1``; every method raises ProxyError.
+
+    ``connect_timeout`` is in seconds.
+    """
 
     def __init__(self, url: str, token: str, *, connect_timeout: float) -> None:
         self._url = url.rstrip("/")
         self._origin = _origin(URL(self._url))
+        scheme, host, port = self._origin
+        self._server = Server("Replicate", host or "", port or (443 if scheme == "https" else 80), URL_SETTING)
+        self._connect_timeout = connect_timeout
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._session = aiohttp.ClientSession(
-            # No limit: a creation that waits for a connection would be sent for a client that has long left.
+            # No limit: a creation that waited for a connection could be sent long after its client disconnected.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
             timeout=timeout,
             headers={"Authorization": f"Bearer {token}", "User-Agent": "openai-dify-proxy"},
@@ -68,9 +80,9 @@ class ReplicateClient:
         await self._session.close()
 
     async def create(self, ref: ModelRef, inputs: Mapping[str, Any], *, cancel_after: float) -> wire.Prediction:
-        """Create a prediction, which may have ended when this returns. ``cancel_after`` is in seconds.
+        """Create a prediction, which may have ended already. Replicate cancels it after ``cancel_after`` seconds.
 
-        Sent once: an error says by ``started`` whether the prediction may run.
+        The request is sent once; ``started`` of an error says whether the prediction may be running.
         """
         path, version = _creation_route(ref)
         body = json.encode(wire.CreatePrediction(dict(inputs), UNSET if version is None else version))
@@ -88,8 +100,8 @@ class ReplicateClient:
         try:
             return await self._get(f"/predictions/{quote(prediction_id, safe='')}", wire.PREDICTION)
         except ModelNotFound as exc:
-            # ModelNotFound would make the caller create the prediction a second time.
-            raise UpstreamFailed("Replicate has lost the prediction.", started=True, log=exc.message) from exc
+            # On ModelNotFound the caller would create the prediction again.
+            raise UpstreamFailed("Replicate lost the prediction.", started=True, log=exc.message) from exc
 
     async def cancel(self, prediction_id: str) -> None:
         path = f"/predictions/{quote(prediction_id, safe='')}/cancel"
@@ -98,7 +110,7 @@ class ReplicateClient:
             raise translate_api_error(status, headers, answer)
 
     async def schema(self, ref: ModelRef) -> tuple[str | None, dict[str, Any]]:
-        """The id of the model's version and its ``openapi_schema``; empty for a version whose name is not known."""
+        """Return the version's id and its ``openapi_schema``, which is empty for a version without a model name."""
         name, version = ref.name, ref.version
         if ref.deployment is not None:
             deployment = await self._get(f"/deployments/{quote(ref.deployment)}", wire.DEPLOYMENT)
@@ -114,11 +126,11 @@ class ReplicateClient:
         return (None, {}) if latest is None else (latest.id, latest.openapi_schema or {})
 
     async def account(self) -> None:
-        """Raises ProxyError if the token is rejected."""
+        """Check the token. Raises ProxyError if Replicate rejects it."""
         await self._get("/account", Decoder(dict[str, Any]))
 
     async def upload(self, data: bytes, media_type: str, name: str) -> wire.UploadedFile:
-        """A file that predictions may read for a day; ``urls["get"]`` is its address."""
+        """Upload a file that predictions can read for a day, at ``urls["get"]``."""
         form = aiohttp.FormData()
         form.add_field("content", data, filename=name, content_type=media_type)
         status, headers, answer = await self._send("POST", "/files", {}, form)
@@ -130,7 +142,7 @@ class ReplicateClient:
         await self._send("DELETE", f"/files/{quote(file_id, safe='')}", {}, b"")
 
     def owns(self, url: str) -> bool:
-        """Whether ``url`` is at the API's own origin, and so may be read with the token."""
+        """Return whether ``url`` is at the API's own origin, so that the token may be sent there."""
         try:
             parsed = URL(url)
         except ValueError:
@@ -138,7 +150,7 @@ class ReplicateClient:
         return parsed.user is None and parsed.password is None and _origin(parsed) == self._origin
 
     async def read_own(self, url: str, limit: int) -> bytes:
-        """A file at the API's own origin."""
+        """Return a file at the API's own origin, at most ``limit`` bytes."""
         try:
             async with asyncio.timeout(CALL_SECONDS), self._session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
@@ -146,12 +158,12 @@ class ReplicateClient:
                     raise kind(f"Replicate's file could not be read: HTTP {response.status}.", started=True)
                 return await read_bounded(response, limit)
         except ResponseTooLarge:
-            raise _too_large() from None
+            raise _too_large(limit) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise UpstreamGarbled("Replicate's file could not be read.", started=True, log=_describe(exc)) from exc
 
     async def _get(self, path: str, decoder: Decoder[_T]) -> _T:
-        """Retry on errors that may pass: reading costs nothing."""
+        """Read, and retry temporary errors: reading is free of charge."""
         for attempt in range(1, GET_ATTEMPTS + 1):
             try:
                 status, headers, answer = await self._send("GET", path, {}, b"")
@@ -160,8 +172,8 @@ class ReplicateClient:
                 error = translate_api_error(status, headers, answer)
             except (UpstreamUnreachable, UpstreamFailed, UpstreamTimeout) as exc:
                 error = exc
-            worth_it = isinstance(error, (RateLimited, UpstreamUnreachable, UpstreamFailed, UpstreamTimeout))
-            if attempt == GET_ATTEMPTS or not worth_it:
+            temporary = isinstance(error, (RateLimited, UpstreamUnreachable, UpstreamFailed, UpstreamTimeout))
+            if attempt == GET_ATTEMPTS or not temporary:
                 raise error
             await asyncio.sleep(min(error.retry_after or 0.25 * 2**attempt, MAX_GET_DELAY))
         raise AssertionError("unreachable")
@@ -169,7 +181,7 @@ class ReplicateClient:
     async def _send(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | aiohttp.FormData
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """Send once. A creation that was sent and not answered may have begun: the error has ``started`` then."""
+        """Send once. ``started`` of an error is true for a POST that was sent, since it may have had its effect."""
         try:
             async with (
                 asyncio.timeout(CALL_SECONDS),
@@ -178,20 +190,34 @@ class ReplicateClient:
                 ) as response,
             ):
                 lowered = {name.lower(): value for name, value in response.headers.items()}
-                return response.status, lowered, await read_bounded(response, SMALL_ANSWER)
+                answer = await read_bounded(response, SMALL_ANSWER)
+                if expects_https(response.status, answer):
+                    raise UpstreamMisconfigured(UNREACHABLE, log=describe_failure("https", self._server))
+                return response.status, lowered, answer
         except ResponseTooLarge:
-            raise _too_large() from None
+            raise _too_large(SMALL_ANSWER) from None
         except aiohttp.ClientConnectorError as exc:
-            raise UpstreamUnreachable("Replicate cannot be reached.", log=str(exc)) from exc
+            raise self._unreachable(exc.os_error) from exc
+        except (aiohttp.ConnectionTimeoutError, UnicodeError) as exc:  # UnicodeError: a host that cannot be a name
+            raise self._unreachable(exc) from exc
+        except aiohttp.ServerDisconnectedError as exc:
+            reason = describe_failure("closed_plain" if self._origin[0] == "http" else "closed", self._server)
+            raise UpstreamGarbled("Replicate did not answer.", started=method == "POST", log=reason) from exc
         except TimeoutError as exc:
-            raise UpstreamTimeout("Replicate did not answer in time.", started=method == "POST") from exc
+            raise UpstreamTimeout(
+                f"Replicate did not answer within {CALL_SECONDS:g} s.", started=method == "POST"
+            ) from exc
         except (aiohttp.ClientError, OSError) as exc:
             message = "Replicate broke off its answer."
             raise UpstreamGarbled(message, started=method == "POST", log=_describe(exc)) from exc
 
+    def _unreachable(self, error: BaseException) -> UpstreamUnreachable:
+        reason = describe_connect_error(error, self._server, timeout=self._connect_timeout)
+        return UpstreamUnreachable(UNREACHABLE, log=reason)
 
-def _too_large() -> UpstreamFailed:
-    return UpstreamFailed("Replicate's answer is larger than this server takes.", started=True)
+
+def _too_large(limit: int) -> UpstreamFailed:
+    return UpstreamFailed(f"Replicate's answer is larger than {limit} bytes.", started=True)
 
 
 def _decode(decoder: Decoder[_T], answer: bytes, *, started: bool = False) -> _T:
@@ -202,7 +228,7 @@ def _decode(decoder: Decoder[_T], answer: bytes, *, started: bool = False) -> _T
 
 
 def _creation_route(ref: ModelRef) -> tuple[str, str | None]:
-    """The route of a creation, and its ``version``."""
+    """Return the route and the ``version`` of a creation."""
     if ref.deployment is not None:
         return f"/deployments/{quote(ref.deployment)}/predictions", None
     if ref.name is not None and ref.version is not None:
@@ -211,7 +237,7 @@ def _creation_route(ref: ModelRef) -> tuple[str, str | None]:
 
 
 def _describe(error: Exception) -> str:
-    """Not its ``repr``, which may hold the request with the token."""
+    """Return the error's text, not its ``repr``, which may hold the request with the token."""
     return f"{type(error).__name__}: {error}"
 
 

@@ -19,6 +19,7 @@ from openai_dify_proxy.errors import (
 )
 from openai_dify_proxy.translate.replicate.candidates import CANDIDATES
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF
+from openai_dify_proxy.translate.sentences import with_detail
 from openai_dify_proxy.wire.reading import UNREADABLE
 from openai_dify_proxy.wire.replicate import API_ERROR, ApiError, Prediction
 
@@ -40,17 +41,19 @@ def translate_api_error(status: int, headers: Mapping[str, str], body: bytes) ->
     detail = _clean(error.detail if isinstance(error.detail, str) else error.title or "")
     if status in (401, 403):
         return UpstreamMisconfigured(
-            "Replicate refused this server's credentials. Tell its operator.",
+            "Replicate rejected this server's credentials. Tell its operator.",
             code="upstream_auth_error",
-            log=f"Replicate answered {status}: {detail} Is REPLICATE_API_TOKEN right?",
+            log=f"{with_detail(f'Replicate answered {status}', detail)} Set a valid REPLICATE_API_TOKEN.",
         )
     if status == 402:
         return QuotaExceeded(
             "This server's Replicate account cannot pay for the prediction. Tell its operator.",
-            log=f"Replicate answered 402: {detail}",
+            log=with_detail("Replicate answered 402", detail),
         )
     if status == 404 or (status == 422 and "version" in (error.title or "").lower()):
-        return ModelNotFound(f"Replicate has no such model, or it is not open to this server: {detail}", param="model")
+        return ModelNotFound(
+            with_detail("Replicate does not have this model, or does not let this server use it", detail), param="model"
+        )
     if status == 422:
         return _invalid(error, detail)
     if status == 429:
@@ -59,7 +62,7 @@ def translate_api_error(status: int, headers: Mapping[str, str], body: bytes) ->
             retry_after=throttle_delay(headers, body),
         )
     kind = UpstreamGarbled if status >= 500 else UpstreamFailed
-    return kind(f"Replicate failed: HTTP {status}. {detail}".rstrip(), started=status >= 500)
+    return kind(with_detail(f"Replicate failed with HTTP {status}", detail), started=status >= 500)
 
 
 def throttle_delay(headers: Mapping[str, str], body: bytes) -> float:
@@ -92,17 +95,21 @@ def translate_failed(prediction: Prediction) -> ProxyError:
             "The prediction was ended before it had a picture.", code="prediction_canceled", started=True
         )
     if _REFUSED.search(error):
-        return ContentRefused(f"The model refused: {error}", param="prompt", started=True)
-    return UpstreamFailed(f"The model failed: {error or 'no reason given'}", code="prediction_failed", started=True)
+        return ContentRefused(with_detail("The model rejected the request", error), param="prompt", started=True)
+    return UpstreamFailed(
+        with_detail("The model failed", error or "no reason given"), code="prediction_failed", started=True
+    )
 
 
 def _invalid(error: ApiError, detail: str) -> ProxyError:
     """The first field that Replicate complains of, by the name that our client knows it under."""
     for invalid in error.invalid_fields or []:
         name = invalid.field.removeprefix("input.")
-        words = _clean(invalid.description) or detail
-        return InvalidRequest(f"Replicate refused '{name}': {words}", param=_param_of(name), started=False)
-    return InvalidRequest(f"Replicate refused the request: {detail}")
+        description = _clean(invalid.description) or detail
+        return InvalidRequest(
+            with_detail(f"Replicate rejected '{name}'", description), param=_param_of(name), started=False
+        )
+    return InvalidRequest(with_detail("Replicate rejected the request", detail))
 
 
 def _param_of(name: str) -> str | None:

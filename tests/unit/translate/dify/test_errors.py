@@ -14,7 +14,7 @@ from openai_dify_proxy.translate.dify.errors import (
     clean,
     translate_error,
     translate_failure,
-    translate_refusal,
+    translate_rejection,
 )
 
 
@@ -194,7 +194,7 @@ REFUSALS: dict[str, tuple[int, str | None, str, Told]] = {
 @pytest.mark.parametrize(("status", "code", "message", "expected"), REFUSALS.values(), ids=REFUSALS)
 def test_refusals(status: int, code: str | None, message: str, expected: Told, own_key: bool) -> None:
     body = json.encode({"code": code, "message": message, "status": status})
-    assert told(translate_refusal(status, "application/json", body, own_key=own_key)) == expected
+    assert told(translate_rejection(status, "application/json", body, own_key=own_key)) == expected
 
 
 # error events of a stream that began: code, status, message.
@@ -330,13 +330,13 @@ def test_failed_runs(message: str, expected: Told) -> None:
 )
 def test_a_refused_key_is_the_fault_of_whoever_holds_it(message: str) -> None:
     body = json.encode({"code": "unauthorized", "message": message, "status": 401})
-    ours = translate_refusal(401, "application/json", body, own_key=True)
+    ours = translate_rejection(401, "application/json", body, own_key=True)
     assert told(ours) == Told(502, "api_error", "upstream_misconfigured")
     assert "token" not in ours.message
     assert "Bearer" not in ours.message
     assert ours.log is not None
     assert message in ours.log
-    theirs = translate_refusal(401, "application/json", body, own_key=False)
+    theirs = translate_rejection(401, "application/json", body, own_key=False)
     assert told(theirs) == Told(401, "authentication_error", "invalid_api_key")
     assert message in theirs.message
 
@@ -377,14 +377,16 @@ BALANCERS: dict[str, tuple[int, str, bytes, Told]] = {
 
 @pytest.mark.parametrize(("status", "content_type", "body", "expected"), BALANCERS.values(), ids=BALANCERS)
 def test_what_stands_before_dify(status: int, content_type: str, body: bytes, expected: Told) -> None:
-    error = translate_refusal(status, content_type, body, own_key=True)
+    error = translate_rejection(status, content_type, body, own_key=True)
     assert told(error) == expected
     assert "<" not in error.message
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirection_is_told_to_the_operator_only(status: int) -> None:
-    error = translate_refusal(status, "text/html", b"", own_key=True, location="https://dify.internal/v1/chat-messages")
+    error = translate_rejection(
+        status, "text/html", b"", own_key=True, location="https://dify.internal/v1/chat-messages"
+    )
     assert told(error) == Told(502, "api_error", "upstream_misconfigured")
     assert "dify.internal" not in error.message
     assert error.log is not None
@@ -418,6 +420,33 @@ SECRETS = {
 }
 
 
+def test_hints_of_difys_libraries_are_removed() -> None:
+    assert clean(NOT_EXISTS) == "Conversation Not Exists."
+    hint = "\n    For further information visit https://errors.pydantic.dev/2.11/v/missing"
+    assert clean(f"Field required{hint}") == "Field required"
+    assert clean(f"Field required{hint}\nfiles\n  Too long{hint}") == "Field required\nfiles\n  Too long"
+
+
+WRONG_KEY = "Access token is invalid"
+
+
+@pytest.mark.parametrize("message", [WRONG_KEY, f"{WRONG_KEY}."])
+def test_a_wrong_key_is_reported_in_two_sentences(message: str) -> None:
+    servers = translate_error("unauthorized", 401, message, own_key=True)
+    assert servers.log == (
+        "Dify rejected the app's key: Access token is invalid. Set a valid key for this app; it starts with app-."
+    )
+    assert WRONG_KEY not in servers.message
+    clients = translate_error("unauthorized", 401, message, own_key=False)
+    assert clients.message == (
+        "Dify rejected the Dify key of this request: Access token is invalid. "
+        "Send a valid key of the app; it starts with app-."
+    )
+    assert translate_error("unauthorized", 401, "", own_key=False).message == (
+        "Dify rejected the Dify key of this request. Send a valid key of the app; it starts with app-."
+    )
+
+
 @pytest.mark.parametrize(("message", "shown"), SECRETS.items())
 def test_words_are_shown_without_secrets(message: str, shown: str) -> None:
     assert clean(message) == shown
@@ -438,7 +467,7 @@ def test_no_way_leads_a_secret_to_the_client(code: str | None, status: int) -> N
 
 @pytest.mark.parametrize("body", [b'{"message":"secret"}', b'{"message":"secret","code":17,"status":400}'])
 def test_json_that_is_not_difys(body: bytes) -> None:
-    error = translate_refusal(400, "application/json", body, own_key=True)
+    error = translate_rejection(400, "application/json", body, own_key=True)
     assert told(error) == Told(502, "api_error", "upstream_error")
     assert "secret" not in error.message
 

@@ -95,11 +95,19 @@ def test_what_concerns_the_account_goes_to_the_log_alone(case: str) -> None:
     assert not error.retryable
 
 
+def test_a_wrong_token_is_reported_in_two_sentences() -> None:
+    error = translate_api_error(401, {}, json.encode(UNAUTHENTICATED))
+    assert error.log == (
+        "Replicate answered 401: You did not pass a valid authentication token. Set a valid REPLICATE_API_TOKEN."
+    )
+    assert translate_api_error(401, {}, b"").log == "Replicate answered 401. Set a valid REPLICATE_API_TOKEN."
+
+
 def test_what_is_invalid_is_told_in_replicates_words() -> None:
     error = translate_api_error(422, {}, json.encode(invalid("input.steps", description="Must be at most 50")))
-    assert error.message == "Replicate refused 'steps': Must be at most 50"
+    assert error.message == "Replicate rejected 'steps': Must be at most 50."
     nameless = translate_api_error(422, {}, json.encode(invalid("input.steps", description="")))
-    assert nameless.message == "Replicate refused 'steps': - input.steps:"
+    assert nameless.message == "Replicate rejected 'steps': - input.steps."
 
 
 def test_no_token_and_no_novel_is_told() -> None:
