@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from openai_dify_proxy.state import Get, Put, StateUnavailable, Take
-from openai_dify_proxy.state.sqlite import SCHEMA, TIDY_SECONDS, SqliteStore, migrate
+from openai_dify_proxy.state.sqlite import SCHEMA, SCAN_SECONDS, SqliteStore, migrate
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,9 +143,9 @@ async def test_expired_entries_leave_the_disk(path: Path) -> None:
     await store.run(Get("kind:stays"))  # so that the look for expired ones that each first run brings is over
     now += 20
     # Expired, and written again: as an entry of today it stays.
-    await store.run(Put("kind:7", b"two", ttl=3 * TIDY_SECONDS))
+    await store.run(Put("kind:7", b"two", ttl=3 * SCAN_SECONDS))
     assert rows(path) == 501
-    now += TIDY_SECONDS
+    now += SCAN_SECONDS
     await store.run(Get("kind:stays"))
     while rows(path) > 2:
         pass
@@ -159,7 +159,7 @@ async def test_expired_entries_of_a_locked_file_leave_the_disk_later(path: Path)
     await store.run(*(Put(f"kind:{number}", b"one", ttl=10) for number in range(500)))
     await store.run(Get("kind:1"))  # the same here
     process = Process(path, "lock")
-    now += TIDY_SECONDS  # not before: they would be removed at once
+    now += SCAN_SECONDS  # not before: they would be removed at once
     assert await store.run(Get("kind:1")) == [None]
     # By the time that this is answered, it was tried to remove them, and given up.
     assert await store.run(Get("kind:1")) == [None]
@@ -168,7 +168,7 @@ async def test_expired_entries_of_a_locked_file_leave_the_disk_later(path: Path)
     process.result()
     await store.run(Get("kind:1"))
     while rows(path) > 0:
-        now += TIDY_SECONDS
+        now += SCAN_SECONDS
         await store.run(Get("kind:1"))
     await store.close()
 
@@ -214,7 +214,7 @@ async def test_a_newer_file_is_refused_and_left_alone(
     migrate(connection, NEXT)
     with pytest.raises(StateUnavailable) as caught:
         await store.run(Put("kind:a", b"one"))
-    assert str(caught.value) == f"{path}: a newer version of the proxy wrote the state: 2, here it is 1"
+    assert str(caught.value) == f"{path}: a newer version of the proxy wrote the state (schema 2, this version knows 1)"
     assert connection.execute("PRAGMA user_version").fetchone() == (2,)
     assert rows(path) == 0
 

@@ -188,7 +188,7 @@ async def test_no_redirect_leads_to_a_private_place(guarded: GuardedFetcher, sta
     async with raw_server(told(200, PICTURE)) as private:
         location = to.format(port=private.origin.rpartition(":")[2])
         async with raw_server(moved(location, status), PUBLIC) as public:
-            with pytest.raises(InvalidRequest, match="points to an address that this server does not read from"):
+            with pytest.raises(InvalidRequest, match="points to an address outside the public internet"):
                 await guarded.read(public.origin, 100, "mask")
     assert len(public.requests) == 1
     assert private.connections == 0
@@ -212,7 +212,7 @@ async def test_a_few_redirects_are_followed(guarded: GuardedFetcher) -> None:
     async with raw_server(hops(MAX_REDIRECTS), PUBLIC) as server:
         assert await guarded.read(f"{server.origin}/0", 100, "mask") == PICTURE
     async with raw_server(hops(MAX_REDIRECTS + 1), PUBLIC) as server:
-        with pytest.raises(InvalidRequest, match="redirects too often"):
+        with pytest.raises(InvalidRequest, match="redirects too many times"):
             await guarded.read(f"{server.origin}/0", 100, "mask")
     assert len(server.requests) == MAX_REDIRECTS + 1
 
@@ -309,7 +309,7 @@ async def outputs() -> AsyncIterator[OutputFetcher]:
 async def test_outputs_lie_on_hosts_of_replicates(outputs: OutputFetcher, url: str, allowed: bool) -> None:
     assert outputs.allows(URL(url)) is allowed
     if not allowed:
-        with pytest.raises(UpstreamFailed, match="lies where this server does not fetch from") as caught:
+        with pytest.raises(UpstreamFailed, match="is on a host that this server does not fetch from") as caught:
             await outputs.read(url, 100)
         assert caught.value.started, "it is paid for"
         assert "secret" not in f"{caught.value.log}"
@@ -319,7 +319,7 @@ async def test_outputs_lie_on_hosts_of_replicates(outputs: OutputFetcher, url: s
     "url", ["https://evil.com\\.replicate.delivery/x", "https://[", "https://a:b:c/", "https://a:x/"]
 )
 async def test_what_parsers_may_read_differently_is_nowhere(outputs: OutputFetcher, url: str) -> None:
-    with pytest.raises(UpstreamFailed, match="it is no URL"):
+    with pytest.raises(UpstreamFailed, match="it is not a URL"):
         await outputs.read(url, 100)
 
 
@@ -380,7 +380,7 @@ async def test_redirects_of_outputs_are_checked_again(host: str) -> None:
             with pytest.raises(UpstreamFailed, match="does not fetch from") as caught:
                 await read_from(server)
     assert other.connections == 0
-    assert f"http://{host}: is it one to add to REPLICATE_OUTPUT_HOSTS?" in (caught.value.log or "")
+    assert f"http://{host}. If you trust this host, add it to REPLICATE_OUTPUT_HOSTS." in (caught.value.log or "")
     assert host not in caught.value.message
 
 

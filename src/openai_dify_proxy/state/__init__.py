@@ -1,6 +1,6 @@
-"""State that outlives a request, as small values under keys: in memory, SQLite, or Valkey and Redis.
+"""State that outlives a request: small values by key, in memory, SQLite, Valkey or Redis.
 
-Handlers reach it through a ``GuardedStore``, which returns None while the state is unavailable.
+Handlers use a ``GuardedStore``, which returns None while the state is unavailable.
 """
 
 from openai_dify_proxy.state.guarded import GuardedStore

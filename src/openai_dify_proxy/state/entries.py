@@ -1,4 +1,4 @@
-"""What operations do to entries that are at hand."""
+"""Applies operations to entries in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openai_dify_proxy.state.store import Add, Operation, Put, Take
 
 
 class Entry(NamedTuple):
-    """A value; ``expires`` and ``written`` are readings of one clock, in seconds."""
+    """A value. ``expires`` and ``written`` are times of the same clock, in seconds."""
 
     value: bytes
     expires: float | None
@@ -17,9 +17,9 @@ class Entry(NamedTuple):
 
 
 def apply(operations: Sequence[Operation], entries: MutableMapping[str, Entry], now: float) -> list[bytes | None]:
-    """Runs ``operations`` on ``entries``; returns what ``Store.run`` does.
+    """Run ``operations`` on ``entries`` and return their results, as ``Store.run`` does.
 
-    What is written moves to the end, so that the order of the entries is the one they were written in.
+    A written entry moves to the end, so that the entries stay in the order in which they were written.
     """
     return [_apply(operation, entries, now) for operation in operations]
 

@@ -1,4 +1,4 @@
-"""Access to the state that returns None, rather than raising, while the state is unavailable."""
+"""Access to the state that returns None instead of raising while the state is unavailable."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import structlog
 from openai_dify_proxy.state.store import Operation, StateUnavailable, Store
 
 STATE_TIMEOUT = 1.0
-"""Seconds for which a turn waits for the state at most."""
+"""Seconds that a turn waits for the state at most."""
 
 log = structlog.get_logger(__name__)
 
 
 class GuardedStore:
-    """A circuit breaker around a store: runs last ``timeout`` seconds at most, and none is tried for ``pause`` seconds
-    after a fault.
+    """A circuit breaker around a store: a run takes ``timeout`` seconds at most, and after a fault none is attempted
+    for ``pause`` seconds.
 
-    After the pause one caller tries, while the others get None until it has an answer: however long the state is away,
-    almost no request waits for it. ``clock`` returns seconds. ``faults`` counts the runs that returned None.
+    After the pause one caller tries again, and the others get None until it has an answer. So almost no request waits
+    during an outage. ``clock`` returns seconds. ``faults`` counts the runs that returned None.
     """
 
     def __init__(
@@ -37,35 +37,35 @@ class GuardedStore:
         self._timeout = timeout
         self._pause = pause
         self._clock = clock
-        self._away_until: float | None = None
-        self._quiet_until = -math.inf
+        self._open_until: float | None = None
+        self._log_after = -math.inf
         self.faults = 0
 
     async def run(self, *operations: Operation) -> list[bytes | None] | None:
-        """Return what ``Store.run`` returns, or None where the state could not be reached.
+        """Return the results of ``Store.run``, or None if the state could not be reached.
 
-        Then each operation may have been run or not, now or a little later.
+        In the latter case each operation may have run or not, or may still run.
         """
-        if self._away_until is not None:
-            if self._clock() < self._away_until:
+        if self._open_until is not None:
+            if self._clock() < self._open_until:
                 self.faults += 1
                 return None
-            self._away_until = self._clock() + self._timeout
+            self._open_until = self._clock() + self._timeout
         try:
             async with asyncio.timeout(self._timeout):
                 results = await self._store.run(*operations)
         except (TimeoutError, StateUnavailable) as error:
             self._fault(str(error) or f"no answer within {self._timeout:g} s")
             return None
-        self._away_until = None
+        self._open_until = None
         return results
 
     def _fault(self, reason: str) -> None:
         self.faults += 1
         now = self._clock()
-        self._away_until = now + self._pause
-        if now >= self._quiet_until:
-            self._quiet_until = self._away_until
+        self._open_until = now + self._pause
+        if now >= self._log_after:
+            self._log_after = self._open_until
             log.warning("state_unavailable", reason=reason, faults=self.faults)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""State in this process alone; it ends with it."""
+"""State in the memory of this process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from openai_dify_proxy.state.store import Operation, StateUnavailable
 
 
 class MemoryStore:
-    """A Store of one event loop. ``clock`` gives seconds."""
+    """A Store of one event loop. ``clock`` returns seconds."""
 
     def __init__(self, *, max_entries: int, clock: Callable[[], float] = time.monotonic) -> None:
-        # Not a plain dict: to find the first of one whose first ones were deleted takes ever longer.
+        # Not a plain dict: finding its first item takes longer the more items before it were deleted.
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._max_entries = max_entries
         self._clock = clock

@@ -1,4 +1,4 @@
-"""Connections to Valkey and Redis: to a single server, or to a cluster."""
+"""Connections to Valkey and Redis, single servers and clusters."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Server(Protocol):
     """A single server or a cluster."""
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send all commands at once and return a reply for each; a rejection is an exception in its place.
+        """Send all commands at once and return a reply for each; the reply to a rejected command is an exception.
 
-        Raises the library's errors where there are no replies.
+        Raises the library's errors if there are no replies.
         """
         ...
 
@@ -30,21 +30,21 @@ class Server(Protocol):
 
 
 def open_server(url: str) -> Server:
-    """Prepare the connections; none is made yet. Raises SettingsError for a URL that the library rejects."""
+    """Prepare the connections without connecting. Raises SettingsError for a URL that the library rejects."""
     scheme, _, rest = url.partition("://")
     kind, _, cluster = scheme.lower().partition("+")
     plain = {"valkey": "redis", "valkeys": "rediss"}.get(kind, kind) + "://" + rest
     try:
         return Cluster(plain) if cluster else SingleServer(plain)
     except ValueError:
-        # Its text may hold a part of the password, when that has a character that ends it.
-        raise SettingsError(["STATE_URL is not a URL, or an option in it has a value that it cannot have"]) from None
+        # The error's text may hold part of a password that contains a URL delimiter.
+        raise SettingsError(["STATE_URL is not a valid URL, or one of its options has an invalid value"]) from None
     except (RedisError, TypeError) as error:
         raise SettingsError([f"STATE_URL cannot be used: {error}"]) from None
 
 
 class SingleServer:
-    """Does without the library's pipelines, which take half as long again for the same bytes."""
+    """A single server. The library's pipelines are not used: they take 50 % longer for the same bytes."""
 
     def __init__(self, url: str) -> None:
         self._pool = ConnectionPool.from_url(url, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0))
@@ -59,7 +59,7 @@ class SingleServer:
             complete = True
             return replies
         finally:
-            if not complete:  # unread replies must not be taken for those to the next commands
+            if not complete:  # unread replies would be taken for those of the next commands
                 await connection.disconnect(nowait=True)
             await self._pool.release(connection)
 
@@ -70,12 +70,12 @@ class SingleServer:
 async def _reply(connection: AbstractConnection) -> Any:
     try:
         return await connection.read_response()
-    except ResponseError as refusal:
-        return refusal
+    except ResponseError as rejection:
+        return rejection
 
 
 class Cluster:
-    """Uses the library's pipelines, which know the server of each key."""
+    """A cluster. The library's pipelines find the server of each key."""
 
     def __init__(self, url: str) -> None:
         self._cluster = RedisCluster.from_url(url, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0))
@@ -83,7 +83,7 @@ class Cluster:
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         pipeline = self._cluster.pipeline()
         for command in commands:
-            # Without the option the library takes the old value that a SET returns for an error.
+            # Without this option the library treats the old value that SET returns as an error.
             pipeline.execute_command(*command, get=True)
         return await pipeline.execute(raise_on_error=False)
 

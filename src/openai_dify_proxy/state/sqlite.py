@@ -1,9 +1,9 @@
-"""State in an SQLite file, which several processes of one machine may share.
+"""State in an SQLite file, which several processes of one machine can share.
 
-One thread of its own talks to SQLite, so that a disk that is slow, or a lock that another process holds, never holds
-the event loop up. It takes all runs that wait, reads the entries that they name with one statement, lets the
-operations have them in memory, and writes what has changed: one transaction and at most four statements, however many
-runs there are. ``BEGIN IMMEDIATE`` keeps other processes out meanwhile, which makes each operation atomic.
+A separate thread uses SQLite, so that a slow disk or a lock of another process does not block the event loop. The
+thread takes all waiting runs, reads their entries with one statement, applies the operations in memory, and writes the
+changes: one transaction with at most four statements for any number of runs. ``BEGIN IMMEDIATE`` locks out other
+processes, which makes each operation atomic.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from openai_dify_proxy.state.entries import Entry, apply
 from openai_dify_proxy.state.store import Get, Operation, StateUnavailable
 
 SCHEMA = (
-    # Values are small, and are found faster without a second tree. The value comes last: to read the rest of a row
-    # with a big one, the pages that it flows over to are left alone.
+    # Without rowids, since most values are small and a second tree would slow reads down. The value is the last column,
+    # so that reading the other columns skips the overflow pages of a large value.
     """CREATE TABLE entries (
         key TEXT PRIMARY KEY, expires REAL, written REAL NOT NULL, value BLOB NOT NULL
     ) WITHOUT ROWID""",
 )
-"""What makes each version of the schema from the one before; ``PRAGMA user_version`` counts those that were made."""
+"""The migrations, in order; ``PRAGMA user_version`` is the number of applied ones."""
 
 LOCK_SECONDS = 0.8
-"""How long another process's lock is waited for."""
+"""How long SQLite waits for another process's lock."""
 
 MAX_BATCH = 256
 """Runs in one transaction."""
 
 GATHER_SECONDS = 0.002
-"""How long a run waits for others to share its transaction, if several shared the last one, no longer ago than that."""
+"""How long a run waits for others to share its transaction, if several shared one within this time before."""
 
-TIDY_SECONDS = 3600.0
-"""How often expired entries are looked for."""
+SCAN_SECONDS = 3600.0
+"""How often the table is scanned for expired entries."""
 
-TIDY_BATCH = 200
-"""Entries that are removed between two batches."""
+REMOVE_BATCH = 200
+"""How many entries are removed between two batches."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,10 +59,10 @@ class _SqliteBatch(NamedTuple):
 
 
 class SqliteStore:
-    """A Store of one event loop. ``~`` in ``path`` is the user's home, and what is missing of it is made.
+    """A Store of one event loop. ``~`` in ``path`` is the user's home; missing directories are created.
 
-    The file is opened by the first run, and anew after each fault, so that one that is repaired is taken up.
-    ``clock`` gives the seconds since 1970, which processes and restarts have in common.
+    The first run opens the file, and after a fault the next run opens it again, so that a repaired file is used.
+    ``clock`` returns seconds since the epoch, which processes and restarts share.
     """
 
     def __init__(self, path: str | Path, *, max_entries: int, clock: Callable[[], float] = time.time) -> None:
@@ -90,7 +90,7 @@ class SqliteStore:
 
 
 class _Worker:
-    """What the thread does: batches of runs, and tidying in between."""
+    """The thread's work: batches of runs, and removal of old entries between them."""
 
     def __init__(
         self, path: Path, waiting: queue.SimpleQueue[_SqliteBatch | None], max_entries: int, clock: Callable[[], float]
@@ -101,35 +101,35 @@ class _Worker:
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        self._doomed: list[tuple[str, float]] = []
-        self._tidied = 0.0
-        self._writes_left = 0
-        self._gathering_until = 0.0
+        self._removable: list[tuple[str, float]] = []
+        self._scanned_at = 0.0
+        self._writes_until_scan = 0
+        self._gather_until = 0.0
 
     def work(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serves until None comes, and then what came before it."""
-        going_on = True
-        while going_on:
-            batch, going_on = self._next_batch()
+        """Execute batches until None arrives in the queue; the runs before it are executed."""
+        running = True
+        while running:
+            batch, running = self._next_batch()
             if batch:
                 outcome = self._outcome(batch)
                 try:
                     loop.call_soon_threadsafe(_deliver, batch, outcome)
                 except RuntimeError:
-                    break  # the loop is closed, and with it everybody who could wait
+                    break  # the loop is closed, so nothing waits for the outcome
                 if len(batch) > 1:
-                    self._gathering_until = time.monotonic() + GATHER_SECONDS
-            self._tidy()
+                    self._gather_until = time.monotonic() + GATHER_SECONDS
+            self._remove_old()
         self._disconnect()
 
     def _next_batch(self) -> tuple[list[_SqliteBatch], bool]:
         batch: list[_SqliteBatch] = []
         try:
-            run = self._waiting.get(timeout=0 if self._doomed else TIDY_SECONDS)
-            if run is not None and time.monotonic() < self._gathering_until:
+            run = self._waiting.get(timeout=0 if self._removable else SCAN_SECONDS)
+            if run is not None and time.monotonic() < self._gather_until:
                 time.sleep(GATHER_SECONDS)
             while run is not None:
-                if not run.result.done():  # its caller has stopped waiting
+                if not run.result.done():  # else its caller has stopped waiting
                     batch.append(run)
                 if len(batch) == MAX_BATCH:
                     return batch, True
@@ -144,7 +144,7 @@ class _Worker:
         except (sqlite3.Error, OSError, StateUnavailable) as error:
             self._disconnect()
             return StateUnavailable(f"{self._path}: {error}")
-        except Exception as error:  # noqa: BLE001 - of a mistake too the thread must not die: all would wait for ever
+        except Exception as error:  # noqa: BLE001 - the thread must survive bugs, or all callers would wait forever
             self._disconnect()
             return StateUnavailable(f"{self._path}: {type(error).__name__}")
 
@@ -161,11 +161,11 @@ class _Worker:
         results = [apply(operations, entries, now) for operations in runs]
         _write(connection, before, entries)
         connection.execute("COMMIT")
-        self._writes_left -= len(keys)
+        self._writes_until_scan -= len(keys)
         return results
 
     def _connected(self) -> sqlite3.Connection:
-        """The connection; a new one if another file, or none, has come into the place of the one that was opened."""
+        """Return the connection, reopened if the file was deleted or replaced by another."""
         if self._connection is not None and self._file != _identity(self._path):
             log.warning("state_file_replaced", path=str(self._path))
             self._disconnect()
@@ -180,60 +180,60 @@ class _Worker:
             try:
                 connection.close()
             except sqlite3.Error:
-                # Nothing is lost by it: what was committed is in the write-ahead log.
+                # No data is lost: committed transactions are in the write-ahead log.
                 log.debug("state_close_failed", path=str(self._path))
 
-    def _tidy(self) -> None:
-        """Removes some of what is to go, and looks from time to time for what that is.
+    def _remove_old(self) -> None:
+        """Remove some of the entries that a scan found, or scan the table if it is time.
 
-        Failures are ignored: the next run reports them, and the next scan finds what is left.
+        Failures are ignored: the next run reports them, and the next scan finds the remaining entries.
         """
         try:
             if self._connection is None:
-                self._doomed.clear()
-            elif self._doomed:
-                portion, self._doomed = self._doomed[:TIDY_BATCH], self._doomed[TIDY_BATCH:]
-                # One that has been written again meanwhile stays.
+                self._removable.clear()
+            elif self._removable:
+                portion, self._removable = self._removable[:REMOVE_BATCH], self._removable[REMOVE_BATCH:]
+                # An entry that was written again since the scan stays.
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany("DELETE FROM entries WHERE key = ? AND written = ?", portion)
                 self._connection.execute("COMMIT")
-            elif self._writes_left <= 0 or self._clock() >= self._tidied + TIDY_SECONDS:
-                self._doom(self._connection)
+            elif self._writes_until_scan <= 0 or self._clock() >= self._scanned_at + SCAN_SECONDS:
+                self._scan(self._connection)
         except sqlite3.Error:
-            self._doomed.clear()
+            self._removable.clear()
             self._disconnect()
 
-    def _doom(self, connection: sqlite3.Connection) -> None:
-        """Expired entries, and the oldest if there are too many: a twentieth more, so that it is not asked soon again.
+    def _scan(self, connection: sqlite3.Connection) -> None:
+        """Find the expired entries, and the oldest if there are too many: 5 % below the limit, to delay the next scan.
 
-        To ask reads the whole table, some ten milliseconds for 100,000 entries. The fewer there are, the later the
-        next time; other processes write too, so it is not put off until these writes alone could fill it.
+        A scan reads the whole table, about 10 ms for 100,000 entries. It comes later the fewer entries there are, but
+        early enough for several processes that fill the table together.
         """
-        self._tidied = self._clock()
-        self._doomed = connection.execute(
-            "SELECT key, written FROM entries WHERE expires <= ?", (self._tidied,)
+        self._scanned_at = self._clock()
+        self._removable = connection.execute(
+            "SELECT key, written FROM entries WHERE expires <= ?", (self._scanned_at,)
         ).fetchall()
         (count,) = connection.execute("SELECT count(*) FROM entries").fetchone()
-        count -= len(self._doomed)
+        count -= len(self._removable)
         slack = self._max_entries // 20
         if count > self._max_entries:
-            self._doomed += connection.execute(
+            self._removable += connection.execute(
                 "SELECT key, written FROM entries WHERE expires > ? ORDER BY written LIMIT ?",
-                (self._tidied, count - self._max_entries + slack),
+                (self._scanned_at, count - self._max_entries + slack),
             ).fetchall()
             count = self._max_entries - slack
-        self._writes_left = max(slack, (self._max_entries - count) // 8, 1)
+        self._writes_until_scan = max(slack, (self._max_entries - count) // 8, 1)
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """A connection to the file, made for this user alone if there is none, with the schema of today.
+    """Return a connection to the file with the current schema. A new file is readable by this user only.
 
     Raises OSError and sqlite3.Error, and StateUnavailable if a newer version of the proxy has written the file.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _opening(path):
         if not path.exists():
-            # SQLite trusts what it finds there, and a process may still have those of a file that was deleted.
+            # SQLite would read the leftovers of a deleted file, which another process may still have open.
             for leftover in ("-wal", "-shm"):
                 path.with_name(path.name + leftover).unlink(missing_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -241,7 +241,7 @@ def open_database(path: Path) -> sqlite3.Connection:
             connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, cached_statements=256)
             on_error.callback(connection.close)
             connection.execute("PRAGMA journal_mode = WAL")
-            # A power failure may lose the last moments, never older entries.
+            # A power failure may lose the last transactions, but never older entries.
             connection.execute("PRAGMA synchronous = NORMAL")
             migrate(connection)
             on_error.pop_all()
@@ -250,7 +250,7 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def _opening(path: Path) -> Iterator[None]:
-    """One process at a time opens the file. Windows deletes none that is open, which is what this is for."""
+    """Let one process at a time open the file. Not needed on Windows, where open files cannot be deleted."""
     if sys.platform == "win32":
         yield
     else:
@@ -265,17 +265,19 @@ def _opening(path: Path) -> Iterator[None]:
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[str] = SCHEMA) -> None:
-    """Brings the schema up to date by those of ``steps`` that are still to be made, all or none.
+    """Apply the missing migrations of ``steps``, all or none.
 
     Raises sqlite3.Error, and StateUnavailable if a newer version of the proxy has written the file.
     """
     if _version(connection) == len(steps):
         return
     connection.execute("BEGIN EXCLUSIVE")
-    version = _version(connection)  # once more: another process may have been at it
+    version = _version(connection)  # another process may have migrated it since
     if version > len(steps):
         connection.execute("ROLLBACK")
-        raise StateUnavailable(f"a newer version of the proxy wrote the state: {version}, here it is {len(steps)}")
+        raise StateUnavailable(
+            f"a newer version of the proxy wrote the state (schema {version}, this version knows {len(steps)})"
+        )
     for step in steps[version:]:
         connection.execute(step)
     connection.execute(f"PRAGMA user_version = {len(steps)}")
@@ -288,9 +290,9 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file stands there."""
+    """Return device and inode of the file at ``path``, or None."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - for every batch, and pathlib's takes twice as long
+        found = os.stat(path)  # noqa: PTH116 - runs for every batch, and pathlib takes twice as long
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
@@ -303,9 +305,9 @@ def _read(connection: sqlite3.Connection, keys: list[str]) -> dict[str, Entry]:
 
 
 def _write(connection: sqlite3.Connection, before: dict[str, Entry], after: dict[str, Entry]) -> None:
-    gone = [(key,) for key in before if key not in after]
-    if gone:
-        connection.executemany("DELETE FROM entries WHERE key = ?", gone)
+    removed = [(key,) for key in before if key not in after]
+    if removed:
+        connection.executemany("DELETE FROM entries WHERE key = ?", removed)
     put = [
         (key, entry.expires, entry.written, entry.value) for key, entry in after.items() if entry is not before.get(key)
     ]
@@ -314,7 +316,7 @@ def _write(connection: sqlite3.Connection, before: dict[str, Entry], after: dict
 
 
 def _select(keys: int) -> tuple[str, int]:
-    """The statement that reads that many entries, and the width that it has: a power of two, so that there are few."""
+    """Return the statement that reads ``keys`` entries, and its width: a power of two, which limits the variants."""
     width = 1 << (keys - 1).bit_length()
     return _select_of(width), width
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class StateUnavailable(Exception):
-    """The state could not be reached, or returned an error. The text is for operators: no key, no value."""
+    """The state could not be reached or returned an error. The text is for operators, without keys or values."""
 
 
 class Get(Struct, frozen=True):
@@ -16,13 +16,13 @@ class Get(Struct, frozen=True):
 
 
 class Take(Struct, frozen=True):
-    """Reads and removes, atomically: of concurrent takes of a key, one gets the value."""
+    """Read and remove atomically: only one of several concurrent takes gets the value."""
 
     key: str
 
 
 class Put(Struct, frozen=True):
-    """Writes, whatever was there. ``ttl`` is in seconds; without one the entry never expires."""
+    """Write, and replace any value. ``ttl`` is in seconds; an entry without one never expires."""
 
     key: str
     value: bytes
@@ -30,7 +30,7 @@ class Put(Struct, frozen=True):
 
 
 class Add(Struct, frozen=True):
-    """Writes only if there is nothing. ``ttl`` as of ``Put``."""
+    """Write unless the key has a value. ``ttl`` is as in ``Put``."""
 
     key: str
     value: bytes
@@ -43,19 +43,18 @@ Operation = Get | Take | Put | Add
 class Store(Protocol):
     """Values by key. Keys are short ASCII strings such as ``conversation:3f…``; the part before the colon is the kind.
 
-    A store holds a bounded number of entries: when there are more, those that were written longest ago go first.
-    Entries that never expire stay, so that the secret is not lost to a flood of conversations.
+    A store holds a bounded number of entries and removes the oldest ones beyond it. Entries that never expire are not
+    removed, so that a flood of conversations cannot displace the secret.
     """
 
     async def run(self, *operations: Operation) -> list[bytes | None]:
-        """Runs all in one round trip, in order; each is atomic by itself. Returns one result for each.
+        """Run all operations in order, in one round trip, and return a result for each. Each one is atomic by itself.
 
-        Of ``Get`` and ``Take`` it is the value, of ``Put`` the value that it replaced, of ``Add`` the value that
-        was there already (None: ours was added). An expired entry is as if it were not there.
-        Raises StateUnavailable; then each operation may have been run or not.
+        ``Get`` and ``Take`` return the value, ``Put`` the replaced value, ``Add`` the present value (None if it added
+        its own). Expired entries count as absent. Raises StateUnavailable; each operation may have run or not then.
         """
         ...
 
     async def close(self) -> None:
-        """Ends what is under way. Afterwards ``run`` raises StateUnavailable."""
+        """Finish the current runs. Afterwards ``run`` raises StateUnavailable."""
         ...

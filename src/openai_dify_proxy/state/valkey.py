@@ -1,11 +1,11 @@
-"""State in Valkey or Redis (7.0 or later), which any number of replicas may share.
+"""State in Valkey or Redis (7.0 or later), which any number of replicas can share.
 
-Runs that come while others are on their way wait, and then go together: under load one exchange carries many, which
-costs much less than one each, and one connection is enough. Nothing is sent twice, since a second ``Take`` of an entry
-finds nothing: a connection that breaks is an error for the runs that were on it, and the next one is made anew.
+Runs that arrive during an exchange wait and share the next one. Under load one exchange carries many runs, which costs
+much less than one exchange each, and one connection is enough. Commands are never sent twice, since a repeated ``Take``
+would find nothing: a broken connection is an error for its runs, and the next exchange opens a new one.
 
-Every key begins with ``openai-dify-proxy:``. The sorted set ``openai-dify-proxy:index`` holds the keys of entries that
-expire, by the time they were written, to know which go when there are too many.
+Every key begins with ``openai-dify-proxy:``. The sorted set ``openai-dify-proxy:index`` holds the keys of expiring
+entries, ordered by the time of writing, so that the oldest can be removed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PREFIX = "openai-dify-proxy:"
 INDEX = PREFIX + "index"
 
 MAX_TRIM = 5000
-"""Entries that are removed at once when there are too many."""
+"""How many entries are removed at once when there are too many."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class ValkeyStore:
         self._clock = clock
         self._waiting: list[_ValkeyBatch] = []
         self._sending: asyncio.Task[None] | None = None
-        self._unlooked = 0
+        self._untrimmed = 0
         self._closed = False
 
     async def run(self, *operations: Operation) -> list[bytes | None]:
@@ -72,7 +72,7 @@ class ValkeyStore:
 
     async def _send_all(self) -> None:
         while self._waiting:
-            # Callers of those that are done have stopped waiting.
+            # A result that is done belongs to a caller that stopped waiting.
             batch = [run for run in self._waiting if not run.result.done()]
             self._waiting = []
             await self._send(batch)
@@ -109,22 +109,22 @@ class ValkeyStore:
         now = self._clock()
         added = [part for key, is_expiring in expiring.items() if is_expiring for part in (now, key)]
         removed = [key for key, is_expiring in expiring.items() if not is_expiring]
-        self._unlooked += len(added) // 2
+        self._untrimmed += len(added) // 2
         commands: list[Command] = [("ZADD", INDEX, *added)] if added else []
         return [*commands, ("ZREM", INDEX, *removed)] if removed else commands
 
     async def _trim(self) -> None:
-        """Removes the oldest if there are too many. Looks after each hundredth part of what there may be."""
-        if self._unlooked <= self._max_entries // 100:
+        """Remove the oldest entries if there are too many; checked after every hundredth of the limit is written."""
+        if self._untrimmed <= self._max_entries // 100:
             return
-        self._unlooked = 0
+        self._untrimmed = 0
         (count,) = _check(await self._exchange([("ZCARD", INDEX)]))
         if count > self._max_entries:
             last = min(count - self._max_entries, MAX_TRIM) - 1
             (oldest,) = _check(await self._exchange([("ZRANGE", INDEX, 0, last)]))
-            # One by one: in a cluster they are on different servers.
-            gone: list[Command] = [("UNLINK", PREFIX.encode() + key) for key in oldest]
-            _check(await self._exchange([*gone, ("ZREM", INDEX, *oldest)]))
+            # One command per key: in a cluster the keys are on different servers.
+            removals: list[Command] = [("UNLINK", PREFIX.encode() + key) for key in oldest]
+            _check(await self._exchange([*removals, ("ZREM", INDEX, *oldest)]))
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
@@ -134,7 +134,7 @@ class ValkeyStore:
                 return await self._server.exchange(commands)
         except TimeoutError:
             raise StateUnavailable(f"no answer within {self._timeout:g} s") from None
-        except Exception as error:  # noqa: BLE001 - the library raises undocumented kinds, and the task must live
+        except Exception as error:  # noqa: BLE001 - the library raises undocumented types, and the task must survive
             raise StateUnavailable(_reason(error)) from None
 
 
@@ -144,13 +144,13 @@ def _command(operation: Operation) -> Command:
         return ("GET", key)
     if isinstance(operation, Take):
         return ("GETDEL", key)
-    unless_there = ("NX",) if isinstance(operation, Add) else ()
+    unless_present = ("NX",) if isinstance(operation, Add) else ()
     lifetime = () if operation.ttl is None else ("PX", max(1, round(operation.ttl * 1000)))
-    return ("SET", key, operation.value, *unless_there, "GET", *lifetime)
+    return ("SET", key, operation.value, *unless_present, "GET", *lifetime)
 
 
 def _check(replies: list[Any]) -> list[Any]:
-    """The replies. Raises StateUnavailable if one is a refusal."""
+    """Return the replies. Raises StateUnavailable if one is an error."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise StateUnavailable(_reason(reply))
@@ -169,6 +169,6 @@ def _finish(run: _ValkeyBatch, outcome: list[Any] | StateUnavailable) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Strip the arguments that servers and the library repeat in error texts: they hold keys and values."""
+    """Return the error's text without the command arguments in it, which hold keys and values."""
     known = isinstance(error, RedisConnectionError | ResponseError | OSError)
     return str(error).partition(", with args")[0] if known else type(error).__name__

@@ -1,1 +1,1 @@
-"""One turn from request to events: app, conversation, question, stop."""
+"""One turn, from the request to events: app, conversation, request to Dify, stop."""

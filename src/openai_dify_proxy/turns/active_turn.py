@@ -1,4 +1,4 @@
-"""A turn under way, as its consumers see it."""
+"""A running turn, as API handlers use it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from openai_dify_proxy.wire.dify import Mode
 class ActiveTurn:
     """A turn that Dify is answering, inside the block of ``Turns.run``.
 
-    Iterate it for lists of events (or call ``next`` to wake earlier), then ``commit`` the reply as the client is sent
-    it. A turn that is not committed is abandoned: nothing continues it, and it is stopped in Dify if it still runs.
+    Iterate it for lists of events, or call ``next`` to wake earlier. Then ``commit`` the reply as sent to the client. A
+    turn that is not committed is abandoned: no request continues it, and it is stopped in Dify if it still runs.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class ActiveTurn:
         user: str,
         now: Callable[[], float],
     ) -> None:
-        """``user`` is Dify's, ``now`` a clock in seconds since the epoch."""
+        """``user`` is Dify's user; ``now`` is a clock in seconds since the epoch."""
         self.stream = stream
         self.claim = claim
         self.app_name = app_name
@@ -52,7 +52,7 @@ class ActiveTurn:
         return self.stream.cut_short
 
     def leave(self) -> None:
-        """End the waiting: ``next`` raises ClientGone from now on."""
+        """Record that the client disconnected: ``next`` raises ClientGone from now on."""
         self.stream.leave()
 
     def next(self, wake_at: float | None = None) -> Coroutine[Any, Any, list[Event]]:
@@ -71,14 +71,14 @@ class ActiveTurn:
         return await self.stream.next()
 
     async def commit(self, reply: str, also: Sequence[Operation] = ()) -> None:
-        """Store that the history that ends with ``reply`` continues here, before the client is sent its last frame.
+        """Store that the history ending with ``reply`` continues in this conversation, and run ``also`` with it.
 
-        ``also`` is run in the same round trip.
+        Call it before the client receives its last frame.
         """
         stream = self.stream
         await self.claim.commit(
             reply,
-            # Dify's conversation holds more of a reply that was cut short than the client does.
+            # If the reply was cut short, Dify's conversation holds a longer one than the client.
             conversation_id=None if stream.cut_short else stream.ids.conversation_id,
             at=self._now() - stream.seconds_since_first_event,
             remembers=stream.remembers,

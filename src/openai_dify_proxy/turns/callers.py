@@ -1,4 +1,4 @@
-"""Who asks: the authenticated identity behind a request, and the Dify end users of it."""
+"""Callers, the authenticated identities behind requests, and their end users in Dify."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from hashlib import sha256
 from msgspec import Struct
 
 MAX_DIFY_USER = 255
-"""Characters of a ``user`` that Dify takes; one more and it fails."""
+"""Characters in a ``user``; Dify fails on longer ones."""
 
-MAX_REMEMBERED = 256
-"""Characters of an end user's name, beyond which it is not held for the next request."""
+MAX_CACHED = 256
+"""Characters in an end user's name; the ``user`` of longer names is not cached."""
 
 
 class Caller(Struct, frozen=True):
-    """``id`` is stable and holds no secret; ``dify_key`` is the Dify key that the request itself brought.
+    """An authenticated caller. ``id`` is stable and holds no secret.
 
-    ``end_user`` is the end user that the client's key is pinned to, whatever the request says.
+    ``dify_key`` is the Dify key of the request, if it came with one. ``end_user`` is the end user that the client key
+    is pinned to; it overrides the request's.
     """
 
     id: str
@@ -30,24 +31,23 @@ ANONYMOUS = Caller("anonymous")
 
 
 def caller_of_key(key: str, end_user: str | None = None) -> Caller:
-    """The holder of one of the server's client keys."""
+    """Return the caller that holds one of the server's client keys."""
     return Caller(f"key-{_digest(key)}", end_user=end_user)
 
 
 def caller_of_dify_key(key: str) -> Caller:
-    """Somebody who brings a Dify key along; it is all that is known of them."""
+    """Return the caller of a request with its own Dify key, identified by that key."""
     return Caller(f"dify-{_digest(key)}", key)
 
 
 def dify_user(secret: bytes, caller: Caller, end_user: str | None) -> str:
-    """Dify's ``user``, which owns conversations, files and running turns.
+    """Return Dify's ``user``, which owns conversations, files and running turns.
 
-    The same caller and end user always give the same one, and nobody who lacks ``secret`` can guess another's. Dify
-    takes 255 characters at most.
+    It depends only on the caller and the end user, and cannot be guessed without ``secret``.
     """
-    if end_user is not None and len(end_user) > MAX_REMEMBERED:
+    if end_user is not None and len(end_user) > MAX_CACHED:
         return _derive(secret, caller, end_user)
-    return _derive_once(secret, caller, end_user)
+    return _derive_cached(secret, caller, end_user)
 
 
 def _derive(secret: bytes, caller: Caller, end_user: str | None) -> str:
@@ -55,7 +55,7 @@ def _derive(secret: bytes, caller: Caller, end_user: str | None) -> str:
     return f"proxy-{hmac.digest(secret, name.encode(), 'sha256').hex()[:40]}"
 
 
-_derive_once = lru_cache(maxsize=4096)(_derive)
+_derive_cached = lru_cache(maxsize=4096)(_derive)
 
 
 def _digest(key: str) -> str:

@@ -1,10 +1,10 @@
-"""The claim that a turn holds on its conversation: taken before Dify is asked, committed or released afterwards.
+"""The claim of a turn on its conversation: taken before the request to Dify, committed or released afterwards.
 
-To continue is to take. Reading the entry that leads from a history to Dify's conversation removes it, and the finished
-turn stores the entry of the history as it then is. So of all requests that could continue from the same point one
-does; the others (a regeneration, a retry, a request after a failed turn) begin a new conversation with a transcript.
+An entry in the state leads from a history to Dify's conversation. Reading the entry removes it, and the finished turn
+stores a new one for the longer history. So only one of several requests with the same history continues the
+conversation; the others (a regeneration, a retry, a request after a failed turn) begin a new one with a transcript.
 
-A conversation that a client names by Dify's own id is locked instead, so that its turns run one after the other.
+A conversation that the client names by Dify's id is locked instead, so that its turns run one after the other.
 """
 
 from __future__ import annotations
@@ -26,33 +26,32 @@ from openai_dify_proxy.translate.history import extend_fingerprint, last_questio
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.locks import PATIENCE, STEP, Lock
+from openai_dify_proxy.turns.locks import LOCK_TIMEOUT, RETRY_SECONDS, Lock
 
 LONG_AGO = 600.0
-"""Seconds since a conversation's last turn after which Dify is asked whether it still has the conversation, where
-the app's version would hide its loss."""
+"""Seconds after a conversation's last turn until its existence is checked first, if Dify's version hides its loss."""
 
 FORGETFUL_SECONDS = 24 * 3600.0
-"""How long a chatflow is treated as one whose model has its memory switched off."""
+"""How long a chatflow counts as one without memory after its model was found to have none."""
 
 log = structlog.get_logger(__name__)
 
 
 class ClaimTiming(Struct, frozen=True):
-    """Durations in seconds that no operator needs to change."""
+    """Durations in seconds that only tests change."""
 
     turn_spacing: float = 1.05
     """From the start of one turn to the start of the next: Dify orders a conversation's messages by whole seconds."""
-    lock_timeout: float = PATIENCE
-    """How long a turn waits for the turn before it."""
+    lock_timeout: float = LOCK_TIMEOUT
+    """How long a turn waits for the previous turn."""
 
 
 DEFAULT_TIMING = ClaimTiming()
 
 
 class ConversationEntry(Struct, frozen=True, array_like=True):
-    """Where a history leads: Dify's conversation, when its last turn began (seconds since the epoch), and the digest of
-    the system message that Dify was sent."""
+    """The entry of a history: Dify's conversation, the begin of its last turn (seconds since the epoch), and the digest
+    of the system message that Dify has."""
 
     conversation_id: str
     at: float
@@ -60,7 +59,7 @@ class ConversationEntry(Struct, frozen=True, array_like=True):
 
 
 class ConversationRecord(Struct, frozen=True, array_like=True):
-    """What is stored under a Dify conversation's id, within a scope; ``head`` is the key of its entry."""
+    """The record of a Dify conversation, by its id within a scope; ``head`` is the key of its entry."""
 
     head: str
     at: float
@@ -73,7 +72,7 @@ _read_record = msgspec.msgpack.Decoder(ConversationRecord).decode
 
 
 class Scope(Struct, frozen=True):
-    """Caller, end user, app and app key: conversations never cross it. ``link`` begins a fingerprint's chain."""
+    """Caller, end user, app and app key, which conversations never cross. ``link`` begins a fingerprint's chain."""
 
     secret: bytes
     link: bytes
@@ -83,12 +82,12 @@ class Scope(Struct, frozen=True):
 
 
 class ConversationClaim:
-    """The conversation of one turn, from before Dify is asked until the turn has ended.
+    """The claim of one turn on its conversation.
 
-    ``continuation`` says how Dify is asked, ``not_before`` (seconds since the epoch) when at the earliest.
-    ``unconfirmed`` means that only the client vouches for the conversation. ``commit`` is for a turn that was answered;
-    the turn's context manager ends the claim by ``release`` if Dify was never asked, and by ``abandon`` unless the
-    commit left nothing to do.
+    ``continuation`` describes the request to Dify, ``not_before`` is its earliest time (seconds since the epoch).
+    ``unconfirmed`` means that only the client says that the conversation exists. ``commit`` is for an answered turn.
+    The turn's context manager calls ``release`` if no request was sent to Dify, and ``abandon`` unless the claim is
+    settled.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class ConversationClaim:
         request: TurnRequest,
         lock: Lock | None,
     ) -> None:
-        """``ttl`` is in seconds, ``now`` a clock in seconds since the epoch. Takes ``lock`` over from its holder."""
+        """``ttl`` is in seconds; ``now`` is a clock in seconds since the epoch. Takes ``lock`` over from its holder."""
         self.continuation = BEGINNING
         self.not_before = 0.0
         self.unconfirmed = False
@@ -124,7 +123,7 @@ class ConversationClaim:
         self._head = ""
         self._link_after: tuple[str, bytes] | None = None
 
-    # What the turn asks of it
+    # State of the claim
 
     @property
     def conversation_id(self) -> str | None:
@@ -141,9 +140,9 @@ class ConversationClaim:
 
     @property
     def can_restart(self) -> bool:
-        """Whether a turn whose conversation Dify lost can be asked again unnoticed: the client sent the history along.
+        """Whether the turn can begin a new conversation if Dify lost this one: the client sent the history.
 
-        For a conversation that the client named, only if it got that name from this proxy.
+        A conversation that the client named must also have its name from this proxy.
         """
         known = self._named is None or not self.unconfirmed
         return self.conversation_id is not None and known and self._has_history
@@ -155,7 +154,7 @@ class ConversationClaim:
 
     @property
     def asked_before(self) -> str | None:
-        """A question that a model with a memory must have been shown, for a chatflow whose memory is not known yet."""
+        """An earlier question that shows whether a chatflow's model has a memory; None if that is known."""
         if not self._chatflow or self.conversation_id is None or self.continuation.history:
             return None
         stored = self._request.stored_history
@@ -163,7 +162,7 @@ class ConversationClaim:
         return None if question is None else normalize(question)
 
     def link_after(self, reply: str) -> bytes:
-        """Return the fingerprint of the history that ends with ``reply``, as it is sent; empty without state."""
+        """Return the fingerprint of the history that ends with ``reply``; empty while the state is unreachable."""
         if self._scope is None or self._link is None:
             return b""
         if self._link_after is not None and self._link_after[0] == reply:
@@ -171,13 +170,13 @@ class ConversationClaim:
         answer = HistoryMessage("assistant", reply)
         added = [answer] if self._by_chat else [*self._request.asked, answer]
         link = extend_fingerprint(self._scope.secret, message_parts(added), self._link)
-        self._link_after = (reply, link)  # asked for twice where the reply is stored as a response
+        self._link_after = (reply, link)  # needed twice if the reply is stored as a response
         return link
 
     # Taking
 
     def fingerprint(self, secret: bytes, caller: Caller, profile: AppProfile) -> None:
-        """Compute the scope, and the chain over all earlier messages."""
+        """Compute the scope, and the fingerprint of all earlier messages."""
         request, app = self._request, self._app
         rules = app.rules
         parts = [caller.id, request.end_user, app.name, app.dify.url, app.dify.key]
@@ -200,7 +199,7 @@ class ConversationClaim:
             )
 
     async def take_by_history(self) -> None:
-        """Take the conversation that the history leads to, if there is one."""
+        """Take the conversation of the history, if there is one."""
         if self._scope is None or self._link is None or not self._has_history:
             return
         key = _entry_key(self._link)
@@ -213,7 +212,7 @@ class ConversationClaim:
         self._continue(entry.conversation_id, entry.system, entry.at, forgetful=any(results[1:]))
 
     async def take_named(self, conversation_id: str, gone: Callable[[], bool]) -> None:
-        """Lock a conversation that the client names, once no other turn runs in it. Raises ConversationBusy."""
+        """Lock a conversation that the client names, after the turns in it have ended. Raises ConversationBusy."""
         self._named = conversation_id
         self.unconfirmed = True
         self.continuation = Continuation(conversation_id, history=False)
@@ -224,7 +223,7 @@ class ConversationClaim:
         self._locks.append(lock)
         get_record = Get(scope.key("owned", conversation_id))
         also = (get_record, *self._get_forgetful())
-        results = await lock.acquire(gone, also, param="conversation_id", patience=self._timing.lock_timeout)
+        results = await lock.acquire(gone, also, param="conversation_id", timeout=self._timing.lock_timeout)
         if results is not None and results[0] is not None:
             known = await self._take_head(_read_record(results[0]), get_record, gone)
             self.unconfirmed = False
@@ -234,11 +233,12 @@ class ConversationClaim:
     async def _take_head(
         self, known: ConversationRecord, get_record: Get, gone: Callable[[], bool]
     ) -> ConversationRecord:
-        """Take the entry of a named conversation, so that no request continues it by its history meanwhile.
+        """Take the entry of a named conversation, so that no other request continues it by its history.
 
-        If a turn has taken it, wait for that turn's end, which never comes if its process died.
+        If another turn holds the entry, wait for that turn's end, but not longer than ``lock_timeout``: its process may
+        have died.
         """
-        patience = self._timing.lock_timeout
+        timeout = self._timing.lock_timeout
         while known.head and not gone():
             results = await self._store.run(Take(known.head), get_record)
             if results is None:
@@ -246,31 +246,31 @@ class ConversationClaim:
             if results[0] is not None:
                 if _read_entry(results[0]).conversation_id == self._named:
                     self._taken = (known.head, results[0])
-                else:  # the entry of another conversation with the very same messages
+                else:  # the entry of another conversation with the same messages
                     await self._store.run(Put(known.head, results[0], self._ttl))
                 break
             latest = known if results[1] is None else _read_record(results[1])
-            if latest.head == known.head and patience <= 0:
+            if latest.head == known.head and timeout <= 0:
                 break
             if latest.head == known.head:
-                await asyncio.sleep(STEP)
-                patience -= STEP
+                await asyncio.sleep(RETRY_SECONDS)
+                timeout -= RETRY_SECONDS
             known = latest
         self._head = known.head
         return known
 
     def skip_history(self) -> None:
-        """Send only the last question, whatever came before it."""
+        """Send only the last question, without the earlier messages."""
         self.continuation = Continuation(history=False)
 
     def _continue(self, conversation_id: str, system: bytes, at: float, *, forgetful: bool) -> None:
-        """A model without a memory is sent the whole history each time, any other only what is new."""
+        """Continue a conversation. A model without memory gets the whole history each time, others only new messages."""
         self._at = at
         self.not_before = at + self._timing.turn_spacing
         self.continuation = Continuation(conversation_id, history=forgetful, system=forgetful or system != self._system)
 
     def restart(self) -> None:
-        """Dify has lost the conversation: the turn begins a new one, with a transcript."""
+        """Begin a new conversation with a transcript, since Dify has lost this one."""
         log.info("conversation_lost")
         self._taken = None
         self.continuation = BEGINNING
@@ -278,7 +278,7 @@ class ConversationClaim:
     # Ending
 
     async def release(self) -> None:
-        """Dify was never asked: put the taken entry back, so that the next request continues from it."""
+        """Put the taken entry back after a turn that sent no request to Dify, so that the next request continues it."""
         operations = [operation for lock in self._locks for operation in lock.undo]
         if self._taken is not None:
             operations.append(Put(*self._taken, self._ttl))
@@ -293,10 +293,10 @@ class ConversationClaim:
         remembers: bool | None,
         also: Sequence[Operation] = (),
     ) -> None:
-        """Store where the history leads once the client was sent ``reply``, and run ``also`` in the same round trip.
+        """Store the entry of the history that ends with ``reply``, and run ``also`` in the same round trip.
 
-        ``conversation_id`` is Dify's, or None for a turn that nothing may continue. ``at`` is when the turn began
-        (seconds since the epoch), ``remembers`` whether the model was shown the conversation (None if unknown).
+        ``conversation_id`` is Dify's, or None if no request may continue the turn. ``at`` is the turn's begin (seconds
+        since the epoch). ``remembers`` says whether the model was shown the conversation (None if unknown).
         """
         scope, link = self._scope, self.link_after(reply)
         if scope is None or not link or conversation_id is None:
@@ -313,7 +313,7 @@ class ConversationClaim:
             operations.append(Put(head, _encode(entry), self._ttl))
         if remembers is False:
             operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS))
-            log.info("model_without_memory", app=self._app.name)
+            log.info("missing_memory_detected", app=self._app.name)
         results = await self._store.run(*operations, *also, *await self._unlock_operations())
         if results is not None:
             await self._resolve_conflicts(scope, entry, head, results)
@@ -322,25 +322,28 @@ class ConversationClaim:
     async def _resolve_conflicts(
         self, scope: Scope, own: ConversationEntry, head: str, before: Sequence[bytes | None]
     ) -> None:
-        """``before`` holds what the commit replaced: the conversation's record, its lock, and the entry at ``head``."""
+        """Resolve conflicts with other turns that committed in the meantime.
+
+        ``before`` holds the values that the commit replaced: the conversation's record, its lock, the entry ``head``.
+        """
         operations: list[Operation] = []
         other = own if not head or before[2] is None else _read_entry(before[2])
         if other.conversation_id != own.conversation_id:
-            # It held the very same messages and no history leads to it any more, so no turn must wait for its head.
+            # It had the same messages, and no history leads to it any more, so no turn must wait for its head.
             operations.append(self._put_record(scope, other, ""))
         if own.conversation_id == self.conversation_id and not self.unconfirmed:
             latest = self._head if before[0] is None else _read_record(before[0]).head
             if latest != self._head or (self._named is None and before[1] is not None):
-                # Another turn names this conversation or continued it meanwhile: no history may lead to it any more.
+                # Another turn names this conversation, or has continued it: no history may lead to it any more.
                 operations += [self._put_record(scope, own, ""), *(Take(key) for key in {head, latest} if key)]
         if operations:
             await self._store.run(*operations)
 
     async def abandon(self, conversation_id: Callable[[], str | None], stopped: asyncio.Task[None] | None) -> None:
-        """End a turn that nothing may continue, though it began in its conversation.
+        """End the claim of a turn that no request may continue.
 
-        ``conversation_id`` returns Dify's, which may become known only while the run is being stopped. Until
-        ``stopped`` has ended the run goes on in Dify, and the conversation stays locked.
+        ``conversation_id`` returns Dify's id, which may become known only while the run is being stopped. The
+        conversation stays locked until ``stopped`` ends, since the run continues in Dify until then.
         """
         if stopped is not None:
             await self._lock_while_stopping(conversation_id())
@@ -355,7 +358,7 @@ class ConversationClaim:
         if self._scope is not None and conversation_id is not None and not self._locks:
             lock = Lock(self._store, self._scope.key("busy", conversation_id))
             with suppress(ConversationBusy):  # another turn has named it already
-                await lock.acquire(lambda: False, [self._end_operation(self._scope, conversation_id)], patience=0)
+                await lock.acquire(lambda: False, [self._end_operation(self._scope, conversation_id)], timeout=0)
                 self._locks.append(lock)
 
     async def _run_and_unlock(self, operations: Sequence[Operation]) -> None:
@@ -371,7 +374,7 @@ class ConversationClaim:
 
     @property
     def _by_chat(self) -> bool:
-        """Whether the client tells its chats and users apart itself: such clients may rewrite what the user wrote."""
+        """Whether the client sends ids of its chats and users; such clients may rewrite the user's messages."""
         request = self._request
         return request.chat_id is not None and request.end_user is not None and request.stored_history is None
 

@@ -1,4 +1,4 @@
-"""The client of a turn, as far as turns need to know it."""
+"""The client of a turn: whether it has disconnected."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class ClientGone(Exception):
 
 
 class Client(Protocol):
-    """Whoever waits for a turn. ``gone`` is true once it has left."""
+    """The client that waits for a turn. ``gone`` is true once it has disconnected."""
 
     @property
     def gone(self) -> bool: ...
 
     def on_leave(self, leave: Callable[[], object]) -> None:
-        """Call ``leave`` when the client leaves, at once if it already has."""
+        """Call ``leave`` when the client disconnects, at once if it already has."""
 
 
 class PatientClient:
-    """A client that never leaves, for turns that no connection waits for."""
+    """A client that never disconnects, for turns without a connection."""
 
     gone = False
 
@@ -30,7 +30,7 @@ class PatientClient:
 
 
 class BriefClient:
-    """A client that is watched only until Dify was asked: the turn goes on when it leaves after that."""
+    """A client that can abort a turn only before the request to Dify: afterwards the turn continues without it."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -19,14 +19,14 @@ from openai_dify_proxy.turns.claims import DEFAULT_TIMING, ClaimTiming, Conversa
 from openai_dify_proxy.turns.locks import Lock
 
 SECRET_CHECK_SECONDS = 60.0
-"""How often the secret is compared with the state's, which may have been lost and created anew."""
+"""How often the secret is compared with the one in the state, which may have been lost and created again."""
 
 
 class Conversations:
-    """Find a turn's conversation by the claim on it.
+    """Finds and claims the conversation of each turn.
 
-    ``ttl`` is in seconds, ``now`` a clock in seconds since the epoch. A state that cannot be reached costs the memory
-    of conversations, never a turn.
+    ``ttl`` is in seconds; ``now`` is a clock in seconds since the epoch. While the state is unreachable, turns begin
+    new conversations instead of failing.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Conversations:
         self._checked = 0.0
 
     async def secret(self) -> bytes | None:
-        """Return the key of all hashes, the same in every process that shares the state; None if it is unreachable."""
+        """Return the key of all hashes, which processes with the same state share; None if it is unreachable."""
         if self._secret is None or self.now() - self._checked > SECRET_CHECK_SECONDS:
             own = self._secret or token_bytes(32)
             results = await self.store.run(Add("secret", own))
@@ -50,7 +50,7 @@ class Conversations:
         return self._secret
 
     def claim(self, app: App, request: TurnRequest, lock: Lock | None) -> ConversationClaim:
-        """Return a claim that holds ``lock`` from here on, and no conversation yet."""
+        """Return a claim without a conversation, which takes ``lock`` over."""
         return ConversationClaim(
             self.store, ttl=self.ttl, now=self.now, timing=self.timing, app=app, request=request, lock=lock
         )
@@ -65,9 +65,9 @@ class Conversations:
         *,
         gone: Callable[[], bool],
     ) -> None:
-        """Let ``claim`` take the conversation to continue, if there is one.
+        """Let ``claim`` take the conversation that the turn continues, if any.
 
-        Raises InvalidRequest for a name that cannot be Dify's, and ConversationBusy.
+        Raises InvalidRequest for an id that cannot be Dify's, and ConversationBusy.
         """
         if not profile.converses or request.stateless:
             return

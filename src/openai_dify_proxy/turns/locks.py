@@ -1,4 +1,4 @@
-"""Locks across all processes that share the state."""
+"""Locks shared by all processes with the same state."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import Add, Operation, Put, Take
 
 LEASE_SECONDS = 30.0
-"""How long a lock lives unless it is renewed, which is what a crash costs at most."""
+"""How long a lock lives without renewal, and so how long it stays locked after a crash."""
 
-PATIENCE = 30.0
-STEP = 0.25
-"""Seconds: how long a held lock is waited for, and between two attempts."""
+LOCK_TIMEOUT = 30.0
+"""How long a turn waits for a lock, in seconds."""
+
+RETRY_SECONDS = 0.25
+"""Time between two attempts to take a lock."""
 
 
 class Lock:
     """The exclusive right to continue a conversation; ``key`` names its entry in the state.
 
-    Use it as a context manager: what is still held at its exit is released. ``undo`` holds the operations that a
-    release runs as well if Dify was never asked.
+    As a context manager it releases the lock at its exit if it is still held. ``undo`` holds operations that the
+    release also runs if no request was sent to Dify.
     """
 
     def __init__(self, store: GuardedStore, key: str) -> None:
@@ -46,12 +48,12 @@ class Lock:
         also: Sequence[Operation] = (),
         *,
         param: str | None = None,
-        patience: float = PATIENCE,
+        timeout: float = LOCK_TIMEOUT,
     ) -> list[bytes | None] | None:
-        """Wait until the lock is free and take it; return the results of ``also``, run in the same atomic step.
+        """Wait until the lock is free and take it. Return the results of ``also``, which runs in the same atomic step.
 
-        Returns None without the lock if the state cannot be reached or ``gone`` says that the client left. Raises
-        ConversationBusy about ``param`` after ``patience`` seconds.
+        Returns None without the lock if the state is unreachable or ``gone()`` is true. Raises ConversationBusy with
+        ``param`` after ``timeout`` seconds.
         """
         while True:
             results = await self._store.run(Add(self._key, self._token, LEASE_SECONDS), *also)
@@ -60,27 +62,27 @@ class Lock:
             if results[0] is None:
                 self._renewal = asyncio.get_running_loop().create_task(self._renew())
                 return results[1:]
-            if patience <= 0:
+            if timeout <= 0:
                 raise ConversationBusy(
-                    "Another turn of this conversation is under way. Send this one when it has ended.",
+                    "Another turn of this conversation is running. Send the request again when it has ended.",
                     param=param,
                     retry_after=1,
                 )
             if gone():
                 return None
-            await asyncio.sleep(STEP)
-            patience -= STEP
+            await asyncio.sleep(RETRY_SECONDS)
+            timeout -= RETRY_SECONDS
 
     def transfer(self) -> Lock:
-        """Return a lock that holds what this one held; this one holds nothing any more."""
-        heir = Lock(self._store, self._key)
-        heir.undo = self.undo
-        heir._token = self._token
-        heir._renewal, self._renewal = self._renewal, None
-        return heir
+        """Return a new lock that takes this one over; this one is no longer held."""
+        successor = Lock(self._store, self._key)
+        successor.undo = self.undo
+        successor._token = self._token
+        successor._renewal, self._renewal = self._renewal, None
+        return successor
 
     async def release_operations(self) -> list[Operation]:
-        """Return the operations that release the lock, to be run with others; none if it is not held."""
+        """Return the operations that release the lock, for the caller to run; none if it is not held."""
         if self._renewal is None:
             return []
         renewal, self._renewal = self._renewal, None
@@ -90,7 +92,7 @@ class Lock:
         return [] if lost else [Take(self._key)]
 
     async def _renew(self) -> None:
-        """Renew the lease. End if another process holds the lock: the state lost it, or was unreachable for long."""
+        """Renew the lease until another process holds the lock: the state lost it, or was unreachable for too long."""
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             results = await self._store.run(Put(self._key, self._token, LEASE_SECONDS))

@@ -1,4 +1,4 @@
-"""Profiles of Dify apps (mode, form, version), cached for some minutes."""
+"""Profiles of Dify apps (mode, form, version), cached for five minutes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openai_dify_proxy.wire.dify import AppInfo, AppParameters, Mode
 FRESH_SECONDS = 300.0
 MAX_PROFILES = 1000
 CONCURRENCY = 4
-"""Apps whose profiles are loaded at the same time: a Dify process has ten connections for everything."""
+"""How many profiles are loaded at the same time: a Dify process serves ten connections in all."""
 
 _MODES = frozenset(get_args(Mode))
 
@@ -23,7 +23,7 @@ _MODES = frozenset(get_args(Mode))
 class Profiles:
     """Profiles of apps by URL and key. ``now`` is a clock in seconds.
 
-    While Dify cannot describe an app, its last profile is used.
+    During an outage of Dify the last profile of an app is used.
     """
 
     def __init__(self, dify: DifyClient, now: Callable[[], float]) -> None:
@@ -48,9 +48,9 @@ class Profiles:
         return Loaded(profile, FRESH_SECONDS)
 
     async def _probe(self, app: DifyApp) -> Mode:
-        """Detect the mode on a Dify whose ``/info`` lacks it: each route rejects empty requests of other modes.
+        """Detect the mode on a Dify whose ``/info`` lacks it: each route rejects empty requests to apps of other modes.
 
-        The chat modes cannot be told apart; a chatflow's streams hold all that the others' do.
+        The chat modes cannot be distinguished; a chatflow's streams have every event of the others.
         """
         modes: tuple[tuple[Mode, str], ...] = (
             ("workflow", "/workflows/run"),

@@ -1,4 +1,4 @@
-"""Whether Dify can be reached, for readiness checks that come every few seconds."""
+"""Checks whether Dify can be reached, for frequent readiness requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 4.0
 
 
 class Readiness:
-    """Asks each Dify for its version, at most once in ``FRESH_SECONDS``. ``now`` is a clock in seconds."""
+    """Checks every Dify, at most once per ``FRESH_SECONDS``. ``now`` is a clock in seconds."""
 
     def __init__(self, dify: DifyClient, urls: Iterable[str], now: Callable[[], float]) -> None:
         self._dify = dify
@@ -24,7 +24,7 @@ class Readiness:
         self._lock = asyncio.Lock()
 
     async def problem(self) -> str | None:
-        """What is wrong, in words without addresses; None if every Dify answers."""
+        """Return a description of the problem without addresses, or None if every Dify answers."""
         async with self._lock:
             if self._now() >= self._until:
                 self._problem = await self._ask()

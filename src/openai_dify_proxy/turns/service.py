@@ -1,4 +1,4 @@
-"""Run turns: choose how Dify is asked, ask, and clean up whatever happens."""
+"""Runs turns: prepares the request to Dify, sends it, and cleans up in every case."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _encode = json.Encoder().encode
 
 
 class Turns:
-    """Run turns, and stop the abandoned ones in Dify."""
+    """Runs turns, and stops abandoned ones in Dify."""
 
     def __init__(
         self, settings: Settings, apps: Apps, profiles: Profiles, dify: DifyClient, conversations: Conversations
@@ -66,10 +66,11 @@ class Turns:
         recall: Recall | None = None,
         lock: Lock | None = None,
     ) -> AsyncIterator[ActiveTurn]:
-        """Ask Dify and yield the turn; at the block's end, release the claim and stop what still runs in Dify.
+        """Send the request to Dify and yield the turn. At the block's end, release the claim and stop a running turn.
 
-        ``client`` ends the turn by leaving. ``recall`` is called only when a transcript is needed. ``lock`` is taken
-        over and held until the turn's end. Raises ProxyError, or ClientGone if the client left, before Dify was asked.
+        ``client`` aborts the turn by disconnecting. ``recall`` is called only if a transcript is needed. The turn takes
+        ``lock`` over until its end. Raises ProxyError, and ClientGone if the client disconnects before the request to
+        Dify.
         """
         claim = self._conversations.claim(app, request, lock)
         turn = None
@@ -83,21 +84,21 @@ class Turns:
                 self._end(turn)
 
     async def messages(self, caller: Caller, model: str | None, conversation_id: str, user: str) -> list[MessageRow]:
-        """Return the messages of one of Dify's conversations, oldest first. Raises ProxyError."""
+        """Return the messages of a Dify conversation, oldest first. Raises ProxyError."""
         return await self._dify.messages(self._apps.choose(caller, model).dify, conversation_id, user)
 
     async def delete_conversation(self, caller: Caller, model: str | None, conversation_id: str, user: str) -> None:
-        """Raises ProxyError."""
+        """Delete a Dify conversation. Raises ProxyError."""
         await self._dify.delete_conversation(self._apps.choose(caller, model).dify, conversation_id, user)
 
     async def stop(self, caller: Caller, model: str | None, task_id: str, user: str) -> None:
-        """Stop a turn that another process runs or ran. Raises ProxyError."""
+        """Stop a turn of another process. Raises ProxyError."""
         app = self._apps.choose(caller, model)
         profile = await self._profiles.get(app.dify, app.mode)
         await self._dify.stop(app.dify, stop_path(profile.mode, task_id), user)
 
     async def close(self, timeout: float) -> None:
-        """Wait until all turns have ended and the abandoned ones are stopped; at most ``timeout`` seconds."""
+        """Wait up to ``timeout`` seconds for the running turns, and as long for the stops of abandoned ones."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._all_ended.wait()
@@ -121,7 +122,7 @@ class Turns:
         await self._wait_for_dify(question)
         if client.gone:
             raise ClientGone
-        exchange, decoder = await self._ask(question)
+        exchange, decoder = await self._send(question)
         stream = DifyStream(
             exchange,
             decoder,
@@ -138,7 +139,7 @@ class Turns:
         return ActiveTurn(stream, claim, app_name=app.name, mode=profile.mode, user=user, now=self._conversations.now)
 
     def _end(self, turn: ActiveTurn) -> None:
-        """Stop the turn in Dify if it still runs. The client does not wait for that, nor for the claim's end."""
+        """Stop the turn in Dify if it still runs, and end its claim. The client waits for neither."""
         self._active -= 1
         if not self._active:
             self._all_ended.set()
@@ -150,13 +151,13 @@ class Turns:
             task.add_done_callback(self._closing.discard)
 
     async def _user(self, app: App, caller: Caller, end_user: str | None) -> str:
-        """Return Dify's ``user``. The app's key derives it while the state, which holds the secret, is unreachable."""
+        """Return Dify's ``user``, derived from the state's secret, or from the app's key while that is unreachable."""
         if self._plain_users and caller.dify_key is None and end_user is not None and len(end_user) <= MAX_DIFY_USER:
             return end_user
         return dify_user(await self._conversations.secret() or app.dify.key.encode(), caller, end_user)
 
     async def _wait_for_dify(self, question: _Question) -> None:
-        """Confirm the conversation where Dify would hide its loss, and wait for the second after its last turn."""
+        """Confirm the conversation if Dify would hide its loss, and keep the distance to its last turn."""
         claim = question.claim
         if claim.conversation_id is None:
             return
@@ -166,7 +167,7 @@ class Turns:
         await asyncio.sleep(min(spacing, max(0.0, claim.not_before - self._conversations.now())))
 
     async def _confirm(self, question: _Question, conversation_id: str) -> None:
-        """Ask for the conversation first: this Dify would hang on a lost one, or begin another."""
+        """Check that the conversation exists: this version of Dify would hang on a lost one, or begin another."""
         try:
             await self._dify.confirm_conversation(question.app.dify, conversation_id, question.user)
         except ConversationNotFound:
@@ -175,14 +176,14 @@ class Turns:
             question.claim.restart()
 
     async def _restart(self, question: _Question, lost: DifyStream) -> tuple[Exchange, DifyEventDecoder]:
-        """Ask once more, in a new conversation with a transcript. Raises ProxyError."""
+        """Send the request again, in a new conversation with a transcript. Raises ProxyError."""
         question.claim.restart()
-        asked = await self._ask(question)
+        answer = await self._send(question)
         self._stopper.abandon(lost, question.profile.mode)
-        return asked
+        return answer
 
-    async def _ask(self, question: _Question) -> tuple[Exchange, DifyEventDecoder]:
-        """Send the question as its claim says. Raises ProxyError if nothing was sent."""
+    async def _send(self, question: _Question) -> tuple[Exchange, DifyEventDecoder]:
+        """Send the request to Dify, as its claim requires. Raises ProxyError if nothing was sent."""
         app, profile, claim = question.app, question.profile, question.claim
         request, history = question.request, None
         if claim.continuation.history and question.recall is not None:
@@ -210,7 +211,7 @@ class Turns:
 
 
 class _Question(Struct, frozen=True):
-    """What is asked, of which app, and as which of Dify's users."""
+    """A turn's request, its app, and Dify's user."""
 
     app: App
     profile: AppProfile

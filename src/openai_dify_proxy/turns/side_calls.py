@@ -1,4 +1,4 @@
-"""Side calls: the titles, tags and queries that chat clients ask for beside a conversation."""
+"""Side calls: requests of chat clients for titles, tags and queries, beside the conversation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openai_dify_proxy.turns.callers import Caller
 
 
 class SideCalls:
-    """``TASK_CALLS`` and ``TASK_MODEL`` say whether side calls reach an app, and which."""
+    """Applies ``TASK_CALLS`` and ``TASK_MODEL``: whether side calls reach an app, and which one."""
 
     def __init__(self, settings: Settings, apps: Apps) -> None:
         self._off = settings.task_calls == "off"
@@ -18,14 +18,14 @@ class SideCalls:
         self._apps = apps
 
     def placeholder(self, side_call: SideCall | None) -> list[Event] | None:
-        """Return the client's own word for "nothing" if no app is to be asked; a few side calls have none."""
+        """Return the client's empty answer if side calls are off; None for the few kinds without an empty answer."""
         if side_call is None or not self._off or side_call.nothing is None:
             return None
         return [TextDelta(side_call.nothing), TurnFinished("stop", Usage())]
 
     def app(self, caller: Caller, side_call: SideCall | None, model: str | None) -> App:
-        """Return the app that answers, which for a side call may be another than ``model``'s.
+        """Return the app for a request, which is the one of ``TASK_MODEL`` for side calls if that is set.
 
-        Raises ModelNotFound, but not for the model of a side call that another app answers.
+        Raises ModelNotFound; the ``model`` of a side call is not checked if ``TASK_MODEL`` is set.
         """
         return self._apps.choose(caller, model if side_call is None else self._model or model)

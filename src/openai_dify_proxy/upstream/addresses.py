@@ -1,4 +1,4 @@
-"""Checks of URLs and addresses that somebody else chose. They resolve no names and open no connections."""
+"""Checks of URLs and addresses from clients or models. They resolve no names and open no connections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 from yarl import URL
 
 _NOT_HOSTS = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("192.88.99.0/24"))
-"""Protocol assignments and relays of 6to4, some of which count as global."""
+"""IETF protocol assignments and 6to4 relays, some of which count as global."""
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _DOCUMENTATION = ipaddress.ip_network("3fff::/20")
@@ -17,7 +17,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Whether a literal address belongs to the public internet; what an IPv6 address leads to counts as well."""
+    """Return whether a literal address is on the public internet. An IPv4 address embedded in IPv6 must be, too."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -33,7 +33,7 @@ def is_public(address: str) -> bool:
 
 
 class NamedHosts:
-    """The hosts that the operator named, each as ``host``, ``host:port`` or a whole origin."""
+    """The hosts in a setting, each ``host``, ``host:port`` or a whole origin."""
 
     def __init__(self, hosts: Collection[str]) -> None:
         self._patterns = [_parse_pattern(host) for host in hosts]
@@ -43,7 +43,7 @@ class NamedHosts:
 
 
 class _HostPattern(Struct, frozen=True):
-    """None matches any scheme or port."""
+    """A scheme, host and port; None matches any."""
 
     scheme: str | None
     host: str | None

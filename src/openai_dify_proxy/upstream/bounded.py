@@ -1,4 +1,4 @@
-"""Reads bodies of aiohttp responses up to a limit."""
+"""Reads the bodies of aiohttp responses up to a limit."""
 
 from __future__ import annotations
 

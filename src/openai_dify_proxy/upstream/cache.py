@@ -1,4 +1,4 @@
-"""A cache of descriptions that upstreams give of themselves: apps, models."""
+"""A cache for descriptions of apps and models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _V = TypeVar("_V")
 
 
 class Loaded(NamedTuple, Generic[_V]):
-    """A value, and for how many seconds it is fresh."""
+    """A value, and the seconds for which it is fresh."""
 
     value: _V
     fresh_seconds: float
@@ -26,15 +26,15 @@ class _CacheEntry(NamedTuple, Generic[_V]):
 
 
 def is_outage(error: ProxyError) -> bool:
-    """Whether the upstream failed, rather than rejecting the request or the server's credentials."""
+    """Return whether the upstream failed, rather than rejecting the request or the server's credentials."""
     return error.status >= 500 and not isinstance(error, UpstreamMisconfigured)
 
 
 class RefreshingCache(Generic[_K, _V]):
-    """Values that are loaded on demand, and served stale while they cannot be loaded again.
+    """A cache that loads values on demand, and serves stale ones while they cannot be loaded.
 
-    Callers that miss the same key at the same time share one load, which none of them can cancel for the others.
-    ``now`` is a clock in seconds. Beyond ``max_entries``, the values that were loaded longest ago are dropped.
+    Concurrent misses of a key share one load, which the cancellation of a caller does not cancel. ``now`` is a clock in
+    seconds. Beyond ``max_entries``, the values that were loaded longest ago are dropped.
     """
 
     def __init__(self, now: Callable[[], float], *, max_entries: int) -> None:
@@ -53,8 +53,8 @@ class RefreshingCache(Generic[_K, _V]):
     ) -> _V:
         """Return the fresh value, loading it if necessary.
 
-        During an outage, and after ``timeout`` seconds (the load goes on), return the stale value. Without one, raise
-        what ``load`` raised, or TimeoutError.
+        During an outage, and after ``timeout`` seconds (the load continues), return the stale value. If there is none,
+        raise the error of ``load``, or TimeoutError.
         """
         entry = self._entries.get(key)
         if entry is not None and entry.fresh_until > self._now():

@@ -1,7 +1,7 @@
-"""Checks URLs that clients name, before they are passed to Replicate or fetched.
+"""Checks the URLs in requests before they are passed to Replicate or fetched.
 
 Replicate fetches most of them, so host names are not resolved here. Literal addresses outside the public internet are
-rejected, since they mean a private network wherever they are fetched from.
+rejected: they lead to a private network wherever they are fetched from.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from openai_dify_proxy.upstream.addresses import NamedHosts, has_credentials, is
 
 
 class ClientUrls:
-    """``hosts`` are those that the operator named, as ``OutputFetcher`` takes them; their addresses may be private."""
+    """A check with exceptions: ``hosts``, in the format of ``OutputFetcher``, may have private addresses."""
 
     def __init__(self, hosts: Collection[str]) -> None:
         self._named = NamedHosts(hosts)
@@ -32,7 +32,7 @@ class ClientUrls:
         if url.scheme not in ("http", "https") or not url.raw_host or has_credentials(url):
             raise _invalid(param)
         if not self._named.contain(url) and not _may_be_public(url.raw_host):
-            raise InvalidRequest(f"{param} points to an address that is not on the public internet.", param=param)
+            raise InvalidRequest(f"{param} must not point to an address outside the public internet.", param=param)
         return text
 
 
@@ -41,14 +41,14 @@ def _invalid(param: str) -> InvalidRequest:
 
 
 def _may_be_public(host: str) -> bool:
-    """Accept names; judge addresses by their range, in every spelling that the system's resolver understands."""
+    """Accept names, and public addresses in every spelling that the system's resolver understands."""
     host = unquote(host).rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
         return False
     try:
         return is_public(str(ipaddress.ip_address(host)))
     except ValueError:
-        pass  # an odd spelling, or a name
+        pass  # an unusual spelling, or a name
     try:
         return is_public(socket.inet_ntoa(socket.inet_aton(host)))
     except OSError:

@@ -1,9 +1,9 @@
-"""Fetches URLs that clients or models chose.
+"""Fetches URLs from clients and models.
 
-``GuardedFetcher`` fetches what a client named: public addresses only, checked when the socket is made, since a name may
-resolve differently a moment later, and some spellings of an address are never resolved. ``OutputFetcher`` fetches a
-model's outputs: from the listed hosts only. Both bound size, time and redirects, and send no credentials. The parsed
-URL that is checked is the one that is fetched, so that no second parser can read the text differently.
+``GuardedFetcher`` fetches URLs of clients, from public addresses only. It checks the address when the socket is
+created: a name may resolve differently a moment later, and some spellings of an address are never resolved.
+``OutputFetcher`` fetches a model's outputs, from the listed hosts only. Both limit size, time and redirects, and send
+no credentials. The checked URL object is the fetched one, so that no second parser can read the text differently.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from openai_dify_proxy.upstream.bounded import ResponseTooLarge, read_bounded
 
 MAX_REDIRECTS = 3
 FETCH_SECONDS = 60.0
-"""For one picture, redirects included."""
+"""Time limit of one picture, redirects included."""
 
 REPLICATE_HOSTS = ("replicate.delivery",)
-"""And every name below them."""
+"""These hosts and their subdomains."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _Check = Callable[[URL], None]
@@ -32,9 +32,9 @@ _Fail = Callable[..., ProxyError]
 
 
 class GuardedFetcher:
-    """Fetches public URLs that a client named; the client learns of errors.
+    """Fetches public URLs from requests; errors are the client's.
 
-    ``seconds`` bounds one picture, and ``public`` decides which addresses may be connected to.
+    ``seconds`` limits one picture; ``public`` decides whether an address may be connected to.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class GuardedFetcher:
         await self._session.close()
 
     async def read(self, url: str, limit: int, param: str) -> bytes:
-        """At most ``limit`` bytes. Raises InvalidRequest with ``param``."""
+        """Return the content of ``url``, at most ``limit`` bytes. Raises InvalidRequest with ``param``."""
 
         def check(parts: URL) -> None:
             if parts.scheme not in ("http", "https") or not parts.host or has_credentials(parts):
-                raise InvalidRequest(f"{param} must be a plain http or https URL.", param=param)
+                raise InvalidRequest(f"{param} must be an http or https URL without a user or password.", param=param)
 
         def fail(message: str, _retryable: bool = False) -> ProxyError:
             return InvalidRequest(f"{param} could not be read: {message}", param=param)
@@ -70,10 +70,10 @@ class GuardedFetcher:
 
 
 class OutputFetcher:
-    """Reads a model's outputs from Replicate's hosts and those that the operator named.
+    """Reads a model's outputs from Replicate's hosts and from ``hosts``.
 
-    ``hosts`` are ``host``, ``host:port`` or whole origins. On these plain HTTP and any address are allowed.
-    ``seconds`` bounds one picture.
+    ``hosts`` are ``host``, ``host:port`` or whole origins, where plain HTTP and any address are allowed. ``seconds``
+    limits one picture.
     """
 
     def __init__(self, hosts: Collection[str], *, connect_timeout: float, seconds: float = FETCH_SECONDS) -> None:
@@ -85,16 +85,16 @@ class OutputFetcher:
         await self._session.close()
 
     async def read(self, url: str, limit: int) -> bytes:
-        """At most ``limit`` bytes. Raises UpstreamFailed."""
+        """Return the content of ``url``, at most ``limit`` bytes. Raises UpstreamFailed."""
 
         def check(parts: URL) -> None:
             if not self.allows(parts):
                 host = (parts.host or "nowhere")[:200]
                 raise UpstreamFailed(
-                    "The model's picture lies where this server does not fetch from.",
+                    "The model's picture is on a host that this server does not fetch from.",
                     started=True,
-                    log=f"An output or its redirection points to {parts.scheme}://{host}: is it one to add to "
-                    "REPLICATE_OUTPUT_HOSTS?",
+                    log=f"An output or its redirect points to {parts.scheme}://{host}. "
+                    "If you trust this host, add it to REPLICATE_OUTPUT_HOSTS.",
                 )
 
         def fail(message: str, retryable: bool = False) -> ProxyError:
@@ -104,7 +104,7 @@ class OutputFetcher:
         return await _read(self._session, url, limit=limit, seconds=self._seconds, check=check, fail=fail)
 
     def allows(self, url: URL) -> bool:
-        """Whether pictures are read from there."""
+        """Return whether pictures are fetched from ``url``."""
         host = url.host or ""
         if url.scheme not in ("http", "https") or has_credentials(url):
             return False
@@ -116,7 +116,7 @@ class _NotPublic(OSError):
     pass
 
 
-_NOT_PUBLIC = "it points to an address that this server does not read from."
+_NOT_PUBLIC = "it points to an address outside the public internet."
 
 
 def _session(connect_timeout: float, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
@@ -143,14 +143,14 @@ async def _read(
                     if response.status != 200:
                         raise fail(f"HTTP {response.status}.", response.status >= 500)
                     return await read_bounded(response, limit)
-            raise fail("it redirects too often.")
+            raise fail("it redirects too many times.")
     except ResponseTooLarge:
         raise fail(f"it is larger than {limit} bytes.") from None
     except TimeoutError:
-        raise fail("it took too long.", True) from None
+        raise fail(f"it took longer than {seconds:g} s.", True) from None
     except aiohttp.ClientConnectorError as exc:
         raise fail(_NOT_PUBLIC if isinstance(exc.os_error, _NotPublic) else "no answer.") from exc
     except ValueError:
-        raise fail("it is no URL.") from None
+        raise fail("it is not a URL.") from None
     except (aiohttp.ClientError, OSError) as exc:
         raise fail("no answer.", True) from exc
