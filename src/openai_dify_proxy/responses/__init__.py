@@ -1,1 +1,1 @@
-"""Stored responses and conversations: store, recorder, continuation, background runs and their event logs."""
+"""Stored responses and conversations, with background runs and their event logs."""

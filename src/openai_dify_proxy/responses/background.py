@@ -1,8 +1,8 @@
-"""Responses that run in the background: their client may leave, and any process may be asked about them.
+"""Responses that run in the background, independent of their client, and reachable through any process.
 
-A run writes its stream to the state while it grows, and beside it until when it counts as alive. So any process can
-return the response, follow it, or report that its process died. A run is cancelled by a mark that it reads with each
-write, and by Dify's own stop route, which needs only what is stored.
+A run writes its growing stream to the state, with a lease that shows whether it is alive. So any process can return the
+response, follow it, or report that its process died. A cancellation leaves a mark that the run reads with each write,
+and calls Dify's stop route, which needs only stored ids.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ LEASE_SECONDS = 15.0
 """How long a run counts as alive after its last write."""
 
 FOLLOW_SECONDS = 0.5
-"""How often the stream of another process's run is read again."""
+"""How often the stream of another process's run is read."""
 
-CANCEL_PATIENCE = 5.0
+CANCEL_SECONDS = 5.0
 """How long to wait for the end of a cancelled run."""
 
 RUNNING = frozenset({"queued", "in_progress"})
@@ -50,7 +50,7 @@ log = structlog.get_logger(__name__)
 
 
 class BackgroundResponses:
-    """Runs responses, and answers for those of other processes. ``lease`` is in seconds."""
+    """Runs responses in the background, and reads and cancels those of other processes. ``lease`` is in seconds."""
 
     def __init__(
         self, turns: Turns, stored: ResponseStore, conversations: Conversations, *, lease: float = LEASE_SECONDS
@@ -64,28 +64,28 @@ class BackgroundResponses:
         self._runs: dict[str, BackgroundRun] = {}
 
     async def start(self, prepared: PreparedRun, encoder: ResponsesStreamEncoder) -> None:
-        """Let a response run by itself, and return once Dify was asked.
+        """Start a response in the background, and return once its request was sent to Dify.
 
-        Raises StateUnreachable, and whatever kept Dify from being asked.
+        Raises StateUnreachable, and any error that comes before the request.
         """
         name = encoder.response.id
         writer = EventLogWriter(self._logs, name)
-        run = BackgroundRun(prepared, encoder, writer, alive_until=self._alive_until, patience=self._lease)
+        run = BackgroundRun(prepared, encoder, writer, alive_until=self._alive_until, end_timeout=self._lease)
         self._runs[name] = run
         run.task.add_done_callback(lambda _: self._runs.pop(name, None))
         try:
-            await run.asked
+            await run.started
         except asyncio.CancelledError:
             run.task.cancel()
             raise
 
     async def load(self, caller: Caller, name: str, end_user: str | None) -> StoredResponse:
-        """Return a response in its present state. Raises ResponseNotFound and StateUnreachable."""
+        """Return a response in its current state. Raises ResponseNotFound and StateUnreachable."""
         entry = await self._stored.responses.load(caller, name, end_user)
         if not entry.running:
             return entry
         progress = await self._logs.progress(name)
-        if progress.alive_until is None:  # it has ended since
+        if progress.alive_until is None:  # it has ended in the meantime
             return await self._stored.responses.load(caller, name, end_user)
         response = RESPONSE.decode(entry.response)
         if self._is_over(progress):
@@ -97,22 +97,22 @@ class BackgroundResponses:
     async def follow(
         self, response: Response, *, starting_after: int | None, beat: float | None
     ) -> AsyncIterator[bytes]:
-        """Yield the frames of a response, stored and to come, and a heartbeat after each silence of ``beat`` seconds.
+        """Yield the stored and future frames of a response, with a heartbeat after ``beat`` seconds of silence.
 
-        If the rest cannot be had, the last frame is an error.
+        If the rest of the stream is lost, the last frame is an error.
         """
         name = response.id
         clock = asyncio.get_running_loop().time
         sent = number = 0
         sent_at = reached_at = clock()
         while True:
-            news = self._news(name)
+            written = self._written(name)
             try:
                 progress = await self._logs.progress(name)
                 frames = await self._logs.read(name, sent, progress.size)
             except ProxyError as error:
-                gone = isinstance(error, ResponseNotFound) and news is None
-                if gone or clock() - reached_at > self._lease:
+                lost = isinstance(error, ResponseNotFound) and written is None
+                if lost or clock() - reached_at > self._lease:
                     yield encode_stream_error(error, number)
                     return
             else:
@@ -127,13 +127,13 @@ class BackgroundResponses:
                 if self._is_over(progress):
                     yield encode_failure(failed_response(response, _worker_died()), _worker_died(), number)
                     return
-            await _wait(news)
+            await _wait(written)
             if beat is not None and clock() - sent_at >= beat:
                 sent_at = clock()
                 yield encode_keepalive(number)
 
     async def cancel(self, caller: Caller, response: Response) -> Response:
-        """End a running response, wherever it runs, and return its last state. Raises StateUnreachable."""
+        """Cancel a running response of any process, and return its last state. Raises StateUnreachable."""
         name = response.id
         await self._logs.request_cancellation(name, self._lease * 4)
         progress = await self._logs.progress(name)
@@ -142,18 +142,18 @@ class BackgroundResponses:
             run.leave()
         elif progress.task_id is not None and progress.user is not None:
             await self._stop(caller, response.model, progress.task_id, progress.user)
-        give_up = self._now() + CANCEL_PATIENCE
-        while not self._is_over(progress) and self._now() < give_up:
-            await _wait(self._news(name))
+        deadline = self._now() + CANCEL_SECONDS
+        while not self._is_over(progress) and self._now() < deadline:
+            await _wait(self._written(name))
             progress = await self._logs.progress(name)
         entry = await self._stored.responses.load(caller, name, None)
         if not entry.running:
             return RESPONSE.decode(entry.response)
-        response = cancelled_response(response)  # its process is gone, or cannot reach the state
+        response = cancelled_response(response)  # its process has died, or cannot reach the state
         entry = structs.replace(entry, response=msgspec.json.encode(response), running=False)
         ended = structs.replace(progress, alive_until=None)
         put = await self._stored.responses.put_operation(caller, name, entry)
-        await self._do(put, self._logs.put_progress(name, ended))
+        await self._run_operations(put, self._logs.put_progress(name, ended))
         return response
 
     async def remove(self, caller: Caller, response: Response) -> None:
@@ -162,10 +162,10 @@ class BackgroundResponses:
         if response.background:
             with suppress(ResponseNotFound):  # the stream expired before the response
                 operations += self._logs.remove_operations(response.id, await self._logs.progress(response.id))
-        await self._do(*operations)
+        await self._run_operations(*operations)
 
     async def close(self, grace: float) -> None:
-        """Let the runs of this process go on for ``grace`` seconds, then end them; they are stored as failed."""
+        """Wait ``grace`` seconds for the runs of this process, then cancel the rest, which are stored as failed."""
         tasks = [run.task for run in self._runs.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
@@ -179,7 +179,7 @@ class BackgroundResponses:
         except ProxyError as error:
             log.warning("stop_failed", task_id=task_id, error=error.message, detail=error.log)
 
-    async def _do(self, *operations: Operation) -> None:
+    async def _run_operations(self, *operations: Operation) -> None:
         if await self._store.run(*operations) is None:
             raise state_unreachable()
 
@@ -187,28 +187,28 @@ class BackgroundResponses:
         return self._now() + self._lease
 
     def _is_over(self, progress: RunProgress) -> bool:
-        """Whether the run has ended, or its process died."""
+        """Return whether the run has ended or its process has died."""
         return progress.alive_until is None or progress.alive_until <= self._now()
 
-    def _news(self, name: str) -> asyncio.Event | None:
+    def _written(self, name: str) -> asyncio.Event | None:
         run = self._runs.get(name)
-        return None if run is None else run.news
+        return None if run is None else run.written
 
 
-async def _wait(news: asyncio.Event | None) -> None:
-    """Wait for more of a run of this process; for a run of another, until it is time to read again."""
-    if news is None:
+async def _wait(written: asyncio.Event | None) -> None:
+    """Wait for the next write of a run of this process, but not longer than ``FOLLOW_SECONDS``."""
+    if written is None:
         await asyncio.sleep(FOLLOW_SECONDS)
         return
     with suppress(TimeoutError):
         async with asyncio.timeout(FOLLOW_SECONDS):
-            await news.wait()
+            await written.wait()
 
 
 def _is_end(frames: bytes) -> bool:
-    """Whether these frames end the stream."""
+    """Return whether these frames end the stream."""
     return frames.endswith(DONE) or b"event: response.failed\n" in frames
 
 
 def _worker_died() -> UpstreamFailed:
-    return UpstreamFailed("The process that ran the response is gone.", code="worker_died", started=True)
+    return UpstreamFailed("The server process that ran the response has died.", code="worker_died", started=True)

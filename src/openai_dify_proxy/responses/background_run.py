@@ -1,4 +1,4 @@
-"""One response that this process runs in the background, from its reservation to its stored end."""
+"""A response that this process runs in the background, from its first entry in the state to its stored end."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.client import ClientGone
 
 WRITE_SECONDS = 0.1
-"""The shortest time between two writes of a stream that grows."""
+"""The shortest time between two writes of a growing stream."""
 
-BREATH_SECONDS = 2.0
-"""How often a silent run renews its lease and checks whether it was cancelled."""
+RENEW_SECONDS = 2.0
+"""How often a silent run renews its lease and reads the cancellation mark."""
 
 TurnContext = AbstractAsyncContextManager[ActiveTurn]
 PreparedRun = AbstractAsyncContextManager[tuple[ResponseRecorder, TurnContext]]
-"""Yields the recorder of a response, and its turn, which asks Dify when it is entered."""
+"""Yields the recorder of a response, and its turn, which sends the request to Dify when it is entered."""
 
 log = structlog.get_logger(__name__)
 
 
 class BackgroundRun:
-    """A running response. ``asked`` is done once Dify was asked, or holds what kept it from being asked.
+    """A running response.
 
-    ``news`` is set, and replaced, whenever more of the stream was written.
+    ``started`` is done once the request was sent to Dify, or holds the error that came before. ``written`` is set, and
+    replaced by a new event, with each write of the stream.
     """
 
     def __init__(
@@ -44,18 +45,18 @@ class BackgroundRun:
         writer: EventLogWriter,
         *,
         alive_until: Callable[[], float],
-        patience: float,
+        end_timeout: float,
     ) -> None:
-        """``patience`` is how many seconds the storing of the end may take."""
-        self.news = asyncio.Event()
+        """``end_timeout`` limits the attempts to store the end, in seconds."""
+        self.written = asyncio.Event()
         self._encoder = encoder
         self._writer = writer
         self._alive_until = alive_until
-        self._patience = patience
+        self._end_timeout = end_timeout
         self._turn: ActiveTurn | None = None
         self._loop = asyncio.get_running_loop()
         self._written_at = self._loop.time()
-        self.asked: asyncio.Future[None] = self._loop.create_future()
+        self.started: asyncio.Future[None] = self._loop.create_future()
         self.task = self._loop.create_task(self._run(prepared))
 
     def leave(self) -> None:
@@ -66,16 +67,16 @@ class BackgroundRun:
     async def _run(self, prepared: PreparedRun) -> None:
         try:
             async with prepared as (recorder, context):
-                await self._run_reserved(recorder, context)
+                await self._run_stored(recorder, context)
         except (Exception, asyncio.CancelledError) as error:
-            if self.asked.done():
+            if self.started.done():
                 raise
-            self.asked.set_exception(error)  # the request that began the response is told
+            self.started.set_exception(error)  # ``start`` raises it
         finally:
-            self.news.set()
+            self.written.set()
 
-    async def _run_reserved(self, recorder: ResponseRecorder, context: TurnContext) -> None:
-        """Store the response before Dify is asked, since one that cannot be found again must not run."""
+    async def _run_stored(self, recorder: ResponseRecorder, context: TurnContext) -> None:
+        """Store the response before the request to Dify: a response that cannot be found again must not run."""
         response = self._encoder.response
         put_running = await recorder.put_running(response)
         try:
@@ -83,33 +84,33 @@ class BackgroundRun:
                 raise state_unreachable()
             async with context as turn:
                 self._turn = turn
-                if not self.asked.done():
-                    self.asked.set_result(None)
+                if not self.started.done():
+                    self.started.set_result(None)
                 await self._store_end(await self._outcome(turn, recorder))
         finally:
             if self._turn is None:
                 await self._writer.remove([await recorder.remove(response)])
 
     async def _outcome(self, turn: ActiveTurn, recorder: ResponseRecorder) -> list[Operation]:
-        """Run to the end, whatever it is, and return the operations that store it."""
+        """Run to any end, and return the operations that store it."""
         encoder = self._encoder
         try:
             return await self._answer(turn, recorder)
         except ClientGone:
             self._writer.add(encoder.cancel(turn.ids))
         except asyncio.CancelledError:
-            self._patience = 0
-            self._fail(turn, ShuttingDown("The server was shut down, and the response with it.", started=True))
-        except Exception:  # a fault of the proxy: its text may hold anything, so only the log gets it
+            self._end_timeout = 0
+            self._fail(turn, ShuttingDown("The server was shut down during the response.", started=True))
+        except Exception:  # a bug in the proxy; its text may hold anything, so only the log gets it
             log.exception("unexpected_error")
-            self._fail(turn, InternalError("The proxy failed. Tell its operator the response's id."))
+            self._fail(turn, InternalError("The proxy failed. Tell its operator the response id."))
         return await recorder.put_failed(encoder.response)
 
     async def _answer(self, turn: ActiveTurn, recorder: ResponseRecorder) -> list[Operation]:
-        """Raises ClientGone if the response is cancelled."""
+        """Read the turn to its end, and return the operations that store it. Raises ClientGone if it is cancelled."""
         encoder = self._encoder
         last = await self._read(turn)
-        if self._writer.cancelled:  # the turn ended because Dify was asked to stop it
+        if self._writer.cancelled:  # the turn ended because Dify stopped it
             raise ClientGone
         self._writer.add(encoder.encode([last], turn.ids))
         if not isinstance(last, TurnFinished):
@@ -120,10 +121,10 @@ class BackgroundRun:
         return operations
 
     async def _read(self, turn: ActiveTurn) -> Event:
-        """Write everything before the last event, and return that. Raises ClientGone."""
+        """Write all events but the last, and return the last. Raises ClientGone."""
         self._writer.add(self._encoder.open())
         while True:
-            wake_at = self._written_at + (WRITE_SECONDS if self._writer.has_unwritten else BREATH_SECONDS)
+            wake_at = self._written_at + (WRITE_SECONDS if self._writer.has_unwritten else RENEW_SECONDS)
             events = await turn.next(wake_at)
             last = events.pop() if turn.ended else None
             if events:
@@ -135,7 +136,7 @@ class BackgroundRun:
 
     def _fail(self, turn: ActiveTurn, error: ProxyError) -> None:
         answer = self._encoder.answer
-        if answer.finish_reason is None and answer.error is None:  # otherwise its end is written already
+        if answer.finish_reason is None and answer.error is None:  # else its end is written already
             self._writer.add(self._encoder.encode([TurnFailed(error)], turn.ids))
 
     async def _write(self, turn: ActiveTurn) -> None:
@@ -143,20 +144,20 @@ class BackgroundRun:
         self._written_at = self._loop.time()
         progress = RunProgress(task_id=turn.ids.task_id, user=turn.user, alive_until=self._alive_until())
         if await self._writer.write(progress):
-            self._announce()
+            self._notify()
         if self._writer.cancelled:
             turn.leave()
 
     async def _store_end(self, operations: list[Operation]) -> None:
-        """Write the end, as soon as the state can be reached again."""
-        give_up = self._loop.time() + self._patience
+        """Write the end, and retry while the state is unreachable."""
+        deadline = self._loop.time() + self._end_timeout
         while not await self._writer.write(RunProgress(), operations):
-            if self._loop.time() >= give_up:
-                log.warning("response_not_stored")
+            if self._loop.time() >= deadline:
+                log.warning("response_lost", reason="state unavailable")
                 break
-            await asyncio.sleep(BREATH_SECONDS)
-        self._announce()
+            await asyncio.sleep(RENEW_SECONDS)
+        self._notify()
 
-    def _announce(self) -> None:
-        self.news.set()
-        self.news = asyncio.Event()
+    def _notify(self) -> None:
+        self.written.set()
+        self.written = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Resolve ``previous_response_id`` and ``conversation``: what a turn continues that is stored here."""
+"""Resolves ``previous_response_id`` and ``conversation`` to the stored history that a turn continues."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ from openai_dify_proxy.wire.dify import MessageRow
 
 
 class Continued(Struct, frozen=True):
-    """What a request continues. ``previous`` is the response before it, if that was stored.
+    """The stored history of a request. ``previous`` is the response before it, if that was stored.
 
-    ``history`` is for the turn request, ``recall`` and ``lock`` for ``Turns.run``. ``conversation`` is the stored
-    conversation that the turn belongs to, with its id. ``recalled`` is filled with the history that Dify is
-    sent, if it is sent any.
+    ``history`` is for the turn request, ``recall`` and ``lock`` are for ``Turns.run``. ``conversation`` is the stored
+    conversation of the turn, with its id. ``recalled`` receives the history that is sent to Dify, if any.
     """
 
     history: StoredHistory | None = None
@@ -37,7 +36,7 @@ class Continued(Struct, frozen=True):
 
 
 class ContinuationResolver:
-    """Finds what a request continues among the stored responses and conversations of its caller."""
+    """Finds the history of a request among the stored responses and conversations of its caller."""
 
     def __init__(self, stored: ResponseStore, turns: Turns, apps: Apps) -> None:
         self._stored = stored
@@ -56,11 +55,11 @@ class ContinuationResolver:
         previous: str | None,
         conversation: str | None,
     ) -> AsyncIterator[Continued]:
-        """Yield what a request continues; its lock is released at the end if no turn took it over.
+        """Yield the history that a request continues. Its lock is released at the end unless a turn took it over.
 
-        ``history`` holds the messages that the request itself puts before its question.
-        Raises InvalidRequest if there is no such response, ConversationNotFound, ConversationBusy and
-        StateUnreachable, and ClientGone if the client left while another turn was waited for.
+        ``history`` holds the request's own messages before its question. Raises InvalidRequest for an unknown response,
+        ConversationNotFound, ConversationBusy, StateUnreachable, and ClientGone if the client disconnected while the
+        conversation was locked by another turn.
         """
         if previous is not None:
             yield await self._after_response(caller, previous, end_user)
@@ -80,7 +79,7 @@ class ContinuationResolver:
 
     async def _after_response(self, caller: Caller, name: str, end_user: str | None) -> Continued:
         stored = await self._stored.previous(caller, name, end_user)
-        stored_history = StoredHistory(name, stored.scope, stored.link, last_question(stored.said))
+        stored_history = StoredHistory(name, stored.scope, stored.link, last_question(stored.messages))
 
         async def recall() -> Sequence[HistoryMessage]:
             return await self._stored.recall(caller, name, end_user)
@@ -97,15 +96,18 @@ class ContinuationResolver:
         end_user: str | None,
         history: Sequence[HistoryMessage],
     ) -> Continued:
-        """Until the turn has finished the conversation counts as failed, so that no turn continues one that was cut or
-        whose process died: the next turn then begins a new one in Dify, with a transcript."""
+        """Continue a stored conversation, which counts as failed until the turn has finished.
+
+        So after a turn that was cut short or whose process died, the next turn begins a new conversation in Dify, with
+        a transcript.
+        """
         store = self._stored.conversations
         entry = await store.load(caller, name, end_user, strictly=True)
         if not entry.end_user:
             entry = structs.replace(entry, end_user=await store.end_user_hash(end_user))
         system = "\n\n".join(message.text for message in entry.items if message.role == "system")
         conversation_id = None
-        # Messages that the input adds to the history cannot be put into Dify's conversation.
+        # Messages that the input adds to the history cannot be added to Dify's conversation.
         if entry.place is not None and not history and self._continues(caller, app, entry):
             conversation_id = entry.place.id
             lock.undo = (await store.put_operation(caller, name, entry),)
@@ -123,9 +125,9 @@ class ContinuationResolver:
     async def _earlier_messages(
         self, caller: Caller, entry: StoredConversation, end_user: str | None
     ) -> list[HistoryMessage]:
-        """Return all messages of a conversation. If Dify lost it, only those of its stored responses are left.
+        """Return all messages of a conversation; only those of its stored responses if Dify lost it.
 
-        Raises ConversationNotFound if no responses were stored.
+        Raises ConversationNotFound if Dify lost it and no responses are stored.
         """
         before_dify = [message for message in entry.items if message.role != "system"]
         if entry.place is None:
@@ -135,12 +137,12 @@ class ContinuationResolver:
         except NotFound:
             if entry.last is None:
                 raise
-        # The stored responses do not hold the items that the conversation was created with. They do hold what it
-        # was continued with in other conversations of Dify's.
+        # The stored responses lack the items that the conversation was created with, but they include the messages of
+        # its earlier conversations in Dify.
         return [*([] if entry.left else before_dify), *await self._stored.recall(caller, entry.last, end_user)]
 
     def _continues(self, caller: Caller, app: App, entry: StoredConversation) -> bool:
-        """Whether Dify's conversation ended well and belongs to ``app``."""
+        """Return whether the last turn of Dify's conversation succeeded, and the conversation belongs to ``app``."""
         if entry.place is None or entry.failed:
             return False
         try:

@@ -1,7 +1,7 @@
 """The stored event streams of background responses, which grow while the responses run.
 
-Beside a stream the state holds its progress: its size, and until when its run counts as alive. A request to cancel the
-run leaves a mark, which the run sees with its next write.
+The state also holds the progress of each stream: its size, and the lease of its run. A request to cancel the run leaves
+a mark, which the run reads with its next write.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from openai_dify_proxy.state.store import Get, Operation, Put, Take
 from openai_dify_proxy.turns.conversations import Conversations
 
 BLOCK_BYTES = 32 * 1024
-"""Streams are stored in blocks of this size: few entries, of which only the last is rewritten."""
+"""Block size of stored streams: there are few entries, and only the last one is rewritten."""
 
 
 class RunProgress(Struct, frozen=True):
-    """``size`` bytes of the stream are stored; ``task_id`` and ``user`` are Dify's, for its stop route.
+    """The progress of a run. ``size`` is the stored size of its stream in bytes.
 
-    ``alive_until`` is in seconds since the epoch, and None once the run has ended.
+    ``task_id`` and ``user`` are Dify's, for its stop route. ``alive_until`` (seconds since the epoch) is the end of the
+    lease, and None once the run has ended.
     """
 
     size: int = 0
@@ -36,14 +37,14 @@ _read_progress = msgspec.msgpack.Decoder(RunProgress).decode
 
 
 class EventLogs:
-    """All stored streams by response id. Access is checked elsewhere."""
+    """The stored streams by response id. They do not check access: their callers do."""
 
     def __init__(self, conversations: Conversations) -> None:
         self.store = conversations.store
         self._ttl = conversations.ttl
 
     async def progress(self, name: str) -> RunProgress:
-        """Raises ResponseNotFound and StateUnreachable."""
+        """Return the progress of a run. Raises ResponseNotFound and StateUnreachable."""
         value = (await self._run(Get(_progress_key(name))))[0]
         if value is None:
             raise response_not_found(name)
@@ -61,7 +62,7 @@ class EventLogs:
         return b"".join(found)[begin - first * BLOCK_BYTES : end - first * BLOCK_BYTES]
 
     async def request_cancellation(self, name: str, seconds: float) -> None:
-        """Ask the run to end; the mark lives for ``seconds``. Raises StateUnreachable."""
+        """Leave a cancellation mark that lives for ``seconds``. Raises StateUnreachable."""
         await self._run(Put(_cancellation_key(name), b"1", seconds))
 
     def put_progress(self, name: str, progress: RunProgress) -> Operation:
@@ -88,19 +89,19 @@ class EventLogs:
 
 
 class EventLogWriter:
-    """Writes one stream; ``cancelled`` is true once its run has been asked to end."""
+    """Writes one stream. ``cancelled`` is true once the cancellation mark was read."""
 
     def __init__(self, logs: EventLogs, name: str) -> None:
         self.cancelled = False
         self._logs = logs
         self._name = name
         self._size = 0
-        self._tail = b""  # the last stored block, which is not full
+        self._tail = b""  # the last stored block if it is not full
         self._unwritten: list[bytes] = []
 
     @property
     def has_unwritten(self) -> bool:
-        """Whether frames wait to be written."""
+        """Whether there are frames to write."""
         return bool(self._unwritten)
 
     def add(self, frames: bytes) -> None:
@@ -128,7 +129,7 @@ class EventLogWriter:
         return True
 
     async def remove(self, also: Sequence[Operation]) -> None:
-        """Remove the stream and run ``also``, if the state can be reached."""
+        """Remove the stream and run ``also``; do nothing if the state is unreachable."""
         operations = self._logs.remove_operations(self._name, RunProgress(self._size))
         await self._logs.store.run(*also, *operations)
 
@@ -146,5 +147,5 @@ def _cancellation_key(name: str) -> str:
 
 
 def _count(size: int) -> int:
-    """Return how many blocks ``size`` bytes take."""
+    """Return the number of blocks for ``size`` bytes."""
     return -(-size // BLOCK_BYTES)

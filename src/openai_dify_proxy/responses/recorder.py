@@ -1,4 +1,4 @@
-"""Store a response: its object, what the next one needs to continue it, and the conversation after it."""
+"""Stores a response: its object, its messages for the next response, and the conversation after it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from openai_dify_proxy.wire.openai.responses import Response
 
 
 class ResponseRecorder:
-    """Stores one response, if its request wants that; ``body`` is the request's, as it was sent.
+    """Stores one response unless its request has ``store: false``. ``body`` is the request's raw body.
 
-    Its methods return operations of the state and raise StateUnreachable.
+    Its methods return operations for the state, and raise StateUnreachable.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class ResponseRecorder:
         self._body = body
 
     async def run(self, operations: list[Operation]) -> None:
-        """Run the operations if the state can be reached."""
+        """Run the operations; do nothing if the state is unreachable."""
         await self._stored.store.run(*operations)
 
     async def put_running(self, response: Response) -> Operation:
-        """Store a response that is about to run in the background."""
+        """Store a response before it runs in the background."""
         return await self._put(response, structs.replace(await self._entry(response), running=True))
 
     async def put_failed(self, response: Response) -> list[Operation]:
@@ -47,18 +47,18 @@ class ResponseRecorder:
         return [await self._put(response, await self._entry(response))] if response.store else []
 
     async def put_finished(self, turn: ActiveTurn, response: Response, sent: str) -> list[Operation]:
-        """Store a response that ended well, whose client was sent the text ``sent``."""
+        """Store a response that succeeded with the text ``sent``."""
         if not response.store:
             return []
         request = self._request
-        said = [*request.history, *request.asked, HistoryMessage("assistant", sent)]
+        messages = [*request.history, *request.asked, HistoryMessage("assistant", sent)]
         entry = structs.replace(
-            await self._entry(response), said=said, scope=turn.claim.scope, link=turn.claim.link_after(sent)
+            await self._entry(response), messages=messages, scope=turn.claim.scope, link=turn.claim.link_after(sent)
         )
         return [await self._put(response, entry)]
 
     async def put_conversation(self, turn: ActiveTurn, response: Response, sent: str) -> list[Operation]:
-        """Store the response's conversation as it is after the turn, before the next turn of it may begin."""
+        """Store the response's conversation after the turn. Its next turn must not begin before."""
         if self._continued.conversation is None:
             return []
         name, before = self._continued.conversation
@@ -66,7 +66,7 @@ class ResponseRecorder:
         return [await self._stored.conversations.put_operation(self._caller, name, after)]
 
     async def remove(self, response: Response) -> Operation:
-        """Remove a response that was stored as running and could not be begun."""
+        """Remove a response that was stored as running but failed to start."""
         return await self._stored.responses.remove_operation(self._caller, response.id)
 
     async def _entry(self, response: Response) -> StoredResponse:
@@ -81,9 +81,9 @@ class ResponseRecorder:
         return await self._stored.responses.put_operation(self._caller, response.id, entry)
 
     def _after(self, before: StoredConversation, turn: ActiveTurn, response: Response, sent: str) -> StoredConversation:
-        """If the turn began another conversation in Dify, its entry holds the messages that were sent along.
+        """Return the conversation after the turn. If the turn began another one in Dify, it holds the messages before.
 
-        Only Dify knows the messages of a turn that is not to be stored.
+        Messages of a turn with ``store: false`` are in Dify only.
         """
         continued = self._continued
         name = turn.ids.conversation_id

@@ -1,7 +1,7 @@
 """Stored responses and conversations, each readable by its owner only.
 
-An id leads to an entry only together with the caller that owns it: the holder of a client key. An entry with an end
-user is continued only by turns of that end user, and not readable by requests that name another.
+The key of an entry depends on its id and on the caller that owns it, the holder of a client key. An entry with an end
+user can be continued only by turns of that end user, and not be read by requests that name another.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from openai_dify_proxy.turns.locks import Lock
 class StoredResponse(Struct, frozen=True, omit_defaults=True):
     """A stored response.
 
-    ``response`` is its object and ``input`` its items, both JSON. ``said`` holds the messages that it adds to the
-    history of ``previous``; ``scope`` and ``link`` are those of its conversation claim. While it is ``running`` in the
-    background, the object is still that of its beginning.
+    ``response`` is its object and ``input`` its items, both JSON. ``messages`` are added to the history of
+    ``previous``; ``scope`` and ``link`` are those of its conversation claim. While it is ``running`` in the background,
+    the object is the initial one.
     """
 
     response: bytes
     input: bytes = b"[]"
-    said: list[HistoryMessage] = []
+    messages: list[HistoryMessage] = msgspec.field(default_factory=list, name="said")
     end_user: bytes = b""
     scope: bytes = b""
     link: bytes = b""
@@ -47,8 +47,7 @@ class StoredResponse(Struct, frozen=True, omit_defaults=True):
 
 
 class DifyConversation(Struct, frozen=True):
-    """A conversation in Dify: its id, the model whose app it belongs to, Dify's ``user``, and the last message that was
-    answered to the end."""
+    """A conversation in Dify: its id, the model of its app, Dify's ``user``, and the id of the last complete answer."""
 
     model: str
     id: str
@@ -57,11 +56,11 @@ class DifyConversation(Struct, frozen=True):
 
 
 class StoredConversation(Struct, frozen=True, omit_defaults=True):
-    """A conversation with an id of the proxy's, and its conversation in Dify (``place``), if it has one yet.
+    """A conversation with an id of the proxy, and its conversation in Dify (``place``), if it has one yet.
 
-    ``items`` holds the messages before that began, and ``asked`` the question that began it as the client wrote it:
-    Dify's copy may have instructions and a transcript before it. ``failed`` means that the last turn in Dify failed,
-    ``left`` are earlier conversations in Dify, ``last`` is the last stored response.
+    ``items`` holds the messages before that conversation, and ``asked`` its first question as the client wrote it:
+    Dify's copy may have instructions and a transcript before it. ``failed`` means that the last turn in Dify failed;
+    ``left`` holds earlier conversations in Dify; ``last`` is the last stored response.
     """
 
     created_at: int
@@ -94,7 +93,7 @@ class OwnedEntries(Generic[_T]):
         return f"{self._prefix}_{token_hex(24)}"
 
     async def load(self, caller: Caller, name: str, end_user: str | None, *, strictly: bool = False) -> _T:
-        """Return the entry. ``strictly`` also rejects requests without an end user where the entry has one.
+        """Return the entry. ``strictly`` also rejects requests without an end user if the entry has one.
 
         Raises ResponseNotFound or ConversationNotFound, and StateUnreachable.
         """
@@ -108,7 +107,7 @@ class OwnedEntries(Generic[_T]):
         return entry
 
     async def put(self, caller: Caller, name: str, entry: _T) -> None:
-        """Raises StateUnreachable."""
+        """Store the entry. Raises StateUnreachable."""
         await self._run(await self.put_operation(caller, name, entry))
 
     async def put_operation(self, caller: Caller, name: str, entry: _T) -> Operation:
@@ -120,15 +119,15 @@ class OwnedEntries(Generic[_T]):
         return Take(_key(await self._secret(), self._prefix, caller, name))
 
     async def remove(self, caller: Caller, name: str) -> None:
-        """Raises StateUnreachable."""
+        """Remove the entry. Raises StateUnreachable."""
         await self._run(await self.remove_operation(caller, name))
 
     async def key_of(self, caller: Caller, name: str, kind: str) -> str:
-        """Return the key of state that belongs to the entry. Raises StateUnreachable."""
+        """Return the key of further state of the entry, such as its lock. Raises StateUnreachable."""
         return _key(await self._secret(), kind, caller, name)
 
     async def end_user_hash(self, end_user: str | None) -> bytes:
-        """Return the hash by which an entry names its end user. Raises StateUnreachable."""
+        """Return the hash of an end user that entries hold. Raises StateUnreachable."""
         return _hash_end_user(await self._secret(), end_user)
 
     async def _secret(self) -> bytes:
@@ -145,12 +144,13 @@ class OwnedEntries(Generic[_T]):
 
 
 def response_not_found(name: str) -> ProxyError:
-    return ResponseNotFound(f"There is no response '{name[:100]}' of yours here, or no longer.")
+    return ResponseNotFound(f"Response '{name[:100]}' not found. It may have expired, or belong to another API key.")
 
 
 def _conversation_not_found(name: str) -> ProxyError:
     return ConversationNotFound(
-        f"There is no conversation '{name[:100]}' of yours here, or no longer.", param="conversation"
+        f"Conversation '{name[:100]}' not found. It may have expired, or belong to another API key.",
+        param="conversation",
     )
 
 
@@ -163,7 +163,7 @@ def _key(secret: bytes, kind: str, caller: Caller, name: str) -> str:
 
 
 def state_unreachable() -> StateUnreachable:
-    return StateUnreachable("What this server keeps cannot be reached at the moment. Try again soon.")
+    return StateUnreachable("This server's storage cannot be reached. Try again in a moment.")
 
 
 class ResponseStore:
@@ -175,7 +175,7 @@ class ResponseStore:
         self.conversations = OwnedEntries(conversations, StoredConversation, "conv", _conversation_not_found)
 
     async def lock(self, caller: Caller, conversation: str) -> Lock:
-        """Return the lock that every change of a conversation needs, a turn in it included. Raises StateUnreachable."""
+        """Return the lock for turns and other changes of a conversation. Raises StateUnreachable."""
         return Lock(self.store, await self.conversations.key_of(caller, conversation, "busy"))
 
     async def previous(self, caller: Caller, name: str, end_user: str | None) -> StoredResponse:
@@ -195,11 +195,11 @@ class ResponseStore:
         return stored
 
     async def recall(self, caller: Caller, name: str, end_user: str | None) -> tuple[HistoryMessage, ...]:
-        """Return all messages up to the end of a response. Raises InvalidRequest if some of them are gone."""
-        said: list[HistoryMessage] = []
+        """Return all messages up to the end of a response. Raises InvalidRequest if an earlier response is missing."""
+        messages: list[HistoryMessage] = []
         following: str | None = name
         while following is not None:
             stored = await self.previous(caller, following, end_user)
-            said[:0] = stored.said
+            messages[:0] = stored.messages
             following = stored.previous
-        return tuple(said)
+        return tuple(messages)

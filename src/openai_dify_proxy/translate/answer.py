@@ -1,4 +1,4 @@
-"""A turn's events folded into the whole answer that a client sees who does not stream."""
+"""Folds a turn's events into the complete answer for a client that does not stream."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from openai_dify_proxy.events import (
 
 
 class Answer:
-    """What a turn has said so far: ``add`` events, read the attributes.
+    """The answer so far: ``add`` events and read the attributes.
 
-    ``finish_reason`` and ``error`` are None until the turn finished or failed. ``replaced`` tells that a moderation
-    took back what was said before.
+    ``finish_reason`` and ``error`` are None until the turn finished or failed. ``replaced`` means that a moderation
+    replaced earlier text.
     """
 
     __slots__ = ("_reasoning", "_text", "citations", "error", "files", "finish_reason", "replaced", "usage")
@@ -49,21 +49,21 @@ class Answer:
 
     @property
     def cited_urls(self) -> list[tuple[str, str]]:
-        """URL and title of the citations that have a URL."""
+        """The URLs and titles of the citations that have a URL."""
         return [(citation.url, citation.title) for citation in self.citations if citation.url is not None]
 
     def add(self, events: Iterable[Event]) -> None:
         for event in events:
             self.add_one(event)
 
-    def say(self, text: str) -> None:
-        """What ``add_one`` does for a ``TextDelta``."""
+    def add_text(self, text: str) -> None:
+        """Add a ``TextDelta``; faster than ``add_one``."""
         self._text.append(text)
 
     def add_one(self, event: Event) -> None:
         match event:
             case TextDelta(text):
-                self.say(text)
+                self.add_text(text)
             case ReasoningDelta(text):
                 self._reasoning.append(text)
             case TextReplaced(text, moderated):
@@ -88,7 +88,7 @@ class Answer:
 
 
 def file_link(file: FileProduced, after_text: bool) -> str:
-    """A Markdown link to a file that the answer's text does not link to itself."""
+    """Return a Markdown link to a file, or nothing if the answer's text links to it already."""
     if file.linked:
         return ""
     name = (file.filename or file.type).replace("[", "").replace("]", "")
@@ -101,5 +101,5 @@ _MARKS = {"started": "→", "succeeded": "✓", "failed": "✗", "retrying": "�
 
 
 def step_line(step: StepChanged) -> str:
-    """A line of reasoning for a step's change: a mark and the title."""
+    """Return a line of reasoning for a step's new state: a mark and the title."""
     return f"{_MARKS[step.state]} {step.title}\n"

@@ -1,4 +1,4 @@
-"""The lines that frame a transcript, and what keeps messages from forging them."""
+"""The lines that structure a transcript, and the escape that prevents messages from forging them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _LINE_BEGIN = r"(?:\A|(?<=[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]))"
 
 
 def forgeable_lines(*lines: str) -> re.Pattern[str]:
-    """What matches where a line of a text looks like a role line, or like one of ``lines``.
+    """Return a pattern that matches before each line that looks like a role line or like one of ``lines``.
 
-    A model may take more for the end of a line than LF.
+    It covers all Unicode line separators, since a model may take each of them for a line end.
     """
     others = "".join(f"|{re.escape(line)}" for line in lines)
     return re.compile(rf"{_LINE_BEGIN}(?=[ \t]*(?:(?:User|Assistant|Tool|System) *:{others}))", re.IGNORECASE)
@@ -23,8 +23,8 @@ PLAIN_LINES = forgeable_lines(HEADING, QUESTION)
 
 
 def escape_role_lines(text: str, lines: re.Pattern[str] = PLAIN_LINES) -> str:
-    """``text`` with a backslash before each line that looks like one of a transcript's own.
+    """Put a backslash before each line that looks like a line of the transcript itself.
 
-    So nobody can put words into another's mouth.
+    So a message cannot pose as a message of another role.
     """
     return lines.sub(r"\\", text)

@@ -1,8 +1,7 @@
-"""Splits ``<think>`` blocks off a text that arrives in pieces, wherever the pieces are cut.
+"""Separates ``<think>`` blocks from a text that arrives in pieces, wherever the pieces are cut.
 
-Models that reason aloud reach Dify's clients with their reasoning inside the answer. White space around a block
-belongs to the mark-up: a line break right after ``<think>`` is dropped, and so are those between ``</think>`` and
-the first visible character of the answer.
+Dify passes on the reasoning of some models inside the answer. White space around a block belongs to the mark-up: a line
+break right after ``<think>`` is dropped, as are line breaks between ``</think>`` and the first visible character.
 """
 
 from __future__ import annotations
@@ -13,50 +12,50 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 class ThinkSplitter:
-    """Turns text into ``TextDelta`` and ``ReasoningDelta``; at most the length of a tag is held back.
+    """Splits text into ``TextDelta`` and ``ReasoningDelta``; it buffers less than the length of a tag.
 
-    While ``idle`` is true a text without ``<`` is visible as it is, and need not be fed.
+    While ``idle`` is true, text without ``<`` is visible unchanged and need not be fed.
     """
 
-    __slots__ = ("_bare", "_fresh", "_held", "_reasoned", "_thinking", "idle")
+    __slots__ = ("_bare", "_buffer", "_fresh", "_reasoned", "_thinking", "idle")
 
     def __init__(self) -> None:
-        self._held = ""
+        self._buffer = ""
         self._thinking = False
-        self._fresh = True  # a piece of reasoning begins
+        self._fresh = True  # the next reasoning begins a block
         self._reasoned = False
-        self._bare = True  # nothing visible was said yet
+        self._bare = True  # no visible text was emitted yet
         self.idle = False
 
     def feed(self, text: str, out: list[Event]) -> None:
-        """Appends to ``out`` what ``text`` settles."""
+        """Append to ``out`` the deltas that ``text`` completes."""
         self._split(text, out)
-        self.idle = not (self._held or self._thinking or self._bare)
+        self.idle = not (self._buffer or self._thinking or self._bare)
 
     def _split(self, text: str, out: list[Event]) -> None:
-        text = self._held + text
-        self._held = ""
+        text = self._buffer + text
+        self._buffer = ""
         while text:
             tag = CLOSE if self._thinking else OPEN
             at = text.find(tag)
             if at < 0:
-                keep = _partial(text, tag)
-                self._held = text[len(text) - keep :] if keep else ""
-                self._say(text[: len(text) - keep] if keep else text, out)
+                size = _partial(text, tag)
+                self._buffer = text[len(text) - size :] if size else ""
+                self._emit(text[: len(text) - size] if size else text, out)
                 return
-            self._say(text[:at], out)
+            self._emit(text[:at], out)
             text = text[at + len(tag) :]
             self._thinking = not self._thinking
             self._fresh = self._thinking
             self._reasoned = True
 
     def close(self, out: list[Event]) -> None:
-        """Settles what was held back: a tag that never became one."""
-        held, self._held = self._held, ""
-        self._say(held, out)
+        """Emit the buffered text: the beginning of a tag that was never completed."""
+        rest, self._buffer = self._buffer, ""
+        self._emit(rest, out)
 
     def reason(self, text: str, out: list[Event]) -> None:
-        """Reasoning that Dify itself told apart from the answer."""
+        """Emit reasoning that Dify separated from the answer."""
         if self._fresh and text:
             text = text.removeprefix("\n")
             self._fresh = False
@@ -64,7 +63,7 @@ class ThinkSplitter:
             self._reasoned = True
             out.append(ReasoningDelta(text))
 
-    def _say(self, text: str, out: list[Event]) -> None:
+    def _emit(self, text: str, out: list[Event]) -> None:
         if self._thinking:
             self.reason(text, out)
             return
@@ -77,7 +76,7 @@ class ThinkSplitter:
 
 
 def without_thinking(text: str) -> str:
-    """The visible part of a whole text."""
+    """Return the visible part of a complete text."""
     out: list[Event] = []
     splitter = ThinkSplitter()
     splitter.feed(text, out)
@@ -86,7 +85,7 @@ def without_thinking(text: str) -> str:
 
 
 def _partial(text: str, tag: str) -> int:
-    """How many last characters of ``text`` may be the beginning of ``tag``."""
+    """Return the number of final characters of ``text`` that may begin ``tag``."""
     for size in range(min(len(tag) - 1, len(text)), 0, -1):
         if text.endswith(tag[:size]):
             return size

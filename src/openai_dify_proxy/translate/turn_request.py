@@ -1,4 +1,4 @@
-"""One turn as a client asked for it, in the terms that every OpenAI endpoint shares."""
+"""The request for one turn, in the terms that all OpenAI endpoints share."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any, Literal, TypeAlias
 from msgspec import Struct
 
 CONTINUE = "Continue."
-"""The question that stands for a request whose last message is the assistant's."""
+"""The question of a request whose last message is the assistant's."""
 
 
 class HistoryMessage(Struct, frozen=True):
-    """A message of the history that has text; ``role`` is user, assistant, tool or system."""
+    """A message of the history; ``role`` is user, assistant, tool or system."""
 
     role: str
     text: str
 
 
 class TurnMessages(Struct, frozen=True):
-    """A request's messages taken apart.
+    """The parts of a request's messages.
 
-    ``question`` is made of the messages ``asked``, which are the new ones; ``history`` holds those before them, without
-    the system messages, whose text is ``system``.
+    ``question`` is the text of the new messages, ``asked``. ``history`` holds the messages before them, except system
+    messages, whose text is ``system``.
     """
 
     question: str
@@ -31,9 +31,9 @@ class TurnMessages(Struct, frozen=True):
 
 
 class RequestIdentity(Struct, frozen=True):
-    """Which conversation and whose, as headers and the client's key say; they win over the body.
+    """The conversation and end user from the headers and the client key, which override the body.
 
-    ``chat_id`` is the client's own name for the chat.
+    ``chat_id`` is the client's own id of the chat.
     """
 
     conversation_id: str | None = None
@@ -44,8 +44,8 @@ class RequestIdentity(Struct, frozen=True):
 class StoredHistory(Struct, frozen=True):
     """The stored response or conversation ``name`` that a turn continues.
 
-    ``link`` is the fingerprint of its history within ``scope``, ``asked`` a question of that history. A conversation
-    adds its ``system`` text, and ``conversation_id`` if the turn can be put into its conversation in Dify.
+    ``link`` is the fingerprint of its history within ``scope``, and ``asked`` a question of that history. A
+    conversation also has its ``system`` text, and ``conversation_id`` if the turn can continue it in Dify.
     """
 
     name: str
@@ -74,8 +74,8 @@ SideCallKind: TypeAlias = Literal[
 class SideCall(Struct, frozen=True):
     """A request that the chat client ``client`` makes beside the conversation.
 
-    ``nothing`` is the answer that makes the client behave as if it had not asked. It is None if no answer does: a
-    client that loses a summary loses its conversation.
+    ``nothing`` is the empty answer, on which the client behaves as without the side call. It is None if there is none:
+    a client that loses a summary loses its conversation.
     """
 
     client: str
@@ -84,11 +84,11 @@ class SideCall(Struct, frozen=True):
 
 
 class TurnRequest(Struct, frozen=True):
-    """One turn as asked for, complete but for the app that answers it.
+    """The request for a turn, without the app that answers it.
 
-    ``question``, ``asked``, ``system`` and ``history`` are those of ``TurnMessages``, ``chat_id`` that of
-    ``RequestIdentity``. ``stored_history`` stands for a history that is stored here and not in the request. A
-    ``stateless`` turn, such as a side call, neither continues a conversation nor can be continued.
+    ``question``, ``asked``, ``system`` and ``history`` are as in ``TurnMessages``, ``chat_id`` as in
+    ``RequestIdentity``. ``stored_history`` is a history that is stored here and not in the request. A ``stateless``
+    turn, such as a side call, neither continues a conversation nor can be continued.
     """
 
     question: str

@@ -264,7 +264,7 @@ class ConversationClaim:
         self.continuation = Continuation(history=False)
 
     def _continue(self, conversation_id: str, system: bytes, at: float, *, forgetful: bool) -> None:
-        """Continue a conversation. A model without memory gets the whole history each time, others only new messages."""
+        """Continue a conversation: a model without memory gets the whole history, others only new messages."""
         self._at = at
         self.not_before = at + self._timing.turn_spacing
         self.continuation = Continuation(conversation_id, history=forgetful, system=forgetful or system != self._system)

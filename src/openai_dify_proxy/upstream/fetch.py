@@ -146,6 +146,8 @@ async def _read(
             raise fail("it redirects too many times.")
     except ResponseTooLarge:
         raise fail(f"it is larger than {limit} bytes.") from None
+    except aiohttp.ConnectionTimeoutError as exc:
+        raise fail("no answer.", True) from exc
     except TimeoutError:
         raise fail(f"it took longer than {seconds:g} s.", True) from None
     except aiohttp.ClientConnectorError as exc:

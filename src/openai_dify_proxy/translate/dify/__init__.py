@@ -1,1 +1,1 @@
-"""Requests to Dify, and events from its streams."""
+"""Requests to Dify, and the events in its streams."""

@@ -1,4 +1,4 @@
-"""The text of an answer as events: repeated text left out, thinking split off, replacements applied."""
+"""The text of an answer as events, without repeated text, with separated reasoning and applied replacements."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
 class AnswerText:
     """Turns the text of Dify's events into ``TextDelta``, ``ReasoningDelta`` and ``TextReplaced``.
 
-    ``agent_streams`` is true once text came as ``agent_message`` events, ``moderated`` once a moderation has replaced
-    the text. ``final`` is the visible text of the whole answer where the deltas do not add up to it.
+    ``agent_streams`` is true once text came in ``agent_message`` events, ``moderated`` once a moderation has replaced
+    the text. ``final`` is the visible text of the whole answer if it differs from the sum of the deltas.
     """
 
     __slots__ = ("_assembly", "_think", "_thoughts", "agent_streams", "final", "moderated")
@@ -53,11 +53,11 @@ class AnswerText:
         self.add("", f"\n\n{text}" if self._assembly.any else text, out)
 
     def add_reasoning(self, text: str, out: list[Event]) -> None:
-        """Add reasoning that Dify itself separated from the answer."""
+        """Add reasoning that Dify separated from the answer."""
         self._think.reason(text, out)
 
     def add_thought(self, key: str, thought: str, is_reasoning: bool, out: list[Event]) -> None:
-        """Add an agent's thought. It is sent several times as it grows, under one ``key``."""
+        """Add an agent's thought. Dify sends a growing thought several times under the same ``key``."""
         known = self._thoughts.get(key)
         if known is None:
             self._assembly.begin_agent_segment()
@@ -67,14 +67,14 @@ class AnswerText:
         self._thoughts[key] = thought
 
     def replace(self, text: str, moderated: bool, out: list[Event]) -> None:
-        """``message_replace``: ``text`` stands for everything before it."""
+        """Replace all earlier text by ``text`` (``message_replace``)."""
         self.moderated = self.moderated or moderated
         self.final = None
         self._assembly.restart(text)
         self._restate(text, moderated, out)
 
     def _restate(self, text: str, moderated: bool, out: list[Event]) -> None:
-        """Emit ``text`` in place of all text before it. It may end inside a block of thinking that goes on."""
+        """Emit ``text`` as the replacement of all earlier text. It may end inside an open ``<think>`` block."""
         self._think = ThinkSplitter()
         parts: list[Event] = []
         self._think.feed(text, parts)
@@ -87,9 +87,9 @@ class AnswerText:
         self._assembly.end_attempt(node)
 
     def settle(self, answer: str, out: list[Event], *, is_whole: bool) -> None:
-        """Read the answer in a run's outputs. ``is_whole`` says that it is all text of the turn.
+        """Read the answer in a run's outputs. ``is_whole`` means that it is the whole text of the turn.
 
-        After a moderation the outputs still hold the text that it took back.
+        After a moderation it is ignored: the outputs still hold the unmoderated text.
         """
         if not answer or self.moderated:
             return
@@ -99,5 +99,5 @@ class AnswerText:
             self.final = without_thinking(answer)
 
     def close(self, out: list[Event]) -> None:
-        """Emit text that was held back because it might have been a tag."""
+        """Emit text that was buffered because it might have begun a tag."""
         self._think.close(out)

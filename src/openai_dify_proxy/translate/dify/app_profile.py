@@ -1,4 +1,4 @@
-"""What the proxy knows of a Dify app: its mode and the inputs it takes."""
+"""The profile of a Dify app: its mode, its inputs, and the version of its Dify."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ QUESTION_NAMES = ("query", "input", "question", "prompt", "text", "message")
 SYSTEM_NAMES = ("system_prompt", "system", "instructions")
 HISTORY_NAMES = ("messages", "history", "chat_history")
 FIRST_JSON_OBJECTS = (1, 13)
-"""The release of Dify from which on JSON inputs are objects."""
+"""The first release of Dify in which JSON inputs are objects."""
 
 _RELEASE = re.compile(r"(\d+)\.(\d+)")
 
 
 class InputField(Struct, frozen=True):
-    """One field of the app's form; ``kind`` is Dify's (``text-input``, ``paragraph``, ``select``, ``number``, …)."""
+    """A field of the app's form; ``kind`` is Dify's (``text-input``, ``paragraph``, ``select``, ``number``, …)."""
 
     kind: str
     name: str
@@ -50,42 +50,42 @@ class AppProfile(Struct, frozen=True):
 
     @property
     def takes_json_as_text(self) -> bool:
-        """Whether an input of kind ``json_object`` is a string (1.11) or an object (1.13 and later)."""
+        """Whether inputs of kind ``json_object`` are strings (1.11), not objects (1.13 and later)."""
         release = self.release
         return release is not None and release < FIRST_JSON_OBJECTS
 
     @property
     def hides_lost_conversations(self) -> bool:
-        """Whether a chatflow hangs on a conversation that Dify does not know (1.13, 1.14) or silently begins another
-        (1.15), instead of saying so."""
+        """Whether Dify reports no error for an unknown conversation of a chatflow: it hangs (1.13, 1.14) or silently
+        begins another one (1.15)."""
         release = self.release
         return self.mode == "advanced-chat" and release is not None and (1, 13) <= release < (1, 16)
 
     @property
     def release(self) -> tuple[int, int] | None:
-        """Major and minor of Dify's version; None if Dify did not name one that can be read."""
+        """Major and minor number of Dify's version; None if it is missing or malformed."""
         found = _RELEASE.match(self.version or "")
         return (int(found[1]), int(found[2])) if found else None
 
     @property
     def converses(self) -> bool:
-        """Whether Dify keeps the conversation of such an app."""
+        """Whether Dify stores conversations of this app."""
         return self.mode not in ("completion", "workflow")
 
     def text_input(self, names: Iterable[str]) -> InputField | None:
-        """The text field that has the first of ``names`` that any has."""
+        """Return the text field for the first of ``names`` that the form has, or None."""
         fields = {field.name.lower(): field for field in self.form if field.is_text}
         return next((fields[name] for name in names if name in fields), None)
 
     def question_input(self, configured: str | None, given: Container[str] = ()) -> str | None:
-        """Where the user's text goes in an app without a query of its own.
+        """Return the input for the user's text in an app without a query, or None if it is ambiguous.
 
-        The configured variable, else the single required text field, else the best-named one, else the only one, else
-        the only one that ``given`` does not name. Fields for system messages and histories do not count.
+        It is the configured variable, else the only required text field, else one named like a question, else the only
+        one, else the only one that is not in ``given``. Fields for system messages and histories do not count.
         """
         if configured is not None:
             return configured
-        texts = [field for field in self.form if field.is_text and field.name.lower() not in _TAKEN_NAMES]
+        texts = [field for field in self.form if field.is_text and field.name.lower() not in _RESERVED_NAMES]
         required = [field.name for field in texts if field.required]
         if len(required) == 1:
             return required[0]
@@ -95,11 +95,11 @@ class AppProfile(Struct, frozen=True):
         return open_fields[0].name if len(open_fields) == 1 else None
 
 
-_TAKEN_NAMES = frozenset(SYSTEM_NAMES + HISTORY_NAMES)
+_RESERVED_NAMES = frozenset(SYSTEM_NAMES + HISTORY_NAMES)
 
 
 def read_form(parameters: AppParameters) -> tuple[InputField, ...]:
-    """The fields of ``user_input_form``, whose items are one-key objects ``{kind: field}``."""
+    """Return the fields of ``user_input_form``, whose items are objects ``{kind: field}`` with one key."""
     return tuple(
         InputField(
             kind,

@@ -1,4 +1,4 @@
-"""What comes with an answer: the files that the app produced, and the passages that it cites."""
+"""The files and citations of an answer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _URL_KEYS = ("url", "source_url", "source", "link")
 class Attachments:
     """Collects files and passages until the end of a turn.
 
-    ``origin`` (scheme and host of Dify) completes relative links. Dify signs a file's link anew each time it names
-    it, so the link's path identifies the file.
+    ``origin`` (scheme and host of Dify) completes relative links. Dify signs a link again each time it sends it, so
+    only the link's path identifies the file.
     """
 
     __slots__ = ("_cited", "_files", "_origin", "_passages")
@@ -35,7 +35,7 @@ class Attachments:
             self._files.setdefault(path_of(link), file)
 
     def add_files(self, files: list[FileData] | None) -> None:
-        """Add the files that the app made, and not those of the user that Dify lists beside them."""
+        """Add the files of the app, but not the user's files that Dify lists with them."""
         for file in files or []:
             if file.transfer_method in (None, "tool_file"):
                 self.add_file(file)
@@ -51,7 +51,7 @@ class Attachments:
             out.append(Citations(tuple(read_citation(passage) for passage in passages)))
 
     def finish(self, text: str, out: list[Event]) -> None:
-        """Emit the files, each marked by whether ``text`` links to it, and the passages if none were cited."""
+        """Emit the files, with a flag whether ``text`` links to each, and the passages unless some were cited."""
         for path, file in self._files.items():
             link = _link(file)
             url = self._origin + link if link.startswith("/") else link
@@ -65,20 +65,20 @@ def _link(file: FileData) -> str:
 
 
 def path_of(link: str) -> str:
-    """The part of a signed link that no signature changes."""
+    """Return the path of a signed link, which does not depend on the signature."""
     try:
         return urlsplit(link).path
-    except ValueError:  # not a URL; it is passed on as Dify wrote it
+    except ValueError:  # not a URL; passed on unchanged
         return link
 
 
 def read_passage(item: RetrievedPassage) -> dict[str, Any]:
-    """A knowledge node's result in the shape of ``retriever_resources``."""
+    """Return a knowledge node's result in the format of ``retriever_resources``."""
     return {**(item.metadata or {}), "content": item.content, "title": item.title}
 
 
 def read_citation(passage: dict[str, Any]) -> Citation:
-    """A record of ``retriever_resources``; its URL is found only among the document's metadata, if at all."""
+    """Return the citation for a record of ``retriever_resources``. Its URL may be in the document's metadata."""
     title = passage.get("title") or passage.get("document_name") or passage.get("dataset_name") or ""
     metadata = passage.get("doc_metadata")
     candidates = [metadata.get(key) for key in _URL_KEYS] if isinstance(metadata, dict) else []

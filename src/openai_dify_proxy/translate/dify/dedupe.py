@@ -1,14 +1,14 @@
-"""A turn's text, assembled from pieces of which Dify sends some twice.
+"""Assembles a turn's text from pieces, some of which Dify sends twice.
 
-Dify repeats text in two places: a workflow node that is retried sends its text from the beginning, and an agent of 1.16
-or later ends its turn with the whole answer that it has streamed already.
+Dify repeats text in two cases: a retried workflow node sends its text from the beginning, and an agent of 1.16 or later
+ends its turn with the whole answer that it has streamed already.
 """
 
 from __future__ import annotations
 
 
 class TextAssembly:
-    """The text of a turn as Dify sent it, by the node that sent it.
+    """The text of a turn, by the node that sent it.
 
     ``any`` is true once there was text, ``retried`` once a node was retried.
     """
@@ -27,9 +27,9 @@ class TextAssembly:
         return "".join(self._parts)
 
     def add(self, node: str, text: str) -> str | None:
-        """Return the part of ``text`` that is new, or None if a retried node's text differs from its first one.
+        """Return the new part of ``text``, or None if the text of a retried node differs from its first attempt.
 
-        In the latter case ``text()`` has the new version already.
+        In the latter case ``text()`` already returns the new version.
         """
         if self._repeats and (repeat := self._repeats.get(node)) is not None:
             return self._add_repeated(node, repeat, text)
@@ -40,35 +40,35 @@ class TextAssembly:
         return text
 
     def _add_repeated(self, node: str, repeat: _Repeat, text: str) -> str | None:
-        repeat.got += text
-        if repeat.expected.startswith(repeat.got):
+        repeat.received += text
+        if repeat.expected.startswith(repeat.received):
             return ""
         del self._repeats[node]
-        if repeat.got.startswith(repeat.expected):
-            return self.add(node, repeat.got[len(repeat.expected) :])
+        if repeat.received.startswith(repeat.expected):
+            return self.add(node, repeat.received[len(repeat.expected) :])
         for index in self._attempts.pop(node, ()):
             self._parts[index] = ""
-        self.add(node, repeat.got)
+        self.add(node, repeat.received)
         return None
 
     def begin_retry(self, node: str) -> None:
-        """``node_retry``: the node will send its text again."""
+        """Expect the node's text again (``node_retry``)."""
         sent = "".join(self._parts[index] for index in self._attempts.get(node, ()))
         if sent:
             self.retried = True
             self._repeats[node] = _Repeat(sent)
 
     def end_attempt(self, node: str) -> None:
-        """``node_finished``: text that the node sends from now on (in a loop, say) is new."""
+        """Treat later text of the node, for example in a loop, as new (``node_finished``)."""
         self._attempts.pop(node, None)
         self._repeats.pop(node, None)
 
     def begin_agent_segment(self) -> None:
-        """An agent's next step: the text before it may be no part of the final answer."""
+        """Begin an agent's next step: earlier text may not be part of the final answer."""
         self._segment = len(self._parts)
 
     def missing_from_agent(self, answer: str) -> str:
-        """Return the part of an agent's closing ``answer`` that was not streamed, usually nothing."""
+        """Return the part of an agent's closing ``answer`` that was not streamed; usually empty."""
         last = "".join(self._parts[self._segment :])
         if answer.startswith(last) and last:
             return answer[len(last) :]
@@ -87,10 +87,10 @@ class TextAssembly:
 
 
 class _Repeat:
-    """A node that is retried: the text of its first attempt, and the text that it has sent again so far."""
+    """A retried node: the text of its first attempt, and the text received again so far."""
 
-    __slots__ = ("expected", "got")
+    __slots__ = ("expected", "received")
 
     def __init__(self, expected: str) -> None:
         self.expected = expected
-        self.got = ""
+        self.received = ""

@@ -1,8 +1,8 @@
-"""Dify's event streams, decoded: bytes in, turn events out.
+"""Decodes Dify's event streams: bytes in, turn events out.
 
-One decoder reads the stream of one turn. Its parts hold the state without which a stream cannot be understood: the
-phase (``phase``), the ids (``ids``), the text and what of it Dify repeats (``answer_text``, ``dedupe``), token counts
-(``usage``), files and citations (``attachments``), progress (``steps``), and whether the app has a memory (``memory``).
+A decoder reads the stream of one turn. Its parts hold the state: the phase (``phase``), the ids (``ids``), the text
+without repetitions (``answer_text``, ``dedupe``), token counts (``usage``), files and citations (``attachments``),
+progress (``steps``), and whether the app has a memory (``memory``).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from openai_dify_proxy.wire.dify import DifyEvent, Mode
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
-"""Far above the largest event of a real Dify (a node's inputs and outputs), far below what would hurt."""
+"""Much larger than the largest event of a real Dify (a node's inputs and outputs), and harmless to memory."""
 
 
 class DifyEventDecoder:
-    """Decodes one turn's stream.
+    """Decodes the stream of one turn.
 
-    ``mode`` is the app's. ``origin`` (scheme and host of Dify) completes the relative links of files. ``own_key`` says
-    whether the Dify key is the server's, for errors. ``progress`` asks for ``StepChanged`` events. ``output_variable``
-    names the workflow output that is the answer; no text is emitted before that output is there. ``asked_before`` is
-    an earlier question of the same conversation, by which ``remembers`` is detected.
+    ``mode`` is the app's mode. ``origin`` (scheme and host of Dify) completes relative links of files. ``own_key`` says
+    whether the Dify key is the server's, for errors. ``progress`` enables ``StepChanged`` events. ``output_variable``
+    names the workflow output with the answer; no text is emitted before that output. ``asked_before`` is an earlier
+    question of the conversation, for the detection of ``remembers``.
     """
 
     __slots__ = (
@@ -90,12 +90,12 @@ class DifyEventDecoder:
 
     @property
     def started(self) -> bool:
-        """Whether any event came; pings are none."""
+        """Whether an event arrived; pings do not count."""
         return self._ids.started
 
     @property
     def ending(self) -> bool:
-        """Whether the answer is complete. Unless the turn has ended, a sibling event may follow in a moment."""
+        """Whether the answer is complete. Unless the turn has ended, a sibling event may follow shortly."""
         return self._phase.ending
 
     @property
@@ -105,7 +105,7 @@ class DifyEventDecoder:
 
     @property
     def concluded(self) -> bool:
-        """Whether Dify itself has said that the turn is over."""
+        """Whether Dify has reported the end of the turn."""
         return self._phase.concluded
 
     @property
@@ -120,24 +120,24 @@ class DifyEventDecoder:
             try:
                 self._read_all(data, out)
                 if self._frames.too_large and not self._phase.ended:
-                    self._end_unread("Dify sent an event that is too large.", out)
+                    self._end_unreadable("Dify sent an event that is too large.", out)
             except UNREADABLE:
-                self._end_unread("Dify sent an event that cannot be read.", out)
+                self._end_unreadable("Dify sent an event that cannot be read.", out)
         return out
 
     def finish(self) -> list[Event]:
-        """Return the last events of a turn whose stream ended, or whose sibling event did not come in time."""
+        """Return the last events after the end of the stream, or after the wait for the sibling event."""
         out: list[Event] = []
         if not self._phase.ended:
             error = StreamCut("Dify's stream broke off before the answer was complete.", started=True)
             self._advance("stream_end", out, error)
         return out
 
-    def _end_unread(self, message: str, out: list[Event]) -> None:
+    def _end_unreadable(self, message: str, out: list[Event]) -> None:
         self._advance("stream_end", out, UpstreamFailed(message, started=True))
 
     def _read_all(self, data: bytes, out: list[Event]) -> None:
-        """The loop that runs for every event: what is rare is done elsewhere."""
+        """Decode all complete events. This is the hot loop; rare events have handlers."""
         decode = dify.TEXT_EVENT.decode
         ids = self._ids
         text = self._text
@@ -165,7 +165,7 @@ class DifyEventDecoder:
     # Text
 
     def _on_message_replace(self, event: DifyEvent, out: list[Event]) -> None:
-        """Old versions give no reason: in them only a moderation replaces."""
+        """Old versions give no reason; in these only moderations replace text."""
         self._text.replace(event.answer or "", event.reason != "", out)
 
     def _on_text_chunk(self, event: DifyEvent, out: list[Event]) -> None:
@@ -178,7 +178,7 @@ class DifyEventDecoder:
         self._text.add_reasoning(dify.REASONING_CHUNK.decode(event.data).reasoning or "", out)
 
     def _on_agent_thought(self, event: DifyEvent, out: list[Event]) -> None:
-        """An ``agent-chat`` app's thoughts repeat its text and are left out; an ``agent`` app's are its reasoning."""
+        """Omit the thoughts of ``agent-chat`` apps, which repeat the text; those of ``agent`` apps are reasoning."""
         self._text.add_thought(event.id or "", event.thought or "", self._mode == "agent", out)
         self._steps.read_thought(event, out)
 
@@ -234,7 +234,7 @@ class DifyEventDecoder:
     def _on_workflow_finished(self, event: DifyEvent, out: list[Event]) -> None:
         self._ids.read(event)
         run = dify.WORKFLOW_FINISHED.decode(event.data)
-        if run.status in _GOOD_ENDS:
+        if run.status in _SUCCEEDED:
             self._read_outputs(run, out)
             self._advance("run_succeeded", out)
         else:
@@ -260,7 +260,7 @@ class DifyEventDecoder:
         self._advance("error", out, error)
 
     def _advance(self, signal: Signal, out: list[Event], error: ProxyError | None = None) -> None:
-        """Move to the next phase; at the end emit the turn's last event, with ``error`` if the turn failed."""
+        """Enter the next phase. At the end emit the turn's last event, with ``error`` if the turn failed."""
         self._phase = TRANSITIONS[self._mode][self._phase][signal]
         if self._phase is Phase.FINISHED:
             self._text.close(out)
@@ -275,7 +275,7 @@ class DifyEventDecoder:
 _TEXT_EVENTS = frozenset({"message", "agent_message", "message_file"})
 """``message_file`` carries the answer's text in 1.11 whenever the user's message has a file."""
 
-_GOOD_ENDS = frozenset({"succeeded", "partial-succeeded", "stopped"})
+_SUCCEEDED = frozenset({"succeeded", "partial-succeeded", "stopped"})
 
 _Handler = Callable[[DifyEventDecoder, DifyEvent, list[Event]], None]
 
@@ -294,11 +294,11 @@ _HANDLERS: dict[str, _Handler] = {
     "workflow_paused": DifyEventDecoder._on_workflow_paused,
     "error": DifyEventDecoder._on_error,
 }
-"""The events that mean something to a client, besides text. Others, new ones of future Difys included, are ignored."""
+"""Handlers of the events besides text that matter to a client. Others, also new ones of later versions, are ignored."""
 
 
 def _decode(payload: bytes) -> DifyEvent:
-    """Raises ``UNREADABLE``."""
+    """Decode an event with all its fields. Raises ``UNREADABLE``."""
     try:
         return dify.EVENT.decode(payload)
     except ValidationError:
@@ -306,9 +306,9 @@ def _decode(payload: bytes) -> DifyEvent:
 
 
 def _decode_mistyped(payload: bytes) -> DifyEvent:
-    """Decode an event with a field of another type. One that is ignored may hold anything.
+    """Decode an event with a field of an unexpected type, which only ignored events may have.
 
-    Raises ``UNREADABLE`` for the others.
+    Raises ``UNREADABLE`` for all other events.
     """
     name = dify.EVENT_NAME.decode(payload).event
     return dify.EVENT.decode(payload) if name in _HANDLERS or name in _TEXT_EVENTS else DifyEvent(name)

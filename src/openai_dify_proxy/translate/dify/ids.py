@@ -9,8 +9,8 @@ from openai_dify_proxy.wire.dify import DifyEvent, Mode
 class IdCollector:
     """Collects Dify's ids; the first value of each counts.
 
-    ``incomplete`` is true until the id that comes last in an app of this mode is known; until then every event is to
-    be read. ``started`` is true once any event was.
+    ``incomplete`` is true until the id that comes last in this app mode is known; every event must be read until then.
+    ``started`` is true once an event was read.
     """
 
     __slots__ = ("_last", "ids", "incomplete", "started")

@@ -1,4 +1,4 @@
-"""Whether the models of a chatflow are shown the conversation, detected by the prompts that they were sent."""
+"""Detects whether the models of a chatflow see the conversation, by their prompts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MemoryDetector:
         self.remembers: bool | None = None
 
     def read(self, node: dify.NodeData) -> None:
-        """Read an LLM node that has ``process_data``. One that failed, or whose data Dify cut, shows nothing."""
+        """Read an LLM node with ``process_data``. Failed nodes and truncated data are inconclusive."""
         asked_before = self._asked_before
         if asked_before is None or node.process_data_truncated:
             return

@@ -1,4 +1,4 @@
-"""A workflow's outputs, or the form that it pauses for, as the text of an answer."""
+"""The outputs of a workflow, or the form of a paused one, as the text of an answer."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FORM_FIELD = re.compile(r"\{\{#\$output\.(\w+)#\}\}")
 
 
 def answer_of_outputs(outputs: Mapping[str, Any], variable: str | None) -> str:
-    """The output named ``variable``, else the only text, else the best-named one, else all of them as JSON.
+    """Return the output ``variable``, else the only text, else one with a preferred name, else all outputs as JSON.
 
-    Files are left out: ``workflow_finished.data.files`` names them too, and they are linked from there.
+    Files are omitted: they are also in ``workflow_finished.data.files`` and linked from there.
     """
     if variable is not None and variable in outputs:
         return _text(outputs[variable])
@@ -49,7 +49,7 @@ def _text(value: Any) -> str:
 
 
 def form_text(reason: PauseReason) -> str:
-    """A paused workflow's form, as text: a client of this API cannot fill it in, but a person can read it."""
+    """Return a paused workflow's form as text, which a person can read; clients of this API cannot fill it in."""
     parts = [_FORM_FIELD.sub(r"[\1]", reason.form_content.strip())] if reason.form_content else []
     titles = [action.title or action.id for action in reason.actions or []]
     if titles:

@@ -1,7 +1,7 @@
-"""The phase of a turn: which terminal events have come, and which may still come.
+"""The phase of a turn: which terminal events have arrived, and which may still arrive.
 
-``message_end`` and ``workflow_finished`` come in either order, and Dify 1.13 and 1.16 leave one out at times. A
-chatflow has both, a workflow only the latter, any other app only the former::
+``message_end`` and ``workflow_finished`` arrive in either order, and Dify 1.13 and 1.16 sometimes omit one. A chatflow
+sends both, a workflow only the latter, any other app only the former::
 
     RUNNING ─┬─ message_end ───────▶ MESSAGE_ENDED ── others ────────▶ FINISHED   (chatflow)
              ├─ message_end ───────────────────────────────────────▶ FINISHED   (other apps)
@@ -13,9 +13,9 @@ chatflow has both, a workflow only the latter, any other app only the former::
              └─ stream_end ────────────────────────────────────────▶ CUT_OFF
 
 A second ``message_end`` or ``workflow_finished`` of the same kind changes nothing.
-In ``MESSAGE_ENDED`` and ``RUN_FINISHED`` the answer is complete: the caller waits a little for the sibling event, and
-an error that follows is no longer the answer's. Dify 1.16 follows an annotation or moderation hit by a
-``workflow_finished`` that claims failure, so ``run_failed`` after ``message_end`` is a success.
+In ``MESSAGE_ENDED`` and ``RUN_FINISHED`` the answer is complete: the caller waits briefly for the sibling event, and a
+later error does not count. After an annotation or moderation hit, Dify 1.16 sends a ``workflow_finished`` that claims
+failure, so ``run_failed`` after ``message_end`` is a success.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from openai_dify_proxy.wire.dify import Mode
 
 
 class Phase(Enum):
-    """``ending``: the answer is complete, though a sibling event may follow. ``ended``: nothing more is read.
+    """The phases. ``ending``: the answer is complete, but a sibling event may follow. ``ended``: reading has stopped.
 
-    ``concluded``: Dify itself has said that the turn is over.
+    ``concluded``: Dify has reported the end of the turn.
     """
 
     RUNNING = "running"
@@ -47,8 +47,8 @@ class Phase(Enum):
 
 
 Signal = Literal["message_end", "run_succeeded", "run_failed", "run_paused", "error", "stream_end"]
-"""``run_succeeded`` and ``run_failed`` are ``workflow_finished`` by its status. ``stream_end`` is the end of the stream
-or of the wait for the sibling event; data that cannot be read counts as the end of the stream."""
+"""``run_succeeded`` and ``run_failed`` are ``workflow_finished``, by its status. ``stream_end`` is the end of the
+stream or of the wait for the sibling event, or unreadable data."""
 
 Transitions = Mapping[Phase, Mapping[Signal, Phase]]
 

@@ -1,9 +1,8 @@
-"""A turn as the request body of a Dify app.
+"""Builds the request body for a Dify app from a turn request.
 
-What Dify has no place for goes where the app can see it: the system message into an input made for it, else before
-the question; earlier turns into an input made for them, else before the question too. Apps without a query of their
-own (workflow, completion) get the question in an input. Inputs are brought into the types that the form asks for,
-and checked here as far as that gives a better answer than Dify's.
+Dify's API has no field for system messages and earlier turns. Each goes into an input for it if the app has one, else
+before the question. Apps without a query (workflow, completion) get the question in an input. Inputs are converted to
+the types of the form, and checked where Dify's own error would be less helpful.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from openai_dify_proxy.wire.dify import GenerateRequest, Mode
 
 
 class AppRules(Struct, frozen=True):
-    """What the settings say of how an app is asked; ``system_prompt`` is auto, query, drop or ``input:<variable>``."""
+    """Settings for the requests to an app; ``system_prompt`` is auto, query, drop or ``input:<variable>``."""
 
     input_variable: str | None = None
     system_prompt: str = "auto"
@@ -36,10 +35,10 @@ class AppRules(Struct, frozen=True):
 
 
 class Continuation(Struct, frozen=True):
-    """How a turn goes on from what was before it.
+    """How a turn continues the earlier messages.
 
-    ``conversation_id`` is the Dify conversation that it continues, None for a new one. ``history`` and ``system`` tell
-    whether the earlier messages and the system message go along: what Dify knows already is not said again.
+    ``conversation_id`` is the Dify conversation, None for a new one. ``history`` and ``system`` say whether the earlier
+    messages and the system message are sent; they are not if Dify has them.
     """
 
     conversation_id: str | None = None
@@ -60,7 +59,7 @@ def make_generate_request(
     continuation: Continuation = BEGINNING,
     transcript: Transcript = PLAIN,
 ) -> GenerateRequest:
-    """Return the body to send; ``user`` is Dify's. ``history`` stands in for the request's own.
+    """Return the body to send. ``user`` is Dify's user; ``history`` replaces the request's own history.
 
     Raises InvalidRequest with ``inputs.<name>`` as its param.
     """
@@ -82,12 +81,12 @@ def make_generate_request(
 
 
 def sent_system(turn: TurnRequest, rules: AppRules) -> str:
-    """The system message as far as it reaches Dify, wherever it is put."""
+    """Return the system message if it reaches Dify, else an empty string."""
     return "" if rules.system_prompt == "drop" or turn.system == turn.question else turn.system
 
 
 def sent_inputs(turn: TurnRequest, profile: AppProfile, rules: AppRules) -> str:
-    """The inputs that reach Dify, as JSON that is the same for equal inputs; Dify drops those that the app lacks."""
+    """Return the inputs that reach Dify as canonical JSON. Dify drops inputs that the app does not have."""
     names = {field.name for field in profile.form}
     given = {name: value for name, value in {**rules.inputs, **turn.inputs}.items() if name in names}
     return json.encode(given, order="sorted").decode() if given else ""
@@ -96,20 +95,20 @@ def sent_inputs(turn: TurnRequest, profile: AppProfile, rules: AppRules) -> str:
 def _make_single_shot(
     question: str, inputs: dict[str, Any], profile: AppProfile, rules: AppRules, user: str
 ) -> GenerateRequest:
-    """For apps that keep no conversation: the question is an input.
+    """Build the body for an app without conversations, which gets the question in an input.
 
-    A completion app takes a query of its own too, which its template may or may not use.
+    A completion app also gets a query, which its template may or may not use.
     """
     _require_field(rules.input_variable, "input_variable", profile)
     name = profile.question_input(rules.input_variable, inputs)
     if name is None and profile.mode == "workflow":
-        _refuse_unplaced(profile, inputs)
+        _reject_ambiguous(profile, inputs)
     if name is not None:
         field = next((field for field in profile.form if field.name == name), None)
         if field is not None and name not in inputs and not field.fits(question):
             raise InvalidRequest(
-                f"The app's input '{name}' takes at most {field.max_length} characters, and the question with its "
-                f"system message and history has {len(question)}.",
+                f"The question with its system message and history has {len(question)} characters. "
+                f"The app's input '{name}' allows at most {field.max_length}.",
                 param=f"inputs.{name}",
             )
         inputs.setdefault(name, question)
@@ -118,21 +117,21 @@ def _make_single_shot(
 
 
 def _require_field(name: str | None, setting: str, profile: AppProfile) -> None:
-    """What goes into an input that the app does not have would be lost."""
+    """Raise UpstreamMisconfigured if the app lacks an input that a setting names: its value would be lost."""
     if name is not None and all(field.name != name for field in profile.form):
         raise UpstreamMisconfigured(
-            "The app behind this model lacks an input that this server is set to fill. Tell its operator.",
-            log=f"{setting} names '{name}', but the app's inputs are: "
-            f"{', '.join(field.name for field in profile.form) or 'none'}.",
+            "The app behind this model lacks an input that this server is configured to fill. Tell its operator.",
+            log=f"{setting} names the input '{name}', which the app does not have. "
+            f"Its inputs are: {', '.join(field.name for field in profile.form) or 'none'}.",
         )
 
 
-def _refuse_unplaced(profile: AppProfile, inputs: Mapping[str, Any]) -> None:
+def _reject_ambiguous(profile: AppProfile, inputs: Mapping[str, Any]) -> None:
     texts = [field.name for field in profile.form if field.is_text]
     if all(name in inputs for name in texts):
-        return  # the request has filled in all that the workflow takes
+        return  # the request fills all text inputs itself
     raise InvalidRequest(
-        f"This workflow has several text inputs ({', '.join(texts)}) and none is named like a question "
+        f"This workflow has several text inputs ({', '.join(texts)}), none of them with a name for the question "
         f"({', '.join(QUESTION_NAMES)}). The operator can set input_variable for the app.",
         param="model",
         code="ambiguous_input",
@@ -140,23 +139,24 @@ def _refuse_unplaced(profile: AppProfile, inputs: Mapping[str, Any]) -> None:
 
 
 def named_conversation(turn: TurnRequest) -> str | None:
-    """The Dify conversation that the client names, if any. Raises InvalidRequest for what is no UUID."""
+    """Return the Dify conversation that the client names, if any. Raises InvalidRequest if it is not a UUID."""
     if turn.conversation_id is None:
         return None
     try:
         return str(UUID(turn.conversation_id))
     except ValueError:
         raise InvalidRequest(
-            "conversation_id must be a UUID, as X-Dify-Conversation-Id gave it.", param="conversation_id"
+            "conversation_id must be a UUID. Send the value of X-Dify-Conversation-Id.", param="conversation_id"
         ) from None
 
 
 def _place_system(
     turn: TurnRequest, question: str, profile: AppProfile, rule: str, inputs: dict[str, Any], *, before: bool
 ) -> str:
-    """Puts the system message where ``rule`` says, and returns the question as it then is.
+    """Place the system message according to ``rule``, and return the resulting question.
 
-    An input takes it on every turn. Without one it stands ``before`` the question, where Dify remembers it.
+    An input gets it on every turn. Without such an input it goes before the question if ``before`` is true; Dify
+    remembers it there.
     """
     system = turn.system
     if not system or rule == "drop" or system == turn.question:
@@ -189,7 +189,7 @@ def _place_history(
 
 
 def _checked(inputs: dict[str, Any], profile: AppProfile) -> dict[str, Any]:
-    """The inputs that the form has, in its types; Dify would drop the others."""
+    """Return the inputs of the form, converted to its types; Dify would drop the others."""
     form = {field.name: field for field in profile.form}
     checked = {}
     for name, value in inputs.items():
@@ -203,12 +203,15 @@ def _checked(inputs: dict[str, Any], profile: AppProfile) -> dict[str, Any]:
 
 
 def _fill(field: InputField, inputs: dict[str, Any], profile: AppProfile) -> None:
-    """Dify ignores the default of a required field, so it is sent; a missing optional text is "None" in some apps."""
+    """Fill a missing input.
+
+    Dify ignores the default of a required field, so it is sent. A missing optional text would be "None" in some apps.
+    """
     if field.default not in (None, ""):
         inputs[field.name] = _coerce(field, field.default, profile)
     elif field.required:
         raise InvalidRequest(
-            f"The app needs the input '{field.name}'{_hint(field)}. Send it in the body's 'inputs' object "
+            f"The app requires the input '{field.name}'{_hint(field)}. Send it in the body's 'inputs' object "
             f"(extra_body in the OpenAI SDKs) or in 'metadata'.",
             param=f"inputs.{field.name}",
             code="missing_required_parameter",
@@ -244,7 +247,8 @@ def _coerce_text(field: InputField, value: Any) -> str:
         )
     if not field.fits(text):
         raise InvalidRequest(
-            f"The input '{field.name}' takes at most {field.max_length} characters.", param=f"inputs.{field.name}"
+            f"The input '{field.name}' has {len(text)} characters. The app allows at most {field.max_length}.",
+            param=f"inputs.{field.name}",
         )
     return text
 
@@ -263,14 +267,14 @@ GeneratePath = Literal["/chat-messages", "/completion-messages", "/workflows/run
 
 
 def generate_path(mode: Mode) -> GeneratePath:
-    """Dify's route for the app's mode."""
+    """Return Dify's route for an app mode."""
     if mode == "workflow":
         return "/workflows/run"
     return "/completion-messages" if mode == "completion" else "/chat-messages"
 
 
 def stop_path(mode: Mode, task_id: str) -> str:
-    """Dify's route that ends a running turn of the app's mode."""
+    """Return Dify's route that stops a running turn."""
     if mode == "workflow":
         return f"/workflows/tasks/{task_id}/stop"
     return f"{generate_path(mode)}/{task_id}/stop"

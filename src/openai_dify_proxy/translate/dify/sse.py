@@ -1,8 +1,8 @@
-"""Server-sent events, as Dify and the proxies before it frame them: bytes in, payloads out.
+"""Splits server-sent events into frames: bytes in, payloads out.
 
-Frames end with an empty line. Lines are split on LF only, since Dify's JSON holds raw U+2028 and its like; a CR before
-the LF is dropped for balancers that rewrite line ends. A frame without data (Dify's bare ``event: ping``) is told
-apart from silence but has no payload. What follows the last empty line is kept for the next read, up to a limit.
+Frames end with an empty line. Lines are split on LF only, since Dify's JSON holds raw U+2028 and similar characters; a
+CR before the LF is dropped for balancers that rewrite line ends. A frame without data (Dify's bare ``event: ping``) is
+counted but has no payload. An incomplete frame is buffered up to a limit.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 class FrameSplitter:
     """Splits a stream into the payloads of its frames, however the bytes arrive.
 
-    ``limit`` bounds the bytes of one frame: once one grows beyond it, ``too_large`` is true and the splitter is of no
-    more use. ``frames`` counts all frames, those without data included: whatever Dify sends is a sign of life.
+    ``limit`` is in bytes. Once a frame exceeds it, ``too_large`` is true and the splitter cannot be used further.
+    ``frames`` counts all frames, those without data included, since each one shows that Dify is alive.
     """
 
     __slots__ = ("_limit", "_rest", "_size", "frames", "too_large")
@@ -25,10 +25,10 @@ class FrameSplitter:
         self.too_large = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The payloads that ``data`` completes, in order; of a frame that is too large and what follows it, none."""
+        """Return the payloads that ``data`` completes, in order, up to a frame that is too large."""
         if self._rest:
-            if b"\n" not in data:  # most of a long frame: joined once, when its end is there
-                self._keep(data)
+            if b"\n" not in data:  # part of a long frame; joined once, at its end
+                self._store(data)
                 return []
             self._rest.append(data)
             data = b"".join(self._rest)
@@ -38,7 +38,7 @@ class FrameSplitter:
             data = data.replace(b"\r\n", b"\n")
         if data.startswith(b"data: ") and data.endswith(b"\n\n") and len(data) <= self._limit:
             payloads = data[6:-2].split(b"\n\ndata: ")
-            if b"\n" not in b"".join(payloads):  # nothing but whole frames of one line, as nearly always
+            if b"\n" not in b"".join(payloads):  # only complete one-line frames, the usual case
                 self.frames += len(payloads)
                 return payloads
         return self._read_frames(data)
@@ -55,10 +55,10 @@ class FrameSplitter:
                 payloads.append(b"\n".join(line[6:] if line.startswith(b"data: ") else line[5:] for line in lines))
         self.frames += len(blocks)
         if tail:
-            self._keep(tail)
+            self._store(tail)
         return payloads
 
-    def _keep(self, data: bytes) -> None:
+    def _store(self, data: bytes) -> None:
         self._size += len(data)
         self.too_large = self._size > self._limit
         self._rest.append(data)

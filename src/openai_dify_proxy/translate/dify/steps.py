@@ -1,4 +1,4 @@
-"""The progress of a turn: the titles and states of workflow nodes and of an agent's tools, never their contents."""
+"""The progress of a turn: titles and states of workflow nodes and agent tools, without their contents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STATES: dict[str, Any] = {
 
 
 class StepReporter:
-    """Emits ``StepChanged`` events where a client asked for progress (``enabled``)."""
+    """Emits ``StepChanged`` events if progress is ``enabled``."""
 
     __slots__ = ("_states", "enabled")
 
@@ -34,7 +34,7 @@ class StepReporter:
         self._states: dict[str, str] = {}
 
     def read_node(self, name: str, node: NodeData, out: list[Event]) -> None:
-        """Read a node's event; ``name`` is the event's."""
+        """Read an event of a node; ``name`` is the event's name."""
         if self.enabled and node.title and node.node_type not in _SILENT_NODES:
             state = {"node_started": "started", "node_retry": "retry"}.get(name, node.status or "succeeded")
             out.append(StepChanged(node.title, _STATES.get(state, "started")))
@@ -51,7 +51,7 @@ class StepReporter:
                 self._change(log.id or log.label, log.label, log.status or "started", out)
 
     def _change(self, key: str, title: str, state: str, out: list[Event]) -> None:
-        """Dify sends a state several times."""
+        """Emit a state once; Dify sends it several times."""
         if self._states.get(key) != state:
             self._states[key] = state
             out.append(StepChanged(title, _STATES.get(state, "started")))

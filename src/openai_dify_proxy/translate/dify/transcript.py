@@ -1,4 +1,4 @@
-"""Earlier messages as a transcript, for a Dify conversation that begins in the middle of a client's."""
+"""Writes earlier messages as a transcript, for a new Dify conversation that continues a client's chat."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEMPLATE = f"{HEADING}\n\n{{history}}\n\n{QUESTION}\n\n{{question}}"
 
 
 class Transcript:
-    """Writes transcripts by a ``template``, which holds ``{history}`` and after it ``{question}``, each once."""
+    """A transcript writer. ``template`` holds ``{history}`` and then ``{question}``, each once."""
 
     def __init__(self, template: str = TEMPLATE) -> None:
         self._before, _, rest = template.partition("{history}")
@@ -24,17 +24,17 @@ class Transcript:
         self._own_lines = forgeable_lines(*(line.strip() for line in frame.splitlines() if line.strip()))
 
     def lines(self, history: Sequence[HistoryMessage]) -> str:
-        """Each message with a role line, oldest first."""
+        """Return the messages with role labels, oldest first."""
         return "\n\n".join(
             f"{_LABELS[message.role]}: {escape_role_lines(message.text, self._own_lines)}" for message in history
         )
 
     def as_json(self, history: Sequence[HistoryMessage]) -> str:
-        """The same as a JSON array of ``{"role", "content"}``, for an input named ``messages``."""
+        """Return the messages as a JSON array of ``{"role", "content"}``, for an input named ``messages``."""
         return json.encode([{"role": message.role, "content": message.text} for message in history]).decode()
 
     def carry(self, history: Sequence[HistoryMessage], question: str) -> str:
-        """A question that carries its history along."""
+        """Return the question with its history before it."""
         if not history:
             return question
         return f"{self._before}{self.lines(history)}{self._between}{question}{self._after}"

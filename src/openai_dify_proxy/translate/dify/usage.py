@@ -1,4 +1,4 @@
-"""Token counts: a turn's in ``message_end``, a node's in its outputs, a total in ``workflow_finished``."""
+"""Token counts, from ``message_end``, from the outputs of LLM nodes, or from the total of ``workflow_finished``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from openai_dify_proxy.wire.dify import UsageData
 
 
 class UsageCounter:
-    """Counts a turn's tokens by the most precise source that Dify sent."""
+    """Counts a turn's tokens from the most precise source in its stream."""
 
     __slots__ = ("_message", "_nodes")
 
@@ -23,27 +23,27 @@ class UsageCounter:
         self._nodes = usage if self._nodes is None else add_usage(self._nodes, usage)
 
     def read_run_total(self, tokens: int | None) -> None:
-        """Count the run's total if no finer count has come. It does not tell prompt and completion apart."""
+        """Use the run's total if there is no finer count. It does not separate prompt and completion tokens."""
         if tokens and self._message is None and self._nodes is None:
             self._nodes = Usage(completion_tokens=tokens, total_tokens=tokens)
 
     @property
     def total(self) -> Usage | None:
-        """The count of ``message_end``, unless it is missing or zero and the nodes have one."""
+        """The count of ``message_end``, or that of the nodes if it is missing or zero."""
         if self._nodes is not None and (self._message is None or not self._message.total_tokens):
             return self._nodes
         return self._message
 
 
 def read_usage(data: UsageData) -> Usage:
-    """Dify's counts. Prices are decimal strings, in some versions numbers."""
+    """Return Dify's counts. Prices are decimal strings, or numbers in some versions."""
     prompt, completion = data.prompt_tokens or 0, data.completion_tokens or 0
     price = None if data.total_price is None else str(data.total_price)
     return Usage(prompt, completion, data.total_tokens or prompt + completion, price, data.currency, data.latency)
 
 
 def add_usage(known: Usage, more: Usage) -> Usage:
-    """The sum of the tokens. Prices are left out: decimal strings of different currencies do not add up."""
+    """Return the sum of the tokens. Prices are omitted, since they may be in different currencies."""
     return Usage(
         known.prompt_tokens + more.prompt_tokens,
         known.completion_tokens + more.completion_tokens,

@@ -95,7 +95,7 @@ class ChatStreamEncoder:
                 if not self._opened:
                     frames.append(self.open())
                 self._reasoning = False
-                self.answer.say(event.text)
+                self.answer.add_text(event.text)
                 self._sent.append(event.text)
                 frames += (self._before, _encode_text(event.text), self._after)
             else:

@@ -120,7 +120,7 @@ class ResponsesStreamEncoder:
         for event in events:
             if type(event) is TextDelta:
                 text = event.text
-                self.answer.say(text)
+                self.answer.add_text(text)
                 if self._message is None or not text:
                     self._add_text(text, frames)
                 else:

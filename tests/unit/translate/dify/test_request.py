@@ -115,7 +115,9 @@ def test_a_setting_that_names_no_input_loses_nothing_in_silence(mode: Mode, rule
     turn = TurnRequest("Q", "S")
     with pytest.raises(UpstreamMisconfigured) as caught:
         make_generate_request(turn, AppProfile(mode, (text("topic"),)), rules, "user")
-    assert caught.value.log == f"{setting} names 'nosuch', but the app's inputs are: topic."
+    assert (
+        caught.value.log == f"{setting} names the input 'nosuch', which the app does not have. Its inputs are: topic."
+    )
 
 
 def test_a_question_too_long_for_its_input() -> None:
