@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from openai_dify_proxy.state import Get, Put, StateUnavailable, Take
-from openai_dify_proxy.state.sqlite import SCHEMA, SCAN_SECONDS, SqliteStore, migrate
+from openai_dify_proxy.state.sqlite import SCAN_SECONDS, SCHEMA, SqliteStore, migrate
 
 ROOT = Path(__file__).parents[2]
 

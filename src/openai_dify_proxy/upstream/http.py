@@ -204,7 +204,7 @@ class Exchange:
         self._request = b""  # an answered request is not sent again
 
     def on_body(self, parts: list[bytes], size: int) -> bool:
-        """Store ``parts``, ``size`` bytes in all. Return whether reading may go on."""
+        """Store ``parts``, ``size`` bytes in all. Return whether reading may continue."""
         if self._discard:
             return True
         self._body += parts
