@@ -14,7 +14,7 @@ import pytest
 from openai_dify_proxy.errors import PictureNotStored, ProxyError, UpstreamError
 from openai_dify_proxy.events import TurnFailed
 from openai_dify_proxy.pictures.objects import open_object_store
-from openai_dify_proxy.translate.connection_errors import Server
+from openai_dify_proxy.translate.connection_errors import ServerAddress
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
@@ -312,7 +312,7 @@ async def test_an_object_store_that_rejects_a_request() -> None:
     assert "retries" not in error.log
 
 
-SERVER = Server("Dify", "::1", 80, "DIFY_API_URL")
+SERVER = ServerAddress("Dify", "::1", 80, "DIFY_API_URL")
 
 OS_ERRORS: dict[str, tuple[BaseException | None, str]] = {
     "one of several addresses": (

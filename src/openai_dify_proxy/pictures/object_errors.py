@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from openai_dify_proxy.translate.connection_errors import Failure, Server, describe_failure, expects_https
+from openai_dify_proxy.translate.connection_errors import Failure, ServerAddress, describe_failure, expects_https
 
 MAX_TEXT = 500
 SETTING = "the endpoint of PICTURE_STORE"
@@ -48,7 +48,7 @@ def describe_store_error(error: Exception) -> str:
         failure = "closed_plain"
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return describe_failure(
-        failure, Server("The object store", parts.hostname or "", port, SETTING), _detail(failure, text)
+        failure, ServerAddress("The object store", parts.hostname or "", port, SETTING), _detail(failure, text)
     )
 
 

@@ -102,7 +102,7 @@ class BackgroundRun:
             self._end_timeout = 0
             self._fail(turn, ShuttingDown("The server was shut down during the response.", started=True))
         except Exception:  # a bug in the proxy; its text may hold anything, so only the log gets it
-            log.exception("unexpected_error")
+            log.exception("background_run_failed")
             self._fail(turn, InternalError("The proxy failed. Tell its operator the response id."))
         return await recorder.put_failed(encoder.response)
 

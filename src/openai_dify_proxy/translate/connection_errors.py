@@ -25,7 +25,7 @@ Failure = Literal[
 ]
 
 
-class Server(Struct, frozen=True):
+class ServerAddress(Struct, frozen=True):
     """A server as the operator knows it. ``setting`` is the setting that holds its URL."""
 
     service: str
@@ -38,7 +38,7 @@ class Server(Struct, frozen=True):
         return f"{self.service} at {host}:{self.port}"
 
 
-def describe_failure(failure: Failure, server: Server, detail: str = "") -> str:
+def describe_failure(failure: Failure, server: ServerAddress, detail: str = "") -> str:
     """Return the sentences for ``failure``. ``detail`` is the limit for a timeout, else a reason without full stop."""
     return _SENTENCES[failure].format(
         server=server, service=server.service, host=server.host, setting=server.setting, detail=detail

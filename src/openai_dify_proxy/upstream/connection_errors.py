@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 
-from openai_dify_proxy.translate.connection_errors import Failure, Server, describe_failure
+from openai_dify_proxy.translate.connection_errors import Failure, ServerAddress, describe_failure
 
 _PLAIN_HTTP = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 """OpenSSL's reasons, by version, for an answer that is not TLS; urllib3 recognizes the first three."""
@@ -31,7 +31,7 @@ _FAILURES: tuple[tuple[type[BaseException], Failure], ...] = (
 )
 
 
-def describe_connect_error(error: BaseException | None, server: Server, *, timeout: float) -> str:
+def describe_connect_error(error: BaseException | None, server: ServerAddress, *, timeout: float) -> str:
     """Return sentences for the error that ended a connection attempt. ``timeout`` is the attempt's limit in seconds."""
     if isinstance(error, OSError) and error.errno is None:
         error = _first_of(error)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httptools
 from msgspec import Struct
 
-from openai_dify_proxy.translate.connection_errors import Server, describe_failure
+from openai_dify_proxy.translate.connection_errors import ServerAddress, describe_failure
 from openai_dify_proxy.upstream.connection_errors import describe_connect_error
 
 IDLE_SECONDS = 1.0
@@ -76,7 +76,7 @@ class CannotConnect(Exception):
 
     def describe(self, service: str, setting: str) -> str:
         """Return the reason in sentences for the operator; ``setting`` is the setting that holds the URL."""
-        server = Server(service, self.origin.host, self.origin.port, setting)
+        server = ServerAddress(service, self.origin.host, self.origin.port, setting)
         return describe_connect_error(self.__cause__, server, timeout=self.timeout)
 
 
@@ -179,7 +179,7 @@ class Exchange:
     def describe_missing_answer(self, service: str, setting: str, *, expects_https: bool = False) -> str:
         """Return, in sentences for the operator, why the exchange has no answer, or only that HTTPS is expected."""
         origin = self._endpoint.origin
-        server = Server(service, origin.host, origin.port, setting)
+        server = ServerAddress(service, origin.host, origin.port, setting)
         if expects_https or self.answered_in_tls:
             return describe_failure("https", server)
         return describe_failure("closed_plain" if origin.scheme == "http" else "closed", server)

@@ -25,7 +25,7 @@ from openai_dify_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from openai_dify_proxy.translate.connection_errors import Server, describe_failure, expects_https
+from openai_dify_proxy.translate.connection_errors import ServerAddress, describe_failure, expects_https
 from openai_dify_proxy.translate.replicate.errors import translate_api_error
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.bounded import ResponseTooLarge, read_bounded
@@ -65,7 +65,7 @@ class ReplicateClient:
         self._url = url.rstrip("/")
         self._origin = _origin(URL(self._url))
         scheme, host, port = self._origin
-        self._server = Server("Replicate", host or "", port or (443 if scheme == "https" else 80), URL_SETTING)
+        self._server = ServerAddress("Replicate", host or "", port or (443 if scheme == "https" else 80), URL_SETTING)
         self._connect_timeout = connect_timeout
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._session = aiohttp.ClientSession(

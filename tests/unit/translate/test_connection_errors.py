@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from openai_dify_proxy.translate.connection_errors import Failure, Server, describe_failure, expects_https
+from openai_dify_proxy.translate.connection_errors import Failure, ServerAddress, describe_failure, expects_https
 
-SERVER = Server("Dify", "dify.test", 5001, "DIFY_API_URL")
+SERVER = ServerAddress("Dify", "dify.test", 5001, "DIFY_API_URL")
 
 
 @pytest.mark.parametrize("failure", get_args(Failure))
@@ -20,7 +20,7 @@ def test_every_failure_has_two_sentences_with_the_address(failure: Failure) -> N
 
 
 def test_ipv6_addresses_are_bracketed() -> None:
-    assert str(Server("IPFS", "::1", 80, "IPFS_UPLOAD_URL")) == "IPFS at [::1]:80"
+    assert str(ServerAddress("IPFS", "::1", 80, "IPFS_UPLOAD_URL")) == "IPFS at [::1]:80"
 
 
 def test_only_a_400_says_that_https_is_expected() -> None:
