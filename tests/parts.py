@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -15,6 +16,7 @@ import pytest
 
 Found = TypeVar("Found")
 
+ROOT = Path(__file__).parents[1]
 NODE_CLIENTS = Path(__file__).parent / "clients" / "node"
 IPFS_NODE = Path(__file__).parent / "components" / "ipfs"
 
@@ -50,6 +52,12 @@ def ipfs_node() -> Path:
     """The folder with ``node.mjs``, which runs an IPFS node, and the packages that it is made of."""
     existing("ipfs-core for Node.js (scripts/setup-node installs it)", IPFS_NODE / "node_modules" / "ipfs-core")
     return IPFS_NODE
+
+
+def uv() -> Path:
+    """The ``uv`` program: from PATH, or the one that ``scripts/setup`` fetched."""
+    found = shutil.which("uv")
+    return existing("uv (scripts/setup fetches it)", Path(found) if found else ROOT / ".tools" / "bin" / "uv")
 
 
 def s3_server() -> Path:

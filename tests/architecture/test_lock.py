@@ -49,9 +49,9 @@ def test_lock_was_made_from_this_pyproject(declared: dict[str, Any]) -> None:
         assert locked(entries) == wanted(groups[name])
 
 
-def test_extra_demo_is_the_demo_of_this_workspace() -> None:
-    demo = DEMO["project"]
-    assert PROXY["project"]["optional-dependencies"]["demo"] == [f"{demo['name']}=={demo['version']}"]
+def test_extra_demo_is_the_demo_of_this_version() -> None:
+    pin = f"{DEMO['project']['name']}=={PROXY['project']['version']}"
+    assert PROXY["project"]["optional-dependencies"]["demo"] == [pin]
 
 
 def test_lock_files_name_only_the_public_index() -> None:
