@@ -10,10 +10,13 @@ from tests import parts
 from tests.unread_recordings import Orphans
 
 HOME = tempfile.TemporaryDirectory(prefix="home-")
-"""What a server keeps by default goes to its user's home, which is nobody's in tests."""
+"""The home directory in tests, since a server stores its state and pictures there by default."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # uv shares the cache that scripts/setup filled.
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    os.environ.setdefault("UV_CACHE_DIR", str(Path(cache) / "uv"))
     os.environ["HOME"] = HOME.name
     config.pluginmanager.register(Orphans())
 
@@ -23,17 +26,17 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two workers for each core: many tests wait for servers and for time to pass."""
+    """Start two workers per core, since many tests wait for servers and timers."""
     return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session")
 def node() -> Path:
-    """The Node.js program."""
+    """Return the Node.js program."""
     return parts.node()
 
 
 @pytest.fixture(scope="session")
 def node_clients() -> Path:
-    """The folder in which Node.js finds the JavaScript clients."""
+    """Return the directory in which Node.js finds the JavaScript clients."""
     return parts.node_clients()

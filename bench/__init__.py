@@ -1,1 +1,1 @@
-"""What the proxy costs, beside nginx passing the same bytes through. `bench/README.md` says what each figure means."""
+"""A benchmark of the proxy against nginx, which passes the same bytes through. `bench/README.md` describes it."""

@@ -1,4 +1,4 @@
-"""The command line of the bench; `scripts/bench --help` lists it."""
+"""The command line of the benchmark; `scripts/bench --help` shows the flags."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bench.report import Measured
 
 
 class Name(StrEnum):
-    """The loads, for the command line."""
+    """The loads, as named on the command line."""
 
     memory = "memory"
     request = "request"
@@ -32,8 +32,8 @@ class Name(StrEnum):
     conversation = "conversation"
 
 
-class Own(StrEnum):
-    """The targets that the bench starts itself."""
+class BuiltIn(StrEnum):
+    """The targets that the benchmark starts itself."""
 
     proxy = "proxy"
     nginx = "nginx"
@@ -43,11 +43,11 @@ log = Console(stderr=True)
 
 
 class LoadFailed(Exception):
-    """The load generator gave up; what it said is the message."""
+    """The load generator failed; the message holds its standard error."""
 
 
 def put_load(plan: LoadPlan, target: Target, upstream_url: str) -> Result:
-    """Run the load generator once, in a process of its own, away from the target's processor."""
+    """Run the load generator once in its own process, which inherits the affinity to the other processors."""
     load = Load(
         kind=plan.kind,
         target=target,
@@ -71,9 +71,10 @@ def measure(
     upstream_url: str,
     rounds: int,
 ) -> Measured:
-    """Put every load on every target in turn, `rounds` times; memory once, while the target is fresh.
+    """Run every load on every target in turn, `rounds` times.
 
-    Conversations only on the proxy, with each of the `states` that it can have.
+    Memory is measured in the first round only, before other loads make the process grow. The load `conversation` runs
+    on the `states`, which are proxies with different state backends.
     """
     measured = Measured()
     direct = Target(name="upstream", url=upstream_url, dialect=Dialect.dify)
@@ -89,18 +90,18 @@ def measure(
                 results = {state: put_load(plan, target, upstream_url) for state, target in states.items()}
                 measured.add(report.OWN, figures.read_states(results))
                 continue
-            beside = put_load(plan, direct, upstream_url) if name == "first-text" else None
+            direct_result = put_load(plan, direct, upstream_url) if name == "first-text" else None
             for target in targets:
                 if target.pid is None and name != "first-text":
                     continue
-                measured.add(target.name, figures.read(name, put_load(plan, target, upstream_url), beside))
+                measured.add(target.name, figures.read(name, put_load(plan, target, upstream_url), direct_result))
     return measured
 
 
 def start_with_states(
     running: ExitStack, upstream_url: str, valkey_url: str, processors: set[int]
 ) -> dict[StateName, Target]:
-    """A proxy with each state, until `running` ends."""
+    """Start a proxy for each state backend; `running` stops them."""
     urls: dict[StateName, str | None] = {"memory": "memory://", "SQLite": None, "Valkey": valkey_url}
     started: dict[StateName, Target] = {}
     for state, state_url in urls.items():
@@ -112,33 +113,36 @@ def start_with_states(
 
 def main(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Small loads and one round: shows that all works.")] = False,
-    only: Annotated[list[Name] | None, typer.Option(help="Only this load; may be given several times.")] = None,
-    without: Annotated[list[Own] | None, typer.Option(help="Leave out the proxy or nginx.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="How often each load is put on each target (3; quick: 1).")] = None,
-    upstream_port: Annotated[int, typer.Option(help="Port of the scripted Dify; 0 takes any.")] = 0,
-    target: Annotated[
-        str | None, typer.Option(help="Base URL of another server that speaks OpenAI, with its /v1.")
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small loads and one round, to show that everything works.")
+    ] = False,
+    only: Annotated[list[Name] | None, typer.Option(help="Run only this load; may be repeated.")] = None,
+    without: Annotated[
+        list[BuiltIn] | None, typer.Option(help="Leave out the proxy or nginx; may be repeated.")
     ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of all loads. Default: 3, with --quick 1.")] = None,
+    upstream_port: Annotated[int, typer.Option(help="Port of the scripted Dify; 0 selects a free one.")] = 0,
+    target: Annotated[str | None, typer.Option(help="Base URL of another OpenAI-compatible server, with /v1.")] = None,
     pid: Annotated[
-        int | None, typer.Option(help="Its process; without it only the time to the first text is measured.")
+        int | None,
+        typer.Option(help="Process id of --target; without it, only the time to the first text is measured."),
     ] = None,
-    model: Annotated[str, typer.Option(help="The model to ask it for.")] = "dify",
-    key: Annotated[str, typer.Option(help="The key to send to it.")] = "bench",
-    name: Annotated[str, typer.Option(help="What to call it in the table.")] = "other",
-    json: Annotated[Path | None, typer.Option(help="Also write the figures, with all rounds, to this file.")] = None,
+    model: Annotated[str, typer.Option(help="Model to request from --target.")] = "dify",
+    key: Annotated[str, typer.Option(help="API key for --target.")] = "bench",
+    name: Annotated[str, typer.Option(help="Name of --target in the table.")] = "other",
+    json: Annotated[Path | None, typer.Option(help="Also write the figures of all rounds to this file.")] = None,
 ) -> None:
-    """Measure the proxy beside nginx, which passes the same bytes through, and beside any other server."""
+    """Measure the proxy against nginx, which passes the same bytes through, and against any other server."""
     limits.allow_many_connections()
     for_target, for_others = limits.processors()
-    limits.pin(os.getpid(), for_others)  # the load generator is started from here and stays there
+    limits.pin(os.getpid(), for_others)  # the load generator inherits it
     wanted = [choice.value for choice in only or list(Name)]
     plans = {load: plan for load, plan in (figures.QUICK if quick else figures.FULL).items() if load in wanted}
     with ExitStack() as running:
         upstream_url = running.enter_context(servers.upstream(upstream_port, processors=for_others))
         targets = []
         states: dict[StateName, Target] = {}
-        if Own.proxy not in (without or []):
+        if BuiltIn.proxy not in (without or []):
             url, own_pid = running.enter_context(servers.proxy(upstream_url, processors=for_target))
             targets.append(Target(name=report.OWN, url=url, dialect=Dialect.openai, pid=own_pid))
             if "conversation" in plans:
@@ -146,7 +150,7 @@ def main(
                 states = start_with_states(running, upstream_url, valkey_url, for_target)
         if target is not None:
             targets.append(Target(name=name, url=target, dialect=Dialect.openai, pid=pid, model=model, key=key))
-        if Own.nginx not in (without or []):
+        if BuiltIn.nginx not in (without or []):
             url, own_pid = running.enter_context(servers.nginx(upstream_url, processors=for_target))
             targets.append(Target(name=report.LIMIT, url=url, dialect=Dialect.dify, pid=own_pid))
         log.print(f"upstream: {upstream_url}")

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client that costs little: a connection that is kept, one request at a time, bodies left as they come."""
+"""A low-overhead HTTP/1.1 client: persistent connections, one request at a time, bodies collected without decoding."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ _FIRST_TEXT = OPENING.encode()
 
 @dataclass(slots=True)
 class Answer:
+    """A response and its times, from `time.perf_counter`."""
+
     asked_at: float
     status: int = 0
     parts: list[bytes] = field(default_factory=list)
@@ -29,11 +31,11 @@ class Answer:
 
 
 class ConnectionLost(Exception):
-    """The target closed a connection before its answer was whole."""
+    """The target closed a connection before its response was complete."""
 
 
 class Connection(asyncio.Protocol):
-    """Ask with `ask`, then wait for `first_text` (streams) and `whole`."""
+    """One connection. `ask` sends a request; await `first_text` (of a stream) and `whole`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -45,7 +47,7 @@ class Connection(asyncio.Protocol):
 
     def ask(self, request: bytes) -> asyncio.Future[Answer]:
         if self._transport is None:
-            raise ConnectionLost("the connection was closed between two requests")
+            raise ConnectionLost("the target closed the connection between two requests")
         self._answer = Answer(asked_at=time.perf_counter())
         self.first_text = self._loop.create_future()
         self.whole = self._loop.create_future()
@@ -58,7 +60,7 @@ class Connection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class, which does not inherit from it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport is no subclass
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -66,7 +68,7 @@ class Connection(asyncio.Protocol):
         for waiting in (self.first_text, self.whole):
             if not waiting.done():
                 waiting.set_exception(ConnectionLost(f"the target closed the connection: {exc}"))
-                waiting.exception()  # nobody may be waiting for it
+                waiting.exception()  # marks it as retrieved; there may be no waiter
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -96,7 +98,7 @@ async def connect(host: str, port: int) -> Connection:
 
 
 def request(method: str, host: str, path: str, *, body: bytes = b"", key: str = "") -> bytes:
-    """The bytes of a JSON request."""
+    """Return the bytes of a request with a JSON body."""
     lines = [
         f"{method} {path} HTTP/1.1",
         f"Host: {host}",

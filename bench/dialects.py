@@ -1,6 +1,6 @@
-"""How a target is asked, and how its answer is read: Dify's way, for nginx and the upstream itself, and OpenAI's.
+"""Requests and response checks for the two APIs: Dify's, for nginx and the upstream itself, and OpenAI's.
 
-Answers are read by code of the bench's own, never by the proxy's, so that a fault cannot excuse itself.
+The checks use none of the proxy's code, so that a bug of the proxy cannot hide itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Dialect(StrEnum):
 
 
 class WrongAnswer(Exception):
-    """A target answered something else than what the upstream said."""
+    """A target's response differs from the upstream's."""
 
 
 class _Delta(msgspec.Struct):
@@ -36,7 +36,7 @@ class _Extension(msgspec.Struct):
 
 
 class _OpenAIDocument(msgspec.Struct):
-    """A chat completion, or a chunk of one; `dify` is the proxy's own addition."""
+    """A chat completion, or a chunk of one; `dify` is the proxy's extension."""
 
     choices: list[_Choice]
     dify: _Extension = msgspec.field(default_factory=_Extension)
@@ -52,7 +52,7 @@ _dify = msgspec.json.Decoder(_DifyEvent)
 
 
 def request_body(dialect: Dialect, scenario: Scenario, *, model: str, stream: bool) -> bytes:
-    """The JSON that asks for a scenario. Dify is always asked to stream, as the proxy asks it."""
+    """Return the JSON body that requests a scenario. Dify always streams, since the proxy requests nothing else."""
     match dialect:
         case Dialect.dify:
             return msgspec.json.encode(
@@ -73,9 +73,9 @@ def request_body(dialect: Dialect, scenario: Scenario, *, model: str, stream: bo
 
 
 def turn_body(scenario: Scenario, chat: int, turn: int, *, model: str) -> bytes:
-    """The JSON by which a client of OpenAI's asks for a chat's turn, the first being 1: with all that was said before.
+    """Return the JSON body of an OpenAI client's request for a turn of a chat, from 1, with all earlier messages.
 
-    Every chat has words of its own, or it could not be told from the others.
+    The questions name the chat, since the proxy identifies conversations by their history.
     """
     questions = [f"{scenario.question} chat={chat} turn={number}" for number in range(1, turn + 1)]
     messages = [{"role": "user", "content": questions[0]}]
@@ -85,17 +85,17 @@ def turn_body(scenario: Scenario, chat: int, turn: int, *, model: str) -> bytes:
 
 
 def conversation_of(body: bytes) -> str | None:
-    """Dify's conversation, as a chat completion of the proxy's tells it."""
+    """Return the Dify conversation id in a chat completion of the proxy."""
     return _openai.decode(body).dify.conversation_id
 
 
 def path(dialect: Dialect) -> str:
-    """Below the base URL, which ends with /v1."""
+    """Return the route below the base URL, which ends with /v1."""
     return "/chat-messages" if dialect is Dialect.dify else "/chat/completions"
 
 
 def check(dialect: Dialect, scenario: Scenario, *, stream: bool, status: int, body: bytes) -> None:
-    """Raise WrongAnswer unless the answer is whole, properly ended, and says exactly what the upstream said."""
+    """Raise WrongAnswer unless the response is complete and has exactly the upstream's text."""
     if status != 200:
         raise WrongAnswer(f"status {status}: {body[:500].decode(errors='replace')}")
     try:
@@ -103,7 +103,9 @@ def check(dialect: Dialect, scenario: Scenario, *, stream: bool, status: int, bo
     except msgspec.DecodeError as exc:
         raise WrongAnswer(f"{exc}: {body[-500:].decode(errors='replace')}") from exc
     if text != scenario.text:
-        raise WrongAnswer(f"{len(scenario.text)} characters were said, {len(text)} others came: …{text[-200:]!r}")
+        raise WrongAnswer(
+            f"expected {len(scenario.text)} characters, received {len(text)} different ones: …{text[-200:]!r}"
+        )
 
 
 def _text(dialect: Dialect, body: bytes, *, stream: bool) -> str:
@@ -128,5 +130,5 @@ def _text(dialect: Dialect, body: bytes, *, stream: bool) -> str:
 def _data_lines(body: bytes) -> list[bytes]:
     lines = [line[6:].rstrip(b"\r") for line in body.split(b"\n") if line.startswith(b"data: ")]
     if not lines:
-        raise WrongAnswer(f"no event came: {body[:500].decode(errors='replace')}")
+        raise WrongAnswer(f"no event in the response: {body[:500].decode(errors='replace')}")
     return lines

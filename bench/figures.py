@@ -1,4 +1,4 @@
-"""The figures: which load each needs, how it is read from the results, and what the proxy is to reach."""
+"""The figures: the load of each, its computation from results, and the proxy's goals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ StateName = Literal["memory", "SQLite", "Valkey"]
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """What a load asks for, without the target; see `load.Load`."""
+    """A load without its target; see `load.Load`."""
 
     kind: Kind
     scenario: Scenario
@@ -49,7 +49,7 @@ QUICK: Mapping[LoadName, LoadPlan] = {
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """At most `limit`: a multiple of what nginx needs, or the figure itself."""
+    """An upper limit: a multiple of nginx's figure, or an absolute value."""
 
     limit: float
     times_nginx: bool
@@ -69,8 +69,8 @@ class Figure:
 REQUEST = Figure("request", "CPU per request, client not streaming", "µs", Goal(10, times_nginx=True))
 PACED = Figure("paced", "CPU per event, paced", "µs", Goal(4, times_nginx=True))
 BURST = Figure("burst", "CPU per event, in a burst", "µs", Goal(8, times_nginx=True))
-FIRST_P50 = Figure("first-text", "first text later than upstream, p50", "ms")
-FIRST_P99 = Figure("first-text", "first text later than upstream, p99", "ms")
+FIRST_P50 = Figure("first-text", "added time to first text, p50", "ms")
+FIRST_P99 = Figure("first-text", "added time to first text, p99", "ms")
 IDLE = Figure("memory", "memory, idle", "MB", Goal(80, times_nginx=False))
 PER_STREAM = Figure("memory", "memory per open stream", "kB", Goal(60, times_nginx=False))
 CHAT = Figure("conversation", "CPU per later turn, state in memory", "µs")
@@ -79,7 +79,7 @@ CHAT_VALKEY = Figure("conversation", "the same with Valkey", "× memory", Goal(2
 
 
 def read(load: LoadName, result: Result, direct: Result | None) -> dict[Figure, float]:
-    """The figures that one result gives. `direct` is the result of the same load on the upstream itself."""
+    """Return the figures of one result. `direct` is the result of the same load on the upstream itself."""
     match load:
         case "request":
             return {REQUEST: result.cpu / result.requests * 1e6}
@@ -97,11 +97,11 @@ def read(load: LoadName, result: Result, direct: Result | None) -> dict[Figure, 
                 FIRST_P99: (_percentile(result.first_text, 99) - _percentile(direct.first_text, 99)) * 1e3,
             }
         case "conversation":
-            raise ValueError("read_states reads this one")
+            raise ValueError("read_states reads the load 'conversation'")
 
 
 def read_states(results: Mapping[StateName, Result]) -> dict[Figure, float]:
-    """The figures of the load that is put on a proxy with each state, within one round."""
+    """Return the figures of `conversation` from the results of one round, one for each state backend."""
     cost = {name: result.cpu / result.requests * 1e6 for name, result in results.items()}
     return {
         CHAT: cost["memory"],

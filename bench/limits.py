@@ -1,4 +1,4 @@
-"""What the system allows and shows: open files, processors, CPU time and memory of a process with its children."""
+"""Limits and accounting of the system: open files, processors, CPU time and memory of a process and its children."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import psutil
 
 
 def allow_many_connections() -> None:
-    """Raise the limit of open files to what is permitted without privileges."""
+    """Raise the limit of open files to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def processors() -> tuple[set[int], set[int]]:
-    """The processors that only the target uses, and those for all else; two empty sets where that cannot be had."""
+    """Return the processor for the target and those for all else; two empty sets if they cannot be separated."""
     if sys.platform != "linux":
         return set(), set()
     usable = os.sched_getaffinity(0)
@@ -28,22 +28,22 @@ def processors() -> tuple[set[int], set[int]]:
 
 
 def pin(pid: int, processors: set[int]) -> None:
-    """Keep a process on these processors, if any; what it starts later stays there too."""
+    """Restrict a process and its later children to these processors; do nothing for an empty set."""
     if sys.platform == "linux" and processors:
         os.sched_setaffinity(pid, processors)
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process and its children have used so far.
+    """Return the CPU time of a process and its children so far.
 
-    On Linux it is read from the process's CPU clock, whose id is made of the pid (`clock_getcpuclockid`): it counts
-    nanoseconds, where /proc/PID/stat counts hundredths of a second.
+    On Linux it comes from the process's CPU clock, whose id is derived from the pid (`clock_getcpuclockid`). That clock
+    counts nanoseconds; /proc/PID/stat counts hundredths of a second.
     """
     return sum(_cpu_of(process) for process in _family(pid))
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and its children; what they share is counted for each."""
+    """Return the resident memory of a process and its children; shared pages count in each."""
     return sum(process.memory_info().rss for process in _family(pid))
 
 

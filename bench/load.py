@@ -1,8 +1,7 @@
-"""The load generator, a process of its own: puts one load on one target and says what it cost there.
+"""The load generator: runs one load on one target and measures the target's CPU time and memory.
 
-`python -m bench.load` reads a `Load` as JSON from stdin and writes a `Result` as JSON to stdout. It reads the
-target's CPU clock and memory itself, at the very moments that matter. Every answer is held against what the upstream
-said, once the measuring is over.
+`python -m bench.load` reads a `Load` as JSON from stdin and writes a `Result` as JSON to stdout. It reads the target's
+CPU clock and memory itself, so that no other process delays the readings. It checks every answer after the measurement.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from bench.scenarios import Scenario
 Kind = Literal["loop", "paced", "first_text", "held", "chats"]
 
 TURN_SECONDS = 1.2
-"""From one turn of a chat to its next: long enough that the proxy need not hold it back, as it does within a second."""
+"""Seconds between the turns of a chat. The proxy may delay a turn that follows the last within a second."""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A server to put load on. `pid` is what is measured, its children included; None for what is only timed."""
+    """A server under load. `pid` is the process to measure, with its children; None measures time only."""
 
     name: str
     url: str
@@ -44,12 +43,12 @@ class Target(msgspec.Struct, frozen=True):
 class Load(msgspec.Struct, frozen=True):
     """One load.
 
-    loop: `connections` ask one after the other, `requests` in all, none waiting for another.
-    paced: each of `connections` reads one stream; measured is the time in which all of them flow.
+    loop: `connections` send `requests` in all, each connection one after the other.
+    paced: each of `connections` reads one stream; the measurement covers the time in which all of them flow.
     first_text: one request after the other, timed to the first text.
-    held: `connections` streams are opened, give their first event, and stay open.
-    chats: each of `connections` has a conversation of `requests` turns, spread evenly over the time between two;
-    measured are all but the first turns.
+    held: `connections` streams are opened, deliver their first event, and stay open.
+    chats: each of `connections` has a conversation of `requests` turns, all spread evenly over `TURN_SECONDS`; the
+    measurement leaves out the first turns.
     """
 
     kind: Kind
@@ -66,22 +65,22 @@ class Result(msgspec.Struct, frozen=True):
     requests: int = 0
     events: int = 0
     cpu: float = 0
-    """Seconds of CPU time that the target used for those requests and events."""
+    """Seconds of CPU time that the target used for these requests and events."""
     first_text: list[float] = []
     """Seconds from the request to the first text, for each request."""
     idle_bytes: int = 0
     held_bytes: int = 0
-    """Resident memory before, and with all streams open."""
+    """Resident memory with all streams open; `idle_bytes` is the memory before."""
 
 
 class Runner:
-    """Puts one load on its target."""
+    """Runs one load on its target."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
         self._host, self._port = _address(load.target.url)
-        self._where = urlsplit(load.target.url).path.rstrip("/") + path(load.target.dialect)
-        self._request = self._asking(
+        self._path = urlsplit(load.target.url).path.rstrip("/") + path(load.target.dialect)
+        self._request = self._http_request(
             request_body(load.target.dialect, load.scenario, model=load.target.model, stream=load.stream)
         )
 
@@ -110,7 +109,7 @@ class Runner:
         return Result(requests=len(answers), events=len(answers) * self._load.scenario.events, cpu=cpu)
 
     async def _share(self, connections: list[Connection], requests: int) -> list[Answer]:
-        """Let all connections ask at their own pace until the requests are used up."""
+        """Send `requests` over all connections, each at its own pace."""
         tickets = iter(range(requests))
 
         async def ask(connection: Connection) -> list[Answer]:
@@ -125,7 +124,7 @@ class Runner:
         started = time.perf_counter()
         gap = scenario.gap_ms / 1000
         for index, connection in enumerate(connections):
-            # Spread over one gap: streams that begin together would make one wake-up of many events.
+            # Spread the starts over one gap: the events of streams in step would share one wake-up.
             await asyncio.sleep(started + gap * index / len(connections) - time.perf_counter())
             connection.ask(self._request)
         await asyncio.gather(*(connection.first_text for connection in connections))
@@ -137,9 +136,9 @@ class Runner:
         for answer in answers:
             assert answer.first_text_at is not None
             if answer.first_text_at > answer.asked_at + gap * scenario.events / 2:
-                raise WrongAnswer("the answer came whole: nothing was streamed")
+                raise WrongAnswer("the answer arrived at once instead of as a stream")
         if events < scenario.events * len(connections) / 2:
-            raise WrongAnswer("the streams took so long to begin that nothing was left to measure")
+            raise WrongAnswer("the streams started too late to be measured; use fewer connections")
         return Result(requests=len(answers), events=events, cpu=cpu)
 
     async def _first_text(self) -> Result:
@@ -152,10 +151,10 @@ class Runner:
         control = await _control(self._load.upstream_url)
         idle = self._memory()
         connections = await self._connect()
-        few = asyncio.Semaphore(50)
+        at_once = asyncio.Semaphore(50)
 
         async def open_stream(connection: Connection) -> None:
-            async with few:
+            async with at_once:
                 connection.ask(self._request)
                 await connection.first_text
 
@@ -176,7 +175,7 @@ class Runner:
                 body = turn_body(load.scenario, chat, turn, model=load.target.model)
                 due = started + (turn - 1 + chat / len(connections)) * TURN_SECONDS
                 await asyncio.sleep(due - time.perf_counter())
-                answers.append(await self._ask(connection, self._asking(body)))
+                answers.append(await self._ask(connection, self._http_request(body)))
             return answers
 
         chats = [asyncio.create_task(converse(*each)) for each in enumerate(connections)]
@@ -187,23 +186,23 @@ class Runner:
         for of_chat in answers:
             self._check(of_chat)
             if len({conversation_of(answer.body) for answer in of_chat}) > 1:
-                raise WrongAnswer("a conversation was not gone on with")
+                raise WrongAnswer("a later turn did not continue its conversation")
         return Result(requests=len(connections) * (load.requests - 1), cpu=cpu)
 
-    def _asking(self, body: bytes) -> bytes:
-        return client.request("POST", f"{self._host}:{self._port}", self._where, body=body, key=self._load.target.key)
+    def _http_request(self, body: bytes) -> bytes:
+        return client.request("POST", f"{self._host}:{self._port}", self._path, body=body, key=self._load.target.key)
 
     async def _ask(self, connection: Connection, request: bytes | None = None) -> Answer:
         answer = await connection.ask(request or self._request)
-        if answer.status != 200:  # the rest of a check is dearer, and waits until the measuring is over
+        if answer.status != 200:  # the other checks cost more, and follow the measurement
             self._check([answer])
         return answer
 
     async def _connect(self) -> list[Connection]:
-        few = asyncio.Semaphore(50)
+        at_once = asyncio.Semaphore(50)
 
         async def connect() -> Connection:
-            async with few:
+            async with at_once:
                 return await client.connect(self._host, self._port)
 
         return await asyncio.gather(*(connect() for _ in range(self._load.connections)))
@@ -221,7 +220,7 @@ class Runner:
 
 
 class Control:
-    """The load generator's own word with the upstream."""
+    """The control routes of the upstream."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -255,7 +254,7 @@ async def run(load: Load) -> Result:
 def main() -> None:
     allow_many_connections()
     load = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
-    gc.disable()  # a collection would delay the clock readings, and the process ends soon
+    gc.disable()  # a collection would delay the clock readings; the process is short-lived
     try:
         result = uvloop.run(run(load))
     except (WrongAnswer, ConnectionLost, TimeoutError, OSError) as exc:

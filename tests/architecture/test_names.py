@@ -1,4 +1,4 @@
-"""A class has one name, and a name means one class."""
+"""Every class name in the package is unique."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import openai_dify_proxy
 PACKAGE = Path(openai_dify_proxy.__file__).parent
 
 
-def test_no_two_classes_share_a_name() -> None:
+def test_class_names_are_unique() -> None:
     classes: dict[str, list[str]] = defaultdict(list)
     for module in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):

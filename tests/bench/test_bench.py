@@ -11,7 +11,7 @@ import pytest
 
 from bench import servers
 from bench.dialects import Dialect, WrongAnswer, check, turn_body
-from bench.scenarios import Scenario, asked_in
+from bench.scenarios import Scenario, scenario_in
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = Scenario(events=2, size=8)  # says "Once there was a"
@@ -59,7 +59,7 @@ def test_a_target_that_answers_with_an_error_fails_the_run() -> None:
 
 def test_the_upstream_finds_what_the_load_generator_asked_for() -> None:
     paced = Scenario(events=7, size=9, gap_ms=20, hold=True, converse=True)
-    assert asked_in(json.dumps({"query": paced.question}).encode()) == paced
+    assert scenario_in(json.dumps({"query": paced.question}).encode()) == paced
 
 
 def chunk(text: str) -> str:
@@ -73,12 +73,12 @@ GOOD = chunk("Once the") + chunk("re was a")
     ("stream", "status", "body", "complaint"),
     [
         (True, 500, "oops", "status 500: oops"),
-        (True, 200, "", "no event came"),
+        (True, 200, "", "no event in the response"),
         (True, 200, GOOD, "the stream ends with"),
-        (True, 200, chunk("Once the") + "data: [DONE]\n\n", "16 characters were said"),
+        (True, 200, chunk("Once the") + "data: [DONE]\n\n", "expected 16 characters"),
         (True, 200, chunk("Once the") + 'data: {"error":{}}\n\n', "the stream ends with"),
         (True, 200, "data: garbage\n\ndata: [DONE]\n\n", "malformed"),
-        (False, 200, json.dumps({"choices": [{"message": {"content": "Once"}}]}), "16 characters were said"),
+        (False, 200, json.dumps({"choices": [{"message": {"content": "Once"}}]}), "expected 16 characters"),
         (False, 200, "{}", "missing required field"),
     ],
 )

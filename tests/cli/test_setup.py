@@ -153,7 +153,7 @@ def test_a_read_only_checkout_is_a_message(programs: Path) -> None:
     ended = checkout.setup(user=65_534 if os.geteuid() == 0 else None)
     checkout.root.chmod(0o755)
     assert ended.returncode == 1
-    assert ended.stderr.startswith(f"Cannot set up .venv: {checkout.root} is not writable for the user ")
+    assert ended.stderr.startswith(f"Cannot set up .venv: {checkout.root} is not writable by the user ")
     assert ended.stderr.endswith("Run this as the owner of the checkout, or copy the checkout to a writable place.\n")
 
 
