@@ -57,9 +57,7 @@ def test_a_chat_server_loads_no_heavy_packages(tmp_path: Path, env: dict[str, st
         ({"PICTURE_STORE": "s3://pictures?region=us-east-1"}, {"obstore"}),
     ],
 )
-def test_a_picture_server_loads_the_packages_it_uses(
-    tmp_path: Path, env: dict[str, str], expected: set[str]
-) -> None:
+def test_a_picture_server_loads_the_packages_it_uses(tmp_path: Path, env: dict[str, str], expected: set[str]) -> None:
     assert loaded(tmp_path, **env) == expected
 
 
