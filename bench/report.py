@@ -35,7 +35,7 @@ class Measured:
         return statistics.median(values) if values else None
 
     def ratio(self, figure: Figure, target: str) -> float | None:
-        """Return a target's figure as a multiple of nginx's; None for figures whose goal is no such multiple."""
+        """Return a target's figure as a multiple of nginx's; None unless its goal is such a multiple."""
         value, limit = self.median(figure, target), self.median(figure, LIMIT)
         return value / limit if value is not None and limit and figure.goal and figure.goal.times_nginx else None
 
