@@ -110,7 +110,7 @@ def test_a_moved_checkout_gets_a_new_environment_with_all_parts(checkout: Checko
     stale.touch()
     checkout.move(tmp_path / "moved")
     ended = checkout.setup("--no-dev", "--extra", "demo")
-    assert f"it was made in {tmp_path / 'checkout'} " in ended.stderr
+    assert f"which was created in {tmp_path / 'checkout'} " in ended.stderr
     assert checkout.installed() == ["--quiet --no-dev --inexact --extra demo --extra redis"]
     assert not (checkout.root / ".venv/bin/mypy").exists()
     assert checkout.setup("--no-dev").stderr == ""
@@ -154,7 +154,7 @@ def test_a_read_only_checkout_is_a_message(programs: Path) -> None:
     checkout.root.chmod(0o755)
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"Cannot set up .venv: {checkout.root} is not writable by the user ")
-    assert ended.stderr.endswith("Run this as the owner of the checkout, or copy the checkout to a writable place.\n")
+    assert ended.stderr.endswith("Run this as the owner of the checkout, or copy the checkout to a writable directory.\n")
 
 
 def test_an_extra_alone_brings_no_tools_for_development_to_a_server(checkout: Checkout) -> None:
