@@ -154,7 +154,8 @@ def test_a_read_only_checkout_is_a_message(programs: Path) -> None:
     checkout.root.chmod(0o755)
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"Cannot set up .venv: {checkout.root} is not writable by the user ")
-    assert ended.stderr.endswith("Run this as the owner of the checkout, or copy the checkout to a writable directory.\n")
+    advice = "Run this as the owner of the checkout, or copy the checkout to a writable directory.\n"
+    assert ended.stderr.endswith(advice)
 
 
 def test_an_extra_alone_brings_no_tools_for_development_to_a_server(checkout: Checkout) -> None:
