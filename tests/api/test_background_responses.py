@@ -7,7 +7,7 @@ import json
 import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +269,7 @@ async def test_a_stream_that_is_deleted_elsewhere_breaks_off(
 
 
 def _keys(file: Path) -> list[str]:
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database:
         (table,) = (name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
         return [key for (key,) in database.execute(f"SELECT key FROM {table}")]
 
