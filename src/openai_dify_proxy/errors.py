@@ -14,6 +14,7 @@
     │   │   ├── ConversationNotFound  404
     │   │   └── ResponseNotFound    404
     │   ├── MethodNotAllowed        405
+    │   ├── NotAcceptable           406
     │   ├── ConversationBusy        409
     │   ├── BodyTooLarge            413
     │   ├── UnsupportedMediaType    415
@@ -141,6 +142,11 @@ class ResponseNotFound(NotFound):
 class MethodNotAllowed(ClientError):
     status = 405
     default_code = "method_not_allowed"
+
+
+class NotAcceptable(ClientError):
+    status = 406
+    default_code = "not_acceptable"
 
 
 class ConversationBusy(ClientError):

@@ -49,7 +49,7 @@ LEGAL: dict[str, tuple[str, ...]] = {
     MASK: (PICTURE,),
 }
 ILLEGAL: dict[str, tuple[str, ...]] = {
-    FORMAT: ("gif", "jpeg"),
+    FORMAT: ("gif", "jpg2"),
     "X-Replicate-Scheduler": ("EULER", "KLMS"),
     "X-Replicate-Num-Inference-Steps": ("0", "501", "1.5"),
     "X-Replicate-Guidance-Scale": ("0.99", "20.01", "nan"),

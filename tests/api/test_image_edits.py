@@ -133,7 +133,7 @@ async def test_pictures_by_their_addresses_are_passed_on(
         ("generations", {}, {"X_Replicate_Init_Image": image, "X_Replicate_Mask": mask}),
         (
             "edits",
-            {"image": "https://example.org/other.png"},
+            {"image": image},
             {"X_Replicate_Init_Image": image, "X_Replicate_Mask": mask},
         ),
     ]

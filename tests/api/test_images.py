@@ -58,6 +58,61 @@ async def test_bytes_for_who_accepts_images(http: httpx2.AsyncClient, image_prox
     assert picture(got.content).format == "WEBP"
     linked = await http.get(got.headers["content-location"])
     assert linked.content == got.content
+    assert got.headers["vary"] == "Accept"
+
+
+@pytest.mark.parametrize(
+    ("model", "accept", "told"),
+    [
+        (SDXL, "image/webp", "webp"),
+        (SDXL, "image/jpeg", "jpeg"),
+        (SDXL, "image/png;q=0.5, image/jpeg;q=0.9, image/*;q=0.1", "jpeg"),
+        (SCHNELL, "image/webp", "webp"),
+        (SCHNELL, "image/gif, image/jpeg;q=0.5, application/json;q=0.1", "jpeg"),
+    ],
+)
+async def test_pictures_in_the_accepted_format(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, model: str, accept: str, told: str
+) -> None:
+    more: Json = {} if model == SDXL else {"size": "1024x1024", "input": {"megapixels": "0.25"}}
+    body = small("A fox TRANSPARENT") | {"model": model} | more
+    got = await post(http, f"{image_proxy.url}/images/generations", body, Accept=accept)
+    assert (got.status_code, got.headers["content-type"]) == (200, f"image/{told}")
+    assert picture(got.content).format == told.upper()
+    linked = await http.get(got.headers["content-location"])
+    assert (linked.headers["content-type"], linked.content) == (f"image/{told}", got.content)
+    assert "x-unsupported-parameters" not in got.headers
+
+
+async def test_a_format_that_the_client_does_not_accept(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    body = small("CREDIT") | {"model": SCHNELL, "size": "auto"}
+    url = f"{image_proxy.url}/images/generations"
+    await post(http, url, body, Accept="image/jpeg")
+    await post(http, url, body, Accept="image/jpeg", X_Output_Format="webp")
+    await post(http, url, body, Accept="image/jpeg;q=0.5, image/webp;q=0.1", X_Output_Format="webp")
+    assert [inputs["output_format"] for inputs in sent(predictions)] == ["jpg", "jpg", "webp"]
+
+
+@pytest.mark.parametrize("accept", ["application/json", "*/*", "image/png;q=0.1, application/json"])
+async def test_json_for_who_prefers_it(http: httpx2.AsyncClient, image_proxy: ProxyServer, accept: str) -> None:
+    got = await post(http, f"{image_proxy.url}/images/generations", small("A fox"), Accept=accept)
+    assert (got.status_code, got.headers["content-type"], got.headers["vary"]) == (200, "application/json", "Accept")
+
+
+async def test_types_that_cannot_be_written(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    url = f"{image_proxy.url}/images/generations"
+    got = await post(http, url, small("A fox"), Accept="image/tiff")
+    error = got.json()["error"]
+    assert (got.status_code, error["code"], error["param"]) == (406, "not_acceptable", "Accept")
+    assert "image/tiff" in error["message"]
+    assert "image/webp" in error["message"]
+    assert predictions.attempts() == 0
+    streamed = await post(http, url, small("A fox", stream=True), Accept="image/tiff")
+    assert (streamed.status_code, streamed.headers["content-type"][:17]) == (200, "text/event-stream")
 
 
 @pytest.mark.parametrize("path", ["/v1/images/generations", "/images/generations"])
@@ -147,10 +202,10 @@ async def test_streams_that_fail(image_client: AsyncOpenAI, serve_images: Serve)
         (SDXL, "webp", None, "webp"),
         (SDXL, "jpg", None, "jpeg"),
         (SDXL, None, "jpeg", "jpeg"),
-        (SDXL, "png", "webp", "png"),
+        (SDXL, "jpg", "jpeg", "jpeg"),
         (SCHNELL, None, None, "png"),
         (SCHNELL, "webp", None, "webp"),
-        (SCHNELL, "jpg", "webp", "jpeg"),
+        (SCHNELL, None, "webp", "webp"),
     ],
 )
 async def test_formats_are_true_to_the_bytes(
@@ -193,6 +248,7 @@ async def test_quality(http: httpx2.AsyncClient, image_proxy: ProxyServer, predi
     assert sizes[0] * 2 < sizes[1]
     body = small("CREDIT") | {"model": SCHNELL, "output_compression": 30, "size": "auto"}
     await post(http, f"{image_proxy.url}/images/generations", body)
+    del body["output_compression"]
     await post(http, f"{image_proxy.url}/images/generations", body, X_Output_Quality="40")
     assert [inputs["output_quality"] for inputs in sent(predictions)[2:]] == [30, 40]
 
@@ -241,6 +297,10 @@ BAD_BODIES: dict[str, tuple[Json, str | None]] = {
     "a data URI of no picture": ({"prompt": "x", "image": "data:image/png;base64,PGh0bWw+"}, "image"),
     "a file by its id": ({"prompt": "x", "images": [{"file_id": "f"}]}, "images[0]"),
     "a mask without a picture": ({"prompt": "x", "mask": "https://example.org/m.png"}, "mask"),
+    "bare base64": ({"prompt": "x", "image": "aGVsbG8="}, "image"),
+    "a size that is none": ({"prompt": "x", "size": "huge"}, "size"),
+    "a seed of more than 64 bits": ({"prompt": "x", "seed": 2**63}, "seed"),
+    "a negative seed of more than 64 bits": ({"prompt": "x", "seed": -(2**64)}, "seed"),
 }
 
 
@@ -252,6 +312,82 @@ async def test_bad_bodies(
     got = await post(http, f"{image_proxy.url}/images/generations", body)
     assert (got.status_code, got.json()["error"]["param"]) == (400, param)
     assert predictions.attempts() == 0
+
+
+MESSAGES: dict[str, tuple[Json, dict[str, str], str]] = {
+    "bare base64": (
+        {"image": "aGVsbG8="},
+        {},
+        "image must be an http(s) URL or a data URI such as data:image/png;base64,….",
+    ),
+    "a size": ({"size": "huge"}, {}, "Invalid size 'huge'. Send \"auto\" or WIDTHxHEIGHT in pixels"),
+    "a seed": ({"seed": 2**70}, {}, "seed is too large. The limit is 9223372036854775807."),
+    "a seed in a header": (
+        {},
+        {"X-Replicate-Seed": str(2**64)},
+        "X-Replicate-Seed is too large. The limit is 9223372036854775807.",
+    ),
+    "the image of a model that takes none": (
+        {"model": SCHNELL, "image": "https://example.org/a.png"},
+        {},
+        "This model does not support image. Its inputs are: prompt, ",
+    ),
+    "an app for prompts": ({}, {"X-Replicate-Enhance-Prompt": "yes"}, "This model does not support"),
+    "an unknown header": ({}, {"X-Replicate-Sede": "7"}, "There is no header X-Replicate-Sede. Did you mean"),
+    "a header of another name": ({}, {"X-Replicate-Width": "64"}, "There is no header X-Replicate-Width. This model's"),
+    "two counts": ({"n": 3}, {"X-Replicate-Num-Outputs": "2"}, "X-Replicate-Num-Outputs is '2', but n is '3'."),
+    "two pictures": (
+        {"image": "https://example.org/a.png"},
+        {"X-Replicate-Init-Image": "https://example.org/b.png"},
+        "X-Replicate-Init-Image and image are different pictures. Send one of them.",
+    ),
+    "two masks": (
+        {"image": "https://example.org/a.png", "mask": "https://example.org/m.png"},
+        {"X-Replicate-Mask": "https://example.org/n.png"},
+        "X-Replicate-Mask and mask are different pictures. Send one of them.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MESSAGES)
+async def test_what_errors_say(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog, case: str
+) -> None:
+    body, headers, message = MESSAGES[case]
+    url = f"{image_proxy.url}/images/generations"
+    got = await http.post(url, json={"model": SDXL, "prompt": "x", **body}, headers=headers)
+    error = got.json()["error"]
+    assert (got.status_code, error["message"][: len(message)]) == (400, message)
+    assert error["param"] in {*headers, *body}
+    assert predictions.attempts() == 0
+
+
+async def test_repeated_headers(http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog) -> None:
+    url = f"{image_proxy.url}/images/generations"
+    same = [("X-Replicate-Seed", "7"), ("x-replicate-seed", "7")]
+    assert (await http.post(url, json=small("CREDIT"), headers=same)).status_code == 429
+    assert sent(predictions)[-1]["seed"] == 7
+    got = await http.post(url, json=small("CREDIT"), headers=[*same, ("X-Replicate-Seed", "8")])
+    assert (got.status_code, got.json()["error"]["param"]) == (400, "X-Replicate-Seed")
+
+
+async def test_pictures_that_are_the_same(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
+    url = f"{image_proxy.url}/images/generations"
+    body = small("CREDIT", image="https://example.org/a.png", mask="https://example.org/m.png")
+    headers = {"X-Replicate-Init-Image": body["image"], "X-Replicate-Mask": body["mask"]}
+    assert (await http.post(url, json=body, headers=headers)).status_code == 429
+    assert sent(predictions)[-1]["image"] == body["image"]
+
+
+async def test_a_ratio_that_is_approximated(http: httpx2.AsyncClient, image_proxy: ProxyServer) -> None:
+    url = f"{image_proxy.url}/images/generations"
+    body = small("A fox", input={"megapixels": "0.25"}) | {"model": SCHNELL}
+    got = await post(http, url, body | {"size": "1000x700"})
+    assert (got.status_code, got.headers["x-unsupported-parameters"]) == (200, "size")
+    got = await post(http, url, body | {"size": "1024x1024"})
+    assert (got.status_code, got.headers.get("x-unsupported-parameters")) == (200, None)
 
 
 SIZES: list[tuple[str, str, Json]] = [

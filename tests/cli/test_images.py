@@ -83,8 +83,8 @@ def test_pictures_need_a_token(program: Program, dify: DemoServer) -> None:
         (
             '[images.models.x]\nmodel = "black-forest-labs/flux-schnell"\ninputs = { num_inference_steps = 9 }',
             (
-                "trouble x: num_inference_steps of inputs: this model's 'num_inference_steps' must be an integer "
-                "from 1 to 4."
+                "trouble x: num_inference_steps of inputs is too large. This model's 'num_inference_steps' must be an "
+                "integer from 1 to 4."
             ),
         ),
     ],
@@ -113,7 +113,7 @@ def test_what_is_worth_knowing_of_a_model(program: Program, replicate: DemoRepli
 def test_a_token_that_is_refused(program: Program, replicate: DemoReplicate) -> None:
     code, shown = check(program, **images(replicate, REPLICATE_API_TOKEN="r8_somebody_elses"))
     assert code == 1
-    assert findings(shown)[0].startswith(f"trouble Replicate at {replicate.url}: Replicate answered 401: ")
+    assert findings(shown)[0].startswith(f"trouble Replicate at {replicate.url}: Replicate returned 401: ")
     assert "r8_somebody_elses" not in shown
 
 
@@ -228,7 +228,7 @@ def test_a_configured_model_with_all_that_stands_around_it(
     assert headers["X-Replicate-Upscale"]["by"] == "the upscaler nightmareai/real-esrgan"
     assert headers["X-Replicate-Upscale-Factor"]["takes"] == "2 or 4"
     assert headers["X-Replicate-Style-Preset"]["takes"] is None
-    assert headers["X-Replicate-Mask"]["note"] == "this model paints where a mask is black: masks are inverted here"
+    assert headers["X-Replicate-Mask"]["note"] == "this model repaints black areas: the proxy inverts masks"
     assert {field["name"] for field in told["inputs"]} >= {"prompt", "init_image", "scheduler"}
 
 

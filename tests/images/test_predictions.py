@@ -152,8 +152,8 @@ async def test_what_cannot_be_done_with_an_early_output_ends_the_prediction(
 @pytest.mark.parametrize(
     ("words", "error", "told"),
     [
-        ("ABORT", UpstreamTimeout, "prediction_canceled: The prediction was ended before it had a picture"),
-        ("CANCELED", UpstreamTimeout, "prediction_canceled: The prediction was ended before it had a picture"),
+        ("ABORT", UpstreamTimeout, "prediction_canceled: The prediction was canceled before it returned a picture"),
+        ("CANCELED", UpstreamTimeout, "prediction_canceled: The prediction was canceled before it returned a picture"),
         ("FAIL", UpstreamFailed, "prediction_failed: The model failed: CUDA out of memory"),
         ("FAIL:PA", UpstreamFailed, "prediction_failed: The model failed: Prediction interrupted"),
         ("FAIL SLOW:1.2", UpstreamFailed, "prediction_failed: The model failed: CUDA out of memory"),

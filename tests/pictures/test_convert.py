@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from openai_dify_proxy.errors import BadPicture, InvalidRequest
-from openai_dify_proxy.pictures.convert import Target, convert
+from openai_dify_proxy.pictures.convert import convert
 from openai_dify_proxy.pictures.masks import invert_mask, mask_in_polarity
-from openai_dify_proxy.translate.pictures.formats import sniff
+from openai_dify_proxy.translate.pictures.formats import OutputFormat, sniff
 from tests.pictures.samples import PROFILE, SAMPLES, encode, exif, image, jpeg, pixels, png, png_header
 
-TARGETS: list[Target] = ["png", "jpg", "webp"]
+TARGETS: list[OutputFormat] = ["png", "jpg", "webp"]
 
 
 def opened(data: bytes) -> Image.Image:
@@ -24,7 +24,7 @@ def opened(data: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("name", SAMPLES)
 @pytest.mark.parametrize("to", TARGETS)
-async def test_every_format_becomes_every_other(name: str, to: Target) -> None:
+async def test_every_format_becomes_every_other(name: str, to: OutputFormat) -> None:
     given = SAMPLES[name]
     converted = await convert(given, to=to)
     found = sniff(converted)
@@ -61,7 +61,7 @@ async def test_transparency_stays_in_a_webp() -> None:
 
 
 @pytest.mark.parametrize("to", ["jpg", "webp"])
-async def test_greys_of_16_bits_become_those_of_8(to: Target) -> None:
+async def test_greys_of_16_bits_become_those_of_8(to: OutputFormat) -> None:
     grey = encode(Image.new("I;16", (16, 16), 40_000), "PNG")
     assert opened(await convert(grey, to=to)).convert("L").getpixel((8, 8)) == pytest.approx(40_000 / 257, abs=2)
     assert opened(await invert_mask(grey)).getpixel((8, 8)) == pytest.approx(255 - 40_000 / 257, abs=2)

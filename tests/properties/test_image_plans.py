@@ -108,6 +108,7 @@ def wishes(draw: st.DrawFn) -> ImageParameters:
         prompt=draw(st.none() | st.text(min_size=1, max_size=9)),
         n=draw(st.none() | st.integers(1, 10)),
         headers=headers,
+        unknown=draw(st.sampled_from([(), (), ("X-Replicate-Sede",)])),
         body=draw(some(BODY_VALUES)),
         extra=draw(st.dictionaries(st.sampled_from(NAMES), values, max_size=2)),
         has_init="init_image" in headers or draw(st.booleans()),
@@ -191,7 +192,9 @@ def test_refusals_name_what_is_at_fault(wish: ImageParameters, schema: Json, rul
     told = {f"input.{name}" for name in wish.extra}
     missing = refusal.code == "missing_required_parameter"
     pictures = {"mask", "image[]", "X-Replicate-Init-Image", "X-Replicate-Mask"}
-    assert refusal.param in asked | told | pictures | {"prompt"} or (missing and refusal.param), refusal.param
+    bad_size = {"size"} if wish.body.get("size") == "large" else set()
+    named = asked | told | pictures | bad_size | {"prompt", *wish.unknown}
+    assert refusal.param in named or (missing and refusal.param), refusal.param
     if rule.policy != "reject":
         assert refusal.code != "unsupported_parameter"
 

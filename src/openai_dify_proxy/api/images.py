@@ -1,4 +1,4 @@
-"""``POST /v1/images/generations``, ``/edits`` and ``/variations``, through Replicate."""
+"""``POST /v1/images/generations``, ``/edits`` and ``/variations``, with models on Replicate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from openai_dify_proxy.errors import ImagesOff, UpstreamMisconfigured
 from openai_dify_proxy.translate.openai.image_answers import encode_images
 
 NOTICE_HEADER = "X-Unsupported-Parameters"
-"""Names the parameters that were dropped, since the model does not take them."""
+"""Names the parameters that were dropped because the model does not support them."""
 
 MAX_NOTICE_CHARACTERS = 1000
 
@@ -45,7 +45,8 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
     parsed = await read_image_request(request, services.bodies, caller, operation, limit=service.max_picture_bytes)
     if parsed.by == "ipfs" and service.uploads is None:
         raise UpstreamMisconfigured(
-            "This server puts no pictures on IPFS. Its operator can set IPFS_UPLOAD_URL.", code="ipfs_not_configured"
+            "This server does not upload pictures to IPFS. Its operator can set IPFS_UPLOAD_URL.",
+            code="ipfs_not_configured",
         )
     answer = ImageAnswer(service, service.generator, parsed, str(request.base_url))
     if parsed.stream:
@@ -55,8 +56,8 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
     with ClientWatch(request.receive) as watch:
         prepared = await while_connected(watch, answer.generator.prepare(parsed.request))
         shown = await while_connected(watch, answer.pictures(prepared))
-    headers = _headers(prepared.plan.notices)
-    if parsed.by != "ipfs" and _wants_bytes(request):
+    headers = _headers(prepared.plan.notices) | {"Vary": "Accept"}
+    if parsed.request.parameters.accepted is not None:
         first = shown[0]
         headers |= {"Content-Location": first.link, "X-Content-Type-Options": "nosniff"}
         return Response(first.data, 200, headers, first.media_type)
@@ -64,14 +65,8 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
 
 
 def _headers(dropped: Sequence[str]) -> dict[str, str]:
-    """Names may hold any text of the client's: characters that no header can hold become question marks."""
+    """Return the notice header. Names come from the client: characters that headers cannot hold become "?"."""
     if not dropped:
         return {}
     names = ", ".join(dropped)[:MAX_NOTICE_CHARACTERS]
     return {NOTICE_HEADER: "".join(letter if " " <= letter <= "~" else "?" for letter in names)}
-
-
-def _wants_bytes(request: Request) -> bool:
-    """``Accept: image/*`` (or a type of image) asks for the first picture itself."""
-    accepted = request.headers.get("accept", "")
-    return any(part.strip().startswith("image/") for part in accepted.split(","))

@@ -1,4 +1,4 @@
-"""From an image request to stored pictures: plan, inputs, concurrent predictions, upscaling, format."""
+"""Generates and stores the pictures of a request: planning, predictions, upscaling and conversion."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from openai_dify_proxy.wire.replicate import Prediction
 
 READ_ATTEMPTS = 3
 READ_PAUSE = 0.5
-"""Seconds, and more each time."""
+"""In seconds, multiplied by the number of the attempt."""
 
 log = structlog.get_logger(__name__)
 
@@ -57,19 +57,19 @@ class GeneratedPicture(Struct, frozen=True, kw_only=True):
 
 
 OnPartial = Callable[[bytes, PictureRecord], Awaitable[None]]
-"""Receives a stored picture while others are still being generated."""
+"""Called with each stored picture while others are still being generated."""
 
 
 class PreparedRequest(Struct, frozen=True):
-    """A request whose model is known and whose plan stands; nothing was spent yet."""
+    """A validated request with its model and plan. Preparing costs nothing at Replicate."""
 
     request: PictureRequest
     model: ImageModel
     plan: ImagePlan
     upscaler: ModelInputs | None
-    """The inputs of the model that enlarges the pictures afterwards, if any does."""
+    """The inputs of the model that upscales the pictures; None without upscaling."""
     deadline: float
-    """In the loop's time."""
+    """In the event loop's time."""
 
 
 class ImageGenerator:
@@ -103,11 +103,11 @@ class ImageGenerator:
 
     @property
     def models(self) -> list[str]:
-        """The names that clients are offered: the configured ones."""
+        """The configured model names, for ``GET /v1/models``."""
         return self._models.listed
 
     async def prepare(self, request: PictureRequest) -> PreparedRequest:
-        """Reject whatever cannot be done before anything is spent."""
+        """Validate a request and plan its predictions, before anything is billed."""
         deadline = asyncio.get_running_loop().time() + self._seconds
         await self._inputs.check(request.inputs)
         model = self._models.choose(request.model)
@@ -120,11 +120,7 @@ class ImageGenerator:
             can_upscale=model.upscaler is not None,
             mask_repaints=model.mask_repaints,
         )
-        try:
-            plan = plan_images(request.parameters, inputs, rules)
-        except InvalidRequest as error:
-            error.param = _client_param(request, error.param)
-            raise
+        plan = plan_images(request.parameters, inputs, rules)
         upscaler = None
         if plan.upscale and model.upscaler is not None:
             upscaler = await self._models.inputs(model.upscaler)
@@ -132,9 +128,10 @@ class ImageGenerator:
         return PreparedRequest(request, model, plan, upscaler, deadline)
 
     async def generate(self, prepared: PreparedRequest, on_partial: OnPartial | None = None) -> list[GeneratedPicture]:
-        """Return the pictures in the order of their seeds; fewer than requested if the model withheld some.
+        """Return the pictures in the order of their seeds.
 
-        If some of several predictions fail, return the pictures of the others.
+        There are fewer than requested if the model's safety filter removed some, or if some of several predictions
+        failed.
         """
         request, plan = prepared.request, prepared.plan
         try:
@@ -143,7 +140,9 @@ class ImageGenerator:
                 async with self._inputs.staged(plan, request.init, request.mask) as staged:
                     return await self._run_all(prepared, staged, prompt, on_partial)
         except TimeoutError:
-            raise UpstreamTimeout("The pictures took longer than this server allows.", started=True) from None
+            raise UpstreamTimeout(
+                f"The pictures were not finished within {self._seconds:g} s, the limit of this server.", started=True
+            ) from None
 
     async def _enhance(self, request: PictureRequest) -> str | None:
         if self._enhancer is None or request.parameters.prompt is None:
@@ -158,7 +157,7 @@ class ImageGenerator:
 
         async def one(inputs: dict[str, Any]) -> list[GeneratedPicture]:
             async with slots:
-                if rejections:  # Replicate rejects the same request every time
+                if rejections:  # the other predictions would be rejected as well
                     raise rejections[0]
                 try:
                     return await self._run(prepared, staged.add_to(inputs), prompt, on_partial)
@@ -204,8 +203,8 @@ class ImageGenerator:
 
         async def progress(urls: list[str]) -> None:
             nonlocal shown
-            news, shown = urls[shown:], len(urls)
-            for url in news:
+            new, shown = urls[shown:], len(urls)
+            for url in new:
                 with suppress(ProxyError):
                     stored = await self._store(url, prepared.plan, facts)
                     await on_partial(stored.data, stored.record)
@@ -215,7 +214,7 @@ class ImageGenerator:
     async def _predict(
         self, prepared: PreparedRequest, ref: ModelRef, inputs: dict[str, Any], progress: Progress | None = None
     ) -> Prediction:
-        """Replicate rejects unofficial models without a version, before it creates anything: try again with one."""
+        """Run a prediction. If Replicate requires a version, as for community models, retry with the latest one."""
         seconds = max(0.0, prepared.deadline - asyncio.get_running_loop().time())
         target = self._models.target(ref)
         try:
@@ -229,7 +228,7 @@ class ImageGenerator:
     async def _upscale(
         self, prepared: PreparedRequest, upscaler: ModelInputs, url: str, small: StoredPicture, facts: PictureFacts
     ) -> StoredPicture:
-        """Return the enlarged picture. If that fails, the small one stays stored: it has been paid for."""
+        """Return the upscaled picture. After a failure the original stays stored, since it has been paid for."""
         assert prepared.model.upscaler is not None
         inputs = _upscaler_inputs(upscaler, prepared.plan.upscale_factor, url)
         try:
@@ -237,8 +236,7 @@ class ImageGenerator:
             return await self._store(picture_urls(prediction.output)[0], prepared.plan, facts)
         except ProxyError as error:
             raise UpstreamFailed(
-                f"The picture is made and kept at /pictures/{small.record.name}, but could not be upscaled: "
-                f"{error.message}",
+                f"Upscaling failed: {error.message} The original picture is stored at /pictures/{small.record.name}.",
                 code=error.code,
                 started=True,
                 log=error.log,
@@ -249,7 +247,7 @@ class ImageGenerator:
         return await self._writer.store(data, facts)
 
     async def _read(self, url: str) -> bytes:
-        """Read an output, again after transient faults: it has been paid for, and Replicate erases it in an hour."""
+        """Read an output, with retries after transient faults: Replicate deletes outputs after an hour."""
         if url.startswith(DATA_URI):
             return decode_data_uri(url, self._limit)
         read = self._replicate.read_own if self._replicate.owns(url) else self._outputs.read
@@ -270,25 +268,18 @@ class ImageGenerator:
         )
 
 
-def _client_param(request: PictureRequest, param: str | None) -> str | None:
-    """Plans name pictures by their headers; the client may have sent them in the body."""
-    if param == HEADER_OF["init_image"] and request.init:
-        return request.init[0].param
-    if param == HEADER_OF["mask"] and request.mask is not None:
-        return request.mask.param
-    return param
-
-
 def _upscaler_inputs(upscaler: ModelInputs, factor: int | None, url: str) -> dict[str, Any]:
-    """Return the inputs to enlarge the picture at ``url``. Raises InvalidRequest if the upscaler cannot do it."""
+    """Return the inputs to upscale the picture at ``url``. Raises InvalidRequest if the upscaler lacks an input."""
     name = HEADER_OF["upscale_factor"]
     picture = picture_input(upscaler, "init_image")
     if picture is None:
-        raise InvalidRequest("The configured upscaler takes no picture.", param=HEADER_OF["upscale"])
+        raise InvalidRequest("The upscaler of this server has no input for a picture.", param=HEADER_OF["upscale"])
     inputs: dict[str, Any] = {picture.name: [url] if picture.kind == "array" else url}
     scale = upscaler.first(("scale", "upscale_factor"))
     if factor is not None and scale is None:
-        raise InvalidRequest(f"The configured upscaler does not take {name}.", param=name, code="unsupported_parameter")
+        raise InvalidRequest(
+            f"The upscaler of this server does not support {name}.", param=name, code="unsupported_parameter"
+        )
     if factor is not None and scale is not None:
         inputs[scale.name] = scale.accept(factor, name)
     return inputs
@@ -299,8 +290,8 @@ def _seed(inputs: dict[str, Any]) -> int | None:
     return seed if isinstance(seed, int) else None
 
 
-async def _gather(works: list[Coroutine[Any, Any, list[GeneratedPicture]]], most: int) -> list[GeneratedPicture]:
-    """Run ``works`` concurrently and return at most ``most`` of their pictures. Raises if none succeeded."""
+async def _gather(works: list[Coroutine[Any, Any, list[GeneratedPicture]]], limit: int) -> list[GeneratedPicture]:
+    """Run ``works`` concurrently and return at most ``limit`` of their pictures. Raises if none succeeded."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks)
@@ -313,4 +304,4 @@ async def _gather(works: list[Coroutine[Any, Any, list[GeneratedPicture]]], most
         raise failures[0]
     for error in failures:
         log.warning("picture_failed", error=type(error).__name__, code=getattr(error, "code", None))
-    return pictures[:most]
+    return pictures[:limit]

@@ -82,7 +82,7 @@ def open_picture(data: bytes, limit: int = MAX_PIXELS) -> Image.Image:
     return picture
 
 
-def in_eight_bits(picture: Image.Image) -> Image.Image:
+def to_eight_bits(picture: Image.Image) -> Image.Image:
     """Greys of 16 bits scaled down, where Pillow would cut them off at 255; any other picture as it is."""
     if picture.mode != "I" and not picture.mode.startswith("I;16"):
         return picture

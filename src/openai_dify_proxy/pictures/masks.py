@@ -7,7 +7,7 @@ import io
 from PIL import Image, ImageOps
 
 from openai_dify_proxy.errors import BadPicture, InvalidRequest
-from openai_dify_proxy.pictures.decoding import in_eight_bits, in_thread, open_picture
+from openai_dify_proxy.pictures.decoding import in_thread, open_picture, to_eight_bits
 
 
 async def invert_mask(data: bytes, *, param: str = "mask") -> bytes:
@@ -41,7 +41,7 @@ def _invert(data: bytes) -> bytes:
 def _flattened(mask: Image.Image) -> Image.Image:
     """In greys; what is transparent counts as black."""
     if not mask.has_transparency_data:
-        return in_eight_bits(mask).convert("L")
+        return to_eight_bits(mask).convert("L")
     coloured = mask.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", mask.size, "black"), coloured).convert("L")
 

@@ -16,6 +16,8 @@ MAX_PARTS = 500_000
 """Of chunks, segments or blocks: far more than pictures of 100 MB have, where hostile bytes could be nothing else."""
 
 Extension = Literal["png", "jpg", "webp", "gif"]
+OutputFormat = Literal["png", "jpg", "webp"]
+"""The formats that the proxy can write."""
 
 
 class PictureFormat(NamedTuple):

@@ -1,1 +1,1 @@
-"""Image requests as the inputs of a Replicate model, and its outputs and errors."""
+"""Translation between image requests and the inputs, outputs and errors of Replicate models."""

@@ -1,4 +1,4 @@
-"""Which inputs of a model can take a parameter."""
+"""The names that models use for each parameter."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "init_image": ("init_image", "image", "input_image", "img", "image_input", "input_images", "image_prompt"),
     "mask": ("mask", "mask_image"),
 }
-"""How models spell each parameter; the first that a model has is the one."""
+"""The input names for each parameter. The first one that a model has is used."""
 
 PROMPT_NAMES = ("prompt", "text")
 
 
 def picture_input(model: ModelInputs, parameter: str) -> ModelInput | None:
-    """The input that takes the ``init_image`` or the ``mask``: by its name, if its kind is one for pictures."""
+    """Return the input for the ``init_image`` or the ``mask``: a string or list with one of the usual names."""
     kinds = ("string", "array") if parameter == "init_image" else ("string",)
     fields = (model.fields.get(name) for name in CANDIDATES[parameter])
     return next((field for field in fields if field is not None and field.kind in kinds and not field.options), None)
@@ -39,7 +39,7 @@ _ENLARGES = re.compile(r"up-?scal|enlarg|(?:re)?scaling factor|scale factor|scal
 
 
 def factor_input(model: ModelInputs) -> ModelInput | None:
-    """The input that says by what the model enlarges; ``scale`` may mean other things too, such as the guidance."""
+    """Return the input for the upscale factor. ``scale`` counts only by its description: it may mean the guidance."""
     scale = model.fields.get("scale")
     is_factor = scale is not None and _ENLARGES.search(scale.description)
     return model.fields.get("upscale_factor") or (scale if is_factor else None)

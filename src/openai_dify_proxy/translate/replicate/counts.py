@@ -1,4 +1,4 @@
-"""How many pictures one prediction makes, and how seeds go on from one prediction to the next."""
+"""The number of pictures per prediction, and the seeds of successive predictions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from openai_dify_proxy.translate.replicate.model_schema import INT64, ModelInput
 
 MAX_PICTURES = 10
-"""The most that a request may ask for, as at OpenAI."""
+"""The limit of ``n``, the same as OpenAI's."""
 
 
 def counts_of(field: ModelInput) -> list[int]:
-    """The numbers of pictures that one prediction can be asked for by ``field``, in their order."""
+    """Return the numbers of pictures that ``field`` accepts for one prediction, in ascending order."""
     if field.options:
         numbers = [number_in(option) for option in field.options]
         return sorted(number for number in numbers if number is not None and 0 < number <= MAX_PICTURES)
@@ -21,7 +21,7 @@ def counts_of(field: ModelInput) -> list[int]:
 
 
 def number_in(value: Any) -> int | None:
-    """The whole number that a value of a schema says, be it a text."""
+    """Return a whole number given as a number or as text; None for other values."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value)
@@ -29,7 +29,10 @@ def number_in(value: Any) -> int | None:
 
 
 def count_up(seed: Any, by: int, field: ModelInput) -> Any:
-    """``seed + by``, begun anew where the model's range ends; a negative seed often means a random one, and stays."""
+    """Return ``seed + by``, wrapped around at the end of the model's range.
+
+    A negative seed is returned unchanged: to many models it means a random one.
+    """
     if field.options or isinstance(seed, bool) or not isinstance(seed, (int, float)) or seed < 0:
         return seed
     low = max(0, field.lowest or 0)

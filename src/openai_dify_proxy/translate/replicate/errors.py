@@ -1,4 +1,4 @@
-"""Replicate's failures as the proxy's errors. What concerns the operator's account goes to the log alone."""
+"""Maps Replicate's errors to the proxy's. Details of the operator's account go to the log only."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from openai_dify_proxy.wire.reading import UNREADABLE
 from openai_dify_proxy.wire.replicate import API_ERROR, ApiError, Prediction
 
 THROTTLE_SECONDS = 5.0
-"""What Replicate's own texts say most often, for an answer that names no delay."""
+"""The delay for a 429 that names none: the usual one in Replicate's texts."""
 
 _RESETS_IN = re.compile(r"resets in ~?(\d+(?:\.\d+)?)\s*s")
-_REFUSED = re.compile(r"nsfw|flagged as sensitive|\(E005\)|content policy|safety", re.IGNORECASE)
+_REJECTED = re.compile(r"nsfw|flagged as sensitive|\(E005\)|content policy|safety", re.IGNORECASE)
 _TOKEN = re.compile(r"\br8_[A-Za-z0-9]{4,}")
-_LONGEST = 500
+_MAX_LENGTH = 500
 
 
 def translate_api_error(status: int, headers: Mapping[str, str], body: bytes) -> ProxyError:
-    """An answer of Replicate's API whose status is not 2xx."""
+    """Return the error for a response of Replicate's API with a status other than 2xx."""
     try:
         error = API_ERROR.decode(body)
     except UNREADABLE:
@@ -58,7 +58,7 @@ def translate_api_error(status: int, headers: Mapping[str, str], body: bytes) ->
         return _invalid(error, detail)
     if status == 429:
         return RateLimited(
-            "Replicate limits this server's predictions. Try again in a moment.",
+            "Replicate's rate limit for this server is exceeded. Retry after the delay in Retry-After.",
             retry_after=throttle_delay(headers, body),
         )
     kind = UpstreamGarbled if status >= 500 else UpstreamFailed
@@ -66,17 +66,17 @@ def translate_api_error(status: int, headers: Mapping[str, str], body: bytes) ->
 
 
 def throttle_delay(headers: Mapping[str, str], body: bytes) -> float:
-    """Seconds that a 429 asks to wait: by header, by body, or in words."""
+    """Return the seconds to wait after a 429, from its headers, its body or the text in it."""
     try:
         error = API_ERROR.decode(body)
     except UNREADABLE:
         error = ApiError()
-    named = _RESETS_IN.search(error.detail) if isinstance(error.detail, str) else None
+    match = _RESETS_IN.search(error.detail) if isinstance(error.detail, str) else None
     for candidate in (
         headers.get("retry-after"),
         error.retry_after,
         headers.get("ratelimit-reset"),
-        named[1] if named else None,
+        match[1] if match else None,
     ):
         try:
             seconds = float(candidate) if candidate is not None else -1.0
@@ -88,13 +88,13 @@ def throttle_delay(headers: Mapping[str, str], body: bytes) -> float:
 
 
 def translate_failed(prediction: Prediction) -> ProxyError:
-    """A prediction that ended, but not well."""
+    """Return the error for a prediction that ended without success."""
     error = _clean(str(prediction.error or ""))
     if prediction.status in ("canceled", "aborted"):
         return UpstreamTimeout(
-            "The prediction was ended before it had a picture.", code="prediction_canceled", started=True
+            "The prediction was canceled before it returned a picture.", code="prediction_canceled", started=True
         )
-    if _REFUSED.search(error):
+    if _REJECTED.search(error):
         return ContentRefused(with_detail("The model rejected the request", error), param="prompt", started=True)
     return UpstreamFailed(
         with_detail("The model failed", error or "no reason given"), code="prediction_failed", started=True
@@ -102,7 +102,7 @@ def translate_failed(prediction: Prediction) -> ProxyError:
 
 
 def _invalid(error: ApiError, detail: str) -> ProxyError:
-    """The first field that Replicate complains of, by the name that our client knows it under."""
+    """Return the error for the first invalid field, by the name in the client's request."""
     for invalid in error.invalid_fields or []:
         name = invalid.field.removeprefix("input.")
         description = _clean(invalid.description) or detail
@@ -122,4 +122,4 @@ def _param_of(name: str) -> str | None:
 
 
 def _clean(text: str) -> str:
-    return _TOKEN.sub("r8_…", text).strip()[:_LONGEST]
+    return _TOKEN.sub("r8_…", text).strip()[:_MAX_LENGTH]

@@ -1,27 +1,31 @@
-"""The headers that tune an image: which there are, and what the specification lets them hold.
+"""The request headers for images, and the values that each accepts.
 
-A value is checked here against the specification's range, whatever the model; ``mapping`` checks it against the
-model's own.
+Values are checked here against the ranges of the specification, and in ``mapping`` against those of the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.replicate.model_schema import INT64
 
 SCHEDULERS = ("DDIM", "DPMSolverMultistep", "K_EULER", "K_EULER_ANCESTRAL", "PNDM")
 OUTPUT_FORMATS = ("jpg", "png", "webp")
+PREFIXES = ("x-replicate-", "x-output-")
+"""The prefixes of image headers, in lower case. Other headers with these prefixes are mistakes of the client."""
+
+MAX_NAME_LENGTH = 80
 
 
 class ImageHeader(Struct, frozen=True):
-    """``parameter`` is the specification's name of what the header ``name`` sets.
+    """A header: ``parameter`` is its name in the specification, ``takes`` describes the accepted values.
 
-    ``minimum`` and ``maximum`` are those of a header that takes numbers.
+    ``parse`` raises ValueError for other values. ``minimum`` and ``maximum`` bound a numeric header.
     """
 
     name: str
@@ -30,6 +34,17 @@ class ImageHeader(Struct, frozen=True):
     takes: str
     minimum: float | None = None
     maximum: float | None = None
+
+
+class ImageHeaders(Struct, frozen=True):
+    """The image headers of a request: ``values`` by parameter, and the names of ``unknown`` headers."""
+
+    values: dict[str, Any]
+    unknown: tuple[str, ...] = ()
+
+
+class _TooLargeError(ValueError):
+    """An integer of more than 64 bits."""
 
 
 def _choice(*options: str) -> Callable[[str], str]:
@@ -42,11 +57,19 @@ def _choice(*options: str) -> Callable[[str], str]:
     return parse
 
 
+def _format(text: str) -> str:
+    """Accept ``jpeg`` as well, which is the name in OpenAI's API."""
+    return "jpg" if text.lower() == "jpeg" else _choice(*OUTPUT_FORMATS)(text)
+
+
 def _integer(name: str, parameter: str, low: int, high: int | None = None) -> ImageHeader:
     def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or len(text) > 20:
+        if not text.isascii() or not text.isdigit():
             raise ValueError
-        value = int(text)
+        # 20 digits exceed 64 bits; more are cut off, since int() is slow for long texts.
+        value = int(text.lstrip("0")[:20] or "0")
+        if high is None and value > INT64[-1]:
+            raise _TooLargeError
         if value < low or (high is not None and value > high):
             raise ValueError
         return value
@@ -67,7 +90,7 @@ def _number(name: str, parameter: str, low: float, high: float) -> ImageHeader:
     return ImageHeader(name, parameter, parse, f"a number from {low:g} to {high:g}", low, high)
 
 
-def _yes_no(text: str) -> bool:
+def _boolean(text: str) -> bool:
     if text.lower() in ("yes", "true", "1"):
         return True
     if text.lower() in ("no", "false", "0"):
@@ -82,7 +105,7 @@ def _factor(text: str) -> int:
 
 
 def _text(text: str) -> str:
-    """Header values reach us as Latin-1; a client that writes UTF-8 means UTF-8."""
+    """Decode UTF-8 where it is valid: servers decode header values as Latin-1, but most clients send UTF-8."""
     if not text:
         raise ValueError
     try:
@@ -99,36 +122,60 @@ def _url(text: str) -> str:
 
 
 HEADERS = (
-    ImageHeader("X-Output-Format", "output_format", _choice(*OUTPUT_FORMATS), "one of jpg, png, webp"),
+    ImageHeader("X-Output-Format", "output_format", _format, f"one of {', '.join(OUTPUT_FORMATS)}"),
     _integer("X-Output-Quality", "output_quality", 0, 100),
     ImageHeader("X-Replicate-Scheduler", "scheduler", _choice(*SCHEDULERS), f"one of {', '.join(SCHEDULERS)}"),
     _integer("X-Replicate-Num-Inference-Steps", "num_inference_steps", 1, 500),
     _number("X-Replicate-Guidance-Scale", "guidance_scale", 1, 20),
     _integer("X-Replicate-Seed", "seed", 0),
-    ImageHeader("X-Replicate-Negative-Prompt", "negative_prompt", _text, "a text"),
+    ImageHeader("X-Replicate-Negative-Prompt", "negative_prompt", _text, "text"),
     _number("X-Replicate-Prompt-Strength", "prompt_strength", 0, 1),
     _integer("X-Replicate-Num-Outputs", "num_outputs", 1, 4),
-    ImageHeader("X-Replicate-Safety-Checker", "safety_checker", _yes_no, "yes or no"),
-    ImageHeader("X-Replicate-Enhance-Prompt", "enhance_prompt", _yes_no, "yes or no"),
-    ImageHeader("X-Replicate-Upscale", "upscale", _yes_no, "yes or no"),
+    ImageHeader("X-Replicate-Safety-Checker", "safety_checker", _boolean, "yes or no"),
+    ImageHeader("X-Replicate-Enhance-Prompt", "enhance_prompt", _boolean, "yes or no"),
+    ImageHeader("X-Replicate-Upscale", "upscale", _boolean, "yes or no"),
     ImageHeader("X-Replicate-Upscale-Factor", "upscale_factor", _factor, "2 or 4"),
-    ImageHeader("X-Replicate-Style-Preset", "style_preset", _text, "a text such as anime or photographic"),
+    ImageHeader("X-Replicate-Style-Preset", "style_preset", _text, "text, such as anime or photographic"),
     ImageHeader("X-Replicate-Init-Image", "init_image", _url, "an http or https URL"),
     ImageHeader("X-Replicate-Mask", "mask", _url, "an http or https URL"),
 )
 
 HEADER_OF = {header.parameter: header.name for header in HEADERS}
+_BY_NAME = {header.name.lower(): header for header in HEADERS}
 
 
-def read_image_headers(headers: Mapping[str, str]) -> dict[str, Any]:
-    """The values by parameter name. Raises InvalidRequest whose ``param`` is the header."""
-    values = {}
-    for header in HEADERS:
-        text = headers.get(header.name)
-        if text is None:
-            continue
-        try:
-            values[header.parameter] = header.parse(text.strip())
-        except ValueError:
-            raise InvalidRequest(f"{header.name} must be {header.takes}.", param=header.name) from None
-    return values
+def read_image_headers(items: Iterable[tuple[str, str]]) -> ImageHeaders:
+    """Parse the image headers among all headers of a request; a name may occur several times.
+
+    Raises InvalidRequest whose ``param`` is the header, for an invalid value and for values that differ.
+    """
+    values: dict[str, Any] = {}
+    unknown: dict[str, None] = {}
+    for name, text in items:
+        name = name.lower()
+        header = _BY_NAME.get(name)
+        if header is not None:
+            value = _parse(header, text)
+            if values.setdefault(header.parameter, value) != value:
+                raise InvalidRequest(
+                    f"The header '{header.name}' is sent twice, with different values. Send it once.",
+                    param=header.name,
+                )
+        elif name.startswith(PREFIXES):
+            unknown[_canonical(name)] = None
+    return ImageHeaders(values, tuple(unknown))
+
+
+def _parse(header: ImageHeader, text: str) -> Any:
+    try:
+        return header.parse(text.strip())
+    except _TooLargeError:
+        message = f"{header.name} is too large. The limit is {INT64[-1]}."
+    except ValueError:
+        message = f"{header.name} must be {header.takes}."
+    raise InvalidRequest(message, param=header.name)
+
+
+def _canonical(name: str) -> str:
+    """Return the usual capitalization of a header's name, which servers pass on in lower case."""
+    return "-".join(part.capitalize() for part in name[:MAX_NAME_LENGTH].split("-"))

@@ -1,4 +1,4 @@
-"""Image requests before and after they are planned for one model."""
+"""Image requests before and after planning for one model."""
 
 from __future__ import annotations
 
@@ -7,35 +7,49 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from openai_dify_proxy.translate.pictures.accept import AcceptedFormats
+from openai_dify_proxy.translate.pictures.formats import OutputFormat
+from openai_dify_proxy.translate.replicate.headers import HEADER_OF
 from openai_dify_proxy.translate.replicate.known_models import Colour
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput
 
 Policy = Literal["reject", "warn", "drop"]
-Format = Literal["png", "jpg", "webp"]
 
 
 class ImageParameters(Struct, frozen=True, kw_only=True):
-    """What a request asks for, whatever the model.
+    """The parameters of a request, independent of the model.
 
-    ``headers`` are values by the specification's parameter name; ``body`` the OpenAI fields that were given;
-    ``extra`` the body's ``input`` object. ``has_init`` and ``has_mask`` tell of pictures, which are placed by
-    ``ImagePlan.init_input`` and ``mask_input``; ``has_more`` of further ones beside the initial picture.
+    ``headers`` are values by parameter, ``unknown`` the names of unknown image headers, ``body`` the OpenAI fields
+    of the body, and ``extra`` its ``input`` object. ``accepted`` are the formats for an answer in bytes.
+
+    ``has_init`` and ``has_mask`` state whether there is an initial picture and a mask, ``has_more`` whether there are
+    several initial pictures. ``init_param`` and ``mask_param`` are the fields or headers that they came in.
     """
 
     prompt: str | None
     n: int | None = None
     headers: Mapping[str, Any] = {}
+    unknown: tuple[str, ...] = ()
     body: Mapping[str, Any] = {}
     extra: Mapping[str, Any] = {}
     has_init: bool = False
     has_more: bool = False
     has_mask: bool = False
+    init_param: str = HEADER_OF["init_image"]
+    mask_param: str = HEADER_OF["mask"]
+    accepted: AcceptedFormats | None = None
+
+    def sent_as(self, parameter: str) -> str:
+        """Return the header or field that a parameter of ``headers``, or a picture, was sent in."""
+        pictures = {"init_image": self.init_param, "mask": self.mask_param}
+        return pictures.get(parameter, HEADER_OF[parameter])
 
 
 class ImageRules(Struct, frozen=True, kw_only=True):
-    """What the settings say: of unknown parameters, of unsafe pictures, and what an alias adds.
+    """The settings that apply to a request.
 
-    ``mask_repaints`` is the colour of a mask where the model paints.
+    ``policy`` is for unsupported parameters. ``defaults`` are the inputs of an alias. ``mask_repaints`` is the colour
+    of the areas of a mask that the model repaints.
     """
 
     policy: Policy = "reject"
@@ -47,17 +61,17 @@ class ImageRules(Struct, frozen=True, kw_only=True):
 
 
 class ImagePlan(Struct, frozen=True, kw_only=True):
-    """What to do: the inputs of each prediction, and what happens around them.
+    """The inputs of each prediction, and the steps before and after.
 
-    ``prompt_input``, ``init_input`` and ``mask_input`` name the inputs that take the prompt and the pictures.
-    ``enhance`` and ``upscale`` are asked for where the model cannot do them itself; ``upscale_factor`` is None for the
-    upscaler's own. ``convert`` tells that the model may give another format than ``output_format``. ``notices`` name
-    what was dropped.
+    ``prompt_input``, ``init_input`` and ``mask_input`` are the inputs for the prompt and the pictures. ``enhance`` and
+    ``upscale`` are set if the proxy has to do that for the model; ``upscale_factor`` is None for the upscaler's
+    default. ``convert`` is set if the model may return another format than ``output_format``. ``notices`` are the
+    names of dropped parameters.
     """
 
     predictions: tuple[dict[str, Any], ...]
     n: int
-    output_format: Format
+    output_format: OutputFormat
     convert: bool
     quality: int | None = None
     prompt_input: str | None = None

@@ -1,7 +1,7 @@
-"""What is known of well-known models: the colour of their masks, and their inputs for when Replicate tells no schema.
+"""Built-in facts about well-known models: the polarity of their masks, and their inputs while no schema is available.
 
-The inputs are a stopgap: a model's own schema is the authority, and is asked for again with the next request. A model
-that is not here is taken to have the specification's own parameters, so that Replicate itself judges them.
+The inputs are a fallback: a model's own schema is the authority, and the next request tries to load it again. Models
+without an entry are assumed to have the parameters of the specification; Replicate validates the values.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _REPAINT_BLACK = frozenset(
         "stability-ai/stable-diffusion",
     }
 )
-"""The models that paint where a mask is black. A schema says so only in words, if at all."""
+"""The models that repaint the black areas of a mask. Schemas state this only in descriptions, if at all."""
 
 
 def repainted_colour(model: str | None) -> Colour:
-    """The colour of a mask where the model ``owner/name`` paints; white for a model that is not known."""
+    """Return the colour of the areas that the model ``owner/name`` repaints; white for unknown models."""
     return "black" if model in _REPAINT_BLACK else "white"
 
 

@@ -1,9 +1,9 @@
-"""Map an image request onto the inputs that one Replicate model really has.
+"""Maps an image request to the inputs of one Replicate model.
 
-``plan_images`` looks every parameter up in the model's schema: under the first spelling that the model knows, in its
-range, in its enum's own letters. A header or an ``input`` key that the model does not take is rejected by name (or
-dropped, as settings say); fields of the OpenAI body, which clients always send, are dropped with a notice. Nothing
-outside the model's schema is ever sent, since Replicate would silently drop it.
+``plan_images`` looks up every parameter in the model's schema, under the first name that the model has, and validates
+the value. A header or a key of ``input`` that the model does not support is rejected by name, or dropped if the
+settings say so. Fields of the OpenAI body, which many clients always send, are dropped with a notice. Only inputs in
+the schema are sent, since Replicate silently drops others.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from __future__ import annotations
 from typing import Any
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.pictures.formats import OutputFormat
 from openai_dify_proxy.translate.replicate.candidates import CANDIDATES, PROMPT_NAMES, factor_input, picture_input
+from openai_dify_proxy.translate.replicate.conflicts import FORMATS, conflict, reject_conflicts, reject_incomplete
 from openai_dify_proxy.translate.replicate.counts import MAX_PICTURES, count_up, counts_of, number_in
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF
-from openai_dify_proxy.translate.replicate.image_plan import Format, ImageParameters, ImagePlan, ImageRules
+from openai_dify_proxy.translate.replicate.image_plan import ImageParameters, ImagePlan, ImageRules
 from openai_dify_proxy.translate.replicate.model_schema import ModelInput, ModelInputs, describe
 from openai_dify_proxy.translate.replicate.safety import SWITCHES, is_more_permissive, most_permissive
-from openai_dify_proxy.translate.replicate.sizes import place_size
+from openai_dify_proxy.translate.replicate.sizes import parse_size, place_size
+from openai_dify_proxy.translate.replicate.unknown_headers import explain_unknown_header
 
 PLACED_APART = frozenset(
     {
@@ -33,23 +36,23 @@ PLACED_APART = frozenset(
         "mask",
     }
 )
-"""Parameters with code of their own; the value of any other goes into an input as it is."""
+"""Parameters with dedicated code. The value of any other is copied to an input."""
 
 PLAIN = tuple(parameter for parameter in CANDIDATES if parameter not in PLACED_APART)
 
 OPENAI_FIELDS = ("quality", "style", "background")
-"""Body fields that go into an input of the same name, where there is one that takes them."""
+"""Body fields that are copied to an input of the same name, if it accepts the value."""
 
 DEFAULT_FACTOR = 2
 
 
 def plan_images(parameters: ImageParameters, model: ModelInputs, rules: ImageRules) -> ImagePlan:
-    """How to make the pictures. Raises InvalidRequest whose ``param`` is the header or field at fault."""
+    """Return the plan for a request. Raises InvalidRequest whose ``param`` is the header or field at fault."""
     return _Planner(parameters, model, rules).plan()
 
 
 class _Planner:
-    """One plan in the making: ``inputs`` grows, ``notices`` collects what falls by the way."""
+    """Builds one plan. ``by_header`` maps inputs to the headers' parameters, ``notices`` are what was dropped."""
 
     def __init__(self, parameters: ImageParameters, model: ModelInputs, rules: ImageRules) -> None:
         self.parameters = parameters
@@ -57,11 +60,14 @@ class _Planner:
         self.rules = rules
         self.headers = parameters.headers
         self.inputs: dict[str, Any] = {}
-        self.by_header: set[str] = set()
+        self.by_header: dict[str, str] = {}
         self.notices: list[str] = []
 
     def plan(self) -> ImagePlan:
-        self._refuse_contradictions()
+        reject_conflicts(self.parameters)
+        reject_incomplete(self.parameters)
+        for name in self.parameters.unknown:
+            self._unsupported(name, explain_unknown_header(name, self.model))
         self._place_defaults()
         prompt = self.model.first(PROMPT_NAMES)
         if self.parameters.prompt is not None:
@@ -98,36 +104,27 @@ class _Planner:
             notices=tuple(dict.fromkeys(self.notices)),
         )
 
-    def _refuse_contradictions(self) -> None:
-        for parameter in ("mask", "prompt_strength"):
-            asked = parameter in self.headers
-            if (asked or (parameter == "mask" and self.parameters.has_mask)) and not self.parameters.has_init:
-                name = HEADER_OF[parameter] if asked else parameter
-                raise InvalidRequest(
-                    f"{name} needs an initial image: send X-Replicate-Init-Image, or use /v1/images/edits.", param=name
-                )
-        if "upscale_factor" in self.headers and not self.headers.get("upscale"):
-            name = HEADER_OF["upscale_factor"]
-            raise InvalidRequest(f"{name} has no meaning without X-Replicate-Upscale: yes.", param=name)
-
     # Placing
 
     def _field(self, parameter: str) -> ModelInput | None:
         return self.model.first(CANDIDATES[parameter])
 
     def _place(self, parameter: str, value: Any) -> None:
-        """A header's value into the model's input for it."""
+        """Set the model's input for a header."""
         field = self._field(parameter)
         if field is None:
             self._unsupported(HEADER_OF[parameter])
         else:
-            self.inputs[field.name] = field.accept(value, HEADER_OF[parameter])
-            self.by_header.add(field.name)
+            self._set(field, value, parameter)
+
+    def _set(self, field: ModelInput, value: Any, parameter: str) -> None:
+        self.inputs[field.name] = field.accept(value, HEADER_OF[parameter])
+        self.by_header[field.name] = parameter
 
     def _unsupported(self, param: str, message: str | None = None) -> None:
         if self.rules.policy == "reject":
             raise InvalidRequest(
-                message or f"This model does not take {param}. It takes: {describe(self.model)}.",
+                message or f"This model does not support {param}. Its inputs are: {describe(self.model)}.",
                 param=param,
                 code="unsupported_parameter",
             )
@@ -135,7 +132,7 @@ class _Planner:
             self.notices.append(param)
 
     def _place_defaults(self) -> None:
-        """What an alias adds; the operator named the inputs, so one that the model lacks is a mistake worth a word."""
+        """Set the inputs of an alias. One that the model lacks is a mistake of the operator, and gets a notice."""
         for name, value in self.rules.defaults.items():
             field = self.model.fields.get(name)
             if field is None:
@@ -150,7 +147,7 @@ class _Planner:
             self.inputs[field.name] = field.accept(prompt, "prompt")
 
     def _place_body(self) -> None:
-        """OpenAI's own fields: where the model has a place for them, else dropped with a notice."""
+        """Set the inputs for OpenAI's fields. Fields without an input are dropped with a notice."""
         body = self.parameters.body
         for name in OPENAI_FIELDS:
             if name in body:
@@ -162,50 +159,56 @@ class _Planner:
         elif "seed" in body:
             self._try("seed", "seed", body["seed"])
         if "size" in body:
-            placed = place_size(str(body["size"]), self.model)
-            if placed is None:
-                self.notices.append("size")
-            else:
-                self.inputs.update(placed.inputs)
-                if placed.altered:
-                    self.notices.append("size")
+            self._place_size(str(body["size"]))
+
+    def _place_size(self, text: str) -> None:
+        size = parse_size(text)
+        if size is None:
+            return
+        placed = place_size(size, self.model)
+        if placed is not None:
+            self.inputs.update(placed.inputs)
+        if placed is None or placed.altered:
+            self.notices.append("size")
 
     def _try(self, param: str, name: str, value: Any) -> None:
-        if name in self.by_header:
-            return
+        """Set an input for a body field, or drop the field with a notice if the model does not accept the value."""
         field = self.model.fields.get(name)
         try:
-            if field is not None:
-                self.inputs[name] = field.accept(value, param)
-                return
+            accepted = None if field is None else field.accept(value, param)
         except InvalidRequest:
-            pass  # a value of OpenAI's that this model does not know
-        self.notices.append(param)
+            accepted = None
+        if accepted is None:
+            self.notices.append(param)
+        elif name not in self.by_header:
+            self.inputs[name] = accepted
+        elif accepted != self.inputs[name]:
+            raise conflict(self.parameters, self.by_header[name], param, value)
 
     def _place_picture(self, parameter: str) -> ModelInput | None:
         field = picture_input(self.model, parameter)
         if field is None:
-            self._unsupported(HEADER_OF[parameter])
+            self._unsupported(self.parameters.sent_as(parameter))
             return None
         if parameter == "init_image" and self.parameters.has_more and field.kind != "array":
-            self._unsupported("image[]", "This model takes one picture only.")
+            self._unsupported("image[]", "This model accepts one initial image only. Send a single image.")
         if field.name == "image_prompt":
             self.notices.append("image_prompt is a reference for this model, not an initial image")
         return field
 
     def _place_beside(self, init: ModelInput | None) -> ModelInput | None:
-        """The mask and the strength, which mean nothing where the initial picture had to be left out."""
+        """Place the mask and the strength, which are unsupported if the initial picture is."""
         if init is None:
             for parameter in ("mask", "prompt_strength"):
                 if parameter in self.headers or (parameter == "mask" and self.parameters.has_mask):
-                    self._unsupported(HEADER_OF[parameter])
+                    self._unsupported(self.parameters.sent_as(parameter))
             return None
         if "prompt_strength" in self.headers:
             self._place("prompt_strength", self.headers["prompt_strength"])
         return self._place_picture("mask") if self.parameters.has_mask else None
 
     def _place_safety(self) -> None:
-        """``yes`` is every model's own way; ``no`` takes what the model has for it, if the operator lets it."""
+        """Apply the header. ``yes`` is the default of all models; ``no`` requires an input and ALLOW_UNSAFE_IMAGES."""
         wanted = self.headers.get("safety_checker")
         if wanted:
             self._check_safety()
@@ -213,75 +216,74 @@ class _Planner:
             return
         name = HEADER_OF["safety_checker"]
         if not self.rules.allow_unsafe:
-            raise InvalidRequest("This server does not switch safety checkers off.", param=name)
+            raise InvalidRequest("This server does not allow safety checkers to be switched off.", param=name)
         field = self._field("safety_checker")
         if field is None:
             self._unsupported(name)
         else:
-            self.inputs[field.name] = field.accept(most_permissive(field, self.parameters.has_init), name)
+            self._set(field, most_permissive(field, self.parameters.has_init), "safety_checker")
 
     def _check_safety(self) -> None:
-        """Switch checkers on, and undo what an alias loosened."""
+        """Switch checkers on, and remove more permissive values that an alias has set."""
         for field in self.model.fields.values():
             if field.name in SWITCHES:
                 checks = SWITCHES[field.name]
                 if self.inputs.get(field.name, field.default) not in (None, checks):
-                    self.inputs[field.name] = field.accept(checks, HEADER_OF["safety_checker"])
+                    self._set(field, checks, "safety_checker")
             elif field.name in self.inputs and is_more_permissive(field.name, self.inputs[field.name], field.default):
                 del self.inputs[field.name]
 
     def _place_enhancement(self) -> bool:
-        """Whether the prompt must be rewritten before, since the model cannot do it."""
+        """Return whether the proxy must rewrite the prompt, since the model cannot."""
         wanted = self.headers.get("enhance_prompt")
         field = self._field("enhance_prompt")
         if wanted is None or (field is None and not wanted):
             return False
         if field is not None:
-            value = wanted if field.kind == "boolean" else "On" if wanted else "Off"
-            self.inputs[field.name] = field.accept(value, HEADER_OF["enhance_prompt"])
+            self._set(field, wanted if field.kind == "boolean" else "On" if wanted else "Off", "enhance_prompt")
             return False
         if not self.rules.can_enhance:
-            self._unsupported(HEADER_OF["enhance_prompt"])
-            return False
-        return True
+            name = HEADER_OF["enhance_prompt"]
+            self._unsupported(
+                name,
+                f"This model does not support {name}. The operator of this server can set ENHANCE_PROMPT_APP to a Dify "
+                "app that rewrites prompts.",
+            )
+        return self.rules.can_enhance
 
     def _place_upscaling(self) -> bool:
-        """Whether the pictures must be upscaled after, since the model cannot do it."""
+        """Return whether the proxy must upscale the pictures, since the model cannot."""
         if not self.headers.get("upscale"):
             return False
         switch, factor = self.model.fields.get("upscale"), factor_input(self.model)
         wanted = self.headers.get("upscale_factor")
         if switch is None and factor is None:
             if not self.rules.can_upscale:
-                self._unsupported(HEADER_OF["upscale"])
-                return False
-            return True
+                name = HEADER_OF["upscale"]
+                self._unsupported(
+                    name,
+                    f"This model does not support {name}. The operator of this server can set IMAGE_UPSCALER to a "
+                    "model that upscales pictures.",
+                )
+            return self.rules.can_upscale
         if switch is not None:
-            self.inputs["upscale"] = switch.accept(True, HEADER_OF["upscale"])
+            self._set(switch, True, "upscale")
         if factor is None:
             if wanted is not None:
                 self._unsupported(HEADER_OF["upscale_factor"])
         elif wanted is not None:
-            self.inputs[factor.name] = factor.accept(wanted, HEADER_OF["upscale_factor"])
+            self._set(factor, wanted, "upscale_factor")
         elif switch is None and (number_in(self.inputs.get(factor.name, factor.default)) or 0) < DEFAULT_FACTOR:
             self.inputs[factor.name] = factor.accept(DEFAULT_FACTOR, HEADER_OF["upscale"])
         return False
 
-    def _place_format(self) -> tuple[Format, bool]:
-        """The format of the answer, and whether the model may give another.
+    def _place_format(self) -> tuple[OutputFormat, bool]:
+        """Return the format of the answer, and whether the model may return another.
 
-        An alias's where nothing is asked, else PNG. A model that lacks the format is asked for the best that it has.
+        The default is the format of an alias, else PNG. A model without that format is asked for the best one it has.
         """
         field = self._field("output_format")
-        in_extra, body = self.parameters.extra.get("output_format"), self.parameters.body.get("output_format")
-        asked = self.headers.get("output_format") or _FORMATS.get(str(body).lower())
-        if body is not None and asked is None:
-            self.notices.append("output_format")
-        usual = None
-        if field is not None:
-            usual = _FORMATS.get(str(self.inputs.get(field.name)).lower())
-            asked = _FORMATS.get(str(in_extra).lower()) or asked
-        wanted: Format = asked or usual or "png"
+        wanted = self._choose_format(field)
         if field is None or (field.kind != "string" and not field.options):
             return wanted, True
         known = {str(option).lower(): option for option in field.options}
@@ -294,13 +296,31 @@ class _Planner:
             self.inputs[field.name] = best
         return wanted, True
 
+    def _choose_format(self, field: ModelInput | None) -> OutputFormat:
+        """Choose by ``input``, header, body and ``Accept``, in this order of precedence."""
+        body, by_header = self.parameters.body.get("output_format"), self.headers.get("output_format")
+        by_extra = FORMATS.get(str(self.parameters.extra.get("output_format")).lower()) if field is not None else None
+        if by_extra is not None and by_header is not None and by_extra != by_header:
+            raise conflict(self.parameters, "output_format", "input.output_format", by_extra)
+        requested = by_extra or by_header or FORMATS.get(str(body).lower())
+        if body is not None and requested is None:
+            self.notices.append("output_format")
+        default = None if field is None else FORMATS.get(str(self.inputs.get(field.name)).lower())
+        if self.parameters.accepted is None:
+            return requested or default or "png"
+        chosen = self.parameters.accepted.choose(requested, default)
+        if requested is not None and chosen != requested:
+            by_body = "input.output_format" if by_extra else "output_format"
+            self.notices.append(HEADER_OF["output_format"] if by_header else by_body)
+        return chosen
+
     def _place_quality(self) -> int | None:
-        """The quality of pictures that are converted here; it also goes to the model, where that has a place for it."""
+        """Return the quality for conversions by the proxy. It is also sent to a model that has an input for it."""
         given = "output_quality" in self.headers
         quality = self.headers["output_quality"] if given else self.parameters.body.get("output_compression")
         if quality is None:
             return None
-        if not 0 <= quality <= 100:  # only a body's: a header's is checked before
+        if not 0 <= quality <= 100:  # from the body: the header has been validated
             self.notices.append("output_compression")
             return None
         field = self._field("output_quality")
@@ -311,46 +331,57 @@ class _Planner:
         return int(quality)
 
     def _place_extra(self) -> None:
-        """The body's ``input``: whatever the schema has, by its own name; it wins over everything else."""
+        """Set the inputs in the body's ``input``, by the model's names. They take precedence over body fields."""
         for name, value in self.parameters.extra.items():
             param = f"input.{name}"
             field = self.model.fields.get(name)
             if field is None:
                 self._unsupported(param)
             else:
-                accepted, usual = field.accept(value, param), self.inputs.get(name, field.default)
-                if not self.rules.allow_unsafe and is_more_permissive(name, accepted, usual):
-                    raise InvalidRequest("This server does not let requests loosen safety checkers.", param=param)
-                self.inputs[name] = accepted
+                self._place_own(field, field.accept(value, param), param)
 
-    # How many
+    def _place_own(self, field: ModelInput, value: Any, param: str) -> None:
+        current = self.inputs.get(field.name, field.default)
+        if is_more_permissive(field.name, value, current):
+            if not self.rules.allow_unsafe:
+                raise InvalidRequest("This server does not allow less strict safety checkers.", param=param)
+            if self.headers.get("safety_checker"):
+                raise conflict(self.parameters, "safety_checker", param, value)
+        if field.name in self.by_header and value != current:
+            raise conflict(self.parameters, self.by_header[field.name], param, value)
+        self.inputs[field.name] = value
+
+    # Counting
 
     def _n(self, counter: ModelInput | None) -> int:
-        """How many pictures are answered: by the body's ``input``, the header, ``n``, or what an alias sets."""
-        given = None if counter is None else number_in(self.inputs.get(counter.name))
+        """Return the number of pictures: from the body's ``input``, the header, ``n``, or an alias."""
+        own = None if counter is None else number_in(self.inputs.get(counter.name))
+        by_header = self.headers.get("num_outputs")
         if counter is not None and counter.name in self.parameters.extra:
-            if given is None or not 1 <= given <= MAX_PICTURES:
-                param = f"input.{counter.name}"
-                raise InvalidRequest(f"{param} must be a number of pictures from 1 to {MAX_PICTURES}.", param=param)
-            return given
-        n = self.headers.get("num_outputs", self.parameters.n)
-        return int(n if n is not None else given or 1)
+            param = f"input.{counter.name}"
+            if own is None or not 1 <= own <= MAX_PICTURES:
+                raise InvalidRequest(f"{param} must be an integer from 1 to {MAX_PICTURES}.", param=param)
+            if by_header is not None and by_header != own:
+                raise conflict(self.parameters, "num_outputs", param, own)
+            return own
+        n = self.parameters.n if by_header is None else by_header
+        return int(n if n is not None else own or 1)
 
     def _fan_out(self, n: int, counter: ModelInput | None) -> tuple[dict[str, Any], ...]:
-        """The inputs of each prediction: as many pictures at once as the model gives, with seeds counted up."""
-        most, tell = 1, False
+        """Return the inputs of each prediction: as many pictures as possible in each, with successive seeds."""
+        most, explicit = 1, False
         counts = counts_of(counter) if counter is not None else []
         if counter is not None and counter.name in self.parameters.extra:
             most = n
             self._ask_for_group(self.inputs, counter, n)
         elif counter is not None and counts:
             usual = self.inputs.get(counter.name, counter.default)
-            most, tell = counts[-1], n > 1 or "num_outputs" in self.headers or usual not in (None, 1)
+            most, explicit = counts[-1], n > 1 or "num_outputs" in self.headers or usual not in (None, 1)
         seed = self._field("seed")
         predictions = []
         for begin in range(0, n, most):
             inputs = dict(self.inputs)
-            if counter is not None and tell:
+            if counter is not None and explicit:
                 count = min(count for count in counts if count >= min(most, n - begin))
                 self._set_count(inputs, counter, count)
             if begin and seed is not None and seed.name in inputs:
@@ -373,7 +404,9 @@ class _Planner:
             if field.required and field.default is None and field.name not in placed:
                 param = "prompt" if field.name in PROMPT_NAMES else _header_for(field.name) or f"input.{field.name}"
                 raise InvalidRequest(
-                    f"This model needs '{field.name}' ({field.takes}).", param=param, code="missing_required_parameter"
+                    f"This model requires the input '{field.name}': {field.takes}.",
+                    param=param,
+                    code="missing_required_parameter",
                 )
 
 
@@ -381,5 +414,4 @@ def _header_for(name: str) -> str | None:
     return next((HEADER_OF[parameter] for parameter in ("init_image", "mask") if name in CANDIDATES[parameter]), None)
 
 
-_FORMATS: dict[str, Format] = {"png": "png", "jpeg": "jpg", "jpg": "jpg", "webp": "webp"}
 _SPELLINGS: dict[str, tuple[str, ...]] = {"png": ("png",), "jpg": ("jpg", "jpeg"), "webp": ("webp",)}

@@ -1,4 +1,4 @@
-"""How a request may name an image model."""
+"""The names of image models in requests."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _DEPLOYMENT = "deployment:"
 
 
 class ModelRef(Struct, frozen=True):
-    """A model of Replicate.
+    """A model on Replicate.
 
-    One of: ``owner/name`` (``name``), ``owner/name:version`` (both), a version alone (``version``), or a deployment's
-    ``owner/name`` (``deployment``).
+    One of: ``owner/name`` (``name``), ``owner/name:version`` (both), a version alone (``version``), or the
+    ``owner/name`` of a deployment (``deployment``).
     """
 
     name: str | None = None
@@ -31,7 +31,7 @@ class ModelRef(Struct, frozen=True):
 
 
 def parse_model(text: str) -> ModelRef | None:
-    """The model that ``text`` names, or None if it has none of the forms."""
+    """Parse the name of a model; None if it has none of the forms."""
     if text.startswith(_DEPLOYMENT):
         deployment = text.removeprefix(_DEPLOYMENT)
         return ModelRef(deployment=deployment) if _NAME.fullmatch(deployment) else None
@@ -44,5 +44,5 @@ def parse_model(text: str) -> ModelRef | None:
 
 
 def is_openai_name(text: str) -> bool:
-    """A name that clients hard-code, whatever serves it."""
+    """Whether ``text`` is the name of one of OpenAI's image models, which some clients hard-code."""
     return bool(_OPENAI_NAMES.fullmatch(text))

@@ -1,15 +1,14 @@
-"""What a Replicate model takes, read from its own OpenAPI schema.
+"""The inputs of a Replicate model, read from its OpenAPI schema.
 
-Cog, which writes these schemas, hides enums behind ``allOf: [{$ref}]`` (or ``$ref`` alone) and marks URLs by
-``format: uri``. A model's schema is the authority on its parameters: Replicate silently drops inputs that are not in
-it.
+Cog generates these schemas. It writes enums as ``allOf: [{$ref}]`` (or ``$ref`` alone) and marks URLs with
+``format: uri``. The schema is the authority on a model's inputs: Replicate silently drops inputs that are not in it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,17 +16,18 @@ from msgspec.structs import replace
 from openai_dify_proxy.errors import InvalidRequest
 
 MAX_FLOAT = 1.7976931348623157e308
-"""The largest number that JSON's readers hold; a larger integer has no float at all."""
+"""The largest double. Larger integers cannot be converted to float."""
 
 INT64 = range(-(2**63), 2**63)
-"""The integers that Replicate's models can be sent."""
+"""The range of integers that Replicate accepts."""
 
 
 class ModelInput(Struct, frozen=True):
-    """One input; ``kind`` is string, integer, number, boolean, array or object. ``uri`` also tells a list of them.
+    """One input. ``kind`` is string, integer, number, boolean, array or object.
 
-    ``above`` and ``below`` are the exclusive bounds of a number; an integer's are told as ``minimum`` and ``maximum``.
-    ``shortest`` and ``longest`` bound a text's or a list's length, and ``items`` is what a list holds.
+    ``uri`` is set for a URL and for a list of URLs. ``above`` and ``below`` are the exclusive bounds of a number;
+    those of an integer are converted to ``minimum`` and ``maximum``. ``shortest`` and ``longest`` bound the length of
+    a string or list, and ``items`` describes the items of a list.
     """
 
     name: str
@@ -48,59 +48,72 @@ class ModelInput(Struct, frozen=True):
 
     @property
     def takes(self) -> str:
-        """What it takes, in words for a person."""
+        """A description of the accepted values, for messages."""
         if self.options:
             return "one of " + ", ".join(map(str, self.options))
-        words = {"string": "a text", "integer": "an integer", "number": "a number", "boolean": "true or false"}
+        words = {"string": "text", "integer": "an integer", "number": "a number", "boolean": "true or false"}
         text = "a URL" if self.uri and self.kind == "string" else words.get(self.kind, f"an {self.kind}")
-        return " ".join([text, *self._range_in_words()])
+        return " ".join([text, *self._describe_range()])
 
-    def _range_in_words(self) -> Iterator[str]:
+    def _describe_range(self) -> Iterator[str]:
         low, high = self.minimum, self.maximum
         if low is not None:
-            yield f"from {_shown(low)} to {_shown(high)}" if high is not None else f"from {_shown(low)} up"
+            yield f"from {_format_bound(low)} " + ("up" if high is None else f"to {_format_bound(high)}")
         elif high is not None:
-            yield f"up to {_shown(high)}"
+            yield f"up to {_format_bound(high)}"
         if self.above is not None:
-            yield f"above {_shown(self.above)}"
+            yield f"above {_format_bound(self.above)}"
         if self.below is not None:
-            yield f"below {_shown(self.below)}"
+            yield f"below {_format_bound(self.below)}"
         if self.multiple_of is not None:
-            yield f"in steps of {_shown(self.multiple_of)}"
+            yield f"in steps of {_format_bound(self.multiple_of)}"
         unit = "items" if self.kind == "array" else "characters"
         if self.shortest:
             yield f"of at least {self.shortest} {unit}"
         if self.longest is not None:
             yield f"of at most {self.longest} {unit}"
         if self.items is not None:
-            yield f"that holds {self.items.takes} each"
+            yield f"whose items are {self.items.takes}"
 
     @property
     def lowest(self) -> int | None:
-        """The least whole number that the bounds allow."""
+        """The smallest integer within the bounds."""
         bounds = [None if self.minimum is None else math.ceil(self.minimum), _after(self.above)]
         return max((bound for bound in bounds if bound is not None), default=None)
 
     @property
     def highest(self) -> int | None:
-        """The greatest whole number that the bounds allow."""
+        """The largest integer within the bounds."""
         bounds = [None if self.maximum is None else math.floor(self.maximum), _before(self.below)]
         return min((bound for bound in bounds if bound is not None), default=None)
 
     def accept(self, value: Any, param: str) -> Any:
-        """``value`` as the model takes it. Raises InvalidRequest with ``param``."""
+        """Return ``value`` in the spelling and type of the model. Raises InvalidRequest with ``param``."""
         if self.options:
             for option in self.options:
                 if option == value or str(option).lower() == str(value).lower():
                     return option
         elif self.fits(value):
             return int(value) if self.kind == "integer" else value
-        raise InvalidRequest(f"{param}: this model's '{self.name}' must be {self.takes}.", param=param)
+        problem, takes = ("is too large", self._limits) if self._exceeds(value) else ("is invalid", self.takes)
+        raise InvalidRequest(f"{param} {problem}. This model's '{self.name}' must be {takes}.", param=param)
+
+    @property
+    def _limits(self) -> str:
+        """The accepted values, with the limit of 64 bits where the schema has none."""
+        return self.takes if self.maximum is not None else replace(self, maximum=INT64[-1]).takes
+
+    def _exceeds(self, value: Any) -> bool:
+        if self.options or not _is_number(value):
+            return False
+        if self.maximum is None:
+            return self.kind == "integer" and value > INT64[-1]
+        return self.kind in ("integer", "number") and value > self.maximum
 
     def fits(self, value: Any) -> bool:
-        """Whether an input without a list of options takes ``value``."""
+        """Whether an input without a list of options accepts ``value``."""
         if self.kind in ("integer", "number"):
-            return isinstance(value, (int, float)) and not isinstance(value, bool) and self._fits_number(value)
+            return _is_number(value) and self._fits_number(value)
         if self.kind in ("string", "array"):
             if not isinstance(value, str if self.kind == "string" else list) or len(value) < self.shortest:
                 return False
@@ -111,7 +124,7 @@ class ModelInput(Struct, frozen=True):
         return isinstance(value, types.get(self.kind, object))
 
     def holds(self, item: Any) -> bool:
-        """Whether ``item`` may be in a list of these, letter by letter."""
+        """Whether a list may contain ``item``; options are compared exactly."""
         return item in self.options if self.options else self.fits(item)
 
     def _fits_number(self, value: float) -> bool:
@@ -131,17 +144,17 @@ class ModelInput(Struct, frozen=True):
 
 
 class ModelInputs(Struct, frozen=True):
-    """All inputs of a model by name, in the model's own order."""
+    """The inputs of a model by name, in the order of its schema."""
 
     fields: Mapping[str, ModelInput]
 
     def first(self, names: Iterable[str]) -> ModelInput | None:
-        """The input that has the first of ``names`` that any has."""
+        """Return the input with the first of ``names`` that the model has."""
         return next((self.fields[name] for name in names if name in self.fields), None)
 
 
 def read_model_inputs(schema: Mapping[str, Any]) -> ModelInputs:
-    """``components.schemas.Input`` of a version's ``openapi_schema``; empty if there is none."""
+    """Read ``components.schemas.Input`` of a version's ``openapi_schema``; empty if there is none."""
     schemas = _mapping(_mapping(schema.get("components")).get("schemas"))
     described = _mapping(schemas.get("Input"))
     required = _list(described.get("required"))
@@ -161,7 +174,7 @@ _COMBINED = ("allOf", "anyOf", "oneOf")
 
 
 def _resolve(body: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """The property with what its references say; what stands beside a reference wins."""
+    """Return the property merged with the schemas that it refers to. Its own keys take precedence."""
     merged: dict[str, Any] = {}
     for part in (body, *(part for key in _COMBINED for part in _list(body.get(key)))):
         reference = _mapping(part).get("$ref")
@@ -200,20 +213,26 @@ def _read(name: str, body: Mapping[str, Any], schemas: Mapping[str, Any], requir
 
 
 def _bounds(body: Mapping[str, Any], inclusive: str, exclusive: str) -> tuple[float | None, float | None]:
-    """The inclusive and the exclusive one. OpenAPI 3.0 marks the former by ``true``, 3.1 has a number of its own."""
+    """Return the inclusive and the exclusive bound.
+
+    OpenAPI 3.0 has a boolean that makes the bound exclusive, 3.1 a number of its own.
+    """
     bound = _bound(body.get(inclusive))
     return (None, bound) if body.get(exclusive) is True else (bound, _bound(body.get(exclusive)))
 
 
 def _kind(value: Any) -> str:
-    """OpenAPI 3.1 lists types, null among them."""
+    """Return the type; OpenAPI 3.1 may list several, ``null`` among them."""
     named = [kind for kind in _list(value) if kind != "null"]
     return str(named[0] if named else value)
 
 
 def _bound(value: Any) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None
+    return value if _is_number(value) and math.isfinite(value) else None
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _positive(value: Any) -> float | None:
@@ -235,15 +254,15 @@ def _before(bound: float | None) -> int | None:
 
 
 def _is_multiple(value: float, step: float) -> bool:
-    """Fractions such as 0.1 are not exact in binary, so that multiples of theirs are taken with a little tolerance."""
+    """Whether ``value`` is a multiple, within a tolerance for fractions such as 0.1 that are not exact in binary."""
     if isinstance(value, int) and isinstance(step, int):
         return value % step == 0
     parts = value / step
     return abs(parts - round(parts)) < 1e-9 * max(1, abs(parts))
 
 
-def _shown(number: float) -> str:
-    """With all its digits: the largest seeds have ten."""
+def _format_bound(number: float) -> str:
+    """Format a bound with all its digits, which ``:g`` would round."""
     return str(int(number)) if number == int(number) else f"{number:g}"
 
 
@@ -256,5 +275,5 @@ def _list(value: Any) -> list[Any]:
 
 
 def describe(inputs: ModelInputs) -> str:
-    """The names of all inputs, for messages."""
-    return ", ".join(inputs.fields) or "nothing that is known"
+    """List the names of all inputs, for messages."""
+    return ", ".join(inputs.fields) or "none"

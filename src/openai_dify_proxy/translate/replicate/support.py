@@ -1,6 +1,6 @@
-"""What becomes of each header with one model, before anything is asked of it: the answer to "what can I tune here?".
+"""Describes the effect of each header with one model, for the command ``models``.
 
-It looks up what ``mapping`` looks up, and tests hold the two together.
+It uses the same tables as ``mapping``; tests compare the two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from openai_dify_proxy.translate.replicate.safety import most_permissive
 
 
 class ImageSupportContext(Struct, frozen=True, kw_only=True):
-    """What the proxy adds to a model: the app that rewrites prompts, the upscaler with its inputs, and rules."""
+    """The settings that apply to a model: the app that rewrites prompts, the upscaler and its inputs, and rules."""
 
     enhancer: str | None = None
     upscaler: str | None = None
@@ -31,9 +31,10 @@ class ImageSupportContext(Struct, frozen=True, kw_only=True):
 
 
 class HeaderSupport(Struct, frozen=True, kw_only=True):
-    """``takes`` says which values have an effect, in words; None if the header is not taken at all.
+    """The effect of one header.
 
-    ``input`` is the model's own input for it; ``by`` says who does it where the model has none.
+    ``takes`` describes the values that have an effect; None if the header is not supported. ``input`` is the model's
+    input for it, and ``by`` what implements it for a model without one.
     """
 
     header: str
@@ -44,14 +45,14 @@ class HeaderSupport(Struct, frozen=True, kw_only=True):
 
 
 def image_support(model: ModelInputs, context: ImageSupportContext) -> list[HeaderSupport]:
-    """One row for each header, in the order of the specification."""
+    """Return one row for each header, in the order of the specification."""
     return [_SPECIAL.get(header.parameter, _plain)(header, model, context) for header in HEADERS]
 
 
 def other_inputs(model: ModelInputs) -> list[ModelInput]:
-    """The inputs that neither a header nor the prompt fills: requests reach them by their own name."""
-    spoken_for = {*PROMPT_NAMES, *(name for names in CANDIDATES.values() for name in names)}
-    return [field for field in model.fields.values() if field.name not in spoken_for]
+    """Return the inputs without a header, which requests set by name in ``input``."""
+    assigned = {*PROMPT_NAMES, *(name for names in CANDIDATES.values() for name in names)}
+    return [field for field in model.fields.values() if field.name not in assigned]
 
 
 def _plain(header: ImageHeader, model: ModelInputs, context: ImageSupportContext) -> HeaderSupport:
@@ -59,12 +60,12 @@ def _plain(header: ImageHeader, model: ModelInputs, context: ImageSupportContext
     if field is None:
         return HeaderSupport(header=header.name)
     takes = _narrowed(header, field)
-    note = f"the model takes {field.takes}, the header {header.takes}" if takes is None else None
+    note = f"the model accepts {field.takes}, the header {header.takes}" if takes is None else None
     return HeaderSupport(header=header.name, input=field.name, takes=takes, note=note)
 
 
 def _narrowed(header: ImageHeader, field: ModelInput) -> str | None:
-    """What both the header and the model take; None if they have nothing in common."""
+    """Describe the values that both the header and the model accept; None if there are none."""
     if field.options:
         both = tuple(option for option in field.options if _parses(header, option))
         return replace(field, options=both).takes if both else None
@@ -122,7 +123,7 @@ def _safety(header: ImageHeader, model: ModelInputs, context: ImageSupportContex
     if field is None:
         return HeaderSupport(header=header.name)
     if not context.allow_unsafe:
-        return HeaderSupport(header=header.name, input=field.name, takes="yes", note="no is refused by this server")
+        return HeaderSupport(header=header.name, input=field.name, takes="yes", note="no is rejected by this server")
     can = _accepts(field, most_permissive(field, with_picture=False))
     return HeaderSupport(header=header.name, input=field.name, takes=header.takes if can else None)
 
@@ -167,9 +168,9 @@ def _picture(header: ImageHeader, model: ModelInputs, context: ImageSupportConte
         return HeaderSupport(header=header.name)
     note = None
     if field.name == "image_prompt":
-        note = "a reference for this model, not a picture to start from"
+        note = "a reference for this model, not an initial image"
     elif header.parameter == "mask" and context.mask_repaints == "black":
-        note = "this model paints where a mask is black: masks are inverted here"
+        note = "this model repaints black areas: the proxy inverts masks"
     return HeaderSupport(header=header.name, input=field.name, takes=header.takes, note=note)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from openai_dify_proxy.errors import InvalidRequest
-from openai_dify_proxy.translate.replicate.headers import HEADER_OF, read_image_headers
+from openai_dify_proxy.translate.replicate.headers import HEADER_OF, ImageHeaders, read_image_headers
 
 SPECIFIED = {
     "X-Output-Format": "output_format",
@@ -37,8 +37,8 @@ NO_URLS = ("", "example.org/a.png", "ftp://example.org/a", "file:///etc/passwd",
 # By header: what values mean, and values that are none.
 VALUES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "X-Output-Format": (
-        {"jpg": "jpg", "png": "png", "webp": "webp", "PNG": "png", " webp ": "webp"},
-        ("", "jpeg", "gif", "svg", "png,webp"),
+        {"jpg": "jpg", "jpeg": "jpg", "JPEG": "jpg", "png": "png", "webp": "webp", "PNG": "png", " webp ": "webp"},
+        ("", "jpg2", "gif", "svg", "png,webp"),
     ),
     "X-Output-Quality": ({"0": 0, "80": 80, "100": 100}, ("", "-1", "101", "80.5", "high")),
     "X-Replicate-Scheduler": (
@@ -54,7 +54,10 @@ VALUES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"1": 1.0, "1.0": 1.0, "7.5": 7.5, "20": 20.0, "1e1": 10.0},
         ("", "0.99", "20.01", "-3", "nan", "inf", "7,5", "1_0", "٧", "7" * 41),
     ),
-    "X-Replicate-Seed": ({"0": 0, "42": 42, "4294967296": 4294967296}, ("", "-1", "1.0", "0x10", "random", "9" * 21)),
+    "X-Replicate-Seed": (
+        {"0": 0, "42": 42, "4294967296": 4294967296, str(2**63 - 1): 2**63 - 1},
+        ("", "-1", "1.0", "0x10", "random"),
+    ),
     "X-Replicate-Negative-Prompt": (
         {"blurry": "blurry", " a, b ": "a, b", "schÃ¶n": "schön", "caf\xe9": "café"},
         ("", "  "),
@@ -83,7 +86,7 @@ def test_every_header_of_the_specification_is_known() -> None:
 def test_what_values_mean(header: str) -> None:
     legal, _ = VALUES[header]
     (parameter,) = (parameter for parameter, name in HEADER_OF.items() if name == header)
-    read = {text: read_image_headers({header: text}) for text in legal}
+    read = {text: read_image_headers([(header, text)]).values for text in legal}
     assert read == {text: {parameter: value} for text, value in legal.items()}
 
 
@@ -92,10 +95,38 @@ def test_values_that_are_none_are_refused_by_the_headers_name(header: str) -> No
     _, illegal = VALUES[header]
     for text in illegal:
         with pytest.raises(InvalidRequest) as refused:
-            read_image_headers({header: text})
+            read_image_headers([(header, text)])
         assert (refused.value.param, refused.value.status) == (header, 400), text
         assert refused.value.message.startswith(f"{header} must be ")
 
 
 def test_other_headers_are_left_alone() -> None:
-    assert read_image_headers({"Accept": "image/*", "X-Replicate-Seed": "7", "X-Replicate-Tile": "9"}) == {"seed": 7}
+    read = read_image_headers([("Accept", "image/*"), ("x-replicate-seed", "7"), ("replicate-seed", "x")])
+    assert read == ImageHeaders({"seed": 7})
+
+
+def test_unknown_headers_are_reported() -> None:
+    sent = [
+        ("x-replicate-sede", "7"),
+        ("X-Output-SIZE", "1"),
+        ("x-replicate-sede", "8"),
+        ("x-replicate-" + "a" * 99, "1"),
+    ]
+    assert read_image_headers(sent).unknown == ("X-Replicate-Sede", "X-Output-Size", "X-Replicate-A" + "a" * 67)
+
+
+@pytest.mark.parametrize("seed", [str(2**63), str(2**64), "9" * 21, "9" * 9999, "0" * 50 + "1" + "0" * 19])
+def test_seeds_beyond_64_bits(seed: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read_image_headers([("X-Replicate-Seed", seed)])
+    assert refused.value.message == "X-Replicate-Seed is too large. The limit is 9223372036854775807."
+    assert refused.value.param == "X-Replicate-Seed"
+
+
+def test_repeated_headers() -> None:
+    same = [("x-output-format", "jpg"), ("x-output-format", "JPEG"), ("x-output-format", "jpg")]
+    assert read_image_headers(same).values == {"output_format": "jpg"}
+    with pytest.raises(InvalidRequest) as refused:
+        read_image_headers([("x-replicate-seed", "1"), ("x-output-format", "jpg"), ("x-replicate-seed", "2")])
+    assert refused.value.param == "X-Replicate-Seed"
+    assert refused.value.message == "The header 'X-Replicate-Seed' is sent twice, with different values. Send it once."

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.pictures.accept import read_accept
 from openai_dify_proxy.translate.replicate.counts import count_up, counts_of, number_in
 from openai_dify_proxy.translate.replicate.image_plan import ImageParameters, ImagePlan, ImageRules, Policy
 from openai_dify_proxy.translate.replicate.known_models import Colour
@@ -104,7 +105,9 @@ def test_headers_that_are_refused(model: str, headers: dict[str, Any], param: st
 def test_a_refusal_tells_what_the_model_takes() -> None:
     with pytest.raises(InvalidRequest) as error:
         plan("real-esrgan", has_init=True, headers={"seed": 7})
-    assert error.value.message == "This model does not take X-Replicate-Seed. It takes: image, scale, face_enhance."
+    assert error.value.message == (
+        "This model does not support X-Replicate-Seed. Its inputs are: image, scale, face_enhance."
+    )
 
 
 @pytest.mark.parametrize(("policy", "notices"), [("warn", ("X-Replicate-Scheduler", "input.tile")), ("drop", ())])
@@ -186,7 +189,14 @@ def test_pictures_that_a_model_does_not_take() -> None:
     assert plan("sdxl", ImageRules(policy="warn"), has_init=True, has_more=True).notices == ("image[]",)
     assert plan("flux-schnell", ImageRules(policy="warn"), has_init=True).notices == ("X-Replicate-Init-Image",)
     assert plan("gpt-image-1", has_init=True, has_more=True).notices == ()
-    assert refused("sdxl", has_mask=True) == ("mask", None)
+    assert refused("sdxl", has_mask=True, mask_param="mask") == ("mask", None)
+    assert refused("flux-schnell", has_init=True, init_param="image") == ("image", unsupported)
+    assert refused("flux-dev", has_init=True, has_mask=True, mask_param="mask") == ("mask", unsupported)
+    dropped = ImageRules(policy="warn")
+    both: dict[str, Any] = {"has_init": True, "init_param": "image", "has_mask": True, "mask_param": "mask"}
+    assert plan("flux-schnell", dropped, **both).notices == ("image", "mask")
+    with pytest.raises(InvalidRequest, match=r"^This model does not support image\. Its inputs are: prompt, "):
+        plan("flux-schnell", has_init=True, init_param="image")
 
 
 def test_strength_beside_a_picture() -> None:
@@ -344,6 +354,17 @@ def test_upscaling_that_a_model_does_not_take_so() -> None:
     assert refused(named, headers={"upscale": True}) == ("X-Replicate-Upscale", None)
 
 
+def test_what_the_operator_can_set_is_named() -> None:
+    for parameter, setting in (("enhance_prompt", "ENHANCE_PROMPT_APP"), ("upscale", "IMAGE_UPSCALER")):
+        with pytest.raises(InvalidRequest, match=f"The operator of this server can set {setting} to a "):
+            plan("sdxl", headers={parameter: True})
+
+
+def test_sizes_that_are_none() -> None:
+    for policy in ("reject", "warn", "drop"):
+        assert refused("sdxl", ImageRules(policy=policy), body={"size": "huge"}) == ("size", None)
+
+
 def test_upscaling_by_a_second_prediction() -> None:
     rules = ImageRules(can_upscale=True)
     planned = plan("sdxl", rules, headers={"upscale": True, "upscale_factor": 4})
@@ -366,6 +387,8 @@ BODIES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
     ("sdxl", {"seed": 7, "size": "512x512"}, {"seed": 7, "width": 512, "height": 512}, ()),
     ("sdxl", {"size": "1000x700"}, {"width": 1000, "height": 704}, ("size",)),
     ("sdxl", {"size": "auto"}, {}, ()),
+    ("flux-schnell", {"size": "1000x700"}, {"aspect_ratio": "3:2"}, ("size",)),
+    ("flux-schnell", {"size": "1024x1024"}, {"aspect_ratio": "1:1"}, ()),
     ("realesrgan", {"size": "512x512", "seed": 7}, {}, ("prompt", "seed", "size")),
     ("ideogram-v3-turbo", {"seed": 2147483648}, {}, ("seed",)),
     ("sdxl", {"output_compression": 101}, {}, ("output_compression",)),
@@ -392,17 +415,142 @@ def test_what_becomes_of_openais_fields(
     assert planned.notices == notices
 
 
-def test_a_header_wins_over_the_body() -> None:
-    headers = {"seed": 1, "output_format": "webp", "output_quality": 10, "num_outputs": 2}
-    body = {"seed": 2, "output_format": "png", "output_compression": 20}
-    planned = plan("flux-schnell", headers=headers, body=body, n=3)
+def test_a_header_and_the_body_with_the_same_values() -> None:
+    headers = {"seed": 1, "output_format": "jpg", "output_quality": 10, "num_outputs": 2}
+    body = {"seed": 1, "output_format": "jpeg", "output_compression": 10}
+    planned = plan("flux-schnell", headers=headers, body=body, n=2)
     assert planned.predictions == (
-        {"prompt": "A fox", "seed": 1, "output_format": "webp", "output_quality": 10, "num_outputs": 2},
+        {"prompt": "A fox", "seed": 1, "output_format": "jpg", "output_quality": 10, "num_outputs": 2},
     )
     assert (planned.n, planned.quality, planned.notices) == (2, 10, ())
     styled = model_of(**PROMPT, style={"type": "string"})
-    assert inputs_of(styled, headers={"style_preset": "anime"}, body={"style": "vivid"}) == {"style": "anime"}
+    assert inputs_of(styled, headers={"style_preset": "anime"}, body={"style": "anime"}) == {"style": "anime"}
     assert inputs_of(styled, body={"style": "vivid"}) == {"style": "vivid"}
+    listed = model_of(**PROMPT, style={"enum": ["anime", "photo"]})
+    assert plan(listed, headers={"style_preset": "anime"}, body={"style": "vivid"}).notices == ("style",)
+
+
+COUNT = "X-Replicate-Num-Outputs"
+CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"num_outputs": 2}, {"n": 3}, "X-Replicate-Num-Outputs is '2', but n is '3'."),
+    ({"seed": 1}, {"body": {"seed": 2}}, "X-Replicate-Seed is '1', but seed is '2'."),
+    (
+        {"output_format": "png"},
+        {"body": {"output_format": "jpeg"}},
+        "X-Output-Format is 'png', but output_format is 'jpeg'.",
+    ),
+    (
+        {"output_format": "png"},
+        {"body": {"output_format": "gif"}},
+        "X-Output-Format is 'png', but output_format is 'gif'.",
+    ),
+    (
+        {"output_quality": 10},
+        {"body": {"output_compression": 20}},
+        "X-Output-Quality is '10', but output_compression is '20'.",
+    ),
+    (
+        {"style_preset": "anime"},
+        {"body": {"style": "v" * 60}},
+        f"X-Replicate-Style-Preset is 'anime', but style is '{'v' * 50}…'.",
+    ),
+    ({"seed": 1}, {"extra": {"seed": 2}}, "X-Replicate-Seed is '1', but input.seed is '2'."),
+    (
+        {"num_outputs": 2},
+        {"extra": {"num_outputs": 3}},
+        "X-Replicate-Num-Outputs is '2', but input.num_outputs is '3'.",
+    ),
+    (
+        {"output_format": "png"},
+        {"extra": {"output_format": "webp"}},
+        "X-Output-Format is 'png', but input.output_format is 'webp'.",
+    ),
+    (
+        {"safety_checker": True},
+        {"extra": {"disable_safety_checker": True}},
+        "X-Replicate-Safety-Checker is 'yes', but input.disable_safety_checker is 'True'.",
+    ),
+    (
+        {"safety_checker": False},
+        {"extra": {"disable_safety_checker": False}},
+        "X-Replicate-Safety-Checker is 'no', but input.disable_safety_checker is 'False'.",
+    ),
+]
+CONFLICTING = model_of(
+    **PROMPT,
+    style={"type": "string"},
+    seed={"type": "integer"},
+    num_outputs={"type": "integer"},
+    output_format={"enum": ["png", "webp", "jpg"]},
+    output_quality={"type": "integer"},
+    disable_safety_checker={"type": "boolean"},
+)
+
+
+@pytest.mark.parametrize("policy", ["reject", "warn", "drop"])
+@pytest.mark.parametrize(("headers", "rest", "message"), CONFLICTS)
+def test_headers_and_bodies_that_disagree(
+    headers: dict[str, Any], rest: dict[str, Any], message: str, policy: Policy
+) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        plan(CONFLICTING, ImageRules(policy=policy), headers=headers, **rest)
+    assert error.value.message == f"{message} Send one of them, or the same value in both."
+    assert error.value.param == message.partition(" ")[0]
+
+
+def test_headers_and_inputs_that_agree() -> None:
+    headers = {"seed": 1, "num_outputs": 2, "output_format": "jpg", "safety_checker": True}
+    extra = {"seed": 1, "num_outputs": 2, "output_format": "jpg", "disable_safety_checker": False}
+    assert inputs_of(CONFLICTING, headers=headers, extra=extra) == extra
+
+
+# Headers that do not exist.
+
+
+UNKNOWN: list[tuple[str, str, str]] = [
+    ("X-Replicate-Sede", "sdxl", "Did you mean X-Replicate-Seed?"),
+    ("X-Replicate-Output-Format", "sdxl", "Did you mean X-Output-Format?"),
+    ("X-Output-Fromat", "sdxl", "Did you mean X-Output-Format?"),
+    ("X-Replicate-Steps", "sdxl", "Did you mean X-Replicate-Num-Inference-Steps?"),
+    ("X-Replicate-Image", "flux-kontext-pro", "Did you mean X-Replicate-Init-Image?"),
+    ("X-Replicate-Prompt", "sdxl", 'Send "prompt" in the body.'),
+    (
+        "X-Replicate-Width",
+        "sdxl",
+        'This model\'s input is \'width\': send "size" or "input": {"width": …} in the body.',
+    ),
+    (
+        "X-Replicate-Width",
+        "flux-schnell",
+        'This model\'s input is \'aspect_ratio\': send "size" or "input": {"aspect_ratio": …} in the body.',
+    ),
+    ("X-Replicate-Size", "realesrgan", "This model has no input for sizes."),
+    ("X-Replicate-Refine", "sdxl", 'It is an input of this model: send "input": {"refine": …} in the body.'),
+    (
+        "X-Replicate-Go-Fats",
+        "flux-schnell",
+        'Did you mean this model\'s input \'go_fast\'? Send "input": {"go_fast": …} in the body.',
+    ),
+    (
+        "X-Replicate-Zzz",
+        "real-esrgan",
+        'Send inputs of the model as "input" in the body. This model has: image, scale, face_enhance.',
+    ),
+]
+
+
+@pytest.mark.parametrize(("header", "model", "hint"), UNKNOWN)
+def test_headers_that_do_not_exist(header: str, model: str, hint: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        plan(model, has_init=True, unknown=(header,))
+    assert error.value.message == f"There is no header {header}. {hint}"
+    assert (error.value.param, error.value.code) == (header, "unsupported_parameter")
+
+
+@pytest.mark.parametrize(("policy", "notices"), [("warn", ("X-Replicate-Sede",)), ("drop", ())])
+def test_headers_that_do_not_exist_may_be_dropped(policy: Policy, notices: tuple[str, ...]) -> None:
+    planned = plan("sdxl", ImageRules(policy=policy), unknown=("X-Replicate-Sede",))
+    assert (planned.predictions, planned.notices) == (({"prompt": "A fox"},), notices)
 
 
 def test_a_body_is_never_refused_where_a_header_is() -> None:
@@ -418,7 +566,7 @@ def test_a_body_is_never_refused_where_a_header_is() -> None:
 
 def test_the_models_own_inputs_win() -> None:
     extra = {"seed": 9, "width": 640, "refine": "BASE_IMAGE_REFINER", "prompt": "An owl", "num_outputs": 3}
-    planned = plan("sdxl", headers={"seed": 1, "num_outputs": 1}, body={"size": "64x64"}, extra=extra)
+    planned = plan("sdxl", n=1, body={"size": "64x64", "seed": 1}, extra=extra)
     assert planned.predictions == (
         {
             "prompt": "An owl",
@@ -472,6 +620,47 @@ def test_an_alias_may_have_another_format() -> None:
     assert inputs_of("flux-schnell", rules, headers={"output_format": "jpg"}) == {"output_format": "jpg"}
 
 
+ACCEPTED: list[tuple[str, str, dict[str, Any], dict[str, Any], str, tuple[str, ...]]] = [
+    ("sdxl", "image/webp", {}, {}, "webp", ()),
+    ("flux-schnell", "image/webp", {}, {"output_format": "webp"}, "webp", ()),
+    ("gpt-image-1", "image/jpeg", {}, {"output_format": "jpeg"}, "jpg", ()),
+    ("flux-kontext-pro", "image/webp", {}, {"output_format": "png"}, "webp", ()),
+    ("flux-schnell", "image/*", {"headers": {"output_format": "webp"}}, {"output_format": "webp"}, "webp", ()),
+    (
+        "flux-schnell",
+        "image/png",
+        {"headers": {"output_format": "webp"}},
+        {"output_format": "png"},
+        "png",
+        ("X-Output-Format",),
+    ),
+    (
+        "flux-schnell",
+        "image/png",
+        {"body": {"output_format": "webp"}},
+        {"output_format": "png"},
+        "png",
+        ("output_format",),
+    ),
+    (
+        "flux-schnell",
+        "image/png",
+        {"extra": {"output_format": "webp"}},
+        {"output_format": "webp"},
+        "png",
+        ("input.output_format",),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", range(len(ACCEPTED)))
+def test_formats_that_the_client_accepts(case: int) -> None:
+    model, accept, wish, inputs, answered, notices = ACCEPTED[case]
+    planned = plan(model, accepted=read_accept(accept), **wish)
+    assert planned.predictions == ({"prompt": "A fox", **inputs},)
+    assert (planned.output_format, planned.notices) == (answered, notices)
+
+
 def test_formats_of_odd_models() -> None:
     free = model_of(**PROMPT, output_format={"type": "string"})
     assert inputs_of(free, headers={"output_format": "jpg"}) == {"output_format": "jpg"}
@@ -479,7 +668,7 @@ def test_formats_of_odd_models() -> None:
     assert inputs_of(avif) == {}
     number = model_of(**PROMPT, output_format={"type": "integer"})
     assert inputs_of(number) == {}
-    told = plan("flux-schnell", headers={"output_format": "png"}, extra={"output_format": "WEBP"})
+    told = plan("flux-schnell", body={"output_format": "png"}, extra={"output_format": "WEBP"})
     assert (told.predictions[0]["output_format"], told.output_format) == ("webp", "webp")
 
 

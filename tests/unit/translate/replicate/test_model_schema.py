@@ -75,7 +75,7 @@ def test_inputs_keep_the_models_order() -> None:
     model = model_of(c={"x-order": 2}, a={}, b={"x-order": 0})
     assert list(model.fields) == ["b", "c", "a"]
     assert describe(model) == "b, c, a"
-    assert describe(ModelInputs({})) == "nothing that is known"
+    assert describe(ModelInputs({})) == "none"
     assert model.first(("z", "a", "b")) is model.fields["a"]
     assert model.first(("z",)) is None
     assert len(SCHEMAS) == 12
@@ -83,7 +83,7 @@ def test_inputs_keep_the_models_order() -> None:
 
 # What an input takes as what, what it refuses, and the words for it.
 ACCEPTED: dict[str, tuple[dict[str, Any], dict[Any, Any], list[Any], str]] = {
-    "a text": ({"type": "string"}, {"x": "x", "": ""}, [7, True, None, ["x"]], "a text"),
+    "a text": ({"type": "string"}, {"x": "x", "": ""}, [7, True, None, ["x"]], "text"),
     "a URL": ({"type": "string", "format": "uri"}, {"https://a": "https://a"}, [7], "a URL"),
     "a number with bounds": (
         {"type": "number", "minimum": 1, "maximum": 20},
@@ -123,21 +123,21 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[Any, Any], list[Any], str]] = {
         {"type": "string", "minLength": 2, "maxLength": 3},
         {"ab": "ab", "abc": "abc"},
         ["", "a", "abcd"],
-        "a text of at least 2 characters of at most 3 characters",
+        "text of at least 2 characters of at most 3 characters",
     ),
     "a list of texts": (
         {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2},
         {},
         [[], ["a", 7], ["a", "b", "c"], "a"],
-        "an array of at least 1 items of at most 2 items that holds a text each",
+        "an array of at least 1 items of at most 2 items whose items are text",
     ),
     "a list of choices": (
         {"type": "array", "items": {"enum": ["x", "y"]}},
         {},
         [["z"], [["x"]]],
-        "an array that holds one of x, y each",
+        "an array whose items are one of x, y",
     ),
-    "lengths that are none": ({"type": "string", "maxLength": -1, "minLength": "x"}, {"": ""}, [7], "a text"),
+    "lengths that are none": ({"type": "string", "maxLength": -1, "minLength": "x"}, {"": ""}, [7], "text"),
     "an integer from below": ({"type": "integer", "minimum": 0}, {0: 0, 7.0: 7}, [-1, 0.5], "an integer from 0 up"),
     "an integer up to a maximum": (
         {"type": "integer", "maximum": 2147483647},
@@ -167,7 +167,41 @@ def test_what_an_input_takes(case: str) -> None:
     for value in refused:
         with pytest.raises(InvalidRequest) as error:
             field.accept(value, "p")
-        assert (error.value.param, error.value.message) == ("p", f"p: this model's 'a' must be {words}.")
+        limits = f"This model's 'a' must be {words}."
+        if field.options or isinstance(value, bool) or not isinstance(value, (int, float)):
+            assert error.value.message == f"p is invalid. {limits}"
+        else:
+            assert error.value.message in (f"p is invalid. {limits}", f"p is too large. {limits}", TOO_LARGE)
+        assert error.value.param == "p"
+
+
+TOO_LARGE = "p is too large. This model's 'a' must be an integer up to 9223372036854775807."
+
+
+@pytest.mark.parametrize(
+    ("body", "value", "message"),
+    [
+        ({"type": "integer"}, 2**63, TOO_LARGE),
+        (
+            {"type": "integer", "minimum": 0},
+            10**30,
+            "p is too large. This model's 'a' must be an integer from 0 to 9223372036854775807.",
+        ),
+        (
+            {"type": "integer", "minimum": 0, "maximum": 2147483647},
+            2147483648,
+            "p is too large. This model's 'a' must be an integer from 0 to 2147483647.",
+        ),
+        ({"type": "number", "maximum": 5}, 5.5, "p is too large. This model's 'a' must be a number up to 5."),
+        ({"type": "integer", "minimum": 3}, 2, "p is invalid. This model's 'a' must be an integer from 3 up."),
+        ({"type": "string"}, 10**30, "p is invalid. This model's 'a' must be text."),
+        ({"enum": [1, 2]}, 10**30, "p is invalid. This model's 'a' must be one of 1, 2."),
+    ],
+)
+def test_numbers_that_are_too_large(body: dict[str, Any], value: float, message: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        model_of(a=body).fields["a"].accept(value, "p")
+    assert error.value.message == message
 
 
 def test_lists_and_objects_are_taken() -> None:

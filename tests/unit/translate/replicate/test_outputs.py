@@ -53,5 +53,5 @@ def test_malformed_data_uris(uri: str) -> None:
 
 
 def test_a_data_uri_has_a_limit() -> None:
-    with pytest.raises(BadPicture, match="larger than 99 bytes"):
+    with pytest.raises(BadPicture, match="The limit is 99 bytes"):
         decode_data_uri(encode_data_uri(bytes(120), "image/png"), 99)

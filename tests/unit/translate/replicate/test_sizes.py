@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from openai_dify_proxy.translate.replicate.sizes import PlacedSize, place_size
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.replicate.model_schema import ModelInputs
+from openai_dify_proxy.translate.replicate.sizes import PlacedSize, parse_size, place_size
 from tests.unit.translate.replicate.replicate_models import MODELS, model_of
 
 PLACED: list[tuple[str, str, dict[str, Any] | None]] = [
@@ -35,13 +37,15 @@ PLACED: list[tuple[str, str, dict[str, Any] | None]] = [
     # An aspect ratio beside which width and height count only if it says so.
     ("flux-pro", "1024x768", {"aspect_ratio": "custom", "width": 1024, "height": 768}),
     ("flux-pro", "1792x100", {"aspect_ratio": "custom", "width": 1440, "height": 256}),
-    # Whatever the model makes.
-    ("sdxl", "auto", {}),
-    ("realesrgan", "auto", {}),
-    # Cannot be told, or is no size.
+    # No input for sizes.
     ("realesrgan", "512x512", None),
-    *(("sdxl", size, None) for size in ("", "large", "1024", "0x512", "512x0", "512x", "-1x5", "123456x1", "1x1x1")),
 ]
+
+
+def place(size: str, model: ModelInputs) -> PlacedSize | None:
+    parsed = parse_size(size)
+    assert parsed is not None
+    return place_size(parsed, model)
 
 
 def inputs_of(placed: PlacedSize | None) -> dict[str, Any] | None:
@@ -50,7 +54,7 @@ def inputs_of(placed: PlacedSize | None) -> dict[str, Any] | None:
 
 @pytest.mark.parametrize(("model", "size", "placed"), PLACED)
 def test_sizes_with_real_models(model: str, size: str, placed: dict[str, Any] | None) -> None:
-    assert inputs_of(place_size(size, MODELS[model])) == placed
+    assert inputs_of(place(size, MODELS[model])) == placed
 
 
 INTEGER = {"type": "integer"}
@@ -103,13 +107,13 @@ ODD: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any] | None]] = {
 @pytest.mark.parametrize("case", ODD)
 def test_sizes_with_odd_models(case: str) -> None:
     properties, placed = ODD[case]
-    assert inputs_of(place_size("1200x500", model_of(**properties))) == placed
+    assert inputs_of(place("1200x500", model_of(**properties))) == placed
 
 
 def test_openais_sizes_are_ideograms() -> None:
     """The model has ratios and an enum of sizes; the ratio decides, since the enum lacks most of OpenAI's."""
-    assert inputs_of(place_size("1024x1024", MODELS["ideogram-v3-turbo"])) == {"aspect_ratio": "1:1"}
-    assert inputs_of(place_size("1024x1792", MODELS["ideogram-v3-turbo"])) == {"aspect_ratio": "9:16"}
+    assert inputs_of(place("1024x1024", MODELS["ideogram-v3-turbo"])) == {"aspect_ratio": "1:1"}
+    assert inputs_of(place("1024x1792", MODELS["ideogram-v3-turbo"])) == {"aspect_ratio": "9:16"}
 
 
 @pytest.mark.parametrize(
@@ -120,10 +124,35 @@ def test_openais_sizes_are_ideograms() -> None:
         ("flux-pro", "1441x1441", True),
         ("flux-pro", "1408x256", False),
         ("flux-schnell", "1024x1024", False),
-        ("sdxl", "auto", False),
+        ("flux-schnell", "2048x2048", False),
+        ("flux-schnell", "1360x768", False),
+        ("flux-schnell", "1792x1024", True),
+        ("flux-schnell", "1000x700", True),
     ],
 )
 def test_whether_it_is_what_was_asked_for(model: str, size: str, altered: bool) -> None:
-    placed = place_size(size, MODELS[model])
+    placed = place(size, MODELS[model])
     assert placed is not None
     assert placed.altered is altered
+
+
+@pytest.mark.parametrize(("size", "altered"), [("1024x1024", False), ("1000x1000", True), ("1536x1024", True)])
+def test_sizes_of_a_list_that_are_altered(size: str, altered: bool) -> None:
+    placed = place(size, model_of(size={"enum": ["1024x1024", "1024x1536"]}))
+    assert placed == PlacedSize({"size": "1024x1024"}, altered)
+
+
+def test_auto_is_the_models_own_size() -> None:
+    assert parse_size("auto") is None
+
+
+@pytest.mark.parametrize(
+    "size", ["", "huge", "1024", "0x512", "512x0", "512x", "-1x5", "123456x1", "1x1x1", "\u0665x5", "16:9"]
+)
+def test_sizes_that_are_none(size: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_size(size)
+    assert refused.value.param == "size"
+    assert refused.value.message == (
+        f'Invalid size \'{size}\'. Send "auto" or WIDTHxHEIGHT in pixels, such as "1024x1024".'
+    )

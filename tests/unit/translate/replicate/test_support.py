@@ -55,7 +55,7 @@ def row(header: str, model: ModelInputs, around: ImageSupportContext | None = No
 
 def plan(model: ModelInputs, header: str, value: str) -> ImagePlan:
     """What is sent for this header, together with what it needs beside it."""
-    values: dict[str, Any] = read_image_headers({header: value})
+    values: dict[str, Any] = read_image_headers([(header, value)]).values
     if header == "X-Replicate-Upscale-Factor":
         values["upscale"] = True
     needs_init = header in ("X-Replicate-Init-Image", "X-Replicate-Mask", "X-Replicate-Prompt-Strength")
@@ -148,7 +148,7 @@ def test_what_the_settings_add() -> None:
     factor = row("X-Replicate-Upscale-Factor", sdxl, around)
     assert (factor.by, factor.takes) == ("the upscaler a/b", "2 or 4")
     safety = row("X-Replicate-Safety-Checker", sdxl, around)
-    assert (safety.takes, safety.note) == ("yes", "no is refused by this server")
+    assert (safety.takes, safety.note) == ("yes", "no is rejected by this server")
 
 
 def test_an_upscaler_with_one_factor_only() -> None:
@@ -182,12 +182,12 @@ def test_an_upscaler_with_one_factor_only() -> None:
         (
             "X-Replicate-Init-Image",
             ModelInput("image_prompt", "string", uri=True),
-            "a reference for this model, not a picture to start from",
+            "a reference for this model, not an initial image",
         ),
         (
             "X-Replicate-Mask",
             ModelInput("mask", "string", uri=True),
-            "this model paints where a mask is black: masks are inverted here",
+            "this model repaints black areas: the proxy inverts masks",
         ),
     ],
 )
