@@ -114,7 +114,7 @@ async def test_what_is_refused_stays_pending(program: Program, store: LocalPictu
     code, said, errors = await send(program, added(cid))
     assert (code, said) == (0, "3 pictures sent to IPFS; none still to be sent.\n")
     # The node's own name for it stands, and that it is another is told.
-    assert "ipfs_cid_differs" in errors
+    assert "ipfs_cid_differed" in errors
     shown = await asyncio.to_thread(program.run, "pictures", "--json")
     assert {(picture["cid"], picture["ipfs"]) for picture in json.loads(shown.stdout)} == {(cid, "sent")}
 
@@ -130,7 +130,7 @@ def test_a_place_that_cannot_be_read_is_told_plainly(program: Program, tmp_path:
     in_the_way.touch()
     ended = program.run("pictures", "--send", IMAGE_STORAGE_DIR=str(in_the_way), IPFS_UPLOAD_URL="http://127.0.0.1:9")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("Error: Pictures cannot be kept: the server's disk fails.")
+    assert ended.stderr.startswith("Error: The disk of the server failed, so pictures cannot be stored.")
 
 
 def test_a_store_with_an_option_that_there_is_not(program: Program) -> None:

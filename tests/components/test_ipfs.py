@@ -141,10 +141,10 @@ async def test_a_form_field_with_a_quote_in_its_name_stays_one_field(http: HttpC
         pytest.param(answer("oh", "500 Internal Server Error"), UpstreamFailed, "Status 500: oh", id="500"),
         pytest.param(answer("", "413 Content Too Large"), UpstreamFailed, "Status 413", id="413"),
         pytest.param(answer("", "301 Moved", "Location: http://127.0.0.1:9/"), UpstreamFailed, "Status 301", id="301"),
-        pytest.param(answer("<html>", "200 OK"), UpstreamFailed, "no JSON", id="a web page"),
+        pytest.param(answer("<html>", "200 OK"), UpstreamFailed, "not JSON", id="a web page"),
         pytest.param(answer("{}"), UpstreamFailed, "no CID", id="no CID"),
         pytest.param(answer(""), UpstreamFailed, "no CID", id="nothing"),
-        pytest.param(answer(LINE[:-20]), UpstreamFailed, "cut off", id="half a line"),
+        pytest.param(answer(LINE[:-20]), UpstreamFailed, "truncated", id="half a line"),
         pytest.param(chunked(LINE[:-20], end=False), UpstreamFailed, "Status 200", id="cut inside the line"),
         pytest.param(chunked(LINE, end=False), UpstreamFailed, "Status 200", id="cut behind the line"),
         pytest.param(

@@ -105,8 +105,8 @@ async def test_the_cid_that_the_node_tells_is_kept_and_the_difference_logged(sto
             record = await keep(store)
             sent = await uploads.wait(record, PATIENCE)
     assert sent.cid == OTHER_CID
-    (told,) = [log for log in logs if log["event"] == "ipfs_cid_differs"]
-    assert (told["computed"], told["told"]) == (record.cid, OTHER_CID)
+    (told,) = [log for log in logs if log["event"] == "ipfs_cid_differed"]
+    assert (told["computed"], told["returned"]) == (record.cid, OTHER_CID)
 
 
 async def test_ten_pictures_wait_for_a_node_that_is_down(store: LocalPictures, own_ipfs: IpfsNode) -> None:
@@ -319,7 +319,7 @@ async def test_uploads_survive_a_store_that_fails_and_mistakes_of_our_own(tmp_pa
                 await uploads.wait(record, PATIENCE)
             assert (await uploads.wait(record, PATIENCE)).ipfs == "sent"
     events = [log["event"] for log in logs]
-    assert {"ipfs_uploads_wait", "ipfs_upload_broke", "ipfs_sent"} <= set(events)
+    assert {"ipfs_upload_postponed", "ipfs_upload_crashed", "picture_uploaded"} <= set(events)
 
 
 async def test_a_marker_without_a_picture_harms_nothing(store: LocalPictures) -> None:

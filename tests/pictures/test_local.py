@@ -98,7 +98,7 @@ async def test_leftovers_of_a_killed_process_go_when_nobody_can_want_them(store:
 async def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = LocalPictures(tmp_path / "file" / "pictures")
-    with pytest.raises(PictureNotStored, match="the server's disk fails"):
+    with pytest.raises(PictureNotStored, match="The disk of the server failed"):
         await store.put(b"abc", record(1))
 
 
@@ -108,7 +108,7 @@ async def test_a_full_disk_is_told_and_nothing_is_half_written(store: LocalPictu
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(PictureNotStored, match="the server's disk is full") as caught:
+        with pytest.raises(PictureNotStored, match="The disk of the server is full") as caught:
             await store.put(bytes(5000), record(2, size=5000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -234,8 +234,8 @@ async def test_a_redirect_is_not_followed() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "error", "message"),
     [
-        (401, {"title": "Unauthenticated", "detail": f"bad {TOKEN}"}, UpstreamMisconfigured, "Tell its operator"),
-        (403, {"detail": "no"}, UpstreamMisconfigured, "Tell its operator"),
+        (401, {"title": "Unauthenticated", "detail": f"bad {TOKEN}"}, UpstreamMisconfigured, "Contact the operator"),
+        (403, {"detail": "no"}, UpstreamMisconfigured, "Contact the operator"),
         (402, {"detail": "Go to https://replicate.com/account/billing"}, QuotaExceeded, "cannot pay"),
         (404, {"detail": "The requested resource could not be found."}, ModelNotFound, "does not have this model"),
         (
@@ -245,7 +245,7 @@ async def test_a_redirect_is_not_followed() -> None:
             "does not have this model",
         ),
         (422, {"title": "Input validation failed", "detail": "- input: prompt is required"}, InvalidRequest, "prompt"),
-        (429, {"detail": "Request was throttled.", "retry_after": 7}, RateLimited, "limits"),
+        (429, {"detail": "Request was throttled.", "retry_after": 7}, RateLimited, "rate limit"),
         (400, b"<html>", UpstreamFailed, "HTTP 400"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The pictures of one image request, from the generator to what the answer shows."""
+"""The pictures of one image request, in the form in which the answer shows them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 
 class ImageAnswer(Struct, frozen=True):
-    """The pictures of one request, as its answer shows them."""
+    """Generates the pictures of one request and describes them for its answer."""
 
     service: ImageService
     generator: ImageGenerator
@@ -33,7 +33,7 @@ class ImageAnswer(Struct, frozen=True):
     base_url: str
 
     async def pictures(self, prepared: PreparedRequest, on_partial: OnPartial | None = None) -> list[ShownPicture]:
-        """Generate the pictures, and for ``return_ipfs`` wait until all are on IPFS. Raises ProxyError."""
+        """Generate the pictures; with ``return_ipfs``, wait until all are on IPFS. Raises ProxyError."""
         generated = await self.generator.generate(prepared, on_partial)
         uploads = self.service.uploads
         records = [picture.record for picture in generated]
@@ -45,6 +45,7 @@ class ImageAnswer(Struct, frozen=True):
         return [self.show(record, picture.data, picture) for record, picture in zip(records, generated, strict=True)]
 
     def show(self, record: PictureRecord, data: bytes, generated: GeneratedPicture | None = None) -> ShownPicture:
+        """Describe a stored picture. ``generated`` is None for a partial picture."""
         on_ipfs = record.ipfs != "off"
         return ShownPicture(
             data=data,
@@ -61,21 +62,21 @@ class ImageAnswer(Struct, frozen=True):
         )
 
     async def _wait_for_ipfs(self, uploads: IpfsUploads, records: list[PictureRecord]) -> list[PictureRecord]:
-        """Wait for the uploads. If they take too long, they go on in the background; the pictures are stored anyway."""
+        """Wait for the uploads, and return the new records. Raises IpfsPending; the uploads continue then."""
         try:
             return list(await asyncio.gather(*(uploads.wait(record, self.service.ipfs_timeout) for record in records)))
         except ProxyError as error:
             links = ", ".join(self.service.pictures.link(record, self.base_url) for record in records)
             raise IpfsPending(
-                "What was asked for is made and kept, but not on IPFS yet; it is sent there as soon as that can be "
-                f"reached. Until then it is at {links}",
+                "The pictures are stored, but not on IPFS yet. The upload continues in the background; until then, "
+                f"find them at {links}",
                 started=True,
                 log=error.log or error.message,
             ) from error
 
 
 async def while_connected(watch: ClientWatch, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of ``work``, which is cancelled when the client leaves. Raises ClientGone then."""
+    """Return the result of ``work``. Cancels it and raises ClientGone when the client disconnects."""
     task = asyncio.get_running_loop().create_task(work)
     watch.on_leave(task.cancel)
     try:

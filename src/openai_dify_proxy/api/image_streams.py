@@ -1,4 +1,4 @@
-"""Streamed pictures: comments while the model works, an event for each picture, an error frame if it fails."""
+"""Streams pictures: comments as heartbeats, an event for each picture, and an error frame after a failure."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ log = structlog.get_logger(__name__)
 async def picture_frames(
     receive: Receive, answer: ImageAnswer, *, kind: str, headers_of: Callable[[Sequence[str]], dict[str, str]]
 ) -> AsyncIterator[PictureFrames]:
-    """Yield the frames of an answer. ``kind`` begins the names of its events.
+    """Yield the frames of an answer. ``kind`` is the prefix of its event names.
 
-    ``headers_of`` gives the headers for the names of dropped parameters. Raises ProxyError before anything is spent.
+    ``headers_of`` returns the headers for the names of dropped parameters. Raises ProxyError before anything is
+    billed.
     """
     with ClientWatch(receive) as client:
         prepared = await while_connected(client, answer.generator.prepare(answer.parsed.request))
@@ -84,7 +85,7 @@ class PictureFrames:
         return b"event: error\ndata: %s\n\n" % encode_error(error)
 
     async def generate(self) -> None:
-        """Generate the pictures and queue a frame for each, an error if it fails, and None at the end."""
+        """Generate the pictures and queue a frame for each, an error after a failure, and None at the end."""
         parsed = self._answer.parsed
         on_partial = self._queue_partial if parsed.partial_images else None
         try:
@@ -93,7 +94,7 @@ class PictureFrames:
         except ProxyError as error:
             log_failure(error)
             self._frames.put_nowait(error)
-        except Exception:  # a fault of the proxy: its text may hold anything, so only the log gets it
+        except Exception:  # a bug: the message may contain secrets, so it goes to the log only
             log.exception("unexpected_error")
             self._frames.put_nowait(InternalError(INTERNAL_ERROR))
         finally:

@@ -1,7 +1,7 @@
 """``GET /pictures/{name}``: stored pictures.
 
-No key is required: a name is the SHA-256 of the picture, which nobody can guess without having the picture.
-The bytes behind a name never change, so clients may cache answers for ever.
+No key is required: a name is the SHA-256 of the picture, which cannot be guessed.
+The bytes of a name never change, so responses may be cached indefinitely.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from openai_dify_proxy.errors import NotFound, RangeNotSatisfiable
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.service import Pictures
 
-_FOREVER = "public, max-age=31536000, immutable"
+_IMMUTABLE = "public, max-age=31536000, immutable"
 _SIGNED = "public, max-age=1800"
-"""A signed link lives for an hour."""
+"""Half of the hour for which a signed link is valid."""
 
 _SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -29,27 +29,27 @@ _SAFE = {
 }
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE)
-"""Longer numbers, which no picture reaches, do not match."""
+"""At most 18 digits: longer numbers exceed the size of any picture."""
 
 
 async def serve_picture(request: Request) -> Response:
-    """Answer with the picture, with part of it (``Range``), or with 304 (``If-None-Match``)."""
+    """Return the picture, a part of it (``Range``), or 304 (``If-None-Match``)."""
     pictures = services_of(request).images.pictures
     name = request.path_params["name"]
     record = await pictures.store.record(name)
     if record is None:
-        raise NotFound("There is no such picture.")
+        raise NotFound("The picture does not exist, or has been removed.")
     etag = f'"{record.sha256}"'
     headers = {
         **_SAFE,
         "ETag": etag,
-        "Cache-Control": _FOREVER,
+        "Cache-Control": _IMMUTABLE,
         "Accept-Ranges": "bytes",
         "Content-Disposition": f'inline; filename="{record.name}"',
     }
     if _matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
-    # A link is signed for GET alone.
+    # Signed links are valid for GET only.
     link = await pictures.store.signed_link(name) if request.method == "GET" else None
     if link is not None:
         return RedirectResponse(link, 307, headers={**_SAFE, "Cache-Control": _SIGNED})
@@ -60,7 +60,9 @@ async def _bytes(request: Request, pictures: Pictures, record: PictureRecord, he
     requested = _requested_range(request, headers["ETag"])
     part = _part(requested, record.size) if requested is not None else _ByteRange(0, record.size)
     if part is None:
-        response = error_response(RangeNotSatisfiable(f"The picture has {record.size} bytes.", param="Range"))
+        response = error_response(
+            RangeNotSatisfiable(f"The range is outside the picture, which has {record.size} bytes.", param="Range")
+        )
         response.headers["Content-Range"] = f"bytes */{record.size}"
         return response
     headers["Content-Length"] = str(part.end - part.start)
@@ -76,9 +78,9 @@ def _matches(if_none_match: str | None, etag: str) -> bool:
 
 
 def _requested_range(request: Request, etag: str) -> tuple[str, str] | None:
-    """Return the first and last byte as the client wrote them; None for the whole picture.
+    """Return the first and last byte as sent by the client; None for the whole picture.
 
-    Several ranges, other units, and a range of another version (``If-Range``) also get the whole picture, as HTTP
+    Multiple ranges, other units, and a range of another version (``If-Range``) return the whole picture, as HTTP
     allows or requires.
     """
     match = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
@@ -89,14 +91,14 @@ def _requested_range(request: Request, etag: str) -> tuple[str, str] | None:
 
 
 class _ByteRange(NamedTuple):
-    """``end`` is exclusive."""
+    """A range of bytes. ``end`` is exclusive."""
 
     start: int
     end: int
 
 
 def _part(requested: tuple[str, str], size: int) -> _ByteRange | None:
-    """Return the bytes to send; None when the picture has none of those requested."""
+    """Return the bytes to send; None if the range is outside the picture."""
     first, last = requested
     if first:
         part = _ByteRange(int(first), min(int(last) + 1, size) if last else size)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from openai_dify_proxy.cli.output import console
 from openai_dify_proxy.errors import ProxyError
-from openai_dify_proxy.images.ipfs_uploads import AT_ONCE, IpfsUploads
+from openai_dify_proxy.images.ipfs_uploads import CONCURRENT_UPLOADS, IpfsUploads
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.service import open_picture_store
 from openai_dify_proxy.pictures.store import PictureStore
@@ -92,7 +92,7 @@ async def _send(settings: Settings) -> bool:
 
 async def _send_all(uploads: IpfsUploads, names: list[str]) -> dict[str, ProxyError]:
     """Upload the pictures, and return the failures. A running server may upload the same ones: the CIDs are equal."""
-    slots = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(CONCURRENT_UPLOADS)
     failures: dict[str, ProxyError] = {}
     columns = (TextColumn("Sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

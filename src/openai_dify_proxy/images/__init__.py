@@ -1,1 +1,1 @@
-"""From an image request to stored pictures."""
+"""Generation of pictures: models, predictions, upscaling, and IPFS uploads."""

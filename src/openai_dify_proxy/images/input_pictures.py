@@ -1,4 +1,4 @@
-"""Passes initial images and masks to a model: as URLs, data URIs or uploaded files."""
+"""Passes initial images and masks to a model, as URLs, data URIs or uploaded files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from openai_dify_proxy.upstream.fetch import GuardedFetcher
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 MAX_DATA_URI_BYTES = 256_000
-"""Replicate takes data URIs up to 256 kB; what is larger is uploaded, and erased afterwards."""
+"""Replicate accepts data URIs of up to 256 kB. Larger pictures are uploaded, and deleted after the prediction."""
 
 
 class StagedInputs(Struct, frozen=True):
-    """URLs of pictures that the model can read, and the inputs that take them."""
+    """The URLs of pictures for the model, and the inputs for them."""
 
     init: tuple[str, ...] = ()
     mask: str | None = None
@@ -34,6 +34,7 @@ class StagedInputs(Struct, frozen=True):
     mask_input: ModelInput | None = None
 
     def add_to(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the inputs of a prediction together with the pictures."""
         inputs = dict(inputs)
         if self.init_input is not None and self.init:
             inputs[self.init_input.name] = list(self.init) if self.init_input.kind == "array" else self.init[0]
@@ -43,7 +44,7 @@ class StagedInputs(Struct, frozen=True):
 
 
 class InputPictures:
-    """Puts pictures where Replicate can read them; nothing is stored here. ``limit`` bounds a picture in bytes."""
+    """Makes pictures readable for Replicate. ``limit`` is the largest picture in bytes."""
 
     def __init__(self, replicate: ReplicateClient, fetcher: GuardedFetcher, urls: ClientUrls, *, limit: int) -> None:
         self._replicate = replicate
@@ -52,7 +53,7 @@ class InputPictures:
         self._limit = limit
 
     async def check(self, pictures: Iterable[InputPicture]) -> None:
-        """Raises InvalidRequest for URLs that clients may not name, and for data that cannot be decoded."""
+        """Validate URLs, and decode pictures in full. Raises InvalidRequest."""
         for picture in pictures:
             if picture.url is not None:
                 self._urls.check(picture.url, picture.param)
@@ -63,7 +64,7 @@ class InputPictures:
     async def staged(
         self, plan: ImagePlan, init: Sequence[InputPicture], mask: InputPicture | None
     ) -> AsyncIterator[StagedInputs]:
-        """Raises ProxyError. Uploaded files are erased at the end."""
+        """Yield the pictures for a prediction. Uploaded files are deleted at the end. Raises ProxyError."""
         uploads: list[str] = []
         try:
             placed: list[str] = []
@@ -75,14 +76,14 @@ class InputPictures:
             yield StagedInputs(tuple(placed), placed_mask, plan.init_input, plan.mask_input)
         finally:
             for file_id in uploads:
-                with suppress(ProxyError):  # it is erased by itself after a day
+                with suppress(ProxyError):  # Replicate deletes files after 24 hours
                     await self._replicate.delete_file(file_id)
 
     async def _place_mask(self, mask: InputPicture, black_repaints: bool, uploads: list[str]) -> str:
         """Return the URL of the mask in the model's polarity.
 
-        The header's mask is white where the picture is repainted: for a model that expects the same, its URL is passed
-        on unread. Any other mask may be one of OpenAI's, which are transparent there, and must be read.
+        A mask from the header has white repaint areas. If the model expects the same, its URL is passed on without
+        reading it. Other masks may be in OpenAI's format, with transparent repaint areas, and have to be read.
         """
         white = mask.param == HEADER_OF["mask"]
         if mask.url is not None and white and not black_repaints:

@@ -1,8 +1,8 @@
-"""Uploads pictures to IPFS in the background, and retries until each has arrived.
+"""Uploads pictures to IPFS in the background, with retries until each upload has succeeded.
 
-A picture stays ``pending`` in the store until a node has returned its CID, whatever happens to the node or to this
-process; only the retry times are in memory. Of several processes that share a store, the holder of its lease uploads.
-After a crash between upload and record a picture is uploaded twice, with the same CID both times.
+A picture is ``pending`` in the store until a node has returned its CID, so no failure of the node or of this process
+loses an upload; only the retry times are in memory. Of several processes with the same store, the one that holds the
+lease uploads. After a crash between upload and record, a picture is uploaded twice, with the same CID.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.store import PictureStore
 from openai_dify_proxy.upstream.ipfs import IpfsClient
 
-AT_ONCE = 4
+CONCURRENT_UPLOADS = 4
 MAX_DELAY = 300.0
 CLOSE_SECONDS = 5.0
 STORE_DELAY = 10.0
-"""Seconds until the next round after the store itself has failed."""
+"""Seconds until the next round after a failure of the store."""
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class _FailedUpload(Struct, frozen=True):
 
 
 class IpfsUploads:
-    """``first_delay`` is in seconds, and doubles with each failure of a picture up to ``MAX_DELAY``."""
+    """The upload queue. ``first_delay`` is in seconds; it doubles with each failure, up to ``MAX_DELAY``."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class IpfsUploads:
         self._ended = asyncio.Event()
 
     def start(self) -> None:
-        """Start uploading, also what earlier processes left pending."""
+        """Start uploading, including pictures that earlier processes left pending."""
         self._loop = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -67,7 +67,7 @@ class IpfsUploads:
         self._closing = True
         self._wake.set()
         if self._loop is not None:
-            # A round that is cut short could leave its lease behind.
+            # Cancelling a round could leave its lease in the store.
             await asyncio.wait([self._loop], timeout=CLOSE_SECONDS)
         tasks = [task for task in (self._loop, *self._running.values()) if task is not None]
         for task in tasks:
@@ -75,15 +75,15 @@ class IpfsUploads:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def notify(self, record: PictureRecord) -> None:
-        """Start the upload of a new picture now, rather than at the next scan of the store."""
+        """Start the upload of a new picture immediately, without waiting for the next scan of the store."""
         if record.ipfs == "pending":
             self._wake.set()
 
     async def wait(self, record: PictureRecord, timeout: float) -> PictureRecord:
-        """Wait until the picture is on IPFS, and return its record then.
+        """Wait until the picture is on IPFS, and return its new record.
 
-        Raises IpfsPending after ``timeout`` seconds, and at once when IPFS rejects it with an error that a retry would
-        not cure. The upload is retried all the same.
+        Raises IpfsPending after ``timeout`` seconds, or immediately after a permanent error. Retries of the upload
+        continue in both cases.
         """
         before = self._attempts(record.name)
         self.notify(record)
@@ -95,26 +95,28 @@ class IpfsUploads:
                     if current is not None and current.ipfs == "sent":
                         return current
                     self._raise_rejection(record.name, before)
-                    # Another process may be the one that sends, so its record is looked at as well.
+                    # The upload may run in another process, so the record is read repeatedly.
                     with suppress(TimeoutError):
                         async with asyncio.timeout(self._store.rescan_seconds):
                             await ended.wait()
         except TimeoutError:
-            raise _ipfs_pending(f"Not sent within {timeout:g} s.") from None
+            raise _ipfs_pending(f"The upload took longer than {timeout:g} s.") from None
 
     async def upload(self, name: str) -> PictureRecord:
-        """Upload one picture now. Raises ProxyError, and leaves it pending then."""
+        """Upload one picture. After a ProxyError it stays pending."""
         record = await self._store.record(name)
         if record is None:
-            raise NotFound("There is no such picture.")
+            raise NotFound("The picture does not exist.")
         if record.ipfs == "pending":
             cid = await self._ipfs.add(await self._store.read(name), name, record.media_type)
             if cid != record.cid:
-                log.warning("ipfs_cid_differs", picture=name, computed=record.cid, told=cid)
-            # Its facts may have been completed, or it may have been deleted, while it was under way.
-            sent = await self._store.update(name, lambda now: msgspec.structs.replace(now, cid=cid, ipfs="sent"))
+                log.warning("ipfs_cid_differed", picture=name, computed=record.cid, returned=cid)
+            # The record may have changed, or the picture may have been deleted, during the upload.
+            sent = await self._store.update(
+                name, lambda current: msgspec.structs.replace(current, cid=cid, ipfs="sent")
+            )
         else:
-            sent = await self._store.update(name, lambda now: now)  # it only was still marked
+            sent = await self._store.update(name, lambda current: current)  # removes the pending marker
         return sent or record
 
     def _attempts(self, name: str) -> int:
@@ -137,14 +139,14 @@ class IpfsUploads:
         """Start the uploads that are due, and return the seconds until the next round."""
         try:
             if await self._store.take_lease():
-                self._begin(await self._store.pending())
+                self._start_due(await self._store.pending())
         except ProxyError as error:
-            log.warning("ipfs_uploads_wait", reason=error.log or error.message)
+            log.warning("ipfs_upload_postponed", reason=error.log or error.message)
             return STORE_DELAY
         return self._store.rescan_seconds
 
-    def _begin(self, names: list[str]) -> None:
-        """Pictures with the fewest failures go first, so that new ones do not queue behind old failures."""
+    def _start_due(self, names: list[str]) -> None:
+        """Start due uploads, those with the fewest failures first, so that new pictures do not wait."""
         pending = set(names)
         self._failed = {name: failed for name, failed in self._failed.items() if name in pending}
         now = self._clock()
@@ -153,31 +155,31 @@ class IpfsUploads:
             for name in sorted(names, key=self._attempts)
             if name not in self._running and (name not in self._failed or self._failed[name].next_at <= now)
         ]
-        for name in due[: AT_ONCE - len(self._running)]:
+        for name in due[: CONCURRENT_UPLOADS - len(self._running)]:
             self._running[name] = asyncio.create_task(self._attempt(name))
 
     async def _attempt(self, name: str) -> None:
         try:
             record = await self.upload(name)
             self._failed.pop(name, None)
-            log.info("ipfs_sent", picture=name, cid=record.cid)
+            log.info("picture_uploaded", picture=name, cid=record.cid)
         except NotFound as error:
-            # Its record is not written yet, or never will be, since the process that wrote it was killed.
+            # The record is not written yet, or its process was killed before writing it.
             self._failed[name] = _FailedUpload(0, self._clock() + self._store.rescan_seconds, error)
-            with suppress(ProxyError):  # then it is found again
+            with suppress(ProxyError):  # the next scan retries
                 await self._store.remove_orphan(name)
         except ProxyError as error:
-            self._put_off(name, error)
+            self._schedule_retry(name, error)
         except Exception as exc:
-            log.exception("ipfs_upload_broke", picture=name)
-            self._put_off(name, InternalError("The upload broke.", log=str(exc)))
+            log.exception("ipfs_upload_crashed", picture=name)
+            self._schedule_retry(name, InternalError("The upload crashed.", log=str(exc)))
         finally:
             del self._running[name]
             self._wake.set()
             self._ended.set()
             self._ended = asyncio.Event()
 
-    def _put_off(self, name: str, error: ProxyError) -> None:
+    def _schedule_retry(self, name: str, error: ProxyError) -> None:
         attempts = self._attempts(name) + 1
         delay = max(min(self._first_delay * 2 ** (attempts - 1), MAX_DELAY), error.retry_after or 0.0)
         self._failed[name] = _FailedUpload(attempts, self._clock() + delay, error)
@@ -191,4 +193,4 @@ class IpfsUploads:
 
 
 def _ipfs_pending(reason: str) -> IpfsPending:
-    return IpfsPending("The picture is kept, and will be on IPFS as soon as that takes it.", started=True, log=reason)
+    return IpfsPending("The picture is stored, but not on IPFS yet. The upload is retried.", started=True, log=reason)

@@ -19,7 +19,7 @@ from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 FRESH_SECONDS = 300.0
 SCHEMA_SECONDS = 10.0
-"""How long a request waits for a schema before it uses the last one or the built-in table; the load goes on."""
+"""How long a request waits for a schema before it uses the previous one or the built-in table."""
 
 MAX_SCHEMAS = 200
 
@@ -27,9 +27,10 @@ log = structlog.get_logger(__name__)
 
 
 class ImageModel(Struct, frozen=True):
-    """A model and what the settings say of it.
+    """A model with its settings.
 
-    ``upscaler`` is the model that enlarges its pictures, ``mask_repaints`` the colour of a mask where it paints.
+    ``defaults`` are inputs, ``upscaler`` is the model that upscales its pictures, and ``mask_repaints`` the colour of
+    the areas of a mask that it repaints.
     """
 
     ref: ModelRef
@@ -39,7 +40,7 @@ class ImageModel(Struct, frozen=True):
 
 
 class ImageModels:
-    """Model names and schemas. ``now`` is a clock in seconds."""
+    """Resolves names and caches schemas. ``now`` is a clock in seconds."""
 
     def __init__(self, settings: Settings, replicate: ReplicateClient, now: Callable[[], float]) -> None:
         self._replicate = replicate
@@ -64,7 +65,7 @@ class ImageModels:
         return list(dict.fromkeys([*self._aliases, self._default]))
 
     def choose(self, name: str | None) -> ImageModel:
-        """Raises ModelNotFound for a name that is none of the forms."""
+        """Resolve the name in a request; None is the default. Raises ModelNotFound for a malformed name."""
         if not name or (is_openai_name(name) and name not in self._aliases):
             name = self._default
         alias = self._aliases.get(name)
@@ -73,37 +74,37 @@ class ImageModels:
         ref = parse_model(name)
         if ref is None:
             raise ModelNotFound(
-                f"There is no image model '{name[:200]}'. Name one of Replicate's as owner/name, owner/name:version, a "
-                f"version, or deployment:owner/name; or one of: {', '.join(self.listed)}.",
+                f"There is no image model '{name[:200]}'. Send owner/name, owner/name:version, a version or "
+                f"deployment:owner/name of Replicate, or one of: {', '.join(self.listed)}.",
                 param="model",
             )
         return ImageModel(ref, {}, self._upscaler, repainted_colour(ref.name))
 
     async def inputs(self, ref: ModelRef) -> ModelInputs:
-        """Return the inputs of a model, from the built-in table where Replicate does not describe it in time.
+        """Return the inputs of a model; those of the built-in table if Replicate is down or slow.
 
-        Raises ProxyError where Replicate rejects the model or the server's token.
+        Raises ProxyError if Replicate rejects the model or the server's token.
         """
         try:
             return await self._inputs.get(ref, lambda: self._load(ref), timeout=SCHEMA_SECONDS)
         except TimeoutError:
-            log.warning("schema_late", model=str(ref))
+            log.warning("schema_timed_out", model=str(ref))
         except ProxyError as error:
             if not is_outage(error):
                 raise
-            log.warning("schema_unknown", model=str(ref), error=error.message, detail=error.log)
+            log.warning("schema_load_failed", model=str(ref), error=error.message, detail=error.log)
         return _built_in(ref)
 
     def target(self, ref: ModelRef) -> ModelRef:
-        """Return the model to create predictions of: only official models run without a version."""
+        """Return the model in the form for creating predictions: only official models run without a version."""
         if ref in self._pinned:
             return ModelRef(ref.name, self._latest[ref])
         return ref
 
     def pin(self, rejected: ModelRef) -> ModelRef | None:
-        """Use the latest version of a model that Replicate rejected by its name alone, and return that target.
+        """Pin a model that Replicate rejected without a version to its latest one, and return the new target.
 
-        None where the target had a version already, or the latest is unknown.
+        None if the target had a version, or the latest one is unknown.
         """
         if rejected.name is None or rejected.version is not None or rejected not in self._latest:
             return None
@@ -111,7 +112,7 @@ class ImageModels:
         return self.target(rejected)
 
     async def _load(self, ref: ModelRef) -> Loaded[ModelInputs]:
-        """A version's schema never changes; a name stands for the latest version."""
+        """Load a schema. That of a version never changes; a name stands for the latest version."""
         version, schema = await self._replicate.schema(ref)
         if version is not None:
             self._latest[ref] = version
@@ -126,8 +127,8 @@ def _built_in(ref: ModelRef) -> ModelInputs:
 
 
 def _required(name: str) -> ModelRef:
-    """A model that the settings name; they are checked when they are read."""
+    """Parse a name from the settings, which have been validated."""
     ref = parse_model(name)
     if ref is None:
-        raise ValueError(f"{name!r} is no model of Replicate")
+        raise ValueError(f"{name!r} is not the name of a model on Replicate")
     return ref

@@ -1,4 +1,4 @@
-"""From the settings to an ImageGenerator, and to the connections that it needs."""
+"""Opens an ImageGenerator and its connections from the settings."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from openai_dify_proxy.upstream.fetch import GuardedFetcher, OutputFetcher
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 CANCEL_SECONDS = 8.0
-"""How long the end of the server waits for cancellations that are under way."""
+"""How long the shutdown waits for predictions to be canceled."""
 
 
 @asynccontextmanager
 async def open_generator(
     settings: Settings, token: str, turns: Turns, apps: Apps, store: PictureStore
 ) -> AsyncIterator[ImageGenerator]:
-    """Open the generator that works with the Replicate account of ``token``, and close it at the end."""
+    """Open a generator for the Replicate account of ``token``, and close it at the end."""
     timeout = settings.connect_timeout
     async with AsyncExitStack() as stack:
         replicate = ReplicateClient(settings.replicate_api_url, token, connect_timeout=timeout)

@@ -1,4 +1,4 @@
-"""Runs predictions, and cancels those whose client has left."""
+"""Runs predictions on Replicate, and cancels them when the client disconnects."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from openai_dify_proxy.wire.replicate import TERMINAL, Prediction
 POLL_SECONDS = 0.5
 MAX_POLL_SECONDS = 4.0
 CANCEL_MARGIN = 10.0
-"""Seconds after our own deadline at which Replicate cancels a prediction by itself, should our call not arrive."""
+"""Seconds after the proxy's deadline at which Replicate cancels a prediction, in case the cancel call fails."""
 
 CANCEL_TRIES = 4
 
 MAX_THROTTLE_SECONDS = 30.0
 FIRST_THROTTLE = 0.25
-"""The least pause after a 429, doubled each time: retrying too early prolongs Replicate's throttling."""
+"""The minimum delay after a 429, doubled each time: retrying too early prolongs the throttling."""
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +41,10 @@ Progress = Callable[[list[str]], Awaitable[None]]
 
 
 class Predictions:
-    """``first_poll`` is the pause before the first poll, and grows from poll to poll; ``max_throttle`` bounds how long
-    a prediction waits for 429s to end. Both are in seconds.
+    """Creates, polls and cancels predictions.
+
+    ``first_poll`` is the delay before the first poll, which grows with each poll; ``max_throttle`` bounds the total
+    delay after 429s. Both are in seconds.
     """
 
     def __init__(
@@ -61,9 +63,9 @@ class Predictions:
     async def run(
         self, ref: ModelRef, inputs: Mapping[str, Any], *, seconds: float, progress: Progress | None = None
     ) -> Prediction:
-        """Return a prediction that succeeded and has pictures; ``progress`` receives the outputs as they appear.
+        """Return a prediction that succeeded with pictures; ``progress`` is called with new outputs.
 
-        Cancelling the caller, and the end of ``seconds``, cancel the prediction too. Raises ProxyError.
+        The prediction is canceled after ``seconds``, and when the caller is. Raises ProxyError.
         """
         prediction: Prediction | None = None
         task = asyncio.current_task()
@@ -74,17 +76,19 @@ class Predictions:
                 prediction = await self._create(ref, inputs, seconds + CANCEL_MARGIN)
                 prediction = await self._poll(prediction, progress)
         except TimeoutError:
-            self._give_up(prediction)
-            raise UpstreamTimeout("The picture took longer than this server allows.", started=True) from None
+            self._abandon(prediction)
+            raise UpstreamTimeout(
+                f"The picture took longer than {seconds:.0f} s. It was canceled.", started=True
+            ) from None
         except (asyncio.CancelledError, ProxyError):
-            self._give_up(prediction)
+            self._abandon(prediction)
             raise
         finally:
             self._live.discard(task)
         return _checked(prediction)
 
     async def close(self, timeout: float) -> None:
-        """Cancel all predictions, and wait at most ``timeout`` seconds until Replicate has heard of it."""
+        """Cancel all predictions, and wait at most ``timeout`` seconds for Replicate to confirm."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while running := self._live | self._cancelling:
@@ -96,8 +100,8 @@ class Predictions:
         await asyncio.gather(*self._cancelling, return_exceptions=True)
 
     async def _create(self, ref: ModelRef, inputs: Mapping[str, Any], cancel_after: float) -> Prediction:
-        """Create a prediction, after waiting out 429s: those have created nothing."""
-        waited, least = 0.0, FIRST_THROTTLE
+        """Create a prediction, with retries after 429s, which create nothing."""
+        waited, minimum = 0.0, FIRST_THROTTLE
         while True:
             creation = asyncio.get_running_loop().create_task(
                 self._replicate.create(ref, inputs, cancel_after=cancel_after)
@@ -108,14 +112,14 @@ class Predictions:
                 self._in_background(self._cancel_created(creation))
                 raise
             except RateLimited as error:
-                delay = max(error.retry_after or 0.0, least)
+                delay = max(error.retry_after or 0.0, minimum)
                 if not error.retryable or waited + delay > self._max_throttle:
                     raise
-            waited, least = waited + delay, least * 2
+            waited, minimum = waited + delay, minimum * 2
             await asyncio.sleep(delay)
 
     async def _poll(self, prediction: Prediction, progress: Progress | None) -> Prediction:
-        """Poll until the status is terminal; with ``Prefer: wait`` an output may come before."""
+        """Poll until the status is terminal. With ``Prefer: wait``, outputs may appear earlier."""
         pause = self._first_poll
         seen = 0
         while prediction.status not in TERMINAL:
@@ -125,11 +129,13 @@ class Predictions:
                 await progress(urls)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, MAX_POLL_SECONDS)
-            with suppress(UpstreamUnreachable, UpstreamTimeout, RateLimited, UpstreamGarbled):  # it goes on meanwhile
+            with suppress(
+                UpstreamUnreachable, UpstreamTimeout, RateLimited, UpstreamGarbled
+            ):  # the prediction continues
                 prediction = await self._replicate.prediction(prediction.id)
         return prediction
 
-    def _give_up(self, prediction: Prediction | None) -> None:
+    def _abandon(self, prediction: Prediction | None) -> None:
         if prediction is not None:
             self._in_background(self._cancel(prediction))
 
@@ -139,22 +145,22 @@ class Predictions:
         task.add_done_callback(self._cancelling.discard)
 
     async def _cancel_created(self, creation: asyncio.Task[Prediction]) -> None:
-        """Wait for a creation under way, since only its answer names the prediction to cancel."""
+        """Wait for a running creation, since only its response has the id of the prediction, and cancel that."""
         try:
             prediction = await creation
         except ProxyError:
-            return  # nothing was created, as far as anybody can tell
+            return  # no id to cancel
         await self._cancel(prediction)
 
     async def _cancel(self, prediction: Prediction) -> None:
-        """Retry until Replicate confirms: cancelling is idempotent."""
+        """Cancel a prediction. Cancelling is idempotent, so failures are retried."""
         if prediction.status in TERMINAL:
             return
         for attempt in range(CANCEL_TRIES):
             try:
                 await self._replicate.cancel(prediction.id)
             except ProxyError as error:
-                log.warning("cancel_failed", prediction_id=prediction.id, error=error.message, detail=error.log)
+                log.warning("cancellation_failed", prediction_id=prediction.id, error=error.message, detail=error.log)
                 await asyncio.sleep(self._first_poll * 2**attempt)
             else:
                 log.info("prediction_canceled", prediction_id=prediction.id)
@@ -165,9 +171,11 @@ def _checked(prediction: Prediction) -> Prediction:
     if prediction.status != "succeeded":
         raise translate_failed(prediction)
     if prediction.data_removed:
-        raise UpstreamFailed("Replicate has erased the pictures already.", started=True)
+        raise UpstreamFailed("Replicate has already deleted the pictures. Send the request again.", started=True)
     if not picture_urls(prediction.output):
         if "nsfw" in (prediction.logs or "").lower():
-            raise ContentRefused("The model's safety filter held every picture back.", param="prompt", started=True)
-        raise UpstreamFailed("The model gave out no picture.", code="no_picture", started=True)
+            raise ContentRefused(
+                "The model's safety filter removed every picture. Change the prompt.", param="prompt", started=True
+            )
+        raise UpstreamFailed("The model returned no picture.", code="no_picture", started=True)
     return prediction

@@ -1,4 +1,4 @@
-"""Prompts rewritten by a Dify app, for models that cannot do it themselves."""
+"""Rewrites prompts with a Dify app, for models without prompt enhancement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openai_dify_proxy.turns.service import Turns
 
 
 class PromptEnhancer:
-    """Asks the app ``name``, whose answer is the new prompt."""
+    """Sends prompts to the app ``name``, whose answer is the new prompt."""
 
     def __init__(self, turns: Turns, apps: Apps, name: str) -> None:
         self._turns = turns
@@ -19,7 +19,7 @@ class PromptEnhancer:
         self._name = name
 
     async def rewrite(self, caller: Caller, prompt: str) -> str:
-        """Return the new prompt. Cancelling this stops the turn. Raises ProxyError."""
+        """Return the new prompt. Cancellation stops the turn. Raises ProxyError."""
         app = self._apps.choose(caller, self._name)
         answer = Answer()
         async with self._turns.run(caller, app, TurnRequest(prompt, stateless=True)) as turn:
@@ -29,5 +29,5 @@ class PromptEnhancer:
             raise answer.error
         text = answer.text.strip()
         if not text:
-            raise UpstreamFailed("The app that enhances prompts answered nothing.")
+            raise UpstreamFailed("The app that enhances prompts returned an empty answer.")
         return text

@@ -1,4 +1,4 @@
-"""What the image routes share."""
+"""The services that the image routes share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # generators load Pillow and aiohttp
 
 
 class ImageService(Struct, frozen=True, kw_only=True):
-    """Without a Replicate token there are stored pictures, but no generator; without a place for them, no uploads."""
+    """The services. ``generator`` is None without a Replicate token, ``uploads`` without an IPFS node."""
 
     pictures: Pictures
     uploads: IpfsUploads | None

@@ -1,1 +1,1 @@
-"""What outlives a prediction: stored pictures, in a directory or an object store."""
+"""Stored pictures, in a directory or an object store."""

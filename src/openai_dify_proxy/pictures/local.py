@@ -1,9 +1,9 @@
-"""Pictures in a directory: ``ab/cd/<sha256>.<extension>``, and beside it the record, ``<sha256>.json``.
+"""Stores pictures in a directory: ``ab/cd/<sha256>.<extension>``, with a record in ``<sha256>.json``.
 
-Names come from the bytes alone. A file is written under another name, forced to the disk, and renamed, so that a name
-always has its whole content behind it; a record is written after its picture. ``pending/`` holds an empty file for
-each picture that is still to be uploaded, so that finding them does not read all records. Every change to a picture
-holds the lock of its name in ``locks/``, so that only a killed process can leave a picture without a record.
+Names are derived from the bytes. A file is written under a temporary name, synced to the disk and renamed, so a name
+never refers to partial content; a record is written after its picture. ``pending/`` contains an empty file for each
+picture that is still to be uploaded, so finding them does not require reading all records. Every change to a picture
+holds the lock of its name in ``locks/``, so only a killed process can leave a picture without a record.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from openai_dify_proxy.pictures.records import (
 )
 
 LEFTOVER_SECONDS = 3600.0
-"""Age from which an unfinished file is a leftover: its writer has died."""
+"""Age from which an unfinished file is removed: its writer must have died."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -39,7 +39,7 @@ _R = TypeVar("_R")
 
 
 class LocalPictures:
-    """A PictureStore; ``~`` in ``directory`` is the user's home, and what is missing of it is made."""
+    """A PictureStore in ``directory``, which is created on demand; ``~`` is the home directory."""
 
     rescan_seconds = 1.0
 
@@ -90,7 +90,7 @@ class LocalPictures:
             self._lease.close()
             self._lease = None
 
-    # What follows runs in threads.
+    # The following methods run in threads.
 
     def _put(self, data: bytes, record: PictureRecord) -> PictureRecord:
         picture = self._path(record.name)
@@ -107,7 +107,7 @@ class LocalPictures:
                 file.seek(start)
                 return file.read(-1 if end is None else end - start)
         except FileNotFoundError:
-            raise NotFound("There is no such picture.") from None
+            raise NotFound("The picture does not exist.") from None
 
     def _record(self, name: str) -> PictureRecord | None:
         if hash_of(name) is None:
@@ -141,7 +141,7 @@ class LocalPictures:
             return []
 
     def _delete(self, name: str, before: float | None) -> bool:
-        """The record goes first: a picture without one is not served."""
+        """Delete the record first: a picture without a record is not served."""
         if self._record(name) is None:
             return False
         with self._locked(name):
@@ -171,7 +171,7 @@ class LocalPictures:
     def _path(self, name: str) -> Path:
         digest = hash_of(name)
         if digest is None:
-            raise NotFound("There is no such picture.")
+            raise NotFound("The picture does not exist.")
         return self.directory / digest[:2] / digest[2:4] / name
 
     def _marker(self, name: str) -> Path:
@@ -185,7 +185,7 @@ class LocalPictures:
             _sync(marker.parent)
 
     def _make(self, folder: Path) -> None:
-        """Makes ``folder``, and forces its name to the disk, and those of its parents that are new too."""
+        """Create ``folder`` and its missing parents, and sync their names to the disk."""
         if not folder.is_dir():
             self._make(folder.parent)
             folder.mkdir(exist_ok=True)
@@ -215,7 +215,7 @@ class LocalPictures:
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        """Hold the lock that all changes to pictures with the same first two digits share, across processes."""
+        """Hold the lock that pictures with the same first two digits share, across processes."""
         folder = self.directory / "locks"
         self._make(folder)
         with (folder / self._path(name).name[:2]).open("ab") as file:
@@ -224,7 +224,7 @@ class LocalPictures:
 
     def _try_lease(self) -> bool:
         if not self.directory.is_dir():
-            return False  # the first picture makes it
+            return False  # created with the first picture
         file = (self.directory / "ipfs.lock").open("ab")
         try:
             _lock(file, wait=False)
@@ -239,8 +239,10 @@ async def _in_thread(work: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwa
     try:
         return await asyncio.to_thread(work, *args, **kwargs)
     except OSError as exc:
-        why = "the server's disk is full" if exc.errno in _FULL else "the server's disk fails"
-        raise PictureNotStored(f"Pictures cannot be kept: {why}.", started=True, log=str(exc)) from exc
+        reason = "The disk of the server is full" if exc.errno in _FULL else "The disk of the server failed"
+        raise PictureNotStored(
+            f"{reason}, so pictures cannot be stored. Contact the operator of this server.", started=True, log=str(exc)
+        ) from exc
 
 
 def _records_in(folder: Path) -> list[PictureRecord]:
@@ -260,7 +262,7 @@ def _orphans_in(folder: Path) -> list[str]:
 
 
 def _sync(folder: Path) -> None:
-    """Forces the names in ``folder`` to the disk; Windows does so by itself, and cannot open a folder."""
+    """Sync the names in ``folder`` to the disk. Windows does that itself, and cannot open folders."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -271,7 +273,7 @@ def _sync(folder: Path) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Files of processes that died while writing."""
+    """Remove files of processes that died while writing."""
     for path in folder.iterdir():
         try:
             if path.stat().st_mtime < time.time() - LEFTOVER_SECONDS:
@@ -281,9 +283,9 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _lock(file: IO[bytes], *, wait: bool) -> None:
-    """Locks ``file`` until it is closed, which the kernel does for a process that ends, however it ends.
+    """Lock ``file`` until it is closed; the kernel does that for processes that are killed.
 
-    Raises OSError if it is locked.
+    Without ``wait``, raises OSError if the file is locked.
     """
     if sys.platform == "win32":
         import msvcrt  # noqa: PLC0415 - exists on Windows only

@@ -1,4 +1,4 @@
-"""Masks in the polarity that a model wants. They come from clients, so errors here are the client's."""
+"""Converts masks to the polarity of a model. Errors are InvalidRequest, since masks come from clients."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from openai_dify_proxy.pictures.decoding import in_thread, open_picture, to_eigh
 
 
 async def invert_mask(data: bytes, *, param: str = "mask") -> bytes:
-    """White for black and black for white, as a PNG in greys. Raises InvalidRequest for what is no picture."""
+    """Return the inverted mask as a greyscale PNG. Raises InvalidRequest."""
     try:
         return await in_thread(_invert, data)
     except BadPicture as error:
-        raise InvalidRequest("The mask must be a PNG, JPEG, WebP or GIF.", param=param, log=error.log) from error
+        raise InvalidRequest(
+            "The mask is damaged. It must be a PNG, JPEG, WebP or GIF.", param=param, log=error.log
+        ) from error
 
 
 async def mask_in_polarity(data: bytes, *, black_repaints: bool, param: str = "mask") -> bytes:
-    """A client's mask as one of black and white, in the polarity that a model wants.
+    """Return a black and white mask in the polarity of the model.
 
-    OpenAI's kind is transparent where the picture shall be repainted; one without transparency is white there. Raises
-    InvalidRequest for what is no picture.
+    The areas to repaint are transparent in OpenAI's masks, and white in masks without transparency. Raises
+    InvalidRequest.
     """
     try:
-        mask = await in_thread(_of_alpha, data, black_repaints)
+        mask = await in_thread(_from_alpha, data, black_repaints)
     except BadPicture as error:
-        raise InvalidRequest("The mask must be a PNG or WebP.", param=param, log=error.log) from error
+        raise InvalidRequest(
+            "The mask is damaged. It must be a PNG, JPEG, WebP or GIF.", param=param, log=error.log
+        ) from error
     if mask is not None:
         return mask
     return await invert_mask(data, param=param) if black_repaints else data
@@ -39,14 +43,14 @@ def _invert(data: bytes) -> bytes:
 
 
 def _flattened(mask: Image.Image) -> Image.Image:
-    """In greys; what is transparent counts as black."""
+    """Convert to greyscale on a black background."""
     if not mask.has_transparency_data:
         return to_eight_bits(mask).convert("L")
-    coloured = mask.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", mask.size, "black"), coloured).convert("L")
+    rgba = mask.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", mask.size, "black"), rgba).convert("L")
 
 
-def _of_alpha(data: bytes, black_repaints: bool) -> bytes | None:
+def _from_alpha(data: bytes, black_repaints: bool) -> bytes | None:
     with open_picture(data) as mask:
         if not mask.has_transparency_data:
             return None

@@ -1,7 +1,7 @@
-"""Pictures in an object store: S3 and what speaks its language, Google Cloud Storage, Azure Blob Storage.
+"""Stores pictures in an object store: S3 and compatible stores, Google Cloud Storage, Azure Blob Storage.
 
-The objects have the names that files have in a directory. A store writes an object whole or not at all, so nothing
-else is needed; records and the lease use conditional writes where the store has them.
+Objects have the same names as the files in a directory. Writing an object is atomic; records and the lease use
+conditional writes where the store supports them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ RENEW_SECONDS = 10.0
 SIGNED_SECONDS = 3600
 CHANGE_TRIES = 20
 ORPHAN_SECONDS = 3600.0
-"""Age from which a picture without a record is an orphan: its writer has died."""
+"""Age from which a picture without a record is an orphan: its writer must have died."""
 
 _CLIENT_OPTIONS = frozenset(("allow_http", "connect_timeout", "proxy_url", "timeout"))
 
@@ -63,7 +63,7 @@ class _Lease(Struct, frozen=True):
 
 
 class ObjectPictures:
-    """A PictureStore. ``serve`` says whether clients are redirected to signed links or get the bytes from here."""
+    """A PictureStore. ``serve`` is "redirect" for signed links, "proxy" to serve the bytes from this process."""
 
     rescan_seconds = 5.0
 
@@ -86,14 +86,14 @@ class ObjectPictures:
 
         with _errors_translated():
             attributes = {"Content-Type": record.media_type, "Cache-Control": "public, max-age=31536000, immutable"}
-            # The same name always has the same bytes: to write them again does no harm.
+            # The name is the hash of the bytes, so overwriting an object does not change it.
             await obstore.put_async(self._store, _path(record.name), data, attributes=attributes, use_multipart=False)
             return await self._change(record.name, complete) or record
 
     async def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
         data = await self._read(_path(name), start, end)
         if data is None:
-            raise NotFound("There is no such picture.")
+            raise NotFound("The picture does not exist.")
         return data
 
     async def record(self, name: str) -> PictureRecord | None:
@@ -111,7 +111,7 @@ class ObjectPictures:
     async def _change(
         self, name: str, change: Callable[[PictureRecord | None], PictureRecord | None]
     ) -> PictureRecord | None:
-        """Replace the record by what ``change`` returns for it, again after a concurrent change; None: leave it."""
+        """Replace the record by the result of ``change``, unless that is None. Retries after concurrent changes."""
         path, marker = _record_path(name), _marker(name)
         for _ in range(CHANGE_TRIES):
             try:
@@ -132,7 +132,10 @@ class ObjectPictures:
             if changed.ipfs != "pending" and stored is not None:
                 await self._delete(marker)
             return changed
-        raise PictureNotStored("The picture's record changes all the time.", started=True)
+        raise PictureNotStored(
+            f"The record of the picture could not be updated in {CHANGE_TRIES} attempts. Send the request again.",
+            started=True,
+        )
 
     async def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
         with _errors_translated():
@@ -153,7 +156,7 @@ class ObjectPictures:
         return [name for name in names if hash_of(name)]
 
     async def delete(self, name: str, *, before: float | None = None) -> bool:
-        """Object stores have no conditional delete, so the record is checked right before."""
+        """Delete a picture. Object stores have no conditional delete, so the record is checked right before."""
         record = await self.record(name)
         if record is None or (before is not None and not is_removable(record, before)):
             return False
@@ -201,7 +204,7 @@ class ObjectPictures:
             return await obstore.sign_async(self._store, "GET", _path(name), timedelta(seconds=SIGNED_SECONDS))
 
     async def take_lease(self) -> bool:
-        """The lease is an object with its owner and expiry; the first to replace an expired one owns it."""
+        """Take the lease, an object with its owner and expiry. The first process to replace an expired one owns it."""
         now = self._clock()
         if now < self._renewed + RENEW_SECONDS:
             return True
@@ -246,7 +249,7 @@ class ObjectPictures:
             await obstore.put_async(self._store, path, data, mode="create", use_multipart=False)
         except (AlreadyExistsError, PreconditionError):
             return False
-        except NotSupportedError:  # then the last writer wins, and two may upload the same picture
+        except NotSupportedError:  # the last writer wins, so two processes may upload the same picture
             await self._write(path, data)
         return True
 
@@ -263,14 +266,14 @@ class ObjectPictures:
         try:
             await obstore.delete_async(self._store, path)
         except FileNotFoundError:
-            pass  # S3 does not say so either
+            pass  # S3 does not report this either
 
 
 def open_object_store(url: str, *, clock: Callable[[], float] = time.time) -> ObjectPictures:
-    """The store at ``scheme://bucket/prefix?option=value&…``.
+    """Open the store at ``scheme://bucket/prefix?option=value&…``.
 
-    Options are obstore's for the kind of store, some of its HTTP client's, and ``serve=redirect``; what they leave
-    out comes from the environment variables that the store's own tools read. Raises SettingsError.
+    Options are those of obstore for the kind of store, some of its HTTP client, and ``serve=redirect``. Other values
+    come from the environment variables of the store's own tools. Raises SettingsError.
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
@@ -305,7 +308,7 @@ def _make(
 def _path(name: str) -> str:
     digest = hash_of(name)
     if digest is None:
-        raise NotFound("There is no such picture.")
+        raise NotFound("The picture does not exist.")
     return f"{digest[:2]}/{digest[2:4]}/{name}"
 
 
@@ -331,12 +334,12 @@ def _read_lease(data: bytes) -> _Lease | None:
 
 @contextmanager
 def _errors_translated() -> Iterator[None]:
-    """Raise the store's errors as PictureNotStored. Their texts may name hosts and buckets: only the log gets them."""
+    """Raise PictureNotStored for errors of the store. Their texts, which may name hosts, go to the log only."""
     try:
         yield
     except (BaseError, OSError, ValueError) as exc:
         raise PictureNotStored(
-            "Pictures cannot be kept or read: the object store does not do as asked.",
+            "The object store rejected the request. Contact the operator of this server.",
             started=True,
             log=describe_store_error(exc),
         ) from exc

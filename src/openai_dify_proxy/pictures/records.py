@@ -14,7 +14,7 @@ _NAME = re.compile(r"([0-9a-f]{64})\.(?:png|jpg|webp|gif)")
 
 
 class PictureFacts(Struct, frozen=True, kw_only=True):
-    """Where a picture comes from. ``created`` is in seconds; ``prompt`` is set only if it is to be stored."""
+    """The origin of a picture. ``created`` is in seconds since the epoch, ``prompt`` None unless it may be stored."""
 
     created: int
     model: str | None = None
@@ -24,7 +24,7 @@ class PictureFacts(Struct, frozen=True, kw_only=True):
 
 
 class PictureRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A stored picture. ``cid`` is computed here until a node has returned its own."""
+    """A stored picture. ``cid`` is the computed one until a node has returned its own."""
 
     sha256: str
     extension: Extension
@@ -54,8 +54,8 @@ def hash_of(name: str) -> str | None:
 def merge(stored: PictureRecord, new: PictureRecord) -> PictureRecord:
     """Return the record of a picture that was generated a second time.
 
-    The stored facts win; the new ones fill the gaps. ``created`` is the later time, so that the new link lasts as long
-    as any other.
+    Stored values take precedence over new ones. ``created`` is the later time, so the new link lasts for the full
+    retention time.
     """
     return msgspec.structs.replace(
         stored,
@@ -70,7 +70,7 @@ def merge(stored: PictureRecord, new: PictureRecord) -> PictureRecord:
 
 
 def is_removable(record: PictureRecord, before: float) -> bool:
-    """Whether the picture was created before then, and is not waiting for its upload."""
+    """Whether the picture was created before the time ``before``, and has no pending upload."""
     return record.created < before and record.ipfs != "pending"
 
 
@@ -79,12 +79,12 @@ _decoder = msgspec.json.Decoder(PictureRecord)
 
 
 def encode_record(record: PictureRecord) -> bytes:
-    """Indented, since operators read these files."""
+    """Encode a record, indented for operators who read these files."""
     return msgspec.json.format(_encode(record), indent=2) + b"\n"
 
 
 def decode_record(data: bytes) -> PictureRecord | None:
-    """Return None for data that is no record: an edited file, or one of a later release."""
+    """Decode a record; None for an invalid one, such as an edited file or one of a later release."""
     try:
         return _decoder.decode(data)
     except msgspec.MsgspecError:

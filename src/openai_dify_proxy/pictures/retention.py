@@ -1,6 +1,6 @@
-"""Removes pictures that are older than the retention time, except those that are still to be uploaded.
+"""Removes pictures after the retention time, except those with a pending upload.
 
-Pictures without a record, which a killed process leaves behind, are removed too.
+It also removes pictures without a record, which killed processes leave behind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 class Retention:
-    """``seconds`` is how long pictures are stored, ``clock`` returns seconds since the epoch."""
+    """Removes old pictures. ``seconds`` is the retention time, ``clock`` returns seconds since the epoch."""
 
     def __init__(self, store: PictureStore, seconds: float, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -36,11 +36,11 @@ class Retention:
             await asyncio.gather(self._loop, return_exceptions=True)
 
     async def sweep(self) -> int:
-        """Remove expired pictures and orphans, and return how many. Raises PictureNotStored."""
+        """Remove expired pictures and orphans, and return their number. Raises PictureNotStored."""
         limit = self._clock() - self._seconds
         removed = 0
         async for record in self._store.records(before=limit):
-            # It may have been generated again since it was listed.
+            # The same picture may have been generated again since.
             removed += await self._store.delete(record.name, before=limit)
         async for name in self._store.orphans():
             removed += await self._store.remove_orphan(name)
@@ -53,5 +53,5 @@ class Retention:
                 if removed:
                     log.info("pictures_removed", pictures=removed)
             except PictureNotStored as error:
-                log.warning("pictures_not_removed", reason=error.log or error.message)
+                log.warning("retention_failed", reason=error.log or error.message)
             await asyncio.sleep(self._pause)

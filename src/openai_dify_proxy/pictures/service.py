@@ -9,9 +9,9 @@ from openai_dify_proxy.settings import Settings
 
 
 class Pictures:
-    """Stored pictures and their links.
+    """The picture store and its links.
 
-    ``gateway`` is a template with ``{cid}``: links go there for pictures that are on IPFS.
+    ``gateway`` is a template with ``{cid}`` for the links of pictures on IPFS.
     """
 
     def __init__(self, store: PictureStore, *, public_url: str | None = None, gateway: str | None = None) -> None:
@@ -20,7 +20,7 @@ class Pictures:
         self._gateway = gateway
 
     def link(self, record: PictureRecord, base_url: str) -> str:
-        """Return the URL of a picture for clients; ``base_url`` is the address that they used for this server."""
+        """Return the URL of a picture for clients; ``base_url`` is the address of this server in their request."""
         if self._gateway is not None and record.ipfs == "sent" and record.cid is not None:
             return self._gateway.replace("{cid}", record.cid)
         return f"{(self._public_url or base_url).rstrip('/')}/pictures/{record.name}"
@@ -30,7 +30,7 @@ class Pictures:
 
 
 def open_pictures(settings: Settings) -> Pictures:
-    """Open the store that the settings describe. Raises SettingsError for a place that cannot be used."""
+    """Open the configured store. Raises SettingsError if it cannot be used."""
     return Pictures(
         open_picture_store(settings),
         public_url=settings.public_url,

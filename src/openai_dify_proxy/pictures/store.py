@@ -11,14 +11,14 @@ from openai_dify_proxy.pictures.records import PictureRecord
 class PictureStore(Protocol):
     """Pictures by name, each with its record. Every method raises PictureNotStored when the store fails.
 
-    Writes are atomic and durable. Several processes may share a store. Names of another form are treated as missing.
+    Writes are atomic and durable. Several processes may share a store. Malformed names count as missing.
     """
 
     rescan_seconds: float
-    """How often to look for pending pictures of other processes."""
+    """Seconds between scans for pending pictures of other processes."""
 
     async def put(self, data: bytes, record: PictureRecord) -> PictureRecord:
-        """Store a picture, or complete the record of one that is stored already. Returns the stored record."""
+        """Store a picture, or complete the record of a stored one. Returns the record."""
         ...
 
     async def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
@@ -28,14 +28,14 @@ class PictureStore(Protocol):
     async def record(self, name: str) -> PictureRecord | None: ...
 
     async def update(self, name: str, change: Callable[[PictureRecord], PictureRecord]) -> PictureRecord | None:
-        """Change the record of a picture and return it; None if there is none.
+        """Change the record of a picture and return it; None if it does not exist.
 
-        ``change`` is called again after a concurrent change, so that neither is lost.
+        ``change`` is called again after a concurrent change, so that no change is lost.
         """
         ...
 
     def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
-        """Yield all records in any order; with ``before``, only those created before then."""
+        """Yield all records in any order; with ``before``, only older ones."""
         ...
 
     async def pending(self) -> list[str]:
@@ -43,14 +43,14 @@ class PictureStore(Protocol):
         ...
 
     async def delete(self, name: str, *, before: float | None = None) -> bool:
-        """Delete a picture and return whether there was one.
+        """Delete a picture, and return whether one was deleted.
 
-        With ``before``, a picture that was created since then or is still to be uploaded stays.
+        With ``before``, newer pictures and those with a pending upload are not deleted.
         """
         ...
 
     def orphans(self) -> AsyncIterator[str]:
-        """Yield the names of pictures without a record: a process was killed between the two writes."""
+        """Yield the names of pictures without a record, left by processes that were killed between the two writes."""
         ...
 
     async def remove_orphan(self, name: str) -> bool:
@@ -58,13 +58,13 @@ class PictureStore(Protocol):
         ...
 
     async def signed_link(self, name: str) -> str | None:
-        """Return a URL to redirect clients to; None if this server serves the bytes."""
+        """Return a URL to redirect clients to; None if this process serves the bytes."""
         ...
 
     async def take_lease(self) -> bool:
-        """Take or renew the lease on uploads, which one process holds. Returns whether this one has it.
+        """Take or renew the lease on uploads. Returns whether this process holds it.
 
-        A store that holds no picture may refuse it: there is nothing to upload.
+        An empty store may return False: there is nothing to upload.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Verifies pictures, strips their texts, and stores them."""
+"""Verifies pictures, removes their metadata, and stores them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StoredPicture(Struct, frozen=True):
 
 
 class PictureWriter:
-    """``limit`` is the largest picture in bytes; with ``ipfs``, pictures are stored as pending for IPFS."""
+    """Writes pictures of at most ``limit`` bytes; with ``ipfs``, as pending for the upload."""
 
     def __init__(self, store: PictureStore, *, limit: int, ipfs: bool = False) -> None:
         self._store = store
@@ -30,9 +30,12 @@ class PictureWriter:
         self._ipfs = ipfs
 
     async def store(self, data: bytes, facts: PictureFacts) -> StoredPicture:
-        """Raises BadPicture for what is no picture or is too large, PictureNotStored when it cannot be stored."""
+        """Verify and store a picture. Raises BadPicture, and PictureNotStored if the store fails."""
         if len(data) > self._limit:
-            raise BadPicture(f"The picture is too large: more than {self._limit} bytes.", started=True)
+            raise BadPicture(
+                f"The picture of the model is too large: {len(data)} bytes. The limit is {self._limit} bytes.",
+                started=True,
+            )
         found = identify(data)
         data, dimensions, digest, cid = await in_thread(_verify, data)
         record = PictureRecord(
@@ -54,6 +57,6 @@ class PictureWriter:
 
 
 def _verify(data: bytes) -> tuple[bytes, Dimensions, str, str]:
-    """Strip the texts and decode the rest: the bytes that are decoded are the bytes that are stored."""
+    """Remove the metadata, then decode: the decoded bytes are exactly those that are stored."""
     data = strip_text(data)
     return data, decode_all(data), hashlib.sha256(data).hexdigest(), compute_cid(data)

@@ -1,1 +1,1 @@
-"""Picture formats and IPFS content ids, computed from bytes."""
+"""Picture formats, the Accept header, and IPFS content ids."""

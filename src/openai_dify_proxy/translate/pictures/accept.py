@@ -20,7 +20,7 @@ _MAX_SHOWN = 100
 class AcceptedFormats(Struct, frozen=True):
     """The formats that a client accepts, with their quality values from 0 (exclusive) to 1.
 
-    Of formats with the same quality value, the one that the client listed first comes first.
+    Formats with the same quality value are in the order of the client.
     """
 
     qualities: dict[OutputFormat, float]
@@ -41,7 +41,7 @@ def read_accept(text: str) -> AcceptedFormats | None:
     """Return the accepted formats of an answer in bytes; None for an answer in JSON.
 
     An answer in bytes requires an image type in the header, and no higher quality value for JSON. Raises NotAcceptable
-    if the header has image types, but neither one that the proxy can write nor JSON.
+    if the header has image types that the proxy cannot write, and does not accept JSON.
     """
     ranges = dict(_ranges(text))
     if not any(name.startswith("image/") and quality > 0 for name, quality in ranges.items()):

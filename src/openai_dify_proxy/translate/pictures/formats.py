@@ -1,8 +1,8 @@
-"""What a picture's bytes say by themselves: its format, and the text that it carries along.
+"""Detects picture formats, and removes metadata from pictures.
 
-Models write prompts, workflows and EXIF into their pictures. ``strip_text`` takes all that out by leaving chunks,
-segments and blocks away, so that no pixel changes: what is kept is a list, and what is on none of the lists goes.
-Colour profiles stay, since colours are wrong without them, and so does the orientation.
+Models write prompts, workflows and EXIF into their pictures. ``strip_text`` removes them without changing a pixel: it
+copies the chunks, segments and blocks on an allow-list, and drops all others. Colour profiles and the orientation are
+on the list, since pictures look wrong without them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 MAX_PARTS = 500_000
-"""Of chunks, segments or blocks: far more than pictures of 100 MB have, where hostile bytes could be nothing else."""
+"""The limit of chunks, segments or blocks, which bounds CPU time; pictures of 100 MB have far fewer."""
 
 Extension = Literal["png", "jpg", "webp", "gif"]
 OutputFormat = Literal["png", "jpg", "webp"]
@@ -21,6 +21,8 @@ OutputFormat = Literal["png", "jpg", "webp"]
 
 
 class PictureFormat(NamedTuple):
+    """A format by its file extension and media type."""
+
     extension: Extension
     media_type: str
 
@@ -32,11 +34,11 @@ GIF: Final = PictureFormat("gif", "image/gif")
 
 
 class MalformedPicture(ValueError):
-    """The bytes break off, or are not built as their format wants."""
+    """The bytes are truncated, or violate the specification of their format."""
 
 
 def sniff(data: bytes) -> PictureFormat | None:
-    """The format by its first bytes, None for everything that is not one of the four."""
+    """Return the format by the first bytes; None for other formats."""
     if data.startswith(_PNG_SIGNATURE):
         return PNG
     if data.startswith(b"\xff\xd8\xff"):
@@ -47,27 +49,27 @@ def sniff(data: bytes) -> PictureFormat | None:
 
 
 def strip_text(data: bytes) -> bytes:
-    """``data`` without text, EXIF, XMP, comments, and whatever follows the picture. Raises MalformedPicture."""
+    """Remove text, EXIF, XMP, comments, and bytes after the end of the picture. Raises MalformedPicture."""
     found = sniff(data)
     if found is None:
-        raise MalformedPicture("This is no PNG, JPEG, WebP or GIF.")
+        raise MalformedPicture("The file is not a PNG, JPEG, WebP or GIF picture.")
     return _STRIPPERS[found](data)
 
 
 def _take(data: bytes, at: int, length: int) -> bytes:
     part = data[at : at + length]
     if len(part) < length:
-        raise MalformedPicture("The picture is cut off.")
+        raise MalformedPicture("The picture is truncated.")
     return part
 
 
 class _Parts:
-    """Counts the parts of one picture."""
+    """Counts the parts of one picture, up to ``MAX_PARTS``."""
 
     def __init__(self) -> None:
         self._left = MAX_PARTS
 
-    def one_more(self) -> None:
+    def count(self) -> None:
         if self._left == 0:
             raise MalformedPicture("The picture has too many parts.")
         self._left -= 1
@@ -76,11 +78,11 @@ class _Parts:
 # EXIF is a TIFF file: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf - directories of tagged values.
 
 _EXIF_HEAD = b"Exif\0\0"
-"""Stands before it in a JPEG, and by mistake in other formats too."""
+"""The prefix of EXIF in a JPEG. Some writers add it in other formats too."""
 
 
 def _only_orientation(tiff: bytes) -> bytes:
-    """EXIF with nothing but the orientation; empty when the picture stands upright."""
+    """Return EXIF with the orientation only; empty if the picture is upright."""
     orientation = _orientation(tiff)
     if not 2 <= orientation <= 8:
         return b""
@@ -89,7 +91,7 @@ def _only_orientation(tiff: bytes) -> bytes:
 
 
 def _orientation(tiff: bytes) -> int:
-    """Tag 0x0112 of the first directory; 1, upright, when there is none."""
+    """Return tag 0x0112 of the first directory; 1, which means upright, if there is none."""
     order: Literal["big", "little"] = "big" if tiff[:2] == b"MM" else "little"
     start = int.from_bytes(tiff[4:8], order)
     entries = int.from_bytes(tiff[start : start + 2], order)
@@ -102,7 +104,7 @@ def _orientation(tiff: bytes) -> int:
 # PNG: https://www.w3.org/TR/png-3/ - chunks of length, type, data and CRC.
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_KEPT = frozenset((
+_PNG_CHUNKS = frozenset((
     b"IHDR", b"PLTE", b"IDAT", b"IEND",
     b"tRNS", b"bKGD", b"hIST", b"pHYs", b"sBIT",
     b"cHRM", b"cICP", b"cLLI", b"gAMA", b"iCCP", b"mDCV", b"sRGB",
@@ -111,21 +113,21 @@ _PNG_KEPT = frozenset((
 
 
 def _strip_png(data: bytes) -> bytes:
-    kept = [_PNG_SIGNATURE]
+    output = [_PNG_SIGNATURE]
     at = len(_PNG_SIGNATURE)
     kind = b""
     parts = _Parts()
     while kind != b"IEND":
-        parts.one_more()
+        parts.count()
         head = _take(data, at, 8)
         kind = head[4:]
         length = 12 + int.from_bytes(head[:4])
-        if kind in _PNG_KEPT:
-            kept.append(_take(data, at, length))
+        if kind in _PNG_CHUNKS:
+            output.append(_take(data, at, length))
         elif kind == b"eXIf" and (exif := _only_orientation(data[at + 8 : at + length - 4].removeprefix(_EXIF_HEAD))):
-            kept.append(_png_chunk(kind, exif))
+            output.append(_png_chunk(kind, exif))
         at += length
-    return b"".join(kept)
+    return b"".join(output)
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -136,8 +138,8 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
-_APP_KEPT = {_APP0: b"JFIF\0", _APP2: b"ICC_PROFILE\0", _APP14: b"Adobe"}
-"""APP14 tells how the colours are stored."""
+_APP_SEGMENTS = {_APP0: b"JFIF\0", _APP2: b"ICC_PROFILE\0", _APP14: b"Adobe"}
+"""APP14 defines the colour space."""
 
 
 _NO_FILL = re.compile(rb"[^\xff]")
@@ -145,7 +147,7 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
 
 class _Segment(NamedTuple):
-    """``coded`` is what follows a segment up to the next marker: the scan after an SOS, else nothing."""
+    """A JPEG segment. ``coded`` is the entropy-coded data after an SOS, else empty."""
 
     marker: int
     body: bytes
@@ -153,62 +155,62 @@ class _Segment(NamedTuple):
 
 
 def _strip_jpeg(data: bytes) -> bytes:
-    kept = [b"\xff\xd8"]
+    output = [b"\xff\xd8"]
     for marker, body, coded in _jpeg_segments(data):
         if marker == _APP1 and body.startswith(_EXIF_HEAD):
             exif = _only_orientation(body.removeprefix(_EXIF_HEAD))
             body = _EXIF_HEAD + exif if exif else b""
-        elif marker == _COM or (_APP0 <= marker <= _APP15 and not _is_kept(marker, body)):
+        elif marker == _COM or (_APP0 <= marker <= _APP15 and not _is_allowed(marker, body)):
             body = b""
         if body:
-            kept.append(b"\xff" + bytes((marker,)) + (len(body) + 2).to_bytes(2) + body + coded)
-    return b"".join([*kept, b"\xff\xd9"])
+            output.append(b"\xff" + bytes((marker,)) + (len(body) + 2).to_bytes(2) + body + coded)
+    return b"".join([*output, b"\xff\xd9"])
 
 
-def _is_kept(marker: int, body: bytes) -> bool:
-    return marker in _APP_KEPT and body.startswith(_APP_KEPT[marker])
+def _is_allowed(marker: int, body: bytes) -> bool:
+    return marker in _APP_SEGMENTS and body.startswith(_APP_SEGMENTS[marker])
 
 
 def _jpeg_segments(data: bytes) -> Iterator[_Segment]:
-    """All that stands between SOI and EOI."""
+    """Yield the segments between SOI and EOI."""
     at = 2
     parts = _Parts()
     while True:
-        parts.one_more()
+        parts.count()
         lead, marker = _take(data, at, 2)
         if lead != 0xFF or marker == 0:
-            raise MalformedPicture("There is no marker where a JPEG has one.")
+            raise MalformedPicture("A JPEG marker is missing.")
         if marker == _EOI:
             return
         if marker == 0xFF:  # fill bytes
-            at = _found(_NO_FILL, data, at) - 1
+            at = _find(_NO_FILL, data, at) - 1
             continue
         length = int.from_bytes(_take(data, at + 2, 2))
         if length < 2 or marker < 0xC0 or 0xD0 <= marker <= _SOI:
-            raise MalformedPicture("A JPEG has no such segment.")
+            raise MalformedPicture("A JPEG segment is invalid.")
         body = _take(data, at + 4, length - 2)
         at += 2 + length
-        end = _end_of_scan(data, at) if marker == _SOS else at
+        end = _scan_end(data, at) if marker == _SOS else at
         yield _Segment(marker, body, data[at:end])
         at = end
 
 
-def _end_of_scan(data: bytes, at: int) -> int:
-    """Where the next marker stands; stuffed zeros and restart markers are part of the scan."""
-    return _found(_NEXT_MARKER, data, at)
+def _scan_end(data: bytes, at: int) -> int:
+    """Return the position of the next marker; stuffed zeros and restart markers are part of the scan."""
+    return _find(_NEXT_MARKER, data, at)
 
 
-def _found(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
+def _find(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
     match = pattern.search(data, at)
     if match is None:
-        raise MalformedPicture("The picture is cut off.")
+        raise MalformedPicture("The picture is truncated.")
     return match.start()
 
 
 # WebP: https://developers.google.com/speed/webp/docs/riff_container - RIFF chunks, padded to even lengths.
 
-_WEBP_KEPT = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
-_WEBP_FRAME_KEPT = frozenset((b"VP8 ", b"VP8L", b"ALPH"))
+_WEBP_CHUNKS = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
+_WEBP_FRAME_CHUNKS = frozenset((b"VP8 ", b"VP8L", b"ALPH"))
 _EXIF_FLAG, _XMP_FLAG = 0x08, 0x04
 _FRAME_HEAD = 16
 
@@ -218,7 +220,7 @@ _Chunk = tuple[bytes, bytes]
 def _strip_webp(data: bytes) -> bytes:
     length = int.from_bytes(_take(data, 4, 4), "little")
     if length < 12:
-        raise MalformedPicture("A WebP has at least one chunk.")
+        raise MalformedPicture("The WebP has no chunk.")
     body = _riff(_webp_chunks(list(_riff_chunks(_take(data, 12, length - 4), _Parts()))))
     return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
 
@@ -232,9 +234,9 @@ def _webp_chunks(chunks: Sequence[_Chunk]) -> Iterator[_Chunk]:
             flags = _take(body, 0, 10)[0] & ~(_EXIF_FLAG | _XMP_FLAG)
             body = bytes((flags | (_EXIF_FLAG if turned else 0),)) + body[1:]
         elif kind == b"ANMF":
-            frame = [chunk for chunk in _riff_chunks(body[_FRAME_HEAD:], parts) if chunk[0] in _WEBP_FRAME_KEPT]
+            frame = [chunk for chunk in _riff_chunks(body[_FRAME_HEAD:], parts) if chunk[0] in _WEBP_FRAME_CHUNKS]
             body = _take(body, 0, _FRAME_HEAD) + _riff(frame)
-        if kind in _WEBP_KEPT:
+        if kind in _WEBP_CHUNKS:
             yield kind, body
     if turned:
         yield b"EXIF", turned
@@ -243,7 +245,7 @@ def _webp_chunks(chunks: Sequence[_Chunk]) -> Iterator[_Chunk]:
 def _riff_chunks(data: bytes, parts: _Parts) -> Iterator[_Chunk]:
     at = 0
     while at < len(data):
-        parts.one_more()
+        parts.count()
         head = _take(data, at, 8)
         length = int.from_bytes(head[4:], "little")
         yield head[:4], _take(data, at + 8, length)
@@ -258,44 +260,44 @@ def _riff(chunks: Iterable[_Chunk]) -> bytes:
 
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 _GRAPHIC_CONTROL, _APPLICATION = 0xF9, 0xFF
-_APPLICATIONS_KEPT = (b"\x0bNETSCAPE2.0", b"\x0bANIMEXTS1.0", b"\x0bICCRGBG1012")
-"""How often an animation repeats, in two spellings, and the colour profile."""
+_APPLICATIONS = (b"\x0bNETSCAPE2.0", b"\x0bANIMEXTS1.0", b"\x0bICCRGBG1012")
+"""The repeat count of an animation, under two names, and the colour profile."""
 
 
 def _strip_gif(data: bytes) -> bytes:
     at = 13 + _colour_table(_take(data, 0, 13)[10])
-    kept = [_take(data, 0, at)]
+    output = [_take(data, 0, at)]
     parts = _Parts()
     while (kind := _take(data, at, 1)[0]) != _TRAILER:
-        end = _end_of_gif_block(data, at, kind, parts)
+        end = _gif_block_end(data, at, kind, parts)
         block = data[at:end]
-        if kind == _IMAGE or _is_kept_extension(block):
-            kept.append(block)
+        if kind == _IMAGE or _is_allowed_extension(block):
+            output.append(block)
         at = end
-    return b"".join([*kept, b"\x3b"])
+    return b"".join([*output, b"\x3b"])
 
 
-def _is_kept_extension(block: bytes) -> bool:
+def _is_allowed_extension(block: bytes) -> bool:
     label = block[1]
-    return label == _GRAPHIC_CONTROL or (label == _APPLICATION and block[2:14] in _APPLICATIONS_KEPT)
+    return label == _GRAPHIC_CONTROL or (label == _APPLICATION and block[2:14] in _APPLICATIONS)
 
 
-def _end_of_gif_block(data: bytes, at: int, kind: int, parts: _Parts) -> int:
-    parts.one_more()
+def _gif_block_end(data: bytes, at: int, kind: int, parts: _Parts) -> int:
+    parts.count()
     if kind == _EXTENSION:
         at += 2
     elif kind == _IMAGE:
         at += 10 + _colour_table(_take(data, at, 10)[9]) + 1
     else:
-        raise MalformedPicture("A GIF has no such block.")
+        raise MalformedPicture("A GIF block is invalid.")
     while (length := _take(data, at, 1)[0]) != 0:
-        parts.one_more()
+        parts.count()
         at += 1 + length
     return at + 1
 
 
 def _colour_table(flags: int) -> int:
-    """The bytes of the colour table that ``flags`` announce."""
+    """Return the length of the colour table in bytes, from the flags."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 

@@ -1,7 +1,7 @@
-"""What IPFS nodes and services answer to an upload: where the CID stands, in each of their shapes.
+"""Reads the CID from the responses of IPFS nodes and services to an upload.
 
-Kubo's RPC (``/api/v0/add``) and Cluster answer with lines of JSON, one for each file and directory and some for
-progress; services answer with one document. None of that is told apart by name: whatever holds a CID is read.
+Kubo's RPC (``/api/v0/add``) and Cluster return lines of JSON, one for each file and directory and some for progress;
+services return one document. The kind of node is not configured: the reader looks in all known places.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ CID_PLACES: Final = (
     ("ipfs_hash",),  # Blockfrost
     ("value", "cid"),  # Storage APIs in the manner of NFT.Storage
 )
-"""The first place that holds a CID counts."""
+"""The paths to the CID. The first one with a CID is used."""
 
 
 class NoCid(ValueError):
-    """The answer names no CID, or tells of a failure; the text is for the operator."""
+    """The response has no CID, or reports an error. The message is for the operator."""
 
 
 def read_upload_answer(body: bytes, name: str) -> str:
-    """The CID of the file called ``name``, as CIDv1 in base32. Raises NoCid."""
+    """Return the CID of the file ``name`` as CIDv1 in base32. Raises NoCid."""
     entries = _entries(body)
     failures = [entry["Message"] for entry in entries if entry.get("Type") == "error" and "Message" in entry]
     if failures:
-        raise NoCid(f"The node failed: {failures[0]}")
+        raise NoCid(f"The node returned an error: {failures[0]}")
     found = [(cid, entry) for entry in entries if (cid := _cid(entry)) is not None]
     if not found:
-        raise NoCid("There is no CID in the answer.")
+        raise NoCid("The response has no CID.")
     named = [cid for cid, entry in found if name in (entry.get("Name"), entry.get("name"))]
-    # The last line is the outermost directory where there is one, and else the file.
+    # The last line is the outermost directory if there is one, else the file.
     return named[0] if named else found[-1][0]
 
 
@@ -59,7 +59,7 @@ def _line(line: bytes) -> Any:
     try:
         return json.decode(line)
     except MsgspecError:
-        raise NoCid("The answer is cut off, or no JSON.") from None
+        raise NoCid("The response is truncated, or not JSON.") from None
 
 
 def _cid(entry: dict[str, Any]) -> str | None:

@@ -1,8 +1,10 @@
-"""The name that a file gets on IPFS (CID), computed from its bytes.
+"""Computes the CID of a file, its name on IPFS.
 
-The same bytes have many CIDs, by how a node cuts them. Here they are cut as ``IMPORT_PARAMETERS`` tell a node to:
-CIDv1, SHA-256, chunks of 256 KiB as raw leaves, and above them a balanced tree of dag-pb nodes of up to 174 links, as
-Kubo's ``add`` and js-ipfs build it. See https://specs.ipfs.tech/unixfs/ and https://github.com/multiformats/cid.
+The same bytes have different CIDs, depending on how a node splits them into blocks. This module splits them in the
+way that ``IMPORT_PARAMETERS`` request from a node: CIDv1, SHA-256, chunks of 256 KiB as raw leaves, and a balanced
+tree of dag-pb nodes of up to 174 links above them, as Kubo's ``add`` and js-ipfs build it.
+
+See https://specs.ipfs.tech/unixfs/ and https://github.com/multiformats/cid.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ IMPORT_PARAMETERS: Final = (
     ("progress", "false"),
     ("cid-base", "base32"),
 )
-"""The query of Kubo's ``/api/v0/add`` that makes a node arrive at the same CID."""
+"""The query of Kubo's ``/api/v0/add`` with which a node computes the same CID."""
 
 _RAW = 0x55
 _DAG_PB = 0x70
@@ -33,7 +35,7 @@ _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 class _Block(NamedTuple):
-    """A leaf or node of the tree: its CID, the bytes of the file below it, and those of all blocks from it down."""
+    """A leaf or node of the tree. ``file_size`` counts the bytes of the file, ``tree_size`` those of all blocks."""
 
     cid: bytes
     file_size: int
@@ -41,7 +43,7 @@ class _Block(NamedTuple):
 
 
 def compute_cid(data: bytes) -> str:
-    """The CIDv1 of ``data`` as a file, in base32: ``bafkrei…`` for one chunk, ``bafybei…`` for more."""
+    """Return the CIDv1 of a file in base32: ``bafkrei…`` for one chunk, ``bafybei…`` for more."""
     level = [_leaf(data[at : at + CHUNK_SIZE]) for at in range(0, len(data) or 1, CHUNK_SIZE)]
     while len(level) > 1:
         level = [_node(level[at : at + LINKS_PER_NODE]) for at in range(0, len(level), LINKS_PER_NODE)]
@@ -49,7 +51,7 @@ def compute_cid(data: bytes) -> str:
 
 
 def normalise_cid(text: str) -> str | None:
-    """Any spelling of a CID as CIDv1 in base32, which gateways take as a host name too; None if it is no CID."""
+    """Convert a CID in any encoding to CIDv1 in base32, which subdomain gateways require; None for other text."""
     cid = _decode_cid(text)
     return _base32(cid) if cid is not None else None
 
@@ -59,7 +61,7 @@ def _leaf(chunk: bytes) -> _Block:
 
 
 def _node(children: list[_Block]) -> _Block:
-    """A dag-pb node: for each child a PBLink {Hash, Name, Tsize}, and as Data the UnixFS record of the whole."""
+    """Return a dag-pb node: a PBLink {Hash, Name, Tsize} for each child, and the UnixFS record as Data."""
     file_size = sum(child.file_size for child in children)
     links = (_bytes(1, child.cid) + _bytes(2, b"") + _number(3, child.tree_size) for child in children)
     sizes = b"".join(_number(4, child.file_size) for child in children)
@@ -73,12 +75,12 @@ def _cid(codec: int, block: bytes) -> bytes:
 
 
 def _number(field: int, value: int) -> bytes:
-    """A protobuf field of wire type 0."""
+    """Encode a protobuf field of wire type 0."""
     return _varint(field << 3) + _varint(value)
 
 
 def _bytes(field: int, value: bytes) -> bytes:
-    """A protobuf field of wire type 2."""
+    """Encode a protobuf field of wire type 2."""
     return _varint(field << 3 | 2) + _varint(len(value)) + value
 
 
@@ -96,7 +98,7 @@ def _base32(cid: bytes) -> str:
 
 
 def _decode_cid(text: str) -> bytes | None:
-    """The bytes of a CIDv1 over SHA-256. CIDv0 is base58 without a prefix, and means dag-pb."""
+    """Return the bytes of a CIDv1 with SHA-256. CIDv0 is base58 without a prefix, and implies dag-pb."""
     try:
         match text[:1]:
             case "Q" if len(text) == 46:

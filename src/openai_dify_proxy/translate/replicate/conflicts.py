@@ -1,4 +1,4 @@
-"""Rejects parameters that contradict each other, whatever the model."""
+"""Rejects contradictions between parameters, before the model matters."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def _integer(name: str, parameter: str, low: int, high: int | None = None) -> Im
     def parse(text: str) -> int:
         if not text.isascii() or not text.isdigit():
             raise ValueError
-        # 20 digits exceed 64 bits; more are cut off, since int() is slow for long texts.
+        # 20 digits exceed 64 bits; further ones are ignored, since int() is slow for long texts.
         value = int(text.lstrip("0")[:20] or "0")
         if high is None and value > INT64[-1]:
             raise _TooLargeError

@@ -52,7 +52,7 @@ def plan_images(parameters: ImageParameters, model: ModelInputs, rules: ImageRul
 
 
 class _Planner:
-    """Builds one plan. ``by_header`` maps inputs to the headers' parameters, ``notices`` are what was dropped."""
+    """Builds one plan. ``by_header`` maps inputs to the headers' parameters, ``notices`` lists dropped parameters."""
 
     def __init__(self, parameters: ImageParameters, model: ModelInputs, rules: ImageRules) -> None:
         self.parameters = parameters
@@ -130,6 +130,11 @@ class _Planner:
             )
         if self.rules.policy == "warn":
             self.notices.append(param)
+
+    def _unavailable(self, parameter: str, setting: str) -> None:
+        """Report a header that the proxy could implement for the model, with a further setting."""
+        name = HEADER_OF[parameter]
+        self._unsupported(name, f"This model does not support {name}. The operator of this server can set {setting}.")
 
     def _place_defaults(self) -> None:
         """Set the inputs of an alias. One that the model lacks is a mistake of the operator, and gets a notice."""
@@ -243,12 +248,7 @@ class _Planner:
             self._set(field, wanted if field.kind == "boolean" else "On" if wanted else "Off", "enhance_prompt")
             return False
         if not self.rules.can_enhance:
-            name = HEADER_OF["enhance_prompt"]
-            self._unsupported(
-                name,
-                f"This model does not support {name}. The operator of this server can set ENHANCE_PROMPT_APP to a Dify "
-                "app that rewrites prompts.",
-            )
+            self._unavailable("enhance_prompt", "ENHANCE_PROMPT_APP to a Dify app that rewrites prompts")
         return self.rules.can_enhance
 
     def _place_upscaling(self) -> bool:
@@ -259,12 +259,7 @@ class _Planner:
         wanted = self.headers.get("upscale_factor")
         if switch is None and factor is None:
             if not self.rules.can_upscale:
-                name = HEADER_OF["upscale"]
-                self._unsupported(
-                    name,
-                    f"This model does not support {name}. The operator of this server can set IMAGE_UPSCALER to a "
-                    "model that upscales pictures.",
-                )
+                self._unavailable("upscale", "IMAGE_UPSCALER to a model that upscales pictures")
             return self.rules.can_upscale
         if switch is not None:
             self._set(switch, True, "upscale")

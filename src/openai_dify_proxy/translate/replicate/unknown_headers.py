@@ -1,4 +1,4 @@
-"""Error messages for image headers that do not exist: what the client probably meant."""
+"""Error messages for unknown image headers, with a suggestion."""
 
 from __future__ import annotations
 

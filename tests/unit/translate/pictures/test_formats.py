@@ -115,8 +115,8 @@ def riff(*chunks: bytes) -> bytes:
 def hostile() -> Iterator[tuple[str, bytes]]:
     """One after another, since each is large."""
     chunks = b"VP8 \0\0\0\0" * (MANY // 8)
-    yield "cut off", b"\xff\xd8\xff" + b"\xff" * MANY
-    yield "cut off", b"\xff\xd8" + segment(0xDA, b"\0") + b"\xff\0" * (MANY // 2)
+    yield "truncated", b"\xff\xd8\xff" + b"\xff" * MANY
+    yield "truncated", b"\xff\xd8" + segment(0xDA, b"\0") + b"\xff\0" * (MANY // 2)
     yield "too many parts", b"\xff\xd8" + segment(0xFE, b"") * (MANY // 4)
     yield "too many parts", b"\x89PNG\r\n\x1a\n" + (b"\0\0\0\0IDAT" + bytes(4)) * (MANY // 12)
     yield "too many parts", riff(chunks)

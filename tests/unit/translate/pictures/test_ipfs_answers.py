@@ -51,13 +51,16 @@ def test_the_cid_is_found(answer: str) -> None:
         ('{"Hash":"not a CID"}', "no CID"),
         ('{"data":[]}', "no CID"),
         ('{"data":{"cid":7}}', "no CID"),
-        ("<html>It works!</html>", "cut off, or no JSON"),
-        (f'{{"Name":"{NAME}","Hash":"{CID}","Si', "cut off, or no JSON"),
-        (f'{{"Name":"a","Hash":"{FOLDER}"}}\n{{"Name":"{NAME}","Hash":"{CID}', "cut off, or no JSON"),
-        ('{"Message":"no space left on device","Code":0,"Type":"error"}', "The node failed: no space left on device"),
+        ("<html>It works!</html>", "truncated, or not JSON"),
+        (f'{{"Name":"{NAME}","Hash":"{CID}","Si', "truncated, or not JSON"),
+        (f'{{"Name":"a","Hash":"{FOLDER}"}}\n{{"Name":"{NAME}","Hash":"{CID}', "truncated, or not JSON"),
+        (
+            '{"Message":"no space left on device","Code":0,"Type":"error"}',
+            "The node returned an error: no space left on device",
+        ),
         (
             f'{{"Name":"{NAME}","Hash":"{CID}"}}\n{{"Message":"pin: context canceled","Code":0,"Type":"error"}}\n',
-            "The node failed: pin: context canceled",
+            "The node returned an error: pin: context canceled",
         ),
     ],
 )
