@@ -34,16 +34,17 @@ MAX_FIELDS = 64
 
 
 class ParsedImageRequest(Struct, frozen=True, kw_only=True):
-    """An image request, and the form of its answer: ``by`` is how pictures are returned."""
+    """An image request and the form of its answer."""
 
     request: PictureRequest
     by: Literal["b64_json", "url", "ipfs"]
+    """The form of each picture in a JSON answer."""
     stream: bool
     partial_images: int
 
 
 class _Body(Struct):
-    """The fields and the pictures of a body. ``mask`` and ``init`` are replaced by those of headers."""
+    """The fields and the pictures of a body."""
 
     fields: ImageRequest
     init: list[InputPicture]
@@ -106,7 +107,7 @@ def _check(body: _Body, operation: ImageOperation) -> None:
 
 
 def _add_pictures(body: _Body, headers: Mapping[str, Any]) -> None:
-    """Add the pictures of headers. Raises InvalidRequest if the body has other ones."""
+    """Add the pictures of headers. Raises InvalidRequest if the body has different ones."""
     if "init_image" in headers:
         picture = InputPicture(HEADER_OF["init_image"], headers["init_image"])
         _reject_other(body.init, picture)

@@ -95,7 +95,7 @@ class PictureFrames:
             log_failure(error)
             self._frames.put_nowait(error)
         except Exception:  # a bug: the message may contain secrets, so it goes to the log only
-            log.exception("unexpected_error")
+            log.exception("handler_failed")
             self._frames.put_nowait(InternalError(INTERNAL_ERROR))
         finally:
             self._frames.put_nowait(None)

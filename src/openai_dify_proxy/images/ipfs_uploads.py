@@ -193,4 +193,6 @@ class IpfsUploads:
 
 
 def _ipfs_pending(reason: str) -> IpfsPending:
-    return IpfsPending("The picture is stored, but not on IPFS yet. The upload is retried.", started=True, log=reason)
+    return IpfsPending(
+        "The picture is stored, but not on IPFS yet. The upload continues in the background.", started=True, log=reason
+    )

@@ -214,10 +214,10 @@ class _Planner:
 
     def _place_safety(self) -> None:
         """Apply the header. ``yes`` is the default of all models; ``no`` requires an input and ALLOW_UNSAFE_IMAGES."""
-        wanted = self.headers.get("safety_checker")
-        if wanted:
+        enabled = self.headers.get("safety_checker")
+        if enabled:
             self._check_safety()
-        if wanted is not False:
+        if enabled is not False:
             return
         name = HEADER_OF["safety_checker"]
         if not self.rules.allow_unsafe:
@@ -240,12 +240,12 @@ class _Planner:
 
     def _place_enhancement(self) -> bool:
         """Return whether the proxy must rewrite the prompt, since the model cannot."""
-        wanted = self.headers.get("enhance_prompt")
+        enabled = self.headers.get("enhance_prompt")
         field = self._field("enhance_prompt")
-        if wanted is None or (field is None and not wanted):
+        if enabled is None or (field is None and not enabled):
             return False
         if field is not None:
-            self._set(field, wanted if field.kind == "boolean" else "On" if wanted else "Off", "enhance_prompt")
+            self._set(field, enabled if field.kind == "boolean" else "On" if enabled else "Off", "enhance_prompt")
             return False
         if not self.rules.can_enhance:
             self._unavailable("enhance_prompt", "ENHANCE_PROMPT_APP to a Dify app that rewrites prompts")
@@ -256,7 +256,7 @@ class _Planner:
         if not self.headers.get("upscale"):
             return False
         switch, factor = self.model.fields.get("upscale"), factor_input(self.model)
-        wanted = self.headers.get("upscale_factor")
+        requested = self.headers.get("upscale_factor")
         if switch is None and factor is None:
             if not self.rules.can_upscale:
                 self._unavailable("upscale", "IMAGE_UPSCALER to a model that upscales pictures")
@@ -264,10 +264,10 @@ class _Planner:
         if switch is not None:
             self._set(switch, True, "upscale")
         if factor is None:
-            if wanted is not None:
+            if requested is not None:
                 self._unsupported(HEADER_OF["upscale_factor"])
-        elif wanted is not None:
-            self._set(factor, wanted, "upscale_factor")
+        elif requested is not None:
+            self._set(factor, requested, "upscale_factor")
         elif switch is None and (number_in(self.inputs.get(factor.name, factor.default)) or 0) < DEFAULT_FACTOR:
             self.inputs[factor.name] = factor.accept(DEFAULT_FACTOR, HEADER_OF["upscale"])
         return False
@@ -278,18 +278,18 @@ class _Planner:
         The default is the format of an alias, else PNG. A model without that format is asked for the best one it has.
         """
         field = self._field("output_format")
-        wanted = self._choose_format(field)
+        chosen = self._choose_format(field)
         if field is None or (field.kind != "string" and not field.options):
-            return wanted, True
+            return chosen, True
         known = {str(option).lower(): option for option in field.options}
-        for name in _SPELLINGS[wanted]:
+        for name in _SPELLINGS[chosen]:
             if name in known or not known:
                 self.inputs[field.name] = known.get(name, name)
-                return wanted, False
+                return chosen, False
         best = next((known[name] for name in ("png", "webp", "jpg", "jpeg") if name in known), None)
         if best is not None:
             self.inputs[field.name] = best
-        return wanted, True
+        return chosen, True
 
     def _choose_format(self, field: ModelInput | None) -> OutputFormat:
         """Choose by ``input``, header, body and ``Accept``, in this order of precedence."""
@@ -311,15 +311,15 @@ class _Planner:
 
     def _place_quality(self) -> int | None:
         """Return the quality for conversions by the proxy. It is also sent to a model that has an input for it."""
-        given = "output_quality" in self.headers
-        quality = self.headers["output_quality"] if given else self.parameters.body.get("output_compression")
+        by_header = "output_quality" in self.headers
+        quality = self.headers["output_quality"] if by_header else self.parameters.body.get("output_compression")
         if quality is None:
             return None
         if not 0 <= quality <= 100:  # from the body: the header has been validated
             self.notices.append("output_compression")
             return None
         field = self._field("output_quality")
-        if field is not None and given:
+        if field is not None and by_header:
             self._place("output_quality", quality)
         elif field is not None:
             self._try("output_compression", field.name, quality)
@@ -364,23 +364,23 @@ class _Planner:
 
     def _fan_out(self, n: int, counter: ModelInput | None) -> tuple[dict[str, Any], ...]:
         """Return the inputs of each prediction: as many pictures as possible in each, with successive seeds."""
-        most, explicit = 1, False
+        per_prediction, explicit = 1, False
         counts = counts_of(counter) if counter is not None else []
         if counter is not None and counter.name in self.parameters.extra:
-            most = n
+            per_prediction = n
             self._ask_for_group(self.inputs, counter, n)
         elif counter is not None and counts:
-            usual = self.inputs.get(counter.name, counter.default)
-            most, explicit = counts[-1], n > 1 or "num_outputs" in self.headers or usual not in (None, 1)
+            default = self.inputs.get(counter.name, counter.default)
+            per_prediction, explicit = counts[-1], n > 1 or "num_outputs" in self.headers or default not in (None, 1)
         seed = self._field("seed")
         predictions = []
-        for begin in range(0, n, most):
+        for start in range(0, n, per_prediction):
             inputs = dict(self.inputs)
             if counter is not None and explicit:
-                count = min(count for count in counts if count >= min(most, n - begin))
+                count = min(count for count in counts if count >= min(per_prediction, n - start))
                 self._set_count(inputs, counter, count)
-            if begin and seed is not None and seed.name in inputs:
-                inputs[seed.name] = count_up(inputs[seed.name], begin, seed)
+            if start and seed is not None and seed.name in inputs:
+                inputs[seed.name] = count_up(inputs[seed.name], start, seed)
             predictions.append(inputs)
         return tuple(predictions)
 

@@ -37,12 +37,12 @@ def most_permissive(field: ModelInput, with_picture: bool) -> Any:
     return min(bounds, default=None)
 
 
-def is_more_permissive(name: str, value: Any, usual: Any) -> bool:
-    """Whether ``value`` is more permissive than ``usual`` for the input ``name``; True for unknown values."""
-    if name not in SAFETY_INPUTS or value == usual:
+def is_more_permissive(name: str, value: Any, current: Any) -> bool:
+    """Whether ``value`` is more permissive than ``current`` for the input ``name``; True for unknown values."""
+    if name not in SAFETY_INPUTS or value == current:
         return False
-    value_rank, usual_rank = _permissiveness(name, value), _permissiveness(name, usual)
-    return value_rank is None or value_rank > (usual_rank or 0)
+    value_rank, current_rank = _permissiveness(name, value), _permissiveness(name, current)
+    return value_rank is None or value_rank > (current_rank or 0)
 
 
 def _permissiveness(name: str, value: Any) -> float | None:
