@@ -113,7 +113,7 @@ def test_what_is_worth_knowing_of_a_model(program: Program, replicate: DemoRepli
 def test_a_token_that_is_refused(program: Program, replicate: DemoReplicate) -> None:
     code, shown = check(program, **images(replicate, REPLICATE_API_TOKEN="r8_somebody_elses"))
     assert code == 1
-    assert findings(shown)[0].startswith(f"trouble Replicate at {replicate.url}: Replicate returned 401: ")
+    assert findings(shown)[0].startswith(f"trouble Replicate at {replicate.url}: Replicate answered 401: ")
     assert "r8_somebody_elses" not in shown
 
 

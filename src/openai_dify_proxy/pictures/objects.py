@@ -339,7 +339,7 @@ def _errors_translated() -> Iterator[None]:
         yield
     except (BaseError, OSError, ValueError) as exc:
         raise PictureNotStored(
-            "The object store rejected the request. Contact the operator of this server.",
+            "The object store rejected the request. Tell its operator.",
             started=True,
             log=describe_store_error(exc),
         ) from exc
