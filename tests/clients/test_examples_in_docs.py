@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.program import Program
+from tests.cli.program import PROGRAM, Program
 from tests.limits import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -26,13 +26,20 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.url().removesuffix("/v1")
 
 
-def example(document: str, language: str, origin: str) -> str:
-    """The blocks of ``language`` that use the openai SDKs or curl, in their order: later ones build on the first."""
+def blocks(document: str, language: str) -> list[str]:
     text = (ROOT / document).read_text(encoding="utf-8")
-    blocks = re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    own = [block for block in blocks if "langchain" not in block and "scripts/" not in block]
-    assert own, f"{document} has no example in {language}"
-    code = "\n".join(own)
+    found = re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert found, f"{document} has no example in {language}"
+    return found
+
+
+def example(document: str, language: str, origin: str) -> str:
+    """Return the blocks that use the openai SDK or curl as one program, since later blocks build on earlier ones."""
+    runs = {"python": lambda block: "langchain" not in block, "sh": lambda block: "curl " in block}[language]
+    return with_origin("\n".join(filter(runs, blocks(document, language))), origin)
+
+
+def with_origin(code: str, origin: str) -> str:
     assert "http://127.0.0.1:8223" in code
     return code.replace("http://127.0.0.1:8223", origin).replace("app-...", "app-demo-workflow")
 
@@ -61,15 +68,36 @@ def test_python_examples_of_responses(origin: str, tmp_path: Path) -> None:
     assert items[0] == "user Good morning!"
 
 
-def test_node_example(node: Path, node_clients: Path, origin: str) -> None:
-    code = example("docs/clients.md", "js", origin)
-    assert "Hello!" in run([str(node), "--input-type=module", "-"], code, node_clients)
+@pytest.mark.parametrize("block", blocks("docs/clients.md", "js"), ids=["openai", "openai-compatible", "ai-sdk"])
+def test_node_example(block: str, node: Path, node_clients: Path, origin: str, tmp_path: Path) -> None:
+    (tmp_path / "node_modules").symlink_to(node_clients / "node_modules")
+    printed = run([str(node), "--input-type=module", "-"], with_origin(block, origin), tmp_path)
+    assert "Hello!" in printed
+    if "writeFile" in block:
+        assert format_of(tmp_path / "lighthouse.png") == "PNG"
+    elif "generateImage" in block:
+        assert printed.endswith("image/png\n")
+
+
+SERVE_COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )+openai-dify-proxy serve$", re.MULTILINE)
+
+
+def serve_commands() -> set[str]:
+    documents = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    return {command for path in documents for command in SERVE_COMMAND.findall(path.read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize("command", sorted(serve_commands()))
+def test_serve_command(command: str, tmp_path: Path) -> None:
+    settings = command.removesuffix(" openai-dify-proxy serve").split()
+    with Program(tmp_path, ("env", *settings, PROGRAM)).start("serve", "--port", "0") as running:
+        assert running.url().endswith("/v1")
 
 
 def test_curl_examples(origin: str, tmp_path: Path) -> None:
-    said = run(["sh", "-e"], example("README.md", "sh", origin), tmp_path)
-    assert said.count("data: ") > 3
-    assert "data: [DONE]" in said
+    said = run(["bash", "-e", "-o", "pipefail"], example("README.md", "sh", origin), tmp_path)
+    assert said.count('"content":"') > 3
+    assert '"object": "chat.completion"' in said
     assert '"object":"chat.completion"' in said
     assert format_of(tmp_path / "picture.png") == "PNG"
 
@@ -84,6 +112,11 @@ def test_curl_examples_of_images(origin: str, tmp_path: Path) -> None:
     for link in links:
         with urllib.request.urlopen(link, timeout=PATIENCE) as answer:
             assert answer.headers["content-type"] == "image/png"
+
+
+def test_curl_example_of_the_demo(origin: str, tmp_path: Path) -> None:
+    run(["sh", "-e"], example("docs/demo.md", "sh", origin), tmp_path)
+    assert format_of(tmp_path / "picture.png") == "PNG"
 
 
 def test_python_example_of_images(origin: str, tmp_path: Path) -> None:
