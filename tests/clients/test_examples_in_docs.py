@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from openai_dify_proxy_demo import DemoServer
 from tests.cli.program import PROGRAM, Program
 from tests.limits import PATIENCE
 
@@ -92,6 +93,14 @@ def test_serve_command(command: str, tmp_path: Path) -> None:
     settings = command.removesuffix(" openai-dify-proxy serve").split()
     with Program(tmp_path, ("env", *settings, PROGRAM)).start("serve", "--port", "0") as running:
         assert running.url().endswith("/v1")
+
+
+def test_toml_example_of_the_demo(tmp_path: Path) -> None:
+    (tmp_path / "apps.toml").write_text(blocks("docs/apps.md", "toml")[0], encoding="utf-8")
+    with DemoServer() as dify:
+        checked = Program(tmp_path).run("check", "--config", "apps.toml", DIFY_API_URL=dify.url)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "translator" in checked.stdout
 
 
 def test_curl_examples(origin: str, tmp_path: Path) -> None:
