@@ -229,3 +229,7 @@ def test_changelog_begins_with_this_version() -> None:
     version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
     headings = re.findall(r"^## (\S+)", read("CHANGELOG.md"), re.MULTILINE)
     assert headings[0] == version
+
+
+def test_readme_links_every_page() -> None:
+    assert [path.name for path in ROOT.glob("docs/*.md") if f"(docs/{path.name})" not in read("README.md")] == []
