@@ -1,4 +1,4 @@
-"""Validation: the given values become settings, or sentences that say what is wrong."""
+"""Validation: raw values become settings, or sentences that say what is wrong."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from openai_dify_proxy.settings.model import Settings
-from openai_dify_proxy.settings.names import Draft, Given, did_you_mean
+from openai_dify_proxy.settings.descriptions import type_name
+from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings
+from openai_dify_proxy.settings.names import Draft, RawValue, did_you_mean
 from openai_dify_proxy.translate.replicate.model_names import parse_model
 
 
@@ -26,9 +27,9 @@ Tables = Mapping[str, Mapping[str, Draft]]
 """Drafts by section (one of ``TABLES``) and name."""
 
 
-def validate(given: Mapping[str, Given], tables: Tables, problems: list[str]) -> tuple[Settings, frozenset[str]]:
+def validate(raw: Mapping[str, RawValue], tables: Tables, problems: list[str]) -> tuple[Settings, frozenset[str]]:
     """Return the valid settings and the names of rejected ones. Appends to ``problems``."""
-    values: dict[str, Any] = {name: value for name, (value, _) in given.items()}
+    values: dict[str, Any] = {name: value for name, (value, _) in raw.items()}
     drafts: dict[str, Any] = {
         section: {
             name: {"name": name, **{field: value for field, (value, _) in draft.fields.items()}}
@@ -40,17 +41,17 @@ def validate(given: Mapping[str, Given], tables: Tables, problems: list[str]) ->
         return Settings(**values, **drafts), frozenset()
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
-    problems += [_complaint(error, given, tables) for error in errors]
+    problems += [_problem(error, raw, tables) for error in errors]
     for error in errors:
         section, *rest = (str(part) for part in error["loc"])
         if section in drafts:
-            _leave_out(drafts[section][rest[0]], rest[0], rest[1])
+            _remove(drafts[section][rest[0]], rest[0], rest[1])
         else:
             values.pop(section, None)
-    return Settings(**values, **drafts), frozenset(given.keys() - values.keys())
+    return Settings(**values, **drafts), frozenset(raw.keys() - values.keys())
 
 
-def _leave_out(draft: dict[str, Any], name: str, field: str) -> None:
+def _remove(draft: dict[str, Any], name: str, field: str) -> None:
     """Remove a rejected field, so that the others are checked too; a required one gets a placeholder."""
     placeholders = {"name": name or "unset", "api_key": "unset", "api_url": "http://unset", "model": "unset/unset"}
     draft.pop(field, None)
@@ -58,24 +59,24 @@ def _leave_out(draft: dict[str, Any], name: str, field: str) -> None:
         draft[field] = placeholders[field]
 
 
-def _complaint(error: ErrorDetails, given: Mapping[str, Given], tables: Tables) -> str:
+def _problem(error: ErrorDetails, raw: Mapping[str, RawValue], tables: Tables) -> str:
     section, *rest = (str(part) for part in error["loc"])
     if section not in tables:
-        return f"{given[section].origin} {_what_is_wrong(error, section)}"
+        return f"{raw[section].origin} {_message(error, Settings, section)}"
     draft, field = tables[section][rest[0]], rest[1]
     if error["type"] == "missing":
-        return f"{draft.origin} {_WHAT_IS_MISSING[field]}"
+        return f"{draft.origin} {_MISSING[field]}"
     origin = draft.fields[field].origin if field in draft.fields else f"The name of {draft.origin}"
-    return f"{origin} {_what_is_wrong(error, field)}"
+    return f"{origin} {_message(error, AppSettings if section == 'apps' else ImageModelSettings, field)}"
 
 
-_WHAT_IS_MISSING = {
-    "api_key": "has neither api_key nor api_key_env: the key is on the app's page “API Access” in Dify",
-    "api_url": "has no Dify to go to: set DIFY_API_URL (https://api.dify.ai/v1 for Dify Cloud)",
-    "model": 'has no model: name one of Replicate\'s, such as model = "stability-ai/sdxl"',
+_MISSING = {
+    "api_key": "has neither api_key nor api_key_env. The key is on the app's page “API Access” in Dify",
+    "api_url": "needs a Dify: set DIFY_API_URL (https://api.dify.ai/v1 for Dify Cloud)",
+    "model": 'has no model. Set a Replicate model, such as model = "stability-ai/sdxl"',
 }
 
-_WHAT_IT_MUST_BE = {
+_MESSAGES = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "dict_type": "must be a table",
@@ -84,9 +85,6 @@ _WHAT_IT_MUST_BE = {
     "float_type": "must be a number",
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
-    "int_from_float": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
     "string_too_short": "must not be empty",
@@ -95,96 +93,110 @@ _WHAT_IT_MUST_BE = {
     "tuple_type": "must be a list",
     "value_error": "{error}",
 }
+"""The predicates of errors by pydantic's type of error."""
 
 
-def _what_is_wrong(error: ErrorDetails, field: str) -> str:
-    template = _WHAT_IT_MUST_BE.get(error["type"])
-    text = template.format(**error.get("ctx", {})) if template else f"is not valid: {error['msg']}"
-    return text + _quote(error["input"], field)
+def _message(error: ErrorDetails, model: type[BaseModel], name: str) -> str:
+    """Return the predicate of an error about a field, with the rejected value."""
+    field = model.model_fields[name]
+    template = _MESSAGES.get(error["type"])
+    kind = type_name(field)
+    if kind.startswith("integer"):
+        text = f"must be an {kind}"
+    elif template:
+        text = template.format(**error.get("ctx", {}))
+    else:
+        text = f"is not valid: {error['msg']}"
+    return text + _quote(error["input"], name)
 
 
 _SECRETS = {"key", "keys", "token", "auth", "store", "state"}
 
 
 def _quote(value: object, field: str) -> str:
-    """Return the value for the message, unless it may be a secret under a wrong name: those are long."""
+    """Return the rejected value, unless it may be a secret that was set under a wrong name: secrets are long."""
     if _SECRETS & set(field.split("_")) or not isinstance(value, str | int | float) or not 0 < len(str(value)) <= 16:
         return ""
     return f", not {value!r}" if not str(value).startswith(("app-", "sk-", "r8_", "Bearer ")) else ""
 
 
 def contradictions(
-    settings: Settings, given: Mapping[str, Given], tables: Tables, rejected: frozenset[str]
+    settings: Settings, raw: Mapping[str, RawValue], tables: Tables, rejected: frozenset[str]
 ) -> list[str]:
-    """Return the problems of settings that are valid one by one and contradict each other."""
+    """Return the problems of settings that are each valid, and contradict each other."""
     apps = tables["apps"]
     return [
-        *_unknown_app("default_app", settings.default_app, given, apps),
-        *_unknown_app("enhance_prompt_app", settings.enhance_prompt_app, given, apps),
-        *_unknown_app("task_model", settings.task_model, given, apps),
-        *_shared_end_users(settings, given),
-        *_unknown_image_model(settings.image_model, given, tables["image_models"]),
+        *_unknown_app("default_app", settings.default_app, raw, apps),
+        *_unknown_app("enhance_prompt_app", settings.enhance_prompt_app, raw, apps),
+        *_unknown_app("task_model", settings.task_model, raw, apps),
+        *_shared_end_users(settings, raw),
+        *_unknown_image_model(settings.image_model, raw, tables["image_models"]),
         *_shared_aliases(settings, apps),
         *_shared_names(tables),
-        *_links_to_nowhere(settings, given, rejected),
-        *_state_of_one_process(settings, given),
-        *([] if rejected & {"host", "api_keys", "personal_keys", "allow_anonymous"} else _open_to_strangers(settings)),
+        *_missing_ipfs_settings(settings, raw, rejected),
+        *_memory_state_of_workers(settings, raw),
+        *([] if rejected & {"host", "api_keys", "personal_keys", "allow_anonymous"} else _unprotected_server(settings)),
     ]
 
 
-def _shared_end_users(settings: Settings, given: Mapping[str, Given]) -> list[str]:
-    """Reject plain end users with several clients: each may have an end user "anna"."""
+def _shared_end_users(settings: Settings, raw: Mapping[str, RawValue]) -> list[str]:
+    """Reject plain end users with several client keys: each client may have an end user "anna"."""
     if settings.end_user_id != "plain" or len(settings.client_keys) <= 1:
         return []
-    origin = given["end_user_id"].origin
-    why = "end users of several clients that have the same name would share their conversations in Dify"
-    return [f"{origin} can be plain only where there is a single client key: {why}"]
+    origin = raw["end_user_id"].origin
+    return [f"{origin} {_SHARED_END_USERS}"]
 
 
-def _unknown_app(setting: str, name: str | None, given: Mapping[str, Given], apps: Mapping[str, Draft]) -> list[str]:
+_SHARED_END_USERS = (
+    "can be plain with a single client key only. "
+    "With several, end users with the same name would share their conversations in Dify"
+)
+
+
+def _unknown_app(setting: str, name: str | None, raw: Mapping[str, RawValue], apps: Mapping[str, Draft]) -> list[str]:
     if name is None or name in apps:
         return []
-    hint = did_you_mean(name, apps) or f": there is {', '.join(apps) or 'no app at all'}"
-    return [f"{given[setting].origin} names no configured app{hint}"]
+    hint = did_you_mean(name, apps) or f". Configured: {', '.join(apps) or 'none'}"
+    return [f"{raw[setting].origin} is not the name of a configured app{hint}"]
 
 
-def _unknown_image_model(name: str, given: Mapping[str, Given], models: Mapping[str, Draft]) -> list[str]:
-    """Reject a default image model that is neither configured nor one of Replicate."""
+def _unknown_image_model(name: str, raw: Mapping[str, RawValue], models: Mapping[str, Draft]) -> list[str]:
+    """Reject a default image model that is neither configured nor named like a Replicate model."""
     if name in models or parse_model(name) is not None:
         return []
     hint = did_you_mean(name, models)
-    return [f"{given['image_model'].origin} is neither a model of Replicate (owner/name) nor a configured one{hint}"]
+    return [f"{raw['image_model'].origin} is neither a Replicate model (owner/name) nor a configured one{hint}"]
 
 
 def _shared_names(tables: Tables) -> list[str]:
     return [
-        f"{draft.origin} has the name of an app: call it otherwise, since clients see one list of models"
+        f"{draft.origin} has the name of an app: rename it, since clients see one list of models"
         for name, draft in tables["image_models"].items()
         if name in tables["apps"]
     ]
 
 
-def _links_to_nowhere(settings: Settings, given: Mapping[str, Given], rejected: frozenset[str]) -> list[str]:
-    """Reject links to an IPFS gateway without a gateway or uploads."""
+def _missing_ipfs_settings(settings: Settings, raw: Mapping[str, RawValue], rejected: frozenset[str]) -> list[str]:
+    """Reject links to IPFS without a gateway or without uploads."""
     if settings.picture_links != "ipfs":
         return []
     return [
-        f"{given['picture_links'].origin} needs {name.upper()} too"
+        f"{raw['picture_links'].origin} requires {name.upper()}"
         for name in ("ipfs_gateway_url", "ipfs_upload_url")
         if getattr(settings, name) is None and name not in rejected
     ]
 
 
-def _state_of_one_process(settings: Settings, given: Mapping[str, Given]) -> list[str]:
-    """Reject state in memory with several workers: the turns of a conversation reach any of them."""
+def _memory_state_of_workers(settings: Settings, raw: Mapping[str, RawValue]) -> list[str]:
+    """Reject state in memory with several workers: any of them may serve the next turn of a conversation."""
     if settings.workers == 1 or not settings.state_url.get_secret_value().lower().startswith("memory:"):
         return []
-    return [_FORGETFUL.format(origin=given["state_url"].origin, workers=settings.workers)]
+    return [_MEMORY_STATE.format(origin=raw["state_url"].origin, workers=settings.workers)]
 
 
-_FORGETFUL = (
-    "{origin} cannot be memory:// with WORKERS={workers}: each worker would know only the conversations that it served "
-    "itself. Use sqlite:/// on one machine, redis:// or valkey:// on several"
+_MEMORY_STATE = (
+    "{origin} cannot be memory:// with WORKERS={workers}, since workers would not share conversations. "
+    "Use sqlite:/// on one machine, redis:// or valkey:// on several"
 )
 
 
@@ -195,13 +207,13 @@ def _shared_aliases(settings: Settings, apps: Mapping[str, Draft]) -> list[str]:
         for alias in app.aliases:
             owner = owners.setdefault(alias, app.name)
             if owner != app.name:
-                problems.append(f'{apps[app.name].origin} and [apps.{owner}] both have the alias "{alias}": keep one')
+                problems.append(f'{apps[app.name].origin} and [apps.{owner}] both have the alias "{alias}": remove one')
             elif alias in settings.apps and alias != app.name:
                 problems.append(f'{apps[app.name].origin} has the alias "{alias}", which is the name of another app')
     return problems
 
 
-def _open_to_strangers(settings: Settings) -> list[str]:
+def _unprotected_server(settings: Settings) -> list[str]:
     credentials = {
         "the Dify keys": settings.apps,
         "the Replicate token": settings.replicate_api_token,
@@ -211,11 +223,11 @@ def _open_to_strangers(settings: Settings) -> list[str]:
     held = [name for name, credential in credentials.items() if credential]
     if is_loopback(settings.host) or settings.client_keys or settings.allow_anonymous or not held:
         return []
-    return [_STRANGERS.format(host=settings.host, port=settings.port, held=" and ".join(held))]
+    return [_UNPROTECTED.format(host=settings.host, port=settings.port, held=" and ".join(held))]
 
 
-_STRANGERS = (
-    "Whoever reaches {host}:{port} could spend {held} configured here. "
-    "Set API_KEYS to the keys that clients must show, or HOST=127.0.0.1 to serve this machine only, "
-    "or ALLOW_ANONYMOUS=true if strangers are welcome"
+_UNPROTECTED = (
+    "Without client keys, anyone who can connect to {host}:{port} could use {held}. "
+    "Set API_KEYS to the keys that clients must present, HOST=127.0.0.1 to serve this machine only, "
+    "or ALLOW_ANONYMOUS=true to serve everyone"
 )

@@ -1,4 +1,4 @@
-"""The file ``.env``: variables as python-dotenv reads them, and the lines that it cannot read."""
+"""The file ``.env``: variables as python-dotenv reads them, and the lines that it rejects."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ class Dotenv(NamedTuple):
     variables: dict[str, str | None]
     """Values by name; ``None`` for a name without ``=``."""
     malformed: list[int]
-    """Numbers of the lines that hold no assignment. python-dotenv itself only logs them."""
+    """Numbers of the lines without a valid assignment. python-dotenv itself only logs them."""
 
 
 def read_dotenv(path: Path, env: Mapping[str, str]) -> Dotenv:
-    """Read a file, in which ``${NAME}`` stands for an earlier variable of the file, else for one of ``env``.
+    """Read a file. ``${NAME}`` stands for an earlier variable of the file, else for one of ``env``.
 
     Raises OSError and UnicodeDecodeError.
     """
-    read = Dotenv({}, [])
-    known = ChainMap[str, str | None](read.variables, dict(env))
+    content = Dotenv({}, [])
+    known = ChainMap[str, str | None](content.variables, dict(env))
     # Windows editors begin a file with a byte order mark.
     with path.open(encoding="utf-8-sig") as file:
         for binding in parse_stream(file):
             if binding.error:
-                read.malformed.append(_line_number(binding))
+                content.malformed.append(_line_number(binding))
             elif binding.key is not None:
-                read.variables[binding.key] = _expand(binding.value, known)
-    return read
+                content.variables[binding.key] = _expand(binding.value, known)
+    return content
 
 
 def _expand(value: str | None, known: Mapping[str, str | None]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[3]
-"""The checkout, where the package runs from one."""
+"""The root of the checkout, if the package runs from one."""
 
 
 def install_command(extra: str, root: Path = _ROOT) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from openai_dify_proxy.settings.names import IMAGE_MODEL_KEYS, Draft, Given, did_you_mean
+from openai_dify_proxy.settings.names import IMAGE_MODEL_KEYS, Draft, RawValue, did_you_mean
 
 
 def draft_image_models(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, Draft]:
@@ -13,10 +13,12 @@ def draft_image_models(table: Mapping[str, Any], file: str, problems: list[str])
     images = table.get("images", {})
     models = images.get("models", {}) if isinstance(images, dict) else None
     if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
-        problems.append(f"images in {file} holds models, each a table: write [images.models.<name>]")
+        problems.append(f"images in {file} must contain a table for each model: write [images.models.<name>]")
         return {}
     problems += [
-        f"{key} of [images] in {file} is not a setting: it holds models only" for key in images if key != "models"
+        f"{key} of [images] in {file} is not a setting: [images] contains only models"
+        for key in images
+        if key != "models"
     ]
     return {name: _draft(name, model, file, problems) for name, model in models.items()}
 
@@ -28,5 +30,5 @@ def _draft(name: str, table: Mapping[str, Any], file: str, problems: list[str]) 
         for key in table
         if key not in IMAGE_MODEL_KEYS
     ]
-    fields = {key: Given(value, f"{key} of {origin}") for key, value in table.items() if key in IMAGE_MODEL_KEYS}
+    fields = {key: RawValue(value, f"{key} of {origin}") for key, value in table.items() if key in IMAGE_MODEL_KEYS}
     return Draft(origin, fields)

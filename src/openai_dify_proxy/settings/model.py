@@ -1,9 +1,17 @@
-"""The settings with their types and defaults; ``sources`` reads their values."""
+"""The settings with their types, defaults and descriptions; ``sources`` reads their values.
+
+Each setting is described here and nowhere else: ``scripts/docs`` writes ``docs/settings.md`` and ``.env.example`` from
+the docstrings of the fields, and ``--help`` shows them. They are Markdown, in the form that ``descriptions`` defines.
+The docstring of a section is its heading in ``.env.example``.
+"""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from openai_dify_proxy.settings.descriptions import Shown
 from openai_dify_proxy.settings.values import (
     ApiUrl,
     AppConversations,
@@ -52,179 +60,306 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-class AppSettings(BaseModel):
-    """One Dify app, which clients see as a model."""
-
+class _Model(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
     )
 
+
+class AppSettings(_Model):
+    """One Dify app, which clients see as a model: a table ``[apps.<name>]``."""
+
     name: Text
-    """The OpenAI model name: the key in ``[apps.<name>]``."""
+    """The name of the table, which is the name of the OpenAI model."""
     api_key: Key
-    """The app's key, from Dify's page "API Access"."""
-    api_url: DifyUrl
-    """The Dify that holds the app; ``DIFY_API_URL`` when the file names none."""
+    """The app's key (`app-…`), from the page "API Access" in Dify."""
+    api_key_env: Text | None = None
+    """The environment variable that holds the key. Each app needs either this or `api_key`."""
+    api_url: Annotated[DifyUrl, Shown(default="`DIFY_API_URL`")]
+    """The base URL of the Dify that holds this app."""
     aliases: Patterns = ()
-    """Other names that select the app; ``*``, ``?`` and ``[…]`` match as in file names."""
-    mode: AppMode | None = None
-    """The app's kind; asked from Dify when it is not set."""
-    input_variable: Text | None = None
-    """Workflow and completion apps: the input that takes the user's text."""
-    output_variable: Text | None = None
-    """Workflow apps: the output that is the answer."""
+    """Other model names that select the app. `*`, `?` and `[…]` are wildcards, as in file names."""
+    mode: Annotated[AppMode | None, Shown(default="detected")] = None
+    """`chat`, `agent-chat`, `advanced-chat` (a chatflow), `completion`, `workflow` or `agent`.
+
+    By default the proxy asks Dify for it."""
+    input_variable: Annotated[Text | None, Shown(default="detected")] = None
+    """The input for the user's text, in workflow and completion apps.
+
+    [How it is detected](apps.md#workflow-and-completion-apps)."""
+    output_variable: Annotated[Text | None, Shown(default="detected")] = None
+    """The output that is the answer, in workflow apps."""
     system_prompt: SystemPrompt = "auto"
-    """Where system messages go: ``auto``, ``query``, ``drop`` or ``input:<variable>``."""
+    """Where [system messages](apps.md#system-messages) go: `auto`, `query`, `drop` or `input:<variable>`."""
     progress: Progress = "off"
-    """``reasoning`` shows agent steps and node titles as reasoning."""
+    """`reasoning` shows an agent's steps and the titles of nodes as [reasoning](apps.md#progress); `off` omits them."""
     inputs: Inputs = {}
-    """Values for the app's inputs that a request leaves out."""
-    conversations: AppConversations | None = None
-    """``CONVERSATIONS`` for this app."""
+    """Values for the app's inputs that a request does not set."""
+    conversations: Annotated[AppConversations | None, Shown(default="`CONVERSATIONS`")] = None
+    """How earlier messages reach this app: `auto`, `transcript` or `last-message`."""
 
 
-class ImageModelSettings(BaseModel):
-    """One model of Replicate under a name of the operator's choice."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
-    )
+class ImageModelSettings(_Model):
+    """One Replicate model under a name of the operator's choice: a table ``[images.models.<name>]``."""
 
     name: Text
-    """The OpenAI model name: the key in ``[images.models.<name>]``."""
+    """The name of the table, which is the name of the OpenAI model."""
     model: ImageModelName
-    """The model of Replicate: ``owner/name``, ``owner/name:version``, a version, or ``deployment:owner/name``."""
+    """The Replicate model: `owner/name`, `owner/name:version`, a version, or `deployment:owner/name`."""
     inputs: Inputs = {}
-    """Inputs of the model that a request leaves out."""
-    upscaler: ImageModelName | None = None
-    """The model that enlarges this one's pictures; ``IMAGE_UPSCALER`` when there is none."""
-    mask_repaints: MaskColour | None = None
-    """The colour of a mask where the model repaints; looked up in a built-in table when it is not set."""
+    """Values for the model's inputs that a request does not set."""
+    upscaler: Annotated[ImageModelName | None, Shown(default="`IMAGE_UPSCALER`")] = None
+    """The Replicate model that upscales this model's pictures."""
+    mask_repaints: Annotated[MaskColour | None, Shown(default="detected, else `white`")] = None
+    """The colour of the area of a mask that the model repaints: `black` or `white`.
+
+    Detected as black for Ideogram's models and Stable Diffusion."""
 
 
-class Settings(BaseModel):
-    """All settings, validated. The constructor reads no source; ``load_settings`` does."""
+class DifySettings(_Model):
+    """Dify"""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
-    )
+    dify_api_url: Annotated[DifyUrl | None, Shown(example="https://api.dify.ai/v1")] = None
+    """The base URL of the Dify API, such as `https://api.dify.ai/v1`; `/v1` is optional.
+
+    Without it, and without configured apps, `serve` offers the [demo](demo.md) apps."""
+    dify_api_key: Key | None = None
+    """The key of one app (`app-…`), which then answers every model name. For several apps, use `CONFIG_FILE`.
+
+    Clients see the app as the model `dify`."""
+    input_variable: Annotated[Text | None, Shown(default="detected")] = None
+    """The input for the user's text, in workflow and completion apps.
+
+    Applies to the app of `DIFY_API_KEY` and to apps whose key a request brings.
+    [How it is detected](apps.md#workflow-and-completion-apps)."""
+    output_variable: Annotated[Text | None, Shown(default="detected")] = None
+    """The output that is the answer, in workflow apps.
+
+    Applies to the same apps as `INPUT_VARIABLE`."""
+    config_file: Text | None = None
+    """A TOML file with [apps](#many-apps) and [image models](#image-models)."""
+    default_app: Annotated[Text | None, Shown(default="the app of `DIFY_API_KEY`")] = None
+    """The configured app that answers unknown model names.
+
+    Without a default app, an unknown model name gets a 404."""
+
+
+class AccessSettings(_Model):
+    """Access"""
+
+    api_keys: Keys = ()
+    """The keys that clients must present.
+
+    Clients send them as `Authorization: Bearer …`, `api-key: …` or `X-API-Key: …`."""
+    personal_keys: PersonalKeys = ()
+    """Client keys that each belong to one [end user](conversations.md#personal-keys): `sk-one=anna,sk-two=bert`.
+
+    A request with such a key always acts as that end user, whatever it says itself."""
+    allow_anonymous: Flag = False
+    """Serve other machines without client keys, although the server holds a credential that callers could spend.
+
+    Credentials are Dify keys, a Replicate token, and accounts for IPFS or an object store. Without this setting the
+    server refuses to start in that case."""
+    passthrough_keys: Flag = True
+    """Accept [Dify keys in requests](api.md#keys)."""
+    cors_origins: Origins = ()
+    """The origins of web pages that may call from a browser, such as `https://chat.example.com`; `*` allows all."""
+
+
+class ServerSettings(_Model):
+    """Server"""
 
     host: Text = "127.0.0.1"
-    """The address to listen on."""
+    """The address to listen on; `0.0.0.0` accepts connections from every network.
+
+    Set `API_KEYS` before you open the server to other machines."""
     port: int = Field(default=8223, ge=0, le=65535)
-    """The port to listen on; 0 takes a free one."""
+    """The port to listen on; `0` selects a free one."""
     workers: int = Field(default=1, ge=1)
-    """Processes that serve."""
-    dify_api_url: DifyUrl | None = None
-    """The base URL of Dify's API, with or without ``/v1``."""
-    dify_api_key: Key | None = None
-    """The key of the app that answers when a request brings no key and its model names no app."""
-    api_keys: Keys = ()
-    """Keys that clients must show, comma separated."""
-    personal_keys: PersonalKeys = ()
-    """Keys of single end users, ``key=end user``, comma separated."""
-    allow_anonymous: Flag = False
-    """Serve everyone who can connect, although no client keys are set."""
-    passthrough_keys: Flag = True
-    """Let requests bring a Dify key of their own."""
-    cors_origins: Origins = ()
-    """Web origins whose pages may call the proxy, comma separated; ``*`` for all."""
+    """The number of processes that serve the port."""
     log_level: LogLevel = "info"
-    """The lowest level that is logged: ``debug``, ``info``, ``warning``, ``error`` or ``critical``."""
+    """The lowest level to log: `debug`, `info`, `warning`, `error` or `critical`.
+
+    Keys, prompts and answers are not logged at any level."""
     log_format: LogFormat = "console"
-    """``console`` for people, ``json`` for machines."""
+    """The format of log lines: `console` for people, `json` for log collectors."""
     max_body_bytes: Bytes = 64 * 1024 * 1024
-    """The largest request body."""
+    """The largest request body. A larger one gets a 413."""
+
+
+class TimeSettings(_Model):
+    """Time limits"""
+
     connect_timeout: Seconds = 10
-    """Time limit of a connection attempt to Dify."""
+    """Time limit for a connection to Dify, Replicate, IPFS or the host of a picture."""
     silence_timeout: Seconds = 300
-    """Time limit of Dify's first data."""
+    """Time limit for the first event from Dify.
+
+    A run that waits in Dify's queue sends no event until it starts."""
     turn_timeout: Seconds = 1260
-    """Time limit of a whole turn."""
+    """Time limit for one whole answer; the run is then stopped.
+
+    The default is just above the 1200 seconds after which Dify itself stops a run."""
     first_event_grace: SecondsOrNone = 2
-    """How long the status line waits for a first event, so that early failures keep their status."""
+    """How long a streaming answer delays its status line.
+
+    A failure within that time has its own status (400, 429, 502, …); a later one is an error frame in the stream."""
     heartbeat_interval: Seconds = 15
-    """How long a stream stays silent before a heartbeat."""
+    """The time between two heartbeats to a streaming client while Dify sends nothing."""
     heartbeat: Heartbeat = "chunk"
-    """What a heartbeat is: an empty ``chunk``, an SSE ``comment``, or ``off``."""
+    """The form of a heartbeat: `chunk` (a chunk with an empty delta), `comment` (an SSE comment) or `off`.
+
+    Every known client accepts `chunk`. While an app thinks, the heartbeat is a comment, since some clients take the
+    next delta for the end of thinking."""
     shutdown_grace: SecondsOrNone = 20
-    """How long running turns may go on after SIGTERM."""
-    input_variable: Text | None = None
-    """``input_variable`` of the app of ``DIFY_API_KEY``, and of apps that a request's own key names."""
-    output_variable: Text | None = None
-    """``output_variable`` of the same apps."""
-    default_app: Text | None = None
-    """The app that serves model names that no app has."""
+    """How long running answers may take to finish after SIGTERM or Ctrl-C."""
+
+
+class ConversationSettings(_Model):
+    """Conversations"""
+
     conversations: AppConversations = "auto"
-    """How earlier messages reach an app: ``auto``, ``transcript`` or ``last-message``."""
-    transcript_template: Template = TEMPLATE
-    """The wording of a question with earlier messages: ``{history}``, then ``{question}``."""
+    """How earlier messages reach an app: `auto`, `transcript` or `last-message`.
+
+    `auto` continues the Dify conversation that the client's history leads to. `transcript` sends all messages each
+    time, `last-message` only the last. An app may have [its own](#many-apps)."""
+    transcript_template: Annotated[
+        Template, Shown(default="[the template shown there](conversations.md#the-transcript)")
+    ] = TEMPLATE
+    """The wording of a question that includes earlier messages: `{history}`, and after it `{question}`.
+
+    A line end is written as `\\n`."""
     end_user_id: EndUserId = "derived"
-    """How end users are named in Dify: ``derived``, or ``plain`` as clients send them."""
+    """How end users are named in Dify: `derived` names, which are unguessable, or `plain` names, as clients send them.
+
+    `plain` is allowed with at most one client key."""
     task_calls: TaskCalls = "app"
-    """How side calls (titles, tags, …) are answered: by the ``app``, or ``off`` for a placeholder."""
+    """What answers [side calls](conversations.md#side-calls) (titles, tags, …): the `app`, or a placeholder (`off`)."""
     task_model: Text | None = None
-    """The app that answers side calls instead of the chat's own app."""
-    apps: dict[str, AppSettings] = {}
-    """The configured apps by model name."""
-    image_model: Text = "stability-ai/sdxl"
-    """The image model for requests that name none, or one of OpenAI's."""
+    """The configured app that answers side calls, instead of the app of the chat."""
+
+
+class StateSettings(_Model):
+    """State: which Dify conversation continues which chat, and stored responses"""
+
+    state_url: Annotated[
+        StateUrl, Shown(default="`sqlite:///~/.local/share/openai-dify-proxy/state.db`, below `$XDG_DATA_HOME` if set")
+    ] = SecretStr("sqlite:///~/.local/share/openai-dify-proxy/state.db")
+    """The store: `sqlite:///path` on one machine, `redis://…` or `valkey://…` for several replicas, or `memory://`."""
+    state_max_entries: int = Field(default=200_000, ge=1)
+    """The largest number of entries; beyond it, the entries written longest ago are removed."""
+    conversation_ttl: Seconds = 30 * 86_400
+    """How long a conversation can be continued after its last turn.
+
+    A later turn begins a new one, with the earlier messages as a transcript."""
+
+
+class ImageSettings(_Model):
+    """Images"""
+
     replicate_api_token: Key | None = None
-    """The token that image requests are billed to."""
+    """The token of a Replicate account (`r8_…`), which image requests are billed to."""
     replicate_api_url: ApiUrl = "https://api.replicate.com/v1"
-    """The base URL of Replicate's API."""
+    """The base URL of the Replicate API."""
     replicate_output_hosts: Hosts = ()
-    """Hosts or origins besides Replicate's that pictures may be fetched from, comma separated."""
-    unsupported_parameters: UnsupportedParameters = "reject"
-    """The treatment of a header or input that the model does not take: ``reject``, ``warn`` or ``drop``."""
-    allow_unsafe_images: Flag = True
-    """Let requests switch a model's safety checker off."""
-    enhance_prompt_app: Text | None = None
-    """The app that rewrites prompts for models that cannot."""
+    """Hosts (`cdn.example.com`) or origins (`http://127.0.0.1:9000`) of output pictures, besides Replicate's own.
+
+    Plain HTTP and private addresses are allowed only for these."""
+    image_model: Text = "stability-ai/sdxl"
+    """The default model, also for OpenAI's model names (`dall-e-3`, `gpt-image-1`, …).
+
+    A Replicate model, or a [configured name](#image-models)."""
     image_upscaler: ImageModelName | None = None
-    """The model that enlarges pictures of models that cannot."""
+    """The model that upscales pictures (`X-Replicate-Upscale`) of models that cannot."""
+    enhance_prompt_app: Text | None = None
+    """The configured app that rewrites prompts (`X-Replicate-Enhance-Prompt`) for models that cannot."""
+    unsupported_parameters: UnsupportedParameters = "reject"
+    """What to do with a header or input that the model does not take: `reject`, `warn` or `drop`.
+
+    `reject` answers with an error that names it. `warn` omits it and names it in the response header
+    `X-Unsupported-Parameters`. `drop` omits it silently."""
+    allow_unsafe_images: Flag = True
+    """Allow requests to disable a model's safety checker."""
     image_timeout: Seconds = 300
-    """Time limit of a whole image request."""
+    """Time limit for one whole image request; its predictions are then cancelled."""
     image_concurrency: int = Field(default=4, ge=1)
-    """Predictions that one request may run at once."""
-    max_picture_bytes: Bytes = 32 * 1024 * 1024
-    """The largest picture that is fetched and stored."""
-    image_storage_dir: Text = "~/.local/share/openai-dify-proxy/pictures"
-    """The directory of stored pictures; ``~`` is the user's home."""
-    store_prompts: Flag = False
-    """Store the prompt in a picture's record."""
-    public_url: WebUrl | None = None
-    """The address that clients reach the proxy under, for links to pictures."""
-    picture_retention: Seconds | None = None
-    """How long pictures are stored; for ever when it is not set."""
+    """The number of predictions that one request may run at once."""
+
+
+class PictureSettings(_Model):
+    """Pictures"""
+
+    image_storage_dir: Annotated[
+        Text, Shown(default="`~/.local/share/openai-dify-proxy/pictures`, below `$XDG_DATA_HOME` if set")
+    ] = "~/.local/share/openai-dify-proxy/pictures"
+    """The directory that stores pictures; replicas and workers may share it."""
     picture_store: StoreUrl | None = None
-    """An object store for pictures instead of the directory: ``s3://bucket/prefix``, ``gs://…`` or ``az://…``."""
+    """An object store instead of the directory: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
+
+    [Options](pictures.md#object-stores) follow a `?`. Requires the [extra](cli.md#extras) `s3`."""
+    max_picture_bytes: Bytes = 32 * 1024 * 1024
+    """The largest picture."""
+    picture_retention: Annotated[Seconds | None, Shown(default="forever")] = None
+    """How long pictures are stored, such as `30d`.
+
+    Older pictures are removed, except those still waiting for their upload to IPFS."""
+    store_prompts: Flag = False
+    """Store the prompt in the record beside a picture."""
+    public_url: Annotated[WebUrl | None, Shown(default="the address in the request")] = None
+    """The address under which clients reach the server, for links to pictures: `https://ai.example.com`."""
     picture_links: PictureLinks = "local"
-    """The links in answers: ``local`` ones, or ``ipfs`` for the gateway's where a picture is on IPFS."""
+    """The links in answers: `local` for the server's own, `ipfs` for those of `IPFS_GATEWAY_URL`.
+
+    A picture that is not on IPFS yet has a local link."""
+
+
+class IpfsSettings(_Model):
+    """IPFS: uploads are public and cannot be withdrawn"""
+
     ipfs_upload_url: UploadUrl | None = None
-    """The URL that every picture is uploaded to: Kubo's RPC, or a service's."""
+    """The upload URL: a Kubo node (`http://127.0.0.1:5001`), or the full URL of [a service](pictures.md#ipfs).
+
+    Without it nothing is uploaded."""
     ipfs_upload_auth: Secret | None = None
-    """The ``Authorization`` header of uploads, word for word."""
+    """The full value of the `Authorization` header of uploads, such as `Bearer TOKEN`."""
     ipfs_upload_field: Text = "file"
     """The form field that holds the picture."""
     ipfs_upload_form: Form = {}
-    """Further form fields: ``name=value``, comma separated."""
+    """Further form fields: `network=public,cid_version=1`."""
     ipfs_gateway_url: GatewayUrl | None = None
-    """The URL of a picture on an IPFS gateway; ``{cid}`` stands for the CID."""
+    """The URL of a picture on an IPFS gateway, with `{cid}` in it.
+
+    For example `https://ipfs.io/ipfs/{cid}` or `https://{cid}.ipfs.dweb.link/`."""
     ipfs_timeout: Seconds = 60
-    """Time limit of one upload."""
-    state_url: StateUrl = SecretStr("sqlite:///~/.local/share/openai-dify-proxy/state.db")
-    """The store of conversations and responses: ``sqlite:///path``, ``redis://…``, ``valkey://…`` or ``memory://``."""
-    state_max_entries: int = Field(default=200_000, ge=1)
-    """The largest number of entries in the state; the oldest are removed first."""
-    conversation_ttl: Seconds = 30 * 86_400
-    """How long a conversation can be continued after its last turn."""
+    """Time limit for one upload."""
+
+
+class Settings(
+    # pydantic takes the fields of the last base first.
+    IpfsSettings,
+    PictureSettings,
+    ImageSettings,
+    StateSettings,
+    ConversationSettings,
+    TimeSettings,
+    ServerSettings,
+    AccessSettings,
+    DifySettings,
+):
+    """All settings, validated. The constructor reads no source; ``load_settings`` does."""
+
+    apps: dict[str, AppSettings] = {}
+    """The configured apps by model name."""
     image_models: dict[str, ImageModelSettings] = {}
     """The configured image models by model name."""
     warnings: tuple[str, ...] = ()
-    """Probable mistakes in the sources; found by ``load_settings``, not a setting."""
+    """Probable mistakes in the sources, found by ``load_settings``; not a setting."""
 
     @property
     def client_keys(self) -> tuple[tuple[SecretStr, str | None], ...]:
         """All client keys, each with the end user that it is pinned to."""
         return (*((key, None) for key in self.api_keys), *self.personal_keys)
+
+
+SECTIONS: tuple[type[BaseModel], ...] = Settings.__bases__[::-1]
+"""The sections of the settings, in the order of the docs."""

@@ -1,8 +1,8 @@
 """Settings from flags, environment, ``.env`` and TOML file.
 
 For each setting the first of these that is not empty wins: the flag; the variable of its own name in the
-environment, then in ``.env``; a name that another proxy has for it (``ALIASES``), in the same two places; the
-TOML file; the default. Each value keeps its origin until it is validated, so that an error can name the place.
+environment, then in ``.env``; another proxy's name for it (``ALIASES``), in the same two places; the TOML file; the
+default. Each value carries its origin until it is validated, so that an error can name the place.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from openai_dify_proxy.settings.model import Settings, SettingsError
 from openai_dify_proxy.settings.names import (
     ALIASES,
     APP_KEYS,
-    CONFIG_FILE,
+    TOML_KEYS,
     UNUSED,
     VARIABLES,
     Draft,
-    Given,
+    RawValue,
     did_you_mean,
     first,
 )
@@ -40,38 +40,43 @@ def load_settings(
     config: Path | None = None,
     overrides: Mapping[str, object] = MappingProxyType({}),
 ) -> Settings:
-    """Read every source and return the settings; raise ``SettingsError`` with every problem found.
+    """Read every source and return the settings. Raises ``SettingsError`` with every problem found.
 
-    ``env`` stands for the process's environment, ``dotenv`` and ``config`` for the two files (``None``: no
-    ``.env`` is read, and ``CONFIG_FILE`` names the TOML file), ``overrides`` holds flags by setting name, where
-    ``None`` means that the flag was not given.
+    ``env`` replaces the process's environment. ``dotenv`` is the path of ``.env``; with ``None``, none is read.
+    ``config`` is the path of the TOML file; with ``None``, ``CONFIG_FILE`` names it. ``overrides`` holds flags by
+    setting name; ``None`` is a flag that is not set.
     """
     problems: list[str] = []
     variables = _read_variables(os.environ if env is None else env, dotenv, problems)
-    if config is None and CONFIG_FILE in variables:
-        config = Path(variables[CONFIG_FILE].value)
-    table = _read_toml(config, problems) if config else {}
-    given = {
-        **_given_by_toml(table, str(config), problems),
-        **_given_by_variables(variables),
-        **{name: Given(value, f"--{name.replace('_', '-')}") for name, value in overrides.items() if value is not None},
+    if config is not None:
+        variables["CONFIG_FILE"] = RawValue(str(config), "--config")
+    file = variables["CONFIG_FILE"].value if "CONFIG_FILE" in variables else ""
+    table = _read_toml(Path(file), problems) if file else {}
+    raw = {
+        **_from_toml(table, file, problems),
+        **_from_variables(variables),
+        **{
+            name: RawValue(value, f"--{name.replace('_', '-')}")
+            for name, value in overrides.items()
+            if value is not None
+        },
     }
     if "XDG_DATA_HOME" in variables:
         folder, origin = variables["XDG_DATA_HOME"]
-        given.setdefault("image_storage_dir", Given(f"{folder}/openai-dify-proxy/pictures", origin))
-        given.setdefault("state_url", Given(f"sqlite:///{folder}/openai-dify-proxy/state.db", origin))
-    apps = draft_apps(table, str(config), variables, given, problems)
+        raw.setdefault("image_storage_dir", RawValue(f"{folder}/openai-dify-proxy/pictures", origin))
+        raw.setdefault("state_url", RawValue(f"sqlite:///{folder}/openai-dify-proxy/state.db", origin))
+    apps = draft_apps(table, file, variables, raw, problems)
     if dotenv:
-        given["warnings"] = Given(_dotenv_warnings(variables, apps, dotenv), ".env")
-    tables = {"apps": apps, "image_models": draft_image_models(table, str(config), problems)}
-    settings, rejected = validate(given, tables, problems)
-    problems += contradictions(settings, given, tables, rejected)
+        raw["warnings"] = RawValue(_dotenv_warnings(variables, apps, dotenv), ".env")
+    tables = {"apps": apps, "image_models": draft_image_models(table, file, problems)}
+    settings, rejected = validate(raw, tables, problems)
+    problems += contradictions(settings, raw, tables, rejected)
     if problems:
         raise SettingsError(list(dict.fromkeys(problems)))
     return settings
 
 
-def _read_variables(env: Mapping[str, str], dotenv: Path | None, problems: list[str]) -> dict[str, Given]:
+def _read_variables(env: Mapping[str, str], dotenv: Path | None, problems: list[str]) -> dict[str, RawValue]:
     """Return the variables by name: the environment wins over the file, and an empty value counts as not set."""
     in_file: Mapping[str, str | None] = {}
     if dotenv and dotenv.is_file():
@@ -81,8 +86,8 @@ def _read_variables(env: Mapping[str, str], dotenv: Path | None, problems: list[
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"{dotenv} cannot be read: {_reason(error)}")
     return {
-        **{name: Given(value, f"{name} in {dotenv}") for name, value in in_file.items() if value and value.strip()},
-        **{name: Given(value, f"{name} in the environment") for name, value in env.items() if value.strip()},
+        **{name: RawValue(value, f"{name} in {dotenv}") for name, value in in_file.items() if value and value.strip()},
+        **{name: RawValue(value, f"{name} in the environment") for name, value in env.items() if value.strip()},
     }
 
 
@@ -103,27 +108,26 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
     return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or type(error).__name__)
 
 
-def _given_by_variables(variables: Mapping[str, Given]) -> dict[str, Given]:
-    given = {name: first(variables, (variable, *ALIASES.get(name, ()))) for variable, name in VARIABLES.items()}
-    return {name: value for name, value in given.items() if value is not None}
+def _from_variables(variables: Mapping[str, RawValue]) -> dict[str, RawValue]:
+    raw = {name: first(variables, (variable, *ALIASES.get(name, ()))) for variable, name in VARIABLES.items()}
+    return {name: value for name, value in raw.items() if value is not None}
 
 
-def _given_by_toml(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, Given]:
-    known = {*VARIABLES.values(), "apps", "images"}
+def _from_toml(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, RawValue]:
+    known = {*TOML_KEYS, "apps", "images"}
     for key in (key for key in table if key not in known):
         hint = ": it belongs under [apps.<name>]" if key in APP_KEYS else did_you_mean(key, known)
         problems.append(f"{key} in {file} is not a setting{hint}")
-    return {key: Given(value, f"{key} in {file}") for key, value in table.items() if key in VARIABLES.values()}
+    return {key: RawValue(value, f"{key} in {file}") for key, value in table.items() if key in TOML_KEYS}
 
 
-def _dotenv_warnings(variables: Mapping[str, Given], apps: Mapping[str, Draft], dotenv: Path) -> tuple[str, ...]:
+def _dotenv_warnings(variables: Mapping[str, RawValue], apps: Mapping[str, Draft], dotenv: Path) -> tuple[str, ...]:
     """Return a warning for each unknown name in ``.env`` that resembles a setting; other programs share the file."""
-    ours = [*VARIABLES, CONFIG_FILE]
     named_by_apps = {app.fields["api_key"].origin.split(" ")[0] for app in apps.values() if "api_key" in app.fields}
-    known = {*ours, *UNUSED, *named_by_apps, *(alias for aliases in ALIASES.values() for alias in aliases)}
+    known = {*VARIABLES, *UNUSED, *named_by_apps, *(alias for aliases in ALIASES.values() for alias in aliases)}
     warnings = []
     for name, (_, origin) in variables.items():
-        near = difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.8)
+        near = difflib.get_close_matches(name.upper(), list(VARIABLES), n=1, cutoff=0.8)
         if origin == f"{name} in {dotenv}" and name not in known and near:
             warnings.append(f"{origin} is not a setting: did you mean {near[0]}?")
     return tuple(warnings)

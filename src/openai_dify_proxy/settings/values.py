@@ -15,14 +15,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from openai_dify_proxy.settings.descriptions import Kind
 from openai_dify_proxy.settings.extras import install_command
 from openai_dify_proxy.translate.replicate.model_names import parse_model
 from openai_dify_proxy.wire.dify import Mode
 
-# The names that Dify's console and other proxies use for two of the modes.
 OTHER_MODE_NAMES = {"chatflow": "advanced-chat", "agent_chat": "agent-chat"}
+"""Two modes as Dify's console and other proxies name them."""
 
-# Other proxies' CONVERSATION_MEMORY_MODE, CONVERSATION_MODE and memory_mode.
 OTHER_CONVERSATION_RULES = {
     "1": "transcript",
     "2": "auto",
@@ -31,6 +31,7 @@ OTHER_CONVERSATION_RULES = {
     "all_messages": "transcript",
     "last_user_message": "last-message",
 }
+"""Values of other proxies' CONVERSATION_MEMORY_MODE, CONVERSATION_MODE and memory_mode."""
 
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _SECONDS_PER = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -41,12 +42,13 @@ _BYTES_PER = {
     **dict.fromkeys(("m", "mb", "mib"), 1024**2),
     **dict.fromkeys(("g", "gb", "gib"), 1024**3),
 }
+_BEARER = re.compile(r"\s*bearer\s+", re.IGNORECASE)
 _SYSTEM_PROMPT = re.compile(r"auto|query|drop|input:\S+")
 _HOST = re.compile(r"(?:https?://)?(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.IGNORECASE)
 _STORES = ("s3", "gs", "az")
 _SERVERS = ("redis", "rediss", "valkey", "valkeys")
 STATES = ("sqlite", *_SERVERS, *(f"{scheme}+cluster" for scheme in _SERVERS), "unix", "memory")
-"""The schemes of STATE_URL. Those with an s at their end are TLS; ``unix`` is a server's socket."""
+"""The schemes of STATE_URL. A final s means TLS; ``unix`` is the socket of a server."""
 
 
 def _quantity(value: object, units: Mapping[str, float], examples: str) -> object:
@@ -110,14 +112,14 @@ def _personal_keys(value: object) -> object:
 
 
 def _template(value: object) -> object:
-    """Replace \\n by a line end, which a variable cannot hold."""
+    """Replace \\n by a line end, which ``.env`` and many shells cannot hold in a value."""
     return value.replace("\\n", "\n") if isinstance(value, str) else value
 
 
 def _transcript_template(template: str) -> str:
     marks = [template.count(mark) for mark in ("{history}", "{question}")]
     if marks != [1, 1] or template.index("{history}") > template.index("{question}"):
-        raise ValueError("must hold {history} and after it {question}, each once")
+        raise ValueError("must contain {history}, then {question}, each exactly once")
     return template
 
 
@@ -126,17 +128,22 @@ def _log_level(value: object) -> object:
     return "warning" if lower == "warn" else lower
 
 
+def strip_scheme(value: object) -> object:
+    """Strip white space and a leading ``Bearer`` from a key that was copied from an Authorization header."""
+    return _BEARER.sub("", value, count=1).strip() if isinstance(value, str) else value
+
+
 def _header_safe(key: SecretStr) -> SecretStr:
-    """Reject keys that no HTTP header can hold, such as the placeholder ``app-…`` or a pasted line end."""
+    """Reject keys that do not fit into an HTTP header, such as the placeholder ``app-…`` or a pasted line end."""
     text = key.get_secret_value()
     if not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError("is not a key: it holds spaces or characters that no key has (is it a placeholder?)")
+        raise ValueError("is not a key: it contains spaces or characters that no key has. Is it a placeholder?")
     return key
 
 
 def _secret(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().isascii() or not value.get_secret_value().isprintable():
-        raise ValueError("holds characters that no HTTP header has")
+        raise ValueError("contains characters that HTTP headers do not allow")
     return value
 
 
@@ -149,47 +156,45 @@ def _web_address(url: str, what: str, userinfo: str) -> SplitResult:
     if parts.scheme.lower() not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"must be the http:// or https:// address of {what}")
     if parts.username is not None or parts.password is not None:
-        raise ValueError(f"must not hold a user name or password: {userinfo}")
+        raise ValueError(f"must not contain a user name or password: {userinfo}")
     return parts
 
 
 def _base_url(parts: SplitResult) -> str:
     if parts.query or parts.fragment:
-        raise ValueError("must end with its path, without ? or #")
+        raise ValueError("must not contain a query or fragment (? or #)")
     return f"{parts.scheme.lower()}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
 def _dify_url(url: str) -> str:
     """Return the base URL of Dify's Service API: no trailing slash, ``/v1`` at the end."""
-    base = _base_url(
-        _web_address(url, 'a Dify, such as "https://api.dify.ai/v1"', "Dify's API key is all that is sent")
-    )
+    base = _base_url(_web_address(url, 'a Dify, such as "https://api.dify.ai/v1"', "only the API key is sent to Dify"))
     return base if base.endswith("/v1") else base + "/v1"
 
 
 def _replicate_url(url: str) -> str:
     """Add ``/v1`` to a bare origin; a relay of Replicate's API may have another path."""
-    parts = _web_address(url, "Replicate's API", "the token is all that is sent")
+    parts = _web_address(url, "Replicate's API", "only the token is sent")
     base = _base_url(parts)
     return base if parts.path.strip("/") else base + "/v1"
 
 
 def _public_url(url: str) -> str:
-    return _base_url(_web_address(url, "this proxy, as clients reach it", "every answer would show it"))
+    return _base_url(_web_address(url, "this proxy, as clients reach it", "answers would reveal it"))
 
 
 def _upload_url(url: str) -> str:
     """Return the URL with its query, which some services need; a bare origin gets the path of Kubo's RPC."""
-    parts = _web_address(url, "an IPFS node or service", "IPFS_UPLOAD_AUTH takes the whole Authorization header")
+    parts = _web_address(url, "an IPFS node or service", "set IPFS_UPLOAD_AUTH to the full Authorization header")
     if parts.fragment:
-        raise ValueError("must not hold a #")
+        raise ValueError("must not contain a #")
     return url if parts.path.strip("/") or parts.query else f"{parts.scheme.lower()}://{parts.netloc}/api/v0/add"
 
 
 def _gateway_url(url: str) -> str:
-    _web_address(url.replace("{cid}", "cid"), "a gateway", "every answer would show it")
+    _web_address(url.replace("{cid}", "cid"), "a gateway", "answers would reveal it")
     if "{cid}" not in url:
-        raise ValueError('must hold {cid}, as in "https://ipfs.io/ipfs/{cid}"')
+        raise ValueError('must contain {cid}, as in "https://ipfs.io/ipfs/{cid}"')
     return url
 
 
@@ -201,7 +206,7 @@ def _store_url(url: SecretStr) -> SecretStr:
     if parts.scheme.lower() not in _STORES or not parts.netloc:
         raise ValueError('must be the address of a bucket: "s3://bucket/prefix", "gs://…" or "az://…"')
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user name or password: its options stand behind a ?")
+        raise ValueError("must not contain a user name or password: set credentials as options after a ?")
     return url
 
 
@@ -214,7 +219,9 @@ def _state_url(url: SecretStr) -> SecretStr:
         raise ValueError('must be the path of a file: "sqlite:///state.db", or "sqlite:////var/lib/proxy/state.db"')
     if scheme not in {"sqlite", "memory"}:
         if not _names_a_server(url.get_secret_value()):
-            raise ValueError(f'must name a server: "{scheme}://user:password@host:6379", marks in a password as %xx')
+            raise ValueError(
+                f'must name a server: "{scheme}://user:password@host:6379". Write special characters as %xx'
+            )
         if find_spec("redis") is None:
             raise ValueError(f"requires an extra package. Install it: {install_command('redis')}")
     return url
@@ -254,7 +261,7 @@ def _origin(origin: str) -> str:
 
 def _image_model(name: str) -> str:
     if parse_model(name) is None:
-        raise ValueError("must be a model of Replicate: owner/name, owner/name:version, or deployment:owner/name")
+        raise ValueError("must be a Replicate model: owner/name, owner/name:version, or deployment:owner/name")
     return name
 
 
@@ -265,10 +272,12 @@ def _system_prompt(value: str) -> str:
 
 
 def _json_only(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Reject values of TOML that JSON, which Dify takes, does not have: dates, times, and infinite numbers."""
+    """Reject TOML values without a JSON form, since Dify takes JSON: dates, times, and infinite numbers."""
     unfit = [name for name, value in inputs.items() if not _is_json(value)]
     if unfit:
-        raise ValueError(f"holds what JSON has no form for in {', '.join(unfit)}: write dates and times as text")
+        raise ValueError(
+            f"contains values that JSON cannot represent ({', '.join(unfit)}): write dates and times as text"
+        )
     return inputs
 
 
@@ -286,38 +295,50 @@ def _is_json(value: object) -> bool:
 
 ConversationRule = Literal["auto", "transcript", "last-message"]
 
-Text = Annotated[str, BeforeValidator(_stripped), Field(min_length=1)]
-Key = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_header_safe)]
-Keys = Annotated[tuple[Key, ...], BeforeValidator(_comma_separated)]
-PersonalKeys = Annotated[tuple[tuple[Key, Text], ...], BeforeValidator(_personal_keys)]
-AppConversations = Annotated[ConversationRule, BeforeValidator(_conversation_rule)]
-EndUserId = Annotated[Literal["derived", "plain"], BeforeValidator(_lower)]
-TaskCalls = Annotated[Literal["app", "off"], BeforeValidator(_lower)]
-Template = Annotated[str, BeforeValidator(_template), AfterValidator(_transcript_template)]
-DifyUrl = Annotated[Text, AfterValidator(_dify_url)]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated)]
-Patterns = Annotated[tuple[Text, ...], BeforeValidator(_comma_separated)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0), AfterValidator(_finite)]
-SecondsOrNone = Annotated[float, BeforeValidator(_seconds), Field(ge=0), AfterValidator(_finite)]
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
-AppMode = Annotated[Mode, BeforeValidator(_mode)]
-SystemPrompt = Annotated[str, BeforeValidator(_stripped), AfterValidator(_system_prompt)]
-Inputs = Annotated[dict[str, Any], AfterValidator(_json_only)]
-LogLevel = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_log_level)]
-LogFormat = Annotated[Literal["console", "json"], BeforeValidator(_lower)]
-Heartbeat = Annotated[Literal["chunk", "comment", "off"], BeforeValidator(_lower)]
-Progress = Annotated[Literal["off", "reasoning"], BeforeValidator(_lower)]
-Flag = Annotated[bool, BeforeValidator(_stripped)]
-Secret = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_secret)]
-ApiUrl = Annotated[Text, AfterValidator(_replicate_url)]
-WebUrl = Annotated[Text, AfterValidator(_public_url)]
-UploadUrl = Annotated[Text, AfterValidator(_upload_url)]
-GatewayUrl = Annotated[Text, AfterValidator(_gateway_url)]
-StateUrl = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_state_url)]
-StoreUrl = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_store_url)]
-ImageModelName = Annotated[Text, AfterValidator(_image_model)]
-Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated)]
-Form = Annotated[dict[str, str], BeforeValidator(_form)]
-PictureLinks = Annotated[Literal["local", "ipfs"], BeforeValidator(_lower)]
-MaskColour = Annotated[Literal["black", "white"], BeforeValidator(_lower)]
-UnsupportedParameters = Annotated[Literal["reject", "warn", "drop"], BeforeValidator(_lower)]
+Text = Annotated[str, BeforeValidator(_stripped), Field(min_length=1), Kind("text")]
+Key = Annotated[
+    SecretStr, BeforeValidator(strip_scheme), Field(min_length=1), AfterValidator(_header_safe), Kind("key")
+]
+Keys = Annotated[tuple[Key, ...], BeforeValidator(_comma_separated), Kind("list of keys")]
+PersonalKeys = Annotated[tuple[tuple[Key, Text], ...], BeforeValidator(_personal_keys), Kind("list of pairs")]
+AppConversations = Annotated[ConversationRule, BeforeValidator(_conversation_rule), Kind("choice")]
+EndUserId = Annotated[Literal["derived", "plain"], BeforeValidator(_lower), Kind("choice")]
+TaskCalls = Annotated[Literal["app", "off"], BeforeValidator(_lower), Kind("choice")]
+Template = Annotated[str, BeforeValidator(_template), AfterValidator(_transcript_template), Kind("text")]
+DifyUrl = Annotated[Text, AfterValidator(_dify_url), Kind("URL")]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated), Kind("list of origins")
+]
+Patterns = Annotated[tuple[Text, ...], BeforeValidator(_comma_separated), Kind("list")]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0), AfterValidator(_finite), Kind("duration")]
+SecondsOrNone = Annotated[float, BeforeValidator(_seconds), Field(ge=0), AfterValidator(_finite), Kind("duration")]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0), Kind("size")]
+AppMode = Annotated[Mode, BeforeValidator(_mode), Kind("choice")]
+SystemPrompt = Annotated[str, BeforeValidator(_stripped), AfterValidator(_system_prompt), Kind("choice")]
+Inputs = Annotated[dict[str, Any], AfterValidator(_json_only), Kind("table")]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_log_level), Kind("choice")
+]
+LogFormat = Annotated[Literal["console", "json"], BeforeValidator(_lower), Kind("choice")]
+Heartbeat = Annotated[Literal["chunk", "comment", "off"], BeforeValidator(_lower), Kind("choice")]
+Progress = Annotated[Literal["off", "reasoning"], BeforeValidator(_lower), Kind("choice")]
+Flag = Annotated[bool, BeforeValidator(_stripped), Kind("boolean")]
+Secret = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_secret), Kind("text")]
+ApiUrl = Annotated[Text, AfterValidator(_replicate_url), Kind("URL")]
+WebUrl = Annotated[Text, AfterValidator(_public_url), Kind("URL")]
+UploadUrl = Annotated[Text, AfterValidator(_upload_url), Kind("URL")]
+GatewayUrl = Annotated[Text, AfterValidator(_gateway_url), Kind("URL")]
+StateUrl = Annotated[
+    SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_state_url), Kind("URL")
+]
+StoreUrl = Annotated[
+    SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_store_url), Kind("URL")
+]
+ImageModelName = Annotated[Text, AfterValidator(_image_model), Kind("Replicate model")]
+Hosts = Annotated[
+    tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated), Kind("list of hosts")
+]
+Form = Annotated[dict[str, str], BeforeValidator(_form), Kind("list of pairs")]
+PictureLinks = Annotated[Literal["local", "ipfs"], BeforeValidator(_lower), Kind("choice")]
+MaskColour = Annotated[Literal["black", "white"], BeforeValidator(_lower), Kind("choice")]
+UnsupportedParameters = Annotated[Literal["reject", "warn", "drop"], BeforeValidator(_lower), Kind("choice")]

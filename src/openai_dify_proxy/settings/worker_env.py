@@ -1,4 +1,4 @@
-"""The settings in the environment of worker processes, which must not read the sources again."""
+"""The settings in the environment of worker processes, which do not read the sources again."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def to_environment(settings: Settings) -> dict[str, str]:
 
 
 def from_environment(env: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings of the parent process, or without one those of ``load_settings``."""
+    """Return the settings that the parent process set, else those of ``load_settings``."""
     env = os.environ if env is None else env
     return Settings(**json.loads(env[VARIABLE])) if VARIABLE in env else load_settings(env=env)

@@ -54,34 +54,34 @@ def test_the_directory_of_its_own_name_goes_before_the_data_home() -> None:
     ("variable", "text", "complaint"),
     [
         ("REPLICATE_API_URL", "replicate.com", "must be the http:// or https:// address of Replicate's API"),
-        ("REPLICATE_API_URL", "https://r8_x@replicate.test", "must not hold a user name or password"),
-        ("IMAGE_UPSCALER", "real-esrgan", "must be a model of Replicate: owner/name"),
-        ("IMAGE_MODEL", "sdxl", "is neither a model of Replicate (owner/name) nor a configured one"),
+        ("REPLICATE_API_URL", "https://r8_x@replicate.test", "must not contain a user name or password"),
+        ("IMAGE_UPSCALER", "real-esrgan", "must be a Replicate model: owner/name"),
+        ("IMAGE_MODEL", "sdxl", "is neither a Replicate model (owner/name) nor a configured one"),
         ("REPLICATE_OUTPUT_HOSTS", "https://a.test/files", "must be hosts or origins"),
         ("REPLICATE_OUTPUT_HOSTS", "*", "must be hosts or origins"),
         ("UNSUPPORTED_PARAMETERS", "ignore", "must be 'reject', 'warn' or 'drop', not 'ignore'"),
         ("IMAGE_TIMEOUT", "0", "must be greater than 0, not '0'"),
-        ("IMAGE_CONCURRENCY", "0", "must be at least 1, not '0'"),
+        ("IMAGE_CONCURRENCY", "0", "must be an integer of at least 1, not '0'"),
         ("MAX_PICTURE_BYTES", "big", "must be a number of bytes"),
         ("PUBLIC_URL", "ai.example.com", "must be the http:// or https:// address of this proxy"),
-        ("PUBLIC_URL", "https://ai.test/?x=1", "must end with its path"),
+        ("PUBLIC_URL", "https://ai.test/?x=1", "must not contain a query or fragment"),
         ("PICTURE_RETENTION", "forever", "must be a number of seconds"),
         ("PICTURE_RETENTION", "0", "must be greater than 0"),
         ("PICTURE_STORE", "/srv/pictures", "must be the address of a bucket"),
         ("PICTURE_STORE", "s3:///prefix", "must be the address of a bucket"),
         ("PICTURE_STORE", "s3://[bucket", "must be the address of a bucket"),
-        ("PICTURE_STORE", "s3://id:secret@bucket", "must not hold a user name or password"),
+        ("PICTURE_STORE", "s3://id:secret@bucket", "must not contain a user name or password"),
         ("PICTURE_LINKS", "gateway", "must be 'local' or 'ipfs', not 'gateway'"),
         ("IPFS_UPLOAD_URL", "127.0.0.1:5001", "must be the http:// or https:// address of an IPFS node or service"),
-        ("IPFS_UPLOAD_URL", "http://user:word@127.0.0.1:5001", "IPFS_UPLOAD_AUTH takes the whole Authorization"),
-        ("IPFS_UPLOAD_URL", "http://127.0.0.1:5001/#add", "must not hold a #"),
-        ("IPFS_UPLOAD_AUTH", "Bearer …", "holds characters that no HTTP header has"),
+        ("IPFS_UPLOAD_URL", "http://user:word@127.0.0.1:5001", "set IPFS_UPLOAD_AUTH to the full Authorization"),
+        ("IPFS_UPLOAD_URL", "http://127.0.0.1:5001/#add", "must not contain a #"),
+        ("IPFS_UPLOAD_AUTH", "Bearer …", "contains characters that HTTP headers do not allow"),
         ("IPFS_UPLOAD_FORM", "network", "must be pairs of a name and a value"),
         ("IPFS_UPLOAD_FORM", "=public", "must be pairs of a name and a value"),
-        ("IPFS_GATEWAY_URL", "https://ipfs.io/ipfs/", "must hold {cid}"),
+        ("IPFS_GATEWAY_URL", "https://ipfs.io/ipfs/", "must contain {cid}"),
         ("IPFS_GATEWAY_URL", "ipfs://{cid}", "must be the http:// or https:// address of a gateway"),
         ("IPFS_TIMEOUT", "-1", "must be a number of seconds"),
-        ("ENHANCE_PROMPT_APP", "writer", "names no configured app: there is no app at all"),
+        ("ENHANCE_PROMPT_APP", "writer", "is not the name of a configured app. Configured: none"),
     ],
 )
 def test_a_bad_value_is_named_with_its_place(variable: str, text: str, complaint: str) -> None:
@@ -135,16 +135,25 @@ def test_image_models_of_the_file(toml: Path) -> None:
     }
 
 
+MODEL_TABLES = "images in {file} must contain a table for each model: write [images.models.<name>]"
+
+
 @pytest.mark.parametrize(
     ("text", "complaints"),
     [
-        ("images = 3", ["images in {file} holds models, each a table: write [images.models.<name>]"]),
-        ("[images]\nmodels = 3", ["images in {file} holds models, each a table: write [images.models.<name>]"]),
-        ("[images.models]\nx = 3", ["images in {file} holds models, each a table: write [images.models.<name>]"]),
-        ("[images.model.x]\n", ["model of [images] in {file} is not a setting: it holds models only"]),
+        ("images = 3", [MODEL_TABLES]),
+        (
+            "[images]\nmodels = 3",
+            [MODEL_TABLES],
+        ),
+        (
+            "[images.models]\nx = 3",
+            [MODEL_TABLES],
+        ),
+        ("[images.model.x]\n", ["model of [images] in {file} is not a setting: [images] contains only models"]),
         (
             "[images.models.x]\n",
-            ['[images.models.x] in {file} has no model: name one of Replicate\'s, such as model = "stability-ai/sdxl"'],
+            ['[images.models.x] in {file} has no model. Set a Replicate model, such as model = "stability-ai/sdxl"'],
         ),
         (
             '[images.models.x]\nmodel = ""\ninput = {}',
@@ -156,7 +165,7 @@ def test_image_models_of_the_file(toml: Path) -> None:
         (
             "[images.models.x]\nmodel = 'a b'\nupscaler = 'a/b:1'",
             [
-                f"{key} of [images.models.x] in {{file}} must be a model of Replicate: owner/name, owner/name:version, "
+                f"{key} of [images.models.x] in {{file}} must be a Replicate model: owner/name, owner/name:version, "
                 f"or deployment:owner/name, not '{value}'"
                 for key, value in (("model", "a b"), ("upscaler", "a/b:1"))
             ],
@@ -165,7 +174,7 @@ def test_image_models_of_the_file(toml: Path) -> None:
             "image_model = 'sketsh'\n[images.models.sketch]\nmodel = 'a/b'",
             [
                 (
-                    "image_model in {file} is neither a model of Replicate (owner/name) nor a configured one: "
+                    "image_model in {file} is neither a Replicate model (owner/name) nor a configured one: "
                     "did you mean sketch?"
                 )
             ],
@@ -174,7 +183,7 @@ def test_image_models_of_the_file(toml: Path) -> None:
             "[images.models.x]\nmodel = 'a/b'\ninputs = { day = 2026-01-01 }",
             [
                 (
-                    "inputs of [images.models.x] in {file} holds what JSON has no form for in day: "
+                    "inputs of [images.models.x] in {file} contains values that JSON cannot represent (day): "
                     "write dates and times as text"
                 )
             ],
@@ -183,7 +192,7 @@ def test_image_models_of_the_file(toml: Path) -> None:
             "[images.models.dify]\nmodel = 'a/b'",
             [
                 (
-                    "[images.models.dify] in {file} has the name of an app: call it otherwise, "
+                    "[images.models.dify] in {file} has the name of an app: rename it, "
                     "since clients see one list of models"
                 )
             ],
@@ -198,8 +207,8 @@ def test_what_is_wrong_with_a_toml_file(toml: Path, text: str, complaints: list[
 
 def test_links_to_a_gateway_need_a_gateway_and_uploads() -> None:
     assert problems({"PICTURE_LINKS": "ipfs"}) == [
-        "PICTURE_LINKS in the environment needs IPFS_GATEWAY_URL too",
-        "PICTURE_LINKS in the environment needs IPFS_UPLOAD_URL too",
+        "PICTURE_LINKS in the environment requires IPFS_GATEWAY_URL",
+        "PICTURE_LINKS in the environment requires IPFS_UPLOAD_URL",
     ]
     assert len(problems({"PICTURE_LINKS": "ipfs", "IPFS_UPLOAD_URL": "x", "IPFS_GATEWAY_URL": "x"})) == 2
 
@@ -215,7 +224,7 @@ def test_links_to_a_gateway_need_a_gateway_and_uploads() -> None:
 )
 def test_no_credential_is_open_to_strangers(env: Mapping[str, str], held: str) -> None:
     (problem,) = problems({**env, "HOST": "0.0.0.0"})
-    assert f"could spend {held} configured here" in problem
+    assert f"could use {held}." in problem
     load({**env, "HOST": "0.0.0.0", "API_KEYS": "client-1"})
     load({**env, "HOST": "127.0.0.1"})
 

@@ -59,8 +59,8 @@ A_FILE = (
 
 def a_server(scheme: str) -> str:
     return (
-        f'STATE_URL in the environment must name a server: "{scheme}://user:password@host:6379", marks in a password '
-        "as %xx"
+        f'STATE_URL in the environment must name a server: "{scheme}://user:password@host:6379". Write special '
+        "characters as %xx"
     )
 
 
@@ -93,8 +93,8 @@ def test_a_server_needs_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_several_workers_cannot_have_their_state_in_memory() -> None:
     (problem,) = problems({"STATE_URL": "memory://", "WORKERS": "2"})
     assert problem == (
-        "STATE_URL in the environment cannot be memory:// with WORKERS=2: each worker would know only the "
-        "conversations that it served itself. Use sqlite:/// on one machine, redis:// or valkey:// on several"
+        "STATE_URL in the environment cannot be memory:// with WORKERS=2, since workers would not share "
+        "conversations. Use sqlite:/// on one machine, redis:// or valkey:// on several"
     )
     assert load({"STATE_URL": "memory://", "WORKERS": "1"}).workers == 1
 
@@ -120,6 +120,6 @@ def test_limits_are_understood(variable: str, text: str, field: str, value: floa
 
 def test_limits_are_checked() -> None:
     assert problems({"STATE_MAX_ENTRIES": "0", "CONVERSATION_TTL": "0"}) == [
-        "STATE_MAX_ENTRIES in the environment must be at least 1",
+        "STATE_MAX_ENTRIES in the environment must be an integer of at least 1",
         "CONVERSATION_TTL in the environment must be greater than 0, not '0'",
     ]

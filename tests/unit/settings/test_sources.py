@@ -1,4 +1,4 @@
-"""Which value counts, how values are written, and what people are told when something is wrong."""
+"""Which source of a setting wins, which forms a value may have, and the errors about wrong ones."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def test_defaults() -> None:
         "shutdown_grace": 20,
         "input_variable": None,
         "output_variable": None,
+        "config_file": None,
         "default_app": None,
         "conversations": "auto",
         "transcript_template": (
@@ -191,10 +192,10 @@ def test_a_variable_is_understood(variable: str, text: str, field: str, value: o
 @pytest.mark.parametrize(
     ("variable", "text", "complaint"),
     [
-        ("PORT", "http", "PORT in the environment must be a whole number, not 'http'"),
-        ("PORT", "70000", "PORT in the environment must be at most 65535, not '70000'"),
-        ("SERVER_PORT", "x", "SERVER_PORT in the environment must be a whole number, not 'x'"),
-        ("WORKERS", "0", "WORKERS in the environment must be at least 1, not '0'"),
+        ("PORT", "http", "PORT in the environment must be an integer from 0 to 65535, not 'http'"),
+        ("PORT", "70000", "PORT in the environment must be an integer from 0 to 65535, not '70000'"),
+        ("SERVER_PORT", "x", "SERVER_PORT in the environment must be an integer from 0 to 65535, not 'x'"),
+        ("WORKERS", "0", "WORKERS in the environment must be an integer of at least 1, not '0'"),
         ("ALLOW_ANONYMOUS", "ture", "ALLOW_ANONYMOUS in the environment must be true or false, not 'ture'"),
         ("HEARTBEAT", "ping", "HEARTBEAT in the environment must be 'chunk', 'comment' or 'off', not 'ping'"),
         (
@@ -233,12 +234,15 @@ def test_a_variable_is_understood(variable: str, text: str, field: str, value: o
         (
             "DIFY_API_URL",
             "http://me:hush@dify.test/v1",
-            "DIFY_API_URL in the environment must not hold a user name or password: Dify's API key is all that is sent",
+            (
+                "DIFY_API_URL in the environment must not contain a user name or password: "
+                "only the API key is sent to Dify"
+            ),
         ),
         (
             "DIFY_API_URL",
             "http://dify.test/v1?a=1",
-            "DIFY_API_URL in the environment must end with its path, without ? or #",
+            "DIFY_API_URL in the environment must not contain a query or fragment (? or #)",
         ),
         (
             "CORS_ORIGINS",
@@ -249,8 +253,8 @@ def test_a_variable_is_understood(variable: str, text: str, field: str, value: o
             "API_KEYS",
             "fine,not fine",
             (
-                "API_KEYS in the environment is not a key: it holds spaces or characters that no key has "
-                "(is it a placeholder?)"
+                "API_KEYS in the environment is not a key: it contains spaces or characters that no key has. "
+                "Is it a placeholder?"
             ),
         ),
     ],
@@ -335,7 +339,7 @@ def test_a_malformed_line_of_dotenv_is_an_error_that_does_not_repeat_it(tmp_path
         load_settings(env={"WORKERS": "x"}, dotenv=path)
     assert caught.value.problems == [
         f"Line {line} of {path} cannot be read: write NAME=value, and close each quotation mark",
-        "WORKERS in the environment must be a whole number, not 'x'",
+        "WORKERS in the environment must be an integer of at least 1, not 'x'",
     ]
 
 
@@ -410,6 +414,7 @@ def test_every_setting_of_an_app(toml: Path) -> None:
     assert support.api_key.get_secret_value() == "app-1"
     assert support.model_dump(exclude={"api_key"}) == {
         "name": "support",
+        "api_key_env": None,
         "api_url": "https://other.test/v1",
         "aliases": ("gpt-4o*",),
         "mode": "advanced-chat",
@@ -421,7 +426,7 @@ def test_every_setting_of_an_app(toml: Path) -> None:
         "inputs": {"language": "en", "depth": 2, "tags": ["a"], "deep": {"b": True}},
     }
     assert (sales.name, sales.api_url, sales.mode) == ("team/sales", "http://dify.test/v1", None)
-    assert sales.api_key.get_secret_value() == "app-2"
+    assert (sales.api_key_env, sales.api_key.get_secret_value()) == ("SALES_KEY", "app-2")
 
 
 def test_a_single_key_is_the_default_app_and_takes_the_variables_for_it() -> None:
@@ -446,6 +451,33 @@ def test_several_keys_are_several_apps_and_the_first_is_the_default() -> None:
         "dify-2": "app-2",
     }
     assert settings.default_app == "dify"
+
+
+@pytest.mark.parametrize("text", ["Bearer app-1", "  bearer  app-1 ", "app-1"])
+def test_a_key_from_a_header_loses_its_scheme(text: str, toml: Path) -> None:
+    toml.write_text('[apps.support]\napi_key = "app-1"\n')
+    settings = load({**URL, "DIFY_API_KEY": text, "API_KEYS": f"{text},two"}, toml=toml)
+    assert settings.dify_api_key == SecretStr("app-1")
+    assert settings.api_keys == (SecretStr("app-1"), SecretStr("two"))
+    assert (list(settings.apps), settings.default_app) == (["support"], "support")
+
+
+def test_a_toml_file_cannot_name_another(toml: Path) -> None:
+    toml.write_text('config_file = "other.toml"\n')
+    assert problems(toml=toml) == [f"config_file in {toml} is not a setting"]
+
+
+def test_the_settings_name_their_file(toml: Path) -> None:
+    toml.write_text("")
+    assert load(toml=toml).config_file == str(toml)
+    assert load({"CONFIG_FILE": str(toml)}).config_file == str(toml)
+
+
+@pytest.mark.parametrize("variable", ["5", '""', '" "'])
+def test_the_name_of_a_variable_is_text(toml: Path, variable: str) -> None:
+    toml.write_text(f'[apps.a]\napi_key_env = {variable}\napi_url = "http://dify.test"\n')
+    (problem,) = problems(toml=toml)
+    assert problem.startswith(f"api_key_env of [apps.a] in {toml} must ")
 
 
 def test_a_list_of_no_keys_is_no_app() -> None:
@@ -509,7 +541,12 @@ APP = 'api_key = "app-1"\napi_url = "http://dify.test"\n'
         (f"[apps.a]\n{APP}inputs = 1\n", ["inputs of [apps.a] in {file} must be a table, not 1"]),
         (
             f"[apps.a]\n{APP}inputs = {{ since = 2024-05-01, x = [nan], y = 1 }}\n",
-            ["inputs of [apps.a] in {file} holds what JSON has no form for in since, x: write dates and times as text"],
+            [
+                (
+                    "inputs of [apps.a] in {file} contains values that JSON cannot represent (since, x): "
+                    "write dates and times as text"
+                )
+            ],
         ),
         (
             f'[apps.a]\n{APP}system_prompt = "input:"\n',
@@ -519,39 +556,39 @@ APP = 'api_key = "app-1"\napi_url = "http://dify.test"\n'
             f'[apps.a]\n{APP}progress = "on"\n',
             ["progress of [apps.a] in {file} must be 'off' or 'reasoning', not 'on'"],
         ),
-        (f'[apps.a]\n{APP}api_key_env = "A"\n', ["[apps.a] in {file} has both api_key and api_key_env: keep one"]),
+        (f'[apps.a]\n{APP}api_key_env = "A"\n', ["[apps.a] in {file} has both api_key and api_key_env: remove one"]),
         (
             '[apps.a]\napi_key_env = "A_KEY"\napi_url = "http://dify.test"\n',
-            ["api_key_env of [apps.a] in {file} names A_KEY, which is neither in the environment nor in .env"],
+            ["api_key_env of [apps.a] in {file} names A_KEY, which is set neither in the environment nor in .env"],
         ),
         (
             f'[apps.a]\napi_key_env = "{KEY}"\napi_url = "http://dify.test"\n',
             [
-                "api_key_env of [apps.a] in {file} must be the name of a variable; a key itself is given as api_key",
+                "api_key_env of [apps.a] in {file} must be the name of a variable. To set the key itself, use api_key",
             ],
         ),
         (
             "[apps.a]\n",
             [
                 (
-                    "[apps.a] in {file} has neither api_key nor api_key_env: the key is on the app's page "
+                    "[apps.a] in {file} has neither api_key nor api_key_env. The key is on the app's page "
                     "“API Access” in Dify"
                 ),
-                "[apps.a] in {file} has no Dify to go to: set DIFY_API_URL (https://api.dify.ai/v1 for Dify Cloud)",
+                "[apps.a] in {file} needs a Dify: set DIFY_API_URL (https://api.dify.ai/v1 for Dify Cloud)",
             ],
         ),
         (
             f'default_app = "aa"\n[apps.a]\n{APP}',
-            ["default_app in {file} names no configured app: did you mean a?"],
+            ["default_app in {file} is not the name of a configured app: did you mean a?"],
         ),
         (
             f'default_app = "z"\n[apps.support]\n{APP}[apps.sales]\n{APP}',
-            ["default_app in {file} names no configured app: there is support, sales"],
+            ["default_app in {file} is not the name of a configured app. Configured: support, sales"],
         ),
-        ('default_app = "z"\n', ["default_app in {file} names no configured app: there is no app at all"]),
+        ('default_app = "z"\n', ["default_app in {file} is not the name of a configured app. Configured: none"]),
         (
             f'[apps.a]\n{APP}aliases = ["gpt-*", "gpt-4"]\n[apps.b]\n{APP}aliases = ["gpt-*", "gpt-4?"]\n',
-            ['[apps.b] in {file} and [apps.a] both have the alias "gpt-*": keep one'],
+            ['[apps.b] in {file} and [apps.a] both have the alias "gpt-*": remove one'],
         ),
         (
             f'[apps.a]\n{APP}aliases = ["b", "a"]\n[apps.b]\n{APP}',
@@ -569,10 +606,7 @@ def test_what_is_wrong_with_a_toml_file(toml: Path, text: str, complaints: list[
     [
         (
             {"DIFY_API_KEY": KEY},
-            (
-                "DIFY_API_KEY in the environment has no Dify to go to: set DIFY_API_URL "
-                "(https://api.dify.ai/v1 for Dify Cloud)"
-            ),
+            ("DIFY_API_KEY in the environment needs a Dify: set DIFY_API_URL (https://api.dify.ai/v1 for Dify Cloud)"),
         ),
         (
             {**URL, "DIFY_MODEL_MAP": "app-1"},
@@ -590,8 +624,8 @@ def test_what_is_wrong_with_a_toml_file(toml: Path, text: str, complaints: list[
         (
             {**URL, "DIFY_API_KEY": "app-…"},
             (
-                "DIFY_API_KEY in the environment is not a key: it holds spaces or characters that no key has "
-                "(is it a placeholder?)"
+                "DIFY_API_KEY in the environment is not a key: it contains spaces or characters that no key has. "
+                "Is it a placeholder?"
             ),
         ),
         (
@@ -603,10 +637,7 @@ def test_what_is_wrong_with_a_toml_file(toml: Path, text: str, complaints: list[
         ),
         (
             {**URL, "DIFY_API_KEY": KEY, "DIFY_MODEL_MAP": "dify:app-1"},
-            (
-                "DIFY_MODEL_MAP in the environment has the name that the app of DIFY_API_KEY in the environment takes: "
-                "call it otherwise"
-            ),
+            ("DIFY_MODEL_MAP in the environment has the name of the app of DIFY_API_KEY in the environment: rename it"),
         ),
     ],
 )
@@ -625,14 +656,14 @@ def test_all_problems_are_told_at_once(toml: Path) -> None:
     beginnings = [
         f"colour in {toml} ",
         f"api_key_env of [apps.a] in {toml} names NO_SUCH",
-        "PORT in the environment ",
         "DIFY_API_URL in the environment ",
+        "PORT in the environment ",
         "LOG_LEVEL in the environment ",
         f"mode of [apps.a] in {toml} ",
         f"[apps.b] in {toml} has neither api_key nor api_key_env",
         f"default_app in {toml} ",
         f'[apps.b] in {toml} and [apps.a] both have the alias "x"',
-        "Whoever reaches 0.0.0.0:8223 ",
+        "Without client keys, anyone who can connect to 0.0.0.0:8223 ",
     ]
     assert [problem[: len(beginning)] for problem, beginning in zip(found, beginnings, strict=True)] == beginnings
 

@@ -136,7 +136,7 @@ def test_line_ends_may_be_written_out_in_a_template() -> None:
 def test_a_template_holds_each_part_once_and_in_order(template: str) -> None:
     (problem,) = problems({"TRANSCRIPT_TEMPLATE": template})
     assert problem.startswith(
-        "TRANSCRIPT_TEMPLATE in the environment must hold {history} and after it {question}, each once"
+        "TRANSCRIPT_TEMPLATE in the environment must contain {history}, then {question}, each exactly once"
     )
 
 
@@ -178,8 +178,8 @@ def test_plain_names_where_there_is_a_single_client(keys: dict[str, str]) -> Non
 def test_plain_names_of_several_clients_are_refused(keys: dict[str, str]) -> None:
     (problem,) = problems({"END_USER_ID": "plain", **keys})
     assert problem == (
-        "END_USER_ID in the environment can be plain only where there is a single client key: end users of several "
-        "clients that have the same name would share their conversations in Dify"
+        "END_USER_ID in the environment can be plain with a single client key only. "
+        "With several, end users with the same name would share their conversations in Dify"
     )
 
 
@@ -207,7 +207,7 @@ def test_an_app_for_side_calls() -> None:
 
 def test_an_app_for_side_calls_must_be_there() -> None:
     (problem,) = problems({"TASK_MODEL": "cheep"})
-    assert problem == "TASK_MODEL in the environment names no configured app: did you mean cheap?"
+    assert problem == "TASK_MODEL in the environment is not the name of a configured app: did you mean cheap?"
 
 
 # How long
