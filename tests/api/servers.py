@@ -19,7 +19,7 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from pydantic import SecretStr
 
 from openai_dify_proxy.app import create_app
-from openai_dify_proxy.cli.serve import server_config
+from openai_dify_proxy.cli.server import server_config
 from openai_dify_proxy.settings import AppSettings, Settings
 from openai_dify_proxy.turns.claims import ClaimTiming
 from openai_dify_proxy_demo import DEMO_APPS, DIALECTS, SPECIAL_APPS

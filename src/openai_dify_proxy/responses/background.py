@@ -63,6 +63,11 @@ class BackgroundResponses:
         self._lease = lease
         self._runs: dict[str, BackgroundRun] = {}
 
+    @property
+    def running(self) -> int:
+        """The number of runs of this process."""
+        return len(self._runs)
+
     async def start(self, prepared: PreparedRun, encoder: ResponsesStreamEncoder) -> None:
         """Start a response in the background, and return once its request was sent to Dify.
 

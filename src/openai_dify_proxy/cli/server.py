@@ -1,0 +1,212 @@
+"""The HTTP server: uvicorn, which reports on Ctrl-C how many answers it finishes, and stops at once on the second.
+
+A terminal sends Ctrl-C to all processes of the program. With several workers, the parent asks each for its number of
+answers, and prints the sum.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.supervisors import multiprocess
+
+from openai_dify_proxy.cli.listening import BACKLOG
+
+KEEP_ALIVE = 75
+"""Seconds that an idle connection of a client stays open: longer than clients and balancers reuse theirs (5 to 60 s),
+so that none sends a request into a connection that is being closed."""
+
+INTERRUPTED = 130
+"""The exit code after a second Ctrl-C, as shells have it: 128 and the number of SIGINT."""
+
+STOP_SECONDS = 2.0
+"""How long, after a second Ctrl-C, stopped answers may take to stop their runs in Dify."""
+
+
+def server_config(app: ASGIApp | str, *, grace: float, workers: int = 1, factory: bool = False) -> uvicorn.Config:
+    """Return uvicorn's configuration; ``grace`` is how many seconds running requests may take to end."""
+    return uvicorn.Config(
+        app,
+        factory=factory,
+        workers=workers,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Nothing here depends on the caller's address or scheme.
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=math.ceil(grace),
+    )
+
+
+def run(app: ASGIApp, sockets: list[socket.socket], *, grace: float) -> None:
+    """Serve ``app`` in this process until SIGTERM or Ctrl-C. A second Ctrl-C ends the process."""
+    server = _Server(server_config(app, grace=grace))
+    _handle_signals(server)
+    server.run(sockets)
+
+
+def run_workers(factory: str, sockets: list[socket.socket], *, grace: float, workers: int) -> None:
+    """Serve the app of ``factory`` in worker processes. Raises SystemExit after a second Ctrl-C."""
+    multiprocess.Process = _WorkerProcess  # type: ignore[misc]  # uvicorn has no parameter for it
+    supervisor = _Supervisor(server_config(factory, grace=grace, workers=workers, factory=True), sockets)
+    supervisor.run()
+    if supervisor.forced:
+        sys.exit(INTERRUPTED)
+
+
+def _handle_signals(server: uvicorn.Server) -> None:
+    """Handle signals before and after uvicorn does: it raises them again after a graceful stop.
+
+    With these handlers the exit code is then 0, and a signal during start-up ends the server.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def _announce(answers: int) -> None:
+    if answers:
+        # A terminal has shown ^C in this line.
+        start = "\n" if sys.stdout.isatty() else ""
+        noun = "answer" if answers == 1 else "answers"
+        print(f"{start}finishing {answers} {noun}; press again to stop", flush=True)  # noqa: T201 - for the person
+
+
+class _Server(uvicorn.Server):
+    interrupted = False
+
+    @property
+    def answers(self) -> int:
+        """The number of answers under way: requests, and responses in the background."""
+        app = getattr(self.config, "loaded_app", None)
+        services = getattr(getattr(app, "state", None), "services", None)
+        return len(self.server_state.tasks) + (services.background.running if services else 0)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Remember that a person ends the server."""
+        self.interrupted = self.interrupted or sig == signal.SIGINT
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish running answers. A second Ctrl-C stops them, and ends the process."""
+        if self.interrupted:
+            self.announce()
+        finishing = asyncio.ensure_future(super().shutdown(sockets))
+        while not finishing.done() and not self.force_exit:
+            await asyncio.wait((finishing,), timeout=0.1)
+        if self.force_exit:
+            await _end_process()
+        await finishing
+
+    def announce(self) -> None:
+        """Print the number of answers that are finished before the end."""
+        _announce(self.answers)
+
+
+async def _end_process() -> None:
+    """Cancel all tasks, which stops their runs in Dify, and exit.
+
+    Does not close the event loop: that sometimes blocks after tasks were cancelled (uvloop 0.23).
+    """
+    # The lifespan would log its cancellation as a traceback.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=STOP_SECONDS)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
+
+class _WorkerServer(_Server):
+    def announce(self) -> None:
+        """Print nothing: the parent does."""
+
+
+_COUNT = b"answers"
+"""The parent's question for the number of answers, beside uvicorn's health check."""
+
+
+class _WorkerProcess(multiprocess.Process):
+    def start(self) -> None:
+        """Start the process, which ignores Ctrl-C until it serves: the parent ends it."""
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            super().start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, in the worker process."""
+        _handle_signals(self.server)
+        try:
+            super().target(sockets)
+        finally:
+            sys.stdin.close()  # uvicorn opened it, and does not close it
+
+    @property
+    def server(self) -> _WorkerServer:
+        if self._server is None:
+            self._server = _WorkerServer(self.config)
+        assert isinstance(self._server, _WorkerServer)
+        return self._server
+
+    def pong(self) -> None:
+        """Answer one question of the parent."""
+        question = self.child_conn.recv()
+        self.child_conn.send(self.server.answers if question == _COUNT else self.server.started)
+
+    def answers(self) -> int:
+        """Ask the worker for its number of answers; 0 if it does not reply within a second."""
+        with suppress(OSError, EOFError):
+            self.parent_conn.send(_COUNT)
+            if self.parent_conn.poll(1):
+                return int(self.parent_conn.recv())
+        return 0
+
+
+class _Supervisor(multiprocess.Multiprocess):
+    forced = False
+
+    def handle_int(self) -> None:
+        """Stop, and print how many answers the workers finish."""
+        if self.should_exit.is_set():
+            self.signal_queue.append(signal.SIGINT)  # the second one, for join_all
+            return
+        super().handle_int()
+        _announce(sum(process.answers() for process in self.processes if isinstance(process, _WorkerProcess)))
+
+    def join_all(self) -> None:
+        """Wait for the workers. Ctrl-C passes on to them, since only a terminal sends it to all processes."""
+        for process in self.processes:
+            while process.process.is_alive():
+                process.process.join(0.1)
+                if signal.SIGINT in self.signal_queue:
+                    self.signal_queue.clear()
+                    self.forced = True
+                    self._interrupt_workers()
+
+    def _interrupt_workers(self) -> None:
+        for process in self.processes:
+            if process.process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGINT)
