@@ -29,13 +29,18 @@ class Program:
     def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end. The console script runs in a fork of a process that has loaded it."""
         if self._command == (PROGRAM,):
-            return _fork_server().run(self.directory, arguments, self._environment(env))
+            return _fork_server().run(self.directory, arguments, self.environment(env))
+        return self.run_afresh(*arguments, **env)
+
+    def run_afresh(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end in a fresh interpreter, which reads variables such as PYTHONIOENCODING."""
         return subprocess.run(
             [*self._command, *arguments],
             cwd=self.directory,
-            env=self._environment(env),
+            env=self.environment(env),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
 
@@ -48,7 +53,7 @@ class Program:
             subprocess.Popen(
                 [*self._command, *arguments],
                 cwd=self.directory,
-                env=self._environment(env),
+                env=self.environment(env),
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
@@ -59,7 +64,7 @@ class Program:
             finally:
                 process.kill()
 
-    def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
+    def environment(self, env: Mapping[str, str]) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COV")}
         return {**kept, "HOME": str(self.directory), "PYTHONWARNINGS": "error", **env}
 

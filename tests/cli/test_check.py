@@ -45,8 +45,8 @@ def test_what_an_app_takes_and_has_is_shown(program: Program, dify: DemoServer) 
         assert text in shown
     assert findings(shown) == [
         (
-            "note form: The app requires the input language, which no OpenAI client fills by itself: requests must "
-            "bring it in their inputs, or set inputs for the app."
+            "note form: The app requires the input 'language', which OpenAI clients do not send. Set it in inputs of "
+            "the app, or send it in `inputs` of each request."
         )
     ]
 
@@ -66,18 +66,18 @@ def test_inputs_of_the_settings_fill_what_is_required(program: Program, dify: De
             'api_key = "app-nobody"',
             "Dify rejected the app's key: Access token is invalid. Set a valid key for this app; it starts with app-.",
         ),
-        ('api_key = "app-demo-chat"\nmode = "workflow"', "The settings say mode workflow, and Dify says chat."),
+        ('api_key = "app-demo-chat"\nmode = "workflow"', "mode is 'workflow' in the settings, but 'chat' in Dify."),
         (
             'api_key = "app-demo-workflow"\ninput_variable = "quest"',
-            "input_variable names the input quest, which the app does not have.",
+            "input_variable names 'quest', which is not an input of the app.",
         ),
         (
             'api_key = "app-demo-chat-topic"\nsystem_prompt = "input:rules"',
-            "system_prompt names the input rules, which the app does not have.",
+            "system_prompt names 'rules', which is not an input of the app.",
         ),
         (
             'api_key = "app-demo-chat-topic"\ninputs = { topics = "bees" }',
-            "inputs names the input topics, which the app does not have.",
+            "inputs names 'topics', which is not an input of the app.",
         ),
     ],
 )
@@ -112,9 +112,9 @@ def test_without_apps_the_dify_is_looked_for(program: Program, dify: DemoServer)
     code, shown = check(program, "", dify.url)
     assert code == 0
     assert shown.splitlines() == [
-        f"{dify.url} answers. No apps are configured: requests bring the key of their app.",
-        "No pictures are made: REPLICATE_API_TOKEN is not set.",
-        "State (sqlite): can be written.",
+        f"{dify.url} is reachable. No apps are configured: requests must carry the key of their app.",
+        "Image generation is off: REPLICATE_API_TOKEN is not set.",
+        "State (sqlite): writable.",
     ]
 
 
@@ -140,9 +140,12 @@ def test_a_state_that_is_down(program: Program, dify: DemoServer, scheme: str) -
 @pytest.mark.parametrize(
     ("key", "note"),
     [
-        ("app-demo-advanced-chat@1.13", "Dify 1.13.0 is silent when asked to continue a conversation"),
-        ("app-demo-workflow@0.15", "This Dify does not tell the app's mode; it was found out."),
-        ("app-demo-chat@0.15", "This Dify does not tell the app's mode; it was found out."),
+        (
+            "app-demo-advanced-chat@1.13",
+            "Dify 1.13.0 does not respond when a chatflow continues an unknown conversation.",
+        ),
+        ("app-demo-workflow@0.15", "This Dify does not report the mode of apps, so it was guessed."),
+        ("app-demo-chat@0.15", "This Dify does not report the mode of apps, so it was guessed."),
     ],
 )
 def test_what_is_peculiar_to_a_version(program: Program, dify: DemoServer, key: str, note: str) -> None:
@@ -169,7 +172,7 @@ def test_apps_are_listed_without_asking_anybody(program: Program) -> None:
     (program.directory / "apps.toml").write_text(TOML)
     ended = program.run("apps", CONFIG_FILE="apps.toml", DIFY_API_URL="http://dify.invalid")
     assert ended.returncode == 0
-    assert row(ended.stdout, "support (default)")[1:] == ["gpt-4o*, o[13]", "asked from Dify", "http://dify.invalid/v1"]
+    assert row(ended.stdout, "support (default)")[1:] == ["gpt-4o*, o[13]", "detected", "http://dify.invalid/v1"]
     assert row(ended.stdout, "sales")[1:] == ["", "advanced-chat", "https://other.test/v1"]
 
 
@@ -201,4 +204,4 @@ def test_apps_when_nothing_is_configured_are_the_demo(program: Program) -> None:
 
 def test_apps_when_requests_bring_the_keys(program: Program) -> None:
     ended = program.run("apps", DIFY_API_URL="http://dify.invalid")
-    assert ended.stdout == "No apps are configured: requests bring the key of an app of http://dify.invalid/v1.\n"
+    assert ended.stdout == "No apps are configured. Requests must carry the key of an app in http://dify.invalid/v1.\n"

@@ -53,7 +53,7 @@ def test_configured_models_are_asked_for(program: Program, replicate: DemoReplic
     """
     code, shown = check(program, toml, **images(replicate))
     assert (code, findings(shown)) == (0, [])
-    assert f"Replicate at {replicate.url}: the token is good." in shown.splitlines()
+    assert f"Replicate at {replicate.url}: the token is valid." in shown.splitlines()
     assert "Num-Inference-Steps" in row(shown, "poster (default)")[2]
     assert row(shown, "sketch")[3].startswith("Scheduler, Guidance-Scale, ")
     assert row(shown, "xinntao/realesrgan (upscaler)")[1] == "yes"
@@ -64,7 +64,7 @@ def test_configured_models_are_asked_for(program: Program, replicate: DemoReplic
 def test_pictures_need_a_token(program: Program, dify: DemoServer) -> None:
     ended = program.run("check", DIFY_API_URL=dify.url, DIFY_API_KEY="app-demo-chat")
     assert ended.returncode == 0
-    assert "No pictures are made: REPLICATE_API_TOKEN is not set." in ended.stdout.splitlines()
+    assert "Image generation is off: REPLICATE_API_TOKEN is not set." in ended.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,14 @@ def test_pictures_need_a_token(program: Program, dify: DemoServer) -> None:
         ('image_upscaler = "nobody/nothing"', "trouble nobody/nothing (upscaler): Replicate does not have this model"),
         (
             'image_upscaler = "black-forest-labs/flux-schnell"',
-            "trouble black-forest-labs/flux-schnell (upscaler): This model takes no picture, so it cannot enlarge one.",
+            (
+                "trouble black-forest-labs/flux-schnell (upscaler): "
+                "This model has no input for a picture, so it cannot upscale one."
+            ),
         ),
         (
             '[images.models.x]\nmodel = "stability-ai/sdxl"\ninputs = { go_fast = true }',
-            "trouble x: inputs names the input go_fast, which the model does not have.",
+            "trouble x: inputs sets 'go_fast', which is not an input of the model.",
         ),
         (
             '[images.models.x]\nmodel = "black-forest-labs/flux-schnell"\ninputs = { num_inference_steps = 9 }',
@@ -99,8 +102,8 @@ def test_what_keeps_a_model_from_serving(program: Program, replicate: DemoReplic
 @pytest.mark.parametrize(
     ("model", "note"),
     [
-        ("xinntao/realesrgan", "The model needs a picture to start from (img): it makes edits only."),
-        (VERSIONS["stability-ai/sdxl"], "A version alone cannot be looked up: name it as owner/name:version."),
+        ("xinntao/realesrgan", "The model requires an input picture (img), so it supports edits only."),
+        (VERSIONS["stability-ai/sdxl"], "Replicate cannot look up a version alone. Name it as owner/name:version."),
     ],
 )
 def test_what_is_worth_knowing_of_a_model(program: Program, replicate: DemoReplicate, model: str, note: str) -> None:
@@ -127,14 +130,14 @@ def test_the_directory_must_be_one_to_write_in(program: Program, replicate: Demo
     fine = tmp_path / "not" / "yet"
     code, shown = check(program, **images(replicate, IMAGE_STORAGE_DIR=str(fine)))
     assert code == 0
-    assert f"Pictures in {fine}: can be kept there, " in shown
+    assert f"Pictures in {fine}: writable, " in shown
     assert not fine.parent.exists()
 
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     code, shown = check(program, **images(replicate, IMAGE_STORAGE_DIR=str(in_the_way / "pictures")))
     assert code == 1
-    assert findings(shown) == [f"trouble Pictures in {in_the_way / 'pictures'}: {in_the_way} is no directory."]
+    assert findings(shown) == [f"trouble Pictures in {in_the_way / 'pictures'}: {in_the_way} is not a directory."]
 
 
 def test_an_object_store_that_is_down(program: Program, replicate: DemoReplicate) -> None:
@@ -208,7 +211,7 @@ def test_what_the_headers_do_with_a_model(program: Program, replicate: DemoRepli
     assert row(ended.stdout, "X-Replicate-Num-Inference-Steps")[1:] == ["steps", "an integer from 1 to 50"]
     assert row(ended.stdout, "X-Replicate-Guidance-Scale")[1:] == ["guidance", "a number from 2 to 5"]
     assert row(ended.stdout, "X-Replicate-Num-Outputs")[1:] == ["by several predictions", "an integer from 1 to 4"]
-    assert row(ended.stdout, "X-Replicate-Scheduler")[1:] == ["", "not taken"]
+    assert row(ended.stdout, "X-Replicate-Scheduler")[1:] == ["", "not supported"]
     assert len([cells for cells in rows(ended.stdout) if cells[0].startswith("X-")]) == 16
     assert "  interval: a number from 1 to 4" in ended.stdout.splitlines()
 
@@ -236,7 +239,7 @@ def test_without_a_token_the_demo_is_asked_about_the_default(program: Program) -
     ended = program.run("models")
     assert ended.returncode == 0
     assert "stability-ai/sdxl" in ended.stdout
-    assert ended.stderr == "REPLICATE_API_TOKEN is not set: this asks the demo.\n"
+    assert ended.stderr == "REPLICATE_API_TOKEN is not set, so this shows the demo.\n"
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "nonsense", VERSIONS["stability-ai/sdxl"]])

@@ -56,11 +56,11 @@ async def test_what_is_kept(program: Program, store: LocalPictures) -> None:
         "",
     ]
     assert row(ended.stdout, waiting.name)[5:] == ["pending", waiting.cid]
-    assert ended.stdout.endswith(" bytes, 1 of them still to be sent to IPFS.\n")
+    assert ended.stdout.endswith(" bytes, 1 of them pending for IPFS.\n")
 
     pending = await asyncio.to_thread(program.run, "pictures", "--pending")
     assert [cells[0] for cells in rows(pending.stdout)] == [waiting.name]
-    assert pending.stdout.endswith(f"1 picture to be sent to IPFS, {waiting.size} bytes.\n")
+    assert pending.stdout.endswith(f"1 picture pending for IPFS, {waiting.size} bytes.\n")
 
 
 async def test_as_json(program: Program, store: LocalPictures) -> None:
@@ -93,7 +93,7 @@ async def test_what_is_pending_is_sent(program: Program, store: LocalPictures) -
     record = await keep(store, ipfs=True)
     assert record.cid is not None
     code, said, progress = await send(program, added(record.cid))
-    assert (code, said) == (0, "1 picture sent to IPFS; none still to be sent.\n")
+    assert (code, said) == (0, "1 picture uploaded to IPFS, none pending.\n")
     assert "1/1" in progress
     sent = await store.record(record.name)
     assert sent is not None
@@ -105,14 +105,14 @@ async def test_what_is_refused_stays_pending(program: Program, store: LocalPictu
     for side in (16, 17, 18):
         await keep(store, ipfs=True, side=side)
     code, said, errors = await send(program, FULL)
-    assert (code, said) == (1, "0 pictures sent to IPFS; 3 still to be sent.\n")
+    assert (code, said) == (1, "0 pictures uploaded to IPFS, 3 pending.\n")
     names = await store.pending()
     assert len(names) == 3
     for name in names:
-        assert f"Not sent: {name}: IPFS rejected the picture. Status 500: " in errors
+        assert f"Not uploaded: {name}: IPFS rejected the picture. Status 500: " in errors
     cid = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
     code, said, errors = await send(program, added(cid))
-    assert (code, said) == (0, "3 pictures sent to IPFS; none still to be sent.\n")
+    assert (code, said) == (0, "3 pictures uploaded to IPFS, none pending.\n")
     # The node's own name for it stands, and that it is another is told.
     assert "ipfs_cid_differed" in errors
     shown = await asyncio.to_thread(program.run, "pictures", "--json")
@@ -122,7 +122,7 @@ async def test_what_is_refused_stays_pending(program: Program, store: LocalPictu
 def test_there_must_be_somewhere_to_send_to(program: Program) -> None:
     ended = program.run("pictures", "--send")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "Error: IPFS_UPLOAD_URL is not set, so there is nowhere to send pictures to\n"
+    assert ended.stderr == "Error: IPFS_UPLOAD_URL is not set. Set it to the upload URL of an IPFS node or service\n"
 
 
 def test_a_place_that_cannot_be_read_is_told_plainly(program: Program, tmp_path: Path) -> None:

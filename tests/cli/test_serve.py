@@ -137,7 +137,7 @@ def test_workers_have_the_settings_and_no_key_is_in_their_arguments(program: Pro
         assert not any(secret in line for line in arguments for secret in ("app-demo-chat", "client-key"))
         assert server.end(signal.SIGTERM) == 0
         assert psutil.wait_procs(family[1:], timeout=PATIENCE)[1] == []
-        assert all(json.loads(line)["event"] for line in server.logged.splitlines())
+        assert all(json.loads(line)["event"] for line in server.logged.splitlines()), server.logged
 
 
 def test_workers_serve_the_demo(program: Program) -> None:
@@ -176,7 +176,7 @@ def test_a_port_in_use_is_told_plainly(program: Program, command: str) -> None:
         ended = program.run(command, "--port", str(port))
     assert ended.returncode == 1
     assert ended.stderr == (
-        f"Error: Port {port} of 127.0.0.1 is in use. Choose another (--port), or stop what listens there.\n"
+        f"Error: Port {port} of 127.0.0.1 is in use. Choose another port (--port), or stop the program that uses it.\n"
     )
     assert ended.stdout == ""
 
@@ -186,10 +186,10 @@ def test_every_problem_of_the_settings_is_a_line(program: Program) -> None:
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert ended.stderr.splitlines() == [
-        "Error: PORT in the environment must be a whole number, not 'x'",
+        "Error: PORT in the environment must be an integer from 0 to 65535, not 'x'",
         "Error: --log-level must be 'debug', 'info', 'warning', 'error' or 'critical', not 'loud'",
         (
-            "Error: DIFY_API_KEY in the environment has no Dify to go to: set DIFY_API_URL "
+            "Error: DIFY_API_KEY in the environment needs a Dify: set DIFY_API_URL "
             "(https://api.dify.ai/v1 for Dify Cloud)"
         ),
     ]
@@ -245,8 +245,8 @@ def test_localhost_is_one_port_on_each_of_its_addresses() -> None:
     ("host", "complaint"),
     [
         # a documentation address (RFC 5737), and a name that is never one (RFC 2606)
-        ("192.0.2.1", "192.0.2.1 is no address of this machine. Choose another (--host)."),
-        ("proxy.invalid", "HOST proxy.invalid is no address of this machine: "),
+        ("192.0.2.1", "192.0.2.1 is not an address of this machine. Choose another (--host)."),
+        ("proxy.invalid", "HOST proxy.invalid is not an address of this machine: "),
     ],
 )
 def test_an_address_of_no_machine_is_told_plainly(host: str, complaint: str) -> None:

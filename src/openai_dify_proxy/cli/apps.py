@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
 import typer
@@ -10,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from openai_dify_proxy.cli.demo import needs_demo
-from openai_dify_proxy.cli.output import console
+from openai_dify_proxy.cli.output import console, print_json, whole
 from openai_dify_proxy.settings import Settings
 
 
@@ -27,19 +26,19 @@ def list_apps(settings: Settings, *, as_json: bool) -> None:
     demo = needs_demo(settings)
     rows = _demo_rows() if demo else _rows(settings)
     if as_json:
-        typer.echo(json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False))
+        print_json([row._asdict() for row in rows])
         return
     if not rows:
-        typer.echo(f"No apps are configured: requests bring the key of an app of {settings.dify_api_url}.")
+        typer.echo(f"No apps are configured. Requests must carry the key of an app in {settings.dify_api_url}.")
         return
     if demo:
-        typer.echo("Nothing is configured: serve offers the demo apps.")
-    table = Table("Model", "Aliases", "Mode", "Dify")
+        typer.echo("Nothing is configured, so serve offers the demo apps.")
+    table = Table(whole("Model"), "Aliases", "Mode", "Dify")
     for row in rows:
         cells = (
             f"{row.model} (default)" if row.default else row.model,
             ", ".join(row.aliases),
-            row.mode or "asked from Dify",
+            row.mode or "detected",
             row.dify_api_url or "demo",
         )
         table.add_row(*map(escape, cells))

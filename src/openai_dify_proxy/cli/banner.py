@@ -11,35 +11,35 @@ def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool) -> st
     """Return the lines that ``serve`` prints at its start, with commands to try where the demo is served."""
     lines = [f"OpenAI Dify Proxy {version('openai-dify-proxy')} serves {url}/v1"]
     if demo:
-        lines.append("This is the demo: its apps only repeat what they are asked. Set DIFY_API_URL to serve your Dify.")
+        lines.append("This is the demo: its apps only echo the question. Set DIFY_API_URL to serve your Dify.")
     if demo_images:
-        lines.append("Its pictures are drawn, not generated. Set REPLICATE_API_TOKEN to have them made by Replicate.")
+        lines.append("Its pictures are placeholders. Set REPLICATE_API_TOKEN to generate images with Replicate.")
     apps = [f"{name} (default)" if name == settings.default_app else name for name in settings.apps]
-    lines.append(f"  Models: {', '.join(apps) or 'the app whose Dify key a request brings'}")
+    lines.append(f"  Models: {', '.join(apps) or 'the app whose Dify key a request carries'}")
     if settings.replicate_api_token is not None:
         images = [name for name in settings.image_models if name != settings.image_model]
         lines.append(f"  Image models: {', '.join([f'{settings.image_model} (default)', *images])}")
-    lines.append(f"  Callers: {_who_may_call(settings)}")
+    lines.append(f"  Callers: {_callers(settings)}")
     if demo:
         lines.append(f"Try it:\n  {_chat_line(settings, url)}")
     if demo_images:
-        lines.append(f"Make a picture:\n  {_picture_line(settings, url)}")
+        lines.append(f"Generate a picture:\n  {_picture_line(settings, url)}")
     return "\n".join(lines)
 
 
-def _who_may_call(settings: Settings) -> str:
+def _callers(settings: Settings) -> str:
     ways = []
     if settings.apps and settings.client_keys:
-        ways.append("with a client key (Authorization: Bearer …)")
+        ways.append("anyone with a client key (Authorization: Bearer …)")
     elif settings.apps:
         ways.append("anyone on this machine" if is_loopback(settings.host) else "anyone who can connect")
     if settings.passthrough_keys:
-        ways.append("with a Dify key of their own (DIFY_API_KEY: app-…)")
-    return ", or ".join(ways) or "nobody, since no apps are configured and PASSTHROUGH_KEYS is off"
+        ways.append("anyone with a Dify key (header DIFY_API_KEY: app-…)")
+    return ", or ".join(ways) or "nobody: no apps are configured and PASSTHROUGH_KEYS is off"
 
 
 def _chat_line(settings: Settings, url: str) -> str:
-    """Return a complete command that streams an answer of the demo; the demo's keys are not secret."""
+    """Return a complete command that streams an answer of the demo, whose keys are not secret."""
     assert settings.default_app is not None
     app = settings.apps[settings.default_app]
     key = _CLIENT_KEY if settings.client_keys else ""
@@ -50,7 +50,7 @@ def _chat_line(settings: Settings, url: str) -> str:
 
 
 def _picture_line(settings: Settings, url: str) -> str:
-    """Return a command that makes a picture, complete unless client keys are set: pictures take one."""
+    """Return a command that generates a picture. The user must fill in a client key if there are any."""
     headers = f"-H 'Content-Type: application/json' {_CLIENT_KEY if settings.client_keys else ''}-H 'Accept: image/*'"
     tuning = "-H 'X-Output-Format: png' -H 'X-Replicate-Seed: 7'"
     body = '{"prompt": "A lighthouse at dusk"}'

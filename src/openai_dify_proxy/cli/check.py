@@ -1,4 +1,4 @@
-"""The command ``check``: ask every configured service, and report what will not work."""
+"""The command ``check``: query every configured service, and report what does not work."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from openai_dify_proxy.settings import Settings
 
 
 def check_all(settings: Settings) -> bool:
-    """Print the findings, and return whether every app and image model can serve, and the state can be written.
+    """Print the findings, and return whether every app and image model works, and the state can be written.
 
     Raises SettingsError if nothing is configured and the demo is missing.
     """
     with ExitStack() as stack:
         if needs_demo(settings):
-            typer.echo("No Dify is configured: this checks the demo apps.")
+            typer.echo("Nothing is configured, so this checks the demo apps.")
             settings = stack.enter_context(demo_dify(settings))
             if settings.replicate_api_token is None:
                 settings = stack.enter_context(demo_replicate(settings))

@@ -1,4 +1,4 @@
-"""``check`` for apps: compares what Dify reports with the settings and with what clients send."""
+"""``check`` for apps: compares the apps in Dify with the settings, and with the requests of OpenAI clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from openai_dify_proxy.cli.output import Finding, all_work, console, print_findings
+from openai_dify_proxy.cli.output import Finding, all_work, console, print_findings, whole
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import AppSettings, Settings
 from openai_dify_proxy.translate.dify.app_profile import HISTORY_NAMES, SYSTEM_NAMES, AppProfile, InputField
@@ -21,10 +21,10 @@ from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
 
 ANSWER_SECONDS = 10.0
-"""Time limit of an answer, after the connection was made."""
+"""Seconds to wait for a response, after the connection was made."""
 
 CONCURRENCY = 4
-"""Apps asked at the same time: a Dify API process has ten connections, and other clients need some of them."""
+"""Apps that are queried at the same time. A Dify API process has ten connections, and other clients need some."""
 
 FEATURES = {
     "file_upload": "files",
@@ -48,7 +48,7 @@ class AppReport(NamedTuple):
 
 
 def check_apps(settings: Settings) -> bool:
-    """Print a table of the apps with the findings, and return whether every app can serve."""
+    """Print a table of the apps with the findings, and return whether every app works."""
     if not settings.apps:
         return _check_pass_through(settings)
     reports = asyncio.run(_examine_all(settings))
@@ -57,17 +57,19 @@ def check_apps(settings: Settings) -> bool:
 
 
 def _check_pass_through(settings: Settings) -> bool:
-    """Check that there is a Dify at all: without apps there is no key for more."""
+    """Check that the Dify is reachable. Without an app there is no key to check more."""
     assert settings.dify_api_url is not None
-    problem = asyncio.run(_welcome(settings.dify_api_url, settings.connect_timeout))
+    problem = asyncio.run(_unreachable(settings.dify_api_url, settings.connect_timeout))
     if problem:
         typer.echo(f"{settings.dify_api_url}: {problem}")
         return False
-    typer.echo(f"{settings.dify_api_url} answers. No apps are configured: requests bring the key of their app.")
+    typer.echo(
+        f"{settings.dify_api_url} is reachable. No apps are configured: requests must carry the key of their app."
+    )
     return True
 
 
-async def _welcome(url: str, connect_timeout: float) -> str | None:
+async def _unreachable(url: str, connect_timeout: float) -> str | None:
     http = HttpClient(connect_timeout=connect_timeout)
     try:
         async with asyncio.timeout(connect_timeout + ANSWER_SECONDS):
@@ -106,19 +108,19 @@ async def _examine(app: AppSettings, dify: DifyApp, profiles: Profiles) -> AppRe
 
 def _troubles(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
     if app.mode and profile.info.mode and app.mode != profile.info.mode:
-        yield Finding("trouble", f"The settings say mode {app.mode}, and Dify says {profile.info.mode}.")
+        yield Finding("trouble", f"mode is {app.mode!r} in the settings, but {profile.info.mode!r} in Dify.")
     if not profile.form:
         return
     form = {field.name for field in profile.form}
     for setting, name in _named_inputs(app, profile):
         if name not in form:
-            yield Finding("trouble", f"{setting} names the input {name}, which the app does not have.")
+            yield Finding("trouble", f"{setting} names {name!r}, which is not an input of the app.")
     texts = [field.name for field in profile.form if field.is_text]
     if profile.mode == "workflow" and texts and profile.question_input(app.input_variable) is None:
         yield Finding(
             "trouble",
-            f"Several inputs take text ({', '.join(texts)}), and none is named like a question: "
-            "set input_variable to the one for the user's text.",
+            f"Several inputs take text ({', '.join(texts)}), and none has a usual name for a question. "
+            "Set input_variable to the one for the user's text.",
         )
 
 
@@ -135,39 +137,48 @@ def _notes(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
     for field in _unfilled(app, profile):
         yield Finding(
             "note",
-            f"The app requires the input {field.name}, which no OpenAI client fills by itself: requests must bring it "
-            "in their inputs, or set inputs for the app.",
+            f"The app requires the input {field.name!r}, which OpenAI clients do not send. Set it in inputs of the "
+            "app, or send it in `inputs` of each request.",
         )
     if profile.mode == "workflow" and not app.input_variable and not any(field.is_text for field in profile.form):
-        yield Finding("note", "The app has no input that takes text: what the user writes does not reach it.")
+        yield Finding("note", "The app has no text input, so it never receives the user's text.")
     if profile.info.mode is None and app.mode is None:
-        yield Finding("note", "This Dify does not tell the app's mode; it was found out. Set mode to be sure.")
+        yield Finding("note", "This Dify does not report the mode of apps, so it was guessed. Set mode to be sure.")
     release = profile.release or (0, 0)
     if profile.mode == "advanced-chat" and (1, 13) <= release < (1, 15):
         yield Finding(
             "note",
-            f"Dify {profile.version} is silent when asked to continue a conversation that it does not know, so it is "
-            "asked for conversations of a chatflow first where it may have lost them: another request.",
+            f"Dify {profile.version} does not respond when a chatflow continues an unknown conversation. Where Dify "
+            "may have lost a conversation, the proxy looks it up first, with an extra request.",
         )
     if profile.mode == "advanced-chat" and (1, 15) <= release < (1, 16):
         yield Finding(
             "note",
-            f"Dify {profile.version} begins a new conversation when asked to continue one that it does not know, so it "
-            "is asked for conversations of a chatflow first where it may have lost them: another request.",
+            f"Dify {profile.version} begins a new conversation when a chatflow continues an unknown one. Where Dify "
+            "may have lost a conversation, the proxy looks it up first, with an extra request.",
         )
 
 
 def _unfilled(app: AppSettings, profile: AppProfile) -> Iterator[InputField]:
-    """Yield required inputs that neither the settings nor a plain OpenAI request fill."""
+    """Yield required inputs that neither the settings nor a plain OpenAI request set."""
     question = None if profile.converses else profile.question_input(app.input_variable)
     for field in profile.form:
-        by_itself = field.name == question or field.default not in (None, "")
-        if field.required and not by_itself and field.name not in app.inputs:
+        automatic = field.name == question or field.default not in (None, "")
+        if field.required and not automatic and field.name not in app.inputs:
             yield field
 
 
 def _print_table(reports: list[AppReport]) -> None:
-    table = Table("Model", "Works", "Dify", "Mode", "Inputs", "Switched on", expand=False, show_lines=len(reports) > 1)
+    table = Table(
+        whole("Model"),
+        "Works",
+        whole("Dify"),
+        whole("Mode"),
+        whole("Inputs", wrap=True),
+        whole("Features", wrap=True),
+        expand=False,
+        show_lines=len(reports) > 1,
+    )
     for report in reports:
         table.add_row(*_row(report))
     console().print(table)
@@ -181,11 +192,11 @@ def _row(report: AppReport) -> tuple[str, ...]:
     if profile is None:
         return (name, works, escape(report.app.api_url), "", "", "")
     inputs = "\n".join(_input(report.app, profile, field) for field in profile.form)
-    return (name, works, escape(profile.version or "unknown"), profile.mode, inputs, ", ".join(_switched_on(profile)))
+    return (name, works, escape(profile.version or "unknown"), profile.mode, inputs, ", ".join(_features(profile)))
 
 
 def _input(app: AppSettings, profile: AppProfile, field: InputField) -> str:
-    """Describe an input: its kind, and where its value comes from."""
+    """Return the name, kind and source of an input."""
     filled = ""
     if field.name in app.inputs:
         filled = " ← settings"
@@ -200,7 +211,7 @@ def _input(app: AppSettings, profile: AppProfile, field: InputField) -> str:
     return escape(f"{field.name} ({field.kind}{', required' if field.required else ''}){filled}")
 
 
-def _switched_on(profile: AppProfile) -> Iterator[str]:
+def _features(profile: AppProfile) -> Iterator[str]:
     for name, shown in FEATURES.items():
         switch = getattr(profile.parameters, name)
         if switch is not None and switch.enabled:

@@ -1,4 +1,4 @@
-"""``check`` for images: Replicate and its models, IPFS, and the storage of pictures."""
+"""``check`` for images: Replicate and its models, the storage of pictures, and IPFS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from openai_dify_proxy.cli.models import fetch_inputs, header_support, open_replicate
-from openai_dify_proxy.cli.output import Finding, all_work, console, print_findings
+from openai_dify_proxy.cli.output import Finding, all_work, console, print_findings, whole
 from openai_dify_proxy.errors import InvalidRequest, ProxyError, UpstreamUnreachable
 from openai_dify_proxy.images.models import ImageModel, ImageModels
 from openai_dify_proxy.pictures.service import open_picture_store
@@ -30,10 +30,10 @@ from openai_dify_proxy.upstream.ipfs import ipfs_client
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 CONCURRENCY = 4
-"""Models asked for at the same time."""
+"""Schemas that are fetched at the same time."""
 
 ABSENT_PICTURE = f"{'0' * 64}.png"
-"""A name that no picture has: asking for it shows whether the store answers."""
+"""The name of no picture: looking it up shows whether the store responds."""
 
 
 class ImageModelReport(NamedTuple):
@@ -47,9 +47,9 @@ class ImageModelReport(NamedTuple):
 
 
 def check_images(settings: Settings) -> bool:
-    """Print the findings, and return whether pictures can be made, stored and uploaded."""
+    """Print the findings, and return whether pictures can be generated, stored and uploaded."""
     if settings.replicate_api_token is None:
-        typer.echo("No pictures are made: REPLICATE_API_TOKEN is not set.")
+        typer.echo("Image generation is off: REPLICATE_API_TOKEN is not set.")
         return True
     parts = [asyncio.run(_check_replicate(settings))]
     if settings.picture_store is None:
@@ -80,7 +80,7 @@ async def _check_replicate(settings: Settings) -> bool:
             await replicate.account()
         except ProxyError as error:
             return _report(subject, error.log or error.message, "")
-        _report(subject, None, "the token is good.")
+        _report(subject, None, "the token is valid.")
         reports = await _examine_all(settings, replicate)
     _print_table(reports)
     return all(report.fine for report in reports)
@@ -117,7 +117,7 @@ def _examine(
     upscaler: ModelInputs | ProxyError | None,
 ) -> ImageModelReport:
     if isinstance(inputs, ProxyError):
-        # A bare version can be run without its schema; its inputs are guessed then.
+        # A version without a name can run, with guessed inputs: Replicate has no schema for it.
         unknown = model.ref.name is None and model.ref.deployment is None
         return ImageModelReport(name, [], [Finding("note", inputs.message) if unknown else _trouble(inputs)])
     rows = header_support(settings, model, inputs, upscaler if isinstance(upscaler, ModelInputs) else None)
@@ -129,7 +129,7 @@ def _examine_upscaler(ref: ModelRef, inputs: ModelInputs | ProxyError) -> ImageM
     if isinstance(inputs, ProxyError):
         findings.append(_trouble(inputs))
     elif picture_input(inputs, "init_image") is None:
-        findings.append(Finding("trouble", "This model takes no picture, so it cannot enlarge one."))
+        findings.append(Finding("trouble", "This model has no input for a picture, so it cannot upscale one."))
     return ImageModelReport(f"{ref} (upscaler)", [], findings)
 
 
@@ -141,7 +141,7 @@ def _defaults(model: ImageModel, inputs: ModelInputs) -> Iterator[Finding]:
     for name, value in model.defaults.items():
         field = inputs.fields.get(name)
         if field is None:
-            yield Finding("trouble", f"inputs names the input {name}, which the model does not have.")
+            yield Finding("trouble", f"inputs sets {name!r}, which is not an input of the model.")
             continue
         try:
             field.accept(value, f"{name} of inputs")
@@ -150,23 +150,29 @@ def _defaults(model: ImageModel, inputs: ModelInputs) -> Iterator[Finding]:
 
 
 def _needs(model: ImageModel, inputs: ModelInputs) -> Iterator[Finding]:
-    """Yield notes about required inputs that no plain generation fills."""
+    """Yield notes about required inputs that a plain generation request does not set."""
     picture = picture_input(inputs, "init_image")
     for field in inputs.fields.values():
         if not field.required or field.default is not None or field.name in (*PROMPT_NAMES, *model.defaults):
             continue
         if picture is not None and field.name == picture.name:
-            yield Finding("note", f"The model needs a picture to start from ({field.name}): it makes edits only.")
+            yield Finding("note", f"The model requires an input picture ({field.name}), so it supports edits only.")
         else:
             yield Finding(
                 "note",
-                f"The model requires the input {field.name} ({field.takes}): requests must bring it in their input "
-                "object, or set inputs for the model.",
+                f"The model requires the input {field.name!r} ({field.takes}). Set it in inputs of the model, "
+                "or send it in the object `input` of each request.",
             )
 
 
 def _print_table(reports: list[ImageModelReport]) -> None:
-    table = Table("Image model", "Works", "Headers that it takes", "Headers that it does not", show_lines=True)
+    table = Table(
+        whole("Image model", wrap=True),
+        "Works",
+        whole("Supported headers", wrap=True),
+        whole("Unsupported headers", wrap=True),
+        show_lines=True,
+    )
     for report in reports:
         works = "[green]yes[/]" if report.fine else "[bold red]no[/]"
         taken = ", ".join(_short(row) for row in report.rows if row.takes is not None)
@@ -195,19 +201,19 @@ async def _check_store(settings: Settings) -> bool:
         trouble = " ".join(error.problems)
     except ProxyError as error:
         trouble = error.log or error.message
-    return _report("Pictures in PICTURE_STORE", trouble, "it answers. Whether it can be written to is not tried.")
+    return _report("Pictures in PICTURE_STORE", trouble, "reachable. Writing is not tested.")
 
 
 def _check_directory(directory: Path) -> bool:
-    """Check the directory, or the nearest existing parent in which it would be made. Creates nothing."""
+    """Check the directory, or the nearest existing parent in which it would be created. Creates nothing."""
     there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     trouble = None
     if not there.is_dir():
-        trouble = f"{there} is no directory."
+        trouble = f"{there} is not a directory."
     elif not os.access(there, os.W_OK | os.X_OK):
-        trouble = f"This user may not write in {there}."
+        trouble = f"The current user cannot write to {there}."
     free = decimal(shutil.disk_usage(there).free)
-    return _report(f"Pictures in {directory}", trouble, f"can be kept there, {free} are free.")
+    return _report(f"Pictures in {directory}", trouble, f"writable, {free} free.")
 
 
 async def _check_ipfs(settings: Settings) -> bool:
@@ -224,4 +230,4 @@ async def _check_ipfs(settings: Settings) -> bool:
         await http.close()
     # A service's URL may hold a key in its query.
     address = (settings.ipfs_upload_url or "").partition("?")[0]
-    return _report(f"IPFS at {address}", trouble, "answers, and refuses no uploads.")
+    return _report(f"IPFS at {address}", trouble, "reachable, accepts uploads.")

@@ -1,4 +1,4 @@
-"""``check`` for the state: can it be reached and written?"""
+"""``check`` for the state: whether it can be reached and written."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import typer
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state import Put, StateUnavailable, open_store
 
-ANSWER_SECONDS = 5.0
-"""Time limit of an answer."""
+TIMEOUT = 5.0
+"""Seconds to wait for the store."""
 
 
 def check_state(settings: Settings) -> bool:
@@ -20,17 +20,17 @@ def check_state(settings: Settings) -> bool:
     if problem is not None:
         typer.echo(f"State ({scheme}): {problem}")
         return False
-    typer.echo(f"State ({scheme}): can be written.")
+    typer.echo(f"State ({scheme}): writable.")
     return True
 
 
 async def _problem(settings: Settings) -> str | None:
     store = await open_store(settings.state_url.get_secret_value(), max_entries=settings.state_max_entries)
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             await store.run(Put("check", b"1", 1.0))
     except TimeoutError:
-        return "it does not answer in time."
+        return f"it does not respond within {TIMEOUT:g} seconds."
     except StateUnavailable as error:
         return str(error)
     finally:

@@ -1,7 +1,7 @@
 """The command ``demo``, and the demo's servers for commands that run with nothing configured.
 
-The demo is a distribution of its own (``openai-dify-proxy[demo]``), which may be missing: it is imported only where
-it is used.
+The demo is a distribution of its own, which the extra ``demo`` installs. It may be missing, so only the functions that
+use it import it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from openai_dify_proxy.telemetry import configure_logging
 
 
 def serve_demo(host: str, port: int) -> None:
-    """Serve the scripted Dify until SIGTERM or Ctrl-C. Raises CannotListen, and SettingsError if it is missing."""
+    """Serve the demo Dify until SIGTERM or Ctrl-C. Raises CannotListen, and SettingsError if it is not installed."""
     _require_demo(f"The demo is not installed. Install it: {install_command('demo')}")
-    from openai_dify_proxy.cli.serve import run  # it loads uvicorn
+    from openai_dify_proxy.cli.server import run  # it loads uvicorn
     from openai_dify_proxy_demo import DEMO_PACE, create_demo_app
 
     configure_logging("warning")
@@ -31,7 +31,7 @@ def serve_demo(host: str, port: int) -> None:
 
 
 def needs_demo(settings: Settings) -> bool:
-    """Return whether neither a Dify nor an app is configured. Raises SettingsError if the demo is missing then."""
+    """Return whether neither a Dify nor an app is configured. Raises SettingsError if the demo is then missing."""
     if settings.apps or settings.dify_api_url is not None:
         return False
     _require_demo(
@@ -43,7 +43,7 @@ def needs_demo(settings: Settings) -> bool:
 
 @contextmanager
 def demo_dify(settings: Settings, *, paced: bool = False) -> Iterator[Settings]:
-    """Serve the demo's Dify, and yield ``settings`` with its apps; ``paced`` answers as slowly as a model."""
+    """Serve the demo Dify, and yield ``settings`` with its apps. With ``paced`` it answers as slowly as a model."""
     from openai_dify_proxy_demo import DEMO_APPS, DEMO_PACE, INSTANT, DemoServer
 
     with DemoServer(timing=DEMO_PACE if paced else INSTANT) as server:
@@ -57,7 +57,7 @@ def demo_dify(settings: Settings, *, paced: bool = False) -> Iterator[Settings]:
 
 @contextmanager
 def demo_replicate(settings: Settings, *, paced: bool = False) -> Iterator[Settings]:
-    """Serve the demo's Replicate, and yield ``settings`` for it. Raises SettingsError if the demo is missing."""
+    """Serve the demo Replicate, and yield ``settings`` for it. Raises SettingsError if the demo is not installed."""
     _require_demo(
         "REPLICATE_API_TOKEN is not set, and the demo is not installed. "
         f"Set the token, or install the demo: {install_command('demo')}"
@@ -83,7 +83,7 @@ def _require_demo(problem: str) -> None:
 def _banner(url: str) -> str:
     from openai_dify_proxy_demo import DEMO_APPS
 
-    lines = [f"A scripted Dify serves {url}/v1", "  Keys of its apps:"]
+    lines = [f"The demo Dify serves {url}/v1", "  Keys of its apps:"]
     lines += [f"    {app.key:<24}{app.mode:<16}{app.description}" for app in DEMO_APPS]
-    lines.append(f"  To use it through the proxy: DIFY_API_URL={url}/v1 DIFY_API_KEY={DEMO_APPS[0].key}")
+    lines.append(f"  To serve it through the proxy: DIFY_API_URL={url}/v1 DIFY_API_KEY={DEMO_APPS[0].key}")
     return "\n".join(lines)

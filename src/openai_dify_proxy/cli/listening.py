@@ -9,24 +9,24 @@ BACKLOG = 2048
 
 
 class CannotListen(Exception):
-    """The address cannot be listened on; the text gives the reason and the remedy."""
+    """The server cannot listen on its address. The text says why, and what to do."""
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address that ``host`` stands for, all on one port. Raises CannotListen."""
+    """Listen on every address of ``host``, all on one port. Raises CannotListen."""
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise CannotListen(f"HOST {host} is no address of this machine: {error.strerror}") from error
+        raise CannotListen(f"HOST {host} is not an address of this machine: {error.strerror}") from error
     sockets: list[socket.socket] = []
     failures: list[OSError] = []
-    for family, _, _, _, address in found:
+    for family, _, _, _, address in addresses:
         taken = sockets[0].getsockname()[1] if sockets else port
         try:
             sockets.append(_listen_on(family, (address[0], taken, *address[2:])))
         except OSError as error:
             failures.append(error)
-    # A name such as localhost may stand for an IPv6 address where there is no IPv6.
+    # A name such as localhost may have an IPv6 address on a machine without IPv6.
     fatal = [error for error in failures if not sockets or error.errno not in _NO_SUCH_ADDRESS]
     if fatal:
         for listener in sockets:
@@ -57,16 +57,16 @@ def _listen_on(family: int, address: tuple[object, ...]) -> socket.socket:
 def _reason(error: OSError, host: str, port: int) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return f"Port {port} of {host} is in use. Choose another (--port), or stop what listens there."
+            return f"Port {port} of {host} is in use. Choose another port (--port), or stop the program that uses it."
         case errno.EACCES:
-            return f"Port {port} needs more rights than this process has. Choose one above 1023 (--port)."
+            return f"This process may not listen on port {port}. Choose a port above 1023 (--port)."
         case errno.EADDRNOTAVAIL:
-            return f"{host} is no address of this machine. Choose another (--host)."
+            return f"{host} is not an address of this machine. Choose another (--host)."
         case _:
             return f"Cannot listen on {host}, port {port}: {error.strerror}."
 
 
 def base_url(host: str, sockets: list[socket.socket]) -> str:
-    """Return the address to show, with the real port in place of port 0."""
+    """Return the URL to show, with the actual port instead of 0."""
     name = host.strip("[]")
     return f"http://{f'[{name}]' if ':' in name else name}:{sockets[0].getsockname()[1]}"

@@ -1,11 +1,12 @@
 """The program's commands and flags: flags become settings, and each command calls the module that does its work.
 
-Those modules are imported by the commands that need them, so that a serving process loads no tables and colours, and
-``--help`` answers at once.
+Commands import their modules when they run, so that a serving process loads no tables and colours, and ``--help``
+answers at once.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -14,31 +15,38 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from openai_dify_proxy.cli.flags import Command, Group, setting_flag, usage_problem
 from openai_dify_proxy.cli.listening import CannotListen
+from openai_dify_proxy.cli.terminal import accept_any_encoding
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import Settings, SettingsError, load_settings
 
 app = typer.Typer(
-    help="Every Dify app as an OpenAI model: an HTTP proxy that speaks the OpenAI API to clients and the Dify API to "
-    "Dify. Settings come from flags, the environment, .env and a TOML file, in this order.",
-    no_args_is_help=True,
+    cls=Group,
+    help="Serve every Dify app as an OpenAI model. The proxy speaks the OpenAI API to clients and the Dify API to "
+    "Dify. Settings come from flags, environment variables, the file .env in the current directory, and a TOML file, "
+    "in this order.",
+    invoke_without_command=True,
     add_completion=False,
-    # A traceback with its variables would show keys.
+    context_settings={"help_option_names": ["--help", "-h"]},
+    # Tracebacks with variables would show keys.
     pretty_exceptions_enable=False,
 )
 
-ConfigFlag = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="TOML file with many apps. Variable: CONFIG_FILE.")
-]
-UrlFlag = Annotated[
-    str | None,
-    typer.Option("--dify-api-url", metavar="URL", help="Base URL of the Dify API. Variable: DIFY_API_URL."),
-]
+ConfigFlag = Annotated[Path | None, setting_flag("config_file", "FILE", "--config")]
+UrlFlag = Annotated[str | None, setting_flag("dify_api_url", "URL")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def main() -> None:
     """Run the console script."""
-    app(prog_name="openai-dify-proxy")
+    accept_any_encoding()
+    try:
+        code = app(prog_name="openai-dify-proxy", standalone_mode=False)
+    except typer.TyperException as error:
+        typer.echo(f"Error: {usage_problem(error)}", err=True)
+        code = 2
+    sys.exit(code)
 
 
 def _version(on: bool) -> None:
@@ -49,41 +57,32 @@ def _version(on: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
+    *,
     show_version: Annotated[
         bool,
         typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True),
     ] = False,
 ) -> None:
-    pass
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), nl=False)
+        raise typer.Exit(2)
 
 
-@app.command()
+@app.command(cls=Command)
 def serve(
     *,
-    host: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Address to listen on. Variable: HOST. Default: 127.0.0.1."),
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0 takes a free one. Variable: PORT. Default: 8223.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that serve. Variable: WORKERS. Default: 1.")] = None,
+    host: Annotated[str | None, setting_flag("host", "ADDRESS")] = None,
+    port: Annotated[str | None, setting_flag("port", "N")] = None,
+    workers: Annotated[str | None, setting_flag("workers", "N")] = None,
     dify_api_url: UrlFlag = None,
     config: ConfigFlag = None,
-    log_level: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LEVEL", help="debug, info, warning, error or critical. Variable: LOG_LEVEL. Default: info."
-        ),
-    ] = None,
-    log_format: Annotated[
-        str | None,
-        typer.Option(metavar="FORMAT", help="console or json. Variable: LOG_FORMAT. Default: console."),
-    ] = None,
+    log_level: Annotated[str | None, setting_flag("log_level", "LEVEL")] = None,
+    log_format: Annotated[str | None, setting_flag("log_format", "FORMAT")] = None,
 ) -> None:
     """Serve the OpenAI API. With neither DIFY_API_URL nor apps configured it serves the demo apps.
 
-    Keys are never flags, which others can read: set DIFY_API_KEY and API_KEYS in the environment or in .env.
+    Keys are not flags, since other users can read flags. Set DIFY_API_KEY and API_KEYS in the environment or in .env.
     """
     from openai_dify_proxy.cli.serve import serve_proxy
 
@@ -100,23 +99,27 @@ def serve(
         serve_proxy(settings)
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8224,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        str,
+        typer.Option(metavar="N", help="The port to listen on; 0 selects a free one."),
+    ] = "8224",
 ) -> None:
-    """Serve a scripted Dify alone: its own API, with one app of each mode, without models or accounts."""
+    """Serve only the demo Dify, with its own API and one app of each mode. It needs no models or accounts."""
     from openai_dify_proxy.cli.demo import serve_demo
 
     with reporting_errors():
-        serve_demo(host, port)
+        flags = load_settings(env={}, dotenv=None, overrides={"host": host, "port": port})
+        serve_demo(flags.host, flags.port)
 
 
-@app.command()
+@app.command(cls=Command)
 def check(dify_api_url: UrlFlag = None, config: ConfigFlag = None) -> None:
-    """Check every app in Dify, every image model in Replicate, IPFS and the state; report what will not work, and why.
+    """Check every app in Dify, every image model in Replicate, the picture storage, IPFS and the state.
 
-    Runs nothing and costs nothing. Exits with code 1 if something cannot serve.
+    Runs no app, generates no image and costs nothing. Exits with code 1 if something does not work, and says why.
     """
     from openai_dify_proxy.cli.check import check_all
 
@@ -125,45 +128,46 @@ def check(dify_api_url: UrlFlag = None, config: ConfigFlag = None) -> None:
             raise typer.Exit(1)
 
 
-@app.command()
-def apps(
-    config: ConfigFlag = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """List the configured models, without asking Dify and without keys."""
+@app.command(cls=Command)
+def apps(config: ConfigFlag = None, as_json: JsonFlag = False) -> None:
+    """List the configured models. Sends nothing to Dify and shows no keys."""
     from openai_dify_proxy.cli.apps import list_apps
 
     with reporting_errors():
         list_apps(_load(config), as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def models(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[OWNER/NAME]",
-            help="A model of Replicate, or a configured one. Default: IMAGE_MODEL.",
+            metavar="OWNER/NAME",
+            help="A Replicate model, or a configured name. Default: IMAGE_MODEL.",
             show_default=False,
         ),
     ] = None,
     config: ConfigFlag = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Show what the headers for images do with a model of Replicate, by the model's own schema."""
+    """Show what each image header (X-Replicate-…) does with a Replicate model, according to the model's schema."""
     from openai_dify_proxy.cli.models import show_model
 
     with reporting_errors():
         show_model(_load(config), name, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def pictures(
     *,
-    pending: Annotated[bool, typer.Option("--pending", help="Only those still to be uploaded to IPFS.")] = False,
-    send: Annotated[bool, typer.Option("--send", help="Upload those now. Exits with code 1 if some are left.")] = False,
+    pending: Annotated[
+        bool, typer.Option("--pending", help="List only the pictures that wait for their upload to IPFS.")
+    ] = False,
+    send: Annotated[
+        bool, typer.Option("--send", help="Upload those pictures now. Exits with code 1 if an upload fails.")
+    ] = False,
     config: ConfigFlag = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """List the stored pictures, or upload the pending ones to IPFS."""
     from openai_dify_proxy.cli.pictures import list_pictures, send_pictures

@@ -1,9 +1,8 @@
-"""The command ``models``: what each header for images does with a model of Replicate."""
+"""The command ``models``: what each image header does with a Replicate model."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -14,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from openai_dify_proxy.cli.demo import demo_replicate
-from openai_dify_proxy.cli.output import console
+from openai_dify_proxy.cli.output import console, print_json, whole
 from openai_dify_proxy.errors import UpstreamFailed
 from openai_dify_proxy.images.models import ImageModel, ImageModels
 from openai_dify_proxy.settings import Settings
@@ -48,8 +47,8 @@ async def fetch_inputs(replicate: ReplicateClient, ref: ModelRef) -> ModelInputs
     if inputs.fields:
         return inputs
     if ref.name is None and ref.deployment is None:
-        raise UpstreamFailed("A version alone cannot be looked up: name it as owner/name:version.")
-    raise UpstreamFailed("Replicate tells no inputs of this model.")
+        raise UpstreamFailed("Replicate cannot look up a version alone. Name it as owner/name:version.")
+    raise UpstreamFailed("Replicate publishes no input schema for this model.")
 
 
 def header_support(
@@ -67,14 +66,17 @@ def header_support(
 
 
 def show_model(settings: Settings, name: str | None, *, as_json: bool) -> None:
-    """Print what each header does with a model, one of the demo without a token. Raises ProxyError, SettingsError."""
+    """Print what each header does with a model; without a token, with one of the demo.
+
+    Raises ProxyError and SettingsError.
+    """
     with ExitStack() as stack:
         if settings.replicate_api_token is None:
             settings = stack.enter_context(demo_replicate(settings))
-            typer.echo("REPLICATE_API_TOKEN is not set: this asks the demo.", err=True)
+            typer.echo("REPLICATE_API_TOKEN is not set, so this shows the demo.", err=True)
         model, inputs, rows = asyncio.run(_fetch(settings, name))
     if as_json:
-        typer.echo(json.dumps(_as_json(model, inputs, rows), indent=2, ensure_ascii=False))
+        print_json(_as_json(model, inputs, rows))
     else:
         _print(model, inputs, rows)
 
@@ -99,15 +101,21 @@ def _as_json(model: ImageModel, inputs: ModelInputs, rows: list[HeaderSupport]) 
 
 
 def _print(model: ImageModel, inputs: ModelInputs, rows: list[HeaderSupport]) -> None:
-    table = Table("Header", "Input of the model", "Takes", title=escape(str(model.ref)), title_justify="left")
+    table = Table(
+        whole("Header"),
+        "Input of the model",
+        whole("Takes", wrap=True),
+        title=escape(str(model.ref)),
+        title_justify="left",
+    )
     for row in rows:
         where = row.input or (f"by {row.by}" if row.by else "")
-        takes = "[yellow]not taken[/]" if row.takes is None else escape(row.takes)
+        takes = "[yellow]not supported[/]" if row.takes is None else escape(row.takes)
         table.add_row(row.header, escape(where), f"{takes} ({escape(row.note)})" if row.note else takes)
     out = console()
     out.print(table)
     others = other_inputs(inputs)
     if others:
-        out.print("Other inputs, which a request sets by name in its input object:")
+        out.print("Other inputs, which a request sets by name in its object `input`:")
     for field in others:
         out.print(f"  {escape(field.name)}: {escape(field.takes)}", soft_wrap=True, highlight=False)

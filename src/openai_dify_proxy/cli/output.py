@@ -1,19 +1,28 @@
-"""Tables and findings as the commands print them."""
+"""Tables, findings and JSON as the commands print them."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column
 
 PLAIN_WIDTH = 160
-"""Columns where there is no terminal to ask, so that a file or a pipe gets whole lines."""
+"""Columns of a table that goes to a file or a pipe."""
+
+
+def whole(header: str, *, wrap: bool = False) -> Column:
+    """Return a column that never shortens its cells. Without ``wrap`` other columns get narrower first."""
+    return Column(header, no_wrap=not wrap, overflow="fold")
 
 
 class Finding(NamedTuple):
-    """``trouble`` keeps something from working; a ``note`` is worth knowing."""
+    """One result of ``check``. ``trouble`` prevents something from working; a ``note`` does not."""
 
     kind: Literal["trouble", "note"]
     text: str
@@ -36,3 +45,9 @@ def print_findings(findings: Iterable[tuple[str, Finding]]) -> None:
     for name, (kind, text) in findings:
         style = "bold red" if kind == "trouble" else "yellow"
         out.print(f"[{style}]{kind}[/] {escape(name)}: {escape(text)}", soft_wrap=True, highlight=False)
+
+
+def print_json(value: object) -> None:
+    """Print JSON, with escapes for characters that the encoding of standard output lacks."""
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))

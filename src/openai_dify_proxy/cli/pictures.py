@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from openai_dify_proxy.cli.output import console
+from openai_dify_proxy.cli.output import console, print_json
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.images.ipfs_uploads import CONCURRENT_UPLOADS, IpfsUploads
 from openai_dify_proxy.pictures.records import PictureRecord
@@ -27,7 +26,7 @@ from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import ipfs_client
 
 PLAIN_WIDTH = 260
-"""Columns where there is no terminal: a name and a CID are long, and stay whole."""
+"""Columns of a table that goes to a file or a pipe, with room for a name and a CID."""
 
 
 def list_pictures(settings: Settings, *, pending: bool, as_json: bool) -> None:
@@ -35,23 +34,23 @@ def list_pictures(settings: Settings, *, pending: bool, as_json: bool) -> None:
     records = asyncio.run(_records(settings, pending=pending))
     records.sort(key=lambda record: record.created, reverse=True)
     if as_json:
-        typer.echo(json.dumps([_as_json(record) for record in records], indent=2, ensure_ascii=False))
+        print_json([_as_json(record) for record in records])
         return
     if records:
         _print(records)
     waiting = sum(record.ipfs == "pending" for record in records)
     size = decimal(sum(record.size for record in records))
     if pending:
-        typer.echo(f"{_count(len(records))} to be sent to IPFS, {size}.")
+        typer.echo(f"{_count(len(records))} pending for IPFS, {size}.")
     else:
-        rest = f", {waiting} of them still to be sent to IPFS" if waiting else ""
+        rest = f", {waiting} of them pending for IPFS" if waiting else ""
         typer.echo(f"{_count(len(records))}, {size}{rest}.")
 
 
 def send_pictures(settings: Settings) -> bool:
-    """Upload pending pictures to IPFS, and return whether none is left. Raises as ``list_pictures``."""
+    """Upload pending pictures to IPFS, and return whether none is left. Raises as ``list_pictures`` does."""
     if settings.ipfs_upload_url is None:
-        raise SettingsError(["IPFS_UPLOAD_URL is not set, so there is nowhere to send pictures to"])
+        raise SettingsError(["IPFS_UPLOAD_URL is not set. Set it to the upload URL of an IPFS node or service"])
     configure_logging("warning")
     return asyncio.run(_send(settings))
 
@@ -85,8 +84,8 @@ async def _send(settings: Settings) -> bool:
     finally:
         await http.close()
     for name, error in failures.items():
-        typer.echo(f"Not sent: {name}: {error.message} {error.log or ''}".rstrip(), err=True)
-    typer.echo(f"{_count(len(names) - len(failures))} sent to IPFS; {left or 'none'} still to be sent.")
+        typer.echo(f"Not uploaded: {name}: {error.message} {error.log or ''}".rstrip(), err=True)
+    typer.echo(f"{_count(len(names) - len(failures))} uploaded to IPFS, {left or 'none'} pending.")
     return left == 0
 
 
@@ -94,9 +93,9 @@ async def _send_all(uploads: IpfsUploads, names: list[str]) -> dict[str, ProxyEr
     """Upload the pictures, and return the failures. A running server may upload the same ones: the CIDs are equal."""
     slots = asyncio.Semaphore(CONCURRENT_UPLOADS)
     failures: dict[str, ProxyError] = {}
-    columns = (TextColumn("Sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("Uploading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("Sending", total=len(names))
+        bar = progress.add_task("Uploading", total=len(names))
 
         async def send(name: str) -> None:
             async with slots:
@@ -111,19 +110,35 @@ async def _send_all(uploads: IpfsUploads, names: list[str]) -> dict[str, ProxyEr
 
 
 def _print(records: list[PictureRecord]) -> None:
-    table = Table("Name", "Size", "Dimensions", "Model", "Created (UTC)", "IPFS", "CID")
-    for record in records:
-        cells = (
-            record.name,
-            decimal(record.size),
-            f"{record.width}x{record.height}",
-            record.model or "",
-            datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M"),
-            record.ipfs,
-            (record.cid or "") if record.ipfs != "off" else "",
-        )
-        table.add_row(*map(escape, cells))
-    console(PLAIN_WIDTH).print(table)
+    """Print a table without empty columns, or a list where the table does not fit: names stay whole."""
+    cells = [_cells(record) for record in records]
+    used = [number for number in range(len(COLUMNS)) if any(row[number] not in {"", "off"} for row in cells)]
+    table = Table(*(COLUMNS[number] for number in used))
+    for row in cells:
+        table.add_row(*(escape(row[number]) for number in used))
+    out = console(PLAIN_WIDTH)
+    if Console(width=PLAIN_WIDTH).measure(table).maximum <= out.width:
+        out.print(table)
+        return
+    for name, *rest in cells:
+        out.print(escape(name), soft_wrap=True, highlight=False)
+        shown = [rest[number - 1] for number in used[1:] if rest[number - 1]]
+        out.print(f"  {escape(', '.join(shown))}", soft_wrap=True, highlight=False)
+
+
+COLUMNS = ("Name", "Size", "Dimensions", "Model", "Created (UTC)", "IPFS", "CID")
+
+
+def _cells(record: PictureRecord) -> tuple[str, ...]:
+    return (
+        record.name,
+        decimal(record.size),
+        f"{record.width}x{record.height}",
+        record.model or "",
+        datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M"),
+        record.ipfs,
+        (record.cid or "") if record.ipfs != "off" else "",
+    )
 
 
 def _count(number: int) -> str:
