@@ -58,4 +58,5 @@ def test_extra_demo_pins_the_version() -> None:
 def test_lock_files_name_only_the_public_index() -> None:
     registries = {package["source"].get("registry", "") for package in LOCK["package"]}
     assert registries <= {"", "https://pypi.org/simple"}
-    assert "://" not in (ROOT / "tests/clients/node/package-lock.json").read_text()
+    for lock in ("tests/clients/node", "tests/components/ipfs"):
+        assert '"resolved"' not in (ROOT / lock / "package-lock.json").read_text()  # npm's default registry
