@@ -263,7 +263,7 @@ class InternalError(ServerError):
 class PictureNotStored(ServerError):
     """For instance, the disk is full or the object store does not answer."""
 
-    default_code = "picture_not_kept"
+    default_code = "picture_not_stored"
 
 
 class StateUnreachable(ServerError):

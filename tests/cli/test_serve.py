@@ -40,27 +40,22 @@ def models(answer: tuple[int, object]) -> list[str]:
     return [model["id"] for model in body["data"]]
 
 
-def run_printed_line(server: Running) -> str:
-    """What the printed curl line prints when a shell runs it as it is."""
+def answer_of_printed_command(server: Running) -> str:
+    """Return the text of the answer that the printed curl command streams, when a shell runs it unchanged."""
     parts.component("curl", shutil.which("curl"))
-    return subprocess.run(
+    done = subprocess.run(
         ["/bin/sh", "-c", server.until("curl ")], capture_output=True, text=True, check=True, timeout=PATIENCE
-    ).stdout
-
-
-def answer_in(stream: str) -> str:
-    """The text of a chat stream, which must have ended well."""
-    *frames, done, end = stream.split("\n\n")
-    assert (done, end) == ("data: [DONE]", "")
-    deltas = [json.loads(frame.removeprefix("data: "))["choices"][0]["delta"] for frame in frames]
-    return "".join(delta.get("content") or "" for delta in deltas)
+    )
+    deltas = [json.loads(f"{{{line}}}")["content"] for line in done.stdout.splitlines()]
+    assert len(deltas) > 3
+    return "".join(deltas)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_nothing_configured_serves_the_demo(program: Program, ending: signal.Signals) -> None:
     with program.start("serve", "--port", "0") as server:
         url = server.url()
-        assert "Hello!" in answer_in(run_printed_line(server))
+        assert "Hello!" in answer_of_printed_command(server)
         assert "This is the demo" in "".join(server.said)
         assert models(get(f"{url}/models")) == [
             "demo-chat",
@@ -79,8 +74,8 @@ def test_the_printed_line_makes_a_picture(program: Program) -> None:
     parts.component("curl", shutil.which("curl"))
     with program.start("serve", "--port", "0") as server:
         url = server.url()
-        line = server.until("curl -f ")
-        assert line.startswith("curl -f http://127.0.0.1:")
+        line = server.until("curl -sS ")
+        assert line.startswith("curl -sS --fail-with-body http://127.0.0.1:")
         subprocess.run(
             ["/bin/sh", "-c", line], cwd=program.directory, capture_output=True, check=True, timeout=PATIENCE
         )
@@ -95,7 +90,7 @@ def test_no_line_is_printed_that_would_cost_something(program: Program) -> None:
     """The demo's Dify beside a real Replicate: the pictures would be paid for."""
     with program.start("serve", "--port", "0", REPLICATE_API_TOKEN="r8_real", IMAGE_MODEL="a/b") as server:
         url = server.url()
-        server.until("curl -N ")
+        server.until("curl -sN ")
         assert "a/b" in models(get(f"{url}/models"))
         assert server.end(signal.SIGTERM) == 0
         assert server.process.stdout is not None
@@ -107,7 +102,7 @@ def test_no_line_is_printed_that_would_cost_something(program: Program) -> None:
 
 def test_the_printed_line_works_where_client_keys_are_set(program: Program) -> None:
     with program.start("serve", "--port", "0", API_KEYS="client-key") as server:
-        assert "Hello!" in answer_in(run_printed_line(server))
+        assert "Hello!" in answer_of_printed_command(server)
         assert "client-key" not in "".join(server.said)
 
 
@@ -142,7 +137,7 @@ def test_workers_have_the_settings_and_no_key_is_in_their_arguments(program: Pro
 
 def test_workers_serve_the_demo(program: Program) -> None:
     with program.start("serve", "--port", "0", WORKERS="2") as server:
-        assert "Hello!" in answer_in(run_printed_line(server))
+        assert "Hello!" in answer_of_printed_command(server)
         assert server.end(signal.SIGTERM) == 0
 
 

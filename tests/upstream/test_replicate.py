@@ -234,8 +234,13 @@ async def test_a_redirect_is_not_followed() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "error", "message"),
     [
-        (401, {"title": "Unauthenticated", "detail": f"bad {TOKEN}"}, UpstreamMisconfigured, "Tell its operator"),
-        (403, {"detail": "no"}, UpstreamMisconfigured, "Tell its operator"),
+        (
+            401,
+            {"title": "Unauthenticated", "detail": f"bad {TOKEN}"},
+            UpstreamMisconfigured,
+            "Report this to the operator",
+        ),
+        (403, {"detail": "no"}, UpstreamMisconfigured, "Report this to the operator"),
         (402, {"detail": "Go to https://replicate.com/account/billing"}, QuotaExceeded, "cannot pay"),
         (404, {"detail": "The requested resource could not be found."}, ModelNotFound, "does not have this model"),
         (

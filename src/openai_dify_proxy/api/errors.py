@@ -11,7 +11,7 @@ from openai_dify_proxy.translate.openai.errors import encode_error
 
 log = structlog.get_logger(__name__)
 
-INTERNAL_ERROR = "The proxy failed unexpectedly. Send the request id to its operator."
+INTERNAL_ERROR = "The proxy failed unexpectedly. Report the request id to the operator."
 
 
 def error_response(error: ProxyError) -> Response:

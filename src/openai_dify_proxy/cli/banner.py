@@ -46,7 +46,8 @@ def _chat_line(settings: Settings, url: str) -> str:
     if settings.client_keys and settings.passthrough_keys:
         key = f"-H 'DIFY_API_KEY: {app.api_key.get_secret_value()}' "
     body = f'{{"model": "{app.name}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-    return f"curl -N {_reachable(url)}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
+    chat = f"curl -sN {_reachable(url)}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
+    return f"{chat} | {_ONLY_TEXT}"
 
 
 def _picture_line(settings: Settings, url: str) -> str:
@@ -54,8 +55,12 @@ def _picture_line(settings: Settings, url: str) -> str:
     headers = f"-H 'Content-Type: application/json' {_CLIENT_KEY if settings.client_keys else ''}-H 'Accept: image/*'"
     tuning = "-H 'X-Output-Format: png' -H 'X-Replicate-Seed: 7'"
     body = '{"prompt": "A lighthouse at dusk"}'
-    return f"curl -f {_reachable(url)}/v1/images/generations {headers} {tuning} -d '{body}' -o picture.png"
+    address = f"{_reachable(url)}/v1/images/generations"
+    return f"curl -sS --fail-with-body {address} {headers} {tuning} -d '{body}' -o picture.png"
 
+
+_ONLY_TEXT = """grep --line-buffered -o '"content":"[^"]*"'"""
+"""Shows the text of each chunk on a line of its own."""
 
 _CLIENT_KEY = "-H 'X-API-Key: YOUR_KEY' "
 

@@ -241,7 +241,7 @@ async def _in_thread(work: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwa
     except OSError as exc:
         reason = "The disk of the server is full" if exc.errno in _FULL else "The disk of the server failed"
         raise PictureNotStored(
-            f"{reason}, so pictures cannot be stored. Tell its operator.", started=True, log=str(exc)
+            f"{reason}, so pictures cannot be stored. Report this to the operator.", started=True, log=str(exc)
         ) from exc
 
 

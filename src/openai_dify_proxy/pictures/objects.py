@@ -339,7 +339,7 @@ def _errors_translated() -> Iterator[None]:
         yield
     except (BaseError, OSError, ValueError) as exc:
         raise PictureNotStored(
-            "The object store rejected the request. Tell its operator.",
+            "The object store rejected the request. Report this to the operator.",
             started=True,
             log=describe_store_error(exc),
         ) from exc

@@ -103,7 +103,7 @@ class BackgroundRun:
             self._fail(turn, ShuttingDown("The server was shut down during the response.", started=True))
         except Exception:  # a bug in the proxy; its text may hold anything, so only the log gets it
             log.exception("background_run_failed")
-            self._fail(turn, InternalError("The proxy failed. Tell its operator the response id."))
+            self._fail(turn, InternalError("The proxy failed. Report the response id to the operator."))
         return await recorder.put_failed(encoder.response)
 
     async def _answer(self, turn: ActiveTurn, recorder: ResponseRecorder) -> list[Operation]:

@@ -88,7 +88,7 @@ class Apps:
             return structs.replace(known, dify=structs.replace(known.dify, own_key=False), aliases=())
         if self._url is None:
             raise UpstreamMisconfigured(
-                "This server has no Dify URL for your key. Tell its operator.",
+                "This server has no Dify URL for your key. Report this to the operator.",
                 log="A request came with a Dify key, but DIFY_API_URL is not set. Set it, or set PASSTHROUGH_KEYS=off.",
             )
         return App(

@@ -39,7 +39,7 @@ CONCURRENCY_RETRY_AFTER = 2.0
 WRONG_ROUTE_CODES = frozenset({"not_chat_app", "not_completion_app", "not_workflow_app", "app_unavailable"})
 """Dify's codes for a request to the route of another app mode."""
 
-NO_API = "This server's Dify URL does not lead to a Dify API. Tell its operator."
+NO_API = "This server's Dify URL does not lead to a Dify API. Report this to the operator."
 
 MAX_MESSAGE = 1000
 """Characters of Dify's message that are passed on; some messages repeat the request, files included."""
@@ -115,7 +115,7 @@ def clean(message: str) -> str:
 def _translate_auth(message: str, own_key: bool) -> ProxyError:
     if own_key:
         return UpstreamMisconfigured(
-            "Dify rejected the credentials that this server holds for the model. Tell its operator.",
+            "Dify rejected the credentials that this server holds for the model. Report this to the operator.",
             log=f"{with_detail(_KEY_REJECTED, message)} Set a valid key for this app; it starts with app-.",
         )
     rejected = with_detail("Dify rejected the Dify key of this request", message)
@@ -189,7 +189,7 @@ def _translate_param(message: str, code: str | None, started: bool) -> ProxyErro
 
 def _unavailable(message: str, code: str | None, started: bool) -> ProxyError:
     return AppUnavailable(
-        "The Dify app behind this model is not ready to run. Tell its operator.",
+        "The Dify app behind this model is not ready to run. Report this to the operator.",
         code=code,
         log=with_detail(f"Dify cannot run the app ({code})", message),
         started=started,
@@ -198,7 +198,8 @@ def _unavailable(message: str, code: str | None, started: bool) -> ProxyError:
 
 def _wrong_route(message: str, code: str | None, started: bool) -> ProxyError:
     return AppUnavailable(
-        "The Dify app behind this model is not published, or its mode is not the configured one. Tell its operator.",
+        "The Dify app behind this model is not published, or its mode is not the configured one. "
+        "Report this to the operator.",
         code=code,
         log=f"{with_detail(f'Dify rejected the route ({code})', message)} "
         "Publish the app; if the settings name its mode, correct it.",
@@ -267,7 +268,7 @@ _BY_CODE: dict[str, _Rule] = {
     "model_currently_not_support": _unavailable,
     "agent_not_published": _unavailable,
     "forbidden": lambda message, code, _started: PermissionDenied(
-        "API access of this Dify app is off. Tell its operator.",
+        "API access of this Dify app is off. Report this to the operator.",
         code=code,
         log=f"{with_detail('Dify answered 403', message)} Enable API access of the app in Dify.",
     ),

@@ -120,7 +120,8 @@ def _require_field(name: str | None, setting: str, profile: AppProfile) -> None:
     """Raise UpstreamMisconfigured if the app lacks an input that a setting names: its value would be lost."""
     if name is not None and all(field.name != name for field in profile.form):
         raise UpstreamMisconfigured(
-            "The app behind this model lacks an input that this server is configured to fill. Tell its operator.",
+            "The app behind this model lacks an input that this server is configured to fill. "
+            "Report this to the operator.",
             log=f"{setting} names the input '{name}', which the app does not have. "
             f"Its inputs are: {', '.join(field.name for field in profile.form) or 'none'}.",
         )

@@ -41,13 +41,13 @@ def translate_api_error(status: int, headers: Mapping[str, str], body: bytes) ->
     detail = _clean(error.detail if isinstance(error.detail, str) else error.title or "")
     if status in (401, 403):
         return UpstreamMisconfigured(
-            "Replicate rejected this server's credentials. Tell its operator.",
+            "Replicate rejected this server's credentials. Report this to the operator.",
             code="upstream_auth_error",
             log=f"{with_detail(f'Replicate answered {status}', detail)} Set a valid REPLICATE_API_TOKEN.",
         )
     if status == 402:
         return QuotaExceeded(
-            "This server's Replicate account cannot pay for the prediction. Tell its operator.",
+            "This server's Replicate account cannot pay for the prediction. Report this to the operator.",
             log=with_detail("Replicate answered 402", detail),
         )
     if status == 404 or (status == 422 and "version" in (error.title or "").lower()):
