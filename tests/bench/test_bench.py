@@ -1,4 +1,4 @@
-"""The bench still runs, and still notices a target that answers wrongly."""
+"""The bench runs, and fails for a target that answers wrongly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.dialects import Dialect, WrongAnswer, check, turn_body
 from bench.scenarios import Scenario, scenario_in
 
 ROOT = Path(__file__).parents[2]
-SCENARIO = Scenario(events=2, size=8)  # says "Once there was a"
+SCENARIO = Scenario(events=2, size=8)  # its text is "Once there was a"
 
 
 def run(*flags: str, without: str = "proxy") -> subprocess.CompletedProcess[str]:
@@ -33,7 +33,7 @@ def test_measures_nginx_under_every_load(tmp_path: Path) -> None:
             assert median > 0, name
 
 
-def test_measures_what_a_turn_costs_with_each_state(tmp_path: Path) -> None:
+def test_measures_the_cost_of_a_turn_for_each_state_store(tmp_path: Path) -> None:
     done = run("--only", "conversation", "--json", str(tmp_path / "figures.json"), without="nginx")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_bytes())
@@ -42,7 +42,7 @@ def test_measures_what_a_turn_costs_with_each_state(tmp_path: Path) -> None:
     assert all(figure["targets"]["proxy"]["median"] > 0 for figure in figures)
 
 
-def test_a_chat_says_all_that_was_said_before() -> None:
+def test_a_chat_repeats_all_earlier_messages() -> None:
     chat = json.loads(turn_body(SCENARIO, 3, 2, model="dify"))["messages"]
     assert [message["role"] for message in chat] == ["user", "assistant", "user"]
     assert chat[0]["content"] == f"{SCENARIO.question} chat=3 turn=1"
@@ -57,7 +57,7 @@ def test_a_target_that_answers_with_an_error_fails_the_run() -> None:
     assert "status 404" in done.stderr
 
 
-def test_the_upstream_finds_what_the_load_generator_asked_for() -> None:
+def test_the_upstream_reads_the_scenario_from_the_question() -> None:
     paced = Scenario(events=7, size=9, gap_ms=20, hold=True, converse=True)
     assert scenario_in(json.dumps({"query": paced.question}).encode()) == paced
 
@@ -82,7 +82,7 @@ GOOD = chunk("Once the") + chunk("re was a")
         (False, 200, "{}", "missing required field"),
     ],
 )
-def test_a_wrong_answer_is_noticed(stream: bool, status: int, body: str, complaint: str) -> None:
+def test_a_wrong_answer_is_detected(stream: bool, status: int, body: str, complaint: str) -> None:
     with pytest.raises(WrongAnswer, match=complaint):
         check(Dialect.openai, SCENARIO, stream=stream, status=status, body=body.encode())
 

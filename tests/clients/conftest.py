@@ -15,14 +15,14 @@ from tests.limits import PATIENCE
 
 @pytest.fixture
 def demo() -> Iterator[DemoServer]:
-    """A Dify that nobody but this test asks."""
+    """Start a demo Dify for one test."""
     with DemoServer(timing=INSTANT, clock=counted_seconds()) as running:
         yield running
 
 
 @pytest.fixture
 def proxy(demo: DemoServer, tmp_path: Path) -> Iterator[ProxyServer]:
-    """A proxy of all demo apps whose state is this test's own."""
+    """Start a proxy that serves all demo apps, with its own state."""
     state = SecretStr(f"sqlite:///{tmp_path}/state.db")
     with ProxyServer(Settings(dify_api_url=demo.url, apps=demo_apps(demo.url), state_url=state)) as running:
         yield running
@@ -30,6 +30,6 @@ def proxy(demo: DemoServer, tmp_path: Path) -> Iterator[ProxyServer]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx2.AsyncClient]:
-    """What sends requests exactly as they are written."""
+    """Open an HTTP client that sends requests exactly as written."""
     async with httpx2.AsyncClient(timeout=PATIENCE, verify=False) as plain:
         yield plain

@@ -1,7 +1,7 @@
-"""Plays what real programs sent against the proxy: ``recorded/README.md`` tells which programs, and how they were run.
+"""Replay requests of real programs against the proxy; ``recorded/README.md`` lists the programs and how they were run.
 
-A program answers to what it was told. So a played request carries the replies that the proxy really gave, in the place
-of the recorded ones and in the form in which the program sent those.
+A program sends earlier replies back to the server. A replayed request therefore contains the proxy's replies instead of
+the recorded ones, in the form in which the program sends them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RECORDED = Path(__file__).parent / "recorded"
 
 
 class Recorded(Struct, frozen=True):
-    """One request, as it was sent; a GET has no body."""
+    """A recorded request; a GET has no body."""
 
     method: str
     path: str
@@ -28,9 +28,9 @@ class Recorded(Struct, frozen=True):
 
 
 class Program(Struct, frozen=True):
-    """How a program of the recordings gives back the reply that it was given.
+    """How a recorded program sends a reply back to the server.
 
-    ``recorded`` is the text of the reply number ``{}`` in its requests; ``form`` makes such a text of a reply.
+    ``recorded`` is the text of reply number ``{}`` in its requests; ``form`` turns a reply into such a text.
     """
 
     recorded: str
@@ -38,7 +38,7 @@ class Program(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """What the proxy answered; ``id`` is that of the message in an answer of the Responses API, else empty."""
+    """An answer of the proxy; ``id`` is the message's id in the Responses API, else empty."""
 
     text: str
     id: str = ""
@@ -54,11 +54,11 @@ PROGRAMS = {
     "n8n-responses": Program("Answer {}."),
     "codex": Program("Answer for request {}."),
 }
-"""The folders of the recordings that hold conversations."""
+"""The programs of the recorded conversations, by folder."""
 
 
 def recorded(name: str) -> Recorded:
-    """The request ``folder/name``, with the tools that it had: the recordings keep only the first turn's."""
+    """Read the request ``folder/name`` and restore its tools, which the recordings contain only for the first turn."""
     request = _read(name)
     if request.body is not None and request.body.get("tools") == []:
         tools = _read(f"{Path(name).parent}/turn-1").body["tools"]
@@ -71,7 +71,7 @@ def _read(name: str) -> Recorded:
 
 
 def last_text(request: Recorded) -> str:
-    """What the user wrote last."""
+    """Return the text of the last message, which is the user's."""
     message = (request.body.get("messages") or request.body["input"])[-1]
     assert message["role"] == "user"
     content = message["content"]
@@ -79,7 +79,7 @@ def last_text(request: Recorded) -> str:
 
 
 class Player:
-    """One program that talks to the proxy at ``origin`` about ``model``, by the requests in ``folder``."""
+    """A program that sends the requests in ``folder`` to the proxy at ``origin``, for ``model``."""
 
     def __init__(self, http: httpx2.AsyncClient, origin: str, folder: str, model: str) -> None:
         self.replies: list[Reply] = []
@@ -89,13 +89,13 @@ class Player:
         self._model = model
 
     async def turn(self, name: str) -> Recorded:
-        """Sends a turn of the conversation, whose reply all later requests know. Returns the request as sent."""
+        """Send a turn of the conversation, whose reply all later requests contain. Return the request as sent."""
         request = self._request(name)
         self.replies.append(await send(self._http, self._origin, request))
         return request
 
-    async def beside(self, name: str) -> Recorded:
-        """Sends a request whose reply goes into no other. Returns the request as sent."""
+    async def side_request(self, name: str) -> Recorded:
+        """Send a request whose reply no later request contains. Return the request as sent."""
         request = self._request(name)
         await send(self._http, self._origin, request)
         return request
@@ -107,7 +107,7 @@ class Player:
 
 
 def with_replies(body: Json, replies: Sequence[Reply], program: Program) -> Json:
-    """The body with ``replies`` in the place of the recorded ones, and without what was thought before those."""
+    """Return the body with ``replies`` in place of the recorded ones, without their reasoning items."""
     text = json.encode(body).decode()
     for number, reply in enumerate(replies, 1):
         text = text.replace(_inner(program.recorded.format(number)), _inner(program.form(reply.text)))
@@ -119,12 +119,12 @@ def with_replies(body: Json, replies: Sequence[Reply], program: Program) -> Json
 
 
 def _inner(text: str) -> str:
-    """A text as it stands within a JSON string."""
+    """Escape a text for use inside a JSON string."""
     return json.encode(text).decode()[1:-1]
 
 
 async def send(http: httpx2.AsyncClient, origin: str, request: Recorded) -> Reply:
-    """Sends a request and reads the answer, which must be whole."""
+    """Send a request and read the answer, which must be complete."""
     content = json.encode(request.body)
     answer = await http.request(request.method, f"{origin}{request.path}", headers=request.headers, content=content)
     assert answer.status_code == 200, answer.text

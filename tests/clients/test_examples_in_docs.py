@@ -1,4 +1,4 @@
-"""The examples in the docs, run as they stand there against the demo; only the address and a placeholder key differ."""
+"""Run the examples of the docs against the demo; only the address and a placeholder key differ."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server started with nothing configured."""
+    """Start a server without any settings and return its origin."""
     with Program(tmp_path_factory.mktemp("home")).start("serve", "--port", "0") as running:
         yield running.url().removesuffix("/v1")
 
@@ -59,12 +59,12 @@ def test_python_example(document: str, origin: str, tmp_path: Path) -> None:
 
 
 def test_python_examples_of_responses(origin: str, tmp_path: Path) -> None:
-    said = run([sys.executable, "-"], example("docs/responses.md", "python", origin), tmp_path).splitlines()
-    assert said[0] == '["user", "Hello!"]'
-    assert any(line.startswith("completed ") for line in said)
-    numbers = [int(line.split()[0]) for line in said if line.endswith((".delta", ".done", ".added", ".completed"))]
+    lines = run([sys.executable, "-"], example("docs/responses.md", "python", origin), tmp_path).splitlines()
+    assert lines[0] == '["user", "Hello!"]'
+    assert any(line.startswith("completed ") for line in lines)
+    numbers = [int(line.split()[0]) for line in lines if line.endswith((".delta", ".done", ".added", ".completed"))]
     assert numbers == list(range(3, 3 + len(numbers)))
-    items = [line for line in said if line.startswith(("user ", "assistant "))]
+    items = [line for line in lines if line.startswith(("user ", "assistant "))]
     assert [line.split()[0] for line in items] == ["user", "assistant"] * 2
     assert items[0] == "user Good morning!"
 
@@ -104,19 +104,19 @@ def test_toml_example_of_the_demo(tmp_path: Path) -> None:
 
 
 def test_curl_examples(origin: str, tmp_path: Path) -> None:
-    said = run(["bash", "-e", "-o", "pipefail"], example("README.md", "sh", origin), tmp_path)
-    assert said.count('"content":"') > 3
-    assert '"object": "chat.completion"' in said
-    assert '"object":"chat.completion"' in said
+    output = run(["bash", "-e", "-o", "pipefail"], example("README.md", "sh", origin), tmp_path)
+    assert output.count('"content":"') > 3
+    assert '"object": "chat.completion"' in output
+    assert '"object":"chat.completion"' in output
     assert format_of(tmp_path / "picture.png") == "PNG"
 
 
 def test_curl_examples_of_images(origin: str, tmp_path: Path) -> None:
-    said = run(["sh", "-e"], example("docs/images.md", "sh", origin), tmp_path)
+    output = run(["sh", "-e"], example("docs/images.md", "sh", origin), tmp_path)
     with Image.open(tmp_path / "fox.webp") as picture:
         assert (picture.format, picture.size) == ("WEBP", (1024, 768))
     assert format_of(tmp_path / "spring.png") == "PNG"
-    links = [picture["url"] for picture in json.loads(said)["data"]]
+    links = [picture["url"] for picture in json.loads(output)["data"]]
     assert len(set(links)) == 2
     for link in links:
         with urllib.request.urlopen(link, timeout=PATIENCE) as answer:

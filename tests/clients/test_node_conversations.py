@@ -1,4 +1,4 @@
-"""The official JavaScript client has conversations as its documentation shows them."""
+"""The official JavaScript client holds conversations in every way that its documentation shows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_three_turns(demo: DemoServer, proxy: ProxyServer, node: Path, nod
 
 
 async def converse(node: Path, node_clients: Path, url: str, model: str) -> Json:
-    """What ``three_turns.mjs`` writes."""
+    """Run ``three_turns.mjs`` and return its output."""
     process = await asyncio.create_subprocess_exec(
         node,
         "three_turns.mjs",

@@ -1,4 +1,4 @@
-"""The official JavaScript client makes pictures as the Python one does."""
+"""The official JavaScript client generates, edits and streams pictures like the Python one."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ async def test_pictures_in_javascript(node: Path, node_clients: Path, tmp_path: 
     assert [picture(event["b64_json"]).size for event in made["streamed"]] == [(64, 64)] * 3
     assert made["refused"] == {"status": 400, "code": None, "param": "X-Replicate-Num-Inference-Steps"}
     assert made["failed"] == {"status": 502, "code": "upstream_error", "param": None}
-    assert replicate.log.creations("DROP") == 1, "the client sends again what failed, unless it is told not to"
+    assert replicate.log.creations("DROP") == 1, "the client retries failed requests unless a header forbids it"
     assert not replicate.log.leaked_tokens
 
 
 async def make_images(node: Path, node_clients: Path, url: str, image: bytes, mask: bytes) -> Json:
-    """What ``make_images.mjs`` writes."""
+    """Run ``make_images.mjs`` and return its output."""
     process = await asyncio.create_subprocess_exec(
         node,
         "make_images.mjs",

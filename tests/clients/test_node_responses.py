@@ -1,4 +1,4 @@
-"""The official JavaScript client uses the Responses and Conversations APIs as the Python one does."""
+"""The official JavaScript client uses the Responses and Conversations APIs like the Python one."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ async def test_responses_and_conversations_in_javascript(node: Path, node_client
 
     assert used["removed"] == {
         "items": ["hello"],
-        "gone": {"status": 404, "code": "response_not_found", "param": None},
+        "deleted": {"status": 404, "code": "response_not_found", "param": None},
         "previous": {"status": 400, "code": "previous_response_not_found", "param": "previous_response_id"},
     }
     assert used["conversed"] == {
-        "said": [
+        "messages": [
             ["user", "earlier"],
             ["assistant", "long ago"],
             ["user", "SAY<<one>>"],
@@ -59,12 +59,12 @@ async def test_responses_and_conversations_in_javascript(node: Path, node_client
             ["assistant", "two"],
         ],
         "metadata": {"topic": "changed"},
-        "gone": {"status": 404, "code": "conversation_not_found", "param": "conversation"},
+        "deleted": {"status": 404, "code": "conversation_not_found", "param": "conversation"},
     }
 
     backgrounded = used["backgrounded"]
-    assert backgrounded["begun"] == "queued"
-    numbers = set(backgrounded["numbers"])  # heartbeats repeat one
+    assert backgrounded["created"] == "queued"
+    numbers = set(backgrounded["numbers"])  # heartbeats repeat the last number
     assert sorted(numbers) == list(range(len(numbers)))
     assert backgrounded["text"] == ANSWER == backgrounded["ended"]
     assert backgrounded["cancelled"] == "cancelled"
@@ -79,7 +79,7 @@ async def test_responses_and_conversations_in_javascript(node: Path, node_client
 
 
 async def use_responses(node: Path, node_clients: Path, url: str, model: str) -> Json:
-    """What ``use_responses.mjs`` writes."""
+    """Run ``use_responses.mjs`` and return its output."""
     process = await asyncio.create_subprocess_exec(
         node,
         "use_responses.mjs",

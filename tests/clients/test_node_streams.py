@@ -1,4 +1,4 @@
-"""The official JavaScript client reads recorded streams of every kind as the Python one does."""
+"""The official JavaScript client reads recorded streams of every kind like the Python one."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ async def test_streams_are_as_expected_in_javascript(node: Path, node_clients: P
         read = await read_streams(node, node_clients, replay, recordings)
     assert set(read) == {recording.label for recording in recordings}
     expected = {recording.label: recording.expected() for recording in recordings}
-    told = differences(
+    found = differences(
         {label: line["chunks"] for label, line in read.items()},
         {label: expected[label]["stream"] for label in read},
     )
-    told += differences(
+    found += differences(
         {label: line["whole"] for label, line in read.items()},
         {label: helper_result(expected[label]) for label in read},
     )
-    if told:
-        pytest.fail(told, pytrace=False)
+    if found:
+        pytest.fail(found, pytrace=False)
 
 
 def helper_result(expected: Json) -> Json:
-    """What ``stream().finalChatCompletion()`` gives: the deltas added up, or the error that came."""
+    """Return the expected result of ``stream().finalChatCompletion()``: the joined deltas, or the error."""
     *chunks, last = expected["stream"]
     if "error" in last:
         error: Json = last
@@ -45,7 +45,7 @@ def helper_result(expected: Json) -> Json:
 async def read_streams(
     node: Path, node_clients: Path, replay: Replay, recordings: list[Recording]
 ) -> dict[str, dict[str, Any]]:
-    """The lines that ``read_streams.mjs`` writes, by model."""
+    """Run ``read_streams.mjs`` and return its output lines, by model."""
     requests = [
         {"model": body["model"], "messages": body["messages"], **body["extra_body"]}
         for body in map(body_for, recordings)

@@ -1,4 +1,4 @@
-"""The official Python client has conversations as its documentation shows them."""
+"""The official Python client holds conversations in every way that its documentation shows."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def chat_helper(client: AsyncOpenAI, model: str) -> Ask:
 
 
 def items(client: AsyncOpenAI, model: str) -> Ask:
-    """All items are sent again, those of the answers as they came."""
+    """Send all items each time, including those of the answers as received."""
     history: list[Any] = []
 
     async def ask(question: str) -> str:

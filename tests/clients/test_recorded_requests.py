@@ -1,4 +1,4 @@
-"""Open WebUI, n8n and Codex, by the requests that they really sent: one Dify conversation, and only new text to it."""
+"""Recorded requests of Open WebUI, n8n and Codex reach one Dify conversation, which receives only the new text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODELS = (
     "demo-advanced-chat@1.13",
 )
 WITHOUT_A_CHAT = ("queries", "image-prompt", "emoji", "autocomplete", "merge-answers")
-"""Side calls with which Open WebUI names no chat."""
+"""Side calls in which Open WebUI does not name the chat."""
 
 
 def runs_of(demo: DemoServer, model: str) -> list[LoggedRun]:
@@ -71,8 +71,8 @@ async def play_turns(player: Player) -> list[Recorded]:
     return [await player.turn(name) for name in TURNS]
 
 
-async def test_not_one_byte_changed(http: httpx2.AsyncClient) -> None:
-    """Dify answers what the programs were answered when they were recorded, with thoughts and white space around it."""
+async def test_unchanged_requests_stay_in_one_conversation(http: httpx2.AsyncClient) -> None:
+    """Dify returns the recorded replies, with reasoning and white space around them."""
     await asyncio.gather(*(play_unchanged(http, folder, program) for folder, program in PROGRAMS.items()))
 
 
@@ -83,9 +83,9 @@ async def play_unchanged(http: httpx2.AsyncClient, folder: str, program: Program
         conversation = request.body.get("conversation_id") or str(uuid4())
         turns_in[conversation] += 1
         text = f"<think>\nThinking it over.\n</think>\n\n{program.recorded.format(turns_in[conversation])}  "
-        said = frame("message", answer=text, conversation_id=conversation)
+        message = frame("message", answer=text, conversation_id=conversation)
         end = frame("message_end", metadata={}, conversation_id=conversation)
-        await scripted([SSE_HEAD, chunk(said, end), LAST_CHUNK])(request, writer)
+        await scripted([SSE_HEAD, chunk(message, end), LAST_CHUNK])(request, writer)
 
     requests = [recorded(f"{folder}/{name}") for name in TURNS]
     async with raw_dify(answer) as dify:
@@ -101,14 +101,14 @@ async def play_unchanged(http: httpx2.AsyncClient, folder: str, program: Program
 
 
 async def test_open_webui(demo: DemoServer, proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
-    """A chat with all that Open WebUI asks beside it; then an answer made again, and a question asked otherwise."""
+    """Play a chat with all of Open WebUI's side calls, then regenerate an answer, then edit a question."""
     player = Player(http, proxy.origin, "open-webui", "demo-chat")
-    first, title = await asyncio.gather(player.turn("turn-1"), player.beside("title"))
-    after_first = await asyncio.gather(*map(player.beside, ("tags", "follow-ups-1")))
-    second, *elsewhere = await asyncio.gather(player.turn("turn-2"), *map(player.beside, WITHOUT_A_CHAT))
-    after_second = await player.beside("follow-ups-2")
+    first, title = await asyncio.gather(player.turn("turn-1"), player.side_request("title"))
+    after_first = await asyncio.gather(*map(player.side_request, ("tags", "follow-ups-1")))
+    second, *elsewhere = await asyncio.gather(player.turn("turn-2"), *map(player.side_request, WITHOUT_A_CHAT))
+    after_second = await player.side_request("follow-ups-2")
     third = await player.turn("turn-3")
-    await asyncio.gather(player.beside("turn-3"), player.beside("edit"))
+    await asyncio.gather(player.side_request("turn-3"), player.side_request("edit"))
 
     chat, *others = conversations_of(demo)
     replies = [reply.text for reply in player.replies]
@@ -129,7 +129,7 @@ async def test_open_webui(demo: DemoServer, proxy: ProxyServer, http: httpx2.Asy
 
 
 def conversations_of(demo: DemoServer) -> list[list[LoggedRun]]:
-    """The runs by conversation, the longest conversation first."""
+    """Group the runs by conversation, the longest conversation first."""
     runs: dict[str, list[LoggedRun]] = {}
     for run in demo.log.runs:
         runs.setdefault(run.conversation_id, []).append(run)
@@ -137,7 +137,7 @@ def conversations_of(demo: DemoServer) -> list[list[LoggedRun]]:
 
 
 async def test_open_webui_with_a_document(demo: DemoServer, proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
-    """Each question comes with the document around it, and without it in the next request."""
+    """Each question includes the document, but the next request repeats the question without it."""
     player = Player(http, proxy.origin, "open-webui-document", "demo-chat")
     sent = await play_turns(player)
     assert [message["content"] for message in sent[2].body["messages"][::2]][:2] == [

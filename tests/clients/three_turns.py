@@ -1,4 +1,4 @@
-"""Three turns of a conversation as programs have them, and what must have come of them upstream."""
+"""Hold a conversation of three turns as a client does, and check the runs that it causes upstream."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from openai_dify_proxy_demo import DemoServer
 
 Ask = Callable[[str], Awaitable[str]]
-"""Asks the next question of a conversation and gives the reply, as the program has it."""
+"""Asks the next question of a conversation and returns the reply as the client reads it."""
 
 REPLIES = ("Of course:\n\n    Paris\n\nThat is it.  ", "Rome", "Rome,\nby far")
-"""With indented text, and white space at an end, which programs may lose."""
+"""They contain indented text and trailing white space, which clients may lose."""
 
 
 def questions(name: str) -> list[str]:
-    """A conversation's three questions, which make the demo say ``REPLIES``, and think before the first."""
+    """Return three questions, which the demo answers with ``REPLIES``; the first one also makes it think."""
     return [
         f"{name}: the capital of France? THINK SAY<<{REPLIES[0]}>>",
         f"{name}: and of Italy? SAY<<{REPLIES[1]}>>",
@@ -23,7 +23,7 @@ def questions(name: str) -> list[str]:
 
 
 async def have_three_turns(name: str, ask: Ask) -> None:
-    """Asks the questions of the conversation called ``name``, and expects the replies."""
+    """Ask the questions of the conversation ``name`` and check the replies."""
     replies = [await ask(question) for question in questions(name)]
     check_replies(name, replies)
 
@@ -33,10 +33,10 @@ def check_replies(name: str, replies: Sequence[str]) -> None:
 
 
 def check_upstream(demo: DemoServer, name: str) -> None:
-    """Dify has one conversation called ``name``, and was told each question once."""
+    """Check that Dify has one conversation for ``name`` and received each question once."""
     runs = [run for run in demo.log.runs if run.question.startswith(f"{name}: ")]
     assert [run.question for run in runs] == questions(name), name
     assert len({(run.conversation_id, run.user) for run in runs}) == 1, name
-    said = [text.strip() for run in runs[:2] for text in (run.question, run.answer)]
+    sent = [text.strip() for run in runs[:2] for text in (run.question, run.answer)]
     remembered = [text.strip() for _, text in runs[2].history]
-    assert remembered == said, (name, remembered)
+    assert remembered == sent, (name, remembered)

@@ -17,6 +17,6 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def shared_ipfs(node: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IpfsNode]:
-    """A node that no test stops."""
+    """Start a node that no test stops."""
     with IpfsNode(node, parts.ipfs_node(), tmp_path_factory.mktemp("ipfs")) as running:
         yield running

@@ -1,4 +1,4 @@
-"""Nodes and services that answer in ways of their own: each answer is a function that writes bytes."""
+"""IPFS nodes and pinning services with scripted answers: each answer is a function that writes bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Answer = Callable[["Upload", asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Upload:
-    """A request as it came."""
+    """An upload as received."""
 
     target: str
     headers: dict[str, str]
@@ -24,7 +24,7 @@ class Upload:
 
     @property
     def file(self) -> tuple[str, str, bytes]:
-        """Field, file name and bytes of the one part that is a file."""
+        """Return the field name, file name and bytes of the one part that is a file."""
         for part in self._parts():
             match = re.search(rb'name="([^"]*)"; filename="([^"]*)"', part)
             if match is not None:
@@ -49,7 +49,7 @@ class Upload:
 
 @dataclass
 class OddIpfs:
-    """``answers`` are given one after the other, the last one for ever."""
+    """A server that sends ``answers`` in order and repeats the last one."""
 
     answers: list[Answer]
     uploads: list[Upload] = field(default_factory=list)
@@ -57,7 +57,7 @@ class OddIpfs:
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def came(self, count: int) -> None:
-        """Waits until so many uploads have come in all."""
+        """Wait until ``count`` uploads have arrived in total."""
         async with asyncio.timeout(PATIENCE), self._news:
             await self._news.wait_for(lambda: len(self.uploads) >= count)
 
@@ -74,7 +74,7 @@ class OddIpfs:
                 await answer(self.uploads[-1], writer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has gone
+            pass  # the client disconnected
         finally:
             writer.close()
 
@@ -96,7 +96,7 @@ def answer(body: str, status: str = "200 OK", *headers: str) -> Answer:
 
 
 def chunked(body: str, *trailers: str, end: bool = True) -> Answer:
-    """As Kubo answers; without ``end`` the connection is cut after ``body``."""
+    """Answer as Kubo does; without ``end``, close the connection after ``body``."""
 
     async def write(_upload: Upload, writer: asyncio.StreamWriter) -> None:
         head = "HTTP/1.1 200 OK\r\nTrailer: X-Stream-Error\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -110,7 +110,7 @@ def chunked(body: str, *trailers: str, end: bool = True) -> Answer:
 
 
 async def silence(_upload: Upload, _writer: asyncio.StreamWriter) -> None:
-    """Takes the picture and says nothing."""
+    """Accept the upload and never answer."""
     await asyncio.Event().wait()
 
 
@@ -119,7 +119,7 @@ async def hang_up(_upload: Upload, writer: asyncio.StreamWriter) -> None:
 
 
 def added(cid: str) -> Answer:
-    """What Kubo says of an upload that went well."""
+    """Answer as Kubo does after a successful upload."""
 
     async def write(upload: Upload, writer: asyncio.StreamWriter) -> None:
         line = f'{{"Name":"{upload.file[1]}","Hash":"{cid}","Size":"{len(upload.file[2])}"}}\n'
@@ -129,7 +129,7 @@ def added(cid: str) -> Answer:
 
 
 class Relay:
-    """Passes bytes on to a node; of the first connection no more than ``hold_after``, until ``release``."""
+    """Relay bytes to a node; a request stops after ``hold_after`` bytes until ``release`` is called."""
 
     def __init__(self, target: str, hold_after: int) -> None:
         self._port = int(target.rpartition(":")[2])
@@ -139,7 +139,7 @@ class Relay:
         self.url = ""
 
     async def wait(self) -> None:
-        """Until so many bytes have gone through."""
+        """Wait until a request has reached ``hold_after`` bytes."""
         async with asyncio.timeout(PATIENCE):
             await self._held.wait()
 
@@ -169,7 +169,7 @@ class Relay:
                     self._held.set()
                     await self._released.wait()
         except ConnectionError:
-            pass  # one side has gone, so the other goes too
+            pass  # one side disconnected: close the other as well
         finally:
             writer.close()
 

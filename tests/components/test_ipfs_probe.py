@@ -1,4 +1,4 @@
-"""Asking a real IPFS node whether it would take uploads."""
+"""Probe whether a real IPFS node accepts uploads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.components.servers import IpfsNode
 from tests.limits import PATIENCE
 
 
-async def test_a_node_lets_uploads_in(shared_ipfs: IpfsNode) -> None:
+async def test_a_node_accepts_uploads(shared_ipfs: IpfsNode) -> None:
     http = HttpClient(connect_timeout=PATIENCE)
     await IpfsClient(http, f"{shared_ipfs.rpc}/api/v0/add").probe()
     await http.close()

@@ -1,4 +1,4 @@
-"""Pictures in a real S3 server."""
+"""Store pictures in a real S3 server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.pictures.contract import StoreContract, record
 
 @pytest.fixture
 def prefix() -> str:
-    """A place of the test's own."""
+    """Return a prefix that no other test uses."""
     return f"tests/{token_hex(8)}"
 
 
@@ -39,7 +39,7 @@ class TestS3(StoreContract):
     pass
 
 
-async def test_clients_may_be_sent_to_a_signed_link(s3_server: S3Server, prefix: str) -> None:
+async def test_clients_can_be_redirected_to_a_signed_link(s3_server: S3Server, prefix: str) -> None:
     store = open_object_store(s3_server.url(prefix, serve="redirect"))
     await store.put(b"abc", record(1))
     link = await store.signed_link(record(1).name)
@@ -50,28 +50,28 @@ async def test_clients_may_be_sent_to_a_signed_link(s3_server: S3Server, prefix:
         assert (answer.status_code, answer.content) == (200, b"abc")
         assert answer.headers["content-type"] == "image/png"
         assert "immutable" in answer.headers["cache-control"]
-        assert (await http.get(link.partition("?")[0])).status_code == 403, "nothing is open to everybody"
+        assert (await http.get(link.partition("?")[0])).status_code == 403, "objects are not public"
 
 
-async def test_otherwise_bytes_come_from_here(store: ObjectPictures) -> None:
+async def test_without_redirects_there_is_no_signed_link(store: ObjectPictures) -> None:
     assert await store.signed_link(record(1).name) is None
 
 
-async def test_pictures_of_other_prefixes_are_not_seen(s3_server: S3Server, store: ObjectPictures) -> None:
+async def test_pictures_under_other_prefixes_are_invisible(s3_server: S3Server, store: ObjectPictures) -> None:
     await store.put(b"abc", record(1))
     elsewhere = open_object_store(s3_server.url(f"tests/{token_hex(8)}"))
     assert await elsewhere.record(record(1).name) is None
     assert [one async for one in elsewhere.records()] == []
 
 
-async def test_only_records_of_before_are_listed(store: ObjectPictures) -> None:
+async def test_only_records_before_the_given_time_are_listed(store: ObjectPictures) -> None:
     await store.put(b"abc", record(1, created=100))
     assert [one.name async for one in store.records(before=time.time() + 60)] == [record(1).name]
     assert [one async for one in store.records(before=time.time() - 60)] == []
     assert [one async for one in store.records(before=50)] == []
 
 
-async def test_a_picture_without_a_record_goes_when_nobody_can_be_writing_one(
+async def test_a_picture_without_a_record_is_removed_once_no_writer_can_be_active(
     s3_server: S3Server, prefix: str, store: ObjectPictures
 ) -> None:
     await store.put(b"abc", record(1, ipfs="pending"))
@@ -89,9 +89,7 @@ async def test_a_picture_of_several_megabytes(store: ObjectPictures) -> None:
     assert await store.read(record(1).name) == data
 
 
-async def test_a_lease_that_nobody_renews_goes_to_the_next(
-    s3_server: S3Server, prefix: str, store: ObjectPictures
-) -> None:
+async def test_an_expired_lease_can_be_taken(s3_server: S3Server, prefix: str, store: ObjectPictures) -> None:
     later = open_object_store(s3_server.url(prefix), clock=lambda: time.time() + LEASE_SECONDS + 1)
     assert await store.take_lease()
     assert await later.take_lease()
@@ -114,9 +112,7 @@ async def test_a_lease_of_an_unknown_kind_is_replaced(store: ObjectPictures, oth
 
 
 @pytest.mark.parametrize("options", [{"secret_key": "wrong"}, {"endpoint": "http://127.0.0.1:9"}])
-async def test_a_store_that_does_not_do_as_asked_is_told(
-    s3_server: S3Server, prefix: str, options: dict[str, str]
-) -> None:
+async def test_a_rejected_request_raises_an_error(s3_server: S3Server, prefix: str, options: dict[str, str]) -> None:
     store = open_object_store(s3_server.url(prefix, **options))
     with pytest.raises(PictureNotStored) as caught:
         await store.put(b"abc", record(1))

@@ -13,7 +13,7 @@ from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.components.replicas import APP, Chat, Cluster, client_of, cluster, crossed, missed, runs_of, serving
 
 CHATS = 61
-"""An odd number: of an even one, in step, each would meet the same replica every time."""
+"""Odd: with an even number, chats in lockstep would reach the same replica each time."""
 CUT_CHATS = 30
 
 
@@ -31,7 +31,7 @@ def log(demo: DemoServer) -> DemoLog:
 
 @pytest.fixture(scope="module")
 def shared(demo: DemoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Replicas that no test stops."""
+    """Start replicas that no test stops."""
     with cluster(tmp_path_factory.mktemp("cluster"), demo) as running:
         yield running
 
@@ -42,7 +42,7 @@ async def together(chats: list[Chat], client: AsyncOpenAI, turns: int) -> None:
             group.create_task(chat.turns(client, turns))
 
 
-async def test_any_replica_goes_on_with_any_conversation(shared: Cluster, log: DemoLog) -> None:
+async def test_any_replica_continues_any_conversation(shared: Cluster, log: DemoLog) -> None:
     chats = [Chat(number) for number in range(CHATS)]
     async with client_of(shared.url) as client:
         await together(chats, client, 5)
@@ -61,11 +61,11 @@ async def test_workers_share_an_sqlite_file(demo: DemoServer, log: DemoLog, tmp_
         files = [[file.path for file in worker.open_files()] for worker in replica.workers]
     assert not missed(log, chats)
     assert not crossed(log)
-    asked = [paths for paths in files if any(path.endswith("/state.db") for path in paths)]
-    assert len(asked) > 1, "one worker did it all"
+    users = [paths for paths in files if any(path.endswith("/state.db") for path in paths)]
+    assert len(users) > 1, "a single worker served all chats"
 
 
-async def test_a_response_is_gone_on_from_on_any_replica(shared: Cluster, log: DemoLog) -> None:
+async def test_any_replica_continues_from_a_response(shared: Cluster, log: DemoLog) -> None:
     async def chain(here: AsyncOpenAI, there: AsyncOpenAI, marker: str) -> None:
         previous = None
         for turn in range(3):
@@ -85,17 +85,17 @@ async def test_a_response_is_gone_on_from_on_any_replica(shared: Cluster, log: D
     check_chains(log, markers)
 
 
-async def test_a_conversation_object_is_gone_on_with_on_any_replica(shared: Cluster, log: DemoLog) -> None:
+async def test_any_replica_continues_a_conversation_object(shared: Cluster, log: DemoLog) -> None:
     async def chain(here: AsyncOpenAI, there: AsyncOpenAI, marker: str) -> None:
         conversation = await there.conversations.create()
-        said = []
+        texts = []
         for turn in range(3):
             question = f"{marker} question {turn}"
             response = await here.responses.create(model=APP, input=question, conversation=conversation.id)
-            said += [question, response.output_text]
+            texts += [question, response.output_text]
             here, there = there, here
         items = await here.conversations.items.list(conversation.id, order="asc")
-        assert [item.content[0].text for item in items.data if item.type == "message"] == said  # type: ignore[union-attr]
+        assert [item.content[0].text for item in items.data if item.type == "message"] == texts  # type: ignore[union-attr]
 
     markers = [Chat(number).marker for number in range(10)]
     one, other = shared.replicas
@@ -106,7 +106,7 @@ async def test_a_conversation_object_is_gone_on_with_on_any_replica(shared: Clus
 
 
 def check_chains(log: DemoLog, markers: list[str]) -> None:
-    """Each was one conversation, and its model was shown nothing but its own questions and answers."""
+    """Check that each chain is one conversation whose model saw only the chain's own questions and answers."""
     for marker in markers:
         runs = runs_of(log, marker)
         assert [run.question for run in runs] == [f"{marker} question {turn}" for turn in range(3)]
@@ -116,7 +116,7 @@ def check_chains(log: DemoLog, markers: list[str]) -> None:
 
 
 class CutChat(Chat):
-    """One whose second turn is under way when a replica dies."""
+    """A chat whose second turn is running when a replica dies."""
 
     cut = False
     replica = ""
@@ -125,15 +125,15 @@ class CutChat(Chat):
     def slow_question(self) -> str:
         return f"{self.question} SLOW:1x1500 SAY<<{self.marker} one two three four five>>"
 
-    async def turns_around_a_death(self, client: AsyncOpenAI, everybody: asyncio.Barrier) -> None:
+    async def turns_around_a_death(self, client: AsyncOpenAI, barrier: asyncio.Barrier) -> None:
         await self.turn(client)
-        await self.slow_turn(client, everybody)
+        await self.slow_turn(client, barrier)
         await self.turns(client, 4 - len(self.messages) // 2)
 
-    async def slow_turn(self, client: AsyncOpenAI, everybody: asyncio.Barrier) -> None:
-        """Waits after its first words for all others to be as far."""
-        asked = [*self.messages, {"role": "user", "content": self.slow_question}]
-        raw = await client.chat.completions.with_raw_response.create(model=APP, messages=asked, stream=True)
+    async def slow_turn(self, client: AsyncOpenAI, barrier: asyncio.Barrier) -> None:
+        """Run a slow turn; after its first text, wait until all other chats have reached the same point."""
+        messages = [*self.messages, {"role": "user", "content": self.slow_question}]
+        raw = await client.chat.completions.with_raw_response.create(model=APP, messages=messages, stream=True)
         self.replica = raw.headers["x-replica"]
         text = ""
         try:
@@ -141,23 +141,23 @@ class CutChat(Chat):
                 first = not text
                 text += chunk.choices[0].delta.content or ""
                 if first and text:
-                    await everybody.wait()
+                    await barrier.wait()
         except APIConnectionError:
             self.cut = True
         else:
-            self.messages = [*asked, {"role": "assistant", "content": text}]
+            self.messages = [*messages, {"role": "assistant", "content": text}]
 
 
-async def test_what_a_dying_replica_cuts_goes_on_in_new_conversations(
+async def test_turns_cut_by_a_dying_replica_continue_in_new_conversations(
     demo: DemoServer, log: DemoLog, tmp_path: Path
 ) -> None:
     chats = [CutChat(number) for number in range(CUT_CHATS)]
     with cluster(tmp_path, demo) as running:
-        everybody = asyncio.Barrier(CUT_CHATS + 1)
+        barrier = asyncio.Barrier(CUT_CHATS + 1)
         async with client_of(running.url) as client, asyncio.TaskGroup() as group:
             for chat in chats:
-                group.create_task(chat.turns_around_a_death(client, everybody))
-            await everybody.wait()
+                group.create_task(chat.turns_around_a_death(client, barrier))
+            await barrier.wait()
             running.replicas[0].kill()
     dead = running.replicas[0].address
     assert {chat.replica for chat in chats} == {replica.address for replica in running.replicas}
@@ -171,13 +171,13 @@ async def test_what_a_dying_replica_cuts_goes_on_in_new_conversations(
 
 
 def check_forked(log: DemoLog, chat: CutChat) -> None:
-    """What was cut is asked again in a new conversation, which is told what was answered before, and goes on there."""
+    """Check that the cut question is repeated in a new conversation that includes the history and then continues."""
     first, cut, again, *others = runs_of(log, chat.marker)
     assert cut.question.startswith(f"{chat.marker} question 2 SLOW")
     assert cut.conversation_id == first.conversation_id != again.conversation_id
     assert not again.history
-    for _, text in chat.said[:3]:
+    for _, text in chat.texts[:3]:
         assert text in again.question
     assert [run.question for run in others] == [f"{chat.marker} question {turn}" for turn in (3, 4)]
     assert {run.conversation_id for run in others} == {again.conversation_id}
-    assert [text for _, text in others[1].history] == [again.question, *(text for _, text in chat.said[3:6])]
+    assert [text for _, text in others[1].history] == [again.question, *(text for _, text in chat.texts[3:6])]

@@ -1,4 +1,4 @@
-"""LangChain's ChatOpenAI has conversations: the messages that it was given go back with the next question."""
+"""LangChain's ChatOpenAI holds conversations: it sends earlier messages back with the next question."""
 
 from __future__ import annotations
 

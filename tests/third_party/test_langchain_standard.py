@@ -1,4 +1,4 @@
-"""LangChain's own tests for chat models, over both APIs. Those that need tools, schemas or files of the model skip."""
+"""LangChain's standard tests for chat models, over both APIs. Tests that need tools, schemas or files are skipped."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Standard(ChatModelIntegrationTests):
 
     @pytest.fixture(autouse=True)
     async def _connections(self) -> AsyncIterator[None]:
-        """LangChain would share its own between tests, which have an event loop each."""
+        """LangChain would otherwise share its connections between tests, each of which has its own event loop."""
         with DefaultHttpxClient(verify=False, timeout=PATIENCE) as blocking:
             async with DefaultAsyncHttpxClient(verify=False, timeout=PATIENCE) as http:
                 self.connections = {"http_client": blocking, "http_async_client": http}

@@ -39,7 +39,7 @@ def demo() -> Iterator[DemoServer]:
 
 
 class Setup:
-    """Turns over a state in memory, whose clock the test moves."""
+    """A Turns service with a state in memory and a clock that the test advances."""
 
     def __init__(self, url: str, http: HttpClient) -> None:
         self.now = 1_795_000_000.0
@@ -51,7 +51,7 @@ class Setup:
         self.turns = Turns(settings, self.apps, Profiles(dify, lambda: self.now), dify, conversations)
 
     async def lock(self) -> Lock:
-        """A lock that is held."""
+        """Return an acquired lock."""
         lock = Lock(self.store, LOCK)
         assert await lock.acquire(lambda: False) is not None
         return lock
@@ -61,18 +61,18 @@ class Setup:
         return results is not None and results[0] is not None
 
     async def ask(self, request: TurnRequest) -> tuple[str, str | None]:
-        """The reply and its conversation, committed."""
+        """Run and commit a turn; return its reply and conversation id."""
         async with self.turns.run(ANONYMOUS, self.apps.choose(ANONYMOUS, APP), request) as turn:
             reply = await read(turn)
             await turn.commit(reply)
             conversation = turn.ids.conversation_id
-        self.now += 60  # Dify begins no two turns of a conversation within one second
+        self.now += 60  # no two turns of a Dify conversation start within one second
         return reply, conversation
 
     async def ask_and_raise(
         self, error: BaseException, request: TurnRequest, turns: list[ActiveTurn] | None = None
     ) -> None:
-        """Leave a turn by an error, in the middle of its reply if ``turns`` is there to be given the turn."""
+        """Raise ``error`` inside a turn; if ``turns`` is given, first append the turn to it and read its first events."""
         app, lock = self.apps.choose(ANONYMOUS, APP), await self.lock()
         async with self.turns.run(ANONYMOUS, app, request, lock=lock) as turn:
             if turns is not None:
@@ -91,11 +91,11 @@ async def read(turn: ActiveTurn) -> str:
 @asynccontextmanager
 async def setup(url: str) -> AsyncIterator[Setup]:
     http = HttpClient(connect_timeout=30)
-    made = Setup(url, http)
+    here = Setup(url, http)
     try:
-        yield made
+        yield here
     finally:
-        await made.turns.close(30)
+        await here.turns.close(30)
         await http.close()
 
 
@@ -104,12 +104,12 @@ def first(question: str) -> TurnRequest:
 
 
 def later(question: str, *history: tuple[str, str]) -> TurnRequest:
-    said = tuple(HistoryMessage(role, text) for role, text in history)
-    return TurnRequest(question, history=said, asked=(HistoryMessage("user", question),))
+    earlier = tuple(HistoryMessage(role, text) for role, text in history)
+    return TurnRequest(question, history=earlier, asked=(HistoryMessage("user", question),))
 
 
-class Gone(PatientClient):
-    """A client that has left before Dify was asked."""
+class GoneClient(PatientClient):
+    """A client that disconnects before Dify is asked."""
 
     gone = True
 
@@ -132,7 +132,7 @@ async def test_lock_is_released_with_the_commit(demo: DemoServer) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault"), asyncio.CancelledError(), ClientGone()], ids=repr)
-async def test_whatever_leaves_the_block_stops_dify_and_releases_the_lock(
+async def test_an_exception_in_the_block_stops_dify_and_releases_the_lock(
     demo: DemoServer, error: BaseException
 ) -> None:
     async with setup(demo.url) as here:
@@ -155,22 +155,22 @@ async def test_turn_that_is_not_committed_is_not_continued(demo: DemoServer) -> 
         assert other != turn.ids.conversation_id
 
 
-async def test_client_that_leaves_before_dify_is_asked_gives_everything_back(demo: DemoServer) -> None:
-    """The lock, and the entry that leads to the conversation."""
+async def test_client_that_leaves_before_dify_is_asked_releases_everything(demo: DemoServer) -> None:
+    """That includes the lock and the stored entry of the conversation."""
     async with setup(demo.url) as here:
         reply, conversation = await here.ask(first("Hello!"))
         request = later("And now?", ("user", "Hello!"), ("assistant", reply))
         lock, app = await here.lock(), here.apps.choose(ANONYMOUS, APP)
         with pytest.raises(ClientGone):
-            async with here.turns.run(ANONYMOUS, app, request, client=Gone(), lock=lock):
+            async with here.turns.run(ANONYMOUS, app, request, client=GoneClient(), lock=lock):
                 pytest.fail("Dify was asked")
         assert not await here.locked()
         _, same = await here.ask(request)
         assert same == conversation
 
 
-async def test_conversation_that_is_known_only_once_its_turn_is_stopped_is_recorded(demo: DemoServer) -> None:
-    """A turn that the client leaves before Dify has named the conversation, in a state that does not know it."""
+async def test_conversation_of_a_turn_stopped_before_dify_names_it_is_recorded(demo: DemoServer) -> None:
+    """The client leaves before Dify names the conversation, and the state has no entry for it."""
     async with setup(demo.url) as before, setup(demo.url) as here:
         _, conversation = await before.ask(structs.replace(first("Hello!"), end_user="anna"))
         named = structs.replace(first("And now?"), end_user="anna", conversation_id=conversation)

@@ -1,4 +1,4 @@
-// Makes pictures as programs in JavaScript do: generated, edited under a mask, and streamed.
+// Generates, edits with a mask, and streams pictures through the official JavaScript client.
 //
 // stdin:  {"url": base URL, "model": …, "size": …, "image": base64 of a PNG, "mask": base64 of a PNG}
 // stdout: {"generated": [base64, …], "linked": [URL], "edited": [base64], "streamed": [event, …], "refused": {…}}

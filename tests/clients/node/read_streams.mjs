@@ -1,8 +1,8 @@
-// Reads streams as programs in JavaScript do: chunk by chunk, and by the helper that puts them together.
+// Reads streams through the official JavaScript client: chunk by chunk, and with the helper that assembles them.
 //
 // stdin:  {"url": base URL, "requests": [body of a chat completion, …]}
 // stdout: for each request a line {"model", "chunks": [compact chunk or error, …], "whole": completion or error}
-// What is compact is told in tests/recordings/sdk_answers.py.
+// tests/recordings/sdk_answers.py defines the compact form.
 
 import { text } from "node:stream/consumers";
 import OpenAI from "openai";

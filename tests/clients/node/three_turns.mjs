@@ -1,4 +1,4 @@
-// Has conversations as programs in JavaScript have them, each in one of the ways that the openai package offers.
+// Holds conversations, each in one of the ways that the openai package offers.
 //
 // stdin:  {"url": base URL, "model": …, "questions": {name of a way below: [question, …], …}}
 // stdout: {name of a way: [reply, …], …}
@@ -9,7 +9,7 @@ import OpenAI from "openai";
 const { url, model, questions } = JSON.parse(await text(process.stdin));
 const client = new OpenAI({ baseURL: url, apiKey: "unused", timeout: 30_000 });
 
-/** Sends all messages each time, the replies as `complete` gave them. */
+/** Sends all messages each time, including the replies as `complete` returned them. */
 const chat = (complete) => {
   const messages = [];
   return async (question) => {
@@ -20,7 +20,7 @@ const chat = (complete) => {
   };
 };
 
-/** Sends all items each time, those of the answers as `respond` gave them. */
+/** Sends all items each time, including those of the answers as `respond` returned them. */
 const items = (respond) => {
   const input = [];
   return async (question) => {
@@ -31,7 +31,7 @@ const items = (respond) => {
   };
 };
 
-/** Names the response before. */
+/** Names the previous response. */
 const previous = (respond) => {
   let id;
   return async (question) => {

@@ -1,7 +1,7 @@
-// Uses the Responses and Conversations APIs as programs in JavaScript do.
+// Uses the Responses and Conversations APIs through the official JavaScript client.
 //
 // stdin:  {"url": base URL, "model": model}
-// stdout: one JSON object, whose members are told by their names below
+// stdout: one JSON object; its members are named after the functions below
 
 import { text } from "node:stream/consumers";
 import OpenAI from "openai";
@@ -9,9 +9,9 @@ import OpenAI from "openai";
 const { url, model } = JSON.parse(await text(process.stdin));
 const client = new OpenAI({ baseURL: url, apiKey: "unused", maxRetries: 0, timeout: 30_000 });
 
-const refusal = async (asked) => {
+const refusal = async (request) => {
   try {
-    await asked;
+    await request;
   } catch (error) {
     if (!(error instanceof OpenAI.APIError)) throw error;
     return { status: error.status ?? null, code: error.code ?? null, param: error.param ?? null };
@@ -25,7 +25,7 @@ const collect = async (pages) => {
   return all;
 };
 
-// The helper checks items and their order as it puts them together; an event that it does not know it refuses.
+// The helper checks items and their order while it assembles them, and rejects unknown events.
 async function streamed(body) {
   const types = [];
   const stream = client.responses.stream({ model, ...body });
@@ -47,7 +47,7 @@ async function removal() {
   await client.responses.delete(response.id);
   return {
     items: items.map((item) => item.content[0].text),
-    gone: await refusal(client.responses.retrieve(response.id)),
+    deleted: await refusal(client.responses.retrieve(response.id)),
     previous: await refusal(client.responses.create({ model, input: "hi", previous_response_id: response.id })),
   };
 }
@@ -64,32 +64,32 @@ async function conversation() {
   const { metadata } = await client.conversations.update(id, { metadata: { topic: "changed" } });
   await client.conversations.delete(id);
   return {
-    said: listed.map((item) => [item.role, item.content[0].text]),
+    messages: listed.map((item) => [item.role, item.content[0].text]),
     metadata,
-    gone: await refusal(client.conversations.retrieve(id)),
+    deleted: await refusal(client.conversations.retrieve(id)),
   };
 }
 
 async function background() {
-  const begun = await client.responses.create({ model, input: "SLOW:4x300 background", background: true });
+  const created = await client.responses.create({ model, input: "SLOW:4x300 background", background: true });
   const seen = [];
-  const following = await client.responses.retrieve(begun.id, { stream: true });
+  const following = await client.responses.retrieve(created.id, { stream: true });
   for await (const event of following) {
     seen.push(event);
     if (event.type === "response.output_text.delta") break;
   }
   const { sequence_number } = seen.at(-1);
-  const rest = await collect(await client.responses.retrieve(begun.id, { stream: true, starting_after: sequence_number }));
+  const rest = await collect(await client.responses.retrieve(created.id, { stream: true, starting_after: sequence_number }));
   const deltas = [...seen, ...rest].filter((event) => event.type === "response.output_text.delta");
   const running = await client.responses.create({ model, input: "SLOW:200x50 cancelled", background: true });
   const cancelled = await client.responses.cancel(running.id);
   return {
-    begun: begun.status,
+    created: created.status,
     numbers: [...seen, ...rest].map((event) => event.sequence_number),
     text: deltas.map((event) => event.delta).join(""),
-    ended: (await client.responses.retrieve(begun.id)).output_text,
+    ended: (await client.responses.retrieve(created.id)).output_text,
     cancelled: cancelled.status,
-    done: await refusal(client.responses.cancel(begun.id)),
+    done: await refusal(client.responses.cancel(created.id)),
   };
 }
 

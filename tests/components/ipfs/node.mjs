@@ -1,5 +1,5 @@
-// An IPFS node with Kubo's RPC API and a gateway, both on this machine only, that talks to no other node.
-// node node.mjs REPOSITORY RPC_PORT GATEWAY_PORT; ports of 0 are free ones. Prints one line of JSON when it is ready.
+// An IPFS node with Kubo's RPC API and a gateway, both on the loopback interface, without connections to other nodes.
+// node node.mjs REPOSITORY RPC_PORT GATEWAY_PORT; port 0 chooses a free port. Prints one line of JSON when it is ready.
 import { create } from 'ipfs-core'
 import { HttpGateway } from 'ipfs-http-gateway'
 import { HttpApi } from 'ipfs-http-server'
