@@ -1,9 +1,9 @@
-"""The recordings: what real Difys answered, and beside each what the proxy is expected to make of it.
+"""Read the recordings: answers of real Dify servers, each with the expected answer of the proxy.
 
-``<upstream>-<version>/NAME.request.json`` says what was asked, ``NAME.response.txt`` holds the bytes of the answer as
-they came, without the framing of chunks, and ``NAME.expected.json`` what an OpenAI client reads. The first two are
-never edited; ``python -m tests.recordings.rewrite`` writes the third. ``handmade`` has the same layout, but its answers
-were written by a person who knows Dify's manner: for what no recording holds.
+``<upstream>-<version>/NAME.request.json`` holds the request, ``NAME.response.txt`` the bytes of the answer as received,
+without the chunked framing, and ``NAME.expected.json`` the answer that an OpenAI client reads. The first two are never
+edited; ``python -m tests.recordings.rewrite`` writes the third. ``handmade`` has the same layout, but its answers were
+written by hand in Dify's format, for cases that no recording covers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HANDMADE = "handmade"
 VERSIONS = ("dify-1.11.2", "dify-1.13.0", "dify-1.16.1", "dify-1.16.1-main")
 
 GENERATING = ("/chat-messages", "/completion-messages", "/workflows/run")
-"""The routes by which Dify runs an app."""
+"""Dify's routes that run an app."""
 
 _MODES = (
     ("agent-new", "agent"),
@@ -30,14 +30,14 @@ _MODES = (
     ("completion", "completion"),
     ("workflow", "workflow"),
 )
-"""An app's mode by the beginning of its name, for the requests that do not say it."""
+"""App modes by name prefix, for requests that do not state the mode."""
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One request and its answer. Files are read when they are asked for."""
+    """A request and its answer. Files are read on first use."""
 
     folder: str
     name: str
@@ -48,7 +48,7 @@ class Recording:
 
     @property
     def key(self) -> str:
-        """A Dify key by which a replaying server knows what to answer."""
+        """The Dify key by which a replaying server finds this recording."""
         return f"app-{self.folder}-{self.name}"
 
     @cached_property
@@ -57,8 +57,8 @@ class Recording:
         return request
 
     @property
-    def asked(self) -> Json:
-        """The JSON body of the request, empty if it had none."""
+    def request_json(self) -> Json:
+        """The JSON body of the request; empty if there is none."""
         body = self.request.get("json")
         return body if isinstance(body, dict) else {}
 
@@ -73,7 +73,7 @@ class Recording:
 
     @cached_property
     def response(self) -> tuple[bytes, bytes]:
-        """Status line and headers, up to and with the empty line (an interim answer included), and the body."""
+        """The head, including its empty line and any interim answer, and the body."""
         raw = self._path("response.txt").read_bytes()
         end = raw.index(b"\r\n\r\n") + 4
         if raw.startswith(b"HTTP/1.1 100"):
@@ -90,7 +90,7 @@ class Recording:
 
     @cached_property
     def headers(self) -> dict[str, str]:
-        """By lower-case name."""
+        """The headers by lower-case name."""
         return {name.lower(): value for name, _, value in (line.partition(": ") for line in self._head_lines[1:])}
 
     @property
@@ -104,11 +104,11 @@ class Recording:
 
     @property
     def is_blocking_answer(self) -> bool:
-        """Whether it is the whole answer of an app that was not asked to stream."""
+        """Whether this is the complete answer to a request in blocking mode."""
         return self.generates and self.status == 200 and not self.is_stream
 
     def events(self) -> list[Json]:
-        """The stream's events, pings left out; read here without any code of the proxy's."""
+        """Decode the stream's events without pings, independently of the proxy's code."""
         frames = self.body.replace(b"\r\n", b"\n").split(b"\n\n")
         return [json.loads(frame[5:]) for frame in frames if frame.startswith(b"data:")]
 
@@ -139,7 +139,7 @@ class Recording:
 
 @cache
 def recordings(folder: str) -> tuple[Recording, ...]:
-    """All recordings of a folder, by name."""
+    """Return all recordings of a folder, sorted by name."""
     names = sorted(path.name.removesuffix(".request.json") for path in (FOLDER / folder).glob("*.request.json"))
     return tuple(Recording(folder, name) for name in names)
 
@@ -153,7 +153,7 @@ def streams(*folders: str) -> list[Recording]:
 
 
 def examples(*folders: str) -> list[Recording]:
-    """The smallest stream of each kind: of the same version, mode and set of Dify events."""
+    """Return the smallest stream of each kind, that is of each version, mode and set of Dify events."""
     kinds: dict[tuple[str, str, frozenset[str]], Recording] = {}
     for stream in sorted(streams(*folders), key=lambda recording: len(recording.body)):
         kinds.setdefault((stream.folder, stream.mode, frozenset(event["event"] for event in stream.events())), stream)
@@ -174,7 +174,7 @@ def named(folder: str, name: str) -> Recording:
 
 
 def _pretty(expected: Json) -> str:
-    """JSON with one line for each chunk, so that a change shows where it is."""
+    """Format JSON with one line per chunk, for readable diffs."""
     chunks = ",\n".join(f"  {_line(chunk)}" for chunk in expected["stream"])
     return f'{{\n "stream": [\n{chunks}\n ],\n "answer": {_line(expected["answer"])}\n}}\n'
 

@@ -1,7 +1,7 @@
-"""A Dify that answers with recorded bytes, and the real proxy and the official client before it.
+"""Replay recorded bytes as a Dify server, behind the real proxy and the official client.
 
-The key of a request names the recording, the first part of its path the manner in which the bytes are cut: ``whole``
-in one write, ``bytes`` one at a time, ``pieces`` at random but repeatable places, of which some fall into the framing.
+The key of a request names the recording. The first segment of its path names how the bytes are split: ``whole`` sends
+one write, ``bytes`` one byte at a time, ``pieces`` splits at reproducible random positions, also inside the framing.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ PIECE = 160
 
 @dataclass
 class ReplayDify:
-    """Answers for recordings; ``asked`` collects by label what the proxy sent.
+    """A Dify that replays recordings; ``requests`` collects the proxy's requests by label.
 
-    ``descriptions`` are recorded answers to the proxy's own questions, such as ``/info`` and ``/parameters``; without
-    them the app is described as one of the recording's mode that takes the recorded inputs.
+    ``descriptions`` are recorded answers to the proxy's own requests, such as ``/info`` and ``/parameters``; without
+    them, the app is described with the recording's mode and inputs.
     """
 
     by_key: dict[str, Recording]
     descriptions: Mapping[str, Recording]
-    asked: dict[str, tuple[str, Json]] = field(default_factory=dict)
+    requests: dict[str, tuple[str, Json]] = field(default_factory=dict)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -46,35 +46,35 @@ class ReplayDify:
                 _, manner, path = request.path.split("/", 2)
                 path = path.removeprefix("v1")
                 if path in GENERATING:
-                    self.asked[recording.label] = path, request.body
+                    self.requests[recording.label] = path, request.body
                     for part in wire(recording, cast(Manner, manner)):
                         writer.write(part)
                         await writer.drain()
-                        if manner != "bytes":  # the end of a turn must come soon after its last words
-                            await asyncio.sleep(0)  # the proxy's thread gets a chance to read
+                        if manner != "bytes":  # with "bytes", yielding would delay the end of the turn too much
+                            await asyncio.sleep(0)  # let the proxy's thread read
                 else:
                     writer.write(self._describe(recording, path.partition("?")[0]))
                     await writer.drain()
         except ConnectionError:
-            pass  # the proxy closes the connection of a stream that it gave up
+            pass  # the proxy closes the connection when it abandons a stream
         finally:
             writer.close()
 
     def _describe(self, recording: Recording, path: str) -> bytes:
         if path in self.descriptions:
             return b"".join(self.descriptions[path].response)
-        told: Json = {"result": "success"}
+        description: Json = {"result": "success"}
         if path == "/info":
-            told = {"name": recording.name, "mode": recording.mode}
+            description = {"name": recording.name, "mode": recording.mode}
         elif path == "/parameters":
-            told = {"user_input_form": form_for(recording.asked.get("inputs") or {})}
-        body = json.dumps(told).encode()
+            description = {"user_input_form": form_for(recording.request_json.get("inputs") or {})}
+        body = json.dumps(description).encode()
         version = recording.headers.get("x-version", "")
         return f"HTTP/1.1 200 OK\r\nX-Version: {version}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def form_for(inputs: Json) -> list[Json]:
-    """A form that takes such inputs."""
+    """Return a form with fields for these inputs."""
     kinds = {str: "paragraph", int: "number", dict: "json_object"}
     return [
         {kinds.get(type(value), "paragraph"): {"variable": name, "label": name, "required": False}}
@@ -83,7 +83,7 @@ def form_for(inputs: Json) -> list[Json]:
 
 
 def wire(recording: Recording, manner: Manner) -> Iterator[bytes]:
-    """The answer as writes to a socket. A chunked body gets its framing back."""
+    """Yield the answer as socket writes, with its chunked framing restored."""
     head, body = recording.response
     if "transfer-encoding" not in recording.headers:
         yield head + body
@@ -101,7 +101,7 @@ def wire(recording: Recording, manner: Manner) -> Iterator[bytes]:
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk of a chunked body; an empty one is its end."""
+    """Frame one chunk of a chunked body; an empty chunk ends the body."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
@@ -123,7 +123,7 @@ AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Replay:
-    """The proxy before a ReplayDify at ``origin``; a recording's label is the model that answers with it."""
+    """A proxy in front of a ReplayDify at ``origin``; each recording's label is the name of its model."""
 
     proxy: ProxyServer
     dify: ReplayDify
@@ -132,7 +132,7 @@ class Replay:
     async def read(
         self, read: Callable[[AsyncOpenAI, Recording], Awaitable[Read]], recordings: Iterable[Recording]
     ) -> dict[str, Read]:
-        """What ``read`` makes of each recording, by label; several are read at a time."""
+        """Apply ``read`` to the recordings, some of them concurrently; return the results by label."""
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def read_one(recording: Recording) -> tuple[str, Read]:
@@ -145,10 +145,10 @@ class Replay:
     async def read_json(
         self, read: Callable[[AsyncOpenAI, Recording], Awaitable[Any]], recordings: Iterable[Recording]
     ) -> dict[str, Any]:
-        """The same for what can be written down: the address of this Dify becomes a lasting one."""
+        """Do the same for JSON results, with this Dify's origin replaced by a fixed one."""
         answers = json.dumps(await self.read(read, recordings))
-        read_again: dict[str, Any] = json.loads(answers.replace(self.origin, "http://dify.test"))
-        return read_again
+        portable: dict[str, Any] = json.loads(answers.replace(self.origin, "http://dify.test"))
+        return portable
 
 
 @asynccontextmanager
@@ -158,7 +158,7 @@ async def replaying(
     descriptions: Mapping[str, Recording] | None = None,
     **options: Any,
 ) -> AsyncIterator[Replay]:
-    """``options`` are settings of the apps. Times are such that nothing but the bytes decides what comes out."""
+    """Start a replay; ``options`` are app settings. Time limits are long, so that only the bytes decide the outcome."""
     dify = ReplayDify({recording.key: recording for recording in recordings}, descriptions or {})
     async with serving(dify.serve) as port:
         origin = f"http://127.0.0.1:{port}"
@@ -172,4 +172,4 @@ async def replaying(
         try:
             yield Replay(proxy, dify, origin)
         finally:
-            await asyncio.to_thread(proxy.__exit__, None, None, None)  # this loop has to answer it to its end
+            await asyncio.to_thread(proxy.__exit__, None, None, None)  # this loop must keep serving Dify meanwhile

@@ -1,6 +1,6 @@
-"""Writes what is expected beside the recordings: ``python -m tests.recordings.rewrite [folder …]``.
+"""Write the expected answers beside the recordings: ``python -m tests.recordings.rewrite [folder …]``.
 
-It writes what the proxy says today. Read the difference before you believe it; the raw side is never touched.
+It writes the proxy's current answers; review the diff before you commit it. The raw files are never changed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the official Python client makes of the proxy's answers, in a form that can be written down and compared.
+"""Read the proxy's answers with the official Python client, in a compact form that can be stored and compared.
 
-A stream is a list of its chunks without what is the same on all of them: a delta's own fields, ``finish_reason`` and
-the ``dify`` object on the last, ``usage`` as a chunk of its own. An error takes the place of what did not come:
-``status`` is None for an error inside a stream.
+A stream is a list of its chunks without the fields that all chunks share: the delta's fields, ``finish_reason`` and the
+``dify`` object on the last one, and ``usage`` as a separate chunk. An error replaces the missing rest; its ``status``
+is None inside a stream.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from tests.recordings.archive import Json, Recording
 
 
 async def read_stream(client: AsyncOpenAI, recording: Recording) -> list[Json]:
-    """``POST /v1/chat/completions``, streaming."""
+    """Read ``POST /v1/chat/completions``, streaming."""
     chunks: list[Json] = []
     try:
         stream = await client.chat.completions.create(
             **body_for(recording), stream=True, stream_options={"include_usage": True}
         )
         async for piece in stream:
-            chunks.append(compact_chunk(piece.to_dict()))  # noqa: PERF401 - what came before an error counts
+            chunks.append(compact_chunk(piece.to_dict()))  # noqa: PERF401 - the chunks before an error count
     except APIError as error:
         chunks.append(compact_error(error))
     return chunks
 
 
 async def read_answer(client: AsyncOpenAI, recording: Recording) -> Json:
-    """``POST /v1/chat/completions``, not streaming."""
+    """Read ``POST /v1/chat/completions``, not streaming."""
     try:
         completion = await client.chat.completions.create(**body_for(recording))
     except APIError as error:
@@ -42,20 +42,20 @@ async def read_answer(client: AsyncOpenAI, recording: Recording) -> Json:
 
 
 async def read_helper(client: AsyncOpenAI, recording: Recording) -> Json:
-    """The client's own helper, which adds the deltas up."""
+    """Read a stream through the client's helper, which joins the deltas."""
     body = body_for(recording)
     try:
         async with client.chat.completions.stream(**body) as stream:
             (choice,) = (await stream.get_final_completion()).choices
     except APIError as error:
         return compact_error(error)
-    except LengthFinishReasonError as error:  # the helper makes one of every answer that was cut off
+    except LengthFinishReasonError as error:  # the helper raises it for every truncated answer
         return {"content": error.completion.choices[0].message.content, "finish_reason": "length"}
     return {"content": choice.message.content, "finish_reason": choice.finish_reason}
 
 
 async def read_text(client: AsyncOpenAI, recording: Recording) -> Json:
-    """The legacy ``POST /v1/completions``, streaming: the whole text, and how it ended."""
+    """Read the legacy ``POST /v1/completions``, streaming: the whole text and its finish reason."""
     body = body_for(recording)
     text = []
     finish_reason: str | None = None
@@ -73,7 +73,7 @@ async def read_text(client: AsyncOpenAI, recording: Recording) -> Json:
 
 
 async def read_bytes(http: httpx2.AsyncClient, recording: Recording, *, usage: bool) -> httpx2.Response:
-    """A streaming answer as it stands on the wire; the client knows nothing of OpenAI but the base URL."""
+    """Read the raw bytes of a streaming answer with a plain HTTP client."""
     body = body_for(recording)
     options = {"stream_options": {"include_usage": True}} if usage else {}
     return await http.post(
@@ -83,8 +83,8 @@ async def read_bytes(http: httpx2.AsyncClient, recording: Recording, *, usage: b
 
 
 def body_for(recording: Recording) -> Json:
-    """An OpenAI request that asks the app what the recording asked."""
-    asked = recording.asked
+    """Return an OpenAI request equivalent to the recorded one."""
+    asked = recording.request_json
     query = asked.get("query")
     extra = {}
     if isinstance(asked.get("inputs"), dict):
@@ -127,7 +127,7 @@ def compact_chunk(chunk: Json) -> Json:
 
 
 def compact_usage(usage: Json | None) -> list[int] | None:
-    """Prompt, completion and total tokens."""
+    """Return prompt, completion and total tokens."""
     return None if usage is None else [usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]]
 
 
@@ -137,12 +137,12 @@ def compact_error(error: APIError) -> Json:
 
 
 def text_of(chunks: Iterable[Json]) -> str:
-    """What a client has that adds up the deltas."""
+    """Join the deltas of a stream."""
     return "".join(chunk.get("content") or "" for chunk in chunks)
 
 
 def differences(got: dict[str, Any], expected: dict[str, Any]) -> str:
-    """Where two readings by label differ; empty if nowhere."""
+    """Describe the differences between two results by label; empty if they are equal."""
     lines = [
         f"{label}\n  got:      {json.dumps(got[label], ensure_ascii=False)}"
         f"\n  expected: {json.dumps(expected[label], ensure_ascii=False)}"

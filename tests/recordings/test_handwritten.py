@@ -1,4 +1,4 @@
-"""What no recording holds: streams written by hand in Dify's manner, and what a client must make of them."""
+"""Streams written by hand in Dify's format, for cases that no recording covers, and the answers that a client reads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ async def test_handmade_streams_are_as_expected(manner: Manner) -> None:
     async with replaying(recordings, manner) as replay:
         got = await replay.read_json(read_stream, recordings)
         answers = await replay.read_json(read_answer, recordings)
-    told = differences(got, {recording.label: recording.expected()["stream"] for recording in recordings})
-    told += differences(answers, {recording.label: recording.expected()["answer"] for recording in recordings})
-    assert not told
+    found = differences(got, {recording.label: recording.expected()["stream"] for recording in recordings})
+    found += differences(answers, {recording.label: recording.expected()["answer"] for recording in recordings})
+    assert not found
 
 
 def answer(name: str) -> Json:
@@ -33,13 +33,13 @@ RETRIED = "this text is streamed and then it ends."
 
 
 @pytest.mark.parametrize("name", ["retry-after-partial-answer", "retry-in-a-workflow"])
-def test_a_node_that_is_run_again_says_nothing_twice(name: str) -> None:
+def test_a_retried_node_repeats_no_text(name: str) -> None:
     assert streamed(name) == answer(name)["content"] == RETRIED
     assert answer(name)["finish_reason"] == "stop"
 
 
-def test_a_node_that_says_something_else_the_second_time_is_believed() -> None:
-    """A stream cannot take back what it said; a whole answer can."""
+def test_the_text_of_a_retried_node_replaces_the_first_text() -> None:
+    """A stream cannot take back text that it has sent; a complete answer can."""
     assert answer("retry-with-another-answer")["content"] == "A quite different answer."
     assert streamed("retry-with-another-answer").endswith("A quite different answer.")
 
@@ -55,7 +55,7 @@ def test_a_moderated_answer_is_not_undone_by_the_outputs_of_its_run(name: str) -
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("annotation-hit-chatflow", "This is the ANNOTATED answer."),  # though the run claims to have failed
+        ("annotation-hit-chatflow", "This is the ANNOTATED answer."),  # although the run reports a failure
         ("annotation-hit-chat", "ANNOTATED."),
         ("crlf-framing", "Hello wörld"),
         ("chat-0.15", "你好，\u2028“wörld” 😀"),
@@ -71,7 +71,7 @@ def test_the_text_is_whole(name: str, text: str) -> None:
     assert answer(name)["finish_reason"] == "stop"
 
 
-def test_reasoning_is_told_apart_wherever_its_tags_are_cut() -> None:
+def test_reasoning_is_recognized_wherever_its_tags_are_split() -> None:
     assert answer("think-cut-anywhere")["reasoning_content"] == "reason"
 
 
@@ -80,10 +80,10 @@ def test_an_error_without_a_code_is_an_error() -> None:
     assert "An error occurred in the publisher" in answer("error-without-code")["error"]["message"]
     assert answer("error-without-anything")["status"] == 502
     *_, last = named(HANDMADE, "error-without-anything").expected()["stream"]
-    assert last["status"] is None, "it came after the first word"
+    assert last["status"] is None, "the error follows the first text"
 
 
-def test_a_node_tells_that_its_model_was_cut_off() -> None:
+def test_a_node_reports_that_its_model_was_cut_off() -> None:
     assert answer("length-is-told-by-the-node")["finish_reason"] == "length"
 
 

@@ -1,4 +1,4 @@
-"""What an app's settings and a request's fields change in the reading of a recorded stream."""
+"""App settings and request fields change how a recorded stream is read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_an_output_can_be_named_as_the_answer(folder: str, variable: str) 
 
 
 @pytest.mark.parametrize("folder", VERSIONS)
-async def test_progress_is_titles_and_states_and_changes_no_text(folder: str) -> None:
+async def test_progress_lists_titles_and_states_and_changes_no_text(folder: str) -> None:
     recordings = [stream for stream in examples(folder) if stream.mode not in ("chat", "completion")]
     async with replaying(recordings, progress="reasoning") as replay:
         read = await replay.read_json(read_stream, recordings)
@@ -39,7 +39,7 @@ def reasoning(chunks: list[dict[str, str]]) -> str:
 
 
 def titles(recording: Recording) -> set[str]:
-    """Every line that progress may consist of: a mark, and the title of a node or the name of a tool."""
+    """Return every possible progress line: a mark, and the title of a node or the name of a tool."""
     names = {event["data"].get("title") for event in recording.events() if "data" in event}
     names |= {event["tool"] for event in recording.events_named("agent_thought")}
     return {f"{mark} {name}" for mark in "→✓✗↻" for name in names if name}

@@ -1,8 +1,8 @@
-"""The expected answers, held against what the proxy did not write.
+"""Compare the expected answers with sources that the proxy did not write.
 
-``test_replay`` shows that the proxy gives what stands in ``NAME.expected.json``; here that is compared with Dify's own
-accounts of the same turns (whole answers, message lists, stored runs, the outputs and token counts inside a stream) and
-with what the scripted model beneath the recorded Difys does on its keywords.
+``test_replay`` shows that the proxy answers with ``NAME.expected.json``. These tests compare that file with Dify's own
+records of the same turns (blocking answers, message lists, stored runs, the outputs and token counts inside a stream)
+and with the scripted model behind the recorded Dify servers, which answers keywords with known texts.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ GOOD = ("succeeded", "partial-succeeded")
 
 
 def visible(text: str) -> str:
-    """A text without its reasoning."""
+    """Remove the reasoning from a text."""
     return re.sub(r"<think>.*?</think>\n*", "", text, flags=re.DOTALL)
 
 
 def streamed(recording: Recording) -> str:
-    """The expected deltas, added up; also of a stream that broke off."""
+    """Join the expected deltas, also of a stream that broke off."""
     return text_of(recording.expected()["stream"])
 
 
@@ -46,7 +46,7 @@ def counted(usages: Iterable[Json]) -> list[int]:
 
 
 def finished(recording: Recording) -> Json | None:
-    """The data of ``workflow_finished``."""
+    """Return the data of ``workflow_finished``."""
     events = recording.events_named("workflow_finished")
     return events[-1]["data"] if events else None
 
@@ -55,35 +55,39 @@ def finished(recording: Recording) -> Json | None:
 
 
 def question(recording: Recording) -> tuple[str, ...]:
-    asked = {name: value for name, value in recording.asked.items() if name not in _NOT_ASKED}
-    return recording.folder, recording.request["app"], recording.request["path"], json.dumps(asked, sort_keys=True)
+    body = {name: value for name, value in recording.request_json.items() if name not in _IRRELEVANT}
+    return recording.folder, recording.request["app"], recording.request["path"], json.dumps(body, sort_keys=True)
 
 
-_NOT_ASKED = ("response_mode", "auto_generate_name", "user", "_note")
+_IRRELEVANT = ("response_mode", "auto_generate_name", "user", "_note")
 
 
 def test_answers_are_those_of_the_blocking_twins() -> None:
     twins = {question(recording): recording for recording in select(lambda each: each.is_blocking_answer)}
     pairs = [(stream, twins[question(stream)]) for stream in streams() if question(stream) in twins]
     for stream, twin in pairs:
-        told = twin.json()
-        if told.get("data", {}).get("error"):
+        blocking = twin.json()
+        if blocking.get("data", {}).get("error"):
             error = failed(stream)
             assert error is not None, stream.label
-            assert error["message"].removesuffix(".").endswith(told["data"]["error"].removesuffix(".")), stream.label
-        elif told.get("event") == "workflow_paused":
-            assert streamed(stream).startswith(told["data"]["answer"] if "answer" in told["data"] else told["answer"])
+            assert error["message"].removesuffix(".").endswith(blocking["data"]["error"].removesuffix(".")), (
+                stream.label
+            )
+        elif blocking.get("event") == "workflow_paused":
+            assert streamed(stream).startswith(
+                blocking["data"]["answer"] if "answer" in blocking["data"] else blocking["answer"]
+            )
         elif stream.mode == "workflow":
-            assert streamed(stream) == rendered(told["data"]["outputs"]), stream.label
+            assert streamed(stream) == rendered(blocking["data"]["outputs"]), stream.label
         else:
-            assert unsigned(streamed(stream)) == unsigned(visible(told["answer"])), stream.label
-            assert usage(stream) == counted([told["metadata"]["usage"]]), stream.label
+            assert unsigned(streamed(stream)) == unsigned(visible(blocking["answer"])), stream.label
+            assert usage(stream) == counted([blocking["metadata"]["usage"]]), stream.label
     assert len(pairs) >= 52
     assert {stream.mode for stream, _ in pairs} == {"chat", "advanced-chat", "completion", "workflow"}
 
 
 def rendered(outputs: Json) -> str:
-    """A workflow's outputs as its text chunks show them: in order, a line break between, lists as Markdown."""
+    """Join a workflow's outputs as its text chunks do: in order, separated by line breaks, lists as Markdown."""
 
     def text(value: Any) -> str:
         if isinstance(value, list):
@@ -94,7 +98,7 @@ def rendered(outputs: Json) -> str:
 
 
 def unsigned(text: str) -> str:
-    """A text whose links to Dify's files say neither which file nor who may read it, as both differ in each run."""
+    """Replace the name and signature in links to Dify's files, since they differ in each run."""
     return re.sub(r"[0-9a-f-]{32,36}\.png(\?[^)\s]*)?", "FILE", text)
 
 
@@ -109,7 +113,7 @@ def test_answers_are_those_of_the_message_lists() -> None:
         for message_id in {event.get("message_id") for event in stream.events()} & set(rows):
             row = rows[message_id]
             seen.add(stream.name)
-            if failed(stream):  # the recorder left; what Dify stored is empty or goes on where the stream broke off
+            if failed(stream):  # the recorder disconnected: Dify's text is empty or longer than the stream
                 assert row["answer"] == "" or row["answer"].startswith(streamed(stream)), stream.label
             elif row["status"] == "paused":
                 assert streamed(stream).startswith(row["answer"]), stream.label
@@ -137,7 +141,7 @@ def test_answers_are_those_of_the_stored_runs() -> None:
     assert len(seen) == 6
 
 
-# What a stream says of itself
+# A stream's own totals
 
 
 @pytest.mark.parametrize("folder", VERSIONS)
@@ -155,7 +159,7 @@ def test_answers_are_the_outputs_of_their_runs(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", VERSIONS)
 def test_answers_are_the_parts_that_dify_sent(folder: str) -> None:
-    """Nothing is lost or said twice in an app that does not repeat itself."""
+    """No text is lost or repeated for apps that do not repeat it themselves."""
     for stream in streams(folder):
         if stream.mode == "agent" or stream.events_named("workflow_paused"):
             continue
@@ -165,7 +169,7 @@ def test_answers_are_the_parts_that_dify_sent(folder: str) -> None:
 
 
 def test_an_agents_closing_repetition_is_left_out() -> None:
-    """The last ``message`` of the agent of 1.16 holds all that its ``agent_message`` events said."""
+    """In 1.16, an agent's last ``message`` repeats the text of all its ``agent_message`` events."""
     repeated = 0
     for stream in streams("dify-1.16.1", "dify-1.16.1-main"):
         if stream.mode != "agent":
@@ -186,32 +190,32 @@ def test_usage_is_what_dify_counted(folder: str) -> None:
             continue
         ends = stream.events_named("message_end")
         nodes = [event["data"]["outputs"] or {} for event in stream.events_named("node_finished") if is_llm(event)]
-        told = [node["usage"] for node in nodes if "usage" in node]
+        usages = [node["usage"] for node in nodes if "usage" in node]
         if ends:
             assert usage(stream) == counted([ends[-1]["metadata"]["usage"]]), stream.label
-        if told:
-            assert usage(stream) == counted(told), stream.label
-        if not ends and not told:
+        if usages:
+            assert usage(stream) == counted(usages), stream.label
+        if not ends and not usages:
             assert usage(stream) is None, stream.label
 
 
 @pytest.mark.parametrize("folder", VERSIONS[:3])
-def test_reasoning_is_what_dify_told_apart(folder: str) -> None:
-    """A node that separates reasoning says it in its outputs, however the stream brought it."""
-    told = 0
+def test_reasoning_is_what_dify_separated(folder: str) -> None:
+    """A node that separates reasoning repeats it in its outputs, however the stream transports it."""
+    compared = 0
     for stream in streams(folder):
         for event in stream.events_named("node_finished"):
             if reasoning := (event["data"]["outputs"] or {}).get("reasoning_content"):
-                told += 1
+                compared += 1
                 assert stream.expected()["answer"]["reasoning_content"].strip() == reasoning, stream.label
-    assert told >= 1
+    assert compared >= 1
 
 
 def is_llm(event: Json) -> bool:
     return bool(event["data"]["node_type"] == "llm")
 
 
-def test_a_chatflow_of_1_13_tells_its_usage_though_no_message_end_does() -> None:
+def test_a_chatflow_of_1_13_has_usage_without_message_end() -> None:
     flows = [stream for stream in streams("dify-1.13.0") if stream.mode == "advanced-chat"]
     assert not any(stream.events_named("message_end") for stream in flows)
     assert usage(named("dify-1.13.0", "chatflow-llm-stream-1")) == [12, 38, 50]
@@ -226,20 +230,23 @@ def test_ids_are_those_of_the_stream(folder: str) -> None:
             continue
         ids = stream.expected()["answer"]["dify"]
         for name in ("conversation_id", "message_id", "task_id", "workflow_run_id"):
-            told = {event[name] for event in stream.events() if event.get(name)}
-            assert {ids[name]} == told if name in ids else not told or stream.mode == "workflow", (stream.label, name)
+            values = {event[name] for event in stream.events() if event.get(name)}
+            assert {ids[name]} == values if name in ids else not values or stream.mode == "workflow", (
+                stream.label,
+                name,
+            )
 
 
 @pytest.mark.parametrize("folder", VERSIONS)
-def test_no_system_prompt_gets_out(folder: str) -> None:
-    """Node events hold the whole prompt; only the echoing model may say it."""
+def test_system_prompts_are_not_exposed(folder: str) -> None:
+    """Node events contain the whole prompt; only the echoing model may repeat it."""
     for stream in streams(folder):
         for event in stream.events_named("node_finished"):
             prompts = (event["data"].get("process_data") or {}).get("prompts") or []
-            told = json.dumps(stream.expected(), ensure_ascii=False)
+            expected = json.dumps(stream.expected(), ensure_ascii=False)
             for prompt in prompts:
-                if prompt["role"] == "system" and "ECHO" not in told:
-                    assert prompt["text"] not in told, stream.label
+                if prompt["role"] == "system" and "ECHO" not in expected:
+                    assert prompt["text"] not in expected, stream.label
 
 
 def test_citations_are_those_that_dify_retrieved() -> None:
@@ -254,12 +261,12 @@ def test_citations_are_those_that_dify_retrieved() -> None:
 
 
 @pytest.mark.parametrize("folder", ["dify-1.11.2", "dify-1.13.0", "dify-1.16.1"])
-def test_a_file_that_an_app_made_is_named_once(folder: str) -> None:
-    """Dify links to it in the text, and lists it again under a signature of its own."""
+def test_a_file_produced_by_an_app_is_listed_once(folder: str) -> None:
+    """Dify links to it in the text and lists it again with another signature."""
     stream = named(folder, "chatflow-fileout-stream")
     (file,) = stream.expected()["answer"]["dify"]["files"]
-    (told,) = (stream.events_named("message_end") or stream.events_named("workflow_finished"))[-1:]
-    (listed,) = told["files"] if "files" in told else told["data"]["files"]
+    (end,) = (stream.events_named("message_end") or stream.events_named("workflow_finished"))[-1:]
+    (listed,) = end["files"] if "files" in end else end["data"]["files"]
     assert (file["type"], file["filename"], file["mime_type"], file["size"]) == (
         listed["type"],
         listed["filename"],
@@ -271,7 +278,7 @@ def test_a_file_that_an_app_made_is_named_once(folder: str) -> None:
 
 
 def test_a_users_own_file_is_not_an_answer() -> None:
-    """From 1.16 on ``message_end`` lists what the user sent."""
+    """Since 1.16, ``message_end`` also lists the files that the user sent."""
     stream = named("dify-1.16.1", "chat-file-local-doc")
     assert stream.events_named("message_end")[0]["files"]
     assert "files" not in stream.expected()["answer"]["dify"]
@@ -280,7 +287,7 @@ def test_a_users_own_file_is_not_an_answer() -> None:
 # The scripted model
 
 
-SAID_BY_KEYWORD = {
+TEXT_BY_KEYWORD = {
     "THINK": "The final answer is 42.",
     "EMPTY": "",
     "TOOL:current_time please": re.compile(r"tool said: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"),
@@ -296,56 +303,56 @@ PLAIN_APPS = (
     "completion",
     "agent-new",
 )
-"""The apps that put the question to the model and say what it says."""
+"""The apps that pass the question to the model and return its answer unchanged."""
 
 
-def asked_text(recording: Recording) -> str:
-    return str(recording.asked.get("query") or (recording.asked.get("inputs") or {}).get("query") or "")
+def question_text(recording: Recording) -> str:
+    return str(recording.request_json.get("query") or (recording.request_json.get("inputs") or {}).get("query") or "")
 
 
-def plainly(keyword: str) -> list[Recording]:
-    """The streams of plain apps that were asked ``keyword`` and answered."""
+def plain_streams(keyword: str) -> list[Recording]:
+    """Return the successful streams of plain apps whose question starts with ``keyword``."""
     return [
         stream
         for stream in streams()
-        if stream.request["app"] in PLAIN_APPS and asked_text(stream).startswith(keyword) and not failed(stream)
+        if stream.request["app"] in PLAIN_APPS and question_text(stream).startswith(keyword) and not failed(stream)
     ]
 
 
-def test_the_model_says_what_it_is_told_to_say() -> None:
-    told = plainly("SAY<<")
-    assert len(told) == 54
-    for stream in told:
-        wanted = re.match(r"SAY<<(.*?)>>", asked_text(stream))
+def test_the_model_repeats_the_text_after_say() -> None:
+    found = plain_streams("SAY<<")
+    assert len(found) == 54
+    for stream in found:
+        wanted = re.match(r"SAY<<(.*?)>>", question_text(stream))
         assert wanted is not None
         assert streamed(stream) == wanted[1], stream.label
 
 
-@pytest.mark.parametrize("keyword", SAID_BY_KEYWORD)
-def test_the_model_says_what_its_keyword_stands_for(keyword: str) -> None:
-    told = [stream for stream in streams() if asked_text(stream) == keyword]
-    assert len(told) >= 3
-    for stream in told:
-        wanted = SAID_BY_KEYWORD[keyword]
-        said = streamed(stream)
-        assert wanted.fullmatch(said) if isinstance(wanted, re.Pattern) else said == wanted, stream.label
+@pytest.mark.parametrize("keyword", TEXT_BY_KEYWORD)
+def test_the_model_answers_keywords_with_their_texts(keyword: str) -> None:
+    found = [stream for stream in streams() if question_text(stream) == keyword]
+    assert len(found) >= 3
+    for stream in found:
+        wanted = TEXT_BY_KEYWORD[keyword]
+        text = streamed(stream)
+        assert wanted.fullmatch(text) if isinstance(wanted, re.Pattern) else text == wanted, stream.label
         if keyword == "THINK":
             assert stream.expected()["answer"]["reasoning_content"].rstrip() == THOUGHT.rstrip(), stream.label
 
 
 def test_the_model_counts() -> None:
-    told = plainly("LONG:")
-    assert {stream.mode for stream in told} == {"chat", "advanced-chat", "agent"}
-    for stream in told:
-        size = int(asked_text(stream).removeprefix("LONG:").split()[0])
+    found = plain_streams("LONG:")
+    assert {stream.mode for stream in found} == {"chat", "advanced-chat", "agent"}
+    for stream in found:
+        size = int(question_text(stream).removeprefix("LONG:").split()[0])
         assert streamed(stream) == "".join(f"L{number:05} " for number in range(size // 7 + 1))[:size], stream.label
 
 
 def test_the_model_ticks() -> None:
-    told = [stream for stream in streams() if asked_text(stream).startswith("SLOW:")]
-    assert len(told) >= 50
-    for stream in told:
-        size = int(asked_text(stream).split(":")[1])
+    found = [stream for stream in streams() if question_text(stream).startswith("SLOW:")]
+    assert len(found) >= 50
+    for stream in found:
+        size = int(question_text(stream).split(":")[1])
         ticks = "".join(f"tick {number} " for number in range(1, size + 1))
         assert ticks.startswith(streamed(stream)), stream.label
         stopped = stream.request.get("stop_after_s") is not None
@@ -353,36 +360,36 @@ def test_the_model_ticks() -> None:
             assert streamed(stream) == ticks, stream.label
 
 
-def test_every_script_survives() -> None:
-    """Emoji made of several code points, combining accents, and line separators that split lines in Python."""
-    told = [stream for stream in streams() if asked_text(stream) == "CJK"]
-    assert {stream.mode for stream in told} == {"chat", "advanced-chat", "agent"}
-    texts = {streamed(stream) for stream in told}
+def test_text_in_every_script_is_unchanged() -> None:
+    """That includes emoji of several code points, combining accents, and separators at which Python splits lines."""
+    found = [stream for stream in streams() if question_text(stream) == "CJK"]
+    assert {stream.mode for stream in found} == {"chat", "advanced-chat", "agent"}
+    texts = {streamed(stream) for stream in found}
     assert len(texts) == 1
     (text,) = texts
     for part in ("你好，世界！", "😀👨\u200d👩\u200d👧\u200d👦", "é", "日本語テキスト", "\u2028line-sep\u2029"):
         assert part in text
 
 
-def test_the_model_echoes_what_it_was_asked() -> None:
+def test_the_model_echoes_the_question() -> None:
     compared = 0
     for stream in streams():
         text = streamed(stream)
         if failed(stream) or stream.mode not in ("chat", "advanced-chat") or not text.startswith("ECHO {"):
             continue
-        if asked_text(stream).endswith(" chars>"):  # the recorder cut a large question out
+        if question_text(stream).endswith(" chars>"):  # the recorder cut a large question out
             continue
         compared += 1
         echo = json.loads(text.removeprefix("ECHO "))
-        told = [str(content) for role, content in echo["messages"] if role == "user"]
-        assert any(asked_text(stream)[:100] in words for words in told), stream.label
+        contents = [str(content) for role, content in echo["messages"] if role == "user"]
+        assert any(question_text(stream)[:100] in content for content in contents), stream.label
     assert compared == 81
 
 
-# What the recordings are here for
+# The peculiarities that the recordings cover
 
 
-def test_a_chat_of_1_11_with_files_says_its_text_in_message_file_events() -> None:
+def test_a_chat_of_1_11_with_files_sends_its_text_in_message_file_events() -> None:
     stream = named("dify-1.11.2", "chat-file-local-doc")
     assert not stream.events_named("message")
     assert "".join(event["answer"] for event in stream.events_named("message_file")) == streamed(stream)
@@ -400,7 +407,7 @@ def test_message_end_and_workflow_finished_come_in_either_order() -> None:
     assert order("dify-1.16.1") == ["message_end", "workflow_finished"]
 
 
-def test_a_moderated_question_is_a_success_though_its_run_failed() -> None:
+def test_a_moderated_question_is_a_success_although_its_run_failed() -> None:
     stream = named("dify-1.16.1-main", "chatflow-moderation-input-stream")
     run = finished(stream)
     assert run is not None
@@ -409,7 +416,7 @@ def test_a_moderated_question_is_a_success_though_its_run_failed() -> None:
     assert stream.expected()["answer"]["finish_reason"] == "stop"
 
 
-def test_a_retried_node_says_its_text_once() -> None:
+def test_the_text_of_a_retried_node_appears_once() -> None:
     for folder in VERSIONS[:3]:
         stream = named(folder, "chatflow-retry-pre")
         assert stream.events_named("node_retry")
@@ -425,7 +432,7 @@ def test_a_paused_run_answers_with_its_form() -> None:
     assert stream.expected()["answer"]["finish_reason"] == "stop"
 
 
-def test_a_stream_that_just_ends_is_no_answer() -> None:
+def test_a_stream_without_a_terminal_event_is_an_error() -> None:
     cut = [stream for stream in streams() if stream.name.startswith("disconnect-") and "then" not in stream.name]
     assert len(cut) == 12
     for stream in cut:
@@ -436,16 +443,16 @@ def test_a_stream_that_just_ends_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize("folder", VERSIONS)
-def test_an_early_failure_is_a_status_and_a_late_one_is_not(folder: str) -> None:
+def test_only_an_early_failure_sets_the_status(folder: str) -> None:
     for stream in streams(folder):
-        *said, last = stream.expected()["stream"]
+        *chunks, last = stream.expected()["stream"]
         if "error" in last:
-            assert (last["status"] is None) == bool(said), stream.label
+            assert (last["status"] is None) == bool(chunks), stream.label
             status = stream.expected()["answer"]["status"]
             assert last["status"] in (None, status), stream.label
 
 
-def test_an_expectation_stands_beside_every_stream_and_refusal() -> None:
+def test_every_stream_and_refusal_has_an_expected_file() -> None:
     for folder in VERSIONS:
         for recording in recordings(folder):
             assert recording.has_expected == (recording.is_stream or recording.is_refusal), recording.label

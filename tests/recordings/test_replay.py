@@ -1,4 +1,4 @@
-"""Recorded answers of every kind, replayed through the real proxy and read by the official Python client.
+"""Replay recorded answers of every kind through the real proxy and read them with the official Python client.
 
 ``test_translation`` translates all recordings without a socket.
 """
@@ -26,7 +26,7 @@ from tests.recordings.sdk_answers import (
 )
 
 SMALL = 4_000
-"""Bytes of a body that is sent byte by byte; ``test_splits`` gives every byte of all of them alone to the decoder."""
+"""The largest body, in bytes, that is sent byte by byte here; ``test_splits`` feeds all bodies so to the decoder."""
 
 
 @pytest.mark.parametrize("folder", VERSIONS)
@@ -52,11 +52,11 @@ async def test_whole_answers_are_as_expected(folder: str) -> None:
         check_text(texts[label], answer, label)
         check_text(helped[label], answer, label)
     for recording in recordings:
-        check_asked(recording, *replay.dify.asked[recording.label])
+        check_request(recording, *replay.dify.requests[recording.label])
 
 
 @pytest.mark.parametrize("folder", VERSIONS)
-def test_an_expected_stream_adds_up_to_the_expected_answer(folder: str) -> None:
+def test_an_expected_stream_joins_to_the_expected_answer(folder: str) -> None:
     for recording in streams(folder):
         expected = recording.expected()
         *chunks, last = expected["stream"]
@@ -72,7 +72,7 @@ def test_an_expected_stream_adds_up_to_the_expected_answer(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", VERSIONS)
 @pytest.mark.parametrize("usage", [True, False])
-async def test_frames_are_exactly_what_clients_rely_on(folder: str, usage: bool) -> None:
+async def test_frames_have_the_exact_form_that_clients_expect(folder: str, usage: bool) -> None:
     recordings = examples(folder)
     async with replaying(recordings, "pieces") as replay:
         responses = await read_all_bytes(replay, recordings, usage=usage)
@@ -96,12 +96,14 @@ async def test_refusals_are_as_expected(folder: str) -> None:
     check_same(got, {recording.label: recording.expected()["stream"] for recording in recordings})
     check_same(answers, {recording.label: recording.expected()["answer"] for recording in recordings})
     for recording in recordings:
-        assert got[recording.label] == [answers[recording.label]], f"{recording.label}: streaming or not, it is refused"
+        assert got[recording.label] == [answers[recording.label]], (
+            f"{recording.label}: streamed and plain refusals differ"
+        )
         check_refusal(responses[recording.label], recording.label)
 
 
 def test_table() -> None:
-    """How many streams are replayed, by mode and version; ``scripts/test -k test_table -s`` shows it."""
+    """Count the replayed streams by mode and version; ``scripts/test -k test_table -s`` prints the table."""
     counts = Counter((recording.folder, recording.mode) for recording in streams())
     modes = sorted({mode for _, mode in counts})
     lines = [f"{'streams':<18}" + "".join(f"{mode:>15}" for mode in (*modes, "all", "refusals"))]
@@ -110,7 +112,7 @@ def test_table() -> None:
         lines.append(f"{folder:<18}" + "".join(f"{count:>15}" for count in (*row, sum(row), len(refusals(folder)))))
     row = [sum(counts[folder, mode] for folder in VERSIONS) for mode in modes]
     lines.append(f"{'all':<18}" + "".join(f"{count:>15}" for count in (*row, sum(row), len(refusals()))))
-    print("\n" + "\n".join(lines))  # noqa: T201 - the table is what this is for
+    print("\n" + "\n".join(lines))  # noqa: T201 - the test prints the table
     assert set(modes) == {"chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"}
     assert sum(counts.values()) == 407
 
@@ -121,33 +123,33 @@ async def read_all_bytes(replay: Replay, recordings: list[Recording], *, usage: 
 
 
 def check_same(got: dict[str, Any], expected: dict[str, Any]) -> None:
-    if told := differences(got, expected):
-        pytest.fail(told, pytrace=False)
+    if found := differences(got, expected):
+        pytest.fail(found, pytrace=False)
 
 
 def check_text(text: Json, answer: Json, label: str) -> None:
-    """The legacy route, or the client's helper, tells the same text and the same end."""
+    """Check that the legacy route, or the client's helper, returns the same text and finish reason."""
     for name in ("error", "finish_reason"):
         assert text.get(name) == answer.get(name), label
     if "error" not in text and not answer["dify"].get("replaced"):
         assert text["content"] == answer["content"], label
 
 
-def check_asked(recording: Recording, path: str, body: Json) -> None:
-    """The proxy asked the app in the recorded words, streaming, and without a name for the conversation."""
-    asked = recording.asked
+def check_request(recording: Recording, path: str, body: Json) -> None:
+    """Check that the proxy sent the recorded question, streaming, and requested no conversation title."""
+    recorded = recording.request_json
     assert path == recording.request["path"], recording.label
     assert body["response_mode"] == "streaming"
-    inputs = {name: "" if value is None else value for name, value in (asked.get("inputs") or {}).items()}
+    inputs = {name: "" if value is None else value for name, value in (recorded.get("inputs") or {}).items()}
     assert body["inputs"] == inputs, recording.label
     if path == "/chat-messages":
         assert body["auto_generate_name"] is False
-        assert body["query"] == asked.get("query", "hello"), recording.label
-        assert body.get("conversation_id") == (asked.get("conversation_id") or None), recording.label
+        assert body["query"] == recorded.get("query", "hello"), recording.label
+        assert body.get("conversation_id") == (recorded.get("conversation_id") or None), recording.label
 
 
 def check_frames(raw: bytes, model: str, *, usage: bool) -> None:
-    """``data:`` frames with LF only, role first, one finish reason, then the end; or an error, and neither."""
+    """Check the frames: LF only, the role first, one finish reason, then ``[DONE]``; or an error and neither."""
     assert b"\r" not in raw, model
     assert raw.endswith(b"\n\n"), model
     frames = raw[:-2].split(b"\n\n")
@@ -176,16 +178,16 @@ def check_frames(raw: bytes, model: str, *, usage: bool) -> None:
 
 
 def check_ids(response: httpx2.Response, label: str) -> None:
-    """The headers name conversation and message as the stream's end does."""
+    """Check that the headers name the same conversation and message as the end of the stream."""
     frames = response.content.split(b"\n\n")
     if frames[-2] == b"data: [DONE]":
-        told = next(chunk["dify"] for chunk in map(json.loads, (frame[6:] for frame in frames[:-2])) if "dify" in chunk)
+        ids = next(chunk["dify"] for chunk in map(json.loads, (frame[6:] for frame in frames[:-2])) if "dify" in chunk)
         for header, name in (("x-dify-conversation-id", "conversation_id"), ("x-dify-message-id", "message_id")):
-            assert response.headers.get(header) == told.get(name), (label, header)
+            assert response.headers.get(header) == ids.get(name), (label, header)
 
 
 def check_heads(chunks: list[Json], model: str, stream_id: str) -> None:
-    """All chunks of a stream have its id, its time in whole seconds, and the model as it was asked for."""
+    """Check that all chunks have the stream's id, its time in whole seconds, and the requested model."""
     assert stream_id.startswith("chatcmpl-")
     assert {chunk["id"] for chunk in chunks} == {stream_id}, model
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}, model
@@ -199,7 +201,7 @@ def check_refusal(response: httpx2.Response, label: str) -> None:
     assert response.headers["content-type"] == "application/json", label
     assert response.headers["x-request-id"], label
     if response.status_code >= 500 or response.status_code == 429:
-        # A retry is a second bill, or no use; but a limit on what runs at once is soon over.
+        # A retry costs money again or fails again, except after a limit on concurrent requests.
         again = "retry-after" in response.headers
         assert again or response.headers["x-should-retry"] == "false", label
     check_error(response.json(), label)
@@ -209,5 +211,5 @@ def check_error(body: Json, label: str) -> None:
     assert list(body) == ["error"], label
     assert list(body["error"]) == ["message", "type", "param", "code"], label
     assert body["error"]["message"], label
-    assert label not in body["error"]["message"], f"{label}: the key holds the label and must not be shown"
+    assert label not in body["error"]["message"], f"{label}: the label is part of the key, which must not be shown"
     assert "Bearer " not in body["error"]["message"].replace("start with 'Bearer'", ""), label

@@ -1,4 +1,4 @@
-"""Wherever the bytes of a recording are cut, the decoder gives the same events. No socket, so that all can be tried."""
+"""The decoder returns the same events wherever a recording is split. Without sockets, all recordings can be tried."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def decode(recording: Recording, parts: Iterable[bytes]) -> list[Any]:
 
 
 def comparable(event: Event) -> object:
-    """Exceptions are equal only to themselves."""
+    """Make failures comparable: exceptions are equal only to themselves."""
     if isinstance(event, TurnFailed):
         error = event.error
         return type(error), error.message, error.param, error.code, error.started
@@ -34,7 +34,7 @@ def comparable(event: Event) -> object:
 
 
 @pytest.mark.parametrize("folder", [*VERSIONS, HANDMADE])
-def test_cuts_change_nothing(folder: str) -> None:
+def test_splits_change_nothing(folder: str) -> None:
     for recording in streams(folder):
         body = recording.body
         whole = decode(recording, [body])
@@ -45,8 +45,8 @@ def test_cuts_change_nothing(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", VERSIONS)
-def test_a_stream_cut_short_is_never_taken_for_a_whole_one(folder: str) -> None:
-    """Until a terminal event has come, the end of the bytes is a failure."""
+def test_a_truncated_stream_is_never_complete(folder: str) -> None:
+    """Before a terminal event, the end of the bytes is a failure."""
     for recording in streams(folder):
         ends = [recording.body.find(name) for name in (b'"message_end"', b'"workflow_', b'"error"')]
         first = min((end for end in ends if end >= 0), default=len(recording.body))

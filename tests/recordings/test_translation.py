@@ -1,7 +1,7 @@
-"""Every recorded answer, decoded and encoded without a socket, whole and in pieces.
+"""Decode and encode every recorded answer without a socket, whole and in pieces.
 
-``test_splits`` shows that the decoder's events are the same for every split.
-``test_replay`` sends a choice of them through the real proxy, where a recording costs a hundred times as much.
+``test_splits`` shows that the decoder returns the same events for every split.
+``test_replay`` sends a selection through the real proxy, where a recording takes a hundred times as long.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEAD = AnswerHead("chatcmpl-1", 1_700_000_000, "support")
 
 
 def translated(recording: Recording, parts: Iterable[bytes]) -> Json:
-    """What a client is told: as a stream, and as one answer."""
+    """Translate a recording to a stream and to a complete answer."""
     decoder = DifyEventDecoder(cast(Mode, recording.mode), origin="http://dify.test")
     encoder = ChatStreamEncoder(HEAD, include_usage=True)
     sent = b""
@@ -34,7 +34,7 @@ def translated(recording: Recording, parts: Iterable[bytes]) -> Json:
     for part in (*parts, None):
         events = decoder.finish() if part is None else decoder.feed(part)
         failed = next((event for event in events if isinstance(event, TurnFailed)), failed)
-        if failed is not None and not sent and events[0] is failed:  # it becomes the status
+        if failed is not None and not sent and events[0] is failed:  # the error sets the HTTP status
             refusal = {"status": failed.error.status, "error": error_body(encoder.encode(events, decoder.ids))}
             return {"stream": [refusal], "answer": refusal}
         sent += encoder.encode(events, decoder.ids)
@@ -69,6 +69,6 @@ def splits(body: bytes, seed: str) -> dict[str, Iterable[bytes]]:
 def test_streams_and_answers_are_as_expected(folder: str, manner: str) -> None:
     recordings = streams(folder)
     got = {each.label: translated(each, splits(each.body, each.label)[manner]) for each in recordings}
-    told = differences(got, {each.label: each.expected() for each in recordings})
-    if told:
-        pytest.fail(told, pytrace=False)
+    found = differences(got, {each.label: each.expected() for each in recordings})
+    if found:
+        pytest.fail(found, pytrace=False)

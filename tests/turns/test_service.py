@@ -72,7 +72,7 @@ class Setup:
     async def ask_and_raise(
         self, error: BaseException, request: TurnRequest, turns: list[ActiveTurn] | None = None
     ) -> None:
-        """Raise ``error`` inside a turn; if ``turns`` is given, first append the turn to it and read its first events."""
+        """Raise ``error`` in a turn; if ``turns`` is given, append the turn to it and read its first events before."""
         app, lock = self.apps.choose(ANONYMOUS, APP), await self.lock()
         async with self.turns.run(ANONYMOUS, app, request, lock=lock) as turn:
             if turns is not None:
