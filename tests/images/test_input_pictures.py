@@ -1,4 +1,4 @@
-"""Masks by URL: whose are read, and what becomes of them."""
+"""Masks given by URL: which ones the proxy downloads, and how it converts them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def halves(left: object, right: object, mode: str) -> bytes:
 
 
 ALPHA = halves((9, 9, 9, 0), (9, 9, 9, 255), "RGBA")
-"""OpenAI's: transparent on the left, where it shall be repainted."""
+"""A mask in OpenAI's form: transparent where to repaint, on the left."""
 
 WHITE = halves(255, 0, "L")
 

@@ -1,4 +1,4 @@
-"""Which model a name means, and how often Replicate is asked what it takes."""
+"""Names of image models, and how often their schemas are loaded from Replicate."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ ESRGAN = ModelRef("nightmareai/real-esrgan")
 
 
 def model(*inputs: str, version: str = VERSION) -> dict[str, Any]:
-    """A model with these inputs, as Replicate tells it."""
+    """Return Replicate's document of a model with these inputs."""
     properties = {name: {"type": "string", "x-order": order} for order, name in enumerate(inputs)}
     schema = {"components": {"schemas": {"Input": {"type": "object", "properties": properties}}}}
     return {"latest_version": {"id": version, "openapi_schema": schema}}
 
 
 @dataclass
-class Asking:
-    """ImageModels, the Replicate that they ask, and their clock."""
+class Setup:
+    """An ImageModels, its scripted Replicate and its clock."""
 
     models: ImageModels
     server: RawServer
@@ -46,20 +46,20 @@ class Asking:
 
 
 @asynccontextmanager
-async def asking(answer: Answer, **settings: Any) -> AsyncIterator[Asking]:
+async def scripted_models(answer: Answer, **settings: Any) -> AsyncIterator[Setup]:
     async with raw_server(answer) as server:
         client = ReplicateClient(f"{server.origin}/v1", "r8_onlyfortests", connect_timeout=PATIENCE)
-        models = ImageModels(Settings(**settings), client, lambda: found.now)
-        found = Asking(models, server)
+        models = ImageModels(Settings(**settings), client, lambda: setup.now)
+        setup = Setup(models, server)
         try:
-            yield found
+            yield setup
         finally:
             await client.close()
 
 
 @pytest.fixture
 async def named() -> AsyncIterator[ImageModels]:
-    """Models of an operator who has some of his own."""
+    """Return the models of an operator with some aliases."""
     settings = {
         "image_model": "black-forest-labs/flux-dev",
         "image_upscaler": "nightmareai/real-esrgan",
@@ -73,8 +73,8 @@ async def named() -> AsyncIterator[ImageModels]:
             "known": ImageModelSettings(name="known", model=STABLE_DIFFUSION),
         },
     }
-    async with asking(told(500), **settings) as found:
-        yield found.models
+    async with scripted_models(told(500), **settings) as setup:
+        yield setup.models
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ async def test_names_of_models(named: ImageModels, name: str | None, ref: ModelR
     assert named.choose(name) == ImageModel(ref, {}, ESRGAN)
 
 
-async def test_names_of_the_operators_own_come_first(named: ImageModels) -> None:
+async def test_aliases_of_the_operator_come_first(named: ImageModels) -> None:
     assert named.choose("sketch") == ImageModel(ModelRef("black-forest-labs/flux-schnell"), {"go_fast": True}, ESRGAN)
     assert named.choose("dall-e-3") == ImageModel(ModelRef(deployment="me/mine"), {}, ModelRef("a/b"))
     assert named.listed == ["sketch", "dall-e-3", "dark", "light", "known", "black-forest-labs/flux-dev"]
@@ -113,9 +113,7 @@ async def test_names_of_the_operators_own_come_first(named: ImageModels) -> None
         ("light", "white"),
     ],
 )
-async def test_where_a_model_paints_unless_the_settings_say_otherwise(
-    named: ImageModels, name: str, colour: str
-) -> None:
+async def test_the_colour_where_a_mask_repaints(named: ImageModels, name: str, colour: str) -> None:
     assert named.choose(name).mask_repaints == colour
 
 
@@ -123,102 +121,102 @@ async def test_where_a_model_paints_unless_the_settings_say_otherwise(
     "name",
     ["sdxl", "a/b/c", "a/b:1", "../predictions", "a/..", "A b/c", "deployment:x", "c" * 63, "a/b?x", "a/b\n"],
 )
-async def test_names_of_no_model(named: ImageModels, name: str) -> None:
+async def test_names_that_are_not_models_are_rejected(named: ImageModels, name: str) -> None:
     with pytest.raises(ModelNotFound, match="owner/name") as caught:
         named.choose(name)
     assert caught.value.param == "model"
     assert "sketch" in caught.value.message
 
 
-async def test_a_name_is_asked_again_after_some_minutes() -> None:
-    async with asking(in_turn(told(200, model("one")), told(200, model("two")))) as found:
-        assert [await found.names(SDXL) for _ in range(3)] == [{"one"}] * 3
-        found.now += FRESH_SECONDS - 1
-        assert await found.names(SDXL) == {"one"}
-        found.now += 2
-        assert await found.names(SDXL) == {"two"}
-    assert [request.target for request in found.server.requests] == ["/v1/models/stability-ai/sdxl"] * 2
+async def test_the_schema_of_a_name_is_loaded_again_after_some_minutes() -> None:
+    async with scripted_models(in_turn(told(200, model("one")), told(200, model("two")))) as setup:
+        assert [await setup.names(SDXL) for _ in range(3)] == [{"one"}] * 3
+        setup.now += FRESH_SECONDS - 1
+        assert await setup.names(SDXL) == {"one"}
+        setup.now += 2
+        assert await setup.names(SDXL) == {"two"}
+    assert [request.target for request in setup.server.requests] == ["/v1/models/stability-ai/sdxl"] * 2
 
 
-async def test_a_version_never() -> None:
+async def test_the_schema_of_a_version_is_never_loaded_again() -> None:
     ref = ModelRef("stability-ai/sdxl", VERSION)
-    async with asking(told(200, model("one")["latest_version"])) as found:
-        assert await found.names(ref) == {"one"}
-        found.now += 365 * 24 * 3600
-        assert await found.names(ref) == {"one"}
-    assert [request.target for request in found.server.requests] == [f"/v1/models/stability-ai/sdxl/versions/{VERSION}"]
+    async with scripted_models(told(200, model("one")["latest_version"])) as setup:
+        assert await setup.names(ref) == {"one"}
+        setup.now += 365 * 24 * 3600
+        assert await setup.names(ref) == {"one"}
+    assert [request.target for request in setup.server.requests] == [f"/v1/models/stability-ai/sdxl/versions/{VERSION}"]
 
 
-async def test_a_version_that_tells_nothing_is_asked_again() -> None:
+async def test_a_version_without_a_schema_is_loaded_again() -> None:
     ref = ModelRef("stability-ai/sdxl", VERSION)
-    async with asking(in_turn(told(200, {"id": VERSION}), told(200, model("one")["latest_version"]))) as found:
-        assert await found.models.inputs(ref) == KNOWN_MODELS["stability-ai/sdxl"]
-        found.now += FRESH_SECONDS + 1
-        assert await found.names(ref) == {"one"}
+    async with scripted_models(in_turn(told(200, {"id": VERSION}), told(200, model("one")["latest_version"]))) as setup:
+        assert await setup.models.inputs(ref) == KNOWN_MODELS["stability-ai/sdxl"]
+        setup.now += FRESH_SECONDS + 1
+        assert await setup.names(ref) == {"one"}
 
 
-async def test_requests_at_once_ask_once() -> None:
-    """And one that is given up does not take the others with it."""
+async def test_concurrent_callers_share_one_request() -> None:
+    """A cancelled caller does not cancel the request of the others."""
     go = asyncio.Event()
 
     async def slow(request: Request, writer: asyncio.StreamWriter) -> None:
         await go.wait()
         await told(200, model("one"))(request, writer)
 
-    async with asking(slow) as found:
-        tasks = [asyncio.create_task(found.names(SDXL)) for _ in range(10)]
-        await found.server.came(1)
+    async with scripted_models(slow) as setup:
+        tasks = [asyncio.create_task(setup.names(SDXL)) for _ in range(10)]
+        await setup.server.came(1)
         tasks[0].cancel()
         go.set()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(ended[0], asyncio.CancelledError)
     assert ended[1:] == [{"one"}] * 9
-    assert len(found.server.requests) == 1
+    assert len(setup.server.requests) == 1
 
 
-async def test_without_replicate_what_is_known_of_models_serves() -> None:
-    async with asking(told(500)) as found:
-        known, unknown = await asyncio.gather(found.models.inputs(SDXL), found.models.inputs(ModelRef("some/body")))
+async def test_without_replicate_the_built_in_table_is_used() -> None:
+    async with scripted_models(told(500)) as setup:
+        known, unknown = await asyncio.gather(setup.models.inputs(SDXL), setup.models.inputs(ModelRef("some/body")))
         assert known == KNOWN_MODELS["stability-ai/sdxl"]
         assert unknown == UNKNOWN_MODEL
-        asked = len(found.server.requests)
-        await found.models.inputs(SDXL)
-        assert len(found.server.requests) > asked, "it is asked again as soon as somebody wants to know"
+        requests = len(setup.server.requests)
+        await setup.models.inputs(SDXL)
+        assert len(setup.server.requests) > requests, "the next caller repeats a failed request"
 
 
-async def test_or_what_it_said_before() -> None:
-    async with asking(in_turn(told(200, model("one")), told(503))) as found:
-        assert await found.names(SDXL) == {"one"}
-        found.now += FRESH_SECONDS + 1
-        assert await found.names(SDXL) == {"one"}
-        assert len(found.server.requests) > 1
+async def test_without_replicate_the_stale_schema_is_used() -> None:
+    async with scripted_models(in_turn(told(200, model("one")), told(503))) as setup:
+        assert await setup.names(SDXL) == {"one"}
+        setup.now += FRESH_SECONDS + 1
+        assert await setup.names(SDXL) == {"one"}
+        assert len(setup.server.requests) > 1
 
 
 @pytest.mark.parametrize("body", [{"latest_version": None}, {"latest_version": {"id": VERSION}}, model()])
-async def test_a_model_that_tells_no_inputs(body: Any) -> None:
-    async with asking(told(200, body)) as found:
-        assert await found.models.inputs(SDXL) == KNOWN_MODELS["stability-ai/sdxl"]
+async def test_a_model_without_inputs(body: Any) -> None:
+    async with scripted_models(told(200, body)) as setup:
+        assert await setup.models.inputs(SDXL) == KNOWN_MODELS["stability-ai/sdxl"]
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, ModelNotFound), (401, UpstreamMisconfigured)])
-async def test_what_is_wrong_for_good_is_told(status: int, error: type[Exception]) -> None:
-    async with asking(told(status, {"detail": "no"})) as found:
+async def test_permanent_errors_are_raised(status: int, error: type[Exception]) -> None:
+    async with scripted_models(told(status, {"detail": "no"})) as setup:
         with pytest.raises(error):
-            await found.models.inputs(SDXL)
+            await setup.models.inputs(SDXL)
 
 
-async def test_models_of_the_community_go_by_their_latest_version() -> None:
-    """For all who ask, also those whose creation by name was under way already."""
-    async with asking(in_turn(told(200, model("one")), told(200, model("one", version="d" * 64)))) as found:
-        models = found.models
-        assert models.pin(SDXL) is None, "nothing is known of it yet"
+async def test_community_models_are_pinned_to_their_latest_version() -> None:
+    """For all callers, including those whose creation by name was already running."""
+    async with scripted_models(in_turn(told(200, model("one")), told(200, model("one", version="d" * 64)))) as setup:
+        models = setup.models
+        assert models.pin(SDXL) is None, "its version is not known yet"
         await models.inputs(SDXL)
         assert models.target(SDXL) == SDXL
         pinned = ModelRef("stability-ai/sdxl", VERSION)
         assert [models.pin(SDXL) for _ in range(3)] == [pinned] * 3
         assert models.target(SDXL) == pinned
-        assert models.pin(pinned) is None, "a version that is refused is not there"
-        found.now += FRESH_SECONDS + 1
+        assert models.pin(pinned) is None, "a rejected version does not exist"
+        setup.now += FRESH_SECONDS + 1
         await models.inputs(SDXL)
         assert models.target(SDXL) == ModelRef("stability-ai/sdxl", "d" * 64)
         for other in (ModelRef(version=VERSION), ModelRef(deployment="a/b")):
@@ -226,7 +224,7 @@ async def test_models_of_the_community_go_by_their_latest_version() -> None:
             assert models.target(other) == other
 
 
-async def test_deployments_tell_the_schema_of_their_model() -> None:
+async def test_deployments_have_the_schema_of_their_model() -> None:
     with DemoReplicate() as demo:
         client = ReplicateClient(demo.url, demo.token, connect_timeout=PATIENCE)
         models = ImageModels(Settings(), client, lambda: 0.0)

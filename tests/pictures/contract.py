@@ -1,4 +1,4 @@
-"""What every place for pictures must do; each place runs all of it."""
+"""The contract of picture stores; each store runs all of these tests."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def record(number: int = 0, **more: object) -> PictureRecord:
 
 
 def files(directory: Path) -> set[str]:
-    """Names of all files below ``directory``."""
+    """Return the names of all files below ``directory``."""
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
 
 
 class StoreContract:
-    async def test_a_picture_is_given_back_as_it_was_put(self, store: PictureStore) -> None:
+    async def test_a_picture_is_returned_as_stored(self, store: PictureStore) -> None:
         given = record(1, model="a/b", prediction_id="p", seed=7, prompt="a fox", cid="bafy", ipfs="pending")
         assert await store.put(b"abc", given) == given
         assert await store.read(given.name) == b"abc"
         assert await store.record(given.name) == given
 
-    async def test_a_picture_that_is_there_stays_and_its_record_is_completed(self, store: PictureStore) -> None:
+    async def test_an_existing_picture_stays_and_its_record_is_completed(self, store: PictureStore) -> None:
         await store.put(b"abc", record(1, model="a/b", created=100))
         again = await store.put(
             b"abc", record(1, model="c/d", prediction_id="p", seed=0, cid="bafy", ipfs="pending", created=200)
@@ -59,25 +59,25 @@ class StoreContract:
         assert await store.record(again.name) == again
         assert await store.pending() == [again.name]
 
-    async def test_a_picture_that_was_sent_is_not_sent_again(self, store: PictureStore) -> None:
+    async def test_a_sent_picture_stays_sent(self, store: PictureStore) -> None:
         await store.put(b"abc", record(1, cid="told", ipfs="pending"))
         await store.update(record(1).name, lambda _: record(1, cid="told", ipfs="sent"))
         again = await store.put(b"abc", record(1, cid="computed", ipfs="pending"))
         assert (again.ipfs, again.cid) == ("sent", "told")
 
-    async def test_many_put_the_same_picture_at_once(self, store: PictureStore) -> None:
+    async def test_concurrent_writers_of_the_same_picture(self, store: PictureStore) -> None:
         kept = await asyncio.gather(*(store.put(b"abc" * 1000, record(1, seed=seed)) for seed in range(8)))
         assert await store.read(record(1).name) == b"abc" * 1000
         in_store = await store.record(record(1).name)
         assert in_store is not None
         assert {one.seed for one in kept} == {in_store.seed}
 
-    async def test_what_is_not_there_is_not_found(self, store: PictureStore) -> None:
+    async def test_missing_pictures_are_not_found(self, store: PictureStore) -> None:
         assert await store.record(record(1).name) is None
         with pytest.raises(NotFound):
             await store.read(record(1).name)
         assert not await store.delete(record(1).name)
-        assert await store.update(record(1).name, lambda kept: kept) is None
+        assert await store.update(record(1).name, lambda stored: stored) is None
         assert [one async for one in store.records()] == []
         assert await store.pending() == []
 
@@ -86,16 +86,16 @@ class StoreContract:
         assert await store.record(record(1, extension="jpg").name) is None
 
     @pytest.mark.parametrize("name", FOREIGN_NAMES)
-    async def test_a_name_that_is_no_pictures_leads_nowhere(self, store: PictureStore, name: str) -> None:
+    async def test_invalid_names_are_not_found(self, store: PictureStore, name: str) -> None:
         await store.put(b"abc", record(1))
         assert await store.record(name) is None
         with pytest.raises(NotFound):
             await store.read(name)
         assert not await store.delete(name)
-        assert await store.update(name, lambda kept: kept) is None
+        assert await store.update(name, lambda stored: stored) is None
         assert await store.read(record(1).name) == b"abc"
 
-    async def test_pending_is_what_was_not_sent(self, store: PictureStore) -> None:
+    async def test_pending_lists_unsent_pictures(self, store: PictureStore) -> None:
         for number, ipfs in enumerate(("off", "pending", "pending")):
             await store.put(b"abc", record(number, ipfs=ipfs))
         assert sorted(await store.pending()) == [record(1).name, record(2).name]
@@ -112,7 +112,7 @@ class StoreContract:
         assert await store.pending() == []
         assert [one.name async for one in store.records()] == [record(2).name]
 
-    async def test_only_what_is_old_and_done_with_is_deleted(self, store: PictureStore) -> None:
+    async def test_only_old_pictures_that_are_not_pending_are_deleted(self, store: PictureStore) -> None:
         old, again, waiting = record(1), record(2, created=200), record(3, ipfs="pending")
         for one in (old, again, waiting):
             await store.put(b"abc", one)
@@ -120,16 +120,16 @@ class StoreContract:
         assert {one async for one in store.records()} == {again, waiting}
         assert await store.pending() == [waiting.name]
 
-    async def test_changes_at_the_same_time_are_all_kept(self, store: PictureStore, other: PictureStore) -> None:
+    async def test_no_concurrent_change_is_lost(self, store: PictureStore, other: PictureStore) -> None:
         await store.put(b"abc", record(1, created=0))
 
-        def older(kept: PictureRecord) -> PictureRecord:
-            return msgspec.structs.replace(kept, created=kept.created + 1)
+        def newer(record: PictureRecord) -> PictureRecord:
+            return msgspec.structs.replace(record, created=record.created + 1)
 
-        await asyncio.gather(*(place.update(record(1).name, older) for place in (store, other) * 4))
-        kept = await store.record(record(1).name)
-        assert kept is not None
-        assert kept.created == 8
+        await asyncio.gather(*(place.update(record(1).name, newer) for place in (store, other) * 4))
+        stored = await store.record(record(1).name)
+        assert stored is not None
+        assert stored.created == 8
 
     async def test_part_of_a_picture_is_read(self, store: PictureStore) -> None:
         await store.put(b"abcdef", record(1, size=6))
@@ -144,14 +144,14 @@ class StoreContract:
         assert not await store.remove_orphan(record(1).name)
         assert await store.read(record(1).name) == b"abc"
 
-    async def test_records_are_all_there(self, store: PictureStore) -> None:
-        given = {record(number << 240, created=number) for number in range(20)}
-        for one in given:
+    async def test_all_records_are_listed(self, store: PictureStore) -> None:
+        expected = {record(number << 240, created=number) for number in range(20)}
+        for one in expected:
             await store.put(b"abc", one)
-        assert {one async for one in store.records()} == given
+        assert {one async for one in store.records()} == expected
 
-    async def test_the_lease_is_one_holders_until_it_ends(self, store: PictureStore, other: PictureStore) -> None:
-        """``other`` is the same place, as another process sees it."""
+    async def test_only_one_store_holds_the_lease(self, store: PictureStore, other: PictureStore) -> None:
+        """``other`` is the same store in another process."""
         await store.put(b"abc", record(1))
         assert await store.take_lease()
         assert await store.take_lease()

@@ -1,4 +1,4 @@
-"""Pictures that Pillow made, with all the text in them that their formats have room for."""
+"""Sample pictures made with Pillow, with text in every place that their formats allow."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from PIL import Image, ImageCms, ImageSequence, PngImagePlugin
 
 SECRET = "a red fox, studio light, by nobody"
-"""Stands wherever a format lets text stand; no stripped picture holds it."""
+"""Fills every place for text in a format; no stripped picture contains it."""
 
 
 def _profile() -> bytes:
-    """sRGB, without the time at which it was made and the hash over it."""
+    """Return an sRGB profile without its creation time and hash."""
     made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return made[:24] + bytes(12) + made[36:84] + bytes(16) + made[100:]
 
@@ -23,7 +23,7 @@ PROFILE = _profile()
 
 
 def image(mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> Image.Image:
-    """A gradient, so that no two pixels of a row are the same."""
+    """Return a gradient: no two pixels of a row are equal."""
     gradient = Image.linear_gradient("L").resize(size)
     coloured = Image.merge("RGB", (gradient, gradient.transpose(Image.Transpose.FLIP_LEFT_RIGHT), gradient.rotate(180)))
     if mode == "RGBA":
@@ -38,7 +38,7 @@ def encode(picture: Image.Image, file_format: str, **options: Any) -> bytes:
 
 
 def pixels(data: bytes) -> list[bytes]:
-    """The decoded frames."""
+    """Return the decoded frames."""
     with Image.open(io.BytesIO(data)) as picture:
         return [frame.convert("RGBA").tobytes() for frame in ImageSequence.Iterator(picture)]
 
@@ -116,7 +116,7 @@ SAMPLES = {
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that announces more than it has."""
+    """Return a PNG whose header declares more pixels than it contains."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

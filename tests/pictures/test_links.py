@@ -1,4 +1,4 @@
-"""Where clients are sent to for stored pictures."""
+"""Links to stored pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_links(tmp_path: Path, public_url: str | None, base_url: str, expected: 
     assert pictures.link(RECORD, base_url) == expected + RECORD.name
 
 
-def test_links_to_the_gateway_are_given_for_what_is_there(tmp_path: Path) -> None:
+def test_gateway_links_are_used_for_uploaded_pictures(tmp_path: Path) -> None:
     settings = load_settings(
         env={
             "IMAGE_STORAGE_DIR": str(tmp_path),
@@ -53,7 +53,7 @@ def test_links_to_the_gateway_are_given_for_what_is_there(tmp_path: Path) -> Non
     assert pictures.link(replace(RECORD, ipfs="sent"), "http://here/") == "https://bafkreia.ipfs.test/"
 
 
-def test_without_a_setting_links_are_local_also_for_what_is_on_ipfs(tmp_path: Path) -> None:
+def test_links_are_local_by_default_even_for_pictures_on_ipfs(tmp_path: Path) -> None:
     env = {
         "IMAGE_STORAGE_DIR": str(tmp_path),
         "IPFS_UPLOAD_URL": "http://127.0.0.1:1",
@@ -70,7 +70,7 @@ def test_without_a_setting_links_are_local_also_for_what_is_on_ipfs(tmp_path: Pa
         ("s3://bucket?colour=blue", "PICTURE_STORE cannot be used"),
     ],
 )
-def test_options_of_an_object_store_that_make_no_sense_are_told(url: str, complaint: str) -> None:
+def test_invalid_options_of_an_object_store_are_rejected(url: str, complaint: str) -> None:
     pytest.importorskip("obstore")
     with pytest.raises(SettingsError, match=complaint):
         open_pictures(Settings(picture_store=url))  # type: ignore[arg-type]

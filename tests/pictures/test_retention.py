@@ -1,4 +1,4 @@
-"""Old pictures go, and never one whose upload is still to come."""
+"""Old pictures are removed, but never one whose upload is pending."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def names(store: LocalPictures) -> set[str]:
     return {one.name async for one in store.records()}
 
 
-async def test_only_old_pictures_that_were_sent_go(store: LocalPictures) -> None:
+async def test_only_old_pictures_without_pending_uploads_are_removed(store: LocalPictures) -> None:
     await store.put(b"abc", record(1, created=100))
     await store.put(b"abc", record(2, created=100, ipfs="pending"))
     await store.put(b"abc", record(3, created=100, ipfs="sent"))
@@ -39,28 +39,28 @@ async def test_only_old_pictures_that_were_sent_go(store: LocalPictures) -> None
     assert await names(store) == {record(4).name}
 
 
-async def test_a_picture_made_again_lasts_as_long_as_a_new_one(store: LocalPictures) -> None:
+async def test_storing_a_picture_again_renews_its_lifetime(store: LocalPictures) -> None:
     await store.put(b"abc", record(1, created=100))
     await store.put(b"abc", record(1, created=190))
     assert await Retention(store, 50, clock=lambda: 200.0).sweep() == 0
 
 
-async def test_a_picture_made_again_while_the_old_are_listed_stays(tmp_path: Path) -> None:
-    class Slow(LocalPictures):
-        """Lists what has changed since."""
+async def test_a_picture_stored_again_during_a_sweep_stays(tmp_path: Path) -> None:
+    class Stale(LocalPictures):
+        """A store that lists outdated records."""
 
         async def records(self, *, before: float | None = None) -> AsyncIterator[PictureRecord]:
             async for one in super().records(before=before):
                 await self.put(b"abc", record(1, created=190))
                 yield one
 
-    store = Slow(tmp_path)
+    store = Stale(tmp_path)
     await store.put(b"abc", record(1, created=100))
     assert await Retention(store, 50, clock=lambda: 200.0).sweep() == 0
     assert await store.read(record(1).name) == b"abc"
 
 
-async def test_what_a_killed_process_left_half_done_goes(store: LocalPictures) -> None:
+async def test_leftovers_of_a_killed_process_are_removed(store: LocalPictures) -> None:
     await store.put(b"abc", record(1, created=190))
     await store.put(b"abc", record(2, created=190, ipfs="pending"))
     (store.directory / "00" / "00" / f"{record(2).sha256}.json").unlink()
@@ -69,7 +69,7 @@ async def test_what_a_killed_process_left_half_done_goes(store: LocalPictures) -
     assert await names(store) == {record(1).name}
 
 
-async def test_it_sweeps_by_itself_and_survives_a_store_that_fails(tmp_path: Path) -> None:
+async def test_sweeps_start_automatically_and_survive_a_failing_store(tmp_path: Path) -> None:
     swept = asyncio.Event()
 
     class Failing(LocalPictures):
@@ -84,7 +84,7 @@ async def test_it_sweeps_by_itself_and_survives_a_store_that_fails(tmp_path: Pat
     await Retention(Failing(tmp_path), 60).close()
 
 
-async def test_what_it_removes_by_itself_is_logged(store: LocalPictures) -> None:
+async def test_automatic_removals_are_logged(store: LocalPictures) -> None:
     await store.put(b"abc", record(1, created=100))
     with capture_logs() as logs:
         retention = Retention(store, 60)

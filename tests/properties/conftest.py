@@ -1,4 +1,4 @@
-"""Hypothesis finds the same examples in every run, so that what passed once passes again, and none is timed."""
+"""Make Hypothesis derive the same examples in every run, without deadlines, so that results are reproducible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ settings.register_profile(
     database=None,
     deadline=None,
     max_examples=60,
-    suppress_health_check=[HealthCheck.too_slow],  # streams are large examples, and machines of CI slow
+    suppress_health_check=[HealthCheck.too_slow],  # streams are large examples, and CI machines are slow
 )
 settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

@@ -1,4 +1,4 @@
-"""Streams as Dify may send them, for every mode of app: what varies is what was seen to vary."""
+"""Generate streams as Dify may send them, for every app mode, with the variations observed in real streams."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ AWKWARD = [
     "END",
     "EN",
 ]
-"""What a codec may stumble over: tags and their beginnings, line ends that are none, marks that combine."""
+"""Texts that codecs get wrong: tags and parts of tags, separators that are not line ends, combining marks."""
 
 texts = st.lists(st.one_of(st.sampled_from(AWKWARD), st.text(max_size=6)), max_size=6).map("".join)
 tagged = st.lists(
@@ -82,7 +82,7 @@ files = st.lists(
 
 @dataclass(frozen=True)
 class Turn:
-    """What is sent, and the text in it as the model wrote it; odd turns may end with another."""
+    """The events of a turn and the model's text in them; an irregular turn may end with another text."""
 
     mode: Mode
     events: tuple[Json | bytes, ...]
@@ -94,10 +94,10 @@ class Turn:
 
 
 def pinged(events: list[Json | bytes], places: list[int]) -> tuple[Json | bytes, ...]:
-    found = list(events)
+    result = list(events)
     for place in places:
-        found.insert(place % (len(found) + 1), PING)
-    return tuple(found)
+        result.insert(place % (len(result) + 1), PING)
+    return tuple(result)
 
 
 places = st.lists(st.integers(0, 50), max_size=3)
@@ -105,7 +105,7 @@ places = st.lists(st.integers(0, 50), max_size=3)
 
 @st.composite
 def plain_turns(draw: st.DrawFn) -> Turn:
-    """A turn that goes well, in the order of events that its mode and some version of Dify have."""
+    """A successful turn, in the event order of its mode and of some Dify version."""
     mode: Mode = draw(modes)
     parts = draw(answers)
     end = message_end(draw(maybe_tokens), resources=draw(resources))
@@ -120,9 +120,9 @@ def plain_turns(draw: st.DrawFn) -> Turn:
         closing = [message(text)] if draw(st.booleans()) else []
         events = [agent_thought("1"), *map(agent_message, parts), *closing, end]
     else:
-        say = text_chunk if mode == "workflow" else message
+        delta_of = text_chunk if mode == "workflow" else message
         done = node("node_finished", status="succeeded", outputs={"usage": draw(maybe_tokens)})
-        events = [workflow_started(), node("node_started"), *(say(part, "llm") for part in parts), done]
+        events = [workflow_started(), node("node_started"), *(delta_of(part, "llm") for part in parts), done]
         finished = workflow_finished(outputs={"answer": text}, total_tokens=draw(st.integers(0, 9)))
         if mode == "workflow":
             events.append(finished)
@@ -132,8 +132,8 @@ def plain_turns(draw: st.DrawFn) -> Turn:
 
 
 @st.composite
-def odd_turns(draw: st.DrawFn) -> Turn:
-    """A turn to which something happens: retries, replacements, files, pauses, failures."""
+def irregular_turns(draw: st.DrawFn) -> Turn:
+    """A turn with retries, replacements, files, pauses or failures."""
     turn = draw(plain_turns())
     parts = draw(answers)
     happenings: list[list[Json | bytes]] = [
@@ -160,13 +160,13 @@ def odd_turns(draw: st.DrawFn) -> Turn:
 
 @st.composite
 def disordered_turns(draw: st.DrawFn) -> Turn:
-    """Events of such turns shuffled, left out and sent twice."""
-    turn = draw(odd_turns())
+    """The events of such turns, shuffled, omitted and repeated."""
+    turn = draw(irregular_turns())
     events = draw(st.lists(st.sampled_from(turn.events), max_size=2 * len(turn.events)))
     return Turn(turn.mode, tuple(events), turn.text)
 
 
-turns = st.one_of(plain_turns(), odd_turns(), disordered_turns())
+turns = st.one_of(plain_turns(), irregular_turns(), disordered_turns())
 
 SHARDS = [b"data: ", b"data:", b"event: ", b"\n", b"\r", b"{", b"}", b'"event":', b'"error"', b"\xff"]
 FRAGMENTS = [b"data: {\n\n", b"data: []\n\n", b"data: {}\n\n", b"data:\n\n", b'data: {"event":"\xff"}\n\n', PING]
@@ -187,7 +187,7 @@ def json_values() -> st.SearchStrategy[Any]:
 
 @st.composite
 def mistyped(draw: st.DrawFn) -> bytes:
-    """An event in which some field holds another JSON value than Dify would ever send."""
+    """An event in which some field holds a JSON value that Dify never sends."""
     event = dict(draw(st.sampled_from([e for e in draw(turns).events if isinstance(e, dict)] or [error("x")])))
     field = draw(st.sampled_from([*event, "data", "metadata", "files", "url", "answer"]))
     value = draw(json_values())
@@ -199,7 +199,7 @@ def mistyped(draw: st.DrawFn) -> bytes:
 
 
 def cuts(data: bytes) -> st.SearchStrategy[list[bytes]]:
-    """The data in pieces."""
+    """Split the data at random positions."""
 
     def cut(at: list[int]) -> list[bytes]:
         ends = sorted({0, len(data), *at})

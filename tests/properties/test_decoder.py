@@ -1,4 +1,4 @@
-"""Whatever Dify sends and however it arrives: the same events, one end, no exception."""
+"""For any bytes and any split of them, the decoder returns the same events and one end, and raises nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def decode(mode: Mode, pieces: list[bytes], **options: Any) -> list[Event]:
 
 
 def described(events: list[Event]) -> list[str]:
-    """Events that can be compared: errors are equal when they say the same."""
+    """Make events comparable: errors with the same text are equal."""
     return [
         f"failed {event.error.status} {event.error.code} {event.error}"
         if isinstance(event, TurnFailed)
@@ -45,7 +45,7 @@ def test_any_split_of_the_bytes_gives_the_same_events(data: st.DataObject, turn:
 
 
 @given(turns, garbage, st.data())
-def test_any_split_gives_the_same_events_with_garbage_behind_too(turn: Turn, rest: bytes, data: st.DataObject) -> None:
+def test_any_split_gives_the_same_events_with_trailing_garbage(turn: Turn, rest: bytes, data: st.DataObject) -> None:
     followed = turn.data + rest
     whole = described(decode(turn.mode, [followed]))
     assert described(decode(turn.mode, data.draw(cuts(followed)))) == whole
@@ -70,7 +70,7 @@ def test_a_turn_has_one_end_and_it_comes_last(turn: Turn) -> None:
 
 
 @given(plain_turns())
-def test_what_was_said_is_what_is_read(turn: Turn) -> None:
+def test_the_answer_is_the_text_of_the_model(turn: Turn) -> None:
     events = decode(turn.mode, [turn.data])
     answer = Answer()
     answer.add(events)
@@ -80,7 +80,7 @@ def test_what_was_said_is_what_is_read(turn: Turn) -> None:
 
 
 @given(turns)
-def test_the_deltas_are_the_answer_unless_something_was_taken_back(turn: Turn) -> None:
+def test_the_deltas_are_the_answer_unless_text_was_replaced(turn: Turn) -> None:
     events = decode(turn.mode, [turn.data])
     answer = Answer()
     answer.add(events)
@@ -102,7 +102,7 @@ def test_no_event_is_empty(turn: Turn) -> None:
 @given(modes, st.lists(st.one_of(garbage, mistyped(), turns.map(lambda turn: turn.data)), max_size=4))
 @example("chat", [b'data: {"x":' + b"[" * 100_000 + b"\n\n"])
 @example("chat", [b"data: " + b"\xff" * 10 + b"\n\n"])
-def test_arbitrary_bytes_end_a_turn_and_raise_nothing(mode: Mode, pieces: list[bytes]) -> None:
+def test_arbitrary_bytes_end_the_turn_without_an_exception(mode: Mode, pieces: list[bytes]) -> None:
     for progress in (False, True):
         events = decode(mode, pieces, progress=progress, max_event_bytes=5000)
         assert isinstance(events[-1], (TurnFinished, TurnFailed))
@@ -110,8 +110,8 @@ def test_arbitrary_bytes_end_a_turn_and_raise_nothing(mode: Mode, pieces: list[b
 
 
 @given(st.data(), st.lists(st.integers(0, 300), min_size=1, max_size=6))
-def test_a_frame_beyond_the_limit_ends_the_turn_where_it_begins(data: st.DataObject, sizes: list[int]) -> None:
-    """Sizes around the limit itself are left out: line ends count or not, as the bytes happen to be cut."""
+def test_a_frame_beyond_the_limit_ends_the_turn_at_its_beginning(data: st.DataObject, sizes: list[int]) -> None:
+    """Sizes near the limit are excluded: whether line ends count depends on the split."""
     limit = 150
     frames = [stream(message("x" * size)) for size in sizes if size < 5 or size > 200]
     limit += len(stream(message("")))
@@ -127,7 +127,7 @@ def test_a_frame_beyond_the_limit_ends_the_turn_where_it_begins(data: st.DataObj
 
 
 @given(st.data(), garbage)
-def test_frames_are_the_same_however_they_are_cut(data: st.DataObject, bytes_: bytes) -> None:
+def test_frames_do_not_depend_on_the_split(data: st.DataObject, bytes_: bytes) -> None:
     def read(pieces: list[bytes]) -> tuple[list[bytes], int]:
         splitter = FrameSplitter(LIMIT)
         return [payload for piece in pieces for payload in splitter.feed(piece)], splitter.frames

@@ -1,4 +1,4 @@
-"""Whatever value stands at whatever field: an error speaks OpenAI's language, and names the field."""
+"""For any value in any field, an error names the field in OpenAI's words."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ FOREIGN = re.compile(
     r"\b(?:str|int|int64|float|bool|dict|list|NoneType|None|Object|object at|enum|Expected `|msgspec|Traceback|"
     r"ValidationError|truncated|malformed)\b|`|\$[.\[]| \| |<class|_\w+Error"
 )
-"""Words of Python and msgspec."""
+"""Terms of Python and msgspec, which clients must not see."""
 
 KEY = re.compile(r"0123456789|kkkkkk")
 
@@ -126,7 +126,7 @@ def replaced(value: Json, path: tuple[str | int, ...], new: Json) -> Json:
 
 
 def without_quotes(message: str) -> str:
-    """The message without quoted values and params, which may hold any words."""
+    """Remove quoted values and params, which may contain any words, from a message."""
     return re.sub(r"'.*'", "''", message, flags=re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""Of any bytes at all: nothing but MalformedPicture is raised, and what is stripped stays stripped."""
+"""For any bytes, only MalformedPicture is raised, and stripping is idempotent."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_picture_with_other_bytes_in_it_is_stripped_or_refused(name: str, data
 
 
 @given(st.sampled_from(sorted(SAMPLES)), st.binary(min_size=1, max_size=100))
-def test_nothing_stays_behind_a_picture(name: str, behind: bytes) -> None:
+def test_trailing_bytes_are_removed(name: str, behind: bytes) -> None:
     assert strip_text(SAMPLES[name] + behind) == strip_text(SAMPLES[name])
     assert SECRET.encode() not in strip_text(SAMPLES[name])
 
@@ -64,7 +64,7 @@ def test_the_cid_of_one_chunk_is_its_sha256(data: bytes) -> None:
 
 
 @given(st.integers(2, 5), st.integers(-1, 1))
-def test_every_length_has_a_cid_of_its_own(chunks: int, more: int) -> None:
+def test_every_length_has_a_different_cid(chunks: int, more: int) -> None:
     data = bytes(chunks * CHUNK_SIZE + more)
     assert compute_cid(data) != compute_cid(data + b"\0")
     assert compute_cid(data).startswith("bafybei")

@@ -1,4 +1,4 @@
-"""Whatever happens in a turn, and however its events arrive, a Responses stream is whole and agrees with itself."""
+"""For any events, in any grouping, a Responses stream is complete and consistent."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ turns = st.builds(lambda events, end: [*events, end], st.lists(happenings, max_s
 
 def encoder(*, background: bool = False) -> ResponsesStreamEncoder:
     request = RESPONSES_REQUEST.decode(json.encode({"input": "Hi", "background": background}))
-    begun = begin_response(request, id="resp_1", created_at=1_700_000_000, model="support")
-    return ResponsesStreamEncoder(begun, now=lambda: 1_700_000_009)
+    response = begin_response(request, id="resp_1", created_at=1_700_000_000, model="support")
+    return ResponsesStreamEncoder(response, now=lambda: 1_700_000_009)
 
 
-def told_items(events: list[dict[str, Any]]) -> list[Any]:
-    """The items as their deltas add up, and as they were told when they were closed: both must be the same."""
+def items_of(events: list[dict[str, Any]]) -> list[Any]:
+    """Return the closed items, after checking that their texts equal their joined deltas."""
     deltas: dict[str, str] = {}
     for event in events:
         if event["type"] in (DELTA, THOUGHT):
@@ -80,14 +80,14 @@ def told_items(events: list[dict[str, Any]]) -> list[Any]:
 
 
 @given(turns, st.booleans())
-def test_a_stream_agrees_with_itself_and_the_sdk_takes_it(turn: list[Event], background: bool) -> None:
-    kept = encoder(background=background)
-    data = kept.encode(turn, IDS)
+def test_a_stream_is_consistent_and_the_sdk_accepts_it(turn: list[Event], background: bool) -> None:
+    stream = encoder(background=background)
+    data = stream.encode(turn, IDS)
     events = events_of(data)
     response = events[-1]["response"]
-    items = told_items(events)
-    assert "".join(event["delta"] for event in events if event["type"] == DELTA) == kept.sent
-    assert json.encode(kept.response) == json.encode(RESPONSE.decode(json.encode(response)))
+    items = items_of(events)
+    assert "".join(event["delta"] for event in events if event["type"] == DELTA) == stream.sent
+    assert json.encode(stream.response) == json.encode(RESPONSE.decode(json.encode(response)))
     endings = {"response.completed", "response.incomplete", "response.failed"}
     assert [event["type"] in endings for event in events] == [False] * (len(events) - 1) + [True]
     if isinstance(turn[-1], TurnFailed):
@@ -103,19 +103,19 @@ def test_a_stream_agrees_with_itself_and_the_sdk_takes_it(turn: list[Event], bac
     assert len(read_with_sdk(data)) == len(events)
     gathered = gather_with_sdk(data)
     assert gathered is not None
-    assert gathered.output_text == kept.sent
+    assert gathered.output_text == stream.sent
 
 
 @given(turns, st.lists(st.integers(0, 9), max_size=6), st.lists(st.booleans(), min_size=8, max_size=8))
 def test_frames_do_not_depend_on_how_events_arrive(turn: list[Event], cuts: list[int], beats: list[bool]) -> None:
-    kept = encoder()
+    stream = encoder()
     ends = sorted({0, len(turn), *(min(cut, len(turn)) for cut in cuts)})
     data = b""
     quiet = b""
     for (begin, end), beat in zip(pairwise(ends), beats, strict=False):
-        opening = kept.open()
-        heartbeat = kept.heartbeat() if beat else b""
-        frames = kept.encode(turn[begin:end], IDS)
+        opening = stream.open()
+        heartbeat = stream.heartbeat() if beat else b""
+        frames = stream.encode(turn[begin:end], IDS)
         data += opening + heartbeat + frames
         quiet += opening + frames
     assert quiet == encoder().encode(turn, IDS)
@@ -123,7 +123,7 @@ def test_frames_do_not_depend_on_how_events_arrive(turn: list[Event], cuts: list
 
 
 @given(turns, st.integers(-1, 40))
-def test_a_stream_that_is_taken_up_goes_on_where_it_was_left(turn: list[Event], after: int) -> None:
+def test_a_resumed_stream_continues_after_the_given_number(turn: list[Event], after: int) -> None:
     data = encoder().encode(turn, IDS)
     last = next_number(data) - 1
     assert data.endswith(frames_after(data, after))
@@ -134,17 +134,17 @@ def test_a_stream_that_is_taken_up_goes_on_where_it_was_left(turn: list[Event], 
 
 
 @given(turns)
-def test_a_stream_says_what_the_whole_answer_says(turn: list[Event]) -> None:
+def test_a_stream_ends_with_the_complete_answer(turn: list[Event]) -> None:
     answer = Answer()
     answer.add(turn)
-    kept = encoder()
+    stream = encoder()
     whole = json.decode(
-        json.encode(response_object(kept.response, answer, IDS, status=status_of(answer), completed_at=1_700_000_009))
+        json.encode(response_object(stream.response, answer, IDS, status=status_of(answer), completed_at=1_700_000_009))
     )
-    streamed = events_of(kept.encode(turn, IDS))[-1]["response"]
+    streamed = events_of(stream.encode(turn, IDS))[-1]["response"]
     assert list(whole) == list(streamed)
     assert {name for name in whole if whole[name] != streamed[name]} <= {"output"}
     replaced = any(isinstance(event, TextReplaced) for event in turn)
-    told_apart = isinstance(turn[-1], TurnFinished) and turn[-1].answer is not None
-    if not replaced and not told_apart:
-        assert kept.sent == answer.text
+    has_own_answer = isinstance(turn[-1], TurnFinished) and turn[-1].answer is not None
+    if not replaced and not has_own_answer:
+        assert stream.sent == answer.text

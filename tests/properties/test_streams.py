@@ -1,4 +1,4 @@
-"""From Dify's bytes to OpenAI's: whatever the turn, a client reads a well-formed stream that agrees with the answer."""
+"""For any turn, Dify's bytes become a well-formed OpenAI stream that agrees with the folded answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REASONS = {"stop", "length", "content_filter"}
 
 
 class Delta(msgspec.Struct, forbid_unknown_fields=True):
-    """A chunk's delta as the OpenAI reference has it, and ``reasoning_content`` as clients know it."""
+    """A chunk's delta as in the OpenAI reference, with the common extension ``reasoning_content``."""
 
     role: str | None = None
     content: str | None = None
@@ -52,14 +52,14 @@ class Chunk(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def decoded(turn: Turn, rest: bytes = b"") -> list[list[Event]]:
-    """Events, as many lists as reads: one for each frame."""
+    """Decode a turn frame by frame; return the events of each read."""
     decoder = DifyEventDecoder(turn.mode, origin="https://dify.example", progress=True)
     reads = [decoder.feed(frame + b"\n\n") for frame in (turn.data + rest).split(b"\n\n")[:-1]]
     return [*reads, decoder.finish()]
 
 
 def payloads(data: bytes) -> list[bytes]:
-    """What a client reads; whatever is not exactly ``data: …`` and an empty line fails."""
+    """Return the payloads of the frames; each frame must be exactly ``data: …`` and an empty line."""
     assert data.endswith(b"\n\n")
     frames = data.removesuffix(b"\n\n").split(b"\n\n")
     assert all(frame.startswith(b"data: ") and b"\n" not in frame and b"\r" not in frame for frame in frames)
@@ -73,7 +73,7 @@ def chat_stream(reads: list[list[Event]], *, include_usage: bool = True) -> list
 
 
 def check_chat(found: list[bytes], *, include_usage: bool = True) -> str:
-    """Checks a chat stream's form and gives its text."""
+    """Check the form of a chat stream and return its text."""
     *body, last = found
     if last != b"[DONE]":
         error = json.loads(last)["error"]
@@ -114,15 +114,15 @@ def test_a_chat_stream_is_well_formed_and_is_the_folded_answer(turn: Turn) -> No
     assert check_chat(chat_stream(reads, include_usage=False), include_usage=False) == text
     answer = folded(reads)
     events = [event for read in reads for event in read]
-    told_apart = any(isinstance(event, TurnFinished) and event.answer is not None for event in events)
-    if not told_apart and not any(isinstance(event, TextReplaced) for event in events):
+    has_own_answer = any(isinstance(event, TurnFinished) and event.answer is not None for event in events)
+    if not has_own_answer and not any(isinstance(event, TextReplaced) for event in events):
         assert text == answer.text
-    elif not told_apart:
+    elif not has_own_answer:
         assert text.endswith(answer.text)
 
 
 @given(turns)
-def test_a_completion_stream_says_the_same(turn: Turn) -> None:
+def test_a_completion_stream_has_the_same_text(turn: Turn) -> None:
     reads = decoded(turn)
     encoder = CompletionStreamEncoder(HEAD, include_usage=False)
     data = b"".join(encoder.encode(events, TurnIds()) for events in reads)
@@ -138,7 +138,7 @@ def test_a_completion_stream_says_the_same(turn: Turn) -> None:
 
 
 @given(plain_turns())
-def test_a_whole_answer_is_what_a_stream_says(turn: Turn) -> None:
+def test_a_complete_answer_has_the_text_of_the_stream(turn: Turn) -> None:
     reads = decoded(turn)
     answer = folded(reads)
     whole = json.loads(encode_chat_completion(HEAD, answer, TurnIds()))
@@ -150,15 +150,15 @@ def test_a_whole_answer_is_what_a_stream_says(turn: Turn) -> None:
 
 
 @given(turns, mistyped())
-def test_what_dify_never_sends_can_still_be_told(turn: Turn, rest: bytes) -> None:
-    """Whatever JSON stands in citations and ids is told as JSON or as an error, and never breaks the stream."""
+def test_mistyped_events_never_break_the_stream(turn: Turn, rest: bytes) -> None:
+    """Any JSON in citations and ids is encoded as JSON or as an error."""
     reads = decoded(turn, rest)
     check_chat(chat_stream(reads))
     json.loads(encode_chat_completion(HEAD, folded(reads), TurnIds()))
 
 
 @given(turns, st.lists(texts.filter(bool), min_size=1, max_size=3))
-def test_a_stream_that_is_cut_by_a_stop_sequence_is_whole(turn: Turn, sequences: list[str]) -> None:
+def test_a_stream_cut_by_a_stop_sequence_is_complete(turn: Turn, sequences: list[str]) -> None:
     stop = StopSequences(sequences)
     reads = []
     for events in decoded(turn):

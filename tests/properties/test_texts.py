@@ -1,4 +1,4 @@
-"""The filters that text passes, held against plain implementations over whole texts."""
+"""Compare the incremental text filters with simple implementations over whole texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pieces_of(parts: list[str]) -> list[str]:
 
 
 @given(st.lists(texts | tagged, max_size=8))
-def test_thinking_is_split_off_as_from_the_whole_text(parts: list[str]) -> None:
+def test_thinking_is_split_off_as_in_the_whole_text(parts: list[str]) -> None:
     text = "".join(parts)
     for pieces in (pieces_of(parts), list(text)):
         out: list[Event] = []
@@ -41,8 +41,8 @@ letters = st.text(alphabet="abE\n🛑", max_size=12)
 sequences = st.lists(st.text(alphabet="abE\n🛑", min_size=1, max_size=4), min_size=1, max_size=4)
 
 
-def cut_plainly(text: str, stops: list[str]) -> tuple[str, bool]:
-    """Reads on until some sequence is whole, and gives what stands before the longest of those that are."""
+def cut_whole(text: str, stops: list[str]) -> tuple[str, bool]:
+    """Find the first position at which a sequence ends; cut the text before the longest one that ends there."""
     for end in range(len(text) + 1):
         whole = [stop for stop in stops if text[:end].endswith(stop)]
         if whole:
@@ -67,7 +67,7 @@ def filtered(stops: list[str], events: list[Event]) -> tuple[str, bool]:
 @given(st.lists(letters, max_size=6), sequences)
 def test_stop_sequences_cut_as_the_whole_text_is_cut(parts: list[str], stops: list[str]) -> None:
     text = "".join(parts)
-    expected = cut_plainly(text, stops)
+    expected = cut_whole(text, stops)
     assert filtered(stops, [TextDelta(part) for part in pieces_of(parts)]) == expected
     assert filtered(stops, [TextDelta(character) for character in text]) == expected
     assert not any(stop in expected[0] for stop in stops)
@@ -75,22 +75,22 @@ def test_stop_sequences_cut_as_the_whole_text_is_cut(parts: list[str], stops: li
 
 @given(letters, letters, letters, sequences)
 def test_stop_sequences_cut_what_replaces_a_text(before: str, text: str, after: str, stops: list[str]) -> None:
-    assume(before and after and not cut_plainly(before, stops)[1])
+    assume(before and after and not cut_whole(before, stops)[1])
     events: list[Event] = [TextDelta(before), TextReplaced(text, moderated=False), TextDelta(after)]
-    assert filtered(stops, events) == cut_plainly(text + after, stops)
+    assert filtered(stops, events) == cut_whole(text + after, stops)
 
 
 @given(st.lists(texts, min_size=1, max_size=5), st.lists(texts, max_size=5), st.integers(0, 4))
-def test_a_node_that_is_run_again_says_its_last_version(first: list[str], second: list[str], tries: int) -> None:
-    """Whatever the versions are: what is shown is the last one, or the longest that begins with it."""
-    said = TextAssembly()
+def test_the_text_of_a_retried_node_is_its_last_version(first: list[str], second: list[str], tries: int) -> None:
+    """The visible text is the last version, or the longest version that begins with it."""
+    assembly = TextAssembly()
     shown = ""
     for attempt in [first, *[second] * tries]:
         for part in pieces_of(attempt):
-            news = said.add("llm", part)
-            shown = said.text() if news is None else shown + news
-        said.begin_retry("llm")
-    assert shown == said.text()
+            news = assembly.add("llm", part)
+            shown = assembly.text() if news is None else shown + news
+        assembly.begin_retry("llm")
+    assert shown == assembly.text()
     one, two = "".join(first), "".join(second)
     if tries:
         assert shown == (one if one.startswith(two) else two)
@@ -108,7 +108,7 @@ def test_every_line_that_looks_like_a_role_is_one(messages: list[tuple[str, str]
 
 
 @given(st.lists(st.sampled_from([*AWKWARD, HEADING, QUESTION, "\n\n", "x"]), max_size=8).map("".join))
-def test_the_lines_around_a_transcript_stand_nowhere_in_it(text: str) -> None:
+def test_a_transcript_never_contains_its_delimiter_lines(text: str) -> None:
     assert not {HEADING, QUESTION} & {
         line.strip() for line in PLAIN.lines([HistoryMessage("tool", f"x\n{text}")]).splitlines()
     }

@@ -1,4 +1,4 @@
-"""What ``<think>`` blocks mean, said once more by a regular expression over the whole text."""
+"""A second implementation of ``<think>`` blocks: a regular expression over the whole text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _BLOCK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 
 
 def split_whole(text: str) -> tuple[str, str]:
-    """The reasoning and the visible part.
+    """Split a text into the reasoning and the visible part.
 
     A line break right after the tag belongs to it; so do those between a block and the first visible character.
     """

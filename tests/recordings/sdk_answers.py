@@ -84,13 +84,13 @@ async def read_bytes(http: httpx2.AsyncClient, recording: Recording, *, usage: b
 
 def body_for(recording: Recording) -> Json:
     """Return an OpenAI request equivalent to the recorded one."""
-    asked = recording.request_json
-    query = asked.get("query")
+    recorded = recording.request_json
+    query = recorded.get("query")
     extra = {}
-    if isinstance(asked.get("inputs"), dict):
-        extra["inputs"] = asked["inputs"]
-    if recording.is_stream and is_uuid(asked.get("conversation_id")):
-        extra["conversation_id"] = asked["conversation_id"]
+    if isinstance(recorded.get("inputs"), dict):
+        extra["inputs"] = recorded["inputs"]
+    if recording.is_stream and is_uuid(recorded.get("conversation_id")):
+        extra["conversation_id"] = recorded["conversation_id"]
     question = query if recording.is_stream and isinstance(query, str) else "hello"
     return {"model": recording.label, "messages": [{"role": "user", "content": question}], "extra_body": extra}
 
