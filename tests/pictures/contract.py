@@ -66,11 +66,11 @@ class StoreContract:
         assert (again.ipfs, again.cid) == ("sent", "told")
 
     async def test_concurrent_writers_of_the_same_picture(self, store: PictureStore) -> None:
-        kept = await asyncio.gather(*(store.put(b"abc" * 1000, record(1, seed=seed)) for seed in range(8)))
+        stored = await asyncio.gather(*(store.put(b"abc" * 1000, record(1, seed=seed)) for seed in range(8)))
         assert await store.read(record(1).name) == b"abc" * 1000
         in_store = await store.record(record(1).name)
         assert in_store is not None
-        assert {one.seed for one in kept} == {in_store.seed}
+        assert {one.seed for one in stored} == {in_store.seed}
 
     async def test_missing_pictures_are_not_found(self, store: PictureStore) -> None:
         assert await store.record(record(1).name) is None

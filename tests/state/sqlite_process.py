@@ -1,6 +1,6 @@
-"""A process beside the test's, with a store of its own: ``python -m tests.state.sqlite_process PATH WHAT``.
+"""Run a store in a separate process: ``python -m tests.state.sqlite_process PATH COMMAND``.
 
-It says ``ready``, does it when it is told a line, and prints what came of it.
+It prints ``ready``, waits for a line on stdin, runs the command and prints the results.
 """
 
 from __future__ import annotations
@@ -14,48 +14,48 @@ from openai_dify_proxy.state.sqlite import SqliteStore
 
 
 async def take(path: str) -> None:
-    """Takes 200 keys, some at once, and prints those that it got."""
+    """Take 200 keys concurrently and print those whose entries this process received."""
     store = SqliteStore(path, max_entries=1000)
     await store.run(Get("kind:none"))
     ready()
     found = await asyncio.gather(*(store.run(Take(f"kind:{number}")) for number in range(200)))
-    say(*(number for number, (value,) in enumerate(found) if value is not None))
+    write(*(number for number, (value,) in enumerate(found) if value is not None))
     await store.close()
 
 
 async def create(path: str) -> None:
-    """Opens a file that may not be there, and writes to it."""
+    """Open a file, which may not exist, and write to it."""
     store = SqliteStore(path, max_entries=1000)
     ready()
-    say(*await store.run(Put("kind:a", b"one")))
+    write(*await store.run(Put("kind:a", b"one")))
     await store.close()
 
 
 async def stay(path: str) -> None:
-    """Has the file open when it is told to go on, and takes what is there then."""
+    """Open the file before the signal, and take entries after it."""
     store = SqliteStore(path, max_entries=1000)
     await store.run(Get("kind:a"))
     ready()
-    say(*await store.run(Take("kind:a"), Take("kind:7")))
+    write(*await store.run(Take("kind:a"), Take("kind:7")))
     await store.close()
 
 
 def lock(path: str) -> None:
-    """Holds the lock for writing until it is told another line."""
+    """Hold the write lock until the signal."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     ready()
     connection.execute("ROLLBACK")
-    say("unlocked")
+    write("unlocked")
 
 
-def say(*words: object) -> None:
+def write(*words: object) -> None:
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stdout.flush()
 
 
 def ready() -> None:
-    say("ready")
+    write("ready")
     sys.stdin.readline()
 
 

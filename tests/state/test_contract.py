@@ -1,4 +1,4 @@
-"""What every place that keeps state has to do, whichever it is."""
+"""The contract of state stores, for each backend."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from openai_dify_proxy.state.sqlite import SqliteStore
 from tests.limits import PATIENCE
 from tests.state.servers import ValkeyServer
 
-PLACES = ["memory", "sqlite", "valkey", "cluster"]
+BACKENDS = ["memory", "sqlite", "valkey", "cluster"]
 SHARED = ["sqlite", "valkey", "cluster"]
 
 
-class Place:
-    """A place with stores on it that are closed at the end; on a server time passes by itself, elsewhere by ``now``."""
+class Backend:
+    """A backend and its open stores. Servers use real time, the other backends use ``now``."""
 
     def __init__(self, kind: str, request: pytest.FixtureRequest, path: Path) -> None:
         self.now = 1_000_000.0
@@ -46,7 +46,7 @@ class Place:
         return store
 
     async def pass_time(self, seconds: float) -> None:
-        """Until an entry that was written just now with ``seconds`` to live is no more; a server says when."""
+        """Wait until an entry written now with a lifetime of ``seconds`` has expired, also on the servers."""
         self.now += seconds
         for server in self._servers:
             key = key_of(server)
@@ -60,7 +60,7 @@ class Place:
 
 
 def key_of(server: ValkeyServer) -> str:
-    """A key that this server answers for, also if it is one of a cluster: found by trying."""
+    """Return a key for which this server is responsible, found by trying: it may be part of a cluster."""
     from redis.exceptions import MovedError
 
     for number in range(1000):
@@ -69,23 +69,23 @@ def key_of(server: ValkeyServer) -> str:
         except MovedError:
             continue
         return f"key-{number}"
-    raise AssertionError("no key is this server's")
+    raise AssertionError("no key belongs to this server")
 
 
 @pytest.fixture
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    place = Place(request.param, request, tmp_path)
-    yield place
-    await place.close()
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    backend = Backend(request.param, request, tmp_path)
+    yield backend
+    await backend.close()
 
 
-everywhere = pytest.mark.parametrize("place", PLACES, indirect=True)
-wherever_it_is_shared = pytest.mark.parametrize("place", SHARED, indirect=True)
+on_every_backend = pytest.mark.parametrize("backend", BACKENDS, indirect=True)
+on_shared_backends = pytest.mark.parametrize("backend", SHARED, indirect=True)
 
 
-@everywhere
-async def test_what_each_operation_finds_and_leaves(place: Place) -> None:
-    store = await place.store()
+@on_every_backend
+async def test_results_and_effects_of_each_operation(backend: Backend) -> None:
+    store = await backend.store()
     assert await store.run(Get("kind:a")) == [None]
     assert await store.run(Take("kind:a")) == [None]
     assert await store.run(Put("kind:a", b"one")) == [None]
@@ -99,9 +99,9 @@ async def test_what_each_operation_finds_and_leaves(place: Place) -> None:
     assert await store.run(Get("kind:a")) == [b"four"]
 
 
-@everywhere
-async def test_operations_of_one_run_see_those_before_them(place: Place) -> None:
-    store = await place.store()
+@on_every_backend
+async def test_operations_of_one_run_see_the_earlier_ones(backend: Backend) -> None:
+    store = await backend.store()
     found = await store.run(
         Put("kind:a", b"1"),
         Get("kind:a"),
@@ -118,12 +118,12 @@ async def test_operations_of_one_run_see_those_before_them(place: Place) -> None
     assert await store.run(Get("kind:b"), Get("kind:a")) == [b"5", b"3"]
 
 
-@everywhere
-async def test_nothing_to_do_is_nothing_found(place: Place) -> None:
-    assert await (await place.store()).run() == []
+@on_every_backend
+async def test_an_empty_run_returns_nothing(backend: Backend) -> None:
+    assert await (await backend.store()).run() == []
 
 
-@everywhere
+@on_every_backend
 @pytest.mark.parametrize(
     "value",
     [
@@ -133,19 +133,19 @@ async def test_nothing_to_do_is_nothing_found(place: Place) -> None:
         pytest.param(random.Random(1).randbytes(3_000_000), id="big"),
     ],
 )
-async def test_a_value_is_bytes_of_any_kind(place: Place, value: bytes) -> None:
-    store = await place.store()
+async def test_a_value_may_be_any_bytes(backend: Backend, value: bytes) -> None:
+    store = await backend.store()
     assert await store.run(Put("kind:a", value, ttl=60), Put("kind:b", b"beside it")) == [None, None]
     assert await store.run(Get("kind:a"), Get("kind:b")) == [value, b"beside it"]
     assert await store.run(Add("kind:a", b"other"), Take("kind:a")) == [value, value]
 
 
-@everywhere
-async def test_what_is_expired_is_as_if_it_were_not_there(place: Place) -> None:
-    store = await place.store()
+@on_every_backend
+async def test_expired_entries_are_missing(backend: Backend) -> None:
+    store = await backend.store()
     passing = [Put(f"kind:{name}", b"passing", ttl=0.05) for name in "gtpa"]
     await store.run(*passing, Add("kind:x", b"passing", ttl=0.05), Put("kind:long", b"long", ttl=3600))
-    await place.pass_time(0.05)
+    await backend.pass_time(0.05)
     found = await store.run(
         Get("kind:g"), Take("kind:t"), Put("kind:p", b"new"), Add("kind:a", b"new"), Get("kind:x"), Get("kind:long")
     )
@@ -153,28 +153,28 @@ async def test_what_is_expired_is_as_if_it_were_not_there(place: Place) -> None:
     assert await store.run(Get("kind:p"), Get("kind:a")) == [b"new", b"new"]
 
 
-@everywhere
-async def test_each_writing_says_anew_how_long(place: Place) -> None:
-    store = await place.store()
+@on_every_backend
+async def test_each_put_sets_the_lifetime_again(backend: Backend) -> None:
+    store = await backend.store()
     await store.run(Put("kind:a", b"1", ttl=0.05), Put("kind:a", b"2"), Put("kind:b", b"1"), Put("kind:b", b"2", 0.05))
-    # One that is there already keeps its own time.
+    # Add does not change the lifetime of an existing entry.
     await store.run(Put("kind:c", b"1", ttl=0.05), Add("kind:c", b"2", ttl=3600))
-    await place.pass_time(0.05)
+    await backend.pass_time(0.05)
     assert await store.run(Get("kind:a"), Get("kind:b"), Get("kind:c")) == [b"2", None, None]
 
 
-@everywhere
-async def test_of_all_who_take_at_once_one_gets_it(place: Place) -> None:
-    store = await place.store()
+@on_every_backend
+async def test_only_one_of_many_concurrent_takes_succeeds(backend: Backend) -> None:
+    store = await backend.store()
     await store.run(Put("kind:a", b"one"))
     found = await asyncio.gather(*(store.run(Take("kind:a")) for _ in range(100)))
     assert found.count([b"one"]) == 1
     assert found.count([None]) == 99
 
 
-@wherever_it_is_shared
-async def test_two_that_share_a_place_take_and_add_once(place: Place) -> None:
-    stores = [await place.store(), await place.store()]
+@on_shared_backends
+async def test_two_stores_on_one_backend_take_and_add_once(backend: Backend) -> None:
+    stores = [await backend.store(), await backend.store()]
     await stores[0].run(*(Put(f"kind:{number}", b"one") for number in range(50)))
     taken = await asyncio.gather(
         *(store.run(Take(f"kind:{number}")) for number in range(50) for store in stores for _ in range(2))
@@ -188,9 +188,9 @@ async def test_two_that_share_a_place_take_and_add_once(place: Place) -> None:
     assert added.count([winner]) == 99
 
 
-@everywhere
-async def test_runs_at_once_do_not_get_each_others_results(place: Place) -> None:
-    store = await place.store(10_000)
+@on_every_backend
+async def test_concurrent_runs_get_their_own_results(backend: Backend) -> None:
+    store = await backend.store(10_000)
 
     async def one(number: int) -> None:
         mine = str(number).encode()
@@ -202,9 +202,9 @@ async def test_runs_at_once_do_not_get_each_others_results(place: Place) -> None
     await asyncio.gather(*(one(number) for number in range(600)))
 
 
-@everywhere
-async def test_whoever_stops_waiting_leaves_the_others_alone(place: Place) -> None:
-    store = await place.store()
+@on_every_backend
+async def test_a_cancelled_run_does_not_affect_the_others(backend: Backend) -> None:
+    store = await backend.store()
     tasks = [asyncio.create_task(store.run(Put(f"kind:{number}", b"one"))) for number in range(40)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
@@ -214,33 +214,33 @@ async def test_whoever_stops_waiting_leaves_the_others_alone(place: Place) -> No
     assert await store.run(*(Get(f"kind:{number}") for number in range(1, 40, 2))) == [b"one"] * 20
 
 
-@wherever_it_is_shared
-async def test_a_key_that_no_place_can_have_is_no_end_of_the_others(place: Place) -> None:
-    store = await place.store()
+@on_shared_backends
+async def test_an_invalid_key_does_not_affect_other_runs(backend: Backend) -> None:
+    store = await backend.store()
     with pytest.raises(StateUnavailable):
         await store.run(Put("kind:\udc80", b"one", ttl=60))
     assert await store.run(Put("kind:a", b"one", ttl=60), Get("kind:a")) == [None, b"one"]
 
 
-@everywhere
-async def test_there_are_never_many_more_than_there_may_be(place: Place) -> None:
-    store = await place.store(20)
+@on_every_backend
+async def test_the_number_of_entries_stays_near_its_limit(backend: Backend) -> None:
+    store = await backend.store(20)
     await store.run(Put("kind:lasting", b"secret"))
-    order = [*range(60), 20]  # written again it is the newest
+    order = [*range(60), 20]  # rewriting an entry makes it the newest
     for number in order:
         await store.run(Put(f"kind:{number}", b"one", ttl=3600))
-        place.now += 1
+        backend.now += 1
     everything = [Get(f"kind:{number}") for number in range(60)]
-    while len(left := [n for n, value in enumerate(await store.run(*everything)) if value is not None]) > 20:
+    while len(remaining := [n for n, value in enumerate(await store.run(*everything)) if value is not None]) > 20:
         pass
-    assert len(left) >= 15
-    assert left == sorted(order[-len(left) :])
+    assert len(remaining) >= 15
+    assert remaining == sorted(order[-len(remaining) :])
     assert await store.run(Get("kind:lasting")) == [b"secret"]
 
 
-@everywhere
-async def test_what_is_closed_says_so_and_had_finished(place: Place) -> None:
-    store = await place.store()
+@on_every_backend
+async def test_closing_finishes_pending_runs_and_rejects_later_ones(backend: Backend) -> None:
+    store = await backend.store()
     last = asyncio.create_task(store.run(Put("kind:a", b"one")))
     await asyncio.sleep(0)
     await store.close()

@@ -1,4 +1,4 @@
-"""State that fails costs a moment, and then nothing, until it is back."""
+"""A failing state store costs one timeout, then nothing until it is tried again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openai_dify_proxy.state.memory import MemoryStore
 from tests.state.servers import ValkeyServer
 
 TIMEOUT = 0.6
-"""Seconds: less than a Valkey store itself waits."""
+"""In seconds; less than the Valkey store's own timeout."""
 
 
 class Clock:
@@ -32,7 +32,7 @@ async def store(own_valkey: ValkeyServer) -> AsyncIterator[Store]:
     await store.close()
 
 
-async def test_what_works_is_passed_on() -> None:
+async def test_results_of_a_working_store_are_returned() -> None:
     guarded = GuardedStore(MemoryStore(max_entries=10))
     assert await guarded.run(Put("kind:a", b"one"), Get("kind:a")) == [None, b"one"]
     assert await guarded.run() == []
@@ -40,7 +40,7 @@ async def test_what_works_is_passed_on() -> None:
     await guarded.close()
 
 
-async def test_a_slow_state_is_waited_for_once_and_asked_again_after_the_pause(
+async def test_a_slow_store_costs_one_timeout_and_is_tried_again_after_the_pause(
     own_valkey: ValkeyServer, store: Store
 ) -> None:
     clock = Clock()
@@ -53,7 +53,7 @@ async def test_a_slow_state_is_waited_for_once_and_asked_again_after_the_pause(
             assert waited >= TIMEOUT
             clock.now += 1.9
             assert [await guarded.run(Get("kind:a")) for _ in range(100)] == [None] * 100
-            # Had each waited, it would be a hundred times as long.
+            # If each run had waited, this would take a hundred times as long.
             assert time.monotonic() - began < waited + 10
         clock.now += 0.1
         assert await guarded.run(Get("kind:a")) == [b"one"]
@@ -63,7 +63,7 @@ async def test_a_slow_state_is_waited_for_once_and_asked_again_after_the_pause(
     ]
 
 
-async def test_while_one_asks_again_the_others_do_without(own_valkey: ValkeyServer, store: Store) -> None:
+async def test_during_a_new_attempt_other_runs_fail_at_once(own_valkey: ValkeyServer, store: Store) -> None:
     clock = Clock()
     guarded = GuardedStore(store, timeout=TIMEOUT, pause=2, clock=clock)
     with own_valkey.frozen():
@@ -78,7 +78,7 @@ async def test_while_one_asks_again_the_others_do_without(own_valkey: ValkeyServ
     assert guarded.faults == 2
 
 
-async def test_many_that_fail_at_once_are_counted_each_and_logged_once_a_pause(
+async def test_concurrent_failures_are_all_counted_and_logged_once_per_pause(
     own_valkey: ValkeyServer, store: Store
 ) -> None:
     clock = Clock()
@@ -95,17 +95,17 @@ async def test_many_that_fail_at_once_are_counted_each_and_logged_once_a_pause(
     assert str(own_valkey.port) in logs[1]["reason"]
 
 
-async def test_what_comes_late_changes_nothing(own_valkey: ValkeyServer, store: Store) -> None:
+async def test_a_late_reply_reaches_no_other_run(own_valkey: ValkeyServer, store: Store) -> None:
     clock = Clock()
     guarded = GuardedStore(store, timeout=TIMEOUT, pause=2, clock=clock)
     with own_valkey.frozen():
         assert await guarded.run(Put("kind:late", b"late")) is None
     clock.now += 2
-    # The run that nobody waits for any more is through before this one, which gets its own results.
+    # The abandoned run completes before this one, which receives its own results.
     assert await guarded.run(Get("kind:a"), Get("kind:late")) == [b"one", b"late"]
 
 
-async def test_whoever_asks_and_goes_away_leaves_it_to_the_next(own_valkey: ValkeyServer, store: Store) -> None:
+async def test_after_a_cancelled_attempt_the_next_run_tries_again(own_valkey: ValkeyServer, store: Store) -> None:
     clock = Clock()
     guarded = GuardedStore(store, timeout=TIMEOUT, pause=2, clock=clock)
     with own_valkey.frozen():

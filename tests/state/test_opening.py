@@ -1,4 +1,4 @@
-"""From a URL to the place that it means."""
+"""Open the store that a URL names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openai_dify_proxy.state.valkey import ValkeyStore
 
 
 @pytest.mark.parametrize("scheme", STATES)
-async def test_every_scheme_of_the_settings_is_opened(scheme: str, tmp_path: Path) -> None:
+async def test_every_scheme_of_the_settings_can_be_opened(scheme: str, tmp_path: Path) -> None:
     kinds: dict[str, type[Store]] = {"memory": MemoryStore, "sqlite": SqliteStore}
     rest = {"memory": "", "sqlite": "/state.db", "unix": "/run/valkey.sock"}.get(scheme, "user:word@127.0.0.1:6379")
     store = await open_store(f"{scheme.upper()}://{rest}", max_entries=10)
@@ -25,7 +25,7 @@ async def test_every_scheme_of_the_settings_is_opened(scheme: str, tmp_path: Pat
     await store.close()
 
 
-async def test_a_path_counts_from_where_the_server_runs_or_from_the_root(
+async def test_a_path_is_relative_to_the_working_directory_or_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -53,6 +53,6 @@ print(json.dumps([name for name in ("redis", "openai_dify_proxy.state.sqlite") i
         ("redis://127.0.0.1", ["redis"]),
     ],
 )
-def test_only_what_is_used_is_loaded(url: str, modules: list[str]) -> None:
+def test_only_required_modules_are_imported(url: str, modules: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", LOADED, url], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == modules

@@ -1,4 +1,4 @@
-"""Whatever is asked in whatever order, memory and SQLite answer as a plain dict does."""
+"""For any operations in any order, memory and SQLite behave like a plain dict."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ operations: st.SearchStrategy[Operation] = st.one_of(
 )
 
 
-class Plain:
-    """What the texts of the operations say, with a dict."""
+class Model:
+    """A model of the documented operations, with a dict."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -53,17 +53,17 @@ class Plain:
 class Stores(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.plain = Plain()
+        self.model = Model()
         self.loop = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
-        self.memory = MemoryStore(max_entries=100, clock=lambda: self.plain.now)
+        self.memory = MemoryStore(max_entries=100, clock=lambda: self.model.now)
         self.sqlite = self.opened()
 
     def opened(self) -> SqliteStore:
-        return SqliteStore(Path(self.folder.name) / "state.db", max_entries=100, clock=lambda: self.plain.now)
+        return SqliteStore(Path(self.folder.name) / "state.db", max_entries=100, clock=lambda: self.model.now)
 
     async def ask(self, runs: Sequence[Sequence[Operation]]) -> None:
-        expected = [[self.plain.run(operation) for operation in run] for run in runs]
+        expected = [[self.model.run(operation) for operation in run] for run in runs]
         assert [await self.memory.run(*run) for run in runs] == expected
         assert await asyncio.gather(*(self.sqlite.run(*run) for run in runs)) == expected
 
@@ -73,12 +73,12 @@ class Stores(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(min_value=1, max_value=10))
     def pass_time(self, seconds: int) -> None:
-        self.plain.pass_time(seconds)
+        self.model.pass_time(seconds)
 
     @rule()
     def tidy(self) -> None:
-        """Long enough for SQLite to look for what is expired, in ``ask`` of the next step."""
-        self.plain.pass_time(3600)
+        """Let enough time pass for SQLite to remove expired entries in the next step."""
+        self.model.pass_time(3600)
 
     @rule()
     def restart(self) -> None:

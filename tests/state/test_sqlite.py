@@ -1,4 +1,4 @@
-"""State in a file: several processes, older and newer files, and everything that can happen to a file."""
+"""State in a file: several processes, older and newer file versions, and file faults of every kind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 
 
 class Process:
-    """``sqlite_process`` beside the test; it is ready when this is made."""
+    """A separate ``sqlite_process``; the constructor returns when it is ready."""
 
     def __init__(self, path: Path, what: str) -> None:
         command = [sys.executable, "-m", "tests.state.sqlite_process", str(path), what]
@@ -80,7 +80,7 @@ def rows(path: Path) -> int:
     return int(count)
 
 
-async def test_what_is_put_is_there_after_a_restart(path: Path, store: SqliteStore) -> None:
+async def test_entries_survive_a_restart(path: Path, store: SqliteStore) -> None:
     await store.run(Put("kind:a", b"one", ttl=60))
     await store.close()
     again = SqliteStore(path, max_entries=1000)
@@ -97,7 +97,7 @@ async def test_four_processes_take_each_entry_once(path: Path, store: SqliteStor
     assert sorted(taken) == list(range(200))
 
 
-def test_four_processes_make_the_file_at_once(path: Path) -> None:
+def test_four_processes_create_the_file_at_once(path: Path) -> None:
     processes = [Process(path, "create") for _ in range(4)]
     for process in processes:
         process.go()
@@ -105,7 +105,7 @@ def test_four_processes_make_the_file_at_once(path: Path) -> None:
     assert rows(path) == 1
 
 
-async def test_folders_are_made_and_all_is_for_this_user_alone(tmp_path: Path) -> None:
+async def test_folders_are_created_with_access_for_this_user_only(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         store = SqliteStore(tmp_path / "new" / "folder" / "state.db", max_entries=1000)
@@ -120,7 +120,7 @@ async def test_folders_are_made_and_all_is_for_this_user_alone(tmp_path: Path) -
         os.umask(before)
 
 
-async def test_the_home_directory_may_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_path_may_start_with_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     store = SqliteStore("~/share/state.db", max_entries=1000)
     await store.run(Put("kind:a", b"one"))
@@ -140,9 +140,9 @@ async def test_expired_entries_leave_the_disk(path: Path) -> None:
     now = 1_000_000.0
     store = SqliteStore(path, max_entries=1000, clock=lambda: now)
     await store.run(*(Put(f"kind:{number}", b"one", ttl=10) for number in range(500)), Put("kind:stays", b"one"))
-    await store.run(Get("kind:stays"))  # so that the look for expired ones that each first run brings is over
+    await store.run(Get("kind:stays"))  # completes the scan for expired entries that the first run starts
     now += 20
-    # Expired, and written again: as an entry of today it stays.
+    # This entry expired and is written again, so it stays.
     await store.run(Put("kind:7", b"two", ttl=3 * SCAN_SECONDS))
     assert rows(path) == 501
     now += SCAN_SECONDS
@@ -157,11 +157,11 @@ async def test_expired_entries_of_a_locked_file_leave_the_disk_later(path: Path)
     now = 1_000_000.0
     store = SqliteStore(path, max_entries=1000, clock=lambda: now)
     await store.run(*(Put(f"kind:{number}", b"one", ttl=10) for number in range(500)))
-    await store.run(Get("kind:1"))  # the same here
+    await store.run(Get("kind:1"))  # completes the first scan
     process = Process(path, "lock")
-    now += SCAN_SECONDS  # not before: they would be removed at once
+    now += SCAN_SECONDS  # only now: otherwise the scan would remove them before the file is locked
     assert await store.run(Get("kind:1")) == [None]
-    # By the time that this is answered, it was tried to remove them, and given up.
+    # When this run completes, the scan has failed on the lock.
     assert await store.run(Get("kind:1")) == [None]
     assert rows(path) == 500
     process.go()
@@ -187,9 +187,7 @@ NEXT = (*SCHEMA, "ALTER TABLE entries ADD COLUMN colour TEXT DEFAULT 'red'")
 BROKEN = (*NEXT, "CREATE TABLE more (one)", "CREATE TABLE more (two)")
 
 
-async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
-    store: SqliteStore, connection: sqlite3.Connection
-) -> None:
+async def test_an_older_file_is_migrated_with_its_entries(store: SqliteStore, connection: sqlite3.Connection) -> None:
     await store.run(Put("kind:a", b"one"))
     await store.close()
     migrate(connection, NEXT)
@@ -198,9 +196,7 @@ async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
     assert connection.execute("PRAGMA user_version").fetchone() == (2,)
 
 
-async def test_a_migration_that_fails_leaves_the_file_as_it_was(
-    store: SqliteStore, connection: sqlite3.Connection
-) -> None:
+async def test_a_failed_migration_leaves_the_file_unchanged(store: SqliteStore, connection: sqlite3.Connection) -> None:
     await store.run(Put("kind:a", b"one"))
     with pytest.raises(sqlite3.OperationalError, match="already exists"):
         migrate(connection, BROKEN)
@@ -208,7 +204,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(
     assert await store.run(Take("kind:a")) == [b"one"]
 
 
-async def test_a_newer_file_is_refused_and_left_alone(
+async def test_a_newer_file_is_rejected_and_unchanged(
     path: Path, store: SqliteStore, connection: sqlite3.Connection
 ) -> None:
     migrate(connection, NEXT)
@@ -219,10 +215,10 @@ async def test_a_newer_file_is_refused_and_left_alone(
     assert rows(path) == 0
 
 
-# What can happen to a file. Each time it ends well: the next run after the trouble is over is served.
+# File faults. In each case the next run succeeds once the fault is resolved.
 
 
-async def test_a_lock_is_waited_for_and_not_for_ever(path: Path, store: SqliteStore) -> None:
+async def test_waiting_for_a_lock_has_a_limit(path: Path, store: SqliteStore) -> None:
     await store.run(Put("kind:a", b"one"))
     process = Process(path, "lock")
     with pytest.raises(StateUnavailable, match="locked"):
@@ -235,7 +231,7 @@ async def test_a_lock_is_waited_for_and_not_for_ever(path: Path, store: SqliteSt
     assert await store.run(Take("kind:a")) == [b"one"]
 
 
-async def test_the_event_loop_goes_on_meanwhile(path: Path, store: SqliteStore) -> None:
+async def test_a_lock_does_not_block_the_event_loop(path: Path, store: SqliteStore) -> None:
     await store.run(Put("kind:a", b"one"))
     process = Process(path, "lock")
     waiting = asyncio.create_task(store.run(Take("kind:a")))
@@ -264,8 +260,8 @@ async def test_a_full_disk(store: SqliteStore) -> None:
 
 
 @contextmanager
-def somebody_else() -> Iterator[None]:
-    """Root may write everywhere, so root is nobody for a while."""
+def without_root() -> Iterator[None]:
+    """Drop root rights temporarily, since root may write everywhere."""
     if os.geteuid() != 0:
         yield
         return
@@ -276,7 +272,7 @@ def somebody_else() -> Iterator[None]:
         os.seteuid(0)
 
 
-async def test_a_file_that_may_not_be_written() -> None:
+async def test_a_file_without_write_permission() -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "state.db"
         store = SqliteStore(path, max_entries=1000)
@@ -285,7 +281,7 @@ async def test_a_file_that_may_not_be_written() -> None:
         allow(path, 0o444)
         allow(path.parent, 0o555)
         store = SqliteStore(path, max_entries=1000)
-        with somebody_else(), pytest.raises(StateUnavailable, match="ermission denied"):
+        with without_root(), pytest.raises(StateUnavailable, match="ermission denied"):
             await store.run(Put("kind:b", b"two"))
         allow(path.parent, 0o700)
         allow(path, 0o600)
@@ -293,7 +289,7 @@ async def test_a_file_that_may_not_be_written() -> None:
         await store.close()
 
 
-async def test_a_file_that_is_something_else(path: Path, store: SqliteStore) -> None:
+async def test_a_file_that_is_not_a_database(path: Path, store: SqliteStore) -> None:
     write(path, b"Dear diary, " * 1000)
     for _ in range(2):
         with pytest.raises(StateUnavailable) as caught:
@@ -304,7 +300,7 @@ async def test_a_file_that_is_something_else(path: Path, store: SqliteStore) -> 
     assert await store.run(Put("kind:a", b"one")) == [None]
 
 
-async def test_a_file_that_is_broken_in_the_middle(path: Path, store: SqliteStore) -> None:
+async def test_a_corrupted_file(path: Path, store: SqliteStore) -> None:
     everything = [Put(f"kind:{number}", bytes(500)) for number in range(500)]
     await store.run(*everything)
     await store.close()
@@ -317,11 +313,11 @@ async def test_a_file_that_is_broken_in_the_middle(path: Path, store: SqliteStor
     await broken.close()
 
 
-async def test_a_file_that_is_deleted_under_two_processes_is_made_anew_for_both(path: Path, store: SqliteStore) -> None:
+async def test_a_file_deleted_under_two_processes_is_created_again_for_both(path: Path, store: SqliteStore) -> None:
     await store.run(Put("kind:a", b"one"), *(Put(f"kind:old-{number}", bytes(2000)) for number in range(100)))
     other = Process(path, "stay")
     delete(path)
-    # The new file comes while the other process has the old one open, and SQLite's notes of what is where in it.
+    # The new file is created while the other process still has the old one and its cached pages open.
     assert await store.run(*(Put(f"kind:{number}", b"new") for number in range(300))) == [None] * 300
     other.go()
     *log, found = other.result().splitlines()
@@ -335,7 +331,7 @@ async def test_a_file_that_is_deleted_under_two_processes_is_made_anew_for_both(
     assert rows(path) == 299
 
 
-async def test_a_folder_that_is_deleted_is_made_anew(tmp_path: Path) -> None:
+async def test_a_deleted_folder_is_created_again(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "folder" / "state.db", max_entries=1000)
     await store.run(Put("kind:a", b"one"))
     shutil.rmtree(tmp_path / "folder")
@@ -344,7 +340,7 @@ async def test_a_folder_that_is_deleted_is_made_anew(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = SqliteStore(tmp_path / "file" / "state.db", max_entries=1000)
     with pytest.raises(StateUnavailable, match=r"Not a directory|File exists"):

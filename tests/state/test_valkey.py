@@ -1,4 +1,4 @@
-"""State on a server: what becomes of runs while it is away, slow or unwilling, and what it is told."""
+"""State on a server: unavailable, slow and rejecting servers, and the commands that the store sends."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ async def store(own_valkey: ValkeyServer) -> AsyncIterator[Store]:
 
 
 async def refusal(store: Store) -> str:
-    """Why a run cannot be served."""
+    """Run operations that must fail and return the reason."""
     with pytest.raises(StateUnavailable) as caught:
         await store.run(Take("kind:key-of-mine"), Put("kind:key-of-mine", b"value-of-mine", ttl=60))
     assert not re.search("key-of-mine|value-of-mine", str(caught.value))
     return str(caught.value)
 
 
-async def test_keys_are_ours_to_see_and_the_index_knows_what_expires(own_valkey: ValkeyServer, store: Store) -> None:
+async def test_keys_have_our_prefix_and_the_index_lists_expiring_entries(
+    own_valkey: ValkeyServer, store: Store
+) -> None:
     await store.run(Put("kind:a", b"one", ttl=100), Put("kind:b", b"two"), Add("kind:c", b"three", ttl=100))
     await store.run(Put("kind:d", b"four", ttl=100), Take("kind:d"))
     keys = ["kind:a", "kind:b", "kind:c"]
@@ -46,12 +48,12 @@ async def test_keys_are_ours_to_see_and_the_index_knows_what_expires(own_valkey:
     assert own_valkey.ask("PTTL", PREFIX + "kind:b") == -1
 
 
-async def test_many_at_once_share_one_connection_and_few_exchanges(own_valkey: ValkeyServer, store: Store) -> None:
+async def test_concurrent_runs_share_one_connection_and_few_round_trips(own_valkey: ValkeyServer, store: Store) -> None:
     await store.run(Get("kind:a"))
     before = own_valkey.ask("INFO")
     await asyncio.gather(*(store.run(Put(f"kind:{number}", b"one", ttl=60)) for number in range(500)))
     after = own_valkey.ask("INFO")
-    # The two questions of the test have a connection each.
+    # Each INFO of this test opens a separate connection.
     assert after["total_connections_received"] - before["total_connections_received"] == 1
     assert after["total_reads_processed"] - before["total_reads_processed"] < 20
 
@@ -65,7 +67,7 @@ async def test_a_server_that_is_killed_and_comes_back(own_valkey: ValkeyServer, 
     assert await store.run(Add("kind:a", b"two"), Get("kind:a")) == [None, b"two"]
 
 
-async def test_runs_on_their_way_when_it_is_killed(own_valkey: ValkeyServer, store: Store) -> None:
+async def test_runs_in_flight_when_the_server_is_killed(own_valkey: ValkeyServer, store: Store) -> None:
     await store.run(Put("kind:a", b"one"))
     with own_valkey.frozen():
         runs = [asyncio.create_task(store.run(Get("kind:a"))) for _ in range(10)]
@@ -77,17 +79,15 @@ async def test_runs_on_their_way_when_it_is_killed(own_valkey: ValkeyServer, sto
     assert await store.run(Get("kind:a")) == [None]
 
 
-async def test_a_connection_that_the_server_closed_meanwhile_is_noticed(own_valkey: ValkeyServer, store: Store) -> None:
+async def test_a_connection_closed_by_the_server_is_replaced(own_valkey: ValkeyServer, store: Store) -> None:
     await store.run(Put("kind:a", b"one"))
     own_valkey.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    for _ in range(10):  # turns of the event loop, in which it hears of it
+    for _ in range(10):  # iterations in which the event loop reports the closed connection
         await asyncio.sleep(0)
     assert await store.run(Take("kind:a")) == [b"one"]
 
 
-async def test_a_slow_server_is_not_waited_for_long_and_its_late_replies_go_to_nobody(
-    own_valkey: ValkeyServer, store: Store
-) -> None:
+async def test_a_slow_server_times_out_and_its_late_replies_are_dropped(own_valkey: ValkeyServer, store: Store) -> None:
     await store.run(Put("kind:a", b"one"), Put("kind:b", b"two"))
     with own_valkey.frozen(), pytest.raises(StateUnavailable, match=r"no answer within 0\.9 s"):
         await store.run(Get("kind:a"))
@@ -105,7 +105,7 @@ async def test_a_server_that_never_answers() -> None:
         await store.close()
 
 
-async def test_a_wrong_password_is_not_told(own_valkey: ValkeyServer) -> None:
+async def test_a_wrong_password_does_not_appear_in_the_error(own_valkey: ValkeyServer) -> None:
     own_valkey.ask("ACL", "SETUSER", "proxy", "on", ">another", "~*", "+@all")
     store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=1000, timeout=PATIENCE)
     assert PASSWORD not in await refusal(store)
@@ -116,8 +116,8 @@ async def test_a_wrong_password_is_not_told(own_valkey: ValkeyServer) -> None:
 RIGHTS = re.search(r"`(~openai-dify-proxy:\*[^`]+)`, in a cluster also `([^`]+)`", DOCS.read_text(encoding="utf-8"))
 
 
-async def go_through_everything(url: str, servers: list[ValkeyServer], rights: str) -> None:
-    """Does all that a store ever does, as a user with these rights only."""
+async def run_every_operation(url: str, servers: list[ValkeyServer], rights: str) -> None:
+    """Run every operation of a store as a user with these rights only."""
     for server in servers:
         server.ask("ACL", "SETUSER", "proxy", "reset", "on", f">{PASSWORD}", *rights.split())
         server.ask("ACL", "LOG", "RESET")
@@ -129,25 +129,25 @@ async def go_through_everything(url: str, servers: list[ValkeyServer], rights: s
     assert [server.ask("ACL", "LOG") for server in servers] == [[]] * len(servers)
 
 
-async def test_a_user_with_the_rights_that_the_docs_name(own_valkey: ValkeyServer) -> None:
+async def test_a_user_with_the_documented_rights(own_valkey: ValkeyServer) -> None:
     assert RIGHTS
-    await go_through_everything(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), [own_valkey], RIGHTS[1])
+    await run_every_operation(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), [own_valkey], RIGHTS[1])
 
 
-async def test_a_user_of_a_cluster_with_the_rights_that_the_docs_name(cluster: ValkeyCluster) -> None:
+async def test_a_cluster_user_with_the_documented_rights(cluster: ValkeyCluster) -> None:
     assert RIGHTS
     url = cluster.servers[0].url("valkey+cluster", f"proxy:{PASSWORD}@")
-    await go_through_everything(url, cluster.servers, f"{RIGHTS[1]} {RIGHTS[2]}")
+    await run_every_operation(url, cluster.servers, f"{RIGHTS[1]} {RIGHTS[2]}")
 
 
-async def test_a_user_that_may_not_keep_the_index_is_refused(own_valkey: ValkeyServer) -> None:
+async def test_without_the_right_to_update_the_index_runs_fail(own_valkey: ValkeyServer) -> None:
     own_valkey.ask("ACL", "SETUSER", "proxy", "reset", "on", f">{PASSWORD}", "~*", "+@all", "-zadd")
     store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=20, timeout=PATIENCE)
     assert "zadd" in await refusal(store)
     await store.close()
 
 
-async def test_a_user_that_may_not_look_for_the_oldest_is_served(own_valkey: ValkeyServer) -> None:
+async def test_without_the_right_to_trim_runs_succeed(own_valkey: ValkeyServer) -> None:
     own_valkey.ask("ACL", "SETUSER", "proxy", "reset", "on", f">{PASSWORD}", "~*", "+@all", "-zcard")
     store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=20, timeout=PATIENCE)
     with capture_logs() as logs:
@@ -157,7 +157,7 @@ async def test_a_user_that_may_not_look_for_the_oldest_is_served(own_valkey: Val
     assert {line["event"] for line in logs} == {"state_trim_failed"}
 
 
-async def test_a_server_that_is_full_still_answers_what_it_can(own_valkey: ValkeyServer, store: Store) -> None:
+async def test_a_full_server_still_serves_reads(own_valkey: ValkeyServer, store: Store) -> None:
     await store.run(Put("kind:a", b"one"))
     own_valkey.ask("CONFIG", "SET", "maxmemory", 1)
     assert "maxmemory" in await refusal(store)
@@ -170,11 +170,11 @@ async def test_a_server_that_is_full_still_answers_what_it_can(own_valkey: Valke
     assert await store.run(Put("kind:b", b"two")) == [None]
 
 
-async def test_a_server_that_does_not_know_a_command(program: Path, tmp_path: Path) -> None:
+async def test_a_server_without_a_required_command(program: Path, tmp_path: Path) -> None:
     older = ValkeyServer(program, tmp_path / "older", "--rename-command", "GETDEL", "")
     with older.running():
         store = await open_store(older.url(), max_entries=1000, timeout=PATIENCE)
-        # The server repeats what it was asked, and that is not passed on.
+        # The server's message repeats the arguments, which the error must not contain.
         assert "unknown command" in await refusal(store)
         await store.close()
 
@@ -195,7 +195,7 @@ async def test_another_database(own_valkey: ValkeyServer) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["valkeys", "rediss"])
-async def test_tls_is_checked(valkey: ValkeyServer, tmp_path: Path, scheme: str) -> None:
+async def test_tls_certificates_are_verified(valkey: ValkeyServer, tmp_path: Path, scheme: str) -> None:
     signed, key = certificate(tmp_path)
     async with tls_relay(valkey, signed, key) as port:
         trusting = await open_store(
@@ -212,7 +212,7 @@ async def test_a_cluster_spreads_the_entries(cluster: ValkeyCluster) -> None:
     store = await open_store(cluster.servers[2].url("redis+cluster"), max_entries=1000, timeout=PATIENCE)
     await store.run(*(Put(f"kind:{number}", b"one", ttl=60) for number in range(90)))
     sizes = [server.ask("DBSIZE") for server in cluster.servers]
-    assert sum(sizes) == 91  # with the index
+    assert sum(sizes) == 91  # including the index
     assert min(sizes) > 10
     await store.close()
 
@@ -230,7 +230,7 @@ async def test_a_cluster_whose_server_is_killed_and_comes_back(program: Path, tm
             try:
                 found = await store.run(*everything)
             except StateUnavailable:
-                continue  # until the three agree again
+                continue  # until the three servers agree again
             break
         assert set(found) == {None, b"one"}
         await store.close()
@@ -245,6 +245,6 @@ async def test_a_cluster_whose_server_is_killed_and_comes_back(program: Path, tm
         ("rediss://127.0.0.1?ssl_cert_reqs=perhaps", "perhaps"),
     ],
 )
-async def test_options_that_there_are_not_are_told_before_anything_is_asked(url: str, problem: str) -> None:
+async def test_unknown_options_are_rejected_before_connecting(url: str, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):
         await open_store(url, max_entries=1000, timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""A cache that loads once for all who wait, and serves stale values during an outage."""
+"""A cache shares one load among concurrent callers and serves stale values during an outage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRESH_SECONDS = 60.0
 
 @dataclass
 class Source:
-    """What the cache loads from: an outcome for each load, counted, held back while ``open`` is not set."""
+    """A counted source with one outcome per load; loads block while ``open`` is not set."""
 
     outcomes: list[str | ProxyError]
     loads: int = 0
@@ -97,7 +97,7 @@ async def test_a_stale_value_is_served_only_during_an_outage(
     else:
         with pytest.raises(type(error)):
             await cache.get("key", source.load)
-    assert await cache.get("key", source.load) == "three", "a failed load is tried again by the next caller"
+    assert await cache.get("key", source.load) == "three", "the next caller repeats a failed load"
 
 
 async def test_without_a_stale_value_all_callers_get_the_error(cache: RefreshingCache[str, str]) -> None:
@@ -107,7 +107,7 @@ async def test_without_a_stale_value_all_callers_get_the_error(cache: Refreshing
     assert source.loads == 1
 
 
-async def test_a_load_goes_on_after_its_callers_have_stopped_waiting(
+async def test_a_load_continues_after_all_callers_have_been_cancelled(
     cache: RefreshingCache[str, str], clock: Clock
 ) -> None:
     source = Source(["one", "two"])
@@ -133,7 +133,7 @@ async def test_a_failed_load_without_callers_is_no_unhandled_error(cache: Refres
         await cache.get("key", source.load, timeout=0)
     source.open.set()
     await source.ended.wait()
-    await asyncio.sleep(0)  # the task's callbacks come next
+    await asyncio.sleep(0)  # let the task's callbacks run
     gc.collect()
     assert not reported
     assert await cache.get("key", source.load) == "two"

@@ -1,4 +1,4 @@
-"""Addresses that clients name are refused as they stand, in whatever spelling."""
+"""URLs from clients are rejected by their literal address, in any spelling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.upstream.test_fetch import HERE
 
 
 @pytest.mark.parametrize("host", HERE)
-def test_this_machine_in_every_spelling(host: str) -> None:
+def test_loopback_in_every_spelling(host: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         ClientUrls(()).check(f"http://{host}/a.png", "mask")
     assert caught.value.param == "mask"
@@ -27,12 +27,12 @@ def test_literal_addresses(address: str, public: bool) -> None:
             ClientUrls(()).check(url, "image")
 
 
-def test_names_are_not_looked_up() -> None:
+def test_names_are_not_resolved() -> None:
     url = "https://example.org:8443/a%20b.png?x=%26#part"
     assert ClientUrls(()).check(url, "image") == url
 
 
-def test_what_the_operator_named_may_be_anywhere() -> None:
+def test_allowed_hosts_may_have_any_address() -> None:
     urls = ClientUrls(("127.0.0.1:8080",))
     assert urls.check("http://127.0.0.1:8080/a.png", "image") == "http://127.0.0.1:8080/a.png"
     for other in ("http://127.0.0.1:8081/a.png", "http://user@127.0.0.1:8080/a.png", "ftp://127.0.0.1:8080/a.png"):

@@ -1,4 +1,4 @@
-"""Connections that cannot be made, to real servers: what the operator reads, and what a client does."""
+"""Failed connections to real servers: the message in the log and the error that clients receive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PICTURE = f"{'0' * 64}.png"
 
 @dataclass(frozen=True)
 class Caller:
-    """A client of one service. ``call`` sends a request to an origin; the others are the words it uses."""
+    """A client of one service: ``call`` sends a request to an origin, the other fields are terms of its messages."""
 
     call: Callable[[str], Awaitable[object]]
     service: str
@@ -84,7 +84,7 @@ async def failure(client: Caller, origin: str) -> ProxyError:
         async with asyncio.timeout(PATIENCE):
             await client.call(origin)
     host = origin.rpartition("/")[2]
-    assert host not in caught.value.message, "clients do not learn addresses"
+    assert host not in caught.value.message, "clients must not see addresses"
     return caught.value
 
 
@@ -94,7 +94,7 @@ async def tls_server(certificate: Certificate, answer: bytes = b"") -> AsyncIter
         writer.close()
 
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _loop, _context: None)  # failed handshakes are what these tests look for
+    loop.set_exception_handler(lambda _loop, _context: None)  # failed handshakes are expected
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=certificate.server_context())
     yield server.sockets[0].getsockname()[1]
     server.close()
@@ -102,7 +102,7 @@ async def tls_server(certificate: Certificate, answer: bytes = b"") -> AsyncIter
 
 
 def answering(answer: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    """A plain server that answers the first bytes with ``answer`` and closes the connection."""
+    """Return a server callback that answers the first bytes with ``answer`` and closes the connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(65536)
@@ -220,7 +220,7 @@ async def test_a_port_that_accepts_and_stays_silent(client: Caller) -> None:
         error = await failure(client, f"https://127.0.0.1:{port}")
     assert error.log is not None
     assert error.log.startswith(f"{client.service} at 127.0.0.1:{port} did not answer within ")
-    if client is not OBJECT_STORE:  # which tries several times
+    if client is not OBJECT_STORE:  # it retries
         assert error.log.endswith(f"within 1 s. Check {client.setting} and the firewalls in between.")
 
 
@@ -236,7 +236,7 @@ async def test_a_certificate_that_is_not_trusted(client: Caller, local: Certific
 reads_the_variable_late = pytest.mark.parametrize(
     "client", [DIFY, IPFS, OBJECT_STORE], ids=["dify", "ipfs", "the object store"]
 )
-"""aiohttp, which asks Replicate, reads SSL_CERT_FILE once, when it is imported."""
+"""Without Replicate: its client aiohttp reads SSL_CERT_FILE only when it is imported."""
 
 
 @reads_the_variable_late
@@ -248,7 +248,7 @@ reads_the_variable_late = pytest.mark.parametrize(
     ],
     ids=["expired", "not yet valid"],
 )
-async def test_a_certificate_out_of_its_time(
+async def test_a_certificate_outside_its_validity_period(
     client: Caller,
     dates: tuple[str, str],
     sentences: str,
@@ -326,6 +326,6 @@ OS_ERRORS: dict[str, tuple[BaseException | None, str]] = {
 
 
 @pytest.mark.parametrize("case", OS_ERRORS)
-def test_errors_of_the_system(case: str) -> None:
+def test_operating_system_errors(case: str) -> None:
     error, begin = OS_ERRORS[case]
     assert describe_connect_error(error, SERVER, timeout=1).startswith(begin)

@@ -1,4 +1,4 @@
-"""URLs that others chose: where they may lead, and how long and large what is there may be."""
+"""Downloads from untrusted URLs: the permitted addresses, and the limits of time and size."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.limits import PATIENCE
 from tests.upstream.raw_server import Answer, RawServer, by_path, endless, moved, raw, raw_server, told
 
 PUBLIC = "127.0.0.2"
-"""Stands for a public address here: all that a machine surely has are its own."""
+"""A loopback address that these tests treat as public, since public addresses may be unavailable."""
 
 PICTURE = b"\x89PNG\r\n\x1a\n and more"
 
 
 @pytest.fixture
 async def fetcher() -> AsyncIterator[GuardedFetcher]:
-    """As the proxy makes it."""
+    """Create a fetcher as the proxy does."""
     fetcher = GuardedFetcher(connect_timeout=PATIENCE)
     yield fetcher
     await fetcher.close()
@@ -31,7 +31,7 @@ async def fetcher() -> AsyncIterator[GuardedFetcher]:
 
 @pytest.fixture
 async def guarded() -> AsyncIterator[GuardedFetcher]:
-    """One for which ``PUBLIC`` is public."""
+    """Create a fetcher that treats ``PUBLIC`` as public."""
     fetcher = guarded_fetcher(PATIENCE)
     yield fetcher
     await fetcher.close()
@@ -42,7 +42,7 @@ def guarded_fetcher(seconds: float) -> GuardedFetcher:
 
 
 def limit_for(why: str) -> float:
-    """Seconds for a read that fails so: only what takes too long is to reach its limit."""
+    """Return the time limit in seconds: short only for reads that are meant to exceed it."""
     return 1.0 if why == "longer than" else PATIENCE
 
 
@@ -91,7 +91,7 @@ HERE = [
 
 
 @pytest.mark.parametrize("host", HERE)
-async def test_no_spelling_of_this_machine_leads_to_it(fetcher: GuardedFetcher, host: str) -> None:
+async def test_loopback_is_rejected_in_every_spelling(fetcher: GuardedFetcher, host: str) -> None:
     async with raw_server(told(200, PICTURE)) as server:
         port = server.origin.rpartition(":")[2]
         with pytest.raises(InvalidRequest) as caught:
@@ -101,7 +101,7 @@ async def test_no_spelling_of_this_machine_leads_to_it(fetcher: GuardedFetcher, 
 
 
 @pytest.mark.parametrize("host", ["[::1]", "[::1%25lo]", "ip6-localhost", "localhost"])
-async def test_nor_to_its_ipv6_address(fetcher: GuardedFetcher, host: str) -> None:
+async def test_ipv6_loopback_is_rejected_in_every_spelling(fetcher: GuardedFetcher, host: str) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
@@ -121,15 +121,15 @@ async def test_nor_to_its_ipv6_address(fetcher: GuardedFetcher, host: str) -> No
         *("169。254。169。254", socket.gethostname()),
     ],
 )
-async def test_private_places_are_refused_at_once(fetcher: GuardedFetcher, host: str) -> None:
+async def test_private_addresses_are_rejected_at_once(fetcher: GuardedFetcher, host: str) -> None:
     with pytest.raises(
         InvalidRequest, match=r"^image could not be read: it points to an address outside the public internet"
     ):
         await fetcher.read(f"http://{host}/latest/meta-data/", 100, "image")
 
 
-async def test_a_public_name_with_a_private_address_beside_is_read_at_the_public_one() -> None:
-    """``localhost`` has both of this machine's addresses here, of which one counts as public."""
+async def test_a_name_with_public_and_private_addresses_is_read_at_the_public_one() -> None:
+    """Here ``localhost`` resolves to both loopback addresses, one of which counts as public."""
     fetcher = GuardedFetcher(connect_timeout=PATIENCE, public=lambda address: address == "127.0.0.1")
     async with raw_server(told(200, PICTURE)) as server:
         port = server.origin.rpartition(":")[2]
@@ -148,14 +148,14 @@ async def test_a_public_name_with_a_private_address_beside_is_read_at_the_public
         *("http://127.0.0.2\\@127.0.0.1/", "http://127.0.0.1\\.example.com/", "http://xn--/", "http://\0/"),
     ],
 )
-async def test_what_is_no_plain_url_is_refused(guarded: GuardedFetcher, url: str) -> None:
+async def test_urls_that_are_not_plain_are_rejected(guarded: GuardedFetcher, url: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await guarded.read(url, 100, "mask")
     assert caught.value.param == "mask"
     assert "secret" not in caught.value.message
 
 
-async def test_what_is_public_is_read(guarded: GuardedFetcher) -> None:
+async def test_public_urls_are_read(guarded: GuardedFetcher) -> None:
     async with raw_server(told(200, PICTURE), PUBLIC) as server:
         assert await guarded.read(f"{server.origin}/a%20b.png?x=%26&y=1#part", 100, "mask") == PICTURE
     (request,) = server.requests
@@ -163,7 +163,7 @@ async def test_what_is_public_is_read(guarded: GuardedFetcher) -> None:
     assert not {"authorization", "cookie", "referer"} & set(request.headers)
 
 
-async def test_no_proxy_of_the_environment_is_asked(
+async def test_proxies_from_the_environment_are_ignored(
     monkeypatch: pytest.MonkeyPatch, fetcher: GuardedFetcher, guarded: GuardedFetcher
 ) -> None:
     async with raw_server(told(200, PICTURE)) as proxy, raw_server(told(200, b"straight"), PUBLIC) as server:
@@ -177,7 +177,7 @@ async def test_no_proxy_of_the_environment_is_asked(
     assert proxy.connections == 0
 
 
-async def test_cookies_are_not_kept(guarded: GuardedFetcher) -> None:
+async def test_cookies_are_not_stored(guarded: GuardedFetcher) -> None:
     async with raw_server(told(200, PICTURE, "Set-Cookie: a=b"), PUBLIC) as server:
         await guarded.read(server.origin, 100, "mask")
         await guarded.read(server.origin, 100, "mask")
@@ -186,7 +186,7 @@ async def test_cookies_are_not_kept(guarded: GuardedFetcher) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("to", ["http://127.0.0.1:{port}/x", "//127.0.0.1:{port}/x", "http://localhost:{port}/x"])
-async def test_no_redirect_leads_to_a_private_place(guarded: GuardedFetcher, status: int, to: str) -> None:
+async def test_redirects_to_private_addresses_are_rejected(guarded: GuardedFetcher, status: int, to: str) -> None:
     async with raw_server(told(200, PICTURE)) as private:
         location = to.format(port=private.origin.rpartition(":")[2])
         async with raw_server(moved(location, status), PUBLIC) as public:
@@ -199,14 +199,14 @@ async def test_no_redirect_leads_to_a_private_place(guarded: GuardedFetcher, sta
 @pytest.mark.parametrize(
     "to", ["file:///etc/passwd", "ftp://127.0.0.2/", "http://me:secret@127.0.0.2/", "http://[", ""]
 )
-async def test_no_redirect_leads_to_what_is_no_plain_url(guarded: GuardedFetcher, to: str) -> None:
+async def test_redirects_to_urls_that_are_not_plain_are_rejected(guarded: GuardedFetcher, to: str) -> None:
     async with raw_server(moved(to), PUBLIC) as server:
         with pytest.raises(InvalidRequest):
             await guarded.read(server.origin, 100, "mask")
 
 
 def hops(count: int) -> Answer:
-    """``/0`` leads to ``/1``, and so on; ``/count`` holds the picture."""
+    """Redirect ``/0`` to ``/1`` and so on; ``/count`` returns the picture."""
     return by_path({f"/{step}": moved(f"/{step + 1}") for step in range(count)} | {f"/{count}": told(200, PICTURE)})
 
 
@@ -220,7 +220,7 @@ async def test_a_few_redirects_are_followed(guarded: GuardedFetcher) -> None:
 
 
 def body(data: bytes, *headers: str) -> Answer:
-    """Without a length: the connection's end is the body's."""
+    """Answer without a length: the end of the connection ends the body."""
     return raw("\r\n".join(["HTTP/1.1 200 OK", *headers, "Connection: close", "", ""]).encode() + data)
 
 
@@ -228,7 +228,7 @@ BOMB = gzip.compress(bytes(50_000_000))
 
 FAULTS: list[Any] = [
     pytest.param(told(200, bytes(101)), "larger than 100 bytes", id="too large"),
-    pytest.param(body(bytes(101)), "larger than 100 bytes", id="too large, untold"),
+    pytest.param(body(bytes(101)), "larger than 100 bytes", id="too large, without a length"),
     pytest.param(endless, "larger than 100 bytes", id="endless"),
     pytest.param(told(200, BOMB, "Content-Encoding: gzip"), "larger than 100 bytes|no answer", id="bomb"),
     pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", end=False), "longer than", id="stuck body"),
@@ -241,13 +241,13 @@ FAULTS: list[Any] = [
     pytest.param(told(404), "HTTP 404", id="404"),
     pytest.param(told(206, b"abc"), "HTTP 206", id="206"),
     pytest.param(told(304), "HTTP 304", id="304"),
-    pytest.param(told(302), "HTTP 302", id="moved nowhere"),
+    pytest.param(told(302), "HTTP 302", id="redirect without a location"),
     pytest.param(told(500, b"secret"), "HTTP 500", id="500"),
 ]
 
 
 @pytest.mark.parametrize(("answer", "why"), FAULTS)
-async def test_what_cannot_be_read_is_told_to_the_client(answer: Answer, why: str) -> None:
+async def test_failed_reads_are_reported_to_the_client(answer: Answer, why: str) -> None:
     guarded = guarded_fetcher(limit_for(why))
     async with raw_server(answer, PUBLIC) as server:
         with pytest.raises(InvalidRequest, match=f"^X-Replicate-Mask could not be read: .*({why})") as caught:
@@ -257,17 +257,17 @@ async def test_what_cannot_be_read_is_told_to_the_client(answer: Answer, why: st
     assert "127.0.0" not in caught.value.message
 
 
-async def test_the_limit_itself_is_not_too_large(guarded: GuardedFetcher) -> None:
+async def test_a_picture_may_be_as_large_as_the_limit(guarded: GuardedFetcher) -> None:
     async with raw_server(body(bytes(100)), PUBLIC) as server:
         assert await guarded.read(server.origin, 100, "mask") == bytes(100)
 
 
-async def test_a_public_place_that_is_not_there(guarded: GuardedFetcher) -> None:
+async def test_a_public_address_without_a_server(guarded: GuardedFetcher) -> None:
     with pytest.raises(InvalidRequest, match="no answer"):
         await guarded.read(f"http://{PUBLIC}:9/", 100, "mask")
 
 
-# --- What a model put out
+# --- Outputs of a model
 
 
 @pytest.fixture
@@ -308,19 +308,19 @@ async def outputs() -> AsyncIterator[OutputFetcher]:
         ("file:///etc/passwd", False),
     ],
 )
-async def test_outputs_lie_on_hosts_of_replicates(outputs: OutputFetcher, url: str, allowed: bool) -> None:
+async def test_outputs_must_be_on_hosts_of_replicate(outputs: OutputFetcher, url: str, allowed: bool) -> None:
     assert outputs.allows(URL(url)) is allowed
     if not allowed:
         with pytest.raises(UpstreamFailed, match="is on a host that this server does not fetch from") as caught:
             await outputs.read(url, 100)
-        assert caught.value.started, "it is paid for"
+        assert caught.value.started, "the prediction may be paid for"
         assert "secret" not in f"{caught.value.log}"
 
 
 @pytest.mark.parametrize(
     "url", ["https://evil.com\\.replicate.delivery/x", "https://[", "https://a:b:c/", "https://a:x/"]
 )
-async def test_what_parsers_may_read_differently_is_nowhere(outputs: OutputFetcher, url: str) -> None:
+async def test_ambiguous_urls_are_rejected(outputs: OutputFetcher, url: str) -> None:
     with pytest.raises(UpstreamFailed, match="it is not a URL"):
         await outputs.read(url, 100)
 
@@ -349,16 +349,16 @@ async def test_what_parsers_may_read_differently_is_nowhere(outputs: OutputFetch
         ("http://[::1]", ["http://[::1]/x"], ["http://[::1]:81/x"]),
     ],
 )
-async def test_hosts_that_the_operator_named(named: str, allowed: list[str], refused: list[str]) -> None:
+async def test_hosts_from_the_settings(named: str, allowed: list[str], refused: list[str]) -> None:
     fetcher = OutputFetcher((named,), connect_timeout=PATIENCE)
     assert [fetcher.allows(URL(url)) for url in allowed] == [True] * len(allowed)
     assert [fetcher.allows(URL(url)) for url in refused] == [False] * len(refused)
-    assert fetcher.allows(URL("https://replicate.delivery/x")), "and Replicate's all the same"
+    assert fetcher.allows(URL("https://replicate.delivery/x")), "Replicate's hosts stay allowed"
     await fetcher.close()
 
 
 async def read_from(server: RawServer, limit: int = 100, path: str = "/x.png", *, seconds: float = PATIENCE) -> bytes:
-    """As the operator has it who named the server."""
+    """Read from a server that the settings allow."""
     fetcher = OutputFetcher((server.origin,), connect_timeout=PATIENCE, seconds=seconds)
     try:
         return await fetcher.read(server.origin + path, limit)
@@ -375,7 +375,7 @@ async def test_an_output_is_read_without_any_credentials() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "replicate.delivery"])
 async def test_redirects_of_outputs_are_checked_again(host: str) -> None:
-    """The one to Replicate's own host is refused for its scheme."""
+    """The redirect to Replicate's host is rejected because of its scheme."""
     async with raw_server(told(200, PICTURE)) as other:
         port = other.origin.rpartition(":")[2]
         async with raw_server(moved(f"http://{host}:{port}/x.png")) as server:
@@ -387,7 +387,7 @@ async def test_redirects_of_outputs_are_checked_again(host: str) -> None:
 
 
 @pytest.mark.parametrize(("answer", "why"), FAULTS)
-async def test_outputs_that_cannot_be_read_are_the_models_fault(answer: Answer, why: str) -> None:
+async def test_failed_reads_of_outputs_are_upstream_failures(answer: Answer, why: str) -> None:
     async with raw_server(answer) as server:
         with pytest.raises(UpstreamFailed, match=f"^The model's picture could not be read: .*({why})") as caught:
             await read_from(server, seconds=limit_for(why))

@@ -1,4 +1,4 @@
-"""The HTTP client, against servers that keep, drop and delay connections as they like."""
+"""The HTTP client, against servers that reuse, drop and delay connections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Answer = Callable[[RawRequest, asyncio.StreamWriter], Awaitable[bool]]
 
 @dataclass
 class Upstream:
-    """A server that answers each request by the test's rule, which says whether to keep the connection."""
+    """A server that answers each request with ``answer``, whose result decides whether the connection stays open."""
 
     answer: Answer
     port: int = 0
@@ -39,7 +39,7 @@ class Upstream:
                 if not await self.answer(request, writer):
                     break
         except ConnectionError:
-            pass  # a client that aborts is what some tests look for
+            pass  # expected in tests whose client aborts
         finally:
             self.open -= 1
             writer.close()
@@ -60,13 +60,13 @@ async def client() -> AsyncIterator[HttpClient]:
     await http.close()
 
 
-async def keep(request: RawRequest, writer: asyncio.StreamWriter) -> bool:
+async def answer_ok(request: RawRequest, writer: asyncio.StreamWriter) -> bool:
     writer.write(OK)
     return True
 
 
-def say(*parts: bytes, then: bool = False) -> Answer:
-    """Writes these parts, whatever is asked."""
+def scripted(*parts: bytes, then: bool = False) -> Answer:
+    """Answer every request with these parts."""
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> bool:
         for part in parts:
@@ -78,7 +78,7 @@ def say(*parts: bytes, then: bool = False) -> Answer:
 
 
 async def post(client: HttpClient, server: Upstream, path: str = "/x", host: str = "127.0.0.1") -> Exchange:
-    """Sends a request; its answer is still to come."""
+    """Send a request without waiting for the answer."""
     headers = b"Content-Type: application/json\r\n"
     return await client.exchange("POST", parse_url(f"http://{host}:{server.port}{path}"), headers, b"{}")
 
@@ -95,11 +95,11 @@ async def ask(client: HttpClient, server: Upstream) -> bytes:
     return body
 
 
-# Requests and answers as they stand on the wire
+# Requests and answers on the wire
 
 
 async def test_a_request_is_whole_and_well_formed(client: HttpClient) -> None:
-    async with upstream(keep) as server:
+    async with upstream(answer_ok) as server:
         await client.exchange(
             "POST", parse_url(f"http://127.0.0.1:{server.port}/v1/a?b=c%20d"), b"Authorization: Bearer k\r\n", b"[1]"
         )
@@ -137,30 +137,30 @@ BODIES: dict[str, tuple[bytes, ...]] = {
 
 
 @pytest.mark.parametrize("case", BODIES)
-async def test_bodies_are_read_however_they_are_framed(client: HttpClient, case: str) -> None:
-    async with upstream(say(*BODIES[case])) as server:
+async def test_bodies_are_read_with_every_framing(client: HttpClient, case: str) -> None:
+    async with upstream(scripted(*BODIES[case])) as server:
         assert await ask(client, server) == BODY
 
 
 @pytest.mark.parametrize("case", ["with a length", "chunked", "chunked with trailers", "after 100 and 103"])
-async def test_a_connection_serves_again_after_each_kind_of_body(client: HttpClient, case: str) -> None:
-    async with upstream(say(*BODIES[case], then=True)) as server:
+async def test_a_connection_is_reused_after_each_kind_of_body(client: HttpClient, case: str) -> None:
+    async with upstream(scripted(*BODIES[case], then=True)) as server:
         for _ in range(3):
             assert await ask(client, server) == BODY
         assert server.connections == 1
 
 
 @pytest.mark.parametrize("case", ["until the end", "HTTP/1.0"])
-async def test_a_connection_that_ends_its_body_serves_no_more(client: HttpClient, case: str) -> None:
-    async with upstream(say(*BODIES[case])) as server:
+async def test_a_connection_whose_end_is_the_bodys_end_is_not_reused(client: HttpClient, case: str) -> None:
+    async with upstream(scripted(*BODIES[case])) as server:
         for _ in range(2):
             assert await ask(client, server) == BODY
         assert server.connections == 2
 
 
-async def test_a_server_that_says_close_is_believed(client: HttpClient) -> None:
+async def test_connection_close_is_honoured(client: HttpClient) -> None:
     answer = http_answer(200, b"x", "text/plain", "Connection: close")
-    async with upstream(say(answer, then=True)) as server:
+    async with upstream(scripted(answer, then=True)) as server:
         for _ in range(2):
             await ask(client, server)
         assert server.connections == 2
@@ -179,10 +179,10 @@ CUT: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", CUT)
-async def test_an_answer_that_breaks_off_on_a_fresh_connection_is_broken_and_not_asked_for_again(
+async def test_an_answer_that_breaks_off_on_a_fresh_connection_is_broken_and_not_requested_again(
     client: HttpClient, case: str
 ) -> None:
-    async with upstream(say(CUT[case])) as server:
+    async with upstream(scripted(CUT[case])) as server:
         exchange = await post(client, server)
         await read(exchange)
         assert (exchange.ended, exchange.broken) == (True, True)
@@ -193,27 +193,27 @@ async def test_an_answer_that_breaks_off_on_a_fresh_connection_is_broken_and_not
 
 
 async def test_an_idle_connection_is_closed_after_a_while(client: HttpClient) -> None:
-    async with upstream(keep) as server:
+    async with upstream(answer_ok) as server:
         await ask(client, server)
         await until(lambda: server.open == 0)
         await ask(client, server)
         assert server.connections == 2
 
 
-async def test_a_connection_is_used_again_within_that_second(client: HttpClient) -> None:
-    async with upstream(keep) as server:
+async def test_a_connection_is_reused_before_it_is_idle_too_long(client: HttpClient) -> None:
+    async with upstream(answer_ok) as server:
         for _ in range(10):
             await ask(client, server)
         assert server.connections == 1
 
 
-async def test_few_idle_connections_are_kept(client: HttpClient) -> None:
-    """Those that an old Dify counts against its limit must go at once; a burst may use them again before."""
+async def test_few_idle_connections_stay_open(client: HttpClient) -> None:
+    """The client closes the others at once, since an old Dify counts them against its limit; a burst may reuse some."""
     go = asyncio.Event()
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> bool:
         await go.wait()
-        return await keep(request, writer)
+        return await answer_ok(request, writer)
 
     async with upstream(answer) as server:
         exchanges = [await post(client, server) for _ in range(12)]
@@ -227,15 +227,17 @@ async def test_few_idle_connections_are_kept(client: HttpClient) -> None:
 
 
 async def test_two_servers_do_not_share_connections(client: HttpClient) -> None:
-    async with upstream(keep) as one, upstream(keep) as other:
+    async with upstream(answer_ok) as one, upstream(answer_ok) as other:
         for _ in range(2):
             await ask(client, one)
             await ask(client, other)
         assert (one.connections, other.connections) == (1, 1)
 
 
-async def test_an_exchange_that_is_given_up_takes_its_connection_along(client: HttpClient) -> None:
-    async with upstream(say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", then=True)) as server:
+async def test_closing_an_exchange_closes_its_connection(client: HttpClient) -> None:
+    async with upstream(
+        scripted(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", then=True)
+    ) as server:
         exchange = await post(client, server)
         while not exchange.take():
             await exchange.wait()
@@ -247,7 +249,9 @@ async def test_an_exchange_that_is_given_up_takes_its_connection_along(client: H
 @pytest.mark.parametrize("state", ["idle", "busy", "lingering"])
 async def test_closing_the_client_closes_every_connection(state: str) -> None:
     client = HttpClient(connect_timeout=PATIENCE)
-    answer = keep if state == "idle" else say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", then=True)
+    answer = (
+        answer_ok if state == "idle" else scripted(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", then=True)
+    )
     async with upstream(answer) as server:
         exchange = await post(client, server)
         await until(lambda: exchange.status == 200)
@@ -257,7 +261,7 @@ async def test_closing_the_client_closes_every_connection(state: str) -> None:
         await until(lambda: server.open == 0)
 
 
-async def test_a_lingering_answer_may_end_and_gives_its_connection_back(client: HttpClient) -> None:
+async def test_a_lingering_answer_that_ends_frees_its_connection(client: HttpClient) -> None:
     go = asyncio.Event()
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> bool:
@@ -277,18 +281,18 @@ async def test_a_lingering_answer_may_end_and_gives_its_connection_back(client: 
 
 
 async def test_a_lingering_answer_that_does_not_end_is_closed(client: HttpClient) -> None:
-    async with upstream(say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", then=True)) as server:
+    async with upstream(scripted(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", then=True)) as server:
         exchange = await post(client, server)
         await until(lambda: exchange.status == 200)
         exchange.linger(0.1)
         await until(lambda: server.open == 0)
 
 
-# Asking again
+# Retries
 
 
 def dying(second: Callable[[RawRequest, asyncio.StreamWriter], Awaitable[None]]) -> Answer:
-    """A server that answers the first request of a connection well, and the second one as told, and leaves then."""
+    """Answer the first request of each connection; on later ones call ``second`` and close the connection."""
     seen: set[int] = set()
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> bool:
@@ -302,7 +306,7 @@ def dying(second: Callable[[RawRequest, asyncio.StreamWriter], Awaitable[None]])
     return answer
 
 
-async def test_a_reused_connection_that_dies_at_once_is_replaced_and_the_request_sent_again(
+async def test_a_request_is_retried_when_a_reused_connection_dies_at_once(
     client: HttpClient,
 ) -> None:
     async def at_once(request: RawRequest, writer: asyncio.StreamWriter) -> None:
@@ -317,14 +321,14 @@ async def test_a_reused_connection_that_dies_at_once_is_replaced_and_the_request
         )
 
 
-async def test_it_is_not_sent_a_third_time(client: HttpClient) -> None:
+async def test_a_request_is_retried_only_once(client: HttpClient) -> None:
     requests = 0
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> bool:
         nonlocal requests
         requests += 1
         if requests == 1:
-            return await keep(request, writer)
+            return await answer_ok(request, writer)
         return False
 
     async with upstream(answer) as server:
@@ -335,7 +339,7 @@ async def test_it_is_not_sent_a_third_time(client: HttpClient) -> None:
         assert requests == 3
 
 
-async def test_a_reused_connection_that_dies_late_may_have_run_the_request(client: HttpClient) -> None:
+async def test_a_request_is_not_retried_when_a_reused_connection_dies_late(client: HttpClient) -> None:
     async def late(request: RawRequest, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.7)
 
@@ -347,7 +351,7 @@ async def test_a_reused_connection_that_dies_late_may_have_run_the_request(clien
         assert len(server.requests) == 2
 
 
-async def test_a_reused_connection_that_dies_after_a_byte_has_run_the_request(client: HttpClient) -> None:
+async def test_a_request_is_not_retried_after_the_first_byte_of_an_answer(client: HttpClient) -> None:
     async def after_a_byte(request: RawRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(b"H")
         await writer.drain()
@@ -360,18 +364,18 @@ async def test_a_reused_connection_that_dies_after_a_byte_has_run_the_request(cl
         assert len(server.requests) == 2
 
 
-async def test_an_exchange_given_up_is_not_sent_again(client: HttpClient) -> None:
-    gone = asyncio.Event()
+async def test_a_closed_exchange_is_not_retried(client: HttpClient) -> None:
+    closed = asyncio.Event()
 
-    async def when_told(request: RawRequest, writer: asyncio.StreamWriter) -> None:
-        await gone.wait()
+    async def when_closed(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        await closed.wait()
 
-    async with upstream(dying(when_told)) as server:
+    async with upstream(dying(when_closed)) as server:
         await ask(client, server)
         exchange = await post(client, server)
         await until(lambda: len(server.requests) == 2)
         exchange.close()
-        gone.set()
+        closed.set()
         await until(lambda: server.open == 0)
         assert len(server.requests) == 2
 
@@ -379,8 +383,8 @@ async def test_an_exchange_given_up_is_not_sent_again(client: HttpClient) -> Non
 # Slow readers
 
 
-async def test_a_slow_reader_holds_the_server_back(client: HttpClient) -> None:
-    """What the server can get rid of stays far below what it has to say, and nothing of that is lost."""
+async def test_a_slow_reader_pauses_the_server(client: HttpClient) -> None:
+    """The server can send only a small part of the body before it is read, and no byte is lost."""
     size, sent = 64 * 1024 * 1024, 0
     piece = b"x" * 65536
 
@@ -411,28 +415,28 @@ async def test_a_slow_reader_holds_the_server_back(client: HttpClient) -> None:
 
 
 async def ask_small(client: HttpClient, server: Upstream) -> None:
-    """The connection that was paused is fit for use again."""
+    """Check that the paused connection can be reused."""
     exchange = await post(client, server)
     await until(lambda: exchange.status == 200)
     assert server.connections == 1
     exchange.close()
 
 
-# Where nobody listens
+# Unreachable servers
 
 
-async def test_a_refused_connection_is_told_at_once(client: HttpClient) -> None:
+async def test_a_refused_connection_fails_at_once(client: HttpClient) -> None:
     with pytest.raises(CannotConnect, match=r"127\.0\.0\.1:9\."):
         await client.exchange("GET", parse_url("http://127.0.0.1:9/"), b"")
 
 
 @pytest.mark.parametrize("url", ["http://no-such-host.invalid/", "http://a..b/", f"http://{'x' * 70}.example/"])
-async def test_a_name_that_nobody_knows_is_unreachable(client: HttpClient, url: str) -> None:
+async def test_an_unknown_name_is_unreachable(client: HttpClient, url: str) -> None:
     with pytest.raises(CannotConnect):
         await client.exchange("GET", parse_url(url), b"")
 
 
-async def test_a_server_that_does_not_accept_is_given_up(free_backlog: int) -> None:
+async def test_a_server_that_does_not_accept_times_out(free_backlog: int) -> None:
     client = HttpClient(connect_timeout=0.3)
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -444,7 +448,7 @@ async def test_a_server_that_does_not_accept_is_given_up(free_backlog: int) -> N
 
 @pytest.fixture
 async def free_backlog() -> AsyncIterator[int]:
-    """A port that takes connections and never says a word, so that no TLS comes about."""
+    """Open a port that accepts connections and never sends a byte, so that TLS handshakes do not complete."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
         yield mute.getsockname()[1]
 
@@ -459,7 +463,7 @@ def has_ipv6() -> bool:
 
 @pytest.mark.skipif(not has_ipv6(), reason="missing part: IPv6 on this machine")
 async def test_ipv6_addresses_are_reached(client: HttpClient) -> None:
-    async with upstream(keep, "::1") as server:
+    async with upstream(answer_ok, "::1") as server:
         exchange = await post(client, server, host="[::1]")
         assert await read(exchange) == b'{"ok": true}'
         assert server.requests[0].headers["host"] == f"[::1]:{server.port}"
@@ -475,7 +479,7 @@ async def test_ipv6_addresses_are_reached(client: HttpClient) -> None:
         ("http://[::1]:80/x", ("http", "::1", 80), "[::1]:80", "/x"),
     ],
 )
-def test_a_url_is_taken_apart(url: str, origin: tuple[str, str, int], authority: str, path: str) -> None:
+def test_parse_url(url: str, origin: tuple[str, str, int], authority: str, path: str) -> None:
     endpoint = parse_url(url)
     assert (endpoint.origin.scheme, endpoint.origin.host, endpoint.origin.port) == origin
     assert (endpoint.authority, endpoint.path) == (authority, path)
