@@ -1,4 +1,4 @@
-"""Bodies that are not JSON: the message names the reason and the place, and quotes nothing."""
+"""For bodies that are not JSON, the message names the reason and the position and quotes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The normal form of a path."""
+"""Path normalization."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_normal_path(path: str, expected: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["/", "v1", "/v1", "models", "..", "é"])).map(lambda parts: "/" + "".join(parts)))
-def test_a_normal_path_is_normal(path: str) -> None:
+def test_normalization_is_idempotent(path: str) -> None:
     normal = normal_path(path)
     assert normal_path(normal) == normal
     assert normal.startswith("/")

@@ -1,4 +1,4 @@
-"""What a log line looks like, and what never stands in one."""
+"""The format of log lines, and the masking of secrets in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openai_dify_proxy.telemetry import bind_request, configure_logging
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
+def _restore_logging() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error")]
@@ -34,7 +34,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_json_lines_have_the_request_and_what_is_bound(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_contain_the_request_and_bound_fields(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("info", "json")
     bind_request("req_1", caller="tests")
     structlog.get_logger().info("turn finished", model="字", ms=3)
@@ -55,7 +55,7 @@ def test_json_lines_have_the_request_and_what_is_bound(capsys: pytest.CaptureFix
     assert (second["request_id"], "caller" in second) == ("req_2", False)
 
 
-def test_console_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_lines_are_readable(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("info", "console")
     structlog.get_logger().info("turn finished", model="support")
     logging.getLogger("asyncio").warning("slow")
@@ -70,7 +70,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_usual_lines_fit_into_110_columns_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_common_lines_fit_into_110_columns_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     configure_logging("info", "console")
@@ -89,7 +89,7 @@ def test_the_usual_lines_fit_into_110_columns_of_a_terminal(monkeypatch: pytest.
     )
 
 
-def test_a_file_gets_whole_timestamps(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_gets_full_timestamps(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("info", "console")
     structlog.get_logger().info("request_finished", method="GET", path="/v1/models", status=200)
     assert re.fullmatch(
@@ -119,7 +119,7 @@ def test_a_value_stays_on_its_line(capsys: pytest.CaptureFixture[str], value: ob
 
 
 @pytest.mark.parametrize(("level", "shown"), [("debug", "diwe"), ("info", "iwe"), ("warning", "we"), ("error", "e")])
-def test_the_least_level(capsys: pytest.CaptureFixture[str], level: str, shown: str) -> None:
+def test_the_minimum_level(capsys: pytest.CaptureFixture[str], level: str, shown: str) -> None:
     configure_logging(level, "json")
     log = structlog.get_logger()
     log.debug("d")
@@ -130,7 +130,7 @@ def test_the_least_level(capsys: pytest.CaptureFixture[str], level: str, shown: 
 
 
 @pytest.mark.parametrize(("level", "shown"), [("info", ["bad"]), ("debug", ["started", "bad"])])
-def test_uvicorn_says_its_troubles_here_and_its_progress_only_at_debug(
+def test_uvicorn_warnings_are_logged_and_its_progress_only_at_debug(
     capsys: pytest.CaptureFixture[str], level: str, shown: list[str]
 ) -> None:
     configure_logging(level, "json")
@@ -140,7 +140,7 @@ def test_uvicorn_says_its_troubles_here_and_its_progress_only_at_debug(
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_keys_are_masked_wherever_they_stand(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+def test_keys_are_masked_everywhere(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
     configure_logging("info", "json" if log_format == "json" else "console")
     key = "app-Xk3jT9sQwLm2"
     log = structlog.get_logger()

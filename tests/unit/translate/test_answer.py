@@ -29,7 +29,7 @@ def folded(*events: Event) -> Answer:
     return answer
 
 
-def test_an_answer_is_its_deltas() -> None:
+def test_an_answer_joins_its_deltas() -> None:
     citations = (Citation("Doc", None, {"position": 1}),)
     answer = folded(
         ReasoningDelta("h"),
@@ -43,7 +43,7 @@ def test_an_answer_is_its_deltas() -> None:
     assert (answer.usage, answer.citations, answer.error) == (Usage(1, 2, 3), citations, None)
 
 
-def test_nothing_yet() -> None:
+def test_an_empty_answer() -> None:
     answer = folded()
     assert (answer.text, answer.reasoning, answer.finish_reason, answer.error) == ("", "", None, None)
 
@@ -64,11 +64,11 @@ def test_a_moderation_is_remembered() -> None:
     assert folded(TextReplaced("a", moderated=True), TextReplaced("b", moderated=False)).replaced
 
 
-def test_an_answer_that_dify_tells_apart_from_its_deltas() -> None:
+def test_an_answer_that_differs_from_its_deltas() -> None:
     assert folded(TextDelta("abab"), TurnFinished("stop", answer="ab")).text == "ab"
     assert folded(TextDelta("abab"), TurnFinished("stop", answer="")).text == ""
-    kept = folded(TextDelta("abab"), NAMELESS, TurnFinished("stop", answer="ab")).text
-    assert kept == "ab\n\n[custom](http://dify/files/x)"
+    text = folded(TextDelta("abab"), NAMELESS, TurnFinished("stop", answer="ab")).text
+    assert text == "ab\n\n[custom](http://dify/files/x)"
 
 
 def test_steps_are_lines_of_reasoning() -> None:
@@ -85,7 +85,7 @@ def test_steps_are_lines_of_reasoning() -> None:
 LINKS: dict[str, tuple[FileProduced, bool, str]] = {
     "an image": (IMAGE, False, "![cat.png](http://dify/files/cat.png?sign=s)"),
     "an image after text": (IMAGE, True, "\n\n![cat.png](http://dify/files/cat.png?sign=s)"),
-    "another file; brackets would end its name": (REPORT, True, "\n\n[report.pdf](http://dify/files/r.pdf)"),
+    "another file, whose brackets would end its name": (REPORT, True, "\n\n[report.pdf](http://dify/files/r.pdf)"),
     "a file without a name": (NAMELESS, False, "[custom](http://dify/files/x)"),
     "a file that the text links to": (FileProduced("http://dify/files/x", "image", linked=True), True, ""),
 }

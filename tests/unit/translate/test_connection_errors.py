@@ -1,4 +1,4 @@
-"""Connection failures as sentences; ``tests/upstream/test_connection_errors.py`` makes them."""
+"""Connection failures as sentences; ``tests/upstream/test_connection_errors.py`` causes them."""
 
 from __future__ import annotations
 

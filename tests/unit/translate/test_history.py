@@ -1,4 +1,4 @@
-"""Fingerprints of histories."""
+"""Fingerprint conversation histories."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_link_is_the_hmac_of_the_one_before_the_role_the_length_and_the_conten
     assert fingerprint(user("Hi"), assistant("ä!")) == second
 
 
-def test_a_chain_goes_on_from_any_link() -> None:
+def test_a_chain_continues_from_any_link() -> None:
     whole = fingerprint(user("a"), assistant("b"), user("c"))
     assert fingerprint(assistant("b"), user("c"), link=fingerprint(user("a"))) == whole
 
@@ -42,10 +42,10 @@ def test_a_chain_goes_on_from_any_link() -> None:
 SAME = {
     "line ends": ([user("a\r\nb\rc")], [user("a\nb\nc")]),
     "white space around a text": ([user("\n a\n"), assistant("b \t")], [user("a"), assistant("b")]),
-    "messages without words": ([user("a"), assistant(" \n")], [user("a")]),
+    "messages without text": ([user("a"), assistant(" \n")], [user("a")]),
 }
 
-# Two histories that are not the same.
+# Two histories with different fingerprints.
 DIFFERENT = {
     "another text": ([user("a")], [user("b")]),
     "another role": ([user("a")], [assistant("a")]),
@@ -54,19 +54,19 @@ DIFFERENT = {
     "white space within": ([user("a b")], [user("a  b")]),
     "an empty line": ([user("a\nb")], [user("a\n\nb")]),
     "one message or two": ([user("a\nb")], [user("a"), user("b")]),
-    "words that look like a message of their own": ([user("a\x00b")], [user("a"), user("b")]),
+    "text that looks like a separate message": ([user("a\x00b")], [user("a"), user("b")]),
     "one more": ([user("a")], [user("a"), assistant("b")]),
     "another case": ([user("a")], [user("A")]),
 }
 
 
 @pytest.mark.parametrize(("one", "other"), SAME.values(), ids=SAME)
-def test_what_clients_change_in_passing_is_folded_away(one: list[HistoryMessage], other: list[HistoryMessage]) -> None:
+def test_accidental_changes_by_clients_are_ignored(one: list[HistoryMessage], other: list[HistoryMessage]) -> None:
     assert fingerprint(*one) == fingerprint(*other)
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT.values(), ids=DIFFERENT)
-def test_all_else_counts(one: list[HistoryMessage], other: list[HistoryMessage]) -> None:
+def test_other_changes_count(one: list[HistoryMessage], other: list[HistoryMessage]) -> None:
     assert fingerprint(*one) != fingerprint(*other)
 
 
@@ -82,13 +82,13 @@ def test_only_equal_parts_make_equal_chains(parts: list[tuple[str, str]], data: 
     assert (extend_fingerprint(SECRET, parts) == extend_fingerprint(SECRET, other)) == (parts == other)
 
 
-def test_the_replies_alone() -> None:
+def test_only_the_replies() -> None:
     assert reply_parts([user("a"), assistant("b"), HistoryMessage("tool", "c"), assistant("d\n")]) == [
         ("assistant", "b"),
         ("assistant", "d"),
     ]
 
 
-def test_the_last_question_that_has_words() -> None:
+def test_the_last_question_with_text() -> None:
     assert last_question([user("a"), assistant("b"), user(" c "), user(" "), assistant("d")]) == "c"
     assert last_question([assistant("b")]) is None

@@ -1,4 +1,4 @@
-"""Foreign text inside our own messages."""
+"""Quote foreign text in the proxy's messages."""
 
 from __future__ import annotations
 

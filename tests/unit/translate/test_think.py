@@ -5,7 +5,7 @@ import pytest
 from openai_dify_proxy.events import Event, ReasoningDelta, TextDelta
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
 
-# A model's text, the reasoning in it, and what a reader is to see.
+# A model's text, its reasoning, and its visible part.
 CASES: dict[str, tuple[str, str, str]] = {
     "plain text": ("Hello.", "", "Hello."),
     "a block before the answer": ("<think>hm</think>Hello.", "hm", "Hello."),
@@ -15,10 +15,10 @@ CASES: dict[str, tuple[str, str, str]] = {
     "an empty block, as models write it": ("<think>\n\n</think>\n\nHello.", "\n", "Hello."),
     "two blocks": ("<think>a</think>\n\n<think>b</think>\n\nHello.", "ab", "Hello."),
     "a block in the middle keeps the lines around it": ("A\n<think>\nhm</think>\n\nB", "hm", "A\n\n\nB"),
-    "indentation after a block is kept": ("<think>a</think>\n  code", "a", "  code"),
+    "indentation after a block stays": ("<think>a</think>\n  code", "a", "  code"),
     "a block that never ends": ("<think>hm, and so", "hm, and so", ""),
-    "a tag inside a block is words": ("<think>a <think> b</think>c", "a <think> b", "c"),
-    "a closing tag alone is words": ("a</think>b", "", "a</think>b"),
+    "a tag inside a block is text": ("<think>a <think> b</think>c", "a <think> b", "c"),
+    "a closing tag alone is text": ("a</think>b", "", "a</think>b"),
     "less-than signs": ("1 < 2 <3 << <", "", "1 < 2 <3 << <"),
     "other tags": ("<thin>k <thinking> <think >", "", "<thin>k <thinking> <think >"),
     "almost a closing tag": ("<think>a </thin k> </think", "a </thin k> </think", ""),
@@ -42,7 +42,7 @@ def read(parts: list[str]) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("text", "reasoning", "visible"), CASES.values(), ids=CASES)
-def test_however_the_text_is_cut(text: str, reasoning: str, visible: str) -> None:
+def test_every_split_of_the_text(text: str, reasoning: str, visible: str) -> None:
     assert read([text]) == (reasoning, visible)
     assert read(list(text)) == (reasoning, visible)
     for at in range(1, len(text)):
@@ -54,7 +54,7 @@ def test_the_visible_part_of_a_whole_text(text: str, visible: str) -> None:
     assert without_thinking(text) == visible
 
 
-def test_no_more_is_held_back_than_may_be_a_tag() -> None:
+def test_only_a_possible_tag_is_held_back() -> None:
     out: list[Event] = []
     splitter = ThinkSplitter()
     splitter.feed("Hello <thi", out)
@@ -63,7 +63,7 @@ def test_no_more_is_held_back_than_may_be_a_tag() -> None:
     assert out == [TextDelta("Hello "), TextDelta("<this> is")]
 
 
-def test_reasoning_that_dify_tells_apart_counts_as_a_block() -> None:
+def test_reasoning_separated_by_dify_counts_as_a_block() -> None:
     out: list[Event] = []
     splitter = ThinkSplitter()
     splitter.reason("\n", out)

@@ -28,7 +28,7 @@ SUPPORT = app("support", aliases=("gpt-4o*", "claude"), api_url=OTHER, mode="wor
 WRITER = app("writer", aliases=("gpt-*", "org/*"))
 
 
-# The model asked for, the default app, and the app that answers.
+# The requested model, the default app, and the app that answers.
 CHOICES: dict[str, tuple[str | None, str | None, str]] = {
     "by its name": ("writer", None, "writer"),
     "by its name, though another is the default": ("writer", "support", "writer"),
@@ -43,17 +43,17 @@ CHOICES: dict[str, tuple[str | None, str | None, str]] = {
 
 @pytest.mark.parametrize(("model", "default", "name"), CHOICES.values(), ids=CHOICES)
 @pytest.mark.parametrize("caller", [CALLER, ANONYMOUS])
-def test_which_app_a_model_means(caller: Any, model: str | None, default: str | None, name: str) -> None:
+def test_the_app_of_a_model(caller: Any, model: str | None, default: str | None, name: str) -> None:
     assert apps(SUPPORT, WRITER, default=default).choose(caller, model).name == name
 
 
-def test_a_name_outranks_every_alias() -> None:
+def test_a_name_takes_precedence_over_aliases() -> None:
     greedy = app("greedy", aliases=("*",))
     assert apps(greedy, WRITER).choose(CALLER, "writer").name == "writer"
 
 
 @pytest.mark.parametrize("model", ["Writer", "support ", "gp", "", None])
-def test_a_model_that_nobody_serves(model: str | None) -> None:
+def test_an_unknown_model(model: str | None) -> None:
     with pytest.raises(ModelNotFound) as caught:
         apps(SUPPORT, WRITER).choose(CALLER, model)
     error = caught.value
@@ -62,7 +62,7 @@ def test_a_model_that_nobody_serves(model: str | None) -> None:
     assert "app-" not in error.message
 
 
-def test_not_everything_is_shown_of_many_models_and_long_names() -> None:
+def test_lists_of_models_and_long_names_are_shortened() -> None:
     many = apps(*(app(f"app{number:03}") for number in range(30)))
     with pytest.raises(ModelNotFound) as caught:
         many.choose(CALLER, "x" * 5000)
@@ -70,13 +70,13 @@ def test_not_everything_is_shown_of_many_models_and_long_names() -> None:
     assert len(caught.value.message) < 1000
 
 
-def test_a_server_without_apps_says_what_to_send() -> None:
+def test_a_server_without_apps_asks_for_a_dify_key() -> None:
     with pytest.raises(ModelNotFound) as caught:
         apps().choose(CALLER, "gpt-4o")
     assert "DIFY_API_KEY" in caught.value.message
 
 
-def test_a_configured_app_is_asked_with_its_own_key() -> None:
+def test_a_configured_app_uses_its_own_key() -> None:
     chosen = apps(SUPPORT, WRITER).choose(CALLER, "support")
     assert (chosen.dify.url, chosen.dify.key, chosen.dify.own_key) == (OTHER, "app-support", True)
     assert (chosen.mode, chosen.output_variable, chosen.progress) == ("workflow", "report", False)
@@ -84,31 +84,31 @@ def test_a_configured_app_is_asked_with_its_own_key() -> None:
 
 
 @pytest.mark.parametrize("model", ["support", "writer", "gpt-4o", "unheard-of", None])
-def test_a_dify_key_names_its_app_whatever_the_model(model: str | None) -> None:
-    """It authorises the call made with that very key, and no key of the server's."""
+def test_a_dify_key_names_its_app_for_any_model(model: str | None) -> None:
+    """It authorizes only the call that it is sent with, never a key of the server."""
     chosen = apps(SUPPORT, WRITER, default="support").choose(caller_of_dify_key("app-theirs"), model)
     assert (chosen.dify.url, chosen.dify.key, chosen.dify.own_key) == (DIFY, "app-theirs", False)
     assert (chosen.mode, chosen.output_variable) == (None, None)
 
 
-def test_a_dify_key_that_the_server_knows_brings_its_apps_settings() -> None:
+def test_a_configured_dify_key_uses_the_settings_of_its_app() -> None:
     chosen = apps(SUPPORT, WRITER).choose(caller_of_dify_key("app-support"), "anything")
     assert (chosen.dify.url, chosen.dify.key, chosen.dify.own_key) == (OTHER, "app-support", False)
     assert (chosen.name, chosen.mode, chosen.output_variable) == ("support", "workflow", "report")
 
 
-def test_the_variables_of_a_server_with_one_app_hold_for_dify_keys_too() -> None:
+def test_the_variables_for_a_single_app_apply_to_dify_keys_too() -> None:
     chosen = apps(input_variable="topic", output_variable="report").choose(caller_of_dify_key("app-theirs"), None)
     assert (chosen.rules.input_variable, chosen.output_variable) == ("topic", "report")
 
 
-def test_a_dify_key_needs_a_dify() -> None:
+def test_a_dify_key_requires_a_dify_url() -> None:
     with pytest.raises(UpstreamMisconfigured) as caught:
         apps(url=None).choose(caller_of_dify_key("app-theirs"), None)
     assert "app-theirs" not in caught.value.message + (caught.value.log or "")
 
 
-def test_all_apps_are_known_by_name() -> None:
+def test_all_apps_are_listed_by_name() -> None:
     served = apps(SUPPORT, WRITER).all
     assert list(served) == ["support", "writer"]
     assert all(isinstance(each, App) for each in served.values())
@@ -158,7 +158,7 @@ def test_another_name_may_be_a_chat_model(model: str) -> None:
     assert served.choose(CALLER, model).name == "support"
 
 
-def test_an_app_or_alias_outranks_an_image_model() -> None:
+def test_an_app_or_alias_takes_precedence_over_an_image_model() -> None:
     served = apps(app("sketch"), app("greedy", aliases=("stability-ai/*", "dall-e-3")), **IMAGES)
     assert served.choose(CALLER, "sketch").name == "sketch"
     for model in ("stability-ai/sdxl", "dall-e-3"):

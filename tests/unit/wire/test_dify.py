@@ -38,7 +38,7 @@ def recorded(pattern: str) -> list[Path]:
 
 
 def read_event(payload: bytes) -> DifyEvent:
-    """Everything that the proxy may read of an event."""
+    """Decode every part of an event that the proxy may read."""
     event = dify.EVENT.decode(payload)
     if event.event in DATA:
         data = DATA[event.event](event.data)
@@ -52,7 +52,7 @@ def read_event(payload: bytes) -> DifyEvent:
 
 
 @pytest.mark.parametrize("version", sorted(folder.name for folder in RECORDINGS.glob("dify-*")))
-def test_every_recorded_event_can_be_read(version: str) -> None:
+def test_every_recorded_event_can_be_decoded(version: str) -> None:
     read = 0
     for recording in sorted((RECORDINGS / version).glob("*.response.txt")):
         for line in body_of(recording).split(b"\n"):
@@ -60,7 +60,7 @@ def test_every_recorded_event_can_be_read(version: str) -> None:
                 continue
             try:
                 whole = json.decode(line[6:])
-            except ValueError:  # the recording was cut within it
+            except ValueError:  # the recording ends inside this event
                 continue
             if "event" in whole:
                 event = read_event(line[6:])
@@ -70,7 +70,7 @@ def test_every_recorded_event_can_be_read(version: str) -> None:
     assert read > 100
 
 
-def test_every_recorded_refusal_can_be_read() -> None:
+def test_every_recorded_refusal_can_be_decoded() -> None:
     for recording in recorded("*"):
         head, body = recording.read_bytes().partition(b"\n")[0], body_of(recording)
         if b" 4" in head and body.startswith(b"{"):
@@ -78,7 +78,7 @@ def test_every_recorded_refusal_can_be_read() -> None:
             assert (error.code, error.message, error.status) == tuple(map(whole.get, ("code", "message", "status")))
 
 
-def test_every_recorded_description_of_an_app_can_be_read() -> None:
+def test_every_recorded_description_of_an_app_can_be_decoded() -> None:
     infos = [dify.APP_INFO.decode(body_of(path)) for path in recorded("*info*") if b'"mode"' in body_of(path)]
     assert infos
     assert all(info.mode for info in infos)
@@ -106,17 +106,17 @@ BARE: dict[str, tuple[Callable[[bytes], Any], bytes]] = {
 
 
 @pytest.mark.parametrize(("decode", "body"), BARE.values(), ids=BARE)
-def test_nearly_everything_is_optional(decode: Callable[[bytes], Any], body: bytes) -> None:
+def test_nearly_all_fields_are_optional(decode: Callable[[bytes], Any], body: bytes) -> None:
     decode(body)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"event":1}', b'{"event":"\xff"}', b'{"x":' + b"[" * 5000])
-def test_what_is_no_event_raises_what_is_named_for_it(body: bytes) -> None:
+def test_other_bytes_raise_the_documented_error(body: bytes) -> None:
     with pytest.raises(UNREADABLE):
         dify.EVENT.decode(body)
 
 
-def test_a_request_says_only_what_it_means() -> None:
+def test_a_request_omits_unset_fields() -> None:
     assert json.decode(json.encode(GenerateRequest({"a": 1}, "u"))) == {
         "inputs": {"a": 1},
         "user": "u",

@@ -15,7 +15,7 @@ def read(**fields: Any) -> ChatCompletionRequest:
     return CHAT_OR_INPUT_REQUEST.decode(json.encode({"messages": [], **fields}))
 
 
-def test_what_clients_send_and_the_proxy_does_not_honour_is_skipped() -> None:
+def test_fields_that_the_proxy_does_not_support_are_skipped() -> None:
     request = read(
         model="gpt-4o",
         temperature=0.5,
@@ -45,17 +45,17 @@ def test_what_clients_send_and_the_proxy_does_not_honour_is_skipped() -> None:
         (None, False),
     ],
 )
-def test_usage_is_wanted_only_when_asked_for(options: Any, wanted: bool) -> None:
+def test_usage_is_sent_only_on_request(options: Any, wanted: bool) -> None:
     assert read(stream_options=options).wants_usage is wanted
     assert not read().wants_usage
 
 
-# Bodies that no client means, and where the fault is.
+# Invalid bodies, and the path of the fault.
 FAULTS: dict[str, tuple[bytes, str]] = {
-    "messages that are none": (b'{"messages":"Hi"}', "$.messages"),
-    "a role that is none": (b'{"messages":[{"role":"robot","content":"Hi"}]}', "$.messages[0].role"),
-    "content that is none": (b'{"messages":[{"role":"user","content":7}]}', "$.messages[0].content"),
-    "a switch that is none": (b'{"messages":[],"stream":"yes"}', "$.stream"),
+    "messages of another type": (b'{"messages":"Hi"}', "$.messages"),
+    "an unknown role": (b'{"messages":[{"role":"robot","content":"Hi"}]}', "$.messages[0].role"),
+    "content of another type": (b'{"messages":[{"role":"user","content":7}]}', "$.messages[0].content"),
+    "a switch of another type": (b'{"messages":[],"stream":"yes"}', "$.stream"),
 }
 
 
@@ -66,15 +66,18 @@ def test_the_fault_of_a_body_is_named(body: bytes, path: str) -> None:
     assert path in str(caught.value)
 
 
-def test_a_legacy_prompt_may_be_anything_that_openai_takes() -> None:
+def test_a_legacy_prompt_may_have_any_type_that_openai_accepts() -> None:
     for prompt in ("Hi", ["a", "b"], [1, 2], [[1], [2]]):
         assert COMPLETION_REQUEST.decode(json.encode({"prompt": prompt})).prompt == prompt
 
 
-def test_a_list_of_models_as_the_reference_has_it() -> None:
-    told = ModelExtension(name="Support", mode="chat")
+def test_a_list_of_models_as_in_the_reference() -> None:
+    extension = ModelExtension(name="Support", mode="chat")
     listed = ModelList(
-        data=[Model(id="org/support", created=1, owned_by="dify", dify=told), Model(id="b", created=2, owned_by="dify")]
+        data=[
+            Model(id="org/support", created=1, owned_by="dify", dify=extension),
+            Model(id="b", created=2, owned_by="dify"),
+        ]
     )
     assert json.decode(json.encode(listed)) == {
         "object": "list",

@@ -9,7 +9,7 @@ from msgspec import json
 from openai_dify_proxy.wire.openai.images import IMAGE_REQUEST, ImageData, ImageReference
 
 
-def test_what_clients_send_and_the_proxy_does_not_honour_is_skipped() -> None:
+def test_fields_that_the_proxy_does_not_support_are_skipped() -> None:
     request = IMAGE_REQUEST.decode(
         json.encode(
             {
@@ -60,6 +60,6 @@ def test_faults_have_a_path(body: dict[str, Any], at: str) -> None:
     assert f"at `{at}`" in str(fault.value)
 
 
-def test_a_picture_says_only_what_is_known() -> None:
+def test_a_picture_omits_unknown_fields() -> None:
     assert json.encode(ImageData(url="https://a")) == b'{"url":"https://a"}'
     assert json.encode(ImageData(b64_json="AA", seed=0)) == b'{"b64_json":"AA","seed":0}'

@@ -1,4 +1,4 @@
-"""Bodies as clients send them; the sources are the SDKs' types and recorded requests."""
+"""Bodies that clients send, from the SDKs' types and recorded requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from openai_dify_proxy.wire.openai.responses import (
 )
 
 
-def test_items_of_every_kind_are_taken() -> None:
+def test_items_of_every_kind_are_accepted() -> None:
     body = {
         "model": "m",
         "input": [
@@ -57,9 +57,9 @@ def test_items_of_every_kind_are_taken() -> None:
     assert request.tools == body["tools"]
 
 
-@pytest.mark.parametrize(("given", "name"), [(None, None), ("conv_1", "conv_1"), ({"id": "conv_2"}, "conv_2")])
-def test_a_conversation_is_named_by_a_string_or_an_object(given: Any, name: str | None) -> None:
-    assert RESPONSES_REQUEST.decode(json.encode({"conversation": given})).conversation_name == name
+@pytest.mark.parametrize(("conversation", "name"), [(None, None), ("conv_1", "conv_1"), ({"id": "conv_2"}, "conv_2")])
+def test_a_conversation_is_named_by_a_string_or_an_object(conversation: Any, name: str | None) -> None:
+    assert RESPONSES_REQUEST.decode(json.encode({"conversation": conversation})).conversation_name == name
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_fault_of_a_body_is_named(body: Any, path: str) -> None:
     assert path in str(caught.value)
 
 
-def test_a_chat_may_come_as_input() -> None:
+def test_a_chat_may_be_the_input() -> None:
     request = CHAT_OR_INPUT_REQUEST.decode(b'{"model":"m","input":[{"role":"user","content":"Hi"}],"stream":true}')
     assert request.messages is msgspec.UNSET
     assert isinstance(request.input, list)
@@ -87,11 +87,11 @@ def test_a_chat_may_come_as_input() -> None:
 
 
 OPEN_RESPONSES_ONLY = {"frequency_penalty", "presence_penalty", "store"}
-"""What the Open Responses specification requires and the SDK does not name."""
+"""Fields that the Open Responses specification requires and the SDK does not have."""
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "more"),
+    ("ours", "theirs", "additional"),
     [
         (responses.Response, SdkResponse, OPEN_RESPONSES_ONLY | {"dify"}),
         (responses.ResponseUsage, ResponseUsage, set()),
@@ -101,14 +101,14 @@ OPEN_RESPONSES_ONLY = {"frequency_penalty", "presence_penalty", "store"}
         (OutputItem, ResponseReasoningItem, {"role"}),
     ],
 )
-def test_fields_are_those_of_the_sdk(ours: type[msgspec.Struct], theirs: Any, more: set[str]) -> None:
+def test_fields_are_those_of_the_sdk(ours: type[msgspec.Struct], theirs: Any, additional: set[str]) -> None:
     names = {field.encode_name for field in msgspec.structs.fields(ours)}
-    assert names - more <= set(theirs.model_fields)
+    assert names - additional <= set(theirs.model_fields)
     assert {name for name, field in theirs.model_fields.items() if field.is_required()} <= names
 
 
-def test_events_hold_the_keys_that_the_sdk_requires() -> None:
-    """In the order of OpenAI's streams, which begin with the type and the number."""
+def test_events_have_the_keys_that_the_sdk_requires() -> None:
+    """They are in the order of OpenAI's streams, which begin with the type and the number."""
     assert [field.name for field in msgspec.structs.fields(responses.OutputTextDeltaEvent)] == [
         "type",
         "sequence_number",
@@ -120,8 +120,8 @@ def test_events_hold_the_keys_that_the_sdk_requires() -> None:
     ]
 
 
-def test_a_response_can_be_read_again() -> None:
-    """It is kept, and told again."""
+def test_a_response_can_be_decoded_again() -> None:
+    """Stored responses are returned again."""
     body = (
         b'{"id":"resp_1","object":"response","created_at":1,"status":"completed","background":false,"completed_at":2,'
         b'"conversation":{"id":"conv_1"},"error":null,"frequency_penalty":0.0,"incomplete_details":null,'

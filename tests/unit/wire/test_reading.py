@@ -1,4 +1,4 @@
-"""The texts of msgspec's errors are not a documented interface: these are real ones, with the facts read from them."""
+"""Parse real error messages of msgspec, whose wording is not a documented interface."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Whole(Struct):
     table: Annotated[dict[str, int], Meta(max_length=1)] | None = None
 
 
-# The body, and what is read from the error.
+# The body, and the parsed error.
 MISMATCHES: dict[str, tuple[str, Mismatch]] = {
     "a missing field": ("{}", Mismatch(MissingField("name"))),
     "a missing field of a part": ('{"name":"a","parts":[{}]}', Mismatch(MissingField("kind"), ("parts", 0))),

@@ -11,26 +11,26 @@ PREDICTION = b"""{"id":"gm3qorzdhgbfurvjtvhg6dckhu","model":"stability-ai/sdxl",
 "urls":{"get":"https://api.replicate.com/v1/predictions/gm3q","cancel":"x"},"source":"api"}"""
 
 
-def test_a_prediction_with_keys_that_nobody_needs() -> None:
+def test_a_prediction_with_unused_keys() -> None:
     prediction = wire.PREDICTION.decode(PREDICTION)
     assert (prediction.id, prediction.status) == ("gm3qorzdhgbfurvjtvhg6dckhu", "succeeded")
     assert prediction.output == ["https://replicate.delivery/xezq/out-0.png"]
     assert prediction.status in wire.TERMINAL
 
 
-def test_a_prediction_with_hardly_any_key() -> None:
+def test_a_prediction_with_few_keys() -> None:
     prediction = wire.PREDICTION.decode(b'{"id":"x"}')
     assert (prediction.status, prediction.output, prediction.data_removed) == ("starting", None, False)
     assert prediction.status not in wire.TERMINAL
     assert {"succeeded", "failed", "canceled", "aborted"} == wire.TERMINAL
 
 
-def test_creations_have_no_key_too_many() -> None:
+def test_creations_omit_unset_keys() -> None:
     assert json.encode(wire.CreatePrediction({"prompt": "x"})) == b'{"input":{"prompt":"x"}}'
     assert json.encode(wire.CreatePrediction({}, "a/b")) == b'{"input":{},"version":"a/b"}'
 
 
-def test_what_is_read_beside_predictions() -> None:
+def test_other_documents() -> None:
     model = wire.MODEL.decode(b'{"latest_version":{"id":"7762","openapi_schema":{"info":{}}},"owner":"a"}')
     assert model.latest_version == wire.ModelVersion("7762", {"info": {}})
     assert wire.MODEL.decode(b'{"latest_version":null}').latest_version is None

@@ -15,7 +15,7 @@ def workflow(*form: InputField) -> AppProfile:
     return AppProfile("workflow", form)
 
 
-def test_a_form_as_dify_tells_it() -> None:
+def test_read_form() -> None:
     parameters = APP_PARAMETERS.decode(
         json.encode(
             {
@@ -45,28 +45,30 @@ def test_a_form_as_dify_tells_it() -> None:
     )
 
 
-def test_a_form_as_odd_as_it_comes() -> None:
-    """A field is worth more than its label or limit."""
-    odd = {"variable": "a", "label": {"en": "A"}, "required": 1, "max_length": "48", "options": "x"}
+def test_malformed_properties_of_fields_are_ignored() -> None:
+    """A field is used even if its label or limit is malformed."""
+    malformed = {"variable": "a", "label": {"en": "A"}, "required": 1, "max_length": "48", "options": "x"}
     choice = {"variable": "b", "options": ["x", 7]}
-    parameters = APP_PARAMETERS.decode(json.encode({"user_input_form": [{"text-input": odd}, {"select": choice}]}))
+    parameters = APP_PARAMETERS.decode(
+        json.encode({"user_input_form": [{"text-input": malformed}, {"select": choice}]})
+    )
     assert read_form(parameters) == (
         InputField("text-input", "a", required=True),
         InputField("select", "b", options=("x", "7")),
     )
 
 
-# The form of an app without a query of its own, the configured variable, the inputs that the request gives, the field.
-PLACES: dict[str, tuple[list[InputField], str | None, set[str], str | None]] = {
+# The form of an app without a query, the configured variable, the inputs of the request, the expected field.
+QUESTION_FIELDS: dict[str, tuple[list[InputField], str | None, set[str], str | None]] = {
     "configured": ([text("a", required=True), text("b")], "b", set(), "b"),
-    "configured, whatever the form": ([], "b", set(), "b"),
+    "configured, with any form": ([], "b", set(), "b"),
     "the single required one": ([text("query"), text("topic", required=True), text("c")], None, set(), "topic"),
     "best-named among required ones": ([text("a", required=True), text("text", required=True)], None, set(), "text"),
     "best-named among optional ones": ([text("message"), text("question"), text("c")], None, set(), "question"),
-    "best-named, whatever its case": ([text("Query"), text("b")], None, set(), "Query"),
+    "best-named, in any case": ([text("Query"), text("b")], None, set(), "Query"),
     "the only one": ([text("topic")], None, set(), "topic"),
     "the only text": ([InputField("number", "n", required=True), InputField("paragraph", "p")], None, set(), "p"),
-    "the only one that the request leaves open": ([text("a"), text("b")], None, {"a"}, "b"),
+    "the only one without an input in the request": ([text("a"), text("b")], None, {"a"}, "b"),
     "not the one for system messages": ([text("system_prompt", required=True), text("b")], None, set(), "b"),
     "not the one for histories": ([text("chat_history"), text("b")], None, set(), "b"),
     "several": ([text("a"), text("b")], None, set(), None),
@@ -75,14 +77,14 @@ PLACES: dict[str, tuple[list[InputField], str | None, set[str], str | None]] = {
 }
 
 
-@pytest.mark.parametrize(("form", "configured", "given", "name"), PLACES.values(), ids=PLACES)
-def test_where_the_question_goes(
-    form: list[InputField], configured: str | None, given: set[str], name: str | None
+@pytest.mark.parametrize(("form", "configured", "inputs", "name"), QUESTION_FIELDS.values(), ids=QUESTION_FIELDS)
+def test_the_field_of_the_question(
+    form: list[InputField], configured: str | None, inputs: set[str], name: str | None
 ) -> None:
-    assert workflow(*form).question_input(configured, given) == name
+    assert workflow(*form).question_input(configured, inputs) == name
 
 
-def test_names_are_tried_in_their_order() -> None:
+def test_names_are_tried_in_order() -> None:
     profile = workflow(text("text"), text("Query"), InputField("number", "query"))
     found = profile.text_input(QUESTION_NAMES)
     assert found is not None
@@ -101,7 +103,7 @@ def test_names_are_tried_in_their_order() -> None:
         ("workflow", False),
     ],
 )
-def test_which_apps_keep_a_conversation(mode: Mode, converses: bool) -> None:
+def test_which_modes_have_conversations(mode: Mode, converses: bool) -> None:
     assert AppProfile(mode).converses is converses
 
 
@@ -122,8 +124,8 @@ def test_what_fits(limit: int | None, fits: bool) -> None:
         (None, "advanced-chat", False),
     ],
 )
-def test_which_version_hides_that_it_does_not_know_a_conversation(version: str | None, mode: Mode, hides: bool) -> None:
-    """1.13 and 1.14 fall silent for 300 s, 1.15 begins another one; before and after it is a 404."""
+def test_which_versions_do_not_report_a_lost_conversation(version: str | None, mode: Mode, hides: bool) -> None:
+    """1.13 and 1.14 send nothing for 300 s, 1.15 starts a new conversation; other versions answer 404."""
     assert AppProfile(mode, version=version).hides_lost_conversations is hides
 
 
@@ -142,7 +144,7 @@ def test_which_version_hides_that_it_does_not_know_a_conversation(version: str |
         ("main", False),
     ],
 )
-def test_how_a_version_takes_json(version: str | None, as_text: bool) -> None:
+def test_which_versions_take_json_as_text(version: str | None, as_text: bool) -> None:
     assert AppProfile("workflow", version=version).takes_json_as_text is as_text
 
 

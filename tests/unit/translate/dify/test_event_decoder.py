@@ -1,4 +1,4 @@
-"""Dify's streams in the orders that were measured on 1.11.2, 1.13.0 and 1.16.1, and what happens in such a turn."""
+"""Decode Dify's streams in the event orders observed on 1.11.2, 1.13.0 and 1.16.1, with every kind of event."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ZEROS = usage(0, 0, total_price="0E-7", currency="USD")
 
 
 def decode(mode: Mode, *events: Json | bytes, **options: Any) -> list[Event]:
-    """All events of a whole stream, which is the same in one read and byte by byte."""
+    """Decode a whole stream; check that one read and single bytes give the same events."""
     data = stream(*events)
     found = []
     for size in (len(data), 1):
@@ -89,7 +89,7 @@ LLM_DONE = node(
 LLM_FAILED = node("node_finished", status="failed", outputs=None, error="[scripted] Bad Request Error, boom")
 NO_TERMINAL = "Workflow stream ended without a terminal event"
 
-# What every version sends for a turn that goes well: the app's mode, the stream, the usage.
+# Streams of successful turns, for every version: the app's mode, the stream, the usage.
 GOOD: dict[str, tuple[Mode, list[Json | bytes], Usage | None]] = {
     "chat": ("chat", [message("Hel"), PING, message("lo."), message(""), message_end(TOKENS)], COUNTED),
     "chat 1.11, the user sent a file": (
@@ -220,7 +220,7 @@ GOOD: dict[str, tuple[Mode, list[Json | bytes], Usage | None]] = {
         [workflow_started(), message_end(TOKENS), workflow_finished(outputs={"answer": "Hello.", "files": []})],
         COUNTED,
     ),
-    "chatflow that ends without saying that it ends": ("advanced-chat", [message("Hello."), message_end()], None),
+    "chatflow that ends without a terminal event": ("advanced-chat", [message("Hello."), message_end()], None),
     "workflow": (
         "workflow",
         [PING, workflow_started(), text_chunk("Hel"), text_chunk("lo."), LLM_DONE, workflow_finished(outputs={})],
@@ -238,7 +238,7 @@ GOOD: dict[str, tuple[Mode, list[Json | bytes], Usage | None]] = {
         ],
         None,
     ),
-    "sound and events of the future are passed over": (
+    "sound and unknown events are ignored": (
         "chat",
         [
             {"event": "tts_message", "task_id": TASK, "audio": "AAAA"},
@@ -263,13 +263,13 @@ GOOD: dict[str, tuple[Mode, list[Json | bytes], Usage | None]] = {
 
 
 @pytest.mark.parametrize(("mode", "events", "counted"), GOOD.values(), ids=GOOD)
-def test_turns_that_go_well(mode: Mode, events: list[Json | bytes], counted: Usage | None) -> None:
+def test_successful_turns(mode: Mode, events: list[Json | bytes], counted: Usage | None) -> None:
     folded = answer(mode, *events)
     assert (folded.text, folded.reasoning, folded.finish_reason) == ("Hello.", "", "stop")
     assert folded.usage == counted
 
 
-# What every version sends for a turn that fails: mode, stream, the text before it, status and code of the error.
+# Streams of failed turns, for every version: mode, stream, the text before the error, its status and code.
 BAD: dict[str, tuple[Mode, list[Json | bytes], str, int, str | None]] = {
     "chat, at once": ("chat", [error("[scripted] boom")], "", 502, "completion_request_error"),
     "chat, midway": ("chat", [message("Hel"), error("[scripted] boom")], "Hel", 502, "completion_request_error"),
@@ -287,7 +287,7 @@ BAD: dict[str, tuple[Mode, list[Json | bytes], str, int, str | None]] = {
         502,
         "upstream_error",
     ),
-    "an error whose code and status are of other types": (
+    "an error whose code and status have other types": (
         "chat",
         [{"event": "error", "message": "boom", "status": "400", "code": 17}],
         "",
@@ -335,7 +335,7 @@ BAD: dict[str, tuple[Mode, list[Json | bytes], str, int, str | None]] = {
         "upstream_error",
     ),
     "workflow that gives no reason": ("workflow", [workflow_finished("failed")], "", 502, "upstream_error"),
-    "a run of which no status is known": ("workflow", [workflow_finished("exploded")], "", 502, "upstream_error"),
+    "a run with an unknown status": ("workflow", [workflow_finished("exploded")], "", 502, "upstream_error"),
     "a stream that just ends": ("chat", [message("Hel")], "Hel", 502, "upstream_incomplete"),
     "a stream that ends at once": ("chat", [], "", 502, "upstream_incomplete"),
     "a stream that ends within its last event": (
@@ -349,7 +349,7 @@ BAD: dict[str, tuple[Mode, list[Json | bytes], str, int, str | None]] = {
 
 
 @pytest.mark.parametrize(("mode", "events", "text", "status", "code"), BAD.values(), ids=BAD)
-def test_turns_that_fail(mode: Mode, events: list[Json | bytes], text: str, status: int, code: str | None) -> None:
+def test_failed_turns(mode: Mode, events: list[Json | bytes], text: str, status: int, code: str | None) -> None:
     folded = answer(mode, *events)
     assert folded.error is not None
     assert (folded.text, folded.error.status, folded.error.code) == (text, status, code)
@@ -373,14 +373,14 @@ def test_turns_that_fail(mode: Mode, events: list[Json | bytes], text: str, stat
         b'{"x":' + b"[" * 5000,
     ],
 )
-def test_events_that_cannot_be_read(payload: bytes) -> None:
+def test_malformed_events(payload: bytes) -> None:
     folded = answer("chat", message("Hel"), b"data: " + payload + b"\n\n")
     assert folded.error is not None
     assert (folded.text, folded.error.status, folded.error.code) == ("Hel", 502, "upstream_error")
     assert "cannot be read" in folded.error.message
 
 
-def test_parts_that_dify_leaves_out() -> None:
+def test_missing_fields() -> None:
     bare: list[Json | bytes] = [
         b"data: \n\n",
         {"event": "node_finished", "data": {"node_id": "llm", "node_type": "llm"}},
@@ -394,7 +394,7 @@ def test_parts_that_dify_leaves_out() -> None:
     assert decode("advanced-chat", message("Hello."), *bare) == [TextDelta("Hello."), TurnFinished("stop")]
 
 
-def test_parts_that_dify_nulls() -> None:
+def test_null_fields() -> None:
     nulled = [
         node("node_finished", status="failed", outputs=None),
         node("node_finished", "know", "knowledge-retrieval", outputs=None),
@@ -405,12 +405,12 @@ def test_parts_that_dify_nulls() -> None:
 
 
 def test_an_event_that_is_too_large() -> None:
-    told = failure("chat", message("Hel"), message("x" * 2000), max_event_bytes=1000)
-    assert "too large" in told.message
+    prompted = failure("chat", message("Hel"), message("x" * 2000), max_event_bytes=1000)
+    assert "too large" in prompted.message
     assert answer("chat", message("Hel"), message("x" * 2000), max_event_bytes=1000).text == "Hel"
 
 
-# What comes after a terminal event that told of success.
+# Events after a terminal event that reports success.
 AFTERMATHS: dict[str, Json | bytes] = {
     "a failed run": workflow_finished("failed", error=NO_TERMINAL),
     "an error": error("boom"),
@@ -424,14 +424,14 @@ AFTERMATHS: dict[str, Json | bytes] = {
 
 @pytest.mark.parametrize("late", AFTERMATHS.values(), ids=AFTERMATHS)
 @pytest.mark.parametrize("mode", ["chat", "advanced-chat", "agent"])
-def test_success_once_seen_stays_success(mode: Mode, late: Json | bytes) -> None:
+def test_later_events_do_not_change_a_success(mode: Mode, late: Json | bytes) -> None:
     events = decode(mode, message("Hello."), message_end(TOKENS), late, max_event_bytes=1000)
     assert events == [TextDelta("Hello."), TurnFinished("stop", COUNTED)]
 
 
 @pytest.mark.parametrize("late", list(AFTERMATHS.values())[1:], ids=list(AFTERMATHS)[1:])
 @pytest.mark.parametrize("mode", ["workflow", "advanced-chat"])
-def test_a_run_that_succeeded_stays_a_success(mode: Mode, late: Json | bytes) -> None:
+def test_later_events_do_not_change_a_successful_run(mode: Mode, late: Json | bytes) -> None:
     events = decode(mode, workflow_finished(outputs={"answer": "Hello."}), late, max_event_bytes=1000)
     assert events == [TextDelta("Hello."), TurnFinished("stop")]
 
@@ -452,8 +452,8 @@ def test_a_turn_ends_at_its_terminal_event_or_waits_for_the_sibling() -> None:
             assert isinstance(decoder.finish()[-1], TurnFinished)
 
 
-def test_a_turn_is_concluded_when_dify_said_so() -> None:
-    """And not when its stream was given up, so that a run that may go on is stopped."""
+def test_only_a_terminal_event_concludes_a_turn() -> None:
+    """An abandoned stream does not, so that a run that may still continue is stopped."""
     terminal: list[Json] = [message_end(), workflow_finished("failed"), workflow_paused(), error("boom")]
     others: list[Json | bytes] = [message("a"), b"data: {\n\n"]
     for event in [*terminal, *others]:
@@ -463,7 +463,7 @@ def test_a_turn_is_concluded_when_dify_said_so() -> None:
 
 
 def test_stopped_turns() -> None:
-    """Chat apps end with zeros for usage, chatflows of 1.16 without ``message_end``."""
+    """A stopped chat app ends with zero usage, a stopped chatflow of 1.16 without ``message_end``."""
     assert decode("chat", message("Hel"), message_end(ZEROS))[-1] == TurnFinished("stop", Usage(0, 0, 0, "0E-7", "USD"))
     run = workflow_finished("stopped", {}, error="Stopped by user.")
     assert decode("workflow", text_chunk("Hel"), run) == [TextDelta("Hel"), TurnFinished("stop")]
@@ -472,7 +472,7 @@ def test_stopped_turns() -> None:
     )
 
 
-def test_ids_as_soon_as_dify_tells_them() -> None:
+def test_ids_are_set_by_the_first_event_that_has_them() -> None:
     decoder = DifyEventDecoder("advanced-chat")
     decoder.feed(PING)
     assert (decoder.ids, decoder.frames, decoder.started) == (TurnIds(), 1, False)
@@ -490,7 +490,7 @@ def test_ids_as_soon_as_dify_tells_them() -> None:
 # Thinking
 
 
-def test_thinking_is_split_off_wherever_its_tags_are_cut() -> None:
+def test_thinking_is_split_off_wherever_its_tags_are_split() -> None:
     pieces = ["<th", "ink>\nh", "m</thi", "nk>\n\nHel", "lo."]
     folded = answer("chat", *map(message, pieces), message_end())
     assert (folded.reasoning, folded.text) == ("hm", "Hello.")
@@ -501,14 +501,14 @@ def test_thinking_is_split_off_wherever_its_tags_are_cut() -> None:
 
 
 def test_separated_reasoning() -> None:
-    """``reasoning_chunk`` of 1.16; the last one comes after the text and is empty."""
+    """The last ``reasoning_chunk`` of 1.16 follows the text and is empty."""
     chunks = [reasoning_chunk("\nh"), reasoning_chunk("m"), message("Hello.", "llm"), reasoning_chunk("", final=True)]
     events = decode("advanced-chat", *chunks, message_end())
     assert events == [ReasoningDelta("h"), ReasoningDelta("m"), TextDelta("Hello."), TurnFinished("stop")]
     assert decode("advanced-chat", {"event": "reasoning_chunk", "data": {}}, message_end()) == [TurnFinished("stop")]
 
 
-def test_thoughts_are_an_agents_reasoning_and_grow() -> None:
+def test_an_agents_thoughts_are_reasoning_and_grow() -> None:
     events = [
         agent_thought("1", "I will"),
         agent_thought("1", "I will look."),
@@ -524,10 +524,10 @@ def test_thoughts_are_an_agents_reasoning_and_grow() -> None:
     assert answer("agent-chat", *events[:-2], message_end()).reasoning == ""
 
 
-# Text that is said again
+# Repeated text
 
 
-def test_a_node_that_is_run_again_is_not_doubled() -> None:
+def test_the_text_of_a_retried_node_appears_once() -> None:
     truth = "this text is streamed and whole"
     folded = answer(
         "advanced-chat",
@@ -548,7 +548,7 @@ def test_a_node_that_is_run_again_is_not_doubled() -> None:
     assert events == [TextDelta("this tex"), TextDelta("t"), TextDelta(" is"), TurnFinished("stop")]
 
 
-def test_a_node_that_says_something_else_the_second_time() -> None:
+def test_a_retried_node_with_another_text() -> None:
     events = decode(
         "workflow",
         text_chunk("Yes, "),
@@ -571,7 +571,7 @@ def test_a_node_that_says_something_else_the_second_time() -> None:
     ]
 
 
-def test_a_node_that_thinks_something_else_the_second_time() -> None:
+def test_a_retried_node_with_other_reasoning() -> None:
     folded = answer(
         "workflow",
         text_chunk("<think>one"),
@@ -584,7 +584,7 @@ def test_a_node_that_thinks_something_else_the_second_time() -> None:
     assert folded.text == "Hello."
 
 
-def test_a_shorter_second_version_is_the_truth_for_a_folded_answer() -> None:
+def test_a_shorter_second_text_is_used_in_a_folded_answer() -> None:
     folded = answer(
         "advanced-chat",
         message("a long text", "llm"),
@@ -597,7 +597,7 @@ def test_a_shorter_second_version_is_the_truth_for_a_folded_answer() -> None:
     assert folded.text == "a long"
 
 
-def test_a_node_in_a_loop_may_say_the_same_again() -> None:
+def test_a_node_in_a_loop_may_repeat_its_text() -> None:
     events = [text_chunk("again "), node("node_finished", outputs=None)] * 3
     assert answer("workflow", *events, workflow_finished(outputs={})).text == "again " * 3
 
@@ -607,7 +607,7 @@ def test_a_node_in_a_loop_may_say_the_same_again() -> None:
 
 @pytest.mark.parametrize("reason", ["output_moderation", None])
 def test_a_moderation_replaces_everything(reason: str | None) -> None:
-    """The outputs of 1.16 still hold what was taken back; versions before the field tell no reason."""
+    """The outputs of 1.16 still contain the replaced text; older versions send no reason."""
     for ends in (
         [message_end(TOKENS)],
         [message_end(TOKENS), workflow_finished(outputs={"answer": "bad words"})],
@@ -621,7 +621,7 @@ def test_a_moderation_replaces_everything(reason: str | None) -> None:
         ]
 
 
-def test_what_a_moderation_leaves_nothing_of_is_not_said_by_the_outputs() -> None:
+def test_outputs_do_not_restore_a_text_that_moderation_removed() -> None:
     folded = answer(
         "advanced-chat", message_replace(""), LLM_DONE, workflow_finished("stopped", {"answer": "bad words"})
     )
@@ -640,7 +640,7 @@ def test_a_moderation_after_a_retry() -> None:
     assert folded.text == "PRESET"
 
 
-def test_a_replacement_that_is_no_moderation() -> None:
+def test_a_replacement_without_moderation() -> None:
     events = decode("advanced-chat", message("a"), message_replace("b", reason=""), message("c"), message_end())
     assert events == [
         TextDelta("a"),
@@ -653,7 +653,7 @@ def test_a_replacement_that_is_no_moderation() -> None:
 # Usage and finish reason
 
 
-def test_tokens_of_several_nodes_add_up_where_dify_tells_no_sum() -> None:
+def test_tokens_of_several_nodes_are_added_where_dify_sends_no_sum() -> None:
     second = node("node_finished", "llm2", outputs={"usage": usage(1, 2, total_price="9", currency="EUR")})
     done = workflow_finished(outputs={"text": "a"}, total_tokens=99)
     assert decode("workflow", LLM_DONE, second, done)[-1] == TurnFinished("stop", Usage(10, 4, 14))
@@ -661,7 +661,7 @@ def test_tokens_of_several_nodes_add_up_where_dify_tells_no_sum() -> None:
     assert decode("workflow", done)[-1] == TurnFinished("stop", Usage(0, 99, 99))
 
 
-def test_usage_as_dify_writes_it() -> None:
+def test_usage_in_difys_form() -> None:
     tokens = {"prompt_tokens": None, "completion_tokens": 2, "total_price": 0.5, "latency": 1}
     assert decode("chat", message_end(tokens))[-1] == TurnFinished("stop", Usage(0, 2, 2, "0.5", None, 1.0))
 
@@ -671,7 +671,7 @@ def test_usage_as_dify_writes_it() -> None:
     [(["length"], "length"), (["stop"], "stop"), (["length", "stop"], "stop"), ([None], "stop"), (["weird"], "stop")],
 )
 def test_a_model_that_ran_out_of_tokens(reasons: list[str | None], reason: str) -> None:
-    nodes = [node("node_finished", outputs={"finish_reason": told}) for told in reasons]
+    nodes = [node("node_finished", outputs={"finish_reason": prompted}) for prompted in reasons]
     last = decode("advanced-chat", message("a"), *nodes, message_end())[-1]
     assert isinstance(last, TurnFinished)
     assert last.reason == reason
@@ -680,7 +680,7 @@ def test_a_model_that_ran_out_of_tokens(reasons: list[str | None], reason: str) 
 # Files
 
 
-def test_a_file_is_told_once_however_often_it_is_signed() -> None:
+def test_a_file_with_several_signatures_is_reported_once() -> None:
     file = {"type": "image", "filename": "cat.png", "mime_type": "image/png", "size": 7, "transfer_method": "tool_file"}
     first = {**file, "url": "/files/tools/cat.png?timestamp=1&sign=a"}
     again = {**file, "url": "http://api:5001/files/tools/cat.png?timestamp=2&sign=b"}
@@ -691,7 +691,7 @@ def test_a_file_is_told_once_however_often_it_is_signed() -> None:
     assert events[1:-1] == [FileProduced(url, "image", "cat.png", "image/png", 7)]
 
 
-def test_a_file_that_the_text_links_to_is_told_and_not_linked_again() -> None:
+def test_a_file_linked_in_the_text_is_reported_and_not_linked_again() -> None:
     text = "![cat](/files/tools/cat.png?timestamp=1&sign=a)"
     file = {"url": "/files/tools/cat.png?timestamp=2", "type": "image", "transfer_method": "tool_file"}
     events = decode("advanced-chat", message(text), message_end(files=[file]))
@@ -702,8 +702,8 @@ def test_a_file_that_the_text_links_to_is_told_and_not_linked_again() -> None:
 
 
 @pytest.mark.parametrize("method", ["local_file", "remote_url"])
-def test_the_users_own_files_are_not_the_answers(method: str) -> None:
-    """1.16 lists them at the end of a turn."""
+def test_the_users_files_are_not_part_of_the_answer(method: str) -> None:
+    """1.16 lists the user's files at the end of a turn."""
     file = {"url": "/files/mine.png", "type": "image", "transfer_method": method}
     assert decode("chat", message_file("/files/mine.png", belongs_to="user"), message_end(files=[file])) == [
         TurnFinished("stop")
@@ -724,7 +724,7 @@ def test_an_agents_picture() -> None:
         ({}, None),
     ],
 )
-def test_files_as_odd_as_they_come(file: Json, url: str | None) -> None:
+def test_malformed_files(file: Json, url: str | None) -> None:
     found = [event for event in decode("chat", message_end(files=[file])) if isinstance(event, FileProduced)]
     assert found == ([FileProduced(url, "custom")] if url else [])
 
@@ -767,7 +767,7 @@ def test_citations_of_a_chatflow_that_never_ends_its_message() -> None:
     ]
 
 
-def test_citations_are_told_once() -> None:
+def test_citations_are_reported_once() -> None:
     end = message_end(resources=[{"title": "Doc"}])
     events = decode("advanced-chat", RETRIEVED, message("a"), end, workflow_finished(outputs={"answer": "a"}))
     assert [event for event in events if isinstance(event, Citations)] == [
@@ -780,7 +780,7 @@ def test_citations_are_told_once() -> None:
 # A workflow's output
 
 
-def test_a_named_output_is_the_answer_and_nothing_else_is_said() -> None:
+def test_a_named_output_is_the_whole_answer() -> None:
     events = [text_chunk("draft"), workflow_finished(outputs={"text": "draft", "report": "Hello."})]
     assert answer("workflow", *events, output_variable="report").text == "Hello."
     assert answer("workflow", *events).text == "draft"
@@ -807,7 +807,7 @@ STEPS: list[Json | bytes] = [
 ]
 
 
-def test_progress_is_titles_and_states() -> None:
+def test_progress_lists_titles_and_states() -> None:
     events = decode("workflow", *STEPS, progress=True)
     assert events == [
         StepChanged("Think", "started"),
@@ -831,7 +831,7 @@ def test_no_progress_unless_asked() -> None:
 
 
 def test_a_paused_workflow_is_answered_with_its_form() -> None:
-    """A client of this API cannot fill it in, but a person can read it."""
+    """API clients cannot fill in the form, but people can read it."""
     form = {
         "form_id": "f-1",
         "form_content": "  Approve the draft?\n",
@@ -846,7 +846,7 @@ def test_a_paused_workflow_is_answered_with_its_form() -> None:
     assert answer("workflow", {"event": "workflow_paused", "data": {}}).text == ""
 
 
-# Whether the model was shown the conversation
+# Whether the model's prompt includes the conversation
 
 
 RECORDED = ("1.11.2", "1.13.0", "1.16.1")
@@ -867,20 +867,20 @@ def remembers(version: str, name: str, asked_before: str | None) -> bool | None:
         ("hist-flow-disc-2", "SLOW:8:0.3", True),
         ("chatflow-llm-stream-2", "hello flow\nand more", False),
         ("chatflow-multi-answer", "hello flow", False),
-        ("chatflow-failbranch-stream", "hello flow", None),  # the model failed, and its prompts are not told
+        ("chatflow-failbranch-stream", "hello flow", None),  # the model failed: the event has no prompts
         ("chatflow-retry-exhausted", "hello flow", None),
-        ("chatflow-static-stream", "hello flow", None),  # there is no model in it
-        ("chatflow-llm-stream-2", None, None),  # nobody wants to know
+        ("chatflow-static-stream", "hello flow", None),  # the chatflow has no model
+        ("chatflow-llm-stream-2", None, None),  # no earlier question to look for
     ],
 )
-def test_a_chatflow_shows_what_its_model_was_shown(
+def test_a_chatflow_remembers_if_a_prompt_includes_the_earlier_question(
     version: str, name: str, asked_before: str | None, shown: bool | None
 ) -> None:
     assert remembers(version, name, asked_before) is shown
 
 
-def told(*texts: str) -> Json:
-    """The end of a model's node that was sent these texts."""
+def prompted(*texts: str) -> Json:
+    """Return the ``node_finished`` of a model whose prompts are these texts."""
     prompts = [{"role": "user", "text": text, "files": []} for text in texts]
     return node("node_finished", "llm", outputs={"text": "x"}, process_data={"prompts": prompts})
 
@@ -888,16 +888,16 @@ def told(*texts: str) -> Json:
 @pytest.mark.parametrize(
     ("nodes", "shown"),
     [
-        ([told("now"), told("before", "now")], True),
-        ([told("before", "now"), told("now")], True),
-        ([told("now"), told("now")], False),
-        ([told("now"), node("node_finished", "llm", outputs={"error_message": "x"}, process_data={})], False),
-        ([told("The conversation:\r\nUser: before\r\nAssistant: yes")], True),
-        ([told()], None),
+        ([prompted("now"), prompted("before", "now")], True),
+        ([prompted("before", "now"), prompted("now")], True),
+        ([prompted("now"), prompted("now")], False),
+        ([prompted("now"), node("node_finished", "llm", outputs={"error_message": "x"}, process_data={})], False),
+        ([prompted("The conversation:\r\nUser: before\r\nAssistant: yes")], True),
+        ([prompted()], None),
         ([node("node_finished", "llm", outputs={"text": "x"}, process_data=None)], None),
     ],
 )
-def test_one_model_that_is_shown_it_is_enough(nodes: list[Json], shown: bool | None) -> None:
+def test_one_model_with_the_earlier_question_is_enough(nodes: list[Json], shown: bool | None) -> None:
     decoder = DifyEventDecoder("advanced-chat", asked_before="before")
     decoder.feed(stream(workflow_started(), *nodes))
     assert decoder.remembers is shown

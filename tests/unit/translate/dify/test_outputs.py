@@ -9,7 +9,7 @@ from openai_dify_proxy.translate.dify.outputs import answer_of_outputs
 
 FILE = {"dify_model_identity": "__dify__file__", "type": "image", "url": "/files/cat.png?sign=s", "filename": "cat.png"}
 
-# Outputs, the configured variable, the text: the configured one, else the only text, else the best-named, else JSON.
+# Outputs, the configured variable, the text: the configured output, the only text, the best-named one, or JSON.
 CASES: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "none": ({}, None, ""),
     "none, though one is configured": ({}, "report", ""),

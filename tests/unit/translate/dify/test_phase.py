@@ -1,4 +1,4 @@
-"""The transition table is complete, and every turn in it comes to an end."""
+"""The transition table is complete, and every turn ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openai_dify_proxy.wire.dify import Mode
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))
-def test_every_signal_has_its_transition_in_every_phase_that_is_reached(mode: Mode) -> None:
+def test_every_reachable_phase_has_a_transition_for_every_signal(mode: Mode) -> None:
     transitions = TRANSITIONS[mode]
     reached = {Phase.RUNNING}.union(*(row.values() for row in transitions.values()))
     assert set(transitions) == {phase for phase in reached if not phase.ended}
@@ -19,7 +19,7 @@ def test_every_signal_has_its_transition_in_every_phase_that_is_reached(mode: Mo
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))
-def test_no_turn_outlives_its_stream(mode: Mode) -> None:
+def test_every_turn_ends_with_its_stream(mode: Mode) -> None:
     for phase, row in TRANSITIONS[mode].items():
         assert row["stream_end"] is (Phase.FINISHED if phase.ending else Phase.CUT_OFF)
 
@@ -35,5 +35,5 @@ def test_no_turn_outlives_its_stream(mode: Mode) -> None:
         (Phase.CUT_OFF, True, True, False),
     ],
 )
-def test_what_a_phase_means(phase: Phase, ending: bool, ended: bool, concluded: bool) -> None:
+def test_properties_of_phases(phase: Phase, ending: bool, ended: bool, concluded: bool) -> None:
     assert (phase.ending, phase.ended, phase.concluded) == (ending, ended, concluded)

@@ -55,8 +55,8 @@ def inputs(given: dict[str, Any], *form: InputField, version: str | None = None)
 
 
 @pytest.mark.parametrize("mode", CONVERSING)
-def test_what_apps_that_converse_are_asked(mode: Mode) -> None:
-    """Always streaming and never with a generated name, which costs a second and a model call up to 1.13."""
+def test_requests_to_apps_with_conversations(mode: Mode) -> None:
+    """Always streaming, and without a generated name, which up to 1.13 takes a second and a model call."""
     assert body(TURN, mode) == {
         "inputs": {},
         "user": "u",
@@ -66,14 +66,14 @@ def test_what_apps_that_converse_are_asked(mode: Mode) -> None:
     }
 
 
-def test_what_completion_apps_are_asked() -> None:
-    asked = {"user": "u", "response_mode": "streaming", "query": "Hi"}
-    assert body(TURN, "completion") == {"inputs": {}, **asked}
-    assert body(TURN, "completion", text("query", required=True)) == {"inputs": {"query": "Hi"}, **asked}
-    assert body(TURN, "completion", text("a"), text("b")) == {"inputs": {"a": "", "b": ""}, **asked}
+def test_requests_to_completion_apps() -> None:
+    request = {"user": "u", "response_mode": "streaming", "query": "Hi"}
+    assert body(TURN, "completion") == {"inputs": {}, **request}
+    assert body(TURN, "completion", text("query", required=True)) == {"inputs": {"query": "Hi"}, **request}
+    assert body(TURN, "completion", text("a"), text("b")) == {"inputs": {"a": "", "b": ""}, **request}
 
 
-def test_what_workflows_are_asked() -> None:
+def test_requests_to_workflows() -> None:
     assert body(TURN, "workflow", text("topic")) == {
         "inputs": {"topic": "Hi"},
         "user": "u",
@@ -86,14 +86,14 @@ def test_a_workflow_without_text_inputs_takes_no_question() -> None:
     assert body(TURN, "workflow", InputField("number", "n", default=3))["inputs"] == {"n": 3}
 
 
-def test_a_workflow_whose_question_has_no_place() -> None:
+def test_a_workflow_without_a_field_for_the_question() -> None:
     with pytest.raises(InvalidRequest) as caught:
         body(TURN, "workflow", text("a"), text("b"))
     assert (caught.value.param, caught.value.code) == ("model", "ambiguous_input")
     assert "a, b" in caught.value.message
 
 
-def test_a_request_that_fills_in_all_texts_itself() -> None:
+def test_a_request_with_inputs_for_all_texts() -> None:
     turn = TurnRequest("Hi", inputs={"a": "1", "b": "2"})
     assert body(turn, "workflow", text("a"), text("b"))["inputs"] == {"a": "1", "b": "2"}
     assert body(TurnRequest("Hi", inputs={"query": "mine"}), "workflow", text("query"))["inputs"] == {"query": "mine"}
@@ -111,7 +111,7 @@ def test_the_configured_variable_takes_the_question() -> None:
         ("chat", AppRules(system_prompt="input:nosuch"), "system_prompt"),
     ],
 )
-def test_a_setting_that_names_no_input_loses_nothing_in_silence(mode: Mode, rules: AppRules, setting: str) -> None:
+def test_a_setting_that_names_an_unknown_input_is_an_error(mode: Mode, rules: AppRules, setting: str) -> None:
     turn = TurnRequest("Q", "S")
     with pytest.raises(UpstreamMisconfigured) as caught:
         make_generate_request(turn, AppProfile(mode, (text("topic"),)), rules, "user")
@@ -131,7 +131,7 @@ def test_a_question_too_long_for_its_input() -> None:
     assert body(given, "workflow", text("query", max_length=5))["inputs"] == {"query": "short"}
 
 
-# The rule, the form, the inputs that are sent, the query that is sent.
+# The rule, the form, the sent inputs, the sent query.
 SYSTEMS: dict[str, tuple[str, list[InputField], dict[str, Any], str]] = {
     "auto, no input for it": ("auto", [text("topic")], {"topic": ""}, "Be kind.\n\nHi"),
     "auto, an input for it": ("auto", [text("Instructions")], {"Instructions": "Be kind."}, "Hi"),
@@ -150,89 +150,89 @@ SYSTEMS: dict[str, tuple[str, list[InputField], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("rule", "form", "sent", "query"), SYSTEMS.values(), ids=SYSTEMS)
-def test_where_the_system_message_goes(rule: str, form: list[InputField], sent: dict[str, Any], query: str) -> None:
-    asked = body(WITH_SYSTEM, "chat", *form, rules=AppRules(system_prompt=rule))
-    assert (asked["inputs"], asked["query"]) == (sent, query)
+def test_the_place_of_the_system_message(rule: str, form: list[InputField], sent: dict[str, Any], query: str) -> None:
+    request = body(WITH_SYSTEM, "chat", *form, rules=AppRules(system_prompt=rule))
+    assert (request["inputs"], request["query"]) == (sent, query)
 
 
 @pytest.mark.parametrize("rule", ["auto", "input:system"])
-def test_an_input_that_the_request_gives_outranks_the_system_message(rule: str) -> None:
+def test_an_input_of_the_request_overrides_the_system_message(rule: str) -> None:
     turn = TurnRequest("Hi", "Be kind.", inputs={"system": "Be rude."})
-    asked = body(turn, "chat", text("system"), rules=AppRules(system_prompt=rule))
-    assert (asked["inputs"], asked["query"]) == ({"system": "Be rude."}, "Hi")
+    request = body(turn, "chat", text("system"), rules=AppRules(system_prompt=rule))
+    assert (request["inputs"], request["query"]) == ({"system": "Be rude."}, "Hi")
 
 
-def test_a_system_message_that_is_the_question_is_asked_once() -> None:
+def test_a_system_message_equal_to_the_question_is_sent_once() -> None:
     assert body(TurnRequest("Say hi.", "Say hi."))["query"] == "Say hi."
 
 
 @pytest.mark.parametrize("mode", [*CONVERSING, "completion"])
-def test_earlier_turns_travel_before_the_question(mode: Mode) -> None:
+def test_earlier_turns_are_sent_before_the_question(mode: Mode) -> None:
     assert body(WITH_HISTORY, mode)["query"] == f"{CARRIED}Hi"
     turn = TurnRequest("Hi", "Be kind.", HISTORY)
     assert body(turn, mode)["query"] == f"Be kind.\n\n{CARRIED}Hi"
 
 
-def test_earlier_turns_without_text_do_not_travel() -> None:
+def test_earlier_turns_without_text_are_not_sent() -> None:
     silent = (HistoryMessage("assistant", ""),)
     assert body(TurnRequest("Hi", history=silent))["query"] == "Hi"
     assert body(TurnRequest("Hi", history=silent), "chat", text("history"))["inputs"] == {"history": ""}
     assert body(TurnRequest("Hi", history=(*silent, *HISTORY)))["query"] == f"{CARRIED}Hi"
 
 
-def test_earlier_turns_travel_in_the_question_of_a_workflow() -> None:
+def test_earlier_turns_are_sent_in_the_question_of_a_workflow() -> None:
     assert body(WITH_HISTORY, "workflow", text("query"))["inputs"] == {"query": f"{CARRIED}Hi"}
 
 
-def test_earlier_turns_travel_in_an_input_made_for_them() -> None:
+def test_earlier_turns_are_sent_in_their_own_input() -> None:
     for name in ("history", "chat_history"):
-        asked = body(WITH_HISTORY, "chat", text(name))
-        assert (asked["inputs"], asked["query"]) == ({name: TRANSCRIPT}, "Hi")
-    asked = body(WITH_HISTORY, "chat", text("messages"))
-    assert json.decode(asked["inputs"]["messages"]) == [
+        request = body(WITH_HISTORY, "chat", text(name))
+        assert (request["inputs"], request["query"]) == ({name: TRANSCRIPT}, "Hi")
+    request = body(WITH_HISTORY, "chat", text("messages"))
+    assert json.decode(request["inputs"]["messages"]) == [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b"},
     ]
-    assert asked["query"] == "Hi"
+    assert request["query"] == "Hi"
 
 
 def test_earlier_turns_too_long_for_their_input() -> None:
-    asked = body(WITH_HISTORY, "chat", text("history", max_length=5))
-    assert (asked["inputs"], asked["query"]) == ({"history": ""}, f"{CARRIED}Hi")
+    request = body(WITH_HISTORY, "chat", text("history", max_length=5))
+    assert (request["inputs"], request["query"]) == ({"history": ""}, f"{CARRIED}Hi")
 
 
-def test_an_input_for_earlier_turns_that_the_request_gives() -> None:
-    asked = body(TurnRequest("Hi", history=HISTORY, inputs={"history": "mine"}), "chat", text("history"))
-    assert (asked["inputs"], asked["query"]) == ({"history": "mine"}, f"{CARRIED}Hi")
+def test_an_input_of_the_request_overrides_earlier_turns() -> None:
+    request = body(TurnRequest("Hi", history=HISTORY, inputs={"history": "mine"}), "chat", text("history"))
+    assert (request["inputs"], request["query"]) == ({"history": "mine"}, f"{CARRIED}Hi")
 
 
 WHOLE = TurnRequest("Hi", "Be kind.", HISTORY)
-GOES_ON = Continuation(CONVERSATION, history=False, system=False)
+CONTINUED = Continuation(CONVERSATION, history=False, system=False)
 
 
-def test_a_conversation_that_goes_on_is_asked_only_what_is_new() -> None:
-    asked = body(WHOLE, continuation=GOES_ON)
-    assert (asked["query"], asked["conversation_id"]) == ("Hi", CONVERSATION)
-    assert body(WHOLE, "chat", text("system"), continuation=GOES_ON)["inputs"] == {"system": "Be kind."}
+def test_a_continued_conversation_receives_only_new_text() -> None:
+    request = body(WHOLE, continuation=CONTINUED)
+    assert (request["query"], request["conversation_id"]) == ("Hi", CONVERSATION)
+    assert body(WHOLE, "chat", text("system"), continuation=CONTINUED)["inputs"] == {"system": "Be kind."}
 
 
-def test_a_conversation_that_goes_on_is_told_a_new_system_message() -> None:
-    asked = body(WHOLE, continuation=Continuation(CONVERSATION, history=False))
-    assert (asked["query"], asked["conversation_id"]) == ("Be kind.\n\nHi", CONVERSATION)
+def test_a_continued_conversation_receives_a_new_system_message() -> None:
+    request = body(WHOLE, continuation=Continuation(CONVERSATION, history=False))
+    assert (request["query"], request["conversation_id"]) == ("Be kind.\n\nHi", CONVERSATION)
 
 
-def test_a_conversation_of_a_model_without_memory_is_told_everything() -> None:
-    asked = body(WITH_HISTORY, continuation=Continuation(CONVERSATION))
-    assert (asked["query"], asked["conversation_id"]) == (f"{CARRIED}Hi", CONVERSATION)
+def test_a_conversation_of_a_model_without_memory_receives_the_history() -> None:
+    request = body(WITH_HISTORY, continuation=Continuation(CONVERSATION))
+    assert (request["query"], request["conversation_id"]) == (f"{CARRIED}Hi", CONVERSATION)
 
 
 def test_the_last_message_alone() -> None:
-    asked = body(WITH_HISTORY, continuation=Continuation(history=False))
-    assert asked["query"] == "Hi"
-    assert "conversation_id" not in asked
+    request = body(WITH_HISTORY, continuation=Continuation(history=False))
+    assert request["query"] == "Hi"
+    assert "conversation_id" not in request
 
 
-def test_a_conversations_name_is_a_uuid() -> None:
+def test_a_conversation_id_must_be_a_uuid() -> None:
     assert named_conversation(TurnRequest("Hi", conversation_id=CONVERSATION.upper())) == CONVERSATION
     assert named_conversation(TurnRequest("Hi")) is None
     with pytest.raises(InvalidRequest) as caught:
@@ -240,7 +240,7 @@ def test_a_conversations_name_is_a_uuid() -> None:
     assert caught.value.param == "conversation_id"
 
 
-# System messages and rules for them, and what of it reaches Dify.
+# The system message, the rule for it, and the text sent to Dify.
 SENT_SYSTEM = {
     "auto": ("Be kind.", "auto", "Be kind."),
     "an input": ("Be kind.", "input:tone", "Be kind."),
@@ -250,12 +250,12 @@ SENT_SYSTEM = {
 }
 
 
-@pytest.mark.parametrize(("told", "rule", "sent"), SENT_SYSTEM.values(), ids=SENT_SYSTEM)
-def test_the_system_message_as_it_reaches_dify(told: str, rule: str, sent: str) -> None:
-    assert sent_system(TurnRequest("Hi", told), AppRules(system_prompt=rule)) == sent
+@pytest.mark.parametrize(("system", "rule", "sent"), SENT_SYSTEM.values(), ids=SENT_SYSTEM)
+def test_the_system_message_as_sent_to_dify(system: str, rule: str, sent: str) -> None:
+    assert sent_system(TurnRequest("Hi", system), AppRules(system_prompt=rule)) == sent
 
 
-def test_the_inputs_as_they_reach_dify() -> None:
+def test_the_inputs_as_sent_to_dify() -> None:
     profile = AppProfile("chat", (text("a"), text("b")))
     rules = AppRules(inputs={"b": "set", "c": "unknown"})
     assert sent_inputs(TurnRequest("Hi", inputs={"a": "1", "z": "9"}), profile, rules) == '{"a":"1","b":"set"}'
@@ -264,10 +264,10 @@ def test_the_inputs_as_they_reach_dify() -> None:
 
 
 @pytest.mark.parametrize("mode", ["completion", "workflow"])
-def test_apps_without_conversations_are_not_told_one(mode: Mode) -> None:
-    asked = body(TurnRequest("Hi", conversation_id="anything"), mode)
-    assert "conversation_id" not in asked
-    assert "auto_generate_name" not in asked
+def test_apps_without_conversations_receive_no_conversation_id(mode: Mode) -> None:
+    request = body(TurnRequest("Hi", conversation_id="anything"), mode)
+    assert "conversation_id" not in request
+    assert "auto_generate_name" not in request
 
 
 TOPIC = text("topic", required=True)
@@ -276,14 +276,14 @@ SWITCH = InputField("checkbox", "sure")
 JSON = InputField("json_object", "cfg")
 NUMBER = InputField("number", "count")
 
-# What the request gives, the form, what is sent.
+# The inputs of the request, the form, the sent inputs.
 INPUTS: dict[str, tuple[dict[str, Any], list[InputField], dict[str, Any]]] = {
-    "others than the form's are dropped": ({"a": 1, "topic": "x"}, [TOPIC], {"topic": "x"}),
+    "inputs that are not in the form are dropped": ({"a": 1, "topic": "x"}, [TOPIC], {"topic": "x"}),
     "a number for a text": ({"topic": 7}, [TOPIC], {"topic": "7"}),
     "an object for a text": ({"topic": {"a": 1}}, [TOPIC], {"topic": '{"a":1}'}),
     "a boolean for a text": ({"topic": True}, [TOPIC], {"topic": "true"}),
     "an option": ({"tone": "kind"}, [TONE], {"tone": "kind"}),
-    "an option of a field that tells none": ({"x": "any"}, [InputField("select", "x")], {"x": "any"}),
+    "an option of a field without a list of options": ({"x": "any"}, [InputField("select", "x")], {"x": "any"}),
     "a number": ({"count": 7}, [NUMBER], {"count": 7}),
     "a number as text, which Dify reads itself": ({"count": "7"}, [NUMBER], {"count": "7"}),
     "switched on": ({"sure": " True "}, [SWITCH], {"sure": True}),
@@ -295,7 +295,7 @@ INPUTS: dict[str, tuple[dict[str, Any], list[InputField], dict[str, Any]]] = {
     "a default in place of null": ({"topic": None}, [text("topic", default="x")], {"topic": "x"}),
     "a default of another type": ({}, [text("topic", default=7)], {"topic": "7"}),
     "a missing optional text is empty, or some apps say None": ({}, [text("topic")], {"topic": ""}),
-    "an optional number stays away": ({}, [NUMBER], {}),
+    "an optional number is omitted": ({}, [NUMBER], {}),
     "an empty text is a text": ({"topic": ""}, [TOPIC], {"topic": ""}),
 }
 
@@ -310,7 +310,7 @@ def test_a_json_input_is_a_text_for_old_versions() -> None:
         assert inputs({"cfg": given}, JSON, version="1.11.2") == {"cfg": '{"a":1}'}
 
 
-# What the request gives, the form, the param that is blamed, words of the message.
+# The inputs of the request, the form, the param of the error, words of its message.
 REFUSED: dict[str, tuple[dict[str, Any], list[InputField], str, str]] = {
     "a required one is missing": ({}, [TOPIC], "inputs.topic", "'topic'"),
     "a required one is null": ({"topic": None}, [TOPIC], "inputs.topic", "'topic'"),
@@ -321,11 +321,11 @@ REFUSED: dict[str, tuple[dict[str, Any], list[InputField], str, str]] = {
         "inputs.n",
         "'n' (How many)",
     ),
-    "no such option": ({"tone": "wry"}, [TONE], "inputs.tone", "one of kind, rude"),
+    "an unknown option": ({"tone": "wry"}, [TONE], "inputs.tone", "one of kind, rude"),
     "too long": ({"a": "12345"}, [text("a", max_length=4)], "inputs.a", "at most 4"),
-    "JSON that is none": ({"cfg": "{"}, [JSON], "inputs.cfg", "JSON object"),
-    "JSON that is no object": ({"cfg": [1]}, [JSON], "inputs.cfg", "JSON object"),
-    "JSON that nests without end": ({"cfg": "[" * 100_000}, [JSON], "inputs.cfg", "JSON object"),
+    "malformed JSON": ({"cfg": "{"}, [JSON], "inputs.cfg", "JSON object"),
+    "JSON that is not an object": ({"cfg": [1]}, [JSON], "inputs.cfg", "JSON object"),
+    "JSON nested too deeply": ({"cfg": "[" * 100_000}, [JSON], "inputs.cfg", "JSON object"),
 }
 
 
@@ -337,14 +337,14 @@ def test_refused_inputs(given: dict[str, Any], form: list[InputField], param: st
     assert words in caught.value.message
 
 
-def test_a_missing_input_says_so_in_its_code() -> None:
+def test_a_missing_input_has_its_own_code() -> None:
     with pytest.raises(InvalidRequest) as caught:
         inputs({}, InputField("file", "doc", "doc", required=True))
     assert (caught.value.code, caught.value.param) == ("missing_required_parameter", "inputs.doc")
     assert "(doc)" not in caught.value.message
 
 
-def test_the_request_outranks_the_settings_and_these_the_form() -> None:
+def test_requests_override_settings_and_settings_override_the_form() -> None:
     rules = AppRules(inputs={"a": "settings", "b": "settings"})
     turn = TurnRequest("Hi", inputs={"a": "request"})
     form = [text(name, default="form") for name in ("a", "b", "c")]

@@ -6,27 +6,27 @@ from openai_dify_proxy.translate.dify.sse import FrameSplitter
 
 LIMIT = 1000
 
-# What came, the payloads in it, and how many frames that is: as Dify 1.11 to 1.16 sent it, the rest by the standard.
+# The bytes, their payloads and number of frames: as sent by Dify 1.11 to 1.16, the rest by the standard.
 CASES: dict[str, tuple[bytes, list[bytes], int]] = {
     "Dify's own framing": (b'data: {"a":1}\n\ndata: {"b":2}\n\n', [b'{"a":1}', b'{"b":2}'], 2),
     "a bare ping has no data": (b"event: ping\n\n", [], 1),
     "pings between events": (b"event: ping\n\ndata: {}\n\nevent: ping\n\n", [b"{}"], 3),
     "a balancer that writes CRLF": (b"data: {}\r\n\r\nevent: ping\r\n\r\ndata: []\r\n\r\n", [b"{}", b"[]"], 3),
     "no space after the colon": (b"data:{}\n\n", [b"{}"], 1),
-    "only one space is taken off": (b"data:  {}\n\n", [b" {}"], 1),
+    "only one space is removed": (b"data:  {}\n\n", [b" {}"], 1),
     "several data lines are one payload": (b'data: {"a":\ndata: 1}\n\n', [b'{"a":\n1}'], 1),
-    "other fields are passed over": (b"id: 7\nevent: message\nretry: 3\ndata: {}\n\n", [b"{}"], 1),
-    "comments are passed over": (b": keep-alive\n\ndata: {}\n\n", [b"{}"], 2),
-    "data without anything": (b"data:\n\ndata: \n\n", [b"", b""], 2),
+    "other fields are ignored": (b"id: 7\nevent: message\nretry: 3\ndata: {}\n\n", [b"{}"], 1),
+    "comments are ignored": (b": keep-alive\n\ndata: {}\n\n", [b"{}"], 2),
+    "empty data": (b"data:\n\ndata: \n\n", [b"", b""], 2),
     "a frame after a needless empty line": (b"\ndata: {}\n\n", [b"{}"], 1),
-    "line separators of Unicode end no line": (
+    "Unicode line separators are not line ends": (
         "data: a\u2028b\u2029c\x85d\n\n".encode(),
         ["a\u2028b\u2029c\x85d".encode()],
         1,
     ),
-    "nor do other control characters": (b"data: a\x0bb\x0cc\x1cd\n\n", [b"a\x0bb\x0cc\x1cd"], 1),
-    "what has no end is no frame": (b"data: {}\n\ndata: {", [b"{}"], 1),
-    "an end of line alone ends no frame": (b"data: {}\n", [], 0),
+    "control characters are not line ends": (b"data: a\x0bb\x0cc\x1cd\n\n", [b"a\x0bb\x0cc\x1cd"], 1),
+    "an incomplete frame is not returned": (b"data: {}\n\ndata: {", [b"{}"], 1),
+    "a single line end does not end a frame": (b"data: {}\n", [], 0),
     "nothing": (b"", [], 0),
 }
 
@@ -37,14 +37,14 @@ def splits(data: bytes) -> dict[str, list[bytes]]:
 
 
 @pytest.mark.parametrize(("data", "payloads", "frames"), CASES.values(), ids=CASES)
-def test_payloads_and_frames_however_the_bytes_arrive(data: bytes, payloads: list[bytes], frames: int) -> None:
-    for way, parts in splits(data).items():
+def test_payloads_and_frames_for_every_split(data: bytes, payloads: list[bytes], frames: int) -> None:
+    for split, parts in splits(data).items():
         splitter = FrameSplitter(LIMIT)
         found = [payload for part in parts for payload in splitter.feed(part)]
-        assert (found, splitter.frames, splitter.too_large) == (payloads, frames, False), way
+        assert (found, splitter.frames, splitter.too_large) == (payloads, frames, False), split
 
 
-def test_a_payload_is_given_in_the_very_read_that_ends_it() -> None:
+def test_a_payload_is_returned_by_the_read_that_completes_it() -> None:
     splitter = FrameSplitter(LIMIT)
     assert splitter.feed(b"data: 1\n\ndata: 2\n") == [b"1"]
     assert splitter.feed(b"\ndata: 3") == [b"2"]
@@ -53,7 +53,7 @@ def test_a_payload_is_given_in_the_very_read_that_ends_it() -> None:
 
 @pytest.mark.parametrize("prefix", [b"", b"data: first\n\n"])
 @pytest.mark.parametrize("size", [1, 7, 100, 4096])
-def test_a_frame_beyond_the_limit_is_told_and_what_was_whole_before_it_is_not_lost(prefix: bytes, size: int) -> None:
+def test_a_frame_beyond_the_limit_is_reported_and_earlier_frames_are_returned(prefix: bytes, size: int) -> None:
     stream = prefix + b"data: " + b"x" * 2 * LIMIT + b"\n\ndata: after\n\n"
     splitter = FrameSplitter(LIMIT)
     found: list[bytes] = []
@@ -65,7 +65,7 @@ def test_a_frame_beyond_the_limit_is_told_and_what_was_whole_before_it_is_not_lo
     assert found == ([b"first"] if prefix else [])
 
 
-def test_many_frames_in_one_read_may_together_be_larger_than_the_limit() -> None:
+def test_many_frames_in_one_read_may_exceed_the_limit_together() -> None:
     splitter = FrameSplitter(100)
     assert splitter.feed(b"data: 12345678\n\n" * 50) == [b"12345678"] * 50
     assert not splitter.too_large

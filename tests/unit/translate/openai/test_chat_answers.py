@@ -1,4 +1,4 @@
-"""Whole answers, as the OpenAI API reference shows them."""
+"""Complete answers in the form of the OpenAI API reference."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_text_completion_has_all_fields_of_the_reference() -> None:
     }
 
 
-def test_usage_that_dify_did_not_tell_is_left_out_and_never_invented() -> None:
+def test_missing_usage_is_omitted() -> None:
     assert "usage" not in chat(TextDelta("Hello."), TurnFinished("stop"))
 
 
@@ -97,12 +97,12 @@ def test_an_empty_answer_is_a_string() -> None:
     assert body["choices"][0]["message"]["content"] == ""
 
 
-def test_reasoning_stands_beside_the_content() -> None:
+def test_reasoning_is_separate_from_the_content() -> None:
     message = chat(ReasoningDelta("hm"), TextDelta("Hello."), TurnFinished("stop"))["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("hm", "Hello.")
 
 
-def test_citations_with_a_url_are_annotations_and_all_are_told_as_dify_told_them() -> None:
+def test_citations_with_a_url_are_annotations_and_all_are_in_the_extension() -> None:
     raw = {"position": 1, "document_name": "Doc", "score": 0.5}
     citations = Citations((Citation("Page", "https://a.example/p", {"position": 2}), Citation("Doc", None, raw)))
     body = chat(TextDelta("Hëllo."), citations, TurnFinished("stop"))
@@ -115,7 +115,7 @@ def test_citations_with_a_url_are_annotations_and_all_are_told_as_dify_told_them
     assert body["dify"]["retriever_resources"] == [{"position": 2}, raw]
 
 
-def test_files_and_replacements_are_told() -> None:
+def test_files_and_replacements_are_in_the_extension() -> None:
     file = FileProduced("http://dify/files/cat.png?sign=s", "image", "cat.png", "image/png", 7)
     body = chat(TextReplaced("Preset.", moderated=True), file, TurnFinished("content_filter"))
     assert body["choices"][0]["finish_reason"] == "content_filter"

@@ -48,7 +48,7 @@ def completion(prompt: Any, **fields: Any) -> TurnRequest:
     return read_completion_request(read_json(json.encode({"prompt": prompt, **fields}), COMPLETION_REQUEST))
 
 
-# Messages; the question, the system message and the history that docs/apps.md promises for them.
+# Messages; the question, the system message and the history that docs/apps.md documents.
 QUESTIONS: dict[str, tuple[list[Message], str, str, list[tuple[str, str]]]] = {
     "one user message": ([user("Hi")], "Hi", "", []),
     "a system message before it": ([system("Be kind."), user("Hi")], "Hi", "Be kind.", []),
@@ -93,28 +93,28 @@ QUESTIONS: dict[str, tuple[list[Message], str, str, list[tuple[str, str]]]] = {
     "the assistant spoke last": ([user("a"), assistant("b")], CONTINUE, "", [("user", "a"), ("assistant", "b")]),
     "only a system message": ([system("Say hi.")], "Say hi.", "", []),
     "several system messages alone": ([system("a"), system("b")], "a\n\nb", "", []),
-    "messages without text are passed over": ([user("a"), user(None), user(""), user("b")], "a\n\nb", "", []),
-    "a place kept for the answer": (
+    "messages without text are skipped": ([user("a"), user(None), user(""), user("b")], "a\n\nb", "", []),
+    "a placeholder for the answer": (
         [user("a"), assistant("b"), user("c"), assistant("")],
         "c",
         "",
         [("user", "a"), ("assistant", "b")],
     ),
-    "nothing but a system message and such a place": ([system("s"), assistant(None)], "s", "", []),
-    "an assistant that said nothing still had its turn": (
+    "only a system message and a placeholder": ([system("s"), assistant(None)], "s", "", []),
+    "an empty assistant message is still a turn": (
         [user("a"), assistant(""), user("b")],
         "b",
         "",
         [("user", "a"), ("assistant", "")],
     ),
-    "what an assistant thought is no part of what it said": (
+    "an assistant's thinking is removed": (
         [user("a"), assistant("<think>hm</think>\n\nb"), user("c")],
         "c",
         "",
         [("user", "a"), ("assistant", "b")],
     ),
-    "what a user calls thinking is": ([user("<think>hm</think>")], "<think>hm</think>", "", []),
-    "an assistant's parts that are no text": (
+    "thinking in a user message stays": ([user("<think>hm</think>")], "<think>hm</think>", "", []),
+    "an assistant's parts that are not text": (
         [user("a"), assistant([{"type": "thinking", "thinking": "hm"}, text("<think>x</think>b")]), user("c")],
         "c",
         "",
@@ -137,16 +137,16 @@ QUESTIONS: dict[str, tuple[list[Message], str, str, list[tuple[str, str]]]] = {
 }
 
 
-@pytest.mark.parametrize(("messages", "question", "told", "history"), QUESTIONS.values(), ids=QUESTIONS)
+@pytest.mark.parametrize(("messages", "question", "system_message", "history"), QUESTIONS.values(), ids=QUESTIONS)
 def test_which_message_is_the_question(
-    messages: list[Message], question: str, told: str, history: list[tuple[str, str]]
+    messages: list[Message], question: str, system_message: str, history: list[tuple[str, str]]
 ) -> None:
     turn = chat(messages)
-    assert (turn.question, turn.system) == (question, told)
+    assert (turn.question, turn.system) == (question, system_message)
     assert turn.history == tuple(HistoryMessage(role, words) for role, words in history)
 
 
-# A chat request that is refused: its fields, and the param and code of the error.
+# Rejected chat requests: their fields, and the param and code of the error.
 REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "no messages": ({"messages": []}, "messages", "empty_array"),
     "no text": ({"messages": [user(""), assistant(None)]}, "messages", None),
@@ -192,7 +192,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
         "tool_choice",
         "unsupported_parameter",
     ),
-    "too long a model's name": ({"messages": [user("a")], "model": "x" * 257}, "model", "string_above_max_length"),
+    "a model name that is too long": (
+        {"messages": [user("a")], "model": "x" * 257},
+        "model",
+        "string_above_max_length",
+    ),
     "too many stop sequences": ({"messages": [user("a")], "stop": list("abcde")}, "stop", "array_above_max_length"),
     "too long a stop sequence": ({"messages": [user("a")], "stop": "x" * 257}, "stop", "string_above_max_length"),
     "one function must be called": (
@@ -200,22 +204,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
         "function_call",
         "unsupported_parameter",
     ),
-    "a conversation that is no string": (
+    "a conversation that is not a string": (
         {"messages": [user("a")], "metadata": {"conversation_id": 7}},
         "metadata.conversation_id",
         "invalid_type",
     ),
-    "packed inputs that are no JSON": (
+    "packed inputs that are not JSON": (
         {"messages": [user("a")], "metadata": {"dify_inputs": "{"}},
         "metadata.dify_inputs",
         "invalid_value",
     ),
-    "packed inputs that nest without end": (
+    "packed inputs nested too deeply": (
         {"messages": [user("a")], "metadata": {"dify_inputs": "[" * 100_000}},
         "metadata.dify_inputs",
         "invalid_value",
     ),
-    "packed inputs that are no object": (
+    "packed inputs that are not an object": (
         {"messages": [user("a")], "metadata": {"dify_inputs": "[1]"}},
         "metadata.dify_inputs",
         "invalid_value",
@@ -224,7 +228,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
 
 
 @pytest.mark.parametrize(("fields", "param", "code"), REFUSED.values(), ids=REFUSED)
-def test_refused_chat_requests(fields: dict[str, Any], param: str, code: str | None) -> None:
+def test_rejected_chat_requests(fields: dict[str, Any], param: str, code: str | None) -> None:
     with pytest.raises(InvalidRequest) as caught:
         chat(**fields)
     assert (caught.value.param, caught.value.code, caught.value.started) == (param, code, False)
@@ -244,20 +248,23 @@ def test_refused_chat_requests(fields: dict[str, Any], param: str, code: str | N
         {"stream_options": {"include_usage": True, "include_obfuscation": False}},
     ],
 )
-def test_what_is_accepted_and_dropped(fields: dict[str, Any]) -> None:
+def test_fields_that_are_accepted_and_ignored(fields: dict[str, Any]) -> None:
     assert chat([user("Hi")], **fields) == TurnRequest("Hi", asked=ASKED)
 
 
-# Fields of a request, and what the turn is told by them.
+# Fields of a request, and the resulting fields of the turn.
 FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "inputs": ({"inputs": {"a": 1}}, {"inputs": {"a": 1}}),
     "inputs in metadata": ({"metadata": {"a": "1"}}, {"inputs": {"a": "1"}}),
     "packed inputs": ({"metadata": {"dify_inputs": '{"a":[1]}', "a": "0"}}, {"inputs": {"a": [1]}}),
     "packed inputs as an object": ({"metadata": {"dify_inputs": {"a": 1}}}, {"inputs": {"a": 1}}),
-    "inputs outrank metadata": ({"inputs": {"a": 1}, "metadata": {"a": "2", "b": "3"}}, {"inputs": {"a": 1, "b": "3"}}),
+    "inputs override metadata": (
+        {"inputs": {"a": 1}, "metadata": {"a": "2", "b": "3"}},
+        {"inputs": {"a": 1, "b": "3"}},
+    ),
     "a conversation": ({"conversation_id": "c"}, {"conversation_id": "c"}),
     "a conversation in metadata": ({"metadata": {"conversation_id": "c"}}, {"conversation_id": "c"}),
-    "the body's conversation outranks metadata's": (
+    "the body's conversation overrides that of metadata": (
         {"conversation_id": "c", "metadata": {"conversation_id": "d"}},
         {"conversation_id": "c"},
     ),
@@ -281,7 +288,7 @@ def test_a_prompt_may_be_an_array_of_one() -> None:
     assert completion(["Hi"], best_of=1, echo=True, suffix="!") == TurnRequest("Hi", asked=ASKED)
 
 
-# Fields of a legacy request that is refused; the param and the code of the error.
+# Rejected legacy requests: their fields, and the param and code of the error.
 REFUSED_COMPLETIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no prompt": ({"prompt": None}, "prompt", "missing_required_parameter"),
     "an empty prompt": ({"prompt": ""}, "prompt", "empty_string"),
@@ -296,7 +303,7 @@ REFUSED_COMPLETIONS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("fields", "param", "code"), REFUSED_COMPLETIONS.values(), ids=REFUSED_COMPLETIONS)
-def test_refused_completion_requests(fields: dict[str, Any], param: str, code: str) -> None:
+def test_rejected_completion_requests(fields: dict[str, Any], param: str, code: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         completion(**fields)
     assert (caught.value.param, caught.value.code) == (param, code)

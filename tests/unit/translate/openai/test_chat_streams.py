@@ -1,4 +1,4 @@
-"""Streams, as the OpenAI API reference and recorded answers of OpenAI show them."""
+"""Streams in the form of the OpenAI API reference and of recorded answers of OpenAI."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def completion(*, include_usage: bool = False) -> CompletionStreamEncoder:
 
 
 def frames(data: bytes) -> list[Any]:
-    """The frames' JSON; ``[DONE]`` as that string. Whatever is not exactly ``data: …`` and an empty line fails."""
+    """Decode the frames; ``[DONE]`` stays a string. Each frame must be exactly ``data: …`` and an empty line."""
     assert data.endswith(b"\n\n") or not data
     found = []
     for frame in data.split(b"\n\n")[:-1]:
@@ -127,13 +127,13 @@ def test_usage_comes_last_and_only_when_asked() -> None:
     assert usage["usage"]["total_tokens"] == 11
 
 
-def test_usage_that_dify_did_not_tell_is_three_integers() -> None:
+def test_missing_usage_is_three_integers() -> None:
     found = encoded(chat(include_usage=True), TurnFinished("stop"))
     usage = found[-2]["usage"]
     assert [usage[key] for key in ("prompt_tokens", "completion_tokens", "total_tokens")] == [0, 0, 0]
 
 
-def test_the_last_chunk_holds_what_dify_knows() -> None:
+def test_the_last_chunk_contains_the_dify_extension() -> None:
     found = encoded(chat(), TextDelta("a"), IMAGE, FINISHED)
     with_dify = [frame for frame in found[:-1] if "dify" in frame]
     assert len(with_dify) == 1
@@ -143,7 +143,7 @@ def test_the_last_chunk_holds_what_dify_knows() -> None:
 
 
 @pytest.mark.parametrize("encoder", [chat(), completion()], ids=["chat", "completion"])
-def test_an_error_is_the_last_frame_and_nobody_takes_it_for_an_end(encoder: StreamEncoder) -> None:
+def test_an_error_is_the_last_frame_and_no_regular_end(encoder: StreamEncoder) -> None:
     found = encoded(encoder, TextDelta("Hel"), TurnFailed(StreamCut("It broke off.")))
     assert found[-1] == {
         "error": {"message": "It broke off.", "type": "api_error", "param": None, "code": "upstream_incomplete"}
@@ -179,7 +179,7 @@ def test_citations_with_urls_come_once_before_the_end() -> None:
     ]
 
 
-# What was said, what replaces it, and what is sent, of which nothing can be taken back.
+# The text already sent, its replacement, and the text sent then: a stream cannot retract text.
 REPLACEMENTS: dict[str, tuple[str, str, str]] = {
     "something else": ("bad words", "Preset.", "\n\nPreset."),
     "more of the same": ("bad", "bad wolf", " wolf"),
@@ -189,15 +189,15 @@ REPLACEMENTS: dict[str, tuple[str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("said", "text", "sent"), REPLACEMENTS.values(), ids=REPLACEMENTS)
-def test_a_replacement_is_told_from_what_the_client_has(said: str, text: str, sent: str) -> None:
-    assert missing_text(said, text) == sent
-    events: list[Event] = [TextDelta(said)] if said else []
+@pytest.mark.parametrize(("before", "text", "sent"), REPLACEMENTS.values(), ids=REPLACEMENTS)
+def test_a_replacement_sends_only_the_missing_text(before: str, text: str, sent: str) -> None:
+    assert missing_text(before, text) == sent
+    events: list[Event] = [TextDelta(before)] if before else []
     found = encoded(chat(), *events, TextReplaced(text, moderated=True), TurnFinished("content_filter"))
-    assert text_of(found) == said + sent
+    assert text_of(found) == before + sent
     assert all(delta.get("content") != "" for delta in deltas(found)[1:])
     legacy = encoded(completion(), *events, TextReplaced(text, moderated=True), TurnFinished("content_filter"))
-    assert "".join(frame["choices"][0]["text"] for frame in legacy[:-1]) == said + sent
+    assert "".join(frame["choices"][0]["text"] for frame in legacy[:-1]) == before + sent
 
 
 def test_files_are_linked_in_the_text() -> None:
@@ -208,7 +208,7 @@ def test_files_are_linked_in_the_text() -> None:
     assert "".join(frame["choices"][0]["text"] for frame in legacy[:-1]) == f"{LINK} Look.\n\n{LINK}"
 
 
-def test_heartbeats_say_nothing() -> None:
+def test_heartbeats_are_not_events() -> None:
     encoder = chat()
     assert deltas(frames(encoder.heartbeat())) == [{"role": "assistant", "content": "", "refusal": None}, {}]
     assert deltas(frames(encoder.heartbeat())) == [{}]
@@ -252,7 +252,7 @@ def test_usage_of_a_completion_stream() -> None:
     assert (usage["choices"], usage["usage"]["total_tokens"]) == ([], 11)
 
 
-def test_a_heartbeat_of_a_completion_stream_says_nothing() -> None:
+def test_heartbeats_of_a_completion_stream_are_not_events() -> None:
     assert [frame["choices"][0]["text"] for frame in frames(completion().heartbeat())] == [""]
 
 

@@ -1,4 +1,4 @@
-"""What was said in a Dify conversation, as OpenAI lists it."""
+"""The messages of a Dify conversation as OpenAI's list of items."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from openai_dify_proxy.wire.dify import MESSAGE_PAGE, MessageRow
 
 SDK_ITEM: TypeAdapter[Any] = TypeAdapter(ConversationItem)
 
-# As Dify 1.13 tells them (GET /v1/messages), cut down to what is read.
+# Messages of Dify 1.13 (GET /v1/messages), reduced to the fields that the proxy reads.
 PAGE = b"""{"limit": 20, "has_more": false, "data": [
     {"id": "0b7a4e8c-1c6f-4b89-9a52-5d6f0d3c1a11", "query": "first", "answer": "<think>Hm.</think>one",
      "status": "normal", "created_at": 1763000000, "error": null},
@@ -43,7 +43,7 @@ def plain(value: Any) -> Any:
     return json.decode(json.encode(value))
 
 
-def test_each_message_of_difys_is_a_question_and_an_answer() -> None:
+def test_each_dify_message_is_a_question_and_an_answer() -> None:
     items = plain(items_of_messages(ROWS))
     for item in items:
         SDK_ITEM.validate_python(item)
@@ -78,7 +78,7 @@ def test_each_message_of_difys_is_a_question_and_an_answer() -> None:
     ]
 
 
-def test_the_first_question_may_be_known_as_it_was_put() -> None:
+def test_the_first_question_may_be_replaced_by_the_original() -> None:
     items = plain(items_of_messages(ROWS, ASKED))
     assert [(item["role"], item["content"][0]["text"]) for item in items[:4]] == [
         ("tool", "42"),
@@ -89,7 +89,7 @@ def test_the_first_question_may_be_known_as_it_was_put() -> None:
     assert len({item["id"] for item in items}) == len(items)
 
 
-def test_what_dify_was_not_told_yet() -> None:
+def test_items_that_dify_has_not_received_yet() -> None:
     history = [HistoryMessage("system", "Be nice."), HistoryMessage("user", "hi"), HistoryMessage("assistant", "ho")]
     items = plain(items_of_history(history, "123"))
     for item in items:
@@ -101,7 +101,7 @@ def test_what_dify_was_not_told_yet() -> None:
     ]
 
 
-def test_a_new_conversation_is_told_what_was_answered() -> None:
+def test_a_new_conversation_receives_the_answered_messages() -> None:
     assert history_of_messages(ROWS) == [
         HistoryMessage("user", "first"),
         HistoryMessage("assistant", "one"),
@@ -115,7 +115,7 @@ def test_a_new_conversation_is_told_what_was_answered() -> None:
 @pytest.mark.parametrize(
     ("last", "count"), [(ROWS[0].id, 1), (ROWS[2].id, 3), (ROWS[3].id, 4), ("unknown", 4), (None, 4)]
 )
-def test_messages_up_to_the_last_that_was_answered(last: str | None, count: int) -> None:
+def test_messages_up_to_the_last_answered_one(last: str | None, count: int) -> None:
     assert messages_until(ROWS, last) == ROWS[:count]
 
 
@@ -140,16 +140,16 @@ NUMBERED = [{"id": str(number)} for number in range(45)]
     ],
 )
 def test_pages(query: dict[str, str], shown: range, more: bool) -> None:
-    told = page(NUMBERED, after=query.get("after"), limit=query.get("limit"), order=query.get("order"))
+    listed = page(NUMBERED, after=query.get("after"), limit=query.get("limit"), order=query.get("order"))
     names = [str(number) for number in shown]
-    assert [item["id"] for item in told.data] == names
-    assert told.has_more is more
-    assert (told.first_id, told.last_id) == ((names[0], names[-1]) if names else (None, None))
+    assert [item["id"] for item in listed.data] == names
+    assert listed.has_more is more
+    assert (listed.first_id, listed.last_id) == ((names[0], names[-1]) if names else (None, None))
 
 
 def test_no_items_are_an_empty_page() -> None:
-    told = page([], after=None, limit=None, order=None)
-    assert plain(told) == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    listed = page([], after=None, limit=None, order=None)
+    assert plain(listed) == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_no_items_are_an_empty_page() -> None:
         ({"after": ""}, "after"),
     ],
 )
-def test_parameters_that_are_none(query: dict[str, str], param: str) -> None:
+def test_invalid_parameters(query: dict[str, str], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         page(NUMBERED, after=query.get("after"), limit=query.get("limit"), order=query.get("order"))
     assert refused.value.param == param
@@ -182,7 +182,7 @@ def test_parameters_that_are_none(query: dict[str, str], param: str) -> None:
         ("many", "Invalid type for 'limit': expected an integer, got a string."),
     ],
 )
-def test_limits_are_refused_in_openais_words(limit: str, message: str) -> None:
+def test_invalid_limits_are_rejected_in_openais_words(limit: str, message: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         page(NUMBERED, after=None, limit=limit, order=None)
     assert refused.value.message == message
@@ -211,7 +211,7 @@ def test_metadata_beyond_them(metadata: dict[str, str], param: str) -> None:
     assert refused.value.param == param
 
 
-# Numbers of a query
+# Integers in queries
 
 
 @pytest.mark.parametrize(

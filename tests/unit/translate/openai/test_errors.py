@@ -6,7 +6,7 @@ from openai_dify_proxy.errors import InvalidRequest, QuotaExceeded
 from openai_dify_proxy.translate.openai.errors import encode_error, encode_error_frame
 
 
-def test_the_envelope_has_its_four_keys_always() -> None:
+def test_the_envelope_always_has_four_keys() -> None:
     assert json.loads(encode_error(InvalidRequest("No.", param="messages", code="empty"))) == {
         "error": {"message": "No.", "type": "invalid_request_error", "param": "messages", "code": "empty"}
     }
@@ -15,7 +15,7 @@ def test_the_envelope_has_its_four_keys_always() -> None:
     }
 
 
-def test_what_only_the_operator_may_read_stays_out() -> None:
+def test_messages_for_the_operator_are_excluded() -> None:
     assert b"hush" not in encode_error(InvalidRequest("No.", log="hush"))
 
 

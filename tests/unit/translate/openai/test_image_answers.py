@@ -1,4 +1,4 @@
-"""Answers as the official client reads them."""
+"""Image answers, as read by the official client."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_events_that_name_a_picture(by: str, url: str) -> None:
     assert (name, event["url"], event["b64_json"]) == ("image_edit.completed", url, "")
     assert event["revised_prompt"] == "A fox, in loving detail"
     required = {name for name, field in ImageEditCompletedEvent.model_fields.items() if field.is_required()}
-    assert required - set(event) == {"usage"}  # in tokens, which nobody knows
+    assert required - set(event) == {"usage"}  # counts tokens, which are unknown
 
 
 def test_formats_have_openais_names() -> None:

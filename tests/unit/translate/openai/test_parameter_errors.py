@@ -1,4 +1,4 @@
-"""Texts and codes that api.openai.com sends, for the bodies that the proxy reads."""
+"""Messages and codes of api.openai.com, for the bodies that the proxy reads."""
 
 from __future__ import annotations
 
@@ -448,7 +448,7 @@ def test_limits_of_every_kind(body: bytes, message: str, code: str) -> None:
     assert (error.message, error.code) == (message, code)
 
 
-def test_a_length_that_is_not_known() -> None:
+def test_an_unknown_length() -> None:
     limit = Limit("object", of_length=True, operator="<=", limit="2")
     assert (
         invalid_length("a", limit).message
@@ -472,7 +472,7 @@ def test_ranges(value: int, code: str) -> None:
     assert (caught.value.param, caught.value.code) == ("n", code)
 
 
-def test_a_type_of_which_only_the_expected_is_known() -> None:
+def test_an_unknown_actual_type() -> None:
     assert invalid_type("a", ("str",)).message == "Invalid type for 'a': expected a string."
 
 

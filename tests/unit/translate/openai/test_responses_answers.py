@@ -1,4 +1,4 @@
-"""The response object, as the OpenAI API reference and the Open Responses specification have it."""
+"""The response object of the OpenAI API reference and the Open Responses specification."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST, Response
 
 IDS = TurnIds("t-1", "m-1", "c-1")
 
-# What openai-openapi and the Open Responses specification require together, in the order in which OpenAI sends it.
+# The keys that openai-openapi or the Open Responses specification require, in OpenAI's order.
 REQUIRED = (
     "id object created_at status background completed_at error frequency_penalty incomplete_details instructions "
     "max_output_tokens max_tool_calls model output parallel_tool_calls presence_penalty previous_response_id "
@@ -67,14 +67,14 @@ def fold(*events: Event) -> Answer:
     return answer
 
 
-def encode(begun: Response, answer: Answer) -> bytes:
-    whole = response_object(begun, answer, IDS, status=status_of(answer), completed_at=1_700_000_009)
+def encode(response: Response, answer: Answer) -> bytes:
+    whole = response_object(response, answer, IDS, status=status_of(answer), completed_at=1_700_000_009)
     return fast_json.encode(whole)
 
 
 def ended(*events: Event, **fields: Any) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(encode(begin(**fields), fold(*events)))
-    return told
+    document: dict[str, Any] = json.loads(encode(begin(**fields), fold(*events)))
+    return document
 
 
 def test_the_body_of_an_answer() -> None:
@@ -103,17 +103,17 @@ def test_the_body_of_an_answer() -> None:
     )
 
 
-def test_every_required_key_is_there_at_every_time() -> None:
+def test_every_required_key_is_always_present() -> None:
     unset = json.loads(fast_json.encode(begin()))
     assert " ".join(unset) == REQUIRED
     SdkResponse.model_validate(unset)
-    told = ended(TurnFinished("length"))
-    assert " ".join(told) == f"{REQUIRED} dify"
-    SdkResponse.model_validate(told)
+    document = ended(TurnFinished("length"))
+    assert " ".join(document) == f"{REQUIRED} dify"
+    SdkResponse.model_validate(document)
 
 
-def test_what_was_asked_for_is_repeated() -> None:
-    asked = {
+def test_request_fields_are_repeated() -> None:
+    fields = {
         "background": True,
         "conversation": {"id": "conv_1"},
         "frequency_penalty": 0.25,
@@ -138,8 +138,8 @@ def test_what_was_asked_for_is_repeated() -> None:
         "truncation": "auto",
         "user": "ann",
     }
-    told = ended(TextDelta("Hi"), TurnFinished("stop"), **asked)
-    assert {name: told[name] for name in asked} == asked
+    document = ended(TextDelta("Hi"), TurnFinished("stop"), **fields)
+    assert {name: document[name] for name in fields} == fields
     assert (
         ended(TurnFinished("stop"), previous_response_id="resp_0", store=False, service_tier="auto")["store"] is False
     )
@@ -159,38 +159,42 @@ def test_what_was_asked_for_is_repeated() -> None:
     ],
 )
 def test_how_a_turn_finished(reason: Any, status: str, details: Any, completed_at: int | None) -> None:
-    told = ended(TextDelta("Hi"), TurnFinished(reason))
-    assert (told["status"], told["incomplete_details"], told["completed_at"]) == (status, details, completed_at)
-    assert told["output"][0]["status"] == status
-    assert told["error"] is None
+    document = ended(TextDelta("Hi"), TurnFinished(reason))
+    assert (document["status"], document["incomplete_details"], document["completed_at"]) == (
+        status,
+        details,
+        completed_at,
+    )
+    assert document["output"][0]["status"] == status
+    assert document["error"] is None
 
 
-def test_usage_is_zeros_when_dify_tells_none_and_nothing_before_the_end() -> None:
+def test_usage_is_null_before_the_end_and_zero_if_dify_sends_none() -> None:
     usage = ended(TurnFinished("stop"))["usage"]
     assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (0, 0, 0)
     assert response_object(begin(), fold(TextDelta("Hi")), IDS, status="in_progress").usage is None
     assert ended(TurnFailed(StreamCut("Cut.")))["usage"] is None
 
 
-def test_an_answer_without_words_is_an_empty_message() -> None:
+def test_an_answer_without_text_is_an_empty_message() -> None:
     (item,) = ended(TurnFinished("stop"))["output"]
     assert item["content"] == [{"type": "output_text", "annotations": [], "logprobs": [], "text": ""}]
     assert response_object(begin(), fold(), IDS, status="in_progress").output == []
 
 
-def test_steps_files_and_replacements_are_told_as_in_a_chat() -> None:
-    told = ended(
+def test_steps_files_and_replacements_are_as_in_a_chat() -> None:
+    document = ended(
         StepChanged("Search", "succeeded"),
         TextDelta("secret"),
         TextReplaced("Sorry.", moderated=True),
         FileProduced("http://dify/cat.png", "image", "cat.png"),
         TurnFinished("content_filter"),
     )
-    reasoning, message = told["output"]
+    reasoning, message = document["output"]
     assert reasoning["summary"] == [{"type": "summary_text", "text": "✓ Search\n"}]
     assert message["content"][0]["text"] == "Sorry.\n\n![cat.png](http://dify/cat.png)"
-    assert told["dify"]["replaced"] is True
-    assert told["dify"]["files"] == [{"url": "http://dify/cat.png", "type": "image", "filename": "cat.png"}]
+    assert document["dify"]["replaced"] is True
+    assert document["dify"]["files"] == [{"url": "http://dify/cat.png", "type": "image", "filename": "cat.png"}]
 
 
 @pytest.mark.parametrize(
@@ -206,29 +210,29 @@ def test_steps_files_and_replacements_are_told_as_in_a_chat() -> None:
     ],
 )
 def test_a_failure_has_a_code_that_clients_know(error: ProxyError, code: str) -> None:
-    told = ended(TextDelta("Hi"), TurnFailed(error))
-    assert told["status"] == "failed"
-    assert told["error"] == {"code": code, "message": error.message}
-    assert told["completed_at"] is None
-    assert told["output"][0]["status"] == "incomplete"
+    document = ended(TextDelta("Hi"), TurnFailed(error))
+    assert document["status"] == "failed"
+    assert document["error"] == {"code": code, "message": error.message}
+    assert document["completed_at"] is None
+    assert document["output"][0]["status"] == "incomplete"
     assert response_error(error).code == code
 
 
-def test_a_response_that_nobody_ends_any_more() -> None:
-    """Its worker died, or it was cancelled elsewhere: what it had said stays."""
+def test_an_abandoned_response_keeps_its_text() -> None:
+    """Its worker died, or another process cancelled it."""
     partial = response_object(begin(), fold(ReasoningDelta("Hm."), TextDelta("Hel")), IDS, status="in_progress")
     assert partial.output[1].status == "in_progress"
     failed = json.loads(fast_json.encode(failed_response(partial, InternalError("It stopped."))))
     assert (failed["status"], failed["error"]) == ("failed", {"code": "server_error", "message": "It stopped."})
     cancelled = json.loads(fast_json.encode(cancelled_response(partial)))
     assert (cancelled["status"], cancelled["error"]) == ("cancelled", None)
-    for told in (failed, cancelled):
-        assert [item.get("status") for item in told["output"]] == [None, "incomplete"]
-        assert told["output"][1]["content"][0]["text"] == "Hel"
-        SdkResponse.model_validate(told)
+    for document in (failed, cancelled):
+        assert [item.get("status") for item in document["output"]] == [None, "incomplete"]
+        assert document["output"][1]["content"][0]["text"] == "Hel"
+        SdkResponse.model_validate(document)
 
 
-def test_the_status_that_an_answer_has_reached() -> None:
+def test_the_status_of_an_answer() -> None:
     assert status_of(fold(TextDelta("a"))) == "in_progress"
     assert status_of(fold(TurnFinished("stop"))) == "completed"
     assert status_of(fold(TurnFinished("length"))) == "incomplete"
@@ -240,6 +244,6 @@ def test_a_background_response_begins_in_the_queue() -> None:
     assert begin().status == "in_progress"
 
 
-def test_a_message_leads_back_to_its_response() -> None:
+def test_a_message_id_leads_to_its_response() -> None:
     assert response_of_message("msg_1") == "resp_1"
     assert response_of_message("rs_1") is None

@@ -1,4 +1,4 @@
-"""What was asked, as ``GET /v1/responses/{id}/input_items`` lists it, and what was said."""
+"""The input items of ``GET /v1/responses/{id}/input_items``, and the text of a response."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ def test_items_are_listed_as_they_were_sent(body: dict[str, Any], expected: list
         SDK_ITEM.validate_python(item)
 
 
-def test_each_item_has_an_id_of_its_own() -> None:
+def test_each_item_has_a_different_id() -> None:
     listed = items(input=[{"role": "user", "content": "a"}, CALL, {"role": "user", "content": "b"}])
     assert [item["id"] for item in listed] == ["msg_12_in0", "fc_1", "msg_12_in2"]
 
 
-def test_the_text_of_a_response_is_what_the_assistant_said() -> None:
-    begun = begin_response(RESPONSES_REQUEST.decode(b'{"input": "hi"}'), id="resp_12", created_at=1, model="m")
-    encoder = ResponsesStreamEncoder(begun, now=lambda: 2)
+def test_the_text_of_a_response_is_the_assistants_message() -> None:
+    response = begin_response(RESPONSES_REQUEST.decode(b'{"input": "hi"}'), id="resp_12", created_at=1, model="m")
+    encoder = ResponsesStreamEncoder(response, now=lambda: 2)
     encoder.encode([ReasoningDelta("Hm."), TextDelta("one "), TextDelta("two"), TurnFinished("stop")], TurnIds())
     assert text_of_response(json.encode(encoder.response)) == "one two"
-    assert text_of_response(json.encode(begun)) == ""
+    assert text_of_response(json.encode(response)) == ""
 
 
 def test_items_that_cannot_be_decoded_are_skipped() -> None:

@@ -1,4 +1,4 @@
-"""Responses requests as turns; what a turn is made of is told in docs/apps.md."""
+"""Translate Responses requests to turns, as documented in docs/apps.md."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def read_responses_request(request: ResponsesRequest, replies: Mapping[str, str]
     return make_turn(request, read_responses_messages(request, replies))
 
 
-def read(given: Any = None, *, replies: dict[str, str] | None = None, **fields: Any) -> TurnRequest:
-    body = fields if given is None else {"input": given, **fields}
+def read(items: Any = None, *, replies: dict[str, str] | None = None, **fields: Any) -> TurnRequest:
+    body = fields if items is None else {"input": items, **fields}
     return read_responses_request(RESPONSES_REQUEST.decode(json.encode(body)), replies)
 
 
@@ -45,8 +45,8 @@ def user(content: Any) -> Item:
     return {"role": "user", "content": content}
 
 
-def said(text: str) -> Item:
-    """An assistant's message as it comes back from a client that keeps the output."""
+def assistant(text: str) -> Item:
+    """Return an assistant's message as a client sends it back."""
     part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     return {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [part]}
 
@@ -78,20 +78,20 @@ QUESTIONS: dict[str, tuple[Any, str, str, list[tuple[str, str]]]] = {
         "Be kind.\n\nS.",
         [],
     ),
-    "an output that comes back": (
-        [user("1 + 1?"), REASONING, said("2"), user("And 2 + 2?")],
+    "an output that the client sends back": (
+        [user("1 + 1?"), REASONING, assistant("2"), user("And 2 + 2?")],
         "And 2 + 2?",
         "",
         [("user", "1 + 1?"), ("assistant", "2")],
     ),
-    "a refusal that comes back": (
+    "a refusal that the client sends back": (
         [user("a"), {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, user("b")],
         "b",
         "",
         [("user", "a"), ("assistant", "No.")],
     ),
     "reasoning within a reply": (
-        [user("a"), said("<think>hm</think>\n\nb"), user("c")],
+        [user("a"), assistant("<think>hm</think>\n\nb"), user("c")],
         "c",
         "",
         [("user", "a"), ("assistant", "b")],
@@ -99,10 +99,10 @@ QUESTIONS: dict[str, tuple[Any, str, str, list[tuple[str, str]]]] = {
     "a tool's output": ([user("a"), CALL, output("3")], "a\n\nTool result:\n3", "", []),
     "a tool's output in parts": ([output([text("3"), text("4")])], "Tool result:\n3\n4", "", []),
     "a custom tool's output": ([output("3", "custom_tool_call_output")], "Tool result:\n3", "", []),
-    "a call without a question": ([user("a"), said("b"), CALL], CONTINUE, "", [("user", "a"), ("assistant", "b")]),
+    "a call without a question": ([user("a"), assistant("b"), CALL], CONTINUE, "", [("user", "a"), ("assistant", "b")]),
     "other outputs": ([user("a"), output({"type": "computer_screenshot"}, "computer_call_output")], "a", "", []),
-    "kinds that do not exist yet": ([user("a"), {"type": "of_tomorrow", "content": 7}], "a", "", []),
-    "a kind that does not exist yet, with a role": ([{"type": "of_tomorrow", **user("a")}], "a", "", []),
+    "unknown kinds": ([user("a"), {"type": "of_tomorrow", "content": 7}], "a", "", []),
+    "an unknown kind with a role": ([{"type": "of_tomorrow", **user("a")}], "a", "", []),
     "a reference to reasoning": ([user("a"), {"type": "item_reference", "id": "rs_1"}, user("b")], "a\n\nb", "", []),
     "content that is null": (
         [user("a"), {"role": "assistant", "content": None}, user("b")],
@@ -113,9 +113,11 @@ QUESTIONS: dict[str, tuple[Any, str, str, list[tuple[str, str]]]] = {
 }
 
 
-@pytest.mark.parametrize(("given", "question", "system", "history"), QUESTIONS.values(), ids=QUESTIONS)
-def test_what_is_asked(given: Any, question: str, system: str, history: list[tuple[str, str]]) -> None:
-    turn = read(given)
+@pytest.mark.parametrize(("items", "question", "system", "history"), QUESTIONS.values(), ids=QUESTIONS)
+def test_question_system_message_and_history(
+    items: Any, question: str, system: str, history: list[tuple[str, str]]
+) -> None:
+    turn = read(items)
     assert (turn.question, turn.system) == (question, system)
     assert [(message.role, message.text) for message in turn.history] == history
 
@@ -135,14 +137,14 @@ def test_messages_in_place_of_input_are_a_chat() -> None:
 
 
 def test_input_in_place_of_messages_is_a_chat() -> None:
-    turn = chat(input=[user("a"), said("b"), user("c")], instructions="s", user="ann", stream=True)
+    turn = chat(input=[user("a"), assistant("b"), user("c")], instructions="s", user="ann", stream=True)
     assert (turn.question, turn.system, turn.end_user) == ("c", "s", "ann")
     assert [message.text for message in turn.history] == ["a", "b"]
     assert chat(input="Hi").question == "Hi"
     assert chat(messages=[{"role": "user", "content": "m"}], input="Hi").question == "m"
 
 
-def test_whose_turn_it_is_and_with_what_inputs() -> None:
+def test_the_end_user_and_the_inputs() -> None:
     turn = read(
         "Hi", user="old", safety_identifier="new", metadata={"lang": "de", "conversation_id": "c-1"}, inputs={"n": 3}
     )
@@ -152,7 +154,7 @@ def test_whose_turn_it_is_and_with_what_inputs() -> None:
     assert read("Hi", conversation_id="c-2").conversation_id == "c-2"
 
 
-def test_what_changes_nothing_is_accepted() -> None:
+def test_fields_without_effect_are_accepted() -> None:
     fields: dict[str, Any] = {
         "background": True,
         "conversation": "conv_1",
@@ -188,12 +190,12 @@ def test_references_are_followed() -> None:
     assert referenced_responses(RESPONSES_REQUEST.decode(b'{"input":"msg_1"}')) == []
 
 
-# Bodies that are refused, and where their fault is.
+# Rejected bodies, and the param and code of the error.
 REFUSED: dict[str, tuple[Item, str, str | None]] = {
     "nothing": ({}, "input", "missing_required_parameter"),
     "no items": ({"input": []}, "input", "missing_required_parameter"),
-    "no words": ({"input": [REASONING]}, "input", None),
-    "no words in messages": ({"messages": [{"role": "user", "content": ""}]}, "messages", None),
+    "no text": ({"input": [REASONING]}, "input", None),
+    "no text in messages": ({"messages": [{"role": "user", "content": ""}]}, "messages", None),
     "an image": ({"input": [user("a"), user([text("b"), IMAGE])]}, "input[1].content[1]", "unsupported_content"),
     "a tool's image": ({"input": [output([IMAGE])]}, "input[0].output[0]", "unsupported_content"),
     "an image in messages": (
@@ -224,12 +226,12 @@ REFUSED: dict[str, tuple[Item, str, str | None]] = {
         "unsupported_parameter",
     ),
     "any forced tool": ({"input": "Hi", "tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
-    "two that it continues": (
+    "both a response and a conversation to continue": (
         {"input": "Hi", "previous_response_id": "resp_1", "conversation": {"id": "conv_1"}},
         "previous_response_id",
         "mutually_exclusive_parameters",
     ),
-    "a background response that nobody can fetch": (
+    "a background response that is not stored": (
         {"input": "Hi", "background": True, "store": False},
         "background",
         None,
@@ -239,7 +241,7 @@ REFUSED: dict[str, tuple[Item, str, str | None]] = {
 
 
 @pytest.mark.parametrize(("body", "param", "code"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_asked_is_refused_by_name(body: Item, param: str, code: str | None) -> None:
+def test_rejected_requests_name_the_param(body: Item, param: str, code: str | None) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read_responses_request(read_json(json.encode(body), RESPONSES_REQUEST))
     assert (caught.value.param, caught.value.code) == (param, code)
@@ -255,13 +257,13 @@ def test_what_cannot_be_asked_is_refused_by_name(body: Item, param: str, code: s
         ({"input": "Hi", "n": 2}, "n"),
     ],
 )
-def test_a_chat_as_input_is_refused_like_any(body: Item, param: str) -> None:
+def test_a_chat_as_input_is_validated_too(body: Item, param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         chat(**body)
     assert caught.value.param == param
 
 
-def test_content_that_is_not_utf8_is_refused() -> None:
+def test_content_that_is_not_utf8_is_rejected() -> None:
     body = b'{"input":[{"role":"user","content":"\xff"}]}'
     with pytest.raises(InvalidRequest) as caught:
         read_responses_messages(read_json(body, RESPONSES_REQUEST))

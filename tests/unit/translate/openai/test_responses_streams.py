@@ -1,4 +1,4 @@
-"""Streams, as the OpenAI API reference and recorded answers of OpenAI show them, and as the official SDK reads them."""
+"""Streams in the form of the OpenAI API reference and of recorded answers of OpenAI, as read by the official SDK."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ REASONED = [
 
 def encoder(*, name: str = "resp_1", model: str = "support", **fields: Any) -> ResponsesStreamEncoder:
     request = RESPONSES_REQUEST.decode(json.dumps({"input": "Hi", **fields}))
-    begun = begin_response(request, id=name, created_at=1_700_000_000, model=model)
-    return ResponsesStreamEncoder(begun, now=lambda: 1_700_000_009)
+    response = begin_response(request, id=name, created_at=1_700_000_000, model=model)
+    return ResponsesStreamEncoder(response, now=lambda: 1_700_000_009)
 
 
 def stream(*events: Event, **fields: Any) -> bytes:
@@ -75,9 +75,9 @@ def final(data: bytes) -> Any:
     return events_of(data)[-1]["response"]
 
 
-def test_it_is_an_encoder_of_streams() -> None:
-    kept: StreamEncoder = encoder()
-    assert kept.answer.text == ""
+def test_it_is_a_stream_encoder() -> None:
+    response_stream: StreamEncoder = encoder()
+    assert response_stream.answer.text == ""
 
 
 BEGUN = (
@@ -169,24 +169,24 @@ def test_a_delta_may_be_any_text(text: str) -> None:
 
 
 def test_ids_and_models_may_have_any_name() -> None:
-    odd = 'x","delta":"%d",{'
-    data = stream(TextDelta("a"), FINISHED, name=f"resp_{odd}", model=odd, metadata={odd: odd})
-    assert final(data)["model"] == odd
-    assert {event["item_id"] for event in events_of(data) if "item_id" in event} == {f"msg_{odd}"}
+    name = 'x","delta":"%d",{'
+    data = stream(TextDelta("a"), FINISHED, name=f"resp_{name}", model=name, metadata={name: name})
+    assert final(data)["model"] == name
+    assert {event["item_id"] for event in events_of(data) if "item_id" in event} == {f"msg_{name}"}
 
 
 def test_the_opening_comes_first_and_once() -> None:
-    kept = encoder()
-    opening = kept.open()
+    response_stream = encoder()
+    opening = response_stream.open()
     assert types(opening) == CREATED
-    assert kept.open() == b""
-    data = opening + kept.encode([TextDelta("a")], IDS)
+    assert response_stream.open() == b""
+    data = opening + response_stream.encode([TextDelta("a")], IDS)
     assert types(data) == [*CREATED, *ADDED, DELTA]
     assert types(encoder().encode([Citations(())], IDS)) == CREATED
 
 
 def test_a_background_response_is_queued_first() -> None:
-    """``response.created`` is before even that: the SDK's helper takes nothing else for a beginning."""
+    """``response.created`` still comes first: the SDK's helper accepts no other first event."""
     data = stream(TextDelta("a"), FINISHED, background=True)
     opening = events_of(data)[:3]
     assert [event["type"] for event in opening] == ["response.created", "response.queued", "response.in_progress"]
@@ -220,8 +220,8 @@ def test_reasoning_is_an_item_before_the_message() -> None:
     assert gathered.output_text == "a"
 
 
-def test_the_message_is_one_whatever_comes_between() -> None:
-    """Later thoughts are told after it, and steps not at all."""
+def test_the_text_is_always_one_message() -> None:
+    """Later reasoning follows it, and steps are omitted."""
     data = stream(
         ReasoningDelta("1"),
         TextDelta("a"),
@@ -250,7 +250,7 @@ def test_text_without_characters_opens_nothing() -> None:
     assert types(data).count(DELTA) == 1
 
 
-def test_an_answer_without_words_is_an_empty_message() -> None:
+def test_an_answer_without_text_is_an_empty_message() -> None:
     data = stream(FINISHED)
     assert types(data) == [*CREATED, *ADDED, *DONE, "response.completed"]
     assert final(data)["output"][0]["content"][0]["text"] == ""
@@ -273,12 +273,12 @@ def test_citations_are_annotations() -> None:
     assert gather_with_sdk(data) is not None
 
 
-def test_what_was_told_is_not_taken_back() -> None:
-    kept = encoder()
-    data = kept.encode([TextDelta("secret"), TextReplaced("Sorry.", moderated=True), IMAGE, FINISHED], IDS)
-    assert text_of(data) == kept.sent == f"secret\n\nSorry.\n\n{LINK}"
-    assert final(data)["output"][0]["content"][0]["text"] == kept.sent
-    assert kept.answer.text == f"Sorry.\n\n{LINK}"
+def test_sent_text_is_not_retracted() -> None:
+    response_stream = encoder()
+    data = response_stream.encode([TextDelta("secret"), TextReplaced("Sorry.", moderated=True), IMAGE, FINISHED], IDS)
+    assert text_of(data) == response_stream.sent == f"secret\n\nSorry.\n\n{LINK}"
+    assert final(data)["output"][0]["content"][0]["text"] == response_stream.sent
+    assert response_stream.answer.text == f"Sorry.\n\n{LINK}"
     assert final(data)["dify"]["replaced"] is True
     assert text_of(stream(TextDelta("He"), TextReplaced("Hello", moderated=False), FINISHED)) == "Hello"
     assert text_of(stream(IMAGE, FINISHED)) == LINK
@@ -298,8 +298,10 @@ def test_an_answer_that_was_cut_is_incomplete(reason: Any, detail: str) -> None:
 
 
 def test_a_failure_is_an_error_and_the_failed_response() -> None:
-    kept = encoder()
-    data = kept.encode([ReasoningDelta("Hm."), TextDelta("Hel"), TurnFailed(StreamCut("The stream was cut."))], IDS)
+    response_stream = encoder()
+    data = response_stream.encode(
+        [ReasoningDelta("Hm."), TextDelta("Hel"), TurnFailed(StreamCut("The stream was cut."))], IDS
+    )
     assert types(data) == [*CREATED, *REASONED, *ADDED, DELTA, "error", "response.failed"]
     error, failed = events_of(data)[-2:]
     assert error["error"] == {
@@ -312,15 +314,15 @@ def test_a_failure_is_an_error_and_the_failed_response() -> None:
     assert response["status"] == "failed"
     assert response["error"] == {"code": "server_error", "message": "The stream was cut."}
     assert [item.get("status") for item in response["output"]] == [None, "incomplete"]
-    assert response["output"][1]["content"][0]["text"] == kept.sent == "Hel"
+    assert response["output"][1]["content"][0]["text"] == response_stream.sent == "Hel"
     with pytest.raises(openai.APIError, match=r"The stream was cut\."):
         read_with_sdk(data)
     with pytest.raises(openai.APIError, match=r"The stream was cut\."):
         gather_with_sdk(data)
 
 
-def test_a_failure_before_anything_was_said_is_a_stream_too() -> None:
-    """A response in the background has no status line that could tell."""
+def test_a_failure_before_any_text_is_a_stream_too() -> None:
+    """A background response cannot report the failure in a status line."""
     data = stream(TurnFailed(RateLimited("Slow.", param="model")), background=True)
     assert types(data) == ["response.created", "response.queued", "response.in_progress", "error", "response.failed"]
     assert final(data)["output"] == []
@@ -334,11 +336,16 @@ def test_a_failure_while_thinking() -> None:
 
 
 def test_a_heartbeat_repeats_the_last_number() -> None:
-    kept = encoder()
-    first = kept.heartbeat()
+    response_stream = encoder()
+    first = response_stream.heartbeat()
     assert types(first) == [*CREATED, "keepalive"]
     assert first.endswith(b'event: keepalive\ndata: {"type":"keepalive","sequence_number":1}\n\n')
-    data = first + kept.encode([TextDelta("a")], IDS) + kept.heartbeat() + kept.encode([TextDelta("b"), FINISHED], IDS)
+    data = (
+        first
+        + response_stream.encode([TextDelta("a")], IDS)
+        + response_stream.heartbeat()
+        + response_stream.encode([TextDelta("b"), FINISHED], IDS)
+    )
     beats = [event["sequence_number"] for event in events_of(data) if event["type"] == "keepalive"]
     assert beats == [1, 4]
     gathered = gather_with_sdk(data)
@@ -347,26 +354,26 @@ def test_a_heartbeat_repeats_the_last_number() -> None:
 
 
 def test_a_cancelled_response_ends_as_an_incomplete_one() -> None:
-    kept = encoder(background=True)
-    data = kept.encode([ReasoningDelta("Hm."), TextDelta("Hel")], IDS) + kept.cancel(IDS)
+    response_stream = encoder(background=True)
+    data = response_stream.encode([ReasoningDelta("Hm."), TextDelta("Hel")], IDS) + response_stream.cancel(IDS)
     assert types(data)[-4:] == [*DONE, "response.incomplete"]
     response = final(data)
     assert (response["status"], response["incomplete_details"], response["error"]) == ("cancelled", None, None)
     assert response["output"][1]["status"] == "incomplete"
     assert data.endswith(b"data: [DONE]\n\n")
-    assert kept.response.status == "cancelled"
+    assert response_stream.response.status == "cancelled"
     assert gather_with_sdk(data) is not None
 
 
 @pytest.mark.parametrize(("events", "output"), [([], 0), ([ReasoningDelta("Hm.")], 1)])
-def test_a_response_may_be_cancelled_before_it_says_anything(events: list[Event], output: int) -> None:
-    kept = encoder()
-    data = kept.encode(events, IDS) + kept.cancel(IDS)
+def test_a_response_may_be_cancelled_before_any_text(events: list[Event], output: int) -> None:
+    response_stream = encoder()
+    data = response_stream.encode(events, IDS) + response_stream.cancel(IDS)
     assert len(final(data)["output"]) == output
     assert gather_with_sdk(data) is not None
 
 
-def test_a_stream_is_taken_up_after_any_number() -> None:
+def test_a_stream_can_be_resumed_after_any_number() -> None:
     data = b"".join(HELLO)
     assert frames_after(data, None) == data
     for number in range(-1, 11):
@@ -374,11 +381,11 @@ def test_a_stream_is_taken_up_after_any_number() -> None:
     assert frames_after(b"", 3) == b""
 
 
-def test_a_stream_whose_worker_died_is_ended_by_another() -> None:
-    kept = encoder(background=True)
-    frames = kept.encode([TextDelta("Hel")], IDS)
+def test_another_worker_ends_the_stream_of_a_dead_worker() -> None:
+    response_stream = encoder(background=True)
+    frames = response_stream.encode([TextDelta("Hel")], IDS)
     lost = InternalError("The process that ran this response is gone.")
-    failed = failed_response(kept.response, lost)
+    failed = failed_response(response_stream.response, lost)
     data = frames + encode_failure(failed, lost, next_number(frames))
     assert types(data)[-2:] == ["error", "response.failed"]
     assert (final(data)["status"], final(data)["output"]) == ("failed", [])

@@ -1,6 +1,6 @@
-"""Side calls of chat clients: as recorded from the programs where they could be run, else as their sources write them.
+"""Recognize side calls of chat clients, from recorded requests or, where a client could not be run, from its source.
 
-What is expected was read in each client's source: how it takes the answer apart, and what it does without one.
+The expected placeholder answers follow each client's source: how it parses an answer, and what it does without one.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def recorded_messages(name: str) -> list[Message]:
         ("librechat/title-structured", "title", '{"language": "", "title": ""}'),
     ],
 )
-def test_side_calls_as_recorded(name: str, kind: str, nothing: str | None) -> None:
+def test_recorded_side_calls(name: str, kind: str, nothing: str | None) -> None:
     call = recorded(name).side_call
     assert call is not None
     assert (call.client, call.kind, call.nothing) == (name.partition("/")[0], kind, nothing)
@@ -79,11 +79,11 @@ def test_side_calls_as_recorded(name: str, kind: str, nothing: str | None) -> No
         *(f"n8n-chat/turn-{number}" for number in (1, 2, 3)),
     ],
 )
-def test_turns_as_recorded_are_no_side_calls(name: str) -> None:
+def test_recorded_turns_are_not_side_calls(name: str) -> None:
     assert recorded(name).side_call is None
 
 
-def test_a_question_about_a_document_begins_as_open_webuis_side_calls_do() -> None:
+def test_a_question_about_a_document_begins_like_a_side_call_of_open_webui() -> None:
     assert recorded("open-webui-document/turn-1").question.startswith("### Task:\n")
 
 
@@ -227,12 +227,12 @@ OPEN_WEBUI_MEMORY = (
         ([*CHAT, user(CHATBOX_SUMMARY)], SideCall("chatbox", "summary", None)),
     ],
 )
-def test_side_calls_as_written(messages: list[Message], expected: SideCall) -> None:
+def test_side_calls_from_sources(messages: list[Message], expected: SideCall) -> None:
     assert turn(*messages).side_call == expected
 
 
 @pytest.mark.parametrize("name", ["open-webui/title", "open-webui/queries", "librechat/title"])
-def test_a_systems_prompt_beside_it_hides_nothing(name: str) -> None:
+def test_side_calls_with_a_system_prompt_are_recognized(name: str) -> None:
     messages = recorded_messages(name)
     assert turn(system("Be brief."), *messages).side_call == turn(*messages).side_call is not None
 
@@ -241,7 +241,7 @@ def test_a_systems_prompt_beside_it_hides_nothing(name: str) -> None:
     "name",
     ["open-webui/title", "open-webui/tags", "open-webui/emoji", "open-webui/merge-answers", "librechat/title"],
 )
-def test_pasted_into_a_conversation_it_is_a_question(name: str) -> None:
+def test_a_side_call_pasted_into_a_conversation_is_a_question(name: str) -> None:
     (message,) = recorded_messages(name)
     assert turn(*CHAT, message).side_call is None
     assert turn(user("What is this?"), message).side_call is None
@@ -249,7 +249,7 @@ def test_pasted_into_a_conversation_it_is_a_question(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", [*NEXT_TITLES, CHATBOX_SUMMARY])
-def test_what_ends_a_conversation_is_a_question_without_one(text: str) -> None:
+def test_a_summary_prompt_without_a_conversation_is_a_question(text: str) -> None:
     assert turn(user(text)).side_call is None
 
 

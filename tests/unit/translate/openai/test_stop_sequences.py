@@ -15,17 +15,17 @@ from openai_dify_proxy.events import (
 )
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 
-# Sequences, the text, what is seen of it, and whether the turn is cut.
+# Sequences, the text, its visible part, and whether a sequence was hit.
 CASES: dict[str, tuple[list[str], str, str, bool]] = {
-    "none is met": (["END"], "Hello.", "Hello.", False),
+    "none is hit": (["END"], "Hello.", "Hello.", False),
     "in the middle": (["END"], "Hello. END of story", "Hello. ", True),
     "at the beginning": (["END"], "ENDless", "", True),
     "at the end": (["END"], "The END", "The ", True),
     "only its beginning": (["END"], "The EN", "The EN", False),
-    "begun in vain": (["END"], "EN EEND", "EN E", True),
+    "begun but not completed": (["END"], "EN EEND", "EN E", True),
     "one that overlaps itself": (["aab"], "aaab", "a", True),
     "the first of several": (["\n\n", "User:"], "a User: b\n\nc", "a ", True),
-    "the one that is whole first": (["abcd", "bc"], "xabcd", "xa", True),
+    "the one that is complete first": (["abcd", "bc"], "xabcd", "xa", True),
     "two that end together": (["abc", "bc"], "xabc", "x", True),
     "line ends": (["\n"], "one\ntwo", "one", True),
     "not only ASCII": (["。", "🛑"], "はい🛑。", "はい", True),
@@ -50,7 +50,7 @@ def cut(sequences: list[str], parts: list[str]) -> tuple[str, bool]:
 
 
 @pytest.mark.parametrize(("sequences", "text", "seen", "hit"), CASES.values(), ids=CASES)
-def test_however_the_text_is_cut(sequences: list[str], text: str, seen: str, hit: bool) -> None:
+def test_every_split_of_the_text(sequences: list[str], text: str, seen: str, hit: bool) -> None:
     assert cut(sequences, [text]) == (seen, hit)
     assert cut(sequences, list(text)) == (seen, hit)
     for at in range(1, len(text)):
@@ -58,7 +58,7 @@ def test_however_the_text_is_cut(sequences: list[str], text: str, seen: str, hit
 
 
 def test_the_turn_ends_with_the_sequence() -> None:
-    """Neither what the upstream says after it nor its usage is waited for."""
+    """Neither later text of the upstream nor its usage is waited for."""
     stop = StopSequences(["END"])
     events: list[Event] = [TextDelta("a END"), TextDelta("b"), TurnFinished("length", Usage(1, 2, 3))]
     assert stop.filter(events) == [TextDelta("a "), TurnFinished("stop")]
@@ -77,13 +77,13 @@ def test_a_folded_answer_is_cut_too() -> None:
     assert StopSequences(["END"]).filter([finished]) == [TurnFinished("stop", Usage(1, 2, 3), "One. ")]
 
 
-def test_a_failure_gives_what_was_held_back() -> None:
+def test_a_failure_releases_held_back_text() -> None:
     stop = StopSequences(["END"])
     failed = TurnFailed(StreamCut("cut"))
     assert stop.filter([TextDelta("The EN"), failed]) == [TextDelta("The "), TextDelta("EN"), failed]
 
 
-def test_a_replacement_is_cut_and_voids_what_was_held_back() -> None:
+def test_a_replacement_is_cut_and_discards_held_back_text() -> None:
     stop = StopSequences(["END"])
     assert stop.filter([TextDelta("The E"), TextReplaced("Preset.", moderated=True)]) == [
         TextDelta("The "),
