@@ -56,7 +56,7 @@ class OddIpfs:
     url: str = ""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def came(self, count: int) -> None:
+    async def wait_for_uploads(self, count: int) -> None:
         """Wait until ``count`` uploads have arrived in total."""
         async with asyncio.timeout(PATIENCE), self._news:
             await self._news.wait_for(lambda: len(self.uploads) >= count)

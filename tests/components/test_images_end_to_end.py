@@ -1,4 +1,4 @@
-"""The program with a real IPFS node or a real S3 server behind it: pictures that outlast nodes and processes."""
+"""Run the server with a real IPFS node or S3 server: pictures survive crashes of nodes and processes."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def demo(shared_demo: DemoReplicate) -> Iterator[DemoReplicate]:
 
 @pytest.fixture
 def own_ipfs(node: Path, tmp_path: Path) -> Iterator[IpfsNode]:
-    """A node that the test may stop; it does not run yet."""
+    """Create a node that the test starts and may stop."""
     ipfs = IpfsNode(node, parts.ipfs_node(), tmp_path / "ipfs")
     yield ipfs
     ipfs.kill()
 
 
 class Proxies:
-    """The program on one directory of pictures, as often as it is started."""
+    """Starts server processes on one picture directory."""
 
     def __init__(self, demo: DemoReplicate, directory: Path) -> None:
         self._demo = demo
@@ -56,7 +56,7 @@ class Proxies:
 
     @contextmanager
     def start(self, *arguments: str, **env: str) -> Iterator[tuple[Running, str]]:
-        """A process that serves, and its origin."""
+        """Start a server process; yield it and its origin."""
         settings = {
             "DIFY_API_URL": "http://127.0.0.1:9",
             "REPLICATE_API_TOKEN": self._demo.token,
@@ -92,10 +92,10 @@ async def post(origin: str, **body: Any) -> httpx2.Response:
 
 
 async def generate(origin: str, prompt: str = "a red fox", **body: Any) -> dict[str, Any]:
-    answered = await post(origin, prompt=prompt, **body)
-    assert answered.status_code == 200, answered.text
-    found: dict[str, Any] = answered.json()
-    return found
+    response = await post(origin, prompt=prompt, **body)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 async def fetch(url: str, **more: Any) -> httpx2.Response:
@@ -105,8 +105,8 @@ async def fetch(url: str, **more: Any) -> httpx2.Response:
 
 async def on_node(ipfs: IpfsNode, cid: str) -> bytes:
     async with httpx2.AsyncClient(timeout=PATIENCE) as http:
-        answered = await http.post(f"{ipfs.rpc}/api/v0/cat", params={"arg": cid, "timeout": "5s"})
-        return answered.raise_for_status().content
+        response = await http.post(f"{ipfs.rpc}/api/v0/cat", params={"arg": cid, "timeout": "5s"})
+        return response.raise_for_status().content
 
 
 async def test_a_picture_on_ipfs(proxies: Proxies, shared_ipfs: IpfsNode) -> None:
@@ -125,61 +125,63 @@ async def test_a_picture_on_ipfs(proxies: Proxies, shared_ipfs: IpfsNode) -> Non
         assert await on_node(shared_ipfs, shown["cid"]) == data
         assert (await fetch(f"{shared_ipfs.gateway}/ipfs/{shown['cid']}")).content == data
         linked = await generate(origin, seed=7, response_format="url")
-        assert linked["data"][0]["url"] == f"{origin}/pictures/{record['sha256']}.png", "links stay our own"
+        assert linked["data"][0]["url"] == f"{origin}/pictures/{record['sha256']}.png", (
+            "links to the proxy are the default"
+        )
         assert (await fetch(linked["data"][0]["url"])).content == data
     with proxies.start(**env, PICTURE_LINKS="ipfs") as (_, origin):
         linked = await generate(origin, seed=7, response_format="url")
         assert linked["data"][0]["url"] == gateway.format(cid=shown["cid"])
         assert (await fetch(linked["data"][0]["url"])).content == data
-    assert len(proxies.records()) == 1, "the same picture is kept once"
+    assert len(proxies.records()) == 1, "the same picture is stored once"
 
 
 async def test_ten_pictures_while_ipfs_is_down(demo: DemoReplicate, proxies: Proxies, own_ipfs: IpfsNode) -> None:
-    """All are answered; the proxy is killed, IPFS comes up, the proxy comes up: all ten are there, under their CIDs."""
+    """All are answered; after a kill of the proxy and a start of IPFS and the proxy, all ten are uploaded."""
     env = {"IPFS_UPLOAD_URL": own_ipfs.rpc}
     with proxies.start(**env) as (running, origin):
         answers = await asyncio.gather(*(generate(origin, f"fox {number}", seed=number) for number in range(10)))
         running.end(signal.SIGKILL)
-    told = {shown["cid"]: base64.b64decode(shown["b64_json"]) for answer in answers for shown in answer["data"]}
-    assert len(told) == demo.log.creations() == 10
+    by_cid = {shown["cid"]: base64.b64decode(shown["b64_json"]) for answer in answers for shown in answer["data"]}
+    assert len(by_cid) == demo.log.creations() == 10
     assert [answer["data"][0]["ipfs"] for answer in answers] == ["pending"] * 10
     before = proxies.records()
-    assert {record["cid"]: proxies.bytes_of(record) for record in before} == told
+    assert {record["cid"]: proxies.bytes_of(record) for record in before} == by_cid
     assert proxies.unsent() == 10
 
     own_ipfs.start()
     with proxies.start(**env):
         await until(lambda: proxies.unsent() == 0, PATIENCE)
-    for cid, data in told.items():
+    for cid, data in by_cid.items():
         assert await on_node(own_ipfs, cid) == data
     assert proxies.records() == [record | {"ipfs": "sent"} for record in before]
-    assert demo.log.creations() == demo.log.attempts() == 10, "nothing was made again"
+    assert demo.log.creations() == demo.log.attempts() == 10, "no picture was generated again"
 
 
-async def test_who_wants_ipfs_while_it_is_down_is_told_where_the_picture_is(
+async def test_return_ipfs_while_ipfs_is_down_names_the_local_link(
     demo: DemoReplicate, proxies: Proxies, own_ipfs: IpfsNode
 ) -> None:
     with proxies.start(IPFS_UPLOAD_URL=own_ipfs.rpc, IPFS_TIMEOUT="0.5") as (running, origin):
-        answered = await post(origin, prompt="a red fox", return_ipfs=True)
-        assert answered.status_code == 503
-        error = answered.json()["error"]
+        response = await post(origin, prompt="a red fox", return_ipfs=True)
+        assert response.status_code == 503
+        error = response.json()["error"]
         assert error["code"] == "ipfs_pending"
-        assert answered.headers["x-should-retry"] == "false", "it would be paid again"
+        assert response.headers["x-should-retry"] == "false", "a retry would be paid again"
         link = error["message"].rpartition(" ")[2]
         assert link.startswith(f"{origin}/pictures/")
-        kept = await fetch(link)
-        assert (kept.status_code, kept.headers["content-type"]) == (200, "image/png")
+        picture = await fetch(link)
+        assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
         (record,) = proxies.records()
-        assert kept.content == proxies.bytes_of(record)
+        assert picture.content == proxies.bytes_of(record)
         own_ipfs.start()
         await until(lambda: proxies.unsent() == 0, PATIENCE)
-        assert await on_node(own_ipfs, record["cid"]) == kept.content
+        assert await on_node(own_ipfs, record["cid"]) == picture.content
         assert "a red fox" not in running.logged
     assert demo.log.creations() == 1
 
 
-async def test_workers_take_turns_at_the_uploads(proxies: Proxies, shared_ipfs: IpfsNode) -> None:
-    """One holds the lease and sends for all; when it dies another one does."""
+async def test_one_worker_at_a_time_uploads(proxies: Proxies, shared_ipfs: IpfsNode) -> None:
+    """One worker holds the lease and uploads for all; when it dies, another one takes over."""
 
     def holders(parent: psutil.Process) -> list[psutil.Process]:
         lock = str(proxies.pictures / "ipfs.lock")
@@ -238,17 +240,17 @@ async def test_pictures_in_an_object_store(
         assert (await fetch(f"{origin}/pictures/{'0' * 64}.png")).status_code == 404
         running.end(signal.SIGKILL)
     with proxies.start(PICTURE_STORE=store) as (_, origin):
-        kept = await fetch(f"{origin}/pictures/{link.rpartition('/')[2]}", follow_redirects=True)
-        assert kept.content == data, "another process on another machine would have it too"
+        picture = await fetch(f"{origin}/pictures/{link.rpartition('/')[2]}", follow_redirects=True)
+        assert picture.content == data, "the picture does not depend on the process"
     assert not proxies.pictures.exists()
     assert demo.log.creations() == 2
 
 
-async def test_several_predictions_of_a_model_of_the_community(demo: DemoReplicate, proxies: Proxies) -> None:
-    """It is refused by its name alone, to each of the predictions; all are then made by its version."""
+async def test_several_predictions_of_a_community_model(demo: DemoReplicate, proxies: Proxies) -> None:
+    """Replicate rejects each prediction by name; all are then created by version."""
     with proxies.start() as (_, origin):
         answer = await generate(origin, "seven foxes", n=7, seed=10, model="stability-ai/sdxl")
     assert len(answer["data"]) == 7
     assert len({shown["b64_json"] for shown in answer["data"]}) == 7
-    assert demo.log.creations() == 2, "of four pictures at most"
+    assert demo.log.creations() == 2, "of at most four pictures each"
     assert demo.log.attempts() == 4

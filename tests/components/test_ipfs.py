@@ -1,4 +1,4 @@
-"""Uploads to a real IPFS node, and to nodes and services that answer in odd ways."""
+"""Upload to a real IPFS node, and to nodes and services with unusual answers."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ async def http() -> AsyncIterator[HttpClient]:
 
 
 def client_of(http: HttpClient, url: str, **env: str) -> IpfsClient:
-    """The client as its settings make it."""
+    """Create the client from settings."""
     client = ipfs_client(load_settings(env={"IPFS_UPLOAD_URL": url, **env}, dotenv=None), http)
     assert client is not None
     return client
 
 
-def test_without_a_url_nothing_goes_to_ipfs() -> None:
+def test_without_a_url_there_is_no_client() -> None:
     assert ipfs_client(load_settings(env={}, dotenv=None), None) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [1, 1000, CHUNK_SIZE, CHUNK_SIZE + 1, 1_600_000, 5_000_000])
-async def test_a_node_gives_the_bytes_back_under_the_cid_computed_here(
+async def test_a_node_returns_the_bytes_under_the_cid_computed_by_the_proxy(
     shared_ipfs: IpfsNode, http: HttpClient, size: int
 ) -> None:
     data = (hashlib.sha256(size.to_bytes(4)).digest() * (size // 32 + 1))[:size]
@@ -63,19 +63,19 @@ async def test_a_node_gives_the_bytes_back_under_the_cid_computed_here(
     assert cid in pins["Keys"]
 
 
-async def test_a_cid_in_another_base_is_the_same_cid(shared_ipfs: IpfsNode, http: HttpClient) -> None:
-    """js-ipfs writes base58 unless it is told otherwise, as by a URL with parameters of the operator's own."""
+async def test_a_cid_in_another_base_is_normalized(shared_ipfs: IpfsNode, http: HttpClient) -> None:
+    """js-ipfs writes base58 by default, which happens if the operator's URL has its own parameters."""
     url = f"{shared_ipfs.rpc}/api/v0/add?cid-version=1&raw-leaves=true"
     assert await client_of(http, url).add(DATA, NAME, "image/png") == CID
 
 
-async def test_parameters_of_the_operators_own_may_lead_to_another_cid(shared_ipfs: IpfsNode, http: HttpClient) -> None:
+async def test_parameters_of_the_operator_may_change_the_cid(shared_ipfs: IpfsNode, http: HttpClient) -> None:
     cid = await client_of(http, f"{shared_ipfs.rpc}/api/v0/add?cid-version=0").add(DATA, NAME, "image/png")
     assert cid.startswith("bafybei")
     assert cid != CID
 
 
-async def test_what_is_sent(http: HttpClient) -> None:
+async def test_the_upload_request(http: HttpClient) -> None:
     async with odd_ipfs(added(CID)) as node:
         await client_of(http, node.url).add(DATA, NAME, "image/png")
     (upload,) = node.uploads
@@ -93,7 +93,7 @@ async def test_what_is_sent(http: HttpClient) -> None:
     assert upload.file == ("file", NAME, DATA)
     assert upload.form == {}
     assert "authorization" not in upload.headers
-    assert "origin" not in upload.headers, "Kubo refuses what comes from web pages"
+    assert "origin" not in upload.headers, "Kubo rejects requests from web pages"
 
 
 SERVICES: list[Any] = [
@@ -120,7 +120,7 @@ async def test_hosted_services(
     (upload,) = service.uploads
     assert upload.headers["authorization"] == "Bearer a.b.c"
     assert upload.target.startswith(path)
-    assert ("chunker=size-262144" in upload.target) == (path == "/api/v0/add"), "only Kubo's RPC knows parameters"
+    assert ("chunker=size-262144" in upload.target) == (path == "/api/v0/add"), "only Kubo's RPC supports parameters"
     assert upload.file == ("data", NAME, DATA)
     assert upload.form == form
 
@@ -134,7 +134,7 @@ async def test_a_form_field_with_a_quote_in_its_name_stays_one_field(http: HttpC
 
 
 @pytest.mark.parametrize(
-    ("odd", "error", "told"),
+    ("script", "error", "log"),
     [
         pytest.param(answer("no", "401 Unauthorized"), UpstreamMisconfigured, "Status 401: no", id="401"),
         pytest.param(answer("Forbidden", "403 Forbidden"), UpstreamMisconfigured, "Status 403", id="403"),
@@ -161,35 +161,35 @@ async def test_a_form_field_with_a_quote_in_its_name_stays_one_field(http: HttpC
         pytest.param(silence, UpstreamTimeout, "within 0.3 s", id="silence"),
     ],
 )
-async def test_answers_that_are_none(http: HttpClient, odd: Answer, error: type[ProxyError], told: str) -> None:
-    async with odd_ipfs(odd) as node:
+async def test_failed_uploads(http: HttpClient, script: Answer, error: type[ProxyError], log: str) -> None:
+    async with odd_ipfs(script) as node:
         client = client_of(http, node.url, IPFS_UPLOAD_AUTH="Bearer secret", IPFS_TIMEOUT="0.3")
         with pytest.raises(error) as caught:
             await client.add(DATA, NAME, "image/png")
-    assert told in (caught.value.log or "")
+    assert log in (caught.value.log or "")
     assert "127.0.0.1" not in caught.value.message
     assert "secret" not in f"{caught.value.log}{caught.value.message}"
     assert [upload.target.partition("?")[0] for upload in node.uploads] == ["/api/v0/add"]
 
 
-async def test_a_service_tells_when_to_come_again(http: HttpClient) -> None:
+async def test_a_service_sends_a_retry_after(http: HttpClient) -> None:
     async with odd_ipfs(answer("", "429 Too Many Requests", "Retry-After: 7")) as node:
         with pytest.raises(UpstreamFailed) as caught:
             await client_of(http, node.url).add(DATA, NAME, "image/png")
     assert caught.value.retry_after == 7
 
 
-async def test_a_node_that_is_not_there(http: HttpClient) -> None:
+async def test_an_unreachable_node(http: HttpClient) -> None:
     with pytest.raises(UpstreamUnreachable, match="IPFS cannot be reached") as caught:
         await client_of(http, "http://127.0.0.1:9").add(DATA, NAME, "image/png")
     assert "127.0.0.1:9" in (caught.value.log or "")
 
 
-async def test_an_upload_that_is_given_up_leaves_no_connection(http: HttpClient) -> None:
+async def test_a_cancelled_upload_leaves_no_connection(http: HttpClient) -> None:
     async with odd_ipfs(silence, added(CID)) as node:
         client = client_of(http, node.url)
         task = asyncio.create_task(client.add(DATA, NAME, "image/png"))
-        await node.came(1)
+        await node.wait_for_uploads(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

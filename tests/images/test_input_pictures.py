@@ -16,7 +16,7 @@ from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.upstream.fetch import GuardedFetcher
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 from tests.limits import PATIENCE
-from tests.upstream.raw_server import raw_server, told
+from tests.upstream.raw_server import raw_server, reply
 
 HEADER = "X-Replicate-Mask"
 
@@ -44,7 +44,7 @@ WHITE = halves(255, 0, "L")
 async def test_a_mask_by_url(sent: bytes, param: str, black_repaints: bool) -> None:
     fetcher = GuardedFetcher(connect_timeout=PATIENCE, public=lambda _: True)
     replicate = ReplicateClient("http://127.0.0.1:9/v1", "r8", connect_timeout=PATIENCE)
-    async with raw_server(told(200, sent)) as server:
+    async with raw_server(reply(200, sent)) as server:
         url = f"{server.origin}/m.png"
         inputs = InputPictures(replicate, fetcher, ClientUrls(()), limit=100_000)
         field = ModelInput(name="mask", kind="string")

@@ -18,7 +18,7 @@ from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 from openai_dify_proxy_demo.replicate import DemoReplicate
 from tests.limits import PATIENCE
-from tests.upstream.raw_server import Answer, RawServer, Request, in_turn, raw_server, told
+from tests.upstream.raw_server import Answer, RawServer, Request, in_turn, raw_server, reply
 
 VERSION = "c" * 64
 STABLE_DIFFUSION = "stability-ai/stable-diffusion"
@@ -73,7 +73,7 @@ async def named() -> AsyncIterator[ImageModels]:
             "known": ImageModelSettings(name="known", model=STABLE_DIFFUSION),
         },
     }
-    async with scripted_models(told(500), **settings) as setup:
+    async with scripted_models(reply(500), **settings) as setup:
         yield setup.models
 
 
@@ -129,7 +129,7 @@ async def test_names_that_are_not_models_are_rejected(named: ImageModels, name: 
 
 
 async def test_the_schema_of_a_name_is_loaded_again_after_some_minutes() -> None:
-    async with scripted_models(in_turn(told(200, model("one")), told(200, model("two")))) as setup:
+    async with scripted_models(in_turn(reply(200, model("one")), reply(200, model("two")))) as setup:
         assert [await setup.names(SDXL) for _ in range(3)] == [{"one"}] * 3
         setup.now += FRESH_SECONDS - 1
         assert await setup.names(SDXL) == {"one"}
@@ -140,7 +140,7 @@ async def test_the_schema_of_a_name_is_loaded_again_after_some_minutes() -> None
 
 async def test_the_schema_of_a_version_is_never_loaded_again() -> None:
     ref = ModelRef("stability-ai/sdxl", VERSION)
-    async with scripted_models(told(200, model("one")["latest_version"])) as setup:
+    async with scripted_models(reply(200, model("one")["latest_version"])) as setup:
         assert await setup.names(ref) == {"one"}
         setup.now += 365 * 24 * 3600
         assert await setup.names(ref) == {"one"}
@@ -149,7 +149,9 @@ async def test_the_schema_of_a_version_is_never_loaded_again() -> None:
 
 async def test_a_version_without_a_schema_is_loaded_again() -> None:
     ref = ModelRef("stability-ai/sdxl", VERSION)
-    async with scripted_models(in_turn(told(200, {"id": VERSION}), told(200, model("one")["latest_version"]))) as setup:
+    async with scripted_models(
+        in_turn(reply(200, {"id": VERSION}), reply(200, model("one")["latest_version"]))
+    ) as setup:
         assert await setup.models.inputs(ref) == KNOWN_MODELS["stability-ai/sdxl"]
         setup.now += FRESH_SECONDS + 1
         assert await setup.names(ref) == {"one"}
@@ -161,11 +163,11 @@ async def test_concurrent_callers_share_one_request() -> None:
 
     async def slow(request: Request, writer: asyncio.StreamWriter) -> None:
         await go.wait()
-        await told(200, model("one"))(request, writer)
+        await reply(200, model("one"))(request, writer)
 
     async with scripted_models(slow) as setup:
         tasks = [asyncio.create_task(setup.names(SDXL)) for _ in range(10)]
-        await setup.server.came(1)
+        await setup.server.wait_for_requests(1)
         tasks[0].cancel()
         go.set()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
@@ -175,7 +177,7 @@ async def test_concurrent_callers_share_one_request() -> None:
 
 
 async def test_without_replicate_the_built_in_table_is_used() -> None:
-    async with scripted_models(told(500)) as setup:
+    async with scripted_models(reply(500)) as setup:
         known, unknown = await asyncio.gather(setup.models.inputs(SDXL), setup.models.inputs(ModelRef("some/body")))
         assert known == KNOWN_MODELS["stability-ai/sdxl"]
         assert unknown == UNKNOWN_MODEL
@@ -185,7 +187,7 @@ async def test_without_replicate_the_built_in_table_is_used() -> None:
 
 
 async def test_without_replicate_the_stale_schema_is_used() -> None:
-    async with scripted_models(in_turn(told(200, model("one")), told(503))) as setup:
+    async with scripted_models(in_turn(reply(200, model("one")), reply(503))) as setup:
         assert await setup.names(SDXL) == {"one"}
         setup.now += FRESH_SECONDS + 1
         assert await setup.names(SDXL) == {"one"}
@@ -194,20 +196,20 @@ async def test_without_replicate_the_stale_schema_is_used() -> None:
 
 @pytest.mark.parametrize("body", [{"latest_version": None}, {"latest_version": {"id": VERSION}}, model()])
 async def test_a_model_without_inputs(body: Any) -> None:
-    async with scripted_models(told(200, body)) as setup:
+    async with scripted_models(reply(200, body)) as setup:
         assert await setup.models.inputs(SDXL) == KNOWN_MODELS["stability-ai/sdxl"]
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, ModelNotFound), (401, UpstreamMisconfigured)])
 async def test_permanent_errors_are_raised(status: int, error: type[Exception]) -> None:
-    async with scripted_models(told(status, {"detail": "no"})) as setup:
+    async with scripted_models(reply(status, {"detail": "no"})) as setup:
         with pytest.raises(error):
             await setup.models.inputs(SDXL)
 
 
 async def test_community_models_are_pinned_to_their_latest_version() -> None:
     """For all callers, including those whose creation by name was already running."""
-    async with scripted_models(in_turn(told(200, model("one")), told(200, model("one", version="d" * 64)))) as setup:
+    async with scripted_models(in_turn(reply(200, model("one")), reply(200, model("one", version="d" * 64)))) as setup:
         models = setup.models
         assert models.pin(SDXL) is None, "its version is not known yet"
         await models.inputs(SDXL)

@@ -1,4 +1,4 @@
-"""One prediction from its creation to its end: waiting, giving up, and never paying twice."""
+"""The life of a prediction: waiting, cancelling, and never paying twice."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from openai_dify_proxy.upstream.replicate import ReplicateClient
 from openai_dify_proxy.wire.replicate import Prediction
 from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateTiming
 from tests.limits import PATIENCE
-from tests.upstream.raw_server import Answer, RawServer, Request, by_path, in_turn, raw, raw_server, told
+from tests.upstream.raw_server import Answer, RawServer, Request, by_path, in_turn, raw, raw_server, reply
 
 SCHNELL = ModelRef("black-forest-labs/flux-schnell")
 BRISK = ReplicateTiming(start=0.0, run=0.0, settle=0.0, second=0.2)
-"""`Prefer: wait` and `Cancel-After` pass five times as fast: a creation is answered after a second."""
+"""`Prefer: wait` and `Cancel-After` run five times as fast: a creation is answered after a second."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def shared_demo() -> Iterator[DemoReplicate]:
 
 @pytest.fixture
 def demo(shared_demo: DemoReplicate) -> Iterator[DemoReplicate]:
-    """After a test nothing may be left running."""
+    """Return an empty demo; fail if requests or predictions are still running after the test."""
     shared_demo.log.clear()
     yield shared_demo
     shared_demo.log.wait(lambda log: log.open_requests == 0)
@@ -59,10 +59,10 @@ async def predicting(
 
 
 @asynccontextmanager
-async def asking(
+async def scripted_predictions(
     answer: Answer, *, max_throttle: float = 30.0, close: float = 10.0
 ) -> AsyncIterator[tuple[RawServer, Predictions]]:
-    """A Replicate that answers so, and predictions on it."""
+    """Start a Replicate with scripted answers; yield it and predictions on it."""
     async with (
         raw_server(answer) as server,
         predicting(f"{server.origin}/v1", max_throttle=max_throttle, close=close) as predictions,
@@ -84,7 +84,7 @@ async def until(demo: DemoReplicate, creations: int) -> None:
     await asyncio.to_thread(demo.log.wait, lambda log: log.creations() >= creations)
 
 
-# --- To the end
+# --- Running to the end
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ async def until(demo: DemoReplicate, creations: int) -> None:
 async def test_a_prediction_is_followed_to_its_end(demo: DemoReplicate, predictions: Predictions, words: str) -> None:
     prediction = await run(predictions, f"a fox {words}")
     assert prediction.status == "succeeded"
-    assert demo.output_origin in str(prediction.output), "files of an early answer are inlined, those of the end linked"
+    assert demo.output_origin in str(prediction.output), "early answers contain files, later ones link to them"
     assert demo.log.creations() == demo.log.attempts() == 1
     assert not demo.log.cancels
-    assert demo.log.predictions[0].cancel_after == "70s", "a little later than we give up"
+    assert demo.log.predictions[0].cancel_after == "70s", "a little after the proxy's own limit"
 
 
-async def test_outputs_that_are_there_early_are_told(demo: DemoReplicate, predictions: Predictions) -> None:
-    """One by one, and each once."""
+async def test_early_outputs_are_reported(demo: DemoReplicate, predictions: Predictions) -> None:
+    """They are reported one by one, each once."""
     seen: list[list[str]] = []
 
     async def progress(urls: list[str]) -> None:
@@ -126,31 +126,32 @@ async def test_early_outputs_come_as_data_uris_with_the_creation_and_as_links_in
         "https://replicate.delivery/1.webp",
         "https://replicate.delivery/2.webp",
     )
-    created = told(201, {"id": "p1", "status": "processing", "output": [first]})
+    created = reply(201, {"id": "p1", "status": "processing", "output": [first]})
     polls = in_turn(
-        told(200, {"id": "p1", "status": "processing", "output": [link, last]}),
-        told(200, {"id": "p1", "status": "succeeded", "output": [link, last]}),
+        reply(200, {"id": "p1", "status": "processing", "output": [link, last]}),
+        reply(200, {"id": "p1", "status": "succeeded", "output": [link, last]}),
     )
-    async with asking(by_path({"POST /v1/predictions": created, "/v1/predictions/p1": polls})) as (_, predictions):
+    async with scripted_predictions(by_path({"POST /v1/predictions": created, "/v1/predictions/p1": polls})) as (
+        _,
+        predictions,
+    ):
         await predictions.run(SCHNELL, {"prompt": "a fox"}, seconds=60, progress=progress)
     assert seen == [[first], [link, last]]
 
 
-async def test_what_cannot_be_done_with_an_early_output_ends_the_prediction(
-    demo: DemoReplicate, predictions: Predictions
-) -> None:
+async def test_an_error_with_an_early_output_ends_the_prediction(demo: DemoReplicate, predictions: Predictions) -> None:
     async def progress(urls: list[str]) -> None:
         raise UpstreamFailed("no picture")
 
     with pytest.raises(UpstreamFailed, match="no picture"):
         await predictions.run(SCHNELL, {"prompt": "PARTIAL", "num_outputs": 4}, seconds=60, progress=progress)
     await predictions.close(10)
-    assert len(demo.log.cancels) <= 1, "it may have ended meanwhile"
+    assert len(demo.log.cancels) <= 1, "the prediction may have ended meanwhile"
     assert demo.log.creations() == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "told"),
+    ("words", "error", "message"),
     [
         ("ABORT", UpstreamTimeout, "prediction_canceled: The prediction was canceled before it returned a picture"),
         ("CANCELED", UpstreamTimeout, "prediction_canceled: The prediction was canceled before it returned a picture"),
@@ -169,12 +170,12 @@ async def test_what_cannot_be_done_with_an_early_output_ends_the_prediction(
     ],
 )
 async def test_predictions_that_end_without_a_picture(
-    demo: DemoReplicate, predictions: Predictions, words: str, error: type[ProxyError], told: str
+    demo: DemoReplicate, predictions: Predictions, words: str, error: type[ProxyError], message: str
 ) -> None:
     with pytest.raises(error) as caught:
         await run(predictions, f"a fox {words}")
-    assert told in f"{caught.value.code}: {caught.value.message}"
-    assert caught.value.started, "it may be paid for"
+    assert message in f"{caught.value.code}: {caught.value.message}"
+    assert caught.value.started, "the prediction may be paid for"
     await predictions.close(10)
     assert demo.log.creations() == demo.log.attempts() == 1
     assert not any(cancel.effective for cancel in demo.log.cancels)
@@ -187,7 +188,7 @@ async def test_predictions_that_end_without_a_picture(
         *(("CRASH_AFTER:503", UpstreamFailed), ("DROP", UpstreamFailed), ("BADJSON", UpstreamFailed)),
     ],
 )
-async def test_a_creation_that_fails_is_not_repeated(
+async def test_a_failed_creation_is_not_repeated(
     demo: DemoReplicate, predictions: Predictions, words: str, error: type[ProxyError]
 ) -> None:
     with pytest.raises(error):
@@ -195,14 +196,14 @@ async def test_a_creation_that_fails_is_not_repeated(
     assert demo.log.attempts() == 1
 
 
-async def test_nor_one_that_the_model_refuses(demo: DemoReplicate, predictions: Predictions) -> None:
+async def test_a_creation_that_the_model_rejects_is_not_repeated(demo: DemoReplicate, predictions: Predictions) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await run(predictions, "a fox", num_inference_steps=400)
     assert caught.value.param == "X-Replicate-Num-Inference-Steps"
     assert (demo.log.attempts(), demo.log.creations()) == (1, 0)
 
 
-# --- Throttled
+# --- Throttling
 
 
 async def test_a_429_is_waited_out(demo: DemoReplicate, predictions: Predictions) -> None:
@@ -216,7 +217,7 @@ async def test_a_429_is_waited_out(demo: DemoReplicate, predictions: Predictions
         assert third - second > 0.95
 
 
-async def test_but_not_longer_than_is_sensible(demo: DemoReplicate) -> None:
+async def test_a_long_429_is_not_waited_out(demo: DemoReplicate) -> None:
     async with predicting(demo.url, max_throttle=5) as predictions:
         with pytest.raises(RateLimited) as caught:
             await run(predictions, "THROTTLE:header:6x9")
@@ -224,14 +225,14 @@ async def test_but_not_longer_than_is_sensible(demo: DemoReplicate) -> None:
     assert (demo.log.attempts(), demo.log.creations()) == (1, 0)
 
 
-async def test_nor_without_any_pause() -> None:
-    async with asking(told(429, {}, "Retry-After: 0"), max_throttle=1) as (server, predictions):
+async def test_retries_after_a_429_have_a_minimum_pause() -> None:
+    async with scripted_predictions(reply(429, {}, "Retry-After: 0"), max_throttle=1) as (server, predictions):
         with pytest.raises(RateLimited):
             await run(predictions, "a fox")
     assert len(server.requests) == 3
 
 
-async def test_who_leaves_while_throttled_pays_nothing(demo: DemoReplicate, predictions: Predictions) -> None:
+async def test_cancelling_while_throttled_costs_nothing(demo: DemoReplicate, predictions: Predictions) -> None:
     task = asyncio.create_task(run(predictions, "THROTTLE:header:5x1"))
     await asyncio.to_thread(demo.log.wait, lambda log: log.attempts() == 1)
     await asyncio.to_thread(demo.log.wait, lambda log: log.open_requests == 0)
@@ -242,11 +243,11 @@ async def test_who_leaves_while_throttled_pays_nothing(demo: DemoReplicate, pred
     assert (demo.log.attempts(), demo.log.creations()) == (1, 0)
 
 
-# --- Given up
+# --- Cancelling
 
 
 @pytest.mark.parametrize("words", ["HOLD:0.5 SLOW:60", "SLOW:60", "COLD:60"])
-async def test_who_leaves_while_it_is_created_ends_it(
+async def test_cancelling_during_the_creation_cancels_the_prediction(
     demo: DemoReplicate, predictions: Predictions, words: str
 ) -> None:
     task = asyncio.create_task(run(predictions, words))
@@ -261,7 +262,7 @@ async def test_who_leaves_while_it_is_created_ends_it(
     assert demo.log.creations() == 1
 
 
-async def test_who_leaves_while_it_runs_ends_it(demo: DemoReplicate, predictions: Predictions) -> None:
+async def test_cancelling_a_running_prediction(demo: DemoReplicate, predictions: Predictions) -> None:
     task = asyncio.create_task(run(predictions, "SLOW:60"))
     await asyncio.to_thread(demo.log.wait, lambda log: any(call.method == "GET" for call in log.calls))
     task.cancel()
@@ -273,7 +274,7 @@ async def test_who_leaves_while_it_runs_ends_it(demo: DemoReplicate, predictions
 
 
 @pytest.mark.parametrize(("words", "seconds"), [("HOLD:0.2 SLOW:60", 0.1), ("SLOW:60", 1.3)])
-async def test_time_that_is_up_ends_it(
+async def test_a_timeout_cancels_the_prediction(
     demo: DemoReplicate, predictions: Predictions, words: str, seconds: float
 ) -> None:
     with pytest.raises(UpstreamTimeout, match="took longer than") as caught:
@@ -284,8 +285,8 @@ async def test_time_that_is_up_ends_it(
     assert demo.log.creations() == demo.log.attempts() == 1
 
 
-async def test_replicate_ends_by_itself_what_we_cannot_end(demo: DemoReplicate) -> None:
-    """Of a creation whose answer is lost nobody knows the id."""
+async def test_replicate_cancels_predictions_with_unknown_ids(demo: DemoReplicate) -> None:
+    """The id of a prediction is unknown if the answer to its creation is lost."""
     async with predicting(demo.url) as predictions:
         with pytest.raises(UpstreamFailed):
             await run(predictions, "DROP SLOW:60", 1)
@@ -294,98 +295,98 @@ async def test_replicate_ends_by_itself_what_we_cannot_end(demo: DemoReplicate) 
     assert demo.log.predictions[0].cancel_after == "11s"
 
 
-# --- Answers of a Replicate that misbehaves
+# --- Misbehaving Replicate servers
 
-STARTED = told(201, {"id": "p1", "status": "starting"})
+STARTED = reply(201, {"id": "p1", "status": "starting"})
 CANCEL = "POST /v1/predictions/p1/cancel"
 
 
 async def outcome(answers: dict[str, Answer]) -> tuple[ProxyError, RawServer]:
-    async with asking(by_path(answers)) as (server, predictions):
+    async with scripted_predictions(by_path(answers)) as (server, predictions):
         with pytest.raises(ProxyError) as caught:
             await run(predictions, "a fox")
     return caught.value, server
 
 
-async def test_a_prediction_that_cannot_be_followed_is_ended_and_not_repeated() -> None:
-    lost = told(404, {"detail": "Not found"})
-    error, server = await outcome({"POST /v1/predictions": STARTED, "/v1/predictions/p1": lost, CANCEL: told(200, {})})
+async def test_a_prediction_that_cannot_be_polled_is_cancelled_and_not_repeated() -> None:
+    lost = reply(404, {"detail": "Not found"})
+    error, server = await outcome({"POST /v1/predictions": STARTED, "/v1/predictions/p1": lost, CANCEL: reply(200, {})})
     assert isinstance(error, UpstreamFailed)
     assert error.started
-    assert len(server.asked("POST", "/v1/predictions")) == 1
-    assert len(server.asked("POST", "/cancel")) == 1
+    assert len(server.requests_to("POST", "/v1/predictions")) == 1
+    assert len(server.requests_to("POST", "/cancel")) == 1
 
 
-async def test_a_prediction_that_is_lost_is_not_repeated() -> None:
-    lost = told(404, {"detail": "Not found"})
-    error, server = await outcome({"POST /v1/predictions": STARTED, "/v1/predictions/p1": lost, CANCEL: told(200, {})})
+async def test_a_lost_prediction_is_not_repeated() -> None:
+    lost = reply(404, {"detail": "Not found"})
+    error, server = await outcome({"POST /v1/predictions": STARTED, "/v1/predictions/p1": lost, CANCEL: reply(200, {})})
     assert isinstance(error, UpstreamFailed)
     assert error.started
-    assert len(server.asked("POST", "/v1/predictions")) == 1
-    assert len(server.asked("POST", "/cancel")) == 1
+    assert len(server.requests_to("POST", "/v1/predictions")) == 1
+    assert len(server.requests_to("POST", "/cancel")) == 1
 
 
 @pytest.mark.parametrize(
-    "poll", [pytest.param(told(500), id="500"), pytest.param(told(200, b"<html>"), id="a web page")]
+    "poll", [pytest.param(reply(500), id="500"), pytest.param(reply(200, b"<html>"), id="a web page")]
 )
-async def test_one_that_cannot_be_followed_is_ended_when_time_is_up(poll: Answer) -> None:
-    """Until then it may still come to its end, which is paid for."""
-    answers = {"POST /v1/predictions": STARTED, "/v1/predictions/p1": poll, CANCEL: told(200, {})}
-    async with asking(by_path(answers)) as (server, predictions):
+async def test_failing_polls_continue_until_the_timeout(poll: Answer) -> None:
+    """Until then the prediction, which is paid for, may still succeed."""
+    answers = {"POST /v1/predictions": STARTED, "/v1/predictions/p1": poll, CANCEL: reply(200, {})}
+    async with scripted_predictions(by_path(answers)) as (server, predictions):
         with pytest.raises(UpstreamTimeout) as caught:
             await run(predictions, "a fox", 4)
     assert caught.value.started
-    assert len(server.asked("POST", "/v1/predictions")) == 1
-    assert len(server.asked("POST", "/cancel")) == 1
+    assert len(server.requests_to("POST", "/v1/predictions")) == 1
+    assert len(server.requests_to("POST", "/cancel")) == 1
 
 
-async def test_a_cancellation_is_repeated_until_it_is_heard() -> None:
-    lost, heard = told(404, {}), in_turn(told(500), raw(), told(200, {}))
-    _, server = await outcome({"POST /v1/predictions": STARTED, "/v1/predictions/p1": lost, CANCEL: heard})
-    assert len(server.asked("POST", "/cancel")) == 3
+async def test_a_cancellation_is_repeated_until_it_is_accepted() -> None:
+    lost, accepted = reply(404, {}), in_turn(reply(500), raw(), reply(200, {}))
+    _, server = await outcome({"POST /v1/predictions": STARTED, "/v1/predictions/p1": lost, CANCEL: accepted})
+    assert len(server.requests_to("POST", "/cancel")) == 3
 
 
-async def test_an_answer_without_an_id_cannot_be_followed() -> None:
-    error, server = await outcome({"POST /v1/predictions": told(201, {})})
+async def test_an_answer_without_an_id_is_an_error() -> None:
+    error, server = await outcome({"POST /v1/predictions": reply(201, {})})
     assert isinstance(error, UpstreamFailed)
-    assert len(server.asked("POST", "/v1/predictions")) == 1
+    assert len(server.requests_to("POST", "/v1/predictions")) == 1
 
 
-async def test_pictures_that_are_erased_already() -> None:
-    gone = {"id": "p1", "status": "succeeded", "output": None, "data_removed": True}
-    error, server = await outcome({"POST /v1/predictions": told(201, gone)})
+async def test_erased_outputs() -> None:
+    erased = {"id": "p1", "status": "succeeded", "output": None, "data_removed": True}
+    error, server = await outcome({"POST /v1/predictions": reply(201, erased)})
     assert "already deleted" in error.message
     assert len(server.requests) == 1
 
 
-async def test_pictures_that_were_all_held_back() -> None:
-    held = {"id": "p1", "status": "succeeded", "output": [], "logs": "NSFW content detected in 1 of the outputs"}
-    error, _ = await outcome({"POST /v1/predictions": told(201, held)})
+async def test_outputs_that_were_all_filtered() -> None:
+    filtered = {"id": "p1", "status": "succeeded", "output": [], "logs": "NSFW content detected in 1 of the outputs"}
+    error, _ = await outcome({"POST /v1/predictions": reply(201, filtered)})
     assert isinstance(error, ContentRefused)
 
 
 async def test_an_unknown_status_is_not_the_end() -> None:
     polls = in_turn(
-        told(200, {"id": "p1", "status": "queued", "output": None}),
-        told(200, {"id": "p1", "status": "succeeded", "output": "https://replicate.delivery/x.png"}),
+        reply(200, {"id": "p1", "status": "queued", "output": None}),
+        reply(200, {"id": "p1", "status": "succeeded", "output": "https://replicate.delivery/x.png"}),
     )
     answers = {"POST /v1/predictions": STARTED, "/v1/predictions/p1": polls}
-    async with asking(by_path(answers)) as (server, predictions):
+    async with scripted_predictions(by_path(answers)) as (server, predictions):
         prediction = await run(predictions, "a fox")
     assert prediction.output == "https://replicate.delivery/x.png"
-    assert len(server.asked("GET")) == 2
+    assert len(server.requests_to("GET")) == 2
 
 
-async def test_the_end_of_the_server_does_not_wait_long_for_cancellations() -> None:
+async def test_the_shutdown_does_not_wait_long_for_cancellations() -> None:
     cancelled = asyncio.Event()
 
     async def stuck(request: Request, writer: asyncio.StreamWriter) -> None:
         cancelled.set()
         await raw(end=False)(request, writer)
 
-    answers = {"POST /v1/predictions": STARTED, "/v1/predictions/p1": told(404, {}), CANCEL: stuck}
-    async with asyncio.timeout(PATIENCE), asking(by_path(answers), close=0.1) as (server, predictions):
+    answers = {"POST /v1/predictions": STARTED, "/v1/predictions/p1": reply(404, {}), CANCEL: stuck}
+    async with asyncio.timeout(PATIENCE), scripted_predictions(by_path(answers), close=0.1) as (server, predictions):
         with pytest.raises(UpstreamFailed):
             await run(predictions, "a fox")
         await cancelled.wait()
-    assert len(server.asked("POST", "/cancel")) == 1
+    assert len(server.requests_to("POST", "/cancel")) == 1

@@ -45,10 +45,10 @@ def files(directory: Path) -> set[str]:
 
 class StoreContract:
     async def test_a_picture_is_returned_as_stored(self, store: PictureStore) -> None:
-        given = record(1, model="a/b", prediction_id="p", seed=7, prompt="a fox", cid="bafy", ipfs="pending")
-        assert await store.put(b"abc", given) == given
-        assert await store.read(given.name) == b"abc"
-        assert await store.record(given.name) == given
+        expected = record(1, model="a/b", prediction_id="p", seed=7, prompt="a fox", cid="bafy", ipfs="pending")
+        assert await store.put(b"abc", expected) == expected
+        assert await store.read(expected.name) == b"abc"
+        assert await store.record(expected.name) == expected
 
     async def test_an_existing_picture_stays_and_its_record_is_completed(self, store: PictureStore) -> None:
         await store.put(b"abc", record(1, model="a/b", created=100))

@@ -1,4 +1,4 @@
-"""From one format to another, and masks of either polarity."""
+"""Convert pictures between formats and masks between polarities."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def opened(data: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("name", SAMPLES)
 @pytest.mark.parametrize("to", TARGETS)
-async def test_every_format_becomes_every_other(name: str, to: OutputFormat) -> None:
-    given = SAMPLES[name]
-    converted = await convert(given, to=to)
+async def test_every_format_converts_to_every_other(name: str, to: OutputFormat) -> None:
+    original = SAMPLES[name]
+    converted = await convert(original, to=to)
     found = sniff(converted)
     assert found is not None
     assert found.extension == to
-    before, after = opened(given), opened(converted)
+    before, after = opened(original), opened(converted)
     assert after.size in (before.size, before.size[::-1])
-    if sniff(given) == found:
-        assert converted == given, "what has the format already is not touched"
+    if sniff(original) == found:
+        assert converted == original, "pictures in the requested format are unchanged"
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "RGB", "L", "LA", "P"])
-async def test_no_pixel_is_lost_on_the_way_to_png(mode: str) -> None:
+async def test_conversion_to_png_is_lossless(mode: str) -> None:
     data = encode(image(mode), "WEBP", lossless=True, exact=True)
     assert pixels(await convert(data, to="png")) == pixels(data)
 
@@ -67,7 +67,7 @@ async def test_greys_of_16_bits_become_those_of_8(to: OutputFormat) -> None:
     assert opened(await invert_mask(grey)).getpixel((8, 8)) == pytest.approx(255 - 40_000 / 257, abs=2)
 
 
-async def test_quality_tells_in_the_size() -> None:
+async def test_quality_affects_the_size() -> None:
     noise = encode(Image.effect_noise((128, 128), 90), "PNG")
     for to in ("jpg", "webp"):
         sizes = [len(await convert(noise, to=to, quality=quality)) for quality in (0, 50, 100)]
@@ -75,13 +75,13 @@ async def test_quality_tells_in_the_size() -> None:
         assert sizes[0] < sizes[2] / 2
 
 
-async def test_the_colour_profile_goes_along_except_where_it_would_be_wrong() -> None:
+async def test_the_colour_profile_is_copied_unless_it_would_be_wrong() -> None:
     assert opened(await convert(png(), to="jpg")).info["icc_profile"] == PROFILE
     inks = encode(image("CMYK"), "JPEG", icc_profile=b"a profile of inks")
     assert "icc_profile" not in opened(await convert(inks, to="png")).info
 
 
-async def test_a_turned_picture_is_set_upright() -> None:
+async def test_a_rotated_picture_is_set_upright() -> None:
     data = jpeg(orientation=6)
     upright = opened(await convert(data, to="png"))
     assert upright.size == opened(data).size[::-1]
@@ -92,12 +92,12 @@ async def test_a_turned_picture_is_set_upright() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"<svg/>", png_header(30_000, 30_000), png()[:100]], ids=["nothing", "svg", "bomb", "cut off"]
 )
-async def test_what_is_no_picture_is_not_converted(data: bytes) -> None:
+async def test_other_bytes_are_rejected(data: bytes) -> None:
     with pytest.raises(BadPicture):
         await convert(data, to="jpg")
 
 
-async def test_a_picture_that_its_new_format_has_no_room_for_is_refused() -> None:
+async def test_a_picture_too_large_for_its_new_format_is_rejected() -> None:
     with pytest.raises(BadPicture):
         await convert(encode(Image.new("L", (16_384, 1)), "PNG"), to="webp")  # WebP has 16383 at most
 
@@ -116,7 +116,7 @@ async def test_a_mask_is_inverted(mode: str) -> None:
     assert opened(await invert_mask(await invert_mask(encode(mask(), "PNG")))).tobytes() == mask().tobytes()
 
 
-async def test_what_is_transparent_in_a_mask_counts_as_black() -> None:
+async def test_transparency_in_a_mask_counts_as_black() -> None:
     clear = Image.new("RGBA", (2, 1), (255, 255, 255, 255))
     clear.putpixel((1, 0), (255, 255, 255, 0))
     inverted = opened(await invert_mask(encode(clear, "PNG")))
@@ -133,13 +133,13 @@ async def test_a_mask_of_openai_is_transparent_where_it_repaints(black_repaints:
 
 
 async def test_a_mask_without_transparency_is_white_where_it_repaints() -> None:
-    given = encode(mask(), "PNG")
-    assert await mask_in_polarity(given, black_repaints=False, param="mask") == given
-    inverted = opened(await mask_in_polarity(given, black_repaints=True, param="mask"))
+    original = encode(mask(), "PNG")
+    assert await mask_in_polarity(original, black_repaints=False, param="mask") == original
+    inverted = opened(await mask_in_polarity(original, black_repaints=True, param="mask"))
     assert [inverted.getpixel((x, 0)) for x in (0, 7)] == [0, 255]
 
 
-async def test_a_mask_that_is_no_picture_is_the_clients_fault() -> None:
+async def test_an_invalid_mask_is_a_client_error() -> None:
     with pytest.raises(InvalidRequest) as caught:
         await invert_mask(b"<svg/>")
     assert caught.value.param == "mask"

@@ -1,4 +1,4 @@
-"""Pictures in a directory: on real disks, full ones and other people's, and after a process was killed."""
+"""Pictures in a directory: on full and unwritable disks, and after a process was killed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TestLocal(StoreContract):
     pass
 
 
-async def test_where_things_lie(store: LocalPictures) -> None:
+async def test_the_directory_layout(store: LocalPictures) -> None:
     digest = "abcd" + "0" * 60
     await store.put(b"abc", record(sha256=digest, ipfs="pending", prompt="ein Füchschen"))
     assert files(store.directory) == {
@@ -47,7 +47,7 @@ async def test_where_things_lie(store: LocalPictures) -> None:
     assert "ein Füchschen" in (store.directory / f"ab/cd/{digest}.json").read_text("utf-8")
 
 
-async def test_home_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     await LocalPictures("~/pictures").put(b"abc", record(1))
     assert (tmp_path / "pictures").is_dir()
@@ -62,7 +62,7 @@ async def test_a_picture_whose_record_was_lost_gets_a_new_one(store: LocalPictur
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"sha256": "0"}'])
-async def test_a_record_that_cannot_be_read_is_replaced(store: LocalPictures, text: str) -> None:
+async def test_an_unreadable_record_is_replaced(store: LocalPictures, text: str) -> None:
     await store.put(b"abc", record(1, seed=1))
     (store.directory / "00" / "00" / f"{record(1).sha256}.json").write_text(text)
     assert await store.record(record(1).name) is None
@@ -71,20 +71,20 @@ async def test_a_record_that_cannot_be_read_is_replaced(store: LocalPictures, te
     assert await store.record(record(1).name) == record(1, seed=2)
 
 
-async def test_a_picture_that_was_cut_by_other_hands_is_written_anew(store: LocalPictures) -> None:
+async def test_a_picture_truncated_by_another_program_is_written_again(store: LocalPictures) -> None:
     await store.put(b"abc", record(1))
     (store.directory / "00" / "00" / record(1).name).write_bytes(b"a")
     await store.put(b"abc", record(1))
     assert await store.read(record(1).name) == b"abc"
 
 
-async def test_only_records_of_before_are_listed(store: LocalPictures) -> None:
+async def test_only_records_before_the_given_time_are_listed(store: LocalPictures) -> None:
     await store.put(b"abc", record(1, created=100))
     await store.put(b"abc", record(2, created=200))
     assert [one.created async for one in store.records(before=150)] == [100]
 
 
-async def test_leftovers_of_a_killed_process_go_when_nobody_can_want_them(store: LocalPictures) -> None:
+async def test_leftovers_of_a_killed_process_are_removed_when_no_writer_can_be_active(store: LocalPictures) -> None:
     await store.put(b"abc", record(1))
     old, new = (store.directory / "unfinished" / name for name in ("old", "new"))
     old.touch()
@@ -95,14 +95,14 @@ async def test_leftovers_of_a_killed_process_go_when_nobody_can_want_them(store:
     assert (old.exists(), new.exists()) == (False, True)
 
 
-async def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+async def test_a_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = LocalPictures(tmp_path / "file" / "pictures")
     with pytest.raises(PictureNotStored, match="The disk of the server failed"):
         await store.put(b"abc", record(1))
 
 
-async def test_a_full_disk_is_told_and_nothing_is_half_written(store: LocalPictures) -> None:
+async def test_a_full_disk_is_an_error_and_leaves_no_partial_file(store: LocalPictures) -> None:
     await store.put(b"abc", record(1, ipfs="pending"))
     before = files(store.directory)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -153,7 +153,7 @@ asyncio.run(write())
 
 
 @pytest.mark.parametrize("pictures", [1, 7, 20])
-async def test_a_killed_writer_leaves_whole_pictures_only(store: LocalPictures, pictures: int) -> None:
+async def test_a_killed_writer_leaves_only_complete_pictures(store: LocalPictures, pictures: int) -> None:
     store.directory.mkdir(parents=True)  # without it there is no lease
     writer = await asyncio.create_subprocess_exec(
         sys.executable, "-c", WRITER, str(store.directory), stdout=asyncio.subprocess.PIPE
@@ -165,10 +165,10 @@ async def test_a_killed_writer_leaves_whole_pictures_only(store: LocalPictures, 
         await writer.stdout.readline()
     writer.kill()
     rest, _ = await writer.communicate()
-    told = pictures + rest.count(b"\n")
-    assert await store.take_lease(), "the kernel takes the lease from the dead"
+    written = pictures + rest.count(b"\n")
+    assert await store.take_lease(), "the kernel releases the lease of a dead process"
     records = {one.name: one async for one in store.records()}
-    assert records.keys() >= {record(number).name for number in range(1, told + 1)}
+    assert records.keys() >= {record(number).name for number in range(1, written + 1)}
     for name, one in records.items():
         assert await store.read(name) == int(one.sha256, 16).to_bytes(4) * 50_000
         assert name in await store.pending()

@@ -1,4 +1,4 @@
-"""What is stored of the pictures that models generate, and what is rejected."""
+"""Store generated pictures without their text, and reject unsafe ones."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def with_text_bomb(data: bytes) -> bytes:
-    """A picture with 200 MB of text, packed into 200 kB."""
+    """Add 200 MB of text, compressed to 200 kB, to a picture."""
     bomb = chunk(b"zTXt", b"prompt\0\0" + zlib.compress(bytes(200_000_000)))
     at = data.index(b"IDAT") - 4
     return data[:at] + bomb + data[at:]
@@ -123,22 +123,22 @@ def with_text_bomb(data: bytes) -> bytes:
         pytest.param(encode(image(), "PNG") + bytes(LIMIT), id="more bytes than allowed"),
     ],
 )
-async def test_what_is_no_picture_is_not_stored(writer: PictureWriter, tmp_path: Path, data: bytes) -> None:
+async def test_other_bytes_are_not_stored(writer: PictureWriter, tmp_path: Path, data: bytes) -> None:
     with pytest.raises(BadPicture) as caught:
         await writer.store(data, FACTS)
-    assert caught.value.started, "it was paid for, so clients are asked not to try again"
+    assert caught.value.started, "the picture was paid for, so clients must not retry"
     assert not files(tmp_path)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 @pytest.mark.parametrize("part", [0.3, 0.7, 0.95])
-async def test_a_picture_that_is_cut_off_is_not_stored(writer: PictureWriter, name: str, part: float) -> None:
+async def test_a_truncated_picture_is_not_stored(writer: PictureWriter, name: str, part: float) -> None:
     whole = (await writer.store(SAMPLES[name], FACTS)).data
     with pytest.raises(BadPicture):
         await writer.store(whole[: int(len(whole) * part)], FACTS)
 
 
-async def test_pixel_data_that_is_cut_off_inside_a_whole_file_is_noticed(writer: PictureWriter) -> None:
+async def test_truncated_pixel_data_inside_a_complete_file_is_detected(writer: PictureWriter) -> None:
     data = encode(image("RGB", (256, 256)), "PNG")
     at = data.index(b"IDAT")
     length = int.from_bytes(data[at - 4 : at])
@@ -147,13 +147,13 @@ async def test_pixel_data_that_is_cut_off_inside_a_whole_file_is_noticed(writer:
         await writer.store(data[: at - 4] + chunk(b"IDAT", half) + data[at + 8 + length :], FACTS)
 
 
-async def test_a_bomb_of_text_is_defused(writer: PictureWriter) -> None:
+async def test_a_decompression_bomb_in_text_is_removed(writer: PictureWriter) -> None:
     stored = await writer.store(with_text_bomb(encode(image(), "PNG")), FACTS)
     assert pixels(stored.data) == pixels(encode(image(), "PNG"))
 
 
 async def test_an_animation_that_is_too_long_for_its_size_is_not_stored(writer: PictureWriter) -> None:
-    """A GIF packs frames of one colour so well that a small file holds more of them than any memory."""
+    """Frames of one colour compress so well that a small GIF may hold more of them than fit into memory."""
     still = Image.new("P", (8000, 8000))
     data = encode(still, "GIF", save_all=True, append_images=[still.copy() for _ in range(1)], duration=10)
     at = data.rindex(b"\x21\xf9")

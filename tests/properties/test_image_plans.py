@@ -1,4 +1,4 @@
-"""Whatever is wished for and whatever a model takes: only what its schema allows is ever sent."""
+"""For any parameters and any schema, plans contain only inputs that the schema allows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOOSE = {
     "safety_filter_level": "block_only_high",
     "moderation": "low",
 }
-"""Inputs that make models less strict, and the values by which they do."""
+"""Inputs that loosen a model's safety, and the values that do so."""
 
 NAMES = sorted(
     {name for names in CANDIDATES.values() for name in names}
@@ -43,7 +43,7 @@ values = plain_values | st.lists(words, max_size=2) | st.dictionaries(words, sma
 
 @st.composite
 def properties(draw: st.DrawFn) -> Json:
-    """One input, as a schema may have it; bounds only on numbers, and the lower one not above the upper."""
+    """One input of a schema; only numbers have bounds, and the lower one does not exceed the upper one."""
     body: Json = {"type": draw(st.sampled_from(["string", "integer", "number", "boolean", "array", "object"]))}
     if body["type"] in ("integer", "number"):
         low, high = sorted((draw(bounds), draw(bounds)))
@@ -58,14 +58,14 @@ def properties(draw: st.DrawFn) -> Json:
 
 
 @st.composite
-def made_up(draw: st.DrawFn) -> Json:
+def invented_schemas(draw: st.DrawFn) -> Json:
     names = draw(st.lists(st.sampled_from(NAMES), max_size=12, unique=True))
     inputs = {name: draw(properties()) for name in names}
     required = draw(st.lists(st.sampled_from(names), max_size=2)) if names else []
     return {"components": {"schemas": {"Input": {"properties": inputs, "required": required}}}}
 
 
-schemas = st.sampled_from(sorted(SCHEMAS)).map(SCHEMAS.__getitem__) | made_up()
+schemas = st.sampled_from(sorted(SCHEMAS)).map(SCHEMAS.__getitem__) | invented_schemas()
 
 HEADER_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "output_format": st.sampled_from(OUTPUT_FORMATS),
@@ -102,7 +102,7 @@ def some(strategies: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Jso
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> ImageParameters:
+def image_parameters(draw: st.DrawFn) -> ImageParameters:
     headers = draw(some(HEADER_VALUES))
     return ImageParameters(
         prompt=draw(st.none() | st.text(min_size=1, max_size=9)),
@@ -126,15 +126,15 @@ rules = st.builds(
 )
 
 
-def planned(wish: ImageParameters, schema: Json, rule: ImageRules) -> ImagePlan | InvalidRequest:
+def planned(parameters: ImageParameters, schema: Json, rule: ImageRules) -> ImagePlan | InvalidRequest:
     try:
-        return plan_images(wish, read_model_inputs(schema), rule)
+        return plan_images(parameters, read_model_inputs(schema), rule)
     except InvalidRequest as refusal:
         return refusal
 
 
 def described(schema: Json) -> dict[str, Json]:
-    """The inputs with their enums resolved, read here once more in the plainest way."""
+    """Resolve the enums of the inputs, independently of the proxy's code."""
     components = schema["components"]["schemas"]
     flat = {}
     for name, body in components["Input"]["properties"].items():
@@ -167,9 +167,11 @@ def fits(value: Any, body: Json) -> bool:
     return bool(body.get("minimum", -math.inf) <= value <= body.get("maximum", math.inf))
 
 
-@given(wishes(), schemas, rules)
-def test_nothing_but_what_the_schema_takes_is_sent(wish: ImageParameters, schema: Json, rule: ImageRules) -> None:
-    plan = planned(wish, schema, rule)
+@given(image_parameters(), schemas, rules)
+def test_only_inputs_that_the_schema_allows_are_sent(
+    parameters: ImageParameters, schema: Json, rule: ImageRules
+) -> None:
+    plan = planned(parameters, schema, rule)
     if isinstance(plan, InvalidRequest):
         return
     inputs = described(schema)
@@ -183,29 +185,31 @@ def test_nothing_but_what_the_schema_takes_is_sent(wish: ImageParameters, schema
         assert {name for name in required if "default" not in inputs[name]} <= prediction.keys() | placed
 
 
-@given(wishes(), schemas, rules)
-def test_refusals_name_what_is_at_fault(wish: ImageParameters, schema: Json, rule: ImageRules) -> None:
-    refusal = planned(wish, schema, rule)
+@given(image_parameters(), schemas, rules)
+def test_rejections_name_the_param_at_fault(parameters: ImageParameters, schema: Json, rule: ImageRules) -> None:
+    refusal = planned(parameters, schema, rule)
     if not isinstance(refusal, InvalidRequest):
         return
-    asked = {header.name for header in HEADERS if header.parameter in wish.headers}
-    told = {f"input.{name}" for name in wish.extra}
+    headers = {header.name for header in HEADERS if header.parameter in parameters.headers}
+    extras = {f"input.{name}" for name in parameters.extra}
     missing = refusal.code == "missing_required_parameter"
     pictures = {"mask", "image[]", "X-Replicate-Init-Image", "X-Replicate-Mask"}
-    bad_size = {"size"} if wish.body.get("size") == "large" else set()
-    named = asked | told | pictures | bad_size | {"prompt", *wish.unknown}
+    bad_size = {"size"} if parameters.body.get("size") == "large" else set()
+    named = headers | extras | pictures | bad_size | {"prompt", *parameters.unknown}
     assert refusal.param in named or (missing and refusal.param), refusal.param
     if rule.policy != "reject":
         assert refusal.code != "unsupported_parameter"
 
 
-@given(wishes(), schemas, rules)
-def test_what_is_dropped_is_told_if_it_shall_be(wish: ImageParameters, schema: Json, rule: ImageRules) -> None:
-    plan = planned(wish, schema, rule)
+@given(image_parameters(), schemas, rules)
+def test_dropped_parameters_are_reported_if_the_policy_says_so(
+    parameters: ImageParameters, schema: Json, rule: ImageRules
+) -> None:
+    plan = planned(parameters, schema, rule)
     if isinstance(plan, InvalidRequest):
         return
     inputs = described(schema)
-    unknown = {f"input.{name}" for name in wish.extra if name not in inputs}
+    unknown = {f"input.{name}" for name in parameters.extra if name not in inputs}
     assert rule.policy != "reject" or not unknown
     assert (unknown <= set(plan.notices)) is (rule.policy == "warn" or not unknown)
     assert len(set(plan.notices)) == len(plan.notices)
@@ -215,7 +219,7 @@ counters = st.sampled_from(CANDIDATES["num_outputs"])
 
 
 @given(counters, properties(), properties(), st.integers(1, 10), st.integers(-3, 12) | st.integers(0, 2**64))
-def test_as_many_pictures_as_asked_for_with_seeds_counted_up(
+def test_the_requested_number_of_pictures_with_increasing_seeds(
     counter: str, count: Json, seed_body: Json, n: int, seed: int
 ) -> None:
     inputs = {"prompt": {"type": "string"}, counter: count, "seed": seed_body}
@@ -225,24 +229,29 @@ def test_as_many_pictures_as_asked_for_with_seeds_counted_up(
         assert plan.param == "X-Replicate-Seed"
         assert not fits(seed, seed_body)
         return
-    made = [int(prediction.get(counter, 1)) for prediction in plan.predictions]
+    counts = [int(prediction.get(counter, 1)) for prediction in plan.predictions]
     assert plan.n == n
-    assert n <= sum(made)
-    assert all(count > 0 for count in made)
-    assert sum(made[:-1]) < n, "one prediction too many"
+    assert n <= sum(counts)
+    assert all(count > 0 for count in counts)
+    assert sum(counts[:-1]) < n, "one prediction too many"
     seeds = [prediction["seed"] for prediction in plan.predictions]
     assert all(fits(value, seed_body) for value in seeds)
     if seed < 0:
         assert set(seeds) == {seed} or "enum" in seed_body
     elif "enum" not in seed_body and fits(seed + n + 9, seed_body):
-        assert seeds == [seed + sum(made[:number]) for number in range(len(made))]
+        assert seeds == [seed + sum(counts[:number]) for number in range(len(counts))]
 
 
-@given(wishes(), st.sampled_from(sorted(SCHEMAS)), rules, some({name: st.just(value) for name, value in LOOSE.items()}))
-def test_a_strict_server_loosens_nothing(wish: ImageParameters, name: str, rule: ImageRules, loose: Json) -> None:
-    """With real models, since others may mean anything by these names."""
-    wish = replace(wish, extra=loose)
-    plan = planned(wish, SCHEMAS[name], replace(rule, allow_unsafe=False))
+@given(
+    image_parameters(),
+    st.sampled_from(sorted(SCHEMAS)),
+    rules,
+    some({name: st.just(value) for name, value in LOOSE.items()}),
+)
+def test_a_strict_server_loosens_nothing(parameters: ImageParameters, name: str, rule: ImageRules, loose: Json) -> None:
+    """This uses real models, since the names may have other meanings elsewhere."""
+    parameters = replace(parameters, extra=loose)
+    plan = planned(parameters, SCHEMAS[name], replace(rule, allow_unsafe=False))
     if isinstance(plan, InvalidRequest):
         return
     inputs = described(SCHEMAS[name])

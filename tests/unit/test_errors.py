@@ -23,7 +23,7 @@ STATUS_OF_TYPE = {
     "api_error": {502, 503, 504},
     "server_error": {500, 503},
 }
-"""OpenAI's types of error and the statuses that its SDKs know them by."""
+"""OpenAI's error types and the statuses that its SDKs map to them."""
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -31,7 +31,7 @@ def test_status_and_type_fit(error: type[ProxyError]) -> None:
     assert error.status in STATUS_OF_TYPE[error.type]
 
 
-def test_the_drawing_at_the_top_of_the_file_is_the_tree() -> None:
+def test_the_drawing_in_the_module_docstring_is_the_tree() -> None:
     drawing = errors.__doc__ or ""
     drawn = dict[str, str](re.findall(r"[├└]── (\w+)\s+(\d{3})\b", drawing))
     leaves = {error.__name__: str(error.status) for error in ERRORS if error.__name__ in drawn}
@@ -40,13 +40,13 @@ def test_the_drawing_at_the_top_of_the_file_is_the_tree() -> None:
     assert {error.__name__ for error in ERRORS} == set(drawn) | abstract
 
 
-def test_a_code_of_its_own_outranks_the_classs() -> None:
+def test_a_code_argument_overrides_the_classs_code() -> None:
     assert InvalidRequest("No.").code is None
     assert RateLimited("No.").code == "rate_limit_exceeded"
     assert RateLimited("No.", code="theirs").code == "theirs"
 
 
-def test_what_an_error_holds() -> None:
+def test_attributes_of_an_error() -> None:
     error = StreamCut("It broke off.", param="stream", retry_after=2, started=True, log="for the operator")
     assert str(error) == error.message == "It broke off."
     assert (error.param, error.retry_after, error.started, error.log) == ("stream", 2, True, "for the operator")

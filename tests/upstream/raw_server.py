@@ -1,4 +1,4 @@
-"""A tiny HTTP server whose answers are exact bytes, written by the test."""
+"""A minimal HTTP server whose answers are exact bytes, written by the test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.limits import PATIENCE
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came in."""
+    """A request as received."""
 
     method: str
     target: str
@@ -32,23 +32,23 @@ Answer = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class RawServer:
-    """``connections`` counts those that were made, with or without a request."""
+    """A server's requests; ``connections`` also counts connections without a request."""
 
     origin: str = ""
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    def asked(self, method: str, path: str = "") -> list[Request]:
-        """The requests of that method whose path ends so."""
+    def requests_to(self, method: str, path: str = "") -> list[Request]:
+        """Return the requests with this method whose path ends with ``path``."""
         return [one for one in self.requests if one.method == method and one.target.partition("?")[0].endswith(path)]
 
-    async def came(self, count: int) -> None:
-        """Waits until so many requests have come in all."""
+    async def wait_for_requests(self, count: int) -> None:
+        """Wait until ``count`` requests have arrived in total."""
         async with asyncio.timeout(PATIENCE), self._news:
             await self._news.wait_for(lambda: len(self.requests) >= count)
 
-    async def note(self, request: Request) -> None:
+    async def record(self, request: Request) -> None:
         async with self._news:
             self.requests.append(request)
             self._news.notify_all()
@@ -62,13 +62,13 @@ async def raw_server(answer: Answer, host: str = "127.0.0.1") -> AsyncIterator[R
         server.connections += 1
         try:
             while (request := await _read(reader)) is not None:
-                await server.note(request)
+                await server.record(request)
                 await answer(request, writer)
                 await writer.drain()
                 if writer.is_closing():
                     break
         except ConnectionError:
-            pass  # the client left, which is what some tests want
+            pass  # expected in tests whose client disconnects
         finally:
             writer.close()
 
@@ -78,7 +78,7 @@ async def raw_server(answer: Answer, host: str = "127.0.0.1") -> AsyncIterator[R
 
 
 async def _read(reader: asyncio.StreamReader) -> Request | None:
-    """The next request; None at the connection's end."""
+    """Read the next request; return None at the end of the connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -96,8 +96,8 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
     return Request(method, target, headers, body)
 
 
-def told(status: int, body: Any = b"", *headers: str) -> Answer:
-    """Always the same answer; what is not bytes is told as JSON."""
+def reply(status: int, body: Any = b"", *headers: str) -> Answer:
+    """Answer every request with this body; values other than bytes are encoded as JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -107,7 +107,7 @@ def told(status: int, body: Any = b"", *headers: str) -> Answer:
 
 
 def raw(*pieces: bytes, end: bool = True) -> Answer:
-    """Exact bytes, after which the connection is closed, or kept open for ever."""
+    """Answer with exact bytes, then close the connection, or leave it open if ``end`` is false."""
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         for piece in pieces:
@@ -122,11 +122,11 @@ def raw(*pieces: bytes, end: bool = True) -> Answer:
 
 
 def moved(location: str, status: int = 302) -> Answer:
-    return told(status, b"", f"Location: {location}")
+    return reply(status, b"", f"Location: {location}")
 
 
 async def endless(request: Request, writer: asyncio.StreamWriter) -> None:
-    """A body that never ends."""
+    """Answer with a body that never ends."""
     writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
     while not writer.is_closing():
         writer.write(bytes(65536))
@@ -134,21 +134,21 @@ async def endless(request: Request, writer: asyncio.StreamWriter) -> None:
 
 
 def by_path(answers: dict[str, Answer]) -> Answer:
-    """Answers by ``METHOD /path``, or by path alone; what is not among them is a 404."""
+    """Choose the answer by ``METHOD /path`` or by path alone; other requests get a 404."""
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         path = request.target.partition("?")[0]
-        chosen = answers.get(f"{request.method} {path}") or answers.get(path) or told(404, {"detail": "Not found"})
+        chosen = answers.get(f"{request.method} {path}") or answers.get(path) or reply(404, {"detail": "Not found"})
         await chosen(request, writer)
 
     return answer
 
 
 def in_turn(*answers: Answer) -> Answer:
-    """One after the other, the last one for ever."""
-    left = list(answers)
+    """Send the answers in order and repeat the last one."""
+    remaining = list(answers)
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
-        await (left.pop(0) if len(left) > 1 else left[0])(request, writer)
+        await (remaining.pop(0) if len(remaining) > 1 else remaining[0])(request, writer)
 
     return answer

@@ -1,4 +1,4 @@
-"""Which addresses belong to the public internet."""
+"""Classify addresses as public or not."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ ADDRESSES = {
     "fec0::1": False,
     "ff02::1": False,
     "ff0e::1": False,
-    # no addresses at all
+    # not addresses
     "localhost": False,
     "2130706433": False,
     "127.1": False,

@@ -13,7 +13,7 @@ from yarl import URL
 from openai_dify_proxy.errors import InvalidRequest, UpstreamFailed
 from openai_dify_proxy.upstream.fetch import MAX_REDIRECTS, GuardedFetcher, OutputFetcher
 from tests.limits import PATIENCE
-from tests.upstream.raw_server import Answer, RawServer, by_path, endless, moved, raw, raw_server, told
+from tests.upstream.raw_server import Answer, RawServer, by_path, endless, moved, raw, raw_server, reply
 
 PUBLIC = "127.0.0.2"
 """A loopback address that these tests treat as public, since public addresses may be unavailable."""
@@ -92,7 +92,7 @@ HERE = [
 
 @pytest.mark.parametrize("host", HERE)
 async def test_loopback_is_rejected_in_every_spelling(fetcher: GuardedFetcher, host: str) -> None:
-    async with raw_server(told(200, PICTURE)) as server:
+    async with raw_server(reply(200, PICTURE)) as server:
         port = server.origin.rpartition(":")[2]
         with pytest.raises(InvalidRequest) as caught:
             await fetcher.read(f"http://{host}:{port}/x.png", 100, "mask")
@@ -106,7 +106,7 @@ async def test_ipv6_loopback_is_rejected_in_every_spelling(fetcher: GuardedFetch
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    async with raw_server(told(200, PICTURE), "::1") as server:
+    async with raw_server(reply(200, PICTURE), "::1") as server:
         port = server.origin.rpartition(":")[2]
         with pytest.raises(InvalidRequest):
             await fetcher.read(f"http://{host}:{port}/x.png", 100, "mask")
@@ -131,7 +131,7 @@ async def test_private_addresses_are_rejected_at_once(fetcher: GuardedFetcher, h
 async def test_a_name_with_public_and_private_addresses_is_read_at_the_public_one() -> None:
     """Here ``localhost`` resolves to both loopback addresses, one of which counts as public."""
     fetcher = GuardedFetcher(connect_timeout=PATIENCE, public=lambda address: address == "127.0.0.1")
-    async with raw_server(told(200, PICTURE)) as server:
+    async with raw_server(reply(200, PICTURE)) as server:
         port = server.origin.rpartition(":")[2]
         assert await fetcher.read(f"http://localhost:{port}/x.png", 100, "mask") == PICTURE
     await fetcher.close()
@@ -156,7 +156,7 @@ async def test_urls_that_are_not_plain_are_rejected(guarded: GuardedFetcher, url
 
 
 async def test_public_urls_are_read(guarded: GuardedFetcher) -> None:
-    async with raw_server(told(200, PICTURE), PUBLIC) as server:
+    async with raw_server(reply(200, PICTURE), PUBLIC) as server:
         assert await guarded.read(f"{server.origin}/a%20b.png?x=%26&y=1#part", 100, "mask") == PICTURE
     (request,) = server.requests
     assert (request.method, request.target) == ("GET", "/a%20b.png?x=%26&y=1")
@@ -166,7 +166,7 @@ async def test_public_urls_are_read(guarded: GuardedFetcher) -> None:
 async def test_proxies_from_the_environment_are_ignored(
     monkeypatch: pytest.MonkeyPatch, fetcher: GuardedFetcher, guarded: GuardedFetcher
 ) -> None:
-    async with raw_server(told(200, PICTURE)) as proxy, raw_server(told(200, b"straight"), PUBLIC) as server:
+    async with raw_server(reply(200, PICTURE)) as proxy, raw_server(reply(200, b"straight"), PUBLIC) as server:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.origin)
         monkeypatch.delenv("NO_PROXY", raising=False)
@@ -178,7 +178,7 @@ async def test_proxies_from_the_environment_are_ignored(
 
 
 async def test_cookies_are_not_stored(guarded: GuardedFetcher) -> None:
-    async with raw_server(told(200, PICTURE, "Set-Cookie: a=b"), PUBLIC) as server:
+    async with raw_server(reply(200, PICTURE, "Set-Cookie: a=b"), PUBLIC) as server:
         await guarded.read(server.origin, 100, "mask")
         await guarded.read(server.origin, 100, "mask")
     assert ["cookie" in request.headers for request in server.requests] == [False, False]
@@ -187,7 +187,7 @@ async def test_cookies_are_not_stored(guarded: GuardedFetcher) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("to", ["http://127.0.0.1:{port}/x", "//127.0.0.1:{port}/x", "http://localhost:{port}/x"])
 async def test_redirects_to_private_addresses_are_rejected(guarded: GuardedFetcher, status: int, to: str) -> None:
-    async with raw_server(told(200, PICTURE)) as private:
+    async with raw_server(reply(200, PICTURE)) as private:
         location = to.format(port=private.origin.rpartition(":")[2])
         async with raw_server(moved(location, status), PUBLIC) as public:
             with pytest.raises(InvalidRequest, match="points to an address outside the public internet"):
@@ -207,7 +207,7 @@ async def test_redirects_to_urls_that_are_not_plain_are_rejected(guarded: Guarde
 
 def hops(count: int) -> Answer:
     """Redirect ``/0`` to ``/1`` and so on; ``/count`` returns the picture."""
-    return by_path({f"/{step}": moved(f"/{step + 1}") for step in range(count)} | {f"/{count}": told(200, PICTURE)})
+    return by_path({f"/{step}": moved(f"/{step + 1}") for step in range(count)} | {f"/{count}": reply(200, PICTURE)})
 
 
 async def test_a_few_redirects_are_followed(guarded: GuardedFetcher) -> None:
@@ -227,10 +227,10 @@ def body(data: bytes, *headers: str) -> Answer:
 BOMB = gzip.compress(bytes(50_000_000))
 
 FAULTS: list[Any] = [
-    pytest.param(told(200, bytes(101)), "larger than 100 bytes", id="too large"),
+    pytest.param(reply(200, bytes(101)), "larger than 100 bytes", id="too large"),
     pytest.param(body(bytes(101)), "larger than 100 bytes", id="too large, without a length"),
     pytest.param(endless, "larger than 100 bytes", id="endless"),
-    pytest.param(told(200, BOMB, "Content-Encoding: gzip"), "larger than 100 bytes|no answer", id="bomb"),
+    pytest.param(reply(200, BOMB, "Content-Encoding: gzip"), "larger than 100 bytes|no answer", id="bomb"),
     pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", end=False), "longer than", id="stuck body"),
     pytest.param(raw(b"HTTP/1.1 200", end=False), "longer than", id="stuck head"),
     pytest.param(raw(end=False), "longer than", id="silence"),
@@ -238,11 +238,11 @@ FAULTS: list[Any] = [
     pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Le"), "no answer", id="cut head"),
     pytest.param(raw(), "no answer", id="hung up"),
     pytest.param(raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "no answer", id="no HTTP"),
-    pytest.param(told(404), "HTTP 404", id="404"),
-    pytest.param(told(206, b"abc"), "HTTP 206", id="206"),
-    pytest.param(told(304), "HTTP 304", id="304"),
-    pytest.param(told(302), "HTTP 302", id="redirect without a location"),
-    pytest.param(told(500, b"secret"), "HTTP 500", id="500"),
+    pytest.param(reply(404), "HTTP 404", id="404"),
+    pytest.param(reply(206, b"abc"), "HTTP 206", id="206"),
+    pytest.param(reply(304), "HTTP 304", id="304"),
+    pytest.param(reply(302), "HTTP 302", id="redirect without a location"),
+    pytest.param(reply(500, b"secret"), "HTTP 500", id="500"),
 ]
 
 
@@ -376,7 +376,7 @@ async def test_an_output_is_read_without_any_credentials() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "replicate.delivery"])
 async def test_redirects_of_outputs_are_checked_again(host: str) -> None:
     """The redirect to Replicate's host is rejected because of its scheme."""
-    async with raw_server(told(200, PICTURE)) as other:
+    async with raw_server(reply(200, PICTURE)) as other:
         port = other.origin.rpartition(":")[2]
         async with raw_server(moved(f"http://{host}:{port}/x.png")) as server:
             with pytest.raises(UpstreamFailed, match="does not fetch from") as caught:

@@ -1,4 +1,4 @@
-"""Replicate's API over real sockets: what is sent, how often, and what becomes of every kind of answer."""
+"""Replicate's API over real sockets: the requests, their retries, and every kind of answer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.upstream.raw_server import (
     moved,
     raw,
     raw_server,
-    told,
+    reply,
 )
 
 TOKEN = "r8_onlyfortests"
@@ -58,15 +58,15 @@ def demo(shared_demo: DemoReplicate) -> DemoReplicate:
 
 @pytest.fixture
 async def replicate(demo: DemoReplicate) -> AsyncIterator[ReplicateClient]:
-    """A client of the demo's."""
+    """Create a client of the demo."""
     client = ReplicateClient(demo.url, demo.token, connect_timeout=PATIENCE)
     yield client
     await client.close()
 
 
 @asynccontextmanager
-async def asking(answer: Answer) -> AsyncIterator[tuple[RawServer, ReplicateClient]]:
-    """A Replicate that answers so, and a client of it."""
+async def scripted_replicate(answer: Answer) -> AsyncIterator[tuple[RawServer, ReplicateClient]]:
+    """Start a Replicate with scripted answers; yield it and a client of it."""
     async with raw_server(answer) as server:
         client = ReplicateClient(f"{server.origin}/v1", TOKEN, connect_timeout=PATIENCE)
         try:
@@ -91,8 +91,8 @@ async def create(replicate: ReplicateClient, prompt: str, ref: ModelRef = SCHNEL
         (ModelRef(deployment="a/b"), "/v1/deployments/a/b/predictions", None),
     ],
 )
-async def test_what_a_creation_sends(ref: ModelRef, path: str, version: str | None) -> None:
-    async with asking(told(201, {"id": "p1", "status": "starting"})) as (server, client):
+async def test_the_request_of_a_creation(ref: ModelRef, path: str, version: str | None) -> None:
+    async with scripted_replicate(reply(201, {"id": "p1", "status": "starting"})) as (server, client):
         prediction = await client.create(ref, {"prompt": "ein Füchslein 🦊", "seed": 1}, cancel_after=310.4)
     assert (prediction.id, prediction.status) == ("p1", "starting")
     (request,) = server.requests
@@ -106,7 +106,9 @@ async def test_what_a_creation_sends(ref: ModelRef, path: str, version: str | No
     assert not {"cookie", "referer"} & set(request.headers)
 
 
-async def test_replicate_takes_no_deadline_below_five_seconds(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+async def test_replicate_accepts_no_deadline_below_five_seconds(
+    demo: DemoReplicate, replicate: ReplicateClient
+) -> None:
     await replicate.create(SCHNELL, {"prompt": "a fox"}, cancel_after=0.2)
     assert demo.log.predictions[0].cancel_after == "5s"
 
@@ -120,7 +122,7 @@ async def test_replicate_takes_no_deadline_below_five_seconds(demo: DemoReplicat
         ModelRef(deployment="demo/sdxl"),
     ],
 )
-async def test_every_way_to_name_a_model_is_taken(
+async def test_every_form_of_a_model_name_is_accepted(
     demo: DemoReplicate, replicate: ReplicateClient, ref: ModelRef
 ) -> None:
     prediction = await create(replicate, "a fox SETTLED", ref)
@@ -143,10 +145,10 @@ async def test_every_way_to_name_a_model_is_taken(
         ("BADJSON", UpstreamFailed, 1),
     ],
 )
-async def test_a_creation_is_sent_once_whatever_comes_of_it(
+async def test_a_creation_is_sent_once_with_any_outcome(
     demo: DemoReplicate, replicate: ReplicateClient, words: str, error: type[ProxyError], created: int
 ) -> None:
-    """And the error says whether it may have begun, so that nobody asks again."""
+    """The error states whether the prediction may have started, so that callers do not retry it."""
     with pytest.raises(error) as caught:
         await create(replicate, f"a fox {words}")
     assert caught.value.started is (error is UpstreamFailed)
@@ -161,19 +163,19 @@ async def test_a_creation_is_sent_once_whatever_comes_of_it(
         pytest.param(raw(b"HTTP/1.1 201 Created\r\nContent-Le"), id="cut head"),
         pytest.param(raw(b'HTTP/1.1 201 Created\r\nContent-Length: 99\r\n\r\n{"id":'), id="cut body"),
         pytest.param(raw(b"SSH-2.0-OpenSSH_9.2\r\n"), id="no HTTP"),
-        pytest.param(told(201, b"<!doctype html>"), id="a web page"),
-        pytest.param(told(201, b""), id="nothing"),
-        pytest.param(told(201, b"[]"), id="a list"),
-        pytest.param(told(201, b'{"id": 7, "status": "starting"}'), id="an id of another type"),
-        pytest.param(told(201, b'{"id": "p\xff", "status": "starting"}'), id="no UTF-8"),
-        pytest.param(told(201, b'{"id": "p", "output": ' + b"[" * 100_000), id="endless nesting"),
-        pytest.param(told(500, b"\xff"), id="500"),
-        pytest.param(told(502, b"<html>Bad gateway</html>"), id="502"),
-        pytest.param(told(529, {"detail": "overloaded"}), id="529"),
+        pytest.param(reply(201, b"<!doctype html>"), id="a web page"),
+        pytest.param(reply(201, b""), id="nothing"),
+        pytest.param(reply(201, b"[]"), id="a list"),
+        pytest.param(reply(201, b'{"id": 7, "status": "starting"}'), id="an id of another type"),
+        pytest.param(reply(201, b'{"id": "p\xff", "status": "starting"}'), id="no UTF-8"),
+        pytest.param(reply(201, b'{"id": "p", "output": ' + b"[" * 100_000), id="endless nesting"),
+        pytest.param(reply(500, b"\xff"), id="500"),
+        pytest.param(reply(502, b"<html>Bad gateway</html>"), id="502"),
+        pytest.param(reply(529, {"detail": "overloaded"}), id="529"),
     ],
 )
-async def test_nor_twice_after_an_answer_that_is_none(answer: Answer) -> None:
-    async with asking(answer) as (server, client):
+async def test_a_creation_is_not_repeated_after_a_malformed_answer(answer: Answer) -> None:
+    async with scripted_replicate(answer) as (server, client):
         with pytest.raises(UpstreamFailed) as caught:
             await create(client, "a fox")
     assert caught.value.started
@@ -181,8 +183,8 @@ async def test_nor_twice_after_an_answer_that_is_none(answer: Answer) -> None:
     assert TOKEN not in f"{caught.value.message}{caught.value.log}"
 
 
-async def test_nor_twice_over_a_connection_that_dies_idle() -> None:
-    """The second creation goes over the connection of the first one, which is gone by then."""
+async def test_a_creation_is_not_repeated_after_an_idle_connection_died() -> None:
+    """The second creation reuses the connection of the first one, which the server has closed by then."""
 
     async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
         if len(server.requests) == 1:
@@ -190,7 +192,7 @@ async def test_nor_twice_over_a_connection_that_dies_idle() -> None:
         else:
             writer.close()
 
-    async with asking(answer) as (server, client):
+    async with scripted_replicate(answer) as (server, client):
         assert (await create(client, "one")).id == "p1"
         with pytest.raises(UpstreamFailed) as caught:
             await create(client, "two")
@@ -198,7 +200,7 @@ async def test_nor_twice_over_a_connection_that_dies_idle() -> None:
     assert [request.json["input"]["prompt"] for request in server.requests] == ["one", "two"]
 
 
-async def test_replicate_that_is_not_there() -> None:
+async def test_an_unreachable_replicate() -> None:
     client = ReplicateClient("http://127.0.0.1:9/v1", TOKEN, connect_timeout=PATIENCE)
     with pytest.raises(UpstreamUnreachable, match=r"^Replicate cannot be reached\.$") as caught:
         await create(client, "a fox")
@@ -207,9 +209,9 @@ async def test_replicate_that_is_not_there() -> None:
 
 
 async def test_an_answer_may_be_large_but_not_endless() -> None:
-    """Data URIs of several pictures make tens of megabytes."""
+    """Data URIs of several pictures take tens of megabytes."""
     large = "data:image/png;base64," + "A" * 30_000_000
-    async with asking(in_turn(told(201, {"id": "p1", "output": [large]}), endless)) as (server, client):
+    async with scripted_replicate(in_turn(reply(201, {"id": "p1", "output": [large]}), endless)) as (server, client):
         assert (await create(client, "a fox")).output == [large]
         with pytest.raises(UpstreamFailed, match=r"larger than \d+ bytes") as caught:
             await create(client, "a fox")
@@ -218,10 +220,10 @@ async def test_an_answer_may_be_large_but_not_endless() -> None:
 
 
 async def test_a_redirect_is_not_followed() -> None:
-    """It would carry the token elsewhere, or a creation twice."""
+    """Following it could send the token elsewhere, or repeat a creation."""
     async with (
-        raw_server(told(201, {"id": "p1"})) as elsewhere,
-        asking(moved(elsewhere.origin, 307)) as (server, client),
+        raw_server(reply(201, {"id": "p1"})) as elsewhere,
+        scripted_replicate(moved(elsewhere.origin, 307)) as (server, client),
     ):
         with pytest.raises(UpstreamFailed, match="HTTP 307"):
             await create(client, "a fox")
@@ -255,7 +257,7 @@ async def test_a_redirect_is_not_followed() -> None:
     ],
 )
 async def test_refusals(status: int, body: Any, error: type[ProxyError], message: str) -> None:
-    async with asking(told(status, body)) as (server, client):
+    async with scripted_replicate(reply(status, body)) as (server, client):
         with pytest.raises(error, match=message) as caught:
             await create(client, "a fox")
     assert type(caught.value) is error
@@ -266,7 +268,7 @@ async def test_refusals(status: int, body: Any, error: type[ProxyError], message
 
 
 @pytest.mark.parametrize(("how", "seconds"), [("header", 7), ("body", 7), ("reset", 7), ("text", 7), ("none", 5)])
-async def test_how_long_replicate_wants_to_be_left_alone(replicate: ReplicateClient, how: str, seconds: int) -> None:
+async def test_retry_after_of_replicate(replicate: ReplicateClient, how: str, seconds: int) -> None:
     with pytest.raises(RateLimited) as caught:
         await create(replicate, f"{how} THROTTLE:{how}:7")
     assert caught.value.retry_after == seconds
@@ -276,7 +278,7 @@ async def test_how_long_replicate_wants_to_be_left_alone(replicate: ReplicateCli
 
 
 @pytest.mark.parametrize("words", ["POLLCRASH:2", "BADPOLL:2"])
-async def test_reading_is_tried_again(demo: DemoReplicate, replicate: ReplicateClient, words: str) -> None:
+async def test_reads_are_retried(demo: DemoReplicate, replicate: ReplicateClient, words: str) -> None:
     assert GET_ATTEMPTS == 3
     created = await create(replicate, f"a fox {words}")
     prediction = created
@@ -286,45 +288,45 @@ async def test_reading_is_tried_again(demo: DemoReplicate, replicate: ReplicateC
     assert demo.log.creations() == demo.log.attempts() == 1
 
 
-async def test_but_not_for_ever() -> None:
+async def test_retries_of_reads_are_limited() -> None:
     cases: list[tuple[Answer, type[ProxyError]]] = [
-        (told(500), UpstreamFailed),
-        (told(503, b"<html>"), UpstreamFailed),
-        (told(429, {}, "Retry-After: 0"), RateLimited),
-        (told(200, b"{"), UpstreamFailed),
+        (reply(500), UpstreamFailed),
+        (reply(503, b"<html>"), UpstreamFailed),
+        (reply(429, {}, "Retry-After: 0"), RateLimited),
+        (reply(200, b"{"), UpstreamFailed),
         (raw(), UpstreamFailed),
     ]
 
     async def ask(answer: Answer, error: type[ProxyError]) -> int:
-        async with asking(answer) as (server, client):
+        async with scripted_replicate(answer) as (server, client):
             with pytest.raises(error):
                 await client.prediction("p1")
         return len(server.requests)
 
     times = await asyncio.gather(*(ask(*case) for case in cases))
     assert times[:4] == [GET_ATTEMPTS] * 4
-    assert times[4] <= 2 * GET_ATTEMPTS, "the HTTP library also sends a GET again whose connection broke off"
+    assert times[4] <= 2 * GET_ATTEMPTS, "the HTTP library also retries a GET whose connection broke off"
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, UpstreamMisconfigured), (404, ModelNotFound)])
-async def test_nor_where_it_is_in_vain(status: int, error: type[ProxyError]) -> None:
-    async with asking(told(status, {})) as (server, client):
+async def test_permanent_errors_of_reads_are_not_retried(status: int, error: type[ProxyError]) -> None:
+    async with scripted_replicate(reply(status, {})) as (server, client):
         with pytest.raises(error):
             await client.schema(ModelRef("a/b"))
     assert len(server.requests) == 1
 
 
-async def test_a_lost_prediction_is_no_missing_model() -> None:
-    """After a missing model another name is tried, and a second prediction would be paid."""
-    async with asking(told(404, {"detail": "Not found"})) as (server, client):
+async def test_a_lost_prediction_is_not_a_missing_model() -> None:
+    """After a missing model another name is tried, and a second prediction would be paid for."""
+    async with scripted_replicate(reply(404, {"detail": "Not found"})) as (server, client):
         with pytest.raises(UpstreamFailed, match="lost the prediction") as caught:
             await client.prediction("p1")
     assert caught.value.started
     assert [request.target for request in server.requests] == ["/v1/predictions/p1"]
 
 
-async def test_ids_cannot_lead_elsewhere() -> None:
-    async with asking(told(200, {"id": "x"})) as (server, client):
+async def test_ids_cannot_change_the_path() -> None:
+    async with scripted_replicate(reply(200, {"id": "x"})) as (server, client):
         await client.prediction("../account?x#y")
         await client.cancel("../../a b")
         await client.delete_file("../1")
@@ -335,7 +337,7 @@ async def test_ids_cannot_lead_elsewhere() -> None:
     ]
 
 
-async def test_predictions_can_be_ended(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+async def test_predictions_can_be_cancelled(demo: DemoReplicate, replicate: ReplicateClient) -> None:
     created = await create(replicate, "a fox PARTIAL")
     await replicate.cancel(created.id)
     assert [cancel.prediction_id for cancel in demo.log.cancels] == [created.id]
@@ -355,14 +357,14 @@ async def test_the_schema_of_a_model(replicate: ReplicateClient, ref: ModelRef) 
     assert "num_inference_steps" in schema["components"]["schemas"]["Input"]["properties"]
 
 
-async def test_a_bare_version_tells_no_schema(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+async def test_a_bare_version_has_no_schema(demo: DemoReplicate, replicate: ReplicateClient) -> None:
     """Replicate has no route from a version to its model."""
     assert await replicate.schema(ModelRef(version=SDXL.version)) == (None, {})
     assert not demo.log.calls
 
 
 @pytest.mark.parametrize("ref", [ModelRef("no/body"), ModelRef(SDXL.name, "0" * 64), ModelRef(deployment="demo/none")])
-async def test_models_that_are_not_there(replicate: ReplicateClient, ref: ModelRef) -> None:
+async def test_missing_models(replicate: ReplicateClient, ref: ModelRef) -> None:
     with pytest.raises(ModelNotFound):
         await replicate.schema(ref)
 
@@ -377,17 +379,20 @@ async def test_models_that_are_not_there(replicate: ReplicateClient, ref: ModelR
     ],
 )
 async def test_models_without_a_schema(body: Any) -> None:
-    async with asking(told(200, body)) as (_, client):
+    async with scripted_replicate(reply(200, body)) as (_, client):
         _, schema = await client.schema(ModelRef("a/b"))
     assert schema == {}
 
 
 async def test_a_deployment_without_a_release() -> None:
-    async with asking(by_path({"/v1/deployments/a/b": told(200, {"current_release": None})})) as (_, client):
+    async with scripted_replicate(by_path({"/v1/deployments/a/b": reply(200, {"current_release": None})})) as (
+        _,
+        client,
+    ):
         assert await client.schema(ModelRef(deployment="a/b")) == (None, {})
 
 
-async def test_whether_the_token_is_good(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+async def test_the_token_check(demo: DemoReplicate, replicate: ReplicateClient) -> None:
     await replicate.account()
     other = ReplicateClient(demo.url, TOKEN, connect_timeout=PATIENCE)
     with pytest.raises(UpstreamMisconfigured) as caught:
@@ -399,7 +404,7 @@ async def test_whether_the_token_is_good(demo: DemoReplicate, replicate: Replica
 # --- Files
 
 
-async def test_files_come_and_go(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+async def test_uploads_and_deletions_of_files(demo: DemoReplicate, replicate: ReplicateClient) -> None:
     data = os.urandom(300_000)
     file = await replicate.upload(data, "image/png", "input.png")
     assert file.urls["get"].startswith(demo.url)
@@ -413,8 +418,8 @@ async def test_files_come_and_go(demo: DemoReplicate, replicate: ReplicateClient
         await replicate.read_own(f"{file.urls['get']}/download", len(data))
 
 
-async def test_an_upload_that_is_refused() -> None:
-    async with asking(told(402, {"detail": "billing"})) as (server, client):
+async def test_a_rejected_upload() -> None:
+    async with scripted_replicate(reply(402, {"detail": "billing"})) as (server, client):
         with pytest.raises(QuotaExceeded):
             await client.upload(b"abc", "image/png", "input.png")
     (request,) = server.requests
@@ -422,7 +427,7 @@ async def test_an_upload_that_is_refused() -> None:
     assert b'name="content"; filename="input.png"' in request.body
 
 
-async def test_outputs_that_are_files_need_the_token(demo: DemoReplicate, replicate: ReplicateClient) -> None:
+async def test_file_outputs_require_the_token(demo: DemoReplicate, replicate: ReplicateClient) -> None:
     prediction = await create(replicate, "a fox FILE SETTLED")
     url = prediction.output[0]
     assert replicate.owns(url)
@@ -437,11 +442,11 @@ async def test_outputs_that_are_files_need_the_token(demo: DemoReplicate, replic
         (endless, r"larger than \d+ bytes"),
         (raw(), "could not be read"),
         (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc"), "could not be read|broke off"),
-        (told(500), "HTTP 500"),
+        (reply(500), "HTTP 500"),
     ],
 )
-async def test_files_that_cannot_be_read(answer: Answer, message: str) -> None:
-    async with asking(answer) as (server, client):
+async def test_failed_reads_of_files(answer: Answer, message: str) -> None:
+    async with scripted_replicate(answer) as (server, client):
         with pytest.raises(UpstreamFailed, match=message) as caught:
             await client.read_own(f"{server.origin}/v1/files/1", 100)
     assert caught.value.started

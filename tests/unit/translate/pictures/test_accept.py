@@ -54,7 +54,7 @@ def test_answers_in_bytes(text: str, formats: list[str], chosen: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["image/tiff", "image/gif;q=0.5, text/html", "image/avif, image/png;q=0"])
-def test_nothing_that_can_be_written(text: str) -> None:
+def test_formats_that_cannot_be_written(text: str) -> None:
     with pytest.raises(NotAcceptable) as refused:
         read_accept(text)
     assert (refused.value.status, refused.value.code, refused.value.param) == (406, "not_acceptable", "Accept")

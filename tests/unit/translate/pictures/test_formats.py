@@ -1,4 +1,4 @@
-"""What is left of a picture when its text is taken out: held against what Pillow reads before and after."""
+"""Remove text from pictures, and compare what Pillow reads before and after."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_the_format_is_told_by_the_first_bytes(name: str) -> None:
+def test_the_format_is_detected_by_the_first_bytes(name: str) -> None:
     (expected,) = {found for word, found in FORMATS.items() if word in name.split()}
     assert sniff(SAMPLES[name]) == expected
 
@@ -44,14 +44,14 @@ def test_the_format_is_told_by_the_first_bytes(name: str) -> None:
         b"\0\0\0\x1cftypavif",
     ],
 )
-def test_everything_else_is_none(data: bytes) -> None:
+def test_other_bytes_have_no_format(data: bytes) -> None:
     assert sniff(data) is None
     with pytest.raises(MalformedPicture):
         strip_text(data)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_no_text_is_left_and_no_pixel_changes(name: str) -> None:
+def test_text_is_removed_and_pixels_are_unchanged(name: str) -> None:
     stripped = strip_text(SAMPLES[name])
     assert SECRET.encode() not in stripped
     assert pixels(stripped) == pixels(SAMPLES[name])
@@ -59,7 +59,7 @@ def test_no_text_is_left_and_no_pixel_changes(name: str) -> None:
 
 
 @pytest.mark.parametrize("data", [png(), jpeg(), webp()], ids=["png", "jpeg", "webp"])
-def test_the_colour_profile_stays_and_exif_goes(data: bytes) -> None:
+def test_the_colour_profile_stays_and_exif_is_removed(data: bytes) -> None:
     assert opened(data).getexif()
     assert opened(strip_text(data)).info["icc_profile"] == PROFILE
     assert not opened(strip_text(data)).getexif()
@@ -95,7 +95,7 @@ def test_a_picture_stays_the_right_way_up(make: Callable[..., bytes], orientatio
         b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\0\0\0\0",
     ],
 )
-def test_exif_that_makes_no_sense_goes_whole(tiff: bytes) -> None:
+def test_malformed_exif_is_removed_entirely(tiff: bytes) -> None:
     data = SAMPLES["jpeg in four inks"]
     assert strip_text(data[:2] + segment(0xE1, b"Exif\0\0" + tiff) + data[2:]) == data
 
@@ -113,7 +113,7 @@ def riff(*chunks: bytes) -> bytes:
 
 
 def hostile() -> Iterator[tuple[str, bytes]]:
-    """One after another, since each is large."""
+    """Yield the pictures one at a time, since each is large."""
     chunks = b"VP8 \0\0\0\0" * (MANY // 8)
     yield "truncated", b"\xff\xd8\xff" + b"\xff" * MANY
     yield "truncated", b"\xff\xd8" + segment(0xDA, b"\0") + b"\xff\0" * (MANY // 2)
@@ -125,26 +125,26 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield "too many parts", b"GIF89a" + bytes(7) + b"\x21\xfe" + b"\x01\x01" * (MANY // 2)
 
 
-def test_bytes_that_are_all_structure_are_given_up() -> None:
+def test_pictures_with_too_much_structure_are_rejected() -> None:
     for why, data in hostile():
         with pytest.raises(MalformedPicture, match=why):
             strip_text(data)
 
 
-def test_fill_bytes_and_other_segments_of_applications_go() -> None:
+def test_fill_bytes_and_other_application_segments_are_removed() -> None:
     data = SAMPLES["jpeg in four inks"]
     noise = b"\xff" * 3 + segment(0xE0, b"JFXX\0" + SECRET.encode()) + segment(0xE2, b"MPF\0") + segment(0xFE, b"")
     assert strip_text(data[:2] + noise + data[2:]) == data
 
 
-def test_loops_of_a_gif_stay_and_its_comments_go() -> None:
+def test_loops_of_a_gif_stay_and_its_comments_are_removed() -> None:
     before, after = opened(gif()), opened(strip_text(gif()))
     assert (before.info["loop"], before.info["comment"]) == (7, SECRET.encode())
     assert after.info["loop"] == 7
     assert "comment" not in after.info
 
 
-def test_an_animated_webp_keeps_its_frames_and_not_what_else_stands_in_them() -> None:
+def test_only_the_pixels_of_frames_of_an_animated_webp_stay() -> None:
     data = SAMPLES["animated webp"]
     at = data.index(b"ANMF")
     length = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -156,7 +156,7 @@ def test_an_animated_webp_keeps_its_frames_and_not_what_else_stands_in_them() ->
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_picture_that_is_cut_off_is_refused_or_still_has_all_its_pixels(name: str) -> None:
+def test_a_truncated_picture_is_rejected_or_still_has_all_its_pixels(name: str) -> None:
     whole = strip_text(SAMPLES[name])
     for length in range(len(whole)):
         with pytest.raises(MalformedPicture):
@@ -175,6 +175,6 @@ def test_a_picture_that_is_cut_off_is_refused_or_still_has_all_its_pixels(name: 
         b"GIF89a" + bytes(7) + b"\x20",
     ],
 )
-def test_what_no_such_picture_holds_is_refused(data: bytes) -> None:
+def test_malformed_pictures_are_rejected(data: bytes) -> None:
     with pytest.raises(MalformedPicture):
         strip_text(data)

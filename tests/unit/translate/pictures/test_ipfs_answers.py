@@ -1,4 +1,4 @@
-"""Answers to uploads as nodes and services give them. The shapes are those of their documentation."""
+"""Answers of nodes and services to uploads, in the forms of their documentation."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ NAME = "picture.png"
         pytest.param(f'{{"name":"{NAME}","ipfs_hash":"{CID}","size":"11"}}', id="blockfrost"),
         pytest.param(f'{{"ok":true,"value":{{"cid":"{CID}"}}}}', id="nft.storage"),
         pytest.param(f'{{\n  "Cid": {{ "/": "{CID}" }}\n}}', id="over several lines"),
-        pytest.param(f'{{"Hash":"","cid":"{CID}"}}', id="an empty place"),
-        pytest.param(f'"done"\n{{"Hash":"{CID}"}}', id="lines that are no objects"),
+        pytest.param(f'{{"Hash":"","cid":"{CID}"}}', id="an empty field"),
+        pytest.param(f'"done"\n{{"Hash":"{CID}"}}', id="lines that are not objects"),
     ],
 )
 def test_the_cid_is_found(answer: str) -> None:
@@ -64,6 +64,6 @@ def test_the_cid_is_found(answer: str) -> None:
         ),
     ],
 )
-def test_what_names_no_cid_is_told(answer: str, why: str) -> None:
+def test_answers_without_a_cid_are_errors(answer: str, why: str) -> None:
     with pytest.raises(NoCid, match=why):
         read_upload_answer(answer.encode(), NAME)

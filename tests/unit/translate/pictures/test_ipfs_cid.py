@@ -1,7 +1,7 @@
-"""CIDs, held against those that other programs compute.
+"""Compare computed CIDs with those of other programs.
 
-Those of more than one chunk were told by js-ipfs 0.18 for the bytes that ``content`` makes; tests/components asks a
-node anew for others.
+The CIDs of more than one chunk come from js-ipfs 0.18, for the bytes of ``content``; tests/components compares others
+with a running node.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from openai_dify_proxy.translate.pictures.ipfs_cid import CHUNK_SIZE, IMPORT_PAR
 
 
 def content(size: int) -> bytes:
-    """Bytes that a SHA-256 of a counter gives, one block after the other."""
+    """Return reproducible bytes: the SHA-256 hashes of a counter."""
     blocks = (hashlib.sha256(number.to_bytes(4)).digest() for number in range(size // 32 + 1))
     return b"".join(blocks)[:size]
 
@@ -22,7 +22,7 @@ def content(size: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "cid"),
     [
-        # Widely known: the empty file, and "hello world" without a line end.
+        # Well-known CIDs: the empty file, and "hello world" without a line end.
         (b"", "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"),
         (b"hello world", "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"),
         (content(1), "bafkreibovfyp6y5oyxl2afgkmrd6y5b5horxiufyl264xnmcwce3agkpui"),
@@ -32,7 +32,7 @@ def content(size: int) -> bytes:
         (content(2 * CHUNK_SIZE), "bafybeigwt77ksn3he5z4plj4lvrjz47p5ogcxkqco7gex7vhh44vfa64a4"),
     ],
 )
-def test_the_cid_is_that_of_other_programs(data: bytes, cid: str) -> None:
+def test_the_cid_equals_that_of_other_programs(data: bytes, cid: str) -> None:
     assert compute_cid(data) == cid
 
 
@@ -50,7 +50,7 @@ def test_a_file_of_more_chunks_than_a_node_has_links_gets_a_second_level(chunks:
     assert compute_cid(data) == cid
 
 
-def test_nodes_are_told_to_cut_as_we_do() -> None:
+def test_upload_parameters_select_the_same_chunks() -> None:
     assert dict(IMPORT_PARAMETERS) == {
         "cid-version": "1",
         "raw-leaves": "true",
@@ -84,7 +84,7 @@ HELLO = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
         ("zb2rhj7crUKTQYRGCRATFaQ6YFLTde2YzdqbbhAASkL9uRDXn", HELLO),
     ],
 )
-def test_every_spelling_becomes_one(text: str, cid: str) -> None:
+def test_every_spelling_is_normalized(text: str, cid: str) -> None:
     assert normalise_cid(text) == cid
 
 
@@ -110,5 +110,5 @@ def test_every_spelling_becomes_one(text: str, cid: str) -> None:
         "m" + HELLO[1:],
     ],
 )
-def test_what_is_no_cid_of_ours_is_none(text: str) -> None:
+def test_other_texts_are_not_cids(text: str) -> None:
     assert normalise_cid(text) is None

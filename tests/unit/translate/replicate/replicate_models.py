@@ -1,4 +1,4 @@
-"""Schemas of Replicate's models, as the scripted Replicate serves them, and small ones of a test's own."""
+"""Schemas of real Replicate models, as served by the scripted Replicate, and small custom ones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from openai_dify_proxy_demo.replicate import DEMO_MODELS
 SCHEMAS: dict[str, dict[str, Any]] = {
     model.name.partition("/")[2]: model.version_body()["openapi_schema"] for model in DEMO_MODELS
 }
-"""By the models' names, without their owners."""
+"""The schemas by model name without the owner."""
 
 MODELS = {name: read_model_inputs(schema) for name, schema in SCHEMAS.items()}
 
 
 def model_of(**properties: dict[str, Any]) -> ModelInputs:
-    """A model with these ``Input.properties``; ``required: True`` in one puts it into the list of those."""
+    """Return a model with these ``Input.properties``; ``required: True`` adds one to the list of required ones."""
     required = [name for name, body in properties.items() if body.get("required")]
     inputs = {"properties": properties, "required": required}
     return read_model_inputs({"components": {"schemas": {"Input": inputs}}})

@@ -1,4 +1,4 @@
-"""Replicate's failures, row by row as its API and its models word them, and what a client is told."""
+"""Translate failures of Replicate's API and models to the errors that clients receive."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from openai_dify_proxy.wire.replicate import Prediction
 
 
 @dataclass(frozen=True)
-class Told:
+class Translated:
     status: int
     code: str | None
     param: str | None = None
     started: bool = False
 
 
-def told(error: ProxyError) -> Told:
-    return Told(error.status, error.code, error.param, error.started)
+def summary(error: ProxyError) -> Translated:
+    return Translated(error.status, error.code, error.param, error.started)
 
 
 def invalid(field: str, kind: str = "enum", description: str = "must be one of …") -> dict[str, Any]:
@@ -55,26 +55,30 @@ THROTTLED = {
     "status": 429,
 }
 
-ANSWERS: dict[str, tuple[int, Any, Told]] = {
-    "a wrong token": (401, UNAUTHENTICATED, Told(502, "upstream_auth_error")),
-    "a token without rights": (403, {"detail": "no"}, Told(502, "upstream_auth_error")),
-    "no credit": (402, CREDIT, Told(429, "insufficient_quota")),
-    "no such model": (404, {"detail": "Not found"}, Told(404, "model_not_found", "model")),
-    "no such version": (422, VERSION, Told(404, "model_not_found", "model")),
-    "throttled": (429, THROTTLED, Told(429, "rate_limit_exceeded")),
-    "a header's enum": (422, invalid("input.output_format"), Told(400, None, "X-Output-Format")),
-    "another spelling": (422, invalid("input.guidance", "number_lte"), Told(400, None, "X-Replicate-Guidance-Scale")),
-    "the prompt": (422, invalid("input.prompt", "invalid_type"), Told(400, None, "prompt")),
-    "a picture": (422, invalid("input.image", "format"), Told(400, None, "image")),
-    "an input of the model's own": (422, invalid("input.go_fast"), Told(400, None, "input.go_fast")),
-    "a missing input": (422, invalid("input", "required", "prompt is required"), Told(400, None)),
-    "a key of the body": (422, invalid("", "additional_property_not_allowed"), Told(400, None)),
-    "no fields": (422, {"detail": "no", "invalid_fields": []}, Told(400, None)),
-    "a detail that is none": (422, {"detail": [{"loc": ["body"]}], "title": "Bad"}, Told(400, None)),
-    "not JSON": (422, None, Told(400, None)),
-    "an error": (500, {"title": "Version error", "detail": "Internal"}, Told(502, "upstream_error", None, True)),
-    "a balancer's page": (502, None, Told(502, "upstream_error", None, True)),
-    "a teapot": (418, {"title": "Teapot"}, Told(502, "upstream_error")),
+ANSWERS: dict[str, tuple[int, Any, Translated]] = {
+    "a wrong token": (401, UNAUTHENTICATED, Translated(502, "upstream_auth_error")),
+    "a token without rights": (403, {"detail": "no"}, Translated(502, "upstream_auth_error")),
+    "no credit": (402, CREDIT, Translated(429, "insufficient_quota")),
+    "no such model": (404, {"detail": "Not found"}, Translated(404, "model_not_found", "model")),
+    "no such version": (422, VERSION, Translated(404, "model_not_found", "model")),
+    "throttled": (429, THROTTLED, Translated(429, "rate_limit_exceeded")),
+    "a header's enum": (422, invalid("input.output_format"), Translated(400, None, "X-Output-Format")),
+    "another spelling": (
+        422,
+        invalid("input.guidance", "number_lte"),
+        Translated(400, None, "X-Replicate-Guidance-Scale"),
+    ),
+    "the prompt": (422, invalid("input.prompt", "invalid_type"), Translated(400, None, "prompt")),
+    "a picture": (422, invalid("input.image", "format"), Translated(400, None, "image")),
+    "an input of the model's own": (422, invalid("input.go_fast"), Translated(400, None, "input.go_fast")),
+    "a missing input": (422, invalid("input", "required", "prompt is required"), Translated(400, None)),
+    "a key of the body": (422, invalid("", "additional_property_not_allowed"), Translated(400, None)),
+    "no fields": (422, {"detail": "no", "invalid_fields": []}, Translated(400, None)),
+    "a detail that is none": (422, {"detail": [{"loc": ["body"]}], "title": "Bad"}, Translated(400, None)),
+    "not JSON": (422, None, Translated(400, None)),
+    "an error": (500, {"title": "Version error", "detail": "Internal"}, Translated(502, "upstream_error", None, True)),
+    "a balancer's page": (502, None, Translated(502, "upstream_error", None, True)),
+    "a teapot": (418, {"title": "Teapot"}, Translated(502, "upstream_error")),
 }
 
 
@@ -82,11 +86,11 @@ ANSWERS: dict[str, tuple[int, Any, Told]] = {
 def test_answers_that_are_errors(case: str) -> None:
     status, body, expected = ANSWERS[case]
     raw = b"<html>sorry</html>" if body is None else json.encode(body)
-    assert told(translate_api_error(status, {}, raw)) == expected
+    assert summary(translate_api_error(status, {}, raw)) == expected
 
 
 @pytest.mark.parametrize("case", ["a wrong token", "no credit"])
-def test_what_concerns_the_account_goes_to_the_log_alone(case: str) -> None:
+def test_account_problems_are_only_logged(case: str) -> None:
     status, body, _ = ANSWERS[case]
     error = translate_api_error(status, {}, json.encode(body))
     assert body["detail"] in str(error.log)
@@ -103,14 +107,14 @@ def test_a_wrong_token_is_reported_in_two_sentences() -> None:
     assert translate_api_error(401, {}, b"").log == "Replicate answered 401. Set a valid REPLICATE_API_TOKEN."
 
 
-def test_what_is_invalid_is_told_in_replicates_words() -> None:
+def test_invalid_inputs_are_reported_in_replicates_words() -> None:
     error = translate_api_error(422, {}, json.encode(invalid("input.steps", description="Must be at most 50")))
     assert error.message == "Replicate rejected 'steps': Must be at most 50."
     nameless = translate_api_error(422, {}, json.encode(invalid("input.steps", description="")))
     assert nameless.message == "Replicate rejected 'steps': - input.steps."
 
 
-def test_no_token_and_no_novel_is_told() -> None:
+def test_messages_contain_no_token_and_are_shortened() -> None:
     error = translate_api_error(422, {}, json.encode({"detail": f"token r8_abcdefgh12 is bad {'x' * 9000}"}))
     assert "r8_abcdefgh12" not in error.message
     assert len(error.message) < 600
@@ -133,45 +137,45 @@ DELAYS: dict[str, tuple[dict[str, str], Any, float]] = {
 
 
 @pytest.mark.parametrize("case", DELAYS)
-def test_how_long_a_429_asks_to_wait(case: str) -> None:
+def test_retry_after_of_a_429(case: str) -> None:
     headers, body, seconds = DELAYS[case]
     raw = b"slow down" if body is None else json.encode(body)
     assert throttle_delay(headers, raw) == seconds
     assert translate_api_error(429, headers, raw).retry_after == seconds
 
 
-FAILED: dict[str, tuple[str, Any, Told]] = {
+FAILED: dict[str, tuple[str, Any, Translated]] = {
     "a filter": (
         "failed",
         "NSFW content detected. Try running it again, or try a different prompt.",
-        Told(400, "content_policy_violation", "prompt", True),
+        Translated(400, "content_policy_violation", "prompt", True),
     ),
     "a filter for all": (
         "failed",
         "All generated images contained NSFW content. Try running it again with a different prompt.",
-        Told(400, "content_policy_violation", "prompt", True),
+        Translated(400, "content_policy_violation", "prompt", True),
     ),
     "E005": (
         "failed",
         "The input or output was flagged as sensitive. Please try again with different inputs. (E005)",
-        Told(400, "content_policy_violation", "prompt", True),
+        Translated(400, "content_policy_violation", "prompt", True),
     ),
-    "out of memory": ("failed", "CUDA out of memory.", Told(502, "prediction_failed", None, True)),
+    "out of memory": ("failed", "CUDA out of memory.", Translated(502, "prediction_failed", None, True)),
     "interrupted": (
         "failed",
         "Prediction interrupted; please retry (code: PA)",
-        Told(502, "prediction_failed", None, True),
+        Translated(502, "prediction_failed", None, True),
     ),
-    "without a reason": ("failed", None, Told(502, "prediction_failed", None, True)),
-    "with an odd reason": ("failed", {"code": 7}, Told(502, "prediction_failed", None, True)),
-    "canceled": ("canceled", None, Told(504, "prediction_canceled", None, True)),
-    "aborted": ("aborted", None, Told(504, "prediction_canceled", None, True)),
+    "without a reason": ("failed", None, Translated(502, "prediction_failed", None, True)),
+    "with an odd reason": ("failed", {"code": 7}, Translated(502, "prediction_failed", None, True)),
+    "canceled": ("canceled", None, Translated(504, "prediction_canceled", None, True)),
+    "aborted": ("aborted", None, Translated(504, "prediction_canceled", None, True)),
 }
 
 
 @pytest.mark.parametrize("case", FAILED)
-def test_predictions_that_end_badly(case: str) -> None:
+def test_failed_predictions(case: str) -> None:
     status, error, expected = FAILED[case]
-    translated = translate_failed(Prediction(id="p", status=status, error=error))
-    assert told(translated) == expected
-    assert status != "failed" or error is None or str(error) in translated.message
+    error_of_prediction = translate_failed(Prediction(id="p", status=status, error=error))
+    assert summary(error_of_prediction) == expected
+    assert status != "failed" or error is None or str(error) in error_of_prediction.message

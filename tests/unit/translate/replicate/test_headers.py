@@ -1,4 +1,4 @@
-"""The specification's table of headers, row by row: every edge, and the values beside it."""
+"""The headers of the specification: all limits and the values beyond them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ YES_NO: dict[str, Any] = {
 URLS = {url: url for url in ("https://example.org/a.png", "http://example.org:8080/?a=b", "https://[2001:db8::1]/x")}
 NO_URLS = ("", "example.org/a.png", "ftp://example.org/a", "file:///etc/passwd", "data:image/png;base64,AA", "https://")
 
-# By header: what values mean, and values that are none.
+# By header: values with their meanings, and invalid values.
 VALUES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "X-Output-Format": (
         {"jpg": "jpg", "jpeg": "jpg", "JPEG": "jpg", "png": "png", "webp": "webp", "PNG": "png", " webp ": "webp"},
@@ -83,7 +83,7 @@ def test_every_header_of_the_specification_is_known() -> None:
 
 
 @pytest.mark.parametrize("header", VALUES)
-def test_what_values_mean(header: str) -> None:
+def test_meanings_of_values(header: str) -> None:
     legal, _ = VALUES[header]
     (parameter,) = (parameter for parameter, name in HEADER_OF.items() if name == header)
     read = {text: read_image_headers([(header, text)]).values for text in legal}
@@ -91,7 +91,7 @@ def test_what_values_mean(header: str) -> None:
 
 
 @pytest.mark.parametrize("header", VALUES)
-def test_values_that_are_none_are_refused_by_the_headers_name(header: str) -> None:
+def test_invalid_values_are_rejected_with_the_headers_name(header: str) -> None:
     _, illegal = VALUES[header]
     for text in illegal:
         with pytest.raises(InvalidRequest) as refused:
@@ -100,7 +100,7 @@ def test_values_that_are_none_are_refused_by_the_headers_name(header: str) -> No
         assert refused.value.message.startswith(f"{header} must be ")
 
 
-def test_other_headers_are_left_alone() -> None:
+def test_other_headers_are_ignored() -> None:
     read = read_image_headers([("Accept", "image/*"), ("x-replicate-seed", "7"), ("replicate-seed", "x")])
     assert read == ImageHeaders({"seed": 7})
 

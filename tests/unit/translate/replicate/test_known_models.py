@@ -1,4 +1,4 @@
-"""The built-in table, held against schemas of the real models."""
+"""Compare the built-in table with the schemas of real models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.translate.replicate.replicate_models import MODELS
 
 
 @pytest.mark.parametrize("name", KNOWN_MODELS)
-def test_the_table_says_what_the_models_say(name: str) -> None:
+def test_the_table_agrees_with_the_models(name: str) -> None:
     real = MODELS[name.partition("/")[2]]
     for field in KNOWN_MODELS[name].fields.values():
         other = real.fields[field.name]
@@ -21,7 +21,7 @@ def test_the_table_says_what_the_models_say(name: str) -> None:
 
 
 def test_an_unknown_model_has_the_specifications_parameters() -> None:
-    """Those that Replicate's models commonly spell so; the others have no common spelling."""
+    """Only inputs with a common name among Replicate's models are assumed."""
     parameters = {header.parameter for header in HEADERS}
     assert set(CANDIDATES) <= parameters
     spelled = {name for name, field in UNKNOWN_MODEL.fields.items() if name in parameters}

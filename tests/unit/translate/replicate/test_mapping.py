@@ -1,4 +1,4 @@
-"""Wishes and the inputs that real models get for them."""
+"""Map image parameters to the inputs of real models."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ COLOURS: tuple[Colour, ...] = ("black", "white")
 PROMPT: dict[str, Any] = {"prompt": {"type": "string"}}
 
 
-def plan(model: str | ModelInputs, rules: ImageRules | None = None, **wish: Any) -> ImagePlan:
+def plan(model: str | ModelInputs, rules: ImageRules | None = None, **parameters: Any) -> ImagePlan:
     inputs = MODELS[model] if isinstance(model, str) else model
-    return plan_images(ImageParameters(**{"prompt": "A fox", **wish}), inputs, rules or ImageRules())
+    return plan_images(ImageParameters(**{"prompt": "A fox", **parameters}), inputs, rules or ImageRules())
 
 
-def inputs_of(model: str | ModelInputs, rules: ImageRules | None = None, **wish: Any) -> dict[str, Any]:
-    """The inputs of the one prediction, without the prompt."""
-    (inputs,) = plan(model, rules, **wish).predictions
+def inputs_of(model: str | ModelInputs, rules: ImageRules | None = None, **parameters: Any) -> dict[str, Any]:
+    """Return the inputs of the only prediction, without the prompt."""
+    (inputs,) = plan(model, rules, **parameters).predictions
     assert inputs.pop("prompt", "A fox") == "A fox"
     return inputs
 
 
-def refused(model: str | ModelInputs, rules: ImageRules | None = None, **wish: Any) -> tuple[str | None, str | None]:
-    """``param`` and ``code`` of the refusal."""
+def refused(
+    model: str | ModelInputs, rules: ImageRules | None = None, **parameters: Any
+) -> tuple[str | None, str | None]:
+    """Return ``param`` and ``code`` of the rejection."""
     with pytest.raises(InvalidRequest) as error:
-        plan(model, rules, **wish)
+        plan(model, rules, **parameters)
     assert error.value.status == 400
     return error.value.param, error.value.code
 
 
-# Headers: what they become, by the model's own spelling.
+# Headers and the resulting inputs, in the model's spelling.
 SENT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("sdxl", {}, {}),
     ("sdxl", {"scheduler": "PNDM", "negative_prompt": "blurry"}, {"scheduler": "PNDM", "negative_prompt": "blurry"}),
@@ -76,7 +78,7 @@ def test_headers_that_are_sent(model: str, headers: dict[str, Any], inputs: dict
     assert inputs_of(model, headers=headers) == {**usual, **inputs}
 
 
-# Headers that a model does not take, or not so: the code says which.
+# Headers that a model does not support, or whose value it rejects; the code says which.
 REFUSED: list[tuple[str, dict[str, Any], str, str | None]] = [
     ("flux-schnell", {"num_inference_steps": 5}, "X-Replicate-Num-Inference-Steps", None),
     ("flux-schnell", {"guidance_scale": 3.0}, "X-Replicate-Guidance-Scale", "unsupported_parameter"),
@@ -98,11 +100,11 @@ REFUSED: list[tuple[str, dict[str, Any], str, str | None]] = [
 
 
 @pytest.mark.parametrize(("model", "headers", "param", "code"), REFUSED)
-def test_headers_that_are_refused(model: str, headers: dict[str, Any], param: str, code: str | None) -> None:
+def test_rejected_headers(model: str, headers: dict[str, Any], param: str, code: str | None) -> None:
     assert refused(model, headers=headers) == (param, code)
 
 
-def test_a_refusal_tells_what_the_model_takes() -> None:
+def test_a_rejection_lists_the_models_inputs() -> None:
     with pytest.raises(InvalidRequest) as error:
         plan("real-esrgan", has_init=True, headers={"seed": 7})
     assert error.value.message == (
@@ -119,7 +121,7 @@ def test_unsupported_parameters_may_be_dropped(policy: Policy, notices: tuple[st
 
 
 @pytest.mark.parametrize("policy", ["warn", "drop"])
-def test_bad_values_are_refused_by_every_policy(policy: Policy) -> None:
+def test_bad_values_are_rejected_under_every_policy(policy: Policy) -> None:
     assert refused("flux-schnell", ImageRules(policy=policy), headers={"num_inference_steps": 5}) == (
         "X-Replicate-Num-Inference-Steps",
         None,
@@ -131,7 +133,7 @@ def test_bad_values_are_refused_by_every_policy(policy: Policy) -> None:
     assert inputs_of("ideogram-v3-turbo", dropped, headers={"safety_checker": False}) == {}
 
 
-# Pictures to start from, and masks.
+# Initial pictures and masks.
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_bad_values_are_refused_by_every_policy(policy: Policy) -> None:
         ("gpt-image-1", "input_images", "array"),
     ],
 )
-def test_where_the_initial_picture_goes(model: str, name: str, kind: str) -> None:
+def test_the_input_for_the_initial_picture(model: str, name: str, kind: str) -> None:
     planned = plan(model, has_init=True)
     assert planned.init_input is not None
     assert (planned.init_input.name, planned.init_input.kind, planned.notices) == (
@@ -155,7 +157,7 @@ def test_where_the_initial_picture_goes(model: str, name: str, kind: str) -> Non
     )
 
 
-def test_a_reference_is_no_initial_picture_but_all_there_is() -> None:
+def test_a_reference_is_used_where_there_is_no_initial_picture() -> None:
     model = model_of(**PROMPT, image_prompt={"type": "string", "format": "uri"})
     planned = plan(model, has_init=True)
     assert planned.init_input is model.fields["image_prompt"]
@@ -172,16 +174,16 @@ def test_masks_in_the_polarity_of_the_model() -> None:
     assert not plan("sdxl", ImageRules(mask_repaints="black"), has_init=True).invert_mask
 
 
-def test_nothing_goes_along_with_a_picture_that_is_left_out() -> None:
+def test_inputs_that_belong_to_a_dropped_picture_are_dropped() -> None:
     model = model_of(**PROMPT, mask={"format": "uri"}, prompt_strength={"type": "number"})
-    wish: dict[str, Any] = {"has_init": True, "has_mask": True, "headers": {"prompt_strength": 0.5}}
-    planned = plan(model, ImageRules(policy="warn"), **wish)
+    parameters: dict[str, Any] = {"has_init": True, "has_mask": True, "headers": {"prompt_strength": 0.5}}
+    planned = plan(model, ImageRules(policy="warn"), **parameters)
     assert (planned.predictions, planned.mask_input) == (({"prompt": "A fox"},), None)
     assert planned.notices == ("X-Replicate-Init-Image", "X-Replicate-Mask", "X-Replicate-Prompt-Strength")
     assert plan(model, ImageRules(policy="drop"), has_init=True).notices == ()
 
 
-def test_pictures_that_a_model_does_not_take() -> None:
+def test_pictures_that_a_model_does_not_support() -> None:
     unsupported = "unsupported_parameter"
     assert refused("flux-schnell", has_init=True) == ("X-Replicate-Init-Image", unsupported)
     assert refused("flux-dev", has_init=True, has_mask=True) == ("X-Replicate-Mask", unsupported)
@@ -199,7 +201,7 @@ def test_pictures_that_a_model_does_not_take() -> None:
         plan("flux-schnell", has_init=True, init_param="image")
 
 
-def test_strength_beside_a_picture() -> None:
+def test_strength_with_a_picture() -> None:
     assert inputs_of("sdxl", has_init=True, headers={"prompt_strength": 1.0}) == {"prompt_strength": 1.0}
     strength = model_of(**PROMPT, image={}, strength={"type": "number"}, image_prompt_strength={"type": "number"})
     assert inputs_of(strength, has_init=True, headers={"prompt_strength": 0.0}) == {"strength": 0.0}
@@ -207,7 +209,7 @@ def test_strength_beside_a_picture() -> None:
     assert refused(other, has_init=True, headers={"prompt_strength": 0.5})[0] == "X-Replicate-Prompt-Strength"
 
 
-def test_what_a_model_needs_and_did_not_get() -> None:
+def test_missing_required_inputs() -> None:
     missing = "missing_required_parameter"
     assert refused("flux-schnell", prompt=None) == ("prompt", missing)
     assert refused("real-esrgan") == ("X-Replicate-Init-Image", missing)
@@ -227,7 +229,7 @@ def test_prompts() -> None:
 # Safety.
 
 
-def test_safety_beside_a_picture_as_far_as_the_model_allows() -> None:
+def test_safety_with_a_picture_as_far_as_the_model_allows() -> None:
     assert inputs_of("flux-kontext-pro", has_init=True, headers={"safety_checker": False})["safety_tolerance"] == 2
     assert inputs_of("flux-pro", headers={"safety_checker": False})["safety_tolerance"] == 6
     bare = model_of(**PROMPT, safety_tolerance={"type": "integer"})
@@ -292,7 +294,7 @@ def test_a_strict_server_lets_requests_be_stricter(body: dict[str, Any], value: 
         ({"name": "safety_filter_level", "enum": LEVELS, "default": LEVELS[0]}, LEVELS[2], {}),
     ],
 )
-def test_yes_takes_back_what_an_alias_loosens(body: dict[str, Any], usual: Any, sent: dict[str, Any]) -> None:
+def test_yes_reverts_what_an_alias_loosens(body: dict[str, Any], usual: Any, sent: dict[str, Any]) -> None:
     model = model_of(**PROMPT, **{body["name"]: body})
     rules = ImageRules(defaults={body["name"]: usual})
     assert inputs_of(model, rules) == {body["name"]: usual}
@@ -344,7 +346,7 @@ def test_upscaling_by_the_model_itself(case: str) -> None:
     assert not planned.upscale
 
 
-def test_upscaling_that_a_model_does_not_take_so() -> None:
+def test_unsupported_upscaling() -> None:
     both = {"upscale": True, "upscale_factor": 4}
     switch = model_of(**PROMPT, upscale={"type": "boolean"})
     assert refused(switch, headers=both) == ("X-Replicate-Upscale-Factor", "unsupported_parameter")
@@ -360,7 +362,7 @@ def test_what_the_operator_can_set_is_named() -> None:
             plan("sdxl", headers={parameter: True})
 
 
-def test_sizes_that_are_none() -> None:
+def test_invalid_sizes() -> None:
     for policy in ("reject", "warn", "drop"):
         assert refused("sdxl", ImageRules(policy=policy), body={"size": "huge"}) == ("size", None)
 
@@ -405,7 +407,7 @@ BODIES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("model", "body", "inputs", "notices"), BODIES)
-def test_what_becomes_of_openais_fields(
+def test_fields_of_openais_body(
     model: str, body: dict[str, Any], inputs: dict[str, Any], notices: tuple[str, ...]
 ) -> None:
     planned = plan(model, body=body, has_init=model == "realesrgan")
@@ -553,7 +555,7 @@ def test_headers_that_do_not_exist_may_be_dropped(policy: Policy, notices: tuple
     assert (planned.predictions, planned.notices) == (({"prompt": "A fox"},), notices)
 
 
-def test_a_body_is_never_refused_where_a_header_is() -> None:
+def test_unsupported_body_fields_are_not_rejected() -> None:
     model = model_of(**PROMPT, output_quality={"type": "integer", "minimum": 10})
     assert refused(model, headers={"output_quality": 0}) == ("X-Output-Quality", None)
     planned = plan(model, body={"output_compression": 0})
@@ -564,7 +566,7 @@ def test_a_body_is_never_refused_where_a_header_is() -> None:
     )
 
 
-def test_the_models_own_inputs_win() -> None:
+def test_explicit_inputs_take_precedence() -> None:
     extra = {"seed": 9, "width": 640, "refine": "BASE_IMAGE_REFINER", "prompt": "An owl", "num_outputs": 3}
     planned = plan("sdxl", n=1, body={"size": "64x64", "seed": 1}, extra=extra)
     assert planned.predictions == (
@@ -582,7 +584,7 @@ def test_the_models_own_inputs_win() -> None:
     assert refused("sdxl", extra={"width": "wide"}) == ("input.width", None)
 
 
-def test_what_an_alias_adds_yields_to_requests() -> None:
+def test_requests_override_the_inputs_of_an_alias() -> None:
     rules = ImageRules(defaults={"num_inference_steps": 20, "refine": "no_refiner", "tile": 7, "num_outputs": 4})
     planned = plan("sdxl", rules, headers={"num_inference_steps": 30})
     assert planned.predictions == (
@@ -655,24 +657,24 @@ ACCEPTED: list[tuple[str, str, dict[str, Any], dict[str, Any], str, tuple[str, .
 
 @pytest.mark.parametrize("case", range(len(ACCEPTED)))
 def test_formats_that_the_client_accepts(case: int) -> None:
-    model, accept, wish, inputs, answered, notices = ACCEPTED[case]
-    planned = plan(model, accepted=read_accept(accept), **wish)
+    model, accept, parameters, inputs, answered, notices = ACCEPTED[case]
+    planned = plan(model, accepted=read_accept(accept), **parameters)
     assert planned.predictions == ({"prompt": "A fox", **inputs},)
     assert (planned.output_format, planned.notices) == (answered, notices)
 
 
-def test_formats_of_odd_models() -> None:
+def test_formats_of_unusual_models() -> None:
     free = model_of(**PROMPT, output_format={"type": "string"})
     assert inputs_of(free, headers={"output_format": "jpg"}) == {"output_format": "jpg"}
     avif = model_of(**PROMPT, output_format={"enum": ["avif", "tiff"]})
     assert inputs_of(avif) == {}
     number = model_of(**PROMPT, output_format={"type": "integer"})
     assert inputs_of(number) == {}
-    told = plan("flux-schnell", body={"output_format": "png"}, extra={"output_format": "WEBP"})
-    assert (told.predictions[0]["output_format"], told.output_format) == ("webp", "webp")
+    planned = plan("flux-schnell", body={"output_format": "png"}, extra={"output_format": "WEBP"})
+    assert (planned.predictions[0]["output_format"], planned.output_format) == ("webp", "webp")
 
 
-# How many.
+# The number of pictures.
 
 COUNTS: list[tuple[str, int, list[int | None]]] = [
     ("sdxl", 1, [None]),
@@ -686,10 +688,10 @@ COUNTS: list[tuple[str, int, list[int | None]]] = [
 
 
 @pytest.mark.parametrize(("model", "n", "counts"), COUNTS)
-def test_as_many_predictions_as_it_takes(model: str, n: int, counts: list[int | None]) -> None:
+def test_the_number_of_predictions(model: str, n: int, counts: list[int | None]) -> None:
     planned = plan(model, n=n, headers={"seed": 100} if model != "gpt-image-1" else {})
-    told = [inputs.get("num_outputs", inputs.get("number_of_images")) for inputs in planned.predictions]
-    assert (told, planned.n) == (counts, n)
+    requested = [inputs.get("num_outputs", inputs.get("number_of_images")) for inputs in planned.predictions]
+    assert (requested, planned.n) == (counts, n)
     if model != "gpt-image-1":
         begins = [100 + sum(count or 1 for count in counts[:number]) for number in range(len(counts))]
         assert [inputs["seed"] for inputs in planned.predictions] == begins
@@ -699,8 +701,8 @@ def test_groups_of_pictures() -> None:
     three = inputs_of("seedream-4.5", n=3)
     assert three == {"max_images": 3, "sequential_image_generation": "auto"}
     assert inputs_of("seedream-4.5") == {}
-    told = inputs_of("seedream-4.5", n=2, extra={"sequential_image_generation": "disabled"})
-    assert told == {"max_images": 2, "sequential_image_generation": "disabled"}
+    inputs = inputs_of("seedream-4.5", n=2, extra={"sequential_image_generation": "disabled"})
+    assert inputs == {"max_images": 2, "sequential_image_generation": "disabled"}
 
 
 OLD = model_of(**PROMPT, num_outputs={"enum": [1, 4]}, seed={"type": "integer", "minimum": 1, "maximum": 5})
@@ -721,7 +723,7 @@ def test_counts_in_an_enum_and_seeds_in_a_range() -> None:
 
 
 @pytest.mark.parametrize("count", [0, -1, 11])
-def test_counts_by_their_own_name_are_those_of_answers(count: int) -> None:
+def test_explicit_counts_are_the_number_of_pictures(count: int) -> None:
     unbounded = model_of(**PROMPT, num_outputs={"type": "number"})
     assert refused(unbounded, extra={"num_outputs": count}) == ("input.num_outputs", None)
     assert refused(unbounded, extra={"num_outputs": 2.5}) == ("input.num_outputs", None)
@@ -742,7 +744,7 @@ def test_counts_by_their_own_name_are_those_of_answers(count: int) -> None:
         ({"enum": ["4", "1", "many", 0, 50]}, [1, 4]),
     ],
 )
-def test_what_a_prediction_can_be_asked_for(body: dict[str, Any], counts: list[int]) -> None:
+def test_counts_per_prediction(body: dict[str, Any], counts: list[int]) -> None:
     assert counts_of(model_of(a=body).fields["a"]) == counts
 
 
@@ -766,5 +768,5 @@ def test_numbers_in_values() -> None:
         (7, 1, {"options": (7, 9)}, 7),
     ],
 )
-def test_seeds_go_on(seed: Any, by: int, field: dict[str, Any], next_seed: Any) -> None:
+def test_next_seeds(seed: Any, by: int, field: dict[str, Any], next_seed: Any) -> None:
     assert count_up(seed, by, ModelInput(**{"name": "seed", "kind": "integer", **field})) == next_seed

@@ -28,7 +28,7 @@ def test_forms_of_a_name(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", NOT_NAMED)
-def test_what_is_no_name(text: str) -> None:
+def test_invalid_names(text: str) -> None:
     assert parse_model(text) is None
 
 

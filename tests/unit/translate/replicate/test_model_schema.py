@@ -1,4 +1,4 @@
-"""Model schemas as Cog writes them, and as it might."""
+"""Model schemas as written by Cog, and unusual ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openai_dify_proxy.translate.replicate.model_schema import ModelInput, Model
 from tests.unit.translate.replicate.replicate_models import MODELS, SCHEMAS, model_of
 
 
-def test_a_schema_of_cogs() -> None:
+def test_a_schema_of_cog() -> None:
     model = MODELS["sdxl"]
     assert list(model.fields)[:5] == ["prompt", "negative_prompt", "image", "mask", "width"]
     assert model.fields["scheduler"] == ModelInput(
@@ -81,7 +81,7 @@ def test_inputs_keep_the_models_order() -> None:
     assert len(SCHEMAS) == 12
 
 
-# What an input takes as what, what it refuses, and the words for it.
+# The values that an input accepts, with their conversions, the values that it rejects, and its description.
 ACCEPTED: dict[str, tuple[dict[str, Any], dict[Any, Any], list[Any], str]] = {
     "a text": ({"type": "string"}, {"x": "x", "": ""}, [7, True, None, ["x"]], "text"),
     "a URL": ({"type": "string", "format": "uri"}, {"https://a": "https://a"}, [7], "a URL"),
@@ -159,7 +159,7 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[Any, Any], list[Any], str]] = {
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_what_an_input_takes(case: str) -> None:
+def test_values_of_an_input(case: str) -> None:
     body, taken, refused, words = ACCEPTED[case]
     field = model_of(a=body).fields["a"]
     assert {value: field.accept(value, "p") for value in taken} == taken
@@ -204,7 +204,7 @@ def test_numbers_that_are_too_large(body: dict[str, Any], value: float, message:
     assert error.value.message == message
 
 
-def test_lists_and_objects_are_taken() -> None:
+def test_lists_and_objects_are_accepted() -> None:
     model = model_of(a={"type": "array"}, b={"type": "object"}, c={"type": "something new"})
     assert model.fields["a"].accept(["https://a"], "p") == ["https://a"]
     choices = model_of(a={"type": "array", "items": {"enum": ["x"]}}).fields["a"]

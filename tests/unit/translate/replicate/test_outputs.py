@@ -26,11 +26,11 @@ OUTPUTS: list[tuple[Any, list[str]]] = [
 
 
 @pytest.mark.parametrize(("output", "urls"), OUTPUTS)
-def test_addresses_in_outputs_of_every_shape(output: Any, urls: list[str]) -> None:
+def test_urls_in_outputs_of_every_form(output: Any, urls: list[str]) -> None:
     assert picture_urls(output) == urls
 
 
-def test_a_data_uri_is_what_it_was_made_of() -> None:
+def test_a_data_uri_is_decoded() -> None:
     assert encode_data_uri(b"\x89PNG\r\n", "image/png") == "data:image/png;base64,iVBORw0K"
     assert decode_data_uri(DATA, 6) == b"\x89PNG\r\n"
 

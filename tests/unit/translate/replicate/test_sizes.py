@@ -1,4 +1,4 @@
-"""OpenAI's sizes with models of all kinds."""
+"""Map OpenAI's sizes to models of all kinds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from openai_dify_proxy.translate.replicate.sizes import PlacedSize, parse_size, 
 from tests.unit.translate.replicate.replicate_models import MODELS, model_of
 
 PLACED: list[tuple[str, str, dict[str, Any] | None]] = [
-    # Width and height, rounded to what the model can do.
+    # Width and height, rounded to sizes that the model supports.
     ("sdxl", "1024x1024", {"width": 1024, "height": 1024}),
     ("sdxl", "1792x1024", {"width": 1792, "height": 1024}),
     ("sdxl", "1000x700", {"width": 1000, "height": 704}),
     ("sdxl", " 512 X 512 ", {"width": 512, "height": 512}),
     ("sdxl", "3x3", {"width": 8, "height": 8}),
     ("sdxl", "2x6", {"width": 8, "height": 24}),
-    # Both edges together where one is out of the model's range.
+    # Both edges are scaled together if one is outside the model's range.
     ("flux-pro", "2880x1440", {"aspect_ratio": "custom", "width": 1440, "height": 704}),
     ("flux-pro", "128x256", {"aspect_ratio": "custom", "width": 256, "height": 512}),
     # An enum of edges.
@@ -34,7 +34,7 @@ PLACED: list[tuple[str, str, dict[str, Any] | None]] = [
     ("gpt-image-1", "1792x1024", {"aspect_ratio": "3:2"}),
     ("seedream-4.5", "1024x1792", {"aspect_ratio": "9:16"}),
     ("flux-kontext-pro", "1000x2000", {"aspect_ratio": "1:2"}),
-    # An aspect ratio beside which width and height count only if it says so.
+    # An aspect ratio that enables width and height only with a certain value.
     ("flux-pro", "1024x768", {"aspect_ratio": "custom", "width": 1024, "height": 768}),
     ("flux-pro", "1792x100", {"aspect_ratio": "custom", "width": 1440, "height": 256}),
     # No input for sizes.
@@ -60,10 +60,10 @@ def test_sizes_with_real_models(model: str, size: str, placed: dict[str, Any] | 
 INTEGER = {"type": "integer"}
 RATIOS = {"enum": ["wide", "0:1", "1:0", "1:1", "2.39:1"]}
 
-ODD: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any] | None]] = {
+UNUSUAL: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any] | None]] = {
     "other names": ({"image_width": INTEGER, "image_height": INTEGER}, {"image_width": 1200, "image_height": 496}),
     "one edge only": ({"width": INTEGER}, None),
-    "steps that are told": (
+    "documented steps": (
         {
             "width": {**INTEGER, "description": "Must be a multiple of 64"},
             "height": {**INTEGER, "description": "multiples of 0"},
@@ -104,14 +104,14 @@ ODD: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any] | None]] = {
 }
 
 
-@pytest.mark.parametrize("case", ODD)
-def test_sizes_with_odd_models(case: str) -> None:
-    properties, placed = ODD[case]
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_sizes_with_unusual_models(case: str) -> None:
+    properties, placed = UNUSUAL[case]
     assert inputs_of(place("1200x500", model_of(**properties))) == placed
 
 
-def test_openais_sizes_are_ideograms() -> None:
-    """The model has ratios and an enum of sizes; the ratio decides, since the enum lacks most of OpenAI's."""
+def test_openais_sizes_with_ideogram() -> None:
+    """The model has ratios and an enum of sizes; the ratio is used, since the enum lacks most of OpenAI's sizes."""
     assert inputs_of(place("1024x1024", MODELS["ideogram-v3-turbo"])) == {"aspect_ratio": "1:1"}
     assert inputs_of(place("1024x1792", MODELS["ideogram-v3-turbo"])) == {"aspect_ratio": "9:16"}
 
@@ -130,14 +130,14 @@ def test_openais_sizes_are_ideograms() -> None:
         ("flux-schnell", "1000x700", True),
     ],
 )
-def test_whether_it_is_what_was_asked_for(model: str, size: str, altered: bool) -> None:
+def test_altered_sizes(model: str, size: str, altered: bool) -> None:
     placed = place(size, MODELS[model])
     assert placed is not None
     assert placed.altered is altered
 
 
 @pytest.mark.parametrize(("size", "altered"), [("1024x1024", False), ("1000x1000", True), ("1536x1024", True)])
-def test_sizes_of_a_list_that_are_altered(size: str, altered: bool) -> None:
+def test_altered_sizes_from_a_list(size: str, altered: bool) -> None:
     placed = place(size, model_of(size={"enum": ["1024x1024", "1024x1536"]}))
     assert placed == PlacedSize({"size": "1024x1024"}, altered)
 
@@ -149,7 +149,7 @@ def test_auto_is_the_models_own_size() -> None:
 @pytest.mark.parametrize(
     "size", ["", "huge", "1024", "0x512", "512x0", "512x", "-1x5", "123456x1", "1x1x1", "\u0665x5", "16:9"]
 )
-def test_sizes_that_are_none(size: str) -> None:
+def test_invalid_sizes(size: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse_size(size)
     assert refused.value.param == "size"

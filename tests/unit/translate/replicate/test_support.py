@@ -1,4 +1,4 @@
-"""The table of headers, held against what planning does with the same model, on the schemas of real models."""
+"""Compare the table of supported headers with the plans for the same models, with schemas of real models."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def inputs(model: DemoModel) -> ModelInputs:
     return read_model_inputs(model.version_body()["openapi_schema"])
 
 
-def made_of(*fields: ModelInput) -> ModelInputs:
+def model_of(*fields: ModelInput) -> ModelInputs:
     return ModelInputs({field.name: field for field in fields})
 
 
@@ -54,7 +54,7 @@ def row(header: str, model: ModelInputs, around: ImageSupportContext | None = No
 
 
 def plan(model: ModelInputs, header: str, value: str) -> ImagePlan:
-    """What is sent for this header, together with what it needs beside it."""
+    """Plan a request with this header and the parameters that it requires."""
     values: dict[str, Any] = read_image_headers([(header, value)]).values
     if header == "X-Replicate-Upscale-Factor":
         values["upscale"] = True
@@ -75,7 +75,7 @@ def plan(model: ModelInputs, header: str, value: str) -> ImagePlan:
 
 @pytest.mark.parametrize("header", SAMPLES)
 @pytest.mark.parametrize("name", MODELS)
-def test_what_the_table_says_is_what_planning_does(name: str, header: str) -> None:
+def test_the_table_agrees_with_the_plan(name: str, header: str) -> None:
     model = inputs(MODELS[name])
     support = row(header, model)
     refused = 0
@@ -86,13 +86,13 @@ def test_what_the_table_says_is_what_planning_does(name: str, header: str) -> No
             refused += 1
             continue
         pictures = {field.name for field in (planned.init_input, planned.mask_input) if field is not None}
-        # What makes no difference is not sent: a switch whose factor is the model's own, say.
+        # Inputs without effect are not sent, for example a switch whose factor is the model's default.
         optional = header in ("X-Replicate-Upscale", "X-Output-Quality")
         assert support.by is not None or support.input in {*planned.predictions[0], *pictures} or optional
     assert (refused == len(SAMPLES[header])) == (support.takes is None)
 
 
-def test_every_header_has_its_row() -> None:
+def test_every_header_has_a_row() -> None:
     rows = image_support(inputs(MODELS["stability-ai/sdxl"]), ImageSupportContext())
     assert [row.header for row in rows] == list(HEADER_OF.values()) == list(SAMPLES)
 
@@ -129,18 +129,18 @@ def test_the_models_own_name_and_range(name: str, header: str, own: str | None, 
     assert (support.input, support.by, support.takes) == (own, None, takes)
 
 
-def test_what_the_proxy_does_itself() -> None:
+def test_parameters_that_the_proxy_handles() -> None:
     sdxl = inputs(MODELS["stability-ai/sdxl"])
     assert row("X-Output-Format", sdxl).by == "the proxy, which converts"
     assert row("X-Output-Quality", sdxl).by == "the proxy, where it converts"
     assert row("X-Replicate-Num-Outputs", inputs(MODELS["black-forest-labs/flux-pro"])).by == "several predictions"
 
 
-def test_a_count_that_is_none_is_made_up_for() -> None:
-    assert row("X-Replicate-Num-Outputs", made_of(ModelInput("max_images", "string"))).by == "several predictions"
+def test_a_missing_count_is_replaced_by_several_predictions() -> None:
+    assert row("X-Replicate-Num-Outputs", model_of(ModelInput("max_images", "string"))).by == "several predictions"
 
 
-def test_what_the_settings_add() -> None:
+def test_support_through_settings() -> None:
     sdxl, upscaler = inputs(MODELS["stability-ai/sdxl"]), inputs(MODELS["nightmareai/real-esrgan"])
     around = ImageSupportContext(enhancer="poet", upscaler="a/b", upscaler_inputs=upscaler, allow_unsafe=False)
     assert row("X-Replicate-Enhance-Prompt", sdxl, around).by == "the app poet"
@@ -154,8 +154,8 @@ def test_what_the_settings_add() -> None:
 def test_an_upscaler_with_one_factor_only() -> None:
     picture = ModelInput("image", "string", uri=True)
     for field in ((), (ModelInput("scale", "integer", options=(8, 16)),)):
-        around = ImageSupportContext(upscaler="a/b", upscaler_inputs=made_of(picture, *field))
-        factor = row("X-Replicate-Upscale-Factor", made_of(), around)
+        around = ImageSupportContext(upscaler="a/b", upscaler_inputs=model_of(picture, *field))
+        factor = row("X-Replicate-Upscale-Factor", model_of(), around)
         assert (factor.by, factor.takes) == (None, None)
 
 
@@ -192,7 +192,7 @@ def test_an_upscaler_with_one_factor_only() -> None:
     ],
 )
 def test_notes(header: str, field: ModelInput, note: str | None) -> None:
-    support = row(header, made_of(field), ImageSupportContext(mask_repaints="black"))
+    support = row(header, model_of(field), ImageSupportContext(mask_repaints="black"))
     assert support.takes is not None
     assert support.note == note
 
@@ -209,17 +209,17 @@ def test_notes(header: str, field: ModelInput, note: str | None) -> None:
         ("X-Replicate-Enhance-Prompt", ModelInput("magic_prompt_option", "string", options=("Sometimes",))),
     ],
 )
-def test_nothing_in_common_is_not_taken(header: str, field: ModelInput) -> None:
-    assert row(header, made_of(field)).takes is None
+def test_no_common_values_is_unsupported(header: str, field: ModelInput) -> None:
+    assert row(header, model_of(field)).takes is None
 
 
-def test_values_that_an_enum_of_numbers_shares_with_a_header() -> None:
+def test_common_values_of_an_enum_of_numbers_and_a_header() -> None:
     steps = ModelInput("steps", "integer", options=(0, 20, 30))
-    assert row("X-Replicate-Num-Inference-Steps", made_of(steps)).takes == "one of 20, 30"
+    assert row("X-Replicate-Num-Inference-Steps", model_of(steps)).takes == "one of 20, 30"
 
 
 def test_a_model_that_sets_no_limits() -> None:
-    model = made_of(ModelInput("seed", "integer"), ModelInput("cfg", "number"), ModelInput("sampler", "string"))
+    model = model_of(ModelInput("seed", "integer"), ModelInput("cfg", "number"), ModelInput("sampler", "string"))
     assert row("X-Replicate-Seed", model).takes == "an integer from 0 up"
     assert row("X-Replicate-Guidance-Scale", model).takes == "a number from 1 to 20"
     assert (
@@ -228,11 +228,11 @@ def test_a_model_that_sets_no_limits() -> None:
 
 
 def test_a_switch_without_a_factor() -> None:
-    model = made_of(ModelInput("upscale", "boolean"))
+    model = model_of(ModelInput("upscale", "boolean"))
     assert row("X-Replicate-Upscale", model).input == "upscale"
     assert row("X-Replicate-Upscale-Factor", model).takes is None
 
 
-def test_inputs_that_no_header_reaches() -> None:
+def test_inputs_without_a_header() -> None:
     names = [field.name for field in other_inputs(inputs(MODELS["black-forest-labs/flux-schnell"]))]
     assert names == ["aspect_ratio", "go_fast", "megapixels"]
