@@ -74,7 +74,7 @@ def test_stop_sequences_cut_as_the_whole_text_is_cut(parts: list[str], stops: li
 
 
 @given(letters, letters, letters, sequences)
-def test_stop_sequences_cut_what_replaces_a_text(before: str, text: str, after: str, stops: list[str]) -> None:
+def test_stop_sequences_cut_the_replacement_of_a_text(before: str, text: str, after: str, stops: list[str]) -> None:
     assume(before and after and not cut_whole(before, stops)[1])
     events: list[Event] = [TextDelta(before), TextReplaced(text, moderated=False), TextDelta(after)]
     assert filtered(stops, events) == cut_whole(text + after, stops)

@@ -1,4 +1,4 @@
-"""A turn's context manager releases everything, whatever ends the block."""
+"""A turn's context manager releases everything, however the block ends."""
 
 from __future__ import annotations
 

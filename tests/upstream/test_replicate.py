@@ -473,7 +473,7 @@ async def test_failed_reads_of_files(answer: Answer, message: str) -> None:
         ("", False),
     ],
 )
-async def test_the_token_goes_to_the_apis_own_origin_alone(url: str, own: bool) -> None:
+async def test_the_token_is_sent_only_to_the_origin_of_the_api(url: str, own: bool) -> None:
     client = ReplicateClient("https://api.replicate.com/v1", TOKEN, connect_timeout=PATIENCE)
     assert client.owns(url) is own
     await client.close()

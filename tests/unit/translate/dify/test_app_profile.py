@@ -108,7 +108,7 @@ def test_which_modes_have_conversations(mode: Mode, converses: bool) -> None:
 
 
 @pytest.mark.parametrize(("limit", "fits"), [(None, True), (0, True), (4, False), (5, True)])
-def test_what_fits(limit: int | None, fits: bool) -> None:
+def test_texts_that_fit(limit: int | None, fits: bool) -> None:
     assert InputField("text-input", "a", max_length=limit).fits("héllo") is fits
 
 

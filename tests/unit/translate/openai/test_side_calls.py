@@ -1,6 +1,6 @@
 """Recognize side calls of chat clients, from recorded requests or, where a client could not be run, from its source.
 
-The expected placeholder answers follow each client's source: how it parses an answer, and what it does without one.
+The expected placeholder answers follow each client's source: how it parses an answer, and how it handles a missing one.
 """
 
 from __future__ import annotations

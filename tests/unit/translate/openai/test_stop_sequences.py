@@ -58,7 +58,7 @@ def test_every_split_of_the_text(sequences: list[str], text: str, seen: str, hit
 
 
 def test_the_turn_ends_with_the_sequence() -> None:
-    """Neither later text of the upstream nor its usage is waited for."""
+    """The stream does not wait for later text of the upstream or for its usage."""
     stop = StopSequences(["END"])
     events: list[Event] = [TextDelta("a END"), TextDelta("b"), TurnFinished("length", Usage(1, 2, 3))]
     assert stop.filter(events) == [TextDelta("a "), TurnFinished("stop")]

@@ -356,7 +356,7 @@ def test_unsupported_upscaling() -> None:
     assert refused(named, headers={"upscale": True}) == ("X-Replicate-Upscale", None)
 
 
-def test_what_the_operator_can_set_is_named() -> None:
+def test_errors_name_the_setting_that_enables_an_input() -> None:
     for parameter, setting in (("enhance_prompt", "ENHANCE_PROMPT_APP"), ("upscale", "IMAGE_UPSCALER")):
         with pytest.raises(InvalidRequest, match=f"The operator of this server can set {setting} to a "):
             plan("sdxl", headers={parameter: True})
@@ -607,9 +607,9 @@ FORMATS: list[tuple[str, str | None, dict[str, Any], str, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("model", "asked", "inputs", "answered", "convert"), FORMATS)
-def test_formats(model: str, asked: str | None, inputs: dict[str, Any], answered: str, convert: bool) -> None:
-    planned = plan(model, headers={} if asked is None else {"output_format": asked})
+@pytest.mark.parametrize(("model", "requested", "inputs", "answered", "convert"), FORMATS)
+def test_formats(model: str, requested: str | None, inputs: dict[str, Any], answered: str, convert: bool) -> None:
+    planned = plan(model, headers={} if requested is None else {"output_format": requested})
     assert planned.predictions == ({"prompt": "A fox", **inputs},)
     assert (planned.output_format, planned.convert) == (answered, convert)
 
