@@ -61,7 +61,7 @@ class Replay:
     turns: list[Turn] = field(default_factory=list)
 
     def ask(self, recorded: Recording, ending: Ending = "read") -> Turn:
-        body = {**recorded.asked, "query": translate_keywords(recorded.asked["query"])}
+        body = {**recorded.request_json, "query": translate_keywords(recorded.request_json["query"])}
         return self.ask_body(APPS[recorded.request["app"]], body, ending)
 
     def ask_body(self, app: str, body: Json, ending: Ending = "read") -> Turn:
@@ -105,7 +105,7 @@ def events_of(body: bytes) -> list[Json]:
 
 
 def recorded_turn(recorded: Recording) -> Turn:
-    turn = Turn(recorded.asked["query"], events_of(recorded.body), [])
+    turn = Turn(recorded.request_json["query"], events_of(recorded.body), [])
     if turn.answer.startswith("ECHO") and turn.answer.endswith("}"):
         messages = json.loads(turn.answer.removeprefix("ECHO "))["messages"]
         turn.sent = [(role, text_of(content)) for role, content in messages if role != "system"]

@@ -46,7 +46,7 @@ def test_unknown_conversation_fails_as_recorded(timed: Caller, name: str, kind: 
     if recorded.request["method"] == "GET":
         answer = timed.get("/messages", app, user="u2", conversation_id=conversation_id)
     else:
-        answer = timed.post("/chat-messages", app, {**recorded.asked, "conversation_id": conversation_id})
+        answer = timed.post("/chat-messages", app, {**recorded.request_json, "conversation_id": conversation_id})
     assert (answer.status_code, answer.content) == (recorded.status, recorded.body)
 
 
@@ -64,7 +64,7 @@ def delete(demo: Caller, app: str, conversation_id: str, user: str = "u1") -> ht
 @pytest.mark.parametrize("version", ALL)
 def test_id_that_is_not_a_uuid_is_rejected_as_recorded(timed: Caller, version: str) -> None:
     recorded = named(FOLDERS[version], "err-chat-conv-not-uuid")
-    answer = timed.post("/chat-messages", f"demo-chat@{version}", recorded.asked)
+    answer = timed.post("/chat-messages", f"demo-chat@{version}", recorded.request_json)
     ours, theirs = answer.json(), recorded.json()
     assert (answer.status_code, list(ours), ours["code"]) == (recorded.status, list(theirs), theirs["code"])
     assert ours["message"].splitlines()[:3] == theirs["message"].splitlines()[:3]
@@ -73,11 +73,11 @@ def test_id_that_is_not_a_uuid_is_rejected_as_recorded(timed: Caller, version: s
 @pytest.mark.parametrize("version", ALL)
 def test_chats_without_an_id_start_a_conversation_and_completions_do_not(timed: Caller, version: str) -> None:
     empty = named(FOLDERS[version], "chat-conv-empty-string")
-    answer = timed.post("/chat-messages", f"demo-chat@{version}", empty.asked)
+    answer = timed.post("/chat-messages", f"demo-chat@{version}", empty.request_json)
     assert order(read_events(answer.content)) == order(empty.events())
     assert timed.log.runs[-1].conversation_id
     ignored = named(FOLDERS[version], "completion-conv-id")
-    answer = timed.post("/completion-messages", f"demo-completion@{version}", ignored.asked)
+    answer = timed.post("/completion-messages", f"demo-completion@{version}", ignored.request_json)
     assert (answer.status_code, list(answer.json())) == (ignored.status, list(ignored.json()))
 
 
@@ -167,11 +167,11 @@ def test_conversation_is_renamed_and_deleted_as_recorded(timed: Caller, clock: C
     clock.now += 20
     for name in ("conv-rename", "conv-autoname"):
         recorded = named(FOLDERS[version], name)
-        answer = timed.post(f"/conversations/{conversation_id}/name", app, recorded.asked)
+        answer = timed.post(f"/conversations/{conversation_id}/name", app, recorded.request_json)
         ours, theirs = answer.json(), recorded.json()
         assert (answer.status_code, list(ours), ours["status"]) == (recorded.status, list(theirs), theirs["status"])
         assert (ours["id"], ours["created_at"], ours["updated_at"]) == (conversation_id, started, started + 20)
-        assert ours["name"] == recorded.asked.get("name", "About: first")
+        assert ours["name"] == recorded.request_json.get("name", "About: first")
     variables = named(FOLDERS[version], "conv-variables")
     answer = timed.get(f"/conversations/{conversation_id}/variables", app, user="u1")
     assert (answer.status_code, answer.content) == (variables.status, variables.body)

@@ -169,8 +169,8 @@ def test_concurrent_question_sees_the_other_unanswered(timed: Caller, clock: Clo
     replay.ask(before)
     separate = version != "1.16"  # there the first two started in the same second
     clock.now += separate
-    slow = {**before.asked, "query": "SLOW:6x300"}
-    beside = {**before.asked, "query": question}
+    slow = {**before.request_json, "query": "SLOW:6x300"}
+    beside = {**before.request_json, "query": question}
     slow["conversation_id"] = beside["conversation_id"] = replay.conversation_id
     headers = timed.headers(f"demo-chat@{version}")
     with timed.http.stream("POST", f"{timed.server.url}/chat-messages", headers=headers, json=slow) as response:

@@ -50,9 +50,9 @@ class Process:
         self._process.stdin.flush()
 
     def result(self) -> str:
-        said, _ = self._process.communicate()
+        output, _ = self._process.communicate()
         assert self._process.returncode == 0
-        return said
+        return output
 
 
 def delete(path: Path) -> None:
