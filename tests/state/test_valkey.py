@@ -113,7 +113,7 @@ async def test_a_wrong_password_does_not_appear_in_the_error(own_valkey: ValkeyS
     await store.close()
 
 
-RIGHTS = re.search(r"`(~openai-dify-proxy:\*[^`]+)`, in a cluster also `([^`]+)`", DOCS.read_text(encoding="utf-8"))
+RIGHTS = re.search(r"`(~openai-dify-proxy:\*[^`]+)`, and in a cluster also `([^`]+)`", DOCS.read_text(encoding="utf-8"))
 
 
 async def run_every_operation(url: str, servers: list[ValkeyServer], rights: str) -> None:
