@@ -1,4 +1,4 @@
-"""Dify's event streams, written by hand in a few words: events in Dify's own shapes, framed as Dify frames them."""
+"""Short builders of Dify's events and of the streams that hold them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ OF_RUN: Json = {"task_id": TASK, "workflow_run_id": RUN}
 
 
 def frame(event: Json) -> bytes:
-    """As Dify writes it from 1.8 on: one line of compact JSON in which nothing but control characters is escaped."""
+    """Return an event as Dify 1.8 and later send it: one line of compact JSON that escapes only control characters."""
     return b"data: " + json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 def stream(*events: Json | bytes) -> bytes:
-    """Events one after the other; bytes stand for themselves."""
+    """Return the bytes of a stream. Bytes among the events are inserted unchanged."""
     return b"".join(event if isinstance(event, bytes) else frame(event) for event in events)
 
 
@@ -68,10 +68,10 @@ def message_end(tokens: Json | None = None, *, resources: list[Json] | None = No
     return {"event": "message_end", **OF_MESSAGE, "id": MESSAGE, "metadata": metadata, "files": files}
 
 
-def error(words: str, code: str | None = "completion_request_error", status: int = 400) -> Json:
-    """Dify's errors name no task."""
-    told = {"conversation_id": CONVERSATION, "message_id": MESSAGE, "created_at": 1, "status": status, "message": words}
-    return {"event": "error", **told} if code is None else {"event": "error", "code": code, **told}
+def error(text: str, code: str | None = "completion_request_error", status: int = 400) -> Json:
+    """Return an error event. Unlike other events it has no task id."""
+    data = {"conversation_id": CONVERSATION, "message_id": MESSAGE, "created_at": 1, "status": status, "message": text}
+    return {"event": "error", **data} if code is None else {"event": "error", "code": code, **data}
 
 
 def workflow_started() -> Json:
@@ -88,9 +88,9 @@ def workflow_paused(*reasons: Json) -> Json:
 
 def node(event: str, node_id: str = "llm", node_type: str = "llm", **data: Any) -> Json:
     title = data.pop("title", node_id.title())
-    told = {"id": "n-1", "node_id": node_id, "node_type": node_type, "title": title, "inputs": {}}
+    fields = {"id": "n-1", "node_id": node_id, "node_type": node_type, "title": title, "inputs": {}}
     process_data = {"prompts": [{"role": "system", "text": "secret"}]}
-    return {"event": event, **OF_RUN, "data": {**told, "process_data": process_data, **data}}
+    return {"event": event, **OF_RUN, "data": {**fields, "process_data": process_data, **data}}
 
 
 def text_chunk(text: str, node_id: str = "llm") -> Json:

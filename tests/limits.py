@@ -1,8 +1,8 @@
-"""How long tests wait for what must happen."""
+"""The time limit of tests that wait for an event."""
 
 PATIENCE = 60.0
-"""Seconds after which a test gives up waiting for an event: ten times what the slowest one takes on an idle machine.
+"""Seconds that a test waits for an event: ten times as long as the slowest event takes on an idle machine.
 
-Tests wait for events and compare their order. No result depends on how fast the machine is, so that this limit only
-ends the test of something that never happens.
+Tests wait for events and compare their order, so no result depends on the speed of the machine. This limit only ends
+tests whose event never comes.
 """

