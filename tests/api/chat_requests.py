@@ -1,4 +1,4 @@
-"""Short ways to ask the proxy, and to read what comes back."""
+"""Send chat requests to the proxy, and read its answers and the demo's log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONVERSING = ("demo-chat", "demo-agent-chat", "demo-advanced-chat", "demo-agent"
 MODELS = [f"{name}@{version}" for version in ("1.11", "1.13", "1.16") for name in MODES if name != "demo-agent"] + [
     "demo-agent@1.16"
 ]
-"""Every mode in the manner of every version; the New Agent came with 1.16."""
+"""All app modes in all dialects of the demo. The New Agent exists since Dify 1.16."""
 
 Json = dict[str, Any]
 
@@ -26,14 +26,14 @@ def user(text: str) -> list[Any]:
 
 
 async def ask(client: AsyncOpenAI, model: str, text: str, **more: Any) -> str:
-    """The whole answer, not streamed."""
+    """Return the text of an answer that is not streamed."""
     completion = await client.chat.completions.create(model=model, messages=user(text), **more)
     assert completion.choices[0].finish_reason == "stop"
     return completion.choices[0].message.content or ""
 
 
 async def ask_streaming(client: AsyncOpenAI, model: str, text: str, **more: Any) -> str:
-    """The joined deltas of a streamed answer."""
+    """Return the joined deltas of a streamed answer."""
     stream = await client.chat.completions.create(model=model, messages=user(text), stream=True, **more)
     parts = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
     return "".join(parts)
@@ -44,12 +44,12 @@ def chat_body(text: str, model: str = "demo-chat", **more: Any) -> Json:
 
 
 def turns(log: DemoLog) -> list[LoggedRequest]:
-    """The requests that began a turn, refused ones included."""
+    """Return the requests for a turn, including rejected ones."""
     return [request for request in _at_turn_routes(log) if "inputs" in request.body]
 
 
 def probes(log: DemoLog) -> list[LoggedRequest]:
-    """The requests at the same routes that lack everything a turn needs."""
+    """Return the requests to the same routes that only detect the app mode: they have no inputs."""
     return [request for request in _at_turn_routes(log) if "inputs" not in request.body]
 
 
@@ -64,7 +64,7 @@ def the_turn(log: DemoLog) -> LoggedRequest:
 
 
 def error_of(response: httpx2.Response) -> Json:
-    """The error of an answer, whose envelope has OpenAI's four keys and nothing else."""
+    """Return the error of a response, whose envelope must have exactly OpenAI's four keys."""
     assert response.headers["content-type"] == "application/json"
     body = response.json()
     assert list(body) == ["error"]
@@ -79,7 +79,7 @@ def check_error(error: Json) -> Json:
 
 
 def frames_of(body: str) -> list[str]:
-    """The payloads of a stream, which must be nothing but ``data: …`` frames and comments."""
+    """Return the payloads of a stream, which may hold only ``data: …`` frames and comments."""
     assert body.endswith("\n\n")
     assert "\r" not in body
     blocks = body[:-2].split("\n\n")
@@ -88,14 +88,14 @@ def frames_of(body: str) -> list[str]:
 
 
 def chunks_of(body: str) -> list[Json]:
-    """The chunks of a stream that ended well."""
+    """Return the chunks of a stream, which must end with ``[DONE]``."""
     frames = frames_of(body)
     assert frames[-1] == "[DONE]"
     return [json.loads(frame) for frame in frames[:-1] if not frame.startswith(":")]
 
 
 def failure_of(body: str) -> Json:
-    """The error frame that ends a stream, which then has neither a finish reason nor ``[DONE]``."""
+    """Return the error of a failed stream, which must have neither a finish reason nor ``[DONE]``."""
     frames = [json.loads(frame) for frame in frames_of(body) if not frame.startswith(":")]
     assert list(frames[-1]) == ["error"]
     assert not any(choice["finish_reason"] for frame in frames[:-1] for choice in frame["choices"])

@@ -1,4 +1,4 @@
-"""A chat as clients without a memory of ours have it: all of it is sent again with each question."""
+"""A chat client that sends the whole history with each question, and assertions about its turns in Dify."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from openai_dify_proxy_demo.log import LoggedRequest, LoggedRun
 from tests.api.chat_requests import turns
 
 Message = Any
-"""A message as the official client takes it."""
+"""A message of the official client."""
 
 
 @dataclass
 class Chat:
-    """``say`` asks and keeps the reply; ``answer`` asks for one to the messages as they are. ``more`` goes with all."""
+    """One chat. ``more`` holds keyword arguments for each request; ``messages`` collects questions and replies."""
 
     client: AsyncOpenAI
     model: str
@@ -27,19 +27,21 @@ class Chat:
     more: dict[str, Any] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
     conversation_id: str | None = None
-    """Dify's, as the last answer told it."""
+    """The id that the last answer named."""
 
     async def say(self, text: str, **more: Any) -> str:
+        """Send a question and return the reply."""
         self.messages.append({"role": "user", "content": text})
         return await self.answer(**more)
 
     async def answer(self, **more: Any) -> str:
+        """Send the messages as they are and return the reply."""
         text = await (self._streamed(more) if self.stream else self._whole(more))
         self.messages.append({"role": "assistant", "content": text})
         return text
 
     def copy(self, *, messages: int | None = None) -> Chat:
-        """The same chat, of which only the first so many messages were said."""
+        """Return a copy with the first ``messages`` messages, or with all."""
         return Chat(
             self.client,
             self.model,
@@ -69,17 +71,17 @@ class Chat:
 
 
 async def at_once(chats: Iterable[Awaitable[object]]) -> None:
-    """Runs chats side by side: what they wait for, between two turns of a conversation, they wait for together."""
+    """Run chats concurrently, so that their pauses between two turns of a conversation overlap."""
     await asyncio.gather(*chats)
 
 
-def asked(log: DemoLog, question: str, *, key: str = "") -> list[LoggedRequest]:
-    """The requests for a turn that ask this, whatever stands before it; ``key`` is the app's if several are asked."""
+def requests_for(log: DemoLog, question: str, *, key: str = "") -> list[LoggedRequest]:
+    """Return the requests for turns whose query ends with ``question``, and whose app key ends with ``key``."""
     return [request for request in turns(log) if _query(request).endswith(question) and request.key.endswith(key)]
 
 
 def the_run(log: DemoLog, question: str, model: str = "") -> LoggedRun:
-    """The one run that answered ``question``, whatever stood before it."""
+    """Return the only run whose question ends with ``question``."""
     name, _, dialect = model.partition("@")
     found = [
         run
@@ -91,36 +93,36 @@ def the_run(log: DemoLog, question: str, model: str = "") -> LoggedRun:
 
 
 def the_request(log: DemoLog, question: str) -> LoggedRequest:
-    (request,) = asked(log, question)
+    (request,) = requests_for(log, question)
     return request
 
 
-def said(chat: Chat) -> list[tuple[str, str]]:
-    """The messages of a chat as a model is sent them."""
+def messages_of(chat: Chat) -> list[tuple[str, str]]:
+    """Return role and content of the messages."""
     return [(message["role"], message["content"]) for message in chat.messages]
 
 
 def transcript(*messages: tuple[str, str], question: str) -> str:
-    """A question that carries earlier messages, as docs/apps.md words it."""
+    """Return the query that holds earlier messages and the question, as documented in docs/apps.md."""
     names = {"user": "User", "assistant": "Assistant"}
     lines = "\n\n".join(f"{names[role]}: {text}" for role, text in messages)
     return f"The conversation so far, oldest message first:\n\n{lines}\n\nThe new message to answer:\n\n{question}"
 
 
-def goes_on(log: DemoLog, question: str, conversation_id: str | None, *remembered: tuple[str, str]) -> None:
-    """The turn went on in that conversation, was sent nothing but the question, and its model had this before it."""
+def assert_continues(log: DemoLog, question: str, conversation_id: str | None, *history: tuple[str, str]) -> None:
+    """Assert that the turn sent only the question, in that conversation, and that its model saw ``history``."""
     request, run = the_request(log, question), the_run(log, question)
     assert (request.body["query"], request.body["conversation_id"]) == (question, conversation_id)
-    assert list(run.history) == list(remembered)
+    assert list(run.history) == list(history)
 
 
-def began_anew(log: DemoLog, question: str) -> bool:
-    """Whether the one turn that asked this was sent without a conversation's id."""
+def starts_conversation(log: DemoLog, question: str) -> bool:
+    """Return whether the only request with this question has no conversation id."""
     return "conversation_id" not in the_request(log, question).body
 
 
 def seconds_of_turns(demo: DemoServer, conversation_id: str) -> list[int]:
-    """The whole seconds in which the turns of a conversation began, as Dify stores them."""
+    """Return the creation times of a conversation's messages, which Dify stores in whole seconds."""
     return [message.created_at for message in demo.app.state.demo.conversations[conversation_id].messages]
 
 

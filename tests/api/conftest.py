@@ -26,14 +26,14 @@ Serve = Callable[..., ProxyServer]
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[DemoServer]:
-    """A Dify in which every turn begins in a second of its own, so that turns need not be spaced."""
+    """A demo Dify whose clock gives each turn its own second, so that turns need no spacing."""
     with DemoServer(timing=INSTANT, faults=True, clock=counted_seconds()) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def pinging_demo() -> Iterator[DemoServer]:
-    """A demo whose pings come every 50 ms."""
+    """A demo Dify that pings every 50 ms."""
     with DemoServer(timing=Timing(token=0.0, ping=0.05, naming=0.0), faults=True) as running:
         yield running
 
@@ -46,7 +46,7 @@ def shared_proxy(demo: DemoServer) -> Iterator[ProxyServer]:
 
 @pytest.fixture
 def log(demo: DemoServer) -> Iterator[DemoLog]:
-    """What the demo is asked in this test. After it no turn may be left running."""
+    """The demo's log of this test. At the end of the test no turn may be running."""
     demo.log.clear()
     yield demo.log
     demo.log.wait(lambda log: log.open_requests == 0)
@@ -54,20 +54,20 @@ def log(demo: DemoServer) -> Iterator[DemoLog]:
 
 @pytest.fixture
 def proxy(shared_proxy: ProxyServer, log: DemoLog) -> ProxyServer:
-    """A proxy with all demo apps and default settings, as many tests share it."""
+    """A proxy with all demo apps and default settings, shared by many tests."""
     return shared_proxy
 
 
 @pytest.fixture(scope="session")
 def clocked_demo() -> Iterator[DemoServer]:
-    """A Dify with the machine's clock, which confuses turns of a conversation that begin within one second."""
+    """A demo Dify on real time. Like Dify, it confuses turns of a conversation that start within one second."""
     with DemoServer(timing=INSTANT, faults=True) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def spacing_proxy(clocked_demo: DemoServer) -> Iterator[ProxyServer]:
-    """A proxy that spaces the turns of a conversation as it does for a real Dify."""
+    """A proxy that spaces the turns of a conversation, as in production."""
     settings = Settings(dify_api_url=clocked_demo.url, apps=demo_apps(clocked_demo.url))
     with ProxyServer(settings, timing=DEFAULT_TIMING) as running:
         yield running
@@ -75,7 +75,7 @@ def spacing_proxy(clocked_demo: DemoServer) -> Iterator[ProxyServer]:
 
 @pytest.fixture
 def serve(demo: DemoServer, log: DemoLog) -> Iterator[Serve]:
-    """Start a proxy with settings of the test's own: ``serve(api_keys=("k",))``. The demo is its Dify."""
+    """Start a proxy for the demo with the settings of the test: ``serve(api_keys=("k",))``."""
     with ExitStack() as stack:
 
         def start(
@@ -90,14 +90,14 @@ def serve(demo: DemoServer, log: DemoLog) -> Iterator[Serve]:
 
 @pytest.fixture(scope="session")
 def raw_socket() -> Iterator[socket.socket]:
-    """Where tests put a Dify of their own: ``raw_dify(answer, at=raw_socket)``."""
+    """The listening socket for a test's own Dify: ``raw_dify(answer, at=raw_socket)``."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
 
 
 @pytest.fixture(scope="session")
 def raw_proxy(raw_socket: socket.socket) -> Iterator[ProxyServer]:
-    """A proxy whose Dify is the test's own; its apps are ``raw-chat`` and so on, one for each mode."""
+    """A proxy for the test's own Dify, with one app per mode: ``raw-chat`` and so on."""
     url = f"http://127.0.0.1:{raw_socket.getsockname()[1]}/v1"
     apps = {f"raw-{app.mode}": app_settings(f"raw-{app.mode}", f"app-raw-{app.mode}", url) for app in DEMO_APPS}
     modes = {name: app.model_copy(update={"mode": name.removeprefix("raw-")}) for name, app in apps.items()}
@@ -122,7 +122,7 @@ def shared_image_proxy(
 
 @pytest.fixture
 def predictions(replicate: DemoReplicate) -> Iterator[ReplicateLog]:
-    """What the scripted Replicate is asked in this test. After it no prediction runs, and no token has leaked."""
+    """The scripted Replicate's log of this test. At the end no prediction may be running and no token have leaked."""
     replicate.log.clear()
     yield replicate.log
     replicate.log.wait(lambda log: all(prediction.completed_at for prediction in log.predictions))
@@ -134,7 +134,7 @@ def predictions(replicate: DemoReplicate) -> Iterator[ReplicateLog]:
 
 @pytest.fixture
 def image_proxy(shared_image_proxy: ProxyServer, predictions: ReplicateLog) -> ProxyServer:
-    """A proxy with a scripted Replicate and default settings, as many tests share it."""
+    """A proxy with a scripted Replicate and default settings, shared by many tests."""
     return shared_image_proxy
 
 
@@ -142,7 +142,7 @@ def image_proxy(shared_image_proxy: ProxyServer, predictions: ReplicateLog) -> P
 def serve_images(
     demo: DemoServer, replicate: DemoReplicate, predictions: ReplicateLog, tmp_path: Path
 ) -> Iterator[Serve]:
-    """Start a proxy that makes pictures, with settings of the test's own: ``serve_images(image_timeout=2)``."""
+    """Start a proxy with image generation and the settings of the test: ``serve_images(image_timeout=2)``."""
     with ExitStack() as stack:
 
         def start(**settings: Any) -> ProxyServer:
@@ -166,12 +166,12 @@ async def client(proxy: ProxyServer) -> AsyncIterator[AsyncOpenAI]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx2.AsyncClient]:
-    """A plain HTTP client for what the official one cannot send or would hide."""
+    """A plain HTTP client, for requests that the official client cannot send and responses that it would hide."""
     async with httpx2.AsyncClient(timeout=PATIENCE, verify=False) as plain:
         yield plain
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    """The console script, in a process of its own."""
+    """The console script, which runs in a separate process."""
     return Program(tmp_path)

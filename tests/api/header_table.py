@@ -1,8 +1,8 @@
-"""What becomes of each header with each model, found by asking a proxy: ``python -m tests.api.header_table``.
+"""Print how the proxy maps each header for each model: ``python -m tests.api.header_table``.
 
-Every legal edge of a header and values in its middle are sent to a proxy in front of the scripted Replicate, which
-judges what arrives by the models' real schemas and then refuses it, since it has no credit. So a cell tells what the
-model was sent, or that the proxy refused.
+Each header is sent with boundary values and values between them. The scripted Replicate validates the inputs against
+the models' real schemas, and then rejects the prediction for lack of credit. So a cell shows the inputs that reached
+the model, or that the proxy rejected the value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INIT, STRENGTH, MASK = "X-Replicate-Init-Image", "X-Replicate-Prompt-Strength", 
 UPSCALE, FACTOR = "X-Replicate-Upscale", "X-Replicate-Upscale-Factor"
 
 PICTURE = "http://picture.invalid/picture.png"
-"""Never read: no such name can be, so that a proxy that has to read it says so."""
+"""A host name that cannot exist: a proxy that needs to read the picture answers with an error."""
 
 LEGAL: dict[str, tuple[str, ...]] = {
     FORMAT: ("jpg", "png", "webp"),
@@ -72,7 +72,7 @@ def title(model: DemoModel) -> str:
 
 
 class Table:
-    """Asks one proxy about all models. ``source`` is a picture that no model is paid for."""
+    """Fills the cells with requests to one proxy. ``source`` is a picture for which every prediction lacks credit."""
 
     def __init__(self, http: httpx2.AsyncClient, proxy: ProxyServer, replicate: DemoReplicate, source: str) -> None:
         self._http = http
@@ -84,21 +84,21 @@ class Table:
         return [await self.cell(header, model) for model in DEMO_MODELS]
 
     async def cell(self, header: str, model: DemoModel) -> str:
-        """Which values are sent as what, as Markdown."""
+        """Return the inputs that the header's values become, as Markdown."""
         outcomes = [(value, await self.outcome(header, value, model)) for value in LEGAL[header]]
         return "; ".join(dict.fromkeys(_words(header, outcomes)))
 
     async def outcome(self, header: str, value: str, model: DemoModel) -> list[Json] | Json:
-        """The inputs of the predictions, without those that the same request has without the header; or the error."""
+        """Return the inputs that the header adds to the predictions, or the error."""
         beside = self._beside(header, model)
-        plain = await self.ask(model, {name: text for name, text in beside.items() if name != UPSCALE})
+        plain = await self.ask(model, {name: value for name, value in beside.items() if name != UPSCALE})
         assert isinstance(plain, list), plain
-        asked = self._source if value == PICTURE and header == INIT else value
-        told = await self.ask(model, beside | {header: asked})
-        if isinstance(told, dict):
-            return told
+        text = self._source if value == PICTURE and header == INIT else value
+        predictions = await self.ask(model, beside | {header: text})
+        if isinstance(predictions, dict):
+            return predictions
         usual = plain[0] if header != FORMAT else {**plain[0], "output_format": None}
-        return [{name: sent for name, sent in inputs.items() if usual.get(name) != sent} for inputs in told]
+        return [{name: sent for name, sent in inputs.items() if usual.get(name) != sent} for inputs in predictions]
 
     async def ask(self, model: DemoModel, headers: dict[str, str]) -> list[Json] | Json:
         before = len(sent(self._log))
@@ -111,7 +111,7 @@ class Table:
         return sent(self._log)[before:]
 
     def _beside(self, header: str, model: DemoModel) -> dict[str, str]:
-        """What a header needs beside it, where the model takes that."""
+        """Return the other headers that this header requires, as far as the model supports them."""
         takes = {param.name for param in model.params if param.kind in ("picture", "pictures")} - {"mask"}
         needs = any(param.required and param.name in takes for param in model.params)
         wants = header in (STRENGTH, MASK) and takes - {"style_reference_images"}
@@ -122,33 +122,33 @@ class Table:
 
 
 def _words(header: str, outcomes: list[tuple[str, list[Json] | Json]]) -> Iterator[str]:
-    told: dict[str, list[str]] = {}
+    shown: dict[str, list[str]] = {}
     for value, outcome in outcomes:
         if isinstance(outcome, dict):
             assert outcome["param"] == header or (header, outcome["param"]) == (FACTOR, UPSCALE), outcome
             inverted = "could not be read" in outcome["message"]
-            told.setdefault("`mask`, read and inverted here" if inverted else "refused", []).append(value)
+            shown.setdefault("`mask`, read and inverted here" if inverted else "refused", []).append(value)
         else:
-            name, shown = _shown(value, outcome)
-            told.setdefault("converted here" if (header, name) == (FORMAT, NOTHING) else name, []).append(shown)
-    for name, values in sorted(told.items(), key=lambda item: item[0] == "refused"):
+            name, text = _shown(value, outcome)
+            shown.setdefault("converted here" if (header, name) == (FORMAT, NOTHING) else name, []).append(text)
+    for name, values in sorted(shown.items(), key=lambda item: item[0] == "refused"):
         alone = PICTURE in values or (name == "refused" and len(values) == len(outcomes))
         yield name if alone else f"{name}: {', '.join(values)}"
 
 
 def _shown(value: str, predictions: list[Json]) -> tuple[str, str]:
-    """The name of the input, and the value as the client and as the model sees it."""
+    """Return the input's name, and the value, with an arrow to the model's value if that differs."""
     first = predictions[0]
     if len(predictions) > 1:
         return f"{len(predictions)} predictions", value
     if not first:
         return NOTHING, value
     if len(first) > 1:
-        return "`" + "`, `".join(f"{name}={json.dumps(given)}" for name, given in first.items()) + "`", value
-    ((name, given),) = first.items()
+        return "`" + "`, `".join(f"{name}={json.dumps(item)}" for name, item in first.items()) + "`", value
+    ((name, item),) = first.items()
     if value.startswith("http"):
-        return (f"`{name}`[]" if isinstance(given, list) else f"`{name}`"), PICTURE
-    text = given if isinstance(given, str) else json.dumps(given).removesuffix(".0")
+        return (f"`{name}`[]" if isinstance(item, list) else f"`{name}`"), PICTURE
+    text = item if isinstance(item, str) else json.dumps(item).removesuffix(".0")
     return f"`{name}`", value if text == value else f"{value} → {text}"
 
 
@@ -163,7 +163,7 @@ async def markdown(proxy: ProxyServer, replicate: DemoReplicate) -> str:
 
 
 async def unpaid_picture(http: httpx2.AsyncClient, replicate: DemoReplicate) -> str:
-    """The address of a picture that makes every prediction that starts from it be refused for lack of credit."""
+    """Return the URL of a picture for which the scripted Replicate rejects predictions for lack of credit."""
     body: dict[str, Any] = {
         "version": DEMO_MODELS[0].version,
         "input": {"prompt": "UPSCALE<<CREDIT>> SETTLED", "width": 64, "height": 64},
@@ -181,7 +181,7 @@ def main() -> None:
         DemoReplicate(timing=INSTANT) as replicate,
         ProxyServer(Settings(**image_settings(replicate, Path(storage)))) as proxy,
     ):
-        print(asyncio.run(markdown(proxy, replicate)), end="")  # noqa: T201 - this is what it is for
+        print(asyncio.run(markdown(proxy, replicate)), end="")  # noqa: T201 - the output of the program
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The images side on real sockets: settings, short ways to ask, and looks at what came."""
+"""Send image requests to the proxy, and read its pictures and the inputs of the predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openai_dify_proxy_demo.replicate.log import ReplicateLog
 
 VERSIONS = {model.name: model.version for model in DEMO_MODELS}
 SDXL = f"stability-ai/sdxl:{VERSIONS['stability-ai/sdxl']}"
-"""With its version, so that one creation is one call."""
+"""A name with a version, so that creating a prediction needs no other call."""
 
 SCHNELL = "black-forest-labs/flux-schnell"
 
@@ -25,7 +25,7 @@ Size = tuple[int, int]
 
 
 def image_settings(replicate: DemoReplicate, storage: Path, **more: Any) -> Json:
-    """What a proxy needs to make pictures with the scripted Replicate."""
+    """Return the settings of a proxy that generates pictures with the scripted Replicate."""
     return {
         "replicate_api_token": SecretStr(replicate.token),
         "replicate_api_url": replicate.url,
@@ -36,17 +36,17 @@ def image_settings(replicate: DemoReplicate, storage: Path, **more: Any) -> Json
 
 
 def small(prompt: str, **more: Any) -> Json:
-    """The body of a generation that takes next to no time; SETTLED spares it the polling."""
+    """Return the body of a fast generation. SETTLED makes the creation return the output, so there is no polling."""
     return {"model": SDXL, "prompt": f"{prompt} SETTLED", "size": "64x64", **more}
 
 
 async def post(http: httpx2.AsyncClient, url: str, body: Json, **headers: str) -> httpx2.Response:
-    """Headers' names are written with underscores: ``X_Replicate_Seed="7"``."""
+    """Send a body and headers, whose names have underscores for hyphens: ``X_Replicate_Seed="7"``."""
     return await http.post(url, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def picture(data: str | bytes | None) -> Image.Image:
-    """A picture by its bytes or by their base64, decoded in full."""
+    """Decode a picture from bytes or base64 text, including all its pixels."""
     assert data is not None
     opened = Image.open(io.BytesIO(base64.b64decode(data) if isinstance(data, str) else data))
     opened.load()
@@ -60,7 +60,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def sent(log: ReplicateLog) -> list[Json]:
-    """The inputs of every creation that was asked for, in their order."""
+    """Return the inputs of all requests that create a prediction, in order."""
     return [
         call.body["input"] for call in tuple(log.calls) if call.method == "POST" and call.path.endswith("/predictions")
     ]

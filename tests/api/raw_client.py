@@ -1,4 +1,4 @@
-"""A client on a bare socket, and waiting for what tells nobody."""
+"""A client on a plain socket, and functions that poll a condition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.limits import PATIENCE
 
 
 class Client:
-    """A client on a bare socket, which can leave as rudely as it likes."""
+    """A client on a plain socket, which can close or reset its connection at any time."""
 
     def __init__(self, port: int, path: str = "/v1/chat/completions") -> None:
         self._port = port
@@ -34,9 +34,9 @@ class Client:
             assert data, self.seen
             self.seen += data
 
-    async def leave(self, *, rudely: bool = False) -> None:
+    async def disconnect(self, *, reset: bool = False) -> None:
         """Close the connection, or reset it."""
-        if rudely:
+        if reset:
             self._writer.transport.abort()
         else:
             self._writer.close()
@@ -46,18 +46,18 @@ class Client:
         try:
             await self._writer.wait_closed()
         except ConnectionError:
-            pass  # what a reset connection says of itself
+            pass  # a reset connection raises this
 
 
 async def until(condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
-    """Waits for something that tells nobody when it comes true."""
+    """Poll a condition that has no event to wait for."""
     async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110 - counts of connections have no event to wait for
+        while not condition():  # noqa: ASYNC110 - counters have no event
             await asyncio.sleep(0.01)
 
 
 async def settled(value: Callable[[], int]) -> None:
-    """Waits until a number has not changed for a quarter of a second."""
+    """Wait until a number has not changed for a quarter of a second."""
     last, still = -1, 0
     async with asyncio.timeout(PATIENCE):
         while still < 25:

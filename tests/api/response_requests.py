@@ -1,4 +1,4 @@
-"""Short ways to ask for responses, and to see what Dify was asked then."""
+"""Send Responses requests to the proxy, and read its responses and the demo's log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.api.chat_requests import Json, error_of, turns
 from tests.api.servers import ProxyServer
 from tests.response_events import events_of
 
-# What openai-openapi and the Open Responses specification require together.
+# The keys that openai-openapi or the Open Responses specification requires.
 KEYS = {
     *("id", "object", "created_at", "status", "background", "completed_at", "error", "frequency_penalty"),
     *("incomplete_details", "instructions", "max_output_tokens", "max_tool_calls", "model", "output"),
@@ -28,27 +28,27 @@ KEYS = {
 
 
 async def respond(client: AsyncOpenAI, text: Any, model: str = "demo-chat", **more: Any) -> Response:
-    """A response whose turn has ended."""
+    """Create a response and return it after its turn."""
     response: Response = await client.responses.create(model=model, input=text, **more)
     return response
 
 
 def dify_conversation(response: Response) -> str | None:
-    """The conversation of Dify's that a response was made in."""
-    found: str | None = (response.model_extra or {})["dify"].get("conversation_id")
-    return found
+    """Return the id of the Dify conversation that holds a response."""
+    conversation_id: str | None = (response.model_extra or {})["dify"].get("conversation_id")
+    return conversation_id
 
 
 def the_run(log: DemoLog, question: str) -> LoggedRun:
-    """The one run whose question ends so."""
+    """Return the only run whose question ends with ``question``."""
     (run,) = [run for run in log.runs if run.question.endswith(question)]
     return run
 
 
 def the_request(log: DemoLog, question: str) -> LoggedRequest:
-    """The one request for a turn whose question ends so."""
-    (found,) = [request for request in turns(log) if _query(request).endswith(question)]
-    return found
+    """Return the only request for a turn whose query ends with ``question``."""
+    (request,) = [request for request in turns(log) if _query(request).endswith(question)]
+    return request
 
 
 def _query(request: LoggedRequest) -> str:
@@ -56,18 +56,18 @@ def _query(request: LoggedRequest) -> str:
 
 
 def transcript(*messages: tuple[str, str], question: str) -> str:
-    """A question that carries earlier messages, as docs/apps.md words it."""
+    """Return the query that holds earlier messages and the question, as documented in docs/apps.md."""
     lines = "\n\n".join(f"{role}: {text}" for role, text in messages)
     return f"The conversation so far, oldest message first:\n\n{lines}\n\nThe new message to answer:\n\n{question}"
 
 
-async def refused(asked: Any, status: int, code: str | None, param: str | None = None) -> None:
-    """Expects a request of the official client's to be refused so."""
-    with pytest.raises(openai.APIStatusError) as told:
-        await asked
-    assert (told.value.status_code, told.value.code) == (status, code)
+async def expect_error(request: Any, status: int, code: str | None, param: str | None = None) -> None:
+    """Assert that a request of the official client fails with this error."""
+    with pytest.raises(openai.APIStatusError) as error:
+        await request
+    assert (error.value.status_code, error.value.code) == (status, code)
     if param is not None:
-        assert told.value.param == param
+        assert error.value.param == param
 
 
 async def get(http: httpx2.AsyncClient, proxy: ProxyServer, path: str, **more: Any) -> Json:
@@ -83,7 +83,7 @@ async def not_found(reply: httpx2.Response, code: str) -> None:
 
 
 async def stream_of(http: httpx2.AsyncClient, proxy: ProxyServer, text: Any, model: str, **more: Any) -> list[Json]:
-    """The events of a streamed response, whose frames are as they must be."""
+    """Create a streamed response and return its events, after checking its frames."""
     body = {"model": model, "input": text, "stream": True, **more}
     reply = await http.post(f"{proxy.url}/responses", json=body)
     assert reply.status_code == 200, reply.text
@@ -91,11 +91,11 @@ async def stream_of(http: httpx2.AsyncClient, proxy: ProxyServer, text: Any, mod
     return events_of(reply.content)
 
 
-def kept_in(directory: Path) -> bytes:
-    """All bytes of the files in a directory."""
+def read_files(directory: Path) -> bytes:
+    """Return the content of all files in a directory."""
     return b"".join(path.read_bytes() for path in directory.iterdir())
 
 
 def text_of(events: list[Json]) -> str:
-    """What the deltas of a stream add up to."""
+    """Return the joined deltas of a stream."""
     return "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")

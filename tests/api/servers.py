@@ -1,4 +1,4 @@
-"""The proxy and a Dify that misbehaves, on real sockets."""
+"""The proxy on a real socket, and a Dify whose responses a test writes byte by byte."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from openai_dify_proxy_demo import DEMO_APPS, DIALECTS, SPECIAL_APPS
 from tests.limits import PATIENCE
 
 UNSPACED = ClaimTiming(turn_spacing=0)
-"""Turns follow each other at once. For a Dify with ``counted_seconds``, which does not confuse them then."""
+"""No pause between turns. For demos with the clock ``counted_seconds``, which do not confuse such turns."""
 
 
 def counted_seconds() -> Callable[[], float]:
-    """A clock for a demo in which every turn begins in a second of its own."""
+    """Return a clock for the demo that gives each turn its own second."""
     return itertools.count(int(time.time())).__next__
 
 
 @dataclass
 class Clock:
-    """A clock that the test moves: it runs ahead of the machine's by ``ahead`` seconds."""
+    """A clock that a test can move: it is ``ahead`` seconds ahead of the machine's clock."""
 
     ahead: float = 0.0
 
@@ -45,7 +45,7 @@ class Clock:
 
 
 def demo_apps(url: str) -> dict[str, AppSettings]:
-    """Every app of the demo by its name, and in a version's manner by ``name@version``."""
+    """Return the settings of all demo apps, as ``name`` and, for each dialect, as ``name@version``."""
     names = [
         f"{app.name}{version}"
         for app in (*DEMO_APPS, *SPECIAL_APPS)
@@ -59,7 +59,7 @@ def app_settings(name: str, key: str, url: str, **more: Any) -> AppSettings:
 
 
 class ProxyServer:
-    """The proxy on an ephemeral port, with an event loop and a thread of its own, from enter to exit."""
+    """A context manager that runs the proxy on an ephemeral port, in its own thread and event loop."""
 
     def __init__(
         self, settings: Settings, *, timing: ClaimTiming = UNSPACED, clock: Callable[[], float] = time.time
@@ -80,9 +80,9 @@ class ProxyServer:
         return f"{self.origin}/v1"
 
     def client(self, api_key: str = "unused", **more: Any) -> AsyncOpenAI:
-        """The official client, with its own default of two retries.
+        """Return the official client, with its default of two retries.
 
-        It loads no certificates, which would take most of a test's time and serve nothing here.
+        It loads no certificates: that would take most of a test's time.
         """
         http = DefaultAsyncHttpxClient(verify=False, timeout=PATIENCE)
         return AsyncOpenAI(base_url=self.url, api_key=api_key, http_client=http, **more)
@@ -113,19 +113,19 @@ class _Server(uvicorn.Server):
 
 @dataclass
 class RawRequest:
-    """A request as it came in; ``body`` is its JSON, if any."""
+    """A received request. ``body`` is its decoded JSON, or None."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: Any
     connection: int
-    """The number of the connection it came by."""
+    """The number of its connection, counted from 1."""
 
 
 @dataclass
 class RawDify:
-    """A Dify that answers a turn with exact bytes, written by the test. Everything else it does decently."""
+    """A Dify that answers turns with bytes written by the test. It answers other requests correctly."""
 
     mode: str
     answer: Callable[[RawRequest, asyncio.StreamWriter], Awaitable[None]]
@@ -133,7 +133,7 @@ class RawDify:
     requests: list[RawRequest] = field(default_factory=list)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     describing: asyncio.Event | None = None
-    """What it waits for before it describes its app."""
+    """If set, the response to ``/info`` waits for it."""
     connections: int = 0
 
     @property
@@ -160,7 +160,7 @@ class RawDify:
                 writer.write(http_answer(200, self._reply(request.path)))
                 await writer.drain()
         except ConnectionError:
-            pass  # the proxy left, which is what some tests want
+            pass  # the proxy disconnected, as some tests expect
         finally:
             writer.close()
 
@@ -176,7 +176,7 @@ TURN_PATHS = ("/chat-messages", "/completion-messages", "/workflows/run")
 
 
 async def read_request(reader: asyncio.StreamReader, connection: int) -> RawRequest | None:
-    """The next request; None at the connection's end."""
+    """Read the next request. Return None at the end of the connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -189,8 +189,8 @@ async def read_request(reader: asyncio.StreamReader, connection: int) -> RawRequ
 
 
 def http_answer(status: int, body: bytes, kind: str = "application/json", *more: str) -> bytes:
-    """A whole HTTP answer."""
-    head = [f"HTTP/1.1 {status} Told", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *more]
+    """Return the bytes of an HTTP response."""
+    head = [f"HTTP/1.1 {status} Status", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *more]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
@@ -201,17 +201,17 @@ TASK = "11111111-2222-4333-8444-555555555555"
 
 
 def chunk(*frames: bytes) -> bytes:
-    """Frames as one chunk of a chunked body."""
+    """Return frames as one chunk of a chunked body."""
     data = b"".join(frames)
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 def frame(event: str, **fields: Any) -> bytes:
-    """One SSE frame with the ids that Dify's have."""
+    """Return an SSE frame of Dify, with its ids."""
     return b"data: " + json.dumps({"event": event, "task_id": TASK, "message_id": TASK, **fields}).encode() + b"\n\n"
 
 
-def said(text: str) -> bytes:
+def message_frame(text: str) -> bytes:
     return frame("message", answer=text)
 
 
@@ -219,7 +219,7 @@ END = frame("message_end", metadata={})
 
 
 def scripted(pieces: Iterable[bytes]) -> Callable[[RawRequest, asyncio.StreamWriter], Awaitable[None]]:
-    """An answer of fixed pieces, after which the connection is closed."""
+    """Return a handler that writes fixed pieces and then closes the connection."""
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
         for piece in pieces:
@@ -235,7 +235,7 @@ async def raw_dify(
     mode: str = "chat",
     at: socket.socket | None = None,
 ) -> AsyncIterator[RawDify]:
-    """A RawDify that runs in the test's event loop, on a port of its own or on the listening socket ``at``."""
+    """Run a RawDify in the test's event loop, on a new port or on the listening socket ``at``."""
     dify = RawDify(mode, answer)
     async with serving(dify.serve, at=at) as port:
         dify.url = f"http://127.0.0.1:{port}/v1"
@@ -249,10 +249,10 @@ async def serving(
     at: socket.socket | None = None,
     limit: int = 2**16,
 ) -> AsyncIterator[int]:
-    """A TCP server whose connections are over, and their sockets closed, when it ends; ``limit`` is its readers'."""
+    """Run a TCP server that closes all its connections at the end. ``limit`` is the buffer limit of its readers."""
     tasks: set[asyncio.Task[None]] = set()
     writers: list[asyncio.StreamWriter] = []
-    problems: list[BaseException] = []
+    errors: list[BaseException] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -263,8 +263,8 @@ async def serving(
             await serve(reader, writer)
         except asyncio.CancelledError:
             writer.transport.abort()
-        except Exception as problem:  # noqa: BLE001 - raised again at the end, in the test
-            problems.append(problem)
+        except Exception as error:  # noqa: BLE001 - raised in the test, at the end
+            errors.append(error)
         finally:
             tasks.discard(task)
 
@@ -273,8 +273,8 @@ async def serving(
     try:
         yield listener.getsockname()[1]
     finally:
-        # A connection that was accepted in this very turn reaches accept() a few turns later, and one that finds the
-        # server closed by then is lost without being closed: so nothing more is accepted, and then it is closed.
+        # An accepted connection reaches accept() only a few iterations of the loop later, and would never be closed if
+        # the server were closed by then. So stop accepting, wait for these iterations, and only then close the server.
         asyncio.get_running_loop().remove_reader(listener.fileno())
         for _ in range(10):
             await asyncio.sleep(0)
@@ -285,8 +285,8 @@ async def serving(
         for writer in writers:
             writer.transport.abort()
         await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
-    if problems:
-        raise problems[0]
+    if errors:
+        raise errors[0]
 
 
 def family_of(host: str) -> socket.AddressFamily:

@@ -1,4 +1,4 @@
-"""Whose key, which app: who may ask, and which Dify key is spent."""
+"""Authentication of clients, and the choice of the app and its Dify key."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def shared_guarded(demo: DemoServer) -> Iterator[ProxyServer]:
 
 @pytest.fixture
 def guarded(shared_guarded: ProxyServer, log: DemoLog) -> ProxyServer:
-    """A proxy that has client keys, apps, and a default app."""
+    """A proxy with client keys, apps and a default app."""
     return shared_guarded
 
 
 @pytest.mark.parametrize("header", DIFY_KEY_SPELLINGS)
-async def test_a_dify_key_in_a_header_names_the_app_whatever_the_model(
+async def test_a_dify_key_in_a_header_selects_the_app_for_any_model_name(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, header: str
 ) -> None:
     reply = await http.post(
@@ -63,13 +63,13 @@ async def test_a_dify_key_header_may_hold_the_bearer_scheme(
     assert the_turn(log).key == "app-demo-agent-chat"
 
 
-async def test_a_dify_key_as_bearer_names_the_app(proxy: ProxyServer, log: DemoLog) -> None:
+async def test_a_dify_key_as_bearer_token_selects_the_app(proxy: ProxyServer, log: DemoLog) -> None:
     async with proxy.client("app-demo-workflow@1.13") as client:
         assert "demo workflow app" in await ask_streaming(client, "gpt-4o", "hi")
     assert the_turn(log).key == "app-demo-workflow@1.13"
 
 
-async def test_a_dify_key_that_dify_refuses_is_the_callers_fault(proxy: ProxyServer) -> None:
+async def test_a_client_whose_dify_key_is_rejected_gets_a_401(proxy: ProxyServer) -> None:
     async with proxy.client("app-unknown-to-dify") as client:
         with pytest.raises(openai.AuthenticationError) as refused:
             await ask(client, "gpt-4o", "hi")
@@ -78,7 +78,7 @@ async def test_a_dify_key_that_dify_refuses_is_the_callers_fault(proxy: ProxySer
 
 
 @pytest.mark.parametrize("key", ["app-a b", "app-\xe9clair"])
-async def test_a_dify_key_that_no_header_can_hold_is_refused(
+async def test_a_dify_key_with_characters_invalid_in_headers_is_rejected(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, key: str
 ) -> None:
     headers = [(b"dify_api_key", key.encode("latin-1"))]
@@ -90,7 +90,7 @@ async def test_a_dify_key_that_no_header_can_hold_is_refused(
 @pytest.mark.parametrize(
     "headers", [{"DIFY_API_KEY": "app-demo-chat"}, {"Authorization": "Bearer app-demo-chat"}], ids=["header", "bearer"]
 )
-async def test_with_pass_through_off_no_dify_key_is_taken(
+async def test_dify_keys_are_rejected_if_pass_through_is_off(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, headers: dict[str, str]
 ) -> None:
     open_to_all = serve(passthrough_keys=False)
@@ -105,7 +105,7 @@ async def test_with_pass_through_off_no_dify_key_is_taken(
 
 
 @pytest.mark.parametrize("headers", CLIENT_KEY_SPELLINGS)
-async def test_a_client_key_opens_the_configured_apps(
+async def test_a_client_key_gives_access_to_the_configured_apps(
     guarded: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, headers: dict[str, str]
 ) -> None:
     reply = await http.post(f"{guarded.url}/chat/completions", json=chat_body("hi"), headers=headers)
@@ -131,7 +131,7 @@ async def test_a_client_key_opens_the_configured_apps(
 @pytest.mark.parametrize(
     "call", ["POST /chat/completions", "POST /completions", "GET /models", "GET /models/demo-chat"]
 )
-async def test_without_a_right_client_key_nothing_is_spent(
+async def test_without_a_valid_client_key_dify_is_not_called(
     guarded: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, call: str, headers: dict[str, str]
 ) -> None:
     method, path = call.split()
@@ -148,7 +148,7 @@ async def test_health_needs_no_key(guarded: ProxyServer, http: httpx2.AsyncClien
     assert (await http.get(f"{guarded.origin}/ready")).status_code == 200
 
 
-async def test_a_dify_key_beside_a_client_key_wins(
+async def test_a_dify_key_takes_precedence_over_a_client_key(
     guarded: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     reply = await http.post(
@@ -160,10 +160,10 @@ async def test_a_dify_key_beside_a_client_key_wins(
     assert the_turn(log).key == "app-demo-agent"
 
 
-async def test_a_dify_key_authorises_only_the_call_made_with_it(
+async def test_a_dify_key_gives_access_only_to_its_own_app(
     guarded: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
-    """No model name, however it is written, brings the holder of a Dify key to an app of the server's."""
+    """No model name gives the holder of a Dify key access to a configured app."""
     for model in ("demo-chat", "demo-workflow", "", "no-such-model"):
         for headers in ({"DIFY_API_KEY": "app-bogus"}, {"Authorization": "Bearer app-bogus"}):
             reply = await http.post(f"{guarded.url}/chat/completions", json=chat_body("hi", model), headers=headers)
@@ -176,9 +176,7 @@ async def test_a_dify_key_authorises_only_the_call_made_with_it(
     assert {request.key for request in log.requests} <= {"app-bogus", "app-demo-agent"}
 
 
-async def test_two_holders_of_a_dify_key_and_of_client_keys_are_different_dify_users(
-    guarded: ProxyServer, log: DemoLog
-) -> None:
+async def test_different_keys_are_different_dify_users(guarded: ProxyServer, log: DemoLog) -> None:
     for key in (CLIENT_KEY, OTHER_KEY, CLIENT_KEY, "app-demo-chat"):
         async with guarded.client(key) as client:
             await ask(client, "demo-chat", "hi")
@@ -189,16 +187,16 @@ async def test_two_holders_of_a_dify_key_and_of_client_keys_are_different_dify_u
     assert not any(part in name for name in users for part in ("anna", CLIENT_KEY, "demo-chat"))
 
 
-# Which app a model name means
+# From model names to apps
 
 
-async def test_a_model_is_an_app_by_its_name(proxy: ProxyServer, log: DemoLog) -> None:
+async def test_a_model_name_selects_the_app_of_that_name(proxy: ProxyServer, log: DemoLog) -> None:
     async with proxy.client() as client:
         assert "demo completion app" in await ask(client, "demo-completion", "hi")
     assert the_turn(log).key == "app-demo-completion"
 
 
-async def test_aliases_are_patterns_and_names_go_first(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
+async def test_aliases_are_patterns_and_names_take_precedence(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
     apps = {
         "support": app_settings("support", "app-demo-chat", demo.url, aliases=("gpt-4o*", "o?")),
         "gpt-4o-mini": app_settings("gpt-4o-mini", "app-demo-agent", demo.url),
@@ -214,7 +212,7 @@ async def test_aliases_are_patterns_and_names_go_first(serve: Serve, demo: DemoS
     assert [request.key for request in turns(log)] == ["app-demo-chat"] * 4 + ["app-demo-agent"]
 
 
-async def test_an_unknown_model_is_a_404_that_lists_the_known_ones(
+async def test_an_unknown_model_is_a_404_that_lists_the_known_models(
     serve: Serve, demo: DemoServer, log: DemoLog
 ) -> None:
     apps = {name: app_settings(name, "app-demo-chat", demo.url) for name in ("sales", "support")}
@@ -234,7 +232,7 @@ async def test_the_default_app_serves_unknown_models(serve: Serve, log: DemoLog)
     assert the_turn(log).key == "app-demo-workflow"
 
 
-async def test_with_only_a_dify_key_configured_its_app_serves_every_name(
+async def test_a_single_configured_dify_key_serves_every_model_name(
     demo: DemoServer, log: DemoLog, http: httpx2.AsyncClient
 ) -> None:
     env = {"DIFY_API_URL": demo.url.removesuffix("/v1"), "DIFY_API_KEY": "app-demo-agent-chat"}
@@ -248,7 +246,7 @@ async def test_with_only_a_dify_key_configured_its_app_serves_every_name(
     assert {request.key for request in log.requests} == {"app-demo-agent-chat"}
 
 
-async def test_with_no_app_at_all_the_404_says_how_to_bring_a_key(serve: Serve, log: DemoLog) -> None:
+async def test_without_apps_the_404_explains_how_to_send_a_key(serve: Serve, log: DemoLog) -> None:
     proxy = serve(apps={})
     async with proxy.client() as client:
         with pytest.raises(openai.NotFoundError, match="DIFY_API_KEY"):
@@ -258,10 +256,10 @@ async def test_with_no_app_at_all_the_404_says_how_to_bring_a_key(serve: Serve, 
         assert "demo chat app" in await ask(client, "gpt-5", "hi")
 
 
-async def test_a_dify_key_of_a_configured_app_goes_to_that_apps_dify(
+async def test_a_dify_key_of_a_configured_app_is_sent_to_that_apps_dify(
     serve: Serve, demo: DemoServer, log: DemoLog
 ) -> None:
-    """The URL in general settings leads nowhere; only the app's own has a Dify."""
+    """No server listens at the general URL; only the app's own URL reaches Dify."""
     apps = {"support": app_settings("support", "app-demo-chat", demo.url)}
     proxy = serve(dify_api_url="http://127.0.0.1:9/v1", apps=apps)
     async with proxy.client("app-demo-chat") as client:
@@ -272,7 +270,7 @@ async def test_a_dify_key_of_a_configured_app_goes_to_that_apps_dify(
     assert unreachable.value.code == "upstream_unreachable"
 
 
-async def test_a_wrong_key_of_the_servers_is_told_to_the_operator_and_not_to_the_client(
+async def test_a_wrong_key_of_a_configured_app_is_not_disclosed_to_the_client(
     serve: Serve, demo: DemoServer, log: DemoLog
 ) -> None:
     apps = {"support": app_settings("support", "app-revoked-long-ago", demo.url)}

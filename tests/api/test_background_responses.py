@@ -24,9 +24,9 @@ from tests.api.conftest import Serve
 from tests.api.raw_client import Client
 from tests.api.response_requests import (
     dify_conversation,
+    expect_error,
     get,
     not_found,
-    refused,
     respond,
     stream_of,
     text_of,
@@ -111,7 +111,7 @@ async def test_it_outlives_a_client_that_leaves_in_the_middle_of_its_stream(
     proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     rude, name = await stream_until(proxy.port, "SLOW:10x50", "tick 2")
-    await rude.leave(rudely=True)
+    await rude.disconnect(reset=True)
     response = await ended(client, name)
     assert response.output_text == "".join(f"tick {number} " for number in range(1, 11))
     assert not log.stops
@@ -147,7 +147,7 @@ async def test_another_replica_polls_follows_and_goes_on_from_it(
         await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
         late = asyncio.create_task(events_after(http, two, begun.id, 4))
         assert (await there.responses.retrieve(begun.id)).status in RUNNING
-        await refused(respond(there, "hi", previous_response_id=begun.id), 400, None, "previous_response_id")
+        await expect_error(respond(there, "hi", previous_response_id=begun.id), 400, None, "previous_response_id")
         by_one, by_two = await asyncio.gather(*follows)
         assert by_one == by_two
         assert by_one[5:] == await late
@@ -201,12 +201,12 @@ async def test_a_cancelled_one_ends_its_stream_and_is_not_gone_on_in(
 
 async def test_only_what_runs_can_be_cancelled(client: AsyncOpenAI, log: DemoLog) -> None:
     done = await ended(client, (await begin(client, "hello")).id)
-    await refused(client.responses.cancel(done.id), 400, None, "response_id")
+    await expect_error(client.responses.cancel(done.id), 400, None, "response_id")
     failed = await ended(client, (await begin(client, "ERROR:rate")).id)
     assert failed.status == "failed"
     assert failed.error is not None
     assert failed.error.code == "rate_limit_exceeded"
-    await refused(client.responses.cancel(failed.id), 400, None, "response_id")
+    await expect_error(client.responses.cancel(failed.id), 400, None, "response_id")
 
 
 async def test_a_cancellation_needs_no_body_and_no_type_of_it(
@@ -346,14 +346,14 @@ async def test_a_process_that_dies_leaves_failed_responses(
         two, cancelled = await stream_until(port, "SLOW:1000x100 cancelled", "tick 3")
         with process(tmp_path / "ended", demo, state, SHUTDOWN_GRACE="0") as (ending, other_port):
             three, shut = await stream_until(other_port, "SLOW:1000x100 shut", "tick 3")
-            await three.leave()
+            await three.disconnect()
             assert await asyncio.to_thread(ending.end, signal.SIGTERM) == 0
         with process(tmp_path / "graceful", demo, state) as (graceful, last_port):
             four, spared = await stream_until(last_port, "SLOW:8x200 spared", "tick 3")
-            await four.leave()
+            await four.disconnect()
             assert await asyncio.to_thread(graceful.end, signal.SIGTERM) == 0
         killed.end(signal.SIGKILL)
-        await asyncio.gather(one.leave(), two.leave())
+        await asyncio.gather(one.disconnect(), two.disconnect())
     async with proxy.client() as client:
         assert (await client.responses.retrieve(spared)).status == "completed"
         response = await client.responses.retrieve(shut)
@@ -379,7 +379,7 @@ async def test_a_process_that_dies_leaves_failed_responses(
         assert [event["type"] for event in told[-2:]] == ["error", "response.failed"]
         assert told[-2]["error"]["code"] == "worker_died"
         await client.responses.delete(lost)
-        await refused(client.responses.retrieve(lost), 404, "response_not_found")
+        await expect_error(client.responses.retrieve(lost), 404, "response_not_found")
 
 
 def the_task(log: DemoLog, word: str) -> str:
@@ -417,7 +417,7 @@ async def test_a_state_that_is_away_for_a_moment_costs_nothing(
                 await asyncio.sleep(0.1)
             response = await ended(sdk, name)
         await client.read_until(b"event: response.completed")
-        await client.leave()
+        await client.disconnect()
     assert client.seen.count(b'"delta":"tick ') == 12
     assert response.output_text == "".join(f"tick {number} " for number in range(1, 13))
 

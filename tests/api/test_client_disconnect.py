@@ -37,7 +37,7 @@ async def test_a_client_killed_in_mid_stream(proxy: ProxyServer, log: DemoLog, m
     client = Client(proxy.port)
     await client.ask(LONG, model, stream=True)
     await client.read_until(b"tick 2")
-    await client.leave()
+    await client.disconnect()
     await stopped(log)
 
 
@@ -46,7 +46,7 @@ async def test_a_client_killed_while_it_waits_for_a_whole_answer(proxy: ProxySer
     client = Client(proxy.port)
     await client.ask(LONG, model)
     await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
-    await client.leave()
+    await client.disconnect()
     await stopped(log)
 
 
@@ -60,7 +60,7 @@ async def test_clients_that_leave_turns_without_a_task_id(
     for client, model in zip(clients, MODELS, strict=True):
         await client.ask(f"{LONG} {delay}", model, stream=stream)
     await log.wait_for(lambda log: len(log.runs) == len(MODELS))
-    await asyncio.gather(*(client.leave() for client in clients))
+    await asyncio.gather(*(client.disconnect() for client in clients))
     await log.wait_for(lambda log: all(run.state != "running" for run in log.runs))
     stops = {stop.task_id: stop for stop in log.stops}
     for run in log.runs:
@@ -76,7 +76,7 @@ async def test_every_route_stops_what_it_began(proxy: ProxyServer, log: DemoLog,
     client = Client(proxy.port, path)
     await client.ask(LONG, "demo-chat", stream=stream)
     await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
-    await client.leave()
+    await client.disconnect()
     await stopped(log)
 
 
@@ -85,7 +85,7 @@ async def test_a_reset_connection_is_a_leaving_client_too(proxy: ProxyServer, lo
     client = Client(proxy.port)
     await client.ask(LONG, "demo-chat", stream=stream)
     await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
-    await client.leave(rudely=True)
+    await client.disconnect(reset=True)
     await stopped(log)
 
 
@@ -128,7 +128,7 @@ async def test_many_clients_leave_at_once(proxy: ProxyServer, log: DemoLog) -> N
     for number, client in enumerate(clients):
         await client.ask(LONG, MODELS[number % len(MODELS)], stream=number % 2 == 0)
     await log.wait_for(lambda log: len([run for run in log.runs if run.first_event_at]) == 20)
-    await asyncio.gather(*(client.leave() for client in clients))
+    await asyncio.gather(*(client.disconnect() for client in clients))
     await log.wait_for(lambda log: len(log.stops) == 20)
     assert {stop.task_id for stop in log.stops if stop.effective} == {run.task_id for run in log.runs}
 
@@ -139,7 +139,7 @@ async def test_the_upstream_connections_are_closed_afterwards(
     client = Client(proxy.port)
     await client.ask(LONG, "demo-chat", stream=True)
     await client.read_until(b"tick 1")
-    await client.leave()
+    await client.disconnect()
     await stopped(log)
     await until(lambda: demo.open_connections == 0)
 
@@ -163,7 +163,7 @@ async def test_a_turn_that_never_says_its_id_is_closed_when_patience_ends(
     client = Client(serve(silence_timeout=0.5).port)
     await client.ask("SILENCE", "demo-chat", stream=stream)
     await log.wait_for(lambda log: log.runs)
-    await client.leave()
+    await client.disconnect()
     await log.wait_for(lambda log: log.open_requests == 0)
     assert not log.stops
 
@@ -172,7 +172,7 @@ async def test_the_proxy_goes_on_serving_after_all_that(proxy: ProxyServer, log:
     client = Client(proxy.port)
     await client.ask(LONG, "demo-chat", stream=True)
     await client.read_until(b"tick 1")
-    await client.leave(rudely=True)
+    await client.disconnect(reset=True)
     async with httpx2.AsyncClient(verify=False) as http:
         reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body("SAY<<still here>>", stream=True))
     assert "still here" in "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks_of(reply.text))

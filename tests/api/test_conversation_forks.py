@@ -18,10 +18,10 @@ from tests.api.chat_requests import turns
 from tests.api.chats import (
     Chat,
     Message,
-    asked,
+    assert_continues,
     at_once,
-    goes_on,
-    said,
+    messages_of,
+    requests_for,
     the_request,
     the_run,
     transcript,
@@ -45,11 +45,11 @@ async def two_turns(client: AsyncOpenAI, name: str, model: str = "demo-chat", **
     return chat
 
 
-def carries(log: DemoLog, question: str, chat: Chat) -> None:
+def assert_starts_with_transcript(log: DemoLog, question: str, chat: Chat) -> None:
     """The turn that asked ``question`` began a conversation, with all that the chat held before it."""
     request = the_request(log, question)
     assert "conversation_id" not in request.body
-    assert request.body["query"] == transcript(*said(chat)[:-2], question=question)
+    assert request.body["query"] == transcript(*messages_of(chat)[:-2], question=question)
 
 
 # The client's history is another
@@ -96,14 +96,14 @@ async def test_another_history_is_another_conversation(
     other = chat.copy()
     change(other.messages)
     await other.say(f"{name} changed")
-    carries(log, f"{name} changed", other)
+    assert_starts_with_transcript(log, f"{name} changed", other)
     await at_once([chat.say(f"{name} unchanged"), other.say(f"{name} on")])
-    goes_on(log, f"{name} unchanged", chat.conversation_id, *said(chat)[:4])
-    goes_on(log, f"{name} on", other.conversation_id, *the_history(log, f"{name} changed", other))
+    assert_continues(log, f"{name} unchanged", chat.conversation_id, *messages_of(chat)[:4])
+    assert_continues(log, f"{name} on", other.conversation_id, *initial_history(log, f"{name} changed", other))
     assert chat.conversation_id != other.conversation_id
 
 
-def the_history(log: DemoLog, question: str, chat: Chat) -> list[tuple[str, str]]:
+def initial_history(log: DemoLog, question: str, chat: Chat) -> list[tuple[str, str]]:
     """What Dify holds of a conversation that began with ``question``: that, with its transcript, and its answer."""
     run = the_run(log, question)
     return [("user", run.question), ("assistant", run.answer)]
@@ -121,14 +121,14 @@ async def test_regenerated_answers_and_branches(client: AsyncOpenAI, log: DemoLo
         await first.say(f"{name}: two")
         await again.say(f"{name}: two")
         await branch.say(f"{name}: other two")
-        assert [request.body.get("conversation_id") for request in asked(log, f"{name}: two")] == [
+        assert [request.body.get("conversation_id") for request in requests_for(log, f"{name}: two")] == [
             first.conversation_id,
             None,
         ]
-        carries(log, f"{name}: other two", branch)
+        assert_starts_with_transcript(log, f"{name}: other two", branch)
         chats = [first, again, branch]
         assert len({chat.conversation_id for chat in chats}) == 3
-        before = [(chat.conversation_id, said(chat)) for chat in chats]
+        before = [(chat.conversation_id, messages_of(chat)) for chat in chats]
         await at_once(chat.say(f"{name}: three of {number}") for number, chat in enumerate(chats))
         for number, (conversation_id, messages) in enumerate(before):
             run = the_run(log, f"{name}: three of {number}")
@@ -145,7 +145,7 @@ async def test_the_first_question_asked_again_begins_again(client: AsyncOpenAI, 
     await chat.say("first again")
     again = chat.copy(messages=1)
     await again.answer()
-    assert [request.body.get("conversation_id") for request in asked(log, "first again")] == [None, None]
+    assert [request.body.get("conversation_id") for request in requests_for(log, "first again")] == [None, None]
 
 
 async def test_of_many_at_once_from_one_point_one_goes_on(client: AsyncOpenAI, log: DemoLog) -> None:
@@ -156,7 +156,7 @@ async def test_of_many_at_once_from_one_point_one_goes_on(client: AsyncOpenAI, l
     assert sorted(body.get("conversation_id", "") for body in sent) == [""] * 7 + [chat.conversation_id]
     assert len({copy.conversation_id for copy in copies}) == 8
     assert all(
-        body["query"] == transcript(*said(chat), question=f"at once {number}") or "conversation_id" in body
+        body["query"] == transcript(*messages_of(chat), question=f"at once {number}") or "conversation_id" in body
         for number, body in enumerate(sent)
     )
 
@@ -166,9 +166,9 @@ async def test_two_clicks_before_the_first_answer(client: AsyncOpenAI, log: Demo
     chat = await two_turns(client, "clicks")
     other = chat.copy()
     first = asyncio.create_task(chat.say("click 1 SLOW:10x100"))
-    await log.wait_for(lambda log: asked(log, "click 1 SLOW:10x100"))
+    await log.wait_for(lambda log: requests_for(log, "click 1 SLOW:10x100"))
     await other.say("click 2")
-    carries(log, "click 2", other)
+    assert_starts_with_transcript(log, "click 2", other)
     await first
     await chat.say("after click 1")
     assert [text for role, text in the_run(log, "after click 1").history if role == "user"][2:] == [
@@ -190,7 +190,7 @@ async def test_a_changed_system_prompt_is_honoured_in_a_new_conversation(client:
     queries = {end: the_request(log, f"system {end}").body for end in (1, 2, 3, 4)}
     assert queries[1]["query"] == "You are kind.\n\nsystem 1"
     assert queries[2]["query"] == "system 2"
-    assert queries[3]["query"] == "You are rude.\n\n" + transcript(*said(chat)[1:5], question="system 3")
+    assert queries[3]["query"] == "You are rude.\n\n" + transcript(*messages_of(chat)[1:5], question="system 3")
     assert "conversation_id" not in queries[3]
     assert queries[4]["query"] == "system 4"
     assert queries[4]["conversation_id"] == queries[2]["conversation_id"]
@@ -248,9 +248,9 @@ async def test_another_app_begins_a_conversation_of_its_own(client: AsyncOpenAI,
     moved = chat.copy()
     moved.model = other
     await moved.say(f"moved to {other}")
-    carries(log, f"moved to {other}", moved)
+    assert_starts_with_transcript(log, f"moved to {other}", moved)
     await chat.say(f"stayed beside {other}")
-    goes_on(log, f"stayed beside {other}", chat.conversation_id, *said(chat)[:4])
+    assert_continues(log, f"stayed beside {other}", chat.conversation_id, *messages_of(chat)[:4])
 
 
 # Turns that went wrong
@@ -292,7 +292,7 @@ async def test_what_a_failed_turn_leaves_behind_is_never_met_again(
             lost = chat.conversation_id
             await goes_wrong(chat, f"{tag} 2 and some more words {word}")
             await chat.say(f"{tag} 3")
-            carries(log, f"{tag} 3", chat)
+            assert_starts_with_transcript(log, f"{tag} 3", chat)
             assert chat.conversation_id != lost
             await chat.say(f"{tag} 4")
             run = the_run(log, f"{tag} 4")
@@ -314,7 +314,7 @@ async def test_a_question_that_failed_may_be_asked_again(proxy: ProxyServer, log
             {"role": "assistant", "content": "This is the"},
         ]
         await chat.say("again 3")
-        carries(log, "again 3", chat)
+        assert_starts_with_transcript(log, "again 3", chat)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -326,16 +326,16 @@ async def test_a_cancelled_turn(proxy: ProxyServer, log: DemoLog, stream: bool) 
             question = f"cancelled {model} {stream} SLOW:1000x100"
             chat = Chat(client, model)
             await chat.say(f"before {model} {stream}")
-            leaver = Client(proxy.port)
+            leaving = Client(proxy.port)
             messages = [*chat.messages, {"role": "user", "content": question}]
-            await leaver.ask(question, model, stream=stream, messages=messages)
+            await leaving.ask(question, model, stream=stream, messages=messages)
             await log.wait_for(lambda log: any(run.question == question and run.first_event_at for run in log.runs))
-            await leaver.leave()
+            await leaving.disconnect()
             await log.wait_for(lambda log: the_run(log, question).state != "running")
             assert the_request(log, question).body["conversation_id"] == chat.conversation_id
             assert the_run(log, question).state == "stopped"
             await chat.say(f"after {model} {stream}")
-            carries(log, f"after {model} {stream}", chat)
+            assert_starts_with_transcript(log, f"after {model} {stream}", chat)
 
         await at_once(converse(model) for model in MODELS)
 
@@ -347,15 +347,15 @@ async def test_a_client_that_leaves_while_its_turn_waits_costs_nothing(serve: Se
     async with proxy.client() as client:
         chat = Chat(client, "demo-chat")
         await chat.say("left waiting 1")
-        leaver = Client(proxy.port)
+        leaving = Client(proxy.port)
         with capture_logs() as logs:
-            await leaver.ask("", "demo-chat", messages=[*chat.messages, {"role": "user", "content": "left waiting 2"}])
-            await leaver.leave()
+            await leaving.ask("", "demo-chat", messages=[*chat.messages, {"role": "user", "content": "left waiting 2"}])
+            await leaving.disconnect()
             await until(lambda: any(entry.get("status") == 499 for entry in logs))
-        assert not asked(log, "left waiting 2")
+        assert not requests_for(log, "left waiting 2")
         clock.ahead = 3
         await chat.say("left waiting 3")
-        goes_on(log, "left waiting 3", chat.conversation_id, *said(chat)[:2])
+        assert_continues(log, "left waiting 3", chat.conversation_id, *messages_of(chat)[:2])
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -368,7 +368,7 @@ async def test_an_answer_that_a_stop_sequence_cut(client: AsyncOpenAI, log: Demo
         await chat.say(f"stop {name} 1")
         assert await chat.say(f"stop {name} 2 SLOW:20x20", stop=["tick 3"]) == "tick 1 tick 2 "
         await chat.say(f"stop {name} 3")
-        carries(log, f"stop {name} 3", chat)
+        assert_starts_with_transcript(log, f"stop {name} 3", chat)
         assert "tick 3" not in the_run(log, f"stop {name} 3").question
 
     await at_once(converse(model) for model in MODELS)
@@ -378,7 +378,7 @@ async def test_a_stop_sequence_that_never_comes_is_no_difference(client: AsyncOp
     chat = Chat(client, "demo-chat", more={"stop": ["never said"]})
     await chat.say("unstopped 1")
     await chat.say("unstopped 2")
-    goes_on(log, "unstopped 2", chat.conversation_id, *said(chat)[:2])
+    assert_continues(log, "unstopped 2", chat.conversation_id, *messages_of(chat)[:2])
 
 
 # Retries
@@ -416,10 +416,10 @@ async def test_the_sdks_retry_of_an_answer_that_got_lost_on_its_way(proxy: Proxy
         await chat.say("retried 2 SAY<<lost on its way>>")
         assert cut
         await chat.say("retried 3")
-    lost, retry = asked(log, "retried 2 SAY<<lost on its way>>")
+    lost, retry = requests_for(log, "retried 2 SAY<<lost on its way>>")
     assert (lost.body["query"], lost.body["conversation_id"]) == ("retried 2 SAY<<lost on its way>>", first)
     assert "conversation_id" not in retry.body
-    assert retry.body["query"] == transcript(*said(chat)[:2], question="retried 2 SAY<<lost on its way>>")
+    assert retry.body["query"] == transcript(*messages_of(chat)[:2], question="retried 2 SAY<<lost on its way>>")
     # Both answers were the same, and the last one that was given is gone on from.
     run = the_run(log, "retried 3")
     assert run.history == (("user", retry.body["query"]), ("assistant", "lost on its way"))
@@ -431,7 +431,7 @@ async def test_the_sdks_retry_of_a_refusal(client: AsyncOpenAI, log: DemoLog) ->
     await chat.say("busy 1")
     with pytest.raises(openai.RateLimitError):
         await chat.say("busy 2 ERROR:limit")
-    first, *retries = asked(log, "busy 2 ERROR:limit")
+    first, *retries = requests_for(log, "busy 2 ERROR:limit")
     assert first.body["conversation_id"] == chat.conversation_id
     assert retries
     assert all("conversation_id" not in request.body and "User: busy 1" in request.body["query"] for request in retries)
@@ -463,4 +463,4 @@ async def test_a_dify_that_cannot_be_reached_costs_no_conversation(
             await chat.say("away 2")
             await named.say("named 2")
             for name, other in (("away 2", chat), ("named 2", named)):
-                goes_on(dify.log, name, other.conversation_id, *said(other)[:2])
+                assert_continues(dify.log, name, other.conversation_id, *messages_of(other)[:2])

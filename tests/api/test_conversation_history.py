@@ -12,8 +12,8 @@ from tests.api.chat_requests import CONVERSING, turns
 from tests.api.chats import (
     Chat,
     at_once,
-    began_anew,
-    said,
+    messages_of,
+    starts_conversation,
     the_request,
     the_run,
     transcript,
@@ -70,7 +70,7 @@ async def test_an_indentation_counts(client: AsyncOpenAI, log: DemoLog) -> None:
     await chat.say("indented 1 SAY<<if x:\n    y()>>")
     chat.messages[-1]["content"] = "if x:\n  y()"
     await chat.say("indented 2")
-    assert began_anew(log, "indented 2")
+    assert starts_conversation(log, "indented 2")
     assert "Assistant: if x:\n  y()\n" in the_request(log, "indented 2").body["query"]
 
 
@@ -150,7 +150,7 @@ async def test_a_chat_id_and_a_user_id_allow_for_rewritten_questions(client: Asy
     async def converse(header: str) -> None:
         chat = Chat(client, "demo-chat", more={"extra_headers": {header: f"chat {header}", "X-OpenWebUI-User-Id": "u"}})
         for number in (1, 2, 3):
-            question, earlier = f"{number}. {header}", said(chat)
+            question, earlier = f"{number}. {header}", messages_of(chat)
             await chat.say(REWRITTEN.format(f"passage {number}", question))
             run = the_run(log, question)
             assert [text for role, text in run.history if role == "assistant"] == [
@@ -181,7 +181,7 @@ async def test_a_chat_id_alone_does_not(client: AsyncOpenAI, log: DemoLog) -> No
     assert the_request(log, "nobody 2").body["query"] == transcript(
         ("user", "nobody 1"), ("assistant", reply), question="nobody 2"
     )
-    assert began_anew(log, "nobody 2")
+    assert starts_conversation(log, "nobody 2")
 
 
 async def test_chats_and_users_with_the_same_words_are_apart(client: AsyncOpenAI, log: DemoLog) -> None:
@@ -236,9 +236,9 @@ async def test_a_forgetful_model_is_recognised_and_told_all_of_it(serve: Serve, 
             assert queries == [
                 "forgotten 1",
                 "forgotten 2",
-                transcript(*said(chat)[:4], question="forgotten 3"),
+                transcript(*messages_of(chat)[:4], question="forgotten 3"),
                 "other 1",
-                transcript(*said(other)[:2], question="other 2"),
+                transcript(*messages_of(other)[:2], question="other 2"),
             ]
             runs = [run for run in log.runs if run.dialect == version]
             assert [run.history for run in runs] == [()] * 5
@@ -274,8 +274,8 @@ async def test_conversations_may_be_switched_to_transcripts(serve: Serve, log: D
             await chat.say(f"t {number} SAY<<no {number}>>")
     first, second, third = turns(log)
     assert first.body["query"] == "t 1 SAY<<no 1>>"
-    assert second.body["query"] == transcript(*said(chat)[:2], question="t 2 SAY<<no 2>>")
-    assert third.body["query"] == transcript(*said(chat)[:4], question="t 3 SAY<<no 3>>")
+    assert second.body["query"] == transcript(*messages_of(chat)[:2], question="t 2 SAY<<no 2>>")
+    assert third.body["query"] == transcript(*messages_of(chat)[:4], question="t 3 SAY<<no 3>>")
     assert not any("conversation_id" in request.body for request in turns(log))
 
 
@@ -301,7 +301,7 @@ async def test_each_app_may_have_a_rule_of_its_own(serve: Serve, demo: DemoServe
             await at_once(chat.say(f"{chat.model} {number}") for chat in chats)
     follows, carries, remembers = (the_request(log, f"{chat.model} 2").body for chat in chats)
     assert (follows["query"], follows.get("conversation_id")) == ("follows 2", None)
-    assert carries["query"] == transcript(*said(chats[1])[:2], question="carries 2")
+    assert carries["query"] == transcript(*messages_of(chats[1])[:2], question="carries 2")
     assert "conversation_id" not in carries
     assert (remembers["query"], remembers["conversation_id"]) == ("remembers 2", chats[2].conversation_id)
 
@@ -336,8 +336,8 @@ async def test_apps_that_keep_nothing_always_get_a_transcript(client: AsyncOpenA
         await chat.say(f"SAY<<no>> {number}")
     assert [request.body["inputs"]["query"] for request in turns(log)] == [
         "SAY<<no>> 1",
-        transcript(*said(chat)[:2], question="SAY<<no>> 2"),
-        transcript(*said(chat)[:4], question="SAY<<no>> 3"),
+        transcript(*messages_of(chat)[:2], question="SAY<<no>> 2"),
+        transcript(*messages_of(chat)[:4], question="SAY<<no>> 3"),
     ]
 
 

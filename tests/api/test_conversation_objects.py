@@ -18,9 +18,9 @@ from tests.api.conftest import Serve
 from tests.api.raw_client import Client, until
 from tests.api.response_requests import (
     dify_conversation,
+    expect_error,
     get,
     not_found,
-    refused,
     respond,
     stream_of,
     text_of,
@@ -194,7 +194,7 @@ async def test_a_turn_that_goes_wrong_is_not_met_again(
             leaving = Client(proxy.port, "/v1/responses")
             await leaving.ask("", **body, stream=True)
             await leaving.read_until(b"tick 2")
-            await leaving.leave()
+            await leaving.disconnect()
             await log.wait_for(lambda log: the_run(log, body["input"]).state == "stopped")
             return
         reply = await http.post(f"{proxy.url}/responses", json=body)
@@ -239,13 +239,13 @@ async def check_turns_that_never_reach_dify(
     named: dict[str, Any] = {"conversation": conversation.id, "metadata": {"topic": "sea"}}
     first = await respond(client, "SAY<<one>>", "demo-chat-topic", **named)
     lacking = 400, "missing_required_parameter", "inputs.topic"
-    await refused(respond(client, "hi", "nobody", **named), 404, "model_not_found")
-    await refused(respond(client, "hi", "demo-chat-topic", conversation=conversation.id), *lacking)
+    await expect_error(respond(client, "hi", "nobody", **named), 404, "model_not_found")
+    await expect_error(respond(client, "hi", "demo-chat-topic", conversation=conversation.id), *lacking)
     # While it waits for the time between two turns to pass.
     leaving = Client(proxy.port, "/v1/responses")
     with capture_logs() as logs:
         await leaving.ask("", "demo-chat-topic", input="hi", **named)
-        await leaving.leave()
+        await leaving.disconnect()
         await until(lambda: any(entry.get("status") == 499 for entry in logs))
     clock.ahead = 3
     second = await respond(client, "SAY<<two>>", "demo-chat-topic", **named)
@@ -282,7 +282,7 @@ async def test_deleting_it_deletes_difys(client: AsyncOpenAI, log: DemoLog, demo
     assert name in demo.app.state.demo.conversations
     await client.conversations.delete(conversation.id)
     assert name not in demo.app.state.demo.conversations
-    await refused(client.conversations.delete(conversation.id), 404, "conversation_not_found")
+    await expect_error(client.conversations.delete(conversation.id), 404, "conversation_not_found")
 
 
 @pytest.mark.parametrize("model", ["demo-chat@1.11", "demo-chat@1.16", "demo-advanced-chat@1.16"])
@@ -292,7 +292,7 @@ async def test_one_that_dify_lost_is_told_anew_from_what_was_stored(
     conversation = await client.conversations.create(items=BEGUN)
     first = await respond(client, "LONG:9", model, conversation=conversation.id)
     del demo.app.state.demo.conversations[dify_conversation(first)]
-    await refused(items_of(client, conversation.id), 404, "conversation_not_found")
+    await expect_error(items_of(client, conversation.id), 404, "conversation_not_found")
     second = await respond(client, "two", model, conversation=conversation.id)
     told = [("User", "earlier"), ("Assistant", "long ago"), ("User", "LONG:9"), ("Assistant", first.output_text)]
     assert the_run(log, "two").question == transcript(*told, question="two")
@@ -307,7 +307,7 @@ async def test_one_that_dify_lost_and_of_which_nothing_was_stored_is_a_404(
     first = await respond(client, "hello", conversation=conversation.id, store=False)
     del demo.app.state.demo.conversations[dify_conversation(first)]
     for _ in range(2):
-        await refused(respond(client, "hi", conversation=conversation.id), 404, "conversation_not_found")
+        await expect_error(respond(client, "hi", conversation=conversation.id), 404, "conversation_not_found")
     assert (await client.conversations.delete(conversation.id)).deleted
 
 
@@ -327,12 +327,14 @@ async def test_it_is_its_owners_alone(serve: Serve, http: httpx2.AsyncClient, lo
         ]
         for name in (mine.id, claimed.id):
             for client, more in strangers:
-                await refused(client.conversations.retrieve(name, **more), 404, "conversation_not_found")
-                await refused(client.conversations.delete(name, **more), 404, "conversation_not_found")
-                await refused(client.conversations.update(name, metadata={}, **more), 404, "conversation_not_found")
-                await refused(items_of(client, name, **more), 404, "conversation_not_found")
-                await refused(respond(client, "hi", conversation=name, **more), 404, "conversation_not_found")
-            await refused(respond(one, "hi", conversation=name), 404, "conversation_not_found")
+                await expect_error(client.conversations.retrieve(name, **more), 404, "conversation_not_found")
+                await expect_error(client.conversations.delete(name, **more), 404, "conversation_not_found")
+                await expect_error(
+                    client.conversations.update(name, metadata={}, **more), 404, "conversation_not_found"
+                )
+                await expect_error(items_of(client, name, **more), 404, "conversation_not_found")
+                await expect_error(respond(client, "hi", conversation=name, **more), 404, "conversation_not_found")
+            await expect_error(respond(one, "hi", conversation=name), 404, "conversation_not_found")
         assert len(turns(log)) == count
         assert (await one.conversations.retrieve(claimed.id, extra_headers=anna)).id == claimed.id
         assert await items_of(one, mine.id, extra_headers=anna) == [("user", "SAY<<one>>"), ("assistant", "one")]
@@ -379,7 +381,7 @@ async def test_what_is_not_to_be_stored_is_known_to_dify_alone(client: AsyncOpen
     assert dify_conversation(first) == dify_conversation(second)
     said = [("user", "SAY<<one>>"), ("assistant", "one"), ("user", "SAY<<two>>"), ("assistant", "two")]
     assert await items_of(client, conversation.id) == said
-    await refused(client.responses.retrieve(first.id), 404, "response_not_found")
+    await expect_error(client.responses.retrieve(first.id), 404, "response_not_found")
 
 
 async def test_without_state_there_are_no_conversations(serve: Serve, http: httpx2.AsyncClient, log: DemoLog) -> None:

@@ -1,4 +1,4 @@
-"""Who the end user is, and what Dify is told of them."""
+"""The end user of a request, and the name that Dify receives."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ WAYS: tuple[dict[str, Any], ...] = (
     {"safety_identifier": "anna", "user": "y"},
     {"user": "anna"},
 )
-"""One end user, named by what counts most, beside other names that count less."""
+"""One end user, each time in the field with the highest precedence of those present."""
 
 
 def users(log: DemoLog) -> list[str]:
     return [request.body["user"] for request in turns(log)]
 
 
-async def test_the_header_wins_over_the_safety_identifier_and_that_over_the_user(
+async def test_the_header_precedes_the_safety_identifier_and_that_precedes_the_user(
     client: AsyncOpenAI, log: DemoLog
 ) -> None:
     for way in WAYS:
@@ -37,15 +37,15 @@ async def test_the_header_wins_over_the_safety_identifier_and_that_over_the_user
     assert nobody not in annas
 
 
-async def test_a_conversation_goes_on_by_whichever_name_its_end_user_has(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_a_conversation_continues_whichever_field_names_the_end_user(client: AsyncOpenAI, log: DemoLog) -> None:
     chat = Chat(client, "demo-chat")
     for number, way in enumerate(WAYS):
         await chat.say(f"whichever {number}", **way)
     assert len({run.conversation_id for run in log.runs}) == 1
 
 
-async def test_an_end_user_never_goes_on_with_anothers_words(client: AsyncOpenAI, log: DemoLog) -> None:
-    """A history is not enough: bert sends anna's, word for word."""
+async def test_an_end_user_cannot_continue_another_end_users_conversation(client: AsyncOpenAI, log: DemoLog) -> None:
+    """A matching history is not enough: bert sends anna's, word for word."""
     chat = Chat(client, "demo-chat")
     await chat.say("words 1 SAY<<yes>>", user="anna")
     stolen = chat.copy()
@@ -56,8 +56,8 @@ async def test_an_end_user_never_goes_on_with_anothers_words(client: AsyncOpenAI
 
 
 @pytest.mark.parametrize("name", ["a", "x" * 255, "x" * 256, "x" * 5000, "ünï çødé 🙂", "a\nb", "0:anna:"])
-async def test_dify_takes_every_name(client: AsyncOpenAI, log: DemoLog, name: str) -> None:
-    """It fails at more than 255 characters; what it is told never holds the name itself."""
+async def test_every_name_is_mapped_to_one_that_dify_accepts(client: AsyncOpenAI, log: DemoLog, name: str) -> None:
+    """Dify rejects more than 255 characters. The derived name never contains the original."""
     for _ in range(2):
         await ask(client, "demo-chat", "hi", user=name)
     first, again = users(log)
@@ -66,14 +66,14 @@ async def test_dify_takes_every_name(client: AsyncOpenAI, log: DemoLog, name: st
     assert name == "a" or name not in first
 
 
-async def test_names_that_differ_in_their_end_alone_are_two(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_long_names_that_differ_only_at_the_end_are_different_users(client: AsyncOpenAI, log: DemoLog) -> None:
     for end in "ab":
         await ask(client, "demo-chat", "hi", user="x" * 4999 + end)
     assert len(set(users(log))) == 2
 
 
-async def test_an_end_user_of_two_clients_is_two(serve: Serve, log: DemoLog) -> None:
-    """Also where one brings the app's key itself."""
+async def test_the_same_name_from_two_clients_is_two_end_users(serve: Serve, log: DemoLog) -> None:
+    """This includes a client that sends the app's own key."""
     proxy = serve(api_keys=("one", "two"))
     for key in ("one", "two", "app-demo-chat"):
         async with proxy.client(key) as client:
@@ -82,7 +82,7 @@ async def test_an_end_user_of_two_clients_is_two(serve: Serve, log: DemoLog) -> 
     assert len(set(users(log))) == 6
 
 
-async def test_a_client_never_goes_on_with_anothers_words(serve: Serve, log: DemoLog) -> None:
+async def test_a_client_cannot_continue_another_clients_conversation(serve: Serve, log: DemoLog) -> None:
     proxy = serve(api_keys=("one", "two"))
     async with proxy.client("one") as one, proxy.client("two") as two:
         chat = Chat(one, "demo-chat", more={"user": "anna"})
@@ -95,20 +95,20 @@ async def test_a_client_never_goes_on_with_anothers_words(serve: Serve, log: Dem
     assert the_request(log, "words of one").body["conversation_id"] == chat.conversation_id
 
 
-async def test_names_are_the_same_in_all_processes_and_after_a_restart(serve: Serve, log: DemoLog) -> None:
-    """The secret that they are derived with is in the state; another state has another."""
+async def test_derived_names_are_the_same_in_all_processes_and_after_a_restart(serve: Serve, log: DemoLog) -> None:
+    """The names are derived with a secret in the state; another state has another secret."""
     for more in ({}, {}, {"state_url": "memory://"}):
         async with serve(**more).client() as client:
             await ask(client, "demo-chat", "hi", user="anna")
-    one, other, elsewhere = users(log)
-    assert one == other != elsewhere
+    first, restarted, other_state = users(log)
+    assert first == restarted != other_state
 
 
-# Keys of single people
+# Personal keys
 
 
-async def test_a_personal_key_pins_its_end_user(serve: Serve, log: DemoLog) -> None:
-    """Whatever the request says: the key is the only thing that nobody else has."""
+async def test_a_personal_key_determines_its_end_user(serve: Serve, log: DemoLog) -> None:
+    """The key takes precedence over all fields of the request, which any client can set."""
     pinned = ((SecretStr("sk-anna"), "anna"), (SecretStr("sk-bert"), "bert"))
     proxy = serve(api_keys=("shared",), personal_keys=pinned)
     for key in ("sk-anna", "sk-bert"):
@@ -120,7 +120,7 @@ async def test_a_personal_key_pins_its_end_user(serve: Serve, log: DemoLog) -> N
     assert annas[0] != berts[0]
 
 
-async def test_a_pinned_end_user_is_told_plainly_where_names_are_plain(serve: Serve, log: DemoLog) -> None:
+async def test_a_personal_keys_end_user_reaches_dify_unchanged_if_names_are_plain(serve: Serve, log: DemoLog) -> None:
     proxy = serve(personal_keys=((SecretStr("sk-anna"), "anna"),), end_user_id="plain")
     async with proxy.client("sk-anna") as client:
         await ask(client, "demo-chat", "hi", user="carl")
@@ -130,7 +130,7 @@ async def test_a_pinned_end_user_is_told_plainly_where_names_are_plain(serve: Se
 # Plain names
 
 
-async def test_plain_names_reach_dify_as_they_are(serve: Serve, log: DemoLog) -> None:
+async def test_plain_names_reach_dify_unchanged(serve: Serve, log: DemoLog) -> None:
     async with serve(end_user_id="plain").client() as client:
         for way in WAYS:
             await ask(client, "demo-chat", "hi", **way)
@@ -145,15 +145,15 @@ async def test_plain_names_reach_dify_as_they_are(serve: Serve, log: DemoLog) ->
     assert nobody != long
 
 
-async def test_a_request_with_a_dify_key_of_its_own_names_nobody_plainly(serve: Serve, log: DemoLog) -> None:
-    """It might take any name, also that of somebody behind the client key."""
+async def test_names_of_requests_with_a_dify_key_are_never_plain(serve: Serve, log: DemoLog) -> None:
+    """The caller could otherwise use the name of an end user of a client key."""
     async with serve(api_keys=("one",), end_user_id="plain").client("app-demo-chat") as client:
         await ask(client, "demo-chat", "hi", user="anna")
     assert the_turn(log).body["user"] != "anna"
 
 
 @pytest.mark.parametrize("path", ["completions", "responses"])
-async def test_all_routes_derive_the_same(proxy: ProxyServer, log: DemoLog, path: str) -> None:
+async def test_all_routes_derive_the_same_name(proxy: ProxyServer, log: DemoLog, path: str) -> None:
     async with proxy.client() as client:
         await ask(client, "demo-chat", "hi", user="anna")
         if path == "completions":

@@ -1,4 +1,4 @@
-"""Errors: the envelope everywhere, Dify's refusals as statuses, and what SDKs do about them."""
+"""Errors: their envelope, the statuses for Dify's errors, and the retries of SDKs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.api.servers import ProxyServer, app_settings
         ("PATCH /completions", 405, "method_not_allowed"),
     ],
 )
-async def test_unknown_routes_and_methods(
+async def test_unknown_routes_and_methods_are_404_and_405(
     proxy: ProxyServer, http: httpx2.AsyncClient, call: str, status: int, code: str
 ) -> None:
     method, path = call.split()
@@ -69,7 +69,7 @@ async def test_unknown_routes_and_methods(
         (b'{"a":' * 100_000, None),
     ],
 )
-async def test_bodies_that_cannot_be_read(
+async def test_malformed_bodies_are_rejected(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, body: bytes, param: str | None
 ) -> None:
     reply = await http.post(f"{proxy.url}/chat/completions", content=body, headers={"Content-Type": "application/json"})
@@ -116,7 +116,7 @@ async def test_bodies_that_cannot_be_read(
         ),
     ],
 )
-async def test_invalid_bodies_are_refused_in_openais_words(
+async def test_invalid_bodies_are_rejected_with_openais_messages(
     proxy: ProxyServer, http: httpx2.AsyncClient, fields: dict[str, Any], message: str, where: tuple[str, str]
 ) -> None:
     reply = await http.post(f"{proxy.url}/chat/completions", json={"model": "demo-chat", **fields})
@@ -163,7 +163,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal[0])
 @pytest.mark.parametrize("model", MODELS)
-async def test_what_dify_refuses_gets_a_status_of_its_own(
+async def test_each_error_of_dify_has_its_status(
     proxy: ProxyServer, http: httpx2.AsyncClient, model: str, refusal: tuple[str, int, str | None, str]
 ) -> None:
     word, status, code, kind = refusal
@@ -181,10 +181,10 @@ async def test_what_dify_refuses_gets_a_status_of_its_own(
 
 @pytest.mark.parametrize("word", ["ERROR:crash", "ERROR:bad", "ERROR:rate", "ERROR:nginx", "ERROR:auth", "ERROR:quota"])
 @pytest.mark.parametrize("model", ["demo-chat@1.16", "demo-advanced-chat@1.13", "demo-workflow@1.11"])
-async def test_the_official_client_tries_once_when_a_run_may_have_begun(
+async def test_the_official_client_does_not_retry_if_a_run_may_have_started(
     proxy: ProxyServer, log: DemoLog, model: str, word: str
 ) -> None:
-    """Every further try could be a further bill; the client would make two on its own."""
+    """Each retry could be billed again. By default the client retries twice."""
     async with proxy.client() as client:
         assert client.max_retries == 2
         for send in (ask, ask_streaming):
@@ -195,7 +195,9 @@ async def test_the_official_client_tries_once_when_a_run_may_have_begun(
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_failure_in_mid_answer_is_tried_once_too(proxy: ProxyServer, log: DemoLog, model: str) -> None:
+async def test_the_official_client_does_not_retry_a_failure_in_mid_answer(
+    proxy: ProxyServer, log: DemoLog, model: str
+) -> None:
     async with proxy.client() as client:
         with pytest.raises(openai.APIStatusError) as whole:
             await ask(client, model, "one two three four five MIDERROR:bad")
@@ -207,8 +209,8 @@ async def test_a_failure_in_mid_answer_is_tried_once_too(proxy: ProxyServer, log
     assert len(turns(log)) == 2
 
 
-async def test_the_official_client_tries_again_where_nothing_was_begun(serve: Serve, log: DemoLog) -> None:
-    """Too many requests at once: Dify refuses before it runs anything, and tells no time to wait."""
+async def test_the_official_client_retries_if_no_run_was_started(serve: Serve, log: DemoLog) -> None:
+    """Dify rejects requests above its concurrency limit before it runs anything, without ``retry-after``."""
     async with serve().client(max_retries=1) as client:
         with pytest.raises(openai.RateLimitError) as limited:
             await ask(client, "demo-chat", "ERROR:limit")
@@ -217,12 +219,12 @@ async def test_the_official_client_tries_again_where_nothing_was_begun(serve: Se
     assert len(turns(log)) == 2
 
 
-async def test_where_dify_cannot_be_reached(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
-    """Refused connections and names that nobody knows; with a mode in the settings the turn itself meets them."""
+async def test_an_unreachable_dify_is_a_503(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
+    """Refused connections and unknown host names. With a configured mode, the turn is the first request to Dify."""
     apps = {
         f"{name}-{kind}": app_settings(f"{name}-{kind}", "app-x", url, mode=mode)
         for name, url in (("refused", "http://127.0.0.1:9/v1"), ("unknown", "http://no-such-host.invalid/v1"))
-        for kind, mode in (("told", "chat"), ("asked", None))
+        for kind, mode in (("configured", "chat"), ("detected", None))
     }
     async with serve(apps=apps).client(max_retries=0) as client:
         for name in apps:

@@ -72,7 +72,7 @@ async def test_a_client_that_leaves_while_replicate_is_polled(
     client = Client(hasty_proxy.port, GENERATIONS)
     await client.ask("SLOW:30", SDXL, size="64x64", stream=stream)
     await made.wait_for(lambda log: any(call.method == "GET" and "/predictions/" in call.path for call in log.calls))
-    await client.leave(rudely=rudely)
+    await client.disconnect(reset=rudely)
     await all_canceled(made)
 
 
@@ -84,7 +84,7 @@ async def test_a_client_that_leaves_while_the_creation_is_under_way(
     client = Client(hasty_proxy.port, GENERATIONS)
     await client.ask("HOLD:1 SLOW:30", SDXL, size="64x64", stream=stream)
     await made.wait_for(lambda log: log.predictions)
-    await client.leave()
+    await client.disconnect()
     await all_canceled(made)
 
 
@@ -95,7 +95,7 @@ async def test_all_predictions_of_a_request_are_canceled(
     client = Client(hasty_proxy.port, GENERATIONS)
     await client.ask("SLOW:30", SDXL, size="64x64", n=10, stream=stream)
     await made.wait_for(lambda log: len(log.predictions) == 3)
-    await client.leave()
+    await client.disconnect()
     await all_canceled(made, 3)
 
 
@@ -103,7 +103,7 @@ async def test_predictions_that_have_not_begun_never_do(hasty_proxy: ProxyServer
     client = Client(hasty_proxy.port, GENERATIONS)
     await client.ask("SLOW:30", "black-forest-labs/flux-pro", size="256x256", n=10)
     await made.wait_for(lambda log: len(log.predictions) == 4)
-    await client.leave()
+    await client.disconnect()
     await all_canceled(made, 4)
 
 
@@ -114,7 +114,7 @@ async def test_a_client_that_leaves_while_the_creation_is_throttled(
     with capture_logs() as logs:
         await client.ask("THROTTLE:header:25", SDXL, size="64x64")
         await made.wait_for(lambda log: log.attempts())
-        await client.leave()
+        await client.disconnect()
         await until(lambda: any(entry.get("status") == 499 for entry in logs))
     assert (made.creations(), made.attempts()) == (0, 1)
 
@@ -124,7 +124,7 @@ async def test_a_client_that_leaves_while_its_picture_is_fetched(hasty_proxy: Pr
     client = Client(hasty_proxy.port, GENERATIONS)
     await client.ask("SETTLED SLOWBODY:30", SDXL, size="64x64")
     await made.wait_for(lambda log: log.downloads)
-    await client.leave()
+    await client.disconnect()
     await made.wait_for(lambda log: log.open_requests == 0)
     assert [entry.status for entry in made.predictions] == ["succeeded"]
     assert not made.cancels
@@ -189,4 +189,4 @@ async def test_the_end_of_the_server_ends_predictions(
         await stopping
     await all_canceled(made, 2)
     for client in clients:
-        await client.leave()
+        await client.disconnect()

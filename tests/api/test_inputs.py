@@ -1,4 +1,4 @@
-"""Where the values of an app's inputs come from, and which input takes the user's text."""
+"""The sources of an app's inputs, and the choice of the input for the user's text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_inputs_come_from_the_body_or_from_metadata(
     assert set(inputs) <= {"topic", "system_prompt"}
 
 
-async def test_settings_hold_defaults_that_a_request_may_change(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
+async def test_requests_override_the_inputs_in_settings(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
     app = app_settings("a", "app-demo-chat-topic", demo.url, inputs={"topic": "sea"})
     async with serve(apps={"a": app}).client() as client:
         assert "topic = sea" in await ask(client, "a", "hi")
@@ -53,10 +53,10 @@ async def test_settings_hold_defaults_that_a_request_may_change(serve: Serve, de
         ("demo-workflow-form", "language"),
     ],
 )
-async def test_a_missing_required_input_is_named_whatever_the_version_does(
+async def test_a_missing_required_input_is_named_for_every_version(
     client: AsyncOpenAI, log: DemoLog, model: str, missing: str, version: str
 ) -> None:
-    """Dify 1.13 would be silent for minutes, and 1.16 answer with a failed run."""
+    """Dify 1.13 would send nothing for minutes, and 1.16 would answer with a failed run."""
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError) as refused:
             await client.chat.completions.create(
@@ -71,23 +71,23 @@ async def test_a_missing_required_input_is_named_whatever_the_version_does(
 
 
 @pytest.mark.parametrize(
-    ("given", "param"),
+    ("inputs", "param"),
     [
         ({"language": "fr-CA"}, "inputs.language"),
         ({"language": "de", "subject": "x" * 49}, "inputs.subject"),
     ],
 )
-async def test_values_that_the_form_does_not_allow_are_refused_by_name(
-    client: AsyncOpenAI, log: DemoLog, given: dict[str, Any], param: str
+async def test_values_that_the_form_does_not_allow_are_rejected_by_name(
+    client: AsyncOpenAI, log: DemoLog, inputs: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
-        await ask(client, "demo-workflow-form", "hi", extra_body={"inputs": given})
+        await ask(client, "demo-workflow-form", "hi", extra_body={"inputs": inputs})
     assert refused.value.param == param
     assert not log.runs
 
 
-async def test_values_take_the_type_that_the_form_asks_for(client: AsyncOpenAI, log: DemoLog) -> None:
-    """Clients whose metadata may hold strings only, and those that send numbers where Dify wants text."""
+async def test_values_are_converted_to_the_type_in_the_form(client: AsyncOpenAI, log: DemoLog) -> None:
+    """Some clients can only send strings as metadata, and some send numbers where Dify expects text."""
     await ask(
         client,
         "demo-workflow-form",
@@ -125,7 +125,7 @@ async def test_the_users_text_goes_into_the_single_required_text_input(
     assert the_turn(log).body["inputs"][variable] == "Where is it?"
 
 
-async def test_settings_name_the_input_for_the_users_text(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
+async def test_settings_choose_the_input_for_the_users_text(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
     app = app_settings(
         "a", "app-demo-workflow-form", demo.url, input_variable="subject", inputs={"language": "fr", "question": "Why?"}
     )
@@ -135,12 +135,12 @@ async def test_settings_name_the_input_for_the_users_text(serve: Serve, demo: De
     assert (inputs["subject"], inputs["question"], inputs["language"]) == ("the sea", "Why?", "fr")
 
 
-async def test_an_input_named_by_the_request_wins_over_the_users_text(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_an_explicit_input_takes_precedence_over_the_users_text(client: AsyncOpenAI, log: DemoLog) -> None:
     await ask(client, "demo-workflow", "from the message", extra_body={"inputs": {"query": "from the inputs"}})
     assert the_turn(log).body["inputs"]["query"] == "from the inputs"
 
 
-async def test_the_variables_of_the_single_app_hold_for_keys_of_requests_too(serve: Serve, log: DemoLog) -> None:
+async def test_the_global_variables_apply_to_keys_of_requests(serve: Serve, log: DemoLog) -> None:
     proxy = serve(apps={}, input_variable="subject", output_variable="text")
     async with proxy.client("app-demo-workflow-form") as client:
         await ask(client, "any", "the sea", extra_body={"inputs": FORM})
@@ -150,27 +150,27 @@ async def test_the_variables_of_the_single_app_hold_for_keys_of_requests_too(ser
 @pytest.mark.parametrize(
     ("output", "answer"), [(None, "the sea"), ("answer", "the sea"), ("length", "7"), ("keywords", '["demo","echo"]')]
 )
-async def test_settings_name_the_output_that_is_the_answer(
+async def test_settings_choose_the_output_that_is_the_answer(
     serve: Serve, demo: DemoServer, log: DemoLog, output: str | None, answer: str
 ) -> None:
     app = app_settings("a", "app-demo-workflow-outputs", demo.url, output_variable=output)
     async with serve(apps={"a": app}).client() as client:
-        said = await ask(client, "a", "SAY<<the sea>>")
-    assert said.replace(", ", ",").startswith(answer)
+        text = await ask(client, "a", "SAY<<the sea>>")
+    assert text.replace(", ", ",").startswith(answer)
     if output is not None:
-        assert said.replace(", ", ",") == answer
+        assert text.replace(", ", ",") == answer
 
 
 async def test_a_workflow_that_streams_nothing_answers_with_its_output(client: AsyncOpenAI) -> None:
     assert await ask(client, "demo-workflow-quiet", "SAY<<quiet>>") == "quiet"
 
 
-async def test_a_workflow_without_text_and_outputs_answers_nothing(client: AsyncOpenAI) -> None:
+async def test_a_workflow_without_text_and_outputs_has_an_empty_answer(client: AsyncOpenAI) -> None:
     assert await ask(client, "demo-workflow-endless", "hi") in ("", "{}")
 
 
 @pytest.mark.parametrize("model", MODES)
-async def test_the_mode_may_be_told_by_settings(serve: Serve, demo: DemoServer, log: DemoLog, model: str) -> None:
+async def test_the_mode_can_be_configured(serve: Serve, demo: DemoServer, log: DemoLog, model: str) -> None:
     mode = model.removeprefix("demo-")
     app = app_settings("a", f"app-{model}@0.15", demo.url, mode=mode)
     async with serve(apps={"a": app}).client() as client:
@@ -178,7 +178,7 @@ async def test_the_mode_may_be_told_by_settings(serve: Serve, demo: DemoServer, 
     assert [request.path for request in log.requests if request.method == "POST"] == [the_turn(log).path]
 
 
-async def test_a_wrong_mode_in_settings_is_the_operators_affair(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
+async def test_a_wrong_mode_in_settings_is_a_server_error(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
     app = app_settings("a", "app-demo-chat", demo.url, mode="workflow")
     async with serve(apps={"a": app}).client(max_retries=0) as client:
         with pytest.raises(openai.InternalServerError) as refused:

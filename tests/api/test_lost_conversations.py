@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import turns
-from tests.api.chats import Chat, asked, at_once, goes_on, said, the_request, the_run, transcript
+from tests.api.chats import Chat, assert_continues, at_once, messages_of, requests_for, the_request, the_run, transcript
 from tests.api.conftest import Serve
 
 TELLING = [
@@ -78,13 +78,13 @@ async def test_a_lost_conversation_is_begun_anew_unnoticed(
         lost = chat.conversation_id
         await lose(demo, http, chat)
         await chat.say(f"{name}: 3")
-        refused, again = asked(log, f"{name}: 3")
+        refused, again = requests_for(log, f"{name}: 3")
         assert (refused.body["query"], refused.body["conversation_id"]) == (f"{name}: 3", lost)
         assert "conversation_id" not in again.body
-        assert again.body["query"] == transcript(*said(chat)[:4], question=f"{name}: 3")
+        assert again.body["query"] == transcript(*messages_of(chat)[:4], question=f"{name}: 3")
         assert chat.conversation_id == the_run(log, f"{name}: 3").conversation_id != lost
         await chat.say(f"{name}: 4")
-        goes_on(log, f"{name}: 4", chat.conversation_id, ("user", again.body["query"]), said(chat)[5])
+        assert_continues(log, f"{name}: 4", chat.conversation_id, ("user", again.body["query"]), messages_of(chat)[5])
 
     await at_once(converse(model) for model in TELLING)
     assert not confirmations(log)
@@ -98,7 +98,7 @@ async def test_a_new_one_that_fails_too_is_an_error(
     await lose(demo, http, chat)
     with pytest.raises(openai.InternalServerError):
         await chat.say("fails anew 2 ERROR")
-    assert len(asked(log, "fails anew 2 ERROR")) == 2
+    assert len(requests_for(log, "fails anew 2 ERROR")) == 2
 
 
 @pytest.mark.parametrize("model", HANGING)
@@ -118,13 +118,15 @@ async def test_a_chatflow_that_would_hang_is_asked_first_when_the_last_turn_is_l
             await lost.say("lost 2")
             await kept.say("kept 2")
             assert confirmations(dify.log) == [before, name]
-            (request,) = asked(dify.log, "lost 2")
+            (request,) = requests_for(dify.log, "lost 2")
             assert "conversation_id" not in request.body
-            assert request.body["query"] == transcript(*said(lost)[:2], question="lost 2")
-            goes_on(dify.log, "kept 2", name, *said(kept)[:2])
+            assert request.body["query"] == transcript(*messages_of(lost)[:2], question="lost 2")
+            assert_continues(dify.log, "kept 2", name, *messages_of(kept)[:2])
             await at_once([lost.say("lost 3"), kept.say("kept 3")])
             assert len(confirmations(dify.log)) == 2
-            goes_on(dify.log, "lost 3", lost.conversation_id, ("user", request.body["query"]), said(lost)[3])
+            assert_continues(
+                dify.log, "lost 3", lost.conversation_id, ("user", request.body["query"]), messages_of(lost)[3]
+            )
 
 
 @pytest.mark.parametrize("model", HANGING)
@@ -139,10 +141,10 @@ async def test_silence_is_an_error_and_no_reason_to_begin_anew(
         with pytest.raises(openai.APIStatusError) as failed:
             await chat.copy().say("silent 2")
         assert (failed.value.status_code, failed.value.code) == (504, "upstream_timeout")
-        assert len(asked(log, "silent 2")) == 1
+        assert len(requests_for(log, "silent 2")) == 1
         await chat.say("silent 2 again")
-    (request,) = asked(log, "silent 2 again")
-    assert request.body["query"] == transcript(*said(chat)[:2], question="silent 2 again")
+    (request,) = requests_for(log, "silent 2 again")
+    assert request.body["query"] == transcript(*messages_of(chat)[:2], question="silent 2 again")
     assert not confirmations(log)
 
 
@@ -162,11 +164,11 @@ async def test_another_conversation_begun_in_silence_is_noticed_and_stopped(
     _, stray, run = log.runs
     assert (stray.state, stray.question) == ("stopped", question)
     assert [stop.task_id for stop in log.stops] == [stray.task_id]
-    assert run.question == transcript(*said(chat)[:2], question=question)
-    assert [request.body.get("conversation_id") for request in asked(log, question)] == [lost, None]
+    assert run.question == transcript(*messages_of(chat)[:2], question=question)
+    assert [request.body.get("conversation_id") for request in requests_for(log, question)] == [lost, None]
     assert chat.conversation_id == run.conversation_id != stray.conversation_id
     await chat.say("stray 3")
-    goes_on(log, "stray 3", run.conversation_id, ("user", run.question), ("assistant", reply))
+    assert_continues(log, "stray 3", run.conversation_id, ("user", run.question), ("assistant", reply))
 
 
 async def test_one_that_hides_its_loss_is_asked_first_too_when_the_last_turn_is_long_ago(
@@ -180,7 +182,7 @@ async def test_one_that_hides_its_loss_is_asked_first_too_when_the_last_turn_is_
         let_pass(state, 601)
         await chat.say("hidden 2")
     assert [request.body.get("conversation_id") for request in turns(log)] == [None, None]
-    assert the_request(log, "hidden 2").body["query"] == transcript(*said(chat)[:2], question="hidden 2")
+    assert the_request(log, "hidden 2").body["query"] == transcript(*messages_of(chat)[:2], question="hidden 2")
 
 
 # Conversations that the client names
@@ -200,9 +202,9 @@ async def test_a_named_one_that_was_lost_is_begun_anew_if_the_client_sends_what_
     await lose(demo, http, chat)
     await chat.say(f"named {model} 2", **named(lost))
     assert the_run(log, "yes>>", "").conversation_id == lost
-    again = asked(log, f"named {model} 2")[-1]
+    again = requests_for(log, f"named {model} 2")[-1]
     assert "conversation_id" not in again.body
-    assert again.body["query"] == transcript(*said(chat)[:2], question=f"named {model} 2")
+    assert again.body["query"] == transcript(*messages_of(chat)[:2], question=f"named {model} 2")
     assert chat.conversation_id != lost
 
 

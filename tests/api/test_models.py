@@ -14,13 +14,13 @@ from tests.api.servers import ProxyServer, app_settings
 
 @pytest.fixture
 def small(serve: Serve, demo: DemoServer) -> ProxyServer:
-    """A proxy with one app of each mode, one of whose names has slashes and a colon."""
+    """A proxy with one app of each mode, and one whose name has a slash and a colon."""
     apps = {app.name: app_settings(app.name, app.key, demo.url) for app in DEMO_APPS}
     apps["team/support:v2"] = app_settings("team/support:v2", "app-demo-chat-topic", demo.url, aliases=("gpt-*",))
     return serve(apps=apps)
 
 
-async def test_the_list_holds_every_configured_app_with_what_dify_knows_of_it(small: ProxyServer) -> None:
+async def test_the_list_has_every_configured_app_with_its_description_from_dify(small: ProxyServer) -> None:
     async with small.client() as client:
         page = await client.models.list()
     assert page.object == "list"
@@ -41,7 +41,7 @@ async def test_the_list_holds_every_configured_app_with_what_dify_knows_of_it(sm
     ]
 
 
-async def test_an_id_may_hold_slashes(small: ProxyServer, http: httpx2.AsyncClient, log: DemoLog) -> None:
+async def test_an_id_may_contain_slashes(small: ProxyServer, http: httpx2.AsyncClient, log: DemoLog) -> None:
     for prefix in (small.url, small.origin):
         for name in ("team/support:v2", "team%2Fsupport%3Av2"):
             reply = await http.get(f"{prefix}/models/{name}")
@@ -52,7 +52,7 @@ async def test_an_id_may_hold_slashes(small: ProxyServer, http: httpx2.AsyncClie
         await ask(client, "team/support:v2", "hi", extra_body={"inputs": {"topic": "sea"}})
 
 
-async def test_an_alias_is_told_under_the_name_that_was_asked(small: ProxyServer) -> None:
+async def test_an_alias_is_returned_under_the_requested_name(small: ProxyServer) -> None:
     async with small.client() as client:
         model = await client.models.retrieve("gpt-5")
     assert model.id == "gpt-5"
@@ -60,7 +60,7 @@ async def test_an_alias_is_told_under_the_name_that_was_asked(small: ProxyServer
 
 
 @pytest.mark.parametrize("reachable", [True, False])
-async def test_a_name_that_the_default_app_answers_is_marked_as_its_alias(
+async def test_a_name_that_the_default_app_serves_is_marked_as_its_alias(
     serve: Serve, demo: DemoServer, http: httpx2.AsyncClient, reachable: bool
 ) -> None:
     url = demo.url if reachable else "http://127.0.0.1:9/v1"
@@ -75,7 +75,7 @@ async def test_a_name_that_the_default_app_answers_is_marked_as_its_alias(
 
 
 @pytest.mark.parametrize("path", ["/models/", "/models//"])
-async def test_the_list_with_a_slash_at_its_end(small: ProxyServer, http: httpx2.AsyncClient, path: str) -> None:
+async def test_trailing_slashes_are_ignored(small: ProxyServer, http: httpx2.AsyncClient, path: str) -> None:
     reply = await http.get(f"{small.url}{path}")
     assert reply.json() == (await http.get(f"{small.url}/models")).json()
     assert (await http.get(f"{small.url}/models/demo-chat/")).json()["id"] == "demo-chat"
@@ -89,7 +89,7 @@ async def test_an_unknown_id_is_a_404(small: ProxyServer) -> None:
     assert "team/support:v2" in missing.value.message
 
 
-async def test_with_a_dify_key_the_list_is_that_one_app(small: ProxyServer, log: DemoLog) -> None:
+async def test_with_a_dify_key_the_list_has_only_its_app(small: ProxyServer, log: DemoLog) -> None:
     async with small.client("app-demo-workflow-form") as client:
         (model,) = (await client.models.list()).data
         assert (model.model_extra or {})["dify"]["mode"] == "workflow"
@@ -99,13 +99,13 @@ async def test_with_a_dify_key_the_list_is_that_one_app(small: ProxyServer, log:
     assert {request.key for request in log.requests} == {"app-demo-workflow-form"}
 
 
-async def test_with_a_refused_dify_key_the_list_is_a_401(small: ProxyServer) -> None:
+async def test_with_an_invalid_dify_key_the_list_is_a_401(small: ProxyServer) -> None:
     async with small.client("app-nobody") as client:
         with pytest.raises(openai.AuthenticationError):
             await client.models.list()
 
 
-async def test_apps_are_listed_although_dify_cannot_describe_them(serve: Serve, http: httpx2.AsyncClient) -> None:
+async def test_apps_are_listed_while_dify_is_unreachable(serve: Serve, http: httpx2.AsyncClient) -> None:
     url = "http://127.0.0.1:9/v1"
     proxy = serve(dify_api_url=url, apps={"support": app_settings("support", "app-demo-chat", url)})
     reply = await http.get(f"{proxy.url}/models")
@@ -115,10 +115,10 @@ async def test_apps_are_listed_although_dify_cannot_describe_them(serve: Serve, 
     assert (reply.status_code, error_of(reply)["code"]) == (503, "upstream_unreachable")
 
 
-async def test_dify_is_asked_once_for_what_it_knows_of_an_app(small: ProxyServer, log: DemoLog) -> None:
+async def test_the_description_of_an_app_is_cached(small: ProxyServer, log: DemoLog) -> None:
     async with small.client() as client:
         for _ in range(2):
             await client.models.list()
         await ask(client, "demo-chat", "hi")
-    asked = [request.path for request in log.requests if request.app == "demo-chat"]
-    assert sorted(asked) == ["/v1/chat-messages", "/v1/info", "/v1/parameters"]
+    paths = [request.path for request in log.requests if request.app == "demo-chat"]
+    assert sorted(paths) == ["/v1/chat-messages", "/v1/info", "/v1/parameters"]

@@ -1,4 +1,4 @@
-"""All modes in the manner of every version, streamed and whole, and how the mode is found out."""
+"""All app modes in all versions of Dify, with and without streaming, and the detection of the mode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT = 'Line one\n\ttwo, 三\u2028four 👋🏽 \\u "quoted" </think>'
 
 
 @pytest.mark.parametrize("model", [*OLD, *MODELS])
-async def test_every_mode_answers_exactly_what_it_said(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
+async def test_every_mode_answers_with_its_exact_text(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
     text = TEXT.removesuffix(" </think>")
     assert await ask(client, model, f"SAY<<{text}>>") == text
     assert await ask_streaming(client, model, f"SAY<<{text}>>") == text
@@ -28,21 +28,21 @@ async def test_every_mode_answers_exactly_what_it_said(client: AsyncOpenAI, log:
 
 
 @pytest.mark.parametrize("model", [*OLD, *MODELS])
-async def test_every_mode_is_asked_by_its_own_route(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
+async def test_every_mode_is_called_at_its_own_route(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
     name = model.partition("@")[0]
     assert f"demo {name.removeprefix('demo-')} app" in await ask(client, model, "hi")
     assert the_turn(log).path == PATHS.get(name, "/v1/chat-messages")
 
 
 @pytest.mark.parametrize("model", [*OLD, *MODELS])
-async def test_a_long_and_an_empty_answer_are_whole(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
+async def test_long_and_empty_answers_are_complete(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
     assert len(await ask_streaming(client, model, "LONG:20000")) == 20000
     assert await ask(client, model, "LONG:20000") == log.runs[0].answer
     assert await ask_streaming(client, model, "EMPTY") == ""
 
 
 @pytest.mark.parametrize("name", [name for name in MODES if name != "demo-agent"])
-async def test_a_dify_too_old_to_tell_its_mode_is_found_out_once(serve: Serve, log: DemoLog, name: str) -> None:
+async def test_the_mode_of_an_old_dify_is_detected_once(serve: Serve, log: DemoLog, name: str) -> None:
     proxy = serve()
     async with proxy.client() as client:
         for _ in range(2):
@@ -53,7 +53,7 @@ async def test_a_dify_too_old_to_tell_its_mode_is_found_out_once(serve: Serve, l
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_usage_and_ids_are_difys(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
+async def test_usage_and_ids_come_from_dify(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
     completion = await client.chat.completions.create(model=model, messages=user("one two three"))
     (run,) = log.runs
     dify = (completion.model_extra or {})["dify"]

@@ -16,7 +16,7 @@ from openai_dify_proxy.turns.claims import ClaimTiming
 from openai_dify_proxy.turns.locks import LEASE_SECONDS
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import CONVERSING, the_turn, turns, user
-from tests.api.chats import Chat, asked, at_once, the_run
+from tests.api.chats import Chat, at_once, requests_for, the_run
 from tests.api.conftest import Serve
 from tests.api.raw_client import Client, until
 from tests.api.servers import ProxyServer
@@ -59,7 +59,7 @@ async def test_a_named_conversation_goes_on_and_only_the_new_question_is_sent(
             model=model, messages=messages, user=end_user, **naming(place, conversation_id)
         )
         assert "I remember 2 earlier messages" in (completion.choices[0].message.content or "")
-        (request,) = asked(log, question)
+        (request,) = requests_for(log, question)
         assert (request.body["query"], request.body["conversation_id"]) == (question, conversation_id)
         first, second = (run.user for run in log.runs if run.conversation_id == conversation_id)
         assert first == second
@@ -182,8 +182,8 @@ async def test_a_turn_is_not_waited_for_without_end(serve: Serve, log: DemoLog) 
         assert (refused.value.code, refused.value.param) == ("conversation_locked", "conversation_id")
         assert refused.value.response.headers["retry-after"] == "1"
         assert "x-should-retry" not in refused.value.response.headers
-        assert not asked(log, "locked out")
-        await holder.leave()
+        assert not requests_for(log, "locked out")
+        await holder.disconnect()
         await insistent.chat.completions.create(
             model="demo-chat", messages=user("let in"), **naming("body", conversation_id)
         )
@@ -210,16 +210,16 @@ async def test_a_turn_that_fails_lets_the_next_one_in(serve: Serve, log: DemoLog
 async def test_a_client_that_leaves_while_it_waits_costs_nothing(proxy: ProxyServer, log: DemoLog) -> None:
     async with proxy.client() as client:
         conversation_id = await begin(client, "demo-chat")
-        holder, leaver = Client(proxy.port), Client(proxy.port)
+        holder, leaving = Client(proxy.port), Client(proxy.port)
         await holder.ask("SLOW:1000x100", "demo-chat", stream=True, conversation_id=conversation_id)
         await holder.read_until(b"tick 2")
         with capture_logs() as logs:
-            await leaver.ask("never asked", "demo-chat", conversation_id=conversation_id)
-            await leaver.leave()
+            await leaving.ask("never asked", "demo-chat", conversation_id=conversation_id)
+            await leaving.disconnect()
             await until(lambda: any(entry.get("status") == 499 for entry in logs))
-        await holder.leave()
+        await holder.disconnect()
         await Chat(client, "demo-chat").say("let in", **naming("body", conversation_id))
-    assert not asked(log, "never asked")
+    assert not requests_for(log, "never asked")
 
 
 # Names beside histories
@@ -235,7 +235,7 @@ async def test_a_chat_may_be_named_and_then_known_by_its_history(client: AsyncOp
     assert len({run.conversation_id for run in log.runs}) == 1
     assert len(the_run(log, "mixed 3").history) == 4
     await old.say("mixed old")
-    assert "conversation_id" not in asked(log, "mixed old")[0].body
+    assert "conversation_id" not in requests_for(log, "mixed old")[0].body
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ async def test_a_named_turn_waits_for_one_known_by_its_history(patient: AsyncOpe
     await chat.say("amid 1")
     shared = str(chat.conversation_id)
     turn = asyncio.create_task(chat.say("amid 2 SLOW:30x50"))
-    await log.wait_for(lambda log: asked(log, "amid 2 SLOW:30x50"))
+    await log.wait_for(lambda log: requests_for(log, "amid 2 SLOW:30x50"))
     named = Chat(patient, "demo-chat")
     await named.say("named amid", **naming("body", shared))
     await turn
@@ -261,8 +261,8 @@ async def test_a_named_turn_waits_for_one_known_by_its_history(patient: AsyncOpe
         "amid 2 SLOW:30x50",
     ]
     await chat.say("amid 3")
-    assert "conversation_id" not in asked(log, "amid 3")[0].body
-    assert "User: amid 2" in asked(log, "amid 3")[0].body["query"]
+    assert "conversation_id" not in requests_for(log, "amid 3")[0].body
+    assert "User: amid 2" in requests_for(log, "amid 3")[0].body["query"]
     await named.say("named again", **naming("body", shared))
 
 

@@ -1,4 +1,4 @@
-"""A header that may be sent once: two different values are a 400 that names it, two equal ones are not."""
+"""Headers that may be sent once: two different values are a 400 that names the header, two equal values are not."""
 
 from __future__ import annotations
 

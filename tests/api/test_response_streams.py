@@ -16,7 +16,7 @@ from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import MODELS, check_error, error_of
 from tests.api.raw_client import Client
-from tests.api.response_requests import KEYS, get, refused, stream_of, text_of
+from tests.api.response_requests import KEYS, expect_error, get, stream_of, text_of
 from tests.api.servers import ProxyServer, demo_apps
 from tests.response_events import events_of
 
@@ -132,7 +132,7 @@ async def test_an_early_failure_keeps_its_status(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_unknown_model_is_a_404(client: AsyncOpenAI, log: DemoLog, stream: bool) -> None:
-    await refused(client.responses.create(model="nobody", input="hi", stream=stream), 404, "model_not_found")
+    await expect_error(client.responses.create(model="nobody", input="hi", stream=stream), 404, "model_not_found")
 
 
 async def test_silences_are_filled_with_keepalives(demo: DemoServer, http: httpx2.AsyncClient) -> None:
@@ -163,10 +163,10 @@ async def test_a_client_that_leaves_stops_the_turn(proxy: ProxyServer, log: Demo
     await client.ask("", "demo-chat", input="SLOW:1000x100", stream=True)
     await client.read_until(b"tick 2")
     name = json.loads(client.seen.partition(b"data: ")[2].partition(b"\n")[0])["response"]["id"]
-    await client.leave()
+    await client.disconnect()
     await log.wait_for(lambda log: log.stops and log.runs[0].state == "stopped")
     async with proxy.client() as sdk:
-        await refused(sdk.responses.retrieve(name), 404, "response_not_found")
+        await expect_error(sdk.responses.retrieve(name), 404, "response_not_found")
 
 
 async def test_streams_go_on_in_one_conversation(proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog) -> None:

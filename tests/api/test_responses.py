@@ -19,10 +19,10 @@ from tests.api.conftest import Serve
 from tests.api.response_requests import (
     KEYS,
     dify_conversation,
+    expect_error,
     get,
-    kept_in,
     not_found,
-    refused,
+    read_files,
     respond,
     the_request,
     the_run,
@@ -261,17 +261,17 @@ async def test_what_is_no_previous_response_of_ones_own(serve: Serve, log: DemoL
         ]
         for client, name, more in strangers:
             asked = respond(client, "hi", previous_response_id=name, **more)
-            await refused(asked, 400, "previous_response_not_found", "previous_response_id")
+            await expect_error(asked, 400, "previous_response_not_found", "previous_response_id")
         assert len(turns(log)) == count
-        await refused(one.responses.retrieve(unstored.id), 404, "response_not_found")
+        await expect_error(one.responses.retrieve(unstored.id), 404, "response_not_found")
         for action in (
             two.responses.retrieve,
             two.responses.delete,
             two.responses.cancel,
             two.responses.input_items.list,
         ):
-            await refused(action(mine.id), 404, "response_not_found")
-        await refused(
+            await expect_error(action(mine.id), 404, "response_not_found")
+        await expect_error(
             one.responses.retrieve(mine.id, extra_headers={"X-OpenWebUI-User-Id": "bert"}), 404, "response_not_found"
         )
         assert (await one.responses.retrieve(mine.id)).id == mine.id
@@ -318,12 +318,12 @@ async def test_what_is_not_to_be_stored_is_not_but_goes_on(
         "SAY<<rexylophone>>",
     ]
     assert log.runs[2].history[-1] == ("assistant", "requetzal")
-    kept = kept_in(tmp_path)
+    kept = read_files(tmp_path)
     assert len(kept) > 1000
     assert not [word for word in ("zanzibar", "quetzal", "xylophone", "ukulele", name) if word.encode() in kept]
     # The same words are found where they are to be stored.
     await post(http, proxy, input="zanzibar")
-    assert b"zanzibar" in kept_in(tmp_path)
+    assert b"zanzibar" in read_files(tmp_path)
 
 
 async def test_an_item_that_was_stored_can_be_referred_to(client: AsyncOpenAI, log: DemoLog) -> None:
@@ -343,7 +343,7 @@ async def test_another_end_users_item_cannot_be_referred_to(client: AsyncOpenAI,
     first = await respond(client, "SAY<<one>>", user="anna")
     items = [{"type": "item_reference", "id": first.output[0].id}, {"role": "user", "content": "hi"}]
     for more in ({"user": "bert"}, {}):
-        await refused(respond(client, items, **more), 400, None, "input[0].id")
+        await expect_error(respond(client, items, **more), 400, None, "input[0].id")
     assert (await respond(client, items, user="anna")).status == "completed"
 
 
@@ -381,8 +381,8 @@ async def test_a_deleted_response_is_gone(proxy: ProxyServer, client: AsyncOpenA
     reply = await http.delete(f"{proxy.url}/responses/{response.id}")
     assert reply.json() == {"id": response.id, "object": "response", "deleted": True}
     await not_found(await http.delete(f"{proxy.url}/responses/{response.id}"), "response_not_found")
-    await refused(client.responses.retrieve(response.id), 404, "response_not_found")
-    await refused(respond(client, "hi", previous_response_id=response.id), 400, "previous_response_not_found")
+    await expect_error(client.responses.retrieve(response.id), 404, "response_not_found")
+    await expect_error(respond(client, "hi", previous_response_id=response.id), 400, "previous_response_not_found")
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ async def test_one_that_was_not_made_in_the_background(
     proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient
 ) -> None:
     response = await respond(client, "hello")
-    await refused(client.responses.cancel(response.id), 400, None, "response_id")
+    await expect_error(client.responses.cancel(response.id), 400, None, "response_id")
     reply = await http.get(f"{proxy.url}/responses/{response.id}", params={"stream": "true"})
     assert (reply.status_code, error_of(reply)["param"]) == (400, "stream")
 

@@ -1,4 +1,4 @@
-"""Paths that match no route: harmless ones are served, and others answered with what to change."""
+"""Paths that match no route: unambiguous ones are served, others get an error that says what to change."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ async def test_a_path_is_served_under_its_normal_form(
 
 
 @pytest.mark.parametrize("path", ["/v1/v1/models", "//v1/models", "/v1/models/", "/models/", "/health/", "//ready"])
-async def test_a_get_is_too(proxy: ProxyServer, http: httpx2.AsyncClient, path: str) -> None:
+async def test_a_get_path_is_served_under_its_normal_form(
+    proxy: ProxyServer, http: httpx2.AsyncClient, path: str
+) -> None:
     assert (await http.get(proxy.origin + path)).status_code == 200
 
 
@@ -54,7 +56,7 @@ async def test_a_corrected_path_needs_the_key_of_its_route(
     assert not log.requests
 
 
-async def test_a_corrected_path_is_guarded_against_web_pages(
+async def test_a_corrected_path_is_protected_against_web_pages(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     reply = await http.post(
@@ -85,7 +87,7 @@ INTENDED = [
 
 
 @pytest.mark.parametrize(("call", "intended"), INTENDED, ids=[call for call, _ in INTENDED])
-async def test_a_wrong_base_url_is_a_404_that_names_the_right_one(
+async def test_a_wrong_base_url_is_a_404_that_names_the_right_route(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, call: str, intended: str
 ) -> None:
     method, path = call.split()
@@ -100,7 +102,9 @@ async def test_a_wrong_base_url_is_a_404_that_names_the_right_one(
 @pytest.mark.parametrize(
     ("route", "status"), [("/v1/chat/completions", 404), ("/v1/models", 405), ("/v1/responses", 404)]
 )
-async def test_the_official_client_with_a_route_as_its_base_url(proxy: ProxyServer, route: str, status: int) -> None:
+async def test_a_route_as_base_url_of_the_official_client_is_explained(
+    proxy: ProxyServer, route: str, status: int
+) -> None:
     http = DefaultAsyncHttpxClient(verify=False)
     async with AsyncOpenAI(base_url=proxy.origin + route, api_key="unused", http_client=http) as client:
         with pytest.raises(openai.APIStatusError) as wrong:
@@ -109,7 +113,7 @@ async def test_the_official_client_with_a_route_as_its_base_url(proxy: ProxyServ
     assert "Did you mean POST /v1/chat/completions?" in wrong.value.message
 
 
-async def test_the_public_url_is_the_base_url_if_it_is_set(serve: Serve, http: httpx2.AsyncClient) -> None:
+async def test_the_error_names_the_public_url_if_it_is_set(serve: Serve, http: httpx2.AsyncClient) -> None:
     proxy = serve(public_url="https://ai.example.com/dify")
     reply = await http.get(f"{proxy.origin}/v1")
     assert error_of(reply)["message"].endswith("The base URL of the API is 'https://ai.example.com/dify/v1'.")
@@ -125,7 +129,7 @@ async def test_the_public_url_is_the_base_url_if_it_is_set(serve: Serve, http: h
         ("PUT /v1/conversations/conv_1", "DELETE, GET, HEAD, POST"),
     ],
 )
-async def test_a_wrong_method_lists_all_right_ones(
+async def test_a_wrong_method_is_a_405_with_the_allowed_methods(
     proxy: ProxyServer, http: httpx2.AsyncClient, call: str, allowed: str
 ) -> None:
     method, path = call.split()
@@ -134,7 +138,7 @@ async def test_a_wrong_method_lists_all_right_ones(
     assert reply.headers["allow"] == allowed
 
 
-ELSEWHERE = [
+UNSUPPORTED_CALLS = [
     "POST /v1/embeddings",
     "POST /embeddings/",
     "POST /v1/v1/embeddings",
@@ -172,8 +176,8 @@ ELSEWHERE = [
 ]
 
 
-@pytest.mark.parametrize("call", ELSEWHERE)
-async def test_an_endpoint_that_dify_has_no_counterpart_for(
+@pytest.mark.parametrize("call", UNSUPPORTED_CALLS)
+async def test_an_endpoint_without_counterpart_in_dify_is_an_unsupported_endpoint(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, call: str
 ) -> None:
     method, path = call.split()
@@ -193,7 +197,7 @@ async def test_the_official_client_does_not_retry_an_unsupported_endpoint(
     assert "Dify apps do not compute embeddings." in unsupported.value.message
 
 
-async def test_a_long_path_costs_no_time(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
+async def test_a_long_path_is_handled_quickly(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
     began = time.perf_counter()
     paths = ["/a" * 15_000, "/v1" * 10_000 + "/x", "/" * 30_000 + "x", "/v1/models/chat" * 2000]
     replies = await asyncio.gather(*(http.post(f"{proxy.origin}{path}") for path in paths))

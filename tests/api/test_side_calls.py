@@ -12,7 +12,7 @@ from openai import AsyncOpenAI
 
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import Json, chunks_of, error_of, the_turn, turns
-from tests.api.chats import Chat, at_once, goes_on, said, the_request
+from tests.api.chats import Chat, assert_continues, at_once, messages_of, the_request
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer
 
@@ -88,7 +88,7 @@ async def test_a_side_call_between_two_turns_is_none_of_them(
             for stream in (False, True):
                 await play(http, proxy, name, headers=headers if named else {}, stream=stream)
             await chat.say(f"after {name}")
-            goes_on(log, f"after {name}", chat.conversation_id, *said(chat)[:2])
+            assert_continues(log, f"after {name}", chat.conversation_id, *messages_of(chat)[:2])
             calls = [request for request in turns(log) if the_question(name) in request.body["query"]]
             assert len(calls) == 2
             assert not any("conversation_id" in request.body for request in calls)

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import turns
-from tests.api.chats import Chat, asked, at_once, goes_on, said, the_request, the_run, transcript
+from tests.api.chats import Chat, assert_continues, at_once, messages_of, requests_for, the_request, the_run, transcript
 from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer
 from tests.limits import PATIENCE
@@ -72,8 +72,8 @@ async def test_a_file_that_was_deleted(serve: Serve, log: DemoLog, tmp_path: Pat
     assert any(entry["event"] == "state_file_replaced" for entry in logs)
     second = the_request(log, "deleted 2 SAY<<yes>>").body
     assert "conversation_id" not in second
-    assert second["query"] == transcript(*said(chat)[:2], question="deleted 2 SAY<<yes>>")
-    goes_on(log, "deleted 3", chat.conversation_id, ("user", second["query"]), ("assistant", "yes"))
+    assert second["query"] == transcript(*messages_of(chat)[:2], question="deleted 2 SAY<<yes>>")
+    assert_continues(log, "deleted 3", chat.conversation_id, ("user", second["query"]), ("assistant", "yes"))
 
 
 async def test_a_state_that_ended_with_its_process(serve: Serve, log: DemoLog) -> None:
@@ -85,7 +85,7 @@ async def test_a_state_that_ended_with_its_process(serve: Serve, log: DemoLog) -
     assert chat is not None
     _, second = turns(log)
     assert "conversation_id" not in second.body
-    assert second.body["query"] == transcript(*said(chat)[:2], question="restarted 2 SAY<<yes>>")
+    assert second.body["query"] == transcript(*messages_of(chat)[:2], question="restarted 2 SAY<<yes>>")
 
 
 async def test_a_state_that_outlived_its_process(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
@@ -156,10 +156,10 @@ async def test_a_file_that_another_process_holds(serve: Serve, log: DemoLog, tmp
         await until_it_is_back(client)
         await chat.say("unlocked")
     second, third = the_request(log, "locked 2").body, the_request(log, "locked 3").body
-    assert second["query"] == transcript(*said(chat)[:2], question="locked 2")
-    assert third["query"] == transcript(*said(other)[:4], question="locked 3")
+    assert second["query"] == transcript(*messages_of(chat)[:2], question="locked 2")
+    assert third["query"] == transcript(*messages_of(other)[:4], question="locked 3")
     assert not any("conversation_id" in body for body in (second, third))
-    goes_on(log, "unlocked", first, *said(chat)[:2])
+    assert_continues(log, "unlocked", first, *messages_of(chat)[:2])
 
 
 @contextmanager
@@ -185,7 +185,7 @@ async def test_a_full_disk(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
         await until_it_is_back(client)
     third = the_request(log, "full 3").body
     assert "conversation_id" not in third
-    assert third["query"] == transcript(*said(chat)[:4], question="full 3")
+    assert third["query"] == transcript(*messages_of(chat)[:4], question="full 3")
 
 
 async def test_a_file_that_is_none_of_ours(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ async def test_a_file_that_is_none_of_ours(serve: Serve, log: DemoLog, tmp_path:
             await chat.say("strange 1 SAY<<yes>>")
             await chat.say("strange 2")
     assert faults(logs) == [1]
-    assert the_request(log, "strange 2").body["query"] == transcript(*said(chat)[:2], question="strange 2")
+    assert the_request(log, "strange 2").body["query"] == transcript(*messages_of(chat)[:2], question="strange 2")
     assert state.read_bytes() == b"something else" * 1000
 
 
@@ -209,7 +209,7 @@ async def test_a_file_that_turns_bad_while_a_turn_runs(serve: Serve, log: DemoLo
         await chat.say("mid-turn 1")
         first = chat.conversation_id
         turn = asyncio.create_task(chat.say("mid-turn 2 SLOW:8x400"))
-        await log.wait_for(lambda log: asked(log, "mid-turn 2 SLOW:8x400"))
+        await log.wait_for(lambda log: requests_for(log, "mid-turn 2 SLOW:8x400"))
         connection = sqlite3.connect(state, isolation_level=None)
         connection.execute("DROP TABLE entries")
         connection.close()
@@ -229,7 +229,7 @@ async def test_a_server_that_dies_in_mid_turn_and_comes_back(serve: Serve, log: 
         first = chat.conversation_id
         with capture_logs() as logs:
             turn = asyncio.create_task(chat.say("dying 2 SLOW:8x400"))
-            await log.wait_for(lambda log: asked(log, "dying 2 SLOW:8x400"))
+            await log.wait_for(lambda log: requests_for(log, "dying 2 SLOW:8x400"))
             valkey.kill()
             assert (await turn).endswith("tick 8 ")
             await chat.say("dying 3")
@@ -239,10 +239,12 @@ async def test_a_server_that_dies_in_mid_turn_and_comes_back(serve: Serve, log: 
         await chat.say("risen 1")
         await chat.say("risen 2")
     assert the_request(log, "dying 2 SLOW:8x400").body["conversation_id"] == first
-    assert the_request(log, "dying 3").body["query"] == transcript(*said(chat)[:4], question="dying 3")
-    assert the_request(log, "risen 1").body["query"] == transcript(*said(chat)[:6], question="risen 1")
+    assert the_request(log, "dying 3").body["query"] == transcript(*messages_of(chat)[:4], question="dying 3")
+    assert the_request(log, "risen 1").body["query"] == transcript(*messages_of(chat)[:6], question="risen 1")
     before = the_run(log, "risen 1")
-    goes_on(log, "risen 2", chat.conversation_id, ("user", before.question), ("assistant", before.answer.strip()))
+    assert_continues(
+        log, "risen 2", chat.conversation_id, ("user", before.question), ("assistant", before.answer.strip())
+    )
 
 
 async def test_a_server_that_is_not_there_at_the_start(serve: Serve, log: DemoLog, valkey: ValkeyServer) -> None:
@@ -251,7 +253,7 @@ async def test_a_server_that_is_not_there_at_the_start(serve: Serve, log: DemoLo
         chat = Chat(client, "demo-chat")
         await chat.say("absent 1 SAY<<yes>>")
         await chat.say("absent 2")
-        assert the_request(log, "absent 2").body["query"] == transcript(*said(chat)[:2], question="absent 2")
+        assert the_request(log, "absent 2").body["query"] == transcript(*messages_of(chat)[:2], question="absent 2")
         valkey.start()
         await until_it_is_back(client)
 
@@ -288,7 +290,7 @@ async def test_everything_works_without_any_state(serve: Serve, log: DemoLog, st
         await bert.say("stateless 2 of bert")
     assert the_request(log, "stateless 2 of anna").body["conversation_id"] == first
     assert the_request(log, "stateless 2 of bert").body["query"] == transcript(
-        *said(bert)[:2], question="stateless 2 of bert"
+        *messages_of(bert)[:2], question="stateless 2 of bert"
     )
     users = {
         name: {run.user for run in log.runs if run.question.endswith((f"{name} SAY<<yes>>", name))}

@@ -19,8 +19,8 @@ from tests.api.servers import (
     app_settings,
     chunk,
     frame,
+    message_frame,
     raw_dify,
-    said,
 )
 from tests.limits import PATIENCE
 
@@ -32,9 +32,9 @@ async def test_the_stream_is_drained_after_the_stop_and_closed_at_its_end(
     finished = asyncio.Event()
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
-        writer.write(SSE_HEAD + chunk(said("one")))
+        writer.write(SSE_HEAD + chunk(message_frame("one")))
         await dify.stopped.wait()
-        writer.write(chunk(said("two")))
+        writer.write(chunk(message_frame("two")))
         await writer.drain()
         writer.write(chunk(frame("message_end", metadata={})) + b"0\r\n\r\n")
         await writer.drain()
@@ -44,7 +44,7 @@ async def test_the_stream_is_drained_after_the_stop_and_closed_at_its_end(
         client = Client(raw_proxy.port)
         await client.ask("hi", "raw-chat", stream=True)
         await client.read_until(b"one")
-        await client.leave()
+        await client.disconnect()
         await asyncio.wait_for(finished.wait(), PATIENCE)
         (stop,) = dify.stops
         assert stop.path == f"/v1/chat-messages/{TASK}/stop"
@@ -58,11 +58,11 @@ async def test_a_dify_that_does_not_obey_is_left_after_a_while(
     left = asyncio.Event()
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
-        writer.write(SSE_HEAD + chunk(said("one")))
+        writer.write(SSE_HEAD + chunk(message_frame("one")))
         await dify.stopped.wait()
         try:
             while True:
-                writer.write(chunk(said("on and on")))
+                writer.write(chunk(message_frame("on and on")))
                 await writer.drain()
                 await asyncio.sleep(0.05)
         except ConnectionError:
@@ -72,7 +72,7 @@ async def test_a_dify_that_does_not_obey_is_left_after_a_while(
         client = Client(raw_proxy.port)
         await client.ask("hi", "raw-chat")
         await until(lambda: bool(dify.turns))
-        await client.leave()
+        await client.disconnect()
         await asyncio.wait_for(left.wait(), PATIENCE)
 
 
@@ -91,7 +91,7 @@ async def test_the_id_may_come_in_any_event_and_cut_anywhere(raw_proxy: ProxySer
         client = Client(raw_proxy.port)
         await client.ask("hi", "raw-agent-chat")
         await until(lambda: bool(dify.turns))
-        await client.leave()
+        await client.disconnect()
         go_on.set()
         await asyncio.wait_for(dify.stopped.wait(), PATIENCE)
         assert TASK in dify.stops[0].path
@@ -108,7 +108,7 @@ async def test_a_left_turn_that_fails_needs_no_stop(raw_proxy: ProxyServer, raw_
         client = Client(raw_proxy.port)
         await client.ask("hi", "raw-chat", stream=True)
         await until(lambda: bool(dify.turns))
-        await client.leave()
+        await client.disconnect()
         go_on.set()
         async with httpx2.AsyncClient(verify=False) as http:
             reply = await http.post(f"{raw_proxy.url}/chat/completions", json=chat_body("hi", "raw-chat", stream=True))
@@ -121,7 +121,7 @@ async def test_a_client_that_leaves_before_its_turn_is_sent(serve: Serve, stream
     """While Dify is still asked what kind of app it is: then no turn is begun, or it is stopped as any other."""
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
-        writer.write(SSE_HEAD + chunk(said("one")))
+        writer.write(SSE_HEAD + chunk(message_frame("one")))
         await dify.stopped.wait()
 
     async with raw_dify(answer) as dify:
@@ -130,7 +130,7 @@ async def test_a_client_that_leaves_before_its_turn_is_sent(serve: Serve, stream
         client = Client(proxy.port)
         await client.ask("hi", "raw", stream=stream)
         await until(lambda: bool(dify.requests))
-        await client.leave()
+        await client.disconnect()
         dify.describing.set()
         async with httpx2.AsyncClient(verify=False) as http:
             models = await http.get(f"{proxy.url}/models/raw")
@@ -143,7 +143,7 @@ async def test_a_client_that_does_not_read_holds_dify_back_until_it_leaves(
 ) -> None:
     """What it does not take is not collected in the proxy's memory, however much Dify has to say."""
     sent = 0
-    piece = chunk(said("x" * 60_000))
+    piece = chunk(message_frame("x" * 60_000))
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
@@ -159,5 +159,5 @@ async def test_a_client_that_does_not_read_holds_dify_back_until_it_leaves(
         await client.read_until(b"xxx")
         await settled(lambda: sent)
         assert sent < 64 * 1024 * 1024
-        await client.leave(rudely=True)
+        await client.disconnect(reset=True)
         await asyncio.wait_for(dify.stopped.wait(), PATIENCE)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.api.raw_client import Client
-from tests.api.servers import END, LAST_CHUNK, SSE_HEAD, RawRequest, chunk, raw_dify, said
+from tests.api.servers import END, LAST_CHUNK, SSE_HEAD, RawRequest, chunk, message_frame, raw_dify
 from tests.cli.program import Program
 
 STREAMS = 1000
@@ -35,13 +35,13 @@ async def test_a_thousand_streams_at_once_are_all_answered(program: Program, man
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
         nonlocal open_turns
-        writer.write(SSE_HEAD + chunk(said("begin ")))
+        writer.write(SSE_HEAD + chunk(message_frame("begin ")))
         open_turns += 1
         if open_turns == STREAMS:
             all_open.set()
         await all_open.wait()
         for number in range(3):
-            writer.write(chunk(said(f"{request.body['query']}-{number} ")))
+            writer.write(chunk(message_frame(f"{request.body['query']}-{number} ")))
             await writer.drain()
         writer.write(chunk(END) + LAST_CHUNK)
 
@@ -61,7 +61,7 @@ async def test_a_thousand_streams_at_once_are_all_answered(program: Program, man
                 )
                 assert said_to_it == (1, [1, 1, 1])
                 assert client.seen.count(b"question") == 3, "nothing of another's answer"
-                await client.leave()
+                await client.disconnect()
 
             async with asyncio.timeout(60):
                 await asyncio.gather(*(stream(number) for number in range(STREAMS)))

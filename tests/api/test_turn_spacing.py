@@ -15,7 +15,7 @@ from openai import AsyncOpenAI
 from openai_dify_proxy.turns.claims import DEFAULT_TIMING
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import CONVERSING
-from tests.api.chats import Chat, asked, at_once, said, seconds_of_turns, the_request, the_run
+from tests.api.chats import Chat, at_once, messages_of, requests_for, seconds_of_turns, the_request, the_run
 from tests.api.conftest import Serve
 from tests.api.raw_client import Client
 from tests.api.servers import ProxyServer
@@ -36,10 +36,10 @@ def named(conversation_id: str | None) -> dict[str, Any]:
 
 
 async def leave_in_the_middle(proxy: ProxyServer, log: DemoLog, question: str, **more: Any) -> None:
-    leaver = Client(proxy.port)
-    await leaver.ask(question, "demo-chat", stream=True, **more)
+    leaving = Client(proxy.port)
+    await leaving.ask(question, "demo-chat", stream=True, **more)
     await log.wait_for(lambda log: any(run.question == question and run.first_event_at for run in log.runs))
-    await leaver.leave()
+    await leaving.disconnect()
 
 
 def apart(demo: DemoServer, conversation_id: str) -> bool:
@@ -59,7 +59,7 @@ async def test_three_turns_of_every_app_are_one_conversation(
         chat = Chat(client, model, stream, {"user": name})
         seen = []
         for number in (1, 2, 3):
-            earlier, before = said(chat), chat.conversation_id
+            earlier, before = messages_of(chat), chat.conversation_id
             await chat.say(f"{number}. {name}")
             request, run = the_request(log, f"{number}. {name}"), the_run(log, f"{number}. {name}")
             assert (request.body["query"], request.body.get("conversation_id")) == (f"{number}. {name}", before)
@@ -83,7 +83,7 @@ async def test_the_second_of_two_turns_waits_for_the_first(client: AsyncOpenAI, 
         first, *others = (chat.copy() for _ in range(3))
         name = named(chat.conversation_id)
         turn = asyncio.create_task(first.say(f"{model}: first SLOW:10x50", **name))
-        await log.wait_for(lambda log: asked(log, f"{model}: first SLOW:10x50"))
+        await log.wait_for(lambda log: requests_for(log, f"{model}: first SLOW:10x50"))
         await at_once(other.say(f"{model}: other {number}", **name) for number, other in enumerate(others))
         await turn
         runs = sorted(

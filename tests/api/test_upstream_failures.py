@@ -24,8 +24,8 @@ from tests.api.servers import (
     demo_apps,
     frame,
     http_answer,
+    message_frame,
     raw_dify,
-    said,
     scripted,
 )
 from tests.limits import PATIENCE
@@ -150,9 +150,9 @@ STRANGE: dict[str, tuple[bytes, ...]] = {
     "answer is an object": (frame("message", answer={"a": 1}), END),
     "event is a number": (b'data: {"event": 7}\n\n', END),
     "event is missing": (b'data: {"answer": "x"}\n\n', END),
-    "metadata is a list": (said("x"), frame("message_end", metadata=[1])),
-    "usage is text": (said("x"), frame("message_end", metadata={"usage": "many"})),
-    "tokens are text": (said("x"), frame("message_end", metadata={"usage": {"prompt_tokens": "many"}})),
+    "metadata is a list": (message_frame("x"), frame("message_end", metadata=[1])),
+    "usage is text": (message_frame("x"), frame("message_end", metadata={"usage": "many"})),
+    "tokens are text": (message_frame("x"), frame("message_end", metadata={"usage": {"prompt_tokens": "many"}})),
     "a list": (b"data: [1, 2]\n\n", END),
     "null": (b"data: null\n\n", END),
     "text": (b'data: "hi"\n\n', END),
@@ -160,11 +160,11 @@ STRANGE: dict[str, tuple[bytes, ...]] = {
     "a lone surrogate": (b'data: {"event": "message", "answer": "\\ud800"}\n\n', END),
     "nested without end": (b'data: {"event":"message","x":' + b"[" * 100_000 + b"\n\n", END),
     "ids are numbers": (b'data: {"event":"message","answer":"x","task_id":5,"conversation_id":{}}\n\n', END),
-    "an unknown event": (frame("quantum_leap", data={"a": 1}), said("x"), END),
-    "data of an unknown shape": (frame("node_finished", data=[1]), said("x"), END),
-    "resources are text": (said("x"), frame("message_end", metadata={"retriever_resources": "none"})),
+    "an unknown event": (frame("quantum_leap", data={"a": 1}), message_frame("x"), END),
+    "data of an unknown shape": (frame("node_finished", data=[1]), message_frame("x"), END),
+    "resources are text": (message_frame("x"), frame("message_end", metadata={"retriever_resources": "none"})),
     "an error without words": (frame("error", code=5, status="bad", message=None),),
-    "files are text": (said("x"), frame("message_end", metadata={}, files="none")),
+    "files are text": (message_frame("x"), frame("message_end", metadata={}, files="none")),
 }
 
 
@@ -243,7 +243,7 @@ async def read_answer(http: httpx2.AsyncClient, proxy: ProxyServer, model: str =
     return content
 
 
-WHOLE = said("Hällo \u2028") + b"event: ping\n\n" + said("世界") + END
+WHOLE = message_frame("Hällo \u2028") + b"event: ping\n\n" + message_frame("世界") + END
 PLAIN_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
 SOUND: dict[str, list[bytes]] = {
@@ -297,7 +297,7 @@ async def test_a_chatflow_whose_second_ending_never_comes_waits_only_a_moment(
     endings = {"message_end": END, "workflow_finished": frame("workflow_finished", data={"status": "succeeded"})}
 
     async def answer(request: RawRequest, writer: Any) -> None:
-        writer.write(SSE_HEAD + chunk(said("one"), endings[first]))
+        writer.write(SSE_HEAD + chunk(message_frame("one"), endings[first]))
         await done.wait()
 
     async with raw_dify(answer, "advanced-chat", at=raw_socket):
