@@ -1,4 +1,4 @@
-"""What is in an answer, streamed and whole: reasoning, moderation, forms, citations, files, stop sequences."""
+"""The content of answers, with and without streaming: reasoning, moderation, citations, files, stop sequences."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ THOUGHT = "Let me read the message.\nI will repeat it & say <b>who</b> I am."
 
 
 @dataclass
-class Got:
-    """An answer, however it came; ``annotations`` and ``dify`` as plain JSON."""
+class Answer:
+    """An answer, streamed or not; ``annotations`` and ``dify`` are JSON."""
 
     text: str = ""
     reasoning: str = ""
@@ -28,8 +28,8 @@ class Got:
     dify: Json = field(default_factory=dict)
 
 
-async def get(client: AsyncOpenAI, model: str, text: str, *, stream: bool, **more: Any) -> Got:
-    got = Got()
+async def get(client: AsyncOpenAI, model: str, text: str, *, stream: bool, **more: Any) -> Answer:
+    answer = Answer()
     if not stream:
         completion = (await client.chat.completions.create(model=model, messages=user(text), **more)).model_dump(
             exclude_unset=True
@@ -39,7 +39,7 @@ async def get(client: AsyncOpenAI, model: str, text: str, *, stream: bool, **mor
         assert message["role"] == "assistant"
         assert message["refusal"] is None
         assert "tool_calls" not in message
-        return Got(
+        return Answer(
             message["content"],
             message.get("reasoning_content", ""),
             choice["finish_reason"],
@@ -49,12 +49,12 @@ async def get(client: AsyncOpenAI, model: str, text: str, *, stream: bool, **mor
     async for chunk in await client.chat.completions.create(model=model, messages=user(text), stream=True, **more):
         plain = chunk.model_dump(exclude_unset=True)
         delta = plain["choices"][0]["delta"]
-        got.text += delta.get("content") or ""
-        got.reasoning += delta.get("reasoning_content", "")
-        got.annotations += delta.get("annotations", [])
-        got.finish_reason = plain["choices"][0]["finish_reason"] or got.finish_reason
-        got.dify |= plain.get("dify", {})
-    return got
+        answer.text += delta.get("content") or ""
+        answer.reasoning += delta.get("reasoning_content", "")
+        answer.annotations += delta.get("annotations", [])
+        answer.finish_reason = plain["choices"][0]["finish_reason"] or answer.finish_reason
+        answer.dify |= plain.get("dify", {})
+    return answer
 
 
 both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -63,25 +63,25 @@ both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stre
 @both_ways
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("word", ["THINK", "THINK:separated"])
-async def test_thinking_is_reasoning_and_no_part_of_the_answer(
+async def test_thinking_is_reasoning_and_not_part_of_the_answer(
     client: AsyncOpenAI, model: str, word: str, stream: bool
 ) -> None:
-    got = await get(client, model, f"SAY<<the answer>> {word}", stream=stream)
-    assert got.text == "the answer"
-    assert got.reasoning.strip() == THOUGHT
-    assert got.finish_reason == "stop"
+    answer = await get(client, model, f"SAY<<the answer>> {word}", stream=stream)
+    assert answer.text == "the answer"
+    assert answer.reasoning.strip() == THOUGHT
+    assert answer.finish_reason == "stop"
 
 
 @both_ways
 @pytest.mark.parametrize("model", ["demo-chat@1.11", "demo-completion@1.13", "demo-advanced-chat@1.16"])
-async def test_a_moderated_answer_is_replaced_and_filtered(client: AsyncOpenAI, model: str, stream: bool) -> None:
-    got = await get(client, model, "SAY<<something bad>> MODERATE", stream=stream)
-    assert got.finish_reason == "content_filter"
-    assert got.dify["replaced"] is True
+async def test_a_moderated_answer_is_replaced(client: AsyncOpenAI, model: str, stream: bool) -> None:
+    answer = await get(client, model, "SAY<<something bad>> MODERATE", stream=stream)
+    assert answer.finish_reason == "content_filter"
+    assert answer.dify["replaced"] is True
     if stream:
-        assert got.text == "something bad\n\nThis answer was withheld."
+        assert answer.text == "something bad\n\nThis answer was withheld."
     else:
-        assert got.text == "This answer was withheld."
+        assert answer.text == "This answer was withheld."
 
 
 @both_ways
@@ -89,20 +89,20 @@ async def test_a_moderated_answer_is_replaced_and_filtered(client: AsyncOpenAI, 
 async def test_a_paused_workflow_answers_with_the_text_of_its_form(
     client: AsyncOpenAI, model: str, stream: bool
 ) -> None:
-    got = await get(client, model, "SAY<<so far>> PAUSE", stream=stream)
-    assert got.text.startswith("so far\n\n")
+    answer = await get(client, model, "SAY<<so far>> PAUSE", stream=stream)
+    assert answer.text.startswith("so far\n\n")
     for shown in ("May I continue?", "Yes", "No"):
-        assert shown in got.text
-    assert got.finish_reason == "stop"
+        assert shown in answer.text
+    assert answer.finish_reason == "stop"
 
 
 @both_ways
 @pytest.mark.parametrize(
     "model", ["demo-chat@1.11", "demo-chat@1.16", "demo-advanced-chat@1.13", "demo-advanced-chat@1.16"]
 )
-async def test_citations_are_annotations_where_they_have_a_url(client: AsyncOpenAI, model: str, stream: bool) -> None:
-    got = await get(client, model, "SAY<<as the handbook says>> CITE", stream=stream)
-    (annotation,) = got.annotations
+async def test_citations_with_a_url_are_annotations(client: AsyncOpenAI, model: str, stream: bool) -> None:
+    answer = await get(client, model, "SAY<<as the handbook says>> CITE", stream=stream)
+    (annotation,) = answer.annotations
     assert annotation["type"] == "url_citation"
     assert annotation["url_citation"] == {
         "url": "https://example.com/handbook",
@@ -110,49 +110,49 @@ async def test_citations_are_annotations_where_they_have_a_url(client: AsyncOpen
         "start_index": 0,
         "end_index": len("as the handbook says"),
     }
-    assert [passage["document_name"] for passage in got.dify["retriever_resources"]] == ["Handbook", "notes.txt"]
-    assert got.text == "as the handbook says"
+    assert [passage["document_name"] for passage in answer.dify["retriever_resources"]] == ["Handbook", "notes.txt"]
+    assert answer.text == "as the handbook says"
 
 
 @both_ways
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_produced_file_is_linked_once_and_listed(
+async def test_a_generated_file_is_linked_once_and_listed(
     client: AsyncOpenAI, demo: DemoServer, model: str, stream: bool
 ) -> None:
-    got = await get(client, model, "SAY<<look>> FILE", stream=stream)
-    (file,) = got.dify["files"]
+    answer = await get(client, model, "SAY<<look>> FILE", stream=stream)
+    (file,) = answer.dify["files"]
     assert file["type"] == "image"
     assert file["url"].startswith(f"http://127.0.0.1:{demo.port}/files/tools/")
-    assert got.text.count(file["url"].partition("?")[0]) == 1
-    assert "look" in got.text
-    assert "](" in got.text
+    assert answer.text.count(file["url"].partition("?")[0]) == 1
+    assert "look" in answer.text
+    assert "](" in answer.text
 
 
 @both_ways
 @pytest.mark.parametrize("word", ["RETRY", "PARTIAL"])
 @pytest.mark.parametrize("model", ["demo-advanced-chat@1.11", "demo-advanced-chat@1.16", "demo-workflow@1.13"])
-async def test_a_node_that_runs_again_or_fails_softly_doubles_nothing(
+async def test_retried_and_partially_failed_nodes_do_not_duplicate_text(
     client: AsyncOpenAI, model: str, word: str, stream: bool
 ) -> None:
-    got = await get(client, model, f"SAY<<one two three four five six>> {word}", stream=stream)
-    assert got.text == "one two three four five six"
-    assert got.finish_reason == "stop"
+    answer = await get(client, model, f"SAY<<one two three four five six>> {word}", stream=stream)
+    assert answer.text == "one two three four five six"
+    assert answer.finish_reason == "stop"
 
 
 @both_ways
 @pytest.mark.parametrize("model", ["demo-chat@1.11", "demo-advanced-chat@1.13", "demo-advanced-chat@1.16"])
 async def test_an_annotation_reply_is_an_answer(client: AsyncOpenAI, model: str, stream: bool) -> None:
-    got = await get(client, model, "SAY<<from an annotation>> ANNOTATION", stream=stream)
-    assert (got.text, got.finish_reason) == ("from an annotation", "stop")
+    answer = await get(client, model, "SAY<<from an annotation>> ANNOTATION", stream=stream)
+    assert (answer.text, answer.finish_reason) == ("from an annotation", "stop")
 
 
 @both_ways
 async def test_prices_and_ids_are_in_the_dify_object(client: AsyncOpenAI, log: DemoLog, stream: bool) -> None:
-    got = await get(client, "demo-chat", "hi", stream=stream)
+    answer = await get(client, "demo-chat", "hi", stream=stream)
     (run,) = log.runs
-    assert got.dify["usage"]["currency"] == "USD"
-    assert float(got.dify["usage"]["total_price"]) > 0
-    assert (got.dify["conversation_id"], got.dify["message_id"], got.dify["task_id"]) == (
+    assert answer.dify["usage"]["currency"] == "USD"
+    assert float(answer.dify["usage"]["total_price"]) > 0
+    assert (answer.dify["conversation_id"], answer.dify["message_id"], answer.dify["task_id"]) == (
         run.conversation_id,
         run.message_id,
         run.task_id,
@@ -163,7 +163,7 @@ async def test_prices_and_ids_are_in_the_dify_object(client: AsyncOpenAI, log: D
 @pytest.mark.parametrize(
     "step", ["demo-agent-chat: current_time", "demo-agent: shell_run", "demo-advanced-chat: Model"]
 )
-async def test_progress_shows_titles_and_states_only_when_asked_for(
+async def test_progress_shows_only_titles_and_states_and_only_if_enabled(
     serve: Serve, demo: DemoServer, log: DemoLog, step: str, stream: bool
 ) -> None:
     model, title = step.split(": ")
@@ -178,8 +178,8 @@ async def test_progress_shows_titles_and_states_only_when_asked_for(
     assert loud.text == quiet.text == "done"
     assert quiet.reasoning == ""
     assert f"→ {title}\n✓ {title}\n" in loud.reasoning
-    for inside in ("system prompt", "2026-01-02", "date", "script", "done"):
-        assert inside not in loud.reasoning
+    for content in ("system prompt", "2026-01-02", "date", "script", "done"):
+        assert content not in loud.reasoning
 
 
 # Stop sequences
@@ -187,12 +187,12 @@ async def test_progress_shows_titles_and_states_only_when_asked_for(
 
 @both_ways
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_stop_sequence_cuts_the_answer_and_stops_the_run(
+async def test_a_stop_sequence_truncates_the_answer_and_stops_the_run(
     client: AsyncOpenAI, log: DemoLog, model: str, stream: bool
 ) -> None:
-    """The sequence lies across pieces; the run would take six seconds more."""
-    got = await get(client, model, "SAY<<one two three>> SLOW:1x50", stream=stream, stop=["never", "o th"])
-    assert (got.text, got.finish_reason) == ("one tw", "stop")
+    """The sequence spans pieces, and the run would take another six seconds."""
+    answer = await get(client, model, "SAY<<one two three>> SLOW:1x50", stream=stream, stop=["never", "o th"])
+    assert (answer.text, answer.finish_reason) == ("one tw", "stop")
     slow = await get(client, model, "SLOW:300x20", stream=stream, stop="tick 3")
     assert (slow.text, slow.finish_reason) == ("tick 1 tick 2 ", "stop")
     await log.wait_for(lambda log: log.runs[-1].state == "stopped")
@@ -202,11 +202,11 @@ async def test_a_stop_sequence_cuts_the_answer_and_stops_the_run(
 
 
 @both_ways
-async def test_a_stop_sequence_that_never_comes_changes_nothing(
+async def test_a_stop_sequence_that_does_not_occur_changes_nothing(
     client: AsyncOpenAI, log: DemoLog, stream: bool
 ) -> None:
-    got = await get(client, "demo-chat", "SAY<<one two thr>>", stream=stream, stop=["three", "", "one two thr!"])
-    assert (got.text, got.finish_reason) == ("one two thr", "stop")
+    answer = await get(client, "demo-chat", "SAY<<one two thr>>", stream=stream, stop=["three", "", "one two thr!"])
+    assert (answer.text, answer.finish_reason) == ("one two thr", "stop")
     assert not log.stops
 
 
@@ -215,7 +215,9 @@ async def test_a_stop_sequence_that_never_comes_changes_nothing(
 
 @pytest.mark.parametrize("model", MODES)
 @pytest.mark.parametrize("prompt", ["SAY<<hello\nworld>>", ["SAY<<hello\nworld>>"]])
-async def test_a_legacy_completion(client: AsyncOpenAI, log: DemoLog, model: str, prompt: Any) -> None:
+async def test_a_legacy_completion_has_openais_shape(
+    client: AsyncOpenAI, log: DemoLog, model: str, prompt: Any
+) -> None:
     whole = await client.completions.create(model=model, prompt=prompt, max_tokens=1, echo=True, suffix="x")
     assert whole.object == "text_completion"
     assert whole.id.startswith("cmpl-")
@@ -249,7 +251,7 @@ async def test_a_legacy_completion(client: AsyncOpenAI, log: DemoLog, model: str
         ({"prompt": "a", "best_of": 3}, "best_of"),
     ],
 )
-async def test_legacy_requests_that_no_dify_app_can_serve(
+async def test_unsupported_legacy_requests_are_rejected(
     client: AsyncOpenAI, log: DemoLog, more: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
@@ -258,7 +260,7 @@ async def test_legacy_requests_that_no_dify_app_can_serve(
     assert not log.requests
 
 
-async def test_a_legacy_stream_fails_as_a_chat_does(client: AsyncOpenAI) -> None:
+async def test_a_legacy_stream_fails_like_a_chat_stream(client: AsyncOpenAI) -> None:
     stream = await client.completions.create(
         model="demo-chat", prompt="one two three four five MIDERROR:rate", stream=True
     )

@@ -1,4 +1,4 @@
-"""The bytes of a chat stream: frames, order, the status line, heartbeats."""
+"""Chat streams on the wire: frames, their order, the status line, heartbeats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def stream_of(http: httpx2.AsyncClient, proxy: ProxyServer, text: str, **m
 
 @pytest.mark.parametrize("include_usage", [None, False, True])
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_stream_is_made_as_openais(
+async def test_a_stream_has_the_shape_of_openais(
     proxy: ProxyServer, http: httpx2.AsyncClient, model: str, include_usage: bool | None
 ) -> None:
     more = {} if include_usage is None else {"stream_options": {"include_usage": include_usage}}
@@ -65,7 +65,9 @@ async def test_two_answers_have_different_ids(proxy: ProxyServer, http: httpx2.A
     assert len(ids) == 3
 
 
-async def test_the_headers_of_a_stream(proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog) -> None:
+async def test_a_stream_has_headers_with_ids_and_against_buffering(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
     reply = await http.post(
         f"{proxy.url}/chat/completions", json=chat_body("hi", stream=True), headers={"x-request-id": "my-own_id.1"}
     )
@@ -81,22 +83,20 @@ async def test_the_headers_of_a_stream(proxy: ProxyServer, http: httpx2.AsyncCli
 
 
 @pytest.mark.parametrize("sent", ["a b", "x" * 129, "a;b", ""])
-async def test_a_request_id_that_could_harm_a_log_is_replaced(
-    proxy: ProxyServer, http: httpx2.AsyncClient, sent: str
-) -> None:
+async def test_an_unsafe_request_id_is_replaced(proxy: ProxyServer, http: httpx2.AsyncClient, sent: str) -> None:
     reply = await http.get(f"{proxy.origin}/health", headers={"x-request-id": sent})
     assert reply.headers["x-request-id"].startswith("req_")
 
 
-async def test_every_piece_goes_out_as_soon_as_it_came(
+async def test_every_piece_is_sent_as_soon_as_it_arrives(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
-    """The answer takes ten pieces of 300 ms; its first words must be here long before the run has ended."""
+    """The answer takes ten pieces of 300 ms. The first ones must arrive long before the run ends."""
     request = http.build_request("POST", f"{proxy.url}/chat/completions", json=chat_body("SLOW:10x300", stream=True))
     reply = await http.send(request, stream=True)
     seen = b""
     async for data in reply.aiter_raw():
-        assert data.endswith(b"\n\n"), "whole frames in every write"
+        assert data.endswith(b"\n\n"), "a write ends inside a frame"
         seen += data
         if b"tick 2" in data:
             assert log.runs[0].state == "running"
@@ -130,20 +130,20 @@ async def test_a_late_failure_is_an_error_frame(proxy: ProxyServer, http: httpx2
 
 
 async def test_the_status_line_waits_for_the_grace_and_no_longer(serve: Serve, http: httpx2.AsyncClient) -> None:
-    """The failure comes before the end of one grace, and after the end of the other."""
-    patient, hasty = serve(first_event_grace=PATIENCE), serve(first_event_grace=0.1)
+    """The failure comes before the end of the long grace, and after the end of the short one."""
+    long, short = serve(first_event_grace=PATIENCE), serve(first_event_grace=0.1)
     body = chat_body("QUEUE:0.5 ERROR:rate", stream=True)
-    reply = await http.post(f"{patient.url}/chat/completions", json=body)
+    reply = await http.post(f"{long.url}/chat/completions", json=body)
     assert (reply.status_code, error_of(reply)["code"]) == (429, "rate_limit_exceeded")
     body = chat_body("QUEUE:3 ERROR:rate", stream=True)
-    async with http.stream("POST", f"{hasty.url}/chat/completions", json=body) as late:
+    async with http.stream("POST", f"{short.url}/chat/completions", json=body) as late:
         assert late.status_code == 200
         text = (await late.aread()).decode()
     assert failure_of(text)["code"] == "rate_limit_exceeded"
     assert '"role":"assistant"' in text
 
 
-async def test_no_grace_at_all_is_possible(serve: Serve, http: httpx2.AsyncClient) -> None:
+async def test_a_grace_of_zero_sends_the_status_line_at_once(serve: Serve, http: httpx2.AsyncClient) -> None:
     proxy = serve(first_event_grace=0)
     assert chunks_of(await stream_of(http, proxy, "SAY<<hi>>"))[-1]["choices"][0]["finish_reason"] == "stop"
     assert failure_of(await stream_of(http, proxy, "ERROR:rate"))["code"] == "rate_limit_exceeded"
@@ -153,7 +153,7 @@ async def test_no_grace_at_all_is_possible(serve: Serve, http: httpx2.AsyncClien
 
 
 @pytest.mark.parametrize("kind", ["chunk", "comment", "off"])
-async def test_heartbeats_while_dify_says_nothing(serve: Serve, http: httpx2.AsyncClient, kind: str) -> None:
+async def test_heartbeats_fill_silences_of_dify(serve: Serve, http: httpx2.AsyncClient, kind: str) -> None:
     proxy = serve(heartbeat=kind, heartbeat_interval=0.05, first_event_grace=0.1)
     body = await stream_of(http, proxy, "SLOW:3x300")
     comments = [frame for frame in frames_of(body) if frame.startswith(":")]
@@ -168,8 +168,8 @@ async def test_heartbeats_while_dify_says_nothing(serve: Serve, http: httpx2.Asy
         assert not empty
 
 
-async def test_while_an_app_thinks_a_heartbeat_is_a_comment(serve: Serve, http: httpx2.AsyncClient) -> None:
-    """Some clients take the first delta without reasoning for the end of it."""
+async def test_heartbeats_during_reasoning_are_comments(serve: Serve, http: httpx2.AsyncClient) -> None:
+    """Some clients treat the first delta without reasoning as the end of the reasoning."""
     proxy = serve(heartbeat_interval=0.05)
     body = await stream_of(http, proxy, "SAY<<x>> THINK SLOW:1x120", model="demo-agent")
     kinds = [
@@ -180,8 +180,8 @@ async def test_while_an_app_thinks_a_heartbeat_is_a_comment(serve: Serve, http: 
     assert set(while_thinking) == {"beat", "thought"}
 
 
-async def test_heartbeats_stop_while_there_is_something_to_say(serve: Serve, http: httpx2.AsyncClient) -> None:
-    """The whole answer takes longer than a heartbeat's interval, and every pause in it is far shorter."""
+async def test_a_steady_stream_has_no_heartbeats(serve: Serve, http: httpx2.AsyncClient) -> None:
+    """The answer takes longer than the heartbeat interval, but each pause in it is much shorter."""
     proxy = serve(heartbeat_interval=3)
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks_of(await stream_of(http, proxy, "SLOW:70x50"))]
     assert {} not in deltas[:-1]
@@ -209,7 +209,9 @@ async def test_stream_options_without_a_stream_are_ignored(
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream", "*/*"])
-async def test_only_the_body_says_whether_to_stream(proxy: ProxyServer, http: httpx2.AsyncClient, accept: str) -> None:
+async def test_the_accept_header_does_not_affect_streaming(
+    proxy: ProxyServer, http: httpx2.AsyncClient, accept: str
+) -> None:
     for stream, kind in ((True, "text/event-stream; charset=utf-8"), (False, "application/json")):
         reply = await http.post(
             f"{proxy.url}/chat/completions", json=chat_body("hi", stream=stream), headers={"Accept": accept}
@@ -217,8 +219,8 @@ async def test_only_the_body_says_whether_to_stream(proxy: ProxyServer, http: ht
         assert reply.headers["content-type"] == kind
 
 
-async def test_answers_may_follow_each_other_on_one_connection(proxy: ProxyServer) -> None:
-    """Streams, whole answers and errors, sent by a client that keeps one connection."""
+async def test_connections_are_reused(proxy: ProxyServer) -> None:
+    """One connection serves streams, other answers and errors."""
     limits = httpx2.Limits(max_connections=1)
     async with httpx2.AsyncClient(limits=limits, timeout=PATIENCE) as http:
         peers = set()
@@ -234,7 +236,7 @@ async def test_answers_may_follow_each_other_on_one_connection(proxy: ProxyServe
     assert len(peers) == 1
 
 
-async def test_turns_do_not_wait_for_each_other(proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog) -> None:
+async def test_turns_run_concurrently(proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog) -> None:
     slow = asyncio.create_task(stream_of(http, proxy, "SLOW:40x100"))
     await log.wait_for(lambda log: log.runs)
     assert chunks_of(await stream_of(http, proxy, "SAY<<quick>>", model="demo-workflow"))

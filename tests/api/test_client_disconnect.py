@@ -1,4 +1,4 @@
-"""Nothing runs on unattended: what becomes of a turn whose client leaves."""
+"""Abandoned runs are stopped: turns whose client disconnects."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.api.raw_client import Client, until
 from tests.api.servers import ProxyServer
 
 LONG = "SLOW:1000x100"
-"""An answer that goes on far longer than any test: what ends it is the stop call."""
+"""An answer far longer than any test, so that only the stop call ends it."""
 
 
 async def stopped(log: DemoLog) -> LoggedRun:
-    """The one run, which was stopped by its own user and then read to its end."""
+    """Wait until the only run is stopped, by its own user, and its stream read to the end. Return it."""
     await log.wait_for(lambda log: log.stops and log.runs[0].state != "running")
     (run,) = log.runs
     (stop,) = log.stops
@@ -33,7 +33,7 @@ async def stopped(log: DemoLog) -> LoggedRun:
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_client_killed_in_mid_stream(proxy: ProxyServer, log: DemoLog, model: str) -> None:
+async def test_a_disconnect_in_mid_stream_stops_the_run(proxy: ProxyServer, log: DemoLog, model: str) -> None:
     client = Client(proxy.port)
     await client.ask(LONG, model, stream=True)
     await client.read_until(b"tick 2")
@@ -42,7 +42,7 @@ async def test_a_client_killed_in_mid_stream(proxy: ProxyServer, log: DemoLog, m
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_client_killed_while_it_waits_for_a_whole_answer(proxy: ProxyServer, log: DemoLog, model: str) -> None:
+async def test_a_disconnect_without_streaming_stops_the_run(proxy: ProxyServer, log: DemoLog, model: str) -> None:
     client = Client(proxy.port)
     await client.ask(LONG, model)
     await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
@@ -52,10 +52,10 @@ async def test_a_client_killed_while_it_waits_for_a_whole_answer(proxy: ProxySer
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("delay", ["QUEUE:0.7", "HEADERS:0.7"])
-async def test_clients_that_leave_turns_without_a_task_id(
+async def test_a_disconnect_before_the_task_id_is_known_stops_the_run(
     proxy: ProxyServer, log: DemoLog, delay: str, stream: bool
 ) -> None:
-    """In all modes and versions at once. Pings name no task, so the stop call has to wait for the first event."""
+    """All modes and versions run concurrently. Pings have no task id, so the stop call waits for the first event."""
     clients = [Client(proxy.port) for _ in MODELS]
     for client, model in zip(clients, MODELS, strict=True):
         await client.ask(f"{LONG} {delay}", model, stream=stream)
@@ -72,7 +72,7 @@ async def test_clients_that_leave_turns_without_a_task_id(
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/completions", "/chat/completions"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_every_route_stops_what_it_began(proxy: ProxyServer, log: DemoLog, path: str, stream: bool) -> None:
+async def test_every_route_stops_its_run(proxy: ProxyServer, log: DemoLog, path: str, stream: bool) -> None:
     client = Client(proxy.port, path)
     await client.ask(LONG, "demo-chat", stream=stream)
     await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
@@ -81,7 +81,7 @@ async def test_every_route_stops_what_it_began(proxy: ProxyServer, log: DemoLog,
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_reset_connection_is_a_leaving_client_too(proxy: ProxyServer, log: DemoLog, stream: bool) -> None:
+async def test_a_reset_connection_stops_the_run(proxy: ProxyServer, log: DemoLog, stream: bool) -> None:
     client = Client(proxy.port)
     await client.ask(LONG, "demo-chat", stream=stream)
     await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
@@ -90,7 +90,9 @@ async def test_a_reset_connection_is_a_leaving_client_too(proxy: ProxyServer, lo
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_official_client_stops_the_run_by_closing(proxy: ProxyServer, log: DemoLog, stream: bool) -> None:
+async def test_closing_a_stream_of_the_official_client_stops_the_run(
+    proxy: ProxyServer, log: DemoLog, stream: bool
+) -> None:
     async with proxy.client() as client:
         if stream:
             answer = await client.chat.completions.create(
@@ -110,8 +112,8 @@ async def test_the_official_client_stops_the_run_by_closing(proxy: ProxyServer, 
         await stopped(log)
 
 
-async def test_a_client_with_a_dify_key_of_its_own_is_no_exception(proxy: ProxyServer, log: DemoLog) -> None:
-    """The stop call must go to the same app with the same key."""
+async def test_a_run_with_a_dify_key_of_the_client_is_stopped(proxy: ProxyServer, log: DemoLog) -> None:
+    """The stop call must use the same key."""
     async with httpx2.AsyncClient(verify=False) as http:
         headers = {"DIFY_API_KEY": "app-demo-workflow@1.13"}
         body = chat_body(LONG, stream=True, user="anna")
@@ -123,7 +125,7 @@ async def test_a_client_with_a_dify_key_of_its_own_is_no_exception(proxy: ProxyS
     assert log.requests[-1].key == "app-demo-workflow@1.13"
 
 
-async def test_many_clients_leave_at_once(proxy: ProxyServer, log: DemoLog) -> None:
+async def test_runs_of_many_simultaneous_disconnects_are_stopped(proxy: ProxyServer, log: DemoLog) -> None:
     clients = [Client(proxy.port) for _ in range(20)]
     for number, client in enumerate(clients):
         await client.ask(LONG, MODELS[number % len(MODELS)], stream=number % 2 == 0)
@@ -133,7 +135,7 @@ async def test_many_clients_leave_at_once(proxy: ProxyServer, log: DemoLog) -> N
     assert {stop.task_id for stop in log.stops if stop.effective} == {run.task_id for run in log.runs}
 
 
-async def test_the_upstream_connections_are_closed_afterwards(
+async def test_upstream_connections_of_stopped_runs_are_closed(
     proxy: ProxyServer, log: DemoLog, demo: DemoServer
 ) -> None:
     client = Client(proxy.port)
@@ -145,7 +147,7 @@ async def test_the_upstream_connections_are_closed_afterwards(
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_client_that_stays_to_the_end_stops_nothing(proxy: ProxyServer, log: DemoLog, model: str) -> None:
+async def test_complete_turns_are_not_stopped(proxy: ProxyServer, log: DemoLog, model: str) -> None:
     async with httpx2.AsyncClient(verify=False) as http:
         for stream in (True, False):
             reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body("hi", model, stream=stream))
@@ -157,7 +159,7 @@ async def test_a_client_that_stays_to_the_end_stops_nothing(proxy: ProxyServer, 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_turn_that_never_says_its_id_is_closed_when_patience_ends(
+async def test_an_abandoned_turn_without_task_id_is_closed_after_the_silence_timeout(
     serve: Serve, log: DemoLog, stream: bool
 ) -> None:
     client = Client(serve(silence_timeout=0.5).port)
@@ -168,7 +170,7 @@ async def test_a_turn_that_never_says_its_id_is_closed_when_patience_ends(
     assert not log.stops
 
 
-async def test_the_proxy_goes_on_serving_after_all_that(proxy: ProxyServer, log: DemoLog) -> None:
+async def test_the_proxy_serves_requests_after_a_reset(proxy: ProxyServer, log: DemoLog) -> None:
     client = Client(proxy.port)
     await client.ask(LONG, "demo-chat", stream=True)
     await client.read_until(b"tick 1")

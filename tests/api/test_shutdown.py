@@ -1,4 +1,4 @@
-"""SIGTERM while turns run, sent to a real server process."""
+"""SIGTERM to a real server process, while turns run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def read(http: httpx2.AsyncClient, url: str, text: str, model: str) -> str
         return (await reply.aread()).decode()
 
 
-async def test_a_turn_that_ends_in_the_grace_period_is_answered_whole(
+async def test_a_turn_that_ends_within_the_grace_period_is_completed(
     program: Program, demo: DemoServer, log: DemoLog, http: httpx2.AsyncClient
 ) -> None:
     with server(program, demo, SHUTDOWN_GRACE=str(PATIENCE)) as running:
@@ -79,21 +79,21 @@ async def test_a_turn_that_ends_in_the_grace_period_is_answered_whole(
     assert [run.state for run in log.runs] == ["finished"] * 2
 
 
-async def test_no_new_requests_are_taken_meanwhile(
+async def test_new_connections_are_refused_during_the_grace_period(
     program: Program, demo: DemoServer, log: DemoLog, http: httpx2.AsyncClient
 ) -> None:
     with server(program, demo, SHUTDOWN_GRACE=str(PATIENCE)) as running:
         async with streaming(http, running.url, "SLOW:40x150", "demo-chat") as reply:
             await log.wait_for(lambda log: log.runs)
             running.stop()
-            await refused(running.port)
+            await connection_refused(running.port)
             assert log.runs[0].state == "running"
             await reply.aread()
         assert await running.exit_code() == 0
 
 
-async def refused(port: int) -> None:
-    """Tries to connect until nobody listens any more."""
+async def connection_refused(port: int) -> None:
+    """Connect until the port refuses connections."""
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
@@ -101,16 +101,16 @@ async def refused(port: int) -> None:
             except ConnectionRefusedError:
                 return
             except ConnectionResetError:
-                continue  # it was being closed just then
+                continue  # the socket was being closed
             writer.close()
             await writer.wait_closed()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_turns_that_outlive_the_grace_period_are_stopped_in_dify_and_told_to_clients(
+async def test_turns_beyond_the_grace_period_are_stopped_in_dify_and_fail(
     program: Program, demo: DemoServer, log: DemoLog, http: httpx2.AsyncClient, workers: str
 ) -> None:
-    """Streams and whole answers of all modes, some still without a task id."""
+    """All modes, with and without streaming, some without a task id yet."""
     with server(program, demo, SHUTDOWN_GRACE="1", WORKERS=workers) as running:
         await ready(http, running)
         streams = [asyncio.create_task(read(http, running.url, "SLOW:1000x100", model)) for model in MODES]
@@ -135,11 +135,11 @@ async def test_turns_that_outlive_the_grace_period_are_stopped_in_dify_and_told_
 
 
 async def ready(http: httpx2.AsyncClient, running: Server) -> None:
-    """Workers begin to serve some time after their parent has printed the address; their socket takes requests."""
+    """Wait until a worker serves. The parent process prints the address before that; the socket queues requests."""
     assert (await http.get(running.url.replace("/v1", "/ready"))).status_code == 200
 
 
-async def test_a_turn_that_has_no_task_id_yet_is_stopped_too(
+async def test_a_turn_without_a_task_id_is_stopped(
     program: Program, demo: DemoServer, log: DemoLog, http: httpx2.AsyncClient
 ) -> None:
     with server(program, demo, SHUTDOWN_GRACE="0", FIRST_EVENT_GRACE="0") as running:
@@ -154,8 +154,8 @@ async def test_a_turn_that_has_no_task_id_yet_is_stopped_too(
     assert run.state == "stopped"
 
 
-async def test_an_idle_server_ends_at_once(program: Program, demo: DemoServer, http: httpx2.AsyncClient) -> None:
-    """Idle connections that clients keep open do not hold it, however long turns would be waited for."""
+async def test_an_idle_server_exits_immediately(program: Program, demo: DemoServer, http: httpx2.AsyncClient) -> None:
+    """Open idle connections do not delay it, even with a long grace period."""
     with server(program, demo, SHUTDOWN_GRACE="600") as running:
         assert (await http.get(running.url.replace("/v1", "/health"))).status_code == 200
         running.stop()

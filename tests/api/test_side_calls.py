@@ -1,4 +1,4 @@
-"""Calls that chat clients make beside a conversation: they never continue one, nor stand in its way."""
+"""Side calls of chat clients: they never continue a conversation and never affect one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.api.servers import ProxyServer
 
 RECORDED = Path(__file__).parent.parent / "clients" / "recorded"
 
-NOTHINGS: dict[str, Any] = {
+EMPTY_ANSWERS: dict[str, Any] = {
     "open-webui/title": {"title": ""},
     "open-webui/tags": {"tags": []},
     "open-webui/follow-ups-1": {"follow_ups": []},
@@ -30,13 +30,13 @@ NOTHINGS: dict[str, Any] = {
     "librechat/title": "",
     "librechat/title-structured": {"language": "", "title": ""},
 }
-"""What each client takes for no answer: texts as they are, JSON by its value."""
+"""The empty answer to each side call: exact text, or the value of JSON."""
 
-CALLS = (*NOTHINGS, "open-webui/merge-answers")
+CALLS = (*EMPTY_ANSWERS, "open-webui/merge-answers")
 
 
 def recorded(name: str, **more: Any) -> tuple[Json, dict[str, str]]:
-    """Body and headers of a recorded request; ``more`` replaces parts of the body."""
+    """Return body and headers of a recorded request. ``more`` replaces fields of the body."""
     request = json.loads((RECORDED / f"{name}.json").read_text())
     names = {"Authorization", "Accept-Encoding", "Content-Type"}
     headers = {key: value for key, value in request["headers"].items() if key not in names}
@@ -65,18 +65,19 @@ def the_question(name: str) -> str:
     return str(body["messages"][-1]["content"])
 
 
-def meant(answer: str, nothing: object) -> object:
-    return answer if isinstance(nothing, str) else json.loads(answer)
+def parsed(answer: str, expected: object) -> object:
+    """Return the answer, decoded unless plain text is expected."""
+    return answer if isinstance(expected, str) else json.loads(answer)
 
 
-# The app answers them
+# By default the app answers them
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["by history", "by chat id"])
-async def test_a_side_call_between_two_turns_is_none_of_them(
+async def test_a_side_call_between_two_turns_does_not_affect_the_conversation(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, named: bool
 ) -> None:
-    """Also with the headers of the very chat that it is about."""
+    """Including side calls with the headers of the same chat."""
     async with proxy.client() as client:
 
         async def converse(name: str) -> None:
@@ -97,10 +98,10 @@ async def test_a_side_call_between_two_turns_is_none_of_them(
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_nobody_goes_on_from_a_side_call(
+async def test_a_side_call_cannot_be_continued(
     client: AsyncOpenAI, proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, name: str
 ) -> None:
-    """Its conversation in Dify is one that was begun for it and ends with it."""
+    """Its conversation in Dify is used only for this call."""
     reply = await play(http, proxy, name, stream=False)
     messages = [
         {"role": "user", "content": the_question(name)},
@@ -111,7 +112,7 @@ async def test_nobody_goes_on_from_a_side_call(
     assert "conversation_id" not in the_request(log, f"on from {name}").body
 
 
-async def test_the_same_side_call_twice_is_asked_twice_alike(
+async def test_repeated_side_calls_are_equal_requests(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     for _ in range(2):
@@ -120,10 +121,10 @@ async def test_the_same_side_call_twice_is_asked_twice_alike(
     assert first.body == second.body
 
 
-# Another app, or nobody
+# Another app answers them, or none
 
 
-async def test_another_app_may_answer_them(serve: Serve, http: httpx2.AsyncClient, log: DemoLog) -> None:
+async def test_task_model_chooses_the_app_for_side_calls(serve: Serve, http: httpx2.AsyncClient, log: DemoLog) -> None:
     proxy = serve(task_model="demo-workflow")
     for name in CALLS:
         log.clear()
@@ -137,10 +138,8 @@ async def test_another_app_may_answer_them(serve: Serve, http: httpx2.AsyncClien
     assert the_request(log, "a turn").key == "app-demo-chat"
 
 
-async def test_another_app_answers_also_for_models_that_are_not_served(
-    serve: Serve, http: httpx2.AsyncClient, log: DemoLog
-) -> None:
-    """A chat client may be set up with a model of OpenAI's for its titles."""
+async def test_task_model_answers_for_unknown_models(serve: Serve, http: httpx2.AsyncClient, log: DemoLog) -> None:
+    """A chat client may be configured with an OpenAI model for titles."""
     proxy = serve(task_model="demo-workflow", default_app=None)
     body, headers = recorded("librechat/title", model="gpt-4o-mini", stream=False)
     reply = await http.post(f"{proxy.url}/chat/completions", json=body, headers=headers)
@@ -149,43 +148,45 @@ async def test_another_app_answers_also_for_models_that_are_not_served(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_nobody_may_answer_them(serve: Serve, http: httpx2.AsyncClient, log: DemoLog, stream: bool) -> None:
+async def test_side_calls_may_be_switched_off(
+    serve: Serve, http: httpx2.AsyncClient, log: DemoLog, stream: bool
+) -> None:
     proxy = serve(task_calls="off")
-    for name, nothing in NOTHINGS.items():
+    for name, empty in EMPTY_ANSWERS.items():
         reply = await play(http, proxy, name, stream=stream)
-        assert meant(answer_of(reply, stream=stream), nothing) == nothing
+        assert parsed(answer_of(reply, stream=stream), empty) == empty
         last = chunks_of(reply.text)[-1] if stream else reply.json()
         assert last["choices"][0]["finish_reason"] == "stop"
     assert not log.requests
 
 
-async def test_nobody_may_answer_them_by_the_other_apis_either(serve: Serve, log: DemoLog) -> None:
+async def test_switched_off_side_calls_get_empty_answers_from_responses(serve: Serve, log: DemoLog) -> None:
     async with serve(task_calls="off").client() as client:
-        for name, nothing in NOTHINGS.items():
+        for name, empty in EMPTY_ANSWERS.items():
             body, headers = recorded(name)
-            asked: dict[str, Any] = {"model": "demo-chat", "input": body["messages"], "extra_headers": headers}
-            response = await client.responses.create(**asked)
-            assert (response.status, meant(response.output_text, nothing)) == ("completed", nothing)
+            request: dict[str, Any] = {"model": "demo-chat", "input": body["messages"], "extra_headers": headers}
+            response = await client.responses.create(**request)
+            assert (response.status, parsed(response.output_text, empty)) == ("completed", empty)
             text = ""
-            async with client.responses.stream(**asked) as stream:
+            async with client.responses.stream(**request) as stream:
                 async for event in stream:
                     text += event.delta if event.type == "response.output_text.delta" else ""
                 assert (await stream.get_final_response()).output_text == text
-            assert meant(text, nothing) == nothing
+            assert parsed(text, empty) == empty
     assert not turns(log)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_for_which_nothing_is_no_answer_is_asked_all_the_same(
+async def test_a_side_call_without_an_empty_answer_reaches_dify_although_switched_off(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, stream: bool
 ) -> None:
-    """A person asked for the answers of several models in one."""
+    """A person requested the merged answer of several models, so no empty answer makes sense."""
     await play(http, serve(task_calls="off"), "open-webui/merge-answers", stream=stream)
     assert the_question("open-webui/merge-answers") in the_turn(log).body["query"]
 
 
-async def test_a_model_that_is_not_there_is_not_answered_for(serve: Serve, http: httpx2.AsyncClient) -> None:
-    """Switched off they cost nothing, but who may not ask gets no answer."""
+async def test_switched_off_side_calls_need_a_key(serve: Serve, http: httpx2.AsyncClient) -> None:
+    """With side calls off, authentication is still required."""
     proxy = serve(task_calls="off", api_keys=("key",))
     body, headers = recorded("open-webui/title")
     reply = await http.post(f"{proxy.url}/chat/completions", json=body, headers=headers)
@@ -193,7 +194,7 @@ async def test_a_model_that_is_not_there_is_not_answered_for(serve: Serve, http:
 
 
 @pytest.mark.parametrize("path", ["chat/completions", "responses"])
-async def test_switched_off_calls_to_no_model_are_refused(
+async def test_switched_off_side_calls_to_unknown_models_are_rejected(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, path: str
 ) -> None:
     body, headers = recorded("open-webui/tags", model="no-such-model")
@@ -203,11 +204,11 @@ async def test_switched_off_calls_to_no_model_are_refused(
     assert (reply.status_code, error_of(reply)["code"]) == (404, "model_not_found")
 
 
-# What only looks like one
+# Turns that resemble side calls
 
 
 def look_alikes() -> dict[str, list[Json]]:
-    """Turns that hold a side call's words, and are a person's."""
+    """Return messages of people that contain the text of a side call."""
     title = the_question("open-webui/title")
     return {
         "pasted": [{"role": "user", "content": f"What does this do?\n{title}"}],
@@ -225,8 +226,8 @@ def look_alikes() -> dict[str, list[Json]]:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("name", look_alikes())
-async def test_what_only_looks_like_one_is_a_turn(serve: Serve, log: DemoLog, name: str, stream: bool) -> None:
-    """It is answered by the app that was asked, and gone on from."""
+async def test_a_turn_that_resembles_a_side_call_is_a_turn(serve: Serve, log: DemoLog, name: str, stream: bool) -> None:
+    """The requested app answers it, and its conversation can be continued."""
     async with serve(task_calls="off", task_model="demo-workflow").client() as client:
         *history, last = look_alikes()[name]
         chat = Chat(client, "demo-chat", stream, {"user": f"{name} {stream}"}, [*history, last])

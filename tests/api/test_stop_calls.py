@@ -1,4 +1,4 @@
-"""How a left turn is stopped, shown by a Dify that behaves worse than the demo."""
+"""How abandoned turns are stopped, against a Dify that behaves worse than the demo."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.limits import PATIENCE
 async def test_the_stream_is_drained_after_the_stop_and_closed_at_its_end(
     raw_proxy: ProxyServer, raw_socket: socket.socket
 ) -> None:
-    """An old Dify stores an empty answer when its stream is dropped; it must be able to say its last words."""
+    """Old versions of Dify store an empty answer if the stream is closed before its end."""
     finished = asyncio.Event()
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
@@ -52,10 +52,10 @@ async def test_the_stream_is_drained_after_the_stop_and_closed_at_its_end(
         assert stop.headers["authorization"] == "Bearer app-raw-chat"
 
 
-async def test_a_dify_that_does_not_obey_is_left_after_a_while(
+async def test_the_stream_is_closed_if_dify_ignores_the_stop_call(
     raw_proxy: ProxyServer, raw_socket: socket.socket
 ) -> None:
-    left = asyncio.Event()
+    closed = asyncio.Event()
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(SSE_HEAD + chunk(message_frame("one")))
@@ -66,24 +66,26 @@ async def test_a_dify_that_does_not_obey_is_left_after_a_while(
                 await writer.drain()
                 await asyncio.sleep(0.05)
         except ConnectionError:
-            left.set()
+            closed.set()
 
     async with raw_dify(answer, at=raw_socket) as dify:
         client = Client(raw_proxy.port)
         await client.ask("hi", "raw-chat")
         await until(lambda: bool(dify.turns))
         await client.disconnect()
-        await asyncio.wait_for(left.wait(), PATIENCE)
+        await asyncio.wait_for(closed.wait(), PATIENCE)
 
 
-async def test_the_id_may_come_in_any_event_and_cut_anywhere(raw_proxy: ProxyServer, raw_socket: socket.socket) -> None:
-    """A client that leaves between the two halves of the first event."""
+async def test_the_task_id_may_come_in_any_event_and_be_split_anywhere(
+    raw_proxy: ProxyServer, raw_socket: socket.socket
+) -> None:
+    """The client disconnects between the two halves of the first event."""
     halves = frame("agent_thought", thought="hm")
-    go_on = asyncio.Event()
+    disconnected = asyncio.Event()
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(SSE_HEAD + chunk(b"event: ping\n\n", halves[:40]))
-        await go_on.wait()
+        await disconnected.wait()
         writer.write(chunk(halves[40:]))
         await dify.stopped.wait()
 
@@ -92,16 +94,16 @@ async def test_the_id_may_come_in_any_event_and_cut_anywhere(raw_proxy: ProxySer
         await client.ask("hi", "raw-agent-chat")
         await until(lambda: bool(dify.turns))
         await client.disconnect()
-        go_on.set()
+        disconnected.set()
         await asyncio.wait_for(dify.stopped.wait(), PATIENCE)
         assert TASK in dify.stops[0].path
 
 
-async def test_a_left_turn_that_fails_needs_no_stop(raw_proxy: ProxyServer, raw_socket: socket.socket) -> None:
-    go_on = asyncio.Event()
+async def test_an_abandoned_turn_that_fails_is_not_stopped(raw_proxy: ProxyServer, raw_socket: socket.socket) -> None:
+    disconnected = asyncio.Event()
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
-        await go_on.wait()
+        await disconnected.wait()
         writer.write(SSE_HEAD + chunk(frame("error", code="invalid_param", status=400, message="no")) + b"0\r\n\r\n")
 
     async with raw_dify(answer, at=raw_socket) as dify:
@@ -109,7 +111,7 @@ async def test_a_left_turn_that_fails_needs_no_stop(raw_proxy: ProxyServer, raw_
         await client.ask("hi", "raw-chat", stream=True)
         await until(lambda: bool(dify.turns))
         await client.disconnect()
-        go_on.set()
+        disconnected.set()
         async with httpx2.AsyncClient(verify=False) as http:
             reply = await http.post(f"{raw_proxy.url}/chat/completions", json=chat_body("hi", "raw-chat", stream=True))
         assert reply.status_code == 502
@@ -117,8 +119,8 @@ async def test_a_left_turn_that_fails_needs_no_stop(raw_proxy: ProxyServer, raw_
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_before_its_turn_is_sent(serve: Serve, stream: bool) -> None:
-    """While Dify is still asked what kind of app it is: then no turn is begun, or it is stopped as any other."""
+async def test_a_disconnect_before_the_turn_is_sent_leaves_no_run(serve: Serve, stream: bool) -> None:
+    """The client disconnects during the request for the app's mode: either no turn starts, or it is stopped."""
 
     async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(SSE_HEAD + chunk(message_frame("one")))
@@ -138,10 +140,10 @@ async def test_a_client_that_leaves_before_its_turn_is_sent(serve: Serve, stream
         await until(lambda: len(dify.turns) == len(dify.stops), PATIENCE)
 
 
-async def test_a_client_that_does_not_read_holds_dify_back_until_it_leaves(
+async def test_a_client_that_does_not_read_blocks_dify_until_it_disconnects(
     raw_proxy: ProxyServer, raw_socket: socket.socket
 ) -> None:
-    """What it does not take is not collected in the proxy's memory, however much Dify has to say."""
+    """The proxy applies backpressure and does not buffer the answer."""
     sent = 0
     piece = chunk(message_frame("x" * 60_000))
 

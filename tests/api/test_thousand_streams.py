@@ -1,4 +1,4 @@
-"""A thousand streams at once through one worker."""
+"""A thousand concurrent streams through one worker."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ STREAMS = 1000
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Enough file descriptors for the sockets of both sides, here and in the processes started here."""
+    """Raise the limit of open files of this process and its children to that of the sockets of both sides."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4 * STREAMS
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.fail(f"this machine allows {hard} open files, and {wanted} are needed")
+        pytest.fail(f"the hard limit of open files is {hard}, but the test needs {wanted}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_a_thousand_streams_at_once_are_all_answered(program: Program, many_files: None) -> None:
-    """None may end before all are open, so they really run at the same time."""
+async def test_a_thousand_concurrent_streams_are_answered(program: Program, many_files: None) -> None:
+    """No stream ends before all are open, so all run at the same time."""
     open_turns = 0
     all_open = asyncio.Event()
 
@@ -55,12 +55,12 @@ async def test_a_thousand_streams_at_once_are_all_answered(program: Program, man
                 await client.ask(f"question{number}", "any", stream=True)
                 await client.read_until(b"data: [DONE]\n\n")
                 assert client.seen.startswith(b"HTTP/1.1 200 ")
-                said_to_it = (
+                received = (
                     client.seen.count(b"begin "),
                     [client.seen.count(b'"content":"question%d-%d "' % (number, part)) for part in range(3)],
                 )
-                assert said_to_it == (1, [1, 1, 1])
-                assert client.seen.count(b"question") == 3, "nothing of another's answer"
+                assert received == (1, [1, 1, 1])
+                assert client.seen.count(b"question") == 3, "a piece of another answer"
                 await client.disconnect()
 
             async with asyncio.timeout(60):

@@ -1,4 +1,4 @@
-"""When Dify falls silent, breaks off, or says what nobody can read: a clear error, streamed and whole."""
+"""Silent, truncated and malformed streams of Dify, with and without streaming to the client."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from tests.limits import PATIENCE
 
 both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 EARLY = {"first_event_grace": 0.05}
-"""With so short a grace the status line is out before the trouble comes."""
+"""With this short grace the status line is sent before the failure."""
 
 
 async def failing(http: httpx2.AsyncClient, proxy: ProxyServer, text: str, model: str, *, stream: bool) -> Json:
-    """The error of a turn that fails, its status or its last frame being held to the rules on the way."""
+    """Return the error of a turn that fails, with its status, after checking the response or the last frame."""
     reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body(text, model, stream=stream))
     if reply.status_code == 200:
         assert stream, reply.text
@@ -51,7 +51,7 @@ async def failing(http: httpx2.AsyncClient, proxy: ProxyServer, text: str, model
 
 @both_ways
 @pytest.mark.parametrize("model", ["demo-chat@1.11", "demo-workflow@1.13", "demo-agent@1.16"])
-async def test_a_dify_that_says_nothing_at_all(
+async def test_a_silent_dify_is_a_timeout(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, model: str, stream: bool
 ) -> None:
     proxy = serve(silence_timeout=0.3)
@@ -68,10 +68,10 @@ async def test_silence_after_the_status_line_is_an_error_frame(
 
 
 @both_ways
-async def test_pings_alone_are_ended_by_the_turns_limit_and_by_no_other(
+async def test_a_turn_of_pings_ends_only_at_the_turn_timeout(
     pinging_demo: DemoServer, http: httpx2.AsyncClient, stream: bool
 ) -> None:
-    """A queue that pings is no silence, however short that may be."""
+    """Pings reset the silence timeout, so that a queued turn is not cancelled."""
     settings = Settings(
         dify_api_url=pinging_demo.url,
         apps=demo_apps(pinging_demo.url),
@@ -86,7 +86,7 @@ async def test_pings_alone_are_ended_by_the_turns_limit_and_by_no_other(
 
 
 @both_ways
-async def test_an_answer_that_takes_too_long_is_stopped_in_dify(
+async def test_a_turn_above_the_turn_timeout_is_stopped_in_dify(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, stream: bool
 ) -> None:
     error = await failing(http, serve(turn_timeout=3), "SLOW:1000x100", "demo-workflow", stream=stream)
@@ -95,26 +95,26 @@ async def test_an_answer_that_takes_too_long_is_stopped_in_dify(
     assert log.stops[0].user == log.runs[0].user
 
 
-# Streams that break off
+# Truncated streams
 
 
 @both_ways
 @pytest.mark.parametrize("word", ["CUT", "EOF"])
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_stream_that_ends_without_its_end(
+async def test_a_stream_without_a_terminal_event_is_incomplete(
     proxy: ProxyServer, http: httpx2.AsyncClient, model: str, word: str, stream: bool
 ) -> None:
     error = await failing(http, proxy, f"one two three four five {word}", model, stream=stream)
     assert (error["status"], error["code"]) == (200 if stream else 502, "upstream_incomplete")
 
 
-# What cannot be read
+# Malformed events
 
 
 @both_ways
 @pytest.mark.parametrize("word", ["GARBAGE", "BADUTF8"])
 @pytest.mark.parametrize("model", ["demo-chat", "demo-advanced-chat", "demo-workflow"])
-async def test_events_that_cannot_be_read(
+async def test_malformed_events_are_errors(
     proxy: ProxyServer, http: httpx2.AsyncClient, model: str, word: str, stream: bool
 ) -> None:
     error = await failing(http, proxy, f"one two three four five {word}", model, stream=stream)
@@ -122,7 +122,7 @@ async def test_events_that_cannot_be_read(
 
 
 @both_ways
-async def test_an_event_of_a_reasonable_size_is_passed_on_whole(
+async def test_an_event_below_the_size_limit_is_forwarded_completely(
     proxy: ProxyServer, http: httpx2.AsyncClient, stream: bool
 ) -> None:
     reply = await http.post(
@@ -137,7 +137,7 @@ async def test_an_event_of_a_reasonable_size_is_passed_on_whole(
 
 
 @both_ways
-async def test_an_event_beyond_all_measure_is_refused(
+async def test_an_event_above_the_size_limit_is_an_error(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, stream: bool
 ) -> None:
     error = await failing(http, proxy, "one two three OVERSIZE:40000000", "demo-chat", stream=stream)
@@ -158,12 +158,12 @@ STRANGE: dict[str, tuple[bytes, ...]] = {
     "text": (b'data: "hi"\n\n', END),
     "nothing": (b"data:\n\n", b"data: \n\n", END),
     "a lone surrogate": (b'data: {"event": "message", "answer": "\\ud800"}\n\n', END),
-    "nested without end": (b'data: {"event":"message","x":' + b"[" * 100_000 + b"\n\n", END),
+    "nested too deeply": (b'data: {"event":"message","x":' + b"[" * 100_000 + b"\n\n", END),
     "ids are numbers": (b'data: {"event":"message","answer":"x","task_id":5,"conversation_id":{}}\n\n', END),
     "an unknown event": (frame("quantum_leap", data={"a": 1}), message_frame("x"), END),
     "data of an unknown shape": (frame("node_finished", data=[1]), message_frame("x"), END),
     "resources are text": (message_frame("x"), frame("message_end", metadata={"retriever_resources": "none"})),
-    "an error without words": (frame("error", code=5, status="bad", message=None),),
+    "an error without a message": (frame("error", code=5, status="bad", message=None),),
     "files are text": (message_frame("x"), frame("message_end", metadata={}, files="none")),
 }
 
@@ -173,7 +173,7 @@ STRANGE: dict[str, tuple[bytes, ...]] = {
 async def test_strange_events_end_in_an_answer_or_in_a_clear_error(
     raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient, case: str, stream: bool
 ) -> None:
-    """Never a fault of the proxy's own, and never a hanging client."""
+    """Never in an internal error, and never in a client that waits forever."""
     async with raw_dify(scripted([SSE_HEAD, chunk(*STRANGE[case]), LAST_CHUNK]), at=raw_socket):
         reply = await http.post(f"{raw_proxy.url}/chat/completions", json=chat_body("hi", "raw-chat", stream=stream))
     if reply.status_code != 200:
@@ -181,14 +181,14 @@ async def test_strange_events_end_in_an_answer_or_in_a_clear_error(
     elif stream and "[DONE]" not in reply.text:
         error = failure_of(reply.text)
     else:
-        assert case not in ("nested without end", "an error without words", "a list")
+        assert case not in ("nested too deeply", "an error without a message", "a list")
         assert json.loads(reply.text)["choices"] if not stream else chunks_of(reply.text)
         return
     assert error["type"] in ("api_error", "invalid_request_error")
     assert error["code"] != "internal_error"
 
 
-# What is no stream at all
+# Responses that are not event streams
 
 
 NO_STREAM: dict[str, tuple[bytes, int, str]] = {
@@ -210,29 +210,29 @@ NO_STREAM: dict[str, tuple[bytes, int, str]] = {
     "no HTTP": (b"220 smtp.example.com ESMTP\r\n", 502, "upstream_incomplete"),
     "half a status line": (b"HTTP/1.1 20", 502, "upstream_incomplete"),
     "headers only": (SSE_HEAD, 502, "upstream_incomplete"),
-    "a lie about the length": (
+    "a wrong length": (
         b"HTTP/1.1 500 Oops\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{",
         502,
         "upstream_error",
     ),
-    "a chunk of no size": (SSE_HEAD + b"zzz\r\n", 502, "upstream_incomplete"),
+    "a chunk without a size": (SSE_HEAD + b"zzz\r\n", 502, "upstream_incomplete"),
 }
 
 
 @both_ways
 @pytest.mark.parametrize("case", NO_STREAM)
-async def test_answers_that_are_no_event_stream(
+async def test_responses_that_are_not_event_streams_are_errors(
     raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient, case: str, stream: bool
 ) -> None:
     answer, status, code = NO_STREAM[case]
     async with raw_dify(scripted([answer]), at=raw_socket) as dify:
         error = await failing(http, raw_proxy, "hi", "raw-chat", stream=stream)
-        assert len(dify.turns) == 1, "it is asked once"
+        assert len(dify.turns) == 1, "the turn was sent more than once"
     assert (error["status"], error["code"]) == (status, code)
     assert "elsewhere" not in error["message"]
 
 
-# Difficult but sound
+# Unusual but valid streams
 
 
 async def read_answer(http: httpx2.AsyncClient, proxy: ProxyServer, model: str = "raw-chat") -> str:
@@ -246,7 +246,7 @@ async def read_answer(http: httpx2.AsyncClient, proxy: ProxyServer, model: str =
 WHOLE = message_frame("Hällo \u2028") + b"event: ping\n\n" + message_frame("世界") + END
 PLAIN_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
-SOUND: dict[str, list[bytes]] = {
+VALID: dict[str, list[bytes]] = {
     "one byte at a time": [
         SSE_HEAD,
         *(chunk(WHOLE[at : at + 1]) for at in range(len(WHOLE))),
@@ -266,16 +266,16 @@ SOUND: dict[str, list[bytes]] = {
 }
 
 
-@pytest.mark.parametrize("case", SOUND)
-async def test_a_sound_stream_is_read_however_it_is_sent(
+@pytest.mark.parametrize("case", VALID)
+async def test_a_valid_stream_is_read_however_it_is_framed(
     raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient, case: str
 ) -> None:
-    async with raw_dify(scripted(SOUND[case]), at=raw_socket) as dify:
+    async with raw_dify(scripted(VALID[case]), at=raw_socket) as dify:
         assert await read_answer(http, raw_proxy) == "Hällo \u2028世界"
         assert not dify.stops
 
 
-async def test_a_stream_that_stays_open_after_its_end_holds_nobody(
+async def test_a_stream_that_stays_open_after_its_end_does_not_delay_the_answer(
     raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient
 ) -> None:
     done = asyncio.Event()
@@ -290,7 +290,7 @@ async def test_a_stream_that_stays_open_after_its_end_holds_nobody(
 
 
 @pytest.mark.parametrize("first", ["message_end", "workflow_finished"])
-async def test_a_chatflow_whose_second_ending_never_comes_waits_only_a_moment(
+async def test_the_wait_for_a_chatflows_second_terminal_event_is_short(
     raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient, first: str
 ) -> None:
     done = asyncio.Event()

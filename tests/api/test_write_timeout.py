@@ -1,4 +1,4 @@
-"""A client that takes nothing counts as gone, and one that takes its time does not."""
+"""The write timeout: it cancels the task of a client that does not read, and not that of a slow client."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import pytest
 from openai_dify_proxy.api.streaming import WriteTimeout
 
 
-async def test_a_write_that_takes_too_long_ends_its_task() -> None:
-    stall = None
+async def test_a_write_above_the_limit_cancels_its_task() -> None:
+    timeout = None
 
     async def writing() -> None:
-        nonlocal stall
-        stall = WriteTimeout(0.02)
-        stall.begin()
+        nonlocal timeout
+        timeout = WriteTimeout(0.02)
+        timeout.begin()
         await asyncio.Event().wait()
 
     task = asyncio.create_task(writing())
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert stall is not None
-    assert stall.expired
+    assert timeout is not None
+    assert timeout.expired
 
 
-async def test_many_short_writes_are_no_long_one() -> None:
-    stall = WriteTimeout(2)
+async def test_the_limit_applies_to_each_write() -> None:
+    timeout = WriteTimeout(2)
     loop = asyncio.get_running_loop()
     end = loop.time() + 2.5
     while loop.time() < end:
-        stall.begin()
+        timeout.begin()
         await asyncio.sleep(0.01)
-        stall.end()
-    stall.stop()
-    assert not stall.expired
+        timeout.end()
+    timeout.stop()
+    assert not timeout.expired
