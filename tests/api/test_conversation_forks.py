@@ -1,4 +1,4 @@
-"""What does not go on from where Dify's conversation stands begins a new one, and leaves the other as it is."""
+"""Histories that do not match a Dify conversation's latest turn start a new one and leave the old one unchanged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MODELS = [
 
 
 async def two_turns(client: AsyncOpenAI, name: str, model: str = "demo-chat", **more: Any) -> Chat:
-    """A conversation that has two turns."""
+    """Return a chat after two turns."""
     chat = Chat(client, model, more=more)
     for number in (1, 2):
         await chat.say(f"{name}: question {number} SAY<<{name}: answer {number}>>")
@@ -46,13 +46,13 @@ async def two_turns(client: AsyncOpenAI, name: str, model: str = "demo-chat", **
 
 
 def assert_starts_with_transcript(log: DemoLog, question: str, chat: Chat) -> None:
-    """The turn that asked ``question`` began a conversation, with all that the chat held before it."""
+    """Assert that the turn started a conversation with a transcript of the chat's earlier messages."""
     request = the_request(log, question)
     assert "conversation_id" not in request.body
     assert request.body["query"] == transcript(*messages_of(chat)[:-2], question=question)
 
 
-# The client's history is another
+# Changed histories
 
 
 def edit_a_question(messages: list[Message]) -> None:
@@ -81,14 +81,14 @@ def swap_roles(messages: list[Message]) -> None:
     messages += [{"role": "assistant", "content": "well"}]
 
 
-def begin_otherwise(messages: list[Message]) -> None:
+def prepend_a_turn(messages: list[Message]) -> None:
     messages[:0] = [{"role": "user", "content": "before"}, {"role": "assistant", "content": "all"}]
 
 
 @pytest.mark.parametrize(
-    "change", [edit_a_question, edit_a_reply, cut_a_reply, drop_a_turn, repeat_a_turn, swap_roles, begin_otherwise]
+    "change", [edit_a_question, edit_a_reply, cut_a_reply, drop_a_turn, repeat_a_turn, swap_roles, prepend_a_turn]
 )
-async def test_another_history_is_another_conversation(
+async def test_a_changed_history_starts_another_conversation(
     client: AsyncOpenAI, log: DemoLog, change: Callable[[list[Message]], None]
 ) -> None:
     name = change.__name__
@@ -104,14 +104,16 @@ async def test_another_history_is_another_conversation(
 
 
 def initial_history(log: DemoLog, question: str, chat: Chat) -> list[tuple[str, str]]:
-    """What Dify holds of a conversation that began with ``question``: that, with its transcript, and its answer."""
+    """Return the history in Dify after the first turn: the query with its transcript, and the answer."""
     run = the_run(log, question)
     return [("user", run.question), ("assistant", run.answer)]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_regenerated_answers_and_branches(client: AsyncOpenAI, log: DemoLog, stream: bool) -> None:
-    """Of all that go on from one message the first does so in Dify; every branch can be continued afterwards."""
+async def test_regenerated_answers_and_edited_questions_are_branches(
+    client: AsyncOpenAI, log: DemoLog, stream: bool
+) -> None:
+    """The first continuation of a message stays in its Dify conversation; each other one starts a branch."""
 
     async def converse(model: str) -> None:
         name = f"{model} {stream}"
@@ -140,7 +142,7 @@ async def test_regenerated_answers_and_branches(client: AsyncOpenAI, log: DemoLo
     await at_once(converse(model) for model in MODELS)
 
 
-async def test_the_first_question_asked_again_begins_again(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_repeating_the_first_question_starts_another_conversation(client: AsyncOpenAI, log: DemoLog) -> None:
     chat = Chat(client, "demo-chat")
     await chat.say("first again")
     again = chat.copy(messages=1)
@@ -148,7 +150,9 @@ async def test_the_first_question_asked_again_begins_again(client: AsyncOpenAI, 
     assert [request.body.get("conversation_id") for request in requests_for(log, "first again")] == [None, None]
 
 
-async def test_of_many_at_once_from_one_point_one_goes_on(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_one_of_many_simultaneous_continuations_stays_in_the_conversation(
+    client: AsyncOpenAI, log: DemoLog
+) -> None:
     chat = await two_turns(client, "many")
     copies = [chat.copy() for _ in range(8)]
     await at_once(copy.say(f"at once {number}") for number, copy in enumerate(copies))
@@ -161,8 +165,8 @@ async def test_of_many_at_once_from_one_point_one_goes_on(client: AsyncOpenAI, l
     )
 
 
-async def test_two_clicks_before_the_first_answer(client: AsyncOpenAI, log: DemoLog) -> None:
-    """The second question comes while the first is being answered, from the same point."""
+async def test_a_second_question_during_the_first_answer_forks(client: AsyncOpenAI, log: DemoLog) -> None:
+    """The second question is sent from the same point while the first is being answered."""
     chat = await two_turns(client, "clicks")
     other = chat.copy()
     first = asyncio.create_task(chat.say("click 1 SLOW:10x100"))
@@ -176,10 +180,10 @@ async def test_two_clicks_before_the_first_answer(client: AsyncOpenAI, log: Demo
     ]
 
 
-# What else reaches Dify beside the history
+# System prompts, inputs and apps
 
 
-async def test_a_changed_system_prompt_is_honoured_in_a_new_conversation(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_a_changed_system_prompt_starts_a_new_conversation(client: AsyncOpenAI, log: DemoLog) -> None:
     chat = Chat(client, "demo-chat", messages=[{"role": "system", "content": "You are kind."}])
     await chat.say("system 1")
     await chat.say("system 2")
@@ -196,7 +200,7 @@ async def test_a_changed_system_prompt_is_honoured_in_a_new_conversation(client:
     assert queries[4]["conversation_id"] == queries[2]["conversation_id"]
 
 
-async def test_a_changed_system_prompt_in_an_input(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_a_changed_system_prompt_in_an_input_starts_a_new_conversation(client: AsyncOpenAI, log: DemoLog) -> None:
     more = {"extra_body": {"inputs": {"topic": "tea"}}}
     chat = Chat(client, "demo-chat-topic", more=more, messages=[{"role": "system", "content": "You are kind."}])
     for number in (1, 2):
@@ -207,8 +211,8 @@ async def test_a_changed_system_prompt_in_an_input(client: AsyncOpenAI, log: Dem
     assert sent == [("You are kind.", False), ("You are kind.", True), ("You are rude.", False)]
 
 
-async def test_changed_inputs(client: AsyncOpenAI, log: DemoLog) -> None:
-    """A conversation known by its history forks; one that is named goes on, and Dify renders the new ones in it."""
+async def test_changed_inputs_fork_unnamed_conversations(client: AsyncOpenAI, log: DemoLog) -> None:
+    """A conversation found by its history forks. A named one continues, and Dify renders the new inputs in it."""
 
     async def converse(model: str) -> None:
         chat = Chat(client, model)
@@ -234,8 +238,8 @@ async def test_changed_inputs(client: AsyncOpenAI, log: DemoLog) -> None:
     )
 
 
-async def test_inputs_that_the_app_lacks_are_no_difference(client: AsyncOpenAI, log: DemoLog) -> None:
-    """They never reach Dify: Open WebUI and others put what they like into metadata."""
+async def test_inputs_that_the_app_lacks_are_ignored(client: AsyncOpenAI, log: DemoLog) -> None:
+    """They never reach Dify. Open WebUI and others put arbitrary values into metadata."""
     chat = Chat(client, "demo-chat")
     await chat.say("metadata 1", metadata={"request": "1"})
     await chat.say("metadata 2", metadata={"request": "2"})
@@ -243,7 +247,7 @@ async def test_inputs_that_the_app_lacks_are_no_difference(client: AsyncOpenAI, 
 
 
 @pytest.mark.parametrize("other", ["demo-chat@1.11", "demo-advanced-chat"])
-async def test_another_app_begins_a_conversation_of_its_own(client: AsyncOpenAI, log: DemoLog, other: str) -> None:
+async def test_another_app_starts_its_own_conversation(client: AsyncOpenAI, log: DemoLog, other: str) -> None:
     chat = await two_turns(client, f"moving to {other}")
     moved = chat.copy()
     moved.model = other
@@ -253,11 +257,11 @@ async def test_another_app_begins_a_conversation_of_its_own(client: AsyncOpenAI,
     assert_continues(log, f"stayed beside {other}", chat.conversation_id, *messages_of(chat)[:4])
 
 
-# Turns that went wrong
+# Failed and cancelled turns
 
 
-async def goes_wrong(chat: Chat, question: str) -> None:
-    """A turn that fails, and whose words the client does not keep."""
+async def fail(chat: Chat, question: str) -> None:
+    """Send a question whose turn fails, and remove it from the chat."""
     with pytest.raises(openai.APIError):
         await chat.say(question)
     del chat.messages[-1]
@@ -279,7 +283,7 @@ FAILURES = (
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["demo-chat", "demo-agent-chat", "demo-advanced-chat", "demo-agent"])
-async def test_what_a_failed_turn_leaves_behind_is_never_met_again(
+async def test_a_conversation_with_a_failed_turn_is_never_continued(
     proxy: ProxyServer, log: DemoLog, model: str, stream: bool
 ) -> None:
     async with proxy.client(max_retries=0) as client:
@@ -290,7 +294,7 @@ async def test_what_a_failed_turn_leaves_behind_is_never_met_again(
             tag = f"{name} {word.lower().replace(':', ' ')}"
             await chat.say(f"{tag} 1")
             lost = chat.conversation_id
-            await goes_wrong(chat, f"{tag} 2 and some more words {word}")
+            await fail(chat, f"{tag} 2 and some more words {word}")
             await chat.say(f"{tag} 3")
             assert_starts_with_transcript(log, f"{tag} 3", chat)
             assert chat.conversation_id != lost
@@ -303,12 +307,12 @@ async def test_what_a_failed_turn_leaves_behind_is_never_met_again(
         await at_once(check(word, version) for word in FAILURES for version in versions)
 
 
-async def test_a_question_that_failed_may_be_asked_again(proxy: ProxyServer, log: DemoLog) -> None:
-    """Its first words are kept by the client or not: either way Dify is told what the client holds."""
+async def test_a_partial_answer_is_part_of_the_transcript(proxy: ProxyServer, log: DemoLog) -> None:
+    """The client keeps the start of the failed answer, and the transcript contains it."""
     async with proxy.client(max_retries=0) as client:
         chat = Chat(client, "demo-chat", stream=True)
         await chat.say("again 1")
-        await goes_wrong(chat, "again 2 and some more words MIDERROR")
+        await fail(chat, "again 2 and some more words MIDERROR")
         chat.messages += [
             {"role": "user", "content": "again 2"},
             {"role": "assistant", "content": "This is the"},
@@ -318,8 +322,10 @@ async def test_a_question_that_failed_may_be_asked_again(proxy: ProxyServer, log
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_cancelled_turn(proxy: ProxyServer, log: DemoLog, stream: bool) -> None:
-    """The client leaves in the middle: what was said until then stays in a conversation that nobody goes on with."""
+async def test_a_conversation_with_a_cancelled_turn_is_never_continued(
+    proxy: ProxyServer, log: DemoLog, stream: bool
+) -> None:
+    """The client disconnects in mid-answer. The conversation with the partial answer is never continued."""
     async with proxy.client() as client:
 
         async def converse(model: str) -> None:
@@ -340,8 +346,8 @@ async def test_a_cancelled_turn(proxy: ProxyServer, log: DemoLog, stream: bool) 
         await at_once(converse(model) for model in MODELS)
 
 
-async def test_a_client_that_leaves_while_its_turn_waits_costs_nothing(serve: Serve, log: DemoLog) -> None:
-    """Two turns never begin in one second. What waits for that was not sent, so that the next try continues."""
+async def test_a_disconnect_while_the_turn_waits_does_not_fork(serve: Serve, log: DemoLog) -> None:
+    """A turn that waits for the spacing was not sent yet, so the next turn continues the conversation."""
     clock = Clock()
     proxy = serve(timing=ClaimTiming(turn_spacing=3), clock=clock)
     async with proxy.client() as client:
@@ -359,8 +365,8 @@ async def test_a_client_that_leaves_while_its_turn_waits_costs_nothing(serve: Se
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_that_a_stop_sequence_cut(client: AsyncOpenAI, log: DemoLog, stream: bool) -> None:
-    """Dify holds more than the client was told, and perhaps goes on."""
+async def test_an_answer_truncated_by_a_stop_sequence_forks(client: AsyncOpenAI, log: DemoLog, stream: bool) -> None:
+    """Dify holds more text than the client received."""
 
     async def converse(model: str) -> None:
         name = f"{model} {stream}"
@@ -374,7 +380,7 @@ async def test_an_answer_that_a_stop_sequence_cut(client: AsyncOpenAI, log: Demo
     await at_once(converse(model) for model in MODELS)
 
 
-async def test_a_stop_sequence_that_never_comes_is_no_difference(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_a_stop_sequence_that_does_not_occur_does_not_fork(client: AsyncOpenAI, log: DemoLog) -> None:
     chat = Chat(client, "demo-chat", more={"stop": ["never said"]})
     await chat.say("unstopped 1")
     await chat.say("unstopped 2")
@@ -384,8 +390,8 @@ async def test_a_stop_sequence_that_never_comes_is_no_difference(client: AsyncOp
 # Retries
 
 
-async def test_the_sdks_retry_of_an_answer_that_got_lost_on_its_way(proxy: ProxyServer, log: DemoLog) -> None:
-    """Something between the client and the proxy breaks the connection after the turn: the SDK sends it once more."""
+async def test_the_sdks_retry_after_a_lost_answer_forks(proxy: ProxyServer, log: DemoLog) -> None:
+    """A connection between the client and the proxy breaks after the turn, and the SDK retries."""
     cut: list[int] = []
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -420,13 +426,13 @@ async def test_the_sdks_retry_of_an_answer_that_got_lost_on_its_way(proxy: Proxy
     assert (lost.body["query"], lost.body["conversation_id"]) == ("retried 2 SAY<<lost on its way>>", first)
     assert "conversation_id" not in retry.body
     assert retry.body["query"] == transcript(*messages_of(chat)[:2], question="retried 2 SAY<<lost on its way>>")
-    # Both answers were the same, and the last one that was given is gone on from.
+    # Both answers are equal, and the next turn continues the second one.
     run = the_run(log, "retried 3")
     assert run.history == (("user", retry.body["query"]), ("assistant", "lost on its way"))
 
 
-async def test_the_sdks_retry_of_a_refusal(client: AsyncOpenAI, log: DemoLog) -> None:
-    """A Dify with too many turns is asked again; the first try was in the conversation, the others have transcripts."""
+async def test_the_sdks_retry_after_a_rate_limit_forks(client: AsyncOpenAI, log: DemoLog) -> None:
+    """The first try is in the conversation, the retries start new ones with transcripts."""
     chat = Chat(client, "demo-chat")
     await chat.say("busy 1")
     with pytest.raises(openai.RateLimitError):
@@ -438,10 +444,10 @@ async def test_the_sdks_retry_of_a_refusal(client: AsyncOpenAI, log: DemoLog) ->
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_dify_that_cannot_be_reached_costs_no_conversation(
+async def test_an_unreachable_dify_does_not_fork_the_conversation(
     serve: Serve, demo: DemoServer, log: DemoLog, stream: bool
 ) -> None:
-    """Nothing was sent, so that the next try goes on as if there had been none."""
+    """Nothing was sent, so the next try continues the conversation."""
     dify = DemoServer(clock=counted_seconds())
     with dify:
         proxy = serve(dify_api_url=dify.url, apps=demo_apps(dify.url))

@@ -1,4 +1,4 @@
-"""A client that sends all of it again goes on in its Dify conversation, and Dify is told only what is new."""
+"""A client that sends the whole history continues its Dify conversation, and Dify receives only the new message."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ VERSIONS = ("0.15", "1.11", "1.13", "1.14", "1.15", "1.16")
 MODELS = [f"{name}@{version}" for version in VERSIONS for name in CONVERSING if name != "demo-agent"] + ["demo-agent"]
 
 REWRITTEN = "Use this context: {}\n\nQuestion: {}"
-"""What retrieval makes of a question before it is sent."""
+"""A retrieval template, which clients apply to the last question."""
 
 
-async def test_the_ways_to_ask_are_one(client: AsyncOpenAI, log: DemoLog) -> None:
-    """A conversation that began streaming goes on without, and content may be parts as well as a text."""
+async def test_streaming_and_content_parts_do_not_affect_matching(client: AsyncOpenAI, log: DemoLog) -> None:
+    """The next turn may drop streaming, and send content as parts instead of text."""
     chat = Chat(client, "demo-chat", stream=True)
     await chat.say("ways 1")
     chat.messages = [
@@ -40,11 +40,11 @@ async def test_the_ways_to_ask_are_one(client: AsyncOpenAI, log: DemoLog) -> Non
     assert the_run(log, "ways 2").history[0] == ("user", "ways 1")
 
 
-# What clients change in passing
+# Differences that clients introduce
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_line_ends_and_outer_white_space_are_nothing(client: AsyncOpenAI, log: DemoLog, stream: bool) -> None:
+async def test_line_ends_and_outer_white_space_are_ignored(client: AsyncOpenAI, log: DemoLog, stream: bool) -> None:
     async def converse(name: str, change: Any) -> None:
         chat = Chat(client, "demo-chat", stream)
         await chat.say(f"  {name} 1\n  second line\n\nSAY<<  one\n    two\n\nthree \n>>\n")
@@ -65,7 +65,7 @@ async def test_line_ends_and_outer_white_space_are_nothing(client: AsyncOpenAI, 
     )
 
 
-async def test_an_indentation_counts(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_a_changed_indentation_is_a_changed_history(client: AsyncOpenAI, log: DemoLog) -> None:
     chat = Chat(client, "demo-chat")
     await chat.say("indented 1 SAY<<if x:\n    y()>>")
     chat.messages[-1]["content"] = "if x:\n  y()"
@@ -75,8 +75,8 @@ async def test_an_indentation_counts(client: AsyncOpenAI, log: DemoLog) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_reasoning_is_no_part_of_a_reply(client: AsyncOpenAI, log: DemoLog, stream: bool) -> None:
-    """Whether the client leaves it out, sends it back inside the reply, or in a field of its own."""
+async def test_reasoning_is_not_part_of_a_reply(client: AsyncOpenAI, log: DemoLog, stream: bool) -> None:
+    """The client may omit it, send it inside the reply, or send it in a separate field."""
 
     async def converse(name: str, model: str, change: Any) -> None:
         chat = Chat(client, model, stream, {"user": name})
@@ -98,8 +98,8 @@ async def test_reasoning_is_no_part_of_a_reply(client: AsyncOpenAI, log: DemoLog
     )
 
 
-async def test_what_was_sent_before_a_moderation_is_what_goes_on(client: AsyncOpenAI, log: DemoLog) -> None:
-    """A stream cannot take anything back, so its reply is longer than the one in Dify."""
+async def test_a_moderated_answer_is_continued_from_the_text_that_was_sent(client: AsyncOpenAI, log: DemoLog) -> None:
+    """A stream cannot retract text, so its reply is longer than the one in Dify."""
 
     async def converse(model: str, stream: bool) -> None:
         name = f"{model} {stream} moderated"
@@ -114,7 +114,7 @@ async def test_what_was_sent_before_a_moderation_is_what_goes_on(client: AsyncOp
 
 
 @pytest.mark.parametrize("as_sent", ["", None])
-async def test_an_answer_without_words(client: AsyncOpenAI, log: DemoLog, as_sent: str | None) -> None:
+async def test_an_empty_answer_is_continued(client: AsyncOpenAI, log: DemoLog, as_sent: str | None) -> None:
     async def converse(model: str, stream: bool) -> None:
         name = f"{model} {stream} {as_sent}"
         chat = Chat(client, model, stream, {"user": name})
@@ -144,8 +144,8 @@ CHAT_HEADERS = (
 )
 
 
-async def test_a_chat_id_and_a_user_id_allow_for_rewritten_questions(client: AsyncOpenAI, log: DemoLog) -> None:
-    """Retrieval templates rewrite the last question for the model, and the client sends it plain afterwards."""
+async def test_rewritten_questions_match_with_a_chat_id_and_a_user_id(client: AsyncOpenAI, log: DemoLog) -> None:
+    """A client applies its retrieval template to the last question only, and later sends that question without it."""
 
     async def converse(header: str) -> None:
         chat = Chat(client, "demo-chat", more={"extra_headers": {header: f"chat {header}", "X-OpenWebUI-User-Id": "u"}})
@@ -163,7 +163,9 @@ async def test_a_chat_id_and_a_user_id_allow_for_rewritten_questions(client: Asy
     await at_once(converse(header) for header in CHAT_HEADERS)
 
 
-async def test_the_body_may_name_the_user_of_a_chat(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_rewritten_questions_match_with_a_chat_id_and_a_user_in_the_body(
+    client: AsyncOpenAI, log: DemoLog
+) -> None:
     chat = Chat(client, "demo-chat", more={"extra_headers": {"X-Chat-Id": "by body"}, "user": "anna"})
     await chat.say(REWRITTEN.format("passage", "by body 1"))
     chat.messages[0]["content"] = "by body 1"
@@ -171,8 +173,8 @@ async def test_the_body_may_name_the_user_of_a_chat(client: AsyncOpenAI, log: De
     assert the_request(log, "by body 2").body["conversation_id"] == chat.conversation_id
 
 
-async def test_a_chat_id_alone_does_not(client: AsyncOpenAI, log: DemoLog) -> None:
-    """Without a user it might be anybody's, so that every word counts."""
+async def test_rewritten_questions_do_not_match_with_a_chat_id_alone(client: AsyncOpenAI, log: DemoLog) -> None:
+    """Without a user the chat id could be anyone's, so the history must match exactly."""
     chat = Chat(client, "demo-chat", more={"extra_headers": {"X-OpenWebUI-Chat-Id": "nobody's"}})
     await chat.say(REWRITTEN.format("passage", "nobody 1"))
     reply = chat.messages[1]["content"]
@@ -184,7 +186,7 @@ async def test_a_chat_id_alone_does_not(client: AsyncOpenAI, log: DemoLog) -> No
     assert starts_conversation(log, "nobody 2")
 
 
-async def test_chats_and_users_with_the_same_words_are_apart(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_chats_and_users_with_equal_messages_are_separate(client: AsyncOpenAI, log: DemoLog) -> None:
     async def converse(chat_id: str, user_id: str) -> str:
         headers = {"X-OpenWebUI-Chat-Id": chat_id, "X-OpenWebUI-User-Id": user_id}
         chat = Chat(client, "demo-chat", more={"extra_headers": headers})
@@ -193,18 +195,20 @@ async def test_chats_and_users_with_the_same_words_are_apart(client: AsyncOpenAI
         return str(chat.conversation_id)
 
     pairs = [(chat_id, user_id) for chat_id in ("one", "two") for user_id in ("anna", "bert")]
-    found: list[str] = []
+    conversations: list[str] = []
 
     async def collect(chat_id: str, user_id: str) -> None:
-        found.append(await converse(chat_id, user_id))
+        conversations.append(await converse(chat_id, user_id))
 
     await at_once(collect(*pair) for pair in pairs)
-    assert len(set(found)) == 4
+    assert len(set(conversations)) == 4
     assert len({run.conversation_id for run in log.runs}) == 4
 
 
-async def test_a_chat_whose_system_prompt_changes_goes_on_and_is_told(client: AsyncOpenAI, log: DemoLog) -> None:
-    """Open WebUI writes the time of day and the user's memories into it."""
+async def test_a_changed_system_prompt_is_sent_in_the_same_conversation_of_a_chat_id(
+    client: AsyncOpenAI, log: DemoLog
+) -> None:
+    """Open WebUI writes the time and the user's memories into the system prompt."""
     headers = {"X-OpenWebUI-Chat-Id": "changing", "X-OpenWebUI-User-Id": "u"}
     chat = Chat(client, "demo-chat", more={"extra_headers": headers})
     for number, system in enumerate(["It is noon.", "It is one.", "It is one."], 1):
@@ -221,8 +225,8 @@ async def test_a_chat_whose_system_prompt_changes_goes_on_and_is_told(client: As
 # Models without a memory
 
 
-async def test_a_forgetful_model_is_recognised_and_told_all_of_it(serve: Serve, log: DemoLog) -> None:
-    """The second turn shows that its model was not sent the first; from then on the transcript goes along."""
+async def test_a_model_without_memory_is_detected_and_gets_transcripts(serve: Serve, log: DemoLog) -> None:
+    """The second turn shows that the model did not see the first. Later turns have a transcript."""
     async with serve(state_url="memory://").client() as client:
 
         async def converse(version: str) -> None:
@@ -247,8 +251,8 @@ async def test_a_forgetful_model_is_recognised_and_told_all_of_it(serve: Serve, 
         await at_once(converse(version) for version in VERSIONS)
 
 
-async def test_models_with_a_memory_are_not_taken_for_forgetful(serve: Serve, log: DemoLog) -> None:
-    """Neither by an answer that no model gave, nor by a question that was sent with more around it."""
+async def test_models_with_memory_do_not_get_transcripts(serve: Serve, log: DemoLog) -> None:
+    """Neither after an answer without a model call, nor after a question with a system prompt around it."""
     async with serve(state_url="memory://").client() as client:
 
         async def converse(version: str, first: str) -> None:
@@ -263,11 +267,11 @@ async def test_models_with_a_memory_are_not_taken_for_forgetful(serve: Serve, lo
         )
 
 
-# The other rules
+# Other values of the setting `conversations`
 
 
 @pytest.mark.parametrize("model", CONVERSING)
-async def test_conversations_may_be_switched_to_transcripts(serve: Serve, log: DemoLog, model: str) -> None:
+async def test_conversations_transcript_always_sends_a_transcript(serve: Serve, log: DemoLog, model: str) -> None:
     async with serve(conversations="transcript").client() as client:
         chat = Chat(client, model)
         for number in (1, 2, 3):
@@ -279,7 +283,7 @@ async def test_conversations_may_be_switched_to_transcripts(serve: Serve, log: D
     assert not any("conversation_id" in request.body for request in turns(log))
 
 
-async def test_conversations_may_be_switched_to_the_last_message(serve: Serve, log: DemoLog) -> None:
+async def test_conversations_last_message_sends_only_the_last_message(serve: Serve, log: DemoLog) -> None:
     async with serve(conversations="last-message").client() as client:
         chat = Chat(client, "demo-chat", messages=[{"role": "system", "content": "Be kind."}])
         for number in (1, 2):
@@ -290,7 +294,7 @@ async def test_conversations_may_be_switched_to_the_last_message(serve: Serve, l
     assert queries[2] == ("m 3", the_run(log, "m 2").conversation_id)
 
 
-async def test_each_app_may_have_a_rule_of_its_own(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
+async def test_each_app_may_have_its_own_setting(serve: Serve, demo: DemoServer, log: DemoLog) -> None:
     apps = {
         name: app_settings(name, "app-demo-chat", demo.url, conversations=rule)
         for name, rule in {"follows": None, "carries": "transcript", "remembers": "auto"}.items()
@@ -306,7 +310,7 @@ async def test_each_app_may_have_a_rule_of_its_own(serve: Serve, demo: DemoServe
     assert (remembers["query"], remembers["conversation_id"]) == ("remembers 2", chats[2].conversation_id)
 
 
-async def test_a_transcript_is_worded_by_a_template(serve: Serve, log: DemoLog) -> None:
+async def test_a_transcript_uses_the_template(serve: Serve, log: DemoLog) -> None:
     template = "Earlier:\n{history}\n-- and now --\n{question}\n(answer that)"
     async with serve(transcript_template=template).client() as client:
         history = [{"role": "user", "content": "a\n-- and now --"}, {"role": "assistant", "content": "b"}]
@@ -318,7 +322,7 @@ async def test_a_transcript_is_worded_by_a_template(serve: Serve, log: DemoLog) 
     )
 
 
-async def test_an_app_with_an_input_for_it_gets_the_transcript_there(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_the_history_input_gets_the_transcript(client: AsyncOpenAI, log: DemoLog) -> None:
     history = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     chat = Chat(client, "demo-chat-history", messages=history)
     await chat.say("into the input")
@@ -330,7 +334,9 @@ async def test_an_app_with_an_input_for_it_gets_the_transcript_there(client: Asy
 
 
 @pytest.mark.parametrize("model", ["demo-completion", "demo-workflow"])
-async def test_apps_that_keep_nothing_always_get_a_transcript(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
+async def test_apps_without_conversations_always_get_a_transcript(
+    client: AsyncOpenAI, log: DemoLog, model: str
+) -> None:
     chat = Chat(client, model)
     for number in (1, 2, 3):
         await chat.say(f"SAY<<no>> {number}")
@@ -341,8 +347,8 @@ async def test_apps_that_keep_nothing_always_get_a_transcript(client: AsyncOpenA
     ]
 
 
-async def test_a_chat_that_began_elsewhere_brings_its_transcript(proxy: ProxyServer, log: DemoLog) -> None:
-    """And goes on in Dify from there."""
+async def test_a_chat_that_started_elsewhere_is_sent_as_a_transcript(proxy: ProxyServer, log: DemoLog) -> None:
+    """The next turn continues in Dify."""
     async with proxy.client() as client:
 
         async def converse(model: str) -> None:

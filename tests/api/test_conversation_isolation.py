@@ -1,4 +1,4 @@
-"""Fifty people at once who say the same words: nobody meets anything of another's."""
+"""Fifty concurrent end users with equal messages: no conversation mixes two of them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def marker(number: int) -> str:
 
 
 def markers_in(run: LoggedRun) -> set[str]:
-    """Whose words a model was sent: in its history, its question, and its inputs."""
-    told = " ".join([*(text for _, text in run.history), run.question, *map(str, run.inputs.values())])
-    return {marker(number) for number in range(PEOPLE) if marker(number) in told}
+    """Return the markers in the history, question and inputs of a run."""
+    text = " ".join([*(text for _, text in run.history), run.question, *map(str, run.inputs.values())])
+    return {marker(number) for number in range(PEOPLE) if marker(number) in text}
 
 
 def by_conversation(log: DemoLog) -> dict[str, list[LoggedRun]]:
-    """The runs of each conversation, in the order in which they began."""
-    found = defaultdict(list)
+    """Return the runs of each conversation, in order of their start."""
+    conversations = defaultdict(list)
     for run in sorted(log.runs, key=lambda run: run.started_at):
-        found[run.conversation_id].append(run)
-    return found
+        conversations[run.conversation_id].append(run)
+    return conversations
 
 
 def check_order(runs: dict[str, list[LoggedRun]]) -> None:
-    """The turns of a conversation never overlap; each sees all before it."""
+    """Assert that the turns of a conversation never overlap, and that each sees all earlier ones."""
     for turns in runs.values():
         for number, run in enumerate(turns):
             assert len(run.history) == 2 * number
@@ -45,10 +45,10 @@ def check_order(runs: dict[str, list[LoggedRun]]) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["demo-chat", "demo-agent-chat", "demo-advanced-chat@1.13", "demo-agent"])
-async def test_end_users_with_system_prompts_of_their_own(
+async def test_end_users_with_their_own_system_prompts_do_not_mix(
     proxy: ProxyServer, log: DemoLog, model: str, stream: bool
 ) -> None:
-    """Only the end user and the system prompt tell them apart: questions and answers are the same for all."""
+    """Only the end user and the system prompt differ: all questions and answers are equal."""
     async with proxy.client() as client:
 
         async def converse(number: int) -> Chat:
@@ -72,7 +72,7 @@ async def test_end_users_with_system_prompts_of_their_own(
 
 
 @pytest.mark.parametrize("model", ["demo-chat-topic", "demo-advanced-chat-topic"])
-async def test_end_users_with_inputs_of_their_own(proxy: ProxyServer, log: DemoLog, model: str) -> None:
+async def test_end_users_with_their_own_inputs_do_not_mix(proxy: ProxyServer, log: DemoLog, model: str) -> None:
     async with proxy.client() as client:
 
         async def converse(number: int) -> Chat:
@@ -97,10 +97,10 @@ async def test_end_users_with_inputs_of_their_own(proxy: ProxyServer, log: DemoL
     check_order(runs)
 
 
-async def test_anonymous_people_behind_one_key(proxy: ProxyServer, log: DemoLog) -> None:
-    """All are one end user, and those with the same inputs and system prompt said the very same.
+async def test_anonymous_people_behind_one_key_do_not_mix(proxy: ProxyServer, log: DemoLog) -> None:
+    """All are one end user, and groups of five have equal inputs, system prompts and messages.
 
-    Each of their conversations goes on once from each point, and the others have transcripts.
+    Within a group each conversation is continued once from each point, and the other turns have transcripts.
     """
 
     async def converse(number: int) -> None:
@@ -124,7 +124,7 @@ async def test_anonymous_people_behind_one_key(proxy: ProxyServer, log: DemoLog)
     assert any(len(turns) > 1 for turns in runs.values())
 
 
-async def test_anonymous_people_with_words_of_their_own_never_fork(proxy: ProxyServer, log: DemoLog) -> None:
+async def test_anonymous_people_with_their_own_messages_never_fork(proxy: ProxyServer, log: DemoLog) -> None:
     async with proxy.client() as client:
 
         async def converse(number: int) -> None:
@@ -139,7 +139,7 @@ async def test_anonymous_people_with_words_of_their_own_never_fork(proxy: ProxyS
     check_order(runs)
 
 
-async def test_end_users_who_have_nothing_else_of_their_own(proxy: ProxyServer, log: DemoLog) -> None:
+async def test_end_users_with_equal_messages_do_not_mix(proxy: ProxyServer, log: DemoLog) -> None:
     async with proxy.client() as client:
 
         async def converse(number: int) -> Chat:

@@ -1,4 +1,4 @@
-"""``/v1/conversations``: conversations of Dify under names of ours."""
+"""``/v1/conversations``: objects of the proxy that refer to Dify conversations."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from tests.api.servers import Clock, ProxyServer
 from tests.components.servers import free_ports
 
 UNKNOWN = f"conv_{'0' * 48}"
-BEGUN: list[Any] = [
+INITIAL_ITEMS: list[Any] = [
     {"type": "message", "role": "user", "content": "earlier"},
     {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "long ago"}]},
 ]
-LISTED = [("user", "earlier"), ("assistant", "long ago")]
+INITIAL_TEXTS = [("user", "earlier"), ("assistant", "long ago")]
 
 
 async def items_of(client: AsyncOpenAI, name: str, **more: Any) -> list[tuple[str, str]]:
-    """Role and text of all items, oldest first."""
+    """Return role and text of all items, oldest first."""
     listed: list[Any] = [item async for item in client.conversations.items.list(name, order="asc", **more)]
     return [(item.role, item.content[0].text) for item in listed]
 
@@ -48,7 +48,7 @@ async def items_of(client: AsyncOpenAI, name: str, **more: Any) -> list[tuple[st
 # The object
 
 
-async def test_it_is_made_fetched_changed_and_deleted(
+async def test_a_conversation_is_created_retrieved_updated_and_deleted(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     before = int(time.time())
@@ -66,15 +66,17 @@ async def test_it_is_made_fetched_changed_and_deleted(
     deleted = await http.request("DELETE", path, headers=headers)
     assert deleted.json() == {"id": made["id"], "object": "conversation.deleted", "deleted": True}
     for method, below in (("GET", ""), ("POST", ""), ("DELETE", ""), ("GET", "/items")):
-        body: Json | None = {"metadata": {}} if method == "POST" else None
-        await not_found(await http.request(method, path + below, json=body, headers=headers), "conversation_not_found")
-    asked = {"model": "demo-chat", "input": "hi", "conversation": made["id"]}
-    await not_found(await http.post(f"{proxy.url}/responses", json=asked), "conversation_not_found")
+        update: Json | None = {"metadata": {}} if method == "POST" else None
+        await not_found(
+            await http.request(method, path + below, json=update, headers=headers), "conversation_not_found"
+        )
+    body = {"model": "demo-chat", "input": "hi", "conversation": made["id"]}
+    await not_found(await http.post(f"{proxy.url}/responses", json=body), "conversation_not_found")
     assert not log.runs
 
 
 @pytest.mark.parametrize("name", [UNKNOWN, "conv_1", "%00", "x" * 3000])
-async def test_an_unknown_one_is_a_404(proxy: ProxyServer, http: httpx2.AsyncClient, name: str) -> None:
+async def test_an_unknown_conversation_is_a_404(proxy: ProxyServer, http: httpx2.AsyncClient, name: str) -> None:
     path = f"{proxy.url}/conversations/{name}"
     headers = {"content-type": "application/json"}
     for method, below in (("GET", ""), ("POST", ""), ("DELETE", ""), ("GET", "/items")):
@@ -103,7 +105,7 @@ async def test_metadata_has_openais_limits(
     assert (await client.conversations.retrieve(conversation.id)).metadata == {"a": "b"}
 
 
-async def test_the_largest_metadata_is_taken(client: AsyncOpenAI) -> None:
+async def test_the_largest_metadata_is_accepted(client: AsyncOpenAI) -> None:
     metadata = {f"{number:064}": "v" * 512 for number in range(16)}
     conversation = await client.conversations.create(metadata=metadata)
     assert (await client.conversations.retrieve(conversation.id)).metadata == metadata
@@ -113,52 +115,52 @@ async def test_the_largest_metadata_is_taken(client: AsyncOpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_turns_go_on_in_one_dify_conversation(
+async def test_turns_continue_one_dify_conversation(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, stream: bool
 ) -> None:
-    """Named by its id or by an object that holds it; beside each other in all modes and versions."""
+    """The request holds the id or an object with the id. All modes and versions run concurrently."""
 
     async def converse(client: AsyncOpenAI, model: str) -> None:
         conversation = await client.conversations.create()
-        found = set()
+        dify_ids = set()
         for number in range(3):
             name: Any = conversation.id if number % 2 else {"id": conversation.id}
             if stream:
                 events = await stream_of(http, proxy, f"SAY<<{number}>> {model}", model, conversation=name)
-                told = events[-1]["response"]
-                found.add(told["dify"]["conversation_id"])
-                assert (text_of(events), told["conversation"]) == (str(number), {"id": conversation.id})
+                final = events[-1]["response"]
+                dify_ids.add(final["dify"]["conversation_id"])
+                assert (text_of(events), final["conversation"]) == (str(number), {"id": conversation.id})
             else:
                 response = await respond(client, f"SAY<<{number}>> {model}", model, conversation=name)
-                found.add(dify_conversation(response))
+                dify_ids.add(dify_conversation(response))
                 assert response.conversation is not None
                 assert (response.output_text, response.conversation.id) == (str(number), conversation.id)
-        assert len(found) == 1
+        assert len(dify_ids) == 1
         assert the_request(log, f"SAY<<2>> {model}").body["query"] == f"SAY<<2>> {model}"
-        said = [
+        messages = [
             line for number in range(3) for line in (("user", f"SAY<<{number}>> {model}"), ("assistant", str(number)))
         ]
-        assert list(the_run(log, f"SAY<<2>> {model}").history) == said[:4]
-        assert await items_of(client, conversation.id) == said
+        assert list(the_run(log, f"SAY<<2>> {model}").history) == messages[:4]
+        assert await items_of(client, conversation.id) == messages
 
     models = [f"{name}@{version}" for name in CONVERSING[:3] for version in ("1.11", "1.13", "1.16")]
     async with proxy.client() as client:
         await asyncio.gather(*(converse(client, model) for model in [*models, "demo-agent@1.16"]))
 
 
-async def test_what_it_begins_with_is_told_once(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_initial_items_are_sent_to_dify_once(client: AsyncOpenAI, log: DemoLog) -> None:
     developer: Any = {"role": "developer", "content": "Be nice."}
-    conversation = await client.conversations.create(items=[developer, *BEGUN])
-    assert await items_of(client, conversation.id) == [("system", "Be nice."), *LISTED]
+    conversation = await client.conversations.create(items=[developer, *INITIAL_ITEMS])
+    assert await items_of(client, conversation.id) == [("system", "Be nice."), *INITIAL_TEXTS]
     await respond(client, "SAY<<one>>", conversation=conversation.id)
     await respond(client, "SAY<<two>>", conversation=conversation.id)
-    told = transcript(("User", "earlier"), ("Assistant", "long ago"), question="SAY<<one>>")
-    assert [request.body["query"] for request in turns(log)] == [f"Be nice.\n\n{told}", "SAY<<two>>"]
-    said = [("user", "SAY<<one>>"), ("assistant", "one"), ("user", "SAY<<two>>"), ("assistant", "two")]
-    assert await items_of(client, conversation.id) == [("system", "Be nice."), *LISTED, *said]
+    query = transcript(("User", "earlier"), ("Assistant", "long ago"), question="SAY<<one>>")
+    assert [request.body["query"] for request in turns(log)] == [f"Be nice.\n\n{query}", "SAY<<two>>"]
+    messages = [("user", "SAY<<one>>"), ("assistant", "one"), ("user", "SAY<<two>>"), ("assistant", "two")]
+    assert await items_of(client, conversation.id) == [("system", "Be nice."), *INITIAL_TEXTS, *messages]
 
 
-async def test_two_turns_at_once_run_one_after_the_other(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_simultaneous_turns_run_one_after_the_other(client: AsyncOpenAI, log: DemoLog) -> None:
     conversation = await client.conversations.create()
     first = asyncio.create_task(respond(client, "SLOW:4x400", conversation=conversation.id))
     await log.wait_for(lambda log: len(log.runs) == 1)
@@ -171,7 +173,7 @@ async def test_two_turns_at_once_run_one_after_the_other(client: AsyncOpenAI, lo
     assert two.history[-1][1].startswith("tick 1 tick 2 tick 3 tick 4")
 
 
-async def test_a_change_of_metadata_waits_for_the_turn_that_runs(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_an_update_of_metadata_waits_for_the_running_turn(client: AsyncOpenAI, log: DemoLog) -> None:
     conversation = await client.conversations.create(metadata={"a": "1"})
     turn = asyncio.create_task(respond(client, "SLOW:4x200", conversation=conversation.id))
     await log.wait_for(lambda log: len(log.runs) == 1)
@@ -183,12 +185,12 @@ async def test_a_change_of_metadata_waits_for_the_turn_that_runs(client: AsyncOp
     assert (await client.conversations.retrieve(conversation.id)).metadata == {"a": "2"}
 
 
-async def test_a_turn_that_goes_wrong_is_not_met_again(
+async def test_a_failed_turn_leaves_no_trace(
     proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
-    """The next one begins in a new conversation of Dify's, which is told what was answered, and goes on there."""
+    """The next turn starts a new Dify conversation, with a transcript of the completed turns."""
 
-    async def go_wrong(how: str, model: str, conversation: str) -> None:
+    async def fail(how: str, model: str, conversation: str) -> None:
         body = {"model": model, "input": f"{how} {model}", "conversation": conversation}
         if how.startswith("SLOW"):
             leaving = Client(proxy.port, "/v1/responses")
@@ -204,12 +206,14 @@ async def test_a_turn_that_goes_wrong_is_not_met_again(
         conversation = await client.conversations.create()
         mark = f"{how} {model}"
         first = await respond(client, f"one {mark[::-1]}", model, conversation=conversation.id)
-        await go_wrong(how, model, conversation.id)
+        await fail(how, model, conversation.id)
         second = await respond(client, f"two {mark[::-1]}", model, conversation=conversation.id)
         third = await respond(client, f"three {mark[::-1]}", model, conversation=conversation.id)
         assert dify_conversation(first) != dify_conversation(second) == dify_conversation(third)
-        told = transcript(("User", f"one {mark[::-1]}"), ("Assistant", first.output_text), question=f"two {mark[::-1]}")
-        assert the_request(log, f"two {mark[::-1]}").body["query"] == told
+        query = transcript(
+            ("User", f"one {mark[::-1]}"), ("Assistant", first.output_text), question=f"two {mark[::-1]}"
+        )
+        assert the_request(log, f"two {mark[::-1]}").body["query"] == query
         assert await items_of(client, conversation.id) == [
             ("user", f"one {mark[::-1]}"),
             ("assistant", first.output_text),
@@ -225,7 +229,7 @@ async def test_a_turn_that_goes_wrong_is_not_met_again(
     await asyncio.gather(*(converse(how, model) for how in hows for model in models))
 
 
-async def test_a_turn_that_never_reached_dify_leaves_all_as_it_was(serve: Serve, log: DemoLog) -> None:
+async def test_a_turn_that_never_reached_dify_changes_nothing(serve: Serve, log: DemoLog) -> None:
     clock = Clock()
     proxy = serve(timing=ClaimTiming(turn_spacing=3), clock=clock)
     async with proxy.client() as client:
@@ -241,7 +245,7 @@ async def check_turns_that_never_reach_dify(
     lacking = 400, "missing_required_parameter", "inputs.topic"
     await expect_error(respond(client, "hi", "nobody", **named), 404, "model_not_found")
     await expect_error(respond(client, "hi", "demo-chat-topic", conversation=conversation.id), *lacking)
-    # While it waits for the time between two turns to pass.
+    # The client disconnects while its turn waits for the spacing.
     leaving = Client(proxy.port, "/v1/responses")
     with capture_logs() as logs:
         await leaving.ask("", "demo-chat-topic", input="hi", **named)
@@ -253,30 +257,30 @@ async def check_turns_that_never_reach_dify(
     assert [run.question for run in log.runs] == ["SAY<<one>>", "SAY<<two>>"]
 
 
-async def test_another_model_is_told_what_was_said(client: AsyncOpenAI, log: DemoLog, demo: DemoServer) -> None:
+async def test_another_model_gets_a_transcript(client: AsyncOpenAI, log: DemoLog, demo: DemoServer) -> None:
     conversation = await client.conversations.create()
     first = await respond(client, "LONG:9", "demo-chat", conversation=conversation.id)
     second = await respond(client, "two", "demo-advanced-chat", conversation=conversation.id)
     assert the_run(log, "two").app == "demo-advanced-chat"
-    told = [("User", "LONG:9"), ("Assistant", first.output_text)]
-    assert the_run(log, "two").question == transcript(*told, question="two")
-    # An app that keeps nothing has its part in the conversation too.
+    history = [("User", "LONG:9"), ("Assistant", first.output_text)]
+    assert the_run(log, "two").question == transcript(*history, question="two")
+    # An app without conversations takes part in the same conversation.
     third = await respond(client, "three", "demo-workflow", conversation=conversation.id)
-    told += [("User", "two"), ("Assistant", second.output_text)]
-    assert the_run(log, "three").question == transcript(*told, question="three")
+    history += [("User", "two"), ("Assistant", second.output_text)]
+    assert the_run(log, "three").question == transcript(*history, question="three")
     fourth = await respond(client, "four", "demo-workflow", conversation=conversation.id)
-    told += [("User", "three"), ("Assistant", third.output_text)]
-    assert the_run(log, "four").question == transcript(*told, question="four")
-    said = [(role.lower(), text) for role, text in told]
-    assert await items_of(client, conversation.id) == [*said, ("user", "four"), ("assistant", fourth.output_text)]
-    # All that Dify keeps of it goes with it.
+    history += [("User", "three"), ("Assistant", third.output_text)]
+    assert the_run(log, "four").question == transcript(*history, question="four")
+    messages = [(role.lower(), text) for role, text in history]
+    assert await items_of(client, conversation.id) == [*messages, ("user", "four"), ("assistant", fourth.output_text)]
+    # Deleting it deletes all its Dify conversations.
     ids = [name for response in (first, second) if (name := dify_conversation(response))]
     assert len(ids) == 2
     await client.conversations.delete(conversation.id)
     assert not [name for name in ids if name in demo.app.state.demo.conversations]
 
 
-async def test_deleting_it_deletes_difys(client: AsyncOpenAI, log: DemoLog, demo: DemoServer) -> None:
+async def test_deleting_a_conversation_deletes_it_in_dify(client: AsyncOpenAI, log: DemoLog, demo: DemoServer) -> None:
     conversation = await client.conversations.create()
     name = dify_conversation(await respond(client, "hello", conversation=conversation.id))
     assert name in demo.app.state.demo.conversations
@@ -286,21 +290,21 @@ async def test_deleting_it_deletes_difys(client: AsyncOpenAI, log: DemoLog, demo
 
 
 @pytest.mark.parametrize("model", ["demo-chat@1.11", "demo-chat@1.16", "demo-advanced-chat@1.16"])
-async def test_one_that_dify_lost_is_told_anew_from_what_was_stored(
+async def test_a_conversation_lost_in_dify_is_restored_from_stored_responses(
     client: AsyncOpenAI, log: DemoLog, demo: DemoServer, model: str
 ) -> None:
-    conversation = await client.conversations.create(items=BEGUN)
+    conversation = await client.conversations.create(items=INITIAL_ITEMS)
     first = await respond(client, "LONG:9", model, conversation=conversation.id)
     del demo.app.state.demo.conversations[dify_conversation(first)]
     await expect_error(items_of(client, conversation.id), 404, "conversation_not_found")
     second = await respond(client, "two", model, conversation=conversation.id)
-    told = [("User", "earlier"), ("Assistant", "long ago"), ("User", "LONG:9"), ("Assistant", first.output_text)]
-    assert the_run(log, "two").question == transcript(*told, question="two")
-    said = [(role.lower(), text) for role, text in told]
-    assert await items_of(client, conversation.id) == [*said, ("user", "two"), ("assistant", second.output_text)]
+    history = [("User", "earlier"), ("Assistant", "long ago"), ("User", "LONG:9"), ("Assistant", first.output_text)]
+    assert the_run(log, "two").question == transcript(*history, question="two")
+    messages = [(role.lower(), text) for role, text in history]
+    assert await items_of(client, conversation.id) == [*messages, ("user", "two"), ("assistant", second.output_text)]
 
 
-async def test_one_that_dify_lost_and_of_which_nothing_was_stored_is_a_404(
+async def test_a_conversation_lost_in_dify_without_stored_responses_is_a_404(
     client: AsyncOpenAI, log: DemoLog, demo: DemoServer
 ) -> None:
     conversation = await client.conversations.create()
@@ -311,7 +315,9 @@ async def test_one_that_dify_lost_and_of_which_nothing_was_stored_is_a_404(
     assert (await client.conversations.delete(conversation.id)).deleted
 
 
-async def test_it_is_its_owners_alone(serve: Serve, http: httpx2.AsyncClient, log: DemoLog) -> None:
+async def test_only_the_owner_has_access_to_a_conversation(
+    serve: Serve, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
     proxy = serve(api_keys=("key-one", "key-two"))
     anna, bert = ({"X-OpenWebUI-User-Id": name} for name in ("anna", "bert"))
     async with proxy.client("key-one") as one, proxy.client("key-two") as two:
@@ -343,7 +349,7 @@ async def test_it_is_its_owners_alone(serve: Serve, http: httpx2.AsyncClient, lo
 # Items
 
 
-async def test_items_come_in_pages(proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient) -> None:
+async def test_items_are_paginated(proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient) -> None:
     items: list[Any] = [{"role": "user", "content": f"text {number}"} for number in range(20)]
     conversation = await client.conversations.create(items=items)
     await respond(client, "SAY<<end>>", conversation=conversation.id)
@@ -351,12 +357,12 @@ async def test_items_come_in_pages(proxy: ProxyServer, client: AsyncOpenAI, http
     path = f"/conversations/{conversation.id}/items"
 
     async def page(**query: Any) -> tuple[list[str], bool]:
-        told = await get(http, proxy, path, params=query)
-        assert set(told) == {"object", "data", "first_id", "last_id", "has_more"}
-        names = [item["id"] for item in told["data"]]
-        assert (told["object"], told["first_id"], told["last_id"]) == ("list", names[0], names[-1])
-        assert all(set(item) == {"id", "type", "status", "role", "content"} for item in told["data"])
-        return [item["content"][0]["text"] for item in told["data"]], told["has_more"]
+        listed = await get(http, proxy, path, params=query)
+        assert set(listed) == {"object", "data", "first_id", "last_id", "has_more"}
+        names = [item["id"] for item in listed["data"]]
+        assert (listed["object"], listed["first_id"], listed["last_id"]) == ("list", names[0], names[-1])
+        assert all(set(item) == {"id", "type", "status", "role", "content"} for item in listed["data"])
+        return [item["content"][0]["text"] for item in listed["data"]], listed["has_more"]
 
     assert await page() == (texts[:1:-1], True)
     assert await page(limit=22) == (texts[::-1], False)
@@ -367,24 +373,26 @@ async def test_items_come_in_pages(proxy: ProxyServer, client: AsyncOpenAI, http
     assert await page(after=listed[1]["id"]) == (texts[:1], False)
     assert listed[20]["content"] == [{"type": "input_text", "text": "SAY<<end>>"}]
     assert listed[21]["content"] == [{"type": "output_text", "text": "end", "annotations": [], "logprobs": []}]
-    told: list[Any] = [item async for item in client.conversations.items.list(conversation.id, limit=5)]
-    assert [item.content[0].text for item in told] == texts[::-1]
+    items = [item async for item in client.conversations.items.list(conversation.id, limit=5)]
+    assert [item.content[0].text for item in items] == messages[::-1]
     for query, param in (({"limit": 101}, "limit"), ({"order": "x"}, "order"), ({"after": "msg_x"}, "after")):
         reply = await http.get(f"{proxy.url}{path}", params=query)
         assert (reply.status_code, error_of(reply)["param"]) == (400, param)
 
 
-async def test_what_is_not_to_be_stored_is_known_to_dify_alone(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_responses_that_are_not_stored_are_read_from_dify(client: AsyncOpenAI, log: DemoLog) -> None:
     conversation = await client.conversations.create()
     first = await respond(client, "SAY<<one>>", conversation=conversation.id, store=False)
     second = await respond(client, "SAY<<two>>", conversation=conversation.id, store=False)
     assert dify_conversation(first) == dify_conversation(second)
-    said = [("user", "SAY<<one>>"), ("assistant", "one"), ("user", "SAY<<two>>"), ("assistant", "two")]
-    assert await items_of(client, conversation.id) == said
+    messages = [("user", "SAY<<one>>"), ("assistant", "one"), ("user", "SAY<<two>>"), ("assistant", "two")]
+    assert await items_of(client, conversation.id) == messages
     await expect_error(client.responses.retrieve(first.id), 404, "response_not_found")
 
 
-async def test_without_state_there_are_no_conversations(serve: Serve, http: httpx2.AsyncClient, log: DemoLog) -> None:
+async def test_without_state_conversations_are_unavailable(
+    serve: Serve, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
     (port,) = free_ports(1)
     proxy = serve(state_url=f"valkey://127.0.0.1:{port}")
     url = f"{proxy.url}/conversations"
