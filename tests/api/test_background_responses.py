@@ -1,4 +1,4 @@
-"""Responses in the background: they outlive their client, and any process answers for them."""
+"""Background responses: they outlive their client's connection, and every process can serve them."""
 
 from __future__ import annotations
 
@@ -57,23 +57,23 @@ def replicas(serve: Serve, state: str) -> tuple[ProxyServer, ProxyServer]:
     return serve(state_url=state), serve(state_url=state)
 
 
-async def begin(client: AsyncOpenAI, text: str, model: str = "demo-chat", **more: Any) -> Response:
+async def start(client: AsyncOpenAI, text: str, model: str = "demo-chat", **more: Any) -> Response:
     response: Response = await client.responses.create(model=model, input=text, background=True, **more)
     assert response.status in RUNNING
     assert response.background is True
     return response
 
 
-async def stream_until(port: int, text: str, said: str) -> tuple[Client, str]:
-    """A client that streams a response in the background and has read so far, and the response's id."""
+async def stream_until(port: int, text: str, delta: str) -> tuple[Client, str]:
+    """Stream a background response until ``delta``. Return the client and the response id."""
     client = Client(port, "/v1/responses")
     await client.ask("", "demo-chat", input=text, stream=True, background=True)
-    await client.read_until(said.encode())
+    await client.read_until(delta.encode())
     return client, json.loads(client.seen.partition(b"data: ")[2].partition(b"\n")[0])["response"]["id"]
 
 
 async def ended(client: AsyncOpenAI, name: str, timeout: float = PATIENCE) -> Response:
-    """Polls as OpenAI's guide does, until it no longer runs."""
+    """Poll a response until it no longer runs, as in OpenAI's guide."""
     async with asyncio.timeout(timeout):
         while (response := await client.responses.retrieve(name)).status in RUNNING:  # noqa: ASYNC110 - clients poll
             await asyncio.sleep(0.05)
@@ -89,8 +89,8 @@ async def events_after(
     return events_of(reply.content, first=0 if number is None else number + 1)
 
 
-async def first_words(http: httpx2.AsyncClient, proxy: ProxyServer, name: str) -> None:
-    """Reads a stream until something was said, which is when the state has what a cancellation needs."""
+async def first_delta(http: httpx2.AsyncClient, proxy: ProxyServer, name: str) -> None:
+    """Read a stream until the first delta. By then the state holds the task id for a cancellation."""
     async with http.stream("GET", f"{proxy.url}/responses/{name}", params={"stream": "true"}) as reply:
         async for line in reply.aiter_lines():
             if line == "event: response.output_text.delta":
@@ -98,32 +98,32 @@ async def first_words(http: httpx2.AsyncClient, proxy: ProxyServer, name: str) -
 
 
 @pytest.mark.parametrize("model", ["demo-chat", "demo-agent-chat", "demo-advanced-chat@1.13", "demo-workflow"])
-async def test_a_response_ends_without_anybody_waiting(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
-    begun = await begin(client, "SLOW:3x50", model)
-    assert begun.output == []
-    response = await ended(client, begun.id)
+async def test_a_response_completes_without_a_connection(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
+    started = await start(client, "SLOW:3x50", model)
+    assert started.output == []
+    response = await ended(client, started.id)
     assert (response.status, response.output_text) == ("completed", "tick 1 tick 2 tick 3 ")
     assert response.usage is not None
     assert response.completed_at is not None
 
 
-async def test_it_outlives_a_client_that_leaves_in_the_middle_of_its_stream(
+async def test_a_response_outlives_a_disconnect_in_mid_stream(
     proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
-    rude, name = await stream_until(proxy.port, "SLOW:10x50", "tick 2")
-    await rude.disconnect(reset=True)
+    streaming, name = await stream_until(proxy.port, "SLOW:10x50", "tick 2")
+    await streaming.disconnect(reset=True)
     response = await ended(client, name)
     assert response.output_text == "".join(f"tick {number} " for number in range(1, 11))
     assert not log.stops
-    # What was seen and what comes after it are the stream.
-    whole = rude.seen.partition(b"\r\n\r\n")[2]
-    seen = [json.loads(line[6:]) for line in whole.splitlines() if line.startswith(b"data: {") and line.endswith(b"}")]
+    # The part read before the disconnect and the rest form the whole stream.
+    body = streaming.seen.partition(b"\r\n\r\n")[2]
+    seen = [json.loads(line[6:]) for line in body.splitlines() if line.startswith(b"data: {") and line.endswith(b"}")]
     rest = await events_after(http, proxy, name, seen[-1]["sequence_number"])
     assert text_of([*seen, *rest]) == response.output_text
     assert [*seen, *rest] == await events_after(http, proxy, name)
 
 
-async def test_events_are_those_of_a_stream_with_one_more(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
+async def test_a_background_stream_has_one_additional_event(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
     events = await stream_of(http, proxy, "THINK SAY<<one two>>", "demo-chat", background=True)
     plain = await stream_of(http, proxy, "THINK SAY<<one two>>", "demo-chat")
     types = [event["type"] for event in events]
@@ -137,41 +137,41 @@ async def test_events_are_those_of_a_stream_with_one_more(proxy: ProxyServer, ht
     assert await get(http, proxy, f"/responses/{events[-1]['response']['id']}") == events[-1]["response"]
 
 
-async def test_another_replica_polls_follows_and_goes_on_from_it(
+async def test_another_replica_polls_streams_and_continues_a_response(
     replicas: tuple[ProxyServer, ProxyServer], http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     one, two = replicas
     async with one.client() as here, two.client() as there:
-        begun = await begin(here, "SLOW:20x250")
-        follows = [asyncio.create_task(events_after(http, proxy, begun.id)) for proxy in replicas]
+        started = await start(here, "SLOW:20x250")
+        follows = [asyncio.create_task(events_after(http, proxy, started.id)) for proxy in replicas]
         await log.wait_for(lambda log: log.runs and log.runs[0].first_event_at)
-        late = asyncio.create_task(events_after(http, two, begun.id, 4))
-        assert (await there.responses.retrieve(begun.id)).status in RUNNING
-        await expect_error(respond(there, "hi", previous_response_id=begun.id), 400, None, "previous_response_id")
+        late = asyncio.create_task(events_after(http, two, started.id, 4))
+        assert (await there.responses.retrieve(started.id)).status in RUNNING
+        await expect_error(respond(there, "hi", previous_response_id=started.id), 400, None, "previous_response_id")
         by_one, by_two = await asyncio.gather(*follows)
         assert by_one == by_two
         assert by_one[5:] == await late
         assert text_of(by_one) == "".join(f"tick {number} " for number in range(1, 21))
-        response = await there.responses.retrieve(begun.id)
+        response = await there.responses.retrieve(started.id)
         assert by_one[-1]["response"] == response.to_dict()
-        assert await events_after(http, two, begun.id) == by_one
-        assert await events_after(http, two, begun.id, by_one[-1]["sequence_number"]) == []
-        after = await respond(there, "RECALL", previous_response_id=begun.id)
+        assert await events_after(http, two, started.id) == by_one
+        assert await events_after(http, two, started.id, by_one[-1]["sequence_number"]) == []
+        after = await respond(there, "RECALL", previous_response_id=started.id)
         assert dify_conversation(after) == dify_conversation(response)
         assert json.loads(after.output_text.splitlines()[0]) == ["user", "SLOW:20x250"]
 
 
-async def test_another_replica_cancels_it(
+async def test_another_replica_cancels_a_response(
     replicas: tuple[ProxyServer, ProxyServer], http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
-    """By Dify's stop route, with the task's id and the user that are kept."""
+    """It sends Dify's stop call, with the stored task id and user."""
     one, two = replicas
     models = ("demo-chat@1.11", "demo-advanced-chat@1.16", "demo-workflow@1.13")
     async with one.client() as here, two.client() as there:
-        begun = [await begin(here, f"SLOW:1000x100 {model}", model) for model in models]
-        for response in begun:
-            await first_words(http, two, response.id)
-        cancelled = await asyncio.gather(*(there.responses.cancel(response.id) for response in begun))
+        started = [await start(here, f"SLOW:1000x100 {model}", model) for model in models]
+        for response in started:
+            await first_delta(http, two, response.id)
+        cancelled = await asyncio.gather(*(there.responses.cancel(response.id) for response in started))
         assert [response.status for response in cancelled] == ["cancelled"] * len(models)
         for response in cancelled:
             assert (response.incomplete_details, response.error) == (None, None)
@@ -183,14 +183,14 @@ async def test_another_replica_cancels_it(
         assert any(stop.effective and (stop.task_id, stop.user) == (run.task_id, run.user) for stop in log.stops)
 
 
-async def test_a_cancelled_one_ends_its_stream_and_is_not_gone_on_in(
+async def test_a_cancelled_response_ends_its_stream_and_its_conversation_is_not_continued(
     proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     first = await respond(client, "SAY<<one>>")
-    begun = await begin(client, "SLOW:1000x100", previous_response_id=first.id)
-    following = asyncio.create_task(events_after(http, proxy, begun.id))
+    started = await start(client, "SLOW:1000x100", previous_response_id=first.id)
+    following = asyncio.create_task(events_after(http, proxy, started.id))
     await log.wait_for(lambda log: len(log.runs) == 2 and log.runs[1].first_event_at)
-    assert (await client.responses.cancel(begun.id)).status == "cancelled"
+    assert (await client.responses.cancel(started.id)).status == "cancelled"
     last = (await following)[-1]
     assert (last["type"], last["response"]["status"]) == ("response.incomplete", "cancelled")
     assert last["response"]["incomplete_details"] is None
@@ -199,29 +199,29 @@ async def test_a_cancelled_one_ends_its_stream_and_is_not_gone_on_in(
     assert "User: SAY<<one>>\n\nAssistant: one" in the_request(log, "SAY<<two>>").body["query"]
 
 
-async def test_only_what_runs_can_be_cancelled(client: AsyncOpenAI, log: DemoLog) -> None:
-    done = await ended(client, (await begin(client, "hello")).id)
+async def test_only_running_responses_can_be_cancelled(client: AsyncOpenAI, log: DemoLog) -> None:
+    done = await ended(client, (await start(client, "hello")).id)
     await expect_error(client.responses.cancel(done.id), 400, None, "response_id")
-    failed = await ended(client, (await begin(client, "ERROR:rate")).id)
+    failed = await ended(client, (await start(client, "ERROR:rate")).id)
     assert failed.status == "failed"
     assert failed.error is not None
     assert failed.error.code == "rate_limit_exceeded"
     await expect_error(client.responses.cancel(failed.id), 400, None, "response_id")
 
 
-async def test_a_cancellation_needs_no_body_and_no_type_of_it(
+async def test_a_cancellation_needs_no_body_and_no_content_type(
     proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
-    """The official JavaScript client sends neither; a web page would name its origin."""
-    begun = await begin(client, "SLOW:1000x100")
-    path = f"{proxy.url}/responses/{begun.id}/cancel"
+    """The official JavaScript client sends neither. A web page would send an ``Origin`` header."""
+    started = await start(client, "SLOW:1000x100")
+    path = f"{proxy.url}/responses/{started.id}/cancel"
     for more in ({"headers": {"origin": "https://example.com"}}, {"content": b"{}"}):
         refusal = await http.post(path, **more)
         assert (refusal.status_code, error_of(refusal)["code"]) == (415, "unsupported_media_type")
     assert (await http.post(path)).json()["status"] == "cancelled"
 
 
-async def test_a_failure_is_kept_and_ends_the_stream(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
+async def test_a_failure_is_stored_and_ends_the_stream(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
     events = await stream_of(http, proxy, "MIDERROR", "demo-chat", background=True)
     assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]
     name = events[0]["response"]["id"]
@@ -229,17 +229,17 @@ async def test_a_failure_is_kept_and_ends_the_stream(proxy: ProxyServer, http: h
     assert await get(http, proxy, f"/responses/{name}") == events[-1]["response"]
 
 
-async def test_a_deleted_one_is_stopped_and_nothing_of_it_stays(
+async def test_a_deleted_response_is_stopped_and_leaves_no_entries(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, tmp_path: Path
 ) -> None:
     proxy = serve(state_url=f"sqlite:///{tmp_path}/state.db")
     async with proxy.client() as client:
-        begun = await begin(client, "SLOW:1000x100 zanzibar")
-        done = await begin(client, "LONG:100000 quetzal")
+        started = await start(client, "SLOW:1000x100 zanzibar")
+        done = await start(client, "LONG:100000 quetzal")
         await ended(client, done.id)
-        following = asyncio.create_task(events_after(http, proxy, begun.id))
+        following = asyncio.create_task(events_after(http, proxy, started.id))
         await log.wait_for(lambda log: len([run for run in log.runs if run.first_event_at]) == 2)
-        for name in (begun.id, done.id):
+        for name in (started.id, done.id):
             await client.responses.delete(name)
             reply = await http.delete(f"{proxy.url}/responses/{name}")
             await not_found(reply, "response_not_found")
@@ -248,21 +248,21 @@ async def test_a_deleted_one_is_stopped_and_nothing_of_it_stays(
         await log.wait_for(lambda log: log.runs[0].state != "running")
         assert (await following)[-1]["type"] in {"response.incomplete", "error"}
     entries = _keys(tmp_path / "state.db")
-    assert not [key for key in entries if done.id in key or (begun.id in key and not key.startswith("cancelled:"))]
+    assert not [key for key in entries if done.id in key or (started.id in key and not key.startswith("cancelled:"))]
 
 
-async def test_a_stream_that_is_deleted_elsewhere_breaks_off(
+async def test_deleting_a_response_at_another_replica_ends_its_stream(
     replicas: tuple[ProxyServer, ProxyServer], http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     one, two = replicas
     async with one.client() as here:
-        begun = await begin(here, "SLOW:1000x100")
-        await first_words(http, two, begun.id)
-        following = asyncio.create_task(events_after(http, two, begun.id))
-        await first_words(http, two, begun.id)
-        await here.responses.delete(begun.id)
+        started = await start(here, "SLOW:1000x100")
+        await first_delta(http, two, started.id)
+        following = asyncio.create_task(events_after(http, two, started.id))
+        await first_delta(http, two, started.id)
+        await here.responses.delete(started.id)
         last = (await following)[-1]
-    if last["type"] == "error":  # it was gone before its end was seen
+    if last["type"] == "error":  # the response was deleted before the stream saw its end
         assert last["error"]["code"] == "response_not_found"
     else:
         assert last["response"]["status"] == "cancelled"
@@ -274,10 +274,10 @@ def _keys(file: Path) -> list[str]:
         return [key for (key,) in database.execute(f"SELECT key FROM {table}")]
 
 
-async def test_a_long_stream_is_kept_in_few_entries(
+async def test_a_long_stream_is_stored_in_few_entries(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, tmp_path: Path
 ) -> None:
-    """However it is cut into blocks, it is told again byte for byte."""
+    """A replay has the same events, although they are stored in blocks."""
     proxy = serve(state_url=f"sqlite:///{tmp_path}/state.db")
     events = await stream_of(http, proxy, "SLOW:600x3", "demo-chat", background=True)
     name = events[0]["response"]["id"]
@@ -290,40 +290,42 @@ async def test_a_long_stream_is_kept_in_few_entries(
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "1.5", "", "9" * 5000])
-async def test_starting_after_is_a_number(
+async def test_starting_after_must_be_a_number(
     proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient, number: str
 ) -> None:
-    begun = await begin(client, "hello")
+    started = await start(client, "hello")
     query = {"stream": "true", "starting_after": number}
-    reply = await http.get(f"{proxy.url}/responses/{begun.id}", params=query)
+    reply = await http.get(f"{proxy.url}/responses/{started.id}", params=query)
     assert (reply.status_code, error_of(reply)["param"]) == (400, "starting_after")
 
 
-async def test_silences_of_a_followed_stream_are_filled(serve: Serve, http: httpx2.AsyncClient, log: DemoLog) -> None:
+async def test_keepalives_fill_the_silences_of_a_replayed_stream(
+    serve: Serve, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
     proxy = serve(heartbeat="chunk", heartbeat_interval=0.4)
     async with proxy.client() as client:
-        begun = await begin(client, "SLOW:2x2000")
-        events = await events_after(http, proxy, begun.id)
+        started = await start(client, "SLOW:2x2000")
+        events = await events_after(http, proxy, started.id)
     assert [event["type"] for event in events].count("keepalive") >= 3
     assert text_of(events) == "tick 1 tick 2 "
 
 
 async def test_a_background_turn_belongs_to_its_conversation(client: AsyncOpenAI, log: DemoLog) -> None:
     conversation = await client.conversations.create()
-    begun = await begin(client, "SLOW:3x100", conversation=conversation.id)
-    after = await respond(client, "RECALL", conversation=conversation.id)  # waits for the first to end
-    first = await client.responses.retrieve(begun.id)
+    started = await start(client, "SLOW:3x100", conversation=conversation.id)
+    after = await respond(client, "RECALL", conversation=conversation.id)  # waits for the first turn
+    first = await client.responses.retrieve(started.id)
     assert first.status == "completed"
     assert dify_conversation(first) == dify_conversation(after)
     assert json.loads(after.output_text.splitlines()[1]) == ["assistant", first.output_text.strip()]
 
 
-# Where a process or the state is away
+# Dead processes and unreachable state
 
 
 @contextmanager
 def process(directory: Path, demo: DemoServer, state: str, **env: str) -> Iterator[tuple[Running, int]]:
-    """A real server process, and its port."""
+    """Run a real server process. Yield it and its port."""
     directory.mkdir()
     program = Program(directory)
     (directory / "apps.toml").write_text('[apps.demo-chat]\napi_key = "app-demo-chat"\n')
@@ -334,12 +336,12 @@ def process(directory: Path, demo: DemoServer, state: str, **env: str) -> Iterat
         yield running, int(running.url().removesuffix("/v1").rpartition(":")[2])
 
 
-async def test_a_process_that_dies_leaves_failed_responses(
+async def test_responses_of_dead_processes_become_failed(
     serve: Serve, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, tmp_path: Path
 ) -> None:
-    """Killed, they are found out after the lease; ended by SIGTERM they are kept as failed, when the grace is over."""
+    """After SIGKILL they fail when the lease ends, after SIGTERM when the grace period ends."""
     state = f"sqlite:///{tmp_path}/state.db"
-    clock = Clock(ahead=-1000)  # by which no lease is over yet
+    clock = Clock(ahead=-1000)  # no lease ends by this clock
     proxy = serve(state_url=state, clock=clock)
     with process(tmp_path / "killed", demo, state) as (killed, port):
         one, lost = await stream_until(port, "SLOW:1000x100 lost", "tick 3")
@@ -363,7 +365,7 @@ async def test_a_process_that_dies_leaves_failed_responses(
         assert response.output_text.startswith("tick 1 tick 2 ")
         assert (await events_after(http, proxy, shut))[-1]["type"] == "response.failed"
         following = asyncio.create_task(events_after(http, proxy, lost))
-        # While it is not known yet that its process is gone, it can be cancelled, and Dify is told to stop.
+        # Before the lease ends it can be cancelled, which sends the stop call to Dify.
         assert (await client.responses.retrieve(cancelled)).status == "in_progress"
         assert (await client.responses.cancel(cancelled)).status == "cancelled"
         assert (await client.responses.retrieve(cancelled)).status == "cancelled"
@@ -374,10 +376,10 @@ async def test_a_process_that_dies_leaves_failed_responses(
         assert response.status == "failed"
         assert response.error is not None
         assert response.error.code == "server_error"
-        told = await following
-        assert text_of(told).startswith("tick 1 tick 2 ")
-        assert [event["type"] for event in told[-2:]] == ["error", "response.failed"]
-        assert told[-2]["error"]["code"] == "worker_died"
+        events = await following
+        assert text_of(events).startswith("tick 1 tick 2 ")
+        assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]
+        assert events[-2]["error"]["code"] == "worker_died"
         await client.responses.delete(lost)
         await expect_error(client.responses.retrieve(lost), 404, "response_not_found")
 
@@ -387,7 +389,7 @@ def the_task(log: DemoLog, word: str) -> str:
     return run.task_id
 
 
-async def test_without_state_nothing_runs_in_the_background(
+async def test_without_state_background_responses_are_unavailable(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     (port,) = free_ports(1)
@@ -400,10 +402,10 @@ async def test_without_state_nothing_runs_in_the_background(
     assert not turns(log)
 
 
-async def test_a_state_that_is_away_for_a_moment_costs_nothing(
+async def test_a_short_outage_of_the_state_loses_nothing(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, tmp_path: Path
 ) -> None:
-    """It comes back empty; what runs is kept again, and its end is there to be fetched."""
+    """It restarts empty. The running response is stored again, and its end can be retrieved."""
     with ValkeyServer(valkey_program(), tmp_path / "valkey").running() as valkey:
         proxy = serve(state_url=valkey.url())
         client, name = await stream_until(proxy.port, "SLOW:12x250", "tick 2")
@@ -413,7 +415,7 @@ async def test_a_state_that_is_away_for_a_moment_costs_nothing(
         valkey.start()
         await log.wait_for(lambda log: log.runs[0].state == "finished")
         async with proxy.client() as sdk, asyncio.timeout(PATIENCE):
-            while not await known(sdk, name):  # noqa: ASYNC110 - clients poll
+            while not await is_known(sdk, name):  # noqa: ASYNC110 - clients poll
                 await asyncio.sleep(0.1)
             response = await ended(sdk, name)
         await client.read_until(b"event: response.completed")
@@ -422,7 +424,7 @@ async def test_a_state_that_is_away_for_a_moment_costs_nothing(
     assert response.output_text == "".join(f"tick {number} " for number in range(1, 13))
 
 
-async def known(client: AsyncOpenAI, name: str) -> bool:
+async def is_known(client: AsyncOpenAI, name: str) -> bool:
     try:
         await client.responses.retrieve(name)
     except openai.APIStatusError:
@@ -430,7 +432,7 @@ async def known(client: AsyncOpenAI, name: str) -> bool:
     return True
 
 
-async def test_a_request_that_is_refused_leaves_nothing_behind(
+async def test_a_rejected_request_leaves_no_entries(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, tmp_path: Path
 ) -> None:
     proxy = serve(state_url=f"sqlite:///{tmp_path}/state.db")

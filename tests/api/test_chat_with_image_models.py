@@ -1,4 +1,4 @@
-"""An image model asked to chat: an error that names the Images endpoint, although a default app answers other names."""
+"""Chat requests to image models: an error that names the Images endpoint, even if a default app is configured."""
 
 from __future__ import annotations
 

@@ -252,7 +252,7 @@ async def test_a_model_without_memory_is_detected_and_gets_transcripts(serve: Se
 
 
 async def test_models_with_memory_do_not_get_transcripts(serve: Serve, log: DemoLog) -> None:
-    """Neither after an answer without a model call, nor after a question with a system prompt around it."""
+    """This includes an answer without a model call, and a question with a system prompt around it."""
     async with serve(state_url="memory://").client() as client:
 
         async def converse(version: str, first: str) -> None:

@@ -374,7 +374,7 @@ async def test_items_are_paginated(proxy: ProxyServer, client: AsyncOpenAI, http
     assert listed[20]["content"] == [{"type": "input_text", "text": "SAY<<end>>"}]
     assert listed[21]["content"] == [{"type": "output_text", "text": "end", "annotations": [], "logprobs": []}]
     items = [item async for item in client.conversations.items.list(conversation.id, limit=5)]
-    assert [item.content[0].text for item in items] == messages[::-1]
+    assert [item.content[0].text for item in items] == texts[::-1]
     for query, param in (({"limit": 101}, "limit"), ({"order": "x"}, "order"), ({"after": "msg_x"}, "after")):
         reply = await http.get(f"{proxy.url}{path}", params=query)
         assert (reply.status_code, error_of(reply)["param"]) == (400, param)

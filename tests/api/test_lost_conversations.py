@@ -1,4 +1,4 @@
-"""Dify no longer has a conversation: each version has its own way to say so, or not to."""
+"""Conversations that Dify no longer has. Each version reports that in its own way, or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.api.chat_requests import turns
 from tests.api.chats import Chat, assert_continues, at_once, messages_of, requests_for, the_request, the_run, transcript
 from tests.api.conftest import Serve
 
-TELLING = [
+REPORTING = [
     f"{name}@{version}" for version in ("0.15", "1.11", "1.16") for name in ("demo-chat", "demo-advanced-chat")
 ] + [
     "demo-chat@1.13",
@@ -32,10 +32,11 @@ TELLING = [
 """Apps that answer a turn in a lost conversation with 404."""
 
 HANGING = ["demo-advanced-chat@1.13", "demo-advanced-chat@1.14"]
+"""Apps that never answer a turn in a lost conversation."""
 
 
 async def lose(demo: DemoServer, http: httpx2.AsyncClient, chat: Chat) -> None:
-    """Deletes a chat's conversation, as its owner can in Dify's own pages."""
+    """Delete a chat's conversation in Dify."""
     run = next(run for run in demo.log.runs if run.conversation_id == chat.conversation_id)
     reply = await http.request(
         "DELETE",
@@ -46,8 +47,8 @@ async def lose(demo: DemoServer, http: httpx2.AsyncClient, chat: Chat) -> None:
     assert reply.status_code in (200, 204)
 
 
-def let_pass(state: Path, seconds: float) -> None:
-    """Moves all that the state tells of conversations so far into the past."""
+def age(state: Path, seconds: float) -> None:
+    """Move the last turns of all stored conversations into the past."""
     connection = sqlite3.connect(state)
     with connection:
         rows = connection.execute("SELECT key, value FROM entries").fetchall()
@@ -60,15 +61,15 @@ def let_pass(state: Path, seconds: float) -> None:
 
 
 def confirmations(log: DemoLog) -> list[str]:
-    """The conversations that Dify was asked for before a turn."""
+    """Return the ids of the conversations whose existence the proxy checked before a turn."""
     return [request.query["conversation_id"] for request in log.requests if request.path == "/v1/messages"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_lost_conversation_is_begun_anew_unnoticed(
+async def test_a_lost_conversation_is_replaced_transparently(
     client: AsyncOpenAI, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, stream: bool
 ) -> None:
-    """Once, with the transcript; and then it goes on in the new one."""
+    """The new conversation starts with a transcript, and later turns continue it."""
 
     async def converse(model: str) -> None:
         name = f"{model} {stream}"
@@ -86,11 +87,11 @@ async def test_a_lost_conversation_is_begun_anew_unnoticed(
         await chat.say(f"{name}: 4")
         assert_continues(log, f"{name}: 4", chat.conversation_id, ("user", again.body["query"]), messages_of(chat)[5])
 
-    await at_once(converse(model) for model in TELLING)
+    await at_once(converse(model) for model in REPORTING)
     assert not confirmations(log)
 
 
-async def test_a_new_one_that_fails_too_is_an_error(
+async def test_a_failure_in_the_replacement_is_an_error(
     client: AsyncOpenAI, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     chat = Chat(client, "demo-chat@1.11")
@@ -102,27 +103,27 @@ async def test_a_new_one_that_fails_too_is_an_error(
 
 
 @pytest.mark.parametrize("model", HANGING)
-async def test_a_chatflow_that_would_hang_is_asked_first_when_the_last_turn_is_long_ago(
+async def test_a_conversation_that_could_hang_is_checked_after_a_long_pause(
     serve: Serve, http: httpx2.AsyncClient, tmp_path: Path, model: str
 ) -> None:
     state = tmp_path / "state.db"
     with DemoServer(clock=itertools.count(1_700_000_000).__next__) as dify:
         proxy = serve(dify_api_url=dify.url, state_url=f"sqlite:///{state}", silence_timeout=30)
         async with proxy.client(max_retries=0) as client:
-            lost, kept = Chat(client, model), Chat(client, model, stream=True)
+            lost, intact = Chat(client, model), Chat(client, model, stream=True)
             await lost.say("lost 1")
-            await kept.say("kept 1")
-            before, name = lost.conversation_id, kept.conversation_id
+            await intact.say("intact 1")
+            before, name = lost.conversation_id, intact.conversation_id
             await lose(dify, http, lost)
-            let_pass(state, 601)
+            age(state, 601)
             await lost.say("lost 2")
-            await kept.say("kept 2")
+            await intact.say("intact 2")
             assert confirmations(dify.log) == [before, name]
             (request,) = requests_for(dify.log, "lost 2")
             assert "conversation_id" not in request.body
             assert request.body["query"] == transcript(*messages_of(lost)[:2], question="lost 2")
-            assert_continues(dify.log, "kept 2", name, *messages_of(kept)[:2])
-            await at_once([lost.say("lost 3"), kept.say("kept 3")])
+            assert_continues(dify.log, "intact 2", name, *messages_of(intact)[:2])
+            await at_once([lost.say("lost 3"), intact.say("intact 3")])
             assert len(confirmations(dify.log)) == 2
             assert_continues(
                 dify.log, "lost 3", lost.conversation_id, ("user", request.body["query"]), messages_of(lost)[3]
@@ -130,10 +131,10 @@ async def test_a_chatflow_that_would_hang_is_asked_first_when_the_last_turn_is_l
 
 
 @pytest.mark.parametrize("model", HANGING)
-async def test_silence_is_an_error_and_no_reason_to_begin_anew(
+async def test_silence_is_an_error_and_does_not_start_a_conversation(
     serve: Serve, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, model: str
 ) -> None:
-    """It may be the queue. What the client tries next has its transcript."""
+    """The turn may be queued. The client's next try has a transcript."""
     async with serve(silence_timeout=3).client(max_retries=0) as client:
         chat = Chat(client, model)
         await chat.say("silent 1 SAY<<yes>>")
@@ -149,10 +150,10 @@ async def test_silence_is_an_error_and_no_reason_to_begin_anew(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_another_conversation_begun_in_silence_is_noticed_and_stopped(
+async def test_a_turn_in_an_unexpected_conversation_is_detected_and_stopped(
     client: AsyncOpenAI, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, stream: bool
 ) -> None:
-    """A chatflow of 1.15 answers in a new conversation, without anything that was said before."""
+    """A chatflow of 1.15 answers in a new conversation, without the history."""
     chat = Chat(client, "demo-advanced-chat@1.15", stream)
     question = f"stray {stream} SLOW:40x100"
     await chat.say("stray 1")
@@ -171,7 +172,7 @@ async def test_another_conversation_begun_in_silence_is_noticed_and_stopped(
     assert_continues(log, "stray 3", run.conversation_id, ("user", run.question), ("assistant", reply))
 
 
-async def test_one_that_hides_its_loss_is_asked_first_too_when_the_last_turn_is_long_ago(
+async def test_a_conversation_whose_loss_is_not_reported_is_checked_after_a_long_pause(
     serve: Serve, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, tmp_path: Path
 ) -> None:
     state = tmp_path / "state.db"
@@ -179,7 +180,7 @@ async def test_one_that_hides_its_loss_is_asked_first_too_when_the_last_turn_is_
         chat = Chat(client, "demo-advanced-chat@1.15")
         await chat.say("hidden 1 SAY<<yes>>")
         await lose(demo, http, chat)
-        let_pass(state, 601)
+        age(state, 601)
         await chat.say("hidden 2")
     assert [request.body.get("conversation_id") for request in turns(log)] == [None, None]
     assert the_request(log, "hidden 2").body["query"] == transcript(*messages_of(chat)[:2], question="hidden 2")
@@ -193,7 +194,7 @@ def named(conversation_id: str | None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model", ["demo-chat", "demo-advanced-chat@1.11", "demo-advanced-chat@1.15", "demo-agent"])
-async def test_a_named_one_that_was_lost_is_begun_anew_if_the_client_sends_what_was_said(
+async def test_a_lost_named_conversation_is_replaced_if_the_client_sends_the_history(
     client: AsyncOpenAI, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, model: str
 ) -> None:
     chat = Chat(client, model)
@@ -209,7 +210,7 @@ async def test_a_named_one_that_was_lost_is_begun_anew_if_the_client_sends_what_
 
 
 @pytest.mark.parametrize("model", ["demo-chat", "demo-advanced-chat@1.11", "demo-advanced-chat@1.15", "demo-agent"])
-async def test_a_named_one_that_was_lost_is_a_404_if_only_dify_knew_it(
+async def test_a_lost_named_conversation_is_a_404_without_a_history(
     client: AsyncOpenAI, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, model: str
 ) -> None:
     chat = Chat(client, model)
@@ -224,10 +225,10 @@ async def test_a_named_one_that_was_lost_is_a_404_if_only_dify_knew_it(
 
 
 @pytest.mark.parametrize("model", ["demo-chat", *HANGING, "demo-advanced-chat@1.15", "demo-advanced-chat@1.16"])
-async def test_a_named_one_that_was_never_given_here_is_a_404_whatever_the_client_sends(
+async def test_an_unknown_named_conversation_is_a_404_even_with_a_history(
     client: AsyncOpenAI, log: DemoLog, model: str
 ) -> None:
-    """Nobody learns by a transcript's answer which conversations there are. Those that would hang are asked first."""
+    """Otherwise a client could find out which conversations exist. Apps that would hang are checked first."""
     history = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     chat = Chat(client, model, messages=history)
     with pytest.raises(openai.NotFoundError) as refused:

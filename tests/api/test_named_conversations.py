@@ -1,4 +1,4 @@
-"""Conversations of Dify that a client names."""
+"""Dify conversations that a client names by their id."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HISTORY: list[Any] = [
 
 
 async def begin(client: AsyncOpenAI, model: str, **more: Any) -> str:
-    """Asks a first question and returns Dify's conversation id, as the body tells it."""
+    """Send a first question and return the conversation id of the response body."""
     completion = await client.chat.completions.create(model=model, messages=user("first"), **more)
     conversation_id = (completion.model_extra or {})["dify"]["conversation_id"]
     assert isinstance(conversation_id, str)
@@ -48,7 +48,7 @@ def naming(place: str, conversation_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", ["header", "body", "metadata"])
-async def test_a_named_conversation_goes_on_and_only_the_new_question_is_sent(
+async def test_a_named_conversation_is_continued_with_only_the_new_question(
     client: AsyncOpenAI, log: DemoLog, place: str
 ) -> None:
     async def converse(model: str) -> None:
@@ -67,7 +67,7 @@ async def test_a_named_conversation_goes_on_and_only_the_new_question_is_sent(
     await at_once(converse(f"{name}@{version}") for name in CONVERSING for version in VERSIONS)
 
 
-async def test_a_stream_tells_and_continues_the_conversation_too(proxy: ProxyServer, log: DemoLog) -> None:
+async def test_a_stream_names_and_continues_the_conversation(proxy: ProxyServer, log: DemoLog) -> None:
     async with proxy.client() as client:
         raw = await client.chat.completions.with_raw_response.create(
             model="demo-chat", messages=user("first"), stream=True
@@ -82,12 +82,12 @@ async def test_a_stream_tells_and_continues_the_conversation_too(proxy: ProxySer
             stream=True,
             extra_headers={"X-Dify-Conversation-Id": conversation_id},
         )
-        said = [chunk.choices[0].delta.content or "" async for chunk in again.parse()]
-    assert "I remember 2 earlier messages" in "".join(said)
+        deltas = [chunk.choices[0].delta.content or "" async for chunk in again.parse()]
+    assert "I remember 2 earlier messages" in "".join(deltas)
     assert again.headers["x-dify-conversation-id"] == conversation_id
 
 
-async def test_the_header_wins_over_the_body(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_the_header_takes_precedence_over_the_body(client: AsyncOpenAI, log: DemoLog) -> None:
     one, other = await begin(client, "demo-chat"), await begin(client, "demo-chat")
     await client.chat.completions.create(
         model="demo-chat",
@@ -100,7 +100,7 @@ async def test_the_header_wins_over_the_body(client: AsyncOpenAI, log: DemoLog) 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", [f"{name}@{version}" for name in CONVERSING for version in ("1.11", "1.16")])
-async def test_another_end_user_does_not_get_in(client: AsyncOpenAI, log: DemoLog, model: str, stream: bool) -> None:
+async def test_another_end_user_has_no_access(client: AsyncOpenAI, log: DemoLog, model: str, stream: bool) -> None:
     conversation_id = await begin(client, model, user="anna")
     strangers: list[dict[str, Any]] = [{"user": "bert"}, {"safety_identifier": "bert"}, {}]
     for stranger in strangers:
@@ -111,8 +111,8 @@ async def test_another_end_user_does_not_get_in(client: AsyncOpenAI, log: DemoLo
         assert (refused.value.code, refused.value.param) == ("conversation_not_found", "conversation_id")
 
 
-async def test_another_client_does_not_get_in(proxy: ProxyServer, log: DemoLog) -> None:
-    """The same app and end user, but another caller: one brings the app's key, the other has none."""
+async def test_another_client_has_no_access(proxy: ProxyServer, log: DemoLog) -> None:
+    """The same app and end user, but different callers: one sends the app's key, the other no key."""
     async with proxy.client() as anonymous, proxy.client("app-demo-chat") as keyed:
         conversation_id = await begin(anonymous, "demo-chat", user="anna")
         with pytest.raises(openai.NotFoundError):
@@ -131,7 +131,7 @@ async def test_an_unknown_conversation_is_a_404(client: AsyncOpenAI, log: DemoLo
 
 @pytest.mark.parametrize("place", ["header", "body", "metadata"])
 @pytest.mark.parametrize("conversation_id", ["no-uuid", "1", "conv_123"])
-async def test_a_conversation_is_named_by_a_uuid(
+async def test_an_id_that_is_not_a_uuid_is_rejected(
     client: AsyncOpenAI, log: DemoLog, conversation_id: str, place: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
@@ -140,13 +140,13 @@ async def test_a_conversation_is_named_by_a_uuid(
     assert not log.runs
 
 
-async def test_an_empty_id_begins_a_conversation(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_an_empty_id_starts_a_conversation(client: AsyncOpenAI, log: DemoLog) -> None:
     await client.chat.completions.create(model="demo-chat", messages=user("hi"), extra_body={"conversation_id": ""})
     assert "conversation_id" not in the_turn(log).body
 
 
 @pytest.mark.parametrize("model", ["demo-completion", "demo-workflow"])
-async def test_apps_that_keep_no_conversation_pass_an_id_over(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
+async def test_apps_without_conversations_ignore_an_id(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
     await client.chat.completions.create(model=model, messages=HISTORY, **naming("body", str(uuid.uuid4())))
     body = the_turn(log).body
     assert "conversation_id" not in body
@@ -163,14 +163,14 @@ async def test_open_webuis_user_header_names_the_end_user(client: AsyncOpenAI, l
 # One turn at a time
 
 
-PATIENT = ClaimTiming(turn_spacing=0, lock_timeout=1000)
-"""With these a turn that waits for anything but the end of the one before it waits longer than a test may take."""
+LONG_LOCK_TIMEOUT = ClaimTiming(turn_spacing=0, lock_timeout=1000)
+"""With this lock timeout, a test fails unless a waiting turn gets the lock as soon as the earlier turn ends."""
 
 
-async def test_a_turn_is_not_waited_for_without_end(serve: Serve, log: DemoLog) -> None:
-    """After a while the client is told to come again."""
+async def test_the_wait_for_another_turn_has_a_timeout(serve: Serve, log: DemoLog) -> None:
+    """After the lock timeout the client gets an error with ``retry-after``."""
     proxy = serve(timing=ClaimTiming(turn_spacing=0, lock_timeout=0.5))
-    async with proxy.client(max_retries=0) as client, proxy.client(max_retries=20) as insistent:
+    async with proxy.client(max_retries=0) as client, proxy.client(max_retries=20) as retrying:
         conversation_id = await begin(client, "demo-chat")
         holder = Client(proxy.port)
         await holder.ask("SLOW:1000x100", "demo-chat", stream=True, conversation_id=conversation_id)
@@ -184,14 +184,14 @@ async def test_a_turn_is_not_waited_for_without_end(serve: Serve, log: DemoLog) 
         assert "x-should-retry" not in refused.value.response.headers
         assert not requests_for(log, "locked out")
         await holder.disconnect()
-        await insistent.chat.completions.create(
+        await retrying.chat.completions.create(
             model="demo-chat", messages=user("let in"), **naming("body", conversation_id)
         )
         assert the_run(log, "let in").conversation_id == conversation_id
 
 
-async def test_a_turn_that_fails_lets_the_next_one_in(serve: Serve, log: DemoLog) -> None:
-    """Before its lease is over: that takes longer than the next one waits."""
+async def test_a_failed_turn_releases_its_lock(serve: Serve, log: DemoLog) -> None:
+    """The lock timeout is shorter than the lease, so the failed turn must release its lock."""
     proxy = serve(timing=ClaimTiming(turn_spacing=0, lock_timeout=LEASE_SECONDS / 2))
     async with proxy.client(max_retries=0) as client:
 
@@ -207,7 +207,7 @@ async def test_a_turn_that_fails_lets_the_next_one_in(serve: Serve, log: DemoLog
         await at_once(converse(word, stream) for word in words for stream in (False, True))
 
 
-async def test_a_client_that_leaves_while_it_waits_costs_nothing(proxy: ProxyServer, log: DemoLog) -> None:
+async def test_a_disconnect_while_waiting_sends_nothing_to_dify(proxy: ProxyServer, log: DemoLog) -> None:
     async with proxy.client() as client:
         conversation_id = await begin(client, "demo-chat")
         holder, leaving = Client(proxy.port), Client(proxy.port)
@@ -222,11 +222,11 @@ async def test_a_client_that_leaves_while_it_waits_costs_nothing(proxy: ProxySer
     assert not requests_for(log, "never asked")
 
 
-# Names beside histories
+# Named conversations and histories
 
 
-async def test_a_chat_may_be_named_and_then_known_by_its_history(client: AsyncOpenAI, log: DemoLog) -> None:
-    """And the other way round: it is one conversation, of which only the newest point can be gone on from."""
+async def test_a_named_conversation_may_be_continued_by_its_history(client: AsyncOpenAI, log: DemoLog) -> None:
+    """And the reverse. It is one conversation, and only its newest point can be continued."""
     chat = Chat(client, "demo-chat", more={"user": "anna"})
     await chat.say("mixed 1")
     await chat.say("mixed 2", **naming("body", str(chat.conversation_id)))
@@ -239,19 +239,19 @@ async def test_a_chat_may_be_named_and_then_known_by_its_history(client: AsyncOp
 
 
 @pytest.fixture
-async def patient(serve: Serve) -> AsyncIterator[AsyncOpenAI]:
-    async with serve(timing=PATIENT).client() as client:
+async def waiting_client(serve: Serve) -> AsyncIterator[AsyncOpenAI]:
+    async with serve(timing=LONG_LOCK_TIMEOUT).client() as client:
         yield client
 
 
-async def test_a_named_turn_waits_for_one_known_by_its_history(patient: AsyncOpenAI, log: DemoLog) -> None:
-    """The chat whose client knows of its own turns only goes on in another conversation afterwards."""
-    chat = Chat(patient, "demo-chat")
+async def test_a_named_turn_waits_for_a_turn_found_by_its_history(waiting_client: AsyncOpenAI, log: DemoLog) -> None:
+    """Afterwards the history of the other chat no longer matches, and starts another conversation."""
+    chat = Chat(waiting_client, "demo-chat")
     await chat.say("amid 1")
     shared = str(chat.conversation_id)
     turn = asyncio.create_task(chat.say("amid 2 SLOW:30x50"))
     await log.wait_for(lambda log: requests_for(log, "amid 2 SLOW:30x50"))
-    named = Chat(patient, "demo-chat")
+    named = Chat(waiting_client, "demo-chat")
     await named.say("named amid", **naming("body", shared))
     await turn
     assert (the_run(log, "amid 2 SLOW:30x50").finished_at or 0) < the_run(log, "named amid").started_at
@@ -266,9 +266,11 @@ async def test_a_named_turn_waits_for_one_known_by_its_history(patient: AsyncOpe
     await named.say("named again", **naming("body", shared))
 
 
-async def test_conversations_of_the_same_words_do_not_wait_for_each_other(patient: AsyncOpenAI, log: DemoLog) -> None:
-    """One history stands for all of them, and leads to the last of them."""
-    chats = [Chat(patient, "demo-chat") for _ in range(3)]
+async def test_conversations_with_equal_histories_do_not_wait_for_each_other(
+    waiting_client: AsyncOpenAI, log: DemoLog
+) -> None:
+    """All have the same history, which leads to the latest one."""
+    chats = [Chat(waiting_client, "demo-chat") for _ in range(3)]
     for number in range(3):
         for chat in chats:
             name = naming("body", str(chat.conversation_id)) if number else {}
@@ -276,12 +278,11 @@ async def test_conversations_of_the_same_words_do_not_wait_for_each_other(patien
     await at_once(chat.say("same by history") for chat in chats)
     for chat in chats:
         await chat.copy().say("same at last", **naming("body", str(chat.conversation_id)))
-    found = {chat.conversation_id for chat in chats}
-    assert len(found) == 3
+    assert len({chat.conversation_id for chat in chats}) == 3
 
 
-async def test_a_name_brings_no_transcript_whatever_the_client_sends_along(client: AsyncOpenAI, log: DemoLog) -> None:
-    """The system message goes along only if it is another than the last."""
+async def test_a_named_conversation_never_gets_a_transcript(client: AsyncOpenAI, log: DemoLog) -> None:
+    """The system message is sent only if it has changed."""
     chat = Chat(client, "demo-chat", messages=[{"role": "system", "content": "Be kind."}])
     await chat.say("system 1")
     name = naming("header", str(chat.conversation_id))

@@ -1,4 +1,4 @@
-"""What a response that goes on from another, or in a conversation, tells Dify where that cannot know it."""
+"""Continued responses and conversations whose history is incomplete in Dify."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.response_requests import dify_conversation, respond, the_request, the_run, transcript
 
-TOLD_BESIDE: list[Any] = [
+WITH_ASSISTANT_MESSAGE: list[Any] = [
     {"role": "user", "content": "The word is heron."},
     {"role": "assistant", "content": "Noted."},
     {"role": "user", "content": "What is it?"},
@@ -31,12 +31,12 @@ async def lose(demo: DemoServer, http: httpx2.AsyncClient, conversation_id: str 
     assert reply.status_code in (200, 204)
 
 
-async def test_an_assistants_words_in_the_input_reach_dify(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_an_assistant_message_in_the_input_reaches_dify(client: AsyncOpenAI, log: DemoLog) -> None:
     first = await respond(client, "begins")
-    second = await respond(client, TOLD_BESIDE, previous_response_id=first.id)
-    said = (("User", "begins"), ("Assistant", first.output_text))
-    told = (*said, ("User", "The word is heron."), ("Assistant", "Noted."))
-    assert the_request(log, "What is it?").body["query"] == transcript(*told, question="What is it?")
+    second = await respond(client, WITH_ASSISTANT_MESSAGE, previous_response_id=first.id)
+    first_turn = (("User", "begins"), ("Assistant", first.output_text))
+    history = (*first_turn, ("User", "The word is heron."), ("Assistant", "Noted."))
+    assert the_request(log, "What is it?").body["query"] == transcript(*history, question="What is it?")
     assert dify_conversation(second) != dify_conversation(first)
     third = await respond(client, "RECALL", previous_response_id=second.id)
     assert dify_conversation(third) == dify_conversation(second)
@@ -44,34 +44,36 @@ async def test_an_assistants_words_in_the_input_reach_dify(client: AsyncOpenAI, 
     assert "User: The word is heron." in the_request(log, "forked").body["query"]
 
 
-async def test_an_assistants_words_in_a_conversation_reach_dify(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_an_assistant_message_in_the_input_of_a_conversation_reaches_dify(
+    client: AsyncOpenAI, log: DemoLog
+) -> None:
     conversation = await client.conversations.create()
     first = await respond(client, "begins here", conversation=conversation.id)
-    await respond(client, TOLD_BESIDE, conversation=conversation.id)
-    said = (("User", "begins here"), ("Assistant", first.output_text))
-    told = (*said, ("User", "The word is heron."), ("Assistant", "Noted."))
-    assert the_request(log, "What is it?").body["query"] == transcript(*told, question="What is it?")
+    await respond(client, WITH_ASSISTANT_MESSAGE, conversation=conversation.id)
+    first_turn = (("User", "begins here"), ("Assistant", first.output_text))
+    history = (*first_turn, ("User", "The word is heron."), ("Assistant", "Noted."))
+    assert the_request(log, "What is it?").body["query"] == transcript(*history, question="What is it?")
 
 
-async def test_a_model_without_memory_is_told_all(client: AsyncOpenAI, log: DemoLog) -> None:
-    """It is recognised by the second turn."""
+async def test_a_model_without_memory_gets_the_whole_history(client: AsyncOpenAI, log: DemoLog) -> None:
+    """The second turn shows that it has no memory."""
     model = "demo-advanced-chat-forgetful"
     response = await respond(client, "one thing", model)
     for question in ("another thing", "a third thing"):
         response = await respond(client, question, model, previous_response_id=response.id)
     assert the_request(log, "another thing").body["query"] == "another thing"
-    told = the_request(log, "a third thing").body["query"]
-    assert "User: one thing" in told
-    assert "User: another thing" in told
+    query = the_request(log, "a third thing").body["query"]
+    assert "User: one thing" in query
+    assert "User: another thing" in query
 
 
 @pytest.mark.parametrize("stored", [True, False])
-async def test_a_conversation_that_dify_lost(
+async def test_a_conversation_lost_in_dify_is_restored_or_a_404(
     client: AsyncOpenAI, http: httpx2.AsyncClient, demo: DemoServer, log: DemoLog, stored: bool
 ) -> None:
-    """It is told anew from its stored responses; without them nobody knows what was said."""
-    begun: Any = [{"type": "message", "role": "user", "content": "The word is otter."}]
-    conversation = await client.conversations.create(items=begun)
+    """It is restored from its stored responses. Without them its history is unknown, and the error is a 404."""
+    items: Any = [{"type": "message", "role": "user", "content": "The word is otter."}]
+    conversation = await client.conversations.create(items=items)
     first = await respond(client, "begins there", conversation=conversation.id, store=stored)
     await lose(demo, http, dify_conversation(first))
     if not stored:
@@ -81,8 +83,8 @@ async def test_a_conversation_that_dify_lost(
             assert refused.value.code == "conversation_not_found"
         return
     await respond(client, "and then", conversation=conversation.id)
-    told = the_run(log, "and then").question
+    question = the_run(log, "and then").question
     beginning = "The conversation so far, oldest message first:\n\nUser: The word is otter.\n\nUser: begins there\n\n"
-    assert told.startswith(f"{beginning}Assistant: Hello from the demo chat app")
+    assert question.startswith(f"{beginning}Assistant: Hello from the demo chat app")
     after = await respond(client, "RECALL", conversation=conversation.id)
-    assert json.loads(after.output_text.splitlines()[0]) == ["user", told]
+    assert json.loads(after.output_text.splitlines()[0]) == ["user", question]

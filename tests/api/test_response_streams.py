@@ -1,4 +1,4 @@
-"""``/v1/responses``, streamed: its events, and how it ends."""
+"""``/v1/responses``, streamed: the events, and the end of the stream."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ MESSAGE_DONE = ["response.output_text.done", "response.content_part.done", "resp
 async def test_events_come_in_openais_order(proxy: ProxyServer, http: httpx2.AsyncClient, model: str) -> None:
     events = await stream_of(http, proxy, "SAY<<one two three>>", model)
     types = [event["type"] for event in events]
-    begun, last = events[0]["response"], events[-1]["response"]
-    assert (begun["status"], begun["output"], begun["usage"]) == ("in_progress", [], None)
+    first, last = events[0]["response"], events[-1]["response"]
+    assert (first["status"], first["output"], first["usage"]) == ("in_progress", [], None)
     deltas = types.count("response.output_text.delta")
     message = [*MESSAGE, *["response.output_text.delta"] * deltas, *MESSAGE_DONE]
     assert types[:2] == OPENING
     assert types[-len(message) - 1 :] == [*message, "response.completed"]
     assert text_of(events) == "one two three" == last["output"][-1]["content"][0]["text"]
-    assert set(last) - {"dify"} == KEYS == set(begun)
+    assert set(last) - {"dify"} == KEYS == set(first)
     assert await get(http, proxy, f"/responses/{last['id']}") == last
 
 
 @pytest.mark.parametrize("text", ["hello", "THINK", "THINK:separated", "CITE", "CJK", "EMPTY", "FILE", "TOOL"])
 @pytest.mark.parametrize("model", ["demo-chat", "demo-advanced-chat", "demo-agent-chat"])
-async def test_the_sdks_helper_gathers_what_is_stored(client: AsyncOpenAI, model: str, text: str) -> None:
+async def test_the_sdks_helper_returns_the_stored_response(client: AsyncOpenAI, model: str, text: str) -> None:
     async with client.responses.stream(model=model, input=text) as stream:
         final = await stream.get_final_response()
     stored = await client.responses.retrieve(final.id)
     assert final.output_text == stored.output_text
     output: list[Any] = [*final.output]
-    kept: list[Any] = [*stored.output]
-    assert [(item.type, item.id) for item in output] == [(item.type, item.id) for item in kept]
+    stored_output: list[Any] = [*stored.output]
+    assert [(item.type, item.id) for item in output] == [(item.type, item.id) for item in stored_output]
 
 
-async def test_thoughts_are_an_item_of_their_own(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
+async def test_reasoning_is_a_separate_item(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
     events = await stream_of(http, proxy, "THINK SAY<<aloud>>", "demo-chat")
     thoughts = "".join(event["delta"] for event in events if event["type"] == "response.reasoning_summary_text.delta")
     reasoning, message = events[-1]["response"]["output"]
@@ -82,7 +82,7 @@ async def test_moderation_ends_a_response_as_incomplete(proxy: ProxyServer, http
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("text", ["MIDERROR", "CUT"])
-async def test_a_failure_in_the_middle_is_told_and_the_failed_response_kept(
+async def test_a_failure_in_mid_stream_is_reported_and_the_failed_response_stored(
     proxy: ProxyServer, http: httpx2.AsyncClient, model: str, text: str
 ) -> None:
     reply = await http.post(f"{proxy.url}/responses", json={"model": model, "input": text, "stream": True})
@@ -100,7 +100,7 @@ async def test_a_failure_in_the_middle_is_told_and_the_failed_response_kept(
     assert await get(http, proxy, f"/responses/{response['id']}") == response
 
 
-async def test_the_sdk_raises_what_fails_in_the_middle(client: AsyncOpenAI) -> None:
+async def test_the_sdk_raises_a_failure_in_mid_stream(client: AsyncOpenAI) -> None:
     stream = await client.responses.create(model="demo-chat", input="MIDERROR:rate", stream=True)
     types: list[str] = []
     with pytest.raises(openai.APIError):
@@ -110,7 +110,7 @@ async def test_the_sdk_raises_what_fails_in_the_middle(client: AsyncOpenAI) -> N
 
 async def _gather(stream: AsyncStream[ResponseStreamEvent], types: list[str]) -> None:
     async for event in stream:
-        types.append(event.type)  # noqa: PERF401 - what comes before a failure is wanted too
+        types.append(event.type)  # noqa: PERF401 - the events before a failure are needed
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -136,7 +136,7 @@ async def test_an_unknown_model_is_a_404(client: AsyncOpenAI, log: DemoLog, stre
 
 
 async def test_silences_are_filled_with_keepalives(demo: DemoServer, http: httpx2.AsyncClient) -> None:
-    """Which repeat the last number, and which the official clients pass over."""
+    """Keepalives repeat the previous sequence number, and official clients ignore them."""
     settings = Settings(
         dify_api_url=demo.url,
         apps=demo_apps(demo.url),
@@ -153,12 +153,12 @@ async def test_silences_are_filled_with_keepalives(demo: DemoServer, http: httpx
             final = await stream.get_final_response()
     types = [event["type"] for event in events]
     assert types.count("keepalive") >= 6
-    # The opening events come at the end of the grace, so that silence before the first word is filled too.
+    # The opening events are sent at the end of the grace, so keepalives also fill the silence before the first delta.
     assert "keepalive" in types[: types.index("response.output_item.added")]
     assert final.output_text == "tick 1 tick 2 tick 3 "
 
 
-async def test_a_client_that_leaves_stops_the_turn(proxy: ProxyServer, log: DemoLog) -> None:
+async def test_a_disconnect_stops_the_run(proxy: ProxyServer, log: DemoLog) -> None:
     client = Client(proxy.port, "/v1/responses")
     await client.ask("", "demo-chat", input="SLOW:1000x100", stream=True)
     await client.read_until(b"tick 2")
@@ -169,17 +169,17 @@ async def test_a_client_that_leaves_stops_the_turn(proxy: ProxyServer, log: Demo
         await expect_error(sdk.responses.retrieve(name), 404, "response_not_found")
 
 
-async def test_streams_go_on_in_one_conversation(proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog) -> None:
+async def test_streams_continue_one_conversation(proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog) -> None:
     async def chain(model: str) -> None:
         previous: dict[str, str] = {}
-        told = []
+        responses = []
         for number in range(3):
             events = await stream_of(http, proxy, f"{number} {model}", model, **previous)
-            told.append(events[-1]["response"])
-            previous = {"previous_response_id": told[-1]["id"]}
-        assert len({response["dify"]["conversation_id"] for response in told}) == 1
-        asked = [run.question for run in log.runs if (run.app, run.dialect) == tuple(model.split("@"))]
-        assert asked == [f"{number} {model}" for number in range(3)]
+            responses.append(events[-1]["response"])
+            previous = {"previous_response_id": responses[-1]["id"]}
+        assert len({response["dify"]["conversation_id"] for response in responses}) == 1
+        questions = [run.question for run in log.runs if (run.app, run.dialect) == tuple(model.split("@"))]
+        assert questions == [f"{number} {model}" for number in range(3)]
 
     await asyncio.gather(
         *(chain(f"demo-{mode}@{version}") for mode in ("chat", "advanced-chat") for version in ("1.11", "1.16"))

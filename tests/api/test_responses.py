@@ -1,4 +1,4 @@
-"""``/v1/responses``, not streamed: its object, what it goes on from, and what is kept of it."""
+"""``/v1/responses``, not streamed: the object, continuation, and storage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.api.servers import ProxyServer
 from tests.components.servers import free_ports
 
 VERSIONS = ("0.15", "1.11", "1.13", "1.16")
-CHATTING = [
+CONVERSING_MODELS = [
     f"{name}@{version}" for version in VERSIONS for name in CONVERSING if name != "demo-agent" or version == "1.16"
 ]
 UNKNOWN = f"resp_{'0' * 48}"
@@ -45,7 +45,7 @@ async def post(http: httpx2.AsyncClient, proxy: ProxyServer, **body: Any) -> htt
 # The object
 
 
-async def test_an_object_has_every_key_fresh_and_stored(
+async def test_a_new_and_a_stored_response_have_all_keys(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     before = int(time.time())
@@ -74,8 +74,8 @@ async def test_an_object_has_every_key_fresh_and_stored(
     assert await get(http, proxy, f"/responses/{fresh['id']}") == fresh
 
 
-async def test_what_was_asked_for_is_repeated(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
-    asked = {
+async def test_a_response_repeats_the_fields_of_its_request(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
+    fields = {
         "instructions": "Be brief.",
         "max_output_tokens": 77,
         "max_tool_calls": 3,
@@ -90,15 +90,15 @@ async def test_what_was_asked_for_is_repeated(proxy: ProxyServer, http: httpx2.A
         "truncation": "auto",
         "user": "bert",
     }
-    told = (await post(http, proxy, **asked)).json()
-    assert {name: told[name] for name in asked} == asked
+    response = (await post(http, proxy, **fields)).json()
+    assert {name: response[name] for name in fields} == fields
 
 
-# What a request may look like
+# Requests
 
 
 @pytest.mark.parametrize(
-    ("given", "question"),
+    ("value", "question"),
     [
         ("hello", "hello"),
         ([{"role": "user", "content": "hello"}], "hello"),
@@ -107,24 +107,22 @@ async def test_what_was_asked_for_is_repeated(proxy: ProxyServer, http: httpx2.A
         ([{"type": "reasoning", "id": "rs_1", "summary": []}, {"role": "user", "content": "hello"}], "hello"),
     ],
 )
-async def test_input_is_a_text_or_items(client: AsyncOpenAI, log: DemoLog, given: Any, question: str) -> None:
-    await respond(client, given)
+async def test_input_is_text_or_items(client: AsyncOpenAI, log: DemoLog, value: Any, question: str) -> None:
+    await respond(client, value)
     assert the_turn(log).body["query"] == question
 
 
-async def test_messages_are_understood_in_place_of_input(
-    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
-) -> None:
+async def test_messages_are_accepted_as_input(proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog) -> None:
     body = {"model": "demo-chat", "messages": [{"role": "user", "content": "hello"}]}
-    told = (await http.post(f"{proxy.url}/responses", json=body)).json()
-    assert told["object"] == "response"
+    response = (await http.post(f"{proxy.url}/responses", json=body)).json()
+    assert response["object"] == "response"
     assert the_turn(log).body["query"] == "hello"
-    (item,) = (await get(http, proxy, f"/responses/{told['id']}/input_items"))["data"]
+    (item,) = (await get(http, proxy, f"/responses/{response['id']}/input_items"))["data"]
     assert item["content"] == [{"type": "input_text", "text": "hello"}]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_input_is_understood_in_place_of_a_chats_messages(
+async def test_input_is_accepted_as_messages_of_a_chat(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, stream: bool
 ) -> None:
     items = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "SAY<<hello>>"}]}]
@@ -147,7 +145,7 @@ async def test_input_is_understood_in_place_of_a_chats_messages(
         ({"input": [{"role": "user", "content": 3}]}, {"param": "input[0].content"}),
     ],
 )
-async def test_what_cannot_be_done_is_refused(
+async def test_unsupported_requests_are_rejected(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, body: dict[str, Any], error: dict[str, str]
 ) -> None:
     reply = await post(http, proxy, **body)
@@ -156,10 +154,10 @@ async def test_what_cannot_be_done_is_refused(
     assert not turns(log)
 
 
-# Going on from an earlier response
+# Continuing an earlier response
 
 
-async def test_chains_go_on_in_one_conversation_and_only_new_text_is_sent(proxy: ProxyServer, log: DemoLog) -> None:
+async def test_chains_continue_one_conversation_and_send_only_new_text(proxy: ProxyServer, log: DemoLog) -> None:
     async def chain(client: AsyncOpenAI, model: str) -> None:
         first = await respond(client, f"SAY<<one>> {model}", model)
         second = await respond(client, f"SAY<<two>> {model}", model, previous_response_id=first.id)
@@ -174,7 +172,7 @@ async def test_chains_go_on_in_one_conversation_and_only_new_text_is_sent(proxy:
         assert list(the_run(log, f"SAY<<three>> {model}").history) == history
 
     async with proxy.client() as client:
-        await asyncio.gather(*(chain(client, model) for model in CHATTING))
+        await asyncio.gather(*(chain(client, model) for model in CONVERSING_MODELS))
 
 
 async def test_an_older_response_is_forked_with_a_transcript(client: AsyncOpenAI, log: DemoLog) -> None:
@@ -182,9 +180,9 @@ async def test_an_older_response_is_forked_with_a_transcript(client: AsyncOpenAI
     second = await respond(client, "SAY<<two>>", previous_response_id=first.id)
     other = await respond(client, "SAY<<other>>", previous_response_id=first.id)
     assert dify_conversation(second) == dify_conversation(first) != dify_conversation(other)
-    told = [("User", "SAY<<one>>"), ("Assistant", "one")]
-    assert the_request(log, "SAY<<other>>").body["query"] == transcript(*told, question="SAY<<other>>")
-    # Both branches go on, each in its conversation.
+    history = [("User", "SAY<<one>>"), ("Assistant", "one")]
+    assert the_request(log, "SAY<<other>>").body["query"] == transcript(*history, question="SAY<<other>>")
+    # Both branches continue, each in its own conversation.
     third, after = await asyncio.gather(
         respond(client, "SAY<<three>>", previous_response_id=second.id),
         respond(client, "SAY<<after>>", previous_response_id=other.id),
@@ -192,13 +190,13 @@ async def test_an_older_response_is_forked_with_a_transcript(client: AsyncOpenAI
     assert dify_conversation(third) == dify_conversation(first)
     assert dify_conversation(after) == dify_conversation(other)
     assert the_request(log, "SAY<<after>>").body["query"] == "SAY<<after>>"
-    # And a branch from the middle of a branch is told all that led there.
-    late = [*told, ("User", "SAY<<other>>"), ("Assistant", other.output_text)]
+    # A branch from the middle of a branch gets the history up to that point.
+    late = [*history, ("User", "SAY<<other>>"), ("Assistant", other.output_text)]
     await respond(client, "SAY<<late>>", previous_response_id=other.id)
     assert the_request(log, "SAY<<late>>").body["query"] == transcript(*late, question="SAY<<late>>")
 
 
-async def test_two_at_once_from_one_response_do_not_mix(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_simultaneous_continuations_of_one_response_do_not_mix(client: AsyncOpenAI, log: DemoLog) -> None:
     first = await respond(client, "SAY<<one>>")
     left, right = await asyncio.gather(
         respond(client, "SAY<<left>>", previous_response_id=first.id),
@@ -210,17 +208,17 @@ async def test_two_at_once_from_one_response_do_not_mix(client: AsyncOpenAI, log
 
 
 @pytest.mark.parametrize("model", ["demo-workflow", "demo-completion"])
-async def test_apps_that_keep_nothing_are_told_all_of_a_chain(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
+async def test_apps_without_conversations_get_the_whole_chain(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
     first = await respond(client, "one LONG:12", model)
     second = await respond(client, "two", model, previous_response_id=first.id)
     await respond(client, "three", model, previous_response_id=second.id)
-    told = [("User", "one LONG:12"), ("Assistant", first.output_text)]
-    told += [("User", "two"), ("Assistant", second.output_text)]
-    assert the_run(log, "three").question == transcript(*told, question="three")
+    history = [("User", "one LONG:12"), ("Assistant", first.output_text)]
+    history += [("User", "two"), ("Assistant", second.output_text)]
+    assert the_run(log, "three").question == transcript(*history, question="three")
 
 
 @pytest.mark.parametrize("model", ["demo-advanced-chat", "demo-workflow"])
-async def test_another_model_in_a_chain_is_told_what_was_said(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
+async def test_another_model_in_a_chain_gets_a_transcript(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
     first = await respond(client, "SAY<<one>>")
     second = await respond(client, "SAY<<two>>", model, previous_response_id=first.id)
     assert second.model == model
@@ -229,7 +227,7 @@ async def test_another_model_in_a_chain_is_told_what_was_said(client: AsyncOpenA
     assert run.question == transcript(("User", "SAY<<one>>"), ("Assistant", "one"), question="SAY<<two>>")
 
 
-async def test_instructions_are_those_of_each_request(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_instructions_apply_to_one_request(client: AsyncOpenAI, log: DemoLog) -> None:
     first = await respond(client, "SAY<<one>>", instructions="Be brief.")
     second = await respond(client, "SAY<<two>>", instructions="Be long.", previous_response_id=first.id)
     third = await respond(client, "SAY<<three>>", previous_response_id=second.id)
@@ -244,7 +242,7 @@ async def test_instructions_are_those_of_each_request(client: AsyncOpenAI, log: 
     assert (third.instructions, second.instructions) == (None, "Be long.")
 
 
-async def test_what_is_no_previous_response_of_ones_own(serve: Serve, log: DemoLog) -> None:
+async def test_responses_of_others_cannot_be_continued_or_read(serve: Serve, log: DemoLog) -> None:
     proxy = serve(api_keys=("key-one", "key-two"))
     async with proxy.client("key-one") as one, proxy.client("key-two") as two:
         mine = await respond(one, "hello", user="anna")
@@ -260,8 +258,8 @@ async def test_what_is_no_previous_response_of_ones_own(serve: Serve, log: DemoL
             (one, "nonsense/../", {}),
         ]
         for client, name, more in strangers:
-            asked = respond(client, "hi", previous_response_id=name, **more)
-            await expect_error(asked, 400, "previous_response_not_found", "previous_response_id")
+            request = respond(client, "hi", previous_response_id=name, **more)
+            await expect_error(request, 400, "previous_response_not_found", "previous_response_id")
         assert len(turns(log)) == count
         await expect_error(one.responses.retrieve(unstored.id), 404, "response_not_found")
         for action in (
@@ -277,7 +275,7 @@ async def test_what_is_no_previous_response_of_ones_own(serve: Serve, log: DemoL
         assert (await one.responses.retrieve(mine.id)).id == mine.id
 
 
-async def test_a_failed_turn_leaves_nothing_to_go_on_from_and_harms_no_chain(
+async def test_a_failed_turn_is_not_part_of_the_chain(
     proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     first = await respond(client, "SAY<<one>>")
@@ -285,17 +283,17 @@ async def test_a_failed_turn_leaves_nothing_to_go_on_from_and_harms_no_chain(
     assert failed.status_code >= 500
     assert error_of(failed)
     await respond(client, "SAY<<two>>", previous_response_id=first.id)
-    told = [("User", "SAY<<one>>"), ("Assistant", "one")]
-    assert the_request(log, "SAY<<two>>").body["query"] == transcript(*told, question="SAY<<two>>")
+    history = [("User", "SAY<<one>>"), ("Assistant", "one")]
+    assert the_request(log, "SAY<<two>>").body["query"] == transcript(*history, question="SAY<<two>>")
 
 
 # store
 
 
-async def test_what_is_not_to_be_stored_is_not_but_goes_on(
+async def test_responses_with_store_false_are_not_stored_but_continue(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, tmp_path: Path
 ) -> None:
-    """As Codex does: all of the input each time, never stored, items as they came."""
+    """Codex sends all items again with each request, unchanged, and never stores responses."""
     file = tmp_path / "state.db"
     proxy = serve(state_url=f"sqlite:///{file}")
     items: list[Any] = []
@@ -307,10 +305,10 @@ async def test_what_is_not_to_be_stored_is_not_but_goes_on(
         reply = await post(
             http, proxy, input=items, store=False, instructions="ukulele", include=["reasoning.encrypted_content"]
         )
-        told = reply.json()
-        assert told["store"] is False
-        items += told["output"]
-        name = told["id"]
+        response = reply.json()
+        assert response["store"] is False
+        items += response["output"]
+        name = response["id"]
     assert len({run.conversation_id for run in log.runs}) == 1
     assert [request.body["query"].rpartition("\n\n")[2] for request in turns(log)] == [
         "SAY<<rezanzibar>>",
@@ -318,15 +316,15 @@ async def test_what_is_not_to_be_stored_is_not_but_goes_on(
         "SAY<<rexylophone>>",
     ]
     assert log.runs[2].history[-1] == ("assistant", "requetzal")
-    kept = read_files(tmp_path)
-    assert len(kept) > 1000
-    assert not [word for word in ("zanzibar", "quetzal", "xylophone", "ukulele", name) if word.encode() in kept]
-    # The same words are found where they are to be stored.
+    stored = read_files(tmp_path)
+    assert len(stored) > 1000
+    assert not [word for word in ("zanzibar", "quetzal", "xylophone", "ukulele", name) if word.encode() in stored]
+    # This search finds the text of a stored response.
     await post(http, proxy, input="zanzibar")
     assert b"zanzibar" in read_files(tmp_path)
 
 
-async def test_an_item_that_was_stored_can_be_referred_to(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_a_stored_item_can_be_referenced(client: AsyncOpenAI, log: DemoLog) -> None:
     first = await respond(client, "SAY<<one>>")
     again = [
         {"role": "user", "content": "SAY<<one>>"},
@@ -339,7 +337,7 @@ async def test_an_item_that_was_stored_can_be_referred_to(client: AsyncOpenAI, l
     assert list(the_run(log, "SAY<<two>>").history) == [("user", "SAY<<one>>"), ("assistant", "one")]
 
 
-async def test_another_end_users_item_cannot_be_referred_to(client: AsyncOpenAI, log: DemoLog) -> None:
+async def test_another_end_users_item_cannot_be_referenced(client: AsyncOpenAI, log: DemoLog) -> None:
     first = await respond(client, "SAY<<one>>", user="anna")
     items = [{"type": "item_reference", "id": first.output[0].id}, {"role": "user", "content": "hi"}]
     for more in ({"user": "bert"}, {}):
@@ -347,18 +345,18 @@ async def test_another_end_users_item_cannot_be_referred_to(client: AsyncOpenAI,
     assert (await respond(client, items, user="anna")).status == "completed"
 
 
-async def test_input_items(proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient) -> None:
+async def test_input_items_are_paginated(proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient) -> None:
     texts = [f"text {number}" for number in range(25)]
     response = await respond(client, [{"role": "user", "content": text} for text in texts])
     path = f"/responses/{response.id}/input_items"
 
     async def page(**query: Any) -> tuple[list[str], bool]:
-        told = await get(http, proxy, path, params=query)
-        assert set(told) == {"object", "data", "first_id", "last_id", "has_more"}
-        assert told["object"] == "list"
-        names = [item["id"] for item in told["data"]]
-        assert (told["first_id"], told["last_id"]) == (names[0], names[-1])
-        return [item["content"][0]["text"] for item in told["data"]], told["has_more"]
+        listed = await get(http, proxy, path, params=query)
+        assert set(listed) == {"object", "data", "first_id", "last_id", "has_more"}
+        assert listed["object"] == "list"
+        names = [item["id"] for item in listed["data"]]
+        assert (listed["first_id"], listed["last_id"]) == (names[0], names[-1])
+        return [item["content"][0]["text"] for item in listed["data"]], listed["has_more"]
 
     assert await page() == (texts[:4:-1], True)
     assert await page(order="desc", limit=25) == (texts[::-1], False)
@@ -376,7 +374,7 @@ async def test_input_items(proxy: ProxyServer, client: AsyncOpenAI, http: httpx2
     assert (reply.status_code, error_of(reply)["param"]) == (400, "after")
 
 
-async def test_a_deleted_response_is_gone(proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient) -> None:
+async def test_a_deleted_response_is_a_404(proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient) -> None:
     response = await respond(client, "hello")
     reply = await http.delete(f"{proxy.url}/responses/{response.id}")
     assert reply.json() == {"id": response.id, "object": "response", "deleted": True}
@@ -399,7 +397,7 @@ async def test_an_unknown_response_is_a_404(
     assert len(error_of(reply)["message"]) < 300
 
 
-async def test_one_that_was_not_made_in_the_background(
+async def test_a_foreground_response_cannot_be_cancelled_or_streamed(
     proxy: ProxyServer, client: AsyncOpenAI, http: httpx2.AsyncClient
 ) -> None:
     response = await respond(client, "hello")
@@ -408,10 +406,10 @@ async def test_one_that_was_not_made_in_the_background(
     assert (reply.status_code, error_of(reply)["param"]) == (400, "stream")
 
 
-# Where the state cannot be reached
+# Unreachable state
 
 
-async def test_without_state_responses_are_made_but_not_kept(
+async def test_without_state_responses_are_created_but_not_stored(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     (port,) = free_ports(1)
@@ -421,7 +419,7 @@ async def test_without_state_responses_are_made_but_not_kept(
     streamed = await post(http, proxy, input="SAY<<here>>", stream=True)
     assert json.loads(streamed.text.split("\n\n")[-3].partition("data: ")[2])["type"] == "response.completed"
     name = replies[0].json()["id"]
-    asked = len(turns(log))
+    count = len(turns(log))
     for reply in (
         await http.get(f"{proxy.url}/responses/{name}"),
         await http.delete(f"{proxy.url}/responses/{name}"),
@@ -431,4 +429,4 @@ async def test_without_state_responses_are_made_but_not_kept(
     ):
         assert reply.status_code == 503
         assert error_of(reply)["code"] == "state_unavailable"
-    assert len(turns(log)) == asked
+    assert len(turns(log)) == count

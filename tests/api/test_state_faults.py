@@ -1,4 +1,4 @@
-"""State that is lost, locked, full, slow or away: turns go on, with a transcript in the place of a memory."""
+"""State that is lost, locked, full, slow or unreachable: turns still work, with transcripts."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ Logs = list[MutableMapping[str, Any]]
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A server that a test may stop or break."""
+    """A server that a test may stop."""
     with ValkeyServer(valkey_program(), tmp_path / "valkey").running() as server:
         yield server
 
 
 def faults(logs: Logs) -> list[int]:
-    """How many runs had done without the state, each time that a line said so."""
+    """Return the counts of faults that the log reports."""
     return [entry["faults"] for entry in logs if entry["event"] == "state_unavailable"]
 
 
-async def until_it_is_back(client: AsyncOpenAI) -> None:
-    """Asks until a second turn goes on in its conversation."""
+async def until_recovered(client: AsyncOpenAI) -> None:
+    """Send pairs of turns until the second one continues its conversation."""
     async with asyncio.timeout(PATIENCE):
         for number in itertools.count():
             chat = Chat(client, "demo-chat")
@@ -59,8 +59,8 @@ def delete(state: Path) -> None:
         file.unlink()
 
 
-async def test_a_file_that_was_deleted(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
-    """The next turn begins anew with all that was said, and from there it goes on."""
+async def test_a_deleted_file_is_replaced(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
+    """The next turn starts a conversation with a transcript, and the turn after that continues it."""
     state = tmp_path / "state.db"
     async with serve(state_url=f"sqlite:///{state}").client() as client:
         chat = Chat(client, "demo-chat", more={"user": "anna"})
@@ -76,7 +76,7 @@ async def test_a_file_that_was_deleted(serve: Serve, log: DemoLog, tmp_path: Pat
     assert_continues(log, "deleted 3", chat.conversation_id, ("user", second["query"]), ("assistant", "yes"))
 
 
-async def test_a_state_that_ended_with_its_process(serve: Serve, log: DemoLog) -> None:
+async def test_memory_state_is_lost_with_its_process(serve: Serve, log: DemoLog) -> None:
     chat = None
     for number in (1, 2):
         async with serve(state_url="memory://").client() as client:
@@ -88,7 +88,7 @@ async def test_a_state_that_ended_with_its_process(serve: Serve, log: DemoLog) -
     assert second.body["query"] == transcript(*messages_of(chat)[:2], question="restarted 2 SAY<<yes>>")
 
 
-async def test_a_state_that_outlived_its_process(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
+async def test_sqlite_state_outlives_its_process(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
     chat = None
     for number in (1, 2, 3):
         async with serve(state_url=f"sqlite:///{tmp_path}/state.db").client() as client:
@@ -98,16 +98,16 @@ async def test_a_state_that_outlived_its_process(serve: Serve, log: DemoLog, tmp
     assert len(the_run(log, "kept 3").history) == 4
 
 
-async def test_a_state_that_is_too_small_forgets_the_oldest(serve: Serve, log: DemoLog) -> None:
+async def test_a_full_state_evicts_the_oldest_entries(serve: Serve, log: DemoLog) -> None:
     """Each conversation takes two entries."""
     async with serve(state_url="memory://", state_max_entries=6).client() as client:
         chats = [Chat(client, "demo-chat") for _ in range(6)]
         for number, chat in enumerate(chats):
             await chat.say(f"small {number}")
         await at_once(chat.say(f"still small {number}") for number, chat in enumerate(chats))
-    going_on = ["conversation_id" in the_request(log, f"still small {number}").body for number in range(6)]
-    assert going_on[:2] == [False, False]
-    assert going_on[-1]
+    continued = ["conversation_id" in the_request(log, f"still small {number}").body for number in range(6)]
+    assert continued[:2] == [False, False]
+    assert continued[-1]
 
 
 async def test_entries_expire(serve: Serve, log: DemoLog) -> None:
@@ -115,7 +115,7 @@ async def test_entries_expire(serve: Serve, log: DemoLog) -> None:
         chat = Chat(client, "demo-chat")
         await chat.say("expired 1")
         first = chat.conversation_id
-        await asyncio.sleep(0.6)  # nothing but time makes it expire
+        await asyncio.sleep(0.6)  # the lifetime of the entry
         await chat.say("expired 2")
     assert chat.conversation_id != first
 
@@ -139,7 +139,7 @@ connection.execute("ROLLBACK")
 """
 
 
-async def test_a_file_that_another_process_holds(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
+async def test_a_file_locked_by_another_process_does_not_fail_turns(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
     state = tmp_path / "state.db"
     async with serve(state_url=f"sqlite:///{state}").client() as client:
         chat = Chat(client, "demo-chat")
@@ -153,7 +153,7 @@ async def test_a_file_that_another_process_holds(serve: Serve, log: DemoLog, tmp
             await other.say("locked 3")
         assert faults(logs)[0] == 1
         await holder.communicate(b"\n")
-        await until_it_is_back(client)
+        await until_recovered(client)
         await chat.say("unlocked")
     second, third = the_request(log, "locked 2").body, the_request(log, "locked 3").body
     assert second["query"] == transcript(*messages_of(chat)[:2], question="locked 2")
@@ -164,7 +164,7 @@ async def test_a_file_that_another_process_holds(serve: Serve, log: DemoLog, tmp
 
 @contextmanager
 def full_disk(size: int) -> Iterator[None]:
-    """No file of this process may become larger."""
+    """Limit the size of this process's files, as a full disk would."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -173,7 +173,7 @@ def full_disk(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-async def test_a_full_disk(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
+async def test_a_full_disk_does_not_fail_turns(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
     proxy = serve(state_url=f"sqlite:///{tmp_path}/state.db")
     async with proxy.client() as client:
         chat = Chat(client, "demo-chat")
@@ -182,13 +182,13 @@ async def test_a_full_disk(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
             await chat.say("full 2 SAY<<yes>>")
             await chat.say("full 3")
         assert faults(logs)[0] == 1
-        await until_it_is_back(client)
+        await until_recovered(client)
     third = the_request(log, "full 3").body
     assert "conversation_id" not in third
     assert third["query"] == transcript(*messages_of(chat)[:4], question="full 3")
 
 
-async def test_a_file_that_is_none_of_ours(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
+async def test_a_file_of_another_program_is_left_unchanged(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
     state = tmp_path / "state.db"
     state.write_bytes(b"something else" * 1000)
     with capture_logs() as logs:
@@ -201,8 +201,10 @@ async def test_a_file_that_is_none_of_ours(serve: Serve, log: DemoLog, tmp_path:
     assert state.read_bytes() == b"something else" * 1000
 
 
-async def test_a_file_that_turns_bad_while_a_turn_runs(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
-    """What was taken is gone then, and the answer reaches its client all the same."""
+async def test_a_file_that_breaks_during_a_turn_does_not_fail_the_turn(
+    serve: Serve, log: DemoLog, tmp_path: Path
+) -> None:
+    """The claim is lost, but the client still gets the answer."""
     state = tmp_path / "state.db"
     async with serve(state_url=f"sqlite:///{state}").client() as client:
         chat = Chat(client, "demo-chat", stream=True)
@@ -219,10 +221,12 @@ async def test_a_file_that_turns_bad_while_a_turn_runs(serve: Serve, log: DemoLo
     assert the_request(log, "mid-turn 2 SLOW:8x400").body["conversation_id"] == first
 
 
-# Away, slow
+# Unreachable, slow
 
 
-async def test_a_server_that_dies_in_mid_turn_and_comes_back(serve: Serve, log: DemoLog, valkey: ValkeyServer) -> None:
+async def test_a_server_that_dies_during_a_turn_does_not_fail_turns(
+    serve: Serve, log: DemoLog, valkey: ValkeyServer
+) -> None:
     async with serve(state_url=valkey.url()).client() as client:
         chat = Chat(client, "demo-chat", stream=True)
         await chat.say("dying 1")
@@ -235,7 +239,7 @@ async def test_a_server_that_dies_in_mid_turn_and_comes_back(serve: Serve, log: 
             await chat.say("dying 3")
         assert faults(logs)[0] == 1
         valkey.start()
-        await until_it_is_back(client)
+        await until_recovered(client)
         await chat.say("risen 1")
         await chat.say("risen 2")
     assert the_request(log, "dying 2 SLOW:8x400").body["conversation_id"] == first
@@ -247,7 +251,9 @@ async def test_a_server_that_dies_in_mid_turn_and_comes_back(serve: Serve, log: 
     )
 
 
-async def test_a_server_that_is_not_there_at_the_start(serve: Serve, log: DemoLog, valkey: ValkeyServer) -> None:
+async def test_a_server_that_is_unreachable_at_the_start_does_not_fail_turns(
+    serve: Serve, log: DemoLog, valkey: ValkeyServer
+) -> None:
     valkey.kill()
     async with serve(state_url=valkey.url()).client() as client:
         chat = Chat(client, "demo-chat")
@@ -255,11 +261,11 @@ async def test_a_server_that_is_not_there_at_the_start(serve: Serve, log: DemoLo
         await chat.say("absent 2")
         assert the_request(log, "absent 2").body["query"] == transcript(*messages_of(chat)[:2], question="absent 2")
         valkey.start()
-        await until_it_is_back(client)
+        await until_recovered(client)
 
 
-async def test_a_server_that_is_slow_holds_a_turn_up_once(serve: Serve, log: DemoLog, valkey: ValkeyServer) -> None:
-    """Also many turns at once. The server answers nothing for longer than a test may take."""
+async def test_a_slow_server_delays_a_turn_only_once(serve: Serve, log: DemoLog, valkey: ValkeyServer) -> None:
+    """This includes many concurrent turns. The server pauses for longer than the time limit of tests."""
     async with serve(state_url=valkey.url()).client() as client:
         chat = Chat(client, "demo-chat")
         await chat.say("slow 1")
@@ -273,13 +279,13 @@ async def test_a_server_that_is_slow_holds_a_turn_up_once(serve: Serve, log: Dem
         assert "conversation_id" not in the_request(log, "slow 2 of 0").body
         valkey.kill()
         valkey.start()
-        await until_it_is_back(client)
+        await until_recovered(client)
     assert chats[0].conversation_id != first
 
 
 @pytest.mark.parametrize("state", ["sqlite:////proc/none/state.db", "valkey://127.0.0.1:1"])
-async def test_everything_works_without_any_state(serve: Serve, log: DemoLog, state: str) -> None:
-    """End users keep apart, a named conversation goes on, and one is told by its transcript."""
+async def test_turns_work_without_any_state(serve: Serve, log: DemoLog, state: str) -> None:
+    """End users stay separate, a named conversation continues, and others get transcripts."""
     proxy: ProxyServer = serve(state_url=state)
     async with proxy.client() as client:
         anna = Chat(client, "demo-chat", more={"user": "anna"})

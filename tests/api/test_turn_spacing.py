@@ -1,6 +1,6 @@
-"""Turns of a conversation run one after the other and begin in different seconds, whatever became of the one before.
+"""Turns of a conversation run one after the other and start in different seconds, however the previous turn ended.
 
-Dify would mix them otherwise: it lets two turns run beside each other, and orders messages by whole seconds.
+Dify would mix them otherwise: it runs turns concurrently, and orders messages by whole seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def named(conversation_id: str | None) -> dict[str, Any]:
     return {"extra_body": {"conversation_id": conversation_id}}
 
 
-async def leave_in_the_middle(proxy: ProxyServer, log: DemoLog, question: str, **more: Any) -> None:
+async def disconnect_in_mid_answer(proxy: ProxyServer, log: DemoLog, question: str, **more: Any) -> None:
     leaving = Client(proxy.port)
     await leaving.ask(question, "demo-chat", stream=True, **more)
     await log.wait_for(lambda log: any(run.question == question and run.first_event_at for run in log.runs))
@@ -51,7 +51,7 @@ VERSIONS = ("0.15", "1.11", "1.13", "1.14", "1.15", "1.16")
 MODELS = [f"{name}@{version}" for version in VERSIONS for name in CONVERSING if name != "demo-agent"] + ["demo-agent"]
 
 
-async def test_three_turns_of_every_app_are_one_conversation(
+async def test_three_turns_of_every_app_form_one_conversation(
     client: AsyncOpenAI, demo: DemoServer, log: DemoLog
 ) -> None:
     async def converse(model: str, stream: bool) -> None:
@@ -67,14 +67,14 @@ async def test_three_turns_of_every_app_are_one_conversation(
             seen.append((run.user, run.conversation_id, chat.conversation_id))
         assert len(set(seen)) == 1
         seconds = seconds_of_turns(demo, str(chat.conversation_id))
-        assert seconds == sorted(set(seconds)), "two turns began within one of Dify's seconds"
+        assert seconds == sorted(set(seconds)), "two turns started in the same second of Dify"
         assert len(seconds) == 3
 
     await at_once(converse(model, stream) for model in MODELS for stream in (False, True))
 
 
 async def test_the_second_of_two_turns_waits_for_the_first(client: AsyncOpenAI, demo: DemoServer, log: DemoLog) -> None:
-    """So that it is shown the first one's answer, and Dify keeps their order."""
+    """So its model sees the first answer, and Dify stores the turns in order."""
 
     async def converse(model: str) -> None:
         chat = Chat(client, model)
@@ -97,10 +97,10 @@ async def test_the_second_of_two_turns_waits_for_the_first(client: AsyncOpenAI, 
     await at_once(converse(model) for model in ("demo-chat", "demo-advanced-chat@1.13", "demo-agent"))
 
 
-async def test_a_first_turn_that_was_cancelled(
+async def test_a_turn_waits_for_a_cancelled_first_turn(
     proxy: ProxyServer, client: AsyncOpenAI, demo: DemoServer, log: DemoLog
 ) -> None:
-    await leave_in_the_middle(proxy, log, "leaves at once SLOW:1000x100")
+    await disconnect_in_mid_answer(proxy, log, "leaves at once SLOW:1000x100")
     conversation = the_run(log, "leaves at once SLOW:1000x100").conversation_id
     await log.wait_for(lambda log: log.stops)
     chat = Chat(client, "demo-chat", more=named(conversation))
@@ -111,7 +111,9 @@ async def test_a_first_turn_that_was_cancelled(
 
 
 @pytest.mark.parametrize("question", ["goes wrong MIDERROR", "goes wrong ERROR"])
-async def test_a_turn_that_failed(client: AsyncOpenAI, demo: DemoServer, log: DemoLog, question: str) -> None:
+async def test_a_turn_after_a_failed_turn_is_spaced(
+    client: AsyncOpenAI, demo: DemoServer, log: DemoLog, question: str
+) -> None:
     chat = Chat(client, "demo-chat")
     await chat.say("before it")
     with pytest.raises(openai.APIError):
@@ -124,7 +126,7 @@ async def test_a_turn_that_failed(client: AsyncOpenAI, demo: DemoServer, log: De
     assert the_run(log, "after it").history[0] == ("user", "before it")
 
 
-async def test_a_turn_that_a_stop_sequence_cut(client: AsyncOpenAI, demo: DemoServer, log: DemoLog) -> None:
+async def test_a_turn_after_a_stop_sequence_is_spaced(client: AsyncOpenAI, demo: DemoServer, log: DemoLog) -> None:
     chat = Chat(client, "demo-chat")
     await chat.say("to be cut", stop=["demo"])
     assert chat.conversation_id is not None
@@ -132,12 +134,14 @@ async def test_a_turn_that_a_stop_sequence_cut(client: AsyncOpenAI, demo: DemoSe
         other = Chat(client, "demo-chat", more=named(chat.conversation_id))
         await other.say(question, **({"stop": ["demo"]} if question == "cut again" else {}))
     assert apart(demo, chat.conversation_id)
-    asked = [text for role, text in the_run(log, "not cut").history if role == "user"]
-    assert asked == ["to be cut", "cut again"]
+    questions = [text for role, text in the_run(log, "not cut").history if role == "user"]
+    assert questions == ["to be cut", "cut again"]
 
 
-async def test_a_turn_by_history_that_goes_on(client: AsyncOpenAI, demo: DemoServer, log: DemoLog) -> None:
-    """The named one waits, and is then the one that every later history goes on from."""
+async def test_a_named_turn_waits_for_a_turn_found_by_history(
+    client: AsyncOpenAI, demo: DemoServer, log: DemoLog
+) -> None:
+    """The named turn waits. Afterwards the history no longer leads to this conversation."""
     chat = Chat(client, "demo-chat")
     await chat.say("begins")
     conversation = chat.conversation_id
@@ -158,14 +162,14 @@ async def test_a_turn_by_history_that_goes_on(client: AsyncOpenAI, demo: DemoSer
     assert the_run(log, "by its history").conversation_id != conversation
 
 
-async def test_a_named_turn_that_was_cancelled(serve: Serve, log: DemoLog, demo: DemoServer) -> None:
-    """A named turn that is cancelled holds the conversation until Dify has ended it."""
+async def test_a_named_turn_waits_for_a_cancelled_named_turn(serve: Serve, log: DemoLog, demo: DemoServer) -> None:
+    """A cancelled named turn holds the lock until its run has ended in Dify."""
     proxy = serve(timing=DEFAULT_TIMING)
     async with proxy.client() as client:
         chat = Chat(client, "demo-chat")
         await chat.say("first of a named one")
         body = named(chat.conversation_id)["extra_body"]
-        await leave_in_the_middle(proxy, log, "second SLOW:1000x100", **body)
+        await disconnect_in_mid_answer(proxy, log, "second SLOW:1000x100", **body)
         await Chat(client, "demo-chat", more=named(chat.conversation_id)).say("third")
     assert chat.conversation_id is not None
     assert apart(demo, chat.conversation_id)
