@@ -32,9 +32,9 @@ async def test_the_header_precedes_the_safety_identifier_and_that_precedes_the_u
     for way in WAYS:
         await ask(client, "demo-chat", "hi", **way)
     await ask(client, "demo-chat", "hi")
-    *annas, nobody = users(log)
+    *annas, anonymous = users(log)
     assert len(set(annas)) == 1
-    assert nobody not in annas
+    assert anonymous not in annas
 
 
 async def test_a_conversation_continues_whichever_field_names_the_end_user(client: AsyncOpenAI, log: DemoLog) -> None:
@@ -138,11 +138,11 @@ async def test_plain_names_reach_dify_unchanged(serve: Serve, log: DemoLog) -> N
         await ask(client, "demo-chat", "hi", user="x" * 255)
         await ask(client, "demo-chat", "hi", user="x" * 256)
         await ask(client, "demo-chat", "hi")
-    *plain, long, nobody = users(log)
+    *plain, long, anonymous = users(log)
     assert plain == ["anna", "anna", "anna", "ünï çødé 🙂", "x" * 255]
     assert len(long) <= 255
-    assert nobody
-    assert nobody != long
+    assert anonymous
+    assert anonymous != long
 
 
 async def test_names_of_requests_with_a_dify_key_are_never_plain(serve: Serve, log: DemoLog) -> None:

@@ -1,4 +1,4 @@
-"""Pictures made of pictures: initial images, masks of every kind, and what becomes of uploads."""
+"""Image edits and variations: initial images, masks, and uploads to Replicate."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ IDEOGRAM = "ideogram-ai/ideogram-v3-turbo"
 KONTEXT = "black-forest-labs/flux-kontext-pro"
 
 SOURCE = Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB")
-"""What the pictures are made of: it is told from what the demo paints by its equal colours."""
+"""The initial image. It is grey, unlike pictures of the demo."""
 
 NOISE = png(Image.frombytes("RGB", (300, 300), secrets.token_bytes(300 * 300 * 3)))
-"""More than 256 kB, so that it is uploaded."""
+"""A picture above 256 kB, which is uploaded."""
 
 
 def left_half(inside: Any, outside: Any, mode: str) -> Image.Image:
-    """A mask whose left half is for painting."""
+    """Return a mask that marks the left half for repainting."""
     mask = Image.new(mode, (SIDE, SIDE), outside)
     mask.paste(inside, (0, 0, SIDE // 2, SIDE))
     return mask
 
 
 MASKS = {
-    "alpha, as OpenAI has it": png(left_half((0, 0, 0, 0), (0, 0, 0, 255), "RGBA")),
+    "alpha, as for OpenAI": png(left_half((0, 0, 0, 0), (0, 0, 0, 255), "RGBA")),
     "alpha over a picture": png(left_half((255, 255, 255, 0), (255, 255, 255, 255), "RGBA")),
     "white on black": png(left_half(255, 0, "L")),
     "white on black in colours": png(left_half((255, 255, 255), (0, 0, 0), "RGB")),
@@ -44,7 +44,7 @@ MASKS = {
 
 
 def repainted(result: Image.Image, source: Image.Image) -> tuple[bool, bool]:
-    """Whether the left and the right half of a picture are new. The halves' border is left out."""
+    """Return whether the left and the right half of a picture differ from the source, except at their border."""
     same = ImageChops.difference(result.convert("RGB"), source.resize(result.size)).convert("L")
     width, height = result.size
     left = same.crop((0, 0, width // 2 - 8, height))
@@ -59,8 +59,8 @@ def body(model: str, **more: Any) -> Json:
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("model", [SDXL, OLD, IDEOGRAM])
-async def test_masks_are_repainted_where_they_shall(image_client: AsyncOpenAI, model: str, mask: str) -> None:
-    """Some models repaint where a mask is white, some where it is black."""
+async def test_the_masked_area_is_repainted(image_client: AsyncOpenAI, model: str, mask: str) -> None:
+    """Some models repaint the white area of a mask, others the black area."""
     answer = await image_client.images.edit(
         image=("source.png", png(SOURCE)), mask=("mask.png", MASKS[mask]), **body(model)
     )
@@ -68,7 +68,7 @@ async def test_masks_are_repainted_where_they_shall(image_client: AsyncOpenAI, m
     assert repainted(picture(image.b64_json), SOURCE) == (True, False)
 
 
-async def test_an_edit_without_a_mask_changes_all(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+async def test_an_edit_without_a_mask_repaints_everything(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
     answer = await image_client.images.edit(image=png(SOURCE), **body(SDXL), n=2)
     assert [repainted(picture(image.b64_json), SOURCE) for image in answer.data or []] == [(True, True)] * 2
     (prediction,) = predictions.predictions
@@ -83,7 +83,7 @@ async def test_strength_zero_keeps_the_picture(image_client: AsyncOpenAI) -> Non
     assert repainted(picture((answer.data or [])[0].b64_json), SOURCE) == (False, False)
 
 
-def test_the_synchronous_client(image_proxy: ProxyServer) -> None:
+def test_edits_with_the_synchronous_client(image_proxy: ProxyServer) -> None:
     with OpenAI(base_url=image_proxy.url, api_key="x", http_client=DefaultHttpxClient(verify=False)) as client:
         answer = client.images.edit(image=png(SOURCE), mask=MASKS["white on black"], **body(SDXL))
         assert repainted(picture((answer.data or [])[0].b64_json), SOURCE) == (True, False)
@@ -96,8 +96,10 @@ async def test_edits_stream(image_client: AsyncOpenAI) -> None:
     assert picture(events[0].b64_json).size == (SIDE, SIDE)
 
 
-@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # the client's, of the route
-async def test_variations_where_the_model_needs_no_prompt(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # of the client, for this route
+async def test_variations_need_a_model_that_requires_no_prompt(
+    image_client: AsyncOpenAI, predictions: ReplicateLog
+) -> None:
     vary = image_client.images.create_variation  # type: ignore[deprecated]
     answer = await vary(image=png(SOURCE), model=SDXL, n=2)
     assert len({image.b64_json for image in answer.data or []}) == 2
@@ -108,7 +110,9 @@ async def test_variations_where_the_model_needs_no_prompt(image_client: AsyncOpe
     assert (refused.value.status_code, refused.value.param) == (400, "prompt")
 
 
-async def test_several_pictures(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+async def test_several_pictures_need_a_model_that_accepts_them(
+    image_client: AsyncOpenAI, predictions: ReplicateLog
+) -> None:
     with pytest.raises(APIStatusError) as unpaid:
         await image_client.images.edit(
             image=[png(SOURCE), png(ImageOps.invert(SOURCE))], model="bytedance/seedream-4.5", prompt="CREDIT"
@@ -120,14 +124,14 @@ async def test_several_pictures(image_client: AsyncOpenAI, predictions: Replicat
     assert (refused.value.status_code, refused.value.param) == (400, "image[]")
 
 
-# Where pictures come from.
+# Sources of pictures.
 
 
-async def test_pictures_by_their_addresses_are_passed_on(
+async def test_urls_of_pictures_are_forwarded(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
     image, mask = "https://example.org/a.png", "https://example.org/m.png"
-    asks: list[tuple[str, Json, dict[str, str]]] = [
+    requests: list[tuple[str, Json, dict[str, str]]] = [
         ("edits", {"images": [{"image_url": image}]}, {"X_Replicate_Mask": mask}),
         ("edits", {"image": image}, {"X_Replicate_Mask": mask}),
         ("generations", {}, {"X_Replicate_Init_Image": image, "X_Replicate_Mask": mask}),
@@ -137,24 +141,24 @@ async def test_pictures_by_their_addresses_are_passed_on(
             {"X_Replicate_Init_Image": image, "X_Replicate_Mask": mask},
         ),
     ]
-    for path, more, headers in asks:
-        got = await post(
+    for path, more, headers in requests:
+        reply = await post(
             http, f"{image_proxy.url}/images/{path}", {"model": SDXL, "prompt": "CREDIT", **more}, **headers
         )
-        assert got.status_code == 429
+        assert reply.status_code == 429
         assert sent(predictions)[-1] == {"prompt": "CREDIT", "image": image, "mask": mask}
 
 
-async def test_pictures_in_data_uris(http: httpx2.AsyncClient, image_proxy: ProxyServer) -> None:
+async def test_pictures_may_be_data_uris(http: httpx2.AsyncClient, image_proxy: ProxyServer) -> None:
     image = f"data:image/png;base64,{base64.b64encode(png(SOURCE)).decode()}"
-    mask = f"data:image/png;base64,{base64.b64encode(MASKS['alpha, as OpenAI has it']).decode()}"
-    got = await post(http, f"{image_proxy.url}/images/edits", body(SDXL, images=[{"image_url": image}], mask=mask))
-    (made,) = got.json()["data"]
-    assert repainted(picture(made["b64_json"]), SOURCE) == (True, False)
+    mask = f"data:image/png;base64,{base64.b64encode(MASKS['alpha, as for OpenAI']).decode()}"
+    reply = await post(http, f"{image_proxy.url}/images/edits", body(SDXL, images=[{"image_url": image}], mask=mask))
+    (image_data,) = reply.json()["data"]
+    assert repainted(picture(image_data["b64_json"]), SOURCE) == (True, False)
 
 
 @pytest.mark.parametrize("prompt", ["A fox SETTLED", "FAIL", "CREDIT", "BADJSON"])
-async def test_large_pictures_are_uploaded_and_erased(
+async def test_large_pictures_are_uploaded_and_deleted(
     image_client: AsyncOpenAI, predictions: ReplicateLog, prompt: str
 ) -> None:
     assert len(NOISE) > 256_000
@@ -168,7 +172,7 @@ async def test_large_pictures_are_uploaded_and_erased(
     assert inputs["image"].endswith(f"/v1/files/{file.id}")
 
 
-REFUSED_URLS = [
+REJECTED_URLS = [
     "ftp://example.org/a.png",
     "https://",
     "https://user:password@example.org/a.png",
@@ -183,13 +187,13 @@ REFUSED_URLS = [
 ]
 
 
-@pytest.mark.parametrize("url", REFUSED_URLS)
-async def test_addresses_that_nobody_shall_read(
+@pytest.mark.parametrize("url", REJECTED_URLS)
+async def test_private_and_malformed_urls_are_rejected(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog, url: str
 ) -> None:
-    """Whether they stand in JSON, in a form, or in a header."""
+    """In JSON, in a form, and in a header."""
     image = "https://example.org/a.png"
-    asks: list[tuple[str, Json, dict[str, str]]] = [
+    requests: list[tuple[str, Json, dict[str, str]]] = [
         ("images[1]", {"images": [{"image_url": image}, {"image_url": url}]}, {}),
         ("image", {"image": [url]}, {}),
         ("mask", {"image": image, "mask": url}, {}),
@@ -197,16 +201,16 @@ async def test_addresses_that_nobody_shall_read(
         ("X-Replicate-Init-Image", {"image": image}, {"X_Replicate_Init_Image": url}),
         ("X-Replicate-Mask", {"image": image}, {"X_Replicate_Mask": url}),
     ]
-    for param, more, headers in asks:
-        got = await post(http, f"{image_proxy.url}/images/edits", {"model": SDXL, "prompt": "x", **more}, **headers)
-        assert (got.status_code, got.json()["error"]["param"]) == (400, param)
+    for param, more, headers in requests:
+        reply = await post(http, f"{image_proxy.url}/images/edits", {"model": SDXL, "prompt": "x", **more}, **headers)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
     for param in ("image", "image[]", "mask"):
-        got = await form(http, image_proxy, "edits", {"model": SDXL, "prompt": "x", param: url}, image=PICTURE)
-        assert (got.status_code, got.json()["error"]["param"]) == (400, param)
+        reply = await form(http, image_proxy, "edits", {"model": SDXL, "prompt": "x", param: url}, image=PICTURE)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
     assert predictions.attempts() == 0
 
 
-async def test_a_host_that_the_operator_named_may_be_anywhere(
+async def test_a_configured_host_may_have_a_private_address(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, replicate: DemoReplicate, predictions: ReplicateLog
 ) -> None:
     image = f"{replicate.output_origin}/a.png"
@@ -214,38 +218,38 @@ async def test_a_host_that_the_operator_named_may_be_anywhere(
     assert sent(predictions)[-1]["image"] == image
 
 
-async def test_pictures_in_the_texts_of_a_form(
+async def test_text_fields_of_a_form_may_hold_urls_and_data_uris(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
     uri = f"data:image/png;base64,{base64.b64encode(png(SOURCE)).decode()}"
     for image in ("https://example.org/a.png", uri):
-        got = await http.post(
+        reply = await http.post(
             f"{image_proxy.url}/images/edits",
             files={"model": (None, SDXL), "prompt": (None, "CREDIT"), "image": (None, image), "mask": (None, "")},
         )
-        assert got.status_code == 429
+        assert reply.status_code == 429
         assert sent(predictions)[-1] == {"prompt": "CREDIT", "image": image}
 
 
-async def test_a_mask_that_must_be_read_is_not_read_from_just_anywhere(
+async def test_a_mask_is_not_read_from_private_addresses(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
-    """Where a model repaints black, the proxy has to read a mask to invert it."""
+    """For a model that repaints black areas, the proxy reads the mask to invert it."""
     for address in (
         "http://127.0.0.1:9/m.png",
         "http://169.254.169.254/latest",
         "http://[::1]/m",
         "http://2130706433/m",
     ):
-        got = await post(
+        reply = await post(
             http,
             f"{image_proxy.url}/images/generations",
             {"model": OLD, "prompt": "A fox"},
             X_Replicate_Init_Image="https://example.org/a.png",
             X_Replicate_Mask=address,
         )
-        error = got.json()["error"]
-        assert (got.status_code, error["param"]) == (400, "X-Replicate-Mask"), address
+        error = reply.json()["error"]
+        assert (reply.status_code, error["param"]) == (400, "X-Replicate-Mask"), address
     assert predictions.attempts() == 0
 
 
@@ -256,14 +260,14 @@ async def form(http: httpx2.AsyncClient, proxy: ProxyServer, path: str, data: Js
     return await http.post(f"{proxy.url}/images/{path}", data=data, files=files)
 
 
-async def test_fields_of_forms_have_types(
+async def test_form_fields_are_converted_to_their_types(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
     fields = {"model": SDXL, "prompt": "CREDIT", "n": "2", "seed": "7", "stream": "false", "user": ""}
-    got = await form(
+    reply = await form(
         http, image_proxy, "edits", {**fields, "input": '{"refine":"no_refiner"}'}, image=("a.png", png(SOURCE))
     )
-    assert got.status_code == 429
+    assert reply.status_code == 429
     inputs = sent(predictions)[-1]
     assert inputs.pop("image").startswith("data:")
     assert inputs == {"prompt": "CREDIT", "num_outputs": 2, "seed": 7, "refine": "no_refiner"}
@@ -275,20 +279,20 @@ BAD_FORMS: dict[str, tuple[str, Json, dict[str, Any], str]] = {
     "no picture": ("edits", {"prompt": "x"}, {"other": PICTURE}, "other"),
     "no prompt": ("edits", {}, {"image": PICTURE}, "prompt"),
     "no picture for a variation": ("variations", {"n": "1"}, {"mask": PICTURE}, "image"),
-    "a picture that is none": ("edits", {"prompt": "x"}, {"image": ("a.png", b"<svg/>")}, "image"),
+    "not a picture": ("edits", {"prompt": "x"}, {"image": ("a.png", b"<svg/>")}, "image"),
     "an empty file": ("edits", {"prompt": "x"}, {"image[]": ("a.png", b"")}, "image[]"),
-    "a number that is none": ("edits", {"prompt": "x", "n": "two"}, {"image": PICTURE}, "n"),
-    "an input that is none": ("edits", {"prompt": "x", "input": "{"}, {"image": PICTURE}, "input"),
-    "an input without an end": ("edits", {"prompt": "x", "input": "[" * 100_000}, {"image": PICTURE}, "input"),
-    "a picture that is cut off": ("edits", {"prompt": "x"}, {"image": ("a.png", PICTURE[1][:-20])}, "image"),
-    "one of several that is cut off": (
+    "not a number": ("edits", {"prompt": "x", "n": "two"}, {"image": PICTURE}, "n"),
+    "malformed input": ("edits", {"prompt": "x", "input": "{"}, {"image": PICTURE}, "input"),
+    "input nested too deeply": ("edits", {"prompt": "x", "input": "[" * 100_000}, {"image": PICTURE}, "input"),
+    "a truncated picture": ("edits", {"prompt": "x"}, {"image": ("a.png", PICTURE[1][:-20])}, "image"),
+    "one truncated picture of several": (
         "edits",
         {"prompt": "x"},
         {"image": PICTURE, "image[]": ("a.png", PICTURE[1][:99])},
         "image[]",
     ),
-    "a picture of far too many pixels": ("edits", {"prompt": "x"}, {"image": ("a.png", HUGE)}, "image"),
-    "a mask that is broken": (
+    "a picture with too many pixels": ("edits", {"prompt": "x"}, {"image": ("a.png", HUGE)}, "image"),
+    "a truncated mask": (
         "edits",
         {"prompt": "x", "model": OLD},
         {"image": PICTURE, "mask": ("m.png", PICTURE[1][:80])},
@@ -298,25 +302,25 @@ BAD_FORMS: dict[str, tuple[str, Json, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_FORMS)
-async def test_bad_forms(
+async def test_malformed_forms_are_rejected(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog, case: str
 ) -> None:
     path, fields, files, param = BAD_FORMS[case]
-    got = await form(http, image_proxy, path, {"model": SDXL, **fields}, **files)
-    assert (got.status_code, got.json()["error"]["param"]) == (400, param)
+    reply = await form(http, image_proxy, path, {"model": SDXL, **fields}, **files)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
     assert predictions.attempts() == 0
 
 
-async def test_pictures_that_are_too_large(
+async def test_pictures_above_the_limits_are_rejected(
     http: httpx2.AsyncClient, serve_images: Serve, predictions: ReplicateLog
 ) -> None:
     proxy = serve_images(max_picture_bytes=100_000)
-    got = await form(http, proxy, "edits", {"prompt": "x"}, image=("a.png", NOISE))
-    assert (got.status_code, got.json()["error"]["param"]) == (400, "image")
+    reply = await form(http, proxy, "edits", {"prompt": "x"}, image=("a.png", NOISE))
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "image")
     uri = f"data:image/png;base64,{base64.b64encode(NOISE).decode()}"
-    got = await post(http, f"{proxy.url}/images/edits", {"prompt": "x", "image": uri})
-    assert (got.status_code, got.json()["error"]["param"]) == (400, "image")
+    reply = await post(http, f"{proxy.url}/images/edits", {"prompt": "x", "image": uri})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "image")
     proxy = serve_images(max_body_bytes=100_000)
-    got = await form(http, proxy, "edits", {"prompt": "x"}, image=("a.png", NOISE))
-    assert (got.status_code, got.json()["error"]["code"]) == (413, "request_too_large")
+    reply = await form(http, proxy, "edits", {"prompt": "x"}, image=("a.png", NOISE))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
     assert predictions.attempts() == 0

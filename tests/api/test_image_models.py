@@ -1,4 +1,4 @@
-"""Which model serves an image request, with what around it, and for whom."""
+"""Image models: names, safety, prompt enhancement, upscaling, and access."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from tests.api.servers import ProxyServer, app_settings
 # Safety.
 
 
-async def test_the_safety_checker(image_client: AsyncOpenAI, serve_images: Serve, predictions: ReplicateLog) -> None:
+async def test_the_safety_checker_can_be_disabled_only_if_settings_allow_it(
+    image_client: AsyncOpenAI, serve_images: Serve, predictions: ReplicateLog
+) -> None:
     off = {"X-Replicate-Safety-Checker": "no"}
     answer = await image_client.images.generate(**small("NSFW"), extra_headers=off)
     assert len(answer.data or []) == 1
@@ -40,16 +42,16 @@ async def test_the_safety_checker(image_client: AsyncOpenAI, serve_images: Serve
 
 
 @pytest.mark.parametrize("policy", ["reject", "warn", "drop"])
-async def test_headers_that_the_model_does_not_take(
+async def test_unsupported_headers_are_rejected_reported_or_dropped(
     http: httpx2.AsyncClient, serve_images: Serve, predictions: ReplicateLog, policy: str
 ) -> None:
     proxy = serve_images(unsupported_parameters=policy)
     extra = {"megapixels": "0.25", "caf\u00e9\n\u6f22": 1}
     body = {"prompt": "A fox SETTLED", "model": SCHNELL, "input": extra}
-    got = await post(http, f"{proxy.url}/images/generations", body, X_Replicate_Scheduler="DDIM")
+    reply = await post(http, f"{proxy.url}/images/generations", body, X_Replicate_Scheduler="DDIM")
     if policy == "reject":
-        error = got.json()["error"]
-        assert (got.status_code, error["param"], error["code"]) == (
+        error = reply.json()["error"]
+        assert (reply.status_code, error["param"], error["code"]) == (
             400,
             "X-Replicate-Scheduler",
             "unsupported_parameter",
@@ -57,16 +59,16 @@ async def test_headers_that_the_model_does_not_take(
         assert "num_inference_steps" in error["message"]
         assert predictions.attempts() == 0
     else:
-        assert got.status_code == 200
+        assert reply.status_code == 200
         assert sent(predictions)[-1].keys() == {"prompt", "output_format", "megapixels"}
-        told = got.headers.get("x-unsupported-parameters")
-        assert told == ("X-Replicate-Scheduler, input.caf???" if policy == "warn" else None)
+        unsupported = reply.headers.get("x-unsupported-parameters")
+        assert unsupported == ("X-Replicate-Scheduler, input.caf???" if policy == "warn" else None)
 
 
 # Enhancing and upscaling.
 
 
-async def test_enhancing_by_the_model(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+async def test_the_model_enhances_the_prompt_if_it_can(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
     with pytest.raises(APIStatusError) as refused:
         await image_client.images.generate(
             prompt="CREDIT", model="black-forest-labs/flux-pro", extra_headers={"X-Replicate-Enhance-Prompt": "yes"}
@@ -75,13 +77,12 @@ async def test_enhancing_by_the_model(image_client: AsyncOpenAI, predictions: Re
     assert sent(predictions)[-1]["prompt_upsampling"] is True
 
 
-async def test_enhancing_by_an_app(serve_images: Serve, predictions: ReplicateLog, log: DemoLog) -> None:
+async def test_an_app_enhances_the_prompt_once(serve_images: Serve, predictions: ReplicateLog, log: DemoLog) -> None:
     proxy = serve_images(enhance_prompt_app="demo-completion")
     async with proxy.client() as client:
         yes = await client.images.generate(**small("A fox"), n=6, extra_headers={"X-Replicate-Enhance-Prompt": "yes"})
         no = await client.images.generate(**small("A fox"), extra_headers={"X-Replicate-Enhance-Prompt": "no"})
-    told = {image.revised_prompt for image in yes.data or []}
-    (revised,) = told
+    (revised,) = {image.revised_prompt for image in yes.data or []}
     assert revised is not None
     assert revised != "A fox SETTLED"
     prompts = [entry.prompt for entry in predictions.predictions]
@@ -90,7 +91,9 @@ async def test_enhancing_by_an_app(serve_images: Serve, predictions: ReplicateLo
     assert len(log.runs) == 1
 
 
-async def test_an_app_that_cannot_enhance(serve_images: Serve, predictions: ReplicateLog, demo: DemoServer) -> None:
+async def test_a_failed_enhancement_creates_no_prediction(
+    serve_images: Serve, predictions: ReplicateLog, demo: DemoServer
+) -> None:
     apps = {"broken": app_settings("broken", "app-of-nobody", demo.url, mode="completion")}
     async with serve_images(enhance_prompt_app="broken", apps=apps).client() as client:
         with pytest.raises(APIStatusError) as refused:
@@ -103,7 +106,7 @@ UPSCALE = {"X-Replicate-Upscale": "yes", "X-Replicate-Upscale-Factor": "2"}
 
 
 @pytest.mark.parametrize("upscaler", ["nightmareai/real-esrgan", "xinntao/realesrgan"])
-async def test_upscaling_by_a_second_prediction(serve_images: Serve, predictions: ReplicateLog, upscaler: str) -> None:
+async def test_a_second_prediction_upscales(serve_images: Serve, predictions: ReplicateLog, upscaler: str) -> None:
     proxy = serve_images(image_upscaler=upscaler)
     async with proxy.client() as client:
         answer = await client.images.generate(**small("UPSCALE<<SETTLED>>"), n=2, extra_headers=UPSCALE)
@@ -119,7 +122,7 @@ async def test_upscaling_by_a_second_prediction(serve_images: Serve, predictions
     assert "scale" not in predictions.predictions[-1].sent
 
 
-async def test_upscaling_that_is_not_there(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+async def test_upscaling_without_an_upscaler_is_rejected(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
     with pytest.raises(APIStatusError) as refused:
         await image_client.images.generate(**small("A fox"), extra_headers=UPSCALE)
     assert (refused.value.status_code, refused.value.param) == (400, "X-Replicate-Upscale")
@@ -130,7 +133,7 @@ async def test_upscaling_that_is_not_there(image_client: AsyncOpenAI, prediction
     ("upscaler", "param"),
     [(SCHNELL, "X-Replicate-Upscale"), ("black-forest-labs/flux-kontext-pro", "X-Replicate-Upscale-Factor")],
 )
-async def test_an_upscaler_that_cannot_is_told_before_anything_is_paid(
+async def test_an_unsuitable_upscaler_is_reported_before_any_prediction(
     serve_images: Serve, predictions: ReplicateLog, upscaler: str, param: str
 ) -> None:
     async with serve_images(image_upscaler=upscaler).client() as client:
@@ -140,7 +143,7 @@ async def test_an_upscaler_that_cannot_is_told_before_anything_is_paid(
     assert predictions.attempts() == 0
 
 
-async def test_an_upscaler_that_fails(serve_images: Serve, predictions: ReplicateLog) -> None:
+async def test_a_failed_upscaler_is_an_error(serve_images: Serve, predictions: ReplicateLog) -> None:
     proxy = serve_images(image_upscaler="nightmareai/real-esrgan")
     async with proxy.client() as client:
         with pytest.raises(APIStatusError) as failed:
@@ -177,15 +180,15 @@ MODELS: list[tuple[str | None, str]] = [
 
 
 @pytest.mark.parametrize(("model", "served"), MODELS)
-async def test_names_of_models(
+async def test_model_names_select_the_model(
     http: httpx2.AsyncClient,
     image_proxy: ProxyServer,
     predictions: ReplicateLog,
     model: str | None,
     served: str,
 ) -> None:
-    got = await post(http, f"{image_proxy.url}/images/generations", {"prompt": "FAIL", "model": model})
-    assert got.json()["error"]["code"] == "prediction_failed"
+    reply = await post(http, f"{image_proxy.url}/images/generations", {"prompt": "FAIL", "model": model})
+    assert reply.json()["error"]["code"] == "prediction_failed"
     (prediction,) = predictions.predictions
     deployment = f" by {prediction.deployment}" if prediction.deployment else ""
     assert prediction.model + deployment == served
@@ -195,14 +198,14 @@ async def test_names_of_models(
     "model",
     ["gpt-4o", "nobody/nothing", f"{SCHNELL}:{'0' * 64}", "deployment:nobody/nothing", "a/b/c", "https://example.org"],
 )
-async def test_names_of_no_model(image_client: AsyncOpenAI, predictions: ReplicateLog, model: str) -> None:
+async def test_unknown_model_names_are_404(image_client: AsyncOpenAI, predictions: ReplicateLog, model: str) -> None:
     with pytest.raises(NotFoundError) as refused:
         await image_client.images.generate(prompt="A fox", model=model)
     assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
     assert predictions.creations() == 0
 
 
-async def test_aliases(serve_images: Serve, predictions: ReplicateLog) -> None:
+async def test_aliases_set_model_inputs_and_upscaler(serve_images: Serve, predictions: ReplicateLog) -> None:
     async with serve_images(image_models=ALIASES, image_model="sketch").client() as client:
         body: Json = {"prompt": "A fox SETTLED", "extra_headers": {"X-Replicate-Upscale": "yes"}}
         answer = await client.images.generate(model="sketch", **body)
@@ -217,29 +220,29 @@ async def test_aliases(serve_images: Serve, predictions: ReplicateLog) -> None:
         assert (await client.models.retrieve("sketch")).owned_by == "replicate"
 
 
-async def test_the_list_of_models(image_client: AsyncOpenAI) -> None:
+async def test_image_models_are_in_the_list_of_models(image_client: AsyncOpenAI) -> None:
     listed = {model.id: model.owned_by async for model in image_client.models.list()}
     assert listed["stability-ai/sdxl"] == "replicate"
     assert listed["demo-chat"] == "dify"
     assert (await image_client.models.retrieve("stability-ai/sdxl")).owned_by == "replicate"
 
 
-# Who may.
+# Access.
 
 
-async def test_no_token(tmp_path: Path, http: httpx2.AsyncClient) -> None:
+async def test_without_a_token_images_are_not_configured(tmp_path: Path, http: httpx2.AsyncClient) -> None:
     for storage in (tmp_path, tmp_path / "none"):
         with ProxyServer(Settings(image_storage_dir=str(storage))) as proxy:
-            got = await post(http, f"{proxy.url}/images/generations", {"prompt": "A fox"})
-            error = got.json()["error"]
-            assert (got.status_code, error["code"]) == (502, "images_not_configured")
+            reply = await post(http, f"{proxy.url}/images/generations", {"prompt": "A fox"})
+            error = reply.json()["error"]
+            assert (reply.status_code, error["code"]) == (502, "images_not_configured")
             assert "REPLICATE_API_TOKEN" in error["message"]
             listed = (await http.get(f"{proxy.url}/models")).json()["data"]
             assert [model for model in listed if model["owned_by"] == "replicate"] == []
 
 
 @pytest.mark.parametrize("path", ["generations", "edits", "variations"])
-async def test_a_dify_key_opens_no_image_route(
+async def test_a_dify_key_gives_no_access_to_image_routes(
     http: httpx2.AsyncClient, serve_images: Serve, predictions: ReplicateLog, path: str
 ) -> None:
     proxy = serve_images(api_keys=(SecretStr("client-key"),))
@@ -251,15 +254,15 @@ async def test_a_dify_key_opens_no_image_route(
         {"Authorization": "Bearer client-keys"},
     ]
     for headers in keys:
-        got = await http.post(url, json=small("A fox"), headers=headers)
-        assert (got.status_code, got.json()["error"]["code"]) == (401, "invalid_api_key"), headers
+        reply = await http.post(url, json=small("A fox"), headers=headers)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key"), headers
     assert predictions.attempts() == 0
     both = {"Authorization": "Bearer client-key", "DIFY-API-KEY": "app-demo-chat"}
-    got = await http.post(url, json=small("CREDIT"), headers=both)
-    assert got.status_code == (429 if path == "generations" else 400)
+    reply = await http.post(url, json=small("CREDIT"), headers=both)
+    assert reply.status_code == (429 if path == "generations" else 400)
 
 
-async def test_web_pages_cannot_spend(
+async def test_web_pages_cannot_create_predictions(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
     url = f"{image_proxy.url}/images/generations"
@@ -272,12 +275,10 @@ async def test_web_pages_cannot_spend(
 # Schemas.
 
 
-async def test_a_schema_is_asked_for_once(
-    image_client: AsyncOpenAI, predictions: ReplicateLog, serve_images: Serve
-) -> None:
+async def test_a_schema_is_cached(image_client: AsyncOpenAI, predictions: ReplicateLog, serve_images: Serve) -> None:
     async with serve_images().client() as client:
         for _ in range(3):
             with pytest.raises(APIStatusError):
                 await client.images.generate(**small("CREDIT"))
-    asked = [call.path for call in predictions.calls if call.method == "GET"]
-    assert asked == [f"/v1/models/stability-ai/sdxl/versions/{VERSIONS['stability-ai/sdxl']}"]
+    paths = [call.path for call in predictions.calls if call.method == "GET"]
+    assert paths == [f"/v1/models/stability-ai/sdxl/versions/{VERSIONS['stability-ai/sdxl']}"]

@@ -1,4 +1,4 @@
-"""Creations that Replicate refuses with 429: they wait as they are told, within reason."""
+"""Creations that Replicate answers with 429: they are retried after the requested delay, within limits."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tests.api.servers import ProxyServer
 
 
 @pytest.mark.parametrize("delay", ["header:1x2", "body", "reset", "text"])
-async def test_throttled_creations_wait_as_told(
+async def test_throttled_creations_are_retried_after_the_requested_delay(
     image_client: AsyncOpenAI, predictions: ReplicateLog, delay: str
 ) -> None:
-    refusals = 2 if delay.endswith("x2") else 1
+    throttles = 2 if delay.endswith("x2") else 1
     began = time.monotonic()
     answer = await image_client.images.generate(**small(f"A fox THROTTLE:{delay}"))
-    assert time.monotonic() - began >= refusals
+    assert time.monotonic() - began >= throttles
     assert len(answer.data or []) == 1
-    assert (predictions.creations(), predictions.attempts()) == (1, refusals + 1)
+    assert (predictions.creations(), predictions.attempts()) == (1, throttles + 1)
 
 
-async def test_throttled_creations_wait_though_told_nothing(
+async def test_throttled_creations_without_a_delay_are_retried_after_five_seconds(
     image_client: AsyncOpenAI, predictions: ReplicateLog
 ) -> None:
     began = time.monotonic()
@@ -35,7 +35,7 @@ async def test_throttled_creations_wait_though_told_nothing(
     assert (predictions.creations(), predictions.attempts()) == (1, 2)
 
 
-async def test_throttles_that_are_too_long_are_passed_on(
+async def test_long_delays_are_forwarded_to_the_client(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
     got = await post(http, f"{image_proxy.url}/images/generations", small("A fox THROTTLE:header:90"))
@@ -47,7 +47,7 @@ async def test_throttles_that_are_too_long_are_passed_on(
     assert (predictions.creations(), predictions.attempts()) == (0, 1)
 
 
-async def test_throttles_of_no_time_do_not_make_a_storm(
+async def test_delays_of_zero_do_not_cause_a_retry_storm(
     http: httpx2.AsyncClient, serve_images: Serve, predictions: ReplicateLog
 ) -> None:
     proxy = serve_images(image_timeout=2)
@@ -57,10 +57,10 @@ async def test_throttles_of_no_time_do_not_make_a_storm(
     assert predictions.attempts() < 9
 
 
-async def test_what_others_made_is_answered_when_one_fails(
+async def test_the_pictures_of_other_predictions_are_returned_if_one_fails(
     image_client: AsyncOpenAI, predictions: ReplicateLog
 ) -> None:
-    """One of two predictions is refused for longer than anybody waits."""
+    """One of two predictions is throttled for longer than the limit."""
     answer = await image_client.images.generate(**small("Eight foxes THROTTLE:header:90"), n=8)
     assert len(answer.data or []) == 4
     assert (predictions.creations(), predictions.attempts()) == (1, 2)

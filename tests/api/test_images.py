@@ -1,4 +1,4 @@
-"""Pictures by the official client and by plain HTTP: what is asked for, what the model gets, and what comes back."""
+"""Image generation with the official client and plain HTTP: requests, inputs of the model, and answers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.api.conftest import Serve
 from tests.api.image_requests import SCHNELL, SDXL, Json, picture, post, sent, small
 from tests.api.servers import ProxyServer
 
-# The answer's forms.
+# Forms of answers.
 
 
-async def test_a_picture_when_nothing_is_asked_for(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+async def test_defaults_without_parameters(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
     answer = await image_client.images.generate(prompt="A red fox SETTLED")
     (image,) = answer.data or []
     made = picture(image.b64_json)
@@ -27,13 +27,13 @@ async def test_a_picture_when_nothing_is_asked_for(image_client: AsyncOpenAI, pr
     assert made.info == {} or set(made.info) <= {"dpi", "gamma", "srgb"}, "no prompt, no workflow"
 
 
-def test_the_synchronous_client(image_proxy: ProxyServer) -> None:
+def test_generations_with_the_synchronous_client(image_proxy: ProxyServer) -> None:
     with OpenAI(base_url=image_proxy.url, api_key="x", http_client=DefaultHttpxClient(verify=False)) as client:
         answer = client.images.generate(**small("A fox"), n=2)
         assert [picture(image.b64_json).size for image in answer.data or []] == [(64, 64)] * 2
 
 
-async def test_links_serve_the_picture(
+async def test_links_lead_to_the_picture(
     image_client: AsyncOpenAI, http: httpx2.AsyncClient, image_proxy: ProxyServer
 ) -> None:
     answer = await image_client.images.generate(**small("A fox"), extra_body={"seed": 7}, response_format="url")
@@ -41,28 +41,30 @@ async def test_links_serve_the_picture(
     assert image.url is not None
     assert image.b64_json is None
     assert image.url.startswith(f"{image_proxy.origin}/pictures/")
-    got = await http.get(image.url)
-    assert (got.status_code, got.headers["content-type"]) == (200, "image/png")
-    assert hashlib.sha256(got.content).hexdigest() in image.url
+    reply = await http.get(image.url)
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "image/png")
+    assert hashlib.sha256(reply.content).hexdigest() in image.url
     again = await image_client.images.generate(**small("A fox"), extra_body={"seed": 7}, response_format="b64_json")
     (same,) = again.data or []
-    assert base64.b64decode(same.b64_json or "") == got.content
+    assert base64.b64decode(same.b64_json or "") == reply.content
 
 
 @pytest.mark.parametrize("accept", ["image/*", "image/png, */*;q=0.1", "text/html, image/webp"])
-async def test_bytes_for_who_accepts_images(http: httpx2.AsyncClient, image_proxy: ProxyServer, accept: str) -> None:
-    got = await post(
+async def test_bytes_are_returned_to_clients_that_accept_images(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, accept: str
+) -> None:
+    reply = await post(
         http, f"{image_proxy.url}/images/generations", small("A fox"), Accept=accept, X_Output_Format="webp"
     )
-    assert (got.status_code, got.headers["content-type"]) == (200, "image/webp")
-    assert picture(got.content).format == "WEBP"
-    linked = await http.get(got.headers["content-location"])
-    assert linked.content == got.content
-    assert got.headers["vary"] == "Accept"
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "image/webp")
+    assert picture(reply.content).format == "WEBP"
+    linked = await http.get(reply.headers["content-location"])
+    assert linked.content == reply.content
+    assert reply.headers["vary"] == "Accept"
 
 
 @pytest.mark.parametrize(
-    ("model", "accept", "told"),
+    ("model", "accept", "expected"),
     [
         (SDXL, "image/webp", "webp"),
         (SDXL, "image/jpeg", "jpeg"),
@@ -72,19 +74,19 @@ async def test_bytes_for_who_accepts_images(http: httpx2.AsyncClient, image_prox
     ],
 )
 async def test_pictures_in_the_accepted_format(
-    http: httpx2.AsyncClient, image_proxy: ProxyServer, model: str, accept: str, told: str
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, model: str, accept: str, expected: str
 ) -> None:
     more: Json = {} if model == SDXL else {"size": "1024x1024", "input": {"megapixels": "0.25"}}
     body = small("A fox TRANSPARENT") | {"model": model} | more
-    got = await post(http, f"{image_proxy.url}/images/generations", body, Accept=accept)
-    assert (got.status_code, got.headers["content-type"]) == (200, f"image/{told}")
-    assert picture(got.content).format == told.upper()
-    linked = await http.get(got.headers["content-location"])
-    assert (linked.headers["content-type"], linked.content) == (f"image/{told}", got.content)
-    assert "x-unsupported-parameters" not in got.headers
+    reply = await post(http, f"{image_proxy.url}/images/generations", body, Accept=accept)
+    assert (reply.status_code, reply.headers["content-type"]) == (200, f"image/{expected}")
+    assert picture(reply.content).format == expected.upper()
+    linked = await http.get(reply.headers["content-location"])
+    assert (linked.headers["content-type"], linked.content) == (f"image/{expected}", reply.content)
+    assert "x-unsupported-parameters" not in reply.headers
 
 
-async def test_a_format_that_the_client_does_not_accept(
+async def test_the_accept_header_overrides_an_unaccepted_format(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
     body = small("CREDIT") | {"model": SCHNELL, "size": "auto"}
@@ -96,18 +98,24 @@ async def test_a_format_that_the_client_does_not_accept(
 
 
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "image/png;q=0.1, application/json"])
-async def test_json_for_who_prefers_it(http: httpx2.AsyncClient, image_proxy: ProxyServer, accept: str) -> None:
-    got = await post(http, f"{image_proxy.url}/images/generations", small("A fox"), Accept=accept)
-    assert (got.status_code, got.headers["content-type"], got.headers["vary"]) == (200, "application/json", "Accept")
+async def test_json_is_returned_to_clients_that_prefer_it(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, accept: str
+) -> None:
+    reply = await post(http, f"{image_proxy.url}/images/generations", small("A fox"), Accept=accept)
+    assert (reply.status_code, reply.headers["content-type"], reply.headers["vary"]) == (
+        200,
+        "application/json",
+        "Accept",
+    )
 
 
-async def test_types_that_cannot_be_written(
+async def test_unsupported_media_types_are_not_acceptable(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
     url = f"{image_proxy.url}/images/generations"
-    got = await post(http, url, small("A fox"), Accept="image/tiff")
-    error = got.json()["error"]
-    assert (got.status_code, error["code"], error["param"]) == (406, "not_acceptable", "Accept")
+    reply = await post(http, url, small("A fox"), Accept="image/tiff")
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["param"]) == (406, "not_acceptable", "Accept")
     assert "image/tiff" in error["message"]
     assert "image/webp" in error["message"]
     assert predictions.attempts() == 0
@@ -119,29 +127,29 @@ async def test_types_that_cannot_be_written(
 async def test_paths_with_and_without_the_version(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, path: str
 ) -> None:
-    got = await post(http, image_proxy.origin + path, small("A fox"))
-    body = got.json()
-    assert (got.status_code, set(body), set(body["data"][0])) == (
+    reply = await post(http, image_proxy.origin + path, small("A fox"))
+    body = reply.json()
+    assert (reply.status_code, set(body), set(body["data"][0])) == (
         200,
         {"created", "data", "output_format"},
         {"b64_json", "prediction_id"},
     )
-    assert "x-unsupported-parameters" not in got.headers
+    assert "x-unsupported-parameters" not in reply.headers
 
 
-async def test_what_is_known_of_a_picture_is_told(
+async def test_the_answer_has_seed_and_prediction_id(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
-    got = await post(http, f"{image_proxy.url}/images/generations", small("A fox", seed=5))
-    (image,) = got.json()["data"]
+    reply = await post(http, f"{image_proxy.url}/images/generations", small("A fox", seed=5))
+    (image,) = reply.json()["data"]
     assert (image["seed"], image["prediction_id"]) == (5, predictions.predictions[0].id)
 
 
-async def test_ipfs_where_there_is_none(
+async def test_ipfs_without_configuration_is_an_error(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
-    got = await post(http, f"{image_proxy.url}/images/generations", small("A fox", return_ipfs=True))
-    assert (got.status_code, got.json()["error"]["code"]) == (502, "ipfs_not_configured")
+    reply = await post(http, f"{image_proxy.url}/images/generations", small("A fox", return_ipfs=True))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (502, "ipfs_not_configured")
     assert predictions.attempts() == 0
 
 
@@ -149,7 +157,7 @@ async def test_ipfs_where_there_is_none(
 
 
 @pytest.mark.parametrize("prompt", ["A fox", "A fox PARTIAL SLOW:0.2"])
-async def test_streams(image_client: AsyncOpenAI, prompt: str) -> None:
+async def test_a_stream_has_one_event_per_picture(image_client: AsyncOpenAI, prompt: str) -> None:
     body = small(prompt) | {"prompt": prompt}
     stream = await image_client.images.generate(**body, n=2, stream=True)
     events = [event async for event in stream]
@@ -158,7 +166,7 @@ async def test_streams(image_client: AsyncOpenAI, prompt: str) -> None:
     assert {(event.output_format, event.size) for event in events} == {("png", "64x64")}
 
 
-async def test_streams_of_pictures_that_come_one_by_one(image_client: AsyncOpenAI) -> None:
+async def test_a_stream_sends_pictures_as_they_arrive(image_client: AsyncOpenAI) -> None:
     body = small("A fox") | {"prompt": "A fox PARTIAL SLOW:0.4"}
     stream = await image_client.images.generate(**body, n=3, stream=True, partial_images=3)
     events = [event async for event in stream]
@@ -174,14 +182,14 @@ async def test_streams_of_pictures_that_come_one_by_one(image_client: AsyncOpenA
 async def test_streams_have_heartbeats(http: httpx2.AsyncClient, serve_images: Serve) -> None:
     proxy = serve_images(first_event_grace=0.1, heartbeat_interval=0.1)
     body = {**small("A fox SLOW:2"), "stream": True}
-    got = await post(http, f"{proxy.url}/images/generations", body)
-    assert got.headers["content-type"].startswith("text/event-stream")
-    frames = got.text.split("\n\n")
+    reply = await post(http, f"{proxy.url}/images/generations", body)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    frames = reply.text.split("\n\n")
     assert [frame.startswith(":") for frame in frames[:3]] == [True] * 3
     assert frames[-2].startswith("event: image_generation.completed\ndata: {")
 
 
-async def test_streams_that_fail(image_client: AsyncOpenAI, serve_images: Serve) -> None:
+async def test_failures_of_streams_are_errors(image_client: AsyncOpenAI, serve_images: Serve) -> None:
     with pytest.raises(APIStatusError) as early:
         await image_client.images.generate(**small("FAIL"), stream=True)
     assert (early.value.status_code, early.value.code) == (502, "prediction_failed")
@@ -197,7 +205,7 @@ async def test_streams_that_fail(image_client: AsyncOpenAI, serve_images: Serve)
 
 
 @pytest.mark.parametrize(
-    ("model", "header", "body", "told"),
+    ("model", "header", "body", "expected"),
     [
         (SDXL, "webp", None, "webp"),
         (SDXL, "jpg", None, "jpeg"),
@@ -208,8 +216,8 @@ async def test_streams_that_fail(image_client: AsyncOpenAI, serve_images: Serve)
         (SCHNELL, None, "webp", "webp"),
     ],
 )
-async def test_formats_are_true_to_the_bytes(
-    image_client: AsyncOpenAI, model: str, header: str | None, body: str | None, told: str
+async def test_the_format_in_the_answer_is_that_of_the_bytes(
+    image_client: AsyncOpenAI, model: str, header: str | None, body: str | None, expected: str
 ) -> None:
     more: Json = {"model": model, "extra_body": {} if model == SDXL else {"input": {"megapixels": "0.25"}}}
     if body is not None:
@@ -217,7 +225,7 @@ async def test_formats_are_true_to_the_bytes(
     headers = {} if header is None else {"X-Output-Format": header}
     answer = await image_client.images.generate(**small("A fox") | more, extra_headers=headers)
     (image,) = answer.data or []
-    assert (picture(image.b64_json).format, answer.output_format) == (told.upper(), told)
+    assert (picture(image.b64_json).format, answer.output_format) == (expected.upper(), expected)
 
 
 async def test_transparency_becomes_white_in_a_jpeg(image_client: AsyncOpenAI) -> None:
@@ -233,10 +241,12 @@ async def test_transparency_becomes_white_in_a_jpeg(image_client: AsyncOpenAI) -
     assert min(jpeg.crop((0, 0, 64, 1)).convert("L").tobytes()) > 240
 
 
-async def test_quality(http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog) -> None:
+async def test_quality_reaches_the_encoder_or_the_model(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
     sizes = []
     for quality in ("0", "100"):
-        got = await post(
+        reply = await post(
             http,
             f"{image_proxy.url}/images/generations",
             small("A fox", seed=1),
@@ -244,7 +254,7 @@ async def test_quality(http: httpx2.AsyncClient, image_proxy: ProxyServer, predi
             X_Output_Quality=quality,
             Accept="image/jpeg",
         )
-        sizes.append(len(got.content))
+        sizes.append(len(reply.content))
     assert sizes[0] * 2 < sizes[1]
     body = small("CREDIT") | {"model": SCHNELL, "output_compression": 30, "size": "auto"}
     await post(http, f"{image_proxy.url}/images/generations", body)
@@ -256,13 +266,13 @@ async def test_quality(http: httpx2.AsyncClient, image_proxy: ProxyServer, predi
 # The body.
 
 
-async def test_what_has_no_place_is_told(http: httpx2.AsyncClient, image_proxy: ProxyServer) -> None:
+async def test_unsupported_fields_are_reported_in_a_header(http: httpx2.AsyncClient, image_proxy: ProxyServer) -> None:
     body = small("A fox", quality="hd", style="vivid", background="opaque", user="u1")
-    got = await post(http, f"{image_proxy.url}/images/generations", body)
-    assert (got.status_code, got.headers["x-unsupported-parameters"]) == (200, "quality, style, background, user")
+    reply = await post(http, f"{image_proxy.url}/images/generations", body)
+    assert (reply.status_code, reply.headers["x-unsupported-parameters"]) == (200, "quality, style, background, user")
 
 
-async def test_the_models_own_inputs(
+async def test_inputs_of_the_model_are_forwarded(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
     url = f"{image_proxy.url}/images/generations"
@@ -289,28 +299,28 @@ BAD_BODIES: dict[str, tuple[Json, str | None]] = {
     "an empty prompt": ({"prompt": ""}, "prompt"),
     "no pictures": ({"prompt": "x", "n": 0}, "n"),
     "too many pictures": ({"prompt": "x", "n": 11}, "n"),
-    "a form of answer that is none": ({"prompt": "x", "response_format": "jpeg"}, "response_format"),
-    "a type that is wrong": ({"prompt": 7}, "prompt"),
-    "an input that is none": ({"prompt": "x", "input": "y"}, "input"),
-    "a picture that is none": ({"prompt": "x", "image": "file:///etc/passwd"}, "image"),
-    "a data URI that is broken": ({"prompt": "x", "image": "data:image/png;base64,A"}, "image"),
-    "a data URI of no picture": ({"prompt": "x", "image": "data:image/png;base64,PGh0bWw+"}, "image"),
+    "an unknown response format": ({"prompt": "x", "response_format": "jpeg"}, "response_format"),
+    "a wrong type": ({"prompt": 7}, "prompt"),
+    "a malformed input": ({"prompt": "x", "input": "y"}, "input"),
+    "a picture by a file URL": ({"prompt": "x", "image": "file:///etc/passwd"}, "image"),
+    "a malformed data URI": ({"prompt": "x", "image": "data:image/png;base64,A"}, "image"),
+    "a data URI of HTML": ({"prompt": "x", "image": "data:image/png;base64,PGh0bWw+"}, "image"),
     "a file by its id": ({"prompt": "x", "images": [{"file_id": "f"}]}, "images[0]"),
     "a mask without a picture": ({"prompt": "x", "mask": "https://example.org/m.png"}, "mask"),
     "bare base64": ({"prompt": "x", "image": "aGVsbG8="}, "image"),
-    "a size that is none": ({"prompt": "x", "size": "huge"}, "size"),
+    "an unknown size": ({"prompt": "x", "size": "huge"}, "size"),
     "a seed of more than 64 bits": ({"prompt": "x", "seed": 2**63}, "seed"),
     "a negative seed of more than 64 bits": ({"prompt": "x", "seed": -(2**64)}, "seed"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_BODIES)
-async def test_bad_bodies(
+async def test_invalid_bodies_are_rejected(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog, case: str
 ) -> None:
     body, param = BAD_BODIES[case]
-    got = await post(http, f"{image_proxy.url}/images/generations", body)
-    assert (got.status_code, got.json()["error"]["param"]) == (400, param)
+    reply = await post(http, f"{image_proxy.url}/images/generations", body)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
     assert predictions.attempts() == 0
 
 
@@ -327,7 +337,7 @@ MESSAGES: dict[str, tuple[Json, dict[str, str], str]] = {
         {"X-Replicate-Seed": str(2**64)},
         "X-Replicate-Seed is too large. The limit is 9223372036854775807.",
     ),
-    "the image of a model that takes none": (
+    "an image for a model without that input": (
         {"model": SCHNELL, "image": "https://example.org/a.png"},
         {},
         "This model does not support image. Its inputs are: prompt, ",
@@ -350,28 +360,30 @@ MESSAGES: dict[str, tuple[Json, dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("case", MESSAGES)
-async def test_what_errors_say(
+async def test_errors_have_these_messages(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog, case: str
 ) -> None:
     body, headers, message = MESSAGES[case]
     url = f"{image_proxy.url}/images/generations"
-    got = await http.post(url, json={"model": SDXL, "prompt": "x", **body}, headers=headers)
-    error = got.json()["error"]
-    assert (got.status_code, error["message"][: len(message)]) == (400, message)
+    reply = await http.post(url, json={"model": SDXL, "prompt": "x", **body}, headers=headers)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["message"][: len(message)]) == (400, message)
     assert error["param"] in {*headers, *body}
     assert predictions.attempts() == 0
 
 
-async def test_repeated_headers(http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog) -> None:
+async def test_repeated_headers_must_be_equal(
+    http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
+) -> None:
     url = f"{image_proxy.url}/images/generations"
     same = [("X-Replicate-Seed", "7"), ("x-replicate-seed", "7")]
     assert (await http.post(url, json=small("CREDIT"), headers=same)).status_code == 429
     assert sent(predictions)[-1]["seed"] == 7
-    got = await http.post(url, json=small("CREDIT"), headers=[*same, ("X-Replicate-Seed", "8")])
-    assert (got.status_code, got.json()["error"]["param"]) == (400, "X-Replicate-Seed")
+    reply = await http.post(url, json=small("CREDIT"), headers=[*same, ("X-Replicate-Seed", "8")])
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "X-Replicate-Seed")
 
 
-async def test_pictures_that_are_the_same(
+async def test_the_same_picture_in_header_and_body_is_accepted(
     http: httpx2.AsyncClient, image_proxy: ProxyServer, predictions: ReplicateLog
 ) -> None:
     url = f"{image_proxy.url}/images/generations"
@@ -381,13 +393,13 @@ async def test_pictures_that_are_the_same(
     assert sent(predictions)[-1]["image"] == body["image"]
 
 
-async def test_a_ratio_that_is_approximated(http: httpx2.AsyncClient, image_proxy: ProxyServer) -> None:
+async def test_an_approximated_size_is_reported(http: httpx2.AsyncClient, image_proxy: ProxyServer) -> None:
     url = f"{image_proxy.url}/images/generations"
     body = small("A fox", input={"megapixels": "0.25"}) | {"model": SCHNELL}
-    got = await post(http, url, body | {"size": "1000x700"})
-    assert (got.status_code, got.headers["x-unsupported-parameters"]) == (200, "size")
-    got = await post(http, url, body | {"size": "1024x1024"})
-    assert (got.status_code, got.headers.get("x-unsupported-parameters")) == (200, None)
+    reply = await post(http, url, body | {"size": "1000x700"})
+    assert (reply.status_code, reply.headers["x-unsupported-parameters"]) == (200, "size")
+    reply = await post(http, url, body | {"size": "1024x1024"})
+    assert (reply.status_code, reply.headers.get("x-unsupported-parameters")) == (200, None)
 
 
 SIZES: list[tuple[str, str, Json]] = [
@@ -400,18 +412,22 @@ SIZES: list[tuple[str, str, Json]] = [
 
 
 @pytest.mark.parametrize(("model", "size", "inputs"), SIZES)
-async def test_sizes(image_client: AsyncOpenAI, predictions: ReplicateLog, model: str, size: str, inputs: Json) -> None:
+async def test_sizes_are_mapped_to_inputs(
+    image_client: AsyncOpenAI, predictions: ReplicateLog, model: str, size: str, inputs: Json
+) -> None:
     with pytest.raises(APIStatusError) as refused:
         await image_client.images.generate(prompt="CREDIT", model=model, size=size)
     assert refused.value.status_code == 429
-    (got,) = sent(predictions)[-1:]
-    assert {name: value for name, value in got.items() if name in inputs} == inputs
+    (reply,) = sent(predictions)[-1:]
+    assert {name: value for name, value in reply.items() if name in inputs} == inputs
 
 
-# How many.
+# Number of pictures.
 
 
-async def test_more_pictures_than_the_model_gives_at_once(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+async def test_more_pictures_than_the_model_allows_are_several_predictions(
+    image_client: AsyncOpenAI, predictions: ReplicateLog
+) -> None:
     answer = await image_client.images.generate(**small("A fox"), n=6, extra_headers={"X-Replicate-Seed": "100"})
     images = answer.data or []
     assert len({image.b64_json for image in images}) == 6
@@ -421,7 +437,7 @@ async def test_more_pictures_than_the_model_gives_at_once(image_client: AsyncOpe
     assert (one.data or [])[0].b64_json == images[3].b64_json
 
 
-async def test_predictions_side_by_side_are_bounded(
+async def test_concurrent_predictions_are_limited(
     serve_images: Serve, replicate: DemoReplicate, predictions: ReplicateLog
 ) -> None:
     proxy = serve_images(image_concurrency=2)
@@ -429,12 +445,14 @@ async def test_predictions_side_by_side_are_bounded(
     async with proxy.client() as client:
         answer = await client.images.generate(**small("A fox SLOW:0.2") | pro, n=5)
     assert len(answer.data or []) == 5
-    begun = sorted(entry.created_at for entry in predictions.predictions)
+    started = sorted(entry.created_at for entry in predictions.predictions)
     ended = sorted(entry.completed_at or 0 for entry in predictions.predictions)
-    assert all(ended[number] <= begun[number + 2] + 0.05 for number in range(3))
+    assert all(ended[number] <= started[number + 2] + 0.05 for number in range(3))
 
 
-async def test_a_filter_that_holds_some_back(image_client: AsyncOpenAI, predictions: ReplicateLog) -> None:
+async def test_the_answer_has_fewer_pictures_if_some_are_filtered(
+    image_client: AsyncOpenAI, predictions: ReplicateLog
+) -> None:
     answer = await image_client.images.generate(**small("NSFW_SOME"), n=4)
     assert len(answer.data or []) == 3
     assert predictions.creations() == 1

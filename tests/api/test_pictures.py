@@ -1,4 +1,4 @@
-"""``GET /pictures/{name}``: what is served, to whom, and what never is."""
+"""``GET /pictures/{name}``: stored pictures, their headers, ranges, and files that must not be served."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LocalPictures:
 
 
 @pytest.fixture(scope="module")
-def kept(store: LocalPictures) -> PictureRecord:
+def stored(store: LocalPictures) -> PictureRecord:
     writer = PictureWriter(store, limit=10_000_000)
     return asyncio.run(writer.store(DATA, PictureFacts(created=1, model="a/b", prompt="a secret"))).record
 
 
 @pytest.fixture(scope="module")
-def server(store: LocalPictures, kept: PictureRecord) -> Iterator[ProxyServer]:
+def server(store: LocalPictures, stored: PictureRecord) -> Iterator[ProxyServer]:
     env = {"IMAGE_STORAGE_DIR": str(store.directory), "API_KEYS": "client-1"}
     with ProxyServer(load_settings(env=env, dotenv=None)) as running:
         yield running
@@ -49,34 +49,34 @@ async def http(server: ProxyServer) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-async def test_a_picture_is_served_to_whoever_has_its_name(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
-    answer = await http.get(kept.name)
+async def test_a_picture_is_served_without_a_key(http: httpx2.AsyncClient, stored: PictureRecord) -> None:
+    answer = await http.get(stored.name)
     assert (answer.status_code, answer.content) == (200, DATA)
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["content-length"] == str(SIZE)
-    assert answer.headers["etag"] == f'"{kept.sha256}"'
+    assert answer.headers["etag"] == f'"{stored.sha256}"'
     assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
     assert answer.headers["accept-ranges"] == "bytes"
 
 
-async def test_a_picture_can_do_nothing_in_a_browser(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
-    headers = (await http.get(kept.name)).headers
+async def test_headers_prevent_scripts_in_pictures(http: httpx2.AsyncClient, stored: PictureRecord) -> None:
+    headers = (await http.get(stored.name)).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["content-security-policy"] == "default-src 'none'; sandbox"
-    assert headers["content-disposition"] == f'inline; filename="{kept.name}"'
+    assert headers["content-disposition"] == f'inline; filename="{stored.name}"'
     assert "set-cookie" not in headers
 
 
-async def test_head_is_get_without_the_picture(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
-    answer = await http.head(kept.name)
+async def test_head_has_the_headers_of_get(http: httpx2.AsyncClient, stored: PictureRecord) -> None:
+    answer = await http.head(stored.name)
     assert (answer.status_code, answer.content) == (200, b"")
-    full = await http.get(kept.name)
+    full = await http.get(stored.name)
     same = ("content-type", "content-length", "etag", "cache-control", "accept-ranges", "content-disposition")
     assert {name: answer.headers[name] for name in same} == {name: full.headers[name] for name in same}
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-async def test_every_format_has_its_own_type(http: httpx2.AsyncClient, store: LocalPictures, name: str) -> None:
+async def test_every_format_has_its_media_type(http: httpx2.AsyncClient, store: LocalPictures, name: str) -> None:
     writer = PictureWriter(store, limit=10_000_000)
     one = await writer.store(SAMPLES[name], PictureFacts(created=1))
     answer = await http.get(one.record.name)
@@ -84,20 +84,22 @@ async def test_every_format_has_its_own_type(http: httpx2.AsyncClient, store: Lo
     assert answer.content == one.data
 
 
-@pytest.mark.parametrize("given", ['"{tag}"', 'W/"{tag}"', '"other", "{tag}"', "*"])
-async def test_who_has_it_is_told_so(http: httpx2.AsyncClient, kept: PictureRecord, given: str) -> None:
-    answer = await http.get(kept.name, headers={"If-None-Match": given.format(tag=kept.sha256), "Range": "bytes=0-1"})
+@pytest.mark.parametrize("condition", ['"{tag}"', 'W/"{tag}"', '"other", "{tag}"', "*"])
+async def test_a_matching_etag_is_a_304(http: httpx2.AsyncClient, stored: PictureRecord, condition: str) -> None:
+    answer = await http.get(
+        stored.name, headers={"If-None-Match": condition.format(tag=stored.sha256), "Range": "bytes=0-1"}
+    )
     assert (answer.status_code, answer.content) == (304, b"")
-    assert answer.headers["etag"] == f'"{kept.sha256}"'
+    assert answer.headers["etag"] == f'"{stored.sha256}"'
     assert "immutable" in answer.headers["cache-control"]
 
 
-async def test_who_has_another_gets_this_one(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
-    assert (await http.get(kept.name, headers={"If-None-Match": '"other"'})).content == DATA
+async def test_another_etag_gets_the_picture(http: httpx2.AsyncClient, stored: PictureRecord) -> None:
+    assert (await http.get(stored.name, headers={"If-None-Match": '"other"'})).content == DATA
 
 
 @pytest.mark.parametrize(
-    ("asked", "start", "end"),
+    ("byte_range", "start", "end"),
     [
         ("bytes=0-0", 0, 1),
         ("bytes=0-99", 0, 100),
@@ -109,44 +111,45 @@ async def test_who_has_another_gets_this_one(http: httpx2.AsyncClient, kept: Pic
         ("Bytes = 3 - 4", 3, 5),
     ],
 )
-async def test_part_of_a_picture(
-    http: httpx2.AsyncClient, kept: PictureRecord, asked: str, start: int, end: int
+async def test_a_range_is_a_206(
+    http: httpx2.AsyncClient, stored: PictureRecord, byte_range: str, start: int, end: int
 ) -> None:
     for method in ("GET", "HEAD"):
-        answer = await http.request(method, kept.name, headers={"Range": asked})
+        answer = await http.request(method, stored.name, headers={"Range": byte_range})
         assert answer.status_code == 206
         assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{SIZE}"
         assert answer.headers["content-length"] == str(end - start)
         assert answer.content == (DATA[start:end] if method == "GET" else b"")
 
 
-@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", f"bytes={SIZE + 5}-{SIZE + 9}", "bytes=-0"])
-async def test_a_part_that_is_not_there(http: httpx2.AsyncClient, kept: PictureRecord, asked: str) -> None:
-    answer = await http.get(kept.name, headers={"Range": asked})
+@pytest.mark.parametrize("byte_range", [f"bytes={SIZE}-", f"bytes={SIZE + 5}-{SIZE + 9}", "bytes=-0"])
+async def test_an_unsatisfiable_range_is_a_416(
+    http: httpx2.AsyncClient, stored: PictureRecord, byte_range: str
+) -> None:
+    answer = await http.get(stored.name, headers={"Range": byte_range})
     assert answer.status_code == 416
     assert answer.headers["content-range"] == f"bytes */{SIZE}"
     assert answer.json()["error"]["code"] == "range_not_satisfiable"
 
 
 @pytest.mark.parametrize(
-    "asked", ["bytes=0-1,4-5", "bytes=-", "bytes=5-2", "bytes=a-b", "items=0-1", "0-1", "", f"bytes=0-{'9' * 5000}"]
+    "byte_range",
+    ["bytes=0-1,4-5", "bytes=-", "bytes=5-2", "bytes=a-b", "items=0-1", "0-1", "", f"bytes=0-{'9' * 5000}"],
 )
-async def test_a_range_that_makes_no_sense_is_the_whole(
-    http: httpx2.AsyncClient, kept: PictureRecord, asked: str
-) -> None:
-    answer = await http.get(kept.name, headers={"Range": asked})
+async def test_a_malformed_range_is_ignored(http: httpx2.AsyncClient, stored: PictureRecord, byte_range: str) -> None:
+    answer = await http.get(stored.name, headers={"Range": byte_range})
     assert (answer.status_code, answer.content) == (200, DATA)
 
 
-async def test_a_part_of_something_else_is_the_whole(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
-    same = {"Range": "bytes=0-1", "If-Range": f'"{kept.sha256}"'}
-    assert (await http.get(kept.name, headers=same)).status_code == 206
-    for other in ('"other"', f'W/"{kept.sha256}"', "Wed, 21 Oct 2026 07:28:00 GMT"):
-        assert (await http.get(kept.name, headers=same | {"If-Range": other})).status_code == 200
+async def test_a_range_of_another_version_is_ignored(http: httpx2.AsyncClient, stored: PictureRecord) -> None:
+    same = {"Range": "bytes=0-1", "If-Range": f'"{stored.sha256}"'}
+    assert (await http.get(stored.name, headers=same)).status_code == 206
+    for other in ('"other"', f'W/"{stored.sha256}"', "Wed, 21 Oct 2026 07:28:00 GMT"):
+        assert (await http.get(stored.name, headers=same | {"If-Range": other})).status_code == 200
 
 
-def variations(kept: PictureRecord) -> list[str]:
-    digest, folder = kept.sha256, f"{kept.sha256[:2]}/{kept.sha256[2:4]}"
+def variations(stored: PictureRecord) -> list[str]:
+    digest, folder = stored.sha256, f"{stored.sha256[:2]}/{stored.sha256[2:4]}"
     return [
         f"/pictures/{'0' * 64}.png",
         f"/pictures/{digest}",
@@ -156,8 +159,8 @@ def variations(kept: PictureRecord) -> list[str]:
         f"/pictures/{digest.upper()}.png",
         f"/pictures/{digest}.png%00",
         f"/pictures/{digest}.png%0a",
-        f"/pictures/{folder}/{kept.name}",
-        f"/pictures/..%2f{kept.name}",
+        f"/pictures/{folder}/{stored.name}",
+        f"/pictures/..%2f{stored.name}",
         f"/pictures/{folder.replace('/', '%2f')}%2f{digest}.json",
         "/pictures/..%2f..%2f..%2f..%2fetc%2fpasswd",
         "/pictures/../health/../pictures/x",
@@ -168,36 +171,36 @@ def variations(kept: PictureRecord) -> list[str]:
     ]
 
 
-async def test_nothing_else_is_served(server: ProxyServer, kept: PictureRecord) -> None:
+async def test_no_other_files_are_served(server: ProxyServer, stored: PictureRecord) -> None:
     async with httpx2.AsyncClient(timeout=PATIENCE) as client:
-        for path in variations(kept):
+        for path in variations(stored):
             answer = await client.get(server.origin + path)
             assert answer.status_code == 404, path
             assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
             assert b"a secret" not in answer.content
 
 
-async def test_pictures_are_not_written_here(http: httpx2.AsyncClient, kept: PictureRecord) -> None:
+async def test_only_get_and_head_are_allowed(http: httpx2.AsyncClient, stored: PictureRecord) -> None:
     for method in ("PUT", "POST", "DELETE", "PATCH"):
-        assert (await http.request(method, kept.name)).status_code == 405
+        assert (await http.request(method, stored.name)).status_code == 405
 
 
-async def test_a_picture_is_served_from_a_directory_that_came_after_the_start(tmp_path: Path) -> None:
-    """By a server that generates none itself, as a replica that shares its directory with others."""
+async def test_the_directory_may_be_created_after_the_start(tmp_path: Path) -> None:
+    """The server generates no pictures itself, like a replica that shares the directory with others."""
     store = LocalPictures(tmp_path / "pictures")
     with ProxyServer(load_settings(env={"IMAGE_STORAGE_DIR": str(store.directory)}, dotenv=None)) as server:
         async with httpx2.AsyncClient(base_url=f"{server.origin}/pictures", timeout=30) as client:
             assert (await client.get(f"{'0' * 64}.png")).status_code == 404
             assert not store.directory.exists()
-            kept = await PictureWriter(store, limit=10_000_000).store(DATA, PictureFacts(created=1))
-            answer = await client.get(kept.record.name)
+            stored = await PictureWriter(store, limit=10_000_000).store(DATA, PictureFacts(created=1))
+            answer = await client.get(stored.record.name)
     assert (answer.status_code, answer.content) == (200, DATA)
 
 
-async def test_a_link_out_of_the_directory_is_none_of_ours(
+async def test_a_link_out_of_the_directory_is_not_served(
     http: httpx2.AsyncClient, store: LocalPictures, tmp_path: Path
 ) -> None:
-    """A file that somebody linked into the directory has no record, and is not served."""
+    """A symbolic link in the directory has no record."""
     folder = store.directory / "12" / "34"
     name = "1234" + "0" * 60 + ".png"
     await asyncio.to_thread(_link, folder, name, tmp_path / "outside")
@@ -217,17 +220,19 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.mark.parametrize("serve", ["proxy", "redirect"])
-async def test_pictures_in_an_object_store(s3_server: S3Server, serve: str) -> None:
+async def test_pictures_are_served_from_an_object_store(s3_server: S3Server, serve: str) -> None:
     url = s3_server.url(f"tests/{token_hex(8)}", serve=serve)
-    kept = await PictureWriter(open_object_store(url), limit=10_000_000).store(DATA, PictureFacts(created=1))
+    stored = await PictureWriter(open_object_store(url), limit=10_000_000).store(DATA, PictureFacts(created=1))
     settings: Settings = load_settings(env={"PICTURE_STORE": url}, dotenv=None)
     with ProxyServer(settings) as server:
         async with httpx2.AsyncClient(base_url=f"{server.origin}/pictures", timeout=30) as client:
-            head = await client.head(kept.record.name)
-            assert (head.status_code, head.headers["content-length"]) == (200, str(SIZE)), "links are signed for GET"
-            answer = await client.get(kept.record.name, headers={"Range": "bytes=1-3"})
+            head = await client.head(stored.record.name)
+            assert (head.status_code, head.headers["content-length"]) == (200, str(SIZE)), (
+                "HEAD must not redirect, because links are signed for GET"
+            )
+            answer = await client.get(stored.record.name, headers={"Range": "bytes=1-3"})
             assert serve == "redirect" or answer.content == DATA[1:4]
-            answer = await client.get(kept.record.name)
+            answer = await client.get(stored.record.name)
             if serve == "redirect":
                 assert answer.status_code == 307
                 assert answer.headers["location"].startswith(s3_server.endpoint)
@@ -235,6 +240,6 @@ async def test_pictures_in_an_object_store(s3_server: S3Server, serve: str) -> N
                 answer = await client.get(answer.headers["location"])
             assert (answer.status_code, answer.content) == (200, DATA)
             assert answer.headers["content-type"] == "image/png"
-            etag = {"If-None-Match": f'"{kept.record.sha256}"'}
-            assert (await client.get(kept.record.name, headers=etag)).status_code == 304
+            etag = {"If-None-Match": f'"{stored.record.sha256}"'}
+            assert (await client.get(stored.record.name, headers=etag)).status_code == 304
             assert (await client.get("0" * 64 + ".png")).status_code == 404
