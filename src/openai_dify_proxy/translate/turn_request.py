@@ -74,13 +74,13 @@ SideCallKind: TypeAlias = Literal[
 class SideCall(Struct, frozen=True):
     """A request that the chat client ``client`` makes beside the conversation.
 
-    ``nothing`` is the empty answer, on which the client behaves as without the side call. It is None if there is none:
-    a client that loses a summary loses its conversation.
+    ``empty_answer`` makes the client behave as if it had made no side call. It is None if there is no such answer:
+    without a summary, for example, a client loses its conversation.
     """
 
     client: str
     kind: SideCallKind
-    nothing: str | None
+    empty_answer: str | None
 
 
 class TurnRequest(Struct, frozen=True):

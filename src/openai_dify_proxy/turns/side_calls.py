@@ -19,12 +19,12 @@ class SideCalls:
 
     def placeholder(self, side_call: SideCall | None) -> list[Event] | None:
         """Return the client's empty answer if side calls are off; None for the few kinds without an empty answer."""
-        if side_call is None or not self._off or side_call.nothing is None:
+        if side_call is None or not self._off or side_call.empty_answer is None:
             return None
-        return [TextDelta(side_call.nothing), TurnFinished("stop", Usage())]
+        return [TextDelta(side_call.empty_answer), TurnFinished("stop", Usage())]
 
     def app(self, caller: Caller, side_call: SideCall | None, model: str | None) -> App:
-        """Return the app for a request, which is the one of ``TASK_MODEL`` for side calls if that is set.
+        """Return the app for a request; for side calls it is ``TASK_MODEL`` if that is set.
 
         Raises ModelNotFound; the ``model`` of a side call is not checked if ``TASK_MODEL`` is set.
         """

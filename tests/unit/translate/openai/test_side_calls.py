@@ -68,7 +68,7 @@ def recorded_messages(name: str) -> list[Message]:
 def test_recorded_side_calls(name: str, kind: str, nothing: str | None) -> None:
     call = recorded(name).side_call
     assert call is not None
-    assert (call.client, call.kind, call.nothing) == (name.partition("/")[0], kind, nothing)
+    assert (call.client, call.kind, call.empty_answer) == (name.partition("/")[0], kind, nothing)
 
 
 @pytest.mark.parametrize(
