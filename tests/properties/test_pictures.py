@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from openai_dify_proxy.translate.pictures.formats import MalformedPicture, sniff, strip_text
 from openai_dify_proxy.translate.pictures.ipfs_answers import NoCid, read_upload_answer
-from openai_dify_proxy.translate.pictures.ipfs_cid import CHUNK_SIZE, compute_cid, normalise_cid
+from openai_dify_proxy.translate.pictures.ipfs_cid import CHUNK_SIZE, compute_cid, normalize_cid
 from tests.pictures.samples import SAMPLES, SECRET
 
 BEGINNINGS = [
@@ -59,8 +59,8 @@ def test_trailing_bytes_are_removed(name: str, behind: bytes) -> None:
 @example(bytes(CHUNK_SIZE))
 def test_the_cid_of_one_chunk_is_its_sha256(data: bytes) -> None:
     cid = compute_cid(data)
-    assert normalise_cid("f01551220" + hashlib.sha256(data).hexdigest()) == cid
-    assert normalise_cid(cid) == cid
+    assert normalize_cid("f01551220" + hashlib.sha256(data).hexdigest()) == cid
+    assert normalize_cid(cid) == cid
 
 
 @given(st.integers(2, 5), st.integers(-1, 1))
@@ -72,8 +72,8 @@ def test_every_length_has_a_different_cid(chunks: int, more: int) -> None:
 
 @given(st.text(max_size=80))
 def test_any_text_is_a_cid_or_none(text: str) -> None:
-    cid = normalise_cid(text)
-    assert cid is None or normalise_cid(cid) == cid
+    cid = normalize_cid(text)
+    assert cid is None or normalize_cid(cid) == cid
 
 
 @given(st.binary(max_size=300), st.text(max_size=10))
@@ -82,4 +82,4 @@ def test_any_answer_has_a_cid_or_none(body: bytes, name: str) -> None:
         cid = read_upload_answer(body, name)
     except NoCid:
         return
-    assert normalise_cid(cid) == cid
+    assert normalize_cid(cid) == cid

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec import MsgspecError, json
 
-from openai_dify_proxy.translate.pictures.ipfs_cid import normalise_cid
+from openai_dify_proxy.translate.pictures.ipfs_cid import normalize_cid
 
 CID_PLACES: Final = (
     ("Hash",),  # Kubo, Filebase, Lighthouse
@@ -67,6 +67,6 @@ def _cid(entry: dict[str, Any]) -> str | None:
         value: Any = entry
         for key in place:
             value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, str) and (cid := normalise_cid(value)) is not None:
+        if isinstance(value, str) and (cid := normalize_cid(value)) is not None:
             return cid
     return None

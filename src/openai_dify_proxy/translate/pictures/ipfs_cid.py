@@ -50,7 +50,7 @@ def compute_cid(data: bytes) -> str:
     return _base32(level[0].cid)
 
 
-def normalise_cid(text: str) -> str | None:
+def normalize_cid(text: str) -> str | None:
     """Convert a CID in any encoding to CIDv1 in base32, which subdomain gateways require; None for other text."""
     cid = _decode_cid(text)
     return _base32(cid) if cid is not None else None

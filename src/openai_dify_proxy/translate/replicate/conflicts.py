@@ -34,8 +34,8 @@ def reject_conflicts(parameters: ImageParameters) -> None:
     for name, (field, value) in {"num_outputs": ("n", parameters.n), **fields}.items():
         if value is None or name not in parameters.headers:
             continue
-        normalised = FORMATS.get(str(value).lower()) if name == "output_format" else value
-        if normalised != parameters.headers[name]:
+        normalized = FORMATS.get(str(value).lower()) if name == "output_format" else value
+        if normalized != parameters.headers[name]:
             raise conflict(parameters, name, field, value)
 
 

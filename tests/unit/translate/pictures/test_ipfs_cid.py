@@ -10,7 +10,7 @@ import hashlib
 
 import pytest
 
-from openai_dify_proxy.translate.pictures.ipfs_cid import CHUNK_SIZE, IMPORT_PARAMETERS, compute_cid, normalise_cid
+from openai_dify_proxy.translate.pictures.ipfs_cid import CHUNK_SIZE, IMPORT_PARAMETERS, compute_cid, normalize_cid
 
 
 def content(size: int) -> bytes:
@@ -85,7 +85,7 @@ HELLO = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
     ],
 )
 def test_every_spelling_is_normalized(text: str, cid: str) -> None:
-    assert normalise_cid(text) == cid
+    assert normalize_cid(text) == cid
 
 
 @pytest.mark.parametrize(
@@ -111,4 +111,4 @@ def test_every_spelling_is_normalized(text: str, cid: str) -> None:
     ],
 )
 def test_other_texts_are_not_cids(text: str) -> None:
-    assert normalise_cid(text) is None
+    assert normalize_cid(text) is None
