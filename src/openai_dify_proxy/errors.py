@@ -6,7 +6,7 @@
     ├── ClientError                 the request is at fault
     │   ├── InvalidRequest          400
     │   │   ├── ContextTooLong      400
-    │   │   └── ContentRefused      400
+    │   │   └── ContentBlocked      400
     │   ├── AuthenticationFailed    401
     │   ├── PermissionDenied        403
     │   ├── NotFound                404
@@ -105,7 +105,7 @@ class ContextTooLong(InvalidRequest):
     default_code = "context_length_exceeded"
 
 
-class ContentRefused(InvalidRequest):
+class ContentBlocked(InvalidRequest):
     """A safety filter of the model blocked the prompt or every picture."""
 
     default_code = "content_policy_violation"
@@ -192,7 +192,7 @@ class UpstreamError(ProxyError):
 
 
 class UpstreamMisconfigured(UpstreamError):
-    """Only the operator can fix it; the message reveals nothing of the server's configuration."""
+    """Only the operator can fix it; the message reveals nothing about the server's configuration."""
 
     default_code = "upstream_misconfigured"
 
@@ -217,7 +217,7 @@ class ImagesOff(UpstreamMisconfigured):
 
 
 class UpstreamGarbled(UpstreamFailed):
-    """An answer of Replicate that broke off or cannot be read; a retry may succeed."""
+    """An answer from Replicate broke off or cannot be read; a retry may succeed."""
 
 
 class BadPicture(UpstreamFailed):
@@ -261,13 +261,13 @@ class InternalError(ServerError):
 
 
 class PictureNotStored(ServerError):
-    """For instance, the disk is full or the object store does not answer."""
+    """The picture cannot be stored: for instance, the disk is full or the object store does not answer."""
 
     default_code = "picture_not_stored"
 
 
 class StateUnreachable(ServerError):
-    """The requested object is in a state backend that does not answer."""
+    """The request requires the state, which does not answer."""
 
     status = 503
     default_code = "state_unavailable"

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from openai_dify_proxy.errors import (
-    ContentRefused,
+    ContentBlocked,
     InvalidRequest,
     ProxyError,
     QuotaExceeded,
@@ -158,11 +158,11 @@ async def test_an_error_with_an_early_output_ends_the_prediction(demo: DemoRepli
         ("FAIL", UpstreamFailed, "prediction_failed: The model failed: CUDA out of memory"),
         ("FAIL:PA", UpstreamFailed, "prediction_failed: The model failed: Prediction interrupted"),
         ("FAIL SLOW:1.2", UpstreamFailed, "prediction_failed: The model failed: CUDA out of memory"),
-        ("NSFW", ContentRefused, "content_policy_violation: The model rejected the request: NSFW"),
-        ("NSFW:all", ContentRefused, "content_policy_violation: The model rejected the request: All generated images"),
+        ("NSFW", ContentBlocked, "content_policy_violation: The model rejected the request: NSFW"),
+        ("NSFW:all", ContentBlocked, "content_policy_violation: The model rejected the request: All generated images"),
         (
             "NSFW:E005",
-            ContentRefused,
+            ContentBlocked,
             "content_policy_violation: The model rejected the request: The input or output was flagged",
         ),
         ("NULL", UpstreamFailed, "no_picture: "),
@@ -362,7 +362,7 @@ async def test_erased_outputs() -> None:
 async def test_outputs_that_were_all_filtered() -> None:
     filtered = {"id": "p1", "status": "succeeded", "output": [], "logs": "NSFW content detected in 1 of the outputs"}
     error, _ = await outcome({"POST /v1/predictions": reply(201, filtered)})
-    assert isinstance(error, ContentRefused)
+    assert isinstance(error, ContentBlocked)
 
 
 async def test_an_unknown_status_is_not_the_end() -> None:

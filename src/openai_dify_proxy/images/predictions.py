@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from openai_dify_proxy.errors import (
-    ContentRefused,
+    ContentBlocked,
     ProxyError,
     RateLimited,
     UpstreamFailed,
@@ -174,7 +174,7 @@ def _checked(prediction: Prediction) -> Prediction:
         raise UpstreamFailed("Replicate has already deleted the pictures. Send the request again.", started=True)
     if not picture_urls(prediction.output):
         if "nsfw" in (prediction.logs or "").lower():
-            raise ContentRefused(
+            raise ContentBlocked(
                 "The model's safety filter removed every picture. Change the prompt.", param="prompt", started=True
             )
         raise UpstreamFailed("The model returned no picture.", code="no_picture", started=True)

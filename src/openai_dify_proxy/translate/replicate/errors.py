@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from openai_dify_proxy.errors import (
-    ContentRefused,
+    ContentBlocked,
     InvalidRequest,
     ModelNotFound,
     ProxyError,
@@ -95,7 +95,7 @@ def translate_failed(prediction: Prediction) -> ProxyError:
             "The prediction was canceled before it returned a picture.", code="prediction_canceled", started=True
         )
     if _REJECTED.search(error):
-        return ContentRefused(with_detail("The model rejected the request", error), param="prompt", started=True)
+        return ContentBlocked(with_detail("The model rejected the request", error), param="prompt", started=True)
     return UpstreamFailed(
         with_detail("The model failed", error or "no reason given"), code="prediction_failed", started=True
     )
