@@ -53,7 +53,7 @@ from openai_dify_proxy.state import open_store
 from openai_dify_proxy.state.guarded import STATE_TIMEOUT, GuardedStore
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.claims import DEFAULT_TIMING, ClaimTiming
-from openai_dify_proxy.turns.client import ClientGone
+from openai_dify_proxy.turns.client import ClientDisconnected
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.readiness import Readiness
@@ -115,7 +115,7 @@ def create_app(
         middleware=_middleware(settings),
         exception_handlers={
             ProxyError: on_proxy_error,
-            ClientGone: on_client_disconnect,
+            ClientDisconnected: on_client_disconnect,
             HTTPException: on_http_exception,
         },
         lifespan=lifespan,

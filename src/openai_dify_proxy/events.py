@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length", "content_filter"]
 
 
 class Usage(Struct, frozen=True, gc=False):
-    """Dify's token counts for one turn; ``price`` is Dify's decimal string in ``currency``, ``latency`` is in s."""
+    """Dify's token counts for one turn; ``price`` is a decimal string in ``currency``, ``latency`` is in seconds."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -18,7 +18,7 @@ from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.callers import ANONYMOUS
-from openai_dify_proxy.turns.client import ClientGone, PatientClient
+from openai_dify_proxy.turns.client import ClientDisconnected, ConnectedClient
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.profiles import Profiles
@@ -108,10 +108,10 @@ def later(question: str, *history: tuple[str, str]) -> TurnRequest:
     return TurnRequest(question, history=earlier, asked=(HistoryMessage("user", question),))
 
 
-class GoneClient(PatientClient):
+class GoneClient(ConnectedClient):
     """A client that disconnects before Dify is asked."""
 
-    gone = True
+    disconnected = True
 
 
 async def test_commit_lets_the_next_turn_continue(demo: DemoServer) -> None:
@@ -131,7 +131,7 @@ async def test_lock_is_released_with_the_commit(demo: DemoServer) -> None:
             assert not await here.locked()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a fault"), asyncio.CancelledError(), ClientGone()], ids=repr)
+@pytest.mark.parametrize("error", [RuntimeError("a fault"), asyncio.CancelledError(), ClientDisconnected()], ids=repr)
 async def test_an_exception_in_the_block_stops_dify_and_releases_the_lock(
     demo: DemoServer, error: BaseException
 ) -> None:
@@ -161,7 +161,7 @@ async def test_client_that_leaves_before_dify_is_asked_releases_everything(demo:
         reply, conversation = await here.ask(first("Hello!"))
         request = later("And now?", ("user", "Hello!"), ("assistant", reply))
         lock, app = await here.lock(), here.apps.choose(ANONYMOUS, APP)
-        with pytest.raises(ClientGone):
+        with pytest.raises(ClientDisconnected):
             async with here.turns.run(ANONYMOUS, app, request, client=GoneClient(), lock=lock):
                 pytest.fail("Dify was asked")
         assert not await here.locked()
@@ -175,8 +175,8 @@ async def test_conversation_of_a_turn_stopped_before_dify_names_it_is_recorded(d
         _, conversation = await before.ask(structs.replace(first("Hello!"), end_user="anna"))
         named = structs.replace(first("And now?"), end_user="anna", conversation_id=conversation)
         app = here.apps.choose(ANONYMOUS, APP)
-        with pytest.raises(ClientGone):
-            await here.ask_and_raise(ClientGone(), named)
+        with pytest.raises(ClientDisconnected):
+            await here.ask_and_raise(ClientDisconnected(), named)
         await here.turns.close(30)
         async with here.turns.run(ANONYMOUS, app, named) as turn:
             assert not turn.claim.unconfirmed

@@ -27,9 +27,9 @@ _CREDENTIALS = frozenset({_AUTHORIZATION, *DIFY_KEY_HEADERS, *CLIENT_KEY_HEADERS
 
 
 class Authenticator:
-    """Identifies the caller of a request, and rejects unauthorised requests.
+    """Identifies the caller of a request, and rejects unauthorized requests.
 
-    A Dify key in the request authorises only the Dify call made with that key. A request that spends one of the
+    A Dify key in the request authorizes only the Dify call made with that key. A request that spends one of the
     server's credentials needs a client key if client keys are set. If none are, a loopback server rejects web pages.
     """
 
@@ -61,7 +61,7 @@ class Authenticator:
         return self._admit_client(request, client, bearer, takes_forms=False)
 
     def admit_spender(self, request: Request) -> Caller:
-        """Return the caller of a request that spends one of the server's credentials; a Dify key is no credential here.
+        """Return the caller of a request that spends one of the server's credentials. A Dify key does not authorize it.
 
         Raises the same errors as ``admit``.
         """
@@ -83,7 +83,10 @@ class Authenticator:
         return ANONYMOUS
 
     def _client_of(self, credentials: Mapping[bytes, str], bearer: str) -> Caller | None:
-        """Compare every key with every candidate, so that the time taken reveals nothing."""
+        """Return the caller of the client key in the request, or None.
+
+        It compares every key with every candidate, so that the time taken reveals nothing.
+        """
         if not self._keys:
             return None
         candidates = [bearer, *(credentials.get(name, "") for name in CLIENT_KEY_HEADERS)]

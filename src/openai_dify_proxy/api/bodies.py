@@ -13,7 +13,7 @@ from starlette.types import Message
 
 from openai_dify_proxy.errors import BodyTooLarge, InvalidRequest
 from openai_dify_proxy.translate.openai.parameter_errors import unreadable_request
-from openai_dify_proxy.turns.client import ClientGone
+from openai_dify_proxy.turns.client import ClientDisconnected
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 _T = TypeVar("_T")
@@ -26,11 +26,14 @@ class BodyReader:
         self._limit = limit
 
     async def read_json(self, request: Request, decoder: json.Decoder[_T]) -> _T:
-        """Return the body as a struct. Raises InvalidRequest with the field's path, BodyTooLarge, and ClientGone."""
+        """Return the body as a struct.
+
+        Raises InvalidRequest with the field's path, BodyTooLarge, and ClientDisconnected.
+        """
         return read_json(await self.read(request), decoder)
 
     async def read_form(self, request: Request, *, max_files: int, max_fields: int) -> FormData:
-        """Return a form of at most so many parts. Raises InvalidRequest, BodyTooLarge, and ClientGone."""
+        """Return a form of at most so many parts. Raises InvalidRequest, BodyTooLarge, and ClientDisconnected."""
         body = await self.read(request)
 
         async def replay() -> Message:
@@ -44,7 +47,7 @@ class BodyReader:
             raise InvalidRequest(f"The form is not valid multipart/form-data: {exc.detail}.") from None
 
     async def read(self, request: Request) -> bytes:
-        """Return the raw body. Raises BodyTooLarge, and ClientGone if the client disconnects before its end."""
+        """Return the raw body. Raises BodyTooLarge, and ClientDisconnected if the client disconnects before its end."""
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._limit:
             raise self._too_large()
@@ -57,7 +60,7 @@ class BodyReader:
                     raise self._too_large()
                 parts.append(part)
         except ClientDisconnect:
-            raise ClientGone from None
+            raise ClientDisconnected from None
         return b"".join(parts)
 
     def _too_large(self) -> BodyTooLarge:

@@ -13,9 +13,9 @@ class ClientWatch:
     """Watches the connection of a request within a ``with`` block. Enter it only after the body has been read."""
 
     def __init__(self, receive: Receive) -> None:
-        self.gone = False
+        self.disconnected = False
         self._receive = receive
-        self._leave: Callable[[], object] | None = None
+        self._callback: Callable[[], object] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
@@ -25,17 +25,17 @@ class ClientWatch:
     def __exit__(self, *_: object) -> None:
         if self._task is not None:
             self._task.cancel()
-            self._task = self._leave = None  # breaks reference cycles
+            self._task = self._callback = None  # breaks reference cycles
 
-    def on_leave(self, leave: Callable[[], object]) -> None:
-        """Call ``leave`` when the client disconnects, at once if it already has."""
-        self._leave = leave
-        if self.gone:
-            leave()
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` when the client disconnects, at once if it already has."""
+        self._callback = callback
+        if self.disconnected:
+            callback()
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
-        if self._leave is not None:
-            self._leave()
+        self.disconnected = True
+        if self._callback is not None:
+            self._callback()

@@ -1,4 +1,4 @@
-"""The pictures of one image request, in the form in which the answer shows them."""
+"""The pictures of one image request, in the form of its answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.translate.openai.image_answers import ShownPicture
-from openai_dify_proxy.turns.client import ClientGone
+from openai_dify_proxy.turns.client import ClientDisconnected
 
 if TYPE_CHECKING:  # generators load Pillow and aiohttp
     from openai_dify_proxy.images.generator import GeneratedPicture, ImageGenerator, OnPartial, PreparedRequest
@@ -76,12 +76,12 @@ class ImageAnswer(Struct, frozen=True):
 
 
 async def while_connected(watch: ClientWatch, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of ``work``. Cancels it and raises ClientGone when the client disconnects."""
+    """Return the result of ``work``. If the client disconnects, cancel it and raise ClientDisconnected."""
     task = asyncio.get_running_loop().create_task(work)
-    watch.on_leave(task.cancel)
+    watch.on_disconnect(task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
-        if watch.gone:
-            raise ClientGone from None
+        if watch.disconnected:
+            raise ClientDisconnected from None
         raise shutting_down() from None

@@ -101,9 +101,13 @@ def _check(body: _Body, operation: ImageOperation) -> None:
         problem, limit = ("large", INT64[-1]) if fields.seed > 0 else ("small", INT64[0])
         raise InvalidRequest(f"seed is too {problem}. The limit is {limit}.", param="seed")
     if operation != "variation" and not fields.prompt and "prompt" not in fields.input:
-        raise InvalidRequest("The request has no prompt.", param="prompt", code="missing_required_parameter")
+        raise InvalidRequest(
+            "The request has no prompt. Send the field prompt.", param="prompt", code="missing_required_parameter"
+        )
     if operation != "generation" and not body.init:
-        raise InvalidRequest("The request has no image.", param="image", code="missing_required_parameter")
+        raise InvalidRequest(
+            "The request has no image. Send the field image.", param="image", code="missing_required_parameter"
+        )
 
 
 def _add_pictures(body: _Body, headers: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ async def picture_frames(
         prepared = await while_connected(client, answer.generator.prepare(answer.parsed.request))
         frames = PictureFrames(answer, prepared, kind, headers_of(prepared.plan.notices))
         work = asyncio.create_task(frames.generate())
-        client.on_leave(work.cancel)
+        client.on_disconnect(work.cancel)
         try:
             yield frames
         finally:
@@ -94,7 +94,7 @@ class PictureFrames:
         except ProxyError as error:
             log_failure(error)
             self._frames.put_nowait(error)
-        except Exception:  # a bug: the message may contain secrets, so it goes to the log only
+        except Exception:  # a bug: the text may hold secrets, so it goes to the log only
             log.exception("handler_failed")
             self._frames.put_nowait(InternalError(INTERNAL_ERROR))
         finally:

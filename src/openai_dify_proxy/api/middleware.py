@@ -54,7 +54,7 @@ class RequestMiddleware:
         except asyncio.CancelledError:  # the server is shutting down: no traceback for each open request
             if status == 0:
                 await error_response(shutting_down())(scope, receive, send_with_id)
-        except Exception:  # a bug: the text may hold anything, so it goes to the log only
+        except Exception:  # a bug: the text may hold secrets, so it goes to the log only
             log.exception("handler_failed")
             if status == 0:
                 await error_response(InternalError(INTERNAL_ERROR))(scope, receive, send_with_id)

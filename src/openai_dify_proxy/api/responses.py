@@ -35,7 +35,7 @@ from openai_dify_proxy.translate.turn_request import RequestIdentity, TurnMessag
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.client import BriefClient, Client
+from openai_dify_proxy.turns.client import DetachingClient, Client
 from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST, ResponsesRequest
 from openai_dify_proxy.wire.openai.responses import Response as ResponseObject
 
@@ -66,7 +66,7 @@ async def create_response(request: Request) -> ASGIApp:
     prepare = partial(_prepared, services, app, _NewResponse(caller, data, body, messages, identity, turn_request))
     if body.background:
         with ClientWatch(request.receive) as client:
-            await services.background.start(prepare(BriefClient(client)), encoder)
+            await services.background.start(prepare(DetachingClient(client)), encoder)
         return _followed(services, encoder.response, None) if body.stream else json_response(encoder.response)
     if body.stream:
         return EventStream(_frames(request, prepare, encoder), services.timing)
@@ -102,7 +102,10 @@ async def cancel_response(request: Request) -> Response:
     services, caller, entry = await _load(request)
     response = RESPONSE.decode(entry.response)
     if not response.background:
-        raise InvalidRequest("Only background responses can be cancelled.", param="response_id")
+        raise InvalidRequest(
+            "Only background responses can be cancelled. To stop another one, close its connection.",
+            param="response_id",
+        )
     if response.status in RUNNING:
         response = await services.background.cancel(caller, response)
     if response.status != "cancelled":
@@ -143,7 +146,7 @@ Prepare = Callable[[Client], PreparedRun]
 async def _prepared(
     services: Services, app: App, new: _NewResponse, client: Client
 ) -> AsyncIterator[tuple[ResponseRecorder, TurnContext]]:
-    """Yield the recorder of the response, and its turn, which asks Dify on entry."""
+    """Yield the recorder of the response, and its turn, which sends the request to Dify on entry."""
     caller, body = new.caller, new.body
     resolved = services.continuations.resolve(
         caller,

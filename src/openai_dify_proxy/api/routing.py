@@ -29,7 +29,7 @@ _MAX_PATH = 200
 
 
 def normal_path(path: str) -> str:
-    """Return the path without doubled slashes, a slash at its end, and a repeated ``/v1``. Idempotent."""
+    """Return the path without doubled slashes, a trailing slash or a repeated ``/v1``. Idempotent."""
     if "//" in path:
         path = re.sub("/{2,}", "/", path)
     return _REPEATED_VERSION.sub("/v1", path.rstrip("/")) or "/"

@@ -1,4 +1,4 @@
-"""The services that all handlers share, created once at start-up, and the identity that a request's headers give."""
+"""The services that all handlers share, created once at start-up, and the identity in a request's headers."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, shutting_down
 from openai_dify_proxy.errors import InternalError, ProxyError
 from openai_dify_proxy.translate.openai.chat_streams import COMMENT
-from openai_dify_proxy.turns.client import ClientGone
+from openai_dify_proxy.turns.client import ClientDisconnected
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class FrameSource(Protocol):
     async def next(self, wake_at: float | None) -> bytes | None:
         """Return the next frames, which may be empty; None if ``wake_at`` (in the loop's time) passed first.
 
-        Raises ProxyError for a failure that it does not encode as a frame itself, and ClientGone.
+        Raises ProxyError for a failure that it does not encode as a frame itself, and ClientDisconnected.
         """
 
     def headers(self) -> RawHeaders:
@@ -93,7 +93,7 @@ class EventStream:
             sender = _Sender(source, self._timing, scope, receive, send)
             try:
                 await sender.pump()
-            except ClientGone:
+            except ClientDisconnected:
                 log.info("client_disconnected", task_id=source.task_id)
             except asyncio.CancelledError:
                 if sender.timed_out:

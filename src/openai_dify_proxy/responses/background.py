@@ -90,7 +90,7 @@ class BackgroundResponses:
         if not entry.running:
             return entry
         progress = await self._logs.progress(name)
-        if progress.alive_until is None:  # it has ended in the meantime
+        if progress.alive_until is None:  # ended in the meantime
             return await self._stored.responses.load(caller, name, end_user)
         response = RESPONSE.decode(entry.response)
         if self._is_over(progress):
@@ -144,7 +144,7 @@ class BackgroundResponses:
         progress = await self._logs.progress(name)
         run = self._runs.get(name)
         if run is not None:
-            run.leave()
+            run.cancel()
         elif progress.task_id is not None and progress.user is not None:
             await self._stop(caller, response.model, progress.task_id, progress.user)
         deadline = self._now() + CANCEL_SECONDS
@@ -216,4 +216,8 @@ def _is_end(frames: bytes) -> bool:
 
 
 def _worker_died() -> UpstreamFailed:
-    return UpstreamFailed("The server process that ran the response has died.", code="worker_died", started=True)
+    return UpstreamFailed(
+        "The server process that ran the response has died. Create the response again.",
+        code="worker_died",
+        started=True,
+    )

@@ -16,7 +16,7 @@ from openai_dify_proxy.responses.response_store import state_unreachable
 from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.turns.active_turn import ActiveTurn
-from openai_dify_proxy.turns.client import ClientGone
+from openai_dify_proxy.turns.client import ClientDisconnected
 
 WRITE_SECONDS = 0.1
 """The shortest time between two writes of a growing stream."""
@@ -59,10 +59,10 @@ class BackgroundRun:
         self.started: asyncio.Future[None] = self._loop.create_future()
         self.task = self._loop.create_task(self._run(prepared))
 
-    def leave(self) -> None:
+    def cancel(self) -> None:
         """Cancel the response."""
         if self._turn is not None:
-            self._turn.leave()
+            self._turn.disconnect()
 
     async def _run(self, prepared: PreparedRun) -> None:
         try:
@@ -96,22 +96,24 @@ class BackgroundRun:
         encoder = self._encoder
         try:
             return await self._answer(turn, recorder)
-        except ClientGone:
+        except ClientDisconnected:
             self._writer.add(encoder.cancel(turn.ids))
         except asyncio.CancelledError:
             self._end_timeout = 0
-            self._fail(turn, ShuttingDown("The server was shut down during the response.", started=True))
-        except Exception:  # a bug in the proxy; its text may hold anything, so only the log gets it
+            self._fail(
+                turn, ShuttingDown("The server was shut down during the response. Create it again.", started=True)
+            )
+        except Exception:  # a bug: the text may hold secrets, so it goes to the log only
             log.exception("background_run_failed")
             self._fail(turn, InternalError("The proxy failed. Report the response id to the operator."))
         return await recorder.put_failed(encoder.response)
 
     async def _answer(self, turn: ActiveTurn, recorder: ResponseRecorder) -> list[Operation]:
-        """Read the turn to its end, and return the operations that store it. Raises ClientGone if it is cancelled."""
+        """Read the turn to its end, and return the operations that store it. Raises ClientDisconnected if cancelled."""
         encoder = self._encoder
         last = await self._read(turn)
         if self._writer.cancelled:  # the turn ended because Dify stopped it
-            raise ClientGone
+            raise ClientDisconnected
         self._writer.add(encoder.encode([last], turn.ids))
         if not isinstance(last, TurnFinished):
             return await recorder.put_failed(encoder.response)
@@ -121,7 +123,7 @@ class BackgroundRun:
         return operations
 
     async def _read(self, turn: ActiveTurn) -> Event:
-        """Write all events but the last, and return the last. Raises ClientGone."""
+        """Write all events but the last, and return the last. Raises ClientDisconnected."""
         self._writer.add(self._encoder.open())
         while True:
             wake_at = self._written_at + (WRITE_SECONDS if self._writer.has_unwritten else RENEW_SECONDS)
@@ -136,7 +138,7 @@ class BackgroundRun:
 
     def _fail(self, turn: ActiveTurn, error: ProxyError) -> None:
         answer = self._encoder.answer
-        if answer.finish_reason is None and answer.error is None:  # else its end is written already
+        if answer.finish_reason is None and answer.error is None:  # else the end is already written
             self._writer.add(self._encoder.encode([TurnFailed(error)], turn.ids))
 
     async def _write(self, turn: ActiveTurn) -> None:
@@ -146,7 +148,7 @@ class BackgroundRun:
         if await self._writer.write(progress):
             self._notify()
         if self._writer.cancelled:
-            turn.leave()
+            turn.disconnect()
 
     async def _store_end(self, operations: list[Operation]) -> None:
         """Write the end, and retry while the state is unreachable."""

@@ -14,7 +14,7 @@ from openai_dify_proxy.translate.openai.conversation_items import history_of_mes
 from openai_dify_proxy.translate.turn_request import HistoryMessage, StoredHistory
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.client import Client, ClientGone
+from openai_dify_proxy.turns.client import Client, ClientDisconnected
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.service import Recall, Turns
 from openai_dify_proxy.wire.dify import MessageRow
@@ -58,16 +58,16 @@ class ContinuationResolver:
         """Yield the history that a request continues. Its lock is released at the end unless a turn took it over.
 
         ``history`` holds the request's own messages before its question. Raises InvalidRequest for an unknown response,
-        ConversationNotFound, ConversationBusy, StateUnreachable, and ClientGone if the client disconnected while the
-        conversation was locked by another turn.
+        ConversationNotFound, ConversationBusy, StateUnreachable, and ClientDisconnected if that happened while another
+        turn held the conversation's lock.
         """
         if previous is not None:
             yield await self._after_response(caller, previous, end_user)
         elif conversation is not None:
             async with await self._stored.lock(caller, conversation) as lock:
-                await lock.acquire(lambda: client.gone, param="conversation")
-                if client.gone:
-                    raise ClientGone
+                await lock.acquire(lambda: client.disconnected, param="conversation")
+                if client.disconnected:
+                    raise ClientDisconnected
                 yield await self._in_conversation(caller, app, conversation, lock, end_user=end_user, history=history)
         else:
             yield Continued()
@@ -98,7 +98,7 @@ class ContinuationResolver:
     ) -> Continued:
         """Continue a stored conversation, which counts as failed until the turn has finished.
 
-        So after a turn that was cut short or whose process died, the next turn begins a new conversation in Dify, with
+        So after a turn that was cut short or whose process died, the next turn starts a new conversation in Dify, with
         a transcript.
         """
         store = self._stored.conversations

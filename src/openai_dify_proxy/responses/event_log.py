@@ -111,7 +111,7 @@ class EventLogWriter:
     async def write(self, progress: RunProgress, also: Sequence[Operation] = ()) -> bool:
         """Write the waiting frames, ``also``, and last the progress; return False if the state could not be reached.
 
-        What cannot be written now is written next time.
+        After a failure, the next call writes the same frames.
         """
         logs, name = self._logs, self._name
         added = b"".join(self._unwritten)

@@ -58,7 +58,7 @@ class ResponseRecorder:
         return [await self._put(response, entry)]
 
     async def put_conversation(self, turn: ActiveTurn, response: Response, sent: str) -> list[Operation]:
-        """Store the response's conversation after the turn. Its next turn must not begin before."""
+        """Store the response's conversation after the turn. Its next turn must not start earlier."""
         if self._continued.conversation is None:
             return []
         name, before = self._continued.conversation
@@ -81,7 +81,7 @@ class ResponseRecorder:
         return await self._stored.responses.put_operation(self._caller, response.id, entry)
 
     def _after(self, before: StoredConversation, turn: ActiveTurn, response: Response, sent: str) -> StoredConversation:
-        """Return the conversation after the turn. If the turn began another one in Dify, it holds the messages before.
+        """Return the conversation after the turn, with the earlier messages if the turn started a new one in Dify.
 
         Messages of a turn with ``store: false`` are in Dify only.
         """

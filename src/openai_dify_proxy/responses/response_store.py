@@ -1,7 +1,7 @@
 """Stored responses and conversations, each readable by its owner only.
 
-The key of an entry depends on its id and on the caller that owns it, the holder of a client key. An entry with an end
-user can be continued only by turns of that end user, and not be read by requests that name another.
+The key of an entry depends on its id and on the caller that owns it, the holder of a client key. If an entry
+has an end user, only turns of that end user can continue it, and requests that name another cannot read it.
 """
 
 from __future__ import annotations
@@ -190,7 +190,8 @@ class ResponseStore:
             ) from error
         if stored.running:
             raise InvalidRequest(
-                f"Previous response with id '{name[:100]}' has not ended yet.", param="previous_response_id"
+                f"Previous response with id '{name[:100]}' has not ended yet. Wait for its end.",
+                param="previous_response_id",
             )
         return stored
 

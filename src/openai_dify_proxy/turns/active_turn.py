@@ -51,12 +51,12 @@ class ActiveTurn:
         """Whether a stop sequence ended the reply before Dify did."""
         return self.stream.cut_short
 
-    def leave(self) -> None:
-        """Record that the client disconnected: ``next`` raises ClientGone from now on."""
-        self.stream.leave()
+    def disconnect(self) -> None:
+        """Record that the client disconnected: ``next`` raises ClientDisconnected from now on."""
+        self.stream.disconnect()
 
     def next(self, wake_at: float | None = None) -> Coroutine[Any, Any, list[Event]]:
-        """Return the next events; none if ``wake_at`` (in the loop's time) passed first. Raises ClientGone.
+        """Return the next events; none if ``wake_at`` (in the loop's time) passed first. Raises ClientDisconnected.
 
         The last list ends with ``TurnFinished`` or ``TurnFailed``.
         """
@@ -78,7 +78,7 @@ class ActiveTurn:
         stream = self.stream
         await self.claim.commit(
             reply,
-            # If the reply was cut short, Dify's conversation holds a longer one than the client.
+            # If the reply was cut short, Dify stored a longer one than the client received.
             conversation_id=None if stream.cut_short else stream.ids.conversation_id,
             at=self._now() - stream.seconds_since_first_event,
             remembers=stream.remembers,

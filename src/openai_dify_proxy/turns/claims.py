@@ -2,7 +2,7 @@
 
 An entry in the state leads from a history to Dify's conversation. Reading the entry removes it, and the finished turn
 stores a new one for the longer history. So only one of several requests with the same history continues the
-conversation; the others (a regeneration, a retry, a request after a failed turn) begin a new one with a transcript.
+conversation; the others (a regeneration, a retry, a request after a failed turn) start a new one with a transcript.
 
 A conversation that the client names by Dify's id is locked instead, so that its turns run one after the other.
 """
@@ -32,7 +32,7 @@ LONG_AGO = 600.0
 """Seconds after a conversation's last turn until its existence is checked first, if Dify's version hides its loss."""
 
 FORGETFUL_SECONDS = 24 * 3600.0
-"""How long a chatflow counts as one without memory after its model was found to have none."""
+"""How long a chatflow counts as one without memory after that was detected."""
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ DEFAULT_TIMING = ClaimTiming()
 
 
 class ConversationEntry(Struct, frozen=True, array_like=True):
-    """The entry of a history: Dify's conversation, the begin of its last turn (seconds since the epoch), and the digest
+    """The entry of a history: Dify's conversation, the start of its last turn (seconds since the epoch), and the digest
     of the system message that Dify has."""
 
     conversation_id: str
@@ -85,7 +85,7 @@ class ConversationClaim:
     """The claim of one turn on its conversation.
 
     ``continuation`` describes the request to Dify, ``not_before`` is its earliest time (seconds since the epoch).
-    ``unconfirmed`` means that only the client says that the conversation exists. ``commit`` is for an answered turn.
+    ``unconfirmed`` means that the proxy knows the conversation only from the client. ``commit`` is for an answered turn.
     The turn's context manager calls ``release`` if no request was sent to Dify, and ``abandon`` unless the claim is
     settled.
     """
@@ -101,7 +101,7 @@ class ConversationClaim:
         request: TurnRequest,
         lock: Lock | None,
     ) -> None:
-        """``ttl`` is in seconds; ``now`` is a clock in seconds since the epoch. Takes ``lock`` over from its holder."""
+        """``ttl`` is in seconds; ``now`` is a clock in seconds since the epoch. Takes over ``lock``."""
         self.continuation = BEGINNING
         self.not_before = 0.0
         self.unconfirmed = False
@@ -140,9 +140,9 @@ class ConversationClaim:
 
     @property
     def can_restart(self) -> bool:
-        """Whether the turn can begin a new conversation if Dify lost this one: the client sent the history.
+        """Whether the turn can start a new conversation if Dify lost this one: the client sent the history.
 
-        A conversation that the client named must also have its name from this proxy.
+        If the client named the conversation, this proxy must also have issued its id.
         """
         known = self._named is None or not self.unconfirmed
         return self.conversation_id is not None and known and self._has_history
@@ -211,7 +211,7 @@ class ConversationClaim:
         self._head = key
         self._continue(entry.conversation_id, entry.system, entry.at, forgetful=any(results[1:]))
 
-    async def take_named(self, conversation_id: str, gone: Callable[[], bool]) -> None:
+    async def take_named(self, conversation_id: str, disconnected: Callable[[], bool]) -> None:
         """Lock a conversation that the client names, after the turns in it have ended. Raises ConversationBusy."""
         self._named = conversation_id
         self.unconfirmed = True
@@ -223,15 +223,15 @@ class ConversationClaim:
         self._locks.append(lock)
         get_record = Get(scope.key("owned", conversation_id))
         also = (get_record, *self._get_forgetful())
-        results = await lock.acquire(gone, also, param="conversation_id", timeout=self._timing.lock_timeout)
+        results = await lock.acquire(disconnected, also, param="conversation_id", timeout=self._timing.lock_timeout)
         if results is not None and results[0] is not None:
-            known = await self._take_head(_read_record(results[0]), get_record, gone)
+            known = await self._take_head(_read_record(results[0]), get_record, disconnected)
             self.unconfirmed = False
             forgetful = any(results[1:]) and self._has_history
             self._continue(conversation_id, known.system, known.at, forgetful=forgetful)
 
     async def _take_head(
-        self, known: ConversationRecord, get_record: Get, gone: Callable[[], bool]
+        self, known: ConversationRecord, get_record: Get, disconnected: Callable[[], bool]
     ) -> ConversationRecord:
         """Take the entry of a named conversation, so that no other request continues it by its history.
 
@@ -239,7 +239,7 @@ class ConversationClaim:
         have died.
         """
         timeout = self._timing.lock_timeout
-        while known.head and not gone():
+        while known.head and not disconnected():
             results = await self._store.run(Take(known.head), get_record)
             if results is None:
                 break
@@ -264,13 +264,13 @@ class ConversationClaim:
         self.continuation = Continuation(history=False)
 
     def _continue(self, conversation_id: str, system: bytes, at: float, *, forgetful: bool) -> None:
-        """Continue a conversation: a model without memory gets the whole history, others only new messages."""
+        """Continue a conversation: a model without memory receives the whole history, any other only new messages."""
         self._at = at
         self.not_before = at + self._timing.turn_spacing
         self.continuation = Continuation(conversation_id, history=forgetful, system=forgetful or system != self._system)
 
     def restart(self) -> None:
-        """Begin a new conversation with a transcript, since Dify has lost this one."""
+        """Start a new conversation with a transcript, since Dify has lost this one."""
         log.info("conversation_lost")
         self._taken = None
         self.continuation = BEGINNING
@@ -295,7 +295,7 @@ class ConversationClaim:
     ) -> None:
         """Store the entry of the history that ends with ``reply``, and run ``also`` in the same round trip.
 
-        ``conversation_id`` is Dify's, or None if no request may continue the turn. ``at`` is the turn's begin (seconds
+        ``conversation_id`` is Dify's, or None if no request may continue the turn. ``at`` is the turn's start (seconds
         since the epoch). ``remembers`` says whether the model was shown the conversation (None if unknown).
         """
         scope, link = self._scope, self.link_after(reply)
@@ -329,7 +329,7 @@ class ConversationClaim:
         operations: list[Operation] = []
         other = own if not head or before[2] is None else _read_entry(before[2])
         if other.conversation_id != own.conversation_id:
-            # It had the same messages, and no history leads to it any more, so no turn must wait for its head.
+            # It had the same messages. No history leads to it any more, so no turn needs to wait for its head.
             operations.append(self._put_record(scope, other, ""))
         if own.conversation_id == self.conversation_id and not self.unconfirmed:
             latest = self._head if before[0] is None else _read_record(before[0]).head

@@ -1,4 +1,4 @@
-"""The client of a turn: whether it has disconnected."""
+"""The clients of turns, which may disconnect."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from collections.abc import Callable
 from typing import Protocol
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client closed its connection."""
 
 
 class Client(Protocol):
-    """The client that waits for a turn. ``gone`` is true once it has disconnected."""
+    """The client that waits for a turn. ``disconnected`` is true once it has disconnected."""
 
     @property
-    def gone(self) -> bool: ...
+    def disconnected(self) -> bool: ...
 
-    def on_leave(self, leave: Callable[[], object]) -> None:
-        """Call ``leave`` when the client disconnects, at once if it already has."""
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` when the client disconnects, at once if it already has."""
 
 
-class PatientClient:
+class ConnectedClient:
     """A client that never disconnects, for turns without a connection."""
 
-    gone = False
+    disconnected = False
 
-    def on_leave(self, leave: Callable[[], object]) -> None:
-        """Never call ``leave``."""
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
+        """Never call ``callback``."""
 
 
-class BriefClient:
+class DetachingClient:
     """A client that can abort a turn only before the request to Dify: afterwards the turn continues without it."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     @property
-    def gone(self) -> bool:
-        return self._client.gone
+    def disconnected(self) -> bool:
+        return self._client.disconnected
 
-    def on_leave(self, leave: Callable[[], object]) -> None:
-        """Never call ``leave``."""
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
+        """Never call ``callback``."""

@@ -25,7 +25,7 @@ SECRET_CHECK_SECONDS = 60.0
 class Conversations:
     """Finds and claims the conversation of each turn.
 
-    ``ttl`` is in seconds; ``now`` is a clock in seconds since the epoch. While the state is unreachable, turns begin
+    ``ttl`` is in seconds; ``now`` is a clock in seconds since the epoch. While the state is unreachable, turns start
     new conversations instead of failing.
     """
 
@@ -50,7 +50,7 @@ class Conversations:
         return self._secret
 
     def claim(self, app: App, request: TurnRequest, lock: Lock | None) -> ConversationClaim:
-        """Return a claim without a conversation, which takes ``lock`` over."""
+        """Return a claim without a conversation. It takes over ``lock``."""
         return ConversationClaim(
             self.store, ttl=self.ttl, now=self.now, timing=self.timing, app=app, request=request, lock=lock
         )
@@ -63,7 +63,7 @@ class Conversations:
         profile: AppProfile,
         request: TurnRequest,
         *,
-        gone: Callable[[], bool],
+        disconnected: Callable[[], bool],
     ) -> None:
         """Let ``claim`` take the conversation that the turn continues, if any.
 
@@ -78,6 +78,6 @@ class Conversations:
         if secret is not None:
             claim.fingerprint(secret, caller, profile)
         if named is not None:
-            await claim.take_named(named, gone)
+            await claim.take_named(named, disconnected)
         elif app.conversations == "auto":
             await claim.take_by_history()

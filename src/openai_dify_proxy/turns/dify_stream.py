@@ -15,7 +15,7 @@ from openai_dify_proxy.errors import ConversationNotFound, ProxyError, StreamCut
 from openai_dify_proxy.events import Event, TurnFailed, TurnIds
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
-from openai_dify_proxy.turns.client import ClientGone
+from openai_dify_proxy.turns.client import ClientDisconnected
 from openai_dify_proxy.upstream.dify import DifyApp, missing_answer, rejection
 from openai_dify_proxy.upstream.http import Exchange
 
@@ -46,7 +46,7 @@ Restart = Callable[["DifyStream"], Awaitable[tuple[Exchange, DifyEventDecoder]]]
 
 
 class DifyStream:
-    """The event stream of one turn. Read it with ``next`` until ``ended`` or ``client_gone`` is true.
+    """The event stream of one turn. Read it with ``next`` until ``ended`` or ``client_disconnected`` is true.
 
     ``conversation_id`` is the conversation that the turn continues. If Dify has lost it, ``restart`` sends the request
     again in a new conversation: it receives the lost stream, and may raise ProxyError. Without ``restart`` the turn
@@ -68,7 +68,7 @@ class DifyStream:
         self.app = app
         self.user = user
         self.exchange = exchange
-        self.client_gone = False
+        self.client_disconnected = False
         self.ended = False
         self._decoder = decoder
         self._stop = stop
@@ -114,19 +114,19 @@ class DifyStream:
         end = min(self._began + self._limits.turn, self._last_frame + self._limits.silence)
         return max(0.0, end - self._loop.time())
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """Record that the client disconnected, and wake ``next``."""
-        self.client_gone = True
+        self.client_disconnected = True
         self.exchange.wake()
 
     async def next(self, wake_at: float | None = None) -> list[Event]:
         """Return the next events; none if ``wake_at`` (in the loop's time) passed first.
 
-        The last list ends with ``TurnFinished`` or ``TurnFailed``. Raises ClientGone.
+        The last list ends with ``TurnFinished`` or ``TurnFailed``. Raises ClientDisconnected.
         """
         while True:
-            if self.client_gone:
-                raise ClientGone
+            if self.client_disconnected:
+                raise ClientDisconnected
             events = self._read() if self._is_stream() else self._read_error_body()
             if self._expected is not None and self._is_lost(events):
                 events = await self._restart_lost(events)
@@ -172,7 +172,7 @@ class DifyStream:
             self._decoder.feed(self.exchange.take())
 
     def _is_lost(self, events: list[Event]) -> bool:
-        """Return whether Dify does not know the conversation, or has silently begun another."""
+        """Return whether Dify does not know the conversation, or has silently started another."""
         if events and isinstance(events[-1], TurnFailed):
             return isinstance(events[-1].error, ConversationNotFound)
         known = self.ids.conversation_id
@@ -259,7 +259,9 @@ class DifyStream:
         if not self._is_stream():
             return [TurnFailed(self._error())]
         if now >= self._began + self._limits.turn:
-            message = f"The turn took longer than {self._limits.turn:g} s and was stopped."
+            message = (
+                f"The turn took longer than {self._limits.turn:g} s and was stopped. Split the task into smaller ones."
+            )
             return [TurnFailed(UpstreamTimeout(message, code="turn_timeout", started=True))]
         if self.ids.task_id is None and not self._decoder.started:
             message = "Dify sent no event in time. It may be overloaded, or the conversation may no longer exist."
@@ -274,7 +276,7 @@ class DifyStream:
         ]
 
     def _wake_by(self, when: float) -> None:
-        """Set the stream's only timer. It is moved only to fire earlier; an outdated timer fires without effect."""
+        """Set the stream's only timer. It is only moved to fire earlier; a timer that fires too early has no effect."""
         timer = self._timer
         if timer is None or self._timer_at > when:
             if timer is not None:
@@ -283,14 +285,14 @@ class DifyStream:
             self._timer_at = when
 
     def _fire(self) -> None:
-        """uvloop rounds to milliseconds, so this may fire slightly early; ``next`` then sets the timer again."""
+        """Wake ``next``. uvloop rounds to milliseconds, so this may be early; ``next`` then sets the timer again."""
         self._timer = None
         self.exchange.wake()
 
 
 def _conversation_lost() -> ConversationNotFound:
     return ConversationNotFound(
-        "Dify no longer has this conversation and began another. Send the request again without the id.",
+        "Dify no longer has this conversation and started another. Send the request again without the id.",
         param="conversation_id",
         started=True,
     )

@@ -1,4 +1,4 @@
-"""The model names that mean an image model and so cannot answer a turn."""
+"""The names of image models, which cannot answer turns."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from openai_dify_proxy.translate.replicate.model_names import is_openai_name, pa
 
 
 class ImageModelNames:
-    """The image models of this server, OpenAI's, and well-known ones of Replicate; empty without a Replicate token.
+    """The image models of this server, OpenAI's, and well-known ones on Replicate; empty without a Replicate token.
 
     Any other ``owner/name`` may be a chat model, as ``meta-llama/llama-3`` is. Replicate's ``owner/name:version`` and
-    ``deployment:owner/name`` are no chat client's names.
+    ``deployment:owner/name`` are never names of chat models.
     """
 
     def __init__(self, settings: Settings) -> None:

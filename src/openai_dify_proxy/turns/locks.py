@@ -12,7 +12,7 @@ from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import Add, Operation, Put, Take
 
 LEASE_SECONDS = 30.0
-"""How long a lock lives without renewal, and so how long it stays locked after a crash."""
+"""The lifetime of a lock without renewal, for example after a crash."""
 
 LOCK_TIMEOUT = 30.0
 """How long a turn waits for a lock, in seconds."""
@@ -44,7 +44,7 @@ class Lock:
 
     async def acquire(
         self,
-        gone: Callable[[], bool],
+        disconnected: Callable[[], bool],
         also: Sequence[Operation] = (),
         *,
         param: str | None = None,
@@ -52,8 +52,8 @@ class Lock:
     ) -> list[bytes | None] | None:
         """Wait until the lock is free and take it. Return the results of ``also``, which runs in the same atomic step.
 
-        Returns None without the lock if the state is unreachable or ``gone()`` is true. Raises ConversationBusy with
-        ``param`` after ``timeout`` seconds.
+        Returns None without the lock if the state is unreachable or ``disconnected()`` is true. Raises ConversationBusy
+        with ``param`` after ``timeout`` seconds.
         """
         while True:
             results = await self._store.run(Add(self._key, self._token, LEASE_SECONDS), *also)
@@ -68,7 +68,7 @@ class Lock:
                     param=param,
                     retry_after=1,
                 )
-            if gone():
+            if disconnected():
                 return None
             await asyncio.sleep(RETRY_SECONDS)
             timeout -= RETRY_SECONDS

@@ -15,7 +15,7 @@ from openai_dify_proxy.wire.dify import AppInfo, AppParameters, Mode
 FRESH_SECONDS = 300.0
 MAX_PROFILES = 1000
 CONCURRENCY = 4
-"""How many profiles are loaded at the same time: a Dify process serves ten connections in all."""
+"""How many profiles are loaded at the same time: a Dify process serves only ten connections."""
 
 _MODES = frozenset(get_args(Mode))
 

@@ -20,7 +20,7 @@ from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import MAX_DIFY_USER, Caller, dify_user
 from openai_dify_proxy.turns.claims import ConversationClaim
-from openai_dify_proxy.turns.client import Client, ClientGone, PatientClient
+from openai_dify_proxy.turns.client import Client, ClientDisconnected, ConnectedClient
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
 from openai_dify_proxy.turns.locks import Lock
@@ -69,13 +69,14 @@ class Turns:
         """Send the request to Dify and yield the turn. At the block's end, release the claim and stop a running turn.
 
         ``client`` aborts the turn by disconnecting. ``recall`` is called only if a transcript is needed. The turn takes
-        ``lock`` over until its end. Raises ProxyError, and ClientGone if the client disconnects before the request to
-        Dify.
+        over ``lock`` until its end. Raises ProxyError, and ClientDisconnected if the client disconnects before the
+        request to Dify.
         """
         claim = self._conversations.claim(app, request, lock)
         turn = None
         try:
-            turn = await self._begin(caller, app, request, claim=claim, client=client or PatientClient(), recall=recall)
+            client = client or ConnectedClient()
+            turn = await self._begin(caller, app, request, claim=claim, client=client, recall=recall)
             yield turn
         finally:
             if turn is None:
@@ -117,11 +118,11 @@ class Turns:
     ) -> ActiveTurn:
         profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
         user = await self._user(app, caller, request.end_user)
-        await self._conversations.find(claim, caller, app, profile, request, gone=lambda: client.gone)
+        await self._conversations.find(claim, caller, app, profile, request, disconnected=lambda: client.disconnected)
         question = _Question(app, profile, request, user, claim, recall)
         await self._wait_for_dify(question)
-        if client.gone:
-            raise ClientGone
+        if client.disconnected:
+            raise ClientDisconnected
         exchange, decoder = await self._send(question)
         stream = DifyStream(
             exchange,
@@ -135,7 +136,7 @@ class Turns:
         )
         self._active += 1
         self._all_ended.clear()
-        client.on_leave(stream.leave)
+        client.on_disconnect(stream.disconnect)
         return ActiveTurn(stream, claim, app_name=app.name, mode=profile.mode, user=user, now=self._conversations.now)
 
     def _end(self, turn: ActiveTurn) -> None:
@@ -157,7 +158,7 @@ class Turns:
         return dify_user(await self._conversations.secret() or app.dify.key.encode(), caller, end_user)
 
     async def _wait_for_dify(self, question: _Question) -> None:
-        """Confirm the conversation if Dify would hide its loss, and keep the distance to its last turn."""
+        """Check the conversation if Dify hides lost ones, and wait for the minimum interval after its last turn."""
         claim = question.claim
         if claim.conversation_id is None:
             return
@@ -167,7 +168,7 @@ class Turns:
         await asyncio.sleep(min(spacing, max(0.0, claim.not_before - self._conversations.now())))
 
     async def _confirm(self, question: _Question, conversation_id: str) -> None:
-        """Check that the conversation exists: this version of Dify would hang on a lost one, or begin another."""
+        """Check that the conversation exists: this version of Dify would hang on a lost one, or start another."""
         try:
             await self._dify.confirm_conversation(question.app.dify, conversation_id, question.user)
         except ConversationNotFound:

@@ -21,7 +21,7 @@ class Stopper:
     """Stops abandoned turns in the background.
 
     The stop route needs a ``task_id``, which pings lack. So a turn without one stays open until its first event, within
-    the turn's own time limit. After the stop the stream is drained for a few seconds, since old versions of Dify store
+    its time limit. After the stop the stream is drained for a few seconds, since old versions of Dify store
     an empty answer if it is dropped.
     """
 
@@ -30,7 +30,7 @@ class Stopper:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def abandon(self, stream: DifyStream, mode: Mode) -> asyncio.Task[None] | None:
-        """Stop a turn whose request has ended. Return the task that does it, or None if Dify has ended the turn."""
+        """Stop a turn whose request has ended. Return the task of the stop, or None if Dify has ended the turn."""
         if stream.finished_upstream:
             stream.close()
             return None
