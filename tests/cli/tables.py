@@ -14,4 +14,4 @@ def row(shown: str, name: str) -> list[str]:
 
 
 def findings(shown: str) -> list[str]:
-    return [line for line in shown.splitlines() if line.startswith(("trouble ", "note "))]
+    return [line for line in shown.splitlines() if line.startswith(("problem ", "note "))]

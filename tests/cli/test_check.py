@@ -60,13 +60,13 @@ def test_inputs_of_the_settings_fill_what_is_required(program: Program, dify: De
 
 
 @pytest.mark.parametrize(
-    ("toml", "trouble"),
+    ("toml", "problem"),
     [
         (
             'api_key = "app-nobody"',
             "Dify rejected the app's key: Access token is invalid. Set a valid key for this app; it starts with app-.",
         ),
-        ('api_key = "app-demo-chat"\nmode = "workflow"', "mode is 'workflow' in the settings, but 'chat' in Dify."),
+        ('api_key = "app-demo-chat"\nmode = "workflow"', "mode is 'workflow' in the settings, but 'chat' in Dify. Correct it."),
         (
             'api_key = "app-demo-workflow"\ninput_variable = "quest"',
             "input_variable names 'quest', which is not an input of the app.",
@@ -81,12 +81,12 @@ def test_inputs_of_the_settings_fill_what_is_required(program: Program, dify: De
         ),
     ],
 )
-def test_what_keeps_an_app_from_serving(program: Program, dify: DemoServer, toml: str, trouble: str) -> None:
+def test_what_keeps_an_app_from_serving(program: Program, dify: DemoServer, toml: str, problem: str) -> None:
     fine = '[apps.fine]\napi_key = "app-demo-chat"\n'
     code, shown = check(program, f"{fine}[apps.sick]\n{toml}\n", dify.url)
     assert code == 1
     assert (row(shown, "fine")[1], row(shown, "sick")[1]) == ("yes", "no")
-    assert any(line.startswith(f"trouble sick: {trouble}") for line in findings(shown))
+    assert any(line.startswith(f"problem sick: {problem}") for line in findings(shown))
 
 
 def test_keys_are_not_shown(program: Program, dify: DemoServer) -> None:
@@ -102,7 +102,7 @@ def test_a_dify_that_is_down(program: Program) -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
     code, shown = check(program, '[apps.one]\napi_key = "app-demo-chat"\n', url)
     assert code == 1
-    assert findings(shown)[0].startswith("trouble one: Dify at 127.0.0.1:")
+    assert findings(shown)[0].startswith("problem one: Dify at 127.0.0.1:")
     code, shown = check(program, "", url)
     assert code == 1
     assert shown.startswith(f"{url}/v1: Dify at 127.0.0.1:")

@@ -68,35 +68,35 @@ def test_pictures_need_a_token(program: Program, dify: DemoServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("toml", "trouble"),
+    ("toml", "problem"),
     [
-        ('image_model = "nobody/nothing"', "trouble nobody/nothing (default): Replicate does not have this model"),
-        ('image_upscaler = "nobody/nothing"', "trouble nobody/nothing (upscaler): Replicate does not have this model"),
+        ('image_model = "nobody/nothing"', "problem nobody/nothing (default): Replicate does not have this model"),
+        ('image_upscaler = "nobody/nothing"', "problem nobody/nothing (upscaler): Replicate does not have this model"),
         (
             'image_upscaler = "black-forest-labs/flux-schnell"',
             (
-                "trouble black-forest-labs/flux-schnell (upscaler): "
-                "This model has no input for a picture, so it cannot upscale one."
+                "problem black-forest-labs/flux-schnell (upscaler): "
+                "This model has no input for a picture, so it cannot upscale one. Choose another."
             ),
         ),
         (
             '[images.models.x]\nmodel = "stability-ai/sdxl"\ninputs = { go_fast = true }',
-            "trouble x: inputs sets 'go_fast', which is not an input of the model.",
+            "problem x: inputs sets 'go_fast', which is not an input of the model. Remove it.",
         ),
         (
             '[images.models.x]\nmodel = "black-forest-labs/flux-schnell"\ninputs = { num_inference_steps = 9 }',
             (
-                "trouble x: num_inference_steps of inputs is too large. This model's 'num_inference_steps' must be an "
+                "problem x: num_inference_steps of inputs is too large. This model's 'num_inference_steps' must be an "
                 "integer from 1 to 4."
             ),
         ),
     ],
 )
-def test_what_keeps_a_model_from_serving(program: Program, replicate: DemoReplicate, toml: str, trouble: str) -> None:
+def test_what_keeps_a_model_from_serving(program: Program, replicate: DemoReplicate, toml: str, problem: str) -> None:
     code, shown = check(program, toml, **images(replicate))
     assert code == 1
     (found,) = findings(shown)
-    assert found.startswith(trouble)
+    assert found.startswith(problem)
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_what_is_worth_knowing_of_a_model(program: Program, replicate: DemoRepli
 def test_a_token_that_is_refused(program: Program, replicate: DemoReplicate) -> None:
     code, shown = check(program, **images(replicate, REPLICATE_API_TOKEN="r8_somebody_elses"))
     assert code == 1
-    assert findings(shown)[0].startswith(f"trouble Replicate at {replicate.url}: Replicate answered 401: ")
+    assert findings(shown)[0].startswith(f"problem Replicate at {replicate.url}: Replicate answered 401: ")
     assert "r8_somebody_elses" not in shown
 
 
 def test_a_replicate_that_is_down(program: Program) -> None:
     code, shown = check(program, REPLICATE_API_URL=NOBODYS, REPLICATE_API_TOKEN="r8_demo")
     assert code == 1
-    assert findings(shown)[0].startswith(f"trouble Replicate at {NOBODYS}/v1: ")
+    assert findings(shown)[0].startswith(f"problem Replicate at {NOBODYS}/v1: ")
 
 
 def test_the_directory_must_be_one_to_write_in(program: Program, replicate: DemoReplicate, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_the_directory_must_be_one_to_write_in(program: Program, replicate: Demo
     in_the_way.touch()
     code, shown = check(program, **images(replicate, IMAGE_STORAGE_DIR=str(in_the_way / "pictures")))
     assert code == 1
-    assert findings(shown) == [f"trouble Pictures in {in_the_way / 'pictures'}: {in_the_way} is not a directory."]
+    assert findings(shown) == [f"problem Pictures in {in_the_way / 'pictures'}: {in_the_way} is not a directory. Move it, or change IMAGE_STORAGE_DIR."]
 
 
 def test_an_object_store_that_is_down(program: Program, replicate: DemoReplicate) -> None:
@@ -145,7 +145,7 @@ def test_an_object_store_that_is_down(program: Program, replicate: DemoReplicate
     code, shown = check(program, **images(replicate, PICTURE_STORE=store))
     assert code == 1
     (found,) = findings(shown)
-    assert found.startswith("trouble Pictures in PICTURE_STORE: ")
+    assert found.startswith("problem Pictures in PICTURE_STORE: ")
     assert "hidden" not in shown
 
 
@@ -153,7 +153,7 @@ def test_an_object_store_with_an_option_that_there_is_not(program: Program, repl
     code, shown = check(program, **images(replicate, PICTURE_STORE="s3://bucket/pictures?colour=red"))
     assert code == 1
     (found,) = findings(shown)
-    assert found.startswith("trouble Pictures in PICTURE_STORE: PICTURE_STORE ")
+    assert found.startswith("problem Pictures in PICTURE_STORE: PICTURE_STORE ")
 
 
 # --- IPFS ------------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ KUBO_WITHOUT_FILE = '{"Message":"file argument \'path\' is required","Code":0,"T
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "trouble"),
+    ("status", "body", "problem"),
     [
         ("400 Bad Request", KUBO_WITHOUT_FILE, None),
         ("500 Internal Server Error", KUBO_WITHOUT_FILE, None),
@@ -175,7 +175,7 @@ KUBO_WITHOUT_FILE = '{"Message":"file argument \'path\' is required","Code":0,"T
     ],
 )
 async def test_what_ipfs_says_to_an_upload_without_a_file(
-    program: Program, replicate: DemoReplicate, status: str, body: str, trouble: str | None
+    program: Program, replicate: DemoReplicate, status: str, body: str, problem: str | None
 ) -> None:
     async with odd_ipfs(answer(body, status)) as node:
         env = images(
@@ -188,8 +188,8 @@ async def test_what_ipfs_says_to_an_upload_without_a_file(
     (upload,) = node.uploads
     assert (upload.headers["authorization"], upload.form) == ("Bearer secret", {"network": "public"})
     assert b"filename" not in upload.body
-    assert code == (0 if trouble is None else 1)
-    assert findings(shown) == ([] if trouble is None else [f"trouble IPFS at {node.url}/up: {trouble}"])
+    assert code == (0 if problem is None else 1)
+    assert findings(shown) == ([] if problem is None else [f"problem IPFS at {node.url}/up: {problem}"])
     assert "hidden" not in shown
     assert "secret" not in shown
 
@@ -198,7 +198,7 @@ def test_an_ipfs_node_that_is_not_there(program: Program, replicate: DemoReplica
     code, shown = check(program, **images(replicate, IPFS_UPLOAD_URL=NOBODYS))
     assert code == 1
     assert findings(shown)[0].startswith(
-        f"trouble IPFS at {NOBODYS}/api/v0/add: IPFS at 127.0.0.1:9 refused the connection. "
+        f"problem IPFS at {NOBODYS}/api/v0/add: IPFS at 127.0.0.1:9 refused the connection. "
     )
 
 

@@ -43,7 +43,7 @@ class AppReport(NamedTuple):
     findings: list[Finding]
 
     @property
-    def fine(self) -> bool:
+    def passed(self) -> bool:
         return all_work(self.findings)
 
 
@@ -53,7 +53,7 @@ def check_apps(settings: Settings) -> bool:
         return _check_pass_through(settings)
     reports = asyncio.run(_examine_all(settings))
     _print_table(reports)
-    return all(report.fine for report in reports)
+    return all(report.passed for report in reports)
 
 
 def _check_pass_through(settings: Settings) -> bool:
@@ -75,7 +75,7 @@ async def _unreachable(url: str, connect_timeout: float) -> str | None:
         async with asyncio.timeout(connect_timeout + ANSWER_SECONDS):
             await DifyClient(http).welcome(url)
     except TimeoutError:
-        return f"Dify accepts connections, but did not answer within {ANSWER_SECONDS:g} s."
+        return f"Dify accepts connections, but did not answer within {ANSWER_SECONDS:g} s. Check its log."
     except ProxyError as error:
         return error.log or error.message
     finally:
@@ -102,23 +102,25 @@ async def _examine(app: AppSettings, dify: DifyApp, profiles: Profiles) -> AppRe
     try:
         profile = await profiles.get(dify, app.mode)
     except ProxyError as error:
-        return AppReport(app, None, [Finding("trouble", error.log or error.message)])
-    return AppReport(app, profile, [*_troubles(app, profile), *_notes(app, profile)])
+        return AppReport(app, None, [Finding("problem", error.log or error.message)])
+    return AppReport(app, profile, [*_problems(app, profile), *_notes(app, profile)])
 
 
-def _troubles(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
+def _problems(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
     if app.mode and profile.info.mode and app.mode != profile.info.mode:
-        yield Finding("trouble", f"mode is {app.mode!r} in the settings, but {profile.info.mode!r} in Dify.")
+        yield Finding(
+            "problem", f"mode is {app.mode!r} in the settings, but {profile.info.mode!r} in Dify. Correct it."
+        )
     if not profile.form:
         return
     form = {field.name for field in profile.form}
     for setting, name in _named_inputs(app, profile):
         if name not in form:
-            yield Finding("trouble", f"{setting} names {name!r}, which is not an input of the app.")
+            yield Finding("problem", f"{setting} names {name!r}, which is not an input of the app.")
     texts = [field.name for field in profile.form if field.is_text]
     if profile.mode == "workflow" and texts and profile.question_input(app.input_variable) is None:
         yield Finding(
-            "trouble",
+            "problem",
             f"Several inputs take text ({', '.join(texts)}), and none has a usual name for a question. "
             "Set input_variable to the one for the user's text.",
         )
@@ -154,7 +156,7 @@ def _notes(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
     if profile.mode == "advanced-chat" and (1, 15) <= release < (1, 16):
         yield Finding(
             "note",
-            f"Dify {profile.version} begins a new conversation when a chatflow continues an unknown one. Where Dify "
+            f"Dify {profile.version} starts a new conversation when a chatflow continues an unknown one. Where Dify "
             "may have lost a conversation, the proxy looks it up first, with an extra request.",
         )
 
@@ -187,7 +189,7 @@ def _print_table(reports: list[AppReport]) -> None:
 
 def _row(report: AppReport) -> tuple[str, ...]:
     name = escape(report.app.name)
-    works = "[green]yes[/]" if report.fine else "[bold red]no[/]"
+    works = "[green]yes[/]" if report.passed else "[bold red]no[/]"
     profile = report.profile
     if profile is None:
         return (name, works, escape(report.app.api_url), "", "", "")

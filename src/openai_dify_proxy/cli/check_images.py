@@ -33,7 +33,7 @@ CONCURRENCY = 4
 """Schemas that are fetched at the same time."""
 
 ABSENT_PICTURE = f"{'0' * 64}.png"
-"""The name of no picture: looking it up shows whether the store responds."""
+"""A name that no picture has: looking it up shows whether the store responds."""
 
 
 class ImageModelReport(NamedTuple):
@@ -42,7 +42,7 @@ class ImageModelReport(NamedTuple):
     findings: list[Finding]
 
     @property
-    def fine(self) -> bool:
+    def passed(self) -> bool:
         return all_work(self.findings)
 
 
@@ -61,12 +61,12 @@ def check_images(settings: Settings) -> bool:
     return all(parts)
 
 
-def _report(subject: str, trouble: str | None, fine: str) -> bool:
-    """Print one line, and return whether there is no trouble."""
-    if trouble is None:
-        typer.echo(f"{subject}: {fine}")
+def _report(subject: str, problem: str | None, success: str) -> bool:
+    """Print one line, and return whether there is no problem."""
+    if problem is None:
+        typer.echo(f"{subject}: {success}")
         return True
-    print_findings([(subject, Finding("trouble", trouble))])
+    print_findings([(subject, Finding("problem", problem))])
     return False
 
 
@@ -83,7 +83,7 @@ async def _check_replicate(settings: Settings) -> bool:
         _report(subject, None, "the token is valid.")
         reports = await _examine_all(settings, replicate)
     _print_table(reports)
-    return all(report.fine for report in reports)
+    return all(report.passed for report in reports)
 
 
 async def _examine_all(settings: Settings, replicate: ReplicateClient) -> list[ImageModelReport]:
@@ -119,7 +119,7 @@ def _examine(
     if isinstance(inputs, ProxyError):
         # A version without a name can run, with guessed inputs: Replicate has no schema for it.
         unknown = model.ref.name is None and model.ref.deployment is None
-        return ImageModelReport(name, [], [Finding("note", inputs.message) if unknown else _trouble(inputs)])
+        return ImageModelReport(name, [], [Finding("note", inputs.message) if unknown else _problem(inputs)])
     rows = header_support(settings, model, inputs, upscaler if isinstance(upscaler, ModelInputs) else None)
     return ImageModelReport(name, rows, [*_defaults(model, inputs), *_needs(model, inputs)])
 
@@ -127,26 +127,28 @@ def _examine(
 def _examine_upscaler(ref: ModelRef, inputs: ModelInputs | ProxyError) -> ImageModelReport:
     findings = []
     if isinstance(inputs, ProxyError):
-        findings.append(_trouble(inputs))
+        findings.append(_problem(inputs))
     elif picture_input(inputs, "init_image") is None:
-        findings.append(Finding("trouble", "This model has no input for a picture, so it cannot upscale one."))
+        findings.append(
+            Finding("problem", "This model has no input for a picture, so it cannot upscale one. Choose another.")
+        )
     return ImageModelReport(f"{ref} (upscaler)", [], findings)
 
 
-def _trouble(error: ProxyError) -> Finding:
-    return Finding("trouble", error.log or error.message)
+def _problem(error: ProxyError) -> Finding:
+    return Finding("problem", error.log or error.message)
 
 
 def _defaults(model: ImageModel, inputs: ModelInputs) -> Iterator[Finding]:
     for name, value in model.defaults.items():
         field = inputs.fields.get(name)
         if field is None:
-            yield Finding("trouble", f"inputs sets {name!r}, which is not an input of the model.")
+            yield Finding("problem", f"inputs sets {name!r}, which is not an input of the model. Remove it.")
             continue
         try:
             field.accept(value, f"{name} of inputs")
         except InvalidRequest as error:
-            yield Finding("trouble", error.message)
+            yield Finding("problem", error.message)
 
 
 def _needs(model: ImageModel, inputs: ModelInputs) -> Iterator[Finding]:
@@ -174,7 +176,7 @@ def _print_table(reports: list[ImageModelReport]) -> None:
         show_lines=True,
     )
     for report in reports:
-        works = "[green]yes[/]" if report.fine else "[bold red]no[/]"
+        works = "[green]yes[/]" if report.passed else "[bold red]no[/]"
         taken = ", ".join(_short(row) for row in report.rows if row.takes is not None)
         refused = ", ".join(_short(row) for row in report.rows if row.takes is None)
         table.add_row(escape(report.name), works, taken, refused)
@@ -190,7 +192,7 @@ def _short(row: HeaderSupport) -> str:
 
 
 async def _check_store(settings: Settings) -> bool:
-    trouble = None
+    problem = None
     try:
         store = open_picture_store(settings)
         try:
@@ -198,36 +200,36 @@ async def _check_store(settings: Settings) -> bool:
         finally:
             await store.close()
     except SettingsError as error:
-        trouble = " ".join(error.problems)
+        problem = " ".join(error.problems)
     except ProxyError as error:
-        trouble = error.log or error.message
-    return _report("Pictures in PICTURE_STORE", trouble, "reachable. Writing is not tested.")
+        problem = error.log or error.message
+    return _report("Pictures in PICTURE_STORE", problem, "reachable. Writing is not tested.")
 
 
 def _check_directory(directory: Path) -> bool:
     """Check the directory, or the nearest existing parent in which it would be created. Creates nothing."""
     there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    trouble = None
+    problem = None
     if not there.is_dir():
-        trouble = f"{there} is not a directory."
+        problem = f"{there} is not a directory. Move it, or change IMAGE_STORAGE_DIR."
     elif not os.access(there, os.W_OK | os.X_OK):
-        trouble = f"The current user cannot write to {there}."
+        problem = f"The current user cannot write to {there}. Change its permissions, or IMAGE_STORAGE_DIR."
     free = decimal(shutil.disk_usage(there).free)
-    return _report(f"Pictures in {directory}", trouble, f"writable, {free} free.")
+    return _report(f"Pictures in {directory}", problem, f"writable, {free} free.")
 
 
 async def _check_ipfs(settings: Settings) -> bool:
     http = HttpClient(connect_timeout=settings.connect_timeout)
     ipfs = ipfs_client(settings, http)
     assert ipfs is not None
-    trouble = None
+    problem = None
     try:
         await ipfs.probe()
     except ProxyError as error:
         outage = isinstance(error, UpstreamUnreachable) and error.log  # a sentence that needs no introduction
-        trouble = error.log if outage else f"{error.message} {error.log or ''}".strip()
+        problem = error.log if outage else f"{error.message} {error.log or ''}".strip()
     finally:
         await http.close()
     # A service's URL may hold a key in its query.
     address = (settings.ipfs_upload_url or "").partition("?")[0]
-    return _report(f"IPFS at {address}", trouble, "reachable, accepts uploads.")
+    return _report(f"IPFS at {address}", problem, "reachable, accepts uploads.")

@@ -31,7 +31,7 @@ def serve_demo(host: str, port: int) -> None:
 
 
 def needs_demo(settings: Settings) -> bool:
-    """Return whether neither a Dify nor an app is configured. Raises SettingsError if the demo is then missing."""
+    """Return whether neither a Dify nor an app is configured. Raises SettingsError if so and the demo is missing."""
     if settings.apps or settings.dify_api_url is not None:
         return False
     _require_demo(

@@ -80,7 +80,7 @@ def setting_flag(name: str, metavar: str, flag: str | None = None) -> Any:
 
 
 def usage_problem(error: typer.TyperException) -> str:
-    """Return what is wrong with the flags and what is accepted, in two lines."""
+    """Return two lines: the mistake in the flags, and the command that lists the accepted ones."""
     ctx = getattr(error, "ctx", None)
     program = ctx.command_path if ctx else "openai-dify-proxy"
     return f"{_sentence(error, ctx)}\nRun '{program} --help' for its flags and arguments."

@@ -17,7 +17,9 @@ def listen(host: str, port: int) -> list[socket.socket]:
     try:
         addresses = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise CannotListen(f"HOST {host} is not an address of this machine: {error.strerror}") from error
+        raise CannotListen(
+            f"HOST {host} is not an address of this machine: {error.strerror}. Choose another (--host)."
+        ) from error
     sockets: list[socket.socket] = []
     failures: list[OSError] = []
     for family, _, _, _, address in addresses:

@@ -22,14 +22,14 @@ def whole(header: str, *, wrap: bool = False) -> Column:
 
 
 class Finding(NamedTuple):
-    """One result of ``check``. ``trouble`` prevents something from working; a ``note`` does not."""
+    """One result of ``check``. ``problem`` prevents something from working; a ``note`` does not."""
 
-    kind: Literal["trouble", "note"]
+    kind: Literal["problem", "note"]
     text: str
 
 
 def all_work(findings: Iterable[Finding]) -> bool:
-    """Return whether no finding is a ``trouble``."""
+    """Return whether no finding is a ``problem``."""
     return all(finding.kind == "note" for finding in findings)
 
 
@@ -43,7 +43,7 @@ def print_findings(findings: Iterable[tuple[str, Finding]]) -> None:
     """Print each finding with the name of its subject."""
     out = console()
     for name, (kind, text) in findings:
-        style = "bold red" if kind == "trouble" else "yellow"
+        style = "bold red" if kind == "problem" else "yellow"
         out.print(f"[{style}]{kind}[/] {escape(name)}: {escape(text)}", soft_wrap=True, highlight=False)
 
 

@@ -48,7 +48,7 @@ def list_pictures(settings: Settings, *, pending: bool, as_json: bool) -> None:
 
 
 def send_pictures(settings: Settings) -> bool:
-    """Upload pending pictures to IPFS, and return whether none is left. Raises as ``list_pictures`` does."""
+    """Upload pending pictures to IPFS, and return whether none is left. Raises the same errors as ``list_pictures``."""
     if settings.ipfs_upload_url is None:
         raise SettingsError(["IPFS_UPLOAD_URL is not set. Set it to the upload URL of an IPFS node or service"])
     configure_logging("warning")

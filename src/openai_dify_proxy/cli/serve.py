@@ -35,7 +35,7 @@ def serve_proxy(settings: Settings) -> None:
             settings = stack.enter_context(demo_dify(settings, paced=True))
         if demo_images:
             settings = stack.enter_context(demo_replicate(settings, paced=True))
-        # After the demo's servers, since they silence uvicorn's log, which is the proxy's too.
+        # After the start of the demo's servers: they silence uvicorn's log, which the proxy shares.
         configure_logging(settings.log_level, settings.log_format)
         lines = banner(settings, base_url(settings.host, sockets), demo=demo, demo_images=demo_images)
         print(lines, flush=True)  # noqa: T201 - the command's output

@@ -30,7 +30,7 @@ INTERRUPTED = 130
 """The exit code after a second Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
 STOP_SECONDS = 2.0
-"""How long, after a second Ctrl-C, stopped answers may take to stop their runs in Dify."""
+"""How long the stop calls to Dify may take after a second Ctrl-C."""
 
 
 def server_config(app: ASGIApp | str, *, grace: float, workers: int = 1, factory: bool = False) -> uvicorn.Config:
@@ -101,7 +101,7 @@ class _Server(uvicorn.Server):
         return len(self.server_state.tasks) + (services.background.running if services else 0)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Remember that a person ends the server."""
+        """Record whether the signal is Ctrl-C, and stop as uvicorn does."""
         self.interrupted = self.interrupted or sig == signal.SIGINT
         super().handle_exit(sig, frame)
 
@@ -117,7 +117,7 @@ class _Server(uvicorn.Server):
         await finishing
 
     def announce(self) -> None:
-        """Print the number of answers that are finished before the end."""
+        """Print how many answers the server finishes before it exits."""
         _announce(self.answers)
 
 
@@ -149,7 +149,7 @@ _COUNT = b"answers"
 
 class _WorkerProcess(multiprocess.Process):
     def start(self) -> None:
-        """Start the process, which ignores Ctrl-C until it serves: the parent ends it."""
+        """Start the process. It ignores Ctrl-C until it serves, since the parent stops it."""
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             super().start()
@@ -197,7 +197,7 @@ class _Supervisor(multiprocess.Multiprocess):
         _announce(sum(process.answers() for process in self.processes if isinstance(process, _WorkerProcess)))
 
     def join_all(self) -> None:
-        """Wait for the workers. Ctrl-C passes on to them, since only a terminal sends it to all processes."""
+        """Wait for the workers. Pass Ctrl-C on to them, since only a terminal sends it to all processes."""
         for process in self.processes:
             while process.process.is_alive():
                 process.process.join(0.1)
