@@ -123,7 +123,7 @@ def _quote(value: object, field: str) -> str:
 def contradictions(
     settings: Settings, raw: Mapping[str, RawValue], tables: Tables, rejected: frozenset[str]
 ) -> list[str]:
-    """Return the problems of settings that are each valid, and contradict each other."""
+    """Return the problems of valid settings that contradict each other."""
     apps = tables["apps"]
     return [
         *_unknown_app("default_app", settings.default_app, raw, apps),
@@ -209,7 +209,9 @@ def _shared_aliases(settings: Settings, apps: Mapping[str, Draft]) -> list[str]:
             if owner != app.name:
                 problems.append(f'{apps[app.name].origin} and [apps.{owner}] both have the alias "{alias}": remove one')
             elif alias in settings.apps and alias != app.name:
-                problems.append(f'{apps[app.name].origin} has the alias "{alias}", which is the name of another app')
+                problems.append(
+                    f'{apps[app.name].origin} has the alias "{alias}", which is the name of another app: remove it'
+                )
     return problems
 
 

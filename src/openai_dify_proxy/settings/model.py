@@ -154,7 +154,7 @@ class AccessSettings(_Model):
     personal_keys: PersonalKeys = ()
     """Client keys that each belong to one [end user](conversations.md#personal-keys): `sk-one=anna,sk-two=bert`.
 
-    A request with such a key always acts as that end user, whatever it says itself."""
+    A request with such a key acts for that end user, whatever its other fields say."""
     allow_anonymous: Flag = False
     """Serve other machines without client keys, although the server holds a credential that callers could spend.
 
@@ -209,8 +209,8 @@ class TimeSettings(_Model):
     heartbeat: Heartbeat = "chunk"
     """The form of a heartbeat: `chunk` (a chunk with an empty delta), `comment` (an SSE comment) or `off`.
 
-    Every known client accepts `chunk`. While an app thinks, the heartbeat is a comment, since some clients take the
-    next delta for the end of thinking."""
+    Every known client accepts `chunk`. During reasoning the heartbeat is a comment, since some clients take any other
+    delta for the end of the reasoning."""
     shutdown_grace: SecondsOrNone = 20
     """How long running answers may take to finish after SIGTERM or Ctrl-C."""
 
@@ -230,11 +230,12 @@ class ConversationSettings(_Model):
 
     A line end is written as `\\n`."""
     end_user_id: EndUserId = "derived"
-    """How end users are named in Dify: `derived` names, which are unguessable, or `plain` names, as clients send them.
+    """How end users are named in Dify: by `derived` names, which cannot be guessed, or `plain` ones, as sent.
 
     `plain` is allowed with at most one client key."""
     task_calls: TaskCalls = "app"
-    """What answers [side calls](conversations.md#side-calls) (titles, tags, …): the `app`, or a placeholder (`off`)."""
+    """The answer to [side calls](conversations.md#side-calls) (titles, tags, …): that of the `app`, or a placeholder
+    (`off`)."""
     task_model: Text | None = None
     """The configured app that answers side calls, instead of the app of the chat."""
 
@@ -251,7 +252,7 @@ class StateSettings(_Model):
     conversation_ttl: Seconds = 30 * 86_400
     """How long a conversation can be continued after its last turn.
 
-    A later turn begins a new one, with the earlier messages as a transcript."""
+    A later turn starts a new one, with the earlier messages as a transcript."""
 
 
 class ImageSettings(_Model):
@@ -270,11 +271,11 @@ class ImageSettings(_Model):
 
     A Replicate model, or a [configured name](#image-models)."""
     image_upscaler: ImageModelName | None = None
-    """The model that upscales pictures (`X-Replicate-Upscale`) of models that cannot."""
+    """The model that upscales the pictures of models that cannot (`X-Replicate-Upscale`)."""
     enhance_prompt_app: Text | None = None
-    """The configured app that rewrites prompts (`X-Replicate-Enhance-Prompt`) for models that cannot."""
+    """The configured app that rewrites prompts for models that cannot (`X-Replicate-Enhance-Prompt`)."""
     unsupported_parameters: UnsupportedParameters = "reject"
-    """What to do with a header or input that the model does not take: `reject`, `warn` or `drop`.
+    """How to treat a header or input that the model does not accept: `reject`, `warn` or `drop`.
 
     `reject` answers with an error that names it. `warn` omits it and names it in the response header
     `X-Unsupported-Parameters`. `drop` omits it silently."""
@@ -298,7 +299,7 @@ class PictureSettings(_Model):
 
     [Options](pictures.md#object-stores) follow a `?`. Requires the [extra](cli.md#extras) `s3`."""
     max_picture_bytes: Bytes = 32 * 1024 * 1024
-    """The largest picture."""
+    """The largest picture that is accepted or stored."""
     picture_retention: Annotated[Seconds | None, Shown(default="forever")] = None
     """How long pictures are stored, such as `30d`.
 

@@ -36,7 +36,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 """Variables of other proxies by the setting that they stand for."""
 
 UNUSED = frozenset({"AUTH_MODE", "MODELS_NAME", "POOL_SIZE"})
-"""Variables of other proxies that have no meaning here, and that are no misspellings."""
+"""Variables of other proxies that have no meaning here and are not misspellings."""
 
 
 class RawValue(NamedTuple):

@@ -150,7 +150,7 @@ def _secret(value: SecretStr) -> SecretStr:
 def _web_address(url: str, what: str, userinfo: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - reading it checks it
+        parts.port  # noqa: B018 - raises ValueError if invalid
     except ValueError:
         parts = urlsplit("")
     if parts.scheme.lower() not in {"http", "https"} or not parts.hostname:
@@ -230,7 +230,7 @@ def _state_url(url: SecretStr) -> SecretStr:
 def _names_a_server(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - reading it checks it
+        parts.port  # noqa: B018 - raises ValueError if invalid
     except ValueError:
         return False
     return bool(parts.path if parts.scheme == "unix" else parts.hostname)

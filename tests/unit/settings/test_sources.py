@@ -592,7 +592,7 @@ APP = 'api_key = "app-1"\napi_url = "http://dify.test"\n'
         ),
         (
             f'[apps.a]\n{APP}aliases = ["b", "a"]\n[apps.b]\n{APP}',
-            ['[apps.a] in {file} has the alias "b", which is the name of another app'],
+            ['[apps.a] in {file} has the alias "b", which is the name of another app: remove it'],
         ),
     ],
 )
