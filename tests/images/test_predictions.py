@@ -153,8 +153,8 @@ async def test_an_error_with_an_early_output_ends_the_prediction(demo: DemoRepli
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        ("ABORT", UpstreamTimeout, "prediction_canceled: The prediction was canceled before it returned a picture"),
-        ("CANCELED", UpstreamTimeout, "prediction_canceled: The prediction was canceled before it returned a picture"),
+        ("ABORT", UpstreamTimeout, "prediction_canceled: The prediction was cancelled before it returned a picture"),
+        ("CANCELED", UpstreamTimeout, "prediction_canceled: The prediction was cancelled before it returned a picture"),
         ("FAIL", UpstreamFailed, "prediction_failed: The model failed: CUDA out of memory"),
         ("FAIL:PA", UpstreamFailed, "prediction_failed: The model failed: Prediction interrupted"),
         ("FAIL SLOW:1.2", UpstreamFailed, "prediction_failed: The model failed: CUDA out of memory"),

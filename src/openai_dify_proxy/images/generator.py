@@ -141,7 +141,8 @@ class ImageGenerator:
                     return await self._run_all(prepared, staged, prompt, on_partial)
         except TimeoutError:
             raise UpstreamTimeout(
-                f"The pictures were not finished within {self._seconds:g} s, the limit of this server.", started=True
+                f"The pictures were not finished within {self._seconds:g} s, the limit of this server. Request fewer.",
+                started=True,
             ) from None
 
     async def _enhance(self, request: PictureRequest) -> str | None:
@@ -273,7 +274,10 @@ def _upscaler_inputs(upscaler: ModelInputs, factor: int | None, url: str) -> dic
     name = HEADER_OF["upscale_factor"]
     picture = picture_input(upscaler, "init_image")
     if picture is None:
-        raise InvalidRequest("The upscaler of this server has no input for a picture.", param=HEADER_OF["upscale"])
+        raise InvalidRequest(
+            "The upscaler of this server has no input for a picture. Report this to the operator.",
+            param=HEADER_OF["upscale"],
+        )
     inputs: dict[str, Any] = {picture.name: [url] if picture.kind == "array" else url}
     scale = upscaler.first(("scale", "upscale_factor"))
     if factor is not None and scale is None:
@@ -290,9 +294,9 @@ def _seed(inputs: dict[str, Any]) -> int | None:
     return seed if isinstance(seed, int) else None
 
 
-async def _gather(works: list[Coroutine[Any, Any, list[GeneratedPicture]]], limit: int) -> list[GeneratedPicture]:
-    """Run ``works`` concurrently and return at most ``limit`` of their pictures. Raises if none succeeded."""
-    tasks = [asyncio.ensure_future(work) for work in works]
+async def _gather(jobs: list[Coroutine[Any, Any, list[GeneratedPicture]]], limit: int) -> list[GeneratedPicture]:
+    """Run ``jobs`` concurrently and return at most ``limit`` of their pictures. Raises the first error if all fail."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
         await asyncio.wait(tasks)
     finally:

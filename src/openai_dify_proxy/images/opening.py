@@ -21,7 +21,7 @@ from openai_dify_proxy.upstream.fetch import GuardedFetcher, OutputFetcher
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 CANCEL_SECONDS = 8.0
-"""How long the shutdown waits for predictions to be canceled."""
+"""How long the shutdown waits for the cancellation of predictions."""
 
 
 @asynccontextmanager

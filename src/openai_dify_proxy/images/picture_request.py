@@ -9,7 +9,7 @@ from openai_dify_proxy.turns.callers import Caller
 
 
 class InputPicture(Struct, frozen=True):
-    """A picture that the client sent as ``data`` or as a ``url``. ``param`` is the field or header it came in."""
+    """A picture that the client sent as ``data`` or as a ``url``, in the field or header ``param``."""
 
     param: str
     url: str | None = None
@@ -17,7 +17,7 @@ class InputPicture(Struct, frozen=True):
 
 
 class PictureRequest(Struct, frozen=True, kw_only=True):
-    """The model, parameters and pictures of a request. ``init`` are initial pictures."""
+    """The model, parameters and pictures of a request. ``init`` holds the initial images."""
 
     caller: Caller
     model: str | None
@@ -27,5 +27,5 @@ class PictureRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def inputs(self) -> tuple[InputPicture, ...]:
-        """All pictures: the initial ones and the mask."""
+        """All pictures: the initial images and the mask."""
         return self.init if self.mask is None else (*self.init, self.mask)

@@ -65,7 +65,7 @@ class Predictions:
     ) -> Prediction:
         """Return a prediction that succeeded with pictures; ``progress`` is called with new outputs.
 
-        The prediction is canceled after ``seconds``, and when the caller is. Raises ProxyError.
+        The prediction is cancelled after ``seconds``, and when the caller is. Raises ProxyError.
         """
         prediction: Prediction | None = None
         task = asyncio.current_task()
@@ -78,7 +78,7 @@ class Predictions:
         except TimeoutError:
             self._abandon(prediction)
             raise UpstreamTimeout(
-                f"The picture took longer than {seconds:.0f} s. It was canceled.", started=True
+                f"The picture took longer than {seconds:.0f} s, so its prediction was cancelled.", started=True
             ) from None
         except (asyncio.CancelledError, ProxyError):
             self._abandon(prediction)
@@ -163,7 +163,7 @@ class Predictions:
                 log.warning("cancellation_failed", prediction_id=prediction.id, error=error.message, detail=error.log)
                 await asyncio.sleep(self._first_poll * 2**attempt)
             else:
-                log.info("prediction_canceled", prediction_id=prediction.id)
+                log.info("prediction_cancelled", prediction_id=prediction.id)
                 return
 
 
@@ -177,5 +177,7 @@ def _checked(prediction: Prediction) -> Prediction:
             raise ContentBlocked(
                 "The model's safety filter removed every picture. Change the prompt.", param="prompt", started=True
             )
-        raise UpstreamFailed("The model returned no picture.", code="no_picture", started=True)
+        raise UpstreamFailed(
+            "The model returned no picture. Change the prompt or the model.", code="no_picture", started=True
+        )
     return prediction

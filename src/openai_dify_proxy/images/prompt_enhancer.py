@@ -29,5 +29,7 @@ class PromptEnhancer:
             raise answer.error
         text = answer.text.strip()
         if not text:
-            raise UpstreamFailed("The app that enhances prompts returned an empty answer.")
+            raise UpstreamFailed(
+                "The app that enhances prompts returned an empty answer. Omit X-Replicate-Enhance-Prompt."
+            )
         return text

@@ -283,7 +283,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _lock(file: IO[bytes], *, wait: bool) -> None:
-    """Lock ``file`` until it is closed; the kernel does that for processes that are killed.
+    """Lock ``file`` until it is closed. The kernel closes the files of killed processes.
 
     Without ``wait``, raises OSError if the file is locked.
     """

@@ -156,7 +156,7 @@ class ObjectPictures:
         return [name for name in names if hash_of(name)]
 
     async def delete(self, name: str, *, before: float | None = None) -> bool:
-        """Delete a picture. Object stores have no conditional delete, so the record is checked right before."""
+        """Delete a picture. Object stores have no conditional delete, so the record is checked immediately before."""
         record = await self.record(name)
         if record is None or (before is not None and not is_removable(record, before)):
             return False

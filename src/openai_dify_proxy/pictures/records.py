@@ -70,7 +70,7 @@ def merge(stored: PictureRecord, new: PictureRecord) -> PictureRecord:
 
 
 def is_removable(record: PictureRecord, before: float) -> bool:
-    """Whether the picture was created before the time ``before``, and has no pending upload."""
+    """Return whether the picture was created before the time ``before``, and has no pending upload."""
     return record.created < before and record.ipfs != "pending"
 
 

@@ -20,7 +20,7 @@ class Pictures:
         self._gateway = gateway
 
     def link(self, record: PictureRecord, base_url: str) -> str:
-        """Return the URL of a picture for clients; ``base_url`` is the address of this server in their request."""
+        """Return the URL of a picture for a client; ``base_url`` is the server's address in its request."""
         if self._gateway is not None and record.ipfs == "sent" and record.cid is not None:
             return self._gateway.replace("{cid}", record.cid)
         return f"{(self._public_url or base_url).rstrip('/')}/pictures/{record.name}"
