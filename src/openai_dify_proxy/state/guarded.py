@@ -12,17 +12,17 @@ import structlog
 from openai_dify_proxy.state.store import Operation, StateUnavailable, Store
 
 STATE_TIMEOUT = 1.0
-"""Seconds that a turn waits for the state at most."""
+"""The longest time that a turn waits for the state, in seconds."""
 
 log = structlog.get_logger(__name__)
 
 
 class GuardedStore:
-    """A circuit breaker around a store: a run takes ``timeout`` seconds at most, and after a fault none is attempted
+    """A circuit breaker around a store: a run takes at most ``timeout`` seconds, and after a fault none is attempted
     for ``pause`` seconds.
 
-    After the pause one caller tries again, and the others get None until it has an answer. So almost no request waits
-    during an outage. ``clock`` returns seconds. ``faults`` counts the runs that returned None.
+    After the pause one caller tries again, and the others receive None until it has an answer. So almost no request
+    waits during an outage. ``clock`` returns seconds. ``faults`` counts the runs that returned None.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class GuardedStore:
     async def run(self, *operations: Operation) -> list[bytes | None] | None:
         """Return the results of ``Store.run``, or None if the state could not be reached.
 
-        In the latter case each operation may have run or not, or may still run.
+        In the latter case each operation may have run, or may still run.
         """
         if self._open_until is not None:
             if self._clock() < self._open_until:

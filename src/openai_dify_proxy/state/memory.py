@@ -15,7 +15,7 @@ class MemoryStore:
     """A Store of one event loop. ``clock`` returns seconds."""
 
     def __init__(self, *, max_entries: int, clock: Callable[[], float] = time.monotonic) -> None:
-        # Not a plain dict: finding its first item takes longer the more items before it were deleted.
+        # Not a plain dict: finding its first item takes longer, the more items before it were deleted.
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._max_entries = max_entries
         self._clock = clock

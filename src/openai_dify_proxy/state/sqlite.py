@@ -206,8 +206,8 @@ class _Worker:
     def _scan(self, connection: sqlite3.Connection) -> None:
         """Find the expired entries, and the oldest if there are too many: 5 % below the limit, to delay the next scan.
 
-        A scan reads the whole table, about 10 ms for 100,000 entries. It comes later the fewer entries there are, but
-        early enough for several processes that fill the table together.
+        A scan reads the whole table, about 10 ms for 100,000 entries. The fewer entries there are, the
+        later it comes, but early enough for several processes that fill the table together.
         """
         self._scanned_at = self._clock()
         self._removable = connection.execute(

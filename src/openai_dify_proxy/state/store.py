@@ -51,7 +51,7 @@ class Store(Protocol):
         """Run all operations in order, in one round trip, and return a result for each. Each one is atomic by itself.
 
         ``Get`` and ``Take`` return the value, ``Put`` the replaced value, ``Add`` the present value (None if it added
-        its own). Expired entries count as absent. Raises StateUnavailable; each operation may have run or not then.
+        its own). Expired entries count as absent. Raises StateUnavailable; each operation may have run nevertheless.
         """
         ...
 
