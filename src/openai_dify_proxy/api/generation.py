@@ -49,7 +49,8 @@ async def answer_turn(
 ) -> ASGIApp:
     """Run the turn and return its response, streamed or whole. ``kind`` is the prefix of the answer's id.
 
-    The client is watched as soon as its request has been read: if it disconnects before the request to Dify, no run starts.
+    The client is watched as soon as its request has been read: if it disconnects before the request to Dify, no run
+    starts.
     """
     side_call = turn_request.side_call
     if (events := services.side_calls.placeholder(side_call)) is not None:

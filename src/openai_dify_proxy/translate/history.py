@@ -5,7 +5,7 @@ reached Dify: h = HMAC(secret, h_before ‖ role ‖ length ‖ content). So two
 they agree in scope and in every part, and no one can compute one without the secret.
 
 Differences that clients introduce are ignored: line ends, white space around a text, and messages without text.
-Reasoning in an assistant's message is removed before. Indentation counts.
+Reasoning in an assistant's message has already been removed. Indentation counts.
 """
 
 from __future__ import annotations

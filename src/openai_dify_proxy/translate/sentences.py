@@ -1,4 +1,4 @@
-"""Foreign text inside our own messages."""
+"""Texts of upstreams within the proxy's own messages."""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ class ClientUrls:
         if url.scheme not in ("http", "https") or not url.raw_host or has_credentials(url):
             raise _invalid(param)
         if not self._named.contain(url) and not _may_be_public(url.raw_host):
-            raise InvalidRequest(f"{param} must not point to an address outside the public internet.", param=param)
+            raise InvalidRequest(
+                f"{param} points to an address outside the public internet. Send a public URL.", param=param
+            )
         return text
 
 

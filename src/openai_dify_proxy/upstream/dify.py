@@ -222,10 +222,12 @@ def _https_expected(exchange: Exchange, setting: str) -> UpstreamMisconfigured:
 def _headers(app: DifyApp) -> bytes:
     """Return the headers of every call. Raises AuthenticationFailed for a key that no header can hold.
 
-    They ask for identity encoding, since a compressed stream arrives in lumps.
+    They request identity encoding, since a compressed stream arrives in bursts.
     """
     if not app.key.isascii() or not app.key.isprintable() or " " in app.key:
-        raise AuthenticationFailed("A Dify key consists of printable ASCII characters without spaces.")
+        raise AuthenticationFailed(
+            "The Dify key contains a space or a character outside printable ASCII. Copy the key again from Dify."
+        )
     return f"Authorization: Bearer {app.key}\r\nAccept-Encoding: identity\r\n{_AGENT}".encode("latin-1")
 
 

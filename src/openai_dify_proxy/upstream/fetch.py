@@ -91,7 +91,8 @@ class OutputFetcher:
             if not self.allows(parts):
                 host = (parts.host or "nowhere")[:200]
                 raise UpstreamFailed(
-                    "The model's picture is on a host that this server does not fetch from.",
+                    "The model's picture is on a host that this server does not fetch from. "
+                    "Report this to the operator.",
                     started=True,
                     log=f"An output or its redirect points to {parts.scheme}://{host}. "
                     "If you trust this host, add it to REPLICATE_OUTPUT_HOSTS.",

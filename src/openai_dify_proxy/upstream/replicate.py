@@ -101,7 +101,9 @@ class ReplicateClient:
             return await self._get(f"/predictions/{quote(prediction_id, safe='')}", wire.PREDICTION)
         except ModelNotFound as exc:
             # On ModelNotFound the caller would create the prediction again.
-            raise UpstreamFailed("Replicate lost the prediction.", started=True, log=exc.message) from exc
+            raise UpstreamFailed(
+                "Replicate lost the prediction. Send the request again.", started=True, log=exc.message
+            ) from exc
 
     async def cancel(self, prediction_id: str) -> None:
         path = f"/predictions/{quote(prediction_id, safe='')}/cancel"

@@ -1,7 +1,7 @@
 """The exceptions that msgspec raises for bytes from outside, and the facts in their texts.
 
-msgspec reports the place and the reason of a mismatch only in an error's text, which is no documented interface. This
-is the only module that reads that text; a table of real errors in its tests pins the wording.
+msgspec reports the place and the reason of a mismatch only in an error's text, which is not a documented interface.
+This is the only module that reads that text; a table of real errors in its tests pins the wording.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import MsgspecError, Struct
 
 UNREADABLE = (MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that are not the expected message: bad JSON, types or UTF-8, or endless nesting."""
+"""The exceptions of msgspec for bytes that are not the expected message: bad JSON, types or UTF-8, or deep nesting."""
 
 _WITH_PATH = re.compile(r"(.*) - at `(?:key` in `)?\$([^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")

@@ -57,7 +57,7 @@ class AppProfile(Struct, frozen=True):
     @property
     def hides_lost_conversations(self) -> bool:
         """Whether Dify reports no error for an unknown conversation of a chatflow: it hangs (1.13, 1.14) or silently
-        begins another one (1.15)."""
+        starts another one (1.15)."""
         release = self.release
         return self.mode == "advanced-chat" and release is not None and (1, 13) <= release < (1, 16)
 

@@ -51,7 +51,7 @@ class Attachments:
             out.append(Citations(tuple(read_citation(passage) for passage in passages)))
 
     def finish(self, text: str, out: list[Event]) -> None:
-        """Emit the files, with a flag whether ``text`` links to each, and the passages unless some were cited."""
+        """Emit the files, each with a flag that ``text`` links to it, and the passages unless some were cited."""
         for path, file in self._files.items():
             link = _link(file)
             url = self._origin + link if link.startswith("/") else link

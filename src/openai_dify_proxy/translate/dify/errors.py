@@ -140,7 +140,7 @@ def _translate_message(message: str, code: str | None, started: bool) -> ProxyEr
 
 
 def _translate_model_failure(message: str, code: str | None, _started: bool) -> ProxyError:
-    """The model was called, even if the error came before the stream: sending the request again may be billed twice."""
+    """Map a failure of the model, which was called even if the error came before the stream: a retry may cost again."""
     return _translate_message(message, code, True)
 
 
@@ -163,13 +163,13 @@ def _provider_limit(message: str, _code: str | None, started: bool) -> ProxyErro
 
 
 def _rate_limit_error(message: str, code: str | None, started: bool) -> ProxyError:
-    """In a stream this is the model provider's limit; before it, the quota of runs of a Dify Cloud plan."""
+    """Map a rate limit: in a stream it is the model provider's; before it, the run quota of a Dify Cloud plan."""
     return _provider_limit(message, code, True) if started else _out_of_quota(message, code, started)
 
 
 def _provider_auth(message: str, _code: str | None, started: bool) -> ProxyError:
     return UpstreamMisconfigured(
-        "The model provider behind Dify rejected Dify's credentials. Tell the operator of that Dify.",
+        "The model provider behind Dify rejected Dify's credentials. Report this to the operator of that Dify.",
         log="A model provider rejected the credentials that Dify holds for it. Correct them in Dify.",
         started=started,
     )
@@ -210,7 +210,7 @@ def _wrong_route(message: str, code: str | None, started: bool) -> ProxyError:
 def _not_found(message: str, code: str | None, started: bool) -> ProxyError:
     if message.startswith("Conversation Not Exists"):
         return ConversationNotFound(
-            "Dify has no conversation with this id for this user. Omit the id to begin a new one.",
+            "Dify has no conversation with this id for this user. Omit the id to start a new one.",
             param="conversation_id",
         )
     return NotFound(with_detail("Dify answered 404", message), code=code)
@@ -220,7 +220,7 @@ def _translate_status(code: str | None, status: int, message: str, started: bool
     if status == 404:
         return _not_found(message, code, started)
     if status == 413:
-        return BodyTooLarge("The request or one of its files is too large for Dify.", code=code)
+        return BodyTooLarge("The request or one of its files is too large for Dify. Send less.", code=code)
     if status == 415:
         return UnsupportedMediaType(with_detail("Dify rejected the type of a file", message), code=code)
     if status == 429:
@@ -238,9 +238,9 @@ def _translate_front_proxy(status: int, content_type: str) -> ProxyError:
     if status in (504, 524):
         return UpstreamTimeout(f"Dify did not answer in time: {answer}.", started=True)
     if status == 413:
-        return BodyTooLarge("The request is too large for a proxy in front of Dify.")
+        return BodyTooLarge("The request is too large for a proxy in front of Dify. Send less.")
     if status == 429:
-        return RateLimited("A proxy in front of Dify limits requests.")
+        return RateLimited("A proxy in front of Dify limits requests. Try again later.")
     if status == 404:
         return UpstreamMisconfigured(
             NO_API,

@@ -165,7 +165,7 @@ class DifyEventDecoder:
     # Text
 
     def _on_message_replace(self, event: DifyEvent, out: list[Event]) -> None:
-        """Old versions give no reason; in these only moderations replace text."""
+        """Apply a replacement. Old versions of Dify give no reason; in these, only moderation replaces text."""
         self._text.replace(event.answer or "", event.reason != "", out)
 
     def _on_text_chunk(self, event: DifyEvent, out: list[Event]) -> None:
@@ -294,7 +294,7 @@ _HANDLERS: dict[str, _Handler] = {
     "workflow_paused": DifyEventDecoder._on_workflow_paused,
     "error": DifyEventDecoder._on_error,
 }
-"""Handlers of the events besides text that matter to a client. Others, also new ones of later versions, are ignored."""
+"""Handlers of the non-text events that matter to a client. All others, such as those of later versions, are ignored."""
 
 
 def _decode(payload: bytes) -> DifyEvent:

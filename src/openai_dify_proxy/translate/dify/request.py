@@ -27,7 +27,7 @@ from openai_dify_proxy.wire.dify import GenerateRequest, Mode
 
 
 class AppRules(Struct, frozen=True):
-    """Settings for the requests to an app; ``system_prompt`` is auto, query, drop or ``input:<variable>``."""
+    """Settings for the requests to an app. ``system_prompt`` is auto, query, drop or ``input:<variable>``."""
 
     input_variable: str | None = None
     system_prompt: str = "auto"

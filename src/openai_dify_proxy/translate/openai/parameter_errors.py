@@ -68,7 +68,10 @@ def missing_parameter(param: str) -> InvalidRequest:
 
 
 def invalid_type(param: str, expected: Sequence[str], got: str | None = None) -> InvalidRequest:
-    """``expected`` and ``got`` are msgspec's names of JSON types; an empty ``param`` is the body as a whole."""
+    """Return the error for a value of the wrong type.
+
+    ``expected`` and ``got`` are msgspec's names of JSON types; an empty ``param`` is the body as a whole.
+    """
     names = [_type_name(name) for name in expected if name != "null"] or ["null"]
     found = "" if got is None else f", got {_type_name(got)}"
     return InvalidRequest(
@@ -85,7 +88,7 @@ def invalid_value(param: str, value: str, supported: Iterable[str] = ()) -> Inva
 
 
 def invalid_number(param: str, limit: Limit, got: float | None = None) -> InvalidRequest:
-    """``got`` is the number, where it is known."""
+    """Return the error for a number beyond ``limit``. ``got`` is the number, if known."""
     kind = _NUMBERS[limit.type]
     fault, code = ("below minimum", "below_min") if limit.operator.startswith(">") else ("above maximum", "above_max")
     found = "" if got is None or len(str(got)) > _MAX_DIGITS else f", but got {got} instead"
@@ -106,7 +109,7 @@ def check_range(param: str, value: int, least: int, most: int) -> None:
 
 
 def invalid_length(param: str, limit: Limit, got: int | None = None) -> InvalidRequest:
-    """``got`` is the length, where it is known."""
+    """Return the error for a length beyond ``limit``. ``got`` is the length, if known."""
     name = _type_name(limit.type)
     kind = name.split()[-1]
     short = limit.operator.startswith(">")
@@ -141,7 +144,7 @@ def type_of(value: Any) -> str | None:
 
 
 def quotable(value: str) -> str:
-    """``value`` as a message may quote it: short, and without keys."""
+    """Return ``value`` in the form in which messages quote it: short, and without keys."""
     masked = mask_keys(value[:_MAX_MASKED])
     return masked if len(masked) <= MAX_QUOTED else f"{masked[:MAX_QUOTED]}…"
 

@@ -194,7 +194,7 @@ def _incomplete(answer: Answer) -> IncompleteDetails:
 
 
 def _usage(usage: Usage | None, status: Status) -> ResponseUsage | None:
-    """Return zeros for a finished turn whose usage Dify did not report: clients expect integers."""
+    """Return OpenAI's usage; zeros if Dify reported none for a finished turn, since clients expect integers."""
     if usage is None:
         if status not in ("completed", "incomplete"):
             return None

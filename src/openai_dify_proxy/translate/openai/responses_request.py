@@ -117,7 +117,7 @@ def _message(item: InputItem, param: str, replies: Mapping[str, str]) -> History
 
 
 def _is_reference(item: InputItem) -> bool:
-    """``type`` is optional, as it is in messages."""
+    """Return whether an item is a reference. ``type`` is optional, as it is in messages."""
     return item.role is None and (item.type == "item_reference" or (item.type is None and item.id is not None))
 
 

@@ -134,7 +134,7 @@ class ResponsesStreamEncoder:
     def heartbeat(self) -> bytes:
         """Return a ``keepalive`` event, the only one without content that openai-node accepts.
 
-        It repeats the previous number. So numbers do not depend on pauses, and a client that resumes after this number
+        It repeats the previous number, so that numbers do not depend on pauses, and a client that resumes after it
         misses nothing.
         """
         return self.open() + encode_keepalive(self._number)

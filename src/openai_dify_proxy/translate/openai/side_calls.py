@@ -19,7 +19,7 @@ from openai_dify_proxy.translate.turn_request import CONTINUE, SideCall, TurnMes
 
 
 class _Prompt(Struct, frozen=True):
-    """How a client's prompt starts, what it contains, and how the question ends, without trailing white space."""
+    """The start of a client's prompt, a part of it, and the end of the question without trailing white space."""
 
     call: SideCall
     begins: str

@@ -10,7 +10,7 @@ from openai_dify_proxy.events import Event, TextDelta, TextReplaced, TurnFailed,
 class StopSequences:
     """Filters the events of a turn. ``hit`` is true once a stop sequence has ended the turn.
 
-    Text that may be the start of a stop sequence is held back until the next text decides.
+    Text that may be the start of a stop sequence is held back until more text arrives.
     """
 
     __slots__ = ("_held", "_sequences", "hit")

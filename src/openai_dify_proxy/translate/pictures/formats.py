@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 MAX_PARTS = 500_000
-"""The limit of chunks, segments or blocks, which bounds CPU time; pictures of 100 MB have far fewer."""
+"""The largest number of chunks, segments or blocks. It bounds CPU time; pictures of 100 MB have far fewer."""
 
 Extension = Literal["png", "jpg", "webp", "gif"]
 OutputFormat = Literal["png", "jpg", "webp"]

@@ -22,7 +22,7 @@ CID_PLACES: Final = (
     ("data", "cid"),  # Pinata
     ("data", "Hash"),
     ("ipfs_hash",),  # Blockfrost
-    ("value", "cid"),  # Storage APIs in the manner of NFT.Storage
+    ("value", "cid"),  # storage APIs modelled on NFT.Storage
 )
 """The paths to the CID. The first one with a CID is used."""
 

@@ -1,1 +1,1 @@
-"""Translation between image requests and the inputs, outputs and errors of Replicate models."""
+"""Translates image requests to inputs of Replicate models, and their outputs and errors back."""

@@ -92,7 +92,9 @@ def translate_failed(prediction: Prediction) -> ProxyError:
     error = _clean(str(prediction.error or ""))
     if prediction.status in ("canceled", "aborted"):
         return UpstreamTimeout(
-            "The prediction was canceled before it returned a picture.", code="prediction_canceled", started=True
+            "The prediction was cancelled before it returned a picture. Send the request again.",
+            code="prediction_canceled",
+            started=True,
         )
     if _REJECTED.search(error):
         return ContentBlocked(with_detail("The model rejected the request", error), param="prompt", started=True)

@@ -22,8 +22,8 @@ class ImageParameters(Struct, frozen=True, kw_only=True):
     ``headers`` are values by parameter, ``unknown`` the names of unknown image headers, ``body`` the OpenAI fields
     of the body, and ``extra`` its ``input`` object. ``accepted`` are the formats for an answer in bytes.
 
-    ``has_init`` and ``has_mask`` state whether there is an initial picture and a mask, ``has_more`` whether there are
-    several initial pictures. ``init_param`` and ``mask_param`` are the fields or headers that they came in.
+    ``has_init`` and ``has_mask`` state whether there is an initial image and a mask, ``has_more`` whether there are
+    several initial images. ``init_param`` and ``mask_param`` are the fields or headers that they came in.
     """
 
     prompt: str | None

@@ -202,7 +202,7 @@ class _Planner:
         return field
 
     def _place_beside(self, init: ModelInput | None) -> ModelInput | None:
-        """Place the mask and the strength, which are unsupported if the initial picture is."""
+        """Place the mask and the strength, which are unsupported if the initial image is."""
         if init is None:
             for parameter in ("mask", "prompt_strength"):
                 if parameter in self.headers or (parameter == "mask" and self.parameters.has_mask):
@@ -221,7 +221,9 @@ class _Planner:
             return
         name = HEADER_OF["safety_checker"]
         if not self.rules.allow_unsafe:
-            raise InvalidRequest("This server does not allow safety checkers to be switched off.", param=name)
+            raise InvalidRequest(
+                "This server does not allow requests to disable safety checkers. Omit the header.", param=name
+            )
         field = self._field("safety_checker")
         if field is None:
             self._unsupported(name)
@@ -275,7 +277,7 @@ class _Planner:
     def _place_format(self) -> tuple[OutputFormat, bool]:
         """Return the format of the answer, and whether the model may return another.
 
-        The default is the format of an alias, else PNG. A model without that format is asked for the best one it has.
+        The default is the format of an alias, else PNG. A model without that format is set to the best one it has.
         """
         field = self._field("output_format")
         chosen = self._choose_format(field)
@@ -339,7 +341,9 @@ class _Planner:
         current = self.inputs.get(field.name, field.default)
         if is_more_permissive(field.name, value, current):
             if not self.rules.allow_unsafe:
-                raise InvalidRequest("This server does not allow less strict safety checkers.", param=param)
+                raise InvalidRequest(
+                    f"This server does not allow less strict safety checkers. Omit {param}.", param=param
+                )
             if self.headers.get("safety_checker"):
                 raise conflict(self.parameters, "safety_checker", param, value)
         if field.name in self.by_header and value != current:

@@ -44,5 +44,5 @@ def parse_model(text: str) -> ModelRef | None:
 
 
 def is_openai_name(text: str) -> bool:
-    """Whether ``text`` is the name of one of OpenAI's image models, which some clients hard-code."""
+    """Return whether ``text`` is the name of one of OpenAI's image models, which some clients hard-code."""
     return bool(_OPENAI_NAMES.fullmatch(text))

@@ -111,7 +111,7 @@ class ModelInput(Struct, frozen=True):
         return self.kind in ("integer", "number") and value > self.maximum
 
     def fits(self, value: Any) -> bool:
-        """Whether an input without a list of options accepts ``value``."""
+        """Return whether an input without a list of options accepts ``value``."""
         if self.kind in ("integer", "number"):
             return _is_number(value) and self._fits_number(value)
         if self.kind in ("string", "array"):
@@ -124,7 +124,7 @@ class ModelInput(Struct, frozen=True):
         return isinstance(value, types.get(self.kind, object))
 
     def holds(self, item: Any) -> bool:
-        """Whether a list may contain ``item``; options are compared exactly."""
+        """Return whether a list may contain ``item``. Options are compared exactly."""
         return item in self.options if self.options else self.fits(item)
 
     def _fits_number(self, value: float) -> bool:
@@ -215,7 +215,7 @@ def _read(name: str, body: Mapping[str, Any], schemas: Mapping[str, Any], requir
 def _bounds(body: Mapping[str, Any], inclusive: str, exclusive: str) -> tuple[float | None, float | None]:
     """Return the inclusive and the exclusive bound.
 
-    OpenAPI 3.0 has a boolean that makes the bound exclusive, 3.1 a number of its own.
+    In OpenAPI 3.0 the exclusive bound is a boolean, in 3.1 a number.
     """
     bound = _bound(body.get(inclusive))
     return (None, bound) if body.get(exclusive) is True else (bound, _bound(body.get(exclusive)))
@@ -254,7 +254,7 @@ def _before(bound: float | None) -> int | None:
 
 
 def _is_multiple(value: float, step: float) -> bool:
-    """Whether ``value`` is a multiple, within a tolerance for fractions such as 0.1 that are not exact in binary."""
+    """Return whether ``value`` is a multiple, with a tolerance for fractions that are not exact in binary (0.1)."""
     if isinstance(value, int) and isinstance(step, int):
         return value % step == 0
     parts = value / step

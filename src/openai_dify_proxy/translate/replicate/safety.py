@@ -38,7 +38,7 @@ def most_permissive(field: ModelInput, with_picture: bool) -> Any:
 
 
 def is_more_permissive(name: str, value: Any, current: Any) -> bool:
-    """Whether ``value`` is more permissive than ``current`` for the input ``name``; True for unknown values."""
+    """Return whether ``value`` is more permissive than ``current`` for the input ``name``; True for unknown values."""
     if name not in SAFETY_INPUTS or value == current:
         return False
     value_rank, current_rank = _permissiveness(name, value), _permissiveness(name, current)

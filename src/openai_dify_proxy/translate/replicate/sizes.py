@@ -19,7 +19,7 @@ _MULTIPLE = re.compile(r"multiples? of (\d+)", re.IGNORECASE | re.ASCII)
 DEFAULT_MULTIPLE = 8
 MAX_EDGE = 99_999
 RATIO_TOLERANCE = 0.01
-"""Largest difference between two aspect ratios that count as equal: sizes are rounded to multiples of 8 or 16."""
+"""The largest difference between two aspect ratios that count as equal: sizes are rounded to multiples of 8 or 16."""
 
 
 class Size(NamedTuple):

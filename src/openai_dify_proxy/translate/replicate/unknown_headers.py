@@ -51,7 +51,7 @@ def _similar_hint(parameter: str, model: ModelInputs) -> str:
 def _size_hint(parameter: str, model: ModelInputs) -> str:
     own = model.first((parameter, f"image_{parameter}", *_SIZE_INPUTS))
     if own is None:
-        return "This model has no input for sizes."
+        return "This model has no input for sizes. Omit the header."
     return f"This model's input is '{own.name}': send \"size\" or {_in_body(own.name)}."
 
 

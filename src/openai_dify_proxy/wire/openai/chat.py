@@ -1,7 +1,7 @@
 """The messages of ``POST /v1/chat/completions`` and ``POST /v1/completions``.
 
 Requests declare only the fields that the proxy uses. Clients always send others, which are skipped without decoding.
-Source: the OpenAI API reference, and what the official SDKs send.
+Source: the OpenAI API reference, and requests of the official SDKs.
 """
 
 from __future__ import annotations

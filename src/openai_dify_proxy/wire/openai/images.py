@@ -2,7 +2,7 @@
 
 Requests declare the fields that the proxy uses if the model supports them. Clients send others, which are skipped
 without decoding.
-Source: the OpenAI API reference, and what the official SDKs send.
+Source: the OpenAI API reference, and requests of the official SDKs.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A request declares the fields that the proxy uses or that the response object repeats; the rest is skipped without
 decoding. Objects and events have OpenAI's keys in the order in which OpenAI sends them, and all keys that the Open
 Responses specification requires.
-Source: the OpenAI API reference, what the official SDKs send and read, and https://www.openresponses.org.
+Source: the OpenAI API reference, the official SDKs, and https://www.openresponses.org.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ class KeepaliveEvent(Struct, kw_only=True):
 
 
 class ErrorEvent(Struct, kw_only=True):
-    """The error is nested, as OpenAI sends it. OpenAI's reference describes a flat form, which SDKs ignore."""
+    """An error event. The error is nested, as OpenAI sends it; SDKs ignore the flat form of OpenAI's reference."""
 
     type: Literal["error"] = "error"
     sequence_number: int = 0
