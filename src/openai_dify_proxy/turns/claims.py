@@ -85,9 +85,9 @@ class ConversationClaim:
     """The claim of one turn on its conversation.
 
     ``continuation`` describes the request to Dify, ``not_before`` is its earliest time (seconds since the epoch).
-    ``unconfirmed`` means that the proxy knows the conversation only from the client. ``commit`` is for an answered turn.
-    The turn's context manager calls ``release`` if no request was sent to Dify, and ``abandon`` unless the claim is
-    settled.
+    ``unconfirmed`` means that the proxy knows the conversation only from the client. ``commit`` is for an answered
+    turn. The turn's context manager calls ``release`` if no request was sent to Dify, and ``abandon`` unless the claim
+    is settled.
     """
 
     def __init__(
