@@ -66,7 +66,10 @@ def test_inputs_of_the_settings_fill_what_is_required(program: Program, dify: De
             'api_key = "app-nobody"',
             "Dify rejected the app's key: Access token is invalid. Set a valid key for this app; it starts with app-.",
         ),
-        ('api_key = "app-demo-chat"\nmode = "workflow"', "mode is 'workflow' in the settings, but 'chat' in Dify. Correct it."),
+        (
+            'api_key = "app-demo-chat"\nmode = "workflow"',
+            "mode is 'workflow' in the settings, but 'chat' in Dify. Correct it.",
+        ),
         (
             'api_key = "app-demo-workflow"\ninput_variable = "quest"',
             "input_variable names 'quest', which is not an input of the app.",

@@ -137,7 +137,12 @@ def test_the_directory_must_be_one_to_write_in(program: Program, replicate: Demo
     in_the_way.touch()
     code, shown = check(program, **images(replicate, IMAGE_STORAGE_DIR=str(in_the_way / "pictures")))
     assert code == 1
-    assert findings(shown) == [f"problem Pictures in {in_the_way / 'pictures'}: {in_the_way} is not a directory. Move it, or change IMAGE_STORAGE_DIR."]
+    assert findings(shown) == [
+        (
+            f"problem Pictures in {in_the_way / 'pictures'}: {in_the_way} is not a directory. "
+            "Move it, or change IMAGE_STORAGE_DIR."
+        )
+    ]
 
 
 def test_an_object_store_that_is_down(program: Program, replicate: DemoReplicate) -> None:

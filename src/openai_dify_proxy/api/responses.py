@@ -35,7 +35,7 @@ from openai_dify_proxy.translate.turn_request import RequestIdentity, TurnMessag
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.client import DetachingClient, Client
+from openai_dify_proxy.turns.client import Client, DetachingClient
 from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST, ResponsesRequest
 from openai_dify_proxy.wire.openai.responses import Response as ResponseObject
 

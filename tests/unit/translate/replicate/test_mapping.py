@@ -526,7 +526,7 @@ UNKNOWN: list[tuple[str, str, str]] = [
         "flux-schnell",
         'This model\'s input is \'aspect_ratio\': send "size" or "input": {"aspect_ratio": …} in the body.',
     ),
-    ("X-Replicate-Size", "realesrgan", "This model has no input for sizes."),
+    ("X-Replicate-Size", "realesrgan", "This model has no input for sizes. Omit the header."),
     ("X-Replicate-Refine", "sdxl", 'It is an input of this model: send "input": {"refine": …} in the body.'),
     (
         "X-Replicate-Go-Fats",
