@@ -162,8 +162,9 @@ async def test_a_form_field_with_a_quote_in_its_name_stays_one_field(http: HttpC
     ],
 )
 async def test_failed_uploads(http: HttpClient, script: Answer, error: type[ProxyError], log: str) -> None:
+    timeout = "0.3" if script is silence else str(PATIENCE)
     async with odd_ipfs(script) as node:
-        client = client_of(http, node.url, IPFS_UPLOAD_AUTH="Bearer secret", IPFS_TIMEOUT="0.3")
+        client = client_of(http, node.url, IPFS_UPLOAD_AUTH="Bearer secret", IPFS_TIMEOUT=timeout)
         with pytest.raises(error) as caught:
             await client.add(DATA, NAME, "image/png")
     assert log in (caught.value.log or "")
