@@ -6,9 +6,13 @@ break right after ``<think>`` is dropped, as are line breaks between ``</think>`
 
 from __future__ import annotations
 
+import re
+
 from openai_dify_proxy.events import Event, ReasoningDelta, TextDelta
 
 OPEN, CLOSE = "<think>", "</think>"
+
+_BLOCK = re.compile(f"{OPEN}.*?(?:{CLOSE}|\\Z)", re.DOTALL)
 
 
 class ThinkSplitter:
@@ -35,16 +39,18 @@ class ThinkSplitter:
     def _split(self, text: str, out: list[Event]) -> None:
         text = self._buffer + text
         self._buffer = ""
-        while text:
+        begin = 0  # a remainder per tag would copy the text once per tag
+        while begin < len(text):
             tag = CLOSE if self._thinking else OPEN
-            at = text.find(tag)
+            at = text.find(tag, begin)
             if at < 0:
-                size = _partial(text, tag)
-                self._buffer = text[len(text) - size :] if size else ""
-                self._emit(text[: len(text) - size] if size else text, out)
+                end = len(text) - _partial(text, tag)
+                self._buffer = text[end:]
+                self._emit(text[begin:end], out)
                 return
-            self._emit(text[:at], out)
-            text = text[at + len(tag) :]
+            if at > begin:
+                self._emit(text[begin:at], out)
+            begin = at + len(tag)
             self._thinking = not self._thinking
             self._fresh = self._thinking
             self._reasoned = True
@@ -77,11 +83,10 @@ class ThinkSplitter:
 
 def without_thinking(text: str) -> str:
     """Return the visible part of a complete text."""
-    out: list[Event] = []
-    splitter = ThinkSplitter()
-    splitter.feed(text, out)
-    splitter.close(out)
-    return "".join(event.text for event in out if isinstance(event, TextDelta))
+    if OPEN not in text:
+        return text
+    visible = _BLOCK.sub("", text)
+    return visible.lstrip("\r\n") if text.startswith(OPEN) else visible
 
 
 def _partial(text: str, tag: str) -> int:
