@@ -7,24 +7,41 @@ import re
 HEADING = "The conversation so far, oldest message first:"
 QUESTION = "The new message to answer:"
 
-_LINE_BEGIN = r"(?:\A|(?<=[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]))"
 
+class ForgeableLines:
+    """The lines that messages must not contain: those that look like a role line, or like one of ``lines``.
 
-def forgeable_lines(*lines: str) -> re.Pattern[str]:
-    """Return a pattern that matches before each line that looks like a role line or like one of ``lines``.
-
-    It covers all Unicode line separators, since a model may take each of them for a line end.
+    Case and indentation do not count. All Unicode line separators end a line, since a model may take each of them for
+    a line end.
     """
-    others = "".join(f"|{re.escape(line)}" for line in lines)
-    return re.compile(rf"{_LINE_BEGIN}(?=[ \t]*(?:(?:User|Assistant|Tool|System) *:{others}))", re.IGNORECASE)
+
+    __slots__ = ("_all_have_colons", "_match")
+
+    def __init__(self, *lines: str) -> None:
+        others = "".join(f"|{re.escape(line)}" for line in lines)
+        self._match = re.compile(rf"[ \t]*(?:(?:User|Assistant|Tool|System) *:{others})", re.IGNORECASE).match
+        self._all_have_colons = all(":" in line for line in lines)
+
+    def escape(self, text: str) -> str:
+        """Put a backslash before each such line of ``text``."""
+        if self._all_have_colons and ":" not in text:
+            return text
+        lines = text.splitlines(keepends=True)
+        match, required = self._match, ":" if self._all_have_colons else ""
+        found = [index for index, line in enumerate(lines) if required in line and match(line)]
+        if not found:
+            return text
+        for index in found:
+            lines[index] = "\\" + lines[index]
+        return "".join(lines)
 
 
-PLAIN_LINES = forgeable_lines(HEADING, QUESTION)
+PLAIN_LINES = ForgeableLines(HEADING, QUESTION)
 
 
-def escape_role_lines(text: str, lines: re.Pattern[str] = PLAIN_LINES) -> str:
+def escape_role_lines(text: str, lines: ForgeableLines = PLAIN_LINES) -> str:
     """Put a backslash before each line that looks like a line of the transcript itself.
 
     So a message cannot pose as a message of another role.
     """
-    return lines.sub(r"\\", text)
+    return lines.escape(text)

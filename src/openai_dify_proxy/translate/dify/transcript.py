@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import json
 
-from openai_dify_proxy.translate.role_lines import HEADING, QUESTION, escape_role_lines, forgeable_lines
+from openai_dify_proxy.translate.role_lines import HEADING, QUESTION, ForgeableLines, escape_role_lines
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 
 _LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
@@ -21,7 +21,7 @@ class Transcript:
         self._before, _, rest = template.partition("{history}")
         self._between, _, self._after = rest.partition("{question}")
         frame = f"{self._before}\n{self._between}\n{self._after}"
-        self._own_lines = forgeable_lines(*(line.strip() for line in frame.splitlines() if line.strip()))
+        self._own_lines = ForgeableLines(*(line.strip() for line in frame.splitlines() if line.strip()))
 
     def lines(self, history: Sequence[HistoryMessage]) -> str:
         """Return the messages with role labels, oldest first."""
