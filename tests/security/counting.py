@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, SupportsIndex
+from typing import Any, Self, SupportsIndex
 
 
 class CountedText(str):
@@ -12,7 +12,7 @@ class CountedText(str):
 
     counter: list[int]
 
-    def __new__(cls, text: str, counter: list[int]) -> CountedText:
+    def __new__(cls, text: str, counter: list[int]) -> Self:
         self = super().__new__(cls, text)
         self.counter = counter
         return self

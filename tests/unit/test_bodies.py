@@ -9,6 +9,7 @@ from msgspec import json
 
 from openai_dify_proxy.api.bodies import read_json
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.openai.parameter_errors import unreadable_request
 
 DECODER = json.Decoder(dict[str, Any])
 
@@ -26,7 +27,7 @@ DECODER = json.Decoder(dict[str, Any])
         (b'{"a": "cut \\ud83d"}', "is not valid JSON: unpaired surrogate at line 1, column 12."),
         (b'{"a": "\\ud83d\\ude00', "is not valid JSON: it ends in the middle of a value, after 19 bytes."),
         (b'{"a":\n "b\xff"}', "is not valid UTF-8: invalid bytes at line 2, column 4."),
-        (b'{"a":' * 100_000, "is nested too deeply."),
+        (b'{"a":' * 100_000, "has more than 500 levels of nested arrays and objects. Send fewer."),
     ],
     ids=range(11),
 )
@@ -35,3 +36,8 @@ def test_message_for_a_body_that_is_not_json(body: bytes, message: str) -> None:
         read_json(body, DECODER)
     assert rejected.value.message == f"The request body {message}"
     assert rejected.value.param is None
+
+
+def test_message_for_a_body_that_the_decoder_finds_too_deep() -> None:
+    error = unreadable_request(RecursionError(), b"[]", dict)
+    assert error.message == "The request body is nested too deeply."

@@ -14,6 +14,7 @@ from starlette.types import Message
 from openai_dify_proxy.errors import BodyTooLarge, InvalidRequest
 from openai_dify_proxy.translate.openai.parameter_errors import unreadable_request
 from openai_dify_proxy.turns.client import ClientDisconnected
+from openai_dify_proxy.wire.complexity import check_complexity
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 _T = TypeVar("_T")
@@ -70,6 +71,7 @@ class BodyReader:
 def read_json(body: bytes, decoder: json.Decoder[_T]) -> _T:
     """Return a body as a struct. Raises InvalidRequest with the field's path, or with the place where the JSON ends."""
     try:
+        check_complexity(body)
         return decoder.decode(body)
     except UNREADABLE as exc:
         raise unreadable_request(exc, body, decoder.type) from None

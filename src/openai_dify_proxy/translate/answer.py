@@ -44,6 +44,10 @@ class Answer:
         return "".join(self._text)
 
     @property
+    def has_text(self) -> bool:
+        return any(self._text)
+
+    @property
     def reasoning(self) -> str:
         return "".join(self._reasoning)
 
@@ -71,7 +75,7 @@ class Answer:
                 self.replaced = self.replaced or moderated
             case FileProduced():
                 self.files.append(event)
-                self._text.append(file_link(event, any(self._text)))
+                self._add_link(event)
             case Citations(items):
                 self.citations = items
             case StepChanged():
@@ -80,11 +84,15 @@ class Answer:
                 if answer is not None:
                     self._text = [answer]
                     for file in self.files:
-                        self._text.append(file_link(file, any(self._text)))
+                        self._add_link(file)
                 self.finish_reason = reason
                 self.usage = usage
             case _:
                 self.error = event.error
+
+    def _add_link(self, file: FileProduced) -> None:
+        if link := file_link(file, self.has_text):
+            self._text.append(link)
 
 
 def file_link(file: FileProduced, after_text: bool) -> str:

@@ -79,7 +79,7 @@ class DifyStream:
         self._loop = asyncio.get_running_loop()
         self._began = self._last_frame = self._loop.time()
         self._frames = 0
-        self._error_body = b""
+        self._error_body = bytearray()
         self._ending_since: float | None = None
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0
@@ -191,7 +191,7 @@ class DifyStream:
             return [TurnFailed(error)]
         self._last_frame = self._loop.time()
         self._frames = 0
-        self._error_body = b""
+        self._error_body = bytearray()
         self._first_event = self._ending_since = None
         self.exchange.wake()  # the client may have disconnected meanwhile
         return []
@@ -230,7 +230,7 @@ class DifyStream:
         if exchange.status == 200:
             kind = exchange.headers.get("content-type", "no content type")
             return UpstreamFailed(f"Dify answered with {kind} instead of a stream.", started=True)
-        return rejection(self.app, exchange, self._error_body)
+        return rejection(self.app, exchange, bytes(self._error_body))
 
     def _filtered(self, events: list[Event]) -> list[Event]:
         """Return ``events`` for the client, without text that may begin a stop sequence; empty if nothing is left."""

@@ -23,6 +23,7 @@ from openai_dify_proxy.translate.connection_errors import expects_https
 from openai_dify_proxy.translate.dify.errors import NO_API, translate_rejection
 from openai_dify_proxy.upstream.http import CannotConnect, Endpoint, Exchange, HttpClient, parse_url
 from openai_dify_proxy.wire import dify
+from openai_dify_proxy.wire.complexity import check_complexity
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 SMALL_ANSWER = 4 * 1024 * 1024
@@ -148,6 +149,7 @@ class DifyClient:
     async def _describe(self, app: DifyApp, path: str, decoder: json.Decoder[Any]) -> VersionedAnswer:
         exchange, body = await self._call(app, "GET", path)
         try:
+            check_complexity(body)
             return VersionedAnswer(decoder.decode(body), exchange.headers.get("x-version"))
         except UNREADABLE as exc:
             raise UpstreamFailed(f"Dify's answer to GET {path} cannot be read.", log=str(exc)) from exc

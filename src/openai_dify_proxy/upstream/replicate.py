@@ -31,6 +31,7 @@ from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.bounded import ResponseTooLarge, read_bounded
 from openai_dify_proxy.upstream.connection_errors import describe_connect_error
 from openai_dify_proxy.wire import replicate as wire
+from openai_dify_proxy.wire.complexity import check_complexity
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 WAIT_SECONDS = 5
@@ -224,6 +225,7 @@ def _too_large(limit: int) -> UpstreamFailed:
 
 def _decode(decoder: Decoder[_T], answer: bytes, *, started: bool = False) -> _T:
     try:
+        check_complexity(answer)
         return decoder.decode(answer)
     except UNREADABLE as exc:
         raise UpstreamGarbled("Replicate's answer cannot be read.", started=started, log=str(exc)) from exc

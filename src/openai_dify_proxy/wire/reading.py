@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from msgspec import MsgspecError, Struct
+from msgspec import MsgspecError, Struct, json
 
-UNREADABLE = (MsgspecError, UnicodeDecodeError, RecursionError)
-"""The exceptions of msgspec for bytes that are not the expected message: bad JSON, types or UTF-8, or deep nesting."""
+from openai_dify_proxy.wire.complexity import TooComplex, check_complexity
+
+UNREADABLE = (MsgspecError, UnicodeDecodeError, RecursionError, TooComplex)
+"""The exceptions of msgspec for bytes that are not the expected message (bad JSON, types or UTF-8, or deep nesting), and
+that of ``check_complexity``."""
 
 _WITH_PATH = re.compile(r"(.*) - at `(?:key` in `)?\$([^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
@@ -79,6 +82,13 @@ class Mismatch(Struct, frozen=True):
 
     reason: Reason | None
     path: Path = ()
+
+
+def decode_text(text: str) -> Any:
+    """Return the value of JSON inside a string. Raises ``UNREADABLE``."""
+    document = text.encode("utf-8", "surrogatepass")
+    check_complexity(document)
+    return json.decode(document)
 
 
 def read_mismatch(error: Exception) -> Mismatch:

@@ -104,3 +104,9 @@ def test_files_are_linked_in_the_text_once() -> None:
 
 def test_a_link_after_no_text_begins_the_answer() -> None:
     assert folded(TextReplaced("", moderated=False), NAMELESS).text == "[custom](http://dify/files/x)"
+
+
+def test_a_file_that_the_text_links_to_adds_no_text() -> None:
+    linked = FileProduced("https://dify.example/a.png", "image", linked=True)
+    assert not folded(linked).has_text
+    assert folded(TextDelta("See a.png"), linked).has_text

@@ -5,6 +5,10 @@ from __future__ import annotations
 from openai_dify_proxy.events import Event, TextDelta, TextReplaced
 from openai_dify_proxy.translate.dify.dedupe import TextAssembly
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
+from openai_dify_proxy.wire.complexity import TooComplex
+
+MAX_RESTATED_TEXT = 64 * 1024 * 1024
+"""Characters that all replacements after node retries may have together. Each one repeats the whole text."""
 
 
 class AnswerText:
@@ -14,10 +18,11 @@ class AnswerText:
     the text. ``final`` is the visible text of the whole answer if it differs from the sum of the deltas.
     """
 
-    __slots__ = ("_assembly", "_think", "_thoughts", "agent_streams", "final", "moderated")
+    __slots__ = ("_assembly", "_restated", "_think", "_thoughts", "agent_streams", "final", "moderated")
 
     def __init__(self) -> None:
         self._assembly = TextAssembly()
+        self._restated = 0
         self._think = ThinkSplitter()
         self._thoughts: dict[str, str] = {}
         self.agent_streams = False
@@ -39,7 +44,7 @@ class AnswerText:
         return text
 
     def add(self, node: str, text: str, out: list[Event]) -> None:
-        """Add ``text`` that ``node`` sent."""
+        """Add ``text`` that ``node`` sent. Raises TooComplex if nodes are retried too often with too much text."""
         new = self._assembly.add(node, text)
         if new:
             if self._think.idle and "<" not in new:
@@ -47,7 +52,11 @@ class AnswerText:
             else:
                 self._think.feed(new, out)
         elif new is None:
-            self._restate(self._assembly.text(), False, out)
+            whole = self._assembly.text()
+            self._restated += len(whole)
+            if self._restated > MAX_RESTATED_TEXT:
+                raise TooComplex("nodes are retried too often")
+            self._restate(whole, False, out)
 
     def add_paragraph(self, text: str, out: list[Event]) -> None:
         self.add("", f"\n\n{text}" if self._assembly.any else text, out)

@@ -8,6 +8,10 @@ from urllib.parse import urlsplit
 from openai_dify_proxy.events import Citation, Citations, Event, FileProduced
 from openai_dify_proxy.wire.dify import FileData, RetrievedPassage
 
+MAX_LINK_SEARCHES = 100
+"""Files whose link is looked for in the text. Later files count as not linked, so that many files in a long text cost
+no more."""
+
 _URL_KEYS = ("url", "source_url", "source", "link")
 
 
@@ -52,11 +56,12 @@ class Attachments:
 
     def finish(self, text: str, out: list[Event]) -> None:
         """Emit the files, each with a flag that ``text`` links to it, and the passages unless some were cited."""
-        for path, file in self._files.items():
+        for number, (path, file) in enumerate(self._files.items()):
             link = _link(file)
             url = self._origin + link if link.startswith("/") else link
             kind = file.type or "custom"
-            out.append(FileProduced(url, kind, file.filename, file.mime_type, file.size, linked=path in text))
+            linked = number < MAX_LINK_SEARCHES and path in text
+            out.append(FileProduced(url, kind, file.filename, file.mime_type, file.size, linked=linked))
         self.cite(self._passages, out)
 
 

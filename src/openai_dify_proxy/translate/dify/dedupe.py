@@ -6,6 +6,9 @@ ends its turn with the whole answer that it has streamed already.
 
 from __future__ import annotations
 
+MAX_COMPARED_ANSWERS = 16
+"""Closing answers of an agent that are compared with its whole text; Dify sends one per turn."""
+
 
 class TextAssembly:
     """The text of a turn, by the node that sent it.
@@ -13,13 +16,14 @@ class TextAssembly:
     ``any`` is true once there was text, ``retried`` once a node was retried.
     """
 
-    __slots__ = ("_attempts", "_parts", "_repeats", "_segment", "any", "retried")
+    __slots__ = ("_attempts", "_compared", "_parts", "_repeats", "_segment", "any", "retried")
 
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._attempts: dict[str, list[int]] = {}  # a running node's indices into _parts
         self._repeats: dict[str, _Repeat] = {}
         self._segment = 0
+        self._compared = 0
         self.any = False
         self.retried = False
 
@@ -40,19 +44,24 @@ class TextAssembly:
         return text
 
     def _add_repeated(self, node: str, repeat: _Repeat, text: str) -> str | None:
-        repeat.received += text
-        if repeat.expected.startswith(repeat.received):
+        expected, begin = repeat.expected, repeat.received
+        if expected.startswith(text, begin):
+            repeat.received += len(text)
             return ""
         del self._repeats[node]
-        if repeat.received.startswith(repeat.expected):
-            return self.add(node, repeat.received[len(repeat.expected) :])
+        missing = len(expected) - begin
+        if missing < len(text) and text.startswith(expected[begin:]):
+            return self.add(node, text[missing:])
         for index in self._attempts.pop(node, ()):
             self._parts[index] = ""
-        self.add(node, repeat.received)
+        self.add(node, expected[:begin] + text)
         return None
 
     def begin_retry(self, node: str) -> None:
         """Expect the node's text again (``node_retry``)."""
+        if (repeat := self._repeats.get(node)) is not None:
+            repeat.received = 0  # a retry of the retry
+            return
         sent = "".join(self._parts[index] for index in self._attempts.get(node, ()))
         if sent:
             self.retried = True
@@ -68,7 +77,13 @@ class TextAssembly:
         self._segment = len(self._parts)
 
     def missing_from_agent(self, answer: str) -> str:
-        """Return the part of an agent's closing ``answer`` that was not streamed; usually empty."""
+        """Return the part of an agent's closing ``answer`` that was not streamed; usually empty.
+
+        Later answers than the first ``MAX_COMPARED_ANSWERS`` count as new text.
+        """
+        self._compared += 1
+        if self._compared > MAX_COMPARED_ANSWERS:
+            return answer
         last = "".join(self._parts[self._segment :])
         if answer.startswith(last) and last:
             return answer[len(last) :]
@@ -87,10 +102,10 @@ class TextAssembly:
 
 
 class _Repeat:
-    """A retried node: the text of its first attempt, and the text received again so far."""
+    """A retried node: the text of its first attempt, and how many characters of it were received again so far."""
 
     __slots__ = ("expected", "received")
 
     def __init__(self, expected: str) -> None:
         self.expected = expected
-        self.received = ""
+        self.received = 0

@@ -24,11 +24,15 @@ from openai_dify_proxy.translate.dify.sse import FrameSplitter
 from openai_dify_proxy.translate.dify.steps import StepReporter
 from openai_dify_proxy.translate.dify.usage import UsageCounter
 from openai_dify_proxy.wire import dify
+from openai_dify_proxy.wire.complexity import check_complexity
 from openai_dify_proxy.wire.dify import DifyEvent, Mode
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 """Much larger than the largest event of a real Dify (a node's inputs and outputs), and harmless to memory."""
+
+_UNCHECKED_EVENT_BYTES = 64 * 1024
+"""Smaller events are cheap to decode, however many values they hold."""
 
 
 class DifyEventDecoder:
@@ -158,7 +162,7 @@ class DifyEventDecoder:
                     selector = event.from_variable_selector
                     text.add(selector[0] if selector else "", answer, out)
             elif (handler := _HANDLERS.get(name)) is not None:
-                handler(self, dify.EVENT.decode(payload), out)
+                handler(self, _decode_whole(payload), out)
                 if self._phase.ended:  # events after the end are not read
                     return
 
@@ -300,9 +304,15 @@ _HANDLERS: dict[str, _Handler] = {
 def _decode(payload: bytes) -> DifyEvent:
     """Decode an event with all its fields. Raises ``UNREADABLE``."""
     try:
-        return dify.EVENT.decode(payload)
+        return _decode_whole(payload)
     except ValidationError:
         return _decode_mistyped(payload)
+
+
+def _decode_whole(payload: bytes) -> DifyEvent:
+    if len(payload) > _UNCHECKED_EVENT_BYTES:
+        check_complexity(payload)
+    return dify.EVENT.decode(payload)
 
 
 def _decode_mistyped(payload: bytes) -> DifyEvent:
@@ -311,4 +321,4 @@ def _decode_mistyped(payload: bytes) -> DifyEvent:
     Raises ``UNREADABLE`` for all other events.
     """
     name = dify.EVENT_NAME.decode(payload).event
-    return dify.EVENT.decode(payload) if name in _HANDLERS or name in _TEXT_EVENTS else DifyEvent(name)
+    return _decode_whole(payload) if name in _HANDLERS or name in _TEXT_EVENTS else DifyEvent(name)

@@ -24,6 +24,7 @@ from openai_dify_proxy.translate.dify.app_profile import (
 from openai_dify_proxy.translate.dify.transcript import PLAIN, Transcript
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.wire.dify import GenerateRequest, Mode
+from openai_dify_proxy.wire.reading import UNREADABLE, decode_text
 
 
 class AppRules(Struct, frozen=True):
@@ -256,8 +257,8 @@ def _coerce_text(field: InputField, value: Any) -> str:
 
 def _parse_object(field: InputField, value: Any) -> dict[str, Any]:
     try:
-        parsed = json.decode(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
+        parsed = decode_text(value) if isinstance(value, str) else value
+    except UNREADABLE:
         parsed = None
     if not isinstance(parsed, dict):
         raise InvalidRequest(f"The input '{field.name}' must be a JSON object.", param=f"inputs.{field.name}")

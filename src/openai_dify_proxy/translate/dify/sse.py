@@ -15,27 +15,27 @@ class FrameSplitter:
     ``frames`` counts all frames, those without data included, since each one shows that Dify is alive.
     """
 
-    __slots__ = ("_limit", "_rest", "_size", "frames", "too_large")
+    __slots__ = ("_cr", "_limit", "_rest", "frames", "too_large")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._rest: list[bytes] = []
-        self._size = 0
+        self._rest = bytearray()
+        self._cr = False  # the last byte was a CR, which may begin a line end
         self.frames = 0
         self.too_large = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the payloads that ``data`` completes, in order, up to a frame that is too large."""
+        if self._cr or b"\r" in data:
+            data = self._unify_line_ends(data)
         if self._rest:
-            if b"\n" not in data:  # part of a long frame; joined once, at its end
-                self._store(data)
+            ends_frame = b"\n\n" in data or (data.startswith(b"\n") and self._rest.endswith(b"\n"))
+            self._rest += data
+            if not ends_frame:  # part of a long frame, which is read once, at its end
+                self.too_large = len(self._rest) > self._limit
                 return []
-            self._rest.append(data)
-            data = b"".join(self._rest)
+            data = bytes(self._rest)
             self._rest.clear()
-            self._size = 0
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
         if data.startswith(b"data: ") and data.endswith(b"\n\n") and len(data) <= self._limit:
             payloads = data[6:-2].split(b"\n\ndata: ")
             if b"\n" not in b"".join(payloads):  # only complete one-line frames, the usual case
@@ -54,11 +54,12 @@ class FrameSplitter:
             if lines := [line for line in block.split(b"\n") if line.startswith(b"data:")]:
                 payloads.append(b"\n".join(line[6:] if line.startswith(b"data: ") else line[5:] for line in lines))
         self.frames += len(blocks)
-        if tail:
-            self._store(tail)
+        self._rest += tail
+        self.too_large = len(tail) > self._limit
         return payloads
 
-    def _store(self, data: bytes) -> None:
-        self._size += len(data)
-        self.too_large = self._size > self._limit
-        self._rest.append(data)
+    def _unify_line_ends(self, data: bytes) -> bytes:
+        if self._cr:
+            data = b"\r" + data
+        self._cr = data.endswith(b"\r")
+        return data[: len(data) - self._cr].replace(b"\r\n", b"\n")

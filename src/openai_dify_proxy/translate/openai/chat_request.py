@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import UNSET, json
+from msgspec import UNSET
 
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.parameter_errors import (
@@ -43,6 +43,7 @@ from openai_dify_proxy.wire.openai.chat import (
     CompletionRequest,
     ContentPart,
 )
+from openai_dify_proxy.wire.reading import UNREADABLE, decode_text
 
 UNNAMED = RequestIdentity()
 """The identity of a request without identity headers."""
@@ -210,8 +211,8 @@ def metadata_inputs(metadata: dict[str, Any]) -> dict[str, Any]:
     if packed is None:
         return plain
     try:
-        unpacked = json.decode(packed) if isinstance(packed, str) else packed
-    except (ValueError, RecursionError):
+        unpacked = decode_text(packed) if isinstance(packed, str) else packed
+    except UNREADABLE:
         unpacked = None
     if not isinstance(unpacked, dict):
         raise InvalidRequest(

@@ -107,7 +107,8 @@ class ChatStreamEncoder:
         return COMMENT if self._reasoning else self.open() + self._chunk(ChunkDelta())
 
     def _encode_other(self, event: Event, ids: TurnIds, frames: list[bytes]) -> None:
-        before = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
+        before = self.answer.text if isinstance(event, TextReplaced) else ""
+        after_text = isinstance(event, FileProduced) and self.answer.has_text
         self.answer.add_one(event)
         if isinstance(event, TurnFailed):
             frames.append(encode_error_frame(event.error))
@@ -121,7 +122,7 @@ class ChatStreamEncoder:
             case TextReplaced(text):
                 self._text(missing_text(before, text), frames)
             case FileProduced():
-                self._text(file_link(event, bool(before)), frames)
+                self._text(file_link(event, after_text), frames)
             case TurnFinished(reason):
                 self._end(reason, ids, frames)
             case _:
@@ -186,7 +187,8 @@ class CompletionStreamEncoder:
     def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
         frames: list[bytes] = []
         for event in events:
-            before = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
+            before = self.answer.text if isinstance(event, TextReplaced) else ""
+            after_text = isinstance(event, FileProduced) and self.answer.has_text
             self.answer.add_one(event)
             match event:
                 case TextDelta(text):
@@ -194,7 +196,7 @@ class CompletionStreamEncoder:
                 case TextReplaced(text):
                     self._text(missing_text(before, text), frames)
                 case FileProduced():
-                    self._text(file_link(event, bool(before)), frames)
+                    self._text(file_link(event, after_text), frames)
                 case TurnFinished(reason):
                     frames.append(self._frame([TextChoice(text="", finish_reason=reason)], ids))
                     if self._include_usage:

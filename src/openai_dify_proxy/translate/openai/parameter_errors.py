@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from msgspec import UNSET, Struct, ValidationError, convert, json
 
 from openai_dify_proxy.errors import InvalidRequest, mask_keys
+from openai_dify_proxy.wire.complexity import TooComplex
 from openai_dify_proxy.wire.reading import (
     ANY_KEY,
     UNREADABLE,
@@ -169,17 +170,23 @@ def _not_json(error: Exception, document: bytes, subject: str) -> str:
     """Return the message for a document that is not JSON. It quotes nothing of the document."""
     if not document.strip():
         return f"{subject} is empty. Send a JSON object."
+    if isinstance(error, TooComplex):
+        return f"{subject} has {error}. Send fewer."
     if isinstance(error, RecursionError):
         return f"{subject} is nested too deeply."
     if isinstance(error, UnicodeDecodeError):
         place = _line_and_column(document, _first_invalid_byte(document))
         return f"{subject} is not valid UTF-8: invalid bytes at {place}."
+    return f"{subject} is not valid JSON: {_syntax_fault(error, document)}."
+
+
+def _syntax_fault(error: Exception, document: bytes) -> str:
     reason = read_mismatch(error).reason
     if isinstance(reason, SyntaxFault):
-        return f"{subject} is not valid JSON: {reason.reason} near {_line_and_column(document, reason.at)}."
+        return f"{reason.reason} near {_line_and_column(document, reason.at)}"
     if (half := _UNPAIRED_SURROGATE.search(document)) is not None:  # msgspec reports it as a truncated body
-        return f"{subject} is not valid JSON: unpaired surrogate at {_line_and_column(document, half.start())}."
-    return f"{subject} is not valid JSON: it ends in the middle of a value, after {len(document)} bytes."
+        return f"unpaired surrogate at {_line_and_column(document, half.start())}"
+    return f"it ends in the middle of a value, after {len(document)} bytes"
 
 
 def _first_invalid_byte(document: bytes) -> int:

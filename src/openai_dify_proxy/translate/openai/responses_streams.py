@@ -150,7 +150,8 @@ class ResponsesStreamEncoder:
         return b"".join(frames)
 
     def _encode_other(self, event: Event, ids: TurnIds, frames: list[bytes]) -> None:
-        before = self.answer.text if isinstance(event, (TextReplaced, FileProduced)) else ""
+        before = self.answer.text if isinstance(event, TextReplaced) else ""
+        after_text = isinstance(event, FileProduced) and self.answer.has_text
         self.answer.add_one(event)
         frames.append(self.open())
         match event:
@@ -162,7 +163,7 @@ class ResponsesStreamEncoder:
             case TextReplaced(text):
                 self._add_text(missing_text(before, text), frames)
             case FileProduced():
-                self._add_text(file_link(event, bool(before)), frames)
+                self._add_text(file_link(event, after_text), frames)
             case TurnFinished():
                 self._open_message(frames)
                 self._end(status_of(self.answer), ids, frames)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openai_dify_proxy.translate.dify.dedupe import TextAssembly
+from openai_dify_proxy.translate.dify.dedupe import MAX_COMPARED_ANSWERS, TextAssembly
 
 
 def test_text_without_a_retry_is_new() -> None:
@@ -136,3 +136,19 @@ def test_an_agents_closing_message(steps: list[list[str]], closing: str, new: st
         for part in step:
             assembly.add("", part)
     assert assembly.missing_from_agent(closing) == new
+
+
+def test_a_retry_that_repeats_more_than_is_missing() -> None:
+    assembly = TextAssembly()
+    assembly.add("llm", "abcdef")
+    assembly.begin_retry("llm")
+    assert assembly.add("llm", "abc") == ""
+    assert assembly.add("llm", "dxxxxxx") is None
+    assert assembly.text() == "abcdxxxxxx"
+
+
+def test_only_some_closing_messages_are_compared() -> None:
+    assembly = TextAssembly()
+    assembly.add("", "Hello.")
+    assert [assembly.missing_from_agent("Hello.") for _ in range(MAX_COMPARED_ANSWERS)] == [""] * MAX_COMPARED_ANSWERS
+    assert assembly.missing_from_agent("Hello.") == "Hello."

@@ -410,6 +410,26 @@ def test_an_event_that_is_too_large() -> None:
     assert answer("chat", message("Hel"), message("x" * 2000), max_event_bytes=1000).text == "Hel"
 
 
+def test_only_large_events_are_checked_for_the_number_of_their_values() -> None:
+    outputs = {"a": [[]] * 300_000}
+    assert "cannot be read" in failure("workflow", workflow_finished(outputs=outputs)).message
+    folded = answer("workflow", workflow_finished(outputs={"a": "x" * 100_000}))
+    assert (folded.error, len(folded.text)) == (None, 100_000)
+
+
+def test_retries_may_not_repeat_the_text_without_end() -> None:
+    retries = [
+        event
+        for number in map(str, range(70))
+        for event in (message("a", number), node("node_retry", number), message("b", number))
+    ]
+    decoder = DifyEventDecoder("advanced-chat")
+    decoder.feed(stream(message("x" * 1024 * 1024)))
+    events = decoder.feed(stream(*retries))
+    assert sum(isinstance(event, TextReplaced) for event in events) == 63
+    assert isinstance(events[-1], TurnFailed)
+
+
 # Events after a terminal event that reports success.
 AFTERMATHS: dict[str, Json | bytes] = {
     "a failed run": workflow_finished("failed", error=NO_TERMINAL),

@@ -76,3 +76,27 @@ def test_a_long_frame_in_many_reads_is_joined() -> None:
     assert [payload for _ in range(900) for payload in splitter.feed(b"data: 4567"[:10])] == []
     assert not splitter.too_large
     assert len(splitter.feed(b"\n\n")[0]) == 9000 - len("data: ")
+
+
+def test_a_frame_of_many_lines_is_read_once_at_its_end() -> None:
+    splitter = FrameSplitter(10_000)
+    assert [payload for _ in range(900) for payload in splitter.feed(b"data: 1\r\n")] == []
+    assert splitter.feed(b"\r") == []
+    assert splitter.feed(b"\n") == [b"\n".join([b"1"] * 900)]
+    assert splitter.feed(b"data: 2\n\ndata: 3\n") == [b"2"]
+    assert splitter.feed(b"\n") == [b"3"]
+
+
+def test_a_carriage_return_alone_ends_no_line() -> None:
+    splitter = FrameSplitter(LIMIT)
+    assert splitter.feed(b"data: a\r") == []
+    assert splitter.feed(b"b\n\r") == []
+    assert splitter.feed(b"\n") == [b"a\rb"]
+
+
+def test_a_frame_may_be_as_large_as_the_limit() -> None:
+    splitter = FrameSplitter(10)
+    assert splitter.feed(b"data: 1234") == []
+    assert not splitter.too_large
+    assert splitter.feed(b"5") == []
+    assert splitter.too_large
