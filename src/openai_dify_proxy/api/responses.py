@@ -36,7 +36,7 @@ from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.client import Client, DetachingClient
-from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST, ResponsesRequest
+from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST, ResponsesRequest
 from openai_dify_proxy.wire.openai.responses import Response as ResponseObject
 
 
@@ -75,10 +75,9 @@ async def create_response(request: Request) -> ASGIApp:
 
 async def retrieve_response(request: Request) -> Response:
     """Return a stored response; with ``?stream=true``, its past and future events."""
-    services, _, entry = await _load(request)
+    services, _, entry, response = await _load(request)
     if request.query_params.get("stream") != "true":
         return Response(entry.response, 200, media_type="application/json")
-    response = RESPONSE.decode(entry.response)
     if not response.background:
         raise InvalidRequest(
             "Only background responses can be streamed again. Retrieve this response without 'stream'.",
@@ -89,8 +88,7 @@ async def retrieve_response(request: Request) -> Response:
 
 async def delete_response(request: Request) -> Response:
     """Delete a response; cancel it first if it is still running."""
-    services, caller, entry = await _load(request)
-    response = RESPONSE.decode(entry.response)
+    services, caller, _, response = await _load(request)
     if response.status in RUNNING:
         await services.background.cancel(caller, response)
     await services.background.remove(caller, response)
@@ -99,8 +97,7 @@ async def delete_response(request: Request) -> Response:
 
 async def cancel_response(request: Request) -> Response:
     """Cancel a background response. Cancelling twice is idempotent."""
-    services, caller, entry = await _load(request)
-    response = RESPONSE.decode(entry.response)
+    services, caller, _, response = await _load(request)
     if not response.background:
         raise InvalidRequest(
             "Only background responses can be cancelled. To stop another one, close its connection.",
@@ -114,18 +111,19 @@ async def cancel_response(request: Request) -> Response:
 
 
 async def list_input_items(request: Request) -> Response:
-    _, _, entry = await _load(request)
+    services, _, entry, response = await _load(request)
     query = request.query_params
-    items = json.decode(entry.input)
+    items = services.stored.input_of(response.id, entry)
     return json_response(page(items, after=query.get("after"), limit=query.get("limit"), order=query.get("order")))
 
 
-async def _load(request: Request) -> tuple[Services, Caller, StoredResponse]:
-    """Load the response that the path names."""
+async def _load(request: Request) -> tuple[Services, Caller, StoredResponse, ResponseObject]:
+    """Load the response that the path names, and decode its object."""
     services = services_of(request)
     caller = services.authenticator.admit(request)
     name = request.path_params["response_id"]
-    return services, caller, await services.background.load(caller, name, identity_of(request, caller).end_user)
+    entry = await services.background.load(caller, name, identity_of(request, caller).end_user)
+    return services, caller, entry, services.stored.response_of(name, entry)
 
 
 class _NewResponse(Struct, frozen=True):
@@ -188,7 +186,7 @@ async def _referenced(
     for name in referenced_responses(body):
         with suppress(ResponseNotFound):  # rejected later, with its position in the input
             entry = await services.stored.responses.load(caller, name, end_user, strictly=True)
-            texts[name] = text_of_response(entry.response)
+            texts[name] = text_of_response(services.stored.response_of(name, entry))
     return texts
 
 

@@ -33,7 +33,7 @@ from openai_dify_proxy.translate.openai.responses_streams import (
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.service import Turns
-from openai_dify_proxy.wire.openai.responses import RESPONSE, Response
+from openai_dify_proxy.wire.openai.responses import Response
 
 LEASE_SECONDS = 15.0
 """How long a run counts as alive after its last write."""
@@ -92,7 +92,7 @@ class BackgroundResponses:
         progress = await self._logs.progress(name)
         if progress.alive_until is None:  # ended in the meantime
             return await self._stored.responses.load(caller, name, end_user)
-        response = RESPONSE.decode(entry.response)
+        response = self._stored.response_of(name, entry)
         if self._is_over(progress):
             response = failed_response(response, _worker_died())
         elif progress.size:
@@ -153,7 +153,7 @@ class BackgroundResponses:
             progress = await self._logs.progress(name)
         entry = await self._stored.responses.load(caller, name, None)
         if not entry.running:
-            return RESPONSE.decode(entry.response)
+            return self._stored.response_of(name, entry)
         response = cancelled_response(response)  # its process has died, or cannot reach the state
         entry = structs.replace(entry, response=msgspec.json.encode(response), running=False)
         ended = structs.replace(progress, alive_until=None)

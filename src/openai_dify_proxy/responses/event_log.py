@@ -7,13 +7,17 @@ a mark, which the run reads with its next write.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from openai_dify_proxy.responses.response_store import response_not_found, state_unreachable
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
 from openai_dify_proxy.turns.conversations import Conversations
+
+MAX_LOG_BYTES = 1 << 30
+"""Sizes beyond it are those of damaged entries."""
 
 BLOCK_BYTES = 32 * 1024
 """Block size of stored streams: there are few entries, and only the last one is rewritten."""
@@ -26,7 +30,7 @@ class RunProgress(Struct, frozen=True):
     lease, and None once the run has ended.
     """
 
-    size: int = 0
+    size: Annotated[int, Meta(ge=0, le=MAX_LOG_BYTES)] = 0
     task_id: str | None = None
     user: str | None = None
     alive_until: float | None = None
@@ -45,10 +49,11 @@ class EventLogs:
 
     async def progress(self, name: str) -> RunProgress:
         """Return the progress of a run. Raises ResponseNotFound and StateUnreachable."""
-        value = (await self._run(Get(_progress_key(name))))[0]
-        if value is None:
+        key = _progress_key(name)
+        progress = self.store.decode(key, (await self._run(Get(key)))[0], _read_progress)
+        if progress is None:
             raise response_not_found(name)
-        return _read_progress(value)
+        return progress
 
     async def read(self, name: str, begin: int, end: int) -> bytes:
         """Return the bytes from ``begin`` to before ``end``. Raises ResponseNotFound and StateUnreachable."""

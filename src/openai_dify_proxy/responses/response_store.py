@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from secrets import token_hex
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +26,7 @@ from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.locks import Lock
+from openai_dify_proxy.wire.openai.responses import RESPONSE, Response
 
 
 class StoredResponse(Struct, frozen=True, omit_defaults=True):
@@ -74,6 +75,8 @@ class StoredConversation(Struct, frozen=True, omit_defaults=True):
     last: str | None = None
 
 
+_INPUT_ITEMS = msgspec.json.Decoder(list[dict[str, Any]])
+
 _T = TypeVar("_T", StoredResponse, StoredConversation)
 
 
@@ -98,10 +101,11 @@ class OwnedEntries(Generic[_T]):
         Raises ResponseNotFound or ConversationNotFound, and StateUnreachable.
         """
         secret = await self._secret()
-        value = (await self._run(Get(_key(secret, self._prefix, caller, name))))[0]
-        if value is None:
+        key = _key(secret, self._prefix, caller, name)
+        value = (await self._run(Get(key)))[0]
+        entry = self._conversations.store.decode(key, value, self._decoder.decode)
+        if entry is None:
             raise self._not_found(name)
-        entry = self._decoder.decode(value)
         if (end_user is not None or strictly) and entry.end_user and entry.end_user != _hash_end_user(secret, end_user):
             raise self._not_found(name)
         return entry
@@ -173,6 +177,20 @@ class ResponseStore:
         self.store = conversations.store
         self.responses = OwnedEntries(conversations, StoredResponse, "resp", response_not_found)
         self.conversations = OwnedEntries(conversations, StoredConversation, "conv", _conversation_not_found)
+
+    def response_of(self, name: str, entry: StoredResponse) -> Response:
+        """Return the object of the response ``name``. Raises ResponseNotFound if it cannot be decoded."""
+        response = self.store.decode(name, entry.response, RESPONSE.decode)
+        if response is None:
+            raise response_not_found(name)
+        return response
+
+    def input_of(self, name: str, entry: StoredResponse) -> list[dict[str, Any]]:
+        """Return the input items of the response ``name``. Raises ResponseNotFound if they cannot be decoded."""
+        items = self.store.decode(name, entry.input, _INPUT_ITEMS.decode)
+        if items is None or not all(isinstance(item.get("id"), str) for item in items):
+            raise response_not_found(name)
+        return items
 
     async def lock(self, caller: Caller, conversation: str) -> Lock:
         """Return the lock for turns and other changes of a conversation. Raises StateUnreachable."""

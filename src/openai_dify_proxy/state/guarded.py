@@ -6,13 +6,20 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 
 from openai_dify_proxy.state.store import Operation, StateUnavailable, Store
+from openai_dify_proxy.wire.reading import UNREADABLE
+
+_T = TypeVar("_T")
 
 STATE_TIMEOUT = 1.0
 """The longest time that a turn waits for the state, in seconds."""
+
+MAX_LOGGED_KEYS = 1000
+"""Keys of unreadable entries that are remembered, so that each one is logged once."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +46,7 @@ class GuardedStore:
         self._clock = clock
         self._open_until: float | None = None
         self._log_after = -math.inf
+        self._unreadable: set[str] = set()
         self.faults = 0
 
     async def run(self, *operations: Operation) -> list[bytes | None] | None:
@@ -59,6 +67,23 @@ class GuardedStore:
             return None
         self._open_until = None
         return results
+
+    def decode(self, key: str, value: bytes | None, decode: Callable[[bytes], _T]) -> _T | None:
+        """Return ``decode(value)``, or None for the value of an absent entry and for one that cannot be decoded.
+
+        The latter is logged once per key. ``value`` is a result of ``run``.
+        """
+        if value is None:
+            return None
+        try:
+            return decode(value)
+        except UNREADABLE as error:
+            if key not in self._unreadable:
+                if len(self._unreadable) >= MAX_LOGGED_KEYS:
+                    self._unreadable.clear()
+                self._unreadable.add(key)
+                log.warning("state_entry_unreadable", key=key, error=type(error).__name__, size=len(value))
+            return None
 
     def _fault(self, reason: str) -> None:
         self.faults += 1

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 CONTINUE = "Continue."
 """The question of a request whose last message is the assistant's."""
 
 
 class HistoryMessage(Struct, frozen=True):
-    """A message of the history; ``role`` is user, assistant, tool or system."""
+    """A message of the history. Its role is checked only where a message is decoded."""
 
-    role: str
+    role: Annotated[str, Meta(pattern="^(user|assistant|tool|system)$")]
     text: str
 
 

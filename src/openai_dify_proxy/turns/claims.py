@@ -206,7 +206,9 @@ class ConversationClaim:
         results = await self._store.run(Take(key), *self._get_forgetful())
         if results is None or results[0] is None:
             return
-        entry = _read_entry(results[0])
+        entry = self._store.decode(key, results[0], _read_entry)
+        if entry is None:
+            return
         self._taken = (key, results[0])
         self._head = key
         self._continue(entry.conversation_id, entry.system, entry.at, forgetful=any(results[1:]))
@@ -224,8 +226,9 @@ class ConversationClaim:
         get_record = Get(scope.key("owned", conversation_id))
         also = (get_record, *self._get_forgetful())
         results = await lock.acquire(disconnected, also, param="conversation_id", timeout=self._timing.lock_timeout)
-        if results is not None and results[0] is not None:
-            known = await self._take_head(_read_record(results[0]), get_record, disconnected)
+        record = None if results is None else self._store.decode(get_record.key, results[0], _read_record)
+        if results is not None and record is not None:
+            known = await self._take_head(record, get_record, disconnected)
             self.unconfirmed = False
             forgetful = any(results[1:]) and self._has_history
             self._continue(conversation_id, known.system, known.at, forgetful=forgetful)
@@ -244,12 +247,13 @@ class ConversationClaim:
             if results is None:
                 break
             if results[0] is not None:
-                if _read_entry(results[0]).conversation_id == self._named:
+                entry = self._store.decode(known.head, results[0], _read_entry)
+                if entry is not None and entry.conversation_id == self._named:
                     self._taken = (known.head, results[0])
-                else:  # the entry of another conversation with the same messages
+                elif entry is not None:  # the entry of another conversation with the same messages
                     await self._store.run(Put(known.head, results[0], self._ttl))
                 break
-            latest = known if results[1] is None else _read_record(results[1])
+            latest = self._store.decode(get_record.key, results[1], _read_record) or known
             if latest.head == known.head and timeout <= 0:
                 break
             if latest.head == known.head:
@@ -327,12 +331,13 @@ class ConversationClaim:
         ``before`` holds the values that the commit replaced: the conversation's record, its lock, the entry ``head``.
         """
         operations: list[Operation] = []
-        other = own if not head or before[2] is None else _read_entry(before[2])
+        other = (self._store.decode(head, before[2], _read_entry) if head else None) or own
         if other.conversation_id != own.conversation_id:
             # It had the same messages. No history leads to it any more, so no turn needs to wait for its head.
             operations.append(self._put_record(scope, other, ""))
         if own.conversation_id == self.conversation_id and not self.unconfirmed:
-            latest = self._head if before[0] is None else _read_record(before[0]).head
+            record = self._store.decode(scope.key("owned", own.conversation_id), before[0], _read_record)
+            latest = self._head if record is None else record.head
             if latest != self._head or (self._named is None and before[1] is not None):
                 # Another turn names this conversation, or has continued it: no history may lead to it any more.
                 operations += [self._put_record(scope, own, ""), *(Take(key) for key in {head, latest} if key)]

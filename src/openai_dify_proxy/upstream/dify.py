@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from msgspec import Struct, json
 
@@ -131,7 +131,9 @@ class DifyClient:
 
         Old versions of Dify do not check the owner: the caller must know that it is ``user``.
         """
-        await self._call(app, "DELETE", f"/conversations/{conversation_id}", json.encode({"user": user}))
+        await self._call(
+            app, "DELETE", f"/conversations/{quote(conversation_id, safe='')}", json.encode({"user": user})
+        )
 
     async def has_route(self, app: DifyApp, path: str, wrong_route: Collection[str]) -> bool:
         """Return whether the app serves ``path``; errors with a code of ``wrong_route`` mean that it does not.

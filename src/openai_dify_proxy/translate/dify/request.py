@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+from urllib.parse import quote
 from uuid import UUID
 
 from msgspec import UNSET, Struct, json
@@ -278,5 +279,5 @@ def generate_path(mode: Mode) -> GeneratePath:
 def stop_path(mode: Mode, task_id: str) -> str:
     """Return Dify's route that stops a running turn."""
     if mode == "workflow":
-        return f"/workflows/tasks/{task_id}/stop"
-    return f"{generate_path(mode)}/{task_id}/stop"
+        return f"/workflows/tasks/{quote(task_id, safe='')}/stop"
+    return f"{generate_path(mode)}/{quote(task_id, safe='')}/stop"

@@ -9,7 +9,7 @@ from msgspec import json
 from openai_dify_proxy.translate.role_lines import HEADING, QUESTION, ForgeableLines, escape_role_lines
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 
-_LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
+_LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool", "system": "System"}
 
 TEMPLATE = f"{HEADING}\n\n{{history}}\n\n{QUESTION}\n\n{{question}}"
 

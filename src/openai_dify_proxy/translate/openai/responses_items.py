@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Raw, Struct, json
 
-from openai_dify_proxy.wire.openai.responses import RESPONSE
+from openai_dify_proxy.wire.openai.responses import Response
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 
@@ -52,7 +52,6 @@ def _item(item: dict[str, Any], item_id: str) -> dict[str, Any]:
     return complete
 
 
-def text_of_response(response: bytes) -> str:
-    """Return the assistant's whole text in an encoded response object."""
-    output = RESPONSE.decode(response).output
-    return "".join(part.text for item in output if isinstance(item.content, list) for part in item.content)
+def text_of_response(response: Response) -> str:
+    """Return the assistant's whole text in a response object."""
+    return "".join(part.text for item in response.output if isinstance(item.content, list) for part in item.content)

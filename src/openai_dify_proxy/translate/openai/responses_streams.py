@@ -64,7 +64,7 @@ from openai_dify_proxy.wire.openai.responses import (
 
 _encode_text = json.Encoder().encode
 
-_NUMBER = re.compile(rb'"sequence_number":(\d+)')
+_NUMBER = re.compile(rb'"sequence_number":(\d{1,18})')
 
 
 class ResponsesStreamEncoder:

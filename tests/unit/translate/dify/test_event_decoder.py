@@ -411,7 +411,7 @@ def test_an_event_that_is_too_large() -> None:
 
 
 def test_only_large_events_are_checked_for_the_number_of_their_values() -> None:
-    outputs = {"a": [[]] * 300_000}
+    outputs: Json = {"a": [[]] * 300_000}
     assert "cannot be read" in failure("workflow", workflow_finished(outputs=outputs)).message
     folded = answer("workflow", workflow_finished(outputs={"a": "x" * 100_000}))
     assert (folded.error, len(folded.text)) == (None, 100_000)
