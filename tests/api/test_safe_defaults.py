@@ -24,7 +24,12 @@ PREFLIGHT = {
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil", "[::2]", ""]
+    "host",
+    [
+        *("evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil", "[::2]", ""),
+        *("[::1]evil.example", "[::1].evil.example:80", "evil.example@localhost", "localhost:80:80", "[::1", "::1"),
+        *("localhost:evil.example", "localhost/evil.example", "[localhost]"),
+    ],
 )
 async def test_without_client_keys_a_foreign_host_name_is_rejected(
     proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, host: str

@@ -38,3 +38,17 @@ def test_allowed_hosts_may_have_any_address() -> None:
     for other in ("http://127.0.0.1:8081/a.png", "http://user@127.0.0.1:8080/a.png", "ftp://127.0.0.1:8080/a.png"):
         with pytest.raises(InvalidRequest):
             urls.check(other, "image")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1%00.example.com", "%00", "a\x00b", "xn--localhost-", "xn--a", "\ud800.com", "a:99999", "a:x"),
+        *("[::1", ""),
+    ],
+)
+def test_names_that_cannot_be_decoded(host: str) -> None:
+    for urls in (ClientUrls(()), ClientUrls(("127.0.0.1",))):
+        with pytest.raises(InvalidRequest) as caught:
+            urls.check(f"http://{host}/a.png", "image")
+        assert caught.value.param == "image"

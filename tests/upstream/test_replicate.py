@@ -467,6 +467,7 @@ async def test_failed_reads_of_files(answer: Answer, message: str) -> None:
         ("https://:secret@api.replicate.com/x", False),
         ("https://api.replicate.com:x/", False),
         ("https://[/", False),
+        ("https://xn--localhost-/", False),
         ("//api.replicate.com/x", False),
         ("/v1/files/abc", False),
         ("data:image/png;base64,AAAA", False),

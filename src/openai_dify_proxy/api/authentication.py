@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Container, Mapping
 from functools import lru_cache
 
@@ -23,6 +24,9 @@ CLIENT_KEY_HEADERS = (b"api-key", b"x-api-key")
 DIFY_KEY_PREFIX = "app-"
 
 _AUTHORIZATION = b"authorization"
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^][:@/\s]+))(?::[0-9]*)?")
+"""A Host header: an IPv6 address in brackets, or a name or an IPv4 address; and a port."""
+
 _CREDENTIALS = frozenset({_AUTHORIZATION, *DIFY_KEY_HEADERS, *CLIENT_KEY_HEADERS})
 
 
@@ -120,9 +124,8 @@ def _reject_web_pages(request: Request, origins: Container[str], *, takes_forms:
     an empty body, but only with an ``Origin`` header. The official JavaScript client sends an empty body without a
     content type where a request has no fields.
     """
-    host = request.headers.get("host", "").rsplit("@", 1)[-1]
-    name = host[1 : host.find("]")] if host.startswith("[") else host.rpartition(":")[0] or host
-    if not _is_loopback_name(name):
+    host = _HOST.fullmatch(request.headers.get("host", ""))
+    if host is None or not _is_loopback_name(host[1] or host[2]):
         raise PermissionDenied(
             "Without API_KEYS this server accepts only loopback host names such as localhost. "
             "Set API_KEYS or ALLOW_ANONYMOUS=true to use another name.",

@@ -27,11 +27,12 @@ class ClientUrls:
         """Return ``text`` if it is acceptable. Raises InvalidRequest with ``param``."""
         try:
             url = URL(text)
+            host = url.raw_host if url.host else None  # ``host`` decodes the name, which may be impossible
         except ValueError:
             raise _invalid(param) from None
-        if url.scheme not in ("http", "https") or not url.raw_host or has_credentials(url):
+        if url.scheme not in ("http", "https") or not host or has_credentials(url):
             raise _invalid(param)
-        if not self._named.contain(url) and not _may_be_public(url.raw_host):
+        if not self._named.contain(url) and not _may_be_public(host):
             raise InvalidRequest(
                 f"{param} points to an address outside the public internet. Send a public URL.", param=param
             )
@@ -55,3 +56,5 @@ def _may_be_public(host: str) -> bool:
         return is_public(socket.inet_ntoa(socket.inet_aton(host)))
     except OSError:
         return True
+    except ValueError:  # a NUL
+        return False

@@ -148,9 +148,10 @@ class ReplicateClient:
         """Return whether ``url`` is at the API's own origin, so that the token may be sent there."""
         try:
             parsed = URL(url)
+            origin = _origin(parsed)
         except ValueError:
             return False
-        return parsed.user is None and parsed.password is None and _origin(parsed) == self._origin
+        return parsed.user is None and parsed.password is None and origin == self._origin
 
     async def read_own(self, url: str, limit: int) -> bytes:
         """Return a file at the API's own origin, at most ``limit`` bytes."""

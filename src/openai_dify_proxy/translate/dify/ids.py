@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from openai_dify_proxy.events import TurnIds
 from openai_dify_proxy.wire.dify import DifyEvent, Mode
 
+_ID = re.compile(r"[!-~]{1,128}")
+"""Dify's ids are UUIDs. Anything that is safe in a header is passed on."""
+
 
 class IdCollector:
-    """Collects Dify's ids; the first value of each counts.
+    """Collects Dify's ids; the first valid value of each counts, and invalid ones count as absent.
 
     ``incomplete`` is true until the id that comes last in this app mode is known; every event must be read until then.
     ``started`` is true once an event was read.
@@ -24,10 +29,14 @@ class IdCollector:
     def read(self, event: DifyEvent) -> None:
         known = self.ids
         self.ids = TurnIds(
-            known.task_id or event.task_id,
-            known.message_id or event.message_id,
-            known.conversation_id or event.conversation_id,
-            known.workflow_run_id or event.workflow_run_id,
+            known.task_id or _valid(event.task_id),
+            known.message_id or _valid(event.message_id),
+            known.conversation_id or _valid(event.conversation_id),
+            known.workflow_run_id or _valid(event.workflow_run_id),
         )
         self.started = True
         self.incomplete = getattr(self.ids, self._last) is None
+
+
+def _valid(value: str | None) -> str | None:
+    return value if value is not None and _ID.fullmatch(value) else None
