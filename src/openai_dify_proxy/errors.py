@@ -217,7 +217,7 @@ class ImagesOff(UpstreamMisconfigured):
 
 
 class UpstreamGarbled(UpstreamFailed):
-    """An answer from Replicate broke off or cannot be read; a retry may succeed."""
+    """An answer from an upstream broke off or cannot be read; a retry may succeed."""
 
 
 class BadPicture(UpstreamFailed):

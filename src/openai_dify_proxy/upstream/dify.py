@@ -15,13 +15,14 @@ from openai_dify_proxy.errors import (
     ProxyError,
     StreamCut,
     UpstreamFailed,
+    UpstreamGarbled,
     UpstreamMisconfigured,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
 from openai_dify_proxy.translate.connection_errors import expects_https
 from openai_dify_proxy.translate.dify.errors import NO_API, translate_rejection
-from openai_dify_proxy.upstream.http import CannotConnect, Endpoint, Exchange, HttpClient, parse_url
+from openai_dify_proxy.upstream.http import MAX_HEAD_BYTES, CannotConnect, Endpoint, Exchange, HttpClient, parse_url
 from openai_dify_proxy.wire import dify
 from openai_dify_proxy.wire.complexity import check_complexity
 from openai_dify_proxy.wire.reading import UNREADABLE
@@ -168,6 +169,8 @@ class DifyClient:
         finally:
             if exchange is not None and not exchange.ended:
                 exchange.close()
+        if exchange.head_too_large:
+            raise _head_too_large()
         if exchange.status is None or exchange.broken:
             log = exchange.describe_missing_answer("Dify", app.url_setting) if exchange.status is None else None
             raise UpstreamFailed(f"Dify broke off its answer to {method} {path}.", log=log)
@@ -209,13 +212,19 @@ def rejection(app: DifyApp, exchange: Exchange, body: bytes) -> ProxyError:
     )
 
 
-def missing_answer(app: DifyApp, exchange: Exchange) -> StreamCut:
-    """Return the error for a turn whose connection died before the headers of an answer."""
+def missing_answer(app: DifyApp, exchange: Exchange) -> ProxyError:
+    """Return the error for a turn whose connection ended before the headers of an answer."""
+    if exchange.head_too_large:
+        return _head_too_large()
     return StreamCut(
         "Dify closed the connection without an answer.",
         started=True,
         log=exchange.describe_missing_answer("Dify", app.url_setting),
     )
+
+
+def _head_too_large() -> UpstreamGarbled:
+    return UpstreamGarbled(f"Dify's answer has more than {MAX_HEAD_BYTES} bytes of headers.", started=True)
 
 
 def _https_expected(exchange: Exchange, setting: str) -> UpstreamMisconfigured:

@@ -35,6 +35,9 @@ LARGE_REQUEST = 64 * 1024
 HIGH_WATER = 512 * 1024
 """Unread bytes at which reading from the upstream pauses."""
 
+MAX_HEAD_BYTES = 64 * 1024
+"""Bytes that may arrive in a row without a byte of a body: a head, trailers, or the extensions of a chunk."""
+
 TLS_ALERT = b"\x15\x03"
 """The first bytes of a TLS alert, with which some TLS servers answer plain HTTP."""
 
@@ -85,7 +88,7 @@ class Exchange:
 
     ``status`` is None until the headers have arrived. ``ended`` is true once no more bytes will arrive, and ``broken``
     if the connection died before the answer was complete. ``answered_in_tls`` is true if a plain connection received
-    a TLS alert.
+    a TLS alert, ``head_too_large`` if the headers exceeded ``MAX_HEAD_BYTES``.
     """
 
     __slots__ = (
@@ -103,6 +106,7 @@ class Exchange:
         "answered_in_tls",
         "broken",
         "ended",
+        "head_too_large",
         "headers",
         "status",
     )
@@ -124,6 +128,7 @@ class Exchange:
         self.ended = False
         self.broken = False
         self.answered_in_tls = False
+        self.head_too_large = False
 
     async def wait(self) -> None:
         """Wait until bytes arrived, the answer ended, or ``wake`` was called since the last return."""
@@ -245,6 +250,7 @@ class _Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._headers: dict[str, str] = {}
         self._parts: list[bytes] = []
+        self._without_body = 0  # bytes since the last one of a body
         self._silent = True
         self._complete = False
         self._keep_alive = False
@@ -257,6 +263,7 @@ class _Connection(asyncio.Protocol):
         self._exchange = exchange
         self._silent = True
         self._complete = False
+        self._without_body = 0
         if self.transport is None or self.transport.is_closing():
             self._finish(broken=True)
             return
@@ -286,7 +293,7 @@ class _Connection(asyncio.Protocol):
             exchange.answered_in_tls = True
         self._silent = False
         try:
-            self._parser.feed_data(data)
+            self._parse(exchange, data)
         except httptools.HttpParserError:
             self._deliver_parts(exchange, len(data))
             self._finish(broken=True)
@@ -297,6 +304,22 @@ class _Connection(asyncio.Protocol):
             self._finish(broken=False)
         else:
             exchange.wake()
+
+    def _parse(self, exchange: Exchange, data: bytes) -> None:
+        """Feed the parser, a head only up to its limit. Raises HttpParserError, also beyond that limit."""
+        if exchange.status is None and len(data) > (room := MAX_HEAD_BYTES - self._without_body):
+            self._parse_last_of_head(exchange, data[:room])
+            data = data[room:]
+        self._parser.feed_data(data)
+        self._without_body = 0 if self._parts or self._complete else self._without_body + len(data)
+        if exchange.status is not None and self._without_body > MAX_HEAD_BYTES:
+            raise httptools.HttpParserError("too many bytes without a body")
+
+    def _parse_last_of_head(self, exchange: Exchange, data: bytes) -> None:
+        self._parser.feed_data(data)
+        if exchange.status is None:
+            exchange.head_too_large = True
+            raise httptools.HttpParserError("the head is too large")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.expiry is not None:
