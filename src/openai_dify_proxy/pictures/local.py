@@ -47,6 +47,11 @@ class LocalPictures:
         self.directory = Path(directory).expanduser().absolute()
         self._lease: IO[bytes] | None = None
 
+    def restrict(self) -> None:
+        """Take the permissions of other users on the directory away, and so on everything in it. Raises OSError."""
+        if self.directory.is_dir() and (mode := self.directory.stat().st_mode) & 0o077:
+            self.directory.chmod(mode & 0o700)
+
     async def put(self, data: bytes, record: PictureRecord) -> PictureRecord:
         return await _in_thread(self._put, data, record)
 
@@ -181,14 +186,14 @@ class LocalPictures:
         marker = self._marker(record.name)
         if not marker.exists():
             self._make(marker.parent)
-            marker.touch()
+            marker.touch(mode=0o600)
             _sync(marker.parent)
 
     def _make(self, folder: Path) -> None:
         """Create ``folder`` and its missing parents, and sync their names to the disk."""
         if not folder.is_dir():
             self._make(folder.parent)
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
             _sync(folder.parent)
 
     def _write(self, path: Path, data: bytes) -> None:
@@ -205,7 +210,7 @@ class LocalPictures:
         _remove_leftovers(folder)
         path = folder / token_hex(8)
         try:
-            with path.open("xb") as file:
+            with open(path, "xb", opener=_private) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -218,14 +223,14 @@ class LocalPictures:
         """Hold the lock that pictures with the same first two digits share, across processes."""
         folder = self.directory / "locks"
         self._make(folder)
-        with (folder / self._path(name).name[:2]).open("ab") as file:
+        with open(folder / self._path(name).name[:2], "ab", opener=_private) as file:
             _lock(file, wait=True)
             yield
 
     def _try_lease(self) -> bool:
         if not self.directory.is_dir():
             return False  # created with the first picture
-        file = (self.directory / "ipfs.lock").open("ab")
+        file = open(self.directory / "ipfs.lock", "ab", opener=_private)  # noqa: SIM115 - open while the lease is held
         try:
             _lock(file, wait=False)
         except OSError:
@@ -233,6 +238,11 @@ class LocalPictures:
             return False
         self._lease = file
         return True
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that only this user may read, if it is new."""
+    return os.open(path, flags, 0o600)
 
 
 async def _in_thread(work: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:

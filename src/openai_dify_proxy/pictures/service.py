@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import structlog
+
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.store import PictureStore
 from openai_dify_proxy.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 class Pictures:
@@ -40,7 +44,12 @@ def open_pictures(settings: Settings) -> Pictures:
 
 def open_picture_store(settings: Settings) -> PictureStore:
     if settings.picture_store is None:
-        return LocalPictures(settings.image_storage_dir)
+        local = LocalPictures(settings.image_storage_dir)
+        try:
+            local.restrict()
+        except OSError as error:  # another user owns it
+            log.warning("pictures_readable_by_others", path=str(local.directory), reason=error.strerror)
+        return local
     from openai_dify_proxy.pictures.objects import open_object_store  # noqa: PLC0415 - its library is an extra
 
     return open_object_store(settings.picture_store.get_secret_value())

@@ -226,7 +226,7 @@ class _Worker:
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Return a connection to the file with the current schema. A new file is readable by this user only.
+    """Return a connection to the file with the current schema. Only this user may read the file and those beside it.
 
     Raises OSError and sqlite3.Error, and StateUnavailable if a newer version of the proxy has written the file.
     """
@@ -241,6 +241,7 @@ def open_database(path: Path) -> sqlite3.Connection:
             connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, cached_statements=256)
             on_error.callback(connection.close)
             connection.execute("PRAGMA journal_mode = WAL")
+            _restrict(path)
             # A power failure may lose the last transactions, but never older entries.
             connection.execute("PRAGMA synchronous = NORMAL")
             migrate(connection)
@@ -262,6 +263,20 @@ def _opening(path: Path) -> Iterator[None]:
             yield
         finally:
             os.close(lock)
+
+
+def _restrict(path: Path) -> None:
+    """Take the permissions of other users away: an older version, or a copy, may have left some."""
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", ".lock"))):
+        try:
+            mode = file.stat().st_mode
+            if mode & 0o077:
+                file.chmod(mode & 0o700)
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # another user owns it
+            log.warning("state_readable_by_others", path=str(file), reason=error.strerror)
+            return
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[str] = SCHEMA) -> None:
