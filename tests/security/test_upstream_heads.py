@@ -20,8 +20,8 @@ from tests.api.servers import (
     RawRequest,
     chunk,
     frame,
+    message_frame,
     raw_dify,
-    said,
     scripted,
     serving,
 )
@@ -42,9 +42,9 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "a folded header": (STATUS + b"A: b", b"\r\n " + b"x" * 1000),
 }
 ENDLESS_TRAILERS: dict[str, tuple[bytes, bytes]] = {
-    "trailers": (SSE_HEAD + chunk(said("Hi")) + b"0\r\n", b"A: b\r\n"),
-    "a trailer's value": (SSE_HEAD + chunk(said("Hi")) + b"0\r\nA: ", b"x" * 1000),
-    "a chunk's extension": (SSE_HEAD + chunk(said("Hi")) + b"1;", b"x" * 1000),
+    "trailers": (SSE_HEAD + chunk(message_frame("Hi")) + b"0\r\n", b"A: b\r\n"),
+    "a trailer's value": (SSE_HEAD + chunk(message_frame("Hi")) + b"0\r\nA: ", b"x" * 1000),
+    "a chunk's extension": (SSE_HEAD + chunk(message_frame("Hi")) + b"1;", b"x" * 1000),
 }
 
 

@@ -215,14 +215,32 @@ def _shared_aliases(settings: Settings, apps: Mapping[str, Draft]) -> list[str]:
     return problems
 
 
-def _unprotected_server(settings: Settings) -> list[str]:
+def risks(settings: Settings, raw: Mapping[str, RawValue]) -> list[str]:
+    """Return warnings about valid settings that are probably not meant so."""
+    held = _held_credentials(settings)
+    if "*" not in settings.cors_origins or settings.client_keys or not held:
+        return []
+    return [_OPEN_TO_PAGES.format(origin=raw["cors_origins"].origin, held=" and ".join(held))]
+
+
+_OPEN_TO_PAGES = (
+    "{origin} is * without client keys: any web page that a user of this server opens can use {held}. "
+    "Set API_KEYS, or list the origins of your own pages"
+)
+
+
+def _held_credentials(settings: Settings) -> list[str]:
     credentials = {
         "the Dify keys": settings.apps,
         "the Replicate token": settings.replicate_api_token,
         "the IPFS account": settings.ipfs_upload_auth,
         "the object store": settings.picture_store,
     }
-    held = [name for name, credential in credentials.items() if credential]
+    return [name for name, credential in credentials.items() if credential]
+
+
+def _unprotected_server(settings: Settings) -> list[str]:
+    held = _held_credentials(settings)
     if is_loopback(settings.host) or settings.client_keys or settings.allow_anonymous or not held:
         return []
     return [_UNPROTECTED.format(host=settings.host, port=settings.port, held=" and ".join(held))]

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from openai_dify_proxy.settings.apps import draft_apps
-from openai_dify_proxy.settings.checks import contradictions, validate
+from openai_dify_proxy.settings.checks import contradictions, risks, validate
 from openai_dify_proxy.settings.dotenv import read_dotenv
 from openai_dify_proxy.settings.image_models import draft_image_models
 from openai_dify_proxy.settings.model import Settings, SettingsError
@@ -73,7 +73,7 @@ def load_settings(
     problems += contradictions(settings, raw, tables, rejected)
     if problems:
         raise SettingsError(list(dict.fromkeys(problems)))
-    return settings
+    return settings.model_copy(update={"warnings": (*settings.warnings, *risks(settings, raw))})
 
 
 def _read_variables(env: Mapping[str, str], dotenv: Path | None, problems: list[str]) -> dict[str, RawValue]:

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from openai_dify_proxy.settings import load_settings
+
+APP = {"DIFY_API_URL": "http://dify.test", "DIFY_API_KEY": "app-1"}
+
+
+@pytest.mark.parametrize(
+    ("env", "held"),
+    [
+        ({**APP, "CORS_ORIGINS": "*"}, "the Dify keys"),
+        ({"CORS_ORIGINS": "*", "REPLICATE_API_TOKEN": "r8_1"}, "the Replicate token"),
+        (
+            {**APP, "CORS_ORIGINS": "https://a.test,*", "REPLICATE_API_TOKEN": "r8_1"},
+            "the Dify keys and the Replicate token",
+        ),
+    ],
+)
+def test_any_page_could_spend_the_servers_keys(env: dict[str, str], held: str) -> None:
+    (warning,) = load_settings(env=env, dotenv=None).warnings
+    assert warning == (
+        "CORS_ORIGINS in the environment is * without client keys: any web page that a user of this server opens can "
+        f"use {held}. Set API_KEYS, or list the origins of your own pages"
+    )
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {**APP, "CORS_ORIGINS": "*", "API_KEYS": "k"},
+        {**APP, "CORS_ORIGINS": "https://a.test"},
+        {"CORS_ORIGINS": "*"},
+        APP,
+    ],
+)
+def test_other_settings_need_no_warning(env: dict[str, str]) -> None:
+    assert load_settings(env=env, dotenv=None).warnings == ()
