@@ -8,7 +8,16 @@ from typing import Any
 import httpx2
 import pytest
 
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.responses.response_store import ResponseStore, StoredResponse
+from openai_dify_proxy.state import GuardedStore
+from openai_dify_proxy.state.memory import MemoryStore
+from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
+from openai_dify_proxy.translate.turn_request import HistoryMessage
+from openai_dify_proxy.turns.callers import ANONYMOUS
+from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.wire.complexity import MAX_DEPTH, MAX_VALUES
+from openai_dify_proxy.wire.openai.chat import MAX_ITEMS
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import error_of
 from tests.api.servers import ProxyServer
@@ -63,3 +72,69 @@ async def test_json_inside_a_string(proxy: ProxyServer, http: httpx2.AsyncClient
     reply = await post(http, proxy, "/chat/completions", "metadata", json.dumps(metadata))
     assert (reply.status_code, error_of(reply)["param"]) == (400, "metadata.dify_inputs")
     assert not log.requests
+
+
+def user(content: Any = "Hi") -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+LISTS = [
+    ("/chat/completions", "messages"),
+    ("/chat/completions", "input"),
+    ("/responses", "input"),
+    ("/responses", "messages"),
+    ("/conversations", "items"),
+]
+
+
+@pytest.mark.parametrize(("path", "field"), LISTS)
+async def test_the_number_of_items_is_limited(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, path: str, field: str
+) -> None:
+    body = {"model": "demo-chat", field: [user()] * (MAX_ITEMS + 1)}
+    reply = await http.post(proxy.url + path, json=body)
+    error = error_of(reply)
+    assert (reply.status_code, error["param"], error["code"]) == (400, field, "array_above_max_length")
+    assert "maximum length 10000" in error["message"]
+    parts = [{"type": "text", "text": "x"}] * (MAX_ITEMS + 1)
+    reply = await http.post(proxy.url + path, json={**body, field: [user(parts)]})
+    assert (reply.status_code, error_of(reply)["code"]) == (400, "array_above_max_length")
+    assert error_of(reply)["param"] == f"{field}[0].content"
+    assert not log.requests
+
+
+async def test_copies_of_a_stored_answer_are_limited(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
+    """Few bytes that reference a long answer again and again."""
+    answer = "SAY<<" + "x" * 100_000 + ">>"
+    stored = (await http.post(f"{proxy.url}/responses", json={"model": "demo-chat", "input": answer})).json()
+    reference = {"type": "item_reference", "id": stored["output"][0]["id"]}
+    log.clear()
+    body = {"model": "demo-chat", "input": [reference] * 400 + [user()]}
+    reply = await http.post(f"{proxy.url}/responses", json=body)
+    assert (reply.status_code, error_of(reply)["param"]) == (400, "input")
+    assert f"more than {MAX_REFERENCED_TEXT} characters" in error_of(reply)["message"]
+    assert not log.requests
+    reply = await http.post(f"{proxy.url}/responses", json={**body, "input": [reference] * 80 + [user()]})
+    assert reply.status_code == 200
+
+
+async def test_the_history_of_a_response_is_limited() -> None:
+    """Also where a damaged entry names itself as the response before it."""
+    conversations = Conversations(GuardedStore(MemoryStore(max_entries=100)), ttl=60, now=lambda: 0.0)
+    stored = ResponseStore(conversations)
+    long = [HistoryMessage("user", "x" * (MAX_REFERENCED_TEXT // 2))]
+    entries = {
+        "resp_itself": StoredResponse(b"{}", previous="resp_itself"),
+        "resp_1": StoredResponse(b"{}", messages=long),
+        "resp_2": StoredResponse(b"{}", messages=[*long], previous="resp_1"),
+        "resp_3": StoredResponse(b"{}", messages=[HistoryMessage("assistant", "y")], previous="resp_2"),
+        "resp_many": StoredResponse(b"{}", messages=[HistoryMessage("user", "x")] * (MAX_ITEMS + 1)),
+    }
+    for name, entry in entries.items():
+        await stored.responses.put(ANONYMOUS, name, entry)
+    assert await stored.recall(ANONYMOUS, "resp_2", None) == (*long, *long)
+    for name in ("resp_itself", "resp_3", "resp_many"):
+        with pytest.raises(InvalidRequest, match="more than 10000 messages or 8388608 characters"):
+            await stored.recall(ANONYMOUS, name, None)

@@ -29,7 +29,11 @@ from openai_dify_proxy.translate.openai.chat_request import end_user_of, make_tu
 from openai_dify_proxy.translate.openai.conversation_items import page, whole_number
 from openai_dify_proxy.translate.openai.responses_answers import begin_response, response_object, status_of
 from openai_dify_proxy.translate.openai.responses_items import text_of_response
-from openai_dify_proxy.translate.openai.responses_request import read_responses_messages, referenced_responses
+from openai_dify_proxy.translate.openai.responses_request import (
+    check_referenced_text,
+    read_responses_messages,
+    referenced_responses,
+)
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.translate.turn_request import RequestIdentity, TurnMessages, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
@@ -180,13 +184,16 @@ async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEnc
 async def _referenced(
     services: Services, caller: Caller, body: ResponsesRequest, identity: RequestIdentity
 ) -> dict[str, str]:
-    """Return the texts of the responses that the input references by id."""
+    """Return the texts of the responses that the input references by id. Raises InvalidRequest if they are too long."""
     end_user = end_user_of(body, identity)
-    texts = {}
+    texts: dict[str, str] = {}
+    characters = 0
     for name in referenced_responses(body):
         with suppress(ResponseNotFound):  # rejected later, with its position in the input
             entry = await services.stored.responses.load(caller, name, end_user, strictly=True)
             texts[name] = text_of_response(services.stored.response_of(name, entry))
+            characters += len(texts[name])
+            check_referenced_text(characters)
     return texts
 
 

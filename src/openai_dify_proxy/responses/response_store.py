@@ -22,10 +22,12 @@ from openai_dify_proxy.errors import (
 )
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
 from openai_dify_proxy.translate.history import extend_fingerprint
+from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.locks import Lock
+from openai_dify_proxy.wire.openai.chat import MAX_ITEMS
 from openai_dify_proxy.wire.openai.responses import RESPONSE, Response
 
 
@@ -214,11 +216,23 @@ class ResponseStore:
         return stored
 
     async def recall(self, caller: Caller, name: str, end_user: str | None) -> tuple[HistoryMessage, ...]:
-        """Return all messages up to the end of a response. Raises InvalidRequest if an earlier response is missing."""
-        messages: list[HistoryMessage] = []
+        """Return all messages up to the end of a response.
+
+        Raises InvalidRequest if an earlier response is missing, or if there are too many messages or characters.
+        """
+        turns: list[list[HistoryMessage]] = []
+        characters = size = 0
         following: str | None = name
         while following is not None:
             stored = await self.previous(caller, following, end_user)
-            messages[:0] = stored.messages
+            turns.append(stored.messages)
+            size += len(stored.messages)
+            characters += sum(len(message.text) for message in stored.messages)
+            if max(len(turns), size) > MAX_ITEMS or characters > MAX_REFERENCED_TEXT:
+                raise InvalidRequest(
+                    f"The history before the request has more than {MAX_ITEMS} messages or {MAX_REFERENCED_TEXT} "
+                    "characters. Begin a new one.",
+                    param="previous_response_id",
+                )
             following = stored.previous
-        return tuple(messages)
+        return tuple(message for turn in reversed(turns) for message in turn)

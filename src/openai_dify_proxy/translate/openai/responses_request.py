@@ -40,6 +40,12 @@ from openai_dify_proxy.wire.openai.chat import ContentPart
 from openai_dify_proxy.wire.openai.responses import ITEM_TEXT, ChatOrInputRequest, InputItem, ResponsesRequest
 from openai_dify_proxy.wire.reading import UNREADABLE
 
+MAX_REFERENCES = 1000
+"""Responses that the ``item_reference`` items of a request may belong to."""
+
+MAX_REFERENCED_TEXT = 8 * 1024 * 1024
+"""Characters that the referenced items of a request, or the earlier messages that it continues, may have in all."""
+
 TOOL_OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 
 
@@ -86,15 +92,41 @@ def messages_of_input(
     """Return the messages in ``field``, oldest first. Raises InvalidRequest with the item's path."""
     if items is None or isinstance(items, str):
         return [HistoryMessage("user", items)] if items else []
-    messages = (_message(item, f"{field}[{index}]", replies or {}) for index, item in enumerate(items))
-    return [message for message in messages if message is not None]
+    replies = replies or {}
+    messages = []
+    referenced = 0
+    for index, item in enumerate(items):
+        message = _message(item, f"{field}[{index}]", replies)
+        if message is not None:
+            messages.append(message)
+            referenced += len(message.text) if _is_reference(item) else 0
+            check_referenced_text(referenced)
+    return messages
 
 
 def referenced_responses(request: ResponsesRequest) -> list[str]:
-    """Return the ids of the responses that the ``item_reference`` items of ``input`` belong to."""
+    """Return the ids of the responses that the ``item_reference`` items of ``input`` belong to.
+
+    Raises InvalidRequest for more than ``MAX_REFERENCES``.
+    """
     items = request.input if isinstance(request.input, list) else []
     found = [response_of_message(item.id) for item in items if _is_reference(item) and item.id is not None]
-    return list(dict.fromkeys(name for name in found if name is not None))
+    names = list(dict.fromkeys(name for name in found if name is not None))
+    if len(names) > MAX_REFERENCES:
+        raise InvalidRequest(
+            f"'input' references items of more than {MAX_REFERENCES} responses. Send fewer references.", param="input"
+        )
+    return names
+
+
+def check_referenced_text(characters: int) -> None:
+    """Raise InvalidRequest if the referenced items have too many characters in all."""
+    if characters > MAX_REFERENCED_TEXT:
+        raise InvalidRequest(
+            f"The items that 'input' references have more than {MAX_REFERENCED_TEXT} characters in all. "
+            "Send fewer references.",
+            param="input",
+        )
 
 
 def _instructions(text: str | None) -> list[HistoryMessage]:

@@ -13,6 +13,9 @@ from msgspec.json import Decoder
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
+MAX_ITEMS = 10_000
+"""Messages or items of a request, and content parts of a message. Far more than a model can read."""
+
 ModelName = Annotated[str, Meta(max_length=256)]
 StopSequence = Annotated[str, Meta(max_length=256)]
 
@@ -25,9 +28,15 @@ class ContentPart(Struct):
     refusal: str | None = None
 
 
+Content = str | Annotated[list[ContentPart], Meta(max_length=MAX_ITEMS)] | None
+
+
 class ChatMessage(Struct):
     role: Role
-    content: str | list[ContentPart] | None = None
+    content: Content = None
+
+
+Messages = Annotated[list[ChatMessage], Meta(max_length=MAX_ITEMS)]
 
 
 class StreamOptions(Struct):
@@ -57,7 +66,7 @@ class CompletionFields(Struct, kw_only=True):
 
 
 class ChatCompletionRequest(CompletionFields, kw_only=True):
-    messages: list[ChatMessage] | UnsetType = UNSET
+    messages: Messages | UnsetType = UNSET
     tool_choice: Any = None
     function_call: Any = None
 

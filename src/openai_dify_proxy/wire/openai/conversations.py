@@ -10,13 +10,13 @@ from typing import Any, Literal
 from msgspec import Struct, field
 from msgspec.json import Decoder
 
-from openai_dify_proxy.wire.openai.responses import InputItem
+from openai_dify_proxy.wire.openai.responses import InputItems
 
 
 class ConversationRequest(Struct, kw_only=True):
     """The body that creates or updates a conversation; ``items`` has the format of a response's ``input``."""
 
-    items: list[InputItem] | None = None
+    items: InputItems | None = None
     metadata: dict[str, str] | None = None
 
 

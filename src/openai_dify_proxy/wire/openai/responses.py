@@ -8,18 +8,20 @@ Source: the OpenAI API reference, the official SDKs, and https://www.openrespons
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder
 
 from openai_dify_proxy.wire.openai.chat import (
+    MAX_ITEMS,
     ChatCompletionRequest,
-    ChatMessage,
     CompletionFields,
+    Content,
     ContentPart,
     DifyExtension,
     ErrorObject,
+    Messages,
 )
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled", "incomplete"]
@@ -40,6 +42,9 @@ class InputItem(Struct):
     output: Raw = Raw(b"null")
 
 
+InputItems = Annotated[list[InputItem], Meta(max_length=MAX_ITEMS)]
+
+
 class ConversationName(Struct):
     id: str
 
@@ -47,14 +52,14 @@ class ConversationName(Struct):
 class ResponsesRequest(CompletionFields, kw_only=True):
     """``messages`` belongs to chats, but some clients send it here; all fields after it are only repeated."""
 
-    input: str | list[InputItem] | None = None
+    input: str | InputItems | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
     conversation: str | ConversationName | None = None
     store: bool | None = None
     background: bool | None = None
     tool_choice: Any = None
-    messages: list[ChatMessage] | None = None
+    messages: Messages | None = None
     max_output_tokens: int | None = None
     max_tool_calls: int | None = None
     parallel_tool_calls: bool | None = None
@@ -80,7 +85,7 @@ class ResponsesRequest(CompletionFields, kw_only=True):
 class ChatOrInputRequest(ChatCompletionRequest, kw_only=True):
     """A chat completion request. Some clients send the ``input`` of a Responses request instead of ``messages``."""
 
-    input: str | list[InputItem] | None = None
+    input: str | InputItems | None = None
     instructions: str | None = None
 
 
@@ -298,5 +303,5 @@ StreamEvent = (
 
 RESPONSES_REQUEST = Decoder(ResponsesRequest)
 CHAT_OR_INPUT_REQUEST = Decoder(ChatOrInputRequest)
-ITEM_TEXT: Decoder[str | list[ContentPart] | None] = Decoder(str | list[ContentPart] | None)
+ITEM_TEXT: Decoder[str | list[ContentPart] | None] = Decoder(Content)
 RESPONSE = Decoder(Response)

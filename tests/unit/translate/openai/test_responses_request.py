@@ -12,6 +12,8 @@ from openai_dify_proxy.api.bodies import read_json
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.chat_request import make_turn
 from openai_dify_proxy.translate.openai.responses_request import (
+    MAX_REFERENCED_TEXT,
+    MAX_REFERENCES,
     messages_of_input,
     read_chat_or_input_request,
     read_responses_messages,
@@ -278,3 +280,19 @@ def test_an_unknown_role_lists_the_roles() -> None:
         "'function'."
     )
     assert caught.value.param == "items[0].role"
+
+
+def test_the_text_of_all_references_is_limited() -> None:
+    replies = {"resp_1": "x" * (MAX_REFERENCED_TEXT // 4)}
+    references = [{"type": "item_reference", "id": "msg_1"}] * 4
+    assert len(read([*references, user("a")], replies=replies).history) == 4
+    with pytest.raises(InvalidRequest, match="more than 8388608 characters") as rejected:
+        read([*references, {"type": "item_reference", "id": "msg_1"}, user("a")], replies=replies)
+    assert rejected.value.param == "input"
+
+
+def test_the_number_of_referenced_responses_is_limited() -> None:
+    items = [InputItem(type="item_reference", id=f"msg_{number}") for number in range(MAX_REFERENCES)]
+    assert len(referenced_responses(ResponsesRequest(input=[*items, *items]))) == MAX_REFERENCES
+    with pytest.raises(InvalidRequest, match="more than 1000 responses"):
+        referenced_responses(ResponsesRequest(input=[*items, InputItem(type="item_reference", id="msg_x")]))
