@@ -384,7 +384,7 @@ class HttpClient:
     def __init__(self, *, connect_timeout: float) -> None:
         self.loop = asyncio.get_running_loop()
         self._connect_timeout = connect_timeout
-        self._idle: dict[Origin, list[_Connection]] = {}
+        self._idle: dict[Origin, dict[_Connection, None]] = {}  # ordered by the time of their last use
         self._open: set[_Connection] = set()
         self._tls: ssl.SSLContext | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -413,7 +413,7 @@ class HttpClient:
         """Return the most recently used idle connection, or None."""
         connections = self._idle.get(origin)
         while connections:
-            connection = connections.pop()
+            connection, _ = connections.popitem()
             if connection.expiry is not None:
                 connection.expiry.cancel()
                 connection.expiry = None
@@ -442,21 +442,20 @@ class HttpClient:
         task.add_done_callback(self._tasks.discard)
 
     def _release(self, origin: Origin, connection: _Connection) -> None:
-        connections = self._idle.setdefault(origin, [])
+        connections = self._idle.setdefault(origin, {})
         seconds = IDLE_SECONDS if len(connections) < MAX_IDLE else SURPLUS_SECONDS
-        connections.append(connection)
+        connections[connection] = None
         connection.expiry = self.loop.call_later(seconds, self._expire, connections, connection)
 
-    def _expire(self, connections: list[_Connection], connection: _Connection) -> None:
-        connections.remove(connection)
+    def _expire(self, connections: dict[_Connection, None], connection: _Connection) -> None:
+        connections.pop(connection, None)
         connection.abort()
 
     def _forget(self, connection: _Connection) -> None:
         """Drop a lost connection, which may have been idle."""
         self._open.discard(connection)
         for connections in self._idle.values():
-            if connection in connections:
-                connections.remove(connection)
+            connections.pop(connection, None)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:

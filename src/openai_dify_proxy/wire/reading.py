@@ -14,7 +14,7 @@ from msgspec import MsgspecError, Struct, json
 from openai_dify_proxy.wire.complexity import TooComplex, check_complexity
 
 UNREADABLE = (MsgspecError, UnicodeDecodeError, RecursionError, TooComplex)
-"""The exceptions of msgspec for bytes that are not the expected message (bad JSON, types or UTF-8, or deep nesting), and
+"""The exceptions for bytes that are not the expected message: msgspec's for bad JSON, types, UTF-8 or deep nesting, and
 that of ``check_complexity``."""
 
 _WITH_PATH = re.compile(r"(.*) - at `(?:key` in `)?\$([^`]*)`", re.DOTALL)
