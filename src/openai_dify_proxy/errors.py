@@ -16,7 +16,11 @@
     │   ├── MethodNotAllowed        405
     │   ├── NotAcceptable           406
     │   ├── ConversationBusy        409
+    │   ├── BadHttp                 400
+    │   ├── RequestTimeout          408
     │   ├── BodyTooLarge            413
+    │   ├── UrlTooLong              414
+    │   ├── HeadTooLarge            431
     │   ├── UnsupportedMediaType    415
     │   ├── RangeNotSatisfiable     416
     │   └── RateLimited             429
@@ -36,6 +40,7 @@
         ├── InternalError           500
         ├── PictureNotStored        500
         ├── StateUnreachable        503
+        ├── TooManyConnections      503
         └── ShuttingDown            503
 
 Status, type and code are data on the class. A message states what is wrong, where, and what to do. It reaches the
@@ -157,9 +162,30 @@ class ConversationBusy(ClientError):
     retryable = True
 
 
+class BadHttp(ClientError):
+    default_code = "invalid_http_request"
+
+
+class RequestTimeout(ClientError):
+    """The client sent its request too slowly."""
+
+    status = 408
+    default_code = "request_timeout"
+
+
 class BodyTooLarge(ClientError):
     status = 413
     default_code = "request_too_large"
+
+
+class UrlTooLong(ClientError):
+    status = 414
+    default_code = "url_too_long"
+
+
+class HeadTooLarge(ClientError):
+    status = 431
+    default_code = "headers_too_large"
 
 
 class UnsupportedMediaType(ClientError):
@@ -271,6 +297,12 @@ class StateUnreachable(ServerError):
 
     status = 503
     default_code = "state_unavailable"
+    retryable = True
+
+
+class TooManyConnections(ServerError):
+    status = 503
+    default_code = "too_many_connections"
     retryable = True
 
 

@@ -21,10 +21,7 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors import multiprocess
 
 from openai_dify_proxy.cli.listening import BACKLOG
-
-KEEP_ALIVE = 75
-"""Seconds that an idle connection of a client stays open: longer than clients and balancers reuse theirs (5 to 60 s),
-so that none sends a request into a connection that is being closed."""
+from openai_dify_proxy.server import FrontDoor
 
 INTERRUPTED = 130
 """The exit code after a second Ctrl-C, as shells have it: 128 and the number of SIGINT."""
@@ -39,7 +36,7 @@ def server_config(app: ASGIApp | str, *, grace: float, workers: int = 1, factory
         app,
         factory=factory,
         workers=workers,
-        http="httptools",
+        http=FrontDoor(),  # type: ignore[arg-type] # uvicorn calls it like the class that it documents
         ws="none",
         lifespan="on",
         log_config=None,
@@ -48,7 +45,6 @@ def server_config(app: ASGIApp | str, *, grace: float, workers: int = 1, factory
         # Nothing here depends on the caller's address or scheme.
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(grace),
     )
 

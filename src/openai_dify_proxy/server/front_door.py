@@ -1,0 +1,79 @@
+"""All client connections of one process: who is admitted, and who is closed for being idle or too slow."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from openai_dify_proxy.server.limits import HttpLimits
+from openai_dify_proxy.server.protocol import Connection
+
+SWEEP_INTERVAL = 1.0
+"""Seconds between two looks at the deadlines. One timer for all connections costs requests nothing."""
+
+EXTRA_CONNECTIONS = 32
+"""Connections beyond the limit that may still ask for ``/health``; the next one is closed at once."""
+
+
+class FrontDoor:
+    """Creates connections, as the ``http`` option of uvicorn's configuration, and enforces ``limits`` on them."""
+
+    def __init__(self, limits: HttpLimits | None = None) -> None:
+        self.limits = limits or HttpLimits()
+        self.idle: dict[Connection, None] = {}
+        """Connections without a request, the one that has been idle longest first."""
+        self.reading: dict[Connection, None] = {}
+        """Connections in the middle of a request's head or body, or lingering after a refusal."""
+        self._open = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def __call__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Connection:
+        """Create the protocol of a new connection (uvicorn calls this)."""
+        return Connection(self, config, server_state, app_state, _loop)
+
+    def admit(self, connection: Connection) -> bool:
+        """Count a new connection; return whether it may make any request, or only health checks."""
+        self._open += 1
+        if self._sweeper is None:
+            self._sweeper = connection.loop.call_later(SWEEP_INTERVAL, self._sweep, connection.loop)
+        if self._open <= self.limits.connections:
+            return True
+        if self.idle:
+            oldest = next(iter(self.idle))
+            del self.idle[oldest]
+            oldest.close()
+            return True
+        if self._open > self.limits.connections + EXTRA_CONNECTIONS:
+            connection.abort()
+        return False
+
+    def release(self, connection: Connection) -> None:
+        """Forget a closed connection."""
+        self._open -= 1
+        self.idle.pop(connection, None)
+        self.reading.pop(connection, None)
+        if self._open == 0 and self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        expired = []
+        for connection in self.idle:
+            if now - connection.since < self.limits.idle_timeout:
+                break
+            expired.append(connection)
+        for connection in expired:
+            connection.close()
+        for connection in list(self.reading):
+            connection.check_deadline(now)
+        self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep, loop) if self._open else None

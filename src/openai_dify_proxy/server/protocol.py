@@ -1,0 +1,463 @@
+"""One client connection: uvicorn's protocol with bounded heads, pipelines, timeouts and merged writes.
+
+uvicorn parses and answers requests; this subclass decides what reaches its parser. Data is parsed in pieces, so that
+a limit is checked before the bytes beyond it are parsed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+import httptools
+import structlog
+from uvicorn._types import ASGISendEvent
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+from uvicorn.server import ServerState
+
+from openai_dify_proxy.errors import (
+    BadHttp,
+    HeadTooLarge,
+    ProxyError,
+    RequestTimeout,
+    TooManyConnections,
+    UrlTooLong,
+)
+from openai_dify_proxy.translate.openai.errors import encode_error
+
+if TYPE_CHECKING:
+    from openai_dify_proxy.server.front_door import FrontDoor
+
+log = structlog.get_logger("openai_dify_proxy.server")
+
+PIECE = 4096
+"""Bytes that are parsed at once while a head or a chunked body is read, where no other boundary is known."""
+
+END_OF_HEAD = b"\r\n\r\n"
+
+LINGER_SECONDS = 5.0
+"""How long data is discarded after a refusal. Closing at once would reset the connection, and the client would lose
+the response that it has not read yet."""
+
+MAX_DISCARDED_BYTES = 1024 * 1024
+"""The rest of a body that is read and discarded after an early response, so that the connection can be used again."""
+
+MERGED_BYTES = 64 * 1024
+"""The largest body that is copied behind the response head; a larger one is handed to the transport as it is."""
+
+HEALTH_PATHS: Final = frozenset({"/health", "/ready"})
+
+# What is being read.
+IDLE: Final = 0
+HEAD: Final = 1
+BODY: Final = 2
+ANSWER: Final = 3
+LINGER: Final = 4
+
+
+class Connection(HttpToolsProtocol):
+    """The protocol of one connection."""
+
+    flow: _Flow
+    cycle: _Cycle | None  # type: ignore[assignment] # None before the first request
+
+    def __init__(
+        self,
+        door: FrontDoor,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, loop)
+        self.since = 0.0
+        """The loop's time at which the phase began, or the current window of a body."""
+        self._door = door
+        self._limits = door.limits
+        self._phase = IDLE
+        self._admitted = True
+        self._unparsed = b""
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._framing_bytes = 0
+        self._window_bytes = 0
+        self._rejection: ProxyError | None = None
+        self._replaying = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport)
+        self._admitted = self._door.admit(self)
+        self._become_idle()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._door.release(self)
+        self._unparsed = b""
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    def close(self) -> None:
+        """Close the connection after everything written has been sent."""
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.transport.abort()
+
+    def check_deadline(self, now: float) -> None:
+        """Reject a request whose head or body arrives too slowly; close a connection that lingered long enough."""
+        elapsed = now - self.since
+        if self._phase == LINGER:
+            if elapsed >= LINGER_SECONDS:
+                self.abort()
+        elif self.flow.read_paused:  # the proxy does not read, so the client is not slow
+            self._begin_window(now)
+        elif self._phase == HEAD:
+            if elapsed >= self._limits.head_timeout:
+                self._reject(RequestTimeout(f"The request head took longer than {self._limits.head_timeout:g} s."))
+        elif elapsed >= self._limits.body_window:
+            if self._window_bytes < elapsed * self._limits.body_rate:
+                rate = self._limits.body_rate
+                self._reject(RequestTimeout(f"The request body arrived at less than {rate} bytes per second."))
+            else:
+                self._begin_window(now)
+
+    def _begin_window(self, now: float) -> None:
+        self.since = now
+        self._window_bytes = 0
+
+    def _become_idle(self) -> None:
+        self._phase = IDLE
+        self.since = self.loop.time()
+        self._door.idle[self] = None
+
+    # Parsing
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase == LINGER:
+            return
+        if self._phase == IDLE and len(data) <= PIECE and data.count(END_OF_HEAD) <= 1:
+            self._parse(data)  # the common case: one small request
+        else:
+            self._unparsed += data
+            self._parse_pieces()
+
+    def _parse_pieces(self) -> None:
+        """Parse the data that has arrived, until it is used up or the pipeline is full; then reading pauses."""
+        data, start = self._unparsed, 0
+        while start < len(data) and len(self.pipeline) < self._limits.pipelined and not self._closing:
+            end = self._end_of_piece(data, start)
+            self._parse(data[start:end])
+            start = end
+        self._unparsed = b"" if self._closing else data[start:]
+        self.flow.hold(bool(self._unparsed))
+
+    def _end_of_piece(self, data: bytes, start: int) -> int:
+        """Return the end of the next piece, which ends no more than one head and no more than one body."""
+        if self._phase == BODY and (length := self._declared_length()) is not None:
+            return min(len(data), start + length - self._body_bytes)
+        found = data.find(END_OF_HEAD, start, start + PIECE)
+        return min(len(data), start + PIECE) if found < 0 else found + len(END_OF_HEAD)
+
+    @property
+    def _closing(self) -> bool:
+        return self._phase == LINGER or self.transport.is_closing()
+
+    def _parse(self, piece: bytes) -> None:
+        if self._phase in (IDLE, ANSWER):
+            piece = piece.lstrip(b"\r\n")  # some clients end a body with an extra line
+            if not piece:
+                return
+            self._begin_head()
+        if self._phase == HEAD:
+            self._head_bytes += len(piece)
+            if self._head_bytes > self._limits.head_bytes:
+                self._reject(self._too_large())
+                return
+        else:
+            self._framing_bytes += len(piece)
+            if self._framing_bytes > self._limits.head_bytes and self._declared_length() is None:
+                self._reject(HeadTooLarge("The chunks of the request body carry more framing than data."))
+                return
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            rest = piece[upgrade.args[0] :]
+            self._ignore_upgrade()
+            if rest:
+                self._parse(rest)
+        except httptools.HttpParserError:
+            self._reject(self._rejection or BadHttp("The request is not valid HTTP/1.1."))
+
+    def _too_large(self) -> ProxyError:
+        if len(self.url) > self._limits.url_bytes:
+            return UrlTooLong(f"The URL is longer than {self._limits.url_bytes} bytes.")
+        return HeadTooLarge(f"The request line and headers are larger than {self._limits.head_bytes} bytes.")
+
+    def _ignore_upgrade(self) -> None:
+        """Go on in HTTP/1.1, as RFC 9110 allows: Java's client asks for ``h2c`` with every request.
+
+        The parser stops behind the head of such a request. A new one reads its body: it gets a head that declares
+        the same length, whose callbacks are ignored.
+        """
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        if self._phase == BODY:
+            length = self._declared_length()
+            framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+            self._replaying = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + END_OF_HEAD)
+            self._replaying = False
+
+    def _begin_head(self) -> None:
+        self._phase = HEAD
+        self.since = self.loop.time()
+        self._head_bytes = 0
+        self.url = b""
+        self._door.idle.pop(self, None)
+        self._door.reading[self] = None
+
+    def _declared_length(self) -> int | None:
+        """Return the length of the current request's body in bytes, or None if it is chunked."""
+        length: int | None = 0
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                return None
+        return length
+
+    # The parser's callbacks
+
+    def on_message_begin(self) -> None:
+        if not self._replaying:
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._replaying:
+            self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._replaying and self._phase == HEAD:  # trailers of a chunked body are ignored
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._replaying:
+            return
+        self._phase = BODY
+        self._body_bytes = self._framing_bytes = 0
+        self._begin_window(self.loop.time())
+        version = self.parser.get_http_version()
+        scope = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        if version != "1.1":
+            scope["http_version"] = version
+        if len(self.url) > self._limits.url_bytes:
+            raise self._rejected(self._too_large())
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        if not self._admitted and path not in HEALTH_PATHS:
+            raise self._rejected(TooManyConnections("The server has too many open connections.", retry_after=1))
+        earlier = self.cycle
+        self.cycle = _Cycle(self, keep_alive=version != "1.0" and self._admitted and self.parser.should_keep_alive())
+        if earlier is None or earlier.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _rejected(self, error: ProxyError) -> ProxyError:
+        """Remember the error: the parser turns what a callback raises into an error of its own."""
+        self._rejection = error
+        return error
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        self._window_bytes += len(body)
+        self._framing_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._replaying or (self.parser.should_upgrade() and self._declared_length() != 0):
+            return  # the body is still to come
+        self._door.reading.pop(self, None)
+        super().on_message_complete()
+        if self.cycle is not None and self.cycle.response_complete and not self.pipeline:
+            self._become_idle()
+        else:
+            self._phase = ANSWER
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self._closing:
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._phase == ANSWER:
+            self._become_idle()
+        elif self._phase == BODY and self._too_much_left():
+            self._linger()
+        if self._unparsed:
+            self._parse_pieces()
+
+    def _too_much_left(self) -> bool:
+        """Return whether the unread rest of an answered request's body is not worth reading for the next request."""
+        length = self._declared_length()
+        return length is None or length - self._body_bytes > MAX_DISCARDED_BYTES
+
+    # Rejections
+
+    def _reject(self, error: ProxyError) -> None:
+        """Answer the request that is being read with ``error``, and close the connection."""
+        log.warning(
+            "request_rejected", status=error.status, reason=error.message, client=self.client and self.client[0]
+        )
+        answering = None if self.cycle is None or self.cycle.response_complete else self.cycle
+        # The request being read is the current cycle's once its head is complete, else the one after it.
+        if self.pipeline or (answering is not None and (self._phase == HEAD or answering.response_started)):
+            self.abort()  # an earlier response is under way, and nothing can be sent in its middle
+            return
+        if answering is not None:
+            answering.disconnected = True
+            answering.message_event.set()
+        body = encode_error(error)
+        retry = b"" if error.retry_after is None else b"retry-after: %d\r\n" % error.retry_after
+        self.transport.write(
+            b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
+            % (STATUS_LINE[error.status], len(body), retry, body)
+        )
+        self._linger()
+
+    def _linger(self) -> None:
+        self._phase = LINGER
+        self.since = self.loop.time()
+        self._unparsed = b""
+        self._door.idle.pop(self, None)
+        self._door.reading[self] = None
+        self.flow.hold(False)
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+
+class _Flow(FlowControl):
+    """Reading stays paused while data that has arrived waits to be parsed."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self._held = False
+
+    def hold(self, held: bool) -> None:
+        if held:
+            self.pause_reading()
+        released = self._held and not held
+        self._held = held
+        if released:
+            self.resume_reading()
+
+    def resume_reading(self) -> None:
+        if not self._held:
+            super().resume_reading()
+
+
+class _Cycle(RequestResponseCycle):
+    """One request and its response; the head leaves together with the first part of the body."""
+
+    def __init__(self, connection: Connection, *, keep_alive: bool) -> None:
+        super().__init__(
+            scope=connection.scope,
+            transport=connection.transport,
+            flow=connection.flow,
+            logger=connection.logger,
+            access_logger=connection.access_logger,
+            access_log=False,
+            default_headers=connection.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=connection.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=connection.on_response_complete,
+        )
+        self._loop = connection.loop
+        self._head = b""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start" and not self.response_started:
+            self.response_started = True
+            self.waiting_for_100_continue = False
+            self._head = self._encode_head(message["status"], [*self.default_headers, *message.get("headers", ())])
+            self._loop.call_soon(self._write_head)  # for a response whose body is late
+        elif message["type"] == "http.response.body" and self.response_started and not self.response_complete:
+            self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            raise RuntimeError(f"unexpected ASGI message {message['type']}")
+
+    def _encode_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+        parts = [STATUS_LINE[status]]
+        closes = False
+        for name, value in headers:
+            if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
+                raise RuntimeError("invalid HTTP header")
+            if name == b"content-length":
+                self.expected_content_length = int(value)
+                self.chunked_encoding = False
+            elif name == b"connection" and b"close" in value.lower():
+                self.keep_alive = False
+                closes = True
+            parts += (name, b": ", value, b"\r\n")
+        if not self.keep_alive and not closes:
+            parts.append(b"connection: close\r\n")
+        if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
+            self.chunked_encoding = True
+            parts.append(b"transfer-encoding: chunked\r\n")
+        parts.append(b"\r\n")
+        return b"".join(parts)
+
+    def _send_body(self, body: bytes, *, more: bool) -> None:
+        head, self._head = self._head, b""
+        if self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+            body = b""
+        elif self.chunked_encoding:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            body = chunk if more else chunk + b"0\r\n\r\n"
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("response longer than its Content-Length")
+        if len(body) <= MERGED_BYTES:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body) if head else (body,))
+        if not more:
+            self._complete()
+
+    def _complete(self) -> None:
+        if self.expected_content_length != 0:
+            raise RuntimeError("response shorter than its Content-Length")
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    def _write_head(self) -> None:
+        if self._head and not self.disconnected:
+            self.transport.write(self._head)
+            self._head = b""

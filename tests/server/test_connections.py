@@ -1,0 +1,319 @@
+"""Connections at the front door, over real sockets: limits, timeouts, pipelines, and clients that misbehave."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.types import Message, Receive, Scope, Send
+
+from openai_dify_proxy.cli.serve import server_config
+from openai_dify_proxy.server import FrontDoor, HttpLimits
+from tests.limits import PATIENCE
+
+LIMITS = HttpLimits(connections=8)
+HURRIED = HttpLimits(head_timeout=0.1, body_window=0.1, idle_timeout=0.1, body_rate=1024 * 1024)
+"""Deadlines that have passed at the first sweep."""
+
+
+class Echo:
+    """Answers with the method, the path and the length of the body; ``/hold`` waits for ``released``."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.released = threading.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        self.requests += 1
+        size = 0
+        if scope["path"] != "/unread":
+            message: Message = {"more_body": True}
+            while message.get("more_body"):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                size += len(message["body"])
+        text = f"{scope['method']} {scope['path']} {size}\n".encode()
+        headers = [(b"content-length", b"%d" % len(text))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class Door:
+    """A server behind a front door, on a port of its own."""
+
+    def __init__(self, limits: HttpLimits) -> None:
+        self.app = Echo()
+        config = server_config(self.app, grace=1)
+        config.http = FrontDoor(limits)  # type: ignore[assignment]
+        config.port = 0
+        self.server = _Server(config)
+        self._clients: list[Client] = []
+
+    def connect(self) -> Client:
+        client = Client(self.server.servers[0].sockets[0].getsockname()[1])
+        self._clients.append(client)
+        return client
+
+    def disconnect_all(self) -> None:
+        while self._clients:
+            self._clients.pop().close()
+
+
+class Client:
+    """A plain socket that reads responses whole."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.file = self.socket.makefile("rb")
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+    def send(self, data: bytes) -> Client:
+        try:
+            self.socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # rejected before all of it was sent; the response says why
+        return self
+
+    def response(self) -> tuple[int, bytes]:
+        """Return status and body of the next response."""
+        status = int(self.file.readline().split()[1])
+        length = 0
+        while (line := self.file.readline()) != b"\r\n":
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        return status, self.file.read(length)
+
+    def error(self) -> tuple[int, str]:
+        """Return status and code of an error, which must be in the OpenAI envelope and the last on its connection."""
+        status, body = self.response()
+        error = json.loads(body)["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert self.closed()
+        return status, error["code"]
+
+    def closed(self) -> bool:
+        """Wait until the server ends the connection; return whether it sent nothing more."""
+        try:
+            return self.file.read(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+@contextmanager
+def door(limits: HttpLimits = LIMITS) -> Iterator[Door]:
+    opened = Door(limits)
+    thread = threading.Thread(target=opened.server.run, daemon=True)
+    thread.start()
+    assert opened.server.listening.wait(PATIENCE)
+    try:
+        yield opened
+    finally:
+        opened.disconnect_all()
+        opened.server.should_exit = True
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def open_door() -> Iterator[Door]:
+    with door() as opened:
+        yield opened
+
+
+@pytest.fixture
+def shared(open_door: Door) -> Iterator[Door]:
+    yield open_door
+    open_door.disconnect_all()
+
+
+GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def post(body: bytes, path: bytes = b"/b", headers: bytes = b"") -> bytes:
+    return b"POST %b HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n%b" % (path, headers, len(body), body)
+
+
+def test_requests_on_one_connection(shared: Door) -> None:
+    client = shared.connect()
+    assert client.send(GET).response() == (200, b"GET /a 0\n")
+    assert client.send(post(b"hello")).response() == (200, b"POST /b 5\n")
+    assert client.send(post(b"x" * 3_000_000)).response() == (200, b"POST /b 3000000\n")
+    assert client.send(GET).response() == (200, b"GET /a 0\n")
+
+
+@pytest.mark.parametrize("cut", [1, 7, 4096, 70_000])
+def test_request_in_pieces(shared: Door, cut: int) -> None:
+    client = shared.connect()
+    data = post(b"y" * 100_000 if cut > 100 else b"y" * 50)
+    for start in range(0, len(data), cut):
+        client.send(data[start : start + cut])
+    assert client.response()[0] == 200
+
+
+def test_chunked_body_with_trailers(shared: Door) -> None:
+    chunks = b"".join(b"5\r\nhello\r\n" for _ in range(20_000)) + b"0\r\nX-Trailer: 1\r\n\r\n"
+    request = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+    client = shared.connect()
+    assert client.send(request).response() == (200, b"POST /c 100000\n")
+    assert client.send(GET).response() == (200, b"GET /a 0\n")
+
+
+def test_line_ends_between_requests_are_ignored(shared: Door) -> None:
+    client = shared.connect()
+    assert client.send(post(b"hi") + b"\r\n").response() == (200, b"POST /b 2\n")
+    assert client.send(GET).response() == (200, b"GET /a 0\n")
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"z" * 200_000])
+def test_request_with_upgrade_to_h2c_is_answered(shared: Door, body: bytes) -> None:
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+    client = shared.connect()
+    for _ in range(2):
+        assert client.send(post(body, headers=upgrade)).response() == (200, b"POST /b %d\n" % len(body))
+    assert client.send(GET.replace(b"\r\n\r\n", b"\r\n" + upgrade + b"\r\n") + GET).response()[0] == 200
+    assert client.response() == (200, b"GET /a 0\n")
+
+
+def test_chunked_request_with_upgrade_is_answered(shared: Door) -> None:
+    request = (
+        b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+        b"5\r\nhello\r\n0\r\n\r\n"
+    )
+    assert shared.connect().send(request).response() == (200, b"POST /c 5\n")
+
+
+def test_head_is_limited(shared: Door) -> None:
+    header = b"X-Long: " + b"a" * 60_000 + b"\r\n"
+    assert shared.connect().send(b"GET /a HTTP/1.1\r\n" + header + b"\r\n").response()[0] == 200
+    endless = b"GET /a HTTP/1.1\r\n" + header * 2
+    assert shared.connect().send(endless).error() == (431, "headers_too_large")
+    many = b"GET /a HTTP/1.1\r\n" + b"A: b\r\n" * 20_000
+    assert shared.connect().send(many).error() == (431, "headers_too_large")
+
+
+def test_url_is_limited(shared: Door) -> None:
+    assert shared.connect().send(b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * 16_000)).response()[0] == 200
+    assert shared.connect().send(b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * 17_000)).error() == (414, "url_too_long")
+    assert shared.connect().send(b"GET /" + b"a" * 500_000).error() == (414, "url_too_long")
+
+
+def test_trailers_are_limited(shared: Door) -> None:
+    head = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
+    assert shared.connect().send(head + b"X-T: " + b"a" * 200_000).error() == (431, "headers_too_large")
+
+
+@pytest.mark.parametrize("request_", [b"\x16\x03\x01 hello\r\n\r\n", b"GET\r\n\r\n", b"GET /a HTTP/9\r\n\r\n"])
+def test_other_protocols_are_rejected(shared: Door, request_: bytes) -> None:
+    assert shared.connect().send(request_).error() == (400, "invalid_http_request")
+
+
+def test_pipeline_is_answered_in_order(shared: Door) -> None:
+    client = shared.connect()
+    client.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(500)))
+    assert [client.response() for _ in range(500)] == [(200, b"GET /%d 0\n" % number) for number in range(500)]
+
+
+def test_pipeline_of_a_client_that_reads_nothing_is_not_read() -> None:
+    with door() as opened:
+        client = opened.connect()
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.socket.settimeout(1)
+        flood = GET * 10_000
+        sent = 0
+        try:
+            while sent < 100 * len(flood):
+                sent += client.socket.send(flood)
+        except TimeoutError:
+            pass
+        # What the kernel's buffers hold, and no more, has left the client; the server holds one read and a pipeline.
+        assert sent < 40 * len(flood)
+        pending = [connection for connection in opened.server.server_state.connections]
+        assert len(pending) == 1
+        assert len(pending[0].pipeline) <= LIMITS.pipelined  # type: ignore[union-attr]
+        assert opened.connect().send(GET).response()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"GET /a HTT", (408, "request_timeout")),
+        (b"POST /b HTTP/1.1\r\nContent-Length: 100\r\n\r\n123", (408, "request_timeout")),
+        (post(b"x" * 60_000)[:-1], (408, "request_timeout")),
+    ],
+    ids=["head", "body", "nearly whole body"],
+)
+def test_slow_request_is_rejected(sent: bytes, answer: tuple[int, str]) -> None:
+    with door(HURRIED) as opened:
+        assert opened.connect().send(sent).error() == answer
+
+
+def test_idle_connections_are_closed() -> None:
+    with door(HURRIED) as opened:
+        assert opened.connect().closed()
+        client = opened.connect()
+        assert client.send(GET).response()[0] == 200
+        assert client.closed()
+
+
+def test_idle_connections_make_room() -> None:
+    with door(HttpLimits(connections=4)) as opened:
+        idle = [opened.connect() for _ in range(4)]
+        for client in idle:
+            assert client.send(GET).response()[0] == 200
+        assert opened.connect().send(GET).response()[0] == 200
+        assert idle[0].closed()
+        assert idle[3].send(GET).response()[0] == 200
+
+
+def test_health_is_answered_when_connections_run_out() -> None:
+    with door(HttpLimits(connections=2)) as opened:
+        for _ in range(2):
+            opened.connect().send(post(b"x" * 10)[:-1])
+        assert _eventually_rejected(opened) == (503, "too_many_connections")
+        assert opened.connect().send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").response() == (200, b"GET /health 0\n")
+
+
+def _eventually_rejected(opened: Door) -> tuple[int, str]:
+    return opened.connect().send(GET).error()
+
+
+def test_rest_of_a_large_body_is_not_read_after_an_early_response(shared: Door) -> None:
+    client = shared.connect()
+    request = b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 100_000
+    assert client.send(request).response() == (200, b"POST /unread 0\n")
+    assert client.closed()
+
+
+def test_rest_of_a_small_body_is_discarded_after_an_early_response(shared: Door) -> None:
+    client = shared.connect()
+    request = post(b"x" * 100_000, path=b"/unread")
+    assert client.send(request[:5000]).response() == (200, b"POST /unread 0\n")
+    client.send(request[5000:])
+    assert client.send(GET).response() == (200, b"GET /a 0\n")
