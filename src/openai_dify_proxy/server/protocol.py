@@ -7,6 +7,7 @@ a limit is checked before the bytes beyond it are parsed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -54,6 +55,9 @@ MAX_DISCARDED_BYTES = 1024 * 1024
 MERGED_BYTES = 64 * 1024
 """The largest body that is copied behind the response head; a larger one is handed to the transport as it is."""
 
+DISCONNECT_EXTENSION: Final = "openai_dify_proxy.disconnect"
+"""The ASGI extension whose ``on_disconnect`` sets a callback. ASGI itself would need a task that waits."""
+
 HEALTH_PATHS: Final = frozenset({"/health", "/ready"})
 
 # What is being read.
@@ -92,6 +96,7 @@ class Connection(HttpToolsProtocol):
         self._window_bytes = 0
         self._rejection: ProxyError | None = None
         self._replaying = False
+        self._answering: _Cycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -103,6 +108,9 @@ class Connection(HttpToolsProtocol):
         self._door.release(self)
         self._unparsed = b""
         self.pipeline.clear()
+        if self._answering is not None:
+            self._answering.disconnect()
+            self._answering = None
         super().connection_lost(exc)
 
     def close(self) -> None:
@@ -270,13 +278,17 @@ class Connection(HttpToolsProtocol):
         scope["query_string"] = url.query or b""
         if not self._admitted and path not in HEALTH_PATHS:
             raise self._rejected(TooManyConnections("The server has too many open connections.", retry_after=1))
-        earlier = self.cycle
-        self.cycle = _Cycle(self, keep_alive=version != "1.0" and self._admitted and self.parser.should_keep_alive())
-        if earlier is None or earlier.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
+        cycle = _Cycle(self, keep_alive=version != "1.0" and self._admitted and self.parser.should_keep_alive())
+        self.cycle = cycle
+        if self._answering is None:
+            self._answer(cycle)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _answer(self, cycle: _Cycle) -> None:
+        self._answering = cycle
+        self._start_asgi_task(cycle, self.app)
 
     def _rejected(self, error: ProxyError) -> ProxyError:
         """Remember the error: the parser turns what a callback raises into an error of its own."""
@@ -294,18 +306,21 @@ class Connection(HttpToolsProtocol):
             return  # the body is still to come
         self._door.reading.pop(self, None)
         super().on_message_complete()
-        if self.cycle is not None and self.cycle.response_complete and not self.pipeline:
+        if self._answering is None:
             self._become_idle()
         else:
             self._phase = ANSWER
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
+        self._answering = None
         if self._closing:
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            cycle, _ = self.pipeline.pop()
+            assert isinstance(cycle, _Cycle)
+            self._answer(cycle)
         elif self._phase == ANSWER:
             self._become_idle()
         elif self._phase == BODY and self._too_much_left():
@@ -325,14 +340,14 @@ class Connection(HttpToolsProtocol):
         log.warning(
             "request_rejected", status=error.status, reason=error.message, client=self.client and self.client[0]
         )
-        answering = None if self.cycle is None or self.cycle.response_complete else self.cycle
-        # The request being read is the current cycle's once its head is complete, else the one after it.
+        # The request being read is the one being answered only if its head is complete and nothing waits behind it.
+        answering = self._answering
         if self.pipeline or (answering is not None and (self._phase == HEAD or answering.response_started)):
             self.abort()  # an earlier response is under way, and nothing can be sent in its middle
             return
         if answering is not None:
-            answering.disconnected = True
-            answering.message_event.set()
+            answering.disconnect()
+            self._answering = None
         body = encode_error(error)
         retry = b"" if error.retry_after is None else b"retry-after: %d\r\n" % error.retry_after
         self.transport.write(
@@ -392,6 +407,23 @@ class _Cycle(RequestResponseCycle):
         )
         self._loop = connection.loop
         self._head = b""
+        self._on_disconnect: Callable[[], object] | None = None
+        self.scope["extensions"] = {DISCONNECT_EXTENSION: {"request": self}}
+
+    def on_disconnect(self, callback: Callable[[], object] | None) -> None:
+        """Call ``callback`` when the client disconnects, at once if it already has; None for no callback."""
+        self._on_disconnect = callback
+        if callback is not None and self.disconnected:
+            callback()
+
+    def disconnect(self) -> None:
+        """End the request, whose client is gone: its response is not sent."""
+        if self.disconnected or self.response_complete:
+            return
+        self.disconnected = True
+        self.message_event.set()
+        if self._on_disconnect is not None:
+            self._on_disconnect()
 
     async def send(self, message: ASGISendEvent) -> None:
         if self.flow.write_paused and not self.disconnected:
