@@ -254,7 +254,7 @@ def test_pipeline_of_a_client_that_reads_nothing_is_not_read() -> None:
             pass
         # What the kernel's buffers hold, and no more, has left the client; the server holds one read and a pipeline.
         assert sent < 40 * len(flood)
-        pending = [connection for connection in opened.server.server_state.connections]
+        pending = list(opened.server.server_state.connections)
         assert len(pending) == 1
         assert len(pending[0].pipeline) <= LIMITS.pipelined  # type: ignore[union-attr]
         assert opened.connect().send(GET).response()[0] == 200

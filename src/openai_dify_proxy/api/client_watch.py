@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import Self
+from typing import Protocol, Self, cast
 
-from starlette.types import Receive
+from starlette.types import Scope
+
+EXTENSION = "openai_dify_proxy.disconnect"
+"""The ASGI extension of the front door. ASGI's own way would need a task per request that waits for the event."""
+
+
+class _Request(Protocol):
+    disconnected: bool
+
+    def on_disconnect(self, callback: Callable[[], object] | None) -> None: ...
 
 
 class ClientWatch:
-    """Watches the connection of a request within a ``with`` block. Enter it only after the body has been read."""
+    """Watches the connection of a request within a ``with`` block."""
 
-    def __init__(self, receive: Receive) -> None:
-        self.disconnected = False
-        self._receive = receive
-        self._callback: Callable[[], object] | None = None
-        self._task: asyncio.Task[None] | None = None
+    def __init__(self, scope: Scope) -> None:
+        self._request = cast(_Request, scope["extensions"][EXTENSION]["request"])
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has disconnected."""
+        return self._request.disconnected
 
     def __enter__(self) -> Self:
-        self._task = asyncio.get_running_loop().create_task(self._watch())
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._task = self._callback = None  # breaks reference cycles
+        self._request.on_disconnect(None)
 
     def on_disconnect(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` when the client disconnects, at once if it already has."""
-        self._callback = callback
-        if self.disconnected:
-            callback()
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.disconnected = True
-        if self._callback is not None:
-            self._callback()
+        self._request.on_disconnect(callback)

@@ -74,7 +74,7 @@ async def answer_turn(
 async def _watched_turn(
     request: Request, services: Services, caller: Caller, app: App, turn_request: TurnRequest
 ) -> AsyncIterator[ActiveTurn]:
-    with ClientWatch(request.receive) as client:
+    with ClientWatch(request.scope) as client:
         async with services.turns.run(caller, app, turn_request, client=client) as turn:
             yield turn
 

@@ -9,7 +9,7 @@ from time import time
 from typing import TYPE_CHECKING
 
 import structlog
-from starlette.types import Receive
+from starlette.types import Scope
 
 from openai_dify_proxy.api.client_watch import ClientWatch
 from openai_dify_proxy.api.errors import INTERNAL_ERROR, log_failure
@@ -29,14 +29,14 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def picture_frames(
-    receive: Receive, answer: ImageAnswer, *, kind: str, headers_of: Callable[[Sequence[str]], dict[str, str]]
+    scope: Scope, answer: ImageAnswer, *, kind: str, headers_of: Callable[[Sequence[str]], dict[str, str]]
 ) -> AsyncIterator[PictureFrames]:
     """Yield the frames of an answer. ``kind`` is the prefix of its event names.
 
     ``headers_of`` returns the headers for the names of dropped parameters. Raises ProxyError before anything is
     billed.
     """
-    with ClientWatch(receive) as client:
+    with ClientWatch(scope) as client:
         prepared = await while_connected(client, answer.generator.prepare(answer.parsed.request))
         frames = PictureFrames(answer, prepared, kind, headers_of(prepared.plan.notices))
         work = asyncio.create_task(frames.generate())

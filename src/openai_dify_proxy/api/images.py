@@ -51,9 +51,9 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
     answer = ImageAnswer(service, service.generator, parsed, str(request.base_url))
     if parsed.stream:
         kind = "image_generation" if operation == "generation" else "image_edit"
-        frames = picture_frames(request.receive, answer, kind=kind, headers_of=_headers)
+        frames = picture_frames(request.scope, answer, kind=kind, headers_of=_headers)
         return EventStream(frames, services.timing)
-    with ClientWatch(request.receive) as watch:
+    with ClientWatch(request.scope) as watch:
         prepared = await while_connected(watch, answer.generator.prepare(parsed.request))
         shown = await while_connected(watch, answer.pictures(prepared))
     headers = _headers(prepared.plan.notices) | {"Vary": "Accept"}

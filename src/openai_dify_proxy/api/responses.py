@@ -69,7 +69,7 @@ async def create_response(request: Request) -> ASGIApp:
     app = services.side_calls.app(caller, side_call, body.model)
     prepare = partial(_prepared, services, app, _NewResponse(caller, data, body, messages, identity, turn_request))
     if body.background:
-        with ClientWatch(request.receive) as client:
+        with ClientWatch(request.scope) as client:
             await services.background.start(prepare(DetachingClient(client)), encoder)
         return _followed(services, encoder.response, None) if body.stream else json_response(encoder.response)
     if body.stream:
@@ -168,13 +168,13 @@ async def _prepared(
 
 @asynccontextmanager
 async def _frames(request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder) -> AsyncIterator[TurnFrames]:
-    with ClientWatch(request.receive) as client:
+    with ClientWatch(request.scope) as client:
         async with prepare(client) as (recorder, context), context as turn:
             yield TurnFrames(turn, encoder, _ResponseEnding(turn, recorder, encoder).record)
 
 
 async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder) -> Response:
-    with ClientWatch(request.receive) as client:
+    with ClientWatch(request.scope) as client:
         async with prepare(client) as (recorder, context), context as turn:
             ending = _ResponseEnding(turn, recorder, encoder)
             await whole_answer(turn, ending.record)

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import httptools
 import structlog
-from uvicorn._types import ASGISendEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import (
@@ -424,6 +424,12 @@ class _Cycle(RequestResponseCycle):
         self.message_event.set()
         if self._on_disconnect is not None:
             self._on_disconnect()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        message = await super().receive()
+        if not self.more_body:
+            self.flow.resume_reading()  # a paused transport does not report that the client disconnects
+        return message
 
     async def send(self, message: ASGISendEvent) -> None:
         if self.flow.write_paused and not self.disconnected:
