@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.server import server_config
+from openai_dify_proxy.server import http_limits
 from openai_dify_proxy.settings import AppSettings, Settings
 from openai_dify_proxy.turns.claims import ClaimTiming
 from openai_dify_proxy_demo import DEMO_APPS, DIALECTS, SPECIAL_APPS
@@ -66,7 +67,7 @@ class ProxyServer:
     ) -> None:
         self.settings = settings
         app = create_app(settings, timing=timing, state_timeout=PATIENCE, clock=clock)
-        self._server = _Server(server_config(app, grace=settings.shutdown_grace))
+        self._server = _Server(server_config(app, http_limits(settings), grace=settings.shutdown_grace))
         self._server.config.port = 0
         self._thread = threading.Thread(target=self._server.run, name="proxy", daemon=True)
         self.port = 0

@@ -18,7 +18,7 @@ from openai_dify_proxy.cli import main
 from openai_dify_proxy.cli import serve as serving
 from openai_dify_proxy.settings import load_settings
 
-def run(app, sockets, *, grace):
+def run(app, sockets, limits, *, grace):
     async def live():
         async with app.router.lifespan_context(app):
             print("LOADED", json.dumps(sorted(sys.modules)))

@@ -13,12 +13,15 @@ import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from openai_dify_proxy.cli.serve import server_config
-from openai_dify_proxy.server import FrontDoor, HttpLimits
+from openai_dify_proxy.cli.server import server_config
+from openai_dify_proxy.server import HttpLimits, http_limits
+from openai_dify_proxy.settings import ConnectionSettings
 from tests.limits import PATIENCE
 
-LIMITS = HttpLimits(connections=8)
-HURRIED = HttpLimits(head_timeout=0.1, body_window=0.1, idle_timeout=0.1, body_rate=1024 * 1024)
+LIMITS = http_limits(ConnectionSettings(max_connections=8))
+HURRIED = http_limits(
+    ConnectionSettings(head_timeout=0.1, body_rate_window=0.1, idle_timeout=0.1, min_body_rate=1024 * 1024)
+)
 """Deadlines that have passed at the first sweep."""
 
 
@@ -66,8 +69,7 @@ class Door:
 
     def __init__(self, limits: HttpLimits) -> None:
         self.app = Echo()
-        config = server_config(self.app, grace=1)
-        config.http = FrontDoor(limits)  # type: ignore[assignment]
+        config = server_config(self.app, limits, grace=1)
         config.port = 0
         self.server = _Server(config)
         self._clients: list[Client] = []
@@ -283,7 +285,7 @@ def test_idle_connections_are_closed() -> None:
 
 
 def test_idle_connections_make_room() -> None:
-    with door(HttpLimits(connections=4)) as opened:
+    with door(http_limits(ConnectionSettings(max_connections=4))) as opened:
         idle = [opened.connect() for _ in range(4)]
         for client in idle:
             assert client.send(GET).response()[0] == 200
@@ -293,7 +295,7 @@ def test_idle_connections_make_room() -> None:
 
 
 def test_health_is_answered_when_connections_run_out() -> None:
-    with door(HttpLimits(connections=2)) as opened:
+    with door(http_limits(ConnectionSettings(max_connections=2))) as opened:
         for _ in range(2):
             opened.connect().send(post(b"x" * 10)[:-1])
         assert _eventually_rejected(opened) == (503, "too_many_connections")

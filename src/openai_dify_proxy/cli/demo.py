@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pydantic import SecretStr
 
 from openai_dify_proxy.cli.listening import base_url, listen
-from openai_dify_proxy.settings import AppSettings, Settings, SettingsError
+from openai_dify_proxy.settings import AppSettings, ConnectionSettings, Settings, SettingsError
 from openai_dify_proxy.settings.extras import install_command
 from openai_dify_proxy.telemetry import configure_logging
 
@@ -22,12 +22,13 @@ def serve_demo(host: str, port: int) -> None:
     """Serve the demo Dify until SIGTERM or Ctrl-C. Raises CannotListen, and SettingsError if it is not installed."""
     _require_demo(f"The demo is not installed. Install it: {install_command('demo')}")
     from openai_dify_proxy.cli.server import run  # it loads uvicorn
+    from openai_dify_proxy.server import http_limits
     from openai_dify_proxy_demo import DEMO_PACE, create_demo_app
 
     configure_logging("warning")
     sockets = listen(host, port)
     print(_banner(base_url(host, sockets)), flush=True)  # noqa: T201 - the command's output
-    run(create_demo_app(timing=DEMO_PACE), sockets, grace=1)
+    run(create_demo_app(timing=DEMO_PACE), sockets, http_limits(ConnectionSettings()), grace=1)
 
 
 def needs_demo(settings: Settings) -> bool:

@@ -14,6 +14,7 @@ from openai_dify_proxy.cli.demo import demo_dify, demo_replicate, needs_demo
 from openai_dify_proxy.cli.listening import base_url, listen
 from openai_dify_proxy.cli.server import run, run_workers
 from openai_dify_proxy.pictures.service import open_picture_store
+from openai_dify_proxy.server import http_limits
 from openai_dify_proxy.settings import Settings, from_environment, to_environment
 from openai_dify_proxy.telemetry import configure_logging
 
@@ -39,11 +40,12 @@ def serve_proxy(settings: Settings) -> None:
         configure_logging(settings.log_level, settings.log_format)
         lines = banner(settings, base_url(settings.host, sockets), demo=demo, demo_images=demo_images)
         print(lines, flush=True)  # noqa: T201 - the command's output
+        limits = http_limits(settings)
         if settings.workers == 1:
-            run(create_process_app(settings), sockets, grace=settings.shutdown_grace)
+            run(create_process_app(settings), sockets, limits, grace=settings.shutdown_grace)
         else:
             os.environ.update(to_environment(settings))
-            run_workers(FACTORY, sockets, grace=settings.shutdown_grace, workers=settings.workers)
+            run_workers(FACTORY, sockets, limits, grace=settings.shutdown_grace, workers=settings.workers)
 
 
 def create_worker_app() -> Starlette:

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors import multiprocess
 
 from openai_dify_proxy.cli.listening import BACKLOG
-from openai_dify_proxy.server import FrontDoor
+from openai_dify_proxy.server import FrontDoor, HttpLimits
 
 INTERRUPTED = 130
 """The exit code after a second Ctrl-C, as shells have it: 128 and the number of SIGINT."""
@@ -30,13 +30,15 @@ STOP_SECONDS = 2.0
 """How long the stop calls to Dify may take after a second Ctrl-C."""
 
 
-def server_config(app: ASGIApp | str, *, grace: float, workers: int = 1, factory: bool = False) -> uvicorn.Config:
+def server_config(
+    app: ASGIApp | str, limits: HttpLimits, *, grace: float, workers: int = 1, factory: bool = False
+) -> uvicorn.Config:
     """Return uvicorn's configuration; ``grace`` is how many seconds running requests may take to end."""
     return uvicorn.Config(
         app,
         factory=factory,
         workers=workers,
-        http=FrontDoor(),  # type: ignore[arg-type] # uvicorn calls it like the class that it documents
+        http=FrontDoor(limits),  # type: ignore[arg-type] # uvicorn calls it like the class that it documents
         ws="none",
         lifespan="on",
         log_config=None,
@@ -49,17 +51,17 @@ def server_config(app: ASGIApp | str, *, grace: float, workers: int = 1, factory
     )
 
 
-def run(app: ASGIApp, sockets: list[socket.socket], *, grace: float) -> None:
+def run(app: ASGIApp, sockets: list[socket.socket], limits: HttpLimits, *, grace: float) -> None:
     """Serve ``app`` in this process until SIGTERM or Ctrl-C. A second Ctrl-C ends the process."""
-    server = _Server(server_config(app, grace=grace))
+    server = _Server(server_config(app, limits, grace=grace))
     _handle_signals(server)
     server.run(sockets)
 
 
-def run_workers(factory: str, sockets: list[socket.socket], *, grace: float, workers: int) -> None:
+def run_workers(factory: str, sockets: list[socket.socket], limits: HttpLimits, *, grace: float, workers: int) -> None:
     """Serve the app of ``factory`` in worker processes. Raises SystemExit after a second Ctrl-C."""
     multiprocess.Process = _WorkerProcess  # type: ignore[misc]  # uvicorn has no parameter for it
-    supervisor = _Supervisor(server_config(factory, grace=grace, workers=workers, factory=True), sockets)
+    supervisor = _Supervisor(server_config(factory, limits, grace=grace, workers=workers, factory=True), sockets)
     supervisor.run()
     if supervisor.forced:
         sys.exit(INTERRUPTED)

@@ -2,4 +2,4 @@
 
 from openai_dify_proxy.server.front_door import FrontDoor as FrontDoor
 from openai_dify_proxy.server.limits import HttpLimits as HttpLimits
-from openai_dify_proxy.server.limits import connection_limit as connection_limit
+from openai_dify_proxy.server.limits import http_limits as http_limits

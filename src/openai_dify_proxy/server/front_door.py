@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from openai_dify_proxy.server.limits import HttpLimits
+from openai_dify_proxy.server.limits import HttpLimits, connection_limit
 from openai_dify_proxy.server.protocol import Connection
 
 SWEEP_INTERVAL = 1.0
@@ -21,8 +22,8 @@ EXTRA_CONNECTIONS = 32
 class FrontDoor:
     """Creates connections, as the ``http`` option of uvicorn's configuration, and enforces ``limits`` on them."""
 
-    def __init__(self, limits: HttpLimits | None = None) -> None:
-        self.limits = limits or HttpLimits()
+    def __init__(self, limits: HttpLimits) -> None:
+        self.limits = limits
         self.idle: dict[Connection, None] = {}
         """Connections without a request, the one that has been idle longest first."""
         self.reading: dict[Connection, None] = {}
@@ -40,19 +41,23 @@ class FrontDoor:
         """Create the protocol of a new connection (uvicorn calls this)."""
         return Connection(self, config, server_state, app_state, _loop)
 
+    @cached_property
+    def _max_open(self) -> int:
+        return self.limits.connections or connection_limit()  # the limit of this process, which may be a worker
+
     def admit(self, connection: Connection) -> bool:
         """Count a new connection; return whether it may make any request, or only health checks."""
         self._open += 1
         if self._sweeper is None:
             self._sweeper = connection.loop.call_later(SWEEP_INTERVAL, self._sweep, connection.loop)
-        if self._open <= self.limits.connections:
+        if self._open <= self._max_open:
             return True
         if self.idle:
             oldest = next(iter(self.idle))
             del self.idle[oldest]
             oldest.close()
             return True
-        if self._open > self.limits.connections + EXTRA_CONNECTIONS:
+        if self._open > self._max_open + EXTRA_CONNECTIONS:
             connection.abort()
         return False
 

@@ -6,30 +6,38 @@ import resource
 
 from msgspec import Struct
 
+from openai_dify_proxy.settings import ConnectionSettings
+
 RESERVED_DESCRIPTORS = 64
 """Descriptors for the state, stored pictures, the log and the interpreter."""
 
 
 class HttpLimits(Struct, frozen=True):
-    """What one connection may send, and how slowly. Sizes in bytes, times in seconds."""
+    """What one connection may send, and how slowly: the settings of the section "Client connections"."""
 
-    head_bytes: int = 64 * 1024
-    """The largest request head (request line and headers); a larger one is a 431."""
-    url_bytes: int = 16 * 1024
-    """The longest request target; a longer one is a 414."""
-    head_timeout: float = 10.0
-    """From the first byte of a request to the end of its head; then 408."""
-    body_window: float = 10.0
-    """The period over which the rate of a body is measured, and so the grace of its first bytes."""
-    body_rate: int = 16 * 1024
-    """The lowest rate of a body in bytes per second, averaged over ``body_window``; a slower one is a 408."""
-    idle_timeout: float = 65.0
-    """How long a connection may stay open without a request. Clients and balancers close theirs after 5 to 60 s, so
-    none sends a request into a connection that is just being closed."""
-    pipelined: int = 16
-    """Requests that may wait for the answer to an earlier one; then reading pauses."""
-    connections: int = 1024
-    """Connections at the same time. Beyond it idle ones are closed; without any, requests are a 503."""
+    head_bytes: int
+    url_bytes: int
+    head_timeout: float
+    body_window: float
+    body_rate: int
+    idle_timeout: float
+    pipelined: int
+    connections: int | None
+    """None: as many as ``connection_limit`` returns."""
+
+
+def http_limits(settings: ConnectionSettings) -> HttpLimits:
+    """Return the limits that the settings define."""
+    return HttpLimits(
+        head_bytes=settings.max_head_bytes,
+        url_bytes=settings.max_url_bytes,
+        head_timeout=settings.head_timeout,
+        body_window=settings.body_rate_window,
+        body_rate=settings.min_body_rate,
+        idle_timeout=settings.idle_timeout,
+        pipelined=settings.max_pipelined_requests,
+        connections=settings.max_connections,
+    )
 
 
 def connection_limit() -> int:

@@ -1,13 +1,20 @@
 """Settings from flags, environment, ``.env`` and an optional TOML file."""
 
 from openai_dify_proxy.settings.checks import is_loopback
-from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings, SettingsError
+from openai_dify_proxy.settings.model import (
+    AppSettings,
+    ConnectionSettings,
+    ImageModelSettings,
+    Settings,
+    SettingsError,
+)
 from openai_dify_proxy.settings.sources import load_settings
 from openai_dify_proxy.settings.values import ConversationRule
 from openai_dify_proxy.settings.worker_env import from_environment, to_environment
 
 __all__ = [
     "AppSettings",
+    "ConnectionSettings",
     "ConversationRule",
     "ImageModelSettings",
     "Settings",

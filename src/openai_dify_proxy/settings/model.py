@@ -187,6 +187,33 @@ class ServerSettings(_Model):
     """The largest request body. A larger one gets a 413."""
 
 
+class ConnectionSettings(_Model):
+    """Client connections"""
+
+    max_connections: Annotated[int | None, Field(ge=1), Shown(default="half of the open files")] = None
+    """The largest number of client connections of one process.
+
+    Beyond it, idle connections are closed; if none is idle, requests other than `/health` and `/ready` get a 503. By
+    default half of the files that the operating system lets a process open, since each client may need a second
+    connection, to Dify."""
+    idle_timeout: Seconds = 65
+    """Time after which a connection without a request is closed.
+
+    Clients and load balancers should reuse connections for a shorter time."""
+    max_head_bytes: Annotated[Bytes, Field(ge=4096)] = 64 * 1024
+    """The largest request head: request line and headers. A larger one gets a 431."""
+    max_url_bytes: Bytes = 16 * 1024
+    """The longest URL of a request. A longer one gets a 414."""
+    head_timeout: Seconds = 10
+    """Time limit for the head of a request, from its first byte; then a 408."""
+    body_rate_window: Seconds = 10
+    """The period over which the rate of a request body is measured."""
+    min_body_rate: Bytes = 16 * 1024
+    """The lowest rate of a request body per second, averaged over `BODY_RATE_WINDOW`. A slower one gets a 408."""
+    max_pipelined_requests: int = Field(default=16, ge=1)
+    """The number of requests of one connection that may wait for an earlier answer; then reading pauses."""
+
+
 class TimeSettings(_Model):
     """Time limits"""
 
@@ -343,6 +370,7 @@ class Settings(
     StateSettings,
     ConversationSettings,
     TimeSettings,
+    ConnectionSettings,
     ServerSettings,
     AccessSettings,
     DifySettings,
