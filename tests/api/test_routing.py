@@ -83,6 +83,9 @@ INTENDED = [
     ("POST /V1/Chat/Completions", "/v1/chat/completions"),
     ("POST /v1/chat/completion", "/v1/chat/completions"),
     ("POST /v1/image/generations", "/v1/images/generations"),
+    ("POST /v1/chat-messages", "/v1/chat/completions"),
+    ("POST /v1/completion-messages", "/v1/chat/completions"),
+    ("POST /v1/workflows/run", "/v1/chat/completions"),
 ]
 
 
@@ -97,6 +100,18 @@ async def test_a_wrong_base_url_is_a_404_that_names_the_right_route(
     assert f"Did you mean {method} {intended}?" in error["message"]
     assert error["message"].endswith(f"The base URL of the API is '{proxy.url}'.")
     assert not log.requests
+
+
+@pytest.mark.parametrize("call", ["GET /", "GET /v1", "GET /v1/", "GET //v1/v1", "POST /v1"])
+async def test_the_base_url_itself_is_a_404_that_names_routes(
+    proxy: ProxyServer, http: httpx2.AsyncClient, call: str
+) -> None:
+    method, path = call.split()
+    reply = await http.request(method, proxy.origin + path)
+    assert (reply.status_code, error_of(reply)["code"]) == (404, "not_found")
+    assert error_of(reply)["message"] == (
+        "This is the base URL of the OpenAI API. Try GET /v1/models, or POST /v1/chat/completions."
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,7 +130,7 @@ async def test_a_route_as_base_url_of_the_official_client_is_explained(
 
 async def test_the_error_names_the_public_url_if_it_is_set(serve: Serve, http: httpx2.AsyncClient) -> None:
     proxy = serve(public_url="https://ai.example.com/dify")
-    reply = await http.get(f"{proxy.origin}/v1")
+    reply = await http.get(f"{proxy.origin}/v1/nothing")
     assert error_of(reply)["message"].endswith("The base URL of the API is 'https://ai.example.com/dify/v1'.")
 
 

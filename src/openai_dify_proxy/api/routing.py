@@ -20,6 +20,8 @@ from openai_dify_proxy.api.services import services_of
 from openai_dify_proxy.api.unsupported import unsupported_endpoint
 from openai_dify_proxy.errors import InternalError, MethodNotAllowed, NotFound, ProxyError
 
+_BASE_PATHS = frozenset({"/", "/v1"})
+_DIFY_PATHS = ("/chat-messages", "/completion-messages", "/workflows/run")
 _REPEATED_VERSION = re.compile(r"\A(?:/v1){2,}(?=/|\Z)")
 _MAX_SEGMENTS = 6
 """Segments at the end of a path that are searched for a route; routes have four, or more with a model name."""
@@ -67,11 +69,14 @@ async def on_http_exception(request: Request, exc: Exception) -> Response:
 
 def _routing_error(request: Request, path: str, allowed: Sequence[str]) -> ProxyError:
     method, routes = request.method, request.app.routes
+    if path in _BASE_PATHS:
+        return NotFound("This is the base URL of the OpenAI API. Try GET /v1/models, or POST /v1/chat/completions.")
     intended = _route_at_end(routes, method, path)
     if intended is None:
         if (message := unsupported_endpoint(path)) is not None:
             return NotFound(message, code="unsupported_endpoint")
-        intended = _misspelled_route(routes, method, path)
+        dify_path = method == "POST" and path.endswith(_DIFY_PATHS)
+        intended = "/v1/chat/completions" if dify_path else _misspelled_route(routes, method, path)
     hint = "" if intended is None else f" Did you mean {method} {intended}?"
     if allowed:
         return MethodNotAllowed(f"{path[:_MAX_PATH]} accepts only {', '.join(allowed)}, not {method}.{hint}")
