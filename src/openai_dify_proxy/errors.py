@@ -57,6 +57,10 @@ _KEYS = re.compile(
 )
 
 
+SEE_LOG = "The operator finds the reason in the server's log, or with 'openai-dify-proxy check'."
+"""The end of a message whose reason is for the operator only: the error's ``log``."""
+
+
 def mask_keys(text: str) -> str:
     """Return ``text`` with everything that looks like a key replaced by its prefix and ``***``."""
     return _KEYS.sub(lambda match: match[1] + "***", text)
@@ -93,6 +97,11 @@ class ProxyError(Exception):
         self.retry_after = retry_after
         self.started = started
         self.log = log
+
+    @property
+    def with_reason(self) -> str:
+        """The message for the operator: with ``log`` instead of the reference to it."""
+        return f"{self.message.removesuffix(SEE_LOG).strip()} {self.log or ''}".strip()
 
 
 class ClientError(ProxyError):

@@ -143,6 +143,30 @@ async def test_without_a_valid_client_key_dify_is_not_called(
     assert not log.requests
 
 
+@pytest.mark.parametrize("key", [CLIENT_KEY, f"Basic {CLIENT_KEY}"])
+async def test_a_client_key_without_bearer_is_explained(
+    guarded: ProxyServer, http: httpx2.AsyncClient, key: str
+) -> None:
+    reply = await http.get(f"{guarded.url}/models", headers={"Authorization": key})
+    assert reply.status_code == 401
+    assert error_of(reply)["message"].startswith("The Authorization header must begin with 'Bearer '.")
+
+
+async def test_a_dify_key_without_bearer_is_explained(serve: Serve, http: httpx2.AsyncClient, log: DemoLog) -> None:
+    headers = {"Authorization": "app-demo-chat"}
+    reply = await http.post(f"{serve().url}/chat/completions", json=chat_body("hi"), headers=headers)
+    assert (reply.status_code, error_of(reply)["code"]) == (401, "invalid_api_key")
+    assert error_of(reply)["message"].startswith("The Authorization header must begin with 'Bearer '.")
+    assert not log.requests
+
+
+async def test_without_apps_and_a_dify_key_the_client_is_asked_for_one(serve: Serve, http: httpx2.AsyncClient) -> None:
+    headers = {"Authorization": "Bearer any"}
+    reply = await http.post(f"{serve(apps={}).url}/chat/completions", json=chat_body("hi"), headers=headers)
+    assert (reply.status_code, error_of(reply)["code"]) == (404, "model_not_found")
+    assert error_of(reply)["message"].endswith("Send a Dify key as the API key, or in the DIFY_API_KEY header.")
+
+
 async def test_health_needs_no_key(guarded: ProxyServer, http: httpx2.AsyncClient) -> None:
     assert (await http.get(f"{guarded.origin}/health")).status_code == 200
     assert (await http.get(f"{guarded.origin}/ready")).status_code == 200

@@ -126,6 +126,7 @@ async def test_names_that_are_not_models_are_rejected(named: ImageModels, name: 
         named.choose(name)
     assert caught.value.param == "model"
     assert "sketch" in caught.value.message
+    assert ("Did you mean 'stability-ai/sdxl'?" in caught.value.message) == (name == "sdxl")
 
 
 async def test_the_schema_of_a_name_is_loaded_again_after_some_minutes() -> None:

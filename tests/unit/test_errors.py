@@ -5,7 +5,7 @@ import re
 import pytest
 
 from openai_dify_proxy import errors
-from openai_dify_proxy.errors import InvalidRequest, ProxyError, RateLimited, StreamCut
+from openai_dify_proxy.errors import SEE_LOG, InvalidRequest, ProxyError, RateLimited, StreamCut
 
 
 def tree(root: type[ProxyError]) -> list[type[ProxyError]]:
@@ -52,3 +52,12 @@ def test_attributes_of_an_error() -> None:
     assert (error.param, error.retry_after, error.started, error.log) == ("stream", 2, True, "for the operator")
     plain = StreamCut("It broke off.")
     assert (plain.param, plain.retry_after, plain.started, plain.log) == (None, None, False, None)
+
+
+def test_the_operator_reads_the_reason_instead_of_the_reference_to_it() -> None:
+    assert (
+        StreamCut(f"It broke off. {SEE_LOG}", log="The port is wrong.").with_reason
+        == "It broke off. The port is wrong."
+    )
+    assert StreamCut("It broke off.", log="The port is wrong.").with_reason == "It broke off. The port is wrong."
+    assert StreamCut("It broke off.").with_reason == "It broke off."

@@ -23,6 +23,8 @@ DIFY_KEY_HEADERS = (b"dify_api_key", b"dify-api-key", b"x-dify-api-key")
 CLIENT_KEY_HEADERS = (b"api-key", b"x-api-key")
 DIFY_KEY_PREFIX = "app-"
 
+_NO_BEARER = "The Authorization header must begin with 'Bearer '. Send 'Authorization: Bearer <key>'."
+
 _AUTHORIZATION = b"authorization"
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^][:@/\s]+))(?::[0-9]*)?")
 """A Host header: an IPv6 address in brackets, or a name or an IPv4 address; and a port."""
@@ -78,9 +80,11 @@ class Authenticator:
             return client
         if self._keys:
             raise AuthenticationFailed(
-                "This server requires an API key. Send one of its keys as 'Authorization: Bearer <key>'."
-                if not bearer
-                else "The API key is invalid. Send one of this server's keys."
+                "The API key is invalid. Send one of this server's keys."
+                if bearer
+                else _NO_BEARER
+                if request.headers.get("authorization")
+                else "This server requires an API key. Send one of its keys as 'Authorization: Bearer <key>'."
             )
         if self._guard_loopback:
             _reject_web_pages(request, self._origins, takes_forms=takes_forms)
@@ -108,7 +112,10 @@ def _credentials(request: Request) -> dict[bytes, str]:
 
 
 def _bearer(credentials: Mapping[bytes, str]) -> str:
+    """Return the bearer token, or an empty string. Raises AuthenticationFailed for a Dify key without ``Bearer``."""
     scheme, _, token = credentials.get(_AUTHORIZATION, "").partition(" ")
+    if scheme.startswith(DIFY_KEY_PREFIX):
+        raise AuthenticationFailed(_NO_BEARER)
     return token.strip() if scheme.lower() == "bearer" else ""
 
 

@@ -11,7 +11,13 @@ from msgspec import Struct
 
 from openai_dify_proxy.errors import ModelNotFound, ProxyError
 from openai_dify_proxy.settings import Settings
-from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS, UNKNOWN_MODEL, Colour, repainted_colour
+from openai_dify_proxy.translate.replicate.known_models import (
+    KNOWN_MODELS,
+    UNKNOWN_MODEL,
+    Colour,
+    repainted_colour,
+    suggest_model,
+)
 from openai_dify_proxy.translate.replicate.model_names import ModelRef, is_openai_name, parse_model
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs, read_model_inputs
 from openai_dify_proxy.upstream.cache import Loaded, RefreshingCache, is_outage
@@ -73,8 +79,10 @@ class ImageModels:
             return alias
         ref = parse_model(name)
         if ref is None:
+            suggested = suggest_model(name)
+            hint = f" Did you mean '{suggested}'?" if suggested else ""
             raise ModelNotFound(
-                f"There is no image model '{name[:200]}'. Send owner/name, owner/name:version, a version or "
+                f"There is no image model '{name[:200]}'.{hint} Send owner/name, owner/name:version, a version or "
                 f"deployment:owner/name of Replicate, or one of: {', '.join(self.listed)}.",
                 param="model",
             )

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct, structs
 
-from openai_dify_proxy.errors import ModelNotFound, UpstreamMisconfigured
+from openai_dify_proxy.errors import SEE_LOG, ModelNotFound, UpstreamMisconfigured
 from openai_dify_proxy.settings import AppSettings, ConversationRule, Settings
 from openai_dify_proxy.translate.dify.request import AppRules
 from openai_dify_proxy.turns.callers import Caller
@@ -88,7 +88,7 @@ class Apps:
             return structs.replace(known, dify=structs.replace(known.dify, own_key=False), aliases=())
         if self._url is None:
             raise UpstreamMisconfigured(
-                "This server has no Dify URL for your key. Report this to the operator.",
+                f"This server has no Dify URL for your key. {SEE_LOG}",
                 log="A request came with a Dify key, but DIFY_API_URL is not set. Set it, or set PASSTHROUGH_KEYS=off.",
             )
         return App(
@@ -102,7 +102,9 @@ class Apps:
     def _unknown(self, model: str | None) -> str:
         asked = "The request names no model" if not model else f"There is no model '{model[:200]}'"
         if not self._apps:
-            return f"{asked}, and no apps are configured. Send a Dify key in the DIFY_API_KEY header."
+            return (
+                f"{asked}, and no apps are configured. Send a Dify key as the API key, or in the DIFY_API_KEY header."
+            )
         return f"{asked}. Available models: {self._listed_names()}."
 
     def _no_chat_model(self, model: str) -> str:

@@ -121,3 +121,8 @@ UNKNOWN_MODEL = _inputs(
     ModelInput("prompt_strength", "number", minimum=0, maximum=1),
     _SEED,
 )
+
+
+def suggest_model(name: str) -> str | None:
+    """Return the known model that ``name`` means without its owner, or None."""
+    return next((model for model in KNOWN_MODELS if model.partition("/")[2] == name.lower()), None)

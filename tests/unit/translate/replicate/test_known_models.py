@@ -6,7 +6,12 @@ import pytest
 
 from openai_dify_proxy.translate.replicate.candidates import CANDIDATES
 from openai_dify_proxy.translate.replicate.headers import HEADERS
-from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS, UNKNOWN_MODEL, repainted_colour
+from openai_dify_proxy.translate.replicate.known_models import (
+    KNOWN_MODELS,
+    UNKNOWN_MODEL,
+    repainted_colour,
+    suggest_model,
+)
 from openai_dify_proxy_demo.replicate import DEMO_MODELS
 from tests.unit.translate.replicate.replicate_models import MODELS
 
@@ -37,3 +42,11 @@ def test_an_unknown_model_has_the_specifications_parameters() -> None:
 )
 def test_the_colour_where_a_mask_repaints(model: str | None, colour: str) -> None:
     assert repainted_colour(model) == colour
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [("flux-schnell", "black-forest-labs/flux-schnell"), ("SDXL", "stability-ai/sdxl"), ("flux", None), ("", None)],
+)
+def test_a_known_model_without_its_owner_is_suggested(name: str, suggested: str | None) -> None:
+    assert suggest_model(name) == suggested
