@@ -11,14 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from openai_dify_proxy.errors import PictureNotStored, ProxyError, UpstreamError
+from openai_dify_proxy.errors import (
+    SEE_LOG,
+    PictureNotStored,
+    ProxyError,
+    UpstreamError,
+    UpstreamMisconfigured,
+    UpstreamUnreachable,
+)
 from openai_dify_proxy.events import TurnFailed
 from openai_dify_proxy.pictures.objects import open_object_store
 from openai_dify_proxy.translate.connection_errors import ServerAddress
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
-from openai_dify_proxy.upstream.connection_errors import describe_connect_error
+from openai_dify_proxy.upstream.connection_errors import translate_connect_error
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import IpfsClient
@@ -79,12 +86,20 @@ every_client = pytest.mark.parametrize(
 )
 
 
-async def failure(client: Caller, origin: str) -> ProxyError:
+async def failure(client: Caller, origin: str, *, permanent: bool | None = None) -> ProxyError:
+    """Return the error of a call. ``permanent`` says whether the error must rule out a retry; None checks neither.
+
+    The errors of the object store are the same for all causes, and never retried.
+    """
     with pytest.raises((UpstreamError, PictureNotStored)) as caught:
         async with asyncio.timeout(PATIENCE):
             await client.call(origin)
     host = origin.rpartition("/")[2]
     assert host not in caught.value.message, "clients must not see addresses"
+    if client is not IPFS:  # its errors reach no client
+        assert caught.value.message.endswith(SEE_LOG)
+    if permanent is not None and client is not OBJECT_STORE:
+        assert type(caught.value) is (UpstreamMisconfigured if permanent else UpstreamUnreachable)
     return caught.value
 
 
@@ -134,7 +149,7 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Certificate], Certific
 @every_client
 async def test_https_to_a_plain_port(client: Caller) -> None:
     async with serving(answering(BAD_REQUEST)) as port:
-        error = await failure(client, f"https://127.0.0.1:{port}")
+        error = await failure(client, f"https://127.0.0.1:{port}", permanent=True)
     assert error.log == (
         f"{client.service} at 127.0.0.1:{port} answers in plain HTTP, not HTTPS. Use http:// in {client.setting}."
     )
@@ -171,7 +186,7 @@ HTTPS_EXPECTED = [
 async def test_plain_http_to_a_tls_port_of_a_web_server(client: Caller, body: str) -> None:
     answer = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
     async with serving(answering(answer)) as port:
-        error = await failure(client, f"http://127.0.0.1:{port}")
+        error = await failure(client, f"http://127.0.0.1:{port}", permanent=True)
     assert error.log == (
         f"{client.service} at 127.0.0.1:{port} expects HTTPS, not plain HTTP. Use https:// in {client.setting}."
     )
@@ -190,7 +205,7 @@ async def test_plain_http_to_a_server_that_sends_a_tls_alert(client: Caller) -> 
 async def test_a_refused_connection(client: Caller) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    error = await failure(client, f"http://127.0.0.1:{port}")
+    error = await failure(client, f"http://127.0.0.1:{port}", permanent=False)
     assert not error.started or client is OBJECT_STORE
     assert error.log == (
         f"{client.service} at 127.0.0.1:{port} refused the connection. "
@@ -200,7 +215,7 @@ async def test_a_refused_connection(client: Caller) -> None:
 
 @every_client
 async def test_a_host_name_that_cannot_be_resolved(client: Caller) -> None:
-    error = await failure(client, "http://no-such-host.invalid")
+    error = await failure(client, "http://no-such-host.invalid", permanent=False)
     assert error.log == (
         f"The host name 'no-such-host.invalid' of {client.service} cannot be resolved. "
         f"Check it in {client.setting}, or check the DNS."
@@ -227,7 +242,7 @@ async def test_a_port_that_accepts_and_stays_silent(client: Caller) -> None:
 @every_client
 async def test_a_certificate_that_is_not_trusted(client: Caller, local: Certificate) -> None:
     async with tls_server(local) as port:
-        error = await failure(client, f"https://127.0.0.1:{port}")
+        error = await failure(client, f"https://127.0.0.1:{port}", permanent=True)
     assert error.log is not None
     assert error.log.startswith(f"The certificate of {client.service} at 127.0.0.1:{port} is not trusted: ")
     assert error.log.endswith(". Add its issuer to the system's certificates, or set SSL_CERT_FILE.")
@@ -257,7 +272,7 @@ async def test_a_certificate_outside_its_validity_period(
 ) -> None:
     certificate = trusted(make_certificate(tmp_path, begin=dates[0], end=dates[1]))
     async with tls_server(certificate) as port:
-        error = await failure(client, f"https://127.0.0.1:{port}")
+        error = await failure(client, f"https://127.0.0.1:{port}", permanent=True)
     assert error.log == f"The certificate of {client.service} at 127.0.0.1:{port} {sentences}"
 
 
@@ -268,7 +283,7 @@ async def test_a_certificate_of_another_host(
 ) -> None:
     certificate = trusted(make_certificate(tmp_path, names="DNS:other.example"))
     async with tls_server(certificate) as port:
-        error = await failure(client, f"https://{host}:{port}")
+        error = await failure(client, f"https://{host}:{port}", permanent=True)
     assert error.log == (
         f"The certificate of {client.service} at {host}:{port} is not valid for '{host}'. "
         f"Use a host name that it covers in {client.setting}."
@@ -278,7 +293,7 @@ async def test_a_certificate_of_another_host(
 async def test_a_failed_tls_handshake() -> None:
     handshake_failure = b"\x15\x03\x03\x00\x02\x02\x28"
     async with serving(answering(handshake_failure)) as port:
-        error = await failure(DIFY, f"https://127.0.0.1:{port}")
+        error = await failure(DIFY, f"https://127.0.0.1:{port}", permanent=True)
     assert error.log is not None
     assert error.log.startswith(f"The TLS handshake with Dify at 127.0.0.1:{port} failed: ")
     assert error.log.endswith("handshake failure. Check the TLS versions and ciphers that it allows.")
@@ -294,7 +309,7 @@ async def test_a_turn_whose_connection_closes() -> None:
         (failed,) = await stream.next()
     await http.close()
     assert isinstance(failed, TurnFailed)
-    assert failed.error.message == "Dify closed the connection without an answer."
+    assert failed.error.message == f"Dify closed the connection without an answer. {SEE_LOG}"
     assert (failed.error.code, failed.error.started) == ("upstream_incomplete", True)
     assert failed.error.log == (
         f"Dify at 127.0.0.1:{port} closed the connection without an answer. "
@@ -328,4 +343,6 @@ OS_ERRORS: dict[str, tuple[BaseException | None, str]] = {
 @pytest.mark.parametrize("case", OS_ERRORS)
 def test_operating_system_errors(case: str) -> None:
     error, begin = OS_ERRORS[case]
-    assert describe_connect_error(error, SERVER, timeout=1).startswith(begin)
+    translated = translate_connect_error(error, "Dify cannot be reached.", SERVER, timeout=1)
+    assert isinstance(translated, UpstreamUnreachable)
+    assert (translated.log or "").startswith(begin)

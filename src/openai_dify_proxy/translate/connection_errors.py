@@ -24,6 +24,11 @@ Failure = Literal[
     "other",
 ]
 
+PERMANENT: frozenset[Failure] = frozenset(
+    {"plain_http", "https", "untrusted", "expired", "not_yet_valid", "wrong_host", "tls"}
+)
+"""Failures that last until an operator changes something, so that a retry is useless."""
+
 
 class ServerAddress(Struct, frozen=True):
     """A server as the operator knows it. ``setting`` is the setting that holds its URL."""

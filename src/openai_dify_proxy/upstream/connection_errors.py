@@ -1,4 +1,4 @@
-"""Describes to the operator why a connection to an upstream failed.
+"""Translates failed connections to an upstream into errors, and describes the reason to the operator.
 
 Exception texts are not shown: they hold OpenSSL's source lines, and differ between event loops and Python versions.
 """
@@ -10,7 +10,8 @@ import re
 import socket
 import ssl
 
-from openai_dify_proxy.translate.connection_errors import Failure, ServerAddress, describe_failure
+from openai_dify_proxy.errors import ProxyError, UpstreamMisconfigured, UpstreamUnreachable
+from openai_dify_proxy.translate.connection_errors import PERMANENT, Failure, ServerAddress, describe_failure
 
 _PLAIN_HTTP = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 """OpenSSL's reasons, by version, for an answer that is not TLS; urllib3 recognizes the first three."""
@@ -31,8 +32,20 @@ _FAILURES: tuple[tuple[type[BaseException], Failure], ...] = (
 )
 
 
-def describe_connect_error(error: BaseException | None, server: ServerAddress, *, timeout: float) -> str:
-    """Return sentences for the error that ended a connection attempt. ``timeout`` is the attempt's limit in seconds."""
+def translate_connect_error(
+    error: BaseException | None, message: str, server: ServerAddress, *, timeout: float
+) -> ProxyError:
+    """Return the error for a connection attempt that ended with ``error``.
+
+    ``message`` is for the client; ``log`` has the reason. ``timeout`` is the attempt's limit in seconds.
+    """
+    failure, detail = _classify(error, timeout)
+    kind = UpstreamMisconfigured if failure in PERMANENT else UpstreamUnreachable
+    return kind(message, log=describe_failure(failure, server, detail))
+
+
+def _classify(error: BaseException | None, timeout: float) -> tuple[Failure, str]:
+    """Return the failure and the detail for ``describe_failure``."""
     if isinstance(error, OSError) and error.errno is None:
         error = _first_of(error)
     detail = ""
@@ -48,7 +61,7 @@ def describe_connect_error(error: BaseException | None, server: ServerAddress, *
     elif failure is None:
         failure = "other"
         detail = str(getattr(error, "strerror", None) or "unknown reason").lower()
-    return describe_failure(failure, server, detail)
+    return failure, detail
 
 
 def _first_of(error: OSError) -> OSError:

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 from msgspec import Struct, json
 
 from openai_dify_proxy.errors import (
+    SEE_LOG,
     AuthenticationFailed,
     ProxyError,
     StreamCut,
@@ -18,7 +19,6 @@ from openai_dify_proxy.errors import (
     UpstreamGarbled,
     UpstreamMisconfigured,
     UpstreamTimeout,
-    UpstreamUnreachable,
 )
 from openai_dify_proxy.translate.connection_errors import expects_https
 from openai_dify_proxy.translate.dify.errors import NO_API, translate_rejection
@@ -38,6 +38,8 @@ MAX_MESSAGES = 1000
 PROBE_USER = "proxy-probe"
 
 URL_SETTING = "DIFY_API_URL"
+
+SILENT = f"Dify does not answer. {SEE_LOG}"
 
 _FIXED_PATHS = frozenset({"/chat-messages", "/completion-messages", "/workflows/run", "/info", "/parameters"})
 
@@ -99,9 +101,9 @@ class DifyClient:
         try:
             body = await exchange.read_all(SMALL_ANSWER)
             if exchange.status is None:
-                raise UpstreamFailed("Dify does not answer.", log=exchange.describe_missing_answer("Dify", URL_SETTING))
+                raise UpstreamFailed(SILENT, log=exchange.describe_missing_answer("Dify", URL_SETTING))
             if exchange.status >= 500:
-                raise UpstreamFailed("Dify does not answer.", log=f"Dify answered with status {exchange.status}.")
+                raise UpstreamFailed(SILENT, log=f"Dify answered with status {exchange.status}.")
             if expects_https(exchange.status, body):
                 raise _https_expected(exchange, URL_SETTING)
         finally:
@@ -171,9 +173,15 @@ class DifyClient:
                 exchange.close()
         if exchange.head_too_large:
             raise _head_too_large()
-        if exchange.status is None or exchange.broken:
-            log = exchange.describe_missing_answer("Dify", app.url_setting) if exchange.status is None else None
-            raise UpstreamFailed(f"Dify broke off its answer to {method} {path}.", log=log)
+        if exchange.answered_in_tls:
+            raise _https_expected(exchange, app.url_setting)
+        broke_off = f"Dify broke off its answer to {method} {path}."
+        if exchange.status is None:
+            raise UpstreamFailed(
+                f"{broke_off} {SEE_LOG}", log=exchange.describe_missing_answer("Dify", app.url_setting)
+            )
+        if exchange.broken:
+            raise UpstreamFailed(broke_off)
         if not 200 <= exchange.status < 300:
             raise rejection(app, exchange, answer)
         return exchange, answer
@@ -185,7 +193,7 @@ class DifyClient:
         try:
             return await self._http.exchange(method, endpoint, headers, body)
         except CannotConnect as error:
-            raise UpstreamUnreachable("Dify cannot be reached.", log=error.describe("Dify", setting)) from error
+            raise error.translate(f"Dify cannot be reached. {SEE_LOG}", "Dify", setting) from error
 
     def _target(self, app: DifyApp, path: str) -> Endpoint:
         """Return the endpoint of ``path``; those without ids are parsed once."""
@@ -207,6 +215,8 @@ def rejection(app: DifyApp, exchange: Exchange, body: bytes) -> ProxyError:
         status,
         exchange.headers.get("content-type", ""),
         body,
+        url=app.url,
+        setting=app.url_setting,
         own_key=app.own_key,
         location=exchange.headers.get("location"),
     )
@@ -216,8 +226,10 @@ def missing_answer(app: DifyApp, exchange: Exchange) -> ProxyError:
     """Return the error for a turn whose connection ended before the headers of an answer."""
     if exchange.head_too_large:
         return _head_too_large()
+    if exchange.answered_in_tls:
+        return _https_expected(exchange, app.url_setting)
     return StreamCut(
-        "Dify closed the connection without an answer.",
+        f"Dify closed the connection without an answer. {SEE_LOG}",
         started=True,
         log=exchange.describe_missing_answer("Dify", app.url_setting),
     )

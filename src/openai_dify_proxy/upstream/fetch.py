@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 import aiohttp
 from yarl import URL
 
-from openai_dify_proxy.errors import InvalidRequest, ProxyError, UpstreamFailed, UpstreamGarbled
+from openai_dify_proxy.errors import SEE_LOG, InvalidRequest, ProxyError, UpstreamFailed, UpstreamGarbled
 from openai_dify_proxy.upstream.addresses import NamedHosts, has_credentials, is_public
 from openai_dify_proxy.upstream.bounded import ResponseTooLarge, read_bounded
 
@@ -91,8 +91,7 @@ class OutputFetcher:
             if not self.allows(parts):
                 host = (parts.host or "nowhere")[:200]
                 raise UpstreamFailed(
-                    "The model's picture is on a host that this server does not fetch from. "
-                    "Report this to the operator.",
+                    f"The model's picture is on a host that this server does not fetch from. {SEE_LOG}",
                     started=True,
                     log=f"An output or its redirect points to {parts.scheme}://{host}. "
                     "If you trust this host, add it to REPLICATE_OUTPUT_HOSTS.",

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 import httptools
 from msgspec import Struct
 
+from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.translate.connection_errors import ServerAddress, describe_failure
-from openai_dify_proxy.upstream.connection_errors import describe_connect_error
+from openai_dify_proxy.upstream.connection_errors import translate_connect_error
 
 IDLE_SECONDS = 1.0
 MAX_IDLE = 4
@@ -77,10 +78,10 @@ class CannotConnect(Exception):
         self.origin = origin
         self.timeout = timeout
 
-    def describe(self, service: str, setting: str) -> str:
-        """Return the reason in sentences for the operator; ``setting`` is the setting that holds the URL."""
+    def translate(self, message: str, service: str, setting: str) -> ProxyError:
+        """Return the error for clients, whose ``log`` has the reason. ``setting`` is the setting that holds the URL."""
         server = ServerAddress(service, self.origin.host, self.origin.port, setting)
-        return describe_connect_error(self.__cause__, server, timeout=self.timeout)
+        return translate_connect_error(self.__cause__, message, server, timeout=self.timeout)
 
 
 class Exchange:

@@ -17,7 +17,6 @@ from openai_dify_proxy.errors import (
     UpstreamFailed,
     UpstreamMisconfigured,
     UpstreamTimeout,
-    UpstreamUnreachable,
 )
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.translate.connection_errors import expects_https
@@ -83,7 +82,7 @@ class IpfsClient:
                 exchange = await self._http.exchange("POST", self._endpoint, self._headers(boundary), body)
                 return exchange, await exchange.read_all(MAX_ANSWER)
         except CannotConnect as error:
-            raise UpstreamUnreachable("IPFS cannot be reached.", log=error.describe("IPFS", URL_SETTING)) from error
+            raise error.translate("IPFS cannot be reached.", "IPFS", URL_SETTING) from error
         except TimeoutError:
             raise UpstreamTimeout(
                 "The upload to IPFS took too long.", log=f"No answer within {self._timeout:g} s (IPFS_TIMEOUT)."

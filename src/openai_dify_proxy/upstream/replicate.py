@@ -17,7 +17,9 @@ from msgspec.json import Decoder
 from yarl import URL
 
 from openai_dify_proxy.errors import (
+    SEE_LOG,
     ModelNotFound,
+    ProxyError,
     RateLimited,
     UpstreamFailed,
     UpstreamGarbled,
@@ -29,7 +31,7 @@ from openai_dify_proxy.translate.connection_errors import ServerAddress, describ
 from openai_dify_proxy.translate.replicate.errors import translate_api_error
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.bounded import ResponseTooLarge, read_bounded
-from openai_dify_proxy.upstream.connection_errors import describe_connect_error
+from openai_dify_proxy.upstream.connection_errors import translate_connect_error
 from openai_dify_proxy.wire import replicate as wire
 from openai_dify_proxy.wire.complexity import check_complexity
 from openai_dify_proxy.wire.reading import UNREADABLE
@@ -51,7 +53,7 @@ SMALL_ANSWER = 64 * 1024 * 1024
 """Bytes; with ``Prefer: wait``, answers hold pictures as data URIs."""
 
 URL_SETTING = "REPLICATE_API_URL"
-UNREACHABLE = "Replicate cannot be reached."
+UNREACHABLE = f"Replicate cannot be reached. {SEE_LOG}"
 
 _T = TypeVar("_T")
 
@@ -206,7 +208,7 @@ class ReplicateClient:
             raise self._unreachable(exc) from exc
         except aiohttp.ServerDisconnectedError as exc:
             reason = describe_failure("closed_plain" if self._origin[0] == "http" else "closed", self._server)
-            raise UpstreamGarbled("Replicate did not answer.", started=method == "POST", log=reason) from exc
+            raise UpstreamGarbled(f"Replicate did not answer. {SEE_LOG}", started=method == "POST", log=reason) from exc
         except TimeoutError as exc:
             raise UpstreamTimeout(
                 f"Replicate did not answer within {CALL_SECONDS:g} s.", started=method == "POST"
@@ -215,9 +217,8 @@ class ReplicateClient:
             message = "Replicate broke off its answer."
             raise UpstreamGarbled(message, started=method == "POST", log=_describe(exc)) from exc
 
-    def _unreachable(self, error: BaseException) -> UpstreamUnreachable:
-        reason = describe_connect_error(error, self._server, timeout=self._connect_timeout)
-        return UpstreamUnreachable(UNREACHABLE, log=reason)
+    def _unreachable(self, error: BaseException) -> ProxyError:
+        return translate_connect_error(error, UNREACHABLE, self._server, timeout=self._connect_timeout)
 
 
 def _too_large(limit: int) -> UpstreamFailed:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 
 from openai_dify_proxy.errors import (
+    SEE_LOG,
     AppUnavailable,
     AuthenticationFailed,
     BodyTooLarge,
@@ -39,7 +40,7 @@ CONCURRENCY_RETRY_AFTER = 2.0
 WRONG_ROUTE_CODES = frozenset({"not_chat_app", "not_completion_app", "not_workflow_app", "app_unavailable"})
 """Dify's codes for a request to the route of another app mode."""
 
-NO_API = "This server's Dify URL does not lead to a Dify API. Report this to the operator."
+NO_API = f"This server's Dify URL does not lead to a Dify API. {SEE_LOG}"
 
 MAX_MESSAGE = 1000
 """Characters of Dify's message that are passed on; some messages repeat the request, files included."""
@@ -63,24 +64,25 @@ _NO_PROVIDER = re.compile(r"^(Provider|Model) \S+ (does )?not exist")
 
 
 def translate_rejection(
-    status: int, content_type: str, body: bytes, *, own_key: bool, location: str | None = None
+    status: int, content_type: str, body: bytes, *, url: str, setting: str, own_key: bool, location: str | None = None
 ) -> ProxyError:
     """Return the error for an answer with a status other than 2xx, of Dify or of a proxy in front of it.
 
-    ``own_key`` means that the Dify key is the server's, so the client is not to blame for it. ``location`` is the
-    target of a redirect, which is not followed: that would turn a POST into a GET or send the key to another host.
+    ``url`` is the app's, from ``setting``. ``own_key`` means that the Dify key is the server's, so the client is not
+    to blame for it. ``location`` is the target of a redirect, which is not followed: that would turn a POST into a GET
+    or send the key to another host.
     """
     if 300 <= status < 400:
         return UpstreamMisconfigured(
             NO_API,
-            log=f"The Dify URL redirects to {location}. Set that URL instead; often https:// replaces http://.",
+            log=f"The Dify URL '{url}' redirects to {location}. Correct {setting}; often https:// replaces http://.",
         )
     try:
         error = ERROR_BODY.decode(body)
     except UNREADABLE:
-        return _translate_front_proxy(status, content_type)
+        return _translate_front_proxy(status, content_type, url, setting)
     if not isinstance(error.code, str):  # all of Dify's errors have a code
-        return _translate_front_proxy(status, content_type)
+        return _translate_front_proxy(status, content_type, url, setting)
     return translate_error(error.code, status, error.message or "", own_key=own_key)
 
 
@@ -115,7 +117,7 @@ def clean(message: str) -> str:
 def _translate_auth(message: str, own_key: bool) -> ProxyError:
     if own_key:
         return UpstreamMisconfigured(
-            "Dify rejected the credentials that this server holds for the model. Report this to the operator.",
+            f"Dify rejected the key that this server has for the model. {SEE_LOG}",
             log=f"{with_detail(_KEY_REJECTED, message)} Set a valid key for this app; it starts with app-.",
         )
     rejected = with_detail("Dify rejected the Dify key of this request", message)
@@ -189,7 +191,7 @@ def _translate_param(message: str, code: str | None, started: bool) -> ProxyErro
 
 def _unavailable(message: str, code: str | None, started: bool) -> ProxyError:
     return AppUnavailable(
-        "The Dify app behind this model is not ready to run. Report this to the operator.",
+        f"The Dify app behind this model is not ready to run. {SEE_LOG}",
         code=code,
         log=with_detail(f"Dify cannot run the app ({code})", message),
         started=started,
@@ -198,8 +200,7 @@ def _unavailable(message: str, code: str | None, started: bool) -> ProxyError:
 
 def _wrong_route(message: str, code: str | None, started: bool) -> ProxyError:
     return AppUnavailable(
-        "The Dify app behind this model is not published, or its mode is not the configured one. "
-        "Report this to the operator.",
+        f"The Dify app behind this model is not published, or its mode is not the configured one. {SEE_LOG}",
         code=code,
         log=f"{with_detail(f'Dify rejected the route ({code})', message)} "
         "Publish the app; if the settings name its mode, correct it.",
@@ -230,7 +231,7 @@ def _translate_status(code: str | None, status: int, message: str, started: bool
     return UpstreamFailed(with_detail("Dify failed", message or "no reason given"), code=code, started=started)
 
 
-def _translate_front_proxy(status: int, content_type: str) -> ProxyError:
+def _translate_front_proxy(status: int, content_type: str, url: str, setting: str) -> ProxyError:
     """Map an answer without Dify's error body, as a proxy in front of Dify sends it. The run may continue behind it."""
     answer = f"HTTP {status} ({content_type or 'no content type'})"
     if status in (503, 520, 521, 522, 523):
@@ -244,7 +245,8 @@ def _translate_front_proxy(status: int, content_type: str) -> ProxyError:
     if status == 404:
         return UpstreamMisconfigured(
             NO_API,
-            log=f"The Dify URL answered {answer}. Set the URL of Dify's API; it usually ends with /v1.",
+            log=f"The Dify URL '{url}' answered {answer}. "
+            f"Set {setting} to the URL of Dify's API; it usually ends with /v1.",
         )
     return UpstreamFailed(f"A proxy in front of Dify answered {answer}.", started=status >= 500)
 
@@ -268,7 +270,7 @@ _BY_CODE: dict[str, _Rule] = {
     "model_currently_not_support": _unavailable,
     "agent_not_published": _unavailable,
     "forbidden": lambda message, code, _started: PermissionDenied(
-        "API access of this Dify app is off. Report this to the operator.",
+        f"API access of this Dify app is off. {SEE_LOG}",
         code=code,
         log=f"{with_detail('Dify answered 403', message)} Enable API access of the app in Dify.",
     ),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.errors import SEE_LOG, ProxyError
 from openai_dify_proxy.translate.dify.errors import (
     CONCURRENCY_RETRY_AFTER,
     clean,
@@ -25,6 +25,12 @@ class Translated:
     code: str | None
     param: str | None = None
     started: bool = False
+
+
+def rejection(status: int, content_type: str, body: bytes, *, own_key: bool, location: str | None = None) -> ProxyError:
+    return translate_rejection(
+        status, content_type, body, url="http://dify.lan/v1", setting="DIFY_API_URL", own_key=own_key, location=location
+    )
 
 
 def translated(error: ProxyError) -> Translated:
@@ -219,7 +225,7 @@ REFUSALS: dict[str, tuple[int, str | None, str, Translated]] = {
 @pytest.mark.parametrize(("status", "code", "message", "expected"), REFUSALS.values(), ids=REFUSALS)
 def test_refusals(status: int, code: str | None, message: str, expected: Translated, own_key: bool) -> None:
     body = json.encode({"code": code, "message": message, "status": status})
-    assert translated(translate_rejection(status, "application/json", body, own_key=own_key)) == expected
+    assert translated(rejection(status, "application/json", body, own_key=own_key)) == expected
 
 
 # Error events inside a stream: code, status, message.
@@ -358,13 +364,12 @@ def test_failed_runs(message: str, expected: Translated) -> None:
 )
 def test_a_rejected_key_is_blamed_on_its_owner(message: str) -> None:
     body = json.encode({"code": "unauthorized", "message": message, "status": 401})
-    server_key = translate_rejection(401, "application/json", body, own_key=True)
+    server_key = rejection(401, "application/json", body, own_key=True)
     assert translated(server_key) == Translated(502, "api_error", "upstream_misconfigured")
-    assert "token" not in server_key.message
-    assert "Bearer" not in server_key.message
+    assert server_key.message == f"Dify rejected the key that this server has for the model. {SEE_LOG}"
     assert server_key.log is not None
     assert message in server_key.log
-    caller_key = translate_rejection(401, "application/json", body, own_key=False)
+    caller_key = rejection(401, "application/json", body, own_key=False)
     assert translated(caller_key) == Translated(401, "authentication_error", "invalid_api_key")
     assert message in caller_key.message
 
@@ -412,20 +417,30 @@ BALANCERS: dict[str, tuple[int, str, bytes, Translated]] = {
 def test_answers_of_a_server_in_front_of_dify(
     status: int, content_type: str, body: bytes, expected: Translated
 ) -> None:
-    error = translate_rejection(status, content_type, body, own_key=True)
+    error = rejection(status, content_type, body, own_key=True)
     assert translated(error) == expected
     assert "<" not in error.message
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_reported_to_the_operator_only(status: int) -> None:
-    error = translate_rejection(
-        status, "text/html", b"", own_key=True, location="https://dify.internal/v1/chat-messages"
-    )
+    error = rejection(status, "text/html", b"", own_key=True, location="https://dify.internal/v1/chat-messages")
     assert translated(error) == Translated(502, "api_error", "upstream_misconfigured")
     assert "dify.internal" not in error.message
     assert error.log is not None
-    assert "https://dify.internal/v1/chat-messages" in error.log
+    assert error.log == (
+        "The Dify URL 'http://dify.lan/v1' redirects to https://dify.internal/v1/chat-messages. "
+        "Correct DIFY_API_URL; often https:// replaces http://."
+    )
+
+
+def test_a_url_that_is_not_difys_is_named_to_the_operator_only() -> None:
+    error = rejection(404, "text/html", b"<html>", own_key=True)
+    assert error.message == f"This server's Dify URL does not lead to a Dify API. {SEE_LOG}"
+    assert error.log == (
+        "The Dify URL 'http://dify.lan/v1' answered HTTP 404 (text/html). "
+        "Set DIFY_API_URL to the URL of Dify's API; it usually ends with /v1."
+    )
 
 
 def test_a_concurrency_limit_has_a_retry_after_and_hides_the_app_id() -> None:
@@ -502,7 +517,7 @@ def test_no_error_exposes_a_secret(code: str | None, status: int) -> None:
 
 @pytest.mark.parametrize("body", [b'{"message":"secret"}', b'{"message":"secret","code":17,"status":400}'])
 def test_json_that_is_not_difys(body: bytes) -> None:
-    error = translate_rejection(400, "application/json", body, own_key=True)
+    error = rejection(400, "application/json", body, own_key=True)
     assert translated(error) == Translated(502, "api_error", "upstream_error")
     assert "secret" not in error.message
 
