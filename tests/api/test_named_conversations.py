@@ -129,14 +129,21 @@ async def test_an_unknown_conversation_is_a_404(client: AsyncOpenAI, log: DemoLo
     assert refused.value.code == "conversation_not_found"
 
 
-@pytest.mark.parametrize("place", ["header", "body", "metadata"])
+@pytest.mark.parametrize(
+    ("place", "param"),
+    [
+        ("header", "X-Dify-Conversation-Id"),
+        ("body", "conversation_id"),
+        ("metadata", "metadata.conversation_id"),
+    ],
+)
 @pytest.mark.parametrize("conversation_id", ["no-uuid", "1", "conv_123"])
 async def test_an_id_that_is_not_a_uuid_is_rejected(
-    client: AsyncOpenAI, log: DemoLog, conversation_id: str, place: str
+    client: AsyncOpenAI, log: DemoLog, conversation_id: str, place: str, param: str
 ) -> None:
-    with pytest.raises(openai.BadRequestError) as refused:
+    with pytest.raises(openai.BadRequestError, match=f"{param} must be a UUID") as refused:
         await client.chat.completions.create(model="demo-chat", messages=user("hi"), **naming(place, conversation_id))
-    assert refused.value.param == "conversation_id"
+    assert refused.value.param == param
     assert not log.runs
 
 

@@ -88,7 +88,8 @@ class TurnRequest(Struct, frozen=True):
 
     ``question``, ``asked``, ``system`` and ``history`` are as in ``TurnMessages``, ``chat_id`` as in
     ``RequestIdentity``. ``stored_history`` is a history that is stored here and not in the request. A ``stateless``
-    turn, such as a side call, neither continues a conversation nor can be continued.
+    turn, such as a side call, neither continues a conversation nor can be continued. ``conversation_param`` is the
+    field or header that ``conversation_id`` comes from.
     """
 
     question: str
@@ -96,6 +97,7 @@ class TurnRequest(Struct, frozen=True):
     history: tuple[HistoryMessage, ...] = ()
     inputs: dict[str, Any] = {}
     conversation_id: str | None = None
+    conversation_param: str = "conversation_id"
     end_user: str | None = None
     stop: tuple[str, ...] = ()
     asked: tuple[HistoryMessage, ...] = ()

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Struct, json
 
-from openai_dify_proxy.errors import InvalidRequest, UpstreamMisconfigured
+from openai_dify_proxy.errors import SEE_LOG, InvalidRequest, UpstreamMisconfigured
 from openai_dify_proxy.translate.dify.app_profile import (
     HISTORY_NAMES,
     QUESTION_NAMES,
@@ -122,8 +122,7 @@ def _require_field(name: str | None, setting: str, profile: AppProfile) -> None:
     """Raise UpstreamMisconfigured if the app lacks an input that a setting names: its value would be lost."""
     if name is not None and all(field.name != name for field in profile.form):
         raise UpstreamMisconfigured(
-            "The app behind this model lacks an input that this server is configured to fill. "
-            "Report this to the operator.",
+            f"The app behind this model lacks an input that this server is configured to fill. {SEE_LOG}",
             log=f"{setting} names the input '{name}', which the app does not have. "
             f"Its inputs are: {', '.join(field.name for field in profile.form) or 'none'}.",
         )
@@ -149,7 +148,9 @@ def named_conversation(turn: TurnRequest) -> str | None:
         return str(UUID(turn.conversation_id))
     except ValueError:
         raise InvalidRequest(
-            "conversation_id must be a UUID. Send the value of X-Dify-Conversation-Id.", param="conversation_id"
+            f"{turn.conversation_param} must be a UUID. "
+            "Send the value of X-Dify-Conversation-Id from an earlier response, or omit it.",
+            param=turn.conversation_param,
         ) from None
 
 

@@ -48,6 +48,8 @@ from openai_dify_proxy.wire.reading import UNREADABLE, decode_text
 UNNAMED = RequestIdentity()
 """The identity of a request without identity headers."""
 
+CONVERSATION_HEADER = "X-Dify-Conversation-Id"
+
 ROLES = {
     "system": "system",
     "developer": "system",
@@ -127,7 +129,12 @@ def make_turn(
     in_body = request.conversation_id or metadata.get("conversation_id")
     if in_body is not None and not isinstance(in_body, str):
         raise invalid_type("metadata.conversation_id", ("str",), type_of(in_body))
-    conversation_id = identity.conversation_id or in_body or None
+    ids = (
+        (identity.conversation_id, CONVERSATION_HEADER),
+        (request.conversation_id, "conversation_id"),
+        (in_body, "metadata.conversation_id"),
+    )
+    conversation_id, conversation_param = next((pair for pair in ids if pair[0]), (None, "conversation_id"))
     side_call = None if stored is not None else detect_side_call(messages, named=conversation_id is not None)
     system = messages.system
     if stored is not None:
@@ -140,6 +147,7 @@ def make_turn(
         history=messages.history,
         inputs={**metadata_inputs(metadata), **(request.inputs or {})},
         conversation_id=conversation_id,
+        conversation_param=conversation_param,
         end_user=end_user_of(request, identity),
         stop=tuple(sequence for sequence in stop if sequence),
         asked=messages.asked,

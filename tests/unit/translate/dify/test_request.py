@@ -235,9 +235,10 @@ def test_the_last_message_alone() -> None:
 def test_a_conversation_id_must_be_a_uuid() -> None:
     assert named_conversation(TurnRequest("Hi", conversation_id=CONVERSATION.upper())) == CONVERSATION
     assert named_conversation(TurnRequest("Hi")) is None
-    with pytest.raises(InvalidRequest) as caught:
-        named_conversation(TurnRequest("Hi", conversation_id="../7"))
-    assert caught.value.param == "conversation_id"
+    for param in ("conversation_id", "X-Dify-Conversation-Id"):
+        with pytest.raises(InvalidRequest, match=f"^{param} must be a UUID") as caught:
+            named_conversation(TurnRequest("Hi", conversation_id="../7", conversation_param=param))
+        assert caught.value.param == param
 
 
 # The system message, the rule for it, and the text sent to Dify.

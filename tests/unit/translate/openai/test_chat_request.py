@@ -263,7 +263,10 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"inputs": {"a": 1, "b": "3"}},
     ),
     "a conversation": ({"conversation_id": "c"}, {"conversation_id": "c"}),
-    "a conversation in metadata": ({"metadata": {"conversation_id": "c"}}, {"conversation_id": "c"}),
+    "a conversation in metadata": (
+        {"metadata": {"conversation_id": "c"}},
+        {"conversation_id": "c", "conversation_param": "metadata.conversation_id"},
+    ),
     "the body's conversation overrides that of metadata": (
         {"conversation_id": "c", "metadata": {"conversation_id": "d"}},
         {"conversation_id": "c"},
