@@ -5,7 +5,9 @@ from __future__ import annotations
 import httpx2
 import openai
 import pytest
+from structlog.testing import capture_logs
 
+from openai_dify_proxy.errors import SEE_LOG
 from openai_dify_proxy_demo import DEMO_APPS, DemoLog, DemoServer
 from tests.api.chat_requests import MODES, ask, error_of
 from tests.api.conftest import Serve
@@ -111,8 +113,14 @@ async def test_apps_are_listed_while_dify_is_unreachable(serve: Serve, http: htt
     reply = await http.get(f"{proxy.url}/models")
     assert [model["id"] for model in reply.json()["data"]] == ["support"]
     assert (await http.get(f"{proxy.origin}/health")).status_code == 200
-    reply = await http.get(f"{proxy.origin}/ready")
+    with capture_logs() as logs:
+        reply = await http.get(f"{proxy.origin}/ready")
+        await http.get(f"{proxy.origin}/ready")
     assert (reply.status_code, error_of(reply)["code"]) == (503, "upstream_unreachable")
+    assert error_of(reply)["message"] == f"Dify cannot be reached. {SEE_LOG}"
+    (entry,) = [entry for entry in logs if entry["event"] == "readiness_check_failed"]
+    assert entry["url"] == url
+    assert entry["detail"].startswith("Dify at 127.0.0.1:9 refused the connection.")
 
 
 async def test_the_description_of_an_app_is_cached(small: ProxyServer, log: DemoLog) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
+from openai_dify_proxy.errors import SEE_LOG
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import MODELS, Json, chat_body, chunks_of, error_of, failure_of
@@ -20,6 +22,7 @@ from tests.api.servers import (
     SSE_HEAD,
     ProxyServer,
     RawRequest,
+    app_settings,
     chunk,
     demo_apps,
     frame,
@@ -230,6 +233,55 @@ async def test_responses_that_are_not_event_streams_are_errors(
         assert len(dify.turns) == 1, "the turn was sent more than once"
     assert (error["status"], error["code"]) == (status, code)
     assert "elsewhere" not in error["message"]
+
+
+# The reason in the log
+
+NOT_READY = frame("error", status=400, code="provider_not_initialize", message="No model is set.")
+REASON = "Dify cannot run the app (provider_not_initialize): No model is set."
+
+
+def reasons(logs: list[Any]) -> list[str]:
+    return [entry["detail"] for entry in logs if entry.get("detail")]
+
+
+@both_ways
+@pytest.mark.parametrize("text", [b"", message_frame("one")], ids=["at once", "after text"])
+async def test_the_log_has_the_reason_that_a_message_refers_to(
+    raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient, text: bytes, stream: bool
+) -> None:
+    async with raw_dify(scripted([SSE_HEAD, chunk(text + NOT_READY), LAST_CHUNK]), at=raw_socket):
+        with capture_logs() as logs:
+            error = await failing(http, raw_proxy, "hi", "raw-chat", stream=stream)
+    assert error["message"].endswith(SEE_LOG)
+    assert reasons(logs) == [REASON]
+
+
+async def test_the_log_has_the_reason_of_a_failed_background_response(
+    raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient
+) -> None:
+    body = {"model": "raw-chat", "input": "hi", "background": True, "stream": True}
+    async with raw_dify(scripted([SSE_HEAD, chunk(NOT_READY), LAST_CHUNK]), at=raw_socket):
+        with capture_logs() as logs:
+            reply = await http.post(f"{raw_proxy.url}/responses", json=body)
+    assert SEE_LOG in reply.text
+    assert reasons(logs) == [REASON]
+
+
+async def test_the_log_has_the_reason_of_a_failure_after_the_status_line(
+    serve: Serve, http: httpx2.AsyncClient
+) -> None:
+    async def answer(request: RawRequest, writer: Any) -> None:
+        await asyncio.sleep(4 * EARLY["first_event_grace"])
+        writer.write(http_answer(404, b"<html>", "text/html"))
+
+    async with raw_dify(answer) as dify:
+        proxy = serve(dify_api_url=dify.url, apps={"raw": app_settings("raw", "app-raw", dify.url)}, **EARLY)
+        with capture_logs() as logs:
+            error = await failing(http, proxy, "hi", "raw", stream=True)
+    assert (error["status"], error["code"]) == (200, "upstream_misconfigured")
+    assert error["message"].endswith(SEE_LOG)
+    assert [reason for reason in reasons(logs) if dify.url in reason] == reasons(logs) != []
 
 
 # Unusual but valid streams

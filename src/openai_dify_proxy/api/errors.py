@@ -15,9 +15,8 @@ INTERNAL_ERROR = "The proxy failed unexpectedly. Report the request id to the op
 
 
 def error_response(error: ProxyError) -> Response:
-    """Return the error's envelope with its status and headers. Logs the details that are for the operator only."""
-    if error.log is not None:
-        log.error("request_failed", error=error.message, detail=error.log)
+    """Return the error's envelope with its status and headers, and log its detail."""
+    log_detail(error)
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = f"{error.retry_after:g}"
@@ -36,6 +35,12 @@ async def on_proxy_error(_request: Request, exc: Exception) -> Response:
 async def on_client_disconnect(_request: Request, _exc: Exception) -> Response:
     """Return status 499, which only the access log shows."""
     return Response(status_code=499)
+
+
+def log_detail(error: ProxyError) -> None:
+    """Log the reason that is for the operator only, if there is one."""
+    if error.log is not None:
+        log.error("request_failed", error=error.message, detail=error.log)
 
 
 def log_failure(error: ProxyError) -> None:

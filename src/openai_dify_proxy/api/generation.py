@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.client_watch import ClientWatch
-from openai_dify_proxy.api.errors import log_failure, shutting_down
+from openai_dify_proxy.api.errors import log_detail, log_failure, shutting_down
 from openai_dify_proxy.api.services import Services, answer_head
 from openai_dify_proxy.api.streaming import EventStream, RawHeaders, sse_response
 from openai_dify_proxy.errors import ProxyError
@@ -163,6 +163,7 @@ class TurnFrames:
                 encoder.answer.add_one(last)
                 await self._at_end(encoder.answer, "")
                 raise last.error
+            log_detail(last.error)
         if last is not None:
             frames += encoder.encode((last,), turn.ids)
             await self._at_end(encoder.answer, encoder.sent)

@@ -16,7 +16,7 @@ from msgspec import Struct
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, shutting_down
+from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, log_detail, shutting_down
 from openai_dify_proxy.errors import InternalError, ProxyError
 from openai_dify_proxy.translate.openai.chat_streams import COMMENT
 from openai_dify_proxy.turns.client import ClientDisconnected
@@ -148,6 +148,7 @@ class _Sender:
     async def fail(self, error: ProxyError) -> None:
         """Send the error as a response, or as the last frame if the stream has started."""
         if self._committed:
+            log_detail(error)
             await self._write(self._source.failure(error), more=False)
         else:
             await error_response(error)(self._scope, self._receive, self._send)

@@ -227,7 +227,7 @@ async def _check_ipfs(settings: Settings) -> bool:
         await ipfs.probe()
     except ProxyError as error:
         outage = isinstance(error, UpstreamUnreachable) and error.log  # a sentence that needs no introduction
-        problem = error.log if outage else f"{error.message} {error.log or ''}".strip()
+        problem = error.log if outage else error.with_reason
     finally:
         await http.close()
     # A service's URL may hold a key in its query.

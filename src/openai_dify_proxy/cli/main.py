@@ -190,7 +190,7 @@ def reporting_errors() -> Iterator[None]:
     except CannotListen as error:
         _fail([str(error)], code=1)
     except ProxyError as error:
-        _fail([f"{error.message} {error.log or ''}".rstrip()], code=1)
+        _fail([error.with_reason], code=1)
 
 
 def _load(config: Path | None, **flags: object) -> Settings:

@@ -84,7 +84,7 @@ async def _send(settings: Settings) -> bool:
     finally:
         await http.close()
     for name, error in failures.items():
-        typer.echo(f"Not uploaded: {name}: {error.message} {error.log or ''}".rstrip(), err=True)
+        typer.echo(f"Not uploaded: {name}: {error.with_reason}", err=True)
     typer.echo(f"{_count(len(names) - len(failures))} uploaded to IPFS, {left or 'none'} pending.")
     return left == 0
 

@@ -12,6 +12,7 @@ import structlog
 from msgspec import Struct
 
 from openai_dify_proxy.errors import (
+    SEE_LOG,
     InvalidRequest,
     ModelNotFound,
     ProxyError,
@@ -275,8 +276,9 @@ def _upscaler_inputs(upscaler: ModelInputs, factor: int | None, url: str) -> dic
     picture = picture_input(upscaler, "init_image")
     if picture is None:
         raise InvalidRequest(
-            "The upscaler of this server has no input for a picture. Report this to the operator.",
+            f"The upscaler of this server has no input for a picture. {SEE_LOG}",
             param=HEADER_OF["upscale"],
+            log="The upscaler has no input for a picture. Choose another in IMAGE_UPSCALER or upscaler.",
         )
     inputs: dict[str, Any] = {picture.name: [url] if picture.kind == "array" else url}
     scale = upscaler.first(("scale", "upscale_factor"))

@@ -188,7 +188,7 @@ class IpfsUploads:
             picture=name,
             attempts=attempts,
             retry_in=delay,
-            reason=f"{error.message} {error.log or ''}".strip(),
+            reason=error.with_reason,
         )
 
 

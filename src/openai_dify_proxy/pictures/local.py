@@ -19,7 +19,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, ParamSpec, TypeVar
 
-from openai_dify_proxy.errors import NotFound, PictureNotStored
+from openai_dify_proxy.errors import SEE_LOG, NotFound, PictureNotStored
 from openai_dify_proxy.pictures.records import (
     PictureRecord,
     decode_record,
@@ -251,7 +251,7 @@ async def _in_thread(work: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwa
     except OSError as exc:
         reason = "The disk of the server is full" if exc.errno in _FULL else "The disk of the server failed"
         raise PictureNotStored(
-            f"{reason}, so pictures cannot be stored. Report this to the operator.", started=True, log=str(exc)
+            f"{reason}, so pictures cannot be stored. {SEE_LOG}", started=True, log=str(exc)
         ) from exc
 
 

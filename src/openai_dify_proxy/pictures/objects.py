@@ -18,7 +18,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from openai_dify_proxy.errors import NotFound, PictureNotStored
+from openai_dify_proxy.errors import SEE_LOG, NotFound, PictureNotStored
 from openai_dify_proxy.pictures.object_errors import describe_store_error
 from openai_dify_proxy.pictures.records import (
     PictureRecord,
@@ -339,7 +339,7 @@ def _errors_translated() -> Iterator[None]:
         yield
     except (BaseError, OSError, ValueError) as exc:
         raise PictureNotStored(
-            "The object store rejected the request. Report this to the operator.",
+            f"The object store rejected the request. {SEE_LOG}",
             started=True,
             log=describe_store_error(exc),
         ) from exc

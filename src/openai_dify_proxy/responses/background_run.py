@@ -115,6 +115,8 @@ class BackgroundRun:
         if self._writer.cancelled:  # the turn ended because Dify stopped it
             raise ClientDisconnected
         self._writer.add(encoder.encode([last], turn.ids))
+        if isinstance(last, TurnFailed):
+            log.warning("turn_failed", error=type(last.error).__name__, code=last.error.code, detail=last.error.log)
         if not isinstance(last, TurnFinished):
             return await recorder.put_failed(encoder.response)
         finished = turn, encoder.response, encoder.sent

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+import structlog
+
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.upstream.dify import DifyClient
 
 FRESH_SECONDS = 5.0
 TIMEOUT_SECONDS = 4.0
+
+log = structlog.get_logger(__name__)
 
 
 class Readiness:
@@ -44,5 +48,6 @@ class Readiness:
         except TimeoutError:
             return "Dify does not answer."
         except ProxyError as error:
+            log.warning("readiness_check_failed", url=url, detail=error.log)
             return error.message
         return None

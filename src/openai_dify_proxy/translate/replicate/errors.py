@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from openai_dify_proxy.errors import (
+    SEE_LOG,
     ContentBlocked,
     InvalidRequest,
     ModelNotFound,
@@ -41,13 +42,13 @@ def translate_api_error(status: int, headers: Mapping[str, str], body: bytes) ->
     detail = _clean(error.detail if isinstance(error.detail, str) else error.title or "")
     if status in (401, 403):
         return UpstreamMisconfigured(
-            "Replicate rejected this server's credentials. Report this to the operator.",
+            f"Replicate rejected this server's token. {SEE_LOG}",
             code="upstream_auth_error",
             log=f"{with_detail(f'Replicate answered {status}', detail)} Set a valid REPLICATE_API_TOKEN.",
         )
     if status == 402:
         return QuotaExceeded(
-            "This server's Replicate account cannot pay for the prediction. Report this to the operator.",
+            f"This server's Replicate account cannot pay for the prediction. {SEE_LOG}",
             log=with_detail("Replicate answered 402", detail),
         )
     if status == 404 or (status == 422 and "version" in (error.title or "").lower()):
