@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from openai_dify_proxy.cli.server import server_config
 from openai_dify_proxy.server import HttpLimits, http_limits
@@ -234,6 +236,14 @@ def test_trailers_are_limited(shared: Door) -> None:
 @pytest.mark.parametrize("request_", [b"\x16\x03\x01 hello\r\n\r\n", b"GET\r\n\r\n", b"GET /a HTTP/9\r\n\r\n"])
 def test_other_protocols_are_rejected(shared: Door, request_: bytes) -> None:
     assert shared.connect().send(request_).error() == (400, "invalid_http_request")
+
+
+def test_log_explains_a_client_that_uses_tls(shared: Door) -> None:
+    context = ssl.create_default_context()
+    with capture_logs() as logs, pytest.raises(ssl.SSLError):
+        context.wrap_socket(shared.connect().socket, server_hostname="localhost")
+    (entry,) = [entry for entry in logs if entry["event"] == "request_rejected"]
+    assert entry["reason"] == "The request is TLS, not HTTP. Use http:// in the base URL of the client."
 
 
 def test_pipeline_is_answered_in_order(shared: Door) -> None:

@@ -45,6 +45,9 @@ PIECE = 4096
 
 END_OF_HEAD = b"\r\n\r\n"
 
+TLS_HANDSHAKE = b"\x16\x03"
+"""The first bytes of a client that uses https://."""
+
 LINGER_SECONDS = 5.0
 """How long data is discarded after a refusal. Closing at once would reset the connection, and the client would lose
 the response that it has not read yet."""
@@ -204,7 +207,7 @@ class Connection(HttpToolsProtocol):
             if rest:
                 self._parse(rest)
         except httptools.HttpParserError:
-            self._reject(self._rejection or BadHttp("The request is not valid HTTP/1.1."))
+            self._reject(self._rejection or _bad_http(piece))
 
     def _too_large(self) -> ProxyError:
         if len(self.url) > self._limits.url_bytes:
@@ -366,6 +369,12 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+
+def _bad_http(data: bytes) -> BadHttp:
+    if data.startswith(TLS_HANDSHAKE):
+        return BadHttp("The request is TLS, not HTTP. Use http:// in the base URL of the client.")
+    return BadHttp("The request is not valid HTTP/1.1.")
 
 
 class _Flow(FlowControl):
