@@ -58,3 +58,16 @@ async def test_image_routes_reject_two_keys_too(serve: Serve, http: httpx2.Async
         headers=[("api-key", "sk-one"), ("api-key", "sk-two")],
     )
     assert (reply.status_code, error_of(reply)["param"]) == (400, "api-key")
+
+
+async def test_two_spellings_of_the_dify_key_header_must_agree(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
+    async def status(first: str, second: str) -> int:
+        headers = {"DIFY_API_KEY": first, "X-Dify-Api-Key": second}
+        reply = await http.post(f"{proxy.url}/chat/completions", json=chat_body("hi"), headers=headers)
+        return reply.status_code
+
+    assert await status("app-demo-agent", "app-demo-chat") == 400
+    assert not log.requests
+    assert await status("app-demo-agent", "Bearer app-demo-agent") == 200

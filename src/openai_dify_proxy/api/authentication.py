@@ -13,6 +13,7 @@ from starlette.requests import Request
 from openai_dify_proxy.api.headers import single_values
 from openai_dify_proxy.errors import (
     AuthenticationFailed,
+    InvalidRequest,
     PermissionDenied,
     UnsupportedMediaType,
 )
@@ -55,13 +56,13 @@ class Authenticator:
         """
         credentials = _credentials(request)
         bearer = _bearer(credentials)
-        dify_key = next((credentials[name] for name in DIFY_KEY_HEADERS if name in credentials), "")
+        dify_key = _dify_key(credentials)
         client = self._client_of(credentials, bearer)
         if not dify_key and client is None and bearer.startswith(DIFY_KEY_PREFIX):
             dify_key = bearer
         if dify_key:
             if self._passthrough:
-                return caller_of_dify_key(_without_scheme(dify_key))
+                return caller_of_dify_key(dify_key)
             if client is not None or not self._keys:
                 raise PermissionDenied("This server accepts no Dify keys in requests. Remove the key.")
         return self._admit_client(request, client, bearer, takes_forms=False)
@@ -117,6 +118,17 @@ def _bearer(credentials: Mapping[bytes, str]) -> str:
     if scheme.startswith(DIFY_KEY_PREFIX):
         raise AuthenticationFailed(_NO_BEARER)
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _dify_key(credentials: Mapping[bytes, str]) -> str:
+    """Return the Dify key of the headers for Dify keys, or an empty string. Raises InvalidRequest for two keys."""
+    keys = {name: _without_scheme(credentials[name]) for name in DIFY_KEY_HEADERS if name in credentials}
+    if len(set(keys.values())) > 1:
+        names = [name.decode("latin-1") for name in keys]
+        raise InvalidRequest(
+            f"The headers {' and '.join(names)} have different values. Send one of them.", param=names[0]
+        )
+    return next(iter(keys.values()), "")
 
 
 def _without_scheme(key: str) -> str:

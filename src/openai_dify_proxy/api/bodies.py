@@ -45,7 +45,7 @@ class BodyReader:
                 max_files=max_files, max_fields=max_fields, max_part_size=self._limit
             )
         except HTTPException as exc:
-            raise InvalidRequest(f"The form is not valid multipart/form-data: {exc.detail}.") from None
+            raise InvalidRequest(f"The form is not valid multipart/form-data: {exc.detail.rstrip('.')}.") from None
 
     async def read(self, request: Request) -> bytes:
         """Return the raw body. Raises BodyTooLarge, and ClientDisconnected if the client disconnects before its end."""

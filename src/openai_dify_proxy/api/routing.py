@@ -71,17 +71,22 @@ def _routing_error(request: Request, path: str, allowed: Sequence[str]) -> Proxy
     method, routes = request.method, request.app.routes
     if path in _BASE_PATHS:
         return NotFound("This is the base URL of the OpenAI API. Try GET /v1/models, or POST /v1/chat/completions.")
-    intended = _route_at_end(routes, method, path)
-    if intended is None:
-        if (message := unsupported_endpoint(path)) is not None:
-            return NotFound(message, code="unsupported_endpoint")
-        dify_path = method == "POST" and path.endswith(_DIFY_PATHS)
-        intended = "/v1/chat/completions" if dify_path else _misspelled_route(routes, method, path)
+    intended = _intended_route(routes, method, path)
+    if intended is None and (message := unsupported_endpoint(path)) is not None:
+        return NotFound(message, code="unsupported_endpoint")
+    intended = intended or _misspelled_route(routes, method, path) or _route_at_end(routes, method, path, 1)
     hint = "" if intended is None else f" Did you mean {method} {intended}?"
     if allowed:
         return MethodNotAllowed(f"{path[:_MAX_PATH]} accepts only {', '.join(allowed)}, not {method}.{hint}")
-    origin = (services_of(request).public_url or str(request.base_url)[:_MAX_PATH]).rstrip("/")
-    return NotFound(f"There is no route {method} {path[:_MAX_PATH]}.{hint} The base URL of the API is '{origin}/v1'.")
+    public = services_of(request).public_url
+    base = "ends in '/v1'" if public is None else f"is '{public.rstrip('/')}/v1'"
+    return NotFound(f"There is no route {method} {path[:_MAX_PATH]}.{hint} The base URL of the API {base}.")
+
+
+def _intended_route(routes: Sequence[BaseRoute], method: str, path: str) -> str | None:
+    if method == "POST" and path.endswith(_DIFY_PATHS):
+        return "/v1/chat/completions"
+    return _route_at_end(routes, method, path, 2) or _route_at_end(routes, method, path.lower(), 2)
 
 
 def _allowed_methods(routes: Sequence[BaseRoute], path: str) -> list[str]:
@@ -89,13 +94,13 @@ def _allowed_methods(routes: Sequence[BaseRoute], path: str) -> list[str]:
     return sorted({method for route in matching for method in route.methods or ()})
 
 
-def _route_at_end(routes: Sequence[BaseRoute], method: str, path: str) -> str | None:
-    """Return the route's path that ends ``path``, or None.
+def _route_at_end(routes: Sequence[BaseRoute], method: str, path: str, least: int) -> str | None:
+    """Return the route's path that ends ``path`` and has ``least`` segments or more without ``/v1``, or None.
 
     A wrong base URL puts segments before it, as in ``/v1/chat/completions/chat/completions`` or ``/api/v1/models``.
     """
     segments = path.strip("/").split("/")[-_MAX_SEGMENTS:]
-    for start in range(len(segments)):
+    for start in range(len(segments) - least + 1):
         end = "/" + "/".join(segments[start:])
         for candidate in (f"/v1{end}", end):
             scope = {"type": "http", "method": method, "path": candidate}

@@ -39,7 +39,7 @@ _CHATS = (
     b"conversation-id",
     b"chat-id",
 )
-"""The headers that name a client's chat; the first one sent wins."""
+"""The headers that name a client's chat; the first of these that is present wins."""
 
 _NAMES = frozenset({_CONVERSATION, _END_USER, *_CHATS})
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-_FILES = "Dify apps have no file store. Send files inside the message, as image_url or file parts."
+_FILES = "Files are not supported yet. Send text only."
 _STORES = "Dify apps take no vector stores from clients. Add documents to the app's knowledge in Dify."
 _TUNING = "Dify apps cannot be fine-tuned. Choose the app's model in Dify."
 _AGENTS = "The Assistants API has no counterpart in Dify apps. Use POST /v1/responses with a conversation."
 
 UNSUPPORTED = {
+    "/chat/completions/chatcmpl-": "Chat completions are not stored. Responses are: use POST /v1/responses.",
     "/embeddings/": "Dify apps do not compute embeddings. Send this request to the provider of the embedding model.",
     "/rerank/": "Dify apps do not rerank documents. Send this request to the provider of the rerank model.",
     "/moderations/": "Dify apps do not classify text. Turn on content moderation in the app's settings in Dify.",
@@ -29,8 +30,8 @@ UNSUPPORTED = {
     "/messages/": "The Anthropic API is not supported. Use an OpenAI client with POST /v1/chat/completions.",
     "/complete/": "The Anthropic API is not supported. Use an OpenAI client with POST /v1/chat/completions.",
     "/responses/input_tokens/": "Dify does not count tokens in advance. The usage field of an answer has the counts.",
+    "/items/": "Single conversation items are not supported. List them with GET /v1/conversations/{id}/items.",
     "/responses/compact/": "Conversations are not compacted. Dify limits the history by the app's memory window.",
-    "/chat/completions/chatcmpl-": "Chat completions are not stored. Responses are: use POST /v1/responses.",
 }
 """A part of a path, and the error message. The first match wins: ``/threads/{id}/messages`` is not Anthropic's."""
 
