@@ -7,7 +7,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from openai_dify_proxy.settings.names import ALIASES, APP_KEYS, SINGLE_APP, Draft, RawValue, did_you_mean, first
+from openai_dify_proxy.settings.names import (
+    ALIASES,
+    APP_KEYS,
+    SINGLE_APP,
+    Draft,
+    RawValue,
+    did_you_mean,
+    first,
+    named_tables,
+)
 from openai_dify_proxy.settings.values import strip_scheme
 
 _VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*", re.IGNORECASE)
@@ -38,7 +47,8 @@ def _apps_of_toml(
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         problems.append(f"apps in {file} must be tables: write [apps.<name>], and the app's settings below")
         return {}
-    return {name: _app_of_toml(name, table, file, variables, problems) for name, table in tables.items()}
+    named = named_tables(tables, "apps", file, APP_KEYS, problems)
+    return {name: _app_of_toml(name, table, file, variables, problems) for name, table in named.items()}
 
 
 def _app_of_toml(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from openai_dify_proxy.settings.descriptions import type_name
 from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings
-from openai_dify_proxy.settings.names import Draft, RawValue, did_you_mean
+from openai_dify_proxy.settings.names import UNREADABLE, Draft, RawValue, did_you_mean
 from openai_dify_proxy.translate.replicate.model_names import parse_model
 
 
@@ -41,7 +42,7 @@ def validate(raw: Mapping[str, RawValue], tables: Tables, problems: list[str]) -
         return Settings(**values, **drafts), frozenset()
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
-    problems += [_problem(error, raw, tables) for error in errors]
+    problems += [_problem(error, raw, tables) for error in errors if error["input"] is not UNREADABLE]
     for error in errors:
         section, *rest = (str(part) for part in error["loc"])
         if section in drafts:
@@ -62,7 +63,8 @@ def _remove(draft: dict[str, Any], name: str, field: str) -> None:
 def _problem(error: ErrorDetails, raw: Mapping[str, RawValue], tables: Tables) -> str:
     section, *rest = (str(part) for part in error["loc"])
     if section not in tables:
-        return f"{raw[section].origin} {_message(error, Settings, section)}"
+        one_of = "One of " if rest and error["input"] != raw[section].value else ""
+        return f"{one_of}{raw[section].origin} {_message(error, Settings, section)}"
     draft, field = tables[section][rest[0]], rest[1]
     if error["type"] == "missing":
         return f"{draft.origin} {_MISSING[field]}"
@@ -107,7 +109,14 @@ def _message(error: ErrorDetails, model: type[BaseModel], name: str) -> str:
         text = template.format(**error.get("ctx", {}))
     else:
         text = f"is not valid: {error['msg']}"
-    return text + _quote(error["input"], name)
+    value = error["input"]
+    if kind == "URL" and not _SECRETS & set(name.split("_")) and isinstance(value, str) and _ADDRESS.fullmatch(value):
+        return f"{text}, not {value!r}. Did you mean http://{value}?"
+    return text + _quote(value, name)
+
+
+_ADDRESS = re.compile(r"(localhost|\d+(\.\d+){3}|([a-z0-9-]+\.)+[a-z]{2,}|[a-z0-9-]+(?=:\d))(:\d{1,5})?(/[\w./-]*)?")
+"""An address without its scheme. Keys, which may have been set under a wrong name, do not look like one."""
 
 
 _SECRETS = {"key", "keys", "token", "auth", "store", "state"}

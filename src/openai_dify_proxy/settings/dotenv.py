@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ class Dotenv(NamedTuple):
     """Values by name; ``None`` for a name without ``=``."""
     malformed: list[int]
     """Numbers of the lines without a valid assignment. python-dotenv itself only logs them."""
+    unreadable: set[str]
+    """The names on those lines."""
 
 
 def read_dotenv(path: Path, env: Mapping[str, str]) -> Dotenv:
@@ -25,16 +28,20 @@ def read_dotenv(path: Path, env: Mapping[str, str]) -> Dotenv:
 
     Raises OSError and UnicodeDecodeError.
     """
-    content = Dotenv({}, [])
+    content = Dotenv({}, [], set())
     known = ChainMap[str, str | None](content.variables, dict(env))
     # Windows editors begin a file with a byte order mark.
     with path.open(encoding="utf-8-sig") as file:
         for binding in parse_stream(file):
             if binding.error:
                 content.malformed.append(_line_number(binding))
+                content.unreadable.update(_NAME.findall(binding.original.string))
             elif binding.key is not None:
                 content.variables[binding.key] = _expand(binding.value, known)
     return content
+
+
+_NAME = re.compile(r"^\s*(?:export\s+)?(\w+)\s*=", re.MULTILINE)
 
 
 def _expand(value: str | None, known: Mapping[str, str | None]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from openai_dify_proxy.settings.names import IMAGE_MODEL_KEYS, Draft, RawValue, did_you_mean
+from openai_dify_proxy.settings.names import IMAGE_MODEL_KEYS, Draft, RawValue, did_you_mean, named_tables
 
 
 def draft_image_models(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, Draft]:
@@ -20,7 +20,8 @@ def draft_image_models(table: Mapping[str, Any], file: str, problems: list[str])
         for key in images
         if key != "models"
     ]
-    return {name: _draft(name, model, file, problems) for name, model in models.items()}
+    named = named_tables(models, "images.models", file, IMAGE_MODEL_KEYS, problems)
+    return {name: _draft(name, model, file, problems) for name, model in named.items()}
 
 
 def _draft(name: str, table: Mapping[str, Any], file: str, problems: list[str]) -> Draft:

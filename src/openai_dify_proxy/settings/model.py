@@ -53,11 +53,15 @@ from openai_dify_proxy.translate.dify.transcript import TEMPLATE
 
 
 class SettingsError(Exception):
-    """The settings are invalid; ``problems`` holds one sentence for each reason, without secrets."""
+    """The settings are invalid; ``problems`` holds one sentence for each reason, without secrets.
 
-    def __init__(self, problems: list[str]) -> None:
+    ``warnings`` are those of ``Settings``.
+    """
+
+    def __init__(self, problems: list[str], warnings: tuple[str, ...] = ()) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+        self.warnings = warnings
 
 
 class _Model(BaseModel):

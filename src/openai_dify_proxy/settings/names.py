@@ -46,11 +46,39 @@ class RawValue(NamedTuple):
     origin: str
 
 
+UNREADABLE = object()
+"""The value of a variable on a line of ``.env`` that cannot be read.
+
+No type of a setting accepts it. Its error is about the line, so others about the value are omitted."""
+
+
 class Draft(NamedTuple):
     """An app or an image model before validation."""
 
     origin: str
     fields: dict[str, RawValue]
+
+
+def named_tables(
+    tables: Mapping[str, Any], section: str, file: str, keys: Iterable[str], problems: list[str]
+) -> dict[str, Any]:
+    """Return the tables of ``section`` by name. Appends a problem for each name that was split at its dot.
+
+    TOML reads ``[apps.gpt-4.1]`` as a table ``1`` in the table ``gpt-4``. The result has it as ``gpt-4.1``, so that its
+    settings are checked too. ``keys`` are the settings of a table.
+    """
+    found: dict[str, Any] = {}
+    for name, table in tables.items():
+        nested = {key: value for key, value in table.items() if isinstance(value, dict) and not did_you_mean(key, keys)}
+        for key, value in nested.items():
+            problems.append(
+                f"[{section}.{name}.{key}] in {file} is not valid. "
+                f'A name with a dot needs quotation marks: [{section}."{name}.{key}"]'
+            )
+            found[f"{name}.{key}"] = value
+        if table.keys() > nested.keys() or not nested:
+            found[name] = {key: value for key, value in table.items() if key not in nested}
+    return found
 
 
 def first(variables: Mapping[str, RawValue], names: Iterable[str]) -> RawValue | None:

@@ -24,6 +24,7 @@ from openai_dify_proxy.settings.names import (
     ALIASES,
     APP_KEYS,
     TOML_KEYS,
+    UNREADABLE,
     UNUSED,
     VARIABLES,
     Draft,
@@ -31,6 +32,7 @@ from openai_dify_proxy.settings.names import (
     did_you_mean,
     first,
 )
+from openai_dify_proxy.settings.values import strip_scheme
 
 
 def load_settings(
@@ -66,31 +68,37 @@ def load_settings(
         raw.setdefault("image_storage_dir", RawValue(f"{folder}/openai-dify-proxy/pictures", origin))
         raw.setdefault("state_url", RawValue(f"sqlite:///{folder}/openai-dify-proxy/state.db", origin))
     apps = draft_apps(table, file, variables, raw, problems)
+    warnings = _key_warnings(apps)
     if dotenv:
-        raw["warnings"] = RawValue(_dotenv_warnings(variables, apps, dotenv), ".env")
+        warnings += _dotenv_warnings(variables, apps, dotenv)
+    raw["warnings"] = RawValue(warnings, "")
     tables = {"apps": apps, "image_models": draft_image_models(table, file, problems)}
     settings, rejected = validate(raw, tables, problems)
     problems += contradictions(settings, raw, tables, rejected)
     if problems:
-        raise SettingsError(list(dict.fromkeys(problems)))
+        raise SettingsError(list(dict.fromkeys(problems)), warnings)
     return settings.model_copy(update={"warnings": (*settings.warnings, *risks(settings, raw))})
 
 
 def _read_variables(env: Mapping[str, str], dotenv: Path | None, problems: list[str]) -> dict[str, RawValue]:
     """Return the variables by name: the environment wins over the file, and an empty value counts as not set."""
     in_file: Mapping[str, str | None] = {}
+    unreadable: set[str] = set()
     if dotenv and dotenv.is_file():
         try:
-            in_file, malformed = read_dotenv(dotenv, env)
+            in_file, malformed, unreadable = read_dotenv(dotenv, env)
             problems += [f"Line {line} of {dotenv} cannot be read: {_ASSIGNMENT}" for line in malformed]
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"{dotenv} cannot be read: {_reason(error)}")
     return {
+        **{name: RawValue(UNREADABLE, f"{name} in {dotenv}") for name in unreadable - _PARSED},
         **{name: RawValue(value, f"{name} in {dotenv}") for name, value in in_file.items() if value and value.strip()},
         **{name: RawValue(value, f"{name} in the environment") for name, value in env.items() if value.strip()},
     }
 
 
+# Not marked as unreadable, since they are parsed before validation.
+_PARSED = {"CONFIG_FILE", "XDG_DATA_HOME", *ALIASES["apps"], *ALIASES["mode"]}
 _ASSIGNMENT = "write NAME=value, and close each quotation mark"
 
 
@@ -121,13 +129,27 @@ def _from_toml(table: Mapping[str, Any], file: str, problems: list[str]) -> dict
     return {key: RawValue(value, f"{key} in {file}") for key, value in table.items() if key in TOML_KEYS}
 
 
+def _key_warnings(apps: Mapping[str, Draft]) -> tuple[str, ...]:
+    """Return a warning for each key of another kind than apps have, such as ``dataset-…``."""
+    keys = [app.fields["api_key"] for app in apps.values() if "api_key" in app.fields]
+    origins = dict.fromkeys(
+        key.origin
+        for key in keys
+        if isinstance(key.value, str) and key.value != "unset" and not strip_scheme(key.value).startswith("app-")
+    )
+    return tuple(
+        f'{origin} does not begin with "app-". Copy the key from the app\'s page “API Access” in Dify'
+        for origin in origins
+    )
+
+
 def _dotenv_warnings(variables: Mapping[str, RawValue], apps: Mapping[str, Draft], dotenv: Path) -> tuple[str, ...]:
     """Return a warning for each unknown name in ``.env`` that resembles a setting; other programs share the file."""
     named_by_apps = {app.fields["api_key"].origin.split(" ")[0] for app in apps.values() if "api_key" in app.fields}
     known = {*VARIABLES, *UNUSED, *named_by_apps, *(alias for aliases in ALIASES.values() for alias in aliases)}
     warnings = []
     for name, (_, origin) in variables.items():
-        near = difflib.get_close_matches(name.upper(), list(VARIABLES), n=1, cutoff=0.8)
+        near = difflib.get_close_matches(name.upper(), list(VARIABLES), n=1, cutoff=0.75)
         if origin == f"{name} in {dotenv}" and name not in known and near:
             warnings.append(f"{origin} is not a setting: did you mean {near[0]}?")
     return tuple(warnings)

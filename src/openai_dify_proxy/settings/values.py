@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, overload
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -126,6 +126,14 @@ def _transcript_template(template: str) -> str:
 def _log_level(value: object) -> object:
     lower = _lower(value)
     return "warning" if lower == "warn" else lower
+
+
+@overload
+def strip_scheme(value: str) -> str: ...
+
+
+@overload
+def strip_scheme(value: object) -> object: ...
 
 
 def strip_scheme(value: object) -> object:

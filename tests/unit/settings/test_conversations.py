@@ -163,7 +163,7 @@ def test_personal_keys_that_are_no_pairs(keys: str) -> None:
 def test_a_bad_personal_key_is_not_told() -> None:
     (problem,) = problems({"PERSONAL_KEYS": "sk-söcret=anna"})
     assert "cret" not in problem
-    assert problem.startswith("PERSONAL_KEYS in the environment")
+    assert problem.startswith("One of PERSONAL_KEYS in the environment")
 
 
 @pytest.mark.parametrize("keys", [{}, {"API_KEYS": "one"}, {"PERSONAL_KEYS": "one=anna"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from openai_dify_proxy.settings import (
     load_settings,
     to_environment,
 )
+from openai_dify_proxy.settings.names import ALIASES, VARIABLES
 
 URL = {"DIFY_API_URL": "http://dify.test/v1"}
 KEY = "app-Xk3jT9sQwLm2PzR7vB1nC4dY"
@@ -228,7 +230,15 @@ def test_a_variable_is_understood(variable: str, text: str, field: str, value: o
             "dify.test:80",
             (
                 "DIFY_API_URL in the environment must be the http:// or https:// address of a Dify, such as "
-                "\"https://api.dify.ai/v1\", not 'dify.test:80'"
+                "\"https://api.dify.ai/v1\", not 'dify.test:80'. Did you mean http://dify.test:80?"
+            ),
+        ),
+        (
+            "DIFY_API_URL",
+            "127.0.0.1:18230/v1",
+            (
+                "DIFY_API_URL in the environment must be the http:// or https:// address of a Dify, such as "
+                "\"https://api.dify.ai/v1\", not '127.0.0.1:18230/v1'. Did you mean http://127.0.0.1:18230/v1?"
             ),
         ),
         (
@@ -259,9 +269,9 @@ def test_a_variable_is_understood(variable: str, text: str, field: str, value: o
         ),
         (
             "API_KEYS",
-            "fine,not fine",
+            "fine,,not fine",
             (
-                "API_KEYS in the environment is not a key: it contains spaces or characters that no key has. "
+                "One of API_KEYS in the environment is not a key: it contains spaces or characters that no key has. "
                 "Is it a placeholder?"
             ),
         ),
@@ -344,11 +354,32 @@ def test_a_malformed_line_of_dotenv_is_an_error_that_does_not_repeat_it(tmp_path
     path = tmp_path / ".env"
     path.write_text(text)
     with pytest.raises(SettingsError) as caught:
-        load_settings(env={"WORKERS": "x"}, dotenv=path)
+        load_settings(env={**URL, "WORKERS": "x"}, dotenv=path)
     assert caught.value.problems == [
         f"Line {line} of {path} cannot be read: write NAME=value, and close each quotation mark",
         "WORKERS in the environment must be an integer of at least 1, not 'x'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "env"),
+    [
+        (f'DIFY_API_URL="http://dify.test\nDIFY_API_KEY={KEY}\n', {}),
+        (f'DIFY_API_URL="http://dify.test\nDIFY_API_KEY="{KEY}\n', {}),
+        (f'DIFY_API_KEY={KEY}\nAPI_KEYS="a\n', {**URL, "HOST": "0.0.0.0"}),
+        ('SUPPORT_KEY="app-1\n', URL),
+        *((f'{name}="x\n', URL) for name in (*VARIABLES, *(name for names in ALIASES.values() for name in names))),
+    ],
+)
+def test_a_malformed_line_of_dotenv_causes_no_error_about_its_variable(
+    tmp_path: Path, toml: Path, text: str, env: dict[str, str]
+) -> None:
+    (tmp_path / ".env").write_text(text)
+    toml.write_text('[apps.support]\napi_key_env = "SUPPORT_KEY"\n' if "SUPPORT_KEY" in text else "")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(env=env, dotenv=tmp_path / ".env", config=toml)
+    (problem,) = caught.value.problems
+    assert re.match(r"Line [12] of .* cannot be read: ", problem)
 
 
 @pytest.mark.parametrize(
@@ -377,12 +408,14 @@ def test_dotenv_is_read_as_python_dotenv_reads_it(tmp_path: Path, text: str, exp
 def test_dotenv_names_that_are_nearly_ours_are_warned_of(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         "DIFY_API_ULR=http://dify.test\nAPI_KEY=x\nDATABASE_URL=y\nREPLICATE_API_KEY=z\nOPENAI_API_KEY=w\nport=1\n"
+        "PROT=80\nDB_PORT=1\nREDIS_HOST=x\nSECRET_KEY=x\n"
     )
     place = f"in {tmp_path / '.env'}"
     assert load_settings(env={"API_KEYZ": "x"}, dotenv=tmp_path / ".env").warnings == (
         f"DIFY_API_ULR {place} is not a setting: did you mean DIFY_API_URL?",
         f"API_KEY {place} is not a setting: did you mean API_KEYS?",
         f"port {place} is not a setting: did you mean PORT?",
+        f"PROT {place} is not a setting: did you mean PORT?",
     )
 
 
@@ -392,6 +425,14 @@ def test_a_dotenv_name_that_an_app_takes_its_key_from_is_not_warned_of(tmp_path:
     settings = load_settings(env={}, dotenv=tmp_path / ".env", config=tmp_path / "proxy.toml")
     assert settings.warnings == ()
     assert settings.apps["two"].api_key.get_secret_value() == KEY
+
+
+@pytest.mark.parametrize("key", ["dataset-1", "Bearer sk-1", "sk-1,app-2,sk-3"])
+def test_a_key_of_another_kind_is_warned_of_without_showing_it(key: str) -> None:
+    place = "DIFY_API_KEYS in the environment"
+    warning = f'{place} does not begin with "app-". Copy the key from the app\'s page “API Access” in Dify'
+    assert load({**URL, "DIFY_API_KEYS": key}).warnings == (warning,)
+    assert load({**URL, "DIFY_API_KEYS": f"Bearer {KEY}"}).warnings == ()
 
 
 # --- apps ------------------------------------------------------------------------------------------------------
@@ -542,6 +583,13 @@ APP = 'api_key = "app-1"\napi_url = "http://dify.test"\n'
         (
             f"[apps.a]\n{APP}alias = []\n",
             ["alias of [apps.a] in {file} is not a setting of an app: did you mean aliases?"],
+        ),
+        (
+            f'default_app = "gpt-4.1"\n[apps.gpt-4.1]\n{APP}[apps.gpt-4]\n{APP}mod = 1\n',
+            [
+                '[apps.gpt-4.1] in {file} is not valid. A name with a dot needs quotation marks: [apps."gpt-4.1"]',
+                "mod of [apps.gpt-4] in {file} is not a setting of an app: did you mean mode?",
+            ],
         ),
         (f'[apps.""]\n{APP}', ["The name of [apps.] in {file} must not be empty"]),
         (f"[apps.a]\n{APP}aliases = 1\n", ["aliases of [apps.a] in {file} must be a list, not 1"]),
