@@ -18,7 +18,8 @@ def uv() -> Path:
 def dist(uv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory that ``scripts/build`` wrote."""
     directory = tmp_path_factory.mktemp("dist")
-    run(ROOT / "scripts/build", directory, PATH=f"{os.environ['PATH']}:{uv.parent}")
+    printed = run(ROOT / "scripts/build", directory, PATH=f"{os.environ['PATH']}:{uv.parent}")
+    assert sorted(printed.splitlines()) == [f"Wrote {file}" for file in sorted(directory.glob("openai*"))]
     return directory
 
 

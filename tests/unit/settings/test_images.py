@@ -144,8 +144,10 @@ MODEL_TABLES = "images in {file} must contain a table for each model: write [ima
         (
             '[images.models.flux-1.1]\nmodel = "black-forest-labs/flux-1.1-pro"\n',
             [
-                "[images.models.flux-1.1] in {file} is not valid. "
-                'A name with a dot needs quotation marks: [images.models."flux-1.1"]'
+                (
+                    "[images.models.flux-1.1] in {file} is not valid. "
+                    'A name with a dot needs quotation marks: [images.models."flux-1.1"]'
+                )
             ],
         ),
         ("images = 3", [MODEL_TABLES]),
