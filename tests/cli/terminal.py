@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 from tests.cli.program import PROGRAM, Program
@@ -46,9 +47,11 @@ class Terminal:
 
 
 @contextmanager
-def terminal(program: Program, *arguments: str, **env: str) -> Iterator[Terminal]:
+def terminal(
+    program: Program, *arguments: str, command: Sequence[str | Path] = (PROGRAM,), **env: str
+) -> Iterator[Terminal]:
     with subprocess.Popen(
-        [sys.executable, "-c", _PTY, PROGRAM, *arguments],
+        [sys.executable, "-c", _PTY, *command, *arguments],
         cwd=program.directory,
         env=program.environment({"TERM": "xterm", **env}),
         stdin=subprocess.PIPE,

@@ -72,15 +72,24 @@ def test_inputs_of_the_settings_fill_what_is_required(program: Program, dify: De
         ),
         (
             'api_key = "app-demo-workflow"\ninput_variable = "quest"',
-            "input_variable names 'quest', which is not an input of the app.",
+            (
+                "input_variable names 'quest', which is not an input of the app. Its text inputs are: query, language. "
+                "Use one of them, or remove input_variable."
+            ),
         ),
         (
             'api_key = "app-demo-chat-topic"\nsystem_prompt = "input:rules"',
-            "system_prompt names 'rules', which is not an input of the app.",
+            (
+                "system_prompt names 'rules', which is not an input of the app. Its text inputs are: topic, "
+                "system_prompt. Use one of them, or remove system_prompt."
+            ),
         ),
         (
             'api_key = "app-demo-chat-topic"\ninputs = { topics = "bees" }',
-            "inputs names 'topics', which is not an input of the app.",
+            (
+                "inputs names 'topics', which is not an input of the app. Its inputs are: topic, system_prompt. "
+                "Use one of them, or remove topics."
+            ),
         ),
     ],
 )
@@ -90,6 +99,12 @@ def test_what_keeps_an_app_from_serving(program: Program, dify: DemoServer, toml
     assert code == 1
     assert (row(shown, "fine")[1], row(shown, "sick")[1]) == ("yes", "no")
     assert any(line.startswith(f"problem sick: {problem}") for line in findings(shown))
+
+
+def test_a_wrong_input_variable_is_the_only_finding_about_it(program: Program, dify: DemoServer) -> None:
+    _, shown = check(program, '[apps.one]\napi_key = "app-demo-workflow"\ninput_variable = "text"\n', dify.url)
+    (found,) = findings(shown)
+    assert found.startswith("problem one: input_variable names 'text', ")
 
 
 def test_keys_are_not_shown(program: Program, dify: DemoServer) -> None:
@@ -105,7 +120,10 @@ def test_a_dify_that_is_down(program: Program) -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
     code, shown = check(program, '[apps.one]\napi_key = "app-demo-chat"\n', url)
     assert code == 1
-    assert findings(shown)[0].startswith("problem one: Dify at 127.0.0.1:")
+    (found,) = findings(shown)
+    assert found.startswith("problem one: Dify at 127.0.0.1:")
+    assert found.endswith(f" Its Dify is {url}/v1.")
+    assert row(shown, "one")[1:] == ["no", "", "", "", ""]
     code, shown = check(program, "", url)
     assert code == 1
     assert shown.startswith(f"{url}/v1: Dify at 127.0.0.1:")
@@ -117,7 +135,7 @@ def test_without_apps_the_dify_is_looked_for(program: Program, dify: DemoServer)
     assert shown.splitlines() == [
         f"{dify.url} is reachable. No apps are configured: requests must carry the key of their app.",
         "Image generation is off: REPLICATE_API_TOKEN is not set.",
-        "State (sqlite): writable.",
+        f"State (sqlite): {program.directory}/.local/share/openai-dify-proxy/state.db is writable.",
     ]
 
 
@@ -127,7 +145,11 @@ def test_a_state_that_cannot_be_kept(program: Program, dify: DemoServer, tmp_pat
     in_the_way.touch()
     ended = program.run("check", DIFY_API_URL=dify.url, STATE_URL=f"sqlite:///{in_the_way}/state.db")
     assert ended.returncode == 1
-    assert ended.stdout.splitlines()[-1].startswith("State (sqlite): ")
+    (found,) = findings(ended.stdout)
+    assert found == (
+        f"problem State (sqlite): STATE_URL '{in_the_way}/state.db' cannot be created: {in_the_way} is not a "
+        "directory. Set STATE_URL."
+    )
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
@@ -136,7 +158,9 @@ def test_a_state_that_is_down(program: Program, dify: DemoServer, scheme: str) -
         url = f"{scheme}://someone:hush@127.0.0.1:{taken.getsockname()[1]}"
     ended = program.run("check", DIFY_API_URL=dify.url, STATE_URL=url)
     assert ended.returncode == 1
-    assert ended.stdout.splitlines()[-1].startswith(f"State ({scheme}): ")
+    (found,) = findings(ended.stdout)
+    assert found.startswith(f"problem State ({scheme}): ")
+    assert found.endswith(". Check STATE_URL.")
     assert "hush" not in ended.stdout + ended.stderr
 
 

@@ -38,6 +38,8 @@ def test_the_demo_is_fine(program: Program) -> None:
     assert takes.startswith("Output-Format, Output-Quality, Scheduler, ")
     assert refuses == "Enhance-Prompt, Style-Preset"
     assert row(shown, "nightmareai/real-esrgan (upscaler)")[1] == "yes"
+    assert "REPLICATE_API_TOKEN is not set, so pictures come from the demo." in shown.splitlines()
+    assert "token is valid" not in shown
     assert not findings(shown)
 
 
@@ -130,19 +132,19 @@ def test_the_directory_must_be_one_to_write_in(program: Program, replicate: Demo
     fine = tmp_path / "not" / "yet"
     code, shown = check(program, **images(replicate, IMAGE_STORAGE_DIR=str(fine)))
     assert code == 0
-    assert f"Pictures in {fine}: writable, " in shown
+    assert f"Pictures: {fine} is writable, " in shown
     assert not fine.parent.exists()
 
     in_the_way = tmp_path / "file"
     in_the_way.touch()
-    code, shown = check(program, **images(replicate, IMAGE_STORAGE_DIR=str(in_the_way / "pictures")))
-    assert code == 1
-    assert findings(shown) == [
-        (
-            f"problem Pictures in {in_the_way / 'pictures'}: {in_the_way} is not a directory. "
-            "Move it, or change IMAGE_STORAGE_DIR."
+    for directory in (in_the_way, in_the_way / "pictures"):
+        code, shown = check(program, **images(replicate, IMAGE_STORAGE_DIR=str(directory)))
+        assert code == 1
+        (found,) = findings(shown)
+        assert found == (
+            f"problem Pictures: IMAGE_STORAGE_DIR '{directory}' cannot be created: {in_the_way} is not a directory. "
+            "Set IMAGE_STORAGE_DIR."
         )
-    ]
 
 
 def test_an_object_store_that_is_down(program: Program, replicate: DemoReplicate) -> None:

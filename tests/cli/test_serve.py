@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import shlex
 import shutil
 import signal
 import socket
@@ -15,12 +18,17 @@ from pathlib import Path
 import psutil
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 
 from openai_dify_proxy.cli.listening import CannotListen, listen
+from openai_dify_proxy.cli.storage import picture_problem, state_problem
+from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import DemoServer
 from tests import parts
 from tests.cli.program import Program, Running
 from tests.limits import PATIENCE
+
+IMAGES = {"REPLICATE_API_TOKEN": "r8_x"}
 
 
 def get(url: str, **headers: str) -> tuple[int, object]:
@@ -56,7 +64,10 @@ def test_nothing_configured_serves_the_demo(program: Program, ending: signal.Sig
     with program.start("serve", "--port", "0") as server:
         url = server.url()
         assert "Hello!" in answer_of_printed_command(server)
-        assert "This is the demo" in "".join(server.said)
+        place = program.directory
+        nothing = f"No Dify is configured: DIFY_API_URL is neither in the environment nor in a .env in {place}.\n"
+        assert f"{nothing}These are demo apps" in "".join(server.said)
+        assert "Callers: anyone on this machine; a request may bring its own Dify key (header " in "".join(server.said)
         assert models(get(f"{url}/models")) == [
             "demo-chat",
             "demo-agent-chat",
@@ -111,7 +122,57 @@ def test_a_configured_dify_is_served(program: Program, dify: DemoServer) -> None
     with program.start("serve", "--port", "0") as server:
         assert models(get(f"{server.url()}/models")) == ["dify"]
         assert server.end(signal.SIGTERM) == 0
-    assert "demo" not in "".join(server.said)
+        assert server.process.stdout is not None
+        said = "".join(server.said) + server.process.stdout.read()
+    assert "demo" not in said
+    assert said.endswith("\nCheck the apps: openai-dify-proxy check\n")
+
+
+def test_the_command_that_checks_the_apps_has_the_flags_of_serve(program: Program, dify: DemoServer) -> None:
+    (program.directory / "my apps.toml").write_text('[apps.one]\napi_key = "app-demo-chat"\n')
+    flags = ["--config", "my apps.toml", "--dify-api-url", dify.url]
+    with program.start("serve", "--port", "0", *flags) as server:
+        command = server.until("Check the apps: ").removeprefix("Check the apps: ")
+    assert shlex.split(command) == ["openai-dify-proxy", "check", *flags]
+
+
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_the_demo_on_every_network_is_warned_of(program: Program, command: str) -> None:
+    with program.start(command, "--port", "0", "--host", "0.0.0.0") as server:
+        assert server.url().startswith("http://127.0.0.1:")
+        if command == "serve":
+            server.until("It listens on every network (0.0.0.0): ")
+        server.until("Warning: the demo is a test double, and its keys are public.")
+
+
+@pytest.mark.parametrize(("env", "settings"), [({}, ["STATE_URL"]), (IMAGES, ["IMAGE_STORAGE_DIR", "STATE_URL"])])
+def test_storage_that_cannot_be_written_is_warned_of_at_the_start(
+    program: Program, dify: DemoServer, env: dict[str, str], settings: list[str]
+) -> None:
+    in_the_way = program.directory / "taken"
+    in_the_way.touch()
+    env |= {"STATE_URL": f"sqlite:///{in_the_way}/state.db", "IMAGE_STORAGE_DIR": f"{in_the_way}/pictures"}
+    with program.start("serve", "--port", "0", "--dify-api-url", dify.url, **env) as server:
+        server.url()
+        warnings = [line.split("'")[0] for line in server.logged.splitlines()]
+    assert warnings == [f"Warning: {setting} " for setting in settings]
+
+
+@pytest.mark.parametrize("name", [None, "state.db"])
+def test_a_read_only_place_is_named_with_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    """Simulated, since root may write everywhere."""
+    monkeypatch.setattr(os, "access", lambda path, mode: mode & os.W_OK == 0)
+    if name is not None:
+        (tmp_path / name).touch()
+    settings = Settings(state_url=SecretStr(f"sqlite:///{tmp_path}/state.db"), image_storage_dir=f"{tmp_path}/pictures")
+    user = getpass.getuser()
+    assert state_problem(settings) == f"STATE_URL '{tmp_path}/state.db' is not writable by user {user}. Set STATE_URL."
+    assert picture_problem(settings) == (
+        f"IMAGE_STORAGE_DIR '{tmp_path}/pictures' is not writable by user {user}. Set IMAGE_STORAGE_DIR."
+    )
+    assert list(tmp_path.iterdir()) == ([] if name is None else [tmp_path / name])
 
 
 def test_requests_may_bring_the_only_keys(program: Program, dify: DemoServer) -> None:
@@ -207,7 +268,25 @@ def test_a_name_in_dotenv_that_is_nearly_ours_is_warned_of(program: Program) -> 
     (program.directory / ".env").write_text("DIFY_API_ULR=http://dify.test\n")
     ended = program.run("apps")
     assert ended.returncode == 0
-    assert ended.stderr == "Warning: DIFY_API_ULR in .env is not a setting: did you mean DIFY_API_URL?\n"
+    warning = "Warning: DIFY_API_ULR in .env is not a setting: did you mean DIFY_API_URL?\n"
+    assert ended.stderr == warning
+    failed = program.run("apps", PORT="x")
+    assert failed.returncode == 2
+    assert failed.stderr.startswith(f"{warning}Error: PORT ")
+
+
+def test_an_app_with_a_dot_in_its_name(program: Program) -> None:
+    (program.directory / "apps.toml").write_text('[apps.gpt-4.1]\napi_key = "app-1"\n')
+    ended = program.run("apps", "--config", "apps.toml", DIFY_API_URL="http://dify.invalid")
+    assert ended.stderr == (
+        'Error: [apps.gpt-4.1] in apps.toml is not valid. A name with a dot needs quotation marks: [apps."gpt-4.1"]\n'
+    )
+
+
+def test_an_open_quote_in_dotenv_is_the_only_error(program: Program) -> None:
+    (program.directory / ".env").write_text('DIFY_API_URL="http://dify.test\nDIFY_API_KEY=app-1\n')
+    ended = program.run("serve")
+    assert ended.stderr == ("Error: Line 1 of .env cannot be read: write NAME=value, and close each quotation mark\n")
 
 
 def test_the_demo_alone_is_a_dify(program: Program) -> None:
@@ -218,6 +297,8 @@ def test_the_demo_alone_is_a_dify(program: Program) -> None:
         assert status == 200
         assert isinstance(body, dict)
         assert body["mode"] == "workflow"
+        command = server.until("DIFY_API_URL=")
+        assert command == f"DIFY_API_URL={url} DIFY_API_KEY=app-demo-chat openai-dify-proxy serve"
         assert server.end(signal.SIGTERM) == 0
 
 

@@ -6,8 +6,9 @@ import asyncio
 import json
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx2
 import pytest
@@ -31,6 +32,9 @@ def test_short_help_is_the_help_without_types(program: Program, command: tuple[s
     assert max(map(len, long.stdout.splitlines())) <= 80
 
 
+NO_KEYS = "Keys are never flags."
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -49,6 +53,15 @@ def test_short_help_is_the_help_without_types(program: Program, command: tuple[s
         ("serve now", "openai-dify-proxy serve does not take 'now'."),
         ("srve", "'srve' is not a command. Did you mean serve?"),
         ("xyz", "'xyz' is not a command. Commands: serve, demo, check, apps, models, pictures."),
+        ("serve --dify-api-key app-1", f"{NO_KEYS} Set DIFY_API_KEY in the environment or in .env."),
+        ("serve --api-key=sk-1", f"{NO_KEYS} Set API_KEYS in the environment or in .env."),
+        ("check --replicate-api-token r8_1", f"{NO_KEYS} Set REPLICATE_API_TOKEN in the environment or in .env."),
+        ("--state-url x", f"{NO_KEYS} Set STATE_URL in the environment or in .env."),
+        (
+            "--port 80",
+            "--port is a flag of serve, demo. Put the command before it: openai-dify-proxy serve --port",
+        ),
+        ("demo --port", "--port requires a value. The port to listen on; 0 selects a free one."),
         ("--xyz", "--xyz is not a flag of openai-dify-proxy."),
     ],
 )
@@ -101,6 +114,28 @@ async def test_pictures_at_80_columns(program: Program, store: LocalPictures) ->
     name, facts, _ = (await asyncio.to_thread(show)).splitlines()
     assert name == record.name
     assert facts == f"  {record.size} bytes, 16x16, stability-ai/sdxl, 2026-01-02 03:04"
+
+
+def test_tables_at_80_columns(program: Program) -> None:
+    """Words and names stay whole, and nothing is shortened."""
+    (program.directory / "apps.toml").write_text('[apps.a-name-of-twenty-five]\napi_key = "app-demo-workflow-form"\n')
+    with DemoServer() as dify:
+        env = {"CONFIG_FILE": "apps.toml", "DIFY_API_URL": dify.url}
+        with terminal(program, "check", **env) as screen:
+            assert screen.wait() == 0
+    name, works, inputs, *_ = screen.shown.splitlines()
+    assert name == "a-name-of-twenty-five"
+    assert re.sub("\x1b.*?m", "", works).strip() == "works: yes, Dify 1.16.1, workflow"
+    assert inputs.startswith("  inputs: ")
+    for words in ("question (text-input, required)", "features: "):
+        assert words in " ".join(screen.shown.split())
+    for command in ("check", "models", "apps"):
+        with terminal(program, command) as screen:
+            assert screen.wait() == 0
+        assert "…" not in screen.shown.replace("X-Replicate-…", "")
+    with terminal(program, "check") as screen:
+        screen.wait()
+    assert {"(paragraph,", "Num-Inference-Steps,", "nightmareai/real-esrgan"} <= set(screen.shown.split())
 
 
 async def test_columns_without_content_are_left_out(program: Program, store: LocalPictures) -> None:
@@ -185,3 +220,59 @@ async def test_ctrl_c_counts_responses_in_the_background(program: Program) -> No
         screen.press_ctrl_c()
         assert await asyncio.to_thread(screen.wait) == 130
         assert "Traceback" not in screen.shown
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_ctrl_c_cuts_answers_after_the_grace(program: Program, workers: str) -> None:
+    with terminal(program, "serve", "--port", "0", SHUTDOWN_GRACE="1s", WORKERS=workers) as screen:
+        url = (await asyncio.to_thread(screen.until, "serves http://")).split()[-1]
+        async with answers_under_way(url, "SLOW:200x500") as (reply,):
+            screen.press_ctrl_c()
+            assert b"shutting_down" in await reply.aread()
+        assert await asyncio.to_thread(screen.wait) == 0
+    assert "answers_cut count=1" in re.sub("\x1b.*?m", "", screen.shown)
+    assert "Cancel " not in screen.shown
+    assert "Traceback" not in screen.shown
+
+
+@asynccontextmanager
+async def demo_answer_under_way(screen: Terminal, query: str) -> AsyncIterator[httpx2.Response]:
+    """A stream of the demo Dify, after its first chunk."""
+    url = (await asyncio.to_thread(screen.until, "serves http://")).split()[-1]
+    body = {"inputs": {}, "query": query, "user": "u", "response_mode": "streaming"}
+    headers = {"Authorization": "Bearer app-demo-chat"}
+    async with (
+        httpx2.AsyncClient(timeout=PATIENCE, headers=headers) as http,
+        http.stream("POST", f"{url}/chat-messages", json=body) as reply,
+    ):
+        assert reply.status_code == 200
+        yield reply
+
+
+async def test_ctrl_c_finishes_answers_of_the_demo(program: Program) -> None:
+    with terminal(program, "demo", "--port", "0") as screen:
+        async with demo_answer_under_way(screen, "SLOW:6x500") as reply:
+            screen.press_ctrl_c()
+            await asyncio.to_thread(screen.until, "finishing 1 answer; press again to stop")
+            assert b"message_end" in await reply.aread()
+        assert await asyncio.to_thread(screen.wait) == 0
+    assert "Traceback" not in screen.shown
+
+
+SHORT_GRACE = """
+from openai_dify_proxy.cli.demo import serve_demo
+from openai_dify_proxy.settings import Settings
+serve_demo(Settings(port=0, shutdown_grace=1))
+"""
+
+
+async def test_the_demo_cuts_answers_after_the_grace(program: Program) -> None:
+    with terminal(program, command=[sys.executable, "-c", SHORT_GRACE]) as screen:
+        async with demo_answer_under_way(screen, "SLOW:10x500") as reply:
+            screen.press_ctrl_c()
+            with suppress(httpx2.RemoteProtocolError):
+                assert b"message_end" not in await reply.aread()
+        assert await asyncio.to_thread(screen.wait) == 0
+    assert "answers_cut count=1" in re.sub("\x1b.*?m", "", screen.shown)
+    assert "Cancel " not in screen.shown
+    assert "Traceback" not in screen.shown

@@ -33,7 +33,7 @@ def list_apps(settings: Settings, *, as_json: bool) -> None:
         return
     if demo:
         typer.echo("Nothing is configured, so serve offers the demo apps.")
-    table = Table(whole("Model"), "Aliases", "Mode", "Dify")
+    table = Table(whole("Model"), *(whole(name, wrap=True) for name in ("Aliases", "Mode", "Dify")))
     for row in rows:
         cells = (
             f"{row.model} (default)" if row.default else row.model,

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 
+from openai_dify_proxy.cli.demo import PUBLIC_DEMO
+from openai_dify_proxy.cli.listening import EVERY_ADDRESS
 from openai_dify_proxy.settings import Settings, is_loopback
 
 
-def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool) -> str:
-    """Return the lines that ``serve`` prints at its start, with commands to try where the demo is served."""
+def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool, check: str) -> str:
+    """Return the lines that ``serve`` prints at its start, with commands to try where the demo is served.
+
+    ``check`` is the command that checks the configured apps.
+    """
     lines = [f"OpenAI Dify Proxy {version('openai-dify-proxy')} serves {url}/v1"]
+    if settings.host.strip("[]") in EVERY_ADDRESS:
+        lines.append(f"  It listens on every network ({settings.host}): other machines use the address of this one.")
     if demo:
-        lines.append("This is the demo: its apps only echo the question. Set DIFY_API_URL to serve your Dify.")
+        lines.append(
+            f"No Dify is configured: DIFY_API_URL is neither in the environment nor in a .env in {Path.cwd()}.\n"
+            "These are demo apps, which only echo the question."
+        )
+    if demo and not is_loopback(settings.host):
+        lines.append(PUBLIC_DEMO)
     if demo_images:
-        lines.append("Its pictures are placeholders. Set REPLICATE_API_TOKEN to generate images with Replicate.")
+        lines.append("The pictures are placeholders. Set REPLICATE_API_TOKEN to generate images with Replicate.")
     apps = [f"{name} (default)" if name == settings.default_app else name for name in settings.apps]
     lines.append(f"  Models: {', '.join(apps) or 'the app whose Dify key a request carries'}")
     if settings.replicate_api_token is not None:
@@ -24,18 +37,23 @@ def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool) -> st
         lines.append(f"Try it:\n  {_chat_line(settings, url)}")
     if demo_images:
         lines.append(f"Generate a picture:\n  {_picture_line(settings, url)}")
+    if not demo:
+        lines.append(f"Check the apps: {check}")
     return "\n".join(lines)
 
 
 def _callers(settings: Settings) -> str:
-    ways = []
-    if settings.apps and settings.client_keys:
-        ways.append("anyone with a client key (Authorization: Bearer …)")
-    elif settings.apps:
-        ways.append("anyone on this machine" if is_loopback(settings.host) else "anyone who can connect")
-    if settings.passthrough_keys:
-        ways.append("anyone with a Dify key (header DIFY_API_KEY: app-…)")
-    return ", or ".join(ways) or "nobody: no apps are configured and PASSTHROUGH_KEYS is off"
+    dify_key = "Dify key (header DIFY_API_KEY: app-…)"
+    if not settings.apps:
+        return f"anyone with a {dify_key}" if settings.passthrough_keys else _NO_CALLERS
+    if settings.client_keys:
+        callers = "anyone with a client key (Authorization: Bearer …)"
+        return f"{callers}, or with a {dify_key}" if settings.passthrough_keys else callers
+    callers = "anyone on this machine" if is_loopback(settings.host) else "anyone who can connect"
+    return f"{callers}; a request may bring its own {dify_key}" if settings.passthrough_keys else callers
+
+
+_NO_CALLERS = "nobody: no apps are configured and PASSTHROUGH_KEYS is off"
 
 
 def _chat_line(settings: Settings, url: str) -> str:
@@ -46,7 +64,7 @@ def _chat_line(settings: Settings, url: str) -> str:
     if settings.client_keys and settings.passthrough_keys:
         key = f"-H 'DIFY_API_KEY: {app.api_key.get_secret_value()}' "
     body = f'{{"model": "{app.name}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-    chat = f"curl -sN {_reachable(url)}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
+    chat = f"curl -sN {url}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
     return f"{chat} | {_ONLY_TEXT}"
 
 
@@ -55,7 +73,7 @@ def _picture_line(settings: Settings, url: str) -> str:
     headers = f"-H 'Content-Type: application/json' {_CLIENT_KEY if settings.client_keys else ''}-H 'Accept: image/*'"
     tuning = "-H 'X-Output-Format: png' -H 'X-Replicate-Seed: 7'"
     body = '{"prompt": "A lighthouse at dusk"}'
-    address = f"{_reachable(url)}/v1/images/generations"
+    address = f"{url}/v1/images/generations"
     return f"curl -sS --fail-with-body {address} {headers} {tuning} -d '{body}' -o picture.png"
 
 
@@ -63,7 +81,3 @@ _ONLY_TEXT = """grep --line-buffered -o '"content":"[^"]*"'"""
 """Shows the text of each chunk on a line of its own."""
 
 _CLIENT_KEY = "-H 'X-API-Key: YOUR_KEY' "
-
-
-def _reachable(url: str) -> str:
-    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

@@ -19,12 +19,15 @@ def check_all(settings: Settings) -> bool:
     Raises SettingsError if nothing is configured and the demo is missing.
     """
     with ExitStack() as stack:
+        demo_images = False
         if needs_demo(settings):
             typer.echo("Nothing is configured, so this checks the demo apps.")
             settings = stack.enter_context(demo_dify(settings))
             if settings.replicate_api_token is None:
                 settings = stack.enter_context(demo_replicate(settings))
+                demo_images = True
+                typer.echo("REPLICATE_API_TOKEN is not set, so pictures come from the demo.")
         apps = check_apps(settings)
-        images = check_images(settings)
+        images = check_images(settings, demo=demo_images)
         state = check_state(settings)
     return apps and images and state

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from textwrap import fill
 from typing import NamedTuple
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from openai_dify_proxy.cli.output import Finding, all_work, console, print_findings, whole
+from openai_dify_proxy.cli.output import Finding, all_work, print_findings, print_table, shown_result
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import AppSettings, Settings
 from openai_dify_proxy.translate.dify.app_profile import HISTORY_NAMES, SYSTEM_NAMES, AppProfile, InputField
@@ -25,6 +26,9 @@ ANSWER_SECONDS = 10.0
 
 CONCURRENCY = 4
 """Apps that are queried at the same time. A Dify API process has ten connections, and other clients need some."""
+
+COLUMN_WIDTH = 40
+"""Characters in a line of the cell for features."""
 
 FEATURES = {
     "file_upload": "files",
@@ -102,7 +106,7 @@ async def _examine(app: AppSettings, dify: DifyApp, profiles: Profiles) -> AppRe
     try:
         profile = await profiles.get(dify, app.mode)
     except ProxyError as error:
-        return AppReport(app, None, [Finding("problem", error.log or error.message)])
+        return AppReport(app, None, [Finding("problem", f"{error.log or error.message} Its Dify is {app.api_url}.")])
     return AppReport(app, profile, [*_problems(app, profile), *_notes(app, profile)])
 
 
@@ -113,11 +117,14 @@ def _problems(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
         )
     if not profile.form:
         return
-    form = {field.name for field in profile.form}
-    for setting, name in _named_inputs(app, profile):
-        if name not in form:
-            yield Finding("problem", f"{setting} names {name!r}, which is not an input of the app.")
+    names = [field.name for field in profile.form]
     texts = [field.name for field in profile.form if field.is_text]
+    for setting, name in _named_inputs(app, profile):
+        if name not in names:
+            kind, known, wrong = ("inputs", names, name) if setting == "inputs" else ("text inputs", texts, setting)
+            remedy = f"Its {kind} are: {', '.join(known)}. Use one of them, or remove {wrong}."
+            text = f"{setting} names {name!r}, which is not an input of the app."
+            yield Finding("problem", f"{text} {remedy if known else f'Remove {wrong}.'}")
     if profile.mode == "workflow" and texts and profile.question_input(app.input_variable) is None:
         yield Finding(
             "problem",
@@ -162,39 +169,44 @@ def _notes(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
 
 
 def _unfilled(app: AppSettings, profile: AppProfile) -> Iterator[InputField]:
-    """Yield required inputs that neither the settings nor a plain OpenAI request set."""
+    """Yield required inputs that neither the settings nor a plain OpenAI request set.
+
+    While ``input_variable`` is wrong, no text input counts: one of them is for the user's text.
+    """
+    misnamed = (
+        app.input_variable
+        and not profile.converses
+        and not any(field.name == app.input_variable for field in profile.form)
+    )
     question = None if profile.converses else profile.question_input(app.input_variable)
     for field in profile.form:
-        automatic = field.name == question or field.default not in (None, "")
+        automatic = field.name == question or field.default not in (None, "") or (misnamed and field.is_text)
         if field.required and not automatic and field.name not in app.inputs:
             yield field
 
 
 def _print_table(reports: list[AppReport]) -> None:
-    table = Table(
-        whole("Model"),
-        "Works",
-        whole("Dify"),
-        whole("Mode"),
-        whole("Inputs", wrap=True),
-        whole("Features", wrap=True),
-        expand=False,
-        show_lines=len(reports) > 1,
-    )
+    table = Table("Model", "Works", "Dify", "Mode", "Inputs", "Features", show_lines=len(reports) > 1)
+    rows = []
     for report in reports:
-        table.add_row(*_row(report))
-    console().print(table)
+        name, works = escape(report.app.name), shown_result(report.passed)
+        release, mode, inputs, features = _cells(report)
+        table.add_row(name, works, release, mode, "\n".join(inputs), fill(", ".join(features), COLUMN_WIDTH))
+        facts = [", ".join(filter(None, (f"works: {works}", release and f"Dify {release}", mode)))]
+        facts += [f"inputs: {'; '.join(inputs)}"] if inputs else []
+        facts += [f"features: {', '.join(features)}"] if features else []
+        rows.append((name, "\n".join(facts)))
+    print_table(table, rows)
     print_findings((report.app.name, finding) for report in reports for finding in report.findings)
 
 
-def _row(report: AppReport) -> tuple[str, ...]:
-    name = escape(report.app.name)
-    works = "[green]yes[/]" if report.passed else "[bold red]no[/]"
+def _cells(report: AppReport) -> tuple[str, str, list[str], list[str]]:
+    """Return the release of Dify, the mode, the inputs and the features."""
     profile = report.profile
     if profile is None:
-        return (name, works, escape(report.app.api_url), "", "", "")
-    inputs = "\n".join(_input(report.app, profile, field) for field in profile.form)
-    return (name, works, escape(profile.version or "unknown"), profile.mode, inputs, ", ".join(_features(profile)))
+        return "", "", [], []
+    inputs = [_input(report.app, profile, field) for field in profile.form]
+    return escape(profile.version or "unknown"), profile.mode, inputs, list(_features(profile))
 
 
 def _input(app: AppSettings, profile: AppProfile, field: InputField) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 from typing import NamedTuple
 
 import typer
@@ -16,7 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from openai_dify_proxy.cli.models import fetch_inputs, header_support, open_replicate
-from openai_dify_proxy.cli.output import Finding, all_work, console, print_findings, whole
+from openai_dify_proxy.cli.output import Finding, all_work, print_findings, print_table, shown_result
+from openai_dify_proxy.cli.storage import existing_part, picture_problem
 from openai_dify_proxy.errors import InvalidRequest, ProxyError, UpstreamUnreachable
 from openai_dify_proxy.images.models import ImageModel, ImageModels
 from openai_dify_proxy.pictures.service import open_picture_store
@@ -28,6 +29,9 @@ from openai_dify_proxy.translate.replicate.support import HeaderSupport
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import ipfs_client
 from openai_dify_proxy.upstream.replicate import ReplicateClient
+
+COLUMN_WIDTH = 57
+"""Characters in a line of the cells for headers."""
 
 CONCURRENCY = 4
 """Schemas that are fetched at the same time."""
@@ -46,14 +50,17 @@ class ImageModelReport(NamedTuple):
         return all_work(self.findings)
 
 
-def check_images(settings: Settings) -> bool:
-    """Print the findings, and return whether pictures can be generated, stored and uploaded."""
+def check_images(settings: Settings, *, demo: bool = False) -> bool:
+    """Print the findings, and return whether pictures can be generated, stored and uploaded.
+
+    With ``demo`` Replicate is the demo's, which has no token to report on.
+    """
     if settings.replicate_api_token is None:
         typer.echo("Image generation is off: REPLICATE_API_TOKEN is not set.")
         return True
-    parts = [asyncio.run(_check_replicate(settings))]
+    parts = [asyncio.run(_check_replicate(settings, demo=demo))]
     if settings.picture_store is None:
-        parts.append(_check_directory(Path(settings.image_storage_dir).expanduser()))
+        parts.append(_check_directory(settings))
     else:
         parts.append(asyncio.run(_check_store(settings)))
     if settings.ipfs_upload_url is not None:
@@ -73,14 +80,15 @@ def _report(subject: str, problem: str | None, success: str) -> bool:
 # Replicate
 
 
-async def _check_replicate(settings: Settings) -> bool:
+async def _check_replicate(settings: Settings, *, demo: bool) -> bool:
     async with open_replicate(settings) as replicate:
         subject = f"Replicate at {settings.replicate_api_url}"
         try:
             await replicate.account()
         except ProxyError as error:
             return _report(subject, error.log or error.message, "")
-        _report(subject, None, "the token is valid.")
+        if not demo:
+            _report(subject, None, "the token is valid.")
         reports = await _examine_all(settings, replicate)
     _print_table(reports)
     return all(report.passed for report in reports)
@@ -168,19 +176,16 @@ def _needs(model: ImageModel, inputs: ModelInputs) -> Iterator[Finding]:
 
 
 def _print_table(reports: list[ImageModelReport]) -> None:
-    table = Table(
-        whole("Image model", wrap=True),
-        "Works",
-        whole("Supported headers", wrap=True),
-        whole("Unsupported headers", wrap=True),
-        show_lines=True,
-    )
+    table = Table("Image model", "Works", "Supported headers", "Unsupported headers", show_lines=True)
+    rows = []
     for report in reports:
-        works = "[green]yes[/]" if report.passed else "[bold red]no[/]"
-        taken = ", ".join(_short(row) for row in report.rows if row.takes is not None)
-        refused = ", ".join(_short(row) for row in report.rows if row.takes is None)
-        table.add_row(escape(report.name), works, taken, refused)
-    console().print(table)
+        name, works = escape(report.name), shown_result(report.passed)
+        supported = ", ".join(_short(row) for row in report.rows if row.takes is not None)
+        unsupported = ", ".join(_short(row) for row in report.rows if row.takes is None)
+        table.add_row(name, works, fill(supported, COLUMN_WIDTH), fill(unsupported, COLUMN_WIDTH))
+        headers = f"\nsupported headers: {supported}\nunsupported headers: {unsupported}" if report.rows else ""
+        rows.append((name, f"works: {works}{headers}"))
+    print_table(table, rows)
     print_findings([(report.name, finding) for report in reports for finding in report.findings])
 
 
@@ -206,16 +211,11 @@ async def _check_store(settings: Settings) -> bool:
     return _report("Pictures in PICTURE_STORE", problem, "reachable. Writing is not tested.")
 
 
-def _check_directory(directory: Path) -> bool:
+def _check_directory(settings: Settings) -> bool:
     """Check the directory, or the nearest existing parent in which it would be created. Creates nothing."""
-    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    problem = None
-    if not there.is_dir():
-        problem = f"{there} is not a directory. Move it, or change IMAGE_STORAGE_DIR."
-    elif not os.access(there, os.W_OK | os.X_OK):
-        problem = f"The current user cannot write to {there}. Change its permissions, or IMAGE_STORAGE_DIR."
-    free = decimal(shutil.disk_usage(there).free)
-    return _report(f"Pictures in {directory}", problem, f"writable, {free} free.")
+    directory = Path(settings.image_storage_dir).expanduser()
+    free = decimal(shutil.disk_usage(existing_part(directory)).free)
+    return _report("Pictures", picture_problem(settings), f"{directory} is writable, {free} free.")
 
 
 async def _check_ipfs(settings: Settings) -> bool:

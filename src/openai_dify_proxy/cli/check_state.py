@@ -6,8 +6,10 @@ import asyncio
 
 import typer
 
+from openai_dify_proxy.cli.output import Finding, print_findings
+from openai_dify_proxy.cli.storage import state_problem
 from openai_dify_proxy.settings import Settings
-from openai_dify_proxy.state import Put, StateUnavailable, open_store
+from openai_dify_proxy.state import Put, StateUnavailable, open_store, sqlite_path
 
 TIMEOUT = 5.0
 """Seconds to wait for the store."""
@@ -15,12 +17,14 @@ TIMEOUT = 5.0
 
 def check_state(settings: Settings) -> bool:
     """Print the result, and return whether the state can be written."""
-    scheme = settings.state_url.get_secret_value().partition(":")[0]
-    problem = asyncio.run(_problem(settings))
+    url = settings.state_url.get_secret_value()
+    subject = f"State ({url.partition(':')[0]})"
+    problem = state_problem(settings) or asyncio.run(_problem(settings))
     if problem is not None:
-        typer.echo(f"State ({scheme}): {problem}")
+        print_findings([(subject, Finding("problem", problem))])
         return False
-    typer.echo(f"State ({scheme}): writable.")
+    path = sqlite_path(url)
+    typer.echo(f"{subject}: {'' if path is None else f'{path} is '}writable.")
     return True
 
 
@@ -30,9 +34,9 @@ async def _problem(settings: Settings) -> str | None:
         async with asyncio.timeout(TIMEOUT):
             await store.run(Put("check", b"1", 1.0))
     except TimeoutError:
-        return f"it does not respond within {TIMEOUT:g} seconds."
+        return f"The state did not respond within {TIMEOUT:g} s. Check STATE_URL."
     except StateUnavailable as error:
-        return str(error)
+        return f"{error}. Check STATE_URL."
     finally:
         await store.close()
     return None

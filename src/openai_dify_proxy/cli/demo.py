@@ -13,12 +13,14 @@ from importlib.util import find_spec
 from pydantic import SecretStr
 
 from openai_dify_proxy.cli.listening import base_url, listen
-from openai_dify_proxy.settings import AppSettings, ConnectionSettings, Settings, SettingsError
+from openai_dify_proxy.settings import AppSettings, Settings, SettingsError, is_loopback
 from openai_dify_proxy.settings.extras import install_command
 from openai_dify_proxy.telemetry import configure_logging
 
+PUBLIC_DEMO = "Warning: the demo is a test double, and its keys are public. Do not expose it to a network."
 
-def serve_demo(host: str, port: int) -> None:
+
+def serve_demo(settings: Settings) -> None:
     """Serve the demo Dify until SIGTERM or Ctrl-C. Raises CannotListen, and SettingsError if it is not installed."""
     _require_demo(f"The demo is not installed. Install it: {install_command('demo')}")
     from openai_dify_proxy.cli.server import run  # it loads uvicorn
@@ -26,9 +28,9 @@ def serve_demo(host: str, port: int) -> None:
     from openai_dify_proxy_demo import DEMO_PACE, create_demo_app
 
     configure_logging("warning")
-    sockets = listen(host, port)
-    print(_banner(base_url(host, sockets)), flush=True)  # noqa: T201 - the command's output
-    run(create_demo_app(timing=DEMO_PACE), sockets, http_limits(ConnectionSettings()), grace=1)
+    sockets = listen(settings.host, settings.port)
+    print(_banner(settings.host, base_url(settings.host, sockets)), flush=True)  # noqa: T201 - the command's output
+    run(create_demo_app(timing=DEMO_PACE), sockets, http_limits(settings), grace=settings.shutdown_grace)
 
 
 def needs_demo(settings: Settings) -> bool:
@@ -81,10 +83,14 @@ def _require_demo(problem: str) -> None:
         raise SettingsError([problem])
 
 
-def _banner(url: str) -> str:
+def _banner(host: str, url: str) -> str:
     from openai_dify_proxy_demo import DEMO_APPS
 
-    lines = [f"The demo Dify serves {url}/v1", "  Keys of its apps:"]
+    lines = [f"The demo Dify serves {url}/v1"]
+    if not is_loopback(host):
+        lines.append(PUBLIC_DEMO)
+    lines.append("  Keys of its apps:")
     lines += [f"    {app.key:<24}{app.mode:<16}{app.description}" for app in DEMO_APPS]
-    lines.append(f"  To serve it through the proxy: DIFY_API_URL={url}/v1 DIFY_API_KEY={DEMO_APPS[0].key}")
+    lines.append("To serve it through the proxy:")
+    lines.append(f"  DIFY_API_URL={url}/v1 DIFY_API_KEY={DEMO_APPS[0].key} openai-dify-proxy serve")
     return "\n".join(lines)

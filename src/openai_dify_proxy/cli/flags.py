@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -86,6 +87,13 @@ def usage_problem(error: typer.TyperException) -> str:
     return f"{_sentence(error, ctx)}\nRun '{program} --help' for its flags and arguments."
 
 
+SECRET_FLAGS = {
+    f"--{name.replace('_', '-')}": name.upper()
+    for name, field in Settings.model_fields.items()
+    if "SecretStr" in repr(field.annotation)
+}
+"""Settings that hold secrets, by the flags that one might look for."""
+
 _EXTRA = "Got unexpected extra argument(s) ("
 
 
@@ -97,9 +105,24 @@ def _sentence(error: typer.TyperException, ctx: Any) -> str:
         return text
     option = next((option for option in ctx.command.get_params(ctx) if flag in option.opts), None)
     if option is None:
-        known = [name for option in ctx.command.get_params(ctx) for name in option.opts if name.startswith("-")]
-        near = difflib.get_close_matches(flag, known, n=1)
-        return f"{flag} is not a flag of {ctx.command_path}. {f'Did you mean {near[0]}?' if near else ''}".rstrip()
+        return _unknown_flag(flag, ctx)
     if option.is_flag:
         return f"{flag} takes no value."
-    return f"{flag} requires a value. {(option.help or '').partition(' Variable: ')[0]}"
+    return f"{flag} requires a value. {re.split(' (?:Variable|Default): ', option.help or '')[0]}"
+
+
+def _unknown_flag(flag: str, ctx: Any) -> str:
+    if secret := difflib.get_close_matches(flag, SECRET_FLAGS, n=1, cutoff=0.9):
+        return f"Keys are never flags. Set {SECRET_FLAGS[secret[0]]} in the environment or in .env."
+    program = ctx.command_path
+    commands = [
+        name
+        for name, command in getattr(ctx.command, "commands", {}).items()
+        if any(flag in option.opts for option in command.params)
+    ]
+    if commands:
+        place = f"{program} {commands[0]} {flag}"
+        return f"{flag} is a flag of {', '.join(commands)}. Put the command before it: {place}"
+    known = [name for option in ctx.command.get_params(ctx) for name in option.opts if name.startswith("-")]
+    near = difflib.get_close_matches(flag, known, n=1)
+    return f"{flag} is not a flag of {program}. {f'Did you mean {near[0]}?' if near else ''}".rstrip()

@@ -8,6 +8,10 @@ import socket
 BACKLOG = 2048
 
 
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+"""The hosts that stand for all addresses of the machine, with a loopback address of each."""
+
+
 class CannotListen(Exception):
     """The server cannot listen on its address. The text says why, and what to do."""
 
@@ -69,6 +73,7 @@ def _reason(error: OSError, host: str, port: int) -> str:
 
 
 def base_url(host: str, sockets: list[socket.socket]) -> str:
-    """Return the URL to show, with the actual port instead of 0."""
+    """Return the URL to show: the actual port instead of 0, and a loopback address instead of all addresses."""
     name = host.strip("[]")
+    name = EVERY_ADDRESS.get(name, name)
     return f"http://{f'[{name}]' if ':' in name else name}:{sockets[0].getsockname()[1]}"

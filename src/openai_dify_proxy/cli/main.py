@@ -6,6 +6,7 @@ answers at once.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ from openai_dify_proxy.settings import Settings, SettingsError, load_settings
 app = typer.Typer(
     cls=Group,
     help="Serve every Dify app as an OpenAI model. The proxy speaks the OpenAI API to clients and the Dify API to "
-    "Dify. Settings come from flags, environment variables, the file .env in the current directory, and a TOML file, "
-    "in this order.",
+    "Dify. Settings come from flags, environment variables, the file .env in the current directory, and a TOML file; "
+    "the first that has a value wins.",
     invoke_without_command=True,
     add_completion=False,
     context_settings={"help_option_names": ["--help", "-h"]},
@@ -96,23 +97,29 @@ def serve(
             log_level=log_level,
             log_format=log_format,
         )
-        serve_proxy(settings)
+        given = [("--config", config), ("--dify-api-url", dify_api_url)]
+        flags = [word for flag, value in given if value is not None for word in (flag, str(value))]
+        serve_proxy(settings, check=shlex.join(["openai-dify-proxy", "check", *flags]))
 
 
 @app.command(cls=Command)
 def demo(
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", help="The address to listen on. Default: 127.0.0.1.", show_default=False),
+    ] = "127.0.0.1",
     port: Annotated[
         str,
-        typer.Option(metavar="N", help="The port to listen on; 0 selects a free one."),
+        typer.Option(
+            metavar="N", help="The port to listen on; 0 selects a free one. Default: 8224.", show_default=False
+        ),
     ] = "8224",
 ) -> None:
     """Serve only the demo Dify, with its own API and one app of each mode. It needs no models or accounts."""
     from openai_dify_proxy.cli.demo import serve_demo
 
     with reporting_errors():
-        flags = load_settings(env={}, dotenv=None, overrides={"host": host, "port": port})
-        serve_demo(flags.host, flags.port)
+        serve_demo(load_settings(env={}, dotenv=None, overrides={"host": host, "port": port}))
 
 
 @app.command(cls=Command)
@@ -186,6 +193,7 @@ def reporting_errors() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
+        _warn(error.warnings)
         _fail(error.problems, code=2)
     except CannotListen as error:
         _fail([str(error)], code=1)
@@ -195,9 +203,13 @@ def reporting_errors() -> Iterator[None]:
 
 def _load(config: Path | None, **flags: object) -> Settings:
     settings = load_settings(config=config, overrides=flags)
-    for warning in settings.warnings:
-        typer.echo(f"Warning: {warning}", err=True)
+    _warn(settings.warnings)
     return settings
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        typer.echo(f"Warning: {warning}", err=True)
 
 
 def _fail(problems: list[str], *, code: int) -> NoReturn:

@@ -103,7 +103,7 @@ def _as_json(model: ImageModel, inputs: ModelInputs, rows: list[HeaderSupport]) 
 def _print(model: ImageModel, inputs: ModelInputs, rows: list[HeaderSupport]) -> None:
     table = Table(
         whole("Header"),
-        "Input of the model",
+        whole("Input of the model", wrap=True),
         whole("Takes", wrap=True),
         title=escape(str(model.ref)),
         title_justify="left",

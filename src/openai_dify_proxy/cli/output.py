@@ -10,10 +10,11 @@ from typing import Literal, NamedTuple
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column
+from rich.padding import Padding
+from rich.table import Column, Table
 
 PLAIN_WIDTH = 160
-"""Columns of a table that goes to a file or a pipe."""
+"""Columns of a line that goes to a file or a pipe."""
 
 
 def whole(header: str, *, wrap: bool = False) -> Column:
@@ -33,10 +34,33 @@ def all_work(findings: Iterable[Finding]) -> bool:
     return all(finding.kind == "note" for finding in findings)
 
 
+def shown_result(passed: bool) -> str:
+    """Return the markup of ``yes`` or ``no``."""
+    return "[green]yes[/]" if passed else "[bold red]no[/]"
+
+
 def console(plain_width: int = PLAIN_WIDTH) -> Console:
     """Return a console as wide as the terminal, or ``plain_width`` columns wide without one."""
     plain = Console()
     return plain if plain.is_terminal else Console(width=plain_width)
+
+
+def print_table(table: Table, rows: Iterable[tuple[str, str]]) -> None:
+    """Print the table; where the terminal is too narrow for it, the name and the facts of each row below each other.
+
+    The names and facts of ``rows`` are markup.
+    """
+    width = Console(width=_UNLIMITED).measure(table).maximum
+    out = console(width)
+    if width <= out.width:
+        out.print(table)
+        return
+    for name, facts in rows:
+        out.print(name, soft_wrap=True, highlight=False)
+        out.print(Padding(facts, (0, 0, 0, 2), expand=False), highlight=False)
+
+
+_UNLIMITED = 10_000
 
 
 def print_findings(findings: Iterable[tuple[str, Finding]]) -> None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from openai_dify_proxy.cli.output import console, print_json
+from openai_dify_proxy.cli.output import print_json, print_table
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.images.ipfs_uploads import CONCURRENT_UPLOADS, IpfsUploads
 from openai_dify_proxy.pictures.records import PictureRecord
@@ -24,9 +24,6 @@ from openai_dify_proxy.settings import Settings, SettingsError
 from openai_dify_proxy.telemetry import configure_logging
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import ipfs_client
-
-PLAIN_WIDTH = 260
-"""Columns of a table that goes to a file or a pipe, with room for a name and a CID."""
 
 
 def list_pictures(settings: Settings, *, pending: bool, as_json: bool) -> None:
@@ -110,20 +107,15 @@ async def _send_all(uploads: IpfsUploads, names: list[str]) -> dict[str, ProxyEr
 
 
 def _print(records: list[PictureRecord]) -> None:
-    """Print a table without empty columns, or a list where the table does not fit: names stay whole."""
+    """Print the records without empty columns."""
     cells = [_cells(record) for record in records]
     used = [number for number in range(len(COLUMNS)) if any(row[number] not in {"", "off"} for row in cells)]
     table = Table(*(COLUMNS[number] for number in used))
     for row in cells:
         table.add_row(*(escape(row[number]) for number in used))
-    out = console(PLAIN_WIDTH)
-    if Console(width=PLAIN_WIDTH).measure(table).maximum <= out.width:
-        out.print(table)
-        return
-    for name, *rest in cells:
-        out.print(escape(name), soft_wrap=True, highlight=False)
-        shown = [rest[number - 1] for number in used[1:] if rest[number - 1]]
-        out.print(f"  {escape(', '.join(shown))}", soft_wrap=True, highlight=False)
+    print_table(
+        table, ((escape(row[0]), escape(", ".join(row[number] for number in used[1:] if row[number]))) for row in cells)
+    )
 
 
 COLUMNS = ("Name", "Size", "Dimensions", "Model", "Created (UTC)", "IPFS", "CID")

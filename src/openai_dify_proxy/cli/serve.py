@@ -7,12 +7,14 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
+import typer
 from starlette.applications import Starlette
 
 from openai_dify_proxy.cli.banner import banner
 from openai_dify_proxy.cli.demo import demo_dify, demo_replicate, needs_demo
 from openai_dify_proxy.cli.listening import base_url, listen
 from openai_dify_proxy.cli.server import run, run_workers
+from openai_dify_proxy.cli.storage import storage_problems
 from openai_dify_proxy.pictures.service import open_picture_store
 from openai_dify_proxy.server import http_limits
 from openai_dify_proxy.settings import Settings, from_environment, to_environment
@@ -21,8 +23,8 @@ from openai_dify_proxy.telemetry import configure_logging
 FACTORY = "openai_dify_proxy.cli.serve:create_worker_app"
 
 
-def serve_proxy(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C.
+def serve_proxy(settings: Settings, *, check: str = "openai-dify-proxy check") -> None:
+    """Serve until SIGTERM or Ctrl-C. ``check`` is the command that checks the apps, for the banner.
 
     Raises CannotListen, and SettingsError if PICTURE_STORE cannot be used or the demo is missing.
     """
@@ -38,7 +40,10 @@ def serve_proxy(settings: Settings) -> None:
             settings = stack.enter_context(demo_replicate(settings, paced=True))
         # After the start of the demo's servers: they silence uvicorn's log, which the proxy shares.
         configure_logging(settings.log_level, settings.log_format)
-        lines = banner(settings, base_url(settings.host, sockets), demo=demo, demo_images=demo_images)
+        for problem in storage_problems(settings):
+            typer.echo(f"Warning: {problem}", err=True)
+        url = base_url(settings.host, sockets)
+        lines = banner(settings, url, demo=demo, demo_images=demo_images, check=check)
         print(lines, flush=True)  # noqa: T201 - the command's output
         limits = http_limits(settings)
         if settings.workers == 1:

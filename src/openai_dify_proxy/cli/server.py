@@ -16,12 +16,15 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import multiprocess
 
 from openai_dify_proxy.cli.listening import BACKLOG
 from openai_dify_proxy.server import FrontDoor, HttpLimits
+
+log = structlog.get_logger(__name__)
 
 INTERRUPTED = 130
 """The exit code after a second Ctrl-C, as shells have it: 128 and the number of SIGINT."""
@@ -88,6 +91,14 @@ def _announce(answers: int) -> None:
         print(f"{start}finishing {answers} {noun}; press again to stop", flush=True)  # noqa: T201 - for the person
 
 
+def _log_cuts(record: logging.LogRecord) -> bool:
+    """Log the end of the grace as an event instead of uvicorn's line, and drop the tracebacks of cancelled answers."""
+    if str(record.msg).startswith("Cancel %s running task"):
+        log.warning("answers_cut", count=record.args[0] if isinstance(record.args, tuple) else None)
+        return False
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 class _Server(uvicorn.Server):
     interrupted = False
 
@@ -105,6 +116,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish running answers. A second Ctrl-C stops them, and ends the process."""
+        logging.getLogger("uvicorn.error").addFilter(_log_cuts)
         if self.interrupted:
             self.announce()
         finishing = asyncio.ensure_future(super().shutdown(sockets))

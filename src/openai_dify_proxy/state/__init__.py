@@ -4,7 +4,18 @@ Handlers use a ``GuardedStore``, which returns None while the state is unavailab
 """
 
 from openai_dify_proxy.state.guarded import GuardedStore
-from openai_dify_proxy.state.opening import open_store
+from openai_dify_proxy.state.opening import open_store, sqlite_path
 from openai_dify_proxy.state.store import Add, Get, Operation, Put, StateUnavailable, Store, Take
 
-__all__ = ["Add", "Get", "GuardedStore", "Operation", "Put", "StateUnavailable", "Store", "Take", "open_store"]
+__all__ = [
+    "Add",
+    "Get",
+    "GuardedStore",
+    "Operation",
+    "Put",
+    "StateUnavailable",
+    "Store",
+    "Take",
+    "open_store",
+    "sqlite_path",
+]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from openai_dify_proxy.state.store import Store
 
 EXCHANGE_TIMEOUT = 0.9
 """Seconds; shorter than the timeout of GuardedStore, so that the reason is logged."""
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file that ``url``, a value of STATE_URL, names, or None if it names no file."""
+    scheme, _, rest = url.partition("://")
+    return Path(rest.removeprefix("/")).expanduser().absolute() if scheme.lower() == "sqlite" else None
 
 
 async def open_store(url: str, *, max_entries: int, timeout: float = EXCHANGE_TIMEOUT) -> Store:
@@ -15,15 +23,15 @@ async def open_store(url: str, *, max_entries: int, timeout: float = EXCHANGE_TI
 
     Raises SettingsError for a Valkey or Redis URL that the library rejects.
     """
-    scheme, _, rest = url.partition("://")
-    if scheme.lower() == "memory":
+    scheme = url.partition("://")[0].lower()
+    if scheme == "memory":
         from openai_dify_proxy.state.memory import MemoryStore  # noqa: PLC0415 - load only the used store
 
         return MemoryStore(max_entries=max_entries)
-    if scheme.lower() == "sqlite":
+    if path := sqlite_path(url):
         from openai_dify_proxy.state.sqlite import SqliteStore  # noqa: PLC0415 - as above
 
-        return SqliteStore(rest.removeprefix("/"), max_entries=max_entries)
+        return SqliteStore(path, max_entries=max_entries)
     from openai_dify_proxy.state.servers import open_server  # noqa: PLC0415 - as above, and an optional extra
     from openai_dify_proxy.state.valkey import ValkeyStore  # noqa: PLC0415 - as above
 
