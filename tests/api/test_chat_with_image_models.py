@@ -14,7 +14,15 @@ from tests.api.chat_requests import chat_body, error_of, the_turn
 from tests.api.conftest import Serve
 from tests.api.servers import app_settings
 
-NAMES = ["stability-ai/sdxl", "black-forest-labs/flux-schnell", "dall-e-3", "gpt-image-1", "deployment:me/own"]
+NAMES = [
+    "stability-ai/sdxl",
+    "black-forest-labs/flux-schnell",
+    "ideogram-ai/ideogram-v2",
+    "dall-e-3",
+    "gpt-image-1",
+    "openai/gpt-image-1",
+    "deployment:me/own",
+]
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/completions", "/responses"])

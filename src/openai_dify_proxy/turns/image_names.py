@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openai_dify_proxy.settings import Settings
-from openai_dify_proxy.translate.replicate.known_models import KNOWN_MODELS
+from openai_dify_proxy.translate.replicate.known_models import WELL_KNOWN
 from openai_dify_proxy.translate.replicate.model_names import is_openai_name, parse_model
 
 
@@ -19,12 +19,12 @@ class ImageModelNames:
         self._listed = {settings.image_model, *settings.image_models}
         models = [settings.image_model, *(model.model for model in settings.image_models.values())]
         refs = [ref for model in models if (ref := parse_model(model)) is not None]
-        self._replicate = {*KNOWN_MODELS, *(ref.name for ref in refs)}
+        self._replicate = {*WELL_KNOWN, *(ref.name for ref in refs)}
 
     def __contains__(self, name: str) -> bool:
         if not self._enabled:
             return False
-        if name in self._listed or is_openai_name(name):
+        if name in self._listed or is_openai_name(name) or is_openai_name(name.rpartition("/")[2]):
             return True
         ref = parse_model(name)
         return ref is not None and (ref.name is None or ref.version is not None or ref.name in self._replicate)

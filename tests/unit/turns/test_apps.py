@@ -137,6 +137,7 @@ VERSION = "0123456789abcdef" * 4
         VERSION,
         "deployment:any/other",
         "dall-e-3",
+        "openai/gpt-image-1",
         "gpt-image-1",
     ],
 )

@@ -107,6 +107,9 @@ KNOWN_MODELS = {
     "nightmareai/real-esrgan": _UPSCALER,
 }
 
+WELL_KNOWN = frozenset({*KNOWN_MODELS, *_REPAINT_BLACK})
+"""All image models that this module names."""
+
 UNKNOWN_MODEL = _inputs(
     ModelInput("prompt", "string"),
     ModelInput("negative_prompt", "string"),
