@@ -112,7 +112,7 @@ def image_parameters(draw: st.DrawFn) -> ImageParameters:
         body=draw(some(BODY_VALUES)),
         extra=draw(st.dictionaries(st.sampled_from(NAMES), values, max_size=2)),
         has_init="init_image" in headers or draw(st.booleans()),
-        has_more=draw(st.booleans()),
+        more_param=draw(st.sampled_from([None, "image[]"])),
         has_mask="mask" in headers,
     )
 

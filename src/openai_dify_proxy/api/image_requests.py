@@ -75,9 +75,9 @@ async def read_image_request(
         body={name: value for name in BODY_FIELDS if (value := getattr(fields, name)) is not None},
         extra=fields.input,
         has_init=bool(body.init),
-        has_more=len(body.init) > 1,
         has_mask=body.mask is not None,
         init_param=body.init[0].param if body.init else HEADER_OF["init_image"],
+        more_param=body.init[1].param if len(body.init) > 1 else None,
         mask_param=body.mask.param if body.mask is not None else HEADER_OF["mask"],
         accepted=None if as_json else read_accept(", ".join(request.headers.getlist("accept"))),
     )

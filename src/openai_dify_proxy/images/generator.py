@@ -30,6 +30,7 @@ from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
 from openai_dify_proxy.pictures.writer import PictureWriter, StoredPicture
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.translate.replicate.candidates import picture_input
+from openai_dify_proxy.translate.replicate.errors import name_picture_as_sent
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF
 from openai_dify_proxy.translate.replicate.image_plan import ImagePlan, ImageRules
 from openai_dify_proxy.translate.replicate.mapping import plan_images
@@ -164,6 +165,7 @@ class ImageGenerator:
                 try:
                     return await self._run(prepared, staged.add_to(inputs), prompt, on_partial)
                 except ProxyError as error:
+                    name_picture_as_sent(error, prepared.request.parameters, prepared.plan)
                     if not error.started:
                         rejections.append(error)
                     raise

@@ -20,6 +20,7 @@ from openai_dify_proxy.errors import (
 )
 from openai_dify_proxy.translate.replicate.candidates import CANDIDATES
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF
+from openai_dify_proxy.translate.replicate.image_plan import ImageParameters, ImagePlan
 from openai_dify_proxy.translate.sentences import with_detail
 from openai_dify_proxy.wire.reading import UNREADABLE
 from openai_dify_proxy.wire.replicate import API_ERROR, ApiError, Prediction
@@ -104,8 +105,15 @@ def translate_failed(prediction: Prediction) -> ProxyError:
     )
 
 
+def name_picture_as_sent(error: ProxyError, parameters: ImageParameters, plan: ImagePlan) -> None:
+    """Set the error's ``param`` to the field or header of a picture, if it is the model's input for that picture."""
+    for parameter, field in (("init_image", plan.init_input), ("mask", plan.mask_input)):
+        if field is not None and error.param == f"input.{field.name}":
+            error.param = parameters.sent_as(parameter)
+
+
 def _invalid(error: ApiError, detail: str) -> ProxyError:
-    """Return the error for the first invalid field, by the name in the client's request."""
+    """Return the error for the first invalid field, by its header or as ``input.<name>``."""
     for invalid in error.invalid_fields or []:
         name = invalid.field.removeprefix("input.")
         description = _clean(invalid.description) or detail
@@ -116,10 +124,10 @@ def _invalid(error: ApiError, detail: str) -> ProxyError:
 
 
 def _param_of(name: str) -> str | None:
-    if name in ("prompt", "image", "mask"):
+    if name == "prompt":
         return name
     for parameter, candidates in CANDIDATES.items():
-        if name in candidates:
+        if name in candidates and parameter not in ("init_image", "mask"):
             return HEADER_OF[parameter]
     return f"input.{name}" if name and name != "input" else None
 

@@ -22,8 +22,8 @@ class ImageParameters(Struct, frozen=True, kw_only=True):
     ``headers`` are values by parameter, ``unknown`` the names of unknown image headers, ``body`` the OpenAI fields
     of the body, and ``extra`` its ``input`` object. ``accepted`` are the formats for an answer in bytes.
 
-    ``has_init`` and ``has_mask`` state whether there is an initial image and a mask, ``has_more`` whether there are
-    several initial images. ``init_param`` and ``mask_param`` are the fields or headers that they came in.
+    ``has_init`` and ``has_mask`` state whether there is an initial image and a mask. ``init_param`` and ``mask_param``
+    are the fields or headers that they came in; ``more_param`` is the field of the second initial image, if any.
     """
 
     prompt: str | None
@@ -33,9 +33,9 @@ class ImageParameters(Struct, frozen=True, kw_only=True):
     body: Mapping[str, Any] = {}
     extra: Mapping[str, Any] = {}
     has_init: bool = False
-    has_more: bool = False
     has_mask: bool = False
     init_param: str = HEADER_OF["init_image"]
+    more_param: str | None = None
     mask_param: str = HEADER_OF["mask"]
     accepted: AcceptedFormats | None = None
 

@@ -195,8 +195,9 @@ class _Planner:
         if field is None:
             self._unsupported(self.parameters.sent_as(parameter))
             return None
-        if parameter == "init_image" and self.parameters.has_more and field.kind != "array":
-            self._unsupported("image[]", "This model accepts one initial image only. Send a single image.")
+        more = self.parameters.more_param if parameter == "init_image" and field.kind != "array" else None
+        if more is not None:
+            self._unsupported(more, "This model accepts one initial image only. Send a single image.")
         if field.name == "image_prompt":
             self.notices.append("image_prompt is a reference for this model, not an initial image")
         return field
@@ -401,16 +402,20 @@ class _Planner:
         placed = {field.name for field in (init, mask) if field is not None} | self.inputs.keys()
         for field in self.model.fields.values():
             if field.required and field.default is None and field.name not in placed:
-                param = "prompt" if field.name in PROMPT_NAMES else _header_for(field.name) or f"input.{field.name}"
-                raise InvalidRequest(
-                    f"This model requires the input '{field.name}': {field.takes}.",
-                    param=param,
-                    code="missing_required_parameter",
-                )
+                raise self._missing(field)
 
-
-def _header_for(name: str) -> str | None:
-    return next((HEADER_OF[parameter] for parameter in ("init_image", "mask") if name in CANDIDATES[parameter]), None)
+    def _missing(self, field: ModelInput) -> InvalidRequest:
+        """Return the error for a required input, by the body field for it."""
+        message = f"This model requires the input '{field.name}': {field.takes}."
+        param = "prompt" if field.name in PROMPT_NAMES else f"input.{field.name}"
+        for parameter, name, sent in (
+            ("init_image", "image", self.parameters.has_init),
+            ("mask", "mask", self.parameters.has_mask),
+        ):
+            if field.name in CANDIDATES[parameter] and not sent:
+                message = f"{message} Send the field {name}, or {HEADER_OF[parameter]}."
+                param = name
+        return InvalidRequest(message, param=param, code="missing_required_parameter")
 
 
 _SPELLINGS: dict[str, tuple[str, ...]] = {"png": ("png",), "jpg": ("jpg", "jpeg"), "webp": ("webp",)}

@@ -9,7 +9,14 @@ import pytest
 from msgspec import json
 
 from openai_dify_proxy.errors import ProxyError
-from openai_dify_proxy.translate.replicate.errors import throttle_delay, translate_api_error, translate_failed
+from openai_dify_proxy.translate.replicate.errors import (
+    name_picture_as_sent,
+    throttle_delay,
+    translate_api_error,
+    translate_failed,
+)
+from openai_dify_proxy.translate.replicate.image_plan import ImageParameters, ImagePlan
+from openai_dify_proxy.translate.replicate.model_schema import ModelInput
 from openai_dify_proxy.wire.replicate import Prediction
 
 
@@ -69,7 +76,8 @@ ANSWERS: dict[str, tuple[int, Any, Translated]] = {
         Translated(400, None, "X-Replicate-Guidance-Scale"),
     ),
     "the prompt": (422, invalid("input.prompt", "invalid_type"), Translated(400, None, "prompt")),
-    "a picture": (422, invalid("input.image", "format"), Translated(400, None, "image")),
+    "a picture": (422, invalid("input.image", "format"), Translated(400, None, "input.image")),
+    "a picture by another name": (422, invalid("input.img", "format"), Translated(400, None, "input.img")),
     "an input of the model's own": (422, invalid("input.go_fast"), Translated(400, None, "input.go_fast")),
     "a missing input": (422, invalid("input", "required", "prompt is required"), Translated(400, None)),
     "a key of the body": (422, invalid("", "additional_property_not_allowed"), Translated(400, None)),
@@ -112,6 +120,19 @@ def test_invalid_inputs_are_reported_in_replicates_words() -> None:
     assert error.message == "Replicate rejected 'steps': Must be at most 50."
     nameless = translate_api_error(422, {}, json.encode(invalid("input.steps", description="")))
     assert nameless.message == "Replicate rejected 'steps': - input.steps."
+
+
+def test_pictures_are_named_as_sent() -> None:
+    parameters = ImageParameters(prompt="A fox", init_param="image[]", mask_param="X-Replicate-Mask")
+    images, mask = ModelInput("input_images", "array"), ModelInput("mask", "string")
+    plan = ImagePlan(predictions=(), n=1, output_format="png", convert=False, init_input=images, mask_input=mask)
+    without = ImagePlan(predictions=(), n=1, output_format="png", convert=False)
+    for name, as_sent in (("input_images", "image[]"), ("mask", "X-Replicate-Mask"), ("go_fast", "input.go_fast")):
+        error = translate_api_error(422, {}, json.encode(invalid(f"input.{name}")))
+        name_picture_as_sent(error, parameters, without)
+        assert error.param == f"input.{name}"
+        name_picture_as_sent(error, parameters, plan)
+        assert error.param == as_sent
 
 
 def test_messages_contain_no_token_and_are_shortened() -> None:

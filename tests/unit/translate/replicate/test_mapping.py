@@ -187,10 +187,11 @@ def test_pictures_that_a_model_does_not_support() -> None:
     unsupported = "unsupported_parameter"
     assert refused("flux-schnell", has_init=True) == ("X-Replicate-Init-Image", unsupported)
     assert refused("flux-dev", has_init=True, has_mask=True) == ("X-Replicate-Mask", unsupported)
-    assert refused("sdxl", has_init=True, has_more=True) == ("image[]", unsupported)
-    assert plan("sdxl", ImageRules(policy="warn"), has_init=True, has_more=True).notices == ("image[]",)
+    for sent in ("image", "image[]", "images[1]"):
+        assert refused("sdxl", has_init=True, more_param=sent) == (sent, unsupported)
+        assert plan("sdxl", ImageRules(policy="warn"), has_init=True, more_param=sent).notices == (sent,)
     assert plan("flux-schnell", ImageRules(policy="warn"), has_init=True).notices == ("X-Replicate-Init-Image",)
-    assert plan("gpt-image-1", has_init=True, has_more=True).notices == ()
+    assert plan("gpt-image-1", has_init=True, more_param="image[]").notices == ()
     assert refused("sdxl", has_mask=True, mask_param="mask") == ("mask", None)
     assert refused("flux-schnell", has_init=True, init_param="image") == ("image", unsupported)
     assert refused("flux-dev", has_init=True, has_mask=True, mask_param="mask") == ("mask", unsupported)
@@ -212,7 +213,12 @@ def test_strength_with_a_picture() -> None:
 def test_missing_required_inputs() -> None:
     missing = "missing_required_parameter"
     assert refused("flux-schnell", prompt=None) == ("prompt", missing)
-    assert refused("real-esrgan") == ("X-Replicate-Init-Image", missing)
+    assert refused("real-esrgan") == ("image", missing)
+    with pytest.raises(InvalidRequest, match=r"Send the field image, or X-Replicate-Init-Image\.$"):
+        plan("real-esrgan")
+    pictures = model_of(image={}, mask_image={"required": True}, input_image={"required": True})
+    assert refused(pictures, has_init=True) == ("mask", missing)
+    assert refused(pictures, has_init=True, has_mask=True) == ("input.input_image", missing)
     assert refused(model_of(tile={"required": True, "type": "integer"})) == ("input.tile", missing)
     assert refused(model_of(text={"required": True, "type": "string"}), prompt=None) == ("prompt", missing)
     assert inputs_of(model_of(**PROMPT, tile={"required": True, "default": 7})) == {}
