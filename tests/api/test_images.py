@@ -330,6 +330,12 @@ MESSAGES: dict[str, tuple[Json, dict[str, str], str]] = {
         {},
         "image must be an http(s) URL or a data URI such as data:image/png;base64,….",
     ),
+    "a count": ({"n": 11}, {}, "Invalid 'n': integer above maximum value. Expected a value <= 10, but got 11 instead."),
+    "a response format": (
+        {"response_format": "jpeg"},
+        {},
+        "Invalid value: 'jpeg'. Supported values are: 'b64_json' and 'url'.",
+    ),
     "a size": ({"size": "huge"}, {}, "Invalid size 'huge'. Send \"auto\" or WIDTHxHEIGHT in pixels"),
     "a seed": ({"seed": 2**70}, {}, "seed is too large. The limit is 9223372036854775807."),
     "a seed in a header": (

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.errors import BadPicture, InvalidRequest
 from openai_dify_proxy.images.picture_request import InputPicture, PictureRequest
-from openai_dify_proxy.translate.openai.parameter_errors import unreadable_request
+from openai_dify_proxy.translate.openai.parameter_errors import check_range, invalid_value, unreadable_request
 from openai_dify_proxy.translate.pictures.accept import read_accept
 from openai_dify_proxy.translate.pictures.formats import sniff
 from openai_dify_proxy.translate.replicate.counts import MAX_PICTURES
@@ -94,9 +94,9 @@ async def read_image_request(
 def _check(body: _Body, operation: ImageOperation) -> None:
     fields = body.fields
     if fields.response_format not in (None, "b64_json", "url"):
-        raise InvalidRequest("response_format must be b64_json or url.", param="response_format")
-    if fields.n is not None and not 1 <= fields.n <= MAX_PICTURES:
-        raise InvalidRequest(f"n must be an integer from 1 to {MAX_PICTURES}.", param="n")
+        raise invalid_value("response_format", fields.response_format, ("b64_json", "url"))
+    if fields.n is not None:
+        check_range("n", fields.n, 1, MAX_PICTURES)
     if fields.seed is not None and fields.seed not in INT64:
         problem, limit = ("large", INT64[-1]) if fields.seed > 0 else ("small", INT64[0])
         raise InvalidRequest(f"seed is too {problem}. The limit is {limit}.", param="seed")
