@@ -211,10 +211,16 @@ async def test_ctrl_c_says_nothing_without_answers(program: Program, workers: in
         assert "Traceback" not in screen.shown
 
 
-async def test_ctrl_c_counts_responses_in_the_background(program: Program) -> None:
-    async with serving(program, 1) as (screen, url), httpx2.AsyncClient(timeout=PATIENCE) as http:
-        body = {"model": "demo-chat", "input": "SLOW:200x500", "background": True}
-        assert (await http.post(f"{url}/responses", json=body)).status_code == 200
+@pytest.mark.parametrize("stream", [False, True])
+async def test_ctrl_c_counts_responses_in_the_background_once(program: Program, stream: bool) -> None:
+    body = {"model": "demo-chat", "input": "SLOW:200x500", "background": True, "stream": stream}
+    async with (
+        serving(program, 1) as (screen, url),
+        httpx2.AsyncClient(timeout=PATIENCE) as http,
+        http.stream("POST", f"{url}/responses", json=body) as reply,
+    ):
+        assert reply.status_code == 200
+        await anext(reply.aiter_bytes())
         screen.press_ctrl_c()
         await asyncio.to_thread(screen.until, "finishing 1 answer; press again to stop")
         screen.press_ctrl_c()

@@ -13,7 +13,10 @@ import os
 import signal
 import socket
 import sys
+import time
+from collections.abc import Iterable
 from contextlib import suppress
+from multiprocessing.connection import Connection, wait
 from types import FrameType
 
 import structlog
@@ -107,7 +110,7 @@ class _Server(uvicorn.Server):
         """The number of answers under way: requests, and responses in the background."""
         app = getattr(self.config, "loaded_app", None)
         services = getattr(getattr(app, "state", None), "services", None)
-        return len(self.server_state.tasks) + (services.background.running if services else 0)
+        return len(self.server_state.tasks) + (services.background.unfollowed if services else 0)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Record whether the signal is Ctrl-C, and stop as uvicorn does."""
@@ -186,13 +189,27 @@ class _WorkerProcess(multiprocess.Process):
         question = self.child_conn.recv()
         self.child_conn.send(self.server.answers if question == _COUNT else self.server.started)
 
-    def answers(self) -> int:
-        """Ask the worker for its number of answers; 0 if it does not reply within a second."""
-        with suppress(OSError, EOFError):
-            self.parent_conn.send(_COUNT)
-            if self.parent_conn.poll(1):
-                return int(self.parent_conn.recv())
-        return 0
+
+def _count_answers(workers: Iterable[_WorkerProcess]) -> int:
+    """Return the number of answers of all workers. Workers that exit or do not reply within a second have none."""
+    waiting: dict[Connection, _WorkerProcess] = {}
+    for worker in workers:
+        with suppress(OSError):
+            worker.parent_conn.send(_COUNT)
+            waiting[worker.parent_conn] = worker
+    answers = 0
+    deadline = time.monotonic() + 1
+    while waiting and (ready := wait([*waiting, *map(_sentinel, waiting.values())], deadline - time.monotonic())):
+        for connection, worker in list(waiting.items()):
+            if connection in ready or _sentinel(worker) in ready:
+                del waiting[connection]
+            with suppress(OSError, EOFError):
+                answers += int(connection.recv()) if connection in ready else 0
+    return answers
+
+
+def _sentinel(worker: _WorkerProcess) -> int:
+    return worker.process.sentinel
 
 
 class _Supervisor(multiprocess.Multiprocess):
@@ -204,7 +221,7 @@ class _Supervisor(multiprocess.Multiprocess):
             self.signal_queue.append(signal.SIGINT)  # the second one, for join_all
             return
         super().handle_int()
-        _announce(sum(process.answers() for process in self.processes if isinstance(process, _WorkerProcess)))
+        _announce(_count_answers(process for process in self.processes if isinstance(process, _WorkerProcess)))
 
     def join_all(self) -> None:
         """Wait for the workers. Pass Ctrl-C on to them, since only a terminal sends it to all processes."""

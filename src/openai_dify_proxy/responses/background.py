@@ -8,6 +8,7 @@ and calls Dify's stop route, which needs only stored ids.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -62,11 +63,12 @@ class BackgroundResponses:
         self._now = conversations.now
         self._lease = lease
         self._runs: dict[str, BackgroundRun] = {}
+        self._followers: Counter[str] = Counter()
 
     @property
-    def running(self) -> int:
-        """The number of runs of this process."""
-        return len(self._runs)
+    def unfollowed(self) -> int:
+        """The number of runs of this process whose stream no request of this process follows."""
+        return len(self._runs.keys() - self._followers.keys())
 
     async def start(self, prepared: PreparedRun, encoder: ResponsesStreamEncoder) -> None:
         """Start a response in the background, and return once its request was sent to Dify.
@@ -106,6 +108,14 @@ class BackgroundResponses:
 
         If the rest of the stream is lost, the last frame is an error.
         """
+        self._followers[response.id] += 1
+        try:
+            async for frames in self._follow(response, starting_after, beat):
+                yield frames
+        finally:
+            self._followers -= Counter([response.id])  # removes the key at zero
+
+    async def _follow(self, response: Response, starting_after: int | None, beat: float | None) -> AsyncIterator[bytes]:
         name = response.id
         clock = asyncio.get_running_loop().time
         sent = number = 0
