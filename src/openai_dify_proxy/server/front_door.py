@@ -1,4 +1,4 @@
-"""All client connections of one process: who is admitted, and who is closed for being idle or too slow."""
+"""The client connections of one process: their admission, and the closing of idle and slow ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from openai_dify_proxy.server.limits import HttpLimits, connection_limit
 from openai_dify_proxy.server.protocol import Connection
 
 SWEEP_INTERVAL = 1.0
-"""Seconds between two looks at the deadlines. One timer for all connections costs requests nothing."""
+"""Seconds between two checks of all deadlines. A single timer costs requests nothing."""
 
 EXTRA_CONNECTIONS = 32
-"""Connections beyond the limit that may still ask for ``/health``; the next one is closed at once."""
+"""Connections beyond the limit that may still request ``/health``. Further ones are closed at once."""
 
 
 class FrontDoor:

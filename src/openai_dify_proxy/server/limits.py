@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 
 from msgspec import Struct
 
 from openai_dify_proxy.settings import ConnectionSettings
+
+if sys.platform != "win32":
+    import resource
 
 RESERVED_DESCRIPTORS = 64
 """Descriptors for the state, stored pictures, the log and the interpreter."""
@@ -45,6 +48,8 @@ def connection_limit() -> int:
 
     Each client may need a second descriptor, for its connection to Dify.
     """
+    if sys.platform == "win32":
+        return 1024  # Windows has no such limit; each connection costs memory
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

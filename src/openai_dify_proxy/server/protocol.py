@@ -1,7 +1,7 @@
 """One client connection: uvicorn's protocol with bounded heads, pipelines, timeouts and merged writes.
 
-uvicorn parses and answers requests; this subclass decides what reaches its parser. Data is parsed in pieces, so that
-a limit is checked before the bytes beyond it are parsed.
+uvicorn parses and answers requests; this subclass controls what its parser receives. Data is parsed in pieces, so a
+limit is checked before the bytes beyond it are parsed.
 """
 
 from __future__ import annotations
@@ -215,10 +215,10 @@ class Connection(HttpToolsProtocol):
         return HeadTooLarge(f"The request line and headers are larger than {self._limits.head_bytes} bytes.")
 
     def _ignore_upgrade(self) -> None:
-        """Go on in HTTP/1.1, as RFC 9110 allows: Java's client asks for ``h2c`` with every request.
+        """Continue in HTTP/1.1, as RFC 9110 permits: Java's client offers ``h2c`` with every request.
 
-        The parser stops behind the head of such a request. A new one reads its body: it gets a head that declares
-        the same length, whose callbacks are ignored.
+        The parser stops behind the head of such a request. A new parser reads the body. It is first fed a head that
+        declares the same length, and whose callbacks are ignored.
         """
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
@@ -332,7 +332,7 @@ class Connection(HttpToolsProtocol):
             self._parse_pieces()
 
     def _too_much_left(self) -> bool:
-        """Return whether the unread rest of an answered request's body is not worth reading for the next request."""
+        """Return whether closing the connection is cheaper than reading the rest of an answered request's body."""
         length = self._declared_length()
         return length is None or length - self._body_bytes > MAX_DISCARDED_BYTES
 
