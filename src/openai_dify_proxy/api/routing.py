@@ -86,7 +86,10 @@ def _routing_error(request: Request, path: str, allowed: Sequence[str]) -> Proxy
 def _intended_route(routes: Sequence[BaseRoute], method: str, path: str) -> str | None:
     if method == "POST" and path.endswith(_DIFY_PATHS):
         return "/v1/chat/completions"
-    return _route_at_end(routes, method, path, 2) or _route_at_end(routes, method, path.lower(), 2)
+    base = path.rpartition("/")[0]
+    # A single segment, as in /v1/chats/completions, counts only behind a base URL that is a route.
+    least = 1 if base in _BASE_PATHS or _allowed_methods(routes, base) else 2
+    return _route_at_end(routes, method, path, least) or _route_at_end(routes, method, path.lower(), 2)
 
 
 def _allowed_methods(routes: Sequence[BaseRoute], path: str) -> list[str]:
