@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from openai_dify_proxy.responses.response_store import StoredResponse
 from openai_dify_proxy.state import GuardedStore, Put
 from openai_dify_proxy.state.memory import MemoryStore
-from openai_dify_proxy.turns.claims import ConversationEntry, ConversationRecord
+from openai_dify_proxy.turns.claims import ClaimTiming, ConversationEntry, ConversationRecord
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import chat_body
 from tests.api.conftest import Serve
@@ -64,7 +64,8 @@ async def test_every_route_treats_damaged_entries_as_absent(
     serve: Serve, log: DemoLog, http: httpx2.AsyncClient, tmp_path: Path, change: Damage
 ) -> None:
     state = tmp_path / "state.db"
-    proxy = serve(state_url=f"sqlite:///{state}")
+    # A damaged entry can look like one that another turn holds.
+    proxy = serve(state_url=f"sqlite:///{state}", timing=ClaimTiming(turn_spacing=0, lock_timeout=0.5))
 
     async def call(method: str, path: str, **body: Any) -> httpx2.Response:
         return await http.request(method, proxy.url + path, json=body or None)
