@@ -67,7 +67,7 @@ class ProxyServer:
     ) -> None:
         self.settings = settings
         app = create_app(settings, timing=timing, state_timeout=PATIENCE, clock=clock)
-        self._server = _Server(server_config(app, http_limits(settings), grace=settings.shutdown_grace))
+        self._server = ListeningServer(server_config(app, http_limits(settings), grace=settings.shutdown_grace))
         self._server.config.port = 0
         self._thread = threading.Thread(target=self._server.run, name="proxy", daemon=True)
         self.port = 0
@@ -102,7 +102,9 @@ class ProxyServer:
         assert not self._thread.is_alive(), "the proxy did not stop"
 
 
-class _Server(uvicorn.Server):
+class ListeningServer(uvicorn.Server):
+    """Sets ``listening`` once it accepts connections."""
+
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = threading.Event()

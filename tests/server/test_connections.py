@@ -8,16 +8,15 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
-import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from openai_dify_proxy.cli.server import server_config
 from openai_dify_proxy.server import HttpLimits, http_limits
 from openai_dify_proxy.settings import ConnectionSettings
+from tests.api.servers import ListeningServer
 from tests.limits import PATIENCE
 
 LIMITS = http_limits(ConnectionSettings(max_connections=8))
@@ -56,16 +55,6 @@ class Echo:
         await send({"type": "http.response.body", "body": text})
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = threading.Event()
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-
 class Door:
     """A server behind a front door, on a port of its own."""
 
@@ -73,7 +62,7 @@ class Door:
         self.app = Echo()
         config = server_config(self.app, limits, grace=1)
         config.port = 0
-        self.server = _Server(config)
+        self.server = ListeningServer(config)
         self._clients: list[Client] = []
 
     def connect(self) -> Client:
