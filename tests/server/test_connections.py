@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import ssl
@@ -159,6 +160,19 @@ def test_requests_on_one_connection(shared: Door) -> None:
     assert client.send(post(b"hello")).response() == (200, b"POST /b 5\n")
     assert client.send(post(b"x" * 3_000_000)).response() == (200, b"POST /b 3000000\n")
     assert client.send(GET).response() == (200, b"GET /a 0\n")
+
+
+def test_requests_leave_no_reference_cycles(shared: Door) -> None:
+    client = shared.connect()
+    assert client.send(GET).response()[0] == 200
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            assert client.send(GET).response()[0] == 200
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("cut", [1, 7, 4096, 70_000])

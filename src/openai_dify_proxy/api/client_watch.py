@@ -11,29 +11,29 @@ EXTENSION = "openai_dify_proxy.disconnect"
 """The ASGI extension of the front door. ASGI's own way would need a task per request that waits for the event."""
 
 
-class _Request(Protocol):
-    disconnected: bool
+class _Disconnection(Protocol):
+    reported: bool
 
-    def on_disconnect(self, callback: Callable[[], object] | None) -> None: ...
+    def on_report(self, callback: Callable[[], object] | None) -> None: ...
 
 
 class ClientWatch:
     """Watches the connection of a request within a ``with`` block."""
 
     def __init__(self, scope: Scope) -> None:
-        self._request = cast(_Request, scope["extensions"][EXTENSION]["request"])
+        self._disconnection = cast(_Disconnection, scope["extensions"][EXTENSION]["disconnection"])
 
     @property
     def disconnected(self) -> bool:
         """Whether the client has disconnected."""
-        return self._request.disconnected
+        return self._disconnection.reported
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._request.on_disconnect(None)
+        self._disconnection.on_report(None)
 
     def on_disconnect(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` when the client disconnects, at once if it already has."""
-        self._request.on_disconnect(callback)
+        self._disconnection.on_report(callback)

@@ -1,4 +1,4 @@
-"""One client connection: uvicorn's protocol with bounded heads, pipelines, timeouts and merged writes.
+"""One client connection: uvicorn's protocol with bounded heads, pipelines and timeouts.
 
 uvicorn parses and answers requests; this subclass controls what its parser receives. Data is parsed in pieces, so a
 limit is checked before the bytes beyond it are parsed.
@@ -7,22 +7,13 @@ limit is checked before the bytes beyond it are parsed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import httptools
 import structlog
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import (
-    HEADER_RE,
-    HEADER_VALUE_RE,
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from openai_dify_proxy.errors import (
@@ -33,6 +24,7 @@ from openai_dify_proxy.errors import (
     TooManyConnections,
     UrlTooLong,
 )
+from openai_dify_proxy.server.exchange import Cycle, Flow
 from openai_dify_proxy.translate.openai.errors import encode_error
 
 if TYPE_CHECKING:
@@ -55,12 +47,6 @@ the response that it has not read yet."""
 MAX_DISCARDED_BYTES = 1024 * 1024
 """The rest of a body that is read and discarded after an early response, so that the connection can be used again."""
 
-MERGED_BYTES = 64 * 1024
-"""The largest body that is copied behind the response head; a larger one is handed to the transport as it is."""
-
-DISCONNECT_EXTENSION: Final = "openai_dify_proxy.disconnect"
-"""The ASGI extension whose ``on_disconnect`` sets a callback. ASGI itself would need a task that waits."""
-
 HEALTH_PATHS: Final = frozenset({"/health", "/ready"})
 
 # What is being read.
@@ -74,8 +60,8 @@ LINGER: Final = 4
 class Connection(HttpToolsProtocol):
     """The protocol of one connection."""
 
-    flow: _Flow
-    cycle: _Cycle | None  # type: ignore[assignment] # None before the first request
+    flow: Flow
+    cycle: Cycle | None  # type: ignore[assignment] # None before the first request
 
     def __init__(
         self,
@@ -99,11 +85,11 @@ class Connection(HttpToolsProtocol):
         self._window_bytes = 0
         self._rejection: ProxyError | None = None
         self._replaying = False
-        self._answering: _Cycle | None = None
+        self._answering: Cycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = _Flow(transport)
+        self.flow = Flow(transport)
         self._admitted = self._door.admit(self)
         self._become_idle()
 
@@ -281,7 +267,7 @@ class Connection(HttpToolsProtocol):
         scope["query_string"] = url.query or b""
         if not self._admitted and path not in HEALTH_PATHS:
             raise self._rejected(TooManyConnections("The server has too many open connections.", retry_after=1))
-        cycle = _Cycle(self, keep_alive=version != "1.0" and self._admitted and self.parser.should_keep_alive())
+        cycle = Cycle(self, keep_alive=version != "1.0" and self._admitted and self.parser.should_keep_alive())
         self.cycle = cycle
         if self._answering is None:
             self._answer(cycle)
@@ -289,7 +275,7 @@ class Connection(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
 
-    def _answer(self, cycle: _Cycle) -> None:
+    def _answer(self, cycle: Cycle) -> None:
         self._answering = cycle
         self._start_asgi_task(cycle, self.app)
 
@@ -322,7 +308,7 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             cycle, _ = self.pipeline.pop()
-            assert isinstance(cycle, _Cycle)
+            assert isinstance(cycle, Cycle)
             self._answer(cycle)
         elif self._phase == ANSWER:
             self._become_idle()
@@ -375,136 +361,3 @@ def _bad_http(data: bytes) -> BadHttp:
     if data.startswith(TLS_HANDSHAKE):
         return BadHttp("The request is TLS, not HTTP. Use http:// in the base URL of the client.")
     return BadHttp("The request is not valid HTTP/1.1.")
-
-
-class _Flow(FlowControl):
-    """Reading stays paused while data that has arrived waits to be parsed."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        super().__init__(transport)
-        self._held = False
-
-    def hold(self, held: bool) -> None:
-        if held:
-            self.pause_reading()
-        released = self._held and not held
-        self._held = held
-        if released:
-            self.resume_reading()
-
-    def resume_reading(self) -> None:
-        if not self._held:
-            super().resume_reading()
-
-
-class _Cycle(RequestResponseCycle):
-    """One request and its response; the head leaves together with the first part of the body."""
-
-    def __init__(self, connection: Connection, *, keep_alive: bool) -> None:
-        super().__init__(
-            scope=connection.scope,
-            transport=connection.transport,
-            flow=connection.flow,
-            logger=connection.logger,
-            access_logger=connection.access_logger,
-            access_log=False,
-            default_headers=connection.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=connection.expect_100_continue,
-            keep_alive=keep_alive,
-            on_response=connection.on_response_complete,
-        )
-        self._loop = connection.loop
-        self._head = b""
-        self._on_disconnect: Callable[[], object] | None = None
-        self.scope["extensions"] = {DISCONNECT_EXTENSION: {"request": self}}
-
-    def on_disconnect(self, callback: Callable[[], object] | None) -> None:
-        """Call ``callback`` when the client disconnects, at once if it already has; None for no callback."""
-        self._on_disconnect = callback
-        if callback is not None and self.disconnected:
-            callback()
-
-    def disconnect(self) -> None:
-        """End the request, whose client is gone: its response is not sent."""
-        if self.disconnected or self.response_complete:
-            return
-        self.disconnected = True
-        self.message_event.set()
-        if self._on_disconnect is not None:
-            self._on_disconnect()
-
-    async def receive(self) -> ASGIReceiveEvent:
-        message = await super().receive()
-        if not self.more_body:
-            self.flow.resume_reading()  # a paused transport does not report that the client disconnects
-        return message
-
-    async def send(self, message: ASGISendEvent) -> None:
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
-            return
-        if message["type"] == "http.response.start" and not self.response_started:
-            self.response_started = True
-            self.waiting_for_100_continue = False
-            self._head = self._encode_head(message["status"], [*self.default_headers, *message.get("headers", ())])
-            self._loop.call_soon(self._write_head)  # for a response whose body is late
-        elif message["type"] == "http.response.body" and self.response_started and not self.response_complete:
-            self._send_body(message.get("body", b""), more=message.get("more_body", False))
-        else:
-            raise RuntimeError(f"unexpected ASGI message {message['type']}")
-
-    def _encode_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-        parts = [STATUS_LINE[status]]
-        closes = False
-        for name, value in headers:
-            if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
-                raise RuntimeError("invalid HTTP header")
-            if name == b"content-length":
-                self.expected_content_length = int(value)
-                self.chunked_encoding = False
-            elif name == b"connection" and b"close" in value.lower():
-                self.keep_alive = False
-                closes = True
-            parts += (name, b": ", value, b"\r\n")
-        if not self.keep_alive and not closes:
-            parts.append(b"connection: close\r\n")
-        if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
-            self.chunked_encoding = True
-            parts.append(b"transfer-encoding: chunked\r\n")
-        parts.append(b"\r\n")
-        return b"".join(parts)
-
-    def _send_body(self, body: bytes, *, more: bool) -> None:
-        head, self._head = self._head, b""
-        if self.scope["method"] == "HEAD":
-            self.expected_content_length = 0
-            body = b""
-        elif self.chunked_encoding:
-            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            body = chunk if more else chunk + b"0\r\n\r\n"
-        else:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0:
-                raise RuntimeError("response longer than its Content-Length")
-        if len(body) <= MERGED_BYTES:
-            self.transport.write(head + body)
-        else:
-            self.transport.writelines((head, body) if head else (body,))
-        if not more:
-            self._complete()
-
-    def _complete(self) -> None:
-        if self.expected_content_length != 0:
-            raise RuntimeError("response shorter than its Content-Length")
-        self.response_complete = True
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
-
-    def _write_head(self) -> None:
-        if self._head and not self.disconnected:
-            self.transport.write(self._head)
-            self._head = b""
