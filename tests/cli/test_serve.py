@@ -101,7 +101,7 @@ def test_no_line_is_printed_that_would_cost_something(program: Program) -> None:
     """The demo's Dify beside a real Replicate: the pictures would be paid for."""
     with program.start("serve", "--port", "0", REPLICATE_API_TOKEN="r8_real", IMAGE_MODEL="a/b") as server:
         url = server.url()
-        server.until("curl -sN ")
+        server.until("curl -sSN ")
         assert "a/b" in models(get(f"{url}/models"))
         assert server.end(signal.SIGTERM) == 0
         assert server.process.stdout is not None

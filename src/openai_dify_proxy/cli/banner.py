@@ -64,7 +64,7 @@ def _chat_line(settings: Settings, url: str) -> str:
     if settings.client_keys and settings.passthrough_keys:
         key = f"-H 'DIFY_API_KEY: {app.api_key.get_secret_value()}' "
     body = f'{{"model": "{app.name}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-    chat = f"curl -sN {url}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
+    chat = f"curl -sSN {url}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
     return f"{chat} | {_ONLY_TEXT}"
 
 
@@ -77,7 +77,7 @@ def _picture_line(settings: Settings, url: str) -> str:
     return f"curl -sS --fail-with-body {address} {headers} {tuning} -d '{body}' -o picture.png"
 
 
-_ONLY_TEXT = """grep --line-buffered -o '"content":"[^"]*"'"""
-"""Shows the text of each chunk on a line of its own."""
+_ONLY_TEXT = """grep --line-buffered -oE '"(content|message)":"[^"]*"'"""
+"""Shows the text of each chunk, or of an error, on a line of its own."""
 
 _CLIENT_KEY = "-H 'X-API-Key: YOUR_KEY' "
