@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from openai_dify_proxy.api.authentication import Authenticator
@@ -27,7 +26,7 @@ from openai_dify_proxy.api.errors import on_client_disconnect, on_proxy_error
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
 from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
-from openai_dify_proxy.api.middleware import RequestMiddleware
+from openai_dify_proxy.api.middleware import CrossOriginMiddleware, HotRoutes, RequestMiddleware
 from openai_dify_proxy.api.models import list_models, retrieve_model
 from openai_dify_proxy.api.pictures import serve_picture
 from openai_dify_proxy.api.responses import (
@@ -214,11 +213,19 @@ def _routes() -> list[Route]:
     ]
 
 
+_HOT_HANDLERS = {
+    path: handler
+    for method, versioned, handler in ROUTES
+    if method == "POST" and versioned in ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+    for path in (versioned, versioned.removeprefix("/v1"))
+}
+
+
 def _middleware(settings: Settings) -> list[Middleware]:
     middleware = [Middleware(RequestMiddleware)]
     if settings.cors_origins:
         cors = Middleware(
-            CORSMiddleware,
+            CrossOriginMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
             allow_headers=["*"],
@@ -234,4 +241,4 @@ def _middleware(settings: Settings) -> list[Middleware]:
             max_age=3600,
         )
         middleware.append(cors)
-    return middleware
+    return [*middleware, Middleware(HotRoutes, _HOT_HANDLERS)]

@@ -7,6 +7,7 @@ side depends on the other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -104,3 +105,25 @@ class TurnFailed(Struct, frozen=True):
 
 
 Event = TextDelta | ReasoningDelta | TextReplaced | FileProduced | Citations | StepChanged | TurnFinished | TurnFailed
+
+
+def merge_deltas(events: Sequence[Event]) -> list[Event]:
+    """Return ``events`` with each run of adjacent text or reasoning deltas merged into one."""
+    merged: list[Event] = []
+    texts: list[str] = []
+    kind: type[TextDelta] | type[ReasoningDelta] | None = None
+    for event in events:
+        if type(event) is kind:
+            texts.append(event.text)
+            continue
+        if kind is not None:
+            merged.append(kind("".join(texts)))
+        if isinstance(event, TextDelta | ReasoningDelta):
+            kind = type(event)
+            texts = [event.text]
+        else:
+            kind = None
+            merged.append(event)
+    if kind is not None:
+        merged.append(kind("".join(texts)))
+    return merged

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from openai_dify_proxy.api.client_watch import ClientWatch
 from openai_dify_proxy.api.errors import log_detail, log_failure, shutting_down
+from openai_dify_proxy.api.responder import responder_of
 from openai_dify_proxy.api.services import Services, answer_head
 from openai_dify_proxy.api.streaming import EventStream, RawHeaders, sse_response
 from openai_dify_proxy.errors import ProxyError
@@ -49,8 +49,7 @@ async def answer_turn(
 ) -> ASGIApp:
     """Run the turn and return its response, streamed or whole. ``kind`` is the prefix of the answer's id.
 
-    The client is watched as soon as its request has been read: if it disconnects before the request to Dify, no run
-    starts.
+    If the client disconnects before the request to Dify, no run starts.
     """
     side_call = turn_request.side_call
     if (events := services.side_calls.placeholder(side_call)) is not None:
@@ -61,22 +60,20 @@ async def answer_turn(
         return Response(whole(head, fold(events), TurnIds()), media_type="application/json")
     app = services.side_calls.app(caller, side_call, fields.model)
     head = answer_head(kind, fields.model or app.name)
-    turn = _watched_turn(request, services, caller, app, turn_request)
+    turn = services.turns.run(caller, app, turn_request, client=responder_of(request.scope))
     if fields.stream:
-        encoder = stream(head, include_usage=fields.wants_usage)
-        return EventStream(_chat_frames(turn, encoder), services.timing)
+        frames = TurnFrames(stream(head, include_usage=fields.wants_usage))
+        return EventStream(frames, _opened(frames, turn), services.timing)
     async with turn as active:
         answer = await whole_answer(active, lambda answer, sent: _commit(active, answer, sent))
         return Response(whole(head, answer, active.ids), 200, turn_headers(active.ids), "application/json")
 
 
 @asynccontextmanager
-async def _watched_turn(
-    request: Request, services: Services, caller: Caller, app: App, turn_request: TurnRequest
-) -> AsyncIterator[ActiveTurn]:
-    with ClientWatch(request.scope) as client:
-        async with services.turns.run(caller, app, turn_request, client=client) as turn:
-            yield turn
+async def _opened(frames: TurnFrames, turn: AbstractAsyncContextManager[ActiveTurn]) -> AsyncIterator[None]:
+    async with turn as active:
+        frames.begin(active, lambda answer, sent: _commit(active, answer, sent))
+        yield
 
 
 async def _commit(turn: ActiveTurn, answer: Answer, sent: str) -> None:
@@ -116,61 +113,33 @@ def turn_headers(ids: TurnIds) -> dict[str, str]:
     return headers
 
 
-@asynccontextmanager
-async def _chat_frames(
-    turn: AbstractAsyncContextManager[ActiveTurn], encoder: StreamEncoder
-) -> AsyncIterator[TurnFrames]:
-    async with turn as active:
-        yield TurnFrames(active, encoder, lambda answer, sent: _commit(active, answer, sent))
-
-
 class TurnFrames:
-    """The ``FrameSource`` of a turn."""
+    """The ``FrameSource`` of a turn, which ``begin`` opens."""
 
-    def __init__(self, turn: ActiveTurn, encoder: StreamEncoder, at_end: AtEnd) -> None:
-        self._turn = turn
+    def __init__(self, encoder: StreamEncoder) -> None:
+        self.ended = False
         self._encoder = encoder
-        self._at_end = at_end
+        self._turn: ActiveTurn | None = None
+        self._at_end: AtEnd | None = None
         self._started = False
+        self._last: list[Event] = []
 
-    @property
-    def ended(self) -> bool:
-        return self._turn.ended
+    def begin(self, turn: ActiveTurn, at_end: AtEnd) -> None:
+        """Read the frames of ``turn``; ``at_end`` commits it."""
+        self._turn = turn
+        self._stream = turn.stream
+        self._at_end = at_end
 
     @property
     def task_id(self) -> str | None:
-        return self._turn.ids.task_id
+        return self._ids.task_id
 
-    async def next(self, wake_at: float | None) -> bytes | None:
-        turn = self._turn
-        events = await turn.next(wake_at)
-        if turn.ended:
-            return await self._end(events)
-        if not events:
-            return None
-        frames = self._encoder.encode(events, turn.ids)
-        self._started = self._started or bool(frames)
-        return frames
-
-    async def _end(self, events: list[Event]) -> bytes:
-        """Encode the last events; ``at_end`` commits the turn before they are returned."""
-        turn, encoder = self._turn, self._encoder
-        last = events.pop() if events else None
-        frames = encoder.encode(events, turn.ids)
-        if isinstance(last, TurnFailed):
-            log_failure(last.error)
-            if not self._started and not frames:
-                encoder.answer.add_one(last)
-                await self._at_end(encoder.answer, "")
-                raise last.error
-            log_detail(last.error)
-        if last is not None:
-            frames += encoder.encode((last,), turn.ids)
-            await self._at_end(encoder.answer, encoder.sent)
-        return frames
+    @property
+    def _ids(self) -> TurnIds:
+        return TurnIds() if self._turn is None else self._turn.ids
 
     def headers(self) -> RawHeaders:
-        return [(name.lower().encode(), value.encode()) for name, value in turn_headers(self._turn.ids).items()]
+        return [(name.lower().encode(), value.encode()) for name, value in turn_headers(self._ids).items()]
 
     def opening(self) -> bytes:
         self._started = True
@@ -180,4 +149,49 @@ class TurnFrames:
         return self._encoder.heartbeat()
 
     def failure(self, error: ProxyError) -> bytes:
-        return self._encoder.encode([TurnFailed(error)], self._turn.ids)
+        return self._encoder.encode([TurnFailed(error)], self._ids)
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        self._stream.listen(listener)
+
+    def pause(self) -> None:
+        self._stream.pause()
+
+    def resume(self) -> None:
+        self._stream.resume()
+
+    def poll(self) -> bytes | None:
+        stream = self._stream
+        events = stream.poll()
+        if stream.ended:
+            self._last = events
+            return None
+        if not events:
+            return None if stream.lost else b""
+        frames = self._encoder.encode(events, stream.ids)
+        self._started = self._started or bool(frames)
+        return frames
+
+    async def settle(self) -> bytes:
+        if self._stream.lost:
+            self._last = await self._stream.recover()
+        return await self._end(self._last) if self._stream.ended else b""
+
+    async def _end(self, events: list[Event]) -> bytes:
+        """Encode the last events; ``at_end`` commits the turn before they are returned."""
+        encoder, ids, at_end = self._encoder, self._ids, self._at_end
+        assert at_end is not None
+        self.ended = True
+        last = events.pop() if events else None
+        frames = encoder.encode(events, ids)
+        if isinstance(last, TurnFailed):
+            log_failure(last.error)
+            if not self._started and not frames:
+                encoder.answer.add_one(last)
+                await at_end(encoder.answer, "")
+                raise last.error
+            log_detail(last.error)
+        if last is not None:
+            frames += encoder.encode((last,), ids)
+            await at_end(encoder.answer, encoder.sent)
+        return frames

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
-from openai_dify_proxy.api.client_watch import ClientWatch
 from openai_dify_proxy.api.errors import shutting_down
 from openai_dify_proxy.api.image_requests import ParsedImageRequest
 from openai_dify_proxy.errors import IpfsPending, ProxyError
@@ -16,7 +15,7 @@ from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.translate.openai.image_answers import ShownPicture
-from openai_dify_proxy.turns.client import ClientDisconnected
+from openai_dify_proxy.turns.client import Client, ClientDisconnected
 
 if TYPE_CHECKING:  # generators load Pillow and aiohttp
     from openai_dify_proxy.images.generator import GeneratedPicture, ImageGenerator, OnPartial, PreparedRequest
@@ -75,13 +74,13 @@ class ImageAnswer(Struct, frozen=True):
             ) from error
 
 
-async def while_connected(watch: ClientWatch, work: Coroutine[Any, Any, _T]) -> _T:
+async def while_connected(client: Client, work: Coroutine[Any, Any, _T]) -> _T:
     """Return the result of ``work``. If the client disconnects, cancel it and raise ClientDisconnected."""
     task = asyncio.get_running_loop().create_task(work)
-    watch.on_disconnect(task.cancel)
+    client.on_disconnect(task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
-        if watch.disconnected:
+        if client.disconnected:
             raise ClientDisconnected from None
         raise shutting_down() from None

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import time
 from typing import TYPE_CHECKING
 
 import structlog
-from starlette.types import Scope
 
-from openai_dify_proxy.api.client_watch import ClientWatch
 from openai_dify_proxy.api.errors import INTERNAL_ERROR, log_failure
-from openai_dify_proxy.api.image_answer import ImageAnswer, while_connected
+from openai_dify_proxy.api.image_answer import ImageAnswer
+from openai_dify_proxy.api.responder import Responder
 from openai_dify_proxy.api.streaming import RawHeaders
 from openai_dify_proxy.errors import InternalError, ProxyError
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.translate.openai.chat_streams import COMMENT
 from openai_dify_proxy.translate.openai.errors import encode_error
 from openai_dify_proxy.translate.openai.image_answers import encode_image_event
+from openai_dify_proxy.turns.client import ClientDisconnected
 
 if TYPE_CHECKING:  # generators load Pillow and aiohttp
     from openai_dify_proxy.images.generator import PreparedRequest
@@ -27,30 +28,10 @@ if TYPE_CHECKING:  # generators load Pillow and aiohttp
 log = structlog.get_logger(__name__)
 
 
-@asynccontextmanager
-async def picture_frames(
-    scope: Scope, answer: ImageAnswer, *, kind: str, headers_of: Callable[[Sequence[str]], dict[str, str]]
-) -> AsyncIterator[PictureFrames]:
-    """Yield the frames of an answer. ``kind`` is the prefix of its event names.
-
-    ``headers_of`` returns the headers for the names of dropped parameters. Raises ProxyError before anything is
-    billed.
-    """
-    with ClientWatch(scope) as client:
-        prepared = await while_connected(client, answer.generator.prepare(answer.parsed.request))
-        frames = PictureFrames(answer, prepared, kind, headers_of(prepared.plan.notices))
-        work = asyncio.create_task(frames.generate())
-        client.on_disconnect(work.cancel)
-        try:
-            yield frames
-        finally:
-            work.cancel()
-
-
 class PictureFrames:
-    """The frames of generated pictures, a ``FrameSource``."""
+    """The frames of generated pictures, a ``FrameSource``. ``kind`` is the prefix of its event names."""
 
-    def __init__(self, answer: ImageAnswer, prepared: PreparedRequest, kind: str, headers: dict[str, str]) -> None:
+    def __init__(self, answer: ImageAnswer, prepared: PreparedRequest, *, kind: str, headers: dict[str, str]) -> None:
         self.ended = False
         self.task_id: str | None = None
         self._answer = answer
@@ -59,18 +40,20 @@ class PictureFrames:
         self._headers = headers
         self._created = int(time())
         self._partials = 0
-        self._frames: asyncio.Queue[bytes | ProxyError | None] = asyncio.Queue()
+        self._client: Responder | None = None
+        self._listener: Callable[[], None] | None = None
+        self._frames: deque[bytes | ProxyError | None] = deque()
 
-    async def next(self, wake_at: float | None) -> bytes | None:
+    @asynccontextmanager
+    async def opened(self, client: Responder) -> AsyncIterator[None]:
+        """Generate the pictures within the block; cancel that if ``client`` disconnects."""
+        self._client = client
+        work = asyncio.create_task(self.generate())
+        client.on_disconnect(work.cancel)
         try:
-            async with asyncio.timeout_at(wake_at):
-                frame = await self._frames.get()
-        except TimeoutError:
-            return None
-        if isinstance(frame, ProxyError):
-            raise frame
-        self.ended = frame is None
-        return frame or b""
+            yield
+        finally:
+            work.cancel()
 
     def headers(self) -> RawHeaders:
         return [(name.lower().encode(), value.encode()) for name, value in self._headers.items()]
@@ -84,27 +67,65 @@ class PictureFrames:
     def failure(self, error: ProxyError) -> bytes:
         return b"event: error\ndata: %s\n\n" % encode_error(error)
 
+    def listen(self, listener: Callable[[], None]) -> None:
+        self._listener = listener
+
+    def poll(self) -> bytes | None:
+        if self._client is not None and self._client.disconnected:
+            raise ClientDisconnected
+        if self._frames and not isinstance(self._frames[-1], bytes):
+            return None
+        return self._take()
+
+    async def settle(self) -> bytes:
+        """Return the last pictures' frames, then raise the error or end the stream."""
+        if frames := self._take():
+            return frames
+        if isinstance(error := self._frames.popleft(), ProxyError):
+            raise error
+        self.ended = True
+        return b""
+
+    def _take(self) -> bytes:
+        """Remove and return the queued frames."""
+        frames = []
+        while self._frames and isinstance(frame := self._frames[0], bytes):
+            frames.append(frame)
+            self._frames.popleft()
+        return b"".join(frames)
+
+    def pause(self) -> None:
+        """Go on: the pictures are stored anyway, and there are few."""
+
+    def resume(self) -> None:
+        """Go on."""
+
     async def generate(self) -> None:
         """Generate the pictures and queue a frame for each, an error after a failure, and None at the end."""
         parsed = self._answer.parsed
         on_partial = self._queue_partial if parsed.partial_images else None
         try:
             for picture in await self._answer.pictures(self._prepared, on_partial):
-                self._frames.put_nowait(encode_image_event(self._kind, self._created, picture, by=parsed.by))
+                self._queue(encode_image_event(self._kind, self._created, picture, by=parsed.by))
         except ProxyError as error:
             log_failure(error)
-            self._frames.put_nowait(error)
+            self._queue(error)
         except Exception:  # a bug: the text may hold secrets, so it goes to the log only
             log.exception("handler_failed")
-            self._frames.put_nowait(InternalError(INTERNAL_ERROR))
+            self._queue(InternalError(INTERNAL_ERROR))
         finally:
-            self._frames.put_nowait(None)
+            self._queue(None)
+
+    def _queue(self, frame: bytes | ProxyError | None) -> None:
+        self._frames.append(frame)
+        if self._listener is not None:
+            self._listener()
 
     async def _queue_partial(self, data: bytes, record: PictureRecord) -> None:
         parsed = self._answer.parsed
         if self._partials < parsed.partial_images:
             picture = self._answer.show(record, data)
-            self._frames.put_nowait(
+            self._queue(
                 encode_image_event(self._kind, self._created, picture, by=parsed.by, partial=self._partials)
             )
             self._partials += 1

@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from openai_dify_proxy.api.client_watch import ClientWatch
 from openai_dify_proxy.api.image_answer import ImageAnswer, while_connected
 from openai_dify_proxy.api.image_requests import ImageOperation, read_image_request
-from openai_dify_proxy.api.image_streams import picture_frames
+from openai_dify_proxy.api.image_streams import PictureFrames
+from openai_dify_proxy.api.responder import responder_of
 from openai_dify_proxy.api.services import services_of
 from openai_dify_proxy.api.streaming import EventStream
 from openai_dify_proxy.errors import ImagesOff, UpstreamMisconfigured
@@ -49,13 +49,13 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
             code="ipfs_not_configured",
         )
     answer = ImageAnswer(service, service.generator, parsed, str(request.base_url))
+    client = responder_of(request.scope)
+    prepared = await while_connected(client, answer.generator.prepare(parsed.request))
     if parsed.stream:
         kind = "image_generation" if operation == "generation" else "image_edit"
-        frames = picture_frames(request.scope, answer, kind=kind, headers_of=_headers)
-        return EventStream(frames, services.timing)
-    with ClientWatch(request.scope) as watch:
-        prepared = await while_connected(watch, answer.generator.prepare(parsed.request))
-        shown = await while_connected(watch, answer.pictures(prepared))
+        frames = PictureFrames(answer, prepared, kind=kind, headers=_headers(prepared.plan.notices))
+        return EventStream(frames, frames.opened(client), services.timing)
+    shown = await while_connected(client, answer.pictures(prepared))
     headers = _headers(prepared.plan.notices) | {"Vary": "Accept"}
     if parsed.request.parameters.accepted is not None:
         first = shown[0]

@@ -1,18 +1,28 @@
-"""The id, timing and access log line of every request. Plain ASGI, so that streams pass through unbuffered."""
+"""The layers around the handlers: the id, timing and log line of every request, CORS, and the most frequent routes.
+
+Headers are added through the responder, and not by a wrapper around ``send``, since streams do not use ``send``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
+from collections.abc import Mapping
 from secrets import token_hex
 
 import structlog
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, shutting_down
-from openai_dify_proxy.errors import InternalError
+from openai_dify_proxy.api.handlers import Handler
+from openai_dify_proxy.api.responder import responder_of
+from openai_dify_proxy.errors import InternalError, ProxyError
 from openai_dify_proxy.telemetry import bind_request
+from openai_dify_proxy.turns.client import ClientDisconnected
 
 log = structlog.get_logger("openai_dify_proxy.access")
 
@@ -35,37 +45,68 @@ class RequestMiddleware:
         started = time.perf_counter()
         request_id = _request_id(scope)
         bind_request(request_id)
-        status = 0
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", request_id.encode()),
-                    (b"openai-version", b"2020-10-01"),
-                    (b"openai-processing-ms", b"%d" % ((time.perf_counter() - started) * 1000)),
-                ]
-            await send(message)
-
+        responder = responder_of(scope)
+        responder.add_headers.append(
+            lambda: (
+                (b"x-request-id", request_id.encode()),
+                (b"openai-version", b"2020-10-01"),
+                (b"openai-processing-ms", b"%d" % ((time.perf_counter() - started) * 1000)),
+            )
+        )
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, send)
         except asyncio.CancelledError:  # the server is shutting down: no traceback for each open request
-            if status == 0:
-                await error_response(shutting_down())(scope, receive, send_with_id)
+            if responder.status == 0:
+                await error_response(shutting_down())(scope, receive, send)
         except Exception:  # a bug: the text may hold secrets, so it goes to the log only
             log.exception("handler_failed")
-            if status == 0:
-                await error_response(InternalError(INTERNAL_ERROR))(scope, receive, send_with_id)
+            if responder.status == 0:
+                await error_response(InternalError(INTERNAL_ERROR))(scope, receive, send)
         finally:
             log.info(
                 "request_finished",
                 method=scope["method"],
                 path=scope["path"],
-                status=status or 499,
+                status=responder.status or 499,
                 ms=round((time.perf_counter() - started) * 1000),
             )
+
+
+class CrossOriginMiddleware(CORSMiddleware):
+    """Starlette's CORS middleware, with the headers of responses added through the responder."""
+
+    async def simple_response(self, scope: Scope, receive: Receive, send: Send, request_headers: Headers) -> None:
+        """Compute the headers of the response in advance, and pass the request on."""
+        start: Message = {"type": "http.response.start", "status": 200, "headers": []}
+        await self.send(start, _discard, request_headers)
+        responder_of(scope).add_headers.append(lambda: start["headers"])
+        await self.app(scope, receive, send)
+
+
+async def _discard(_message: Message) -> None:
+    pass
+
+
+class HotRoutes:
+    """Serves the POST routes of ``handlers``, by path, without Starlette's router and exception layer."""
+
+    def __init__(self, app: ASGIApp, handlers: Mapping[str, Handler]) -> None:
+        self._app = app
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = self._handlers.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        response: ASGIApp
+        try:
+            response = await handler(Request(scope, receive))
+        except ProxyError as error:
+            response = error_response(error)
+        except ClientDisconnected:
+            return  # the log line says so
+        await response(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

@@ -13,9 +13,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.bodies import json_response, read_json
-from openai_dify_proxy.api.client_watch import ClientWatch
 from openai_dify_proxy.api.generation import TurnFrames, turn_headers, whole_answer
 from openai_dify_proxy.api.services import Services, identity_of, services_of
+from openai_dify_proxy.api.responder import responder_of
 from openai_dify_proxy.api.streaming import EventStream, sse_response
 from openai_dify_proxy.errors import InvalidRequest, ResponseNotFound, StateUnreachable
 from openai_dify_proxy.events import Event, TurnIds
@@ -69,11 +69,12 @@ async def create_response(request: Request) -> ASGIApp:
     app = services.side_calls.app(caller, side_call, body.model)
     prepare = partial(_prepared, services, app, _NewResponse(caller, data, body, messages, identity, turn_request))
     if body.background:
-        with ClientWatch(request.scope) as client:
-            await services.background.start(prepare(DetachingClient(client)), encoder)
+        client = DetachingClient(responder_of(request.scope))
+        await services.background.start(prepare(client), encoder)
         return _followed(services, encoder.response, None) if body.stream else json_response(encoder.response)
     if body.stream:
-        return EventStream(_frames(request, prepare, encoder), services.timing)
+        frames = TurnFrames(encoder)
+        return EventStream(frames, _opened(frames, request, prepare, encoder), services.timing)
     return await _whole(request, prepare, encoder)
 
 
@@ -167,18 +168,19 @@ async def _prepared(
 
 
 @asynccontextmanager
-async def _frames(request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder) -> AsyncIterator[TurnFrames]:
-    with ClientWatch(request.scope) as client:
-        async with prepare(client) as (recorder, context), context as turn:
-            yield TurnFrames(turn, encoder, _ResponseEnding(turn, recorder, encoder).record)
+async def _opened(
+    frames: TurnFrames, request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder
+) -> AsyncIterator[None]:
+    async with prepare(responder_of(request.scope)) as (recorder, context), context as turn:
+        frames.begin(turn, _ResponseEnding(turn, recorder, encoder).record)
+        yield
 
 
 async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder) -> Response:
-    with ClientWatch(request.scope) as client:
-        async with prepare(client) as (recorder, context), context as turn:
-            ending = _ResponseEnding(turn, recorder, encoder)
-            await whole_answer(turn, ending.record)
-            return Response(json.encode(ending.response), 200, turn_headers(turn.ids), "application/json")
+    async with prepare(responder_of(request.scope)) as (recorder, context), context as turn:
+        ending = _ResponseEnding(turn, recorder, encoder)
+        await whole_answer(turn, ending.record)
+        return Response(json.encode(ending.response), 200, turn_headers(turn.ids), "application/json")
 
 
 async def _referenced(

@@ -2,12 +2,16 @@
 
 ``EventStream`` sends the frames of a ``FrameSource``. The status line waits for the first frame, at most
 ``StreamTiming.grace``, so that an early failure has a real 4xx or 5xx. A later failure is the stream's last frame.
+
+Frames are encoded and written inside the callback of the network read that brought them. The coroutine of a stream
+only opens the source, does what has to wait (``FrameSource.settle``), and ends the stream. The status line and the
+heartbeats come from a timer, so they also come while the source is being opened, for example in a queue.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -17,6 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, log_detail, shutting_down
+from openai_dify_proxy.api.responder import responder_of
 from openai_dify_proxy.errors import InternalError, ProxyError
 from openai_dify_proxy.translate.openai.chat_streams import COMMENT
 from openai_dify_proxy.turns.client import ClientDisconnected
@@ -38,12 +43,14 @@ WRITE_TIMEOUT_SECONDS = 60.0
 class StreamTiming(Struct, frozen=True):
     """``grace`` is the longest delay of the status line, ``interval`` the pause between heartbeats, both in seconds.
 
-    ``kind`` is the form of heartbeats: ``chunk``, ``comment`` or ``off``.
+    ``kind`` is the form of heartbeats: ``chunk``, ``comment`` or ``off``. ``write_timeout`` is how many seconds a
+    client may read nothing.
     """
 
     grace: float
     interval: float
     kind: str
+    write_timeout: float = WRITE_TIMEOUT_SECONDS
 
     @property
     def beat(self) -> float | None:
@@ -52,21 +59,15 @@ class StreamTiming(Struct, frozen=True):
 
 
 class FrameSource(Protocol):
-    """The source of an event stream's frames."""
+    """The source of an event stream's frames. Until it is open, only the methods that return frames are called."""
 
     @property
     def ended(self) -> bool:
-        """Whether ``next`` has returned the last frame."""
+        """Whether ``settle`` has returned the last frame."""
 
     @property
     def task_id(self) -> str | None:
         """Dify's id of the run, for the log."""
-
-    async def next(self, wake_at: float | None) -> bytes | None:
-        """Return the next frames, which may be empty; None if ``wake_at`` (in the loop's time) passed first.
-
-        Raises ProxyError for a failure that it does not encode as a frame itself, and ClientDisconnected.
-        """
 
     def headers(self) -> RawHeaders:
         """Return additional headers. Called once, when the status line is sent."""
@@ -80,132 +81,184 @@ class FrameSource(Protocol):
     def failure(self, error: ProxyError) -> bytes:
         """Return the last frame of a stream that fails."""
 
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` whenever ``poll`` may return more."""
+
+    def poll(self) -> bytes | None:
+        """Return the frames that are ready, often none; None if ``settle`` has to be awaited.
+
+        Raises ProxyError for a failure that it does not encode as a frame itself, and ClientDisconnected.
+        """
+
+    async def settle(self) -> bytes:
+        """Return the next frames, after waiting for something else than the next event. Raises as ``poll`` does."""
+
+    def pause(self) -> None:
+        """Stop producing frames, since the client does not read."""
+
+    def resume(self) -> None:
+        """Produce frames again."""
+
 
 class EventStream:
-    """An ASGI response that opens ``source``, streams its frames, and closes it."""
+    """An ASGI response that opens ``source`` by entering ``opened``, streams its frames, and closes it."""
 
-    def __init__(self, source: AbstractAsyncContextManager[FrameSource], timing: StreamTiming) -> None:
+    def __init__(self, source: FrameSource, opened: AbstractAsyncContextManager[object], timing: StreamTiming) -> None:
         self._source = source
+        self._opened = opened
         self._timing = timing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._source as source:
-            sender = _Sender(source, self._timing, scope, receive, send)
-            try:
+        source = self._source
+        sender = _Sender(source, self._timing, scope)
+        try:
+            async with self._opened:
                 await sender.pump()
-            except ClientDisconnected:
-                log.info("client_disconnected", task_id=source.task_id)
-            except asyncio.CancelledError:
-                if sender.timed_out:
-                    log.info("client_stalled", task_id=source.task_id)
-                    raise
-                await sender.fail(shutting_down())
-            except ProxyError as error:
-                await sender.fail(error)
-            except Exception:
-                await sender.fail(InternalError(INTERNAL_ERROR))
-                raise
-            finally:
-                sender.close()
+        except ClientDisconnected:
+            log.info("client_stalled" if sender.stalled else "client_disconnected", task_id=source.task_id)
+        except asyncio.CancelledError:
+            await sender.fail(shutting_down(), scope, receive, send)
+        except ProxyError as error:
+            await sender.fail(error, scope, receive, send)
+        except Exception:
+            await sender.fail(InternalError(INTERNAL_ERROR), scope, receive, send)
+            raise
+        finally:
+            sender.close()
 
 
 class _Sender:
-    """Sends one stream."""
+    """Sends one stream.
 
-    def __init__(self, source: FrameSource, timing: StreamTiming, scope: Scope, receive: Receive, send: Send) -> None:
-        self._source = source
-        self._timing = timing
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._committed = False
-        self._timeout = WriteTimeout()
-
-    @property
-    def timed_out(self) -> bool:
-        return self._timeout.expired
-
-    async def pump(self) -> None:
-        """Send all frames of the source. Raises the errors of ``FrameSource.next``."""
-        source = self._source
-        clock = asyncio.get_running_loop().time
-        beat = self._timing.beat
-        wake_at: float | None = clock() + self._timing.grace
-        while True:
-            frames = await source.next(wake_at)
-            ended = source.ended
-            if frames is None:
-                frames = self._heartbeat() if self._committed else source.opening()
-            elif not frames and not ended:
-                continue
-            if not self._committed:
-                await self._commit()
-            await self._write(frames, more=not ended)
-            if ended:
-                return
-            wake_at = None if beat is None else clock() + beat
-
-    async def fail(self, error: ProxyError) -> None:
-        """Send the error as a response, or as the last frame if the stream has started."""
-        if self._committed:
-            log_detail(error)
-            await self._write(self._source.failure(error), more=False)
-        else:
-            await error_response(error)(self._scope, self._receive, self._send)
-
-    def close(self) -> None:
-        self._timeout.stop()
-
-    def _heartbeat(self) -> bytes:
-        return COMMENT if self._timing.kind == "comment" else self._source.heartbeat()
-
-    async def _commit(self) -> None:
-        self._committed = True
-        await self._send(
-            {"type": "http.response.start", "status": 200, "headers": SSE_HEADERS + self._source.headers()}
-        )
-
-    async def _write(self, body: bytes, *, more: bool) -> None:
-        self._timeout.begin()
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
-        self._timeout.end()
-
-
-class WriteTimeout:
-    """Cancels the task that created it if one write to the client takes longer than ``seconds``.
-
-    One timer serves all writes of a stream: it checks at intervals how long the current write has taken.
+    It has a single timer, which checks the grace period, the heartbeat and the write timeout, whichever comes first.
     """
 
-    __slots__ = ("_handle", "_loop", "_seconds", "_since", "_task", "expired")
-
-    def __init__(self, seconds: float = WRITE_TIMEOUT_SECONDS) -> None:
-        self._seconds = seconds
+    def __init__(self, source: FrameSource, timing: StreamTiming, scope: Scope) -> None:
+        self._source = source
+        self._timing = timing
+        self._responder = responder_of(scope)
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._since: float | None = None
-        self._handle: asyncio.Handle | None = None
-        self.expired = False
+        self._wrote_at = self._loop.time()
+        self._open = False
+        self._committed = False
+        self._paused = False
+        self._settling = False
+        self._error: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer = self._loop.call_later(timing.grace, self._on_timer)
+        self.stalled = False
 
-    def begin(self) -> None:
-        self._since = self._loop.time()
-        if self._handle is None:
-            self._handle = self._loop.call_later(self._seconds, self._check)
+    async def pump(self) -> None:
+        """Send all frames of the open source. Raises the errors of ``FrameSource.poll``."""
+        source = self._source
+        self._open = True
+        source.listen(self._read)
+        self._responder.on_writable(self._continue)
+        self._read()
+        while True:
+            await self._until_settling()
+            frames = await source.settle()
+            self._settling = False
+            if frames or source.ended:
+                self._write(frames, more=not source.ended)
+            if source.ended:
+                return
+            self._read()
 
-    def end(self) -> None:
-        self._since = None
+    async def fail(self, error: ProxyError, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the error as a response, or as the last frame if the stream has started."""
+        self.close()
+        if self._committed:
+            log_detail(error)
+            self._write(self._source.failure(error), more=False)
+        else:
+            await error_response(error)(scope, receive, send)
 
-    def stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
+    def close(self) -> None:
+        """Stop the timer and the reading of the source."""
+        self._timer.cancel()
+        self._open = False
 
-    def _check(self) -> None:
-        waited = 0.0 if self._since is None else self._loop.time() - self._since
-        if waited >= self._seconds and self._task is not None:
-            self.expired = True
-            self._task.cancel()
+    def _read(self) -> None:
+        """Write the frames that are ready; wake ``pump`` if the source has to settle or failed."""
+        if self._settling or not self._open:
             return
-        self._handle = self._loop.call_later(self._seconds - waited, self._check)
+        if self._paused:
+            if self._responder.disconnected:
+                self._error = ClientDisconnected()
+                self._wake()
+            return
+        try:
+            frames = self._source.poll()
+        except BaseException as error:  # noqa: BLE001 - raised again in pump
+            self._error = error
+            self._wake()
+            return
+        if frames is None:
+            self._settling = True
+            self._wake()
+        elif frames:
+            self._write(frames, more=True)
+
+    def _write(self, frames: bytes, *, more: bool) -> None:
+        responder = self._responder
+        self._wrote_at = self._loop.time()
+        if self._committed:
+            responder.write(frames, more=more)
+        else:
+            self._committed = True
+            responder.start(200, SSE_HEADERS + self._source.headers(), frames, more=more)
+        if self._open and not responder.writable:
+            self._paused = True
+            self._source.pause()
+
+    def _continue(self) -> None:
+        """Go on after the client has read all that was written."""
+        if self._paused:
+            self._paused = False
+            self._source.resume()
+            if self._settling:
+                self._wake()
+            else:
+                self._read()
+
+    async def _until_settling(self) -> None:
+        """Wait until the source has to settle and the client reads. Raises the error that ended the reading."""
+        while self._paused or not self._settling:
+            if self._error is not None:
+                error, self._error = self._error, None
+                try:
+                    raise error
+                finally:
+                    del error  # or its traceback would refer to this frame in a cycle
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _on_timer(self) -> None:
+        """Send the status line or a heartbeat if it is time, or disconnect a client that does not read."""
+        timing = self._timing
+        beat = timing.beat
+        silence = self._loop.time() - self._wrote_at
+        writable = self._responder.writable
+        if not writable and silence >= timing.write_timeout:
+            self.stalled = True
+            self._responder.abort()
+            return
+        if writable and not self._committed:
+            self._write(self._source.opening(), more=True)
+            silence = 0.0
+        elif writable and beat is not None and silence >= beat:
+            self._write(COMMENT if timing.kind == "comment" else self._source.heartbeat(), more=True)
+            silence = 0.0
+        pause = timing.write_timeout if beat is None or not writable else beat
+        self._timer = self._loop.call_later(max(pause - silence, 0.001), self._on_timer)
 
 
 def sse_response(frames: bytes | AsyncIterator[bytes]) -> Response:

@@ -1,55 +1,42 @@
-"""One request and its response on a client connection, on uvicorn's, with merged writes and a report of disconnects."""
+"""One request and its response on a client connection, on uvicorn's, with merged writes that do not wait."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
+from openai_dify_proxy.server.write_buffers import WriteBuffers
+
 if TYPE_CHECKING:
     from openai_dify_proxy.server.protocol import Connection
 
-EXTENSION: Final = "openai_dify_proxy.disconnect"
-"""The ASGI extension with the ``Disconnection`` of a request. ASGI itself would need a task that waits."""
+EXTENSION: Final = "openai_dify_proxy.responder"
+"""The ASGI extension with the ``Responder`` of a request."""
 
 MERGED_BYTES = 64 * 1024
 """The largest body that is copied behind the response head; a larger one is handed to the transport as it is."""
 
-
-class Disconnection:
-    """Whether the client of one request has disconnected.
-
-    It refers to nothing of the request: with a reference back from the scope, each request would leave a cycle to the
-    garbage collector.
-    """
-
-    def __init__(self) -> None:
-        self.reported = False
-        self._callback: Callable[[], object] | None = None
-
-    def on_report(self, callback: Callable[[], object] | None) -> None:
-        """Call ``callback`` when the client disconnects, at once if it already has; None for no callback."""
-        self._callback = callback
-        if callback is not None and self.reported:
-            callback()
-
-    def report(self) -> None:
-        """Record that the client disconnected."""
-        self.reported = True
-        if self._callback is not None:
-            self._callback()
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Flow(FlowControl):
-    """Reading stays paused while data that has arrived waits to be parsed."""
+    """Pauses reading while data that has arrived waits to be parsed, and reports when the client reads again.
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    The transport pauses writing as soon as it has to buffer anything, since the sockets' own buffers suffice.
+    """
+
+    def __init__(self, transport: asyncio.Transport, buffers: WriteBuffers) -> None:
         super().__init__(transport)
+        transport.set_write_buffer_limits(high=0)
+        self._buffers = buffers
+        self._buffered = 0
         self._held = False
+        self.on_writable: Callable[[], object] | None = None
 
     def hold(self, held: bool) -> None:
         if held:
@@ -63,9 +50,96 @@ class Flow(FlowControl):
         if not self._held:
             super().resume_reading()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._buffered = self._transport.get_write_buffer_size()
+        self._buffers.add(self._buffered)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.close()
+        if self.on_writable is not None:
+            self._buffers.when_below_limit(self._report)
+
+    def close(self) -> None:
+        """Count the buffered bytes as gone: they were sent, or the connection is closed."""
+        self._buffers.remove(self._buffered)
+        self._buffered = 0
+
+    def _report(self) -> None:
+        if self.on_writable is not None and not self.write_paused:
+            self.on_writable()
+
+
+class Responder:
+    """Writes one response without waiting, and reports that the client disconnects or reads again.
+
+    ASGI's own ways would need a task, a coroutine or a wrapper for each. It loses its request when the response is
+    complete or the client disconnects: with the reference back from the scope, each request would leave a cycle to the
+    garbage collector.
+    """
+
+    def __init__(self, cycle: Cycle) -> None:
+        self.disconnected = False
+        self.status = 0
+        """The status of the response; 0 before it has started."""
+        self.add_headers: list[Callable[[], Headers]] = []
+        """Functions that return further headers, called when the response starts."""
+        self._cycle: Cycle | None = cycle
+        self._on_disconnect: Callable[[], object] | None = None
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client has read all that was written, as far as the sockets' buffers tell."""
+        return self._cycle is None or not self._cycle.flow.write_paused
+
+    def on_disconnect(self, callback: Callable[[], object] | None) -> None:
+        """Call ``callback`` when the client disconnects, at once if it already has; None for no callback."""
+        self._on_disconnect = callback
+        if callback is not None and self.disconnected:
+            callback()
+
+    def on_writable(self, callback: Callable[[], object] | None) -> None:
+        """Call ``callback`` whenever the response becomes writable again; None for no callback."""
+        if self._cycle is not None:
+            self._cycle.flow.on_writable = callback
+
+    def start(self, status: int, headers: Headers, body: bytes, *, more: bool) -> None:
+        """Write the head and the first part of the body, which is the whole body unless ``more``."""
+        if self._cycle is not None:
+            self._cycle.start(status, headers)
+            self._cycle.write_body(body, more=more)
+
+    def write(self, body: bytes, *, more: bool) -> None:
+        """Write a part of the body, the last one unless ``more``. Does nothing after the client disconnected."""
+        if self._cycle is not None:
+            self._cycle.write_body(body, more=more)
+
+    def abort(self) -> None:
+        """Close the connection at once, which counts as a disconnect of the client."""
+        if self._cycle is not None:
+            self._cycle.transport.abort()
+
+    def report_disconnect(self) -> None:
+        """Record that the client disconnected."""
+        self.disconnected = True
+        callback = self._on_disconnect
+        self.release()
+        if callback is not None:
+            callback()
+
+    def release(self) -> None:
+        """Forget the request."""
+        if self._cycle is not None:
+            self._cycle.flow.on_writable = None
+        self._cycle = self._on_disconnect = None
+        self.add_headers = []
+
 
 class Cycle(RequestResponseCycle):
     """One request and its response; the head leaves together with the first part of the body."""
+
+    flow: Flow
 
     def __init__(self, connection: Connection, *, keep_alive: bool) -> None:
         super().__init__(
@@ -83,8 +157,8 @@ class Cycle(RequestResponseCycle):
         )
         self._loop = connection.loop
         self._head = b""
-        self._disconnection = Disconnection()
-        self.scope["extensions"] = {EXTENSION: {"disconnection": self._disconnection}}
+        self._responder = Responder(self)
+        self.scope["extensions"] = {EXTENSION: {"responder": self._responder}}
 
     def disconnect(self) -> None:
         """End the request without a response, since its client disconnected."""
@@ -92,7 +166,7 @@ class Cycle(RequestResponseCycle):
             return
         self.disconnected = True
         self.message_event.set()
-        self._disconnection.report()
+        self._responder.report_disconnect()
 
     async def receive(self) -> ASGIReceiveEvent:
         message = await super().receive()
@@ -106,14 +180,40 @@ class Cycle(RequestResponseCycle):
         if self.disconnected:
             return
         if message["type"] == "http.response.start" and not self.response_started:
-            self.response_started = True
-            self.waiting_for_100_continue = False
-            self._head = self._encode_head(message["status"], [*self.default_headers, *message.get("headers", ())])
+            self.start(message["status"], list(message.get("headers", ())))
             self._loop.call_soon(self._write_head)  # for a response whose body is late
         elif message["type"] == "http.response.body" and self.response_started and not self.response_complete:
-            self._send_body(message.get("body", b""), more=message.get("more_body", False))
+            self.write_body(message.get("body", b""), more=message.get("more_body", False))
         else:
             raise RuntimeError(f"unexpected ASGI message {message['type']}")
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Encode the head, which leaves with the next part of the body."""
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        self._responder.status = status
+        added = [header for hook in self._responder.add_headers for header in hook()]
+        self._head = self._encode_head(status, [*self.default_headers, *headers, *added])
+
+    def write_body(self, body: bytes, *, more: bool) -> None:
+        """Write a part of the body, after the head if that was not written yet."""
+        head, self._head = self._head, b""
+        if self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+            body = b""
+        elif self.chunked_encoding:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            body = chunk if more else chunk + b"0\r\n\r\n"
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("response longer than its Content-Length")
+        if len(body) <= MERGED_BYTES:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body) if head else (body,))
+        if not more:
+            self._complete()
 
     def _encode_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
         parts = [STATUS_LINE[status]]
@@ -136,30 +236,12 @@ class Cycle(RequestResponseCycle):
         parts.append(b"\r\n")
         return b"".join(parts)
 
-    def _send_body(self, body: bytes, *, more: bool) -> None:
-        head, self._head = self._head, b""
-        if self.scope["method"] == "HEAD":
-            self.expected_content_length = 0
-            body = b""
-        elif self.chunked_encoding:
-            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            body = chunk if more else chunk + b"0\r\n\r\n"
-        else:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0:
-                raise RuntimeError("response longer than its Content-Length")
-        if len(body) <= MERGED_BYTES:
-            self.transport.write(head + body)
-        else:
-            self.transport.writelines((head, body) if head else (body,))
-        if not more:
-            self._complete()
-
     def _complete(self) -> None:
         if self.expected_content_length != 0:
             raise RuntimeError("response shorter than its Content-Length")
         self.response_complete = True
         self.message_event.set()
+        self._responder.release()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()

@@ -11,12 +11,17 @@ from uvicorn.server import ServerState
 
 from openai_dify_proxy.server.limits import HttpLimits, connection_limit
 from openai_dify_proxy.server.protocol import Connection
+from openai_dify_proxy.server.write_buffers import WriteBuffers
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two checks of all deadlines. A single timer costs requests nothing."""
 
 EXTRA_CONNECTIONS = 32
 """Connections beyond the limit that may still request ``/health``. Further ones are closed at once."""
+
+
+MAX_BUFFERED_BYTES = 64 * 1024 * 1024
+"""Bytes that all connections together buffer for slow clients. Beyond that, their upstreams pause."""
 
 
 class FrontDoor:
@@ -28,6 +33,7 @@ class FrontDoor:
         """Connections without a request, the one that has been idle longest first."""
         self.reading: dict[Connection, None] = {}
         """Connections in the middle of a request's head or body, or lingering after a refusal."""
+        self.write_buffers = WriteBuffers(MAX_BUFFERED_BYTES)
         self._open = 0
         self._sweeper: asyncio.TimerHandle | None = None
 

@@ -89,7 +89,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = Flow(transport)
+        self.flow = Flow(transport, self._door.write_buffers)
         self._admitted = self._door.admit(self)
         self._become_idle()
 
@@ -103,8 +103,11 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def close(self) -> None:
-        """Close the connection after everything written has been sent."""
-        self.transport.close()
+        """Close the connection; a client that has not read its last response by now loses the rest of it."""
+        if self.flow.write_paused:
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     def abort(self) -> None:
         """Close the connection at once."""

@@ -15,8 +15,9 @@ from openai_dify_proxy.wire.dify import Mode
 class ActiveTurn:
     """A turn that Dify is answering, inside the block of ``Turns.run``.
 
-    Iterate it for lists of events, or call ``next`` to wake earlier. Then ``commit`` the reply as sent to the client. A
-    turn that is not committed is abandoned: no request continues it, and it is stopped in Dify if it still runs.
+    Iterate it for lists of events, or read ``stream`` with its other methods. Then ``commit`` the reply as sent to the
+    client. A turn that is not committed is abandoned: no request continues it, and it is stopped in Dify if it still
+    runs.
     """
 
     def __init__(

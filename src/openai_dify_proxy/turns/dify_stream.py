@@ -1,7 +1,7 @@
 """Reads Dify's answer to one turn, with deadlines.
 
-``DifyStream.next`` is the only place that waits. Upstream bytes, a deadline, and the client's disconnect all wake the
-same exchange.
+``DifyStream.poll`` reads without waiting. Upstream bytes, a deadline, and the client's disconnect all wake the same
+exchange, which calls the stream's listener, or wakes the coroutine in ``next``.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ Restart = Callable[["DifyStream"], Awaitable[tuple[Exchange, DifyEventDecoder]]]
 
 
 class DifyStream:
-    """The event stream of one turn. Read it with ``next`` until ``ended`` or ``client_disconnected`` is true.
+    """The event stream of one turn, until ``ended`` is true.
+
+    Read it either with ``next``, which waits, or with ``poll`` whenever the function given to ``listen`` is called.
 
     ``conversation_id`` is the conversation that the turn continues. If Dify has lost it, ``restart`` sends the request
     again in a new conversation: it receives the lost stream, and may raise ProxyError. Without ``restart`` the turn
-    fails.
+    fails. ``lost`` is true while the request has to be sent again, which ``recover`` does.
     """
 
     def __init__(
@@ -70,11 +72,13 @@ class DifyStream:
         self.exchange = exchange
         self.client_disconnected = False
         self.ended = False
+        self.lost = False
         self._decoder = decoder
         self._stop = stop
         self._limits = limits
         self._expected = conversation_id
         self._restart = restart
+        self._streams: bool | None = None
         self._first_event: float | None = None
         self._loop = asyncio.get_running_loop()
         self._began = self._last_frame = self._loop.time()
@@ -115,9 +119,21 @@ class DifyStream:
         return max(0.0, end - self._loop.time())
 
     def disconnect(self) -> None:
-        """Record that the client disconnected, and wake ``next``."""
+        """Record that the client disconnected, and wake the reader."""
         self.client_disconnected = True
         self.exchange.wake()
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Call ``listener`` whenever ``poll`` may return more; None for no listener."""
+        self.exchange.listener = listener
+
+    def pause(self) -> None:
+        """Stop reading from Dify until ``resume``."""
+        self.exchange.pause()
+
+    def resume(self) -> None:
+        """Read from Dify again."""
+        self.exchange.resume()
 
     async def next(self, wake_at: float | None = None) -> list[Event]:
         """Return the next events; none if ``wake_at`` (in the loop's time) passed first.
@@ -125,29 +141,70 @@ class DifyStream:
         The last list ends with ``TurnFinished`` or ``TurnFailed``. Raises ClientDisconnected.
         """
         while True:
-            if self.client_disconnected:
-                raise ClientDisconnected
-            events = self._read() if self._is_stream() else self._read_error_body()
-            if self._expected is not None and self._is_lost(events):
-                events = await self._restart_lost(events)
-            if events and (events := self._filtered(events)):
+            events = await self.recover() if self.lost else self.poll()
+            if events:
                 return events
-            now = self._loop.time()
-            deadline = self._deadline()
-            if now >= deadline:
-                if events := self._filtered(self._expired(now)):
-                    return events
+            if self.lost:
                 continue
-            if wake_at is not None and now >= wake_at:
-                return []
-            self._wake_by(deadline if wake_at is None else min(deadline, wake_at))
+            if wake_at is not None:
+                if self._loop.time() >= wake_at:
+                    return []
+                self._wake_by(wake_at)
             await self.exchange.wait()
+
+    def poll(self) -> list[Event]:
+        """Return the events that have arrived, or that a deadline causes; often none. Raises ClientDisconnected.
+
+        Sets the timer that wakes the reader at the next deadline.
+        """
+        if self.client_disconnected:
+            raise ClientDisconnected
+        events = self._read() if self._is_stream() else self._read_error_body()
+        if self._expected is not None and self._is_lost(events):
+            self._expected = None
+            if self._restart is not None:
+                self.lost = True
+                return []
+            if not (events and isinstance(events[-1], TurnFailed)):
+                events = [TurnFailed(_conversation_lost())]
+        if events and (events := self._filtered(events)):
+            if self._timer is None or self._decoder.ending:
+                self._wake_by(self._deadline())
+            return events
+        now = self._loop.time()
+        deadline = self._deadline()
+        if now >= deadline and (events := self._filtered(self._expired(now))):
+            return events
+        self._wake_by(deadline)
+        return []
+
+    async def recover(self) -> list[Event]:
+        """Send the request of a ``lost`` stream again. Return the failure if that is impossible, else nothing."""
+        assert self._restart is not None
+        self.lost = False
+        listener = self.exchange.listener
+        lost = DifyStream(self.exchange, self._decoder, app=self.app, user=self.user, stop=None, limits=self._limits)
+        lost.listen(None)
+        try:
+            self.exchange, self._decoder = await self._restart(lost)
+        except ProxyError as error:
+            self.ended = True
+            return [TurnFailed(error)]
+        self._streams = None
+        self._last_frame = self._loop.time()
+        self._frames = 0
+        self._error_body = bytearray()
+        self._first_event = self._ending_since = None
+        self.exchange.listener = listener
+        self.exchange.wake()  # the client may have disconnected meanwhile
+        return []
 
     def close(self) -> None:
         """Stop reading. A concluded stream may still end, so that its connection is reused; any other is aborted."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.exchange.listener = None
         if self._decoder.concluded and not self.exchange.ended:
             self.exchange.linger(LINGER_SECONDS)
         else:
@@ -165,6 +222,8 @@ class DifyStream:
     async def _read_on(self, enough: Callable[[], bool], timeout: float) -> None:
         """Read and discard until ``enough()``, the end of the turn, or ``timeout`` seconds have passed."""
         end = self._loop.time() + timeout
+        self.exchange.listener = None
+        self.exchange.resume()
         self._decoder.feed(self.exchange.take())
         while not (enough() or self._decoder.ended or self.exchange.ended) and self._loop.time() < end:
             self._wake_by(end)
@@ -180,28 +239,15 @@ class DifyStream:
             self._expected = None
         return known is not None and self._expected is not None
 
-    async def _restart_lost(self, events: list[Event]) -> list[Event]:
-        self._expected = None
-        if self._restart is None:
-            return events if events and isinstance(events[-1], TurnFailed) else [TurnFailed(_conversation_lost())]
-        lost = DifyStream(self.exchange, self._decoder, app=self.app, user=self.user, stop=None, limits=self._limits)
-        try:
-            self.exchange, self._decoder = await self._restart(lost)
-        except ProxyError as error:
-            return [TurnFailed(error)]
-        self._last_frame = self._loop.time()
-        self._frames = 0
-        self._error_body = bytearray()
-        self._first_event = self._ending_since = None
-        self.exchange.wake()  # the client may have disconnected meanwhile
-        return []
-
     def _is_stream(self) -> bool:
         """Return whether the answer is an event stream, or may still become one."""
-        exchange = self.exchange
-        return exchange.status is None or (
-            exchange.status == 200 and exchange.headers.get("content-type", "").lower().startswith("text/event-stream")
-        )
+        if self._streams is None:
+            exchange = self.exchange
+            if exchange.status is None:
+                return True
+            kind = exchange.headers.get("content-type", "").lower()
+            self._streams = exchange.status == 200 and kind.startswith("text/event-stream")
+        return self._streams
 
     def _read(self) -> list[Event]:
         exchange = self.exchange
@@ -285,7 +331,7 @@ class DifyStream:
             self._timer_at = when
 
     def _fire(self) -> None:
-        """Wake ``next``. uvloop rounds to milliseconds, so this may be early; ``next`` then sets the timer again."""
+        """Wake the reader. uvloop rounds to milliseconds, so this may be early; ``poll`` then sets the timer again."""
         self._timer = None
         self.exchange.wake()
 

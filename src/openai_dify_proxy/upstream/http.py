@@ -1,8 +1,8 @@
 """The HTTP/1.1 client for Dify and IPFS, on httptools.
 
 A turn waits for upstream bytes, for deadlines and for its client's disconnect at the same time. Therefore an
-``Exchange`` collects what arrives and wakes its reader, and others may wake the reader too. The hot path costs one
-parser call and one wake-up per network read, without a task.
+``Exchange`` collects what arrives and wakes its reader, and others may wake the reader too. The reader is a coroutine
+in ``wait``, or a ``listener``, which is called inside the network read: the hot path has no task and no future.
 
 A Dify API process serves ten connections, idle ones included, and up to 1.13 it drops idle ones after 2 s. Therefore
 few idle connections stay open, for one second. A request is sent a second time only if the upstream was probably
@@ -33,7 +33,10 @@ RESEND_WINDOW = 0.5
 LARGE_REQUEST = 64 * 1024
 """Bytes; the memory of larger requests is freed once they can no longer be sent again."""
 
-HIGH_WATER = 512 * 1024
+READ_BYTES = 48 * 1024
+"""The most bytes that one read returns. A client that does not read holds the frames of one read in memory."""
+
+HIGH_WATER = 64 * 1024
 """Unread bytes at which reading from the upstream pauses."""
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -88,7 +91,7 @@ class Exchange:
     """One request and the received part of its answer.
 
     ``status`` is None until the headers have arrived. ``ended`` is true once no more bytes will arrive, and ``broken``
-    if the connection died before the answer was complete. ``answered_in_tls`` is true if a plain connection received
+    if the connection died before the answer was complete. ``listener`` is called instead of waking ``wait``. ``answered_in_tls`` is true if a plain connection received
     a TLS alert, ``head_too_large`` if the headers exceeded ``MAX_HEAD_BYTES``.
     """
 
@@ -109,6 +112,7 @@ class Exchange:
         "ended",
         "head_too_large",
         "headers",
+        "listener",
         "status",
     )
 
@@ -124,6 +128,7 @@ class Exchange:
         self._waiter: asyncio.Future[None] | None = None
         self._sent_at = 0.0
         self._discard = False
+        self.listener: Callable[[], None] | None = None
         self.status: int | None = None
         self.headers: dict[str, str] = {}
         self.ended = False
@@ -142,6 +147,10 @@ class Exchange:
         self._awake = False
 
     def wake(self) -> None:
+        """Call the listener, or let ``wait`` return."""
+        if self.listener is not None:
+            self.listener()
+            return
         self._awake = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -153,10 +162,20 @@ class Exchange:
             return b""
         data = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
-        if self._size > HIGH_WATER and self._connection is not None:
-            self._connection.resume()
+        if self._size > HIGH_WATER:
+            self.resume()
         self._size = 0
         return data
+
+    def pause(self) -> None:
+        """Stop reading from the upstream, since what it sends cannot be passed on."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._connection is not None:
+            self._connection.resume()
 
     async def read_all(self, limit: int) -> bytes:
         """Return the rest of the body; stop reading after about ``limit`` bytes."""
@@ -179,7 +198,9 @@ class Exchange:
         """Discard the rest of the answer; the connection is reused if the answer ends within ``seconds``."""
         if self._connection is not None:
             self._discard = True
+            self.listener = None
             self._body.clear()
+            self._connection.resume()
             self._loop.call_later(seconds, self.close)
 
     def describe_missing_answer(self, service: str, setting: str, *, expects_https: bool = False) -> str:
@@ -209,13 +230,17 @@ class Exchange:
         self.headers = headers
         self._request = b""  # an answered request is not sent again
 
-    def on_body(self, parts: list[bytes], size: int) -> bool:
-        """Store ``parts``, ``size`` bytes in all. Return whether reading may continue."""
-        if self._discard:
-            return True
-        self._body += parts
-        self._size += size
-        return self._size <= HIGH_WATER
+    def on_body(self, parts: list[bytes], size: int) -> None:
+        """Store ``parts``, ``size`` bytes in all."""
+        if not self._discard:
+            self._body += parts
+            self._size += size
+
+    def on_read(self) -> None:
+        """Wake the reader after a read, and pause reading if it leaves too much unread."""
+        self.wake()
+        if self._size > HIGH_WATER:
+            self.pause()
 
     def on_end(self, *, broken: bool, reused: bool, silent: bool) -> None:
         self._connection = None
@@ -241,8 +266,10 @@ class Exchange:
         connection.start(self, self._request)
 
 
-class _Connection(asyncio.Protocol):
-    """One connection, serving one exchange at a time."""
+class _Connection(asyncio.BufferedProtocol):
+    """One connection, serving one exchange at a time. All connections read into the same buffer, one after the other."""
+
+    _buffer = memoryview(bytearray(READ_BYTES))
 
     def __init__(self, release: Callable[[_Connection], None], forget: Callable[[_Connection], None]) -> None:
         self._release = release
@@ -270,6 +297,11 @@ class _Connection(asyncio.Protocol):
             return
         self.transport.write(request)
 
+    def pause(self) -> None:
+        if not self._paused and self.transport is not None:
+            self._paused = True
+            self.transport.pause_reading()
+
     def resume(self) -> None:
         if self._paused and self.transport is not None:
             self._paused = False
@@ -280,33 +312,37 @@ class _Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    # asyncio.Protocol
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         exchange = self._exchange
         if exchange is None:
             self.abort()  # bytes that no request asked for
             return
-        if self._silent and data.startswith(TLS_ALERT):
+        data = self._buffer[:nbytes]
+        if self._silent and data[:2] == TLS_ALERT:
             exchange.answered_in_tls = True
         self._silent = False
         try:
             self._parse(exchange, data)
         except httptools.HttpParserError:
-            self._deliver_parts(exchange, len(data))
+            self._deliver_parts(exchange, nbytes)
             self._finish(broken=True)
             self.abort()
             return
-        self._deliver_parts(exchange, len(data))
+        self._deliver_parts(exchange, nbytes)
         if self._complete:
             self._finish(broken=False)
         else:
-            exchange.wake()
+            exchange.on_read()
 
-    def _parse(self, exchange: Exchange, data: bytes) -> None:
+    def _parse(self, exchange: Exchange, data: memoryview) -> None:
         """Feed the parser, a head only up to its limit. Raises HttpParserError, also beyond that limit."""
         if exchange.status is None and len(data) > (room := MAX_HEAD_BYTES - self._without_body):
             self._parse_last_of_head(exchange, data[:room])
@@ -316,7 +352,7 @@ class _Connection(asyncio.Protocol):
         if exchange.status is not None and self._without_body > MAX_HEAD_BYTES:
             raise httptools.HttpParserError("too many bytes without a body")
 
-    def _parse_last_of_head(self, exchange: Exchange, data: bytes) -> None:
+    def _parse_last_of_head(self, exchange: Exchange, data: memoryview) -> None:
         self._parser.feed_data(data)
         if exchange.status is None:
             exchange.head_too_large = True
@@ -346,13 +382,9 @@ class _Connection(asyncio.Protocol):
 
     def _deliver_parts(self, exchange: Exchange, size: int) -> None:
         """Pass the parsed body parts to the exchange. ``size`` is that of the read: slightly more than the body's."""
-        if not self._parts:
-            return
-        parts, self._parts = self._parts, []
-        if not exchange.on_body(parts, size) and not self._paused:
-            self._paused = True
-            if self.transport is not None:
-                self.transport.pause_reading()
+        if self._parts:
+            parts, self._parts = self._parts, []
+            exchange.on_body(parts, size)
 
     # httptools
 

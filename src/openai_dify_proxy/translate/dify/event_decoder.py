@@ -12,7 +12,7 @@ from collections.abc import Callable
 from msgspec import ValidationError
 
 from openai_dify_proxy.errors import ProxyError, StreamCut, UpstreamFailed
-from openai_dify_proxy.events import Event, FinishReason, TurnFailed, TurnFinished, TurnIds
+from openai_dify_proxy.events import Event, FinishReason, TurnFailed, TurnFinished, TurnIds, merge_deltas
 from openai_dify_proxy.translate.dify.answer_text import AnswerText
 from openai_dify_proxy.translate.dify.attachments import Attachments
 from openai_dify_proxy.translate.dify.errors import translate_error, translate_failure
@@ -118,7 +118,10 @@ class DifyEventDecoder:
         return self._memory.remembers
 
     def feed(self, data: bytes) -> list[Event]:
-        """Return the events that ``data`` completes; the last one of a turn is ``TurnFinished`` or ``TurnFailed``."""
+        """Return the events that ``data`` completes; the last one of a turn is ``TurnFinished`` or ``TurnFailed``.
+
+        Adjacent deltas of the same kind are merged: a client that reads late gets few chunks instead of many.
+        """
         out: list[Event] = []
         if not self._phase.ended:
             try:
@@ -127,7 +130,7 @@ class DifyEventDecoder:
                     self._end_unreadable("Dify sent an event that is too large.", out)
             except UNREADABLE:
                 self._end_unreadable("Dify sent an event that cannot be read.", out)
-        return out
+        return merge_deltas(out) if len(out) > 1 else out
 
     def finish(self) -> list[Event]:
         """Return the last events after the end of the stream, or after the wait for the sibling event."""

@@ -38,7 +38,7 @@ class FrameSplitter:
             self._rest.clear()
         if data.startswith(b"data: ") and data.endswith(b"\n\n") and len(data) <= self._limit:
             payloads = data[6:-2].split(b"\n\ndata: ")
-            if b"\n" not in b"".join(payloads):  # only complete one-line frames, the usual case
+            if data.count(b"\n") == 2 * len(payloads):  # only complete one-line frames, the usual case
                 self.frames += len(payloads)
                 return payloads
         return self._read_frames(data)

@@ -1,0 +1,53 @@
+"""The response of a request, written without waiting; the server's front door provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+from starlette.types import Scope
+
+EXTENSION = "openai_dify_proxy.responder"
+"""The ASGI extension of the front door."""
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names in lower case, and values."""
+
+
+class Responder(Protocol):
+    """The response of one request. It is also the ``Client`` of the request's turn."""
+
+    add_headers: list[Callable[[], Headers]]
+    """Functions that return further headers, called when the response starts."""
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has disconnected before the response was complete."""
+
+    @property
+    def status(self) -> int:
+        """The status of the response; 0 before it has started."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client has read all that was written, as far as the sockets' buffers tell."""
+
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` when the client disconnects, at once if it already has. Replaces an earlier one."""
+
+    def on_writable(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` whenever the response becomes writable again. Replaces an earlier one."""
+
+    def start(self, status: int, headers: Headers, body: bytes, *, more: bool) -> None:
+        """Write the head and the first part of the body, which is the whole body unless ``more``."""
+
+    def write(self, body: bytes, *, more: bool) -> None:
+        """Write a part of the body, the last one unless ``more``. Does nothing after the client disconnected."""
+
+    def abort(self) -> None:
+        """Close the connection at once, which counts as a disconnect of the client."""
+
+
+def responder_of(scope: Scope) -> Responder:
+    """Return the responder of the request with this scope."""
+    return cast(Responder, scope["extensions"][EXTENSION]["responder"])
