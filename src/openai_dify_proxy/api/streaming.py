@@ -138,14 +138,14 @@ class _Sender:
         self._timing = timing
         self._responder = responder_of(scope)
         self._loop = asyncio.get_running_loop()
-        self._wrote_at = self._loop.time()
+        self._began = self._wrote_at = self._loop.time()
         self._open = False
         self._committed = False
         self._paused = False
         self._settling = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._timer = self._loop.call_later(timing.grace, self._on_timer)
+        self._timer = self._loop.call_later(min(timing.grace, timing.interval), self._on_timer)
         self.stalled = False
 
     async def pump(self) -> None:
@@ -243,22 +243,28 @@ class _Sender:
 
     def _on_timer(self) -> None:
         """Send the status line or a heartbeat if it is time, or disconnect a client that does not read."""
+        now = self._loop.time()
+        if now >= self._due(now):
+            if not self._responder.writable:
+                self.stalled = True
+                self._responder.abort()
+                return
+            if not self._committed:
+                self._write(self._source.opening(), more=True)
+            else:
+                self._write(COMMENT if self._timing.kind == "comment" else self._source.heartbeat(), more=True)
+        wait = min(self._due(now) - now, self._timing.interval)
+        self._timer = self._loop.call_later(max(wait, 0.001), self._on_timer)
+
+    def _due(self, now: float) -> float:
+        """Return when the write timeout, the grace period or the silence before a heartbeat ends."""
         timing = self._timing
+        if not self._responder.writable:
+            return self._wrote_at + timing.write_timeout
+        if not self._committed:
+            return self._began + timing.grace
         beat = timing.beat
-        silence = self._loop.time() - self._wrote_at
-        writable = self._responder.writable
-        if not writable and silence >= timing.write_timeout:
-            self.stalled = True
-            self._responder.abort()
-            return
-        if writable and not self._committed:
-            self._write(self._source.opening(), more=True)
-            silence = 0.0
-        elif writable and beat is not None and silence >= beat:
-            self._write(COMMENT if timing.kind == "comment" else self._source.heartbeat(), more=True)
-            silence = 0.0
-        pause = timing.write_timeout if beat is None or not writable else beat
-        self._timer = self._loop.call_later(max(pause - silence, 0.001), self._on_timer)
+        return now + timing.write_timeout if beat is None else self._wrote_at + beat
 
 
 def sse_response(frames: bytes | AsyncIterator[bytes]) -> Response:

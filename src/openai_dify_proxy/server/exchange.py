@@ -157,6 +157,7 @@ class Cycle(RequestResponseCycle):
         )
         self._loop = connection.loop
         self._head = b""
+        self._too_much_left = connection.too_much_left
         self._responder = Responder(self)
         self.scope["extensions"] = {EXTENSION: {"responder": self._responder}}
 
@@ -228,7 +229,7 @@ class Cycle(RequestResponseCycle):
                 self.keep_alive = False
                 closes = True
             parts += (name, b": ", value, b"\r\n")
-        if not self.keep_alive and not closes:
+        if not closes and (not self.keep_alive or (self.more_body and self._too_much_left())):
             parts.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
             self.chunked_encoding = True

@@ -315,12 +315,12 @@ class Connection(HttpToolsProtocol):
             self._answer(cycle)
         elif self._phase == ANSWER:
             self._become_idle()
-        elif self._phase == BODY and self._too_much_left():
+        elif self._phase == BODY and self.too_much_left():
             self._linger()
         if self._unparsed:
             self._parse_pieces()
 
-    def _too_much_left(self) -> bool:
+    def too_much_left(self) -> bool:
         """Return whether closing the connection is cheaper than reading the rest of an answered request's body."""
         length = self._declared_length()
         return length is None or length - self._body_bytes > MAX_DISCARDED_BYTES
