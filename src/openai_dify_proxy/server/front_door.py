@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from functools import cached_property
 from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from openai_dify_proxy.server.exchange import Cycle
 from openai_dify_proxy.server.limits import HttpLimits, connection_limit
-from openai_dify_proxy.server.protocol import Connection
+from openai_dify_proxy.server.protocol import HEALTH_PATHS, Connection
 from openai_dify_proxy.server.write_buffers import WriteBuffers
 
 SWEEP_INTERVAL = 1.0
@@ -24,6 +26,11 @@ MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 """Bytes that all connections together buffer for slow clients. Beyond that, their upstreams pause."""
 
 
+STARTS_PER_TURN = 32
+"""Requests that start in one iteration of the event loop; further ones start in the next. When a thousand arrive at
+once, the first ones then get their answers early, and a health check waits for a few only."""
+
+
 class FrontDoor:
     """Creates connections, as the ``http`` option of uvicorn's configuration, and enforces ``limits`` on them."""
 
@@ -34,6 +41,9 @@ class FrontDoor:
         self.reading: dict[Connection, None] = {}
         """Connections in the middle of a request's head or body, or lingering after a refusal."""
         self.write_buffers = WriteBuffers(MAX_BUFFERED_BYTES)
+        self._starting: deque[tuple[Connection, Cycle]] = deque()
+        self._started = 0
+        self._started_at = 0.0
         self._open = 0
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -75,6 +85,28 @@ class FrontDoor:
         if self._open == 0 and self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+
+    def start(self, connection: Connection, cycle: Cycle) -> None:
+        """Start the request, now or in a later iteration of the loop."""
+        now = connection.loop.time()  # the same during one iteration
+        if now != self._started_at:
+            self._started_at = now
+            self._started = 0
+        self._started += 1
+        if (self._started <= STARTS_PER_TURN and not self._starting) or cycle.scope["path"] in HEALTH_PATHS:
+            connection.start(cycle)
+            return
+        if not self._starting:
+            connection.loop.call_soon(self._start_waiting, connection.loop)
+        self._starting.append((connection, cycle))
+
+    def _start_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
+        for _ in range(min(STARTS_PER_TURN, len(self._starting))):
+            connection, cycle = self._starting.popleft()
+            if not cycle.disconnected:
+                connection.start(cycle)
+        if self._starting:
+            loop.call_soon(self._start_waiting, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()

@@ -280,6 +280,10 @@ class Connection(HttpToolsProtocol):
 
     def _answer(self, cycle: Cycle) -> None:
         self._answering = cycle
+        self._door.start(self, cycle)
+
+    def start(self, cycle: Cycle) -> None:
+        """Run the application for a request."""
         self._start_asgi_task(cycle, self.app)
 
     def _rejected(self, error: ProxyError) -> ProxyError:
