@@ -111,7 +111,7 @@ def merge_deltas(events: Sequence[Event]) -> list[Event]:
     """Return ``events`` with each run of adjacent text or reasoning deltas merged into one."""
     merged: list[Event] = []
     texts: list[str] = []
-    kind: type[TextDelta] | type[ReasoningDelta] | None = None
+    kind: type[TextDelta | ReasoningDelta] | None = None
     for event in events:
         if type(event) is kind:
             texts.append(event.text)

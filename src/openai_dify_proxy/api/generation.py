@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.errors import log_detail, log_failure, shutting_down
-from openai_dify_proxy.api.responder import responder_of
+from openai_dify_proxy.api.responder import JsonAnswer, responder_of
 from openai_dify_proxy.api.services import Services, answer_head
 from openai_dify_proxy.api.streaming import EventStream, RawHeaders, sse_response
 from openai_dify_proxy.errors import ProxyError
@@ -22,7 +22,6 @@ from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
 from openai_dify_proxy.translate.openai.chat_streams import StreamEncoder
 from openai_dify_proxy.translate.turn_request import TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
-from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.wire.openai.chat import CompletionFields
 
@@ -66,7 +65,7 @@ async def answer_turn(
         return EventStream(frames, _opened(frames, turn), services.timing)
     async with turn as active:
         answer = await whole_answer(active, lambda answer, sent: _commit(active, answer, sent))
-        return Response(whole(head, answer, active.ids), 200, turn_headers(active.ids), "application/json")
+        return JsonAnswer(whole(head, answer, active.ids), turn_headers(active.ids))
 
 
 @asynccontextmanager
@@ -103,13 +102,13 @@ async def whole_answer(turn: ActiveTurn, at_end: AtEnd) -> Answer:
     return answer
 
 
-def turn_headers(ids: TurnIds) -> dict[str, str]:
+def turn_headers(ids: TurnIds) -> RawHeaders:
     """Return Dify's ids as headers, without those that are not known yet."""
-    headers = {}
+    headers = []
     if ids.conversation_id:
-        headers["X-Dify-Conversation-Id"] = ids.conversation_id
+        headers.append((b"x-dify-conversation-id", ids.conversation_id.encode()))
     if ids.message_id:
-        headers["X-Dify-Message-Id"] = ids.message_id
+        headers.append((b"x-dify-message-id", ids.message_id.encode()))
     return headers
 
 
@@ -139,7 +138,7 @@ class TurnFrames:
         return TurnIds() if self._turn is None else self._turn.ids
 
     def headers(self) -> RawHeaders:
-        return [(name.lower().encode(), value.encode()) for name, value in turn_headers(self._ids).items()]
+        return turn_headers(self._ids)
 
     def opening(self) -> bytes:
         self._started = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 EXTENSION = "openai_dify_proxy.responder"
 """The ASGI extension of the front door."""
@@ -51,3 +51,16 @@ class Responder(Protocol):
 def responder_of(scope: Scope) -> Responder:
     """Return the responder of the request with this scope."""
     return cast(Responder, scope["extensions"][EXTENSION]["responder"])
+
+
+class JsonAnswer:
+    """An ASGI response with a JSON body, written at once."""
+
+    def __init__(self, body: bytes, headers: Headers = ()) -> None:
+        self._body = body
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        length = b"%d" % len(self._body)
+        head = [(b"content-length", length), (b"content-type", b"application/json"), *self._headers]
+        responder_of(scope).start(200, head, self._body, more=False)

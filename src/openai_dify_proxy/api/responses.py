@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.bodies import json_response, read_json
 from openai_dify_proxy.api.generation import TurnFrames, turn_headers, whole_answer
+from openai_dify_proxy.api.responder import JsonAnswer, responder_of
 from openai_dify_proxy.api.services import Services, identity_of, services_of
-from openai_dify_proxy.api.responder import responder_of
 from openai_dify_proxy.api.streaming import EventStream, sse_response
 from openai_dify_proxy.errors import InvalidRequest, ResponseNotFound, StateUnreachable
 from openai_dify_proxy.events import Event, TurnIds
@@ -176,11 +176,11 @@ async def _opened(
         yield
 
 
-async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder) -> Response:
+async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder) -> ASGIApp:
     async with prepare(responder_of(request.scope)) as (recorder, context), context as turn:
         ending = _ResponseEnding(turn, recorder, encoder)
         await whole_answer(turn, ending.record)
-        return Response(json.encode(ending.response), 200, turn_headers(turn.ids), "application/json")
+        return JsonAnswer(json.encode(ending.response), turn_headers(turn.ids))
 
 
 async def _referenced(

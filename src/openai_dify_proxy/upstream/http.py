@@ -91,8 +91,9 @@ class Exchange:
     """One request and the received part of its answer.
 
     ``status`` is None until the headers have arrived. ``ended`` is true once no more bytes will arrive, and ``broken``
-    if the connection died before the answer was complete. ``listener`` is called instead of waking ``wait``. ``answered_in_tls`` is true if a plain connection received
-    a TLS alert, ``head_too_large`` if the headers exceeded ``MAX_HEAD_BYTES``.
+    if the connection died before the answer was complete. ``listener`` is called instead of waking ``wait``.
+    ``answered_in_tls`` is true if a plain connection received a TLS alert, ``head_too_large`` if the headers exceeded
+    ``MAX_HEAD_BYTES``.
     """
 
     __slots__ = (
@@ -267,7 +268,7 @@ class Exchange:
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """One connection, serving one exchange at a time. All connections read into the same buffer, one after the other."""
+    """One connection, serving one exchange at a time. All connections read into the same buffer."""
 
     _buffer = memoryview(bytearray(READ_BYTES))
 
