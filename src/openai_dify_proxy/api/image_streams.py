@@ -125,7 +125,5 @@ class PictureFrames:
         parsed = self._answer.parsed
         if self._partials < parsed.partial_images:
             picture = self._answer.show(record, data)
-            self._queue(
-                encode_image_event(self._kind, self._created, picture, by=parsed.by, partial=self._partials)
-            )
+            self._queue(encode_image_event(self._kind, self._created, picture, by=parsed.by, partial=self._partials))
             self._partials += 1
