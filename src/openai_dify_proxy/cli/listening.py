@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 
 BACKLOG = 2048
+
+UNSENT_BYTES = 128 * 1024
+"""Bytes that the kernel buffers for a client beyond those on the way. Linux's default of 4 MB would fill with the answers
+of clients that do not read."""
 
 
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
@@ -51,6 +56,8 @@ def _listen_on(family: int, address: tuple[object, ...]) -> socket.socket:
         if family == socket.AF_INET6:
             # "::" serves IPv4 too; otherwise each address has a socket of its own.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address[0] == "::" else 1)
+        if sys.platform == "linux":
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)  # its connections inherit it
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError:

@@ -283,6 +283,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._silent = True
         self._complete = False
         self._keep_alive = False
+        self._held = False
+        self._yielded = False
         self._paused = False
         self.reused = False
         self.transport: asyncio.Transport | None = None
@@ -299,14 +301,22 @@ class _Connection(asyncio.BufferedProtocol):
         self.transport.write(request)
 
     def pause(self) -> None:
-        if not self._paused and self.transport is not None:
-            self._paused = True
-            self.transport.pause_reading()
+        self._held = True
+        self._pause_or_resume()
 
     def resume(self) -> None:
-        if self._paused and self.transport is not None:
-            self._paused = False
-            self.transport.resume_reading()
+        if self._held:
+            self._held = False
+            self._pause_or_resume()
+
+    def _pause_or_resume(self) -> None:
+        paused = self._held or self._yielded
+        if paused != self._paused and self.transport is not None and not self.transport.is_closing():
+            self._paused = paused
+            if paused:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
 
     def abort(self) -> None:
         self._exchange = None
@@ -340,8 +350,21 @@ class _Connection(asyncio.BufferedProtocol):
         self._deliver_parts(exchange, nbytes)
         if self._complete:
             self._finish(broken=False)
-        else:
+        elif nbytes < READ_BYTES:
             exchange.on_read()
+        else:
+            self._yield(exchange)
+
+    def _yield(self, exchange: Exchange) -> None:
+        """Read on in the next iteration of the loop: the transport would read as long as there is more."""
+        self._yielded = True
+        self._pause_or_resume()
+        exchange.on_read()
+        asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._yielded = False
+        self._pause_or_resume()
 
     def _parse(self, exchange: Exchange, data: memoryview) -> None:
         """Feed the parser, a head only up to its limit. Raises HttpParserError, also beyond that limit."""
