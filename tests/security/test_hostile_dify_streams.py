@@ -15,7 +15,7 @@ from openai_dify_proxy.events import Event, FileProduced, TextDelta, TextReplace
 from openai_dify_proxy.translate.dify.answer_text import MAX_RESTATED_TEXT
 from openai_dify_proxy.translate.dify.attachments import MAX_LINK_SEARCHES
 from openai_dify_proxy.translate.dify.dedupe import MAX_COMPARED_ANSWERS
-from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
+from openai_dify_proxy.translate.dify.event_decoder import MAX_ANSWER_CHARACTERS, DifyEventDecoder
 from openai_dify_proxy.translate.dify.sse import FrameSplitter
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
 from openai_dify_proxy.translate.openai.chat_streams import ChatStreamEncoder
@@ -117,3 +117,15 @@ def test_an_event_with_very_many_values_is_not_decoded() -> None:
     )
     assert decoder.feed(stream({"event": "text_chunk", "data": {"text": "Hel"}})) == [TextDelta("Hel")]
     assert "cannot be read" in failure(decoder.feed(b"data: " + outputs + b"\n\n")).message
+
+
+def test_an_endless_answer_ends_at_its_limit() -> None:
+    decoder = DifyEventDecoder("chat")
+    event = stream(message("x" * MIB))
+    reads = 0
+    events: list[Event] = []
+    while not decoder.ended and reads < 100:
+        events = decoder.feed(event)
+        reads += 1
+    assert reads == MAX_ANSWER_CHARACTERS // MIB + 1
+    assert "16777216 characters" in failure(events).message

@@ -57,7 +57,9 @@ def _listen_on(family: int, address: tuple[object, ...]) -> socket.socket:
             # "::" serves IPv4 too; otherwise each address has a socket of its own.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address[0] == "::" else 1)
         if sys.platform == "linux":
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)  # its connections inherit it
+            listener.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES
+            )  # its connections inherit it
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError:

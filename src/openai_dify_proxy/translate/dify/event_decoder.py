@@ -12,7 +12,17 @@ from collections.abc import Callable
 from msgspec import ValidationError
 
 from openai_dify_proxy.errors import ProxyError, StreamCut, UpstreamFailed
-from openai_dify_proxy.events import Event, FinishReason, TurnFailed, TurnFinished, TurnIds, merge_deltas
+from openai_dify_proxy.events import (
+    Event,
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    TextReplaced,
+    TurnFailed,
+    TurnFinished,
+    TurnIds,
+    merge_deltas,
+)
 from openai_dify_proxy.translate.dify.answer_text import AnswerText
 from openai_dify_proxy.translate.dify.attachments import Attachments
 from openai_dify_proxy.translate.dify.errors import translate_error, translate_failure
@@ -31,6 +41,9 @@ from openai_dify_proxy.wire.reading import UNREADABLE
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 """Much larger than the largest event of a real Dify (a node's inputs and outputs), and harmless to memory."""
 
+MAX_ANSWER_CHARACTERS = 16 * 1024 * 1024
+"""Characters of text and reasoning in one turn, which all stay in memory until its end."""
+
 _UNCHECKED_EVENT_BYTES = 64 * 1024
 """Smaller events are cheap to decode, however many values they hold."""
 
@@ -46,6 +59,7 @@ class DifyEventDecoder:
 
     __slots__ = (
         "_attachments",
+        "_characters",
         "_finish_reason",
         "_frames",
         "_ids",
@@ -70,6 +84,7 @@ class DifyEventDecoder:
         asked_before: str | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
+        self._characters = 0
         self._mode = mode
         self._own_key = own_key
         self._output_variable = output_variable
@@ -130,7 +145,16 @@ class DifyEventDecoder:
                     self._end_unreadable("Dify sent an event that is too large.", out)
             except UNREADABLE:
                 self._end_unreadable("Dify sent an event that cannot be read.", out)
-        return merge_deltas(out) if len(out) > 1 else out
+        return self._limited(merge_deltas(out) if len(out) > 1 else out)
+
+    def _limited(self, events: list[Event]) -> list[Event]:
+        """Count the characters of ``events``; end the turn if it has too many."""
+        for event in events:
+            if isinstance(event, TextDelta | ReasoningDelta | TextReplaced):
+                self._characters += len(event.text)
+        if self._characters > MAX_ANSWER_CHARACTERS and not self._phase.ended:
+            self._end_unreadable(f"Dify's answer is longer than {MAX_ANSWER_CHARACTERS} characters.", events)
+        return events
 
     def finish(self) -> list[Event]:
         """Return the last events after the end of the stream, or after the wait for the sibling event."""
