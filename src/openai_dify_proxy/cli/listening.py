@@ -9,8 +9,8 @@ import sys
 BACKLOG = 2048
 
 UNSENT_BYTES = 128 * 1024
-"""Bytes that the kernel buffers for a client beyond those on the way. Linux's default of 4 MB would fill with the answers
-of clients that do not read."""
+"""Bytes that the kernel buffers for a client beyond those on the way. Linux's default of 4 MB would fill with the
+answers of clients that do not read."""
 
 
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound

@@ -17,7 +17,6 @@ from openai_dify_proxy.events import (
     FinishReason,
     ReasoningDelta,
     TextDelta,
-    TextReplaced,
     TurnFailed,
     TurnFinished,
     TurnIds,
@@ -150,7 +149,7 @@ class DifyEventDecoder:
     def _limited(self, events: list[Event]) -> list[Event]:
         """Count the characters of ``events``; end the turn if it has too many."""
         for event in events:
-            if isinstance(event, TextDelta | ReasoningDelta | TextReplaced):
+            if isinstance(event, TextDelta | ReasoningDelta):
                 self._characters += len(event.text)
         if self._characters > MAX_ANSWER_CHARACTERS and not self._phase.ended:
             self._end_unreadable(f"Dify's answer is longer than {MAX_ANSWER_CHARACTERS} characters.", events)
