@@ -18,7 +18,8 @@ from openai_dify_proxy.cli import main
 from openai_dify_proxy.cli import serve as serving
 from openai_dify_proxy.settings import load_settings
 
-def run(app, sockets, limits, *, grace):
+def run(config, sockets):
+    app = config.app
     async def live():
         async with app.router.lifespan_context(app):
             print("LOADED", json.dumps(sorted(sys.modules)))

@@ -14,6 +14,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -299,6 +300,24 @@ def test_the_demo_alone_is_a_dify(program: Program) -> None:
         assert body["mode"] == "workflow"
         command = server.until("DIFY_API_URL=")
         assert command == f"DIFY_API_URL={url} DIFY_API_KEY=app-demo-chat openai-dify-proxy serve"
+        assert server.end(signal.SIGTERM) == 0
+
+
+def test_the_demo_with_one_slot_answers_one_connection_at_a_time(program: Program) -> None:
+    with program.start("demo", "--port", "0", "--slots", "1") as server:
+        address = urlsplit(server.url())
+        request = b"GET /v1/ HTTP/1.1\r\nHost: dify\r\n\r\n"
+        with socket.create_connection((address.hostname, address.port), PATIENCE) as first:
+            first.sendall(request)
+            assert first.recv(12) == b"HTTP/1.1 200"
+            with socket.create_connection((address.hostname, address.port), PATIENCE) as second:
+                second.sendall(request)
+                second.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    second.recv(1)
+                first.close()
+                second.settimeout(PATIENCE)
+                assert second.recv(12) == b"HTTP/1.1 200"
         assert server.end(signal.SIGTERM) == 0
 
 

@@ -86,16 +86,39 @@ class DemoLog(WaitableLog):
         self.requests: Entries[LoggedRequest] = Entries(maxlen=LOG_LENGTH)
         self.stops: Entries[LoggedStop] = Entries(maxlen=LOG_LENGTH)
         self.runs: Entries[LoggedRun] = Entries(maxlen=LOG_LENGTH)
+        self.connections = 0
+        """The number of connections that have a slot, idle ones included."""
+        self.waiting_connections = 0
+        """The number of connections that wait for a slot."""
+        self.peak_connections = 0
+        """The highest number of connections that had a slot at the same time."""
+        self.active: dict[str, LoggedRun] = {}
+        """The runs whose model is at work, by task id. Those whose client has disconnected are among them."""
+        self.peak_active = 0
+        """The highest number of runs whose model was at work at the same time."""
+
+    @property
+    def stopped_runs(self) -> list[LoggedRun]:
+        """The runs that stop calls cut. `finished_at` is when the model stopped."""
+        return [run for run in self.runs if run.state == "stopped"]
+
+    def start(self, run: LoggedRun) -> None:
+        """Add a run whose model begins to work."""
+        self.runs.append(run)
+        self.active[run.task_id] = run
+        self.peak_active = max(self.peak_active, len(self.active))
 
     def clear(self) -> None:
-        """Delete all entries. The count of open requests is unchanged."""
+        """Delete all entries. The numbers of open requests and connections and the active runs are unchanged."""
         self.change(self._clear)
 
     def summary(self) -> str:
         runs = [(run.app, run.state, run.disconnected_at is not None) for run in self.runs]
         paths = [(request.method, request.path) for request in self.requests]
-        return f"runs {runs[-5:]}, stops {list(self.stops)[-5:]}, requests {paths[-5:]}"
+        connections = f"connections {self.connections} and {self.waiting_connections} waiting"
+        return f"{connections}, runs {runs[-5:]}, stops {list(self.stops)[-5:]}, requests {paths[-5:]}"
 
     def _clear(self) -> None:
         for entries in (self.requests, self.stops, self.runs):
             entries.clear()
+        self.peak_connections, self.peak_active = self.connections, len(self.active)

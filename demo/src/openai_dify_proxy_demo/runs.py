@@ -215,6 +215,7 @@ class Run:
             self._store(self.message, state, answer, usage or Usage())
 
         def change() -> None:
+            self.log.active.pop(self.record.task_id, None)
             self.record.state = state
             self.record.finished_at = time.monotonic()
             self.record.answer = answer

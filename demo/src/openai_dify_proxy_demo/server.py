@@ -18,7 +18,8 @@ from openai_dify_proxy_demo.log import DemoLog
 from openai_dify_proxy_demo.replies import ApiError, error_response
 from openai_dify_proxy_demo.routes import NOT_FOUND_PAGE, ROUTES
 from openai_dify_proxy_demo.runs import DEMO_PACE, INSTANT, Timing
-from openai_dify_proxy_demo.serving import OpenRequestCounter, ThreadedServer
+from openai_dify_proxy_demo.serving import IDLE_SECONDS, OpenRequestCounter, ThreadedServer
+from openai_dify_proxy_demo.slots import RELEASE_SECONDS, Slots, idle_seconds
 from openai_dify_proxy_demo.state import DemoState
 
 
@@ -62,6 +63,8 @@ class DemoServer:
     The default timing has no delays; DEMO_PACE is the pace of the demo.
     With the clock `itertools.count(1_700_000_000).__next__`, every turn starts in its own second.
     `faults` enables the fault keywords.
+    `slots` is how many connections it serves at a time, as a Dify of `version` does (see `slots.py`); without it there
+    is no limit. `release` is how many seconds a stream that its client has closed keeps its slot.
     """
 
     def __init__(
@@ -73,10 +76,20 @@ class DemoServer:
         timing: Timing = INSTANT,
         clock: Callable[[], float] = time.time,
         faults: bool = False,
+        slots: int | None = None,
+        release: float = RELEASE_SECONDS,
     ) -> None:
         self.app = create_demo_app(version, timing=timing, clock=clock, faults=faults)
         self.log: DemoLog = self.app.state.log
-        self._serving = ThreadedServer(self.app, "demo-dify", host=host, port=port, closing=self.app.state.demo.close)
+        self._serving = ThreadedServer(
+            self.app,
+            "demo-dify",
+            host=host,
+            port=port,
+            closing=self.app.state.demo.close,
+            http=Slots(self.log, slots, release=release),
+            idle=IDLE_SECONDS if slots is None else idle_seconds(DIALECTS[version]),
+        )
 
     @property
     def port(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,11 +16,15 @@ from openai_dify_proxy_demo.waitable_log import WaitableLog
 DROP = "demo.drop"
 """The ASGI extension that aborts the connection: `scope["extensions"][DROP]["drop"]()`."""
 
+IDLE_SECONDS = 5
+"""How long idle connections stay open by default."""
+
 
 class ThreadedServer:
     """Serves `app` on `host` and `port` (0 selects a free port) from `start` to `stop`.
 
-    At shutdown the server awaits `closing` in its event loop before it waits for open requests.
+    `http` creates the protocol of a connection. Idle connections are closed after `idle` seconds. At shutdown the
+    server awaits `closing` in its event loop before it waits for open requests.
     """
 
     def __init__(
@@ -30,10 +35,14 @@ class ThreadedServer:
         host: str = "127.0.0.1",
         port: int = 0,
         closing: Callable[[], Awaitable[None]] | None = None,
+        http: Callable[..., asyncio.Protocol] | None = None,
+        idle: int = IDLE_SECONDS,
     ) -> None:
         self._app = app
         self._name = name
         self._closing = closing
+        self._http = http or _DroppingProtocol
+        self._idle = idle
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.host = host
@@ -54,7 +63,8 @@ class ThreadedServer:
             self._app,
             host=self.host,
             port=self.port,
-            http=_DroppingProtocol,
+            http=self._http,  # type: ignore[arg-type] # uvicorn calls it like the class that it documents
+            timeout_keep_alive=self._idle,
             log_config=None,
             log_level="critical",
             access_log=False,

@@ -111,7 +111,7 @@ class DemoState:
     def start(self, run: Run) -> None:
         """Execute a run in the background until it ends or is stopped."""
         self.runs[run.envelope.task_id] = run
-        self.log.change(lambda: self.log.runs.append(run.record))
+        self.log.change(lambda: self.log.start(run.record))
         task = asyncio.create_task(execute(run))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

@@ -20,17 +20,25 @@ from openai_dify_proxy.telemetry import configure_logging
 PUBLIC_DEMO = "Warning: the demo is a test double, and its keys are public. Do not expose it to a network."
 
 
-def serve_demo(settings: Settings) -> None:
-    """Serve the demo Dify until SIGTERM or Ctrl-C. Raises CannotListen, and SettingsError if it is not installed."""
+def serve_demo(settings: Settings, *, slots: int | None = None) -> None:
+    """Serve the demo Dify until SIGTERM or Ctrl-C. It serves at most ``slots`` connections at a time.
+
+    Raises CannotListen, and SettingsError if the demo is not installed.
+    """
     _require_demo(f"The demo is not installed. Install it: {install_command('demo')}")
-    from openai_dify_proxy.cli.server import run  # it loads uvicorn
+    from openai_dify_proxy.cli.server import run, server_config  # it loads uvicorn
     from openai_dify_proxy.server import http_limits
     from openai_dify_proxy_demo import DEMO_PACE, create_demo_app
+    from openai_dify_proxy_demo.slots import limit_connections
 
     configure_logging("warning")
     sockets = listen(settings.host, settings.port)
     print(_banner(settings.host, base_url(settings.host, sockets)), flush=True)  # noqa: T201 - the command's output
-    run(create_demo_app(timing=DEMO_PACE), sockets, http_limits(settings), grace=settings.shutdown_grace)
+    app = create_demo_app(timing=DEMO_PACE)
+    config = server_config(app, http_limits(settings), grace=settings.shutdown_grace)
+    if slots is not None:
+        limit_connections(config, app, slots)
+    run(config, sockets)
 
 
 def needs_demo(settings: Settings) -> bool:

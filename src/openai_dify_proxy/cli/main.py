@@ -114,12 +114,21 @@ def demo(
             metavar="N", help="The port to listen on; 0 selects a free one. Default: 8224.", show_default=False
         ),
     ] = "8224",
+    slots: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Serve only N connections at a time, as a real Dify does (ten). Default: no limit.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve only the demo Dify, with its own API and one app of each mode. It needs no models or accounts."""
     from openai_dify_proxy.cli.demo import serve_demo
 
     with reporting_errors():
-        serve_demo(load_settings(env={}, dotenv=None, overrides={"host": host, "port": port}))
+        serve_demo(load_settings(env={}, dotenv=None, overrides={"host": host, "port": port}), slots=slots)
 
 
 @app.command(cls=Command)

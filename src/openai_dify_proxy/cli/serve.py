@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from openai_dify_proxy.cli.banner import banner
 from openai_dify_proxy.cli.demo import demo_dify, demo_replicate, needs_demo
 from openai_dify_proxy.cli.listening import base_url, listen
-from openai_dify_proxy.cli.server import run, run_workers
+from openai_dify_proxy.cli.server import run, run_workers, server_config
 from openai_dify_proxy.cli.storage import storage_problems
 from openai_dify_proxy.pictures.service import open_picture_store
 from openai_dify_proxy.server import http_limits
@@ -47,7 +47,7 @@ def serve_proxy(settings: Settings, *, check: str = "openai-dify-proxy check") -
         print(lines, flush=True)  # noqa: T201 - the command's output
         limits = http_limits(settings)
         if settings.workers == 1:
-            run(create_process_app(settings), sockets, limits, grace=settings.shutdown_grace)
+            run(server_config(create_process_app(settings), limits, grace=settings.shutdown_grace), sockets)
         else:
             os.environ.update(to_environment(settings))
             run_workers(FACTORY, sockets, limits, grace=settings.shutdown_grace, workers=settings.workers)

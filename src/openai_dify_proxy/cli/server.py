@@ -57,9 +57,9 @@ def server_config(
     )
 
 
-def run(app: ASGIApp, sockets: list[socket.socket], limits: HttpLimits, *, grace: float) -> None:
-    """Serve ``app`` in this process until SIGTERM or Ctrl-C. A second Ctrl-C ends the process."""
-    server = _Server(server_config(app, limits, grace=grace))
+def run(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    """Serve in this process until SIGTERM or Ctrl-C. A second Ctrl-C ends the process."""
+    server = _Server(config)
     _handle_signals(server)
     server.run(sockets)
 
