@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -27,6 +28,9 @@ from uvicorn.supervisors import multiprocess
 from openai_dify_proxy.cli.listening import BACKLOG
 from openai_dify_proxy.server import FrontDoor, HttpLimits
 
+if TYPE_CHECKING:  # it loads what a parent of workers does not need
+    from openai_dify_proxy.api.services import Services
+
 log = structlog.get_logger(__name__)
 
 INTERRUPTED = 130
@@ -34,6 +38,9 @@ INTERRUPTED = 130
 
 STOP_SECONDS = 2.0
 """How long the stop calls to Dify may take after a second Ctrl-C."""
+
+END_SECONDS = 5.0
+"""How long the process may take to exit then."""
 
 
 def server_config(
@@ -108,9 +115,15 @@ class _Server(uvicorn.Server):
     @property
     def answers(self) -> int:
         """The number of answers under way: requests, and responses in the background."""
-        app = getattr(self.config, "loaded_app", None)
-        services = getattr(getattr(app, "state", None), "services", None)
+        services = self._services
         return len(self.server_state.tasks) + (services.background.unfollowed if services else 0)
+
+    @property
+    def _services(self) -> Services | None:
+        """The services of the proxy; None for the demo."""
+        app = getattr(self.config, "loaded_app", None)
+        services: Services | None = getattr(getattr(app, "state", None), "services", None)
+        return services
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Record whether the signal is Ctrl-C, and stop as uvicorn does."""
@@ -122,33 +135,37 @@ class _Server(uvicorn.Server):
         logging.getLogger("uvicorn.error").addFilter(_log_cuts)
         if self.interrupted:
             self.announce()
+        if services := self._services:
+            services.turns.begin_close(self.config.timeout_graceful_shutdown or 0.0)
         finishing = asyncio.ensure_future(super().shutdown(sockets))
         while not finishing.done() and not self.force_exit:
             await asyncio.wait((finishing,), timeout=0.1)
         if self.force_exit:
-            await _end_process()
+            await self._end_process()
         await finishing
 
     def announce(self) -> None:
         """Print how many answers the server finishes before it exits."""
         _announce(self.answers)
 
+    async def _end_process(self) -> None:
+        """Cut all answers, stop their runs in Dify, and exit.
 
-async def _end_process() -> None:
-    """Cancel all tasks, which stops their runs in Dify, and exit.
+        Does not close the event loop: that sometimes blocks after tasks were cancelled (uvloop 0.23).
+        """
+        await asyncio.wait((asyncio.ensure_future(self._cut_answers()),), timeout=END_SECONDS)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
-    Does not close the event loop: that sometimes blocks after tasks were cancelled (uvloop 0.23).
-    """
-    # The lifespan would log its cancellation as a traceback.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=STOP_SECONDS)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(INTERRUPTED)
+    async def _cut_answers(self) -> None:
+        """Cancel all answers, wait for the stops of their runs and of those abandoned before, and close the app."""
+        for task in self.server_state.tasks:
+            task.cancel()
+        if services := self._services:
+            services.turns.begin_close(0)
+            await asyncio.gather(services.background.close(0), services.turns.close(STOP_SECONDS))
+        await self.lifespan.shutdown()
 
 
 class _WorkerServer(_Server):

@@ -25,7 +25,7 @@ from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.profiles import Profiles
-from openai_dify_proxy.turns.stopping import Stopper
+from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import Exchange
 from openai_dify_proxy.wire.dify import MessageRow
@@ -54,6 +54,7 @@ class Turns:
         self._all_ended = asyncio.Event()
         self._all_ended.set()
         self._closing: set[asyncio.Task[None]] = set()
+        self._grace_ends = 0.0
 
     @asynccontextmanager
     async def run(
@@ -98,12 +99,21 @@ class Turns:
         profile = await self._profiles.get(app.dify, app.mode)
         await self._dify.stop(app.dify, stop_path(profile.mode, task_id), user)
 
+    def begin_close(self, grace: float) -> None:
+        """Record that the server stops, and that requests may take ``grace`` seconds to end before ``close``.
+
+        Stops of abandoned turns may take what remains of these seconds.
+        """
+        self._grace_ends = asyncio.get_running_loop().time() + grace
+
     async def close(self, timeout: float) -> None:
-        """Wait up to ``timeout`` seconds for the running turns, and as long for the stops of abandoned ones."""
+        """Wait for running turns and for the stops of abandoned ones, up to ``timeout`` seconds beyond the grace."""
+        now = asyncio.get_running_loop().time
+        end = max(now(), self._grace_ends) + timeout
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(end):
                 await self._all_ended.wait()
-        await self._stopper.close(timeout)
+        await self._stopper.close(max(HURRY_SECONDS, end - now()))
         await asyncio.gather(*self._closing)
 
     async def _begin(

@@ -74,6 +74,8 @@ class Stopper:
         In the last ``HURRY_SECONDS`` their streams are closed first: even a full Dify then serves the stop calls.
         """
         failed_before = self._failed
+        if self._tasks:
+            log.info("stops_awaited", count=len(self._tasks), seconds=round(timeout))
         await self._wait(timeout - HURRY_SECONDS)
         self._hurried = True
         for queue in self._queues.values():
