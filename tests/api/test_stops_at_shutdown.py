@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
+from functools import partial
 
 import httpx2
 import pytest
 
-from openai_dify_proxy_demo import DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.raw_client import Client, until
 from tests.api.test_shutdown import Server, ready, server
 from tests.cli.program import Program
@@ -32,13 +33,13 @@ async def abandon_all(running: Server, dify: DemoServer) -> None:
     clients = [Client(running.port) for _ in range(SLOTS)]
     for number, client in enumerate(clients, 1):
         await client.ask(ENDLESS, "demo-chat", stream=number % 2 == 0)
-        await dify.log.wait_for(lambda log, number=number: started(dify) == number)
+        await dify.log.wait_for(partial(has_started, number))
     assert len(dify.log.active) == SLOTS
     await asyncio.gather(*(client.disconnect() for client in clients))
 
 
-def started(dify: DemoServer) -> int:
-    return sum(run.first_event_at is not None for run in dify.log.runs)
+def has_started(count: int, log: DemoLog) -> bool:
+    return sum(run.first_event_at is not None for run in log.runs) == count
 
 
 def assert_all_stopped(running: Server, dify: DemoServer) -> None:
@@ -49,8 +50,7 @@ def assert_all_stopped(running: Server, dify: DemoServer) -> None:
     assert "Traceback" not in logged
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("grace", ["0", "20"])
+@pytest.mark.parametrize(("workers", "grace"), [("1", "0"), ("1", "20"), ("2", "0")])
 async def test_runs_abandoned_just_before_sigterm_are_stopped(
     program: Program, full_dify: DemoServer, http: httpx2.AsyncClient, workers: str, grace: str
 ) -> None:
