@@ -26,7 +26,9 @@ from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy_demo import DemoServer
+from tests.api.raw_client import until
 from tests.api.servers import demo_apps
+from tests.limits import PATIENCE
 
 APP = "demo-chat"
 LOCK = "lock of the test"
@@ -143,6 +145,20 @@ async def test_an_exception_in_the_block_stops_dify_and_releases_the_lock(
         assert not await here.locked()
         task_id = turns[0].ids.task_id
         await demo.log.wait_for(lambda log: [stop for stop in log.stops if stop.task_id == task_id], 60)
+
+
+async def test_conversation_stays_locked_until_a_full_dify_has_answered_the_stop_call() -> None:
+    """The stream is closed before that. This Dify never notices it, so the stop call is not served."""
+    with DemoServer(slots=1, release=2 * PATIENCE) as dify:
+        async with setup(dify.url) as here:
+            turns: list[ActiveTurn] = []
+            with pytest.raises(ClientDisconnected):
+                await here.ask_and_raise(ClientDisconnected(), first("SLOW:1000x100"), turns)
+            await until(lambda: turns[0].stream.exchange.ended)
+            assert not dify.log.stops
+            assert await here.locked()
+            await here.turns.close(0)
+            assert not await here.locked()
 
 
 async def test_turn_that_is_not_committed_is_not_continued(demo: DemoServer) -> None:
