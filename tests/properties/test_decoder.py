@@ -12,6 +12,7 @@ from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.dify.sse import FrameSplitter
 from openai_dify_proxy.wire.dify import Mode
+from tests.deltas import join_events
 from tests.dify_streams import message, message_end, stream
 from tests.properties.strategies import Turn, cuts, garbage, mistyped, modes, plain_turns, turns
 from tests.properties.thinking import split_whole
@@ -26,12 +27,12 @@ def decode(mode: Mode, pieces: list[bytes], **options: Any) -> list[Event]:
 
 
 def described(events: list[Event]) -> list[str]:
-    """Make events comparable: errors with the same text are equal."""
+    """Make events comparable: adjacent deltas are joined, and errors with the same text are equal."""
     return [
         f"failed {event.error.status} {event.error.code} {event.error}"
         if isinstance(event, TurnFailed)
         else repr(event)
-        for event in events
+        for event in join_events(events)
     ]
 
 
@@ -97,6 +98,14 @@ def test_the_deltas_are_the_answer_unless_text_was_replaced(turn: Turn) -> None:
 def test_no_event_is_empty(turn: Turn) -> None:
     events = decode(turn.mode, [turn.data])
     assert all(event.text for event in events if isinstance(event, (TextDelta, ReasoningDelta)))
+
+
+@given(st.data(), turns)
+def test_one_read_returns_no_adjacent_deltas(data: st.DataObject, turn: Turn) -> None:
+    decoder = DifyEventDecoder(turn.mode)
+    for piece in data.draw(cuts(turn.data)):
+        events = decoder.feed(piece)
+        assert join_events(events) == events
 
 
 @given(modes, st.lists(st.one_of(garbage, mistyped(), turns.map(lambda turn: turn.data)), max_size=4))

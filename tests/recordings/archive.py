@@ -9,6 +9,7 @@ written by hand in Dify's format, for cases that no recording covers.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -31,6 +32,8 @@ _MODES = (
     ("workflow", "workflow"),
 )
 """App modes by name prefix, for requests that do not state the mode."""
+
+_FRAME = re.compile(rb".*?\r?\n\r?\n|.+", re.DOTALL)
 
 Json = dict[str, Any]
 
@@ -106,6 +109,11 @@ class Recording:
     def is_blocking_answer(self) -> bool:
         """Whether this is the complete answer to a request in blocking mode."""
         return self.generates and self.status == 200 and not self.is_stream
+
+    @property
+    def frames(self) -> list[bytes]:
+        """The body, split behind each empty line."""
+        return _FRAME.findall(self.body)
 
     def events(self) -> list[Json]:
         """Decode the stream's events without pings, independently of the proxy's code."""

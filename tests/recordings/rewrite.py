@@ -11,17 +11,21 @@ import sys
 from openai_dify_proxy.telemetry import configure_logging
 from tests.recordings.archive import HANDMADE, VERSIONS, refusals, streams
 from tests.recordings.replay import replaying
-from tests.recordings.sdk_answers import read_answer, read_stream
+from tests.recordings.sdk_answers import read_answer
+from tests.recordings.translation import translated
 
 
 async def rewrite(folders: tuple[str, ...]) -> int:
-    recordings = streams(*folders) + refusals(*folders)
-    async with replaying(recordings) as replay:
-        chunks = await replay.read_json(read_stream, recordings)
-        answers = await replay.read_json(read_answer, recordings)
-    for recording in recordings:
-        recording.write_expected({"stream": chunks[recording.label], "answer": answers[recording.label]})
-    return len(recordings)
+    """Write what a client gets if every frame arrives alone; refusals are read through the proxy."""
+    recorded = streams(*folders)
+    for recording in recorded:
+        recording.write_expected(translated(recording, recording.frames))
+    refused = refusals(*folders)
+    async with replaying(refused) as replay:
+        answers = await replay.read_json(read_answer, refused)
+    for recording in refused:
+        recording.write_expected({"stream": [answers[recording.label]], "answer": answers[recording.label]})
+    return len(recorded) + len(refused)
 
 
 if __name__ == "__main__":

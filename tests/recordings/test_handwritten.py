@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.deltas import join_chunks
 from tests.recordings.archive import HANDMADE, Json, named, streams
 from tests.recordings.replay import MANNERS, Manner, replaying
 from tests.recordings.sdk_answers import differences, read_answer, read_stream, text_of
@@ -15,7 +16,10 @@ async def test_handmade_streams_are_as_expected(manner: Manner) -> None:
     async with replaying(recordings, manner) as replay:
         got = await replay.read_json(read_stream, recordings)
         answers = await replay.read_json(read_answer, recordings)
-    found = differences(got, {recording.label: recording.expected()["stream"] for recording in recordings})
+    found = differences(
+        {label: join_chunks(chunks) for label, chunks in got.items()},
+        {recording.label: join_chunks(recording.expected()["stream"]) for recording in recordings},
+    )
     found += differences(answers, {recording.label: recording.expected()["answer"] for recording in recordings})
     assert not found
 

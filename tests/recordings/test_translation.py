@@ -1,4 +1,4 @@
-"""Decode and encode every recorded answer without a socket, whole and in pieces.
+"""Translate every recorded answer without a socket: each frame alone, whole, and in pieces.
 
 ``test_splits`` shows that the decoder returns the same events for every split.
 ``test_replay`` sends a selection through the real proxy, where a recording takes a hundred times as long.
@@ -6,69 +6,46 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from random import Random
-from typing import Any, cast
 
 import pytest
 
-from openai_dify_proxy.events import TurnFailed
-from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
-from openai_dify_proxy.translate.openai.chat_answers import AnswerHead, encode_chat_completion
-from openai_dify_proxy.translate.openai.chat_streams import ChatStreamEncoder
-from openai_dify_proxy.wire.dify import Mode
+from tests.deltas import join_chunks
 from tests.recordings.archive import HANDMADE, VERSIONS, Json, Recording, streams
 from tests.recordings.replay import pieces
-from tests.recordings.sdk_answers import compact_answer, compact_chunk, differences
+from tests.recordings.sdk_answers import differences
+from tests.recordings.translation import translated
 
-HEAD = AnswerHead("chatcmpl-1", 1_700_000_000, "support")
-
-
-def translated(recording: Recording, parts: Iterable[bytes]) -> Json:
-    """Translate a recording to a stream and to a complete answer."""
-    decoder = DifyEventDecoder(cast(Mode, recording.mode), origin="http://dify.test")
-    encoder = ChatStreamEncoder(HEAD, include_usage=True)
-    sent = b""
-    failed: TurnFailed | None = None
-    for part in (*parts, None):
-        events = decoder.finish() if part is None else decoder.feed(part)
-        failed = next((event for event in events if isinstance(event, TurnFailed)), failed)
-        if failed is not None and not sent and events[0] is failed:  # the error sets the HTTP status
-            refusal = {"status": failed.error.status, "error": error_body(encoder.encode(events, decoder.ids))}
-            return {"stream": [refusal], "answer": refusal}
-        sent += encoder.encode(events, decoder.ids)
-    if failed is not None:
-        *_, last = chunks = compact_frames(sent)
-        return {"stream": chunks, "answer": last | {"status": failed.error.status}}
-    whole = json.loads(encode_chat_completion(HEAD, encoder.answer, decoder.ids))
-    return {"stream": compact_frames(sent), "answer": compact_answer(whole)}
+FOLDERS = [*VERSIONS, HANDMADE]
 
 
-def compact_frames(sent: bytes) -> list[Json]:
-    payloads = [json.loads(frame[6:]) for frame in sent.split(b"\n\n")[:-1] if frame != b"data: [DONE]"]
-    return [
-        {"status": None, "error": payload["error"]} if "error" in payload else compact_chunk(payload)
-        for payload in payloads
-    ]
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_streams_and_answers_are_as_expected(folder: str) -> None:
+    """The expected side has one chunk for each delta: what a client gets if every frame arrives alone."""
+    check({recording: translated(recording, recording.frames) for recording in streams(folder)}, lambda each: each)
 
 
-def error_body(frame: bytes) -> Any:
-    return json.loads(frame.removesuffix(b"\n\n")[6:])["error"]
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_frames_that_arrive_together_only_merge_deltas(folder: str) -> None:
+    check({recording: translated(recording, [recording.body]) for recording in streams(folder)}, joined)
 
 
-def splits(body: bytes, seed: str) -> dict[str, Iterable[bytes]]:
-    return {
-        "whole": [body],
-        "pieces": pieces(body, Random(seed)),
-    }
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_frames_that_arrive_in_pieces_only_merge_deltas(folder: str) -> None:
+    parts = {recording: pieces(recording.body, Random(recording.label)) for recording in streams(folder)}
+    check({recording: translated(recording, parts[recording]) for recording in parts}, joined)
 
 
-@pytest.mark.parametrize("folder", [*VERSIONS, HANDMADE])
-@pytest.mark.parametrize("manner", ["whole", "pieces"])
-def test_streams_and_answers_are_as_expected(folder: str, manner: str) -> None:
-    recordings = streams(folder)
-    got = {each.label: translated(each, splits(each.body, each.label)[manner]) for each in recordings}
-    found = differences(got, {each.label: each.expected() for each in recordings})
+def joined(translation: Json) -> Json:
+    return {**translation, "stream": join_chunks(translation["stream"])}
+
+
+def check(got: dict[Recording, Json], form: Callable[[Json], Json]) -> None:
+    """Compare translations with the expected ones, both in a form."""
+    found = differences(
+        {recording.label: form(translation) for recording, translation in got.items()},
+        {recording.label: form(recording.expected()) for recording in got},
+    )
     if found:
         pytest.fail(found, pytrace=False)

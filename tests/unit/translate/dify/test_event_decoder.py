@@ -25,6 +25,7 @@ from openai_dify_proxy.events import (
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.wire.dify import Mode
+from tests.deltas import join_events
 from tests.dify_streams import (
     CONVERSATION,
     MESSAGE,
@@ -57,17 +58,17 @@ ZEROS = usage(0, 0, total_price="0E-7", currency="USD")
 
 
 def decode(mode: Mode, *events: Json | bytes, **options: Any) -> list[Event]:
-    """Decode a whole stream; check that one read and single bytes give the same events."""
+    """Decode a whole stream, byte by byte; check that one read gives the same events, adjacent deltas merged."""
     data = stream(*events)
     found = []
-    for size in (len(data), 1):
+    for size in (1, len(data)):
         decoder = DifyEventDecoder(mode, origin=DIFY, **options)
         got = [event for at in range(0, len(data), max(size, 1)) for event in decoder.feed(data[at : at + size])]
         got += decoder.finish()
         assert decoder.ended
         assert decoder.finish() == decoder.feed(stream(message("late"))) == []
         found.append(got)
-    assert str(found[0]) == str(found[1])
+    assert str(join_events(found[0])) == str(join_events(found[1]))
     return found[0]
 
 
@@ -490,6 +491,16 @@ def test_stopped_turns() -> None:
     assert decode("advanced-chat", message("Hel"), LLM_DONE, run, message_end(ZEROS))[-1] == TurnFinished(
         "stop", COUNTED
     )
+
+
+def test_adjacent_deltas_of_one_read_are_merged() -> None:
+    decoder = DifyEventDecoder("chat")
+    texts = ["<think>", "o", "ne", "</think>", "tw", "o"]
+    assert decoder.feed(stream(*map(message, texts))) == [ReasoningDelta("one"), TextDelta("two")]
+    assert decoder.feed(stream(message(" three"), PING, message("."), message_end())) == [
+        TextDelta(" three."),
+        TurnFinished("stop"),
+    ]
 
 
 def test_ids_are_set_by_the_first_event_that_has_them() -> None:
