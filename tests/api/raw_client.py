@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 
 from tests.api.chat_requests import chat_body
@@ -11,22 +12,30 @@ from tests.limits import PATIENCE
 
 
 class Client:
-    """A client on a plain socket, which can close or reset its connection at any time."""
+    """A client on a plain socket, which can close or reset its connection at any time.
 
-    def __init__(self, port: int, path: str = "/v1/chat/completions") -> None:
+    ``receive_buffer`` is the size of the kernel's buffer, in bytes.
+    """
+
+    def __init__(self, port: int, path: str = "/v1/chat/completions", *, receive_buffer: int | None = None) -> None:
         self._port = port
         self._path = path
+        self._receive_buffer = receive_buffer
         self.seen = b""
 
     async def ask(self, text: str, model: str, **more: object) -> None:
         body = json.dumps({**chat_body(text, model, **more), "prompt": text}).encode()
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._reader, self._writer = await asyncio.open_connection(sock=await self._connect())
         head = (
             f"POST {self._path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         self._writer.write(head.encode() + body)
         await self._writer.drain()
+
+    async def read(self, size: int) -> bytes:
+        """Return the next bytes, at most ``size``; none at the end of the connection."""
+        return await self._reader.read(size)
 
     async def read_until(self, text: bytes) -> None:
         while text not in self.seen:
@@ -41,6 +50,14 @@ class Client:
         else:
             self._writer.close()
         await asyncio.wait_for(self._closed(), PATIENCE)
+
+    async def _connect(self) -> socket.socket:
+        connection = socket.socket()
+        connection.setblocking(False)
+        if self._receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self._port))
+        return connection
 
     async def _closed(self) -> None:
         try:

@@ -63,10 +63,16 @@ class ProxyServer:
     """A context manager that runs the proxy on an ephemeral port, in its own thread and event loop."""
 
     def __init__(
-        self, settings: Settings, *, timing: ClaimTiming = UNSPACED, clock: Callable[[], float] = time.time
+        self,
+        settings: Settings,
+        *,
+        timing: ClaimTiming = UNSPACED,
+        clock: Callable[[], float] = time.time,
+        **options: float,
     ) -> None:
+        """``options`` are further arguments of ``create_app``."""
         self.settings = settings
-        app = create_app(settings, timing=timing, state_timeout=PATIENCE, clock=clock)
+        app = create_app(settings, timing=timing, state_timeout=PATIENCE, clock=clock, **options)
         self._server = ListeningServer(server_config(app, http_limits(settings), grace=settings.shutdown_grace))
         self._server.config.port = 0
         self._thread = threading.Thread(target=self._server.run, name="proxy", daemon=True)
@@ -87,6 +93,10 @@ class ProxyServer:
         """
         http = DefaultAsyncHttpxClient(verify=False, timeout=PATIENCE)
         return AsyncOpenAI(base_url=self.url, api_key=api_key, http_client=http, **more)
+
+    def limit_send_buffers(self, size: int) -> None:
+        """Let the kernel buffer about ``size`` bytes for each client that connects from now on."""
+        self._server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     def __enter__(self) -> Self:
         self._thread.start()
