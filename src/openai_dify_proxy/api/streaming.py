@@ -63,7 +63,7 @@ class FrameSource(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether ``settle`` has returned the last frame."""
+        """Whether ``settle`` returns the last frames, or has returned them."""
 
     @property
     def task_id(self) -> str | None:
@@ -264,7 +264,9 @@ class _Sender:
         if not self._committed:
             return self._began + timing.grace
         beat = timing.beat
-        return now + timing.write_timeout if beat is None else self._wrote_at + beat
+        if beat is None or self._source.ended:  # the last frames are encoded, and no other may overtake them
+            return now + timing.write_timeout
+        return self._wrote_at + beat
 
 
 def sse_response(frames: bytes | AsyncIterator[bytes]) -> Response:

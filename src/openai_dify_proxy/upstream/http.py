@@ -268,11 +268,12 @@ class Exchange:
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """One connection, serving one exchange at a time. All connections read into the same buffer."""
+    """One connection, serving one exchange at a time. All connections of a client read into the same ``buffer``."""
 
-    _buffer = memoryview(bytearray(READ_BYTES))
-
-    def __init__(self, release: Callable[[_Connection], None], forget: Callable[[_Connection], None]) -> None:
+    def __init__(
+        self, buffer: memoryview, release: Callable[[_Connection], None], forget: Callable[[_Connection], None]
+    ) -> None:
+        self._buffer = buffer
         self._release = release
         self._forget = forget
         self._parser = httptools.HttpResponseParser(self)
@@ -441,6 +442,7 @@ class HttpClient:
     def __init__(self, *, connect_timeout: float) -> None:
         self.loop = asyncio.get_running_loop()
         self._connect_timeout = connect_timeout
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._idle: dict[Origin, dict[_Connection, None]] = {}  # ordered by the time of their last use
         self._open: set[_Connection] = set()
         self._tls: ssl.SSLContext | None = None
@@ -483,7 +485,9 @@ class HttpClient:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await self.loop.create_connection(
-                    lambda: _Connection(lambda connection: self._release(origin, connection), self._forget),
+                    lambda: _Connection(
+                        self._buffer, lambda connection: self._release(origin, connection), self._forget
+                    ),
                     origin.host,
                     origin.port,
                     ssl=tls,
