@@ -3,37 +3,63 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 HEADING = "The conversation so far, oldest message first:"
 QUESTION = "The new message to answer:"
 
 
+_LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""All Unicode line separators: a model may take each of them for a line end."""
+
+_LABELS = ("User", "Assistant", "Tool", "System")
+
+_PART = 1 << 20
+"""Characters that are searched at once, since the search takes memory for each line that it finds."""
+
+_find_line_end = re.compile(f"[{_LINE_ENDS}]").search
+
+
 class ForgeableLines:
     """The lines that messages must not contain: those that look like a role line, or like one of ``lines``.
 
-    Case and indentation do not count. All Unicode line separators end a line, since a model may take each of them for
-    a line end.
+    Case and indentation do not count.
     """
 
-    __slots__ = ("_all_have_colons", "_match")
+    __slots__ = ("_all_have_colons", "_match", "_splits")
 
     def __init__(self, *lines: str) -> None:
+        first = "".join({re.escape(line[0]) for line in (*_LABELS, *lines)})
         others = "".join(f"|{re.escape(line)}" for line in lines)
-        self._match = re.compile(rf"[ \t]*(?:(?:User|Assistant|Tool|System) *:{others})", re.IGNORECASE).match
+        # The first lookahead is for speed: it rejects most lines at once.
+        line = rf"(?=[ \t{first}])[ \t]*+(?:(?:{'|'.join(_LABELS)}) *+:{others})"
+        self._match = re.compile(line, re.IGNORECASE).match
+        self._splits = {end: re.compile(f"{end}(?={line})", re.IGNORECASE).split for end in _LINE_ENDS}
         self._all_have_colons = all(":" in line for line in lines)
 
     def escape(self, text: str) -> str:
         """Put a backslash before each such line of ``text``."""
         if self._all_have_colons and ":" not in text:
             return text
-        lines = text.splitlines(keepends=True)
-        match, required = self._match, ":" if self._all_have_colons else ""
-        found = [index for index, line in enumerate(lines) if required in line and match(line)]
-        if not found:
-            return text
-        for index in found:
-            lines[index] = "\\" + lines[index]
-        return "".join(lines)
+        text = "".join([self._escape(part) for part in _parts(text)])
+        return f"\\{text}" if self._match(text) else text
+
+    def _escape(self, text: str) -> str:
+        """Put a backslash before each such line that has a line end before it."""
+        for end, split in self._splits.items():
+            if end in text and len(parts := split(text)) > 1:
+                text = f"{end}\\".join(parts)
+        return text
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Yield ``text`` in parts. All but the first begin with a line end."""
+    begin = 0
+    while begin < len(text):
+        found = _find_line_end(text, begin + _PART)
+        end = len(text) if found is None else found.start()
+        yield text[begin:end]
+        begin = end
 
 
 PLAIN_LINES = ForgeableLines(HEADING, QUESTION)

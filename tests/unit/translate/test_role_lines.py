@@ -36,6 +36,18 @@ def test_a_text_without_such_lines_is_the_very_same(text: str) -> None:
     assert escape_role_lines(text) is text
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\u2028", "\n\r"])
+@pytest.mark.parametrize("indentation", [0, 1, 2, 5])
+def test_a_long_text_is_searched_in_parts(ends: str, indentation: int) -> None:
+    text = " " * indentation + ("User: x" + ends) * 300_000
+    assert escape_role_lines(text) == escape_plainly(text, (HEADING, QUESTION))
+
+
+def test_a_long_line() -> None:
+    text = "user:" + "x" * 3_000_000
+    assert escape_role_lines(text) == "\\" + text
+
+
 def test_lines_of_a_template_may_have_no_colon() -> None:
     lines = ForgeableLines("-- history --")
     assert lines.escape("a\n -- History --") == "a\n\\ -- History --"
