@@ -23,7 +23,7 @@ from openai_dify_proxy.translate.replicate.model_schema import INT64
 from openai_dify_proxy.translate.replicate.outputs import DATA_URI, decode_data_uri
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.wire.openai.images import IMAGE_REQUEST, ImageReference, ImageRequest
-from openai_dify_proxy.wire.reading import UNREADABLE
+from openai_dify_proxy.wire.reading import UNREADABLE, decode_text
 
 ImageOperation = Literal["generation", "edit", "variation"]
 
@@ -205,7 +205,7 @@ def _fields(plain: Mapping[str, Any]) -> ImageRequest:
     values = {name: value for name, value in plain.items() if value != ""}
     if isinstance(values.get("input"), str):
         try:
-            values["input"] = msgspec.json.decode(values["input"])
+            values["input"] = decode_text(values["input"])
         except UNREADABLE:
             raise InvalidRequest("input must be a JSON object.", param="input") from None
     try:

@@ -27,6 +27,7 @@ from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.locks import Lock
+from openai_dify_proxy.wire.numbers import read_float
 from openai_dify_proxy.wire.openai.chat import MAX_ITEMS
 from openai_dify_proxy.wire.openai.responses import RESPONSE, Response
 
@@ -77,7 +78,7 @@ class StoredConversation(Struct, frozen=True, omit_defaults=True):
     last: str | None = None
 
 
-_INPUT_ITEMS = msgspec.json.Decoder(list[dict[str, Any]])
+_INPUT_ITEMS = msgspec.json.Decoder(list[dict[str, Any]], float_hook=read_float)
 
 _T = TypeVar("_T", StoredResponse, StoredConversation)
 

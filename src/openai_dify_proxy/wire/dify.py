@@ -11,6 +11,8 @@ from typing import Any, Literal
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder
 
+from openai_dify_proxy.wire.numbers import read_float
+
 Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"]
 """The app modes; ``advanced-chat`` is the chatflow, ``agent`` exists since 1.16."""
 
@@ -241,7 +243,7 @@ class GenerateRequest(Struct):
     auto_generate_name: bool | UnsetType = UNSET
 
 
-EVENT = Decoder(DifyEvent)
+EVENT = Decoder(DifyEvent, float_hook=read_float)
 TEXT_EVENT = Decoder(TextEvent)
 EVENT_NAME = Decoder(EventName)
 TEXT_CHUNK = Decoder(TextChunkData)
@@ -249,13 +251,13 @@ REASONING_CHUNK = Decoder(ReasoningChunkData)
 NODE = Decoder(NodeData)
 PROCESS_DATA = Decoder(ProcessData | None)
 LLM_OUTPUTS = Decoder(LlmOutputs | None)
-RETRIEVAL_OUTPUTS = Decoder(RetrievalOutputs | None)
+RETRIEVAL_OUTPUTS = Decoder(RetrievalOutputs | None, float_hook=read_float)
 AGENT_LOG = Decoder(AgentLogData)
-MESSAGE_END_METADATA = Decoder(MessageEndMetadata | None)
+MESSAGE_END_METADATA = Decoder(MessageEndMetadata | None, float_hook=read_float)
 FILES = Decoder(list[FileData] | None)
-WORKFLOW_FINISHED = Decoder(WorkflowFinishedData)
+WORKFLOW_FINISHED = Decoder(WorkflowFinishedData, float_hook=read_float)
 WORKFLOW_PAUSED = Decoder(WorkflowPausedData)
 ERROR_BODY = Decoder(ErrorBody)
 APP_INFO = Decoder(AppInfo)
-APP_PARAMETERS = Decoder(AppParameters)
+APP_PARAMETERS = Decoder(AppParameters, float_hook=read_float)
 MESSAGE_PAGE = Decoder(MessagePage)

@@ -12,10 +12,13 @@ from typing import Any
 from msgspec import MsgspecError, Struct, json
 
 from openai_dify_proxy.wire.complexity import TooComplex, check_complexity
+from openai_dify_proxy.wire.numbers import read_float
 
 UNREADABLE = (MsgspecError, UnicodeDecodeError, RecursionError, TooComplex)
 """The exceptions for bytes that are not the expected message: msgspec's for bad JSON, types, UTF-8 or deep nesting, and
 that of ``check_complexity``."""
+
+ANY_VALUE: json.Decoder[Any] = json.Decoder(float_hook=read_float)
 
 _WITH_PATH = re.compile(r"(.*) - at `(?:key` in `)?\$([^`]*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
@@ -88,7 +91,7 @@ def decode_text(text: str) -> Any:
     """Return the value of JSON inside a string. Raises ``UNREADABLE``."""
     document = text.encode("utf-8", "surrogatepass")
     check_complexity(document)
-    return json.decode(document)
+    return ANY_VALUE.decode(document)
 
 
 def read_mismatch(error: Exception) -> Mismatch:

@@ -7,6 +7,8 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.json import Decoder
 
+from openai_dify_proxy.wire.numbers import read_float
+
 TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
 """``aborted`` means that a deadline passed before the prediction started; Replicate's own clients ignore it."""
 
@@ -66,9 +68,9 @@ class ApiError(Struct):
     retry_after: float | None = None
 
 
-PREDICTION = Decoder(Prediction)
-MODEL = Decoder(ReplicateModel)
-MODEL_VERSION = Decoder(ModelVersion)
+PREDICTION = Decoder(Prediction, float_hook=read_float)
+MODEL = Decoder(ReplicateModel, float_hook=read_float)
+MODEL_VERSION = Decoder(ModelVersion, float_hook=read_float)
 DEPLOYMENT = Decoder(Deployment)
 UPLOADED_FILE = Decoder(UploadedFile)
-API_ERROR = Decoder(ApiError)
+API_ERROR = Decoder(ApiError, float_hook=read_float)

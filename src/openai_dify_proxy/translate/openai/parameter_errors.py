@@ -13,12 +13,13 @@ from collections.abc import Iterable, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from msgspec import UNSET, Struct, ValidationError, convert, json
+from msgspec import UNSET, Struct, ValidationError, convert
 
 from openai_dify_proxy.errors import InvalidRequest, mask_keys
 from openai_dify_proxy.wire.complexity import TooComplex
 from openai_dify_proxy.wire.reading import (
     ANY_KEY,
+    ANY_VALUE,
     UNREADABLE,
     Limit,
     Mismatch,
@@ -242,7 +243,7 @@ def _decoded(document: Any) -> Any:
     if isinstance(document, dict):
         return document
     try:
-        return json.decode(document) if len(bytes(document)) <= _MAX_REREAD else UNSET
+        return ANY_VALUE.decode(document) if len(bytes(document)) <= _MAX_REREAD else UNSET
     except UNREADABLE:
         return UNSET
 

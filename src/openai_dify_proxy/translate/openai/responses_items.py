@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Raw, Struct, json
 
 from openai_dify_proxy.wire.openai.responses import Response
-from openai_dify_proxy.wire.reading import UNREADABLE
+from openai_dify_proxy.wire.reading import ANY_VALUE, UNREADABLE
 
 
 class InputOnly(Struct):
@@ -36,7 +36,7 @@ def read_input_items(body: bytes, response_id: str) -> list[dict[str, Any]]:
 def _decode(items: list[Raw]) -> Iterator[dict[str, Any]]:
     for item in items:
         try:
-            yield json.decode(item)
+            yield ANY_VALUE.decode(item)
         except UNREADABLE:
             continue
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.json import Decoder
 
+from openai_dify_proxy.wire.numbers import read_float
+
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 MAX_ITEMS = 10_000
@@ -222,4 +224,4 @@ class ErrorEnvelope(Struct):
     error: ErrorObject
 
 
-COMPLETION_REQUEST = Decoder(CompletionRequest)
+COMPLETION_REQUEST = Decoder(CompletionRequest, float_hook=read_float)

@@ -12,6 +12,8 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.json import Decoder
 
+from openai_dify_proxy.wire.numbers import read_float
+
 
 class ImageReference(Struct):
     """An input picture of a JSON edit: a URL, a data URI, or the id of an uploaded file."""
@@ -78,4 +80,4 @@ class ImageEvent(Struct, kw_only=True):
     revised_prompt: str | UnsetType = UNSET
 
 
-IMAGE_REQUEST = Decoder(ImageRequest)
+IMAGE_REQUEST = Decoder(ImageRequest, float_hook=read_float)

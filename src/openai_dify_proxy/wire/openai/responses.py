@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder
 
+from openai_dify_proxy.wire.numbers import read_float
 from openai_dify_proxy.wire.openai.chat import (
     MAX_ITEMS,
     ChatCompletionRequest,
@@ -301,7 +302,7 @@ StreamEvent = (
     | ErrorEvent
 )
 
-RESPONSES_REQUEST = Decoder(ResponsesRequest)
-CHAT_OR_INPUT_REQUEST = Decoder(ChatOrInputRequest)
+RESPONSES_REQUEST = Decoder(ResponsesRequest, float_hook=read_float)
+CHAT_OR_INPUT_REQUEST = Decoder(ChatOrInputRequest, float_hook=read_float)
 ITEM_TEXT: Decoder[str | list[ContentPart] | None] = Decoder(Content)
-RESPONSE = Decoder(Response)
+RESPONSE = Decoder(Response, float_hook=read_float)
