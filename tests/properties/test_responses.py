@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import openai
@@ -28,7 +28,8 @@ from openai_dify_proxy.events import (
 )
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai.responses_answers import begin_response, response_object, status_of
-from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder, frames_after, next_number
+from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
+from openai_dify_proxy.translate.openai.stored_frames import StoredFrames
 from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST
 from tests.properties.strategies import texts
 from tests.response_events import events_of, gather_with_sdk, read_with_sdk
@@ -122,15 +123,27 @@ def test_frames_do_not_depend_on_how_events_arrive(turn: list[Event], cuts: list
     events_of(data)
 
 
-@given(turns, st.integers(-1, 40))
-def test_a_resumed_stream_continues_after_the_given_number(turn: list[Event], after: int) -> None:
+@given(turns, st.integers(-1, 40), st.lists(st.integers(1, 400), min_size=1))
+def test_a_resumed_stream_continues_after_the_given_number(turn: list[Event], after: int, sizes: list[int]) -> None:
+    """In whatever pieces the stored stream is read."""
     data = encoder().encode(turn, IDS)
-    last = next_number(data) - 1
-    assert data.endswith(frames_after(data, after))
+    last = events_of(data)[-1]["sequence_number"]
+    frames = StoredFrames(after)
+    resumed = b""
+    begin = 0
+    for size in cycle(sizes):
+        resumed += frames.feed(data[begin : begin + size])
+        begin += size
+        if begin >= len(data):
+            break
+        assert frames.within_frame == (not data[:begin].endswith(b"\n\n"))
+    assert frames.ended == data.endswith(b"data: [DONE]\n\n") or b"event: response.failed" in data
+    assert frames.number == last + 1
+    assert data.endswith(resumed)
     if after < last:
-        assert events_of(frames_after(data, after), first=after + 1)[-1]["sequence_number"] == last
+        assert events_of(resumed, first=after + 1)[-1]["sequence_number"] == last
     else:
-        assert frames_after(data, after) in (b"", b"data: [DONE]\n\n")
+        assert resumed in (b"", b"data: [DONE]\n\n")
 
 
 @given(turns)

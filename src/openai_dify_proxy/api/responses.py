@@ -16,6 +16,7 @@ from openai_dify_proxy.api.bodies import json_response, read_json
 from openai_dify_proxy.api.generation import TurnFrames, turn_headers, whole_answer
 from openai_dify_proxy.api.responder import JsonAnswer, responder_of
 from openai_dify_proxy.api.services import Services, identity_of, services_of
+from openai_dify_proxy.api.stored_streams import StoredStream
 from openai_dify_proxy.api.streaming import EventStream, sse_response
 from openai_dify_proxy.errors import InvalidRequest, ResponseNotFound, StateUnreachable
 from openai_dify_proxy.events import Event, TurnIds
@@ -208,7 +209,7 @@ def _placeholder(encoder: ResponsesStreamEncoder, events: Sequence[Event], *, st
 def _followed(services: Services, response: ResponseObject, starting_after: int | None) -> Response:
     """Return the events of a background response, which does not stop when this stream is closed."""
     beat = services.timing.beat
-    return sse_response(services.background.follow(response, starting_after=starting_after, beat=beat))
+    return StoredStream(services.background.follow(response, starting_after=starting_after, beat=beat))
 
 
 def _starting_after(request: Request) -> int | None:

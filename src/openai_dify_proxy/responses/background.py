@@ -8,6 +8,7 @@ and calls Dify's stop route, which needs only stored ids.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -21,16 +22,14 @@ from openai_dify_proxy.responses.background_run import BackgroundRun, PreparedRu
 from openai_dify_proxy.responses.event_log import EventLogs, EventLogWriter, RunProgress
 from openai_dify_proxy.responses.response_store import ResponseStore, StoredResponse, state_unreachable
 from openai_dify_proxy.state.store import Operation
-from openai_dify_proxy.translate.openai.chat_streams import DONE
 from openai_dify_proxy.translate.openai.responses_answers import cancelled_response, failed_response
 from openai_dify_proxy.translate.openai.responses_streams import (
     ResponsesStreamEncoder,
     encode_failure,
     encode_keepalive,
     encode_stream_error,
-    frames_after,
-    next_number,
 )
+from openai_dify_proxy.translate.openai.stored_frames import StoredFrames
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.service import Turns
@@ -106,7 +105,8 @@ class BackgroundResponses:
     ) -> AsyncIterator[bytes]:
         """Yield the stored and future frames of a response, with a heartbeat after ``beat`` seconds of silence.
 
-        If the rest of the stream is lost, the last frame is an error.
+        They come in portions of at most ``PORTION_BYTES``, each read only after the one before it was sent; a portion
+        may end within a frame. If the rest of the stream is lost, the last frame is an error, unless a frame is open.
         """
         self._followers[response.id] += 1
         try:
@@ -118,34 +118,51 @@ class BackgroundResponses:
     async def _follow(self, response: Response, starting_after: int | None, beat: float | None) -> AsyncIterator[bytes]:
         name = response.id
         clock = asyncio.get_running_loop().time
-        sent = number = 0
+        frames = StoredFrames(starting_after)
+        read = 0
         sent_at = reached_at = clock()
         while True:
             written = self._written(name)
             try:
-                progress = await self._logs.progress(name)
-                frames = await self._logs.read(name, sent, progress.size)
+                found = await self._read(name, read, retry=clock() - reached_at <= self._lease)
             except ProxyError as error:
-                lost = isinstance(error, ResponseNotFound) and written is None
-                if lost or clock() - reached_at > self._lease:
-                    yield encode_stream_error(error, number)
-                    return
-            else:
+                if not frames.within_frame:
+                    yield encode_stream_error(error, frames.number)
+                return
+            if found is not None:
+                progress, portion = found
+                read += len(portion)
+                if selected := frames.feed(portion):
+                    yield selected
+                    sent_at = clock()
                 reached_at = clock()
-                if frames:
-                    sent += len(frames)
-                    sent_at = reached_at
-                    number = next_number(frames)
-                    yield frames_after(frames, starting_after)
-                if _is_end(frames):
+                if frames.ended:
                     return
+                if read < progress.size:
+                    continue
                 if self._is_over(progress):
-                    yield encode_failure(failed_response(response, _worker_died()), _worker_died(), number)
+                    yield encode_failure(failed_response(response, _worker_died()), _worker_died(), frames.number)
                     return
             await _wait(written)
-            if beat is not None and clock() - sent_at >= beat:
+            if beat is not None and clock() - sent_at >= beat and not frames.within_frame:
                 sent_at = clock()
-                yield encode_keepalive(number)
+                yield encode_keepalive(frames.number)
+
+    async def _read(self, name: str, begin: int, *, retry: bool) -> tuple[RunProgress, bytes] | None:
+        """Return what ``EventLogs.read`` returns, from memory if a run of this process has just written it.
+
+        Return None after a fault if it makes sense to ``retry``: without a run, a lost stream stays lost. Raises
+        ProxyError.
+        """
+        run = self._runs.get(name)
+        if run is not None and (portion := run.writer.recent(begin)) is not None:
+            return RunProgress(run.writer.size, alive_until=math.inf), portion
+        try:
+            return await self._logs.read(name, begin)
+        except ProxyError as error:
+            if not retry or (isinstance(error, ResponseNotFound) and run is None):
+                raise
+            return None
 
     async def cancel(self, caller: Caller, response: Response) -> Response:
         """Cancel a running response of any process, and return its last state. Raises StateUnreachable."""
@@ -218,11 +235,6 @@ async def _wait(written: asyncio.Event | None) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(FOLLOW_SECONDS):
             await written.wait()
-
-
-def _is_end(frames: bytes) -> bool:
-    """Return whether these frames end the stream."""
-    return frames.endswith(DONE) or b"event: response.failed\n" in frames
 
 
 def _worker_died() -> UpstreamFailed:

@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 class BackgroundRun:
     """A running response.
 
-    ``started`` is done once the request was sent to Dify, or holds the error that came before. ``written`` is set, and
-    replaced by a new event, with each write of the stream.
+    ``started`` is done once the request was sent to Dify, or holds the error that came before. ``writer`` writes the
+    stream; ``written`` is set, and replaced by a new event, with each of its writes.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class BackgroundRun:
         """``end_timeout`` limits the attempts to store the end, in seconds."""
         self.written = asyncio.Event()
         self._encoder = encoder
-        self._writer = writer
+        self.writer = writer
         self._alive_until = alive_until
         self._end_timeout = end_timeout
         self._turn: ActiveTurn | None = None
@@ -80,7 +80,7 @@ class BackgroundRun:
         response = self._encoder.response
         put_running = await recorder.put_running(response)
         try:
-            if not await self._writer.write(RunProgress(alive_until=self._alive_until()), [put_running]):
+            if not await self.writer.write(RunProgress(alive_until=self._alive_until()), [put_running]):
                 raise state_unreachable()
             async with context as turn:
                 self._turn = turn
@@ -89,7 +89,7 @@ class BackgroundRun:
                 await self._store_end(await self._outcome(turn, recorder))
         finally:
             if self._turn is None:
-                await self._writer.remove([await recorder.remove(response)])
+                await self.writer.remove([await recorder.remove(response)])
 
     async def _outcome(self, turn: ActiveTurn, recorder: ResponseRecorder) -> list[Operation]:
         """Run to any end, and return the operations that store it."""
@@ -97,7 +97,7 @@ class BackgroundRun:
         try:
             return await self._answer(turn, recorder)
         except ClientDisconnected:
-            self._writer.add(encoder.cancel(turn.ids))
+            self.writer.add(encoder.cancel(turn.ids))
         except asyncio.CancelledError:
             self._end_timeout = 0
             self._fail(
@@ -112,9 +112,9 @@ class BackgroundRun:
         """Read the turn to its end, and return the operations that store it. Raises ClientDisconnected if cancelled."""
         encoder = self._encoder
         last = await self._read(turn)
-        if self._writer.cancelled:  # the turn ended because Dify stopped it
+        if self.writer.cancelled:  # the turn ended because Dify stopped it
             raise ClientDisconnected
-        self._writer.add(encoder.encode([last], turn.ids))
+        self.writer.add(encoder.encode([last], turn.ids))
         if isinstance(last, TurnFailed):
             log.warning("turn_failed", error=type(last.error).__name__, code=last.error.code, detail=last.error.log)
         if not isinstance(last, TurnFinished):
@@ -126,13 +126,13 @@ class BackgroundRun:
 
     async def _read(self, turn: ActiveTurn) -> Event:
         """Write all events but the last, and return the last. Raises ClientDisconnected."""
-        self._writer.add(self._encoder.open())
+        self.writer.add(self._encoder.open())
         while True:
-            wake_at = self._written_at + (WRITE_SECONDS if self._writer.has_unwritten else RENEW_SECONDS)
+            wake_at = self._written_at + (WRITE_SECONDS if self.writer.has_unwritten else RENEW_SECONDS)
             events = await turn.next(wake_at)
             last = events.pop() if turn.ended else None
             if events:
-                self._writer.add(self._encoder.encode(events, turn.ids))
+                self.writer.add(self._encoder.encode(events, turn.ids))
             if last is not None or self._loop.time() >= wake_at:
                 await self._write(turn)
             if last is not None:
@@ -141,21 +141,21 @@ class BackgroundRun:
     def _fail(self, turn: ActiveTurn, error: ProxyError) -> None:
         answer = self._encoder.answer
         if answer.finish_reason is None and answer.error is None:  # else the end is already written
-            self._writer.add(self._encoder.encode([TurnFailed(error)], turn.ids))
+            self.writer.add(self._encoder.encode([TurnFailed(error)], turn.ids))
 
     async def _write(self, turn: ActiveTurn) -> None:
         """Write the stream so far and renew the lease."""
         self._written_at = self._loop.time()
         progress = RunProgress(task_id=turn.ids.task_id, user=turn.user, alive_until=self._alive_until())
-        if await self._writer.write(progress):
+        if await self.writer.write(progress):
             self._notify()
-        if self._writer.cancelled:
+        if self.writer.cancelled:
             turn.disconnect()
 
     async def _store_end(self, operations: list[Operation]) -> None:
         """Write the end, and retry while the state is unreachable."""
         deadline = self._loop.time() + self._end_timeout
-        while not await self._writer.write(RunProgress(), operations):
+        while not await self.writer.write(RunProgress(), operations):
             if self._loop.time() >= deadline:
                 log.warning("response_lost", reason="state unavailable")
                 break

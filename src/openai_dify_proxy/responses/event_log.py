@@ -22,6 +22,11 @@ MAX_LOG_BYTES = 1 << 30
 BLOCK_BYTES = 32 * 1024
 """Block size of stored streams: there are few entries, and only the last one is rewritten."""
 
+PORTION_BLOCKS = 2
+"""The blocks of a stream that are read at once, and that a follower holds until its client has read them."""
+
+PORTION_BYTES = PORTION_BLOCKS * BLOCK_BYTES
+
 
 class RunProgress(Struct, frozen=True):
     """The progress of a run. ``size`` is the stored size of its stream in bytes.
@@ -55,16 +60,24 @@ class EventLogs:
             raise response_not_found(name)
         return progress
 
-    async def read(self, name: str, begin: int, end: int) -> bytes:
-        """Return the bytes from ``begin`` to before ``end``. Raises ResponseNotFound and StateUnreachable."""
-        if begin == end:
-            return b""
+    async def read(self, name: str, begin: int) -> tuple[RunProgress, bytes]:
+        """Return the progress of a run, and a portion of its stream from ``begin`` on, empty at its end.
+
+        Raises ResponseNotFound and StateUnreachable.
+        """
+        key = _progress_key(name)
         first = begin // BLOCK_BYTES
-        blocks = await self._run(*(Get(_block_key(name, number)) for number in range(first, _count(end))))
-        found = [block for block in blocks if block is not None]
-        if len(found) < len(blocks):
+        portion = range(first, first + PORTION_BLOCKS)
+        value, *blocks = await self._run(Get(key), *(Get(_block_key(name, number)) for number in portion))
+        progress = self.store.decode(key, value, _read_progress)
+        if progress is None:
             raise response_not_found(name)
-        return b"".join(found)[begin - first * BLOCK_BYTES : end - first * BLOCK_BYTES]
+        end = min(progress.size, (first + PORTION_BLOCKS) * BLOCK_BYTES)
+        stored = blocks[: max(0, _count(end) - first)]  # a damaged entry may have any size
+        found = [block for block in stored if block is not None]
+        if len(found) < len(stored):
+            raise response_not_found(name)
+        return progress, b"".join(found)[begin - first * BLOCK_BYTES : end - first * BLOCK_BYTES]
 
     async def request_cancellation(self, name: str, seconds: float) -> None:
         """Leave a cancellation mark that lives for ``seconds``. Raises StateUnreachable."""
@@ -94,13 +107,17 @@ class EventLogs:
 
 
 class EventLogWriter:
-    """Writes one stream. ``cancelled`` is true once the cancellation mark was read."""
+    """Writes one stream. ``cancelled`` is true once the cancellation mark was read, ``size`` is the stored size.
+
+    The end of the stream stays in memory, where all followers in this process read it.
+    """
 
     def __init__(self, logs: EventLogs, name: str) -> None:
         self.cancelled = False
+        self.size = 0
         self._logs = logs
         self._name = name
-        self._size = 0
+        self._recent = b""
         self._tail = b""  # the last stored block if it is not full
         self._unwritten: list[bytes] = []
 
@@ -108,6 +125,11 @@ class EventLogWriter:
     def has_unwritten(self) -> bool:
         """Whether there are frames to write."""
         return bool(self._unwritten)
+
+    def recent(self, begin: int) -> bytes | None:
+        """Return a portion of the stored stream from ``begin`` on, or None if only the state holds it."""
+        offset = begin - (self.size - len(self._recent))
+        return self._recent[offset : offset + PORTION_BYTES] if offset >= 0 else None
 
     def add(self, frames: bytes) -> None:
         if frames:
@@ -121,13 +143,14 @@ class EventLogWriter:
         logs, name = self._logs, self._name
         added = b"".join(self._unwritten)
         tail = self._tail + added
-        size = self._size + len(added)
-        blocks = logs.put_blocks(name, tail, self._size - len(self._tail)) if added else []
+        size = self.size + len(added)
+        blocks = logs.put_blocks(name, tail, self.size - len(self._tail)) if added else []
         progress = msgspec.structs.replace(progress, size=size)
         results = await logs.store.run(logs.get_cancellation(name), *blocks, *also, logs.put_progress(name, progress))
         if results is None:
             return False
-        self._size = size
+        self.size = size
+        self._recent = tail[-PORTION_BYTES:]
         self._tail = tail[len(tail) - size % BLOCK_BYTES :]
         self._unwritten.clear()
         self.cancelled = self.cancelled or results[0] is not None
@@ -135,7 +158,7 @@ class EventLogWriter:
 
     async def remove(self, also: Sequence[Operation]) -> None:
         """Remove the stream and run ``also``; do nothing if the state is unreachable."""
-        operations = self._logs.remove_operations(self._name, RunProgress(self._size))
+        operations = self._logs.remove_operations(self._name, RunProgress(self.size))
         await self._logs.store.run(*also, *operations)
 
 

@@ -11,8 +11,7 @@ answer.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import json
 from msgspec.structs import replace
@@ -63,8 +62,6 @@ from openai_dify_proxy.wire.openai.responses import (
 )
 
 _encode_text = json.Encoder().encode
-
-_NUMBER = re.compile(rb'"sequence_number":(\d{1,18})')
 
 
 class ResponsesStreamEncoder:
@@ -325,28 +322,6 @@ def encode_stream_error(error: ProxyError, number: int) -> bytes:
     """Return the last frame of an interrupted stream; the response itself may continue."""
     error_object = ErrorObject(error.message, error.type, error.param, error.code)
     return _frame(ErrorEvent(sequence_number=number, error=error_object))
-
-
-def frames_after(frames: bytes, starting_after: int | None) -> bytes:
-    """Return the stored frames with a number above ``starting_after``, or all frames if it is None.
-
-    Streams are stored as encoded, without heartbeats, so a resumed stream has the same numbers and deltas as the first.
-    """
-    if starting_after is None:
-        return frames
-    return b"".join(frame for number, frame in _numbered(frames) if number is None or number > starting_after)
-
-
-def next_number(frames: bytes) -> int:
-    """Return the number of the next frame after ``frames``."""
-    return max((number + 1 for number, _ in _numbered(frames) if number is not None), default=0)
-
-
-def _numbered(frames: bytes) -> Iterator[tuple[int | None, bytes]]:
-    """Yield each frame with its number; ``[DONE]`` has none."""
-    for frame in frames.split(b"\n\n")[:-1]:
-        found = _NUMBER.search(frame)
-        yield int(found[1]) if found else None, frame + b"\n\n"
 
 
 def _frame(event: StreamEvent) -> bytes:

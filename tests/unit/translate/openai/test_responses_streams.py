@@ -28,8 +28,6 @@ from openai_dify_proxy.translate.openai.responses_answers import begin_response,
 from openai_dify_proxy.translate.openai.responses_streams import (
     ResponsesStreamEncoder,
     encode_failure,
-    frames_after,
-    next_number,
 )
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST
 from tests.response_events import events_of, gather_with_sdk, read_with_sdk
@@ -373,23 +371,13 @@ def test_a_response_may_be_cancelled_before_any_text(events: list[Event], output
     assert gather_with_sdk(data) is not None
 
 
-def test_a_stream_can_be_resumed_after_any_number() -> None:
-    data = b"".join(HELLO)
-    assert frames_after(data, None) == data
-    for number in range(-1, 11):
-        assert frames_after(data, number) == b"".join(HELLO[min(number + 1, 10) :])
-    assert frames_after(b"", 3) == b""
-
-
 def test_another_worker_ends_the_stream_of_a_dead_worker() -> None:
     response_stream = encoder(background=True)
     frames = response_stream.encode([TextDelta("Hel")], IDS)
     lost = InternalError("The process that ran this response is gone.")
     failed = failed_response(response_stream.response, lost)
-    data = frames + encode_failure(failed, lost, next_number(frames))
+    data = frames + encode_failure(failed, lost, 6)
     assert types(data)[-2:] == ["error", "response.failed"]
     assert (final(data)["status"], final(data)["output"]) == ("failed", [])
     with pytest.raises(openai.APIError, match="is gone"):
         read_with_sdk(data)
-    assert next_number(b"") == 0
-    assert next_number(b"".join(HELLO)) == 10
