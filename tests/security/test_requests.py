@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import httpx2
 import pytest
 
 from openai_dify_proxy.errors import InvalidRequest
-from openai_dify_proxy.responses.response_store import ResponseStore, StoredResponse
+from openai_dify_proxy.responses.continuation import ContinuationResolver
+from openai_dify_proxy.responses.response_store import ResponseStore, StoredConversation, StoredResponse
 from openai_dify_proxy.state import GuardedStore
 from openai_dify_proxy.state.memory import MemoryStore
-from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
+from openai_dify_proxy.translate.openai.conversation_items import MAX_ITEM_TEXT, MAX_ITEMS_TEXT
+from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT, MAX_STORED_BODY
 from openai_dify_proxy.translate.turn_request import HistoryMessage
+from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import ANONYMOUS
+from openai_dify_proxy.turns.client import ConnectedClient
 from openai_dify_proxy.turns.conversations import Conversations
+from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.wire.complexity import MAX_DEPTH, MAX_VALUES
 from openai_dify_proxy.wire.openai.chat import MAX_ITEMS
 from openai_dify_proxy_demo import DemoLog
@@ -117,6 +123,69 @@ async def test_copies_of_a_stored_answer_are_limited(
     assert f"more than {MAX_REFERENCED_TEXT} characters" in error_of(reply)["message"]
     assert not log.requests
     reply = await http.post(f"{proxy.url}/responses", json={**body, "input": [reference] * 80 + [user()]})
+    assert reply.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ([user("x" * MAX_ITEM_TEXT), user("x")], None),
+        ([user("x"), user("x" * (MAX_ITEM_TEXT + 1))], f"An item in 'items' has more than {MAX_ITEM_TEXT} characters"),
+        ([user([{"type": "input_text", "text": "x" * 600_000}] * 2)], f"more than {MAX_ITEM_TEXT} characters"),
+        ([user("x" * MAX_ITEM_TEXT)] * 8 + [user("x")], f"'items' has more than {MAX_ITEMS_TEXT} characters in all"),
+    ],
+    ids=["allowed", "one", "parts", "all"],
+)
+async def test_the_text_of_a_new_conversation_is_limited(
+    proxy: ProxyServer, http: httpx2.AsyncClient, items: list[Any], said: str | None
+) -> None:
+    reply = await http.post(f"{proxy.url}/conversations", json={"items": items})
+    if said is None:
+        assert reply.status_code == 200
+        return
+    error = error_of(reply)
+    assert (reply.status_code, error["param"], error["code"]) == (400, "items", "string_above_max_length")
+    assert said in error["message"]
+
+
+async def test_a_conversation_that_has_grown_too_long_is_not_continued() -> None:
+    """An app without conversations of its own leaves all messages to the proxy."""
+    conversations = Conversations(GuardedStore(MemoryStore(max_entries=100)), ttl=60, now=lambda: 0.0)
+    stored = ResponseStore(conversations)
+    resolver = ContinuationResolver(stored, cast(Turns, None), cast(Apps, None))  # it needs neither here
+    half = HistoryMessage("user", "x" * (MAX_REFERENCED_TEXT // 2))
+    entries = {
+        "conv_1": [half, half],
+        "conv_2": [half, half, HistoryMessage("assistant", "y")],
+        "conv_3": [HistoryMessage("user", "x")] * (MAX_ITEMS + 1),
+    }
+    for name, items in entries.items():
+        await stored.conversations.put(ANONYMOUS, name, StoredConversation(0, items=items))
+
+    async def earlier(name: str) -> Sequence[HistoryMessage]:
+        resolved = resolver.resolve(
+            ANONYMOUS, cast(App, None), ConnectedClient(), end_user=None, history=(), previous=None, conversation=name
+        )
+        async with resolved as continued:
+            assert continued.recall is not None
+            return await continued.recall()
+
+    assert await earlier("conv_1") == [half, half]
+    for name in ("conv_2", "conv_3"):
+        with pytest.raises(InvalidRequest, match="more than 10000 messages or 8388608 characters"):
+            await earlier(name)
+
+
+async def test_a_response_to_a_very_large_request_is_not_stored(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
+) -> None:
+    body: dict[str, Any] = {"model": "demo-chat", "input": "Hi", "unknown": "x" * MAX_STORED_BODY}
+    for store in ({}, {"store": True}, {"background": True}):
+        reply = await http.post(f"{proxy.url}/responses", json=body | store)
+        assert (reply.status_code, error_of(reply)["param"]) == (400, "store")
+        assert f"more than {MAX_STORED_BODY} bytes" in error_of(reply)["message"]
+    assert not log.requests
+    reply = await http.post(f"{proxy.url}/responses", json={**body, "store": False})
     assert reply.status_code == 200
 
 

@@ -15,6 +15,7 @@ from openai_dify_proxy.api.services import Services, identity_of, services_of
 from openai_dify_proxy.errors import InvalidRequest, NotFound
 from openai_dify_proxy.responses.response_store import StoredConversation
 from openai_dify_proxy.translate.openai.conversation_items import (
+    check_items,
     check_metadata,
     items_of_history,
     items_of_messages,
@@ -34,12 +35,14 @@ async def create_conversation(request: Request) -> Response:
     """Create a conversation in the state only. Dify creates its own with the first turn."""
     services, caller = _admit(request)
     body = await _read(services, request)
+    items = [message for message in messages_of_input(body.items or [], field="items") if message.text]
+    check_items(items)
     store = services.stored.conversations
     name = store.new_id()
     entry = StoredConversation(
         int(time.time()),
         check_metadata(body.metadata or {}),
-        [message for message in messages_of_input(body.items or [], field="items") if message.text],
+        items,
         end_user=await store.end_user_hash(identity_of(request, caller).end_user),
     )
     await store.put(caller, name, entry)

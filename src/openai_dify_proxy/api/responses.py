@@ -32,6 +32,7 @@ from openai_dify_proxy.translate.openai.responses_answers import begin_response,
 from openai_dify_proxy.translate.openai.responses_items import text_of_response
 from openai_dify_proxy.translate.openai.responses_request import (
     check_referenced_text,
+    check_storable,
     read_responses_messages,
     referenced_responses,
 )
@@ -57,6 +58,7 @@ async def create_response(request: Request) -> ASGIApp:
     caller = services.authenticator.admit(request)
     data = await services.bodies.read(request)
     body = read_json(data, RESPONSES_REQUEST)
+    check_storable(body, len(data))
     identity = identity_of(request, caller)
     messages = read_responses_messages(body, await _referenced(services, caller, body, identity))
     continues = body.previous_response_id is not None or body.conversation_name is not None

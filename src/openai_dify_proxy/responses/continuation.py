@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 from msgspec import Struct, field, structs
 
-from openai_dify_proxy.errors import ModelNotFound, NotFound
+from openai_dify_proxy.errors import InvalidRequest, ModelNotFound, NotFound
 from openai_dify_proxy.responses.response_store import DifyConversation, ResponseStore, StoredConversation
 from openai_dify_proxy.translate.history import last_question
 from openai_dify_proxy.translate.openai.conversation_items import history_of_messages, messages_until
+from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
 from openai_dify_proxy.translate.turn_request import HistoryMessage, StoredHistory
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import Caller
@@ -18,6 +19,7 @@ from openai_dify_proxy.turns.client import Client, ClientDisconnected
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.service import Recall, Turns
 from openai_dify_proxy.wire.dify import MessageRow
+from openai_dify_proxy.wire.openai.chat import MAX_ITEMS
 
 
 class Continued(Struct, frozen=True):
@@ -117,6 +119,12 @@ class ContinuationResolver:
 
         async def recall() -> Sequence[HistoryMessage]:
             earlier = await self._earlier_messages(caller, entry, end_user)
+            if len(earlier) > MAX_ITEMS or sum(len(message.text) for message in earlier) > MAX_REFERENCED_TEXT:
+                raise InvalidRequest(
+                    f"The conversation has more than {MAX_ITEMS} messages or {MAX_REFERENCED_TEXT} characters. "
+                    "Create a new one.",
+                    param="conversation",
+                )
             recalled[:] = [*earlier, *history]
             return earlier
 

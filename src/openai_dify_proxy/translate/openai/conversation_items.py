@@ -26,6 +26,12 @@ MAX_METADATA = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
 
+MAX_ITEM_TEXT = 1024 * 1024
+"""Characters of an item that a conversation is created with."""
+
+MAX_ITEMS_TEXT = 8 * 1024 * 1024
+"""Characters of all items that a conversation is created with."""
+
 
 def items_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage] = ()) -> list[MessageItem]:
     """Return a question and an answer for each Dify message, oldest first; a lost answer is omitted.
@@ -56,6 +62,23 @@ def items_of_history(history: Sequence[HistoryMessage], base_id: str) -> list[Me
         )
         for number, message in enumerate(history)
     ]
+
+
+def check_items(messages: Sequence[HistoryMessage]) -> None:
+    """Raise InvalidRequest if the items of a new conversation have too much text to be stored."""
+    sizes = [len(message.text) for message in messages]
+    if max(sizes, default=0) > MAX_ITEM_TEXT:
+        raise InvalidRequest(
+            f"An item in 'items' has more than {MAX_ITEM_TEXT} characters. Split it or shorten it.",
+            param="items",
+            code="string_above_max_length",
+        )
+    if sum(sizes) > MAX_ITEMS_TEXT:
+        raise InvalidRequest(
+            f"'items' has more than {MAX_ITEMS_TEXT} characters in all. Send fewer or shorter items.",
+            param="items",
+            code="string_above_max_length",
+        )
 
 
 def history_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage] = ()) -> list[HistoryMessage]:

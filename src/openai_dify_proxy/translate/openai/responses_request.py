@@ -46,6 +46,9 @@ MAX_REFERENCES = 1000
 MAX_REFERENCED_TEXT = 8 * 1024 * 1024
 """Characters that the referenced items of a request, or the earlier messages that it continues, may have in all."""
 
+MAX_STORED_BODY = 16 * 1024 * 1024
+"""Bytes of a request whose response is stored."""
+
 TOOL_OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 
 
@@ -102,6 +105,16 @@ def messages_of_input(
             referenced += len(message.text) if _is_reference(item) else 0
             check_referenced_text(referenced)
     return messages
+
+
+def check_storable(request: ResponsesRequest, size: int) -> None:
+    """Raise InvalidRequest if the response would be stored, with the input of a body of ``size`` bytes."""
+    if request.store is not False and size > MAX_STORED_BODY:
+        raise InvalidRequest(
+            f"The response to a request of more than {MAX_STORED_BODY} bytes cannot be stored. Set 'store' to false, "
+            "or send less input.",
+            param="store",
+        )
 
 
 def referenced_responses(request: ResponsesRequest) -> list[str]:
