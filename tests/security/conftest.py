@@ -1,5 +1,33 @@
 from __future__ import annotations
 
-from tests.api.conftest import demo, http, log, proxy, raw_proxy, raw_socket, serve, shared_proxy
+from tests.api.conftest import (
+    demo,
+    http,
+    image_proxy,
+    log,
+    predictions,
+    program,
+    proxy,
+    raw_proxy,
+    raw_socket,
+    replicate,
+    serve,
+    shared_image_proxy,
+    shared_proxy,
+)
 
-__all__ = ["demo", "http", "log", "proxy", "raw_proxy", "raw_socket", "serve", "shared_proxy"]
+__all__ = [
+    "demo",
+    "http",
+    "image_proxy",
+    "log",
+    "predictions",
+    "program",
+    "proxy",
+    "raw_proxy",
+    "raw_socket",
+    "replicate",
+    "serve",
+    "shared_image_proxy",
+    "shared_proxy",
+]

@@ -28,6 +28,9 @@ INDEX = PREFIX + "index"
 MAX_TRIM = 5000
 """How many entries are removed at once when there are too many."""
 
+MAX_REASON = 200
+"""Characters of an error's text."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -119,9 +122,13 @@ class ValkeyStore:
             return
         self._untrimmed = 0
         (count,) = _check(await self._exchange([("ZCARD", INDEX)]))
+        if not isinstance(count, int):
+            raise StateUnavailable("the size of the index is not a number")
         if count > self._max_entries:
             last = min(count - self._max_entries, MAX_TRIM) - 1
             (oldest,) = _check(await self._exchange([("ZRANGE", INDEX, 0, last)]))
+            if not isinstance(oldest, list) or not all(isinstance(key, bytes) for key in oldest):
+                raise StateUnavailable("the index is not a list of keys")
             # One command per key: in a cluster the keys are on different servers.
             removals: list[Command] = [("UNLINK", PREFIX.encode() + key) for key in oldest]
             _check(await self._exchange([*removals, ("ZREM", INDEX, *oldest)]))
@@ -157,13 +164,20 @@ def _check(replies: list[Any]) -> list[Any]:
     return replies
 
 
+def _values(replies: list[Any]) -> list[bytes | None]:
+    """Return the replies to operations. Raises StateUnavailable if one is an error, or of a type that no value has."""
+    if not all(reply is None or isinstance(reply, bytes) for reply in _check(replies)):
+        raise StateUnavailable("a reply is not a value")
+    return replies
+
+
 def _finish(run: _ValkeyBatch, outcome: list[Any] | StateUnavailable) -> None:
     if run.result.done():
         return
     try:
         if isinstance(outcome, StateUnavailable):
             raise outcome
-        run.result.set_result(_check(outcome))
+        run.result.set_result(_values(outcome))
     except StateUnavailable as error:
         run.result.set_exception(error)
 
@@ -171,4 +185,4 @@ def _finish(run: _ValkeyBatch, outcome: list[Any] | StateUnavailable) -> None:
 def _reason(error: Exception) -> str:
     """Return the error's text without the command arguments in it, which hold keys and values."""
     known = isinstance(error, RedisConnectionError | ResponseError | OSError)
-    return str(error).partition(", with args")[0] if known else type(error).__name__
+    return str(error).partition(", with args")[0][:MAX_REASON] if known else type(error).__name__
