@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from secrets import token_hex
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -44,6 +44,9 @@ try:
 except ImportError:
     raise SettingsError([f"PICTURE_STORE requires an extra package. Install it: {install_command('s3')}"]) from None
 
+if TYPE_CHECKING:
+    from obstore import GetResult
+
 LEASE: Final = "ipfs.lease"
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 10.0
@@ -51,6 +54,9 @@ SIGNED_SECONDS = 3600
 CHANGE_TRIES = 20
 ORPHAN_SECONDS = 3600.0
 """Age from which a picture without a record is an orphan: its writer must have died."""
+
+MAX_OBJECT_BYTES = 256 * 1024 * 1024
+"""The library allocates what an object announces, and ends the process if that fails."""
 
 _CLIENT_OPTIONS = frozenset(("allow_http", "connect_timeout", "proxy_url", "timeout"))
 
@@ -116,7 +122,7 @@ class ObjectPictures:
         for _ in range(CHANGE_TRIES):
             try:
                 found = await obstore.get_async(self._store, path)
-                stored, e_tag = _record_in(bytes(await found.bytes_async()), name), found.meta["e_tag"]
+                stored, e_tag = _record_in(await _content(found), name), found.meta["e_tag"]
             except FileNotFoundError:
                 found, stored, e_tag = None, None, None
             changed = change(stored)
@@ -224,7 +230,7 @@ class ObjectPictures:
         except FileNotFoundError:
             taken = await self._create(LEASE, mine)
         else:
-            lease = _read_lease(bytes(await found.bytes_async()))
+            lease = _read_lease(await _content(found))
             if lease is not None and lease.owner != self._owner and lease.until > now:
                 return False
             taken = await self._replace(LEASE, mine, found.meta["e_tag"])
@@ -237,7 +243,7 @@ class ObjectPictures:
                 if end is not None:
                     return bytes(await obstore.get_range_async(self._store, path, start=start, end=end))
                 found = await obstore.get_async(self._store, path)
-                return bytes(await found.bytes_async())[start:]
+                return (await _content(found))[start:]
             except FileNotFoundError:
                 return None
 
@@ -323,6 +329,13 @@ def _marker(name: str) -> str:
 def _record_in(data: bytes, name: str) -> PictureRecord | None:
     record = decode_record(data)
     return record if record is not None and record.name == name else None
+
+
+async def _content(found: GetResult) -> bytes:
+    """Return the bytes of an object. Raises ValueError if it announces more than ``MAX_OBJECT_BYTES``."""
+    if found.meta["size"] > MAX_OBJECT_BYTES:
+        raise ValueError(f"an object has {found.meta['size']} bytes, more than {MAX_OBJECT_BYTES}")
+    return bytes(await found.bytes_async())
 
 
 def _read_lease(data: bytes) -> _Lease | None:
