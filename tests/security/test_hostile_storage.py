@@ -98,9 +98,7 @@ async def client() -> AsyncIterator[HttpClient]:
     await http.close()
 
 
-@pytest.mark.parametrize(
-    ("first", "again"), [*ENDLESS.values(), INTERIM, (REDIRECT, b"")], ids=[*ENDLESS, "interim", "redirect"]
-)
+@pytest.mark.parametrize(("first", "again"), [*ENDLESS.values(), *ALSO.values()], ids=[*ENDLESS, *ALSO])
 async def test_an_endless_answer_of_ipfs_is_not_read(client: HttpClient, first: bytes, again: bytes) -> None:
     hostile = Hostile(first, again)
     async with serving(hostile.serve) as port:
