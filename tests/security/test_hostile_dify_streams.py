@@ -19,6 +19,7 @@ from openai_dify_proxy.translate.dify.event_decoder import MAX_ANSWER_CHARACTERS
 from openai_dify_proxy.translate.dify.sse import FrameSplitter
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
 from openai_dify_proxy.translate.openai.chat_streams import ChatStreamEncoder
+from openai_dify_proxy.translate.think import MAX_BLOCKS
 from tests.dify_streams import agent_message, message, message_end, node, stream, workflow_finished
 
 MIB = 1 << 20
@@ -109,6 +110,13 @@ def test_very_many_files_beside_a_long_text() -> None:
     assert count > MAX_LINK_SEARCHES
     encoder = ChatStreamEncoder(AnswerHead("chatcmpl-1", 0, "m"), include_usage=False)
     assert encoder.encode(events, TurnIds()).count(b"[image](/files/") == count - 1
+
+
+@pytest.mark.parametrize("unit", ["<think>a</think>", "a<think>b</think>", "<think>a</think>\n"])
+def test_an_event_with_very_many_blocks_of_reasoning(unit: str) -> None:
+    decoder = DifyEventDecoder("advanced-chat")
+    events = decoder.feed(stream(message(unit * 300_000)))
+    assert len(events) <= 2 * MAX_BLOCKS + 2
 
 
 def test_an_event_with_very_many_values_is_not_decoded() -> None:

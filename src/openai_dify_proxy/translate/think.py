@@ -12,6 +12,9 @@ from openai_dify_proxy.events import Event, ReasoningDelta, TextDelta
 
 OPEN, CLOSE = "<think>", "</think>"
 
+MAX_BLOCKS = 1000
+"""Blocks of an answer that are separated, since each one is an event. Later tags count as text."""
+
 _BLOCK = re.compile(f"{OPEN}.*?(?:{CLOSE}|\\Z)", re.DOTALL)
 
 
@@ -21,9 +24,10 @@ class ThinkSplitter:
     While ``idle`` is true, text without ``<`` is visible unchanged and need not be fed.
     """
 
-    __slots__ = ("_bare", "_buffer", "_fresh", "_reasoned", "_thinking", "idle")
+    __slots__ = ("_bare", "_blocks", "_buffer", "_fresh", "_reasoned", "_thinking", "idle")
 
     def __init__(self) -> None:
+        self._blocks = 0
         self._buffer = ""
         self._thinking = False
         self._fresh = True  # the next reasoning begins a block
@@ -42,7 +46,7 @@ class ThinkSplitter:
         begin = 0  # a remainder per tag would copy the text once per tag
         while begin < len(text):
             tag = CLOSE if self._thinking else OPEN
-            at = text.find(tag, begin)
+            at = text.find(tag, begin) if self._thinking or self._blocks < MAX_BLOCKS else -1
             if at < 0:
                 end = len(text) - _partial(text, tag)
                 self._buffer = text[end:]
@@ -52,6 +56,7 @@ class ThinkSplitter:
                 self._emit(text[begin:at], out)
             begin = at + len(tag)
             self._thinking = not self._thinking
+            self._blocks += self._thinking
             self._fresh = self._thinking
             self._reasoned = True
 

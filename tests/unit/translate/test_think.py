@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from openai_dify_proxy.events import Event, ReasoningDelta, TextDelta
-from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
+from openai_dify_proxy.translate.think import MAX_BLOCKS, ThinkSplitter, without_thinking
 
 # A model's text, its reasoning, and its visible part.
 CASES: dict[str, tuple[str, str, str]] = {
@@ -71,3 +71,16 @@ def test_reasoning_separated_by_dify_counts_as_a_block() -> None:
     splitter.reason("", out)
     splitter.feed("\n\nHello.", out)
     assert out == [ReasoningDelta("hm"), TextDelta("Hello.")]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000_000])
+def test_tags_after_very_many_blocks_are_text(size: int) -> None:
+    block = "<think>a</think>"
+    text = block * MAX_BLOCKS + "x" + block * 3
+    out: list[Event] = []
+    splitter = ThinkSplitter()
+    for begin in range(0, len(text), size):
+        splitter.feed(text[begin : begin + size], out)
+    splitter.close(out)
+    assert "".join(event.text for event in out if isinstance(event, ReasoningDelta)) == "a" * MAX_BLOCKS
+    assert "".join(event.text for event in out if isinstance(event, TextDelta)) == "x" + block * 3
