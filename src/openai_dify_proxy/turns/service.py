@@ -23,6 +23,7 @@ from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.client import Client, ClientDisconnected, ConnectedClient
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
+from openai_dify_proxy.turns.large_requests import run_sized, text_size
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
@@ -199,17 +200,21 @@ class Turns:
         request, history = question.request, None
         if claim.continuation.history and question.recall is not None:
             history = [*await question.recall(), *request.history]
-        body = _encode(
-            make_generate_request(
-                request,
-                profile,
-                app.rules,
-                question.user,
-                history=history,
-                continuation=claim.continuation,
-                transcript=self._transcript,
+
+        def build() -> bytes:
+            return _encode(
+                make_generate_request(
+                    request,
+                    profile,
+                    app.rules,
+                    question.user,
+                    history=history,
+                    continuation=claim.continuation,
+                    transcript=self._transcript,
+                )
             )
-        )
+
+        body = await run_sized(build, text_size(request, request.history if history is None else history))
         decoder = DifyEventDecoder(
             profile.mode,
             origin=app.dify.origin,
