@@ -42,6 +42,7 @@ from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.client import Client, DetachingClient
+from openai_dify_proxy.turns.large_requests import run_sized
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST, ResponsesRequest
 from openai_dify_proxy.wire.openai.responses import Response as ResponseObject
 
@@ -60,7 +61,8 @@ async def create_response(request: Request) -> ASGIApp:
     body = read_json(data, RESPONSES_REQUEST)
     check_storable(body, len(data))
     identity = identity_of(request, caller)
-    messages = read_responses_messages(body, await _referenced(services, caller, body, identity))
+    referenced = await _referenced(services, caller, body, identity)
+    messages = await run_sized(partial(read_responses_messages, body, referenced), len(data))
     continues = body.previous_response_id is not None or body.conversation_name is not None
     turn_request = None if continues else make_turn(body, messages, identity)
     side_call = None if turn_request is None else turn_request.side_call
