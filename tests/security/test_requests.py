@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ from openai_dify_proxy.wire.complexity import MAX_DEPTH, MAX_VALUES
 from openai_dify_proxy.wire.openai.chat import MAX_ITEMS
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import error_of
-from tests.api.servers import ProxyServer
+from tests.api.servers import END, LAST_CHUNK, SSE_HEAD, ProxyServer, chunk, message_frame, raw_dify, scripted
 
 ROUTES = {
     "/chat/completions": {"model": "demo-chat", "messages": [{"role": "user", "content": "Hi"}]},
@@ -110,20 +111,21 @@ async def test_the_number_of_items_is_limited(
 
 
 async def test_copies_of_a_stored_answer_are_limited(
-    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog
+    raw_proxy: ProxyServer, raw_socket: socket.socket, http: httpx2.AsyncClient
 ) -> None:
     """Few bytes that reference a long answer again and again."""
-    answer = "SAY<<" + "x" * 100_000 + ">>"
-    stored = (await http.post(f"{proxy.url}/responses", json={"model": "demo-chat", "input": answer})).json()
-    reference = {"type": "item_reference", "id": stored["output"][0]["id"]}
-    log.clear()
-    body = {"model": "demo-chat", "input": [reference] * 400 + [user()]}
-    reply = await http.post(f"{proxy.url}/responses", json=body)
-    assert (reply.status_code, error_of(reply)["param"]) == (400, "input")
-    assert f"more than {MAX_REFERENCED_TEXT} characters" in error_of(reply)["message"]
-    assert not log.requests
-    reply = await http.post(f"{proxy.url}/responses", json={**body, "input": [reference] * 80 + [user()]})
-    assert reply.status_code == 200
+    url = f"{raw_proxy.url}/responses"
+    answer = scripted([SSE_HEAD, chunk(message_frame("x" * 100_000)), chunk(END), LAST_CHUNK])
+    async with raw_dify(answer, at=raw_socket) as dify:
+        stored = (await http.post(url, json={"model": "raw-chat", "input": "Hi"})).json()
+        reference = {"type": "item_reference", "id": stored["output"][0]["id"]}
+        body = {"model": "raw-chat", "input": [reference] * 400 + [user()]}
+        reply = await http.post(url, json=body)
+        assert (reply.status_code, error_of(reply)["param"]) == (400, "input")
+        assert f"more than {MAX_REFERENCED_TEXT} characters" in error_of(reply)["message"]
+        assert len(dify.turns) == 1
+        reply = await http.post(url, json={**body, "input": [reference] * 80 + [user()]})
+        assert reply.status_code == 200
 
 
 @pytest.mark.parametrize(
