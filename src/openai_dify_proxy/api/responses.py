@@ -212,8 +212,9 @@ def _placeholder(encoder: ResponsesStreamEncoder, events: Sequence[Event], *, st
 
 def _followed(services: Services, response: ResponseObject, starting_after: int | None) -> Response:
     """Return the events of a background response, which does not stop when this stream is closed."""
-    beat = services.timing.beat
-    return StoredStream(services.background.follow(response, starting_after=starting_after, beat=beat))
+    timing = services.timing
+    portions = services.background.follow(response, starting_after=starting_after, beat=timing.beat)
+    return StoredStream(portions, write_timeout=timing.write_timeout)
 
 
 def _starting_after(request: Request) -> int | None:
