@@ -15,7 +15,7 @@ from msgspec import json
 
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.request import AppRules, make_generate_request
-from openai_dify_proxy.translate.history import extend_fingerprint, message_parts, reply_parts
+from openai_dify_proxy.translate.history import Fingerprint, replies
 from openai_dify_proxy.translate.openai.chat_request import make_turn, read_chat_request
 from openai_dify_proxy.translate.openai.conversation_items import items_of_history, page
 from openai_dify_proxy.translate.openai.responses_items import read_input_items
@@ -44,8 +44,9 @@ def calls(work: Callable[[], object]) -> int:
 
 
 def ask(turn: TurnRequest) -> None:
-    extend_fingerprint(b"secret", message_parts(turn.history))
-    extend_fingerprint(b"secret", reply_parts(turn.history))
+    fingerprint = Fingerprint(b"secret")
+    fingerprint.add_messages(turn.history)
+    fingerprint.add_messages(replies(turn.history))
     make_generate_request(turn, AppProfile("chat"), AppRules(), "user")
 
 

@@ -6,6 +6,7 @@ has an end user, only turns of that end user can continue it, and requests that 
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from secrets import token_hex
 from typing import Any, Generic, TypeVar
@@ -21,7 +22,6 @@ from openai_dify_proxy.errors import (
     StateUnreachable,
 )
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
-from openai_dify_proxy.translate.history import extend_fingerprint
 from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.callers import Caller
@@ -162,11 +162,20 @@ def _conversation_not_found(name: str) -> ProxyError:
 
 
 def _hash_end_user(secret: bytes, end_user: str | None) -> bytes:
-    return b"" if end_user is None else extend_fingerprint(secret, [("end_user", end_user)])[:16]
+    return b"" if end_user is None else _keyed_hash(secret, ("end_user", end_user))[:16]
 
 
 def _key(secret: bytes, kind: str, caller: Caller, name: str) -> str:
-    return f"{kind}:{extend_fingerprint(secret, [('caller', caller.id), (kind, name)]).hex()}"
+    return f"{kind}:{_keyed_hash(secret, ('caller', caller.id), (kind, name)).hex()}"
+
+
+def _keyed_hash(secret: bytes, *parts: tuple[str, str]) -> bytes:
+    """Return a chain of HMACs over pairs of a kind and a content. Clients hold ids for a month: it must not change."""
+    link = b""
+    for kind, content in parts:
+        data = content.encode("utf-8", "surrogatepass")
+        link = hmac.digest(secret, b"%b%b\0%d\0%b" % (link, kind.encode(), len(data), data), "sha256")
+    return link
 
 
 def state_unreachable() -> StateUnreachable:

@@ -1,8 +1,10 @@
 """Fingerprints of histories, which identify a conversation.
 
-A fingerprint is a chain of keyed hashes. The first link covers the scope, and each further link adds a part that
-reached Dify: h = HMAC(secret, h_before ‖ role ‖ length ‖ content). So two histories have the same fingerprint only if
-they agree in scope and in every part, and no one can compute one without the secret.
+A fingerprint is a keyed BLAKE2b hash over everything that reached Dify. Two histories have the same fingerprint only if
+they agree in scope and in every part, and no one can compute one without the secret. The hashed bytes are the format's
+version and a sequence of fields; a field is its tag, its length and its content, so that no two sequences have the same
+bytes. A role begins a message, and the fields behind it belong to that message. A field that a message lacks takes no
+bytes: a further kind of field leaves the fingerprints of messages without it as they are.
 
 Differences that clients introduce are ignored: line ends, white space around a text, and messages without text.
 Reasoning in an assistant's message has already been removed. Indentation counts.
@@ -10,29 +12,94 @@ Reasoning in an assistant's message has already been removed. Indentation counts
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 
+VERSION = b"\x02"
+"""The version of the format. Version 1 was a chain of HMAC-SHA256."""
 
-def extend_fingerprint(secret: bytes, parts: Iterable[tuple[str, str]], link: bytes = b"") -> bytes:
-    """Return the fingerprint ``link`` extended by ``parts``, pairs of a role and a content."""
-    for role, content in parts:
-        data = content.encode("utf-8", "surrogatepass")
-        link = hmac.digest(secret, b"%b%b\0%d\0%b" % (link, role.encode(), len(data), data), "sha256")
-    return link
+FINGERPRINT_BYTES = 24
+"""Short enough that Redis stores the index of a caller with few entries compactly."""
+
+LINK = b"l"
+"""The fingerprint that this one extends."""
+SCOPE = b"s"
+END_USER = b"e"
+SYSTEM = b"y"
+INPUTS = b"i"
+CHAT = b"h"
+STORED = b"p"
+"""The id of a stored response or conversation."""
+KIND = b"k"
+ROLE = b"r"
+TEXT = b"t"
+# Reserved for further fields of a message: b"f" for the hash of a file's content; b"c" for a tool call, whose content
+# is the fields b"d" (id), b"n" (name) and b"a" (arguments); b"o" for a tool result, with the fields b"d" and b"t".
+
+_Field = tuple[bytes, str]
 
 
-def message_parts(messages: Sequence[HistoryMessage]) -> list[tuple[str, str]]:
-    """Return normalized messages as parts of a fingerprint."""
-    parts = ((message.role, normalize(message.text)) for message in messages)
-    return [(role, text) for role, text in parts if text]
+class Fingerprint:
+    """The fingerprint of a growing history, which extends the fingerprint ``link``."""
+
+    __slots__ = ("_hash", "_link")
+
+    def __init__(self, secret: bytes, link: bytes = b"") -> None:
+        start = b"%b%b%d:%b" % (VERSION, LINK, len(link), link)
+        self._hash = blake2b(start, digest_size=FINGERPRINT_BYTES, key=secret[: blake2b.MAX_KEY_SIZE])
+        self._link = link
+
+    def add(self, *fields: _Field) -> None:
+        """Add fields, pairs of a tag and a text."""
+        self._update([piece for tag, text in fields for piece in _pieces(tag, text)])
+
+    def add_messages(self, messages: Iterable[HistoryMessage]) -> None:
+        """Add the messages that have a text."""
+        pieces: list[bytes] = []
+        for message in messages:
+            if text := normalize(message.text):
+                pieces += *_pieces(ROLE, message.role), *_pieces(TEXT, text)
+        self._update(pieces)
+
+    def after(self, messages: Iterable[HistoryMessage]) -> bytes:
+        """Return the fingerprint of the history with these messages at its end."""
+        extended = Fingerprint.__new__(Fingerprint)
+        extended._hash, extended._link = self._hash.copy(), self._link
+        extended.add_messages(messages)
+        return extended.digest()
+
+    def digest(self) -> bytes:
+        """Return the fingerprint: ``link`` itself if nothing was added to it."""
+        return self._link or self._hash.digest()
+
+    def _update(self, pieces: Sequence[bytes]) -> None:
+        if pieces:
+            self._hash.update(b"".join(pieces))
+            self._link = b""
 
 
-def reply_parts(messages: Sequence[HistoryMessage]) -> list[tuple[str, str]]:
+def keyed_hash(secret: bytes, *fields: _Field, link: bytes = b"") -> bytes:
+    """Return the hash of fields, in the format of a fingerprint that extends ``link``."""
+    fingerprint = Fingerprint(secret, link)
+    fingerprint.add(*fields)
+    return fingerprint.digest()
+
+
+def _pieces(tag: bytes, text: str) -> tuple[bytes, bytes]:
+    data = text.encode("utf-8", "surrogatepass")
+    return b"%b%d:" % (tag, len(data)), data
+
+
+def replies(messages: Iterable[HistoryMessage]) -> list[HistoryMessage]:
     """Return only the assistant's messages, for clients that rewrite the user's."""
-    return message_parts([message for message in messages if message.role == "assistant"])
+    return [message for message in messages if message.role == "assistant"]
+
+
+def has_text(messages: Iterable[HistoryMessage]) -> bool:
+    """Return whether a message counts in a fingerprint."""
+    return any(message.text.strip() for message in messages)
 
 
 def normalize(text: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 
 import msgspec
 import structlog
@@ -22,11 +23,26 @@ from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.request import BEGINNING, Continuation, sent_inputs, sent_system
-from openai_dify_proxy.translate.history import extend_fingerprint, last_question, message_parts, normalize, reply_parts
+from openai_dify_proxy.translate.history import (
+    CHAT,
+    END_USER,
+    INPUTS,
+    KIND,
+    SCOPE,
+    STORED,
+    SYSTEM,
+    Fingerprint,
+    has_text,
+    keyed_hash,
+    last_question,
+    normalize,
+    replies,
+)
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.apps import App
-from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.callers import MAX_CACHED, Caller
 from openai_dify_proxy.turns.locks import LOCK_TIMEOUT, RETRY_SECONDS, Lock
+from openai_dify_proxy.upstream.dify import DifyApp
 
 LONG_AGO = 600.0
 """Seconds after a conversation's last turn until its existence is checked first, if Dify's version hides its loss."""
@@ -72,13 +88,13 @@ _read_record = msgspec.msgpack.Decoder(ConversationRecord).decode
 
 
 class Scope(Struct, frozen=True):
-    """Caller, end user, app and app key, which conversations never cross. ``link`` begins a fingerprint's chain."""
+    """Caller, end user, app and app key, which conversations never cross. Fingerprints extend ``link``."""
 
     secret: bytes
     link: bytes
 
     def key(self, kind: str, conversation_id: str) -> str:
-        return f"{kind}:{extend_fingerprint(self.secret, [(kind, conversation_id)], self.link).hex()}"
+        return f"{kind}:{keyed_hash(self.secret, (KIND, kind), (STORED, conversation_id), link=self.link).hex()}"
 
 
 class ConversationClaim:
@@ -113,7 +129,7 @@ class ConversationClaim:
         self._request = request
         self._chatflow = False
         self._scope: Scope | None = None
-        self._link: bytes | None = None
+        self._fingerprint: Fingerprint | None = None
         self._system = b""
         self._at = 0.0
         self._taken: tuple[str, bytes] | None = None
@@ -163,13 +179,13 @@ class ConversationClaim:
 
     def link_after(self, reply: str) -> bytes:
         """Return the fingerprint of the history that ends with ``reply``; empty while the state is unreachable."""
-        if self._scope is None or self._link is None:
+        if self._fingerprint is None:
             return b""
         if self._link_after is not None and self._link_after[0] == reply:
             return self._link_after[1]
         answer = HistoryMessage("assistant", reply)
         added = [answer] if self._by_chat else [*self._request.asked, answer]
-        link = extend_fingerprint(self._scope.secret, message_parts(added), self._link)
+        link = self._fingerprint.after(added)
         self._link_after = (reply, link)  # needed twice if the reply is stored as a response
         return link
 
@@ -179,30 +195,32 @@ class ConversationClaim:
         """Compute the scope, and the fingerprint of all earlier messages."""
         request, app = self._request, self._app
         rules = app.rules
-        parts = [caller.id, request.end_user, app.name, app.dify.url, app.dify.key]
-        self._scope = Scope(secret, extend_fingerprint(secret, [("scope", msgspec.json.encode(parts).decode())]))
+        self._scope = scope = _scope(secret, caller, request.end_user, app)
         self._chatflow = profile.mode == "advanced-chat"
-        system = sent_system(request, rules)
-        self._system = extend_fingerprint(secret, [("system", system)])[:8]
-        inputs = ("inputs", sent_inputs(request, profile, rules))
-        stored = request.stored_history
+        system = (SYSTEM, sent_system(request, rules))
+        self._system = keyed_hash(secret, system)[:8]
+        inputs = (INPUTS, sent_inputs(request, profile, rules))
+        stored, history = request.stored_history, request.history
         if stored is not None:
-            known = stored.scope == self._scope.link
-            link = stored.link if known else extend_fingerprint(secret, [("after", stored.name)], self._scope.link)
-            self._link = extend_fingerprint(secret, message_parts(request.history), link)
+            known = stored.scope == scope.link
+            link = stored.link if known else keyed_hash(secret, (STORED, stored.name), link=scope.link)
+            fingerprint = Fingerprint(secret, link)
+            fingerprint.add_messages(history)
         elif self._by_chat:
-            begin = [("chat", request.chat_id or ""), inputs]
-            self._link = extend_fingerprint(secret, [*begin, *reply_parts(request.history)], self._scope.link)
+            fingerprint = Fingerprint(secret, scope.link)
+            fingerprint.add((CHAT, request.chat_id or ""), inputs)
+            fingerprint.add_messages(replies(history))
         else:
-            self._link = extend_fingerprint(
-                secret, [("system", system), inputs, *message_parts(request.history)], self._scope.link
-            )
+            fingerprint = Fingerprint(secret, scope.link)
+            fingerprint.add(system, inputs)
+            fingerprint.add_messages(history)
+        self._fingerprint = fingerprint
 
     async def take_by_history(self) -> None:
         """Take the conversation of the history, if there is one."""
-        if self._scope is None or self._link is None or not self._has_history:
+        if self._fingerprint is None or not self._has_history:
             return
-        key = _entry_key(self._link)
+        key = _entry_key(self._fingerprint.digest())
         results = await self._store.run(Take(key), *self._get_forgetful())
         if results is None or results[0] is None:
             return
@@ -385,7 +403,7 @@ class ConversationClaim:
 
     @property
     def _has_history(self) -> bool:
-        return self._request.stored_history is not None or bool(message_parts(self._request.history))
+        return self._request.stored_history is not None or has_text(self._request.history)
 
     def _end_operation(self, scope: Scope, conversation_id: str) -> Operation:
         return self._put_record(scope, ConversationEntry(conversation_id, self._now(), self._system), "")
@@ -400,8 +418,22 @@ class ConversationClaim:
     def _forgetful_key(self) -> str:
         scope, dify = self._scope, self._app.dify
         assert scope is not None
-        return f"forgetful:{extend_fingerprint(scope.secret, [('url', dify.url), ('key', dify.key)]).hex()}"
+        return f"forgetful:{keyed_hash(scope.secret, (KIND, dify.url), (KIND, dify.key)).hex()}"
 
 
 def _entry_key(link: bytes) -> str:
     return f"conversation:{link.hex()}"
+
+
+def _scope(secret: bytes, caller: Caller, end_user: str | None, app: App) -> Scope:
+    parts = secret, caller.id, end_user, app.name, app.dify
+    if end_user is not None and len(end_user) > MAX_CACHED:
+        return _make_scope.__wrapped__(*parts)
+    return _make_scope(*parts)
+
+
+@lru_cache(maxsize=4096)
+def _make_scope(secret: bytes, caller: str, end_user: str | None, app: str, dify: DifyApp) -> Scope:
+    whose = () if end_user is None else ((END_USER, end_user),)
+    key = (SCOPE, app), (SCOPE, dify.url), (SCOPE, dify.key)
+    return Scope(secret, keyed_hash(secret, (SCOPE, caller), *whose, *key))

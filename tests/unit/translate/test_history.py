@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openai_dify_proxy.translate.history import extend_fingerprint, last_question, message_parts, reply_parts
+from openai_dify_proxy.translate.history import (
+    KIND,
+    SCOPE,
+    TEXT,
+    Fingerprint,
+    has_text,
+    keyed_hash,
+    last_question,
+    replies,
+)
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 
 SECRET = b"s" * 32
@@ -24,18 +32,40 @@ def assistant(text: str) -> HistoryMessage:
 
 
 def fingerprint(*messages: HistoryMessage, secret: bytes = SECRET, link: bytes = b"") -> bytes:
-    return extend_fingerprint(secret, message_parts(messages), link)
+    one = Fingerprint(secret, link)
+    one.add_messages(messages)
+    return one.digest()
 
 
-def test_a_link_is_the_hmac_of_the_one_before_the_role_the_length_and_the_content() -> None:
-    first = hmac.new(SECRET, b"user\x002\x00Hi", hashlib.sha256).digest()
-    second = hmac.new(SECRET, first + b"assistant\x003\x00\xc3\xa4!", hashlib.sha256).digest()
-    assert fingerprint(user("Hi"), assistant("ä!")) == second
+def hashed(data: bytes) -> bytes:
+    """Hash the documented bytes of a fingerprint."""
+    return hashlib.blake2b(data, key=SECRET, digest_size=24).digest()
 
 
-def test_a_chain_continues_from_any_link() -> None:
+def test_a_fingerprint_is_a_keyed_hash_of_version_link_and_fields() -> None:
+    assert fingerprint(user("Hi"), assistant("ä!")) == hashed(b"\x02l0:r4:usert2:Hir9:assistantt3:\xc3\xa4!")
+    assert fingerprint(user("Hi"), link=b"before") == hashed(b"\x02l6:beforer4:usert2:Hi")
+    assert keyed_hash(SECRET, (SCOPE, "a"), (KIND, ""), link=b"l") == hashed(b"\x02l1:ls1:ak0:")
+    assert len(fingerprint()) == 24
+
+
+def test_a_fingerprint_without_additions_is_the_one_it_extends() -> None:
+    assert fingerprint(link=b"before") == b"before"
+    assert fingerprint(user(" \n"), link=b"before") == b"before"
+
+
+def test_a_history_extends_step_by_step() -> None:
     whole = fingerprint(user("a"), assistant("b"), user("c"))
-    assert fingerprint(assistant("b"), user("c"), link=fingerprint(user("a"))) == whole
+    growing = Fingerprint(SECRET)
+    growing.add_messages([user("a")])
+    assert growing.after([assistant("b"), user("c")]) == whole
+    growing.add_messages([assistant("b")])
+    assert growing.after([user("c")]) == whole
+    assert growing.after([]) == growing.digest() == fingerprint(user("a"), assistant("b"))
+
+
+def test_a_long_secret_is_no_error() -> None:
+    assert fingerprint(user("a"), secret=b"s" * 5000) == fingerprint(user("a"), secret=b"s" * 64)
 
 
 # Two histories with the same fingerprint.
@@ -74,19 +104,78 @@ def test_another_secret_makes_another_fingerprint() -> None:
     assert fingerprint(user("a")) != fingerprint(user("a"), secret=b"t" * 32)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "tool"]), st.text(max_size=8)), max_size=5), st.data())
-def test_only_equal_parts_make_equal_chains(parts: list[tuple[str, str]], data: st.DataObject) -> None:
-    other = data.draw(
-        st.lists(st.tuples(st.sampled_from(["user", "assistant", "tool"]), st.text(max_size=8)), max_size=5)
-    )
-    assert (extend_fingerprint(SECRET, parts) == extend_fingerprint(SECRET, other)) == (parts == other)
+texts = st.text(st.sampled_from("at2:\n \r\u00e9\ud800"), max_size=8) | st.text(max_size=8)
+messages = st.lists(st.builds(HistoryMessage, st.sampled_from(["user", "assistant", "tool"]), texts), max_size=5)
+
+
+def folded(messages: list[HistoryMessage]) -> list[tuple[str, str]]:
+    """Return roles and texts without the differences that do not count."""
+    pairs = [(message.role, "\n".join(message.text.replace("\r\n", "\n").split("\r"))) for message in messages]
+    return [(role, text.strip()) for role, text in pairs if text.strip()]
+
+
+@given(messages, messages)
+def test_only_histories_that_fold_to_the_same_have_the_same_fingerprint(
+    one: list[HistoryMessage], other: list[HistoryMessage]
+) -> None:
+    assert (fingerprint(*one) == fingerprint(*other)) == (folded(one) == folded(other))
+
+
+@given(messages, st.sampled_from(["", " ", "\n", "\t\r\n"]))
+def test_outer_white_space_and_line_ends_do_not_count(messages: list[HistoryMessage], space: str) -> None:
+    changed = [
+        HistoryMessage(m.role, space + m.text.replace("\r", "\n").replace("\n", "\r\n") + space) for m in messages
+    ]
+    plain = [HistoryMessage(m.role, m.text.replace("\r", "\n")) for m in messages]
+    assert fingerprint(*changed) == fingerprint(*plain)
+
+
+fields = st.lists(st.tuples(st.sampled_from([KIND, SCOPE, TEXT]), texts), max_size=5)
+
+
+@given(fields, fields, st.binary(max_size=4), st.binary(max_size=4))
+def test_different_fields_or_links_have_different_hashes(
+    one: list[tuple[bytes, str]], other: list[tuple[bytes, str]], link: bytes, other_link: bytes
+) -> None:
+    same = (one, link) == (other, other_link)
+    assert (keyed_hash(SECRET, *one, link=link) == keyed_hash(SECRET, *other, link=other_link)) == same
+
+
+@given(messages)
+def test_the_hashed_bytes_of_a_history_can_be_read_back(messages: list[HistoryMessage]) -> None:
+    """The bytes determine the messages, so two histories never share them."""
+    data = encoded(folded(messages))
+    assert parsed(data) == folded(messages)
+    assert fingerprint(*messages) == hashed(b"\x02l0:" + data)
+
+
+def encoded(messages: list[tuple[str, str]]) -> bytes:
+    def field(tag: bytes, text: str) -> bytes:
+        data = text.encode("utf-8", "surrogatepass")
+        return tag + str(len(data)).encode() + b":" + data
+
+    return b"".join(field(b"r", role) + field(b"t", text) for role, text in messages)
+
+
+def parsed(data: bytes) -> list[tuple[str, str]]:
+    contents = []
+    while data:
+        length, _, rest = data[1:].partition(b":")
+        contents.append(rest[: int(length)].decode("utf-8", "surrogatepass"))
+        data = rest[int(length) :]
+    return list(zip(contents[::2], contents[1::2], strict=True))
 
 
 def test_only_the_replies() -> None:
-    assert reply_parts([user("a"), assistant("b"), HistoryMessage("tool", "c"), assistant("d\n")]) == [
-        ("assistant", "b"),
-        ("assistant", "d"),
+    assert replies([user("a"), assistant("b"), HistoryMessage("tool", "c"), assistant("d\n")]) == [
+        assistant("b"),
+        assistant("d\n"),
     ]
+
+
+def test_messages_without_text_do_not_count() -> None:
+    assert not has_text([user(" \n"), assistant("")])
+    assert has_text([user(" \n"), assistant(" a")])
 
 
 def test_the_last_question_with_text() -> None:
