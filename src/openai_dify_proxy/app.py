@@ -49,7 +49,8 @@ from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state import open_store
-from openai_dify_proxy.state.guarded import STATE_TIMEOUT, GuardedStore
+from openai_dify_proxy.state.guarded import GuardedStore
+from openai_dify_proxy.state.store import STATE_TIMEOUT
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.claims import DEFAULT_TIMING, ClaimTiming
 from openai_dify_proxy.turns.client import ClientDisconnected
@@ -145,9 +146,9 @@ async def _open_services(
             await open_store(
                 settings.state_url.get_secret_value(),
                 max_entries=settings.state_max_entries,
-                timeout=0.9 * state_timeout,  # below the guard's own, so that the log has the store's reason
-            ),
-            timeout=state_timeout,
+                max_bytes=settings.state_max_bytes,
+                timeout=state_timeout,
+            )
         )
         stack.push_async_callback(store.close)
         conversations = Conversations(store, ttl=settings.conversation_ttl, now=clock, timing=timing)

@@ -19,6 +19,7 @@
     │   ├── BadHttp                 400
     │   ├── RequestTimeout          408
     │   ├── BodyTooLarge            413
+    │   ├── TooLargeToStore         413
     │   ├── UrlTooLong              414
     │   ├── HeadTooLarge            431
     │   ├── UnsupportedMediaType    415
@@ -185,6 +186,13 @@ class RequestTimeout(ClientError):
 class BodyTooLarge(ClientError):
     status = 413
     default_code = "request_too_large"
+
+
+class TooLargeToStore(ClientError):
+    """The request is there to store something, which is larger than an entry of the state may be."""
+
+    status = 413
+    default_code = "too_large_to_store"
 
 
 class UrlTooLong(ClientError):

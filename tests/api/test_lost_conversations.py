@@ -51,12 +51,12 @@ def age(state: Path, seconds: float) -> None:
     """Move the last turns of all stored conversations into the past."""
     connection = sqlite3.connect(state)
     with connection:
-        rows = connection.execute("SELECT key, value FROM entries").fetchall()
+        rows = connection.execute("SELECT key, data FROM entries").fetchall()
         for key, value in rows:
             if key.startswith(("conversation:", "owned:")):
                 name, at, system = msgspec.msgpack.decode(value)
                 aged = msgspec.msgpack.encode([name, at - seconds, system])
-                connection.execute("UPDATE entries SET value = ? WHERE key = ?", (aged, key))
+                connection.execute("UPDATE entries SET data = ? WHERE key = ?", (aged, key))
     connection.close()
 
 

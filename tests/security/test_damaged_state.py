@@ -51,9 +51,9 @@ DAMAGES: dict[str, Damage] = {
 def damage(state: Path, change: Damage) -> int:
     """Damage all entries but the secret; return how many there are."""
     with sqlite3.connect(state, isolation_level=None, timeout=30) as connection:
-        rows = connection.execute("SELECT key, value FROM entries WHERE key != 'secret'").fetchall()
+        rows = connection.execute("SELECT key, data FROM entries WHERE key != 'secret'").fetchall()
         connection.executemany(
-            "UPDATE entries SET value = ? WHERE key = ?", [(change(value), key) for key, value in rows]
+            "UPDATE entries SET data = ? WHERE key = ?", [(change(value), key) for key, value in rows]
         )
     connection.close()
     return len(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
@@ -33,15 +33,16 @@ class Backend:
             self._servers = request.getfixturevalue("cluster").servers
         self._stores: list[Store] = []
 
-    async def store(self, max_entries: int = 1000) -> Store:
+    async def store(self, max_entries: int = 1000, max_bytes: int = 1_000_000_000) -> Store:
+        limits = {"max_entries": max_entries, "max_bytes": max_bytes}
         match self._kind:
             case "memory":
-                store: Store = MemoryStore(max_entries=max_entries, clock=lambda: self.now)
+                store: Store = MemoryStore(**limits, clock=lambda: self.now)
             case "sqlite":
-                store = SqliteStore(self._path, max_entries=max_entries, clock=lambda: self.now)
+                store = SqliteStore(self._path, **limits, timeout=PATIENCE, clock=lambda: self.now)
             case _:
                 scheme = "valkey" if len(self._servers) == 1 else "valkey+cluster"
-                store = await open_store(self._servers[0].url(scheme), max_entries=max_entries, timeout=PATIENCE)
+                store = await open_store(self._servers[0].url(scheme), **limits, timeout=PATIENCE)
         self._stores.append(store)
         return store
 
@@ -222,20 +223,98 @@ async def test_an_invalid_key_does_not_affect_other_runs(backend: Backend) -> No
     assert await store.run(Put("kind:a", b"one", ttl=60), Get("kind:a")) == [None, b"one"]
 
 
+async def write(backend: Backend, store: Store, owner: str, numbers: Iterable[int], size: int = 3) -> None:
+    """Write entries one after the other, so that each has a later time than the one before."""
+    for number in numbers:
+        await store.run(Put(f"kind:{owner}-{number}", bytes(size), 3600, owner))
+        backend.now += 1
+
+
+async def held(store: Store, owner: str, most: int = 100) -> list[int]:
+    """Return the numbers of the owner's entries."""
+    values = await store.run(*(Get(f"kind:{owner}-{number}") for number in range(most)))
+    return [number for number, value in enumerate(values) if value is not None]
+
+
 @on_every_backend
 async def test_the_number_of_entries_stays_near_its_limit(backend: Backend) -> None:
     store = await backend.store(20)
-    await store.run(Put("kind:lasting", b"secret"))
+    await store.run(Put("kind:lasting", b"secret"), Put("kind:leased", b"own", ttl=3600))
     order = [*range(60), 20]  # rewriting an entry makes it the newest
-    for number in order:
-        await store.run(Put(f"kind:{number}", b"one", ttl=3600))
-        backend.now += 1
-    everything = [Get(f"kind:{number}") for number in range(60)]
-    while len(remaining := [n for n, value in enumerate(await store.run(*everything)) if value is not None]) > 20:
+    await write(backend, store, "ann", order)
+    while len(remaining := await held(store, "ann")) > 20:
         pass
     assert len(remaining) >= 15
     assert remaining == sorted(order[-len(remaining) :])
-    assert await store.run(Get("kind:lasting")) == [b"secret"]
+    assert await store.run(Get("kind:lasting"), Get("kind:leased")) == [b"secret", b"own"]
+
+
+@on_every_backend
+async def test_the_size_of_the_entries_stays_near_its_limit(backend: Backend) -> None:
+    store = await backend.store(max_bytes=20_000)
+    await store.run(Put("kind:lasting", bytes(50_000)), Put("kind:leased", bytes(50_000), ttl=3600))
+    await write(backend, store, "ann", range(60), size=1000)
+    while len(remaining := await held(store, "ann")) > 20:
+        pass
+    assert len(remaining) >= 15
+    assert remaining == list(range(60))[-len(remaining) :]
+    assert None not in await store.run(Get("kind:lasting"), Get("kind:leased"))
+
+
+@on_every_backend
+async def test_only_who_holds_the_most_entries_loses_some(backend: Backend) -> None:
+    store = await backend.store(40)
+    await write(backend, store, "ann", range(5))
+    await write(backend, store, "bob", range(10), size=500)  # fewer entries, but more bytes
+    await write(backend, store, "carl", range(90))
+    while len(carls := await held(store, "carl")) > 25:
+        pass
+    assert len(carls) >= 15
+    assert carls == list(range(90))[-len(carls) :]
+    assert await held(store, "ann") == list(range(5))
+    assert await held(store, "bob") == list(range(10))
+
+
+@on_every_backend
+async def test_only_who_holds_the_most_bytes_loses_some(backend: Backend) -> None:
+    store = await backend.store(1000, 40_000)
+    await write(backend, store, "ann", range(70), size=10)  # more entries, but fewer bytes
+    await write(backend, store, "bob", range(60), size=1000)
+    while len(bobs := await held(store, "bob")) > 40:
+        pass
+    assert len(bobs) >= 30
+    assert bobs == list(range(60))[-len(bobs) :]
+    assert await held(store, "ann") == list(range(70))
+
+
+@on_every_backend
+async def test_several_large_owners_shrink_to_the_same_size(backend: Backend) -> None:
+    store = await backend.store(40)
+    for start in range(0, 60, 10):
+        for owner in ("ann", "bob"):
+            await write(backend, store, owner, range(start, start + 10))
+    await write(backend, store, "carl", range(4))
+    while len(await held(store, "ann")) + len(await held(store, "bob")) > 36:
+        pass
+    anns, bobs = await held(store, "ann"), await held(store, "bob")
+    assert min(len(anns), len(bobs)) >= 14
+    assert abs(len(anns) - len(bobs)) <= 4
+    assert anns == list(range(60))[-len(anns) :]
+    assert bobs == list(range(60))[-len(bobs) :]
+    assert await held(store, "carl") == list(range(4))
+
+
+@on_every_backend
+async def test_removed_and_replaced_entries_do_not_count(backend: Backend) -> None:
+    store = await backend.store(30, 30_000)
+    await write(backend, store, "ann", range(10), size=100)
+    for round_ in range(20):
+        await write(backend, store, "bob", range(8), size=100 + round_)
+        await store.run(*(Take(f"kind:bob-{number}", "bob") for number in range(4)))
+    for _ in range(20):  # enough for a store that counts wrongly to remove entries
+        await store.run(Get("kind:ann-0"))
+    assert await held(store, "ann") == list(range(10))
+    assert await held(store, "bob") == [4, 5, 6, 7]
 
 
 @on_every_backend

@@ -18,7 +18,10 @@ from pathlib import Path
 import pytest
 
 from openai_dify_proxy.state import Get, Put, StateUnavailable, Take
-from openai_dify_proxy.state.sqlite import SCAN_SECONDS, SCHEMA, SqliteStore, migrate
+from openai_dify_proxy.state.sqlite import SqliteStore
+from openai_dify_proxy.state.sqlite_file import SCHEMA, migrate
+from openai_dify_proxy.state.sqlite_tidying import SCAN_SECONDS
+from tests.limits import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, max_entries=1000)
+    store = SqliteStore(path, max_entries=1000, timeout=PATIENCE)
     yield store
     await store.close()
 
@@ -83,7 +86,7 @@ def rows(path: Path) -> int:
 async def test_entries_survive_a_restart(path: Path, store: SqliteStore) -> None:
     await store.run(Put("kind:a", b"one", ttl=60))
     await store.close()
-    again = SqliteStore(path, max_entries=1000)
+    again = SqliteStore(path, max_entries=1000, timeout=PATIENCE)
     assert await again.run(Take("kind:a")) == [b"one"]
     await again.close()
 
@@ -138,7 +141,7 @@ async def test_the_thread_ends_with_the_store(store: SqliteStore) -> None:
 
 async def test_expired_entries_leave_the_disk(path: Path) -> None:
     now = 1_000_000.0
-    store = SqliteStore(path, max_entries=1000, clock=lambda: now)
+    store = SqliteStore(path, max_entries=1000, timeout=PATIENCE, clock=lambda: now)
     await store.run(*(Put(f"kind:{number}", b"one", ttl=10) for number in range(500)), Put("kind:stays", b"one"))
     await store.run(Get("kind:stays"))  # completes the scan for expired entries that the first run starts
     now += 20
@@ -155,7 +158,7 @@ async def test_expired_entries_leave_the_disk(path: Path) -> None:
 
 async def test_expired_entries_of_a_locked_file_leave_the_disk_later(path: Path) -> None:
     now = 1_000_000.0
-    store = SqliteStore(path, max_entries=1000, clock=lambda: now)
+    store = SqliteStore(path, max_entries=1000, timeout=PATIENCE, clock=lambda: now)
     await store.run(*(Put(f"kind:{number}", b"one", ttl=10) for number in range(500)))
     await store.run(Get("kind:1"))  # completes the first scan
     process = Process(path, "lock")
@@ -192,8 +195,8 @@ async def test_an_older_file_is_migrated_with_its_entries(store: SqliteStore, co
     await store.close()
     migrate(connection, NEXT)
     migrate(connection, NEXT)
-    assert connection.execute("SELECT key, value, colour FROM entries").fetchall() == [("kind:a", b"one", "red")]
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("SELECT key, data, colour FROM entries").fetchall() == [("kind:a", b"one", "red")]
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(NEXT),)
 
 
 async def test_a_failed_migration_leaves_the_file_unchanged(store: SqliteStore, connection: sqlite3.Connection) -> None:
@@ -210,8 +213,8 @@ async def test_a_newer_file_is_rejected_and_unchanged(
     migrate(connection, NEXT)
     with pytest.raises(StateUnavailable) as caught:
         await store.run(Put("kind:a", b"one"))
-    assert str(caught.value) == f"{path}: a newer version of the proxy wrote the state (schema 2, this version knows 1)"
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert str(caught.value) == f"{path}: a newer version of the proxy wrote the state (schema 4, this version knows 3)"
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(NEXT),)
     assert rows(path) == 0
 
 
@@ -275,12 +278,12 @@ def without_root() -> Iterator[None]:
 async def test_a_file_without_write_permission() -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "state.db"
-        store = SqliteStore(path, max_entries=1000)
+        store = SqliteStore(path, max_entries=1000, timeout=PATIENCE)
         await store.run(Put("kind:a", b"one"))
         await store.close()
         allow(path, 0o444)
         allow(path.parent, 0o555)
-        store = SqliteStore(path, max_entries=1000)
+        store = SqliteStore(path, max_entries=1000, timeout=PATIENCE)
         with without_root(), pytest.raises(StateUnavailable, match="ermission denied"):
             await store.run(Put("kind:b", b"two"))
         allow(path.parent, 0o700)
@@ -305,7 +308,7 @@ async def test_a_corrupted_file(path: Path, store: SqliteStore) -> None:
     await store.run(*everything)
     await store.close()
     write(path, b"\xff" * (len(read(path)) - 4096), start=4096)
-    broken = SqliteStore(path, max_entries=1000)
+    broken = SqliteStore(path, max_entries=1000, timeout=PATIENCE)
     with pytest.raises(StateUnavailable, match="malformed"):
         await broken.run(*everything)
     delete(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from structlog.testing import capture_logs
 
 from openai_dify_proxy.settings import SettingsError
 from openai_dify_proxy.state import Add, Get, Put, StateUnavailable, Store, Take, open_store
-from openai_dify_proxy.state.valkey import INDEX, PREFIX
+from openai_dify_proxy.state.servers import open_server
+from openai_dify_proxy.state.valkey import ValkeyStore
+from openai_dify_proxy.state.valkey_index import INDEX, PREFIX
 from tests.api.servers import serving
 from tests.limits import PATIENCE
 from tests.state.servers import ValkeyCluster, ValkeyServer, certificate, tls_relay
@@ -31,21 +34,88 @@ async def store(own_valkey: ValkeyServer) -> AsyncIterator[Store]:
 async def refusal(store: Store) -> str:
     """Run operations that must fail and return the reason."""
     with pytest.raises(StateUnavailable) as caught:
-        await store.run(Take("kind:key-of-mine"), Put("kind:key-of-mine", b"value-of-mine", ttl=60))
+        await store.run(Take("kind:key-of-mine"), Put("kind:key-of-mine", b"value-of-mine", 60, "ann"))
     assert not re.search("key-of-mine|value-of-mine", str(caught.value))
     return str(caught.value)
 
 
-async def test_keys_have_our_prefix_and_the_index_lists_expiring_entries(
+def usage(server: ValkeyServer, unit: str) -> dict[bytes, float]:
+    return dict(server.ask("ZRANGE", f"{PREFIX}usage:{unit}", 0, -1, "WITHSCORES"))
+
+
+async def test_keys_have_our_prefix_and_each_owner_has_an_index_of_expiring_entries(
     own_valkey: ValkeyServer, store: Store
 ) -> None:
-    await store.run(Put("kind:a", b"one", ttl=100), Put("kind:b", b"two"), Add("kind:c", b"three", ttl=100))
-    await store.run(Put("kind:d", b"four", ttl=100), Take("kind:d"))
-    keys = ["kind:a", "kind:b", "kind:c"]
-    assert sorted(own_valkey.ask("KEYS", "*")) == sorted([INDEX.encode(), *((PREFIX + key).encode() for key in keys)])
-    assert own_valkey.ask("ZRANGE", INDEX, 0, -1) == [b"kind:a", b"kind:c"]
+    await store.run(Put("kind:a", b"one", 100, "ann"), Put("kind:b", b"two"), Add("kind:c", b"three", 100, "bob"))
+    await store.run(Put("kind:d", b"four", 100, "ann"), Put("kind:e", b"own", 100), Put("kind:f", b"six", 100, "ann"))
+    await store.run(Take("kind:d", "ann"))
+    await store.close()
+    keys = [f"kind:{letter}" for letter in "abcef"] + ["index:ann", "index:bob", "usage:entries", "usage:bytes"]
+    assert sorted(own_valkey.ask("KEYS", "*")) == sorted((PREFIX + key).encode() for key in keys)
+    assert own_valkey.ask("ZRANGE", f"{INDEX}:ann", 0, -1) == [b"kind:a", b"kind:f"]
+    assert own_valkey.ask("ZRANGE", f"{INDEX}:bob", 0, -1) == [b"kind:c"]
+    assert usage(own_valkey, "entries") == {b"bob": 1, b"ann": 2, b"": 3}
+    assert usage(own_valkey, "bytes") == {b"bob": 11, b"ann": 18, b"": 29}
     assert 99_000 < own_valkey.ask("PTTL", PREFIX + "kind:a") <= 100_000
     assert own_valkey.ask("PTTL", PREFIX + "kind:b") == -1
+
+
+async def test_an_index_without_owners_is_used_up(own_valkey: ValkeyServer) -> None:
+    """Entries of earlier versions are found, counted as those of one owner, and removed oldest first."""
+    began = time.time()
+    for number in range(40):
+        own_valkey.ask("SET", f"{PREFIX}kind:old-{number}", b"old", "PX", 3_600_000)
+        own_valkey.ask("ZADD", INDEX, repr(began - 100 + number), f"kind:old-{number}")
+    own_valkey.ask("SET", f"{PREFIX}kind:secret", b"secret")
+    store = await open_store(own_valkey.url(), max_entries=40, timeout=PATIENCE)
+    assert await store.run(Take("kind:old-39", "ann"), Put("kind:old-38", b"new", 3600, "ann")) == [b"old", b"old"]
+    everything = [Get(f"kind:old-{number}") for number in range(38)]
+    for number in range(20):
+        await store.run(Put(f"kind:{number}", b"new", 3600, "ann"))
+    while None not in (found := await store.run(*everything)):
+        pass
+    while own_valkey.ask("ZCARD", INDEX) + own_valkey.ask("ZCARD", f"{INDEX}:ann") > 40:
+        await store.run(Get("kind:0"))
+    found = await store.run(*everything)
+    left = [number for number, value in enumerate(found) if value is not None]
+    assert left == list(range(38))[-len(left) :]
+    assert 15 <= len(left) <= 20
+    mine = [Get(f"kind:{number}") for number in range(20)]
+    assert await store.run(*mine, Get("kind:old-38"), Get("kind:secret")) == [b"new"] * 21 + [b"secret"]
+    assert own_valkey.ask("ZSCORE", INDEX, "kind:old-38") is None
+    await store.close()
+
+
+async def test_a_full_server_forgets_expired_entries_first(own_valkey: ValkeyServer) -> None:
+    """The expired entries of an owner that writes no more do not cost another owner entries."""
+    now = time.time()
+    store = ValkeyStore(
+        open_server(own_valkey.url()), max_entries=100, max_bytes=1 << 30, timeout=PATIENCE, clock=lambda: now
+    )
+    await store.run(*(Put(f"kind:ann-{number}", b"one", 0.001, "ann") for number in range(60)))
+    now += 3600
+    mine = [Put(f"kind:bob-{number}", b"one", 600, "bob") for number in range(90)]
+    for put in mine:
+        await store.run(put)
+    while own_valkey.ask("ZCARD", f"{INDEX}:ann"):
+        await store.run(Get("kind:0"))
+    assert await store.run(*(Get(put.key) for put in mine)) == [b"one"] * 90
+    await store.close()
+    assert usage(own_valkey, "entries") == {b"ann": 0, b"bob": 90, b"": 90}
+
+
+async def test_a_large_run_does_not_delay_others(own_valkey: ValkeyServer, store: Store) -> None:
+    """It has a connection of its own."""
+    await store.run(Get("kind:a"))
+    before = own_valkey.ask("INFO")["total_connections_received"]
+    large = asyncio.create_task(store.run(Put("kind:large", bytes(10_000_000), 60, "ann")))
+    await asyncio.sleep(0)
+    assert (
+        await asyncio.gather(*(store.run(Put(f"kind:{number}", b"one", 60, "bob")) for number in range(10)))
+        == [[None]] * 10
+    )
+    assert await large == [None]
+    assert own_valkey.ask("INFO")["total_connections_received"] - before == 2  # one is that of this test
 
 
 async def test_concurrent_runs_share_one_connection_and_few_round_trips(own_valkey: ValkeyServer, store: Store) -> None:
@@ -89,7 +159,7 @@ async def test_a_connection_closed_by_the_server_is_replaced(own_valkey: ValkeyS
 
 async def test_a_slow_server_times_out_and_its_late_replies_are_dropped(own_valkey: ValkeyServer, store: Store) -> None:
     await store.run(Put("kind:a", b"one"), Put("kind:b", b"two"))
-    with own_valkey.frozen(), pytest.raises(StateUnavailable, match=r"no answer within 0\.9 s"):
+    with own_valkey.frozen(), pytest.raises(StateUnavailable, match=r"no answer within 1 s"):
         await store.run(Get("kind:a"))
     assert await store.run(Get("kind:b")) == [b"two"]
 
@@ -101,7 +171,7 @@ async def test_a_server_that_never_answers() -> None:
 
     async with serving(listen) as port:
         store = await open_store(f"redis://127.0.0.1:{port}", max_entries=1000)
-        assert await refusal(store) == "no answer within 0.9 s"
+        assert await refusal(store) == "no answer within 1 s"
         await store.close()
 
 
@@ -123,8 +193,8 @@ async def run_every_operation(url: str, servers: list[ValkeyServer], rights: str
         server.ask("ACL", "LOG", "RESET")
     store = await open_store(url, max_entries=20, timeout=PATIENCE)
     for number in range(60):
-        await store.run(Put(f"kind:{number}", b"one", ttl=60), Add("kind:lasting", b"two"), Get("kind:0"))
-    assert await store.run(Take("kind:59"), Get("kind:0")) == [b"one", None]
+        await store.run(Put(f"kind:{number}", b"one", 60, "ann"), Add("kind:lasting", b"two"), Get("kind:0"))
+    assert await store.run(Take("kind:59", "ann"), Get("kind:0")) == [b"one", None]
     await store.close()
     assert [server.ask("ACL", "LOG") for server in servers] == [[]] * len(servers)
 
@@ -151,7 +221,7 @@ async def test_without_the_right_to_trim_runs_succeed(own_valkey: ValkeyServer) 
     own_valkey.ask("ACL", "SETUSER", "proxy", "reset", "on", f">{PASSWORD}", "~*", "+@all", "-zcard")
     store = await open_store(own_valkey.url(userinfo=f"proxy:{PASSWORD}@"), max_entries=20, timeout=PATIENCE)
     with capture_logs() as logs:
-        assert await store.run(*(Put(f"kind:{number}", b"one", ttl=60) for number in range(60))) == [None] * 60
+        assert await store.run(*(Put(f"kind:{number}", b"one", 60, "ann") for number in range(60))) == [None] * 60
         assert await store.run(Get("kind:0")) == [b"one"]
         await store.close()
     assert {line["event"] for line in logs} == {"state_trim_failed"}
@@ -210,7 +280,7 @@ async def test_tls_certificates_are_verified(valkey: ValkeyServer, tmp_path: Pat
 
 async def test_a_cluster_spreads_the_entries(cluster: ValkeyCluster) -> None:
     store = await open_store(cluster.servers[2].url("redis+cluster"), max_entries=1000, timeout=PATIENCE)
-    await store.run(*(Put(f"kind:{number}", b"one", ttl=60) for number in range(90)))
+    await store.run(*(Put(f"kind:{number}", b"one", 60, "ann") for number in range(90)))
     sizes = [server.ask("DBSIZE") for server in cluster.servers]
     assert sum(sizes) == 91  # including the index
     assert min(sizes) > 10

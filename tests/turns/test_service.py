@@ -54,7 +54,7 @@ class Setup:
 
     async def lock(self) -> Lock:
         """Return an acquired lock."""
-        lock = Lock(self.store, LOCK)
+        lock = Lock(self.store, LOCK, ANONYMOUS.id)
         assert await lock.acquire(lambda: False) is not None
         return lock
 

@@ -75,7 +75,7 @@ async def create_response(request: Request) -> ASGIApp:
     prepare = partial(_prepared, services, app, _NewResponse(caller, data, body, messages, identity, turn_request))
     if body.background:
         client = DetachingClient(responder_of(request.scope))
-        await services.background.start(prepare(client), encoder)
+        await services.background.start(caller, prepare(client), encoder)
         return _followed(services, encoder.response, None) if body.stream else json_response(encoder.response)
     if body.stream:
         frames = TurnFrames(encoder)

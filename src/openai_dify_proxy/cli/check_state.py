@@ -29,7 +29,12 @@ def check_state(settings: Settings) -> bool:
 
 
 async def _problem(settings: Settings) -> str | None:
-    store = await open_store(settings.state_url.get_secret_value(), max_entries=settings.state_max_entries)
+    store = await open_store(
+        settings.state_url.get_secret_value(),
+        max_entries=settings.state_max_entries,
+        max_bytes=settings.state_max_bytes,
+        timeout=2 * TIMEOUT,
+    )
     try:
         async with asyncio.timeout(TIMEOUT):
             await store.run(Put("check", b"1", 1.0))

@@ -69,13 +69,13 @@ class BackgroundResponses:
         """The number of runs of this process whose stream no request of this process follows."""
         return len(self._runs.keys() - self._followers.keys())
 
-    async def start(self, prepared: PreparedRun, encoder: ResponsesStreamEncoder) -> None:
+    async def start(self, caller: Caller, prepared: PreparedRun, encoder: ResponsesStreamEncoder) -> None:
         """Start a response in the background, and return once its request was sent to Dify.
 
         Raises StateUnreachable, and any error that comes before the request.
         """
         name = encoder.response.id
-        writer = EventLogWriter(self._logs, name)
+        writer = EventLogWriter(self._logs, caller, name)
         run = BackgroundRun(prepared, encoder, writer, alive_until=self._alive_until, end_timeout=self._lease)
         self._runs[name] = run
         run.task.add_done_callback(lambda _: self._runs.pop(name, None))
@@ -91,10 +91,14 @@ class BackgroundResponses:
         if not entry.running:
             return entry
         progress = await self._logs.progress(name)
-        if progress.alive_until is None:  # ended in the meantime
-            return await self._stored.responses.load(caller, name, end_user)
+        if progress.alive_until is None:
+            entry = await self._stored.responses.load(caller, name, end_user)
+            if not entry.running:  # ended in the meantime
+                return entry
         response = self._stored.response_of(name, entry)
-        if self._is_over(progress):
+        if progress.alive_until is None:
+            response = failed_response(response, _too_large())
+        elif self._is_over(progress):
             response = failed_response(response, _worker_died())
         elif progress.size:
             response = structs.replace(response, status="in_progress")
@@ -167,7 +171,7 @@ class BackgroundResponses:
     async def cancel(self, caller: Caller, response: Response) -> Response:
         """Cancel a running response of any process, and return its last state. Raises StateUnreachable."""
         name = response.id
-        await self._logs.request_cancellation(name, self._lease * 4)
+        await self._logs.request_cancellation(caller, name, self._lease * 4)
         progress = await self._logs.progress(name)
         run = self._runs.get(name)
         if run is not None:
@@ -185,7 +189,7 @@ class BackgroundResponses:
         entry = structs.replace(entry, response=msgspec.json.encode(response), running=False)
         ended = structs.replace(progress, alive_until=None)
         put = await self._stored.responses.put_operation(caller, name, entry)
-        await self._run_operations(put, self._logs.put_progress(name, ended))
+        await self._run_operations(put, self._logs.put_progress(caller, name, ended))
         return response
 
     async def remove(self, caller: Caller, response: Response) -> None:
@@ -193,7 +197,7 @@ class BackgroundResponses:
         operations = [await self._stored.responses.remove_operation(caller, response.id)]
         if response.background:
             with suppress(ResponseNotFound):  # the stream expired before the response
-                operations += self._logs.remove_operations(response.id, await self._logs.progress(response.id))
+                operations += self._logs.remove_operations(caller, response.id, await self._logs.progress(response.id))
         await self._run_operations(*operations)
 
     async def close(self, grace: float) -> None:
@@ -241,5 +245,13 @@ def _worker_died() -> UpstreamFailed:
     return UpstreamFailed(
         "The server process that ran the response has died. Create the response again.",
         code="worker_died",
+        started=True,
+    )
+
+
+def _too_large() -> UpstreamFailed:
+    return UpstreamFailed(
+        "The response is too large to store. Its stream can be read while the server holds it.",
+        code="too_large_to_store",
         started=True,
     )

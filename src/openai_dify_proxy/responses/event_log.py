@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from openai_dify_proxy.responses.response_store import response_not_found, state_unreachable
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
+from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
 
 MAX_LOG_BYTES = 1 << 30
@@ -79,22 +80,23 @@ class EventLogs:
             raise response_not_found(name)
         return progress, b"".join(found)[begin - first * BLOCK_BYTES : end - first * BLOCK_BYTES]
 
-    async def request_cancellation(self, name: str, seconds: float) -> None:
+    async def request_cancellation(self, owner: Caller, name: str, seconds: float) -> None:
         """Leave a cancellation mark that lives for ``seconds``. Raises StateUnreachable."""
-        await self._run(Put(_cancellation_key(name), b"1", seconds))
+        await self._run(Put(_cancellation_key(name), b"1", seconds, owner.id))
 
-    def put_progress(self, name: str, progress: RunProgress) -> Operation:
-        return Put(_progress_key(name), _encode(progress), self._ttl)
+    def put_progress(self, owner: Caller, name: str, progress: RunProgress) -> Operation:
+        return Put(_progress_key(name), _encode(progress), self._ttl, owner.id)
 
-    def put_blocks(self, name: str, tail: bytes, begin: int) -> list[Operation]:
+    def put_blocks(self, owner: Caller, name: str, tail: bytes, begin: int) -> list[Operation]:
         """Return the operations that store ``tail``, which begins with the block at ``begin``."""
         return [
-            Put(_block_key(name, (begin + at) // BLOCK_BYTES), tail[at : at + BLOCK_BYTES], self._ttl)
+            Put(_block_key(name, (begin + at) // BLOCK_BYTES), tail[at : at + BLOCK_BYTES], self._ttl, owner.id)
             for at in range(0, len(tail), BLOCK_BYTES)
         ]
 
-    def remove_operations(self, name: str, progress: RunProgress) -> list[Operation]:
-        return [Take(_progress_key(name)), *(Take(_block_key(name, number)) for number in range(_count(progress.size)))]
+    def remove_operations(self, owner: Caller, name: str, progress: RunProgress) -> list[Operation]:
+        keys = [_progress_key(name), *(_block_key(name, number) for number in range(_count(progress.size)))]
+        return [Take(key, owner.id) for key in keys]
 
     def get_cancellation(self, name: str) -> Operation:
         return Get(_cancellation_key(name))
@@ -107,15 +109,17 @@ class EventLogs:
 
 
 class EventLogWriter:
-    """Writes one stream. ``cancelled`` is true once the cancellation mark was read, ``size`` is the stored size.
+    """Writes one stream, of the caller ``owner``.
 
-    The end of the stream stays in memory, where all followers in this process read it.
+    ``cancelled`` is true once the cancellation mark was read, ``size`` is the stored size. The end of the stream stays
+    in memory, where all followers in this process read it.
     """
 
-    def __init__(self, logs: EventLogs, name: str) -> None:
+    def __init__(self, logs: EventLogs, owner: Caller, name: str) -> None:
         self.cancelled = False
         self.size = 0
         self._logs = logs
+        self._owner = owner
         self._name = name
         self._recent = b""
         self._tail = b""  # the last stored block if it is not full
@@ -140,13 +144,15 @@ class EventLogWriter:
 
         After a failure, the next call writes the same frames.
         """
-        logs, name = self._logs, self._name
+        logs, owner, name = self._logs, self._owner, self._name
         added = b"".join(self._unwritten)
         tail = self._tail + added
         size = self.size + len(added)
-        blocks = logs.put_blocks(name, tail, self.size - len(self._tail)) if added else []
+        blocks = logs.put_blocks(owner, name, tail, self.size - len(self._tail)) if added else []
         progress = msgspec.structs.replace(progress, size=size)
-        results = await logs.store.run(logs.get_cancellation(name), *blocks, *also, logs.put_progress(name, progress))
+        results = await logs.store.run(
+            logs.get_cancellation(name), *blocks, *also, logs.put_progress(owner, name, progress)
+        )
         if results is None:
             return False
         self.size = size
@@ -158,7 +164,7 @@ class EventLogWriter:
 
     async def remove(self, also: Sequence[Operation]) -> None:
         """Remove the stream and run ``also``; do nothing if the state is unreachable."""
-        operations = self._logs.remove_operations(self._name, RunProgress(self.size))
+        operations = self._logs.remove_operations(self._owner, self._name, RunProgress(self.size))
         await self._logs.store.run(*also, *operations)
 
 

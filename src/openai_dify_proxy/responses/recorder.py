@@ -10,8 +10,9 @@ from openai_dify_proxy.responses.response_store import (
     ResponseStore,
     StoredConversation,
     StoredResponse,
+    storable,
 )
-from openai_dify_proxy.state.store import Operation
+from openai_dify_proxy.state.store import Operation, Put
 from openai_dify_proxy.translate.openai.responses_items import read_input_items
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
@@ -39,8 +40,8 @@ class ResponseRecorder:
         await self._stored.store.run(*operations)
 
     async def put_running(self, response: Response) -> Operation:
-        """Store a response before it runs in the background."""
-        return await self._put(response, structs.replace(await self._entry(response), running=True))
+        """Store a response before it runs in the background. Raises TooLargeToStore."""
+        return storable(await self._put(response, structs.replace(await self._entry(response), running=True)))
 
     async def put_failed(self, response: Response) -> list[Operation]:
         """Store a response that ended without a reply to continue."""
@@ -77,7 +78,7 @@ class ResponseRecorder:
             previous=self._continued.previous,
         )
 
-    async def _put(self, response: Response, entry: StoredResponse) -> Operation:
+    async def _put(self, response: Response, entry: StoredResponse) -> Put:
         return await self._stored.responses.put_operation(self._caller, response.id, entry)
 
     def _after(self, before: StoredConversation, turn: ActiveTurn, response: Response, sent: str) -> StoredConversation:

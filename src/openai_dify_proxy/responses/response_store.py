@@ -20,8 +20,9 @@ from openai_dify_proxy.errors import (
     ProxyError,
     ResponseNotFound,
     StateUnreachable,
+    TooLargeToStore,
 )
-from openai_dify_proxy.state.store import Get, Operation, Put, Take
+from openai_dify_proxy.state.store import MAX_ENTRY_BYTES, Get, Operation, Put, Take
 from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.callers import Caller
@@ -105,7 +106,7 @@ class OwnedEntries(Generic[_T]):
         """
         secret = await self._secret()
         key = _key(secret, self._prefix, caller, name)
-        value = (await self._run(Get(key)))[0]
+        value = (await self._run(Get(key, large=True)))[0]
         entry = self._conversations.store.decode(key, value, self._decoder.decode)
         if entry is None:
             raise self._not_found(name)
@@ -114,16 +115,17 @@ class OwnedEntries(Generic[_T]):
         return entry
 
     async def put(self, caller: Caller, name: str, entry: _T) -> None:
-        """Store the entry. Raises StateUnreachable."""
-        await self._run(await self.put_operation(caller, name, entry))
+        """Store the entry. Raises StateUnreachable and TooLargeToStore."""
+        await self._run(storable(await self.put_operation(caller, name, entry)))
 
-    async def put_operation(self, caller: Caller, name: str, entry: _T) -> Operation:
-        """Return the operation that stores the entry. Raises StateUnreachable."""
-        return Put(_key(await self._secret(), self._prefix, caller, name), self._encode(entry), self._conversations.ttl)
+    async def put_operation(self, caller: Caller, name: str, entry: _T) -> Put:
+        """Return the operation that stores the entry; it has no effect if that is too large. Raises StateUnreachable."""
+        key = _key(await self._secret(), self._prefix, caller, name)
+        return Put(key, self._encode(entry), self._conversations.ttl, caller.id)
 
     async def remove_operation(self, caller: Caller, name: str) -> Operation:
         """Return the operation that removes the entry. Raises StateUnreachable."""
-        return Take(_key(await self._secret(), self._prefix, caller, name))
+        return Take(_key(await self._secret(), self._prefix, caller, name), caller.id)
 
     async def remove(self, caller: Caller, name: str) -> None:
         """Remove the entry. Raises StateUnreachable."""
@@ -178,6 +180,16 @@ def _keyed_hash(secret: bytes, *parts: tuple[str, str]) -> bytes:
     return link
 
 
+def storable(operation: Put) -> Put:
+    """Return ``operation``. Raises TooLargeToStore if its value exceeds the limit."""
+    if len(operation.value) > MAX_ENTRY_BYTES:
+        raise TooLargeToStore(
+            f"The request takes {len(operation.value)} bytes to store, more than the limit of {MAX_ENTRY_BYTES}. "
+            "Shorten its input."
+        )
+    return operation
+
+
 def state_unreachable() -> StateUnreachable:
     return StateUnreachable("This server's storage cannot be reached. Try again in a moment.")
 
@@ -206,7 +218,7 @@ class ResponseStore:
 
     async def lock(self, caller: Caller, conversation: str) -> Lock:
         """Return the lock for turns and other changes of a conversation. Raises StateUnreachable."""
-        return Lock(self.store, await self.conversations.key_of(caller, conversation, "busy"))
+        return Lock(self.store, await self.conversations.key_of(caller, conversation, "busy"), caller.id)
 
     async def previous(self, caller: Caller, name: str, end_user: str | None) -> StoredResponse:
         """Return the response that a new one continues. Raises InvalidRequest if it is unknown or has not ended."""

@@ -279,7 +279,12 @@ class StateSettings(_Model):
     ] = SecretStr("sqlite:///~/.local/share/openai-dify-proxy/state.db")
     """The store: `sqlite:///path` on one machine, `redis://…` or `valkey://…` for several replicas, or `memory://`."""
     state_max_entries: int = Field(default=200_000, ge=1)
-    """The largest number of entries; beyond it, the entries written longest ago are removed."""
+    """The largest number of entries; beyond it, the callers with the most entries lose their oldest ones."""
+    state_max_bytes: Bytes = 1024**3
+    """The largest size of all entries, keys included; beyond it, the callers that hold the most bytes lose their oldest
+    entries.
+
+    One entry has at most 16 MiB."""
     conversation_ttl: Seconds = 30 * 86_400
     """How long a conversation can be continued after its last turn.
 

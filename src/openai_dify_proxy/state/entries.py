@@ -9,17 +9,18 @@ from openai_dify_proxy.state.store import Add, Operation, Put, Take
 
 
 class Entry(NamedTuple):
-    """A value. ``expires`` and ``written`` are times of the same clock, in seconds."""
+    """A value and its owner. ``expires`` and ``written`` are times of the same clock, in seconds."""
 
     value: bytes
     expires: float | None
     written: float
+    owner: str
 
 
 def apply(operations: Sequence[Operation], entries: MutableMapping[str, Entry], now: float) -> list[bytes | None]:
     """Run ``operations`` on ``entries`` and return their results, as ``Store.run`` does.
 
-    A written entry moves to the end, so that the entries stay in the order in which they were written.
+    A written entry is removed first, so that the entries stay in the order in which they were written.
     """
     return [_apply(operation, entries, now) for operation in operations]
 
@@ -32,5 +33,6 @@ def _apply(operation: Operation, entries: MutableMapping[str, Entry], now: float
         entries.pop(key, None)
     elif isinstance(operation, Put) or (isinstance(operation, Add) and value is None):
         entries.pop(key, None)
-        entries[key] = Entry(operation.value, None if operation.ttl is None else now + operation.ttl, now)
+        expires = None if operation.ttl is None else now + operation.ttl
+        entries[key] = Entry(operation.value, expires, now, operation.owner)
     return value

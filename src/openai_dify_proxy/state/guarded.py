@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import structlog
 
-from openai_dify_proxy.state.store import Operation, StateUnavailable, Store
+from openai_dify_proxy.state.store import MAX_ENTRY_BYTES, WRITES, Get, Operation, StateUnavailable, Store, is_large
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 _T = TypeVar("_T")
-
-STATE_TIMEOUT = 1.0
-"""The longest time that a turn waits for the state, in seconds."""
 
 MAX_LOGGED_KEYS = 1000
 """Keys of unreadable entries that are remembered, so that each one is logged once."""
@@ -25,26 +21,19 @@ log = structlog.get_logger(__name__)
 
 
 class GuardedStore:
-    """A circuit breaker around a store: a run takes at most ``timeout`` seconds, and after a fault none is attempted
-    for ``pause`` seconds.
+    """A circuit breaker around a store: after a fault no run is attempted for ``pause`` seconds.
 
     After the pause one caller tries again, and the others receive None until it has an answer. So almost no request
-    waits during an outage. ``clock`` returns seconds. ``faults`` counts the runs that returned None.
+    waits during an outage. A large run may have failed because of its size, so its fault is no fault of the others.
+    ``clock`` returns seconds. ``faults`` counts the runs that returned None.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        timeout: float = STATE_TIMEOUT,
-        pause: float = 2.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, store: Store, *, pause: float = 2.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
-        self._timeout = timeout
         self._pause = pause
         self._clock = clock
         self._open_until: float | None = None
+        self._trying = False
         self._log_after = -math.inf
         self._unreadable: set[str] = set()
         self.faults = 0
@@ -52,19 +41,34 @@ class GuardedStore:
     async def run(self, *operations: Operation) -> list[bytes | None] | None:
         """Return the results of ``Store.run``, or None if the state could not be reached.
 
-        In the latter case each operation may have run, or may still run.
+        In the latter case each operation may have run, or may still run. An entry that is larger than
+        ``MAX_ENTRY_BYTES`` is not written; the result is then that of ``Get``.
         """
+        for operation in operations:
+            if isinstance(operation, WRITES) and len(operation.value) > MAX_ENTRY_BYTES:
+                operations = _without_oversized(operations)
+                break
         if self._open_until is not None:
-            if self._clock() < self._open_until:
-                self.faults += 1
-                return None
-            self._open_until = self._clock() + self._timeout
+            return await self._try(operations)
         try:
-            async with asyncio.timeout(self._timeout):
-                results = await self._store.run(*operations)
-        except (TimeoutError, StateUnavailable) as error:
-            self._fault(str(error) or f"no answer within {self._timeout:g} s")
+            return await self._store.run(*operations)
+        except StateUnavailable as error:
+            self._fault(error, operations)
             return None
+
+    async def _try(self, operations: Sequence[Operation]) -> list[bytes | None] | None:
+        """Run the operations if the pause is over and no other run is trying."""
+        if self._trying or (self._open_until is not None and self._clock() < self._open_until):
+            self.faults += 1
+            return None
+        self._trying = True
+        try:
+            results = await self._store.run(*operations)
+        except StateUnavailable as error:
+            self._fault(error, operations)
+            return None
+        finally:
+            self._trying = False
         self._open_until = None
         return results
 
@@ -85,13 +89,26 @@ class GuardedStore:
                 log.warning("state_entry_unreadable", key=key, error=type(error).__name__, size=len(value))
             return None
 
-    def _fault(self, reason: str) -> None:
+    def _fault(self, error: StateUnavailable, operations: Sequence[Operation]) -> None:
         self.faults += 1
         now = self._clock()
-        self._open_until = now + self._pause
+        if not is_large(operations):
+            self._open_until = now + self._pause
         if now >= self._log_after:
-            self._log_after = self._open_until
-            log.warning("state_unavailable", reason=reason, faults=self.faults)
+            self._log_after = now + self._pause
+            log.warning("state_unavailable", reason=str(error), faults=self.faults)
 
     async def close(self) -> None:
         await self._store.close()
+
+
+def _without_oversized(operations: Sequence[Operation]) -> tuple[Operation, ...]:
+    kept: list[Operation] = []
+    for operation in operations:
+        if isinstance(operation, WRITES) and len(operation.value) > MAX_ENTRY_BYTES:
+            kind = operation.key.partition(":")[0]
+            log.warning("state_entry_too_large", kind=kind, size=len(operation.value), limit=MAX_ENTRY_BYTES)
+            kept.append(Get(operation.key))
+        else:
+            kept.append(operation)
+    return tuple(kept)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openai_dify_proxy.state.store import Store
-
-EXCHANGE_TIMEOUT = 0.9
-"""Seconds; shorter than the timeout of GuardedStore, so that the reason is logged."""
+from openai_dify_proxy.state.eviction import MAX_BYTES
+from openai_dify_proxy.state.store import STATE_TIMEOUT, Store
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -16,10 +14,12 @@ def sqlite_path(url: str) -> Path | None:
     return Path(rest.removeprefix("/")).expanduser().absolute() if scheme.lower() == "sqlite" else None
 
 
-async def open_store(url: str, *, max_entries: int, timeout: float = EXCHANGE_TIMEOUT) -> Store:
+async def open_store(
+    url: str, *, max_entries: int, max_bytes: int = MAX_BYTES, timeout: float = STATE_TIMEOUT
+) -> Store:
     """Return the store at ``url``, a value of STATE_URL. It connects, or opens its file, on the first run.
 
-    ``timeout`` limits one exchange with Valkey or Redis, connecting included, in seconds.
+    ``timeout`` limits one run, in seconds.
 
     Raises SettingsError for a Valkey or Redis URL that the library rejects.
     """
@@ -27,12 +27,12 @@ async def open_store(url: str, *, max_entries: int, timeout: float = EXCHANGE_TI
     if scheme == "memory":
         from openai_dify_proxy.state.memory import MemoryStore  # noqa: PLC0415 - load only the used store
 
-        return MemoryStore(max_entries=max_entries)
+        return MemoryStore(max_entries=max_entries, max_bytes=max_bytes)
     if path := sqlite_path(url):
         from openai_dify_proxy.state.sqlite import SqliteStore  # noqa: PLC0415 - as above
 
-        return SqliteStore(path, max_entries=max_entries)
+        return SqliteStore(path, max_entries=max_entries, max_bytes=max_bytes, timeout=timeout)
     from openai_dify_proxy.state.servers import open_server  # noqa: PLC0415 - as above, and an optional extra
     from openai_dify_proxy.state.valkey import ValkeyStore  # noqa: PLC0415 - as above
 
-    return ValkeyStore(open_server(url), max_entries=max_entries, timeout=timeout)
+    return ValkeyStore(open_server(url), max_entries=max_entries, max_bytes=max_bytes, timeout=timeout)

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
+
+UNKNOWN = "unknown"
+"""The owner of expiring entries that were written before entries had owners. It ranks like a caller."""
+
+MAX_ENTRY_BYTES = 16 * 1024 * 1024
+"""The largest value of an entry. Stored responses of the longest context windows have about 10 MB."""
+
+STATE_TIMEOUT = 1.0
+"""The longest time that a run takes, in seconds."""
+
+LARGE_BYTES = 256 * 1024
+"""A run that writes more is large: it is executed apart from others, so that only its caller waits for it."""
+
+LARGE_PATIENCE = 5
+"""How many times longer a large run may take."""
 
 
 class StateUnavailable(Exception):
@@ -12,49 +28,78 @@ class StateUnavailable(Exception):
 
 
 class Get(Struct, frozen=True):
+    """Read. ``large`` makes the run a large one, for values without a small limit."""
+
     key: str
+    large: bool = False
 
 
 class Take(Struct, frozen=True):
-    """Read and remove atomically: only one of several concurrent takes gets the value."""
+    """Read and remove atomically: only one of several concurrent takes gets the value. ``owner`` is as in ``Put``."""
 
     key: str
+    owner: str = ""
 
 
 class Put(Struct, frozen=True):
-    """Write, and replace any value. ``ttl`` is in seconds; an entry without one never expires."""
+    """Write, and replace any value. ``ttl`` is in seconds; an entry without one never expires.
+
+    ``owner`` is the id of the caller whose entry it is. Entries without an owner are the server's own.
+    """
 
     key: str
     value: bytes
     ttl: float | None = None
+    owner: str = ""
 
 
 class Add(Struct, frozen=True):
-    """Write unless the key has a value. ``ttl`` is as in ``Put``."""
+    """Write unless the key has a value. ``ttl`` and ``owner`` are as in ``Put``."""
 
     key: str
     value: bytes
     ttl: float | None = None
+    owner: str = ""
 
 
 Operation = Get | Take | Put | Add
+
+WRITES = (Put, Add)
 
 
 class Store(Protocol):
     """Values by key. Keys are short ASCII strings such as ``conversation:3f…``; the part before the colon is the kind.
 
-    A store holds a bounded number of entries and removes the oldest ones beyond it. Entries that never expire are not
-    removed, so that a flood of conversations cannot displace the secret.
+    A store holds a bounded number of entries, and of bytes in keys and values. Beyond it, the owners that hold the most
+    lose their oldest entries. Entries without an owner, and those that never expire, are neither counted nor removed,
+    so that a flood of conversations cannot displace the secret.
     """
 
     async def run(self, *operations: Operation) -> list[bytes | None]:
         """Run all operations in order, in one round trip, and return a result for each. Each one is atomic by itself.
 
         ``Get`` and ``Take`` return the value, ``Put`` the replaced value, ``Add`` the present value (None if it added
-        its own). Expired entries count as absent. Raises StateUnavailable; each operation may have run nevertheless.
+        its own). Expired entries count as absent. Raises StateUnavailable, at the latest after a time limit; each
+        operation may have run nevertheless.
         """
         ...
 
     async def close(self) -> None:
         """Finish the current runs. Afterwards ``run`` raises StateUnavailable."""
         ...
+
+
+def size_of(operations: Sequence[Operation]) -> int:
+    """Return the bytes that a run writes."""
+    return sum([len(operation.value) for operation in operations if isinstance(operation, WRITES)])
+
+
+def is_large(operations: Sequence[Operation]) -> bool:
+    """Return whether a run is large: it writes much, or may read much."""
+    size = 0
+    for operation in operations:
+        if isinstance(operation, WRITES):
+            size += len(operation.value)
+        elif isinstance(operation, Get) and operation.large:
+            return True
+    return size > LARGE_BYTES

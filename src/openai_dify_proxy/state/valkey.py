@@ -1,32 +1,38 @@
 """State in Valkey or Redis (7.0 or later), which any number of replicas can share.
 
 Runs that arrive during an exchange wait and share the next one. Under load one exchange carries many runs, which costs
-much less than one exchange each, and one connection is enough. Commands are never sent twice, since a repeated ``Take``
-would find nothing: a broken connection is an error for its runs, and the next exchange opens a new one.
+much less than one exchange each, and one connection is enough. Large runs have exchanges of their own, on a second
+connection, so that no other run waits for them. Commands are never sent twice, since a repeated ``Take`` would find
+nothing: a broken connection is an error for its runs, and the next exchange opens a new one.
 
-Every key begins with ``openai-dify-proxy:``. The sorted set ``openai-dify-proxy:index`` holds the keys of expiring
-entries, ordered by the time of writing, so that the oldest can be removed.
+Every key begins with ``openai-dify-proxy:``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
 
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from openai_dify_proxy.state.deadlines import Deadlines
+from openai_dify_proxy.state.eviction import MAX_BYTES
 from openai_dify_proxy.state.servers import Command, Server
-from openai_dify_proxy.state.store import Add, Get, Operation, Put, StateUnavailable, Take
-
-PREFIX = "openai-dify-proxy:"
-INDEX = PREFIX + "index"
-
-MAX_TRIM = 5000
-"""How many entries are removed at once when there are too many."""
+from openai_dify_proxy.state.store import (
+    LARGE_PATIENCE,
+    STATE_TIMEOUT,
+    Add,
+    Get,
+    Operation,
+    StateUnavailable,
+    Take,
+    is_large,
+)
+from openai_dify_proxy.state.valkey_index import PREFIX, OwnerIndex
 
 MAX_REASON = 200
 """Characters of an error's text."""
@@ -34,113 +40,127 @@ MAX_REASON = 200
 log = structlog.get_logger(__name__)
 
 
-class _ValkeyBatch(NamedTuple):
+class _ValkeyRun(NamedTuple):
     operations: Sequence[Operation]
     commands: Sequence[Command]
     result: asyncio.Future[list[bytes | None]]
 
 
+class _Lane:
+    """Runs that wait for the exchanges of one connection. ``timeout`` limits an exchange, in seconds."""
+
+    def __init__(self, most: int | None, timeout: float) -> None:
+        self.waiting: list[_ValkeyRun] = []
+        self.sending: asyncio.Task[None] | None = None
+        self.timeout = timeout
+        self._most = most
+
+    def next_batch(self) -> list[_ValkeyRun]:
+        """Remove and return the runs of the next exchange."""
+        # A result that is done belongs to a caller that stopped waiting.
+        batch = [run for run in self.waiting[: self._most] if not run.result.done()]
+        del self.waiting[: self._most]
+        return batch
+
+
 class ValkeyStore:
     """A Store of one event loop. It connects on the first run.
 
-    ``timeout`` is in seconds, for one exchange; ``clock`` returns seconds since the epoch.
+    ``timeout`` limits one run, connecting included, in seconds; ``clock`` returns seconds since the epoch.
     """
 
     def __init__(
-        self, server: Server, *, max_entries: int, timeout: float, clock: Callable[[], float] = time.time
+        self,
+        server: Server,
+        *,
+        max_entries: int,
+        max_bytes: int = MAX_BYTES,
+        timeout: float = STATE_TIMEOUT,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._server = server
-        self._max_entries = max_entries
-        self._timeout = timeout
-        self._clock = clock
-        self._waiting: list[_ValkeyBatch] = []
-        self._sending: asyncio.Task[None] | None = None
-        self._untrimmed = 0
+        self._index = OwnerIndex(max_entries, max_bytes, clock)
+        self._small = _Lane(None, timeout)
+        self._large = _Lane(1, timeout * LARGE_PATIENCE)
+        self._deadlines = Deadlines()
+        self._steps: AsyncIterator[None] | None = None
         self._closed = False
 
     async def run(self, *operations: Operation) -> list[bytes | None]:
         if self._closed:
             raise StateUnavailable("the state is closed")
-        result: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_ValkeyBatch(operations, [_command(operation) for operation in operations], result))
-        if self._sending is None:
-            self._sending = asyncio.create_task(self._send_all(), name="state")
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[list[bytes | None]] = loop.create_future()
+        lane = self._large if is_large(operations) else self._small
+        lane.waiting.append(_ValkeyRun(operations, [_command(operation) for operation in operations], result))
+        self._deadlines.watch(result, lane.timeout)
+        if lane.sending is None:
+            lane.sending = loop.create_task(self._send_all(lane), name="state")
         return await result
 
     async def close(self) -> None:
         self._closed = True
-        if self._sending is not None:
-            await self._sending
+        await asyncio.gather(*(lane.sending for lane in (self._small, self._large) if lane.sending is not None))
+        try:
+            await self._exchange(self._index.flush(), self._small.timeout)
+        except StateUnavailable as error:
+            log.debug("state_close_failed", reason=str(error))
+        self._deadlines.close()
         await self._server.close()
 
-    async def _send_all(self) -> None:
-        while self._waiting:
-            # A result that is done belongs to a caller that stopped waiting.
-            batch = [run for run in self._waiting if not run.result.done()]
-            self._waiting = []
-            await self._send(batch)
-        self._sending = None
+    async def _send_all(self, lane: _Lane) -> None:
+        """Send the waiting runs of the lane, and do one step of tidying after each exchange of small ones."""
+        while lane.waiting or (lane is self._small and self._steps is not None):
+            if batch := lane.next_batch():
+                await self._send(batch, lane.timeout)
+            if lane is self._small:
+                await self._tidy()
+        lane.sending = None
 
-    async def _send(self, batch: Sequence[_ValkeyBatch]) -> None:
+    async def _send(self, batch: Sequence[_ValkeyRun], timeout: float) -> None:
         commands = [command for run in batch for command in run.commands]
-        index = self._index([operation for run in batch for operation in run.operations])
+        operations = [operation for run in batch for operation in run.operations]
         try:
-            replies = await self._exchange([*commands, *index])
+            replies = await self._exchange([*commands, *self._index.commands(operations)], timeout)
             _check(replies[len(commands) :])
         except StateUnavailable as error:
             for run in batch:
                 _finish(run, error)
             return
+        self._index.count(operations, replies[: len(commands)])
         start = 0
         for run in batch:
             end = start + len(run.operations)
             _finish(run, replies[start:end])
             start = end
+
+    async def _tidy(self) -> None:
+        """Do one step of tidying, if it is time."""
+        if self._closed:
+            self._steps = None
+        elif self._steps is None and self._index.due:
+            self._steps = self._index.tidy(self._checked_exchange)
+        if self._steps is None:
+            return
         try:
-            await self._trim()
+            await anext(self._steps)
+        except StopAsyncIteration:
+            self._steps = None
         except StateUnavailable as error:
+            self._steps = None
             log.debug("state_trim_failed", reason=str(error))  # the next run reports it, and a later one trims
 
-    def _index(self, operations: Sequence[Operation]) -> list[Command]:
-        """Return the commands that update the index by the last operation on each key."""
-        expiring: dict[str, bool] = {}
-        for operation in operations:
-            if isinstance(operation, Put | Add):
-                expiring[operation.key] = operation.ttl is not None
-            elif isinstance(operation, Take):
-                expiring[operation.key] = False
-        now = self._clock()
-        added = [part for key, is_expiring in expiring.items() if is_expiring for part in (now, key)]
-        removed = [key for key, is_expiring in expiring.items() if not is_expiring]
-        self._untrimmed += len(added) // 2
-        commands: list[Command] = [("ZADD", INDEX, *added)] if added else []
-        return [*commands, ("ZREM", INDEX, *removed)] if removed else commands
+    async def _checked_exchange(self, commands: Sequence[Command]) -> list[Any]:
+        return _check(await self._exchange(commands, self._small.timeout))
 
-    async def _trim(self) -> None:
-        """Remove the oldest entries if there are too many; checked after every hundredth of the limit is written."""
-        if self._untrimmed <= self._max_entries // 100:
-            return
-        self._untrimmed = 0
-        (count,) = _check(await self._exchange([("ZCARD", INDEX)]))
-        if not isinstance(count, int):
-            raise StateUnavailable("the size of the index is not a number")
-        if count > self._max_entries:
-            last = min(count - self._max_entries, MAX_TRIM) - 1
-            (oldest,) = _check(await self._exchange([("ZRANGE", INDEX, 0, last)]))
-            if not isinstance(oldest, list) or not all(isinstance(key, bytes) for key in oldest):
-                raise StateUnavailable("the index is not a list of keys")
-            # One command per key: in a cluster the keys are on different servers.
-            removals: list[Command] = [("UNLINK", PREFIX.encode() + key) for key in oldest]
-            _check(await self._exchange([*removals, ("ZREM", INDEX, *oldest)]))
-
-    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+    async def _exchange(self, commands: Sequence[Command], timeout: float) -> list[Any]:
         if not commands:
             return []
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(timeout):
                 return await self._server.exchange(commands)
         except TimeoutError:
-            raise StateUnavailable(f"no answer within {self._timeout:g} s") from None
+            raise StateUnavailable(f"no answer within {timeout:g} s") from None
         except Exception as error:  # noqa: BLE001 - the library raises undocumented types, and the task must survive
             raise StateUnavailable(_reason(error)) from None
 
@@ -171,7 +191,7 @@ def _values(replies: list[Any]) -> list[bytes | None]:
     return replies
 
 
-def _finish(run: _ValkeyBatch, outcome: list[Any] | StateUnavailable) -> None:
+def _finish(run: _ValkeyRun, outcome: list[Any] | StateUnavailable) -> None:
     if run.result.done():
         return
     try:

@@ -128,6 +128,7 @@ class ConversationClaim:
         self._app = app
         self._request = request
         self._chatflow = False
+        self._owner = ""
         self._scope: Scope | None = None
         self._fingerprint: Fingerprint | None = None
         self._system = b""
@@ -194,6 +195,7 @@ class ConversationClaim:
     def fingerprint(self, secret: bytes, caller: Caller, profile: AppProfile) -> None:
         """Compute the scope, and the fingerprint of all earlier messages."""
         request, app = self._request, self._app
+        self._owner = caller.id
         rules = app.rules
         self._scope = scope = _scope(secret, caller, request.end_user, app)
         self._chatflow = profile.mode == "advanced-chat"
@@ -221,7 +223,7 @@ class ConversationClaim:
         if self._fingerprint is None or not self._has_history:
             return
         key = _entry_key(self._fingerprint.digest())
-        results = await self._store.run(Take(key), *self._get_forgetful())
+        results = await self._store.run(Take(key, self._owner), *self._get_forgetful())
         if results is None or results[0] is None:
             return
         entry = self._store.decode(key, results[0], _read_entry)
@@ -239,7 +241,7 @@ class ConversationClaim:
         scope = self._scope
         if scope is None:
             return
-        lock = Lock(self._store, scope.key("busy", conversation_id))
+        lock = Lock(self._store, scope.key("busy", conversation_id), self._owner)
         self._locks.append(lock)
         get_record = Get(scope.key("owned", conversation_id))
         also = (get_record, *self._get_forgetful())
@@ -261,7 +263,7 @@ class ConversationClaim:
         """
         timeout = self._timing.lock_timeout
         while known.head and not disconnected():
-            results = await self._store.run(Take(known.head), get_record)
+            results = await self._store.run(Take(known.head, self._owner), get_record)
             if results is None:
                 break
             if results[0] is not None:
@@ -269,7 +271,7 @@ class ConversationClaim:
                 if entry is not None and entry.conversation_id == self._named:
                     self._taken = (known.head, results[0])
                 elif entry is not None:  # the entry of another conversation with the same messages
-                    await self._store.run(Put(known.head, results[0], self._ttl))
+                    await self._store.run(Put(known.head, results[0], self._ttl, self._owner))
                 break
             latest = self._store.decode(get_record.key, results[1], _read_record) or known
             if latest.head == known.head and timeout <= 0:
@@ -303,7 +305,7 @@ class ConversationClaim:
         """Put the taken entry back after a turn that sent no request to Dify, so that the next request continues it."""
         operations = [operation for lock in self._locks for operation in lock.undo]
         if self._taken is not None:
-            operations.append(Put(*self._taken, self._ttl))
+            operations.append(Put(*self._taken, self._ttl, self._owner))
         await self._run_and_unlock(operations)
 
     async def commit(
@@ -332,9 +334,9 @@ class ConversationClaim:
             Get(scope.key("busy", conversation_id)),
         ]
         if head:
-            operations.append(Put(head, _encode(entry), self._ttl))
+            operations.append(Put(head, _encode(entry), self._ttl, self._owner))
         if remembers is False:
-            operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS))
+            operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS, self._owner))
             log.info("missing_memory_detected", app=self._app.name)
         results = await self._store.run(*operations, *also, *await self._unlock_operations())
         if results is not None:
@@ -358,7 +360,10 @@ class ConversationClaim:
             latest = self._head if record is None else record.head
             if latest != self._head or (self._named is None and before[1] is not None):
                 # Another turn names this conversation, or has continued it: no history may lead to it any more.
-                operations += [self._put_record(scope, own, ""), *(Take(key) for key in {head, latest} if key)]
+                operations += [
+                    self._put_record(scope, own, ""),
+                    *(Take(key, self._owner) for key in {head, latest} if key),
+                ]
         if operations:
             await self._store.run(*operations)
 
@@ -379,7 +384,7 @@ class ConversationClaim:
 
     async def _lock_while_stopping(self, conversation_id: str | None) -> None:
         if self._scope is not None and conversation_id is not None and not self._locks:
-            lock = Lock(self._store, self._scope.key("busy", conversation_id))
+            lock = Lock(self._store, self._scope.key("busy", conversation_id), self._owner)
             with suppress(ConversationBusy):  # another turn has named it already
                 await lock.acquire(lambda: False, [self._end_operation(self._scope, conversation_id)], timeout=0)
                 self._locks.append(lock)
@@ -410,7 +415,7 @@ class ConversationClaim:
 
     def _put_record(self, scope: Scope, entry: ConversationEntry, head: str) -> Operation:
         record = _encode(ConversationRecord(head, entry.at, entry.system))
-        return Put(scope.key("owned", entry.conversation_id), record, self._ttl)
+        return Put(scope.key("owned", entry.conversation_id), record, self._ttl, self._owner)
 
     def _get_forgetful(self) -> list[Operation]:
         return [Get(self._forgetful_key())] if self._chatflow else []

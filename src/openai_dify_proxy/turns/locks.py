@@ -22,16 +22,17 @@ RETRY_SECONDS = 0.25
 
 
 class Lock:
-    """The exclusive right to continue a conversation; ``key`` names its entry in the state.
+    """The exclusive right to continue a conversation; ``key`` names its entry in the state, ``owner`` its caller.
 
     As a context manager it releases the lock at its exit if it is still held. ``undo`` holds operations that the
     release also runs if no request was sent to Dify.
     """
 
-    def __init__(self, store: GuardedStore, key: str) -> None:
+    def __init__(self, store: GuardedStore, key: str, owner: str) -> None:
         self.undo: tuple[Operation, ...] = ()
         self._store = store
         self._key = key
+        self._owner = owner
         self._token = token_bytes(16)
         self._renewal: asyncio.Task[None] | None = None
 
@@ -56,7 +57,7 @@ class Lock:
         with ``param`` after ``timeout`` seconds.
         """
         while True:
-            results = await self._store.run(Add(self._key, self._token, LEASE_SECONDS), *also)
+            results = await self._store.run(Add(self._key, self._token, LEASE_SECONDS, self._owner), *also)
             if results is None:
                 return None
             if results[0] is None:
@@ -75,7 +76,7 @@ class Lock:
 
     def transfer(self) -> Lock:
         """Return a new lock that takes this one over; this one is no longer held."""
-        successor = Lock(self._store, self._key)
+        successor = Lock(self._store, self._key, self._owner)
         successor.undo = self.undo
         successor._token = self._token
         successor._renewal, self._renewal = self._renewal, None
@@ -89,12 +90,12 @@ class Lock:
         lost = renewal.done()
         renewal.cancel()
         await asyncio.wait([renewal])
-        return [] if lost else [Take(self._key)]
+        return [] if lost else [Take(self._key, self._owner)]
 
     async def _renew(self) -> None:
         """Renew the lease until another process holds the lock: the state lost it, or was unreachable for too long."""
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
-            results = await self._store.run(Put(self._key, self._token, LEASE_SECONDS))
+            results = await self._store.run(Put(self._key, self._token, LEASE_SECONDS, self._owner))
             if results is not None and results[0] not in (self._token, None):
                 return

@@ -107,6 +107,7 @@ def test_defaults() -> None:
         "ipfs_timeout": 60,
         "state_url": SecretStr("sqlite:///~/.local/share/openai-dify-proxy/state.db"),
         "state_max_entries": 200_000,
+        "state_max_bytes": 1_073_741_824,
         "conversation_ttl": 2_592_000,
         "image_models": {},
         "warnings": (),

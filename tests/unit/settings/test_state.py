@@ -110,6 +110,7 @@ def test_the_file_is_below_the_folder_for_data() -> None:
     ("variable", "text", "field", "value"),
     [
         ("STATE_MAX_ENTRIES", "1000", "state_max_entries", 1000),
+        ("STATE_MAX_BYTES", "512MB", "state_max_bytes", 536_870_912),
         ("CONVERSATION_TTL", "7d", "conversation_ttl", 604_800),
         ("CONVERSATION_TTL", "90", "conversation_ttl", 90),
     ],

@@ -1,0 +1,124 @@
+"""The SQLite file of the state: its schema, its migrations and its permissions."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import structlog
+
+from openai_dify_proxy.state.store import UNKNOWN, StateUnavailable
+
+SCHEMA = (
+    # Without rowids, since most values are small and a second tree would slow reads down.
+    """CREATE TABLE entries (
+        key TEXT PRIMARY KEY, expires REAL, written REAL NOT NULL, value BLOB NOT NULL
+    ) WITHOUT ROWID""",
+    # The value is the last column, so that reading the other columns skips the overflow pages of a large value. Only
+    # entries of the first version have theirs in ``value``; in all others it is empty.
+    f"ALTER TABLE entries ADD COLUMN owner TEXT NOT NULL DEFAULT '{UNKNOWN}'",
+    "ALTER TABLE entries ADD COLUMN data BLOB",
+)
+"""The migrations, in order; ``PRAGMA user_version`` is the number of applied ones."""
+
+VALUE = "coalesce(data, value)"
+
+SIZE = "length(key) + length(value) + coalesce(length(data), 0)"
+"""Bytes of key and value. SQLite reads the length of a column without the column."""
+
+LOCK_SECONDS = 0.8
+"""How long SQLite waits for another process's lock."""
+
+log = structlog.get_logger(__name__)
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Return a connection to the file with the current schema. Only this user may read the file and those beside it.
+
+    Raises OSError and sqlite3.Error, and StateUnavailable if a newer version of the proxy has written the file.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _opening(path):
+        if not path.exists():
+            # SQLite would read the leftovers of a deleted file, which another process may still have open.
+            for leftover in ("-wal", "-shm"):
+                path.with_name(path.name + leftover).unlink(missing_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with ExitStack() as on_error:
+            connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, cached_statements=256)
+            on_error.callback(connection.close)
+            connection.execute("PRAGMA journal_mode = WAL")
+            _restrict(path)
+            # A power failure may lose the last transactions, but never older entries.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            migrate(connection)
+            on_error.pop_all()
+    return connection
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Let one process at a time open the file. Not needed on Windows, where open files cannot be deleted."""
+    if sys.platform == "win32":
+        yield
+    else:
+        import fcntl  # noqa: PLC0415 - does not exist on Windows
+
+        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+
+def _restrict(path: Path) -> None:
+    """Take the permissions of other users away: an older version, or a copy, may have left some."""
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", ".lock"))):
+        try:
+            mode = file.stat().st_mode
+            if mode & 0o077:
+                file.chmod(mode & 0o700)
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # another user owns it
+            log.warning("state_readable_by_others", path=str(file), reason=error.strerror)
+            return
+
+
+def migrate(connection: sqlite3.Connection, steps: Sequence[str] = SCHEMA) -> None:
+    """Apply the missing migrations of ``steps``, all or none.
+
+    Raises sqlite3.Error, and StateUnavailable if a newer version of the proxy has written the file.
+    """
+    if _version(connection) == len(steps):
+        return
+    connection.execute("BEGIN EXCLUSIVE")
+    version = _version(connection)  # another process may have migrated it since
+    if version > len(steps):
+        connection.execute("ROLLBACK")
+        raise StateUnavailable(
+            f"a newer version of the proxy wrote the state (schema {version}, this version knows {len(steps)})"
+        )
+    for step in steps[version:]:
+        connection.execute(step)
+    connection.execute(f"PRAGMA user_version = {len(steps)}")
+    connection.execute("COMMIT")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of the file at ``path``, or None."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - runs for every batch, and pathlib takes twice as long
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
