@@ -14,13 +14,14 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from openai_dify_proxy.state import Get, Put, StateUnavailable, Take
 from openai_dify_proxy.state.sqlite import SqliteStore
-from openai_dify_proxy.state.sqlite_file import SCHEMA, migrate
-from openai_dify_proxy.state.sqlite_tidying import SCAN_SECONDS
+from openai_dify_proxy.state.sqlite_file import SCHEMA, migrate, open_database
+from openai_dify_proxy.state.sqlite_tidying import SCAN_SECONDS, Tidying
 from tests.limits import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -174,6 +175,105 @@ async def test_expired_entries_of_a_locked_file_leave_the_disk_later(path: Path)
         now += SCAN_SECONDS
         await store.run(Get("kind:1"))
     await store.close()
+
+
+async def test_two_stores_of_a_file_keep_its_limit_together(path: Path) -> None:
+    stores = [SqliteStore(path, max_entries=100, timeout=PATIENCE) for _ in range(2)]
+    for number in range(200):
+        for name, store in zip(("ann", "bob"), stores, strict=True):
+            await store.run(Put(f"kind:{name}-{number}", b"one", 60, name))
+    await stores[0].run(Put("kind:carl", b"one", 60, "carl"))
+    while rows(path) > 100:
+        await stores[0].run(Put("kind:ann-200", b"one", 60, "ann"))
+    newest = [Get("kind:ann-199"), Get("kind:bob-199"), Get("kind:carl")]
+    assert await stores[1].run(*newest) == [b"one"] * 3
+    for store in stores:
+        await store.close()
+
+
+async def test_small_runs_do_not_wait_for_all_large_ones(store: SqliteStore) -> None:
+    ended: list[str] = []
+
+    async def put(name: str, size: int) -> None:
+        await store.run(Put(f"kind:{name}", bytes(size), 60, "ann"))
+        ended.append(name)
+
+    await asyncio.gather(*(put(f"large-{number}", 1_000_000) for number in range(20)), put("small", 10))
+    assert ended.index("small") < ended.index("large-19")
+
+
+# Steps of tidying
+
+
+class Step(NamedTuple):
+    """What a step of tidying did: rows it removed, and instructions of SQLite's virtual machine in thousands."""
+
+    removed: int
+    work: int
+
+
+def fill(connection: sqlite3.Connection, count: int, size: int = 10) -> None:
+    connection.execute("BEGIN")
+    connection.executemany(
+        "INSERT INTO entries (key, expires, written, value, owner, data) VALUES (?, ?, ?, x'', ?, ?)",
+        ((f"kind:{n * 7919 % count}", 2e9, n, f"owner-{n % 7}" if n % 2 else "big", bytes(size)) for n in range(count)),
+    )
+    connection.execute("COMMIT")
+
+
+def steps_of(connection: sqlite3.Connection, limit: int, max_bytes: int = 1 << 30) -> list[Step]:
+    """Tidy to the limit and return the steps."""
+    work = 0
+
+    def count() -> int:
+        nonlocal work
+        work += 1
+        return 0
+
+    connection.set_progress_handler(count, 1000)
+    steps = []
+    tidying = Tidying(limit, max_bytes, lambda: 1_000_000.0)
+    assert tidying.due
+    before = connection.total_changes
+    for _ in tidying.steps(connection):
+        steps.append(Step(connection.total_changes - before, work))
+        before, work = connection.total_changes, 0
+    connection.set_progress_handler(None, 0)
+    assert not tidying.due
+    return steps
+
+
+@pytest.mark.parametrize("count", [5_000, 40_000])
+def test_a_step_does_not_grow_with_the_table(path: Path, count: int) -> None:
+    connection = open_database(path)
+    fill(connection, count)
+    limit = count * 9 // 10
+    steps = steps_of(connection, limit)
+    assert rows(path) == limit - limit // 20
+    assert sum(step.removed for step in steps) == count - rows(path)
+    assert max(step.removed for step in steps) <= 200
+    assert max(step.work for step in steps) <= 200
+    # Two passes over the table, and the removals.
+    assert len(steps) <= 2 * (count / 1000 + 2) + (count - rows(path)) / 200 + 5
+    owners = dict(connection.execute("SELECT owner, count(*) FROM entries GROUP BY owner").fetchall())
+    assert owners.pop("big") == count // 2 - (count - rows(path))
+    assert owners == fill_counts(count)
+    connection.close()
+
+
+def fill_counts(count: int) -> dict[str, int]:
+    """Return how many entries ``fill`` gives to each small owner."""
+    owners = [f"owner-{n % 7}" for n in range(1, count, 2)]
+    return {owner: owners.count(owner) for owner in set(owners)}
+
+
+def test_a_step_removes_few_bytes(path: Path) -> None:
+    connection = open_database(path)
+    fill(connection, 60, size=1_000_000)
+    steps = steps_of(connection, 1000, max_bytes=20_000_000)
+    assert 11 <= rows(path) <= 19  # each owner loses whole entries
+    assert max(step.removed for step in steps) <= 5
+    connection.close()
 
 
 # Versions of the file

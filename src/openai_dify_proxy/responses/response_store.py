@@ -119,7 +119,7 @@ class OwnedEntries(Generic[_T]):
         await self._run(storable(await self.put_operation(caller, name, entry)))
 
     async def put_operation(self, caller: Caller, name: str, entry: _T) -> Put:
-        """Return the operation that stores the entry; it has no effect if that is too large. Raises StateUnreachable."""
+        """Return the operation that stores the entry; no effect if that is too large. Raises StateUnreachable."""
         key = _key(await self._secret(), self._prefix, caller, name)
         return Put(key, self._encode(entry), self._conversations.ttl, caller.id)
 

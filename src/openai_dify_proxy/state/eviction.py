@@ -11,7 +11,7 @@ MAX_BYTES = 1 << 30
 """The default limit of the bytes in keys and values."""
 
 
-class Usage(Struct):
+class Holding(Struct):
     """Entries, and the bytes in their keys and values."""
 
     entries: int = 0
@@ -39,10 +39,10 @@ def shares(held: Mapping[str, int], excess: int, *, owners: int | None = None) -
         level = max(0, (together - excess) // losers)
         if losers < len(ranked) and level >= ranked[losers][1]:
             break
+    spare = max(0, together - losers * level - excess)
     lost: dict[str, int] = {}
-    for owner, size in ranked[:losers]:
-        share = min(size - level, excess)
+    for number, (owner, size) in enumerate(ranked[:losers]):
+        share = size - level - (number >= losers - spare)
         if share > 0:
             lost[owner] = share
-            excess -= share
     return lost

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from openai_dify_proxy.state.entries import Entry, apply
-from openai_dify_proxy.state.eviction import MAX_BYTES, Usage, shares, slack
+from openai_dify_proxy.state.eviction import MAX_BYTES, Holding, shares, slack
 from openai_dify_proxy.state.store import Operation, StateUnavailable
 
 
@@ -40,7 +40,7 @@ class MemoryStore:
         self._entries = _OwnedEntries()
 
 
-class _Holding(Usage, kw_only=True):
+class _OwnerKeys(Holding, kw_only=True):
     """The entries of one owner: their keys, oldest first."""
 
     # Not a plain dict: finding its first item takes longer, the more items before it were deleted.
@@ -52,15 +52,15 @@ class _OwnedEntries(dict[str, Entry]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = Usage()
-        self._holdings: dict[str, _Holding] = {}
+        self.total = Holding()
+        self._holdings: dict[str, _OwnerKeys] = {}
 
     def __setitem__(self, key: str, entry: Entry) -> None:
         super().__setitem__(key, entry)
         if entry.owner and entry.expires is not None:
             holding = self._holdings.get(entry.owner)
             if holding is None:
-                holding = self._holdings[entry.owner] = _Holding(keys=OrderedDict())
+                holding = self._holdings[entry.owner] = _OwnerKeys(keys=OrderedDict())
             holding.keys[key] = None
             self._count(holding, 1, len(key) + len(entry.value))
 
@@ -74,7 +74,7 @@ class _OwnedEntries(dict[str, Entry]):
                 del self._holdings[entry.owner]
         return entry
 
-    def _count(self, holding: _Holding, entries: int, size: int) -> None:
+    def _count(self, holding: _OwnerKeys, entries: int, size: int) -> None:
         holding.add(entries, size)
         self.total.add(entries, size)
 

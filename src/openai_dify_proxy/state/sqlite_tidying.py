@@ -2,8 +2,8 @@
 
 The work is done in steps of about a millisecond, with the runs of callers between them. An index by owner and time
 would make each write slower; instead a pass over the table reads one slice of it per step. A first pass counts what
-each owner holds, a second one finds the oldest entries of those that must lose some. SQLite does the counting in one
-statement per slice, since each row that Python fetches waits for the interpreter's lock.
+each owner holds, a second one finds the oldest entries of those that must lose some. A slice is fetched as one row,
+since the thread waits for the interpreter's lock with each row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from openai_dify_proxy.state.eviction import Usage, shares, slack
+from openai_dify_proxy.state.eviction import Holding, shares, slack
 from openai_dify_proxy.state.sqlite_file import SIZE
 
 SCAN_SECONDS = 3600.0
@@ -44,13 +44,10 @@ _SLICE = (
     f"(SELECT key, owner, expires, written, {SIZE} AS size FROM entries WHERE key > :last ORDER BY key LIMIT {SLICE})"  # noqa: S608 - constants
 )
 
-_COUNT = f"""
-SELECT max(last), group_concat(CASE WHEN entries THEN entries || ' ' || bytes || ' ' || owner END, char(10)) FROM (
-    SELECT owner, max(key) AS last, sum(counts) AS entries, sum(counts * size) AS bytes
-    FROM (SELECT key, owner, size, owner != '' AND ifnull(expires > :now, 0) AS counts FROM {_SLICE}) GROUP BY owner
-)"""  # noqa: S608 - as above
-
-_EXPIRED = f"SELECT group_concat(size || ' ' || key, char(10)) FROM {_SLICE} WHERE expires <= :now"  # noqa: S608
+_COUNT = f"""SELECT max(key),
+    group_concat(CASE WHEN owner != '' AND expires > :now THEN size || ' ' || owner END, char(10)),
+    group_concat(CASE WHEN expires <= :now THEN size || ' ' || key END, char(10))
+FROM {_SLICE}"""  # noqa: S608 - as above
 
 _Found = tuple[float, int, str]
 """When an entry was written, its size, and its key."""
@@ -63,8 +60,8 @@ class Tidying:
         self._limits: dict[_Unit, int] = {"entries": max_entries, "bytes": max_bytes}
         self._clock = clock
         self._started_at = 0.0
-        self._written = Usage()
-        self._due_after = Usage()
+        self._written = Holding()
+        self._due_after = Holding()
 
     def count(self, entries: int, size: int) -> None:
         """Count what a batch wrote."""
@@ -80,8 +77,8 @@ class Tidying:
     def steps(self, connection: sqlite3.Connection) -> Iterator[None]:
         """Tidy, one step per item. Raises sqlite3.Error."""
         self._started_at = now = self._clock()
-        self._written = Usage()
-        held: dict[str, Usage] = {}
+        self._written = Holding()
+        held: dict[str, Holding] = {}
         last: str | None = ""
         while last is not None:
             expired, last = _count_slice(connection, last, now, held)
@@ -90,12 +87,12 @@ class Tidying:
         for unit in self._limits:
             yield from self._evict(connection, held, unit, now)
         total = _total(held)
-        self._due_after = Usage(
+        self._due_after = Holding(
             **{unit: max(slack(limit), (limit - total[unit]) // 8, 1) for unit, limit in self._limits.items()}
         )
 
     def _evict(
-        self, connection: sqlite3.Connection, held: Mapping[str, Usage], unit: _Unit, now: float
+        self, connection: sqlite3.Connection, held: Mapping[str, Holding], unit: _Unit, now: float
     ) -> Iterator[None]:
         limit = self._limits[unit]
         if _total(held)[unit] <= limit:
@@ -114,7 +111,8 @@ class Tidying:
                 if entries:
                     held[owner].add(-len(entries), -sum(size for _, size, _ in entries))
                     newest = entries[-1][0] + ROUNDING
-                    yield from _remove(connection, [(size, key) for _, size, key in entries], "written", newest)
+                    by_key = sorted(((size, key) for _, size, key in entries), key=lambda entry: entry[1])
+                    yield from _remove(connection, by_key, "written", newest)  # many of one page at once
 
 
 class _Loser(Struct):
@@ -144,7 +142,7 @@ class _Loser(Struct):
         return self.found
 
 
-def _total(held: Mapping[str, Usage]) -> dict[_Unit, int]:
+def _total(held: Mapping[str, Holding]) -> dict[_Unit, int]:
     return {
         "entries": sum(usage.entries for usage in held.values()),
         "bytes": sum(usage.bytes for usage in held.values()),
@@ -152,17 +150,16 @@ def _total(held: Mapping[str, Usage]) -> dict[_Unit, int]:
 
 
 def _count_slice(
-    connection: sqlite3.Connection, last: str, now: float, held: dict[str, Usage]
+    connection: sqlite3.Connection, last: str, now: float, held: dict[str, Holding]
 ) -> tuple[list[tuple[int, str]], str | None]:
     """Add the slice after the key ``last`` to ``held``. Return its expired entries (size, key), and its last key."""
-    values = {"last": last, "now": now}
-    end, counts = connection.execute(_COUNT, values).fetchone()
-    for line in _lines(counts):
-        entries, size, owner = line.split(" ", 2)
-        held.setdefault(owner, Usage()).add(int(entries), int(size))
-    (expired,) = connection.execute(_EXPIRED, values).fetchone()
-    pairs = (line.split(" ", 1) for line in _lines(expired))
-    return [(int(size), key) for size, key in pairs], end
+    end, counted, expired = connection.execute(_COUNT, {"last": last, "now": now}).fetchone()
+    for size, owner in _pairs(counted):
+        holding = held.get(owner)
+        if holding is None:
+            holding = held[owner] = Holding()
+        holding.add(1, size)
+    return list(_pairs(expired)), end
 
 
 def _search_slice(connection: sqlite3.Connection, last: str, now: float, losers: Mapping[str, _Loser]) -> str | None:
@@ -178,7 +175,7 @@ def _search_slice(connection: sqlite3.Connection, last: str, now: float, losers:
         ) FROM {_SLICE}""",  # noqa: S608 - only marks and constants
         values,
     ).fetchone()
-    for line in _lines(lines):
+    for line in () if lines is None else lines.split("\n"):
         written, size, key, owner = line.split(" ", 3)
         losers[owner].add((float(written), int(size), key))
     return end
@@ -201,5 +198,8 @@ def _remove(
             yield
 
 
-def _lines(text: str | None) -> list[str]:
-    return [] if text is None else text.split("\n")
+def _pairs(lines: str | None) -> Iterator[tuple[int, str]]:
+    """Read lines of a size and a text."""
+    for line in () if lines is None else lines.split("\n"):
+        size, _, text = line.partition(" ")
+        yield int(size), text

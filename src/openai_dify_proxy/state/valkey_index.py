@@ -13,11 +13,11 @@ of an owner, whose bytes are unknown.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from math import log2
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from openai_dify_proxy.state.eviction import Usage, shares, slack
+from openai_dify_proxy.state.eviction import Holding, shares, slack
 from openai_dify_proxy.state.servers import Command
 from openai_dify_proxy.state.store import UNKNOWN, Add, Get, Operation, Take
 
@@ -48,10 +48,8 @@ _SIZES = 4096
 """Number of sizes that a score distinguishes: 128 in each power of two."""
 
 
-class Exchange(Protocol):
-    """Sends commands and returns their replies. Raises StateUnavailable, also if a reply is an error."""
-
-    async def __call__(self, commands: Sequence[Command]) -> list[Any]: ...
+Send = Callable[[Sequence[Command]], Awaitable[list[Any]]]
+"""Sends commands and returns their replies. Raises StateUnavailable, also if a reply is an error."""
 
 
 class OwnerIndex:
@@ -60,9 +58,9 @@ class OwnerIndex:
     def __init__(self, max_entries: int, max_bytes: int, clock: Callable[[], float]) -> None:
         self._limits: dict[_Unit, int] = {"entries": max_entries, "bytes": max_bytes}
         self._clock = clock
-        self._unflushed: dict[str, Usage] = {}
+        self._unflushed: dict[str, Holding] = {}
         self._flushed_at = time.monotonic()
-        self._written = Usage()
+        self._written = Holding()
         self._longest = 0.0
         self._swept_at = 0.0
         self._has_unknown = True  # until the first tidying shows that there are no such entries
@@ -112,7 +110,7 @@ class OwnerIndex:
         """Return the commands that update the usage."""
         self._flushed_at = time.monotonic()
         changes, self._unflushed = self._unflushed, {}
-        total = Usage()
+        total = Holding()
         for change in changes.values():
             total.add(change.entries, change.bytes)
         return [
@@ -122,32 +120,32 @@ class OwnerIndex:
             if (amount := getattr(change, unit))
         ]
 
-    async def tidy(self, exchange: Exchange) -> AsyncIterator[None]:
+    async def tidy(self, send: Send) -> AsyncIterator[None]:
         """Remove entries if there are too many, one exchange per item. Raises StateUnavailable."""
-        self._written = Usage()
+        self._written = Holding()
         for unit, limit in self._limits.items():
-            total, held = await self._largest(exchange, unit)
+            total, held = await self._largest(send, unit)
             yield
             if total <= limit:
                 continue
             if self._clock() >= self._swept_at + SWEEP_SECONDS:
                 self._swept_at = self._clock()
-                async for _ in self._sweep(exchange):
+                async for _ in self._sweep(send):
                     yield
-                total, held = await self._largest(exchange, unit)
+                total, held = await self._largest(send, unit)
                 yield
             while total > limit - slack(limit) and held:
                 lost = shares(held, total - limit + slack(limit), owners=MAX_OWNERS)
                 for owner, share in lost.items():
-                    async for _ in self._evict(exchange, owner, unit, share):
+                    async for _ in self._evict(send, owner, unit, share):
                         yield
-                total, held = await self._largest(exchange, unit)
+                total, held = await self._largest(send, unit)
                 yield
 
-    async def _largest(self, exchange: Exchange, unit: _Unit) -> tuple[int, dict[str, int]]:
+    async def _largest(self, send: Send, unit: _Unit) -> tuple[int, dict[str, int]]:
         """Return the sum of all usage, and that of the largest owners."""
         read: list[Command] = [("ZRANGE", _usage_of(unit), 0, MAX_OWNERS, "REV", "WITHSCORES"), ("ZCARD", INDEX)]
-        *_, pairs, unknown = await exchange([*self.flush(), *read])
+        *_, pairs, unknown = await send([*self.flush(), *read])
         held = {owner.decode(): round(float(score)) for owner, score in _pairs(pairs)}
         total = max(held.pop(_SUM, 0), sum(held.values()))
         self._has_unknown = unknown > 0
@@ -156,12 +154,12 @@ class OwnerIndex:
             total += unknown
         return total, {owner: size for owner, size in held.items() if size > 0}
 
-    async def _evict(self, exchange: Exchange, owner: str, unit: _Unit, share: int) -> AsyncIterator[None]:
+    async def _evict(self, send: Send, owner: str, unit: _Unit, share: int) -> AsyncIterator[None]:
         """Remove the oldest entries of an owner, ``share`` of ``unit`` in all."""
         index = _index_of(owner)
         while share > 0:
             most = min(share, MAX_REMOVED) if unit == "entries" else MAX_REMOVED
-            (found,) = await exchange([("ZRANGE", index, 0, most - 1, "WITHSCORES")])
+            (found,) = await send([("ZRANGE", index, 0, most - 1, "WITHSCORES")])
             yield
             keys: list[bytes] = []
             size = 0
@@ -171,29 +169,29 @@ class OwnerIndex:
                     size += _size_in(float(score))
                     share -= 1 if unit == "entries" else _size_in(float(score))
             if not keys:
-                await self._forget(exchange, owner)
+                await self._forget(send, owner)
                 return
             # One command per key: in a cluster the keys are on different servers.
-            await self._remove(exchange, owner, keys, size, [("UNLINK", PREFIX.encode() + key) for key in keys])
+            await self._remove(send, owner, keys, size, [("UNLINK", PREFIX.encode() + key) for key in keys])
             yield
 
-    async def _sweep(self, exchange: Exchange) -> AsyncIterator[None]:
+    async def _sweep(self, send: Send) -> AsyncIterator[None]:
         """Remove the keys of expired entries from all indexes."""
         start = 0
         before = self._clock() - self._longest
         while True:
-            (owners,) = await exchange([("ZRANGE", _usage_of("entries"), start, start + MAX_OWNERS - 1)])
+            (owners,) = await send([("ZRANGE", _usage_of("entries"), start, start + MAX_OWNERS - 1)])
             yield
             if not owners:
                 break
             start += len(owners)
             for owner in [owner.decode() for owner in owners if owner]:
-                async for _ in self._sweep_owner(exchange, owner, _score(before, 1)):
+                async for _ in self._sweep_owner(send, owner, _score(before, 1)):
                     yield
-        async for _ in self._sweep_owner(exchange, UNKNOWN, before):
+        async for _ in self._sweep_owner(send, UNKNOWN, before):
             yield
 
-    async def _sweep_owner(self, exchange: Exchange, owner: str, before: float) -> AsyncIterator[None]:
+    async def _sweep_owner(self, send: Send, owner: str, before: float) -> AsyncIterator[None]:
         found: list[Any] = [None] * MAX_REMOVED
         while len(found) == MAX_REMOVED:
             until: Command = (
@@ -207,30 +205,28 @@ class OwnerIndex:
                 MAX_REMOVED,
                 "WITHSCORES",
             )
-            (pairs,) = await exchange([until])
+            (pairs,) = await send([until])
             yield
             found = list(_pairs(pairs))
             if found:
                 size = sum(_size_in(float(score)) for _, score in found)
-                await self._remove(exchange, owner, [key for key, _ in found], size)
+                await self._remove(send, owner, [key for key, _ in found], size)
                 yield
 
-    async def _remove(
-        self, exchange: Exchange, owner: str, keys: list[bytes], size: int, also: Sequence[Command] = ()
-    ) -> None:
+    async def _remove(self, send: Send, owner: str, keys: list[bytes], size: int, also: Sequence[Command] = ()) -> None:
         """Remove keys from the index of an owner. ``size`` is that of their entries."""
-        *_, removed = await exchange([*also, ("ZREM", _index_of(owner), *keys)])
+        *_, removed = await send([*also, ("ZREM", _index_of(owner), *keys)])
         self._add(owner, -removed, -(size * removed // len(keys)))  # another process may have removed some
 
-    async def _forget(self, exchange: Exchange, owner: str) -> None:
+    async def _forget(self, send: Send, owner: str) -> None:
         """Set the usage of an owner without entries to zero."""
         read: list[Command] = [("ZADD", _usage_of(unit), "INCR", 0, owner) for unit in self._limits]
-        *_, entries, size = await exchange([*self.flush(), *read])
+        *_, entries, size = await send([*self.flush(), *read])
         self._add(owner, -round(float(entries)), -round(float(size)))
 
     def _add(self, owner: str, entries: int, size: int) -> None:
         if owner != UNKNOWN:
-            self._unflushed.setdefault(owner, Usage()).add(entries, size)
+            self._unflushed.setdefault(owner, Holding()).add(entries, size)
 
 
 def _index_of(owner: str) -> str:
