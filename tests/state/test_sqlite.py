@@ -233,7 +233,8 @@ def steps_of(connection: sqlite3.Connection, limit: int, max_bytes: int = 1 << 3
     connection.set_progress_handler(count, 1000)
     steps = []
     tidying = Tidying(limit, max_bytes, lambda: 1_000_000.0)
-    assert tidying.due
+    due = tidying.due
+    assert due
     before = connection.total_changes
     for _ in tidying.steps(connection):
         steps.append(Step(connection.total_changes - before, work))

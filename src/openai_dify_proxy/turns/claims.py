@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
 
 import msgspec
 import structlog
@@ -24,25 +23,19 @@ from openai_dify_proxy.state.store import Get, Operation, Put, Take
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.request import BEGINNING, Continuation, sent_inputs, sent_system
 from openai_dify_proxy.translate.history import (
-    CHAT,
-    END_USER,
-    INPUTS,
     KIND,
-    SCOPE,
-    STORED,
     SYSTEM,
     Fingerprint,
     has_text,
     keyed_hash,
     last_question,
     normalize,
-    replies,
 )
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.apps import App
-from openai_dify_proxy.turns.callers import MAX_CACHED, Caller
+from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.locks import LOCK_TIMEOUT, RETRY_SECONDS, Lock
-from openai_dify_proxy.upstream.dify import DifyApp
+from openai_dify_proxy.turns.scopes import Scope, fingerprint_of, scope_of
 
 LONG_AGO = 600.0
 """Seconds after a conversation's last turn until its existence is checked first, if Dify's version hides its loss."""
@@ -85,16 +78,6 @@ class ConversationRecord(Struct, frozen=True, array_like=True):
 _encode = msgspec.msgpack.Encoder().encode
 _read_entry = msgspec.msgpack.Decoder(ConversationEntry).decode
 _read_record = msgspec.msgpack.Decoder(ConversationRecord).decode
-
-
-class Scope(Struct, frozen=True):
-    """Caller, end user, app and app key, which conversations never cross. Fingerprints extend ``link``."""
-
-    secret: bytes
-    link: bytes
-
-    def key(self, kind: str, conversation_id: str) -> str:
-        return f"{kind}:{keyed_hash(self.secret, (KIND, kind), (STORED, conversation_id), link=self.link).hex()}"
 
 
 class ConversationClaim:
@@ -196,27 +179,12 @@ class ConversationClaim:
         """Compute the scope, and the fingerprint of all earlier messages."""
         request, app = self._request, self._app
         self._owner = caller.id
-        rules = app.rules
-        self._scope = scope = _scope(secret, caller, request.end_user, app)
         self._chatflow = profile.mode == "advanced-chat"
-        system = (SYSTEM, sent_system(request, rules))
-        self._system = keyed_hash(secret, system)[:8]
-        inputs = (INPUTS, sent_inputs(request, profile, rules))
-        stored, history = request.stored_history, request.history
-        if stored is not None:
-            known = stored.scope == scope.link
-            link = stored.link if known else keyed_hash(secret, (STORED, stored.name), link=scope.link)
-            fingerprint = Fingerprint(secret, link)
-            fingerprint.add_messages(history)
-        elif self._by_chat:
-            fingerprint = Fingerprint(secret, scope.link)
-            fingerprint.add((CHAT, request.chat_id or ""), inputs)
-            fingerprint.add_messages(replies(history))
-        else:
-            fingerprint = Fingerprint(secret, scope.link)
-            fingerprint.add(system, inputs)
-            fingerprint.add_messages(history)
-        self._fingerprint = fingerprint
+        self._scope = scope = scope_of(secret, caller, request.end_user, app)
+        system = sent_system(request, app.rules)
+        self._system = keyed_hash(secret, (SYSTEM, system))[:8]
+        inputs = sent_inputs(request, profile, app.rules)
+        self._fingerprint = fingerprint_of(scope, request, system, inputs, by_chat=self._by_chat)
 
     async def take_by_history(self) -> None:
         """Take the conversation of the history, if there is one."""
@@ -428,17 +396,3 @@ class ConversationClaim:
 
 def _entry_key(link: bytes) -> str:
     return f"conversation:{link.hex()}"
-
-
-def _scope(secret: bytes, caller: Caller, end_user: str | None, app: App) -> Scope:
-    parts = secret, caller.id, end_user, app.name, app.dify
-    if end_user is not None and len(end_user) > MAX_CACHED:
-        return _make_scope.__wrapped__(*parts)
-    return _make_scope(*parts)
-
-
-@lru_cache(maxsize=4096)
-def _make_scope(secret: bytes, caller: str, end_user: str | None, app: str, dify: DifyApp) -> Scope:
-    whose = () if end_user is None else ((END_USER, end_user),)
-    key = (SCOPE, app), (SCOPE, dify.url), (SCOPE, dify.key)
-    return Scope(secret, keyed_hash(secret, (SCOPE, caller), *whose, *key))
