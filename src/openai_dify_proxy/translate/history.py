@@ -38,6 +38,9 @@ TEXT = b"t"
 # Reserved for further fields of a message: b"f" for the hash of a file's content; b"c" for a tool call, whose content
 # is the fields b"d" (id), b"n" (name) and b"a" (arguments); b"o" for a tool result, with the fields b"d" and b"t".
 
+_PORTION = 16 * 1024
+"""Characters that are hashed at once: many small pieces cost calls, large ones miss the processor's cache."""
+
 _Field = tuple[bytes, str]
 
 
@@ -58,9 +61,15 @@ class Fingerprint:
     def add_messages(self, messages: Iterable[HistoryMessage]) -> None:
         """Add the messages that have a text."""
         pieces: list[bytes] = []
+        size = 0
         for message in messages:
             if text := normalize(message.text):
                 pieces += *_pieces(ROLE, message.role), *_pieces(TEXT, text)
+                size += len(text)
+                if size >= _PORTION:
+                    self._update(pieces)
+                    pieces.clear()
+                    size = 0
         self._update(pieces)
 
     def after(self, messages: Iterable[HistoryMessage]) -> bytes:

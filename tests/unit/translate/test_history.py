@@ -49,6 +49,11 @@ def test_a_fingerprint_is_a_keyed_hash_of_version_link_and_fields() -> None:
     assert len(fingerprint()) == 24
 
 
+def test_a_long_history_has_one_hash_over_all_its_fields() -> None:
+    history = [user("a" * 50_000), *(assistant("b" * size) for size in range(1, 400))]
+    assert fingerprint(*history) == hashed(b"\x02l0:" + encoded(folded(history)))
+
+
 def test_a_fingerprint_without_additions_is_the_one_it_extends() -> None:
     assert fingerprint(link=b"before") == b"before"
     assert fingerprint(user(" \n"), link=b"before") == b"before"
