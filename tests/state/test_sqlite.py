@@ -252,10 +252,10 @@ def test_a_step_does_not_grow_with_the_table(path: Path, count: int) -> None:
     steps = steps_of(connection, limit)
     assert rows(path) == limit - limit // 20
     assert sum(step.removed for step in steps) == count - rows(path)
-    assert max(step.removed for step in steps) <= 200
-    assert max(step.work for step in steps) <= 200
+    assert max(step.removed for step in steps) <= 100
+    assert max(step.work for step in steps) <= 100
     # Two passes over the table, and the removals.
-    assert len(steps) <= 2 * (count / 1000 + 2) + (count - rows(path)) / 200 + 5
+    assert len(steps) <= 2 * (count / 1000 + 2) + (count - rows(path)) / 100 + 5
     owners = dict(connection.execute("SELECT owner, count(*) FROM entries GROUP BY owner").fetchall())
     assert owners.pop("big") == count // 2 - (count - rows(path))
     assert owners == fill_counts(count)

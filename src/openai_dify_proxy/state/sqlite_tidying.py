@@ -23,7 +23,7 @@ SCAN_SECONDS = 3600.0
 SLICE = 1000
 """Entries of a slice."""
 
-REMOVE_ENTRIES = 200
+REMOVE_ENTRIES = 100
 """How many entries one step removes."""
 
 REMOVE_BYTES = 4 * 1024 * 1024
