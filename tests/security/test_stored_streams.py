@@ -14,6 +14,7 @@ from openai_dify_proxy.api.stored_streams import StoredStream
 from openai_dify_proxy.responses.event_log import BLOCK_BYTES, PORTION_BYTES, EventLogs, EventLogWriter, RunProgress
 from openai_dify_proxy.state import GuardedStore
 from openai_dify_proxy.state.memory import MemoryStore
+from openai_dify_proxy.turns.callers import ANONYMOUS
 from openai_dify_proxy.turns.conversations import Conversations
 from tests.api.servers import END, LAST_CHUNK, SSE_HEAD, ProxyServer, chunk, message_frame, raw_dify, scripted
 from tests.limits import PATIENCE
@@ -94,7 +95,7 @@ def logs() -> EventLogs:
 
 async def test_a_stream_is_read_in_portions() -> None:
     stored = logs()
-    writer = EventLogWriter(stored, "resp_1")
+    writer = EventLogWriter(stored, ANONYMOUS, "resp_1")
     data = bytes(range(256)) * 1500
     for begin in range(0, len(data), 7000):
         writer.add(data[begin : begin + 7000])
@@ -114,7 +115,7 @@ async def test_a_stream_is_read_in_portions() -> None:
 
 
 async def test_followers_share_the_end_of_a_running_stream() -> None:
-    writer = EventLogWriter(logs(), "resp_1")
+    writer = EventLogWriter(logs(), ANONYMOUS, "resp_1")
     assert writer.recent(0) == b""
     for size in (10, 100, 10 * PORTION_BYTES, 30):
         writer.add(b"x" * size)
@@ -126,6 +127,6 @@ async def test_followers_share_the_end_of_a_running_stream() -> None:
 
 
 async def test_frames_that_the_state_does_not_hold_yet_are_not_shared() -> None:
-    writer = EventLogWriter(logs(), "resp_1")
+    writer = EventLogWriter(logs(), ANONYMOUS, "resp_1")
     writer.add(b"data: x\n\n")
     assert writer.recent(0) == b""

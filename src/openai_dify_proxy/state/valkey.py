@@ -149,6 +149,9 @@ class ValkeyStore:
         except StateUnavailable as error:
             self._steps = None
             log.debug("state_trim_failed", reason=str(error))  # the next run reports it, and a later one trims
+        except Exception as error:  # noqa: BLE001 - replies of unexpected types; the task must survive
+            self._steps = None
+            log.warning("state_trim_failed", reason=f"unexpected reply: {type(error).__name__}")
 
     async def _checked_exchange(self, commands: Sequence[Command]) -> list[Any]:
         return _check(await self._exchange(commands, self._small.timeout))
