@@ -103,16 +103,17 @@ async def test_an_oversized_entry_is_skipped_and_the_others_are_written(store: G
     assert store.faults == 0
 
 
-async def test_what_is_too_large_to_store_is_an_error_of_its_request(
-    serve: Serve, log: DemoLog, http: httpx2.AsyncClient, tmp_path: Path
+async def test_a_background_response_that_is_too_large_to_store_has_failed(
+    serve: Serve, http: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
+    """The demo repeats the input, and a response is stored with its input as items and as messages."""
     proxy = serve(state_url=f"sqlite:///{tmp_path}/state.db")
-    text = "x" * (MAX_ENTRY_BYTES * 9 // 16)  # a response is stored with its input as items and as messages
-    background = await http.post(
-        f"{proxy.url}/responses", json={"model": "demo-chat", "input": text, "background": True}
-    )
-    assert background.status_code == 413
-    assert background.json()["error"]["code"] == "too_large_to_store"
-    assert not log.runs
+    text = "x" * (MAX_ENTRY_BYTES // 2)
+    body = {"model": "demo-chat", "input": text, "background": True, "stream": True}
+    streamed = await http.post(f"{proxy.url}/responses", json=body)
+    name = streamed.text.partition('"id":"')[2].partition('"')[0]
+    response = (await http.get(f"{proxy.url}/responses/{name}")).json()
+    assert response["status"] == "failed"
+    assert "too large to store" in response["error"]["message"]
     ready = await http.get(f"{proxy.origin}/ready")
     assert ready.json()["state_faults"] == 0
