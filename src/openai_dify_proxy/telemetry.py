@@ -1,12 +1,14 @@
 """Logs: one line per event, for people or for machines, with the request id in each line of a request.
 
 The logs of uvicorn, asyncio and other libraries take the same path. Keys, prompts and answers are never logged;
-``mask_keys`` is a second line of defence.
+``mask_keys`` is a second line of defence. Clients choose paths, header values and model names, so no line holds a
+character that could forge another line or control a terminal, and long values are cut.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from typing import Literal
@@ -22,6 +24,19 @@ LogFormat = Literal["console", "json"]
 _LEVEL_WIDTH = len("error")
 _BARE = ("method", "path", "status")
 """Fields that the console shows without their names."""
+
+_MAX_VALUE = 500
+"""Characters of a value."""
+
+_MAX_TEXT = 2000
+"""Characters of an event, which may be the message of a library."""
+
+_MAX_TRACEBACK = 20_000
+"""Characters of a traceback; its end, which names the error, is kept."""
+
+_ELLIPSIS = "…"
+
+_NON_ASCII = re.compile(r"[^ -~]")
 
 
 def configure_logging(level: str = "info", log_format: LogFormat = "console") -> None:
@@ -61,29 +76,89 @@ def bind_request(request_id: str, **context: object) -> None:
     structlog.contextvars.bind_contextvars(request_id=request_id, **context)
 
 
+def escape_unprintable(text: str) -> str:
+    """Return ``text`` with escapes such as ``\\x1b``, ``\\u2028`` or ``\\U000e0001`` for what is not printable.
+
+    Those are control, format (bidirectional marks too), separator, surrogate and unassigned characters.
+    """
+    return text if text.isprintable() else _NON_ASCII.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+
+
+def _json_escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
 def _mask(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    return {name: _masked(value) for name, value in event.items()}
+    """Mask the keys in all values, cut long values, and escape the names of fields."""
+    return {
+        _name(name): mask_keys(_last(value)) if name == "exception" else _masked(value, _limit(name))
+        for name, value in event.items()
+    }
 
 
-def _masked(value: object) -> object:
+def _name(name: object) -> str:
+    return escape_unprintable(_cut(str(name), _MAX_VALUE))
+
+
+def _limit(name: object) -> int:
+    return _MAX_TEXT if name == "event" else _MAX_VALUE
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[:limit] + _ELLIPSIS
+
+
+def _last(value: object) -> str:
+    """Return the end of a traceback."""
+    text = str(value)
+    return text if len(text) <= _MAX_TRACEBACK else _ELLIPSIS + text[-_MAX_TRACEBACK:]
+
+
+def _masked(value: object, limit: int) -> object:
     match value:
         case str():
-            return mask_keys(value)
+            return mask_keys(_cut(value, limit))
         case Mapping():
-            return {name: _masked(part) for name, part in value.items()}
+            return {_name(name): _masked(part, limit) for name, part in value.items()}
         case list() | tuple():
-            return [_masked(part) for part in value]
+            return [_masked(part, limit) for part in value]
         case bool() | int() | float() | None:
             return value
         case _:
-            return mask_keys(str(value))
+            return mask_keys(_cut(str(value), limit))
 
 
 def _rendering(log_format: LogFormat) -> list[Processor]:
     """Return the last processors. Tracebacks are formatted before masking: an exception's message may hold a key."""
+    shared: list[Processor] = [structlog.processors.format_exc_info, _mask]
     if log_format == "json":
-        return [structlog.processors.format_exc_info, _mask, structlog.processors.JSONRenderer(ensure_ascii=False)]
-    return [structlog.processors.format_exc_info, _mask, _request_id_last, _console(colors=sys.stderr.isatty())]
+        return [*shared, structlog.processors.JSONRenderer(ensure_ascii=False), _escape_json]
+    return [*shared, _escape_texts, _request_id_last, _console(colors=sys.stderr.isatty())]
+
+
+def _escape_json(logger: WrappedLogger, method: str, line: str) -> str:
+    """Escape what is not printable, as JSON does: readers of the line get the original text."""
+    return line if line.isprintable() else _NON_ASCII.sub(_json_escaped, line)
+
+
+def _escape_texts(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Escape the texts that the console shows as they are; ``_shown`` quotes the values of fields.
+
+    A traceback keeps its lines.
+    """
+    event["event"] = escape_unprintable(str(event["event"]))
+    if "exception" in event:
+        event["exception"] = "\n".join(map(escape_unprintable, event["exception"].split("\n")))
+    return event
 
 
 def _request_id_last(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openai_dify_proxy.errors import mask_keys
-from openai_dify_proxy.telemetry import bind_request, configure_logging
+from openai_dify_proxy.telemetry import LogFormat, bind_request, configure_logging, escape_unprintable
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +118,102 @@ def test_a_value_stays_on_its_line(capsys: pytest.CaptureFixture[str], value: ob
     structlog.get_logger().info("request_finished", path=value, detail=value)
     line = capsys.readouterr().err
     assert line.endswith(f"request_finished {shown} detail={shown}\n")
+
+
+HOSTILE = [
+    "\x00",
+    "\x07",
+    "\t",
+    "\n",
+    "\r",
+    "\x1b[31m",
+    "\x7f",
+    "\x85",
+    "\x9b31m",
+    "\xad",
+    "\u061c",
+    "\u200b",
+    "\u200e",
+    "\u200f",
+    "\u2028",
+    "\u2029",
+    "\u202a",
+    "\u202e",
+    "\u2066",
+    "\u2069",
+    "\ufeff",
+    "\ufff9",
+    "\ud800",
+    "\U000e0041",
+]
+"""Characters that control a terminal, end a line, reorder text, or are invisible."""
+
+
+class Unreadable(Exception):
+    pass
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+@pytest.mark.parametrize("hostile", HOSTILE, ids=ascii)
+def test_no_line_holds_unprintable_characters(
+    capsys: pytest.CaptureFixture[str], log_format: LogFormat, hostile: str
+) -> None:
+    configure_logging("info", log_format)
+    text = f"a{hostile}b"
+    fields = {text: text, "path": text, "nested": {text: [text, (text, Unreadable(text))]}, "error": Unreadable(text)}
+    bind_request(text, caller=text)
+    structlog.get_logger().info(text, **fields)
+    logging.getLogger("uvicorn.error").warning("Invalid %s", text)
+    logging.getLogger(text).warning("x")
+    written = capsys.readouterr().err
+    assert written.count("\n") == 3
+    assert written.replace("\n", "").isprintable()
+    if log_format == "json":
+        line = json.loads(written.splitlines()[0])
+        assert (line["event"], line["path"], line["nested"][escape_unprintable(text)][0]) == (text, text, text)
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_traceback_holds_no_control_character_but_its_line_ends(
+    capsys: pytest.CaptureFixture[str], log_format: LogFormat
+) -> None:
+    configure_logging("info", log_format)
+    try:
+        raise Unreadable("\x1b[2J\r\u202e forged")
+    except Unreadable:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("aiohttp").exception("failed")
+    written = capsys.readouterr().err
+    assert written.replace("\n", "").isprintable()
+    assert written.count("Traceback (most recent call last)") == 2
+    if log_format == "console":
+        assert "Unreadable: \\x1b[2J\\r\\u202e forged\n" in written
+
+
+@given(st.text())
+def test_escaped_texts_are_printable(text: str) -> None:
+    escaped = escape_unprintable(text)
+    assert escaped.isprintable()
+    assert escaped == text or not text.isprintable()
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_long_values_are_cut(capsys: pytest.CaptureFixture[str], log_format: LogFormat) -> None:
+    configure_logging("info", log_format)
+    long = "y" * 100_000
+    structlog.get_logger().info("request_finished", path=long, nested=[long], **{"z" * 100_000: 1})
+    logging.getLogger("aiohttp").warning(long)
+    try:
+        raise Unreadable("x" * 100_000 + "the end")
+    except Unreadable:
+        structlog.get_logger().exception("failed")
+    first, second, *traceback = capsys.readouterr().err.splitlines(keepends=True)
+    assert "…" in first
+    assert len(first) < 2000
+    assert "…" in second
+    assert len(second) < 2200
+    assert "the end" in traceback[-1]
+    assert len("".join(traceback)) < 21_000
 
 
 @pytest.mark.parametrize(("level", "shown"), [("debug", "diwe"), ("info", "iwe"), ("warning", "we"), ("error", "e")])
