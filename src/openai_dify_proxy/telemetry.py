@@ -7,6 +7,7 @@ character that could forge another line or control a terminal, and long values a
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -141,12 +142,13 @@ def _rendering(log_format: LogFormat) -> list[Processor]:
     """Return the last processors. Tracebacks are formatted before masking: an exception's message may hold a key."""
     shared: list[Processor] = [structlog.processors.format_exc_info, _mask]
     if log_format == "json":
-        return [*shared, structlog.processors.JSONRenderer(ensure_ascii=False), _escape_json]
+        return [*shared, _render_json]
     return [*shared, _escape_texts, _request_id_last, _console(colors=sys.stderr.isatty())]
 
 
-def _escape_json(logger: WrappedLogger, method: str, line: str) -> str:
-    """Escape what is not printable, as JSON does: readers of the line get the original text."""
+def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """Return a line of JSON. What is not printable is escaped as JSON does, so readers get the original text."""
+    line = json.dumps(event, ensure_ascii=False)
     return line if line.isprintable() else _NON_ASCII.sub(_json_escaped, line)
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import socket
 import ssl
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from openai_dify_proxy.cli.server import server_config
-from openai_dify_proxy.server import HttpLimits, http_limits
+from openai_dify_proxy.server import FrontDoor, HttpLimits, front_door, http_limits
+from openai_dify_proxy.server.protocol import MAX_HEADERS
 from openai_dify_proxy.settings import ConnectionSettings
 from tests.api.servers import ListeningServer
 from tests.limits import PATIENCE
@@ -28,20 +32,30 @@ HURRIED = http_limits(
 
 
 class Echo:
-    """Answers with the method, the path and the length of the body; ``/hold`` waits for ``released``."""
+    """Answers with the method, the path and the length of the body.
+
+    ``/late`` waits for a request to ``/release`` before it reads. ``/client`` answers with the client and the scheme.
+    """
 
     def __init__(self) -> None:
         self.requests = 0
-        self.released = threading.Event()
+        self.late = threading.Event()
+        """Set when a request to ``/late`` waits."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await receive()
+            self.loop, self._released = asyncio.get_running_loop(), asyncio.Event()
             await send({"type": "lifespan.startup.complete"})
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
             return
         self.requests += 1
+        if scope["path"] == "/late":
+            self.late.set()
+            await self._released.wait()
+        if scope["path"] == "/release":
+            self._released.set()
         size = 0
         if scope["path"] != "/unread":
             message: Message = {"more_body": True}
@@ -51,6 +65,8 @@ class Echo:
                     return
                 size += len(message["body"])
         text = f"{scope['method']} {scope['path']} {size}\n".encode()
+        if scope["path"] == "/client":
+            text = f"{scope['scheme']} {scope['client'][0]}".encode()
         headers = [(b"content-length", b"%d" % len(text))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": text})
@@ -66,10 +82,22 @@ class Door:
         self.server = ListeningServer(config)
         self._clients: list[Client] = []
 
-    def connect(self) -> Client:
-        client = Client(self.server.servers[0].sockets[0].getsockname()[1])
+    def connect(self, address: str = "127.0.0.1") -> Client:
+        client = Client(self.server.servers[0].sockets[0].getsockname()[1], address)
         self._clients.append(client)
         return client
+
+    @property
+    def front(self) -> FrontDoor:
+        return cast(FrontDoor, self.server.config.http)
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Call ``function`` in the server's thread and return its result."""
+
+        async def call() -> Any:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(call(), self.app.loop).result(PATIENCE)
 
     def disconnect_all(self) -> None:
         while self._clients:
@@ -79,8 +107,9 @@ class Door:
 class Client:
     """A plain socket that reads responses whole."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    def __init__(self, port: int, address: str) -> None:
+        """Connect from the loopback address ``address``."""
+        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE, source_address=(address, 0))
         self.file = self.socket.makefile("rb")
 
     def close(self) -> None:
@@ -329,3 +358,80 @@ def test_rest_of_a_small_body_is_discarded_after_an_early_response(shared: Door)
     assert client.send(request[:5000]).response() == (200, b"POST /unread 0\n")
     client.send(request[5000:])
     assert client.send(GET).response() == (200, b"GET /a 0\n")
+
+
+def test_the_number_of_headers_is_limited(shared: Door) -> None:
+    headers = b"".join(b"A%d: b\r\n" % number for number in range(MAX_HEADERS))
+    assert shared.connect().send(b"GET /a HTTP/1.1\r\n" + headers + b"\r\n").response()[0] == 200
+    request = b"GET /a HTTP/1.1\r\n" + headers + b"B: c\r\n\r\n"
+    assert shared.connect().send(request).error() == (431, "headers_too_large")
+
+
+def test_a_client_that_waits_for_100_continue_is_not_slow() -> None:
+    with door(HURRIED) as opened:
+        client = opened.connect()
+        client.send(b"POST /late HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        assert opened.app.late.wait(PATIENCE)
+        (connection,) = opened.front.reading
+        opened.run(lambda: connection.check_deadline(connection.since + 1000))
+        assert opened.connect().send(b"GET /release HTTP/1.1\r\nHost: x\r\n\r\n").response()[0] == 200
+        assert client.file.readline() + client.file.readline() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert client.send(b"hello").response() == (200, b"POST /late 5\n")
+
+
+def test_waiting_requests_of_one_connection_are_limited() -> None:
+    """Large heads behind a slow answer: a few are parsed, and the rest stays unread."""
+    with door() as opened:
+        client = opened.connect()
+        client.send(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert opened.app.late.wait(PATIENCE)
+        heads = [b"GET /%d HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % (at, b"y" * 60_000) for at in range(4)]
+        client.send(b"".join(heads))
+        assert opened.connect().send(GET).response()[0] == 200
+        assert opened.run(lambda: sum(opened.front.holding.values())) < 600_000
+        assert opened.run(lambda: [len(one.pipeline) for one in opened.front.holding]) in ([1], [2])
+        assert opened.connect().send(b"GET /release HTTP/1.1\r\nHost: x\r\n\r\n").response()[0] == 200
+        answers = [client.response() for _ in range(5)]
+        assert answers == [(200, b"GET /late 0\n"), *((200, b"GET /%d 0\n" % at) for at in range(4))]
+        assert opened.run(lambda: dict(opened.front.holding)) == {}
+
+
+def test_incomplete_heads_and_waiting_requests_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_door, "MAX_HELD_BYTES", 100_000)
+    with door() as opened:
+        small = opened.connect().send(b"GET /a HTTP/1.1\r\nX: ")
+        large = opened.connect().send(b"GET /a HTTP/1.1\r\nX: " + b"y" * 60_000)
+        other = opened.connect().send(b"GET /a HTTP/1.1\r\nX: " + b"y" * 50_000)
+        assert large.closed()
+        for client in (small, other):
+            assert client.send(b"z\r\n\r\n").response()[0] == 200
+        assert opened.run(lambda: (dict(opened.front.holding), opened.front._held)) == ({}, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+def test_an_address_with_most_connections_makes_room_for_others() -> None:
+    with door(http_limits(ConnectionSettings(max_connections=4))) as opened:
+        slow = [opened.connect("127.0.0.2").send(b"GET /a HTT") for _ in range(4)]
+        while opened.run(lambda: len(opened.front.reading)) < 4:
+            pass
+        assert opened.connect("127.0.0.3").send(GET).response()[0] == 200
+        assert slow[0].closed()
+        assert opened.connect("127.0.0.2").send(GET).response()[0] in (200, 503)
+        assert slow[3].send(b"P/1.1\r\nHost: x\r\n\r\n").response()[0] == 200
+    assert not opened.front._addresses
+
+
+@pytest.mark.parametrize(
+    ("proxies", "headers", "answer"),
+    [
+        ((), b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n", b"http 127.0.0.1"),
+        (("127.0.0.1",), b"", b"http 127.0.0.1"),
+        (("127.0.0.0/8",), b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n", b"https 203.0.113.9"),
+        (("127.0.0.1",), b"X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n", b"http 2.2.2.2"),
+    ],
+)
+def test_client_behind_a_proxy(proxies: tuple[str, ...], headers: bytes, answer: bytes) -> None:
+    with door(http_limits(ConnectionSettings(trusted_proxies=proxies))) as opened:
+        request = b"GET /client HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n"
+        assert opened.connect().send(request).response() == (200, answer)
+        assert opened.run(lambda: dict(opened.front._addresses)) == ({} if proxies else {"127.0.0.1": 1})

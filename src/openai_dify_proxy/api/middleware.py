@@ -69,6 +69,7 @@ class RequestMiddleware:
                 method=scope["method"],
                 path=scope["path"],
                 status=responder.status or 499,
+                client=scope["client"] and scope["client"][0],
                 ms=round((time.perf_counter() - started) * 1000),
             )
 

@@ -57,8 +57,7 @@ def server_config(
         log_config=None,
         access_log=False,
         server_header=False,
-        # Nothing here depends on the caller's address or scheme.
-        proxy_headers=False,
+        proxy_headers=False,  # the front door reads those of TRUSTED_PROXIES
         backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(grace),
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from functools import cached_property
 from typing import Any
 
+import structlog
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -15,11 +16,16 @@ from openai_dify_proxy.server.limits import HttpLimits, connection_limit
 from openai_dify_proxy.server.protocol import HEALTH_PATHS, Connection
 from openai_dify_proxy.server.write_buffers import WriteBuffers
 
+log = structlog.get_logger("openai_dify_proxy.server")
+
 SWEEP_INTERVAL = 1.0
 """Seconds between two checks of all deadlines. A single timer costs requests nothing."""
 
 EXTRA_CONNECTIONS = 32
 """Connections beyond the limit that may still request ``/health``. Further ones are closed at once."""
+
+MAX_HELD_BYTES = 32 * 1024 * 1024
+"""Bytes of incomplete heads and waiting requests of all connections; beyond it, the largest holders are dropped."""
 
 
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
@@ -44,6 +50,10 @@ class FrontDoor:
         self._starting: deque[tuple[Connection, Cycle]] = deque()
         self._started = 0
         self._started_at = 0.0
+        self.holding: dict[Connection, int] = {}
+        """Bytes by connection of incomplete heads and of requests that wait for an earlier answer."""
+        self._held = 0
+        self._addresses: Counter[str] = Counter()
         self._open = 0
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -64,6 +74,8 @@ class FrontDoor:
     def admit(self, connection: Connection) -> bool:
         """Count a new connection; return whether it may make any request, or only health checks."""
         self._open += 1
+        if connection.address:
+            self._addresses[connection.address] += 1
         if self._sweeper is None:
             self._sweeper = connection.loop.call_later(SWEEP_INTERVAL, self._sweep, connection.loop)
         if self._open <= self._max_open:
@@ -73,13 +85,42 @@ class FrontDoor:
             del self.idle[oldest]
             oldest.close()
             return True
+        if (slow := self._slow_connection_of_another(connection.address)) is not None:
+            del self.reading[slow]
+            slow.abort()
+            return True
         if self._open > self._max_open + EXTRA_CONNECTIONS:
             connection.abort()
         return False
 
+    def _slow_connection_of_another(self, address: str) -> Connection | None:
+        """Return an incomplete request of another address that has more than half of the connections, or None."""
+        if not self._addresses:
+            return None
+        greedy, count = self._addresses.most_common(1)[0]
+        if greedy == address or count <= self._max_open // 2:
+            return None
+        return next((slow for slow in self.reading if slow.address == greedy), None)
+
+    def hold(self, connection: Connection, held: int) -> None:
+        """Record the bytes that ``connection`` holds now; drop the largest holders if all together hold too many."""
+        self._held += held - self.holding.pop(connection, 0)
+        if held:
+            self.holding[connection] = held
+        while self._held > MAX_HELD_BYTES:
+            largest = max(self.holding, key=self.holding.__getitem__)
+            log.warning("connection_dropped", client=largest.address or None, held_bytes=self.holding[largest])
+            self._held -= self.holding.pop(largest)
+            largest.abort()
+
     def release(self, connection: Connection) -> None:
         """Forget a closed connection."""
         self._open -= 1
+        self._held -= self.holding.pop(connection, 0)
+        if connection.address:
+            self._addresses[connection.address] -= 1
+            if not self._addresses[connection.address]:
+                del self._addresses[connection.address]
         self.idle.pop(connection, None)
         self.reading.pop(connection, None)
         if self._open == 0 and self._sweeper is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from ipaddress import ip_network
 
 from msgspec import Struct
 
+from openai_dify_proxy.server.forwarding import Network
 from openai_dify_proxy.settings import ConnectionSettings
 
 if sys.platform != "win32":
@@ -27,6 +29,8 @@ class HttpLimits(Struct, frozen=True):
     pipelined: int
     connections: int | None
     """None: as many as ``connection_limit`` returns."""
+    proxies: tuple[Network, ...]
+    """The reverse proxies whose ``X-Forwarded-For`` counts."""
 
 
 def http_limits(settings: ConnectionSettings) -> HttpLimits:
@@ -40,6 +44,7 @@ def http_limits(settings: ConnectionSettings) -> HttpLimits:
         idle_timeout=settings.idle_timeout,
         pipelined=settings.max_pipelined_requests,
         connections=settings.max_connections,
+        proxies=tuple(map(ip_network, settings.trusted_proxies)),
     )
 
 

@@ -25,6 +25,7 @@ from openai_dify_proxy.errors import (
     UrlTooLong,
 )
 from openai_dify_proxy.server.exchange import Cycle, Flow
+from openai_dify_proxy.server.forwarding import forwarded_client, forwarded_scheme, is_trusted, parse_address
 from openai_dify_proxy.translate.openai.errors import encode_error
 
 if TYPE_CHECKING:
@@ -36,6 +37,15 @@ PIECE = 4096
 """Bytes that are parsed at once while a head or a chunked body is read, where no other boundary is known."""
 
 END_OF_HEAD = b"\r\n\r\n"
+
+MAX_HEADERS = 256
+"""Headers of one request: a head of short ones takes 25 times its bytes once it is parsed."""
+
+MAX_WAITING_BYTES = 64 * 1024
+"""Bytes of one connection's requests that are parsed while they wait for an earlier answer; then reading pauses."""
+
+WAITING_REQUEST_BYTES = 2048
+"""The memory that a waiting request takes besides its head and body."""
 
 TLS_HANDSHAKE = b"\x16\x03"
 """The first bytes of a client that uses https://."""
@@ -74,6 +84,9 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, loop)
         self.since = 0.0
         """The loop's time at which the phase began, or the current window of a body."""
+        self.address = ""
+        """The client's address; empty for a trusted proxy, which many clients share."""
+        self._behind_proxy = False
         self._door = door
         self._limits = door.limits
         self._phase = IDLE
@@ -83,6 +96,7 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = 0
         self._framing_bytes = 0
         self._window_bytes = 0
+        self._waiting_bytes = 0
         self._rejection: ProxyError | None = None
         self._replaying = False
         self._answering: Cycle | None = None
@@ -90,6 +104,10 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = Flow(transport, self._door.write_buffers)
+        peer = self.client[0] if self.client else ""
+        proxies = self._limits.proxies
+        self._behind_proxy = bool(proxies) and is_trusted(parse_address(peer), proxies)
+        self.address = "" if self._behind_proxy else peer
         self._admitted = self._door.admit(self)
         self._become_idle()
 
@@ -119,7 +137,7 @@ class Connection(HttpToolsProtocol):
         if self._phase == LINGER:
             if elapsed >= LINGER_SECONDS:
                 self.abort()
-        elif self.flow.read_paused:  # the proxy does not read, so the client is not slow
+        elif self.flow.read_paused or self._owes_continue():  # the client waits for the proxy, so it is not slow
             self._begin_window(now)
         elif self._phase == HEAD:
             if elapsed >= self._limits.head_timeout:
@@ -130,6 +148,10 @@ class Connection(HttpToolsProtocol):
                 self._reject(RequestTimeout(f"The request body arrived at less than {rate} bytes per second."))
             else:
                 self._begin_window(now)
+
+    def _owes_continue(self) -> bool:
+        """Return whether the client waits for ``100 Continue`` before it sends the body."""
+        return self._phase == BODY and self.cycle is not None and self.cycle.waiting_for_100_continue
 
     def _begin_window(self, now: float) -> None:
         self.since = now
@@ -150,16 +172,29 @@ class Connection(HttpToolsProtocol):
         else:
             self._unparsed += data
             self._parse_pieces()
+        self._report_held()
+
+    def _report_held(self) -> None:
+        """Report the bytes that this connection holds of requests that no handler reads yet."""
+        held = len(self._unparsed) + self._waiting_bytes
+        if self._phase == HEAD:
+            held += self._head_bytes
+        if held or self in self._door.holding:
+            self._door.hold(self, held)
 
     def _parse_pieces(self) -> None:
         """Parse the data that has arrived, until it is used up or the pipeline is full; then reading pauses."""
         data, start = self._unparsed, 0
-        while start < len(data) and len(self.pipeline) < self._limits.pipelined and not self._closing:
+        while start < len(data) and not self._pipeline_full() and not self._closing:
             end = self._end_of_piece(data, start)
             self._parse(data[start:end])
             start = end
         self._unparsed = b"" if self._closing else data[start:]
         self.flow.hold(bool(self._unparsed))
+
+    def _pipeline_full(self) -> bool:
+        waiting = len(self.pipeline)
+        return waiting >= self._limits.pipelined or (waiting > 0 and self._waiting_bytes >= MAX_WAITING_BYTES)
 
     def _end_of_piece(self, data: bytes, start: int) -> int:
         """Return the end of the next piece, which ends no more than one head and no more than one body."""
@@ -248,6 +283,8 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._replaying and self._phase == HEAD:  # trailers of a chunked body are ignored
+            if len(self.headers) >= MAX_HEADERS:
+                raise self._rejected(HeadTooLarge(f"The request has more than {MAX_HEADERS} headers."))
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -268,6 +305,10 @@ class Connection(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = url.path
         scope["query_string"] = url.query or b""
+        if self._behind_proxy:
+            peer = self.client[0] if self.client else ""
+            scope["client"] = (forwarded_client(peer, self.headers, self._limits.proxies), 0)
+            scope["scheme"] = forwarded_scheme(self.headers, scope["scheme"])
         if not self._admitted and path not in HEALTH_PATHS:
             raise self._rejected(TooManyConnections("The server has too many open connections.", retry_after=1))
         cycle = Cycle(self, keep_alive=version != "1.0" and self._admitted and self.parser.should_keep_alive())
@@ -277,6 +318,7 @@ class Connection(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+            self._waiting_bytes += self._head_bytes + WAITING_REQUEST_BYTES
 
     def _answer(self, cycle: Cycle) -> None:
         self._answering = cycle
@@ -295,6 +337,8 @@ class Connection(HttpToolsProtocol):
         self._body_bytes += len(body)
         self._window_bytes += len(body)
         self._framing_bytes = 0
+        if self.pipeline:
+            self._waiting_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -316,6 +360,8 @@ class Connection(HttpToolsProtocol):
         if self.pipeline:
             cycle, _ = self.pipeline.pop()
             assert isinstance(cycle, Cycle)
+            if not self.pipeline:
+                self._waiting_bytes = 0
             self._answer(cycle)
         elif self._phase == ANSWER:
             self._become_idle()
@@ -323,6 +369,7 @@ class Connection(HttpToolsProtocol):
             self._linger()
         if self._unparsed:
             self._parse_pieces()
+        self._report_held()
 
     def too_much_left(self) -> bool:
         """Return whether closing the connection is cheaper than reading the rest of an answered request's body."""
@@ -333,9 +380,8 @@ class Connection(HttpToolsProtocol):
 
     def _reject(self, error: ProxyError) -> None:
         """Answer the request that is being read with ``error``, and close the connection."""
-        log.warning(
-            "request_rejected", status=error.status, reason=error.message, client=self.client and self.client[0]
-        )
+        client = self.scope["client"] if self._phase == BODY else self.client
+        log.warning("request_rejected", status=error.status, reason=error.message, client=client and client[0])
         # The request being read is the one being answered only if its head is complete and nothing waits behind it.
         answering = self._answering
         if self.pipeline or (answering is not None and (self._phase == HEAD or answering.response_started)):
@@ -356,6 +402,7 @@ class Connection(HttpToolsProtocol):
         self._phase = LINGER
         self.since = self.loop.time()
         self._unparsed = b""
+        self._waiting_bytes = 0
         self._door.idle.pop(self, None)
         self._door.reading[self] = None
         self.flow.hold(False)

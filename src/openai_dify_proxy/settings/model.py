@@ -31,6 +31,7 @@ from openai_dify_proxy.settings.values import (
     LogFormat,
     LogLevel,
     MaskColour,
+    Networks,
     Origins,
     Patterns,
     PersonalKeys,
@@ -216,6 +217,11 @@ class ConnectionSettings(_Model):
     """The lowest rate of a request body per second, averaged over `BODY_RATE_WINDOW`. A slower one gets a 408."""
     max_pipelined_requests: int = Field(default=16, ge=1)
     """The number of requests of one connection that may wait for an earlier answer; then reading pauses."""
+    trusted_proxies: Networks = ()
+    """Addresses and networks of reverse proxies in front of the server: `10.0.0.2,172.16.0.0/12`.
+
+    Only their `X-Forwarded-For` and `X-Forwarded-Proto` headers count. The client is the last address that is no
+    trusted proxy."""
 
 
 class TimeSettings(_Model):

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, overload
 from urllib.parse import SplitResult, urlsplit
 
@@ -250,6 +251,13 @@ def _host(host: str) -> str:
     return host.lower()
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError('must be addresses or networks, such as "10.0.0.2" or "172.16.0.0/12"') from None
+
+
 def _form(value: object) -> object:
     """Parse comma-separated ``name=value`` pairs; a TOML file has a table instead."""
     if not isinstance(value, str):
@@ -345,6 +353,9 @@ StoreUrl = Annotated[
 ImageModelName = Annotated[Text, AfterValidator(_image_model), Kind("Replicate model")]
 Hosts = Annotated[
     tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated), Kind("list of hosts")
+]
+Networks = Annotated[
+    tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_comma_separated), Kind("list of networks")
 ]
 Form = Annotated[dict[str, str], BeforeValidator(_form), Kind("list of pairs")]
 PictureLinks = Annotated[Literal["local", "ipfs"], BeforeValidator(_lower), Kind("choice")]
