@@ -42,6 +42,7 @@
         ├── PictureNotStored        500
         ├── StateUnreachable        503
         ├── TooManyConnections      503
+        ├── ServerBusy              503
         └── ShuttingDown            503
 
 Status, type and code are data on the class. A message states what is wrong, where, and what to do. It reaches the
@@ -320,6 +321,14 @@ class StateUnreachable(ServerError):
 class TooManyConnections(ServerError):
     status = 503
     default_code = "too_many_connections"
+    retryable = True
+
+
+class ServerBusy(ServerError):
+    """The memory for bodies is taken, or too many new keys wait for their check."""
+
+    status = 503
+    default_code = "server_busy"
     retryable = True
 
 

@@ -23,6 +23,8 @@ from openai_dify_proxy.turns.callers import ANONYMOUS, Caller, caller_of_dify_ke
 DIFY_KEY_HEADERS = (b"dify_api_key", b"dify-api-key", b"x-dify-api-key")
 CLIENT_KEY_HEADERS = (b"api-key", b"x-api-key")
 DIFY_KEY_PREFIX = "app-"
+MAX_DIFY_KEY = 256
+"""Characters in a Dify key that is sent to Dify and remembered; Dify's own have 28."""
 
 _NO_BEARER = "The Authorization header must begin with 'Bearer '. Send 'Authorization: Bearer <key>'."
 
@@ -62,6 +64,8 @@ class Authenticator:
             dify_key = bearer
         if dify_key:
             if self._passthrough:
+                if len(dify_key) > MAX_DIFY_KEY:
+                    raise AuthenticationFailed(f"The Dify key is longer than {MAX_DIFY_KEY} characters.")
                 return caller_of_dify_key(dify_key)
             if client is not None or not self._keys:
                 raise PermissionDenied("This server accepts no Dify keys in requests. Remove the key.")

@@ -21,7 +21,7 @@ from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST, ChatO
 async def create_chat_completion(request: Request) -> ASGIApp:
     """Create a chat completion, streamed or whole."""
     services = services_of(request)
-    caller = services.authenticator.admit(request)
+    caller = await services.admit(request)
     data = await services.bodies.read(request)
     body, turn_request = await run_sized(partial(_translate, data, identity_of(request, caller)), len(data))
     return await answer_turn(

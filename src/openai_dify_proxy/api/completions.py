@@ -16,7 +16,7 @@ from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST
 async def create_completion(request: Request) -> ASGIApp:
     """Create a text completion, streamed or whole."""
     services = services_of(request)
-    caller = services.authenticator.admit(request)
+    caller = await services.admit(request)
     body = await services.bodies.read_json(request, COMPLETION_REQUEST)
     return await answer_turn(
         request,

@@ -33,7 +33,8 @@ from openai_dify_proxy.wire.openai.conversations import (
 
 async def create_conversation(request: Request) -> Response:
     """Create a conversation in the state only. Dify creates its own with the first turn."""
-    services, caller = _admit(request)
+    services = services_of(request)
+    caller = await services.admit(request)
     body = await _read(services, request)
     items = [message for message in messages_of_input(body.items or [], field="items") if message.text]
     check_items(items)
@@ -57,7 +58,8 @@ async def retrieve_conversation(request: Request) -> Response:
 
 async def update_conversation(request: Request) -> Response:
     """Replace the metadata."""
-    services, caller = _admit(request)
+    services = services_of(request)
+    caller = await services.admit(request)
     body = await _read(services, request)
     if body.metadata is None:
         raise InvalidRequest(
@@ -75,7 +77,8 @@ async def update_conversation(request: Request) -> Response:
 
 async def delete_conversation(request: Request) -> Response:
     """Delete the conversation in Dify and in the state."""
-    services, caller = _admit(request)
+    services = services_of(request)
+    caller = await services.admit(request)
     async with _locked(services, caller, request):
         name, entry = await _load(services, caller, request)
         for place in (*entry.left, *([entry.place] if entry.place is not None else [])):

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from openai_dify_proxy.api.bodies import json_response
-from openai_dify_proxy.api.services import Services, services_of
+from openai_dify_proxy.api.services import Services, client_address, services_of
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.turns.apps import App
@@ -24,7 +24,7 @@ async def list_models(request: Request) -> Response:
     services = services_of(request)
     caller = services.authenticator.admit(request)
     apps = [services.apps.choose(caller, None)] if caller.dify_key is not None else list(services.apps.all.values())
-    models = await asyncio.gather(*(_model(services, caller, app, app.name) for app in apps))
+    models = await asyncio.gather(*(_model(request, caller, app, app.name) for app in apps))
     if caller.dify_key is None:
         models += [_image_model(services, name) for name in services.images.models]
     return json_response(ModelList(data=models))
@@ -39,19 +39,20 @@ async def retrieve_model(request: Request) -> Response:
     caller = services.authenticator.admit(request)
     if caller.dify_key is None and services.apps.names_image_model(name):
         return json_response(_image_model(services, name))
-    return json_response(await _model(services, caller, services.apps.choose(caller, name), name))
+    return json_response(await _model(request, caller, services.apps.choose(caller, name), name))
 
 
-async def _model(services: Services, caller: Caller, app: App, name: str) -> Model:
+async def _model(request: Request, caller: Caller, app: App, name: str) -> Model:
     """Return the app as a model. Raises ProxyError if Dify rejects the key that the request brought.
 
     A configured app is listed even if Dify does not describe it.
     """
+    services = services_of(request)
     profile = services.profiles.cached(app.dify)
     if profile is None:
         try:
             async with asyncio.timeout(DESCRIBE_SECONDS):
-                profile = await services.profiles.get(app.dify, app.mode)
+                profile = await services.profiles.get(app.dify, app.mode, client_address(request))
         except TimeoutError:
             profile = None
         except ProxyError:

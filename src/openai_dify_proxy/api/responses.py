@@ -56,7 +56,7 @@ class ResponseDeleted(Struct):
 async def create_response(request: Request) -> ASGIApp:
     """Create a response, streamed, whole, or in the background."""
     services = services_of(request)
-    caller = services.authenticator.admit(request)
+    caller = await services.admit(request)
     data = await services.bodies.read(request)
     body = read_json(data, RESPONSES_REQUEST)
     check_storable(body, len(data))

@@ -61,10 +61,28 @@ class Services(Struct, frozen=True, kw_only=True):
     images: ImageService
     public_url: str | None
 
+    async def admit(self, request: Request) -> Caller:
+        """Return the caller of a request. A Dify key that came with it has been accepted by Dify.
+
+        Handlers that read a body or write to the state call it first, so that a stranger's request costs neither.
+        Raises ProxyError.
+        """
+        caller = self.authenticator.admit(request)
+        if caller.dify_key is not None:
+            app = self.apps.choose(caller, None)
+            if not self.profiles.accepted(app.dify):
+                await self.profiles.get(app.dify, app.mode, client_address(request))
+        return caller
+
 
 def services_of(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
+
+
+def client_address(request: Request) -> str:
+    """Return the address of the client, or an empty string if it has none."""
+    return request.client.host if request.client is not None else ""
 
 
 def answer_head(kind: str, model: str) -> AnswerHead:

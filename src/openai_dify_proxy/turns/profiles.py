@@ -6,14 +6,19 @@ import asyncio
 from collections.abc import Callable
 from typing import get_args
 
+from openai_dify_proxy.errors import AuthenticationFailed
 from openai_dify_proxy.translate.dify.app_profile import AppProfile, read_form
 from openai_dify_proxy.translate.dify.errors import WRONG_ROUTE_CODES
+from openai_dify_proxy.turns.new_keys import NewKeys
 from openai_dify_proxy.upstream.cache import Loaded, RefreshingCache
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.wire.dify import AppInfo, AppParameters, Mode
 
 FRESH_SECONDS = 300.0
 MAX_PROFILES = 1000
+KNOWN_SECONDS = 3600.0
+"""How long a key counts as accepted by Dify after its profile became stale."""
+
 CONCURRENCY = 4
 """How many profiles are loaded at the same time: a Dify process serves only ten connections."""
 
@@ -23,23 +28,42 @@ _MODES = frozenset(get_args(Mode))
 class Profiles:
     """Profiles of apps by URL and key. ``now`` is a clock in seconds.
 
-    During an outage of Dify the last profile of an app is used.
+    During an outage of Dify the last profile of an app is used. A profile is also the proof that Dify accepts the key.
     """
 
     def __init__(self, dify: DifyClient, now: Callable[[], float]) -> None:
         self._dify = dify
         self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._new_keys = NewKeys(now)
         self._cache: RefreshingCache[DifyApp, AppProfile] = RefreshingCache(now, max_entries=MAX_PROFILES)
 
     def cached(self, app: DifyApp) -> AppProfile | None:
         return self._cache.fresh(app)
 
-    async def get(self, app: DifyApp, mode: Mode | None) -> AppProfile:
-        """Return the profile of ``app``. ``mode`` is the configured one, if any. Raises ProxyError."""
-        return await self._cache.get(app, lambda: self._load(app, mode))
+    def accepted(self, app: DifyApp) -> bool:
+        """Return whether Dify has accepted the app's key, at the latest about an hour ago."""
+        return self._cache.was_fresh(app, KNOWN_SECONDS)
 
-    async def _load(self, app: DifyApp, mode: Mode | None) -> Loaded[AppProfile]:
-        async with self._slots:
+    async def get(self, app: DifyApp, mode: Mode | None, client: str = "") -> AppProfile:
+        """Return the profile of ``app``. ``mode`` is the configured one, if any. Raises ProxyError.
+
+        ``client`` is the address of the client, whose new keys wait in a queue of their own.
+        """
+        if app.own_key or self.accepted(app):
+            return await self._cache.get(app, lambda: self._load(app, mode, self._slots))
+        with self._new_keys.waiting(app, client):
+            return await self._cache.get(app, lambda: self._load(app, mode, self._new_keys.slots))
+
+    async def _load(self, app: DifyApp, mode: Mode | None, slots: asyncio.Semaphore) -> Loaded[AppProfile]:
+        try:
+            return await self._fetch(app, mode, slots)
+        except AuthenticationFailed as error:
+            self._cache.drop(app)
+            self._new_keys.reject(app, error)
+            raise
+
+    async def _fetch(self, app: DifyApp, mode: Mode | None, slots: asyncio.Semaphore) -> Loaded[AppProfile]:
+        async with slots:
             answer = await self._dify.info(app)
             info: AppInfo = answer.value
             parameters: AppParameters = (await self._dify.parameters(app)).value

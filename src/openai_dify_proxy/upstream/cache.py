@@ -48,6 +48,15 @@ class RefreshingCache(Generic[_K, _V]):
         entry = self._entries.get(key)
         return entry.value if entry is not None and entry.fresh_until > self._now() else None
 
+    def was_fresh(self, key: _K, seconds: float) -> bool:
+        """Return whether the value is fresh, or became stale less than ``seconds`` ago."""
+        entry = self._entries.get(key)
+        return entry is not None and entry.fresh_until + seconds > self._now()
+
+    def drop(self, key: _K) -> None:
+        """Forget the value."""
+        self._entries.pop(key, None)
+
     async def get(
         self, key: _K, load: Callable[[], Coroutine[Any, Any, Loaded[_V]]], *, timeout: float | None = None
     ) -> _V:
