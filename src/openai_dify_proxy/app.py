@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.api.bodies import BodyReader
+from openai_dify_proxy.api.body_budget import BodyBudget
 from openai_dify_proxy.api.chat_completions import create_chat_completion
 from openai_dify_proxy.api.completions import create_completion
 from openai_dify_proxy.api.conversations import (
@@ -159,7 +160,7 @@ async def _open_services(
         stack.push_async_callback(background.close, settings.shutdown_grace)
         yield Services(
             authenticator=Authenticator(settings),
-            bodies=BodyReader(settings.max_body_bytes),
+            bodies=BodyReader(settings.max_body_bytes, BodyBudget(settings.memory_for_bodies)),
             apps=apps,
             profiles=profiles,
             turns=turns,

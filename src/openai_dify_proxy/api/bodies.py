@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import TypeVar
 
 from msgspec import Struct, json
@@ -11,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from openai_dify_proxy.api.body_budget import SMALL_BODY, BodyBudget, Reservation
 from openai_dify_proxy.errors import BodyTooLarge, InvalidRequest
 from openai_dify_proxy.translate.openai.parameter_errors import unreadable_request
 from openai_dify_proxy.turns.client import ClientDisconnected
@@ -20,21 +23,26 @@ from openai_dify_proxy.wire.reading import UNREADABLE
 _T = TypeVar("_T")
 
 
-class BodyReader:
-    """Reads request bodies of at most ``limit`` bytes."""
+FIRST_STEP = 64 * 1024
+"""Bytes that are reserved for a chunked body at first; twice what has arrived is reserved later."""
 
-    def __init__(self, limit: int) -> None:
+
+class BodyReader:
+    """Reads request bodies of at most ``limit`` bytes, with memory from ``budget``."""
+
+    def __init__(self, limit: int, budget: BodyBudget) -> None:
         self._limit = limit
+        self._budget = budget
 
     async def read_json(self, request: Request, decoder: json.Decoder[_T]) -> _T:
         """Return the body as a struct.
 
-        Raises InvalidRequest with the field's path, BodyTooLarge, and ClientDisconnected.
+        Raises InvalidRequest with the field's path, BodyTooLarge, ServerBusy, and ClientDisconnected.
         """
-        return read_json(await self.read(request), decoder)
+        return read_json(await self._read(request), decoder)
 
     async def read_form(self, request: Request, *, max_files: int, max_fields: int) -> FormData:
-        """Return a form of at most so many parts. Raises InvalidRequest, BodyTooLarge, and ClientDisconnected."""
+        """Return a form of at most so many parts. Raises the same errors as ``read_json``."""
         body = await self.read(request)
 
         async def replay() -> Message:
@@ -48,27 +56,64 @@ class BodyReader:
             raise InvalidRequest(f"The form is not valid multipart/form-data: {exc.detail.rstrip('.')}.") from None
 
     async def read(self, request: Request) -> bytes:
-        """Return the raw body. Raises BodyTooLarge, and ClientDisconnected if the client disconnects before its end."""
+        """Return the raw body.
+
+        Raises BodyTooLarge, ServerBusy, and ClientDisconnected if the client disconnects before its end.
+        """
+        return bytes(await self._read(request))
+
+    async def _read(self, request: Request) -> bytes | bytearray:
+        """Read the body. What is decoded from a large one keeps its memory until the response starts."""
+        reservation = Reservation(self._budget)
+        try:
+            body = await self._collect(request, reservation)
+        except BaseException:
+            reservation.release()
+            raise
+        if len(body) <= SMALL_BODY:
+            reservation.release()
+        else:
+            _at_end(reservation.release)
+        return body
+
+    async def _collect(self, request: Request, reservation: Reservation) -> bytes | bytearray:
         declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._limit:
+        covered = int(declared) if declared.isdigit() else 0
+        if covered > self._limit:
             raise self._too_large()
-        parts = []
-        size = 0
+        await reservation.cover(covered)
+        body: bytes | bytearray = b""
         try:
             async for part in request.stream():
-                size += len(part)
+                size = len(body) + len(part)
                 if size > self._limit:
                     raise self._too_large()
-                parts.append(part)
+                if size > covered:
+                    covered = min(self._limit, max(FIRST_STEP, 2 * size))
+                    await reservation.cover(covered)
+                if not body:
+                    body = part
+                elif isinstance(body, bytearray):
+                    body += part
+                elif part:
+                    body = bytearray(body)
+                    body += part
         except ClientDisconnect:
             raise ClientDisconnected from None
-        return b"".join(parts)
+        return body
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The request body is too large. This server accepts at most {self._limit} bytes.")
 
 
-def read_json(body: bytes, decoder: json.Decoder[_T]) -> _T:
+def _at_end(callback: Callable[[], None]) -> None:
+    """Call ``callback`` at the end of the request, which is a task of its own."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.add_done_callback(lambda _: callback())
+
+
+def read_json(body: bytes | bytearray, decoder: json.Decoder[_T]) -> _T:
     """Return a body as a struct. Raises InvalidRequest with the field's path, or with the place where the JSON ends."""
     try:
         check_complexity(body)

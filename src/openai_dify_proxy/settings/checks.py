@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from openai_dify_proxy.settings.descriptions import type_name
-from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings
+from openai_dify_proxy.settings.model import BODY_MEMORY_FACTOR, AppSettings, ImageModelSettings, Settings
 from openai_dify_proxy.settings.names import UNREADABLE, Draft, RawValue, did_you_mean
 from openai_dify_proxy.translate.replicate.model_names import parse_model
 
@@ -144,6 +144,7 @@ def contradictions(
         *_shared_names(tables),
         *_missing_ipfs_settings(settings, raw, rejected),
         *_memory_state_of_workers(settings, raw),
+        *_small_body_memory(settings, raw),
         *([] if rejected & {"host", "api_keys", "personal_keys", "allow_anonymous"} else _unprotected_server(settings)),
     ]
 
@@ -207,6 +208,14 @@ _MEMORY_STATE = (
     "{origin} cannot be memory:// with WORKERS={workers}, since workers would not share conversations. "
     "Use sqlite:/// on one machine, redis:// or valkey:// on several"
 )
+
+
+def _small_body_memory(settings: Settings, raw: Mapping[str, RawValue]) -> list[str]:
+    """Reject memory that the largest body does not fit into."""
+    least = BODY_MEMORY_FACTOR * settings.max_body_bytes
+    if settings.memory_for_bodies >= least:
+        return []
+    return [f"{raw['body_memory'].origin} must be at least three times MAX_BODY_BYTES, which is {least} bytes"]
 
 
 def _shared_aliases(settings: Settings, apps: Mapping[str, Draft]) -> list[str]:

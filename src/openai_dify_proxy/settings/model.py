@@ -52,6 +52,9 @@ from openai_dify_proxy.settings.values import (
 )
 from openai_dify_proxy.translate.dify.transcript import TEMPLATE
 
+BODY_MEMORY_FACTOR = 3
+"""The largest body must fit into the memory for large ones: it reserves twice its length, of two thirds."""
+
 
 class SettingsError(Exception):
     """The settings are invalid; ``problems`` holds one sentence for each reason, without secrets.
@@ -190,6 +193,11 @@ class ServerSettings(_Model):
     """The format of log lines: `console` for people, `json` for log collectors."""
     max_body_bytes: Bytes = 64 * 1024 * 1024
     """The largest request body. A larger one gets a 413."""
+    body_memory: Annotated[Bytes | None, Shown(default="three times `MAX_BODY_BYTES`")] = None
+    """The memory for the request bodies of one process; at least three times `MAX_BODY_BYTES`.
+
+    A body reserves twice its length, before it is read. Those above 1 MiB hold it until their answer begins, and have
+    two thirds of the memory. A body that finds no room for 30 seconds gets a 503."""
 
 
 class ConnectionSettings(_Model):
@@ -398,6 +406,11 @@ class Settings(
     """The configured image models by model name."""
     warnings: tuple[str, ...] = ()
     """Probable mistakes in the sources, found by ``load_settings``; not a setting."""
+
+    @property
+    def memory_for_bodies(self) -> int:
+        """The memory for the request bodies of one process, in bytes."""
+        return self.body_memory or BODY_MEMORY_FACTOR * self.max_body_bytes
 
     @property
     def client_keys(self) -> tuple[tuple[SecretStr, str | None], ...]:

@@ -17,6 +17,10 @@ MAX_WAITING = 200
 """Requests that may wait for the check of a new key; each holds what has arrived of its body."""
 
 MAX_WAITING_PER_CLIENT = MAX_WAITING // 2
+"""One address cannot fill the queue."""
+
+CHECK_SECONDS = 30.0
+"""How long a check may take, including the wait for other checks."""
 
 REJECTED_SECONDS = 10.0
 """How long a rejected key is not checked again. The owner of a new key should not wait longer."""

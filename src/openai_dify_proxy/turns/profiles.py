@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import get_args
 
-from openai_dify_proxy.errors import AuthenticationFailed
+from openai_dify_proxy.errors import AuthenticationFailed, UpstreamTimeout
 from openai_dify_proxy.translate.dify.app_profile import AppProfile, read_form
 from openai_dify_proxy.translate.dify.errors import WRONG_ROUTE_CODES
-from openai_dify_proxy.turns.new_keys import NewKeys
+from openai_dify_proxy.turns.new_keys import CHECK_SECONDS, NewKeys
 from openai_dify_proxy.upstream.cache import Loaded, RefreshingCache
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.wire.dify import AppInfo, AppParameters, Mode
@@ -52,7 +52,15 @@ class Profiles:
         if app.own_key or self.accepted(app):
             return await self._cache.get(app, lambda: self._load(app, mode, self._slots))
         with self._new_keys.waiting(app, client):
-            return await self._cache.get(app, lambda: self._load(app, mode, self._new_keys.slots))
+            return await self._cache.get(app, lambda: self._check(app, mode))
+
+    async def _check(self, app: DifyApp, mode: Mode | None) -> Loaded[AppProfile]:
+        """Load the profile of an app with a new key."""
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                return await self._load(app, mode, self._new_keys.slots)
+        except TimeoutError:
+            raise UpstreamTimeout(f"Dify did not confirm the Dify key within {CHECK_SECONDS:g} s.") from None
 
     async def _load(self, app: DifyApp, mode: Mode | None, slots: asyncio.Semaphore) -> Loaded[AppProfile]:
         try:

@@ -27,7 +27,7 @@ class TooComplex(Exception):
     """A document that takes too much work or memory. The text says what it has too much of."""
 
 
-def check_complexity(document: bytes) -> None:
+def check_complexity(document: bytes | bytearray) -> None:
     """Raise TooComplex for JSON with more than ``MAX_VALUES`` values or more than ``MAX_DEPTH`` levels.
 
     Keys do not count as values; empty arrays and objects count twice. Bytes that are not JSON may pass: the decoder
@@ -66,7 +66,7 @@ def _may_exceed(brackets: bytes, levels: int) -> bool:
     return True
 
 
-def _structure(document: bytes) -> Iterator[bytes]:
+def _structure(document: bytes | bytearray) -> Iterator[bytes]:
     """Yield the brackets and commas outside strings, in chunks."""
     rest = b""
     in_string = 0

@@ -62,6 +62,7 @@ def test_defaults() -> None:
         "head_timeout": 10,
         "body_rate_window": 10,
         "min_body_rate": 16_384,
+        "body_memory": None,
         "trusted_proxies": (),
         "max_pipelined_requests": 16,
         "connect_timeout": 10,
