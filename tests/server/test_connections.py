@@ -80,11 +80,11 @@ class Door:
         config = server_config(self.app, limits, grace=1)
         config.port = 0
         self.server = ListeningServer(config)
-        self._clients: list[Client] = []
+        self.clients: list[Client] = []
 
     def connect(self, address: str = "127.0.0.1") -> Client:
         client = Client(self.server.servers[0].sockets[0].getsockname()[1], address)
-        self._clients.append(client)
+        self.clients.append(client)
         return client
 
     @property
@@ -100,8 +100,12 @@ class Door:
         return asyncio.run_coroutine_threadsafe(call(), self.app.loop).result(PATIENCE)
 
     def disconnect_all(self) -> None:
-        while self._clients:
-            self._clients.pop().close()
+        while self.clients:
+            self.disconnect(self.clients[-1])
+
+    def disconnect(self, client: Client) -> None:
+        self.clients.remove(client)
+        client.close()
 
 
 class Client:
@@ -179,6 +183,10 @@ def shared(open_door: Door) -> Iterator[Door]:
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+LATE = b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n"
+RELEASE = b"GET /release HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
 def post(body: bytes, path: bytes = b"/b", headers: bytes = b"") -> bytes:
     return b"POST %b HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n%b" % (path, headers, len(body), body)
 
@@ -211,6 +219,21 @@ def test_request_in_pieces(shared: Door, cut: int) -> None:
     for start in range(0, len(data), cut):
         client.send(data[start : start + cut])
     assert client.response()[0] == 200
+
+
+@pytest.mark.parametrize("first", [GET, post(b"hello")], ids=["GET", "POST"])
+def test_two_requests_cut_anywhere(shared: Door, first: bytes) -> None:
+    data = first + b"GET /second/path HTTP/1.1\r\nHost: x\r\n\r\n"
+    client = shared.connect()
+    client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for cut in range(len(first) - 3, len(data)):
+        client.send(data[:cut])
+        # Once a further request was answered, the first part has been parsed.
+        assert shared.connect().send(GET).response()[0] == 200
+        shared.disconnect(shared.clients[-1])
+        client.send(data[cut:])
+        assert client.response()[0] == 200
+        assert client.response() == (200, b"GET /second/path 0\n")
 
 
 def test_chunked_body_with_trailers(shared: Door) -> None:
@@ -265,7 +288,36 @@ def test_trailers_are_limited(shared: Door) -> None:
     assert shared.connect().send(head + b"X-T: " + b"a" * 200_000).error() == (431, "headers_too_large")
 
 
-@pytest.mark.parametrize("request_", [b"\x16\x03\x01 hello\r\n\r\n", b"GET\r\n\r\n", b"GET /a HTTP/9\r\n\r\n"])
+INVALID = [
+    b"\x16\x03\x01 hello\r\n\r\n",
+    b"GET\r\n\r\n",
+    b"GET /a HTTP/9\r\n\r\n",
+    b"GET /a\r\n\r\n",
+    b"GET /a HTTP/2.0\r\nHost: x\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    b"GET /\x1b HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    *(
+        b"POST /a HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        for framing in (
+            b"Content-Length: 1" + b"0" * 30,
+            b"Content-Length: -1",
+            b"Content-Length: +5",
+            b"Content-Length: 5, 5",
+            b"Content-Length: 5 5",
+            b"Content-Length : 5",
+            b"Content-Length: 5\r\nContent-Length: 5",
+            b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+            b"Transfer-Encoding: gzip, chunked",
+            b"Transfer-Encoding: xchunked",
+            b"Transfer-Encoding: chunked, identity",
+            b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("request_", INVALID)
 def test_other_protocols_are_rejected(shared: Door, request_: bytes) -> None:
     assert shared.connect().send(request_).error() == (400, "invalid_http_request")
 
@@ -374,7 +426,7 @@ def test_a_client_that_waits_for_100_continue_is_not_slow() -> None:
         assert opened.app.late.wait(PATIENCE)
         (connection,) = opened.front.reading
         opened.run(lambda: connection.check_deadline(connection.since + 1000))
-        assert opened.connect().send(b"GET /release HTTP/1.1\r\nHost: x\r\n\r\n").response()[0] == 200
+        assert opened.connect().send(RELEASE).response()[0] == 200
         assert client.file.readline() + client.file.readline() == b"HTTP/1.1 100 Continue\r\n\r\n"
         assert client.send(b"hello").response() == (200, b"POST /late 5\n")
 
@@ -383,14 +435,14 @@ def test_waiting_requests_of_one_connection_are_limited() -> None:
     """Large heads behind a slow answer: a few are parsed, and the rest stays unread."""
     with door() as opened:
         client = opened.connect()
-        client.send(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.send(LATE)
         assert opened.app.late.wait(PATIENCE)
         heads = [b"GET /%d HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % (at, b"y" * 60_000) for at in range(4)]
         client.send(b"".join(heads))
         assert opened.connect().send(GET).response()[0] == 200
         assert opened.run(lambda: sum(opened.front.holding.values())) < 600_000
         assert opened.run(lambda: [len(one.pipeline) for one in opened.front.holding]) in ([1], [2])
-        assert opened.connect().send(b"GET /release HTTP/1.1\r\nHost: x\r\n\r\n").response()[0] == 200
+        assert opened.connect().send(RELEASE).response()[0] == 200
         answers = [client.response() for _ in range(5)]
         assert answers == [(200, b"GET /late 0\n"), *((200, b"GET /%d 0\n" % at) for at in range(4))]
         assert opened.run(lambda: dict(opened.front.holding)) == {}
@@ -435,3 +487,52 @@ def test_client_behind_a_proxy(proxies: tuple[str, ...], headers: bytes, answer:
         request = b"GET /client HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n"
         assert opened.connect().send(request).response() == (200, answer)
         assert opened.run(lambda: dict(opened.front._addresses)) == ({} if proxies else {"127.0.0.1": 1})
+
+
+@pytest.mark.parametrize("surplus", [b"GARBAGE\r\n\r\n", b"GET /b HTTP/1.1\r\n" + b"A: b\r\n" * 1000])
+@pytest.mark.parametrize("answers", [1, 3])
+def test_answers_precede_the_end_after_an_invalid_request(surplus: bytes, answers: int) -> None:
+    """A client that sends more than its Content-Length still gets its answer."""
+    with door() as opened:
+        client = opened.connect().send(LATE + GET * (answers - 1) + surplus)
+        assert opened.app.late.wait(PATIENCE)
+        assert opened.connect().send(RELEASE).response()[0] == 200
+        assert client.response() == (200, b"GET /late 0\n")
+        assert [client.response()[0] for _ in range(answers - 1)] == [200] * (answers - 1)
+        assert client.closed()
+
+
+def test_answer_precedes_the_end_after_a_slow_head() -> None:
+    with door() as opened:
+        client = opened.connect().send(LATE + b"GET /b HT")
+        assert opened.app.late.wait(PATIENCE)
+        assert opened.connect().send(GET).response()[0] == 200
+        (connection,) = opened.run(lambda: [*opened.front.reading])
+        opened.run(lambda: connection.check_deadline(connection.since + 1000))
+        assert opened.connect().send(RELEASE).response()[0] == 200
+        assert client.response() == (200, b"GET /late 0\n")
+        assert client.closed()
+
+
+REJECTED = {
+    "many headers": b"GET /a HTTP/1.1\r\n" + b"A: b\r\n" * (2 * MAX_HEADERS),
+    "not HTTP": b"GET\r\n\r\n",
+    "long URL": b"GET /" + b"a" * 17_000 + b" HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET /a HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_", REJECTED.values(), ids=REJECTED)
+def test_rejected_connections_leave_no_reference_cycles(shared: Door, request_: bytes) -> None:
+    """What such a client sent would stay in memory until the collector's next full run, which may be hours away."""
+    shared.run(gc.collect)
+    gc.disable()
+    try:
+        for _ in range(50):
+            assert shared.connect().send(request_).response()[0] >= 400
+            shared.disconnect_all()
+        while shared.run(lambda: len(shared.server.server_state.connections)):
+            pass
+        assert gc.collect() < 50
+    finally:
+        gc.enable()

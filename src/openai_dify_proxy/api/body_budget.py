@@ -39,6 +39,12 @@ class Pool:
         """Take bytes at once, even if there are none left."""
         self.free -= amount
 
+    def take_free(self, amount: int) -> None:
+        """Take bytes at once. Raises ServerBusy if there are not enough."""
+        if amount > self.free or self._waiting:
+            raise _busy()
+        self.free -= amount
+
     async def acquire(self, amount: int) -> None:
         """Take bytes as soon as there are enough. Raises ServerBusy after ``wait`` seconds."""
         if amount <= self.free and not self._waiting:
@@ -91,18 +97,21 @@ class Reservation:
         self._amount = 0
 
     async def cover(self, length: int) -> None:
-        """Reserve memory for ``length`` bytes in total, no less than before. Raises ServerBusy."""
+        """Reserve memory for ``length`` bytes in total, no less than before. Raises ServerBusy.
+
+        A large body does not wait for more: several that hold memory would wait for each other.
+        """
         amount = length * MEMORY_PER_BYTE
         if length <= TINY_BODY:
             self._pool.take(amount - self._amount)
         elif length <= SMALL_BODY:
             await self._pool.acquire(amount - self._amount)
+        elif self._pool is self._budget.large:
+            self._pool.take_free(amount - self._amount)
         else:
-            large = self._budget.large
-            await large.acquire(amount - self._amount if self._pool is large else amount)
-            if self._pool is not large:
-                self.release()
-                self._pool = large
+            await self._budget.large.acquire(amount)
+            self.release()
+            self._pool = self._budget.large
         self._amount = amount
 
     def release(self) -> None:

@@ -7,6 +7,7 @@ limit is checked before the bytes beyond it are parsed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -47,6 +48,8 @@ MAX_WAITING_BYTES = 64 * 1024
 WAITING_REQUEST_BYTES = 2048
 """The memory that a waiting request takes besides its head and body."""
 
+NOT_HTTP = "The request is not valid HTTP/1.1."
+
 TLS_HANDSHAKE = b"\x16\x03"
 """The first bytes of a client that uses https://."""
 
@@ -65,6 +68,8 @@ HEAD: Final = 1
 BODY: Final = 2
 ANSWER: Final = 3
 LINGER: Final = 4
+LAST: Final = 5
+"""Nothing: an invalid request arrived while earlier ones are answered. Their answers are the last."""
 
 
 class Connection(HttpToolsProtocol):
@@ -165,7 +170,7 @@ class Connection(HttpToolsProtocol):
     # Parsing
 
     def data_received(self, data: bytes) -> None:
-        if self._phase == LINGER:
+        if self._phase in (LINGER, LAST):
             return
         if self._phase == IDLE and len(data) <= PIECE and data.count(END_OF_HEAD) <= 1:
             self._parse(data)  # the common case: one small request
@@ -205,7 +210,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _closing(self) -> bool:
-        return self._phase == LINGER or self.transport.is_closing()
+        return self._phase in (LINGER, LAST) or self.transport.is_closing()
 
     def _parse(self, piece: bytes) -> None:
         if self._phase in (IDLE, ANSWER):
@@ -231,7 +236,9 @@ class Connection(HttpToolsProtocol):
             if rest:
                 self._parse(rest)
         except httptools.HttpParserError:
-            self._reject(self._rejection or _bad_http(piece))
+            error, self._rejection = self._rejection, None
+            # The traceback leads back to this frame, its data and the connection.
+            self._reject(_bad_http(piece) if error is None else error.with_traceback(None))
 
     def _too_large(self) -> ProxyError:
         if len(self.url) > self._limits.url_bytes:
@@ -274,8 +281,11 @@ class Connection(HttpToolsProtocol):
     # The parser's callbacks
 
     def on_message_begin(self) -> None:
-        if not self._replaying:
-            super().on_message_begin()
+        if self._replaying:
+            return
+        if self._phase != HEAD:  # the read that ended a request began another
+            self._begin_head()
+        super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         if not self._replaying:
@@ -294,6 +304,8 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = self._framing_bytes = 0
         self._begin_window(self.loop.time())
         version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0") or not _is_unambiguous(self.headers):
+            raise self._rejected(BadHttp(NOT_HTTP))
         scope = self.scope
         scope["method"] = self.parser.get_method().decode("ascii")
         if version != "1.1":
@@ -354,7 +366,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         self._answering = None
-        if self._closing:
+        if self.transport.is_closing() or self._phase == LINGER:
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -384,8 +396,11 @@ class Connection(HttpToolsProtocol):
         log.warning("request_rejected", status=error.status, reason=error.message, client=client and client[0])
         # The request being read is the one being answered only if its head is complete and nothing waits behind it.
         answering = self._answering
-        if self.pipeline or (answering is not None and (self._phase == HEAD or answering.response_started)):
-            self.abort()  # an earlier response is under way, and nothing can be sent in its middle
+        if answering is not None and self._phase == HEAD:
+            self._close_after_answers()
+            return
+        if self.pipeline or (answering is not None and answering.response_started):
+            self.abort()  # a response is under way, and nothing can be sent in its middle
             return
         if answering is not None:
             answering.disconnect()
@@ -398,11 +413,22 @@ class Connection(HttpToolsProtocol):
         )
         self._linger()
 
+    def _close_after_answers(self) -> None:
+        """Discard what arrives, and close the connection after the answers to the earlier requests."""
+        assert self.cycle is not None
+        self.cycle.keep_alive = False
+        self._phase = LAST
+        self._unparsed = b""
+        self.headers = []
+        self._door.reading.pop(self, None)
+        self.flow.hold(False)
+
     def _linger(self) -> None:
         self._phase = LINGER
         self.since = self.loop.time()
         self._unparsed = b""
         self._waiting_bytes = 0
+        self.headers = []
         self._door.idle.pop(self, None)
         self._door.reading[self] = None
         self.flow.hold(False)
@@ -411,7 +437,18 @@ class Connection(HttpToolsProtocol):
             self.transport.write_eof()
 
 
+def _is_unambiguous(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Return whether the request has one host at most, and a body that is framed as it is encoded."""
+    hosts = 0
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
+            return False
+    return hosts <= 1
+
+
 def _bad_http(data: bytes) -> BadHttp:
     if data.startswith(TLS_HANDSHAKE):
         return BadHttp("The request is TLS, not HTTP. Use http:// in the base URL of the client.")
-    return BadHttp("The request is not valid HTTP/1.1.")
+    return BadHttp(NOT_HTTP)
