@@ -22,6 +22,7 @@ from openai_dify_proxy.api.body_budget import (
     Reservation,
 )
 from openai_dify_proxy.errors import BodyTooLarge, ServerBusy
+from openai_dify_proxy.server import exchange
 from openai_dify_proxy.turns.client import ClientDisconnected
 from tests.api.raw_client import until
 from tests.limits import PATIENCE
@@ -194,6 +195,16 @@ def test_no_memory_is_lost_or_invented(steps: list[tuple[int, int, bool]]) -> No
         assert not pool._waiting
 
     asyncio.run(run())
+
+
+async def test_memory_of_a_large_body_is_returned_when_the_response_starts() -> None:
+    budget = BodyBudget(30 * MIB)
+    upload = Upload(2 * MIB)
+    upload.send(quoted(2 * MIB), more=False)
+    await read(BodyReader(10 * MIB, budget), upload)  # in the task of the test, which goes on
+    assert free(budget) == (10 * MIB, 16 * MIB)
+    upload.request.scope["extensions"][exchange.RESPONSE_START]["callback"]()
+    assert free(budget) == (10 * MIB, 20 * MIB)
 
 
 async def test_reservation_of_a_growing_body() -> None:

@@ -22,6 +22,9 @@ from openai_dify_proxy.wire.reading import UNREADABLE
 
 _T = TypeVar("_T")
 
+RESPONSE_START = "openai_dify_proxy.response_start"
+"""The ASGI extension of the front door whose callback is called when the response starts."""
+
 
 FIRST_STEP = 64 * 1024
 """Bytes that are reserved for a chunked body at first; twice what has arrived is reserved later."""
@@ -73,7 +76,7 @@ class BodyReader:
         if len(body) <= SMALL_BODY:
             reservation.release()
         else:
-            _at_end(reservation.release)
+            _at_response_start(request, reservation.release)
         return body
 
     async def _collect(self, request: Request, reservation: Reservation) -> bytes | bytearray:
@@ -106,8 +109,9 @@ class BodyReader:
         return BodyTooLarge(f"The request body is too large. This server accepts at most {self._limit} bytes.")
 
 
-def _at_end(callback: Callable[[], None]) -> None:
-    """Call ``callback`` at the end of the request, which is a task of its own."""
+def _at_response_start(request: Request, callback: Callable[[], None]) -> None:
+    """Call ``callback`` when the response starts, and at the end of the request, which is a task of its own."""
+    request.scope.setdefault("extensions", {})[RESPONSE_START] = {"callback": callback}
     task = asyncio.current_task()
     assert task is not None
     task.add_done_callback(lambda _: callback())

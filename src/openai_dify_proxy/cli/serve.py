@@ -17,6 +17,7 @@ from openai_dify_proxy.cli.server import run, run_workers, server_config
 from openai_dify_proxy.cli.storage import storage_problems
 from openai_dify_proxy.pictures.service import open_picture_store
 from openai_dify_proxy.server import http_limits
+from openai_dify_proxy.server.free_memory import return_large_blocks
 from openai_dify_proxy.settings import Settings, from_environment, to_environment
 from openai_dify_proxy.telemetry import configure_logging
 
@@ -71,6 +72,7 @@ def create_process_app(settings: Settings) -> Starlette:
     async def tuned_lifespan(app: Starlette) -> AsyncIterator[None]:
         async with lifespan(app):
             _tune_garbage_collector()
+            return_large_blocks()
             yield
 
     app.router.lifespan_context = tuned_lifespan

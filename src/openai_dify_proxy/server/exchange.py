@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 EXTENSION: Final = "openai_dify_proxy.responder"
 """The ASGI extension with the ``Responder`` of a request."""
 
+RESPONSE_START: Final = "openai_dify_proxy.response_start"
+"""The ASGI extension with a function that is called when the response starts. The app adds it."""
+
 MERGED_BYTES = 64 * 1024
 """The largest body that is copied behind the response head; a larger one is handed to the transport as it is."""
 
@@ -192,6 +195,8 @@ class Cycle(RequestResponseCycle):
         """Encode the head, which leaves with the next part of the body."""
         self.response_started = True
         self.waiting_for_100_continue = False
+        if started := self.scope["extensions"].pop(RESPONSE_START, None):
+            started["callback"]()  # type: ignore[operator]  # a value of an extension may be anything
         self._responder.status = status
         added = [header for hook in self._responder.add_headers for header in hook()]
         self._head = self._encode_head(status, [*self.default_headers, *headers, *added])

@@ -12,6 +12,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from openai_dify_proxy.server.exchange import Cycle
+from openai_dify_proxy.server.free_memory import return_free_memory
 from openai_dify_proxy.server.limits import HttpLimits, connection_limit
 from openai_dify_proxy.server.protocol import HEALTH_PATHS, Connection
 from openai_dify_proxy.server.write_buffers import WriteBuffers
@@ -24,8 +25,14 @@ SWEEP_INTERVAL = 1.0
 EXTRA_CONNECTIONS = 32
 """Connections beyond the limit that may still request ``/health``. Further ones are closed at once."""
 
-MAX_HELD_BYTES = 32 * 1024 * 1024
-"""Bytes of incomplete heads and waiting requests of all connections; beyond it, the largest holders are dropped."""
+MAX_HELD_BYTES = 16 * 1024 * 1024
+"""Bytes of incomplete heads and waiting requests of all connections; beyond it, the largest holders are dropped.
+
+Parsed, they take several times as much.
+"""
+
+MANY_CONNECTIONS = 256
+"""Once so many connections have shrunk to half, their memory is returned to the system."""
 
 
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
@@ -55,6 +62,8 @@ class FrontDoor:
         self._held = 0
         self._addresses: Counter[str] = Counter()
         self._open = 0
+        self._peak = 0
+        """The largest number of connections since memory was returned to the system."""
         self._sweeper: asyncio.TimerHandle | None = None
 
     def __call__(
@@ -74,6 +83,7 @@ class FrontDoor:
     def admit(self, connection: Connection) -> bool:
         """Count a new connection; return whether it may make any request, or only health checks."""
         self._open += 1
+        self._peak = max(self._peak, self._open)
         if connection.address:
             self._addresses[connection.address] += 1
         if self._sweeper is None:
@@ -123,7 +133,7 @@ class FrontDoor:
                 del self._addresses[connection.address]
         self.idle.pop(connection, None)
         self.reading.pop(connection, None)
-        if self._open == 0 and self._sweeper is not None:
+        if self._open == 0 and self._peak < MANY_CONNECTIONS and self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
 
@@ -160,4 +170,7 @@ class FrontDoor:
             connection.close()
         for connection in list(self.reading):
             connection.check_deadline(now)
+        if self._peak >= MANY_CONNECTIONS and self._open <= self._peak // 2:
+            return_free_memory()
+            self._peak = self._open
         self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep, loop) if self._open else None

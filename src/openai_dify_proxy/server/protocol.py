@@ -124,6 +124,7 @@ class Connection(HttpToolsProtocol):
             self._answering.disconnect()
             self._answering = None
         super().connection_lost(exc)
+        self.cycle = None  # a request that was never answered refers to this connection
 
     def close(self) -> None:
         """Close the connection; a client that has not read its last response by now loses the rest of it."""
