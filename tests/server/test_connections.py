@@ -560,3 +560,10 @@ def test_memory_is_returned_to_the_system_after_many_connections(monkeypatch: py
             assert opened.connect().send(GET).response()[0] == 200
         opened.disconnect_all()
         assert returned.wait(PATIENCE)
+
+
+def test_health_is_answered_during_a_flood_of_half_sent_heads() -> None:
+    with door(http_limits(ConnectionSettings(max_connections=2))) as opened:
+        for _ in range(2 + 2 * front_door.EXTRA_CONNECTIONS):
+            opened.connect().send(b"GET /health HT")
+        assert opened.connect().send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").response() == (200, b"GET /health 0\n")

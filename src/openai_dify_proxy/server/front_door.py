@@ -23,7 +23,7 @@ SWEEP_INTERVAL = 1.0
 """Seconds between two checks of all deadlines. A single timer costs requests nothing."""
 
 EXTRA_CONNECTIONS = 32
-"""Connections beyond the limit that may still request ``/health``. Further ones are closed at once."""
+"""Connections beyond the limit that may still request ``/health``. Of further ones, the oldest is closed."""
 
 MAX_HELD_BYTES = 16 * 1024 * 1024
 """Bytes of incomplete heads and waiting requests of all connections; beyond it, the largest holders are dropped.
@@ -59,6 +59,8 @@ class FrontDoor:
         self._started_at = 0.0
         self.holding: dict[Connection, int] = {}
         """Bytes by connection of incomplete heads and of requests that wait for an earlier answer."""
+        self._extra: dict[Connection, None] = {}
+        """Connections beyond the limit, the oldest first."""
         self._held = 0
         self._addresses: Counter[str] = Counter()
         self._open = 0
@@ -99,8 +101,11 @@ class FrontDoor:
             del self.reading[slow]
             slow.abort()
             return True
-        if self._open > self._max_open + EXTRA_CONNECTIONS:
-            connection.abort()
+        self._extra[connection] = None
+        if len(self._extra) > EXTRA_CONNECTIONS:  # the new one may be a health check, which takes no time
+            oldest = next(iter(self._extra))
+            del self._extra[oldest]
+            oldest.abort()
         return False
 
     def _slow_connection_of_another(self, address: str) -> Connection | None:
@@ -133,6 +138,7 @@ class FrontDoor:
                 del self._addresses[connection.address]
         self.idle.pop(connection, None)
         self.reading.pop(connection, None)
+        self._extra.pop(connection, None)
         if self._open == 0 and self._peak < MANY_CONNECTIONS and self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
