@@ -119,7 +119,10 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.release(self)
         self._unparsed = b""
-        self.pipeline.clear()
+        while self.pipeline:
+            waiting, _ = self.pipeline.pop()
+            assert isinstance(waiting, Cycle)
+            waiting.disconnect()  # its responder refers to it
         if self._answering is not None:
             self._answering.disconnect()
             self._answering = None
