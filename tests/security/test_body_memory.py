@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -21,8 +22,8 @@ from openai_dify_proxy.api.body_budget import (
     Pool,
     Reservation,
 )
+from openai_dify_proxy.api.responder import EXTENSION
 from openai_dify_proxy.errors import BodyTooLarge, ServerBusy
-from openai_dify_proxy.server import exchange
 from openai_dify_proxy.turns.client import ClientDisconnected
 from tests.api.raw_client import until
 from tests.limits import PATIENCE
@@ -41,7 +42,15 @@ class Upload:
     def __init__(self, length: int | None) -> None:
         headers = [] if length is None else [(b"content-length", b"%d" % length)]
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
-        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+        self.responder = SimpleNamespace(add_headers=[])
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/",
+            "query_string": b"",
+            "headers": headers,
+            "extensions": {EXTENSION: {"responder": self.responder}},
+        }
         self.request = Request(scope, self._messages.get)
         self.waiting = self._messages
 
@@ -203,7 +212,7 @@ async def test_memory_of_a_large_body_is_returned_when_the_response_starts() -> 
     upload.send(quoted(2 * MIB), more=False)
     await read(BodyReader(10 * MIB, budget), upload)  # in the task of the test, which goes on
     assert free(budget) == (10 * MIB, 16 * MIB)
-    upload.request.scope["extensions"][exchange.RESPONSE_START]["callback"]()
+    assert upload.responder.add_headers[0]() == ()
     assert free(budget) == (10 * MIB, 20 * MIB)
 
 

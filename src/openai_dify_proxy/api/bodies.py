@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TypeVar
 
 from msgspec import Struct, json
@@ -14,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from openai_dify_proxy.api.body_budget import SMALL_BODY, BodyBudget, Reservation
+from openai_dify_proxy.api.responder import Headers, responder_of
 from openai_dify_proxy.errors import BodyTooLarge, InvalidRequest
 from openai_dify_proxy.translate.openai.parameter_errors import unreadable_request
 from openai_dify_proxy.turns.client import ClientDisconnected
@@ -21,10 +21,6 @@ from openai_dify_proxy.wire.complexity import check_complexity
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 _T = TypeVar("_T")
-
-RESPONSE_START = "openai_dify_proxy.response_start"
-"""The ASGI extension of the front door whose callback is called when the response starts."""
-
 
 FIRST_STEP = 64 * 1024
 """Bytes that are reserved for a chunked body at first; twice what has arrived is reserved later."""
@@ -76,7 +72,7 @@ class BodyReader:
         if len(body) <= SMALL_BODY:
             reservation.release()
         else:
-            _at_response_start(request, reservation.release)
+            _release_at_start(request, reservation)
         return body
 
     async def _collect(self, request: Request, reservation: Reservation) -> bytes | bytearray:
@@ -109,12 +105,17 @@ class BodyReader:
         return BodyTooLarge(f"The request body is too large. This server accepts at most {self._limit} bytes.")
 
 
-def _at_response_start(request: Request, callback: Callable[[], None]) -> None:
-    """Call ``callback`` when the response starts, and at the end of the request, which is a task of its own."""
-    request.scope.setdefault("extensions", {})[RESPONSE_START] = {"callback": callback}
+def _release_at_start(request: Request, reservation: Reservation) -> None:
+    """Release the memory when the response starts, and at the latest with the request, which is a task of its own."""
+
+    def release(_: object = None) -> Headers:
+        reservation.release()
+        return ()
+
+    responder_of(request.scope).add_headers.append(release)
     task = asyncio.current_task()
     assert task is not None
-    task.add_done_callback(lambda _: callback())
+    task.add_done_callback(release)
 
 
 def read_json(body: bytes | bytearray, decoder: json.Decoder[_T]) -> _T:

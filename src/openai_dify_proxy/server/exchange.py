@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from openai_dify_proxy.server.protocol import Connection
 
 EXTENSION: Final = "openai_dify_proxy.responder"
-"""The ASGI extension with the ``Responder`` of a request."""
-
-RESPONSE_START: Final = "openai_dify_proxy.response_start"
-"""The ASGI extension with a function that is called when the response starts. The app adds it."""
+"""The ASGI extension with the ``ResponseWriter`` of a request."""
 
 MERGED_BYTES = 64 * 1024
 """The largest body that is copied behind the response head; a larger one is handed to the transport as it is."""
@@ -74,7 +71,7 @@ class Flow(FlowControl):
             self.on_writable()
 
 
-class Responder:
+class ResponseWriter:
     """Writes one response without waiting, and reports that the client disconnects or reads again.
 
     ASGI's own ways would need a task, a coroutine or a wrapper for each. It loses its request when the response is
@@ -161,7 +158,7 @@ class Cycle(RequestResponseCycle):
         self._loop = connection.loop
         self._head = b""
         self._too_much_left = connection.too_much_left
-        self._responder = Responder(self)
+        self._responder = ResponseWriter(self)
         self.scope["extensions"] = {EXTENSION: {"responder": self._responder}}
 
     def disconnect(self) -> None:
@@ -195,8 +192,6 @@ class Cycle(RequestResponseCycle):
         """Encode the head, which leaves with the next part of the body."""
         self.response_started = True
         self.waiting_for_100_continue = False
-        if started := self.scope["extensions"].pop(RESPONSE_START, None):
-            started["callback"]()  # type: ignore[operator]  # a value of an extension may be anything
         self._responder.status = status
         added = [header for hook in self._responder.add_headers for header in hook()]
         self._head = self._encode_head(status, [*self.default_headers, *headers, *added])
