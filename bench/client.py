@@ -88,7 +88,8 @@ class Connection(asyncio.Protocol):
         self._answer.ended_at = time.perf_counter()
         if not self.first_text.done():
             self.first_text.set_result(None)
-        self.whole.set_result(self._answer)
+        if not self.whole.done():  # else its waiter was cancelled
+            self.whole.set_result(self._answer)
 
 
 async def connect(host: str, port: int) -> Connection:

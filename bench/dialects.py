@@ -5,7 +5,9 @@ The checks use none of the proxy's code, so that a bug of the proxy cannot hide 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from itertools import cycle
 from typing import assert_never
 
 import msgspec
@@ -77,10 +79,15 @@ def turn_body(scenario: Scenario, chat: int, turn: int, *, model: str) -> bytes:
 
     The questions name the chat, since the proxy identifies conversations by their history.
     """
-    questions = [f"{scenario.question} chat={chat} turn={number}" for number in range(1, turn + 1)]
-    messages = [{"role": "user", "content": questions[0]}]
-    for question in questions[1:]:
-        messages += [{"role": "assistant", "content": scenario.text}, {"role": "user", "content": question}]
+    *earlier, question = [f"{scenario.question} chat={chat} turn={number}" for number in range(1, turn + 1)]
+    history = [text for asked in earlier for text in (asked, scenario.text)]
+    return chat_body(history, question, model=model)
+
+
+def chat_body(history: Sequence[str], question: str, *, model: str) -> bytes:
+    """Return the JSON body of an OpenAI client's request. `history` holds messages of user and assistant in turn."""
+    roles = cycle(("user", "assistant"))
+    messages = [{"role": role, "content": text} for role, text in zip(roles, [*history, question], strict=False)]
     return msgspec.json.encode({"model": model, "messages": messages})
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from bench.load import Kind, Result
 from bench.scenarios import Scenario
 
-LoadName = Literal["request", "paced", "burst", "first-text", "memory", "conversation"]
+LoadName = Literal["request", "request-50", "request-new", "paced", "burst", "first-text", "memory", "conversation"]
 StateName = Literal["memory", "SQLite", "Valkey"]
 
 
@@ -23,28 +23,38 @@ class LoadPlan:
     stream: bool
     connections: int
     requests: int = 0
+    reuse: bool = True
 
+
+ONE_EVENT = Scenario(events=1, size=40)
+FIFTY_EVENTS = Scenario(events=50, size=40)
+BURST_EVENTS = Scenario(events=200, size=8)
+HELD = Scenario(events=10, size=8, hold=True)
+FEW_EVENTS = Scenario(events=3, size=8)
+CHAT_EVENTS = Scenario(events=50, size=40, converse=True)
 
 FULL: Mapping[LoadName, LoadPlan] = {
-    "memory": LoadPlan("held", Scenario(events=10, size=8, hold=True), stream=True, connections=1000),
-    "request": LoadPlan("loop", Scenario(events=50, size=40), stream=False, connections=8, requests=2000),
+    "memory": LoadPlan("held", HELD, stream=True, connections=1000),
+    "request": LoadPlan("loop", ONE_EVENT, stream=False, connections=8, requests=2000),
+    "request-50": LoadPlan("loop", FIFTY_EVENTS, stream=False, connections=8, requests=2000),
+    "request-new": LoadPlan("loop", ONE_EVENT, stream=False, connections=8, requests=2000, reuse=False),
     "paced": LoadPlan("paced", Scenario(events=200, size=8, gap_ms=20), stream=True, connections=100),
-    "burst": LoadPlan("loop", Scenario(events=200, size=8), stream=True, connections=8, requests=500),
-    "first-text": LoadPlan("first_text", Scenario(events=3, size=8), stream=True, connections=1, requests=400),
-    "conversation": LoadPlan(
-        "chats", Scenario(events=50, size=40, converse=True), stream=False, connections=1000, requests=4
-    ),
+    "burst": LoadPlan("loop", BURST_EVENTS, stream=True, connections=8, requests=500),
+    "first-text": LoadPlan("first_text", FEW_EVENTS, stream=True, connections=1, requests=400),
+    "conversation": LoadPlan("chats", CHAT_EVENTS, stream=False, connections=1000, requests=4),
 }
 QUICK: Mapping[LoadName, LoadPlan] = {
-    "memory": LoadPlan("held", Scenario(events=10, size=8, hold=True), stream=True, connections=100),
-    "request": LoadPlan("loop", Scenario(events=50, size=40), stream=False, connections=8, requests=300),
+    "memory": LoadPlan("held", HELD, stream=True, connections=100),
+    "request": LoadPlan("loop", ONE_EVENT, stream=False, connections=8, requests=300),
+    "request-50": LoadPlan("loop", FIFTY_EVENTS, stream=False, connections=8, requests=300),
+    "request-new": LoadPlan("loop", ONE_EVENT, stream=False, connections=8, requests=300, reuse=False),
     "paced": LoadPlan("paced", Scenario(events=75, size=8, gap_ms=20), stream=True, connections=20),
-    "burst": LoadPlan("loop", Scenario(events=200, size=8), stream=True, connections=8, requests=100),
-    "first-text": LoadPlan("first_text", Scenario(events=3, size=8), stream=True, connections=1, requests=100),
-    "conversation": LoadPlan(
-        "chats", Scenario(events=50, size=40, converse=True), stream=False, connections=200, requests=2
-    ),
+    "burst": LoadPlan("loop", BURST_EVENTS, stream=True, connections=8, requests=100),
+    "first-text": LoadPlan("first_text", FEW_EVENTS, stream=True, connections=1, requests=100),
+    "conversation": LoadPlan("chats", CHAT_EVENTS, stream=False, connections=200, requests=2),
 }
+
+WARM_UP = LoadPlan("loop", FEW_EVENTS, stream=False, connections=1, requests=40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +74,19 @@ class Figure:
     name: str
     unit: str
     goal: Goal | None = None
+    times_nginx: bool = False
+    """Whether the figure is compared with nginx's."""
 
 
-REQUEST = Figure("request", "CPU per request, client not streaming", "µs", Goal(10, times_nginx=True))
-PACED = Figure("paced", "CPU per event, paced", "µs", Goal(4, times_nginx=True))
-BURST = Figure("burst", "CPU per event, in a burst", "µs", Goal(8, times_nginx=True))
+REQUEST = Figure(
+    "request", "CPU per request, whole answer of one event", "µs", Goal(12, times_nginx=True), times_nginx=True
+)
+REQUEST_50 = Figure("request-50", "the same, an answer of 50 events", "µs", times_nginx=True)
+REQUEST_NEW = Figure("request-new", "the same, a connection for each request", "µs", times_nginx=True)
+PACED = Figure("paced", "CPU per event, paced", "µs", Goal(2.6, times_nginx=True), times_nginx=True)
+BURST = Figure("burst", "CPU per event, in a burst", "µs", Goal(2, times_nginx=True), times_nginx=True)
+REQUESTS: Mapping[LoadName, Figure] = {"request": REQUEST, "request-50": REQUEST_50, "request-new": REQUEST_NEW}
+EVENTS: Mapping[LoadName, Figure] = {"paced": PACED, "burst": BURST}
 FIRST_P50 = Figure("first-text", "added time to first text, p50", "ms")
 FIRST_P99 = Figure("first-text", "added time to first text, p99", "ms")
 IDLE = Figure("memory", "memory, idle", "MB", Goal(80, times_nginx=False))
@@ -81,20 +99,18 @@ CHAT_VALKEY = Figure("conversation", "the same with Valkey", "× memory", Goal(2
 def read(load: LoadName, result: Result, direct: Result | None) -> dict[Figure, float]:
     """Return the figures of one result. `direct` is the result of the same load on the upstream itself."""
     match load:
-        case "request":
-            return {REQUEST: result.cpu / result.requests * 1e6}
-        case "paced":
-            return {PACED: result.cpu / result.events * 1e6}
-        case "burst":
-            return {BURST: result.cpu / result.events * 1e6}
+        case "request" | "request-50" | "request-new":
+            return {REQUESTS[load]: result.cpu / result.requests * 1e6}
+        case "paced" | "burst":
+            return {EVENTS[load]: result.cpu / result.events * 1e6}
         case "memory":
             grown = (result.held_bytes - result.idle_bytes) / result.requests
             return {IDLE: result.idle_bytes / 1e6, PER_STREAM: grown / 1e3}
         case "first-text":
             assert direct is not None
             return {
-                FIRST_P50: (_percentile(result.first_text, 50) - _percentile(direct.first_text, 50)) * 1e3,
-                FIRST_P99: (_percentile(result.first_text, 99) - _percentile(direct.first_text, 99)) * 1e3,
+                FIRST_P50: (percentile(result.first_text, 50) - percentile(direct.first_text, 50)) * 1e3,
+                FIRST_P99: (percentile(result.first_text, 99) - percentile(direct.first_text, 99)) * 1e3,
             }
         case "conversation":
             raise ValueError("read_states reads the load 'conversation'")
@@ -110,5 +126,8 @@ def read_states(results: Mapping[StateName, Result]) -> dict[Figure, float]:
     }
 
 
-def _percentile(values: Sequence[float], percent: int) -> float:
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return a percentile of at least one value."""
+    if len(values) == 1:
+        return values[0]
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]

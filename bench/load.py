@@ -10,8 +10,8 @@ import asyncio
 import gc
 import sys
 import time
-from itertools import chain
-from typing import Literal, assert_never
+from itertools import chain, count
+from typing import Literal, Self, assert_never
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,7 +21,7 @@ from bench import client
 from bench.client import Answer, Connection, ConnectionLost
 from bench.dialects import Dialect, WrongAnswer, check, conversation_of, path, request_body, turn_body
 from bench.limits import allow_many_connections, cpu_seconds, resident_bytes
-from bench.scenarios import Scenario
+from bench.scenarios import Scenario, numbered
 
 Kind = Literal["loop", "paced", "first_text", "held", "chats"]
 
@@ -38,12 +38,17 @@ class Target(msgspec.Struct, frozen=True):
     pid: int | None = None
     model: str = "dify"
     key: str = "bench"
+    share: int = 1
+    """The load is divided by this number."""
+    peer: bool = False
+    """Whether a failure leaves out the figure instead of ending the run."""
 
 
 class Load(msgspec.Struct, frozen=True):
     """One load.
 
-    loop: `connections` send `requests` in all, each connection one after the other.
+    loop: `connections` send `requests` in all, each connection one after the other; without `reuse`, each request has a
+    connection of its own. All questions differ.
     paced: each of `connections` reads one stream; the measurement covers the time in which all of them flow.
     first_text: one request after the other, timed to the first text.
     held: `connections` streams are opened, deliver their first event, and stay open.
@@ -58,6 +63,7 @@ class Load(msgspec.Struct, frozen=True):
     stream: bool
     connections: int
     requests: int
+    reuse: bool = True
     time_limit: float = 120
 
 
@@ -68,6 +74,8 @@ class Result(msgspec.Struct, frozen=True):
     """Seconds of CPU time that the target used for these requests and events."""
     first_text: list[float] = []
     """Seconds from the request to the first text, for each request."""
+    durations: list[float] = []
+    """Seconds from the request to the end of the answer, for each request (`loop` only)."""
     idle_bytes: int = 0
     held_bytes: int = 0
     """Resident memory with all streams open; `idle_bytes` is the memory before."""
@@ -83,6 +91,8 @@ class Runner:
         self._request = self._http_request(
             request_body(load.target.dialect, load.scenario, model=load.target.model, stream=load.stream)
         )
+        # Another run on the same target begins elsewhere.
+        self._numbers = count(time.time_ns() // 1_000_000 % 9_000_000)
 
     async def run(self) -> Result:
         match self._load.kind:
@@ -106,27 +116,38 @@ class Runner:
         answers = await self._share(connections, self._load.requests)
         cpu = self._cpu() - before
         self._check(answers)
-        return Result(requests=len(answers), events=len(answers) * self._load.scenario.events, cpu=cpu)
+        events = len(answers) * self._load.scenario.events
+        durations = [answer.ended_at - answer.asked_at for answer in answers]
+        return Result(requests=len(answers), events=events, cpu=cpu, durations=durations)
 
     async def _share(self, connections: list[Connection], requests: int) -> list[Answer]:
         """Send `requests` over all connections, each at its own pace."""
         tickets = iter(range(requests))
 
         async def ask(connection: Connection) -> list[Answer]:
-            return [await self._ask(connection) for _ in tickets]
+            return [await self._ask(connection, self._next_request()) for _ in tickets]
 
-        return list(chain.from_iterable(await asyncio.gather(*map(ask, connections))))
+        async def ask_afresh(_connected: Connection) -> list[Answer]:
+            answers = []
+            for _ in tickets:
+                connection = await client.connect(self._host, self._port)
+                answers.append(await self._ask(connection, self._next_request()))
+                connection.close()
+            return answers
+
+        asking = map(ask if self._load.reuse else ask_afresh, connections)
+        return list(chain.from_iterable(await asyncio.gather(*asking)))
 
     async def _paced(self) -> Result:
         scenario = self._load.scenario
-        control = await _control(self._load.upstream_url)
+        control = await Control.of(self._load.upstream_url)
         connections = await self._connect()
         started = time.perf_counter()
         gap = scenario.gap_ms / 1000
         for index, connection in enumerate(connections):
             # Spread the starts over one gap: the events of streams in step would share one wake-up.
             await asyncio.sleep(started + gap * index / len(connections) - time.perf_counter())
-            connection.ask(self._request)
+            connection.ask(self._next_request())
         await asyncio.gather(*(connection.first_text for connection in connections))
         before, events_before = self._cpu(), await control.events_sent()
         await asyncio.sleep(started + gap * (scenario.events - 5) - time.perf_counter())
@@ -143,19 +164,19 @@ class Runner:
 
     async def _first_text(self) -> Result:
         (connection,) = await self._connect()
-        answers = [await self._ask(connection) for _ in range(self._load.requests)]
+        answers = [await self._ask(connection, self._next_request()) for _ in range(self._load.requests)]
         self._check(answers)
-        return Result(requests=len(answers), first_text=[_seconds_to_first_text(answer) for answer in answers])
+        return Result(requests=len(answers), first_text=[seconds_to_first_text(answer) for answer in answers])
 
     async def _held(self) -> Result:
-        control = await _control(self._load.upstream_url)
+        control = await Control.of(self._load.upstream_url)
         idle = self._memory()
         connections = await self._connect()
         at_once = asyncio.Semaphore(50)
 
         async def open_stream(connection: Connection) -> None:
             async with at_once:
-                connection.ask(self._request)
+                connection.ask(self._next_request())
                 await connection.first_text
 
         await asyncio.gather(*map(open_stream, connections))
@@ -189,11 +210,15 @@ class Runner:
                 raise WrongAnswer("a later turn did not continue its conversation")
         return Result(requests=len(connections) * (load.requests - 1), cpu=cpu)
 
+    def _next_request(self) -> bytes:
+        """Return the request with a question that no request had before."""
+        return numbered(self._request, next(self._numbers))
+
     def _http_request(self, body: bytes) -> bytes:
         return client.request("POST", f"{self._host}:{self._port}", self._path, body=body, key=self._load.target.key)
 
-    async def _ask(self, connection: Connection, request: bytes | None = None) -> Answer:
-        answer = await connection.ask(request or self._request)
+    async def _ask(self, connection: Connection, request: bytes) -> Answer:
+        answer = await connection.ask(request)
         if answer.status != 200:  # the other checks cost more, and follow the measurement
             self._check([answer])
         return answer
@@ -225,6 +250,10 @@ class Control:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    @classmethod
+    async def of(cls, upstream_url: str) -> Self:
+        return cls(await client.connect(*_address(upstream_url)))
+
     async def events_sent(self) -> int:
         return int((await self._connection.ask(client.request("GET", "upstream", "/bench/events"))).body)
 
@@ -232,16 +261,12 @@ class Control:
         await self._connection.ask(client.request("POST", "upstream", "/bench/release"))
 
 
-async def _control(upstream_url: str) -> Control:
-    return Control(await client.connect(*_address(upstream_url)))
-
-
 def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return parts.hostname or "127.0.0.1", parts.port or 80
 
 
-def _seconds_to_first_text(answer: Answer) -> float:
+def seconds_to_first_text(answer: Answer) -> float:
     assert answer.first_text_at is not None
     return answer.first_text_at - answer.asked_at
 

@@ -1,15 +1,14 @@
-"""The results of a run: medians over its rounds, as a table and as JSON."""
+"""The results of a run: medians over its rounds, as a Markdown table and as JSON."""
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from bench.figures import Figure, Goal
 
@@ -35,9 +34,9 @@ class Measured:
         return statistics.median(values) if values else None
 
     def ratio(self, figure: Figure, target: str) -> float | None:
-        """Return a target's figure as a multiple of nginx's; None unless its goal is such a multiple."""
+        """Return a target's figure as a multiple of nginx's; None if that is not compared or not measured."""
         value, limit = self.median(figure, target), self.median(figure, LIMIT)
-        return value / limit if value is not None and limit and figure.goal and figure.goal.times_nginx else None
+        return value / limit if value is not None and limit and figure.times_nginx else None
 
 
 def reached(goal: Goal, value: float | None, ratio: float | None) -> bool | None:
@@ -46,32 +45,45 @@ def reached(goal: Goal, value: float | None, ratio: float | None) -> bool | None
     return None if measured is None else measured <= goal.limit
 
 
-def show(measured: Measured, targets: list[str]) -> None:
-    table = Table(title="median of all rounds")
-    table.add_column("figure", no_wrap=True)
-    for target in targets:
-        table.add_column(target, justify="right", no_wrap=True)
-        if target != LIMIT:
-            table.add_column("× nginx", justify="right", no_wrap=True)
-        if target == OWN:
-            table.add_column("reached", no_wrap=True)
-    table.add_column("goal", no_wrap=True)
-    for figure in measured.rounds:
-        cells = [cell for target in targets for cell in _cells(measured, figure, target)]
-        table.add_row(f"{figure.name} ({figure.unit})", *cells, str(figure.goal or ""))
-    Console(width=None if Console().is_terminal else 160).print(table)
+def verdict(reached: bool | None) -> str:
+    return {True: "yes", False: "NO", None: ""}[reached]
 
 
-def _cells(measured: Measured, figure: Figure, target: str) -> list[str]:
+def table(measured: Measured, targets: Sequence[str]) -> str:
+    """Return the medians as a Markdown table."""
+    others = [target for target in targets if target not in {OWN, LIMIT}]
+    shown = [*(target for target in (OWN, *others, LIMIT) if target in targets)]
+    headings = ["figure", *shown, "goal", "reached"]
+    return markdown(headings, [_row(measured, figure, shown) for figure in measured.rounds])
+
+
+def _row(measured: Measured, figure: Figure, targets: Sequence[str]) -> list[str]:
+    own, ratio = measured.median(figure, OWN), measured.ratio(figure, OWN)
+    met = verdict(reached(figure.goal, own, ratio)) if figure.goal else ""
+    cells = [_cell(measured, figure, target) for target in targets]
+    return [f"{figure.name} ({figure.unit})", *cells, str(figure.goal or ""), met]
+
+
+def _cell(measured: Measured, figure: Figure, target: str) -> str:
+    """Return a value, and its multiple of nginx's in brackets."""
     value, ratio = measured.median(figure, target), measured.ratio(figure, target)
-    shown = "" if value is None else f"{value:.2f}" if value < 10 else f"{value:.1f}"
-    if target == LIMIT:
-        return [shown]
-    cells = [shown, "" if ratio is None else f"{ratio:.1f}"]
-    if target == OWN:
-        met = reached(figure.goal, value, ratio) if figure.goal else None
-        cells.append({True: "yes", False: "NO", None: ""}[met])
-    return cells
+    if value is None:
+        return ""
+    shown = number(value)
+    return shown if ratio is None or target == LIMIT else f"{shown} ({number(ratio)} ×)"
+
+
+def number(value: float) -> str:
+    """Return a value with about three significant digits."""
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = [headings, ["-" * width for width in widths], *rows]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
 
 
 def save(measured: Measured, targets: list[str], file: Path) -> None:

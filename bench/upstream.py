@@ -1,8 +1,9 @@
-"""A Dify chat app with minimal overhead: an asyncio protocol that sends the prepared bytes of `scenarios`.
+"""A Dify chat app with minimal overhead: an asyncio protocol that sends prepared bytes.
 
 `python -m bench.upstream PORT` prints its port (0 selects a free one) and serves until it is stopped. It serves the
-routes of a chat app and two for the load generator: `/bench/events` returns the number of text events sent so far,
-`/bench/release` continues the held streams. The stop route returns success and has no effect.
+routes of a chat app, OpenAI's chat completions with the same texts and times, and two routes for the load generator:
+`/bench/events` returns the number of text events sent so far, `/bench/release` continues the held streams. The stop
+route returns success and has no effect.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import httptools
 import uvloop
 from typing_extensions import override
 
+from bench import openai_answers
+from bench.dify_answers import blocking_answer, script, within
 from bench.limits import allow_many_connections
-from bench.scenarios import Scenario, Script, blocking_answer, scenario_in, script
+from bench.scenarios import Scenario, Script, scenario_in
 
 _BLOCKING = re.compile(rb'"response_mode"\s*:\s*"blocking"')
+_STREAM = re.compile(rb'"stream"\s*:\s*true')
 _CONVERSATION = re.compile(rb'"conversation_id"\s*:\s*"([0-9a-f-]{36})"')
 
 INFO = b'{"name":"bench","description":"bench","tags":[],"mode":"chat","author_name":"bench"}'
@@ -50,103 +54,112 @@ class Upstream:
 
 
 class DifyConnection(asyncio.Protocol):
-    """One HTTP/1.1 connection without pipelining, as Dify's clients use it."""
+    """One HTTP/1.1 connection without pipelining, as HTTP clients use it."""
 
     def __init__(self, upstream: Upstream, loop: asyncio.AbstractEventLoop) -> None:
-        self._upstream = upstream
-        self._loop = loop
+        self.upstream = upstream
+        self.loop = loop
         self._parser = httptools.HttpRequestParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._url = b""
-        self._body = b""
+        self.transport: asyncio.Transport | None = None
+        self.url = b""
+        self.body = b""
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport is no subclass
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transport is no subclass
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self.transport = None
 
     @override
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
-        self._url = self._body = b""
+        self.url = self.body = b""
 
     def on_url(self, url: bytes) -> None:
-        self._url += url
+        self.url += url
 
     def on_body(self, body: bytes) -> None:
-        self._body += body
+        self.body += body
 
     def on_message_complete(self) -> None:
-        path = self._url.partition(b"?")[0]
+        path = self.url.partition(b"?")[0]
         match path:
-            case b"/v1/chat-messages" if _BLOCKING.search(self._body):
-                self._answer_json(blocking_answer(scenario_in(self._body)))
+            case b"/v1/chat-messages" if _BLOCKING.search(self.body):
+                self.answer_json(blocking_answer(scenario_in(self.body)))
             case b"/v1/chat-messages":
-                self._stream(scenario_in(self._body))
+                self._stream(scenario_in(self.body))
+            case b"/v1/chat/completions" if _STREAM.search(self.body):
+                scenario = scenario_in(self.body)
+                self._send(scenario, openai_answers.script(scenario))
+            case b"/v1/chat/completions":
+                self.answer_json(openai_answers.whole_answer(scenario_in(self.body)))
             case b"/v1/info":
-                self._answer_json(INFO)
+                self.answer_json(INFO)
             case b"/v1/parameters":
-                self._answer_json(PARAMETERS)
+                self.answer_json(PARAMETERS)
             case b"/bench/events":
-                self._answer_json(b"%d" % self._upstream.events)
+                self.answer_json(b"%d" % self.upstream.events)
             case b"/bench/release":
-                self._upstream.release()
-                self._answer_json(b"{}")
+                self.upstream.release()
+                self.answer_json(b"{}")
             case _ if path.endswith(b"/stop"):
-                self._answer_json(b'{"result":"success"}')
+                self.answer_json(b'{"result":"success"}')
             case _:
-                self._answer_json(NOT_FOUND, status=b"404 NOT FOUND")
+                self.answer_json(NOT_FOUND, status=b"404 NOT FOUND")
 
     def finish(self, answer: Script) -> None:
         """Send the rest of a held stream in one write."""
-        self._upstream.events += len(answer.middle)
-        self._write(b"".join(answer.middle) + answer.ending)
+        self.upstream.events += len(answer.middle)
+        self.write(b"".join(answer.middle) + answer.ending)
 
     def _stream(self, scenario: Scenario) -> None:
         answer = script(scenario)
         if scenario.converse:
-            existing = _CONVERSATION.search(self._body)
-            answer = answer.within(existing[1].decode() if existing else str(uuid.uuid4()))
-        self._upstream.events += 1
+            existing = _CONVERSATION.search(self.body)
+            answer = within(answer, existing[1].decode() if existing else str(uuid.uuid4()))
+        self._send(scenario, answer)
+
+    def _send(self, scenario: Scenario, answer: Script) -> None:
+        self.upstream.events += 1
         if scenario.hold:
-            self._write(answer.opening)
-            self._upstream.held.append((self, answer))
+            self.write(answer.opening)
+            self.upstream.held.append((self, answer))
         elif scenario.gap_ms:
-            self._write(answer.opening)
+            self.write(answer.opening)
             gap = scenario.gap_ms / 1000
-            self._loop.call_later(gap, self._next_event, answer, 0, gap, self._loop.time())
+            self.loop.call_later(gap, self._next_event, answer, 0, gap, self.loop.time())
         else:
-            self._upstream.events += len(answer.middle)
-            self._write(answer.opening + b"".join(answer.middle) + answer.ending)
+            self.upstream.events += len(answer.middle)
+            self.write(answer.opening + b"".join(answer.middle) + answer.ending)
 
     def _next_event(self, answer: Script, index: int, gap: float, started: float) -> None:
-        if self._transport is None:
+        if self.transport is None:
             return
         if index == len(answer.middle):
-            self._write(answer.ending)
+            self.write(answer.ending)
             return
-        self._upstream.events += 1
-        self._write(answer.middle[index])
-        self._loop.call_at(started + (index + 2) * gap, self._next_event, answer, index + 1, gap, started)
+        self.upstream.events += 1
+        self.write(answer.middle[index])
+        self.loop.call_at(started + (index + 2) * gap, self._next_event, answer, index + 1, gap, started)
 
-    def _answer_json(self, body: bytes, status: bytes = b"200 OK") -> None:
+    def answer_json(self, body: bytes, status: bytes = b"200 OK") -> None:
         head = b"HTTP/1.1 %b\r\nServer: gunicorn\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        self._write(head % (status, len(body)) + body)
+        self.write(head % (status, len(body)) + body)
 
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
+    def write(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, protocol: type[DifyConnection] = DifyConnection) -> None:
+    """Print the port, and serve until the process is stopped."""
     loop = asyncio.get_running_loop()
     upstream = Upstream()
-    server = await loop.create_server(lambda: DifyConnection(upstream, loop), "127.0.0.1", port, backlog=2048)
+    server = await loop.create_server(lambda: protocol(upstream, loop), "127.0.0.1", port, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench import servers
+from bench import figures, servers
 from bench.dialects import Dialect, WrongAnswer, check, turn_body
-from bench.scenarios import Scenario, scenario_in
+from bench.figures import LoadName
+from bench.load import Target
+from bench.peers import PEERS, install
+from bench.report import Measured, table
+from bench.runs import put_load
+from bench.scenarios import Scenario, numbered, scenario_in
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = Scenario(events=2, size=8)  # its text is "Once there was a"
@@ -27,7 +33,7 @@ def test_measures_nginx_under_every_load(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_bytes())
     medians = {figure["figure"]: figure["targets"]["nginx"]["median"] for figure in figures}
-    assert len(medians) == 7
+    assert len(medians) == 9
     for name, median in medians.items():
         if name.startswith("CPU"):
             assert median > 0, name
@@ -50,8 +56,8 @@ def test_a_chat_repeats_all_earlier_messages() -> None:
 
 
 def test_a_target_that_answers_with_an_error_fails_the_run() -> None:
-    with servers.upstream(processors=set()) as url:  # has no /v1/chat/completions
-        done = run("--without", "nginx", "--only", "first-text", "--target", url)
+    with servers.upstream(processors=set()) as url:
+        done = run("--without", "nginx", "--only", "first-text", "--target", f"{url}/wrong")
     assert done.returncode == 1
     assert "loop on other failed" in done.stderr
     assert "status 404" in done.stderr
@@ -60,6 +66,43 @@ def test_a_target_that_answers_with_an_error_fails_the_run() -> None:
 def test_the_upstream_reads_the_scenario_from_the_question() -> None:
     paced = Scenario(events=7, size=9, gap_ms=20, hold=True, converse=True)
     assert scenario_in(json.dumps({"query": paced.question}).encode()) == paced
+
+
+def test_questions_differ_and_have_the_same_scenario() -> None:
+    requests = [numbered(SCENARIO.question.encode(), number) for number in range(3)]
+    assert len(set(requests)) == 3
+    assert {scenario_in(request) for request in requests} == {SCENARIO}
+
+
+@pytest.mark.parametrize("load", ["request", "request-50", "request-new", "burst", "first-text"])
+def test_the_upstream_answers_openai_requests_with_the_same_texts(load: LoadName) -> None:
+    with servers.upstream(processors=set()) as url:
+        target = Target(name="upstream", url=url, dialect=Dialect.openai, model="m")
+        plan = replace(figures.QUICK[load], requests=16)
+        assert put_load(plan, target, url).requests == 16
+
+
+def test_a_peer_that_cannot_be_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    absent = replace(PEERS[0], package="ferrogw==0.0.0")
+    with pytest.raises(servers.NotStarted, match=r"^ferrogw==0\.0\.0 could not be installed: "):
+        install(absent, tmp_path)
+
+
+def test_the_table_shows_multiples_of_nginx_and_verdicts() -> None:
+    measured = Measured()
+    measured.add("nginx", {figures.REQUEST: 40.0, figures.IDLE: 12.0})
+    measured.add("proxy", {figures.REQUEST: 600.0, figures.IDLE: 60.0})
+    measured.add("Ferro", {figures.REQUEST: 236.0})
+    _, _, request, idle = table(measured, ["proxy", "Ferro", "nginx"]).splitlines()
+    assert [cell.strip() for cell in request.split("|")[2:-1]] == [
+        "600 (15.0 ×)",
+        "236 (5.90 ×)",
+        "40.0",
+        "≤ 12 × nginx",
+        "NO",
+    ]
+    assert [cell.strip() for cell in idle.split("|")[2:-1]] == ["60.0", "", "12.0", "≤ 80", "yes"]
 
 
 def chunk(text: str) -> str:

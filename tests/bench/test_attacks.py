@@ -1,0 +1,65 @@
+"""The bench attacks the proxy, and reports what that costs other clients."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bench import hostile_clients, servers
+from bench.attack_runs import Outcome
+from bench.attacks import ATTACKS
+from bench.hostile_clients import CALLER, Victim
+from bench.hostile_dify import ATTACKS as DIFY_ATTACKS
+from bench.prober import Seen
+
+ROOT = Path(__file__).parents[2]
+MB = 1_000_000
+
+
+def test_attacks_a_proxy_and_reports_each_attack() -> None:
+    names = ["C1-think-model", "C2-pipeline", "H1-small"]
+    flags = [flag for name in names for flag in ("--attack", name)]
+    command = [sys.executable, "-m", "bench", "--quick", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[-3:]]
+    assert [row[0] for row in rows] == names
+    for name, _, _, silence, _, _, answers, verdict in rows:
+        assert float(silence.replace(",", "")) > 0, name
+        assert answers, name
+        assert verdict.startswith(("reached", "missed: ")), name
+
+
+@pytest.mark.parametrize("name", DIFY_ATTACKS)
+def test_every_attack_of_dify_begins_with_a_status_line(name: str) -> None:
+    assert next(DIFY_ATTACKS[name]()).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_the_hostile_dify_rejects_unknown_keys_and_answers_other_questions() -> None:
+    with servers.upstream(processors=set(), module="bench.hostile_dify") as url:
+        port = int(url.rpartition(":")[2].removesuffix("/v1"))
+        dify = Victim("127.0.0.1", port)
+        question = {"query": hostile_clients.QUESTION["content"], "response_mode": "blocking"}
+        await dify.post("/v1/chat-messages", question, CALLER)
+        answer = await dify.post("/v1/chat-messages", question, servers.KEY)
+    assert dify.seen == Counter({"401": 1, "200": 1, "unanswered": 0})
+    assert json.loads(answer)["answer"] == "Once the"
+
+
+@pytest.mark.parametrize(
+    ("silence", "peak", "left", "missed"),
+    [
+        (0.2, 150 * MB, 75 * MB, []),
+        (0.201, 0, 0, ["silence"]),
+        (0, 151 * MB, 0, ["peak"]),
+        (0, 0, 76 * MB, ["memory after"]),
+    ],
+)
+def test_the_goals_of_attacks(silence: float, peak: int, left: int, missed: list[str]) -> None:
+    seen = Seen(silence, idle_bytes=60 * MB, peak_bytes=60 * MB + peak)
+    assert Outcome(ATTACKS["C1-think"], seen, left, {}).missed == missed
