@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rich.console import Console
-
 from bench import client, servers
 from bench.attacks import MEMORY_GOAL, MEMORY_LEFT_GOAL, Attack
 from bench.hostile_clients import CALLER, QUESTION, chat
@@ -28,6 +26,7 @@ HEADINGS = [
     "who",
     "what",
     "silence of /health (ms)",
+    "CPU in a silence (ms)",
     "peak (MB above idle)",
     "after 10 s",
     "answers",
@@ -58,13 +57,11 @@ def run(
     attacks: Sequence[Attack], *, for_target: set[int], for_others: set[int], program: Path | None, seconds: float
 ) -> list[Outcome]:
     """Carry out all attacks, each for at most `seconds`."""
-    log = Console(stderr=True)
     outcomes = []
     with servers.upstream(processors=for_others, module="bench.hostile_dify") as upstream_url:
         for attack in attacks:
             outcome = _carry_out(attack, upstream_url, for_target, program, seconds)
-            verdict = ", ".join(outcome.missed) or "reached"
-            log.print(f"{attack.name}: {outcome.seen.silence * 1e3:.0f} ms, {verdict}", style="dim", markup=False)
+            print(" | ".join(_row(outcome)), file=sys.stderr, flush=True)
             outcomes.append(outcome)
     return outcomes
 
@@ -124,6 +121,7 @@ def _row(outcome: Outcome) -> list[str]:
         outcome.attack.who,
         outcome.attack.what,
         f"{seen.silence * 1e3:.0f}",
+        f"{seen.silence_cpu * 1e3:.0f}",
         f"{(seen.peak_bytes - seen.idle_bytes) / 1e6:.0f}",
         f"{outcome.left / 1e6:.0f}",
         ", ".join(f"{answer} × {number}" for answer, number in outcome.answers.items()),

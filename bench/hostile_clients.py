@@ -65,6 +65,7 @@ class Victim:
         await loop.sock_connect(plain, (self.host, self.port))
         # Beyond its limit the reader stops reading from the socket.
         _, writer = await asyncio.open_connection(sock=plain, limit=1)
+        self.seen["connections"] += 1
         for part in parts:
             writer.write(part)
             await writer.drain()
@@ -74,7 +75,6 @@ class Victim:
         """Send bytes on a new connection, read nothing, and hold the connection."""
         try:
             writer = await self.send(parts, buffer=buffer)
-            self.seen["sent"] += 1
             await writer.wait_closed()
         except OSError:
             self.seen["cut"] += 1
@@ -202,7 +202,6 @@ async def silent_connections(victim: Victim) -> None:
     async def hold(number: int) -> None:
         async with at_once:
             writer = await victim.send([half] if number % 2 else [])
-        victim.seen["sent"] += 1
         await writer.wait_closed()
 
     await asyncio.gather(*map(hold, range(3000)), return_exceptions=True)

@@ -18,7 +18,7 @@ import uvloop
 
 from bench import client
 from bench.client import Connection, ConnectionLost
-from bench.limits import resident_bytes
+from bench.limits import cpu_seconds, resident_bytes
 from bench.servers import ROOT, NotStarted
 
 INTERVAL = 0.02
@@ -37,6 +37,8 @@ class Probe(msgspec.Struct, frozen=True):
 class Seen(msgspec.Struct, frozen=True):
     silence: float
     """The longest time in seconds from a request to the next answer with status 200."""
+    silence_cpu: float
+    """The most seconds of CPU time that the proxy used in such a time: about the silence on an idle machine."""
     idle_bytes: int
     peak_bytes: int
 
@@ -45,8 +47,8 @@ class Prober:
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
         self._request = client.request("GET", f"{probe.host}:{probe.port}", "/health")
-        self._silence = 0.0
-        self._waiting_since: list[float | None] = [None, None]
+        self._silence = self._silence_cpu = 0.0
+        self._waiting_since: list[tuple[float, float] | None] = [None, None]
         self._idle = self._peak = resident_bytes(probe.pid)
 
     async def watch(self) -> Seen:
@@ -58,9 +60,10 @@ class Prober:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        now = time.perf_counter()
-        unanswered = [now - since for since in self._waiting_since if since is not None]
-        return Seen(max(self._silence, *unanswered, 0), self._idle, self._peak)
+        for prober, since in enumerate(self._waiting_since):
+            if since is not None:
+                self._end(prober)
+        return Seen(self._silence, self._silence_cpu, self._idle, self._peak)
 
     async def _keep_asking(self) -> None:
         connection: Connection | None = None
@@ -102,13 +105,15 @@ class Prober:
 
     def _begin(self, prober: int) -> None:
         if self._waiting_since[prober] is None:
-            self._waiting_since[prober] = time.perf_counter()
+            self._waiting_since[prober] = (time.perf_counter(), cpu_seconds(self._probe.pid))
 
     def _end(self, prober: int) -> float:
         """Note the answer; return the time of the request."""
-        since = self._waiting_since[prober]
-        assert since is not None
+        waiting = self._waiting_since[prober]
+        assert waiting is not None
+        since, cpu = waiting
         self._silence = max(self._silence, time.perf_counter() - since)
+        self._silence_cpu = max(self._silence_cpu, cpu_seconds(self._probe.pid) - cpu)
         self._waiting_since[prober] = None
         return since
 

@@ -29,8 +29,8 @@ def test_attacks_a_proxy_and_reports_each_attack() -> None:
     assert done.returncode == 0, done.stderr
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[-3:]]
     assert [row[0] for row in rows] == names
-    for name, _, _, silence, _, _, answers, verdict in rows:
-        assert float(silence.replace(",", "")) > 0, name
+    for name, _, _, silence, _, _, _, answers, verdict in rows:
+        assert int(silence) > 0, name
         assert answers, name
         assert verdict.startswith(("reached", "missed: ")), name
 
@@ -61,5 +61,5 @@ async def test_the_hostile_dify_rejects_unknown_keys_and_answers_other_questions
     ],
 )
 def test_the_goals_of_attacks(silence: float, peak: int, left: int, missed: list[str]) -> None:
-    seen = Seen(silence, idle_bytes=60 * MB, peak_bytes=60 * MB + peak)
+    seen = Seen(silence, silence_cpu=0, idle_bytes=60 * MB, peak_bytes=60 * MB + peak)
     assert Outcome(ATTACKS["C1-think"], seen, left, {}).missed == missed
