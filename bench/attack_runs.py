@@ -56,10 +56,12 @@ class Outcome:
 def run(
     attacks: Sequence[Attack], *, for_target: set[int], for_others: set[int], program: Path | None, seconds: float
 ) -> list[Outcome]:
-    """Carry out all attacks, each for at most `seconds`."""
+    """Carry out all attacks, each for at most `seconds`. Only Linux can limit the open files of another process."""
     outcomes = []
     with servers.upstream(processors=for_others, module="bench.hostile_dify") as upstream_url:
         for attack in attacks:
+            if attack.files is not None and sys.platform != "linux":
+                continue
             outcome = _carry_out(attack, upstream_url, for_target, program, seconds)
             print(" | ".join(_row(outcome)), file=sys.stderr, flush=True)
             outcomes.append(outcome)

@@ -55,7 +55,7 @@ FULL = Sizes(
     requests=10,
     loop=2000,
 )
-QUICK = Sizes(histories=(0, 20), conversations=(1000,), streams=(1, 50), bodies=(1000, 100_000), requests=2, loop=100)
+QUICK = Sizes(histories=(20,), conversations=(1000,), streams=(50,), bodies=(100_000,), requests=2, loop=100)
 
 
 @dataclass(frozen=True, slots=True)

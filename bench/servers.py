@@ -142,7 +142,7 @@ def proxy(
             patience=patience,
         ) as process,
     ):
-        if files is not None:
+        if files is not None and sys.platform == "linux":
             psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE, (files, files))
         wait_for(process, port, "the proxy")
         yield f"http://127.0.0.1:{port}/v1", process.pid
