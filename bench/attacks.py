@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import uvloop
 
 from bench import hostile_clients as hostile
-from bench.hostile_clients import CALLER, MIB, STRANGER, Victim, assistant, user
+from bench.hostile_clients import CALLER, FILL, MIB, ROLE_LINE, STRANGER, Victim, assistant, user
 from bench.limits import allow_many_connections
 
 LARGE = 30 * MIB
@@ -114,23 +114,26 @@ ATTACKS: dict[str, Attack] = {
             "40 readers of a stored 8 MB stream that read nothing",
             hostile.unread_response,
         ),
-        *_sizes("M1-items", "caller", "input items", lambda n: hostile.input_items(user("x"), n)),
+        *_sizes("M1-items", "caller", "input items", lambda n: hostile.input_items(user(FILL), n)),
         *_sizes(
             "M1-messages",
             "caller",
             "alternating messages",
-            lambda n: hostile.messages(user("x"), assistant("y"), size=n),
+            lambda n: hostile.messages(user(FILL), assistant(FILL), size=n),
         ),
         *_sizes(
             "M1-tools",
             "caller",
             "tool messages",
-            lambda n: hostile.messages({"role": "tool", "tool_call_id": "c", "content": "x"}, size=n),
+            lambda n: hostile.messages({"role": "tool", "tool_call_id": "c", "content": FILL}, size=n),
         ),
-        *_sizes("M1-role-lines", "caller", "role lines in a message", lambda n: hostile.long_message("User: x\n", n)),
-        *_sizes("M1-conversation", "caller", "conversation items", lambda n: hostile.conversation_items(user("x"), n)),
+        *_sizes("M1-role-lines", "caller", "role lines in a message", lambda n: hostile.long_message(ROLE_LINE, n)),
+        *_sizes("M1-conversation", "caller", "conversation items", lambda n: hostile.conversation_items(user(FILL), n)),
         *_sizes("M1-parts", "caller", "content parts", hostile.content_parts),
-        *_sizes("M1-empty", "caller", "empty objects", lambda n: hostile.messages({}, size=n)),
+        *_sizes("M1-empty", "caller", "empty objects", lambda n: hostile.messages({}, size=n, number=n // 3)),
+        *_sizes(
+            "M1-many", "caller", "the shortest messages", lambda n: hostile.messages(user(""), size=n, number=n // 33)
+        ),
         Attack("M2-headers", "Dify", "endless headers", hostile.dify_attack("headers", requests=1)),
         Attack("M2-header-value", "Dify", "an endless header value", hostile.dify_attack("header-value", requests=1)),
         Attack(

@@ -25,6 +25,11 @@ CALLER = "sk-bench"
 STRANGER = "app-stranger"
 """A Dify key that no Dify knows."""
 
+ITEMS = 9_900
+"""Items in a body: just below the proxy's limit."""
+FILL = "FILL"
+ROLE_LINE = "User: x\n"
+
 Json = dict[str, Any]
 
 
@@ -98,21 +103,28 @@ def assistant(text: str) -> Json:
 QUESTION = user(Scenario(events=1, size=8).question)
 
 
-def repeated(path: str, item: str, size: int, *, before: str, after: str, key: str = CALLER) -> Attack:
-    """Send a body of about `size` bytes that repeats an item, one body after the other."""
+def repeated(
+    path: str, item: str, size: int, *, before: str, after: str, items: int = ITEMS, key: str = CALLER
+) -> Attack:
+    """Send a body of about `size` bytes with `items` items, one body after the other.
+
+    Role lines, which are expensive to escape, take the place of `FILL` in the item's JSON.
+    """
 
     async def attack(victim: Victim) -> None:
-        body = before + ",".join([item] * (size // (len(item) + 1))) + after
+        filler = json.dumps(ROLE_LINE * ((size // items - len(item)) // len(json.dumps(ROLE_LINE)[1:-1])))[1:-1]
+        body = before + ",".join([item.replace(FILL, filler)] * items) + after
         for _ in range(5 if size <= MIB else 2):
             await victim.post(path, body.encode(), key)
 
     return attack
 
 
-def messages(*items: Json, size: int) -> Attack:
+def messages(*items: Json, size: int, number: int = ITEMS) -> Attack:
     item = ",".join(json.dumps(each) for each in items)
     after = f",{json.dumps(QUESTION)}]}}"
-    return repeated("/v1/chat/completions", item, size, before='{"model":"dify","messages":[', after=after)
+    before = '{"model":"dify","messages":['
+    return repeated("/v1/chat/completions", item, size, before=before, after=after, items=number // len(items))
 
 
 def input_items(item: Json, size: int) -> Attack:
@@ -120,23 +132,23 @@ def input_items(item: Json, size: int) -> Attack:
     return repeated("/v1/responses", json.dumps(item), size, before='{"model":"dify","input":[', after=after)
 
 
-def conversation_items(item: Json, size: int, key: str = CALLER) -> Attack:
-    return repeated("/v1/conversations", json.dumps(item), size, before='{"items":[', after="]}", key=key)
+def conversation_items(item: Json, size: int) -> Attack:
+    return repeated("/v1/conversations", json.dumps(item), size, before='{"items":[', after="]}")
 
 
 def content_parts(size: int) -> Attack:
     before = '{"model":"dify","messages":[{"role":"user","content":['
     after = f",{json.dumps({'type': 'text', 'text': QUESTION['content']})}]}}]}}"
-    part = json.dumps({"type": "text", "text": "x"})
+    part = json.dumps({"type": "text", "text": FILL})
     return repeated("/v1/chat/completions", part, size, before=before, after=after)
 
 
 def long_message(text: str, size: int, *, path: str = "/v1/chat/completions", key: str = CALLER) -> Attack:
     """Send a history with one message that repeats a text."""
-    history = [user("Hello"), assistant(text * (size // len(text))), QUESTION]
-    body = chat(history) if path.endswith("completions") else {"model": "dify", "input": history}
 
     async def attack(victim: Victim) -> None:
+        history = [user("Hello"), assistant(text * (size // len(json.dumps(text)[1:-1]))), QUESTION]
+        body = chat(history) if path.endswith("completions") else {"model": "dify", "input": history}
         for _ in range(5 if size <= MIB else 2):
             await victim.post(path, body, key)
 
