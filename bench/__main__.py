@@ -106,10 +106,14 @@ def main(
             others=others,
             peers=installed,
         )
-        measured, names = compare(comparison, upstream_url, for_target=for_target, for_others=for_others)
-    print(f"\n{report.table(measured, names)}")
+        measured = report.Measured()
+        try:
+            compare(comparison, measured, upstream_url, for_target=for_target, for_others=for_others)
+        finally:
+            if measured.rounds:
+                print(f"\n{report.table(measured)}", flush=True)
     if json is not None:
-        report.save(measured, names, json)
+        report.save(measured, json)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ class Comparison:
 
 
 def compare(
-    comparison: Comparison, upstream_url: str, *, for_target: set[int], for_others: set[int]
-) -> tuple[Measured, list[str]]:
-    """Start the servers, and run every load on each; return the figures and the names of the targets."""
+    comparison: Comparison, measured: Measured, upstream_url: str, *, for_target: set[int], for_others: set[int]
+) -> None:
+    """Start the servers, and run every load on each; add the figures to `measured`. Raises LoadFailed."""
     with ExitStack() as running:
         targets = [*comparison.others]
         states: dict[StateName, Target] = {}
@@ -52,28 +52,27 @@ def compare(
             targets.append(Target(name=report.LIMIT, url=url, dialect=Dialect.dify, pid=pid))
         for each in [*targets, *states.values()]:
             log.print(f"{each.name}: {each.url}, pid {each.pid}")
-        measured = measure(targets, states, comparison.plans, upstream_url, comparison.rounds)
-    return measured, [each.name for each in targets]
+        _measure(measured, targets, states, comparison, upstream_url)
 
 
-def measure(
+def _measure(
+    measured: Measured,
     targets: Sequence[Target],
     states: Mapping[StateName, Target],
-    plans: Mapping[LoadName, LoadPlan],
+    comparison: Comparison,
     upstream_url: str,
-    rounds: int,
-) -> Measured:
-    """Run every load on every target in turn, `rounds` times.
+) -> None:
+    """Run every load on every target in turn, once in each round.
 
     Memory is measured in the first round only, before other loads make the process grow. The load `conversation` runs
     on the `states`, which are proxies with different state backends. Raises LoadFailed, unless a peer failed.
     """
-    measured = Measured()
+    rounds = comparison.rounds
     direct = Target(name="upstream", url=upstream_url, dialect=Dialect.dify)
     for target in [*targets, *states.values()]:
         put_load(figures.WARM_UP, target, upstream_url)
     for number in range(rounds):
-        for name, plan in plans.items():
+        for name, plan in comparison.plans.items():
             if (name == "memory" and number > 0) or (name == "conversation" and not states):
                 continue
             log.print(f"round {number + 1} of {rounds}: {name}", style="dim")
@@ -93,7 +92,6 @@ def measure(
                     log.print(str(exc), style="yellow", markup=False)
                     continue
                 measured.add(target.name, figures.read(name, result, direct_result))
-    return measured
 
 
 def _start_with_states(

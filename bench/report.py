@@ -25,12 +25,17 @@ class Measured:
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
 
+    @property
+    def targets(self) -> list[str]:
+        """The names of all targets, in the order in which they were measured."""
+        return list(dict.fromkeys(target for of_figure in self.rounds.values() for target in of_figure))
+
     def add(self, target: str, values: dict[Figure, float]) -> None:
         for figure, value in values.items():
             self.rounds[figure][target].append(value)
 
     def median(self, figure: Figure, target: str) -> float | None:
-        values = self.rounds[figure][target]
+        values = self.rounds[figure].get(target)
         return statistics.median(values) if values else None
 
     def ratio(self, figure: Figure, target: str) -> float | None:
@@ -49,10 +54,11 @@ def verdict(reached: bool | None) -> str:
     return {True: "yes", False: "NO", None: ""}[reached]
 
 
-def table(measured: Measured, targets: Sequence[str]) -> str:
+def table(measured: Measured) -> str:
     """Return the medians as a Markdown table."""
+    targets = measured.targets
     others = [target for target in targets if target not in {OWN, LIMIT}]
-    shown = [*(target for target in (OWN, *others, LIMIT) if target in targets)]
+    shown = [target for target in (OWN, *others, LIMIT) if target in targets]
     headings = ["figure", *shown, "goal", "reached"]
     return markdown(headings, [_row(measured, figure, shown) for figure in measured.rounds])
 
@@ -86,7 +92,8 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
 
 
-def save(measured: Measured, targets: list[str], file: Path) -> None:
+def save(measured: Measured, file: Path) -> None:
+    targets = measured.targets
     rows = [
         {
             "figure": figure.name,
@@ -96,7 +103,7 @@ def save(measured: Measured, targets: list[str], file: Path) -> None:
                 target: {
                     "median": measured.median(figure, target),
                     "times_nginx": measured.ratio(figure, target),
-                    "rounds": measured.rounds[figure][target],
+                    "rounds": measured.rounds[figure].get(target, []),
                 }
                 for target in targets
             },
