@@ -57,7 +57,10 @@ def main(
         list[str] | None, typer.Option(help="Only attacks whose name begins like this; may be repeated.")
     ] = None,
     program: Annotated[
-        Path | None, typer.Option(help="With --attacks: the .venv/bin/openai-dify-proxy of another checkout.")
+        list[Path] | None,
+        typer.Option(
+            exists=True, help="With --attacks: the .venv/bin/openai-dify-proxy of a checkout; may be repeated."
+        ),
     ] = None,
     only: Annotated[list[Name] | None, typer.Option(help="Run only this load; may be repeated.")] = None,
     without: Annotated[
@@ -84,7 +87,7 @@ def main(
     if with_attacks or attack:
         chosen = [each for each in ATTACKS.values() if not attack or each.name.startswith(tuple(attack))]
         outcomes = attack_runs.run(
-            chosen, for_target=for_target, for_others=for_others, program=program, seconds=2 if quick else 20
+            chosen, for_target=for_target, for_others=for_others, programs=program or [None], seconds=2 if quick else 20
         )
         print(f"\n{attack_runs.table(outcomes)}")
         return

@@ -30,7 +30,7 @@ HEADINGS = [
     "peak (MB above idle)",
     "after 10 s",
     "answers",
-    "goals",
+    "reached",
 ]
 
 
@@ -54,17 +54,25 @@ class Outcome:
 
 
 def run(
-    attacks: Sequence[Attack], *, for_target: set[int], for_others: set[int], program: Path | None, seconds: float
-) -> list[Outcome]:
-    """Carry out all attacks, each for at most `seconds`. Only Linux can limit the open files of another process."""
+    attacks: Sequence[Attack],
+    *,
+    for_target: set[int],
+    for_others: set[int],
+    programs: Sequence[Path | None],
+    seconds: float,
+) -> list[list[Outcome]]:
+    """Carry out all attacks on each program, each for at most `seconds`; None is the proxy of this checkout.
+
+    Only Linux can limit the open files of another process.
+    """
     outcomes = []
     with servers.upstream(processors=for_others, module="bench.hostile_dify") as upstream_url:
         for attack in attacks:
             if attack.files is not None and sys.platform != "linux":
                 continue
-            outcome = _carry_out(attack, upstream_url, for_target, program, seconds)
-            print(" | ".join(_row(outcome)), file=sys.stderr, flush=True)
-            outcomes.append(outcome)
+            results = [_carry_out(attack, upstream_url, for_target, program, seconds) for program in programs]
+            print(" | ".join(_row(results)), file=sys.stderr, flush=True)
+            outcomes.append(results)
     return outcomes
 
 
@@ -89,7 +97,11 @@ def _carry_out(
             command = [sys.executable, "-m", "bench.attacks", attack.name, address.hostname, str(address.port)]
             # A lower priority than the prober's, which must not wait for the attacker.
             done = subprocess.run(
-                ["nice", *command, str(seconds)], cwd=servers.ROOT, stdout=subprocess.PIPE, check=True
+                ["nice", *command, str(seconds)],
+                cwd=servers.ROOT,
+                stdout=subprocess.PIPE,
+                check=True,
+                timeout=seconds + 120,
             )
             left = _rest(pid, idle)
             seen = prober.stop()
@@ -111,21 +123,24 @@ def _rest(pid: int, idle: int) -> int:
     return left
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Return a Markdown table."""
-    return markdown(HEADINGS, [_row(outcome) for outcome in outcomes])
+def table(outcomes: Sequence[Sequence[Outcome]]) -> str:
+    """Return a Markdown table. A cell holds the values of all programs in turn, the verdict is on the last."""
+    return markdown(HEADINGS, [_row(results) for results in outcomes])
 
 
-def _row(outcome: Outcome) -> list[str]:
+def _row(results: Sequence[Outcome]) -> list[str]:
+    attack, missed = results[-1].attack, results[-1].missed
+    figures = zip(*map(_figures, results), strict=True)
+    verdict = f"NO: {', '.join(missed)}" if missed else "yes"
+    return [attack.name, attack.who, attack.what, *map(" → ".join, figures), verdict]
+
+
+def _figures(outcome: Outcome) -> list[str]:
     seen = outcome.seen
     return [
-        outcome.attack.name,
-        outcome.attack.who,
-        outcome.attack.what,
         f"{seen.silence * 1e3:.0f}",
         f"{seen.silence_cpu * 1e3:.0f}",
         f"{(seen.peak_bytes - seen.idle_bytes) / 1e6:.0f}",
         f"{outcome.left / 1e6:.0f}",
-        ", ".join(f"{answer} × {number}" for answer, number in outcome.answers.items()),
-        "missed: " + ", ".join(outcome.missed) if outcome.missed else "reached",
+        ", ".join(f"{answer} × {number}" for answer, number in outcome.answers.items()) or "none",
     ]

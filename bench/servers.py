@@ -122,7 +122,7 @@ def proxy(
     limits its open files. It is killed if it does not stop within `patience` seconds.
     """
     port = free_port()
-    command = [str(program or _installed("openai-dify-proxy")), "serve"]
+    command = [str((program or _installed("openai-dify-proxy")).absolute()), "serve"]
     necessary = {
         "DIFY_API_URL": upstream_url,
         "DIFY_API_KEY": KEY,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import hostile_clients, servers
-from bench.attack_runs import Outcome
+from bench.attack_runs import Outcome, table
 from bench.attacks import ATTACKS
 from bench.hostile_clients import CALLER, Victim
 from bench.hostile_dify import ATTACKS as DIFY_ATTACKS
@@ -32,7 +32,14 @@ def test_attacks_a_proxy_and_reports_each_attack() -> None:
     for name, _, _, silence, _, _, _, answers, verdict in rows:
         assert int(silence) > 0, name
         assert answers, name
-        assert verdict.startswith(("reached", "missed: ")), name
+        assert verdict == "yes" or verdict.startswith("NO: "), name
+
+
+def test_the_table_compares_versions() -> None:
+    before = Outcome(ATTACKS["C1-think"], Seen(9.9, 9.8, 60 * MB, 75 * MB), 10 * MB, {"200": 1})
+    after = Outcome(ATTACKS["C1-think"], Seen(0.005, 0.004, 60 * MB, 62 * MB), 0, {"200": 5, "401": 2})
+    row = [cell.strip() for cell in table([[before, after]]).splitlines()[-1].split("|")[4:-1]]
+    assert row == ["9900 → 5", "9800 → 4", "15 → 2", "10 → 0", "200 × 1 → 200 × 5, 401 × 2", "yes"]
 
 
 @pytest.mark.parametrize("name", DIFY_ATTACKS)
