@@ -96,16 +96,21 @@ def _carry_out(
             idle = resident_bytes(pid)
             command = [sys.executable, "-m", "bench.attacks", attack.name, address.hostname, str(address.port)]
             # A lower priority than the prober's, which must not wait for the attacker.
-            done = subprocess.run(
-                ["nice", *command, str(seconds)],
-                cwd=servers.ROOT,
-                stdout=subprocess.PIPE,
-                check=True,
-                timeout=seconds + 120,
-            )
+            answers = _attack([*command, str(seconds)], seconds)
             left = _rest(pid, idle)
             seen = prober.stop()
-    return Outcome(attack, seen, left, json.loads(done.stdout))
+    return Outcome(attack, seen, left, answers)
+
+
+def _attack(command: list[str], seconds: float) -> dict[str, int]:
+    """Run the attacker, which ends after about `seconds`; on an overloaded machine it may have to be killed."""
+    try:
+        done = subprocess.run(
+            ["nice", *command], cwd=servers.ROOT, stdout=subprocess.PIPE, check=True, timeout=seconds + 60
+        )
+    except subprocess.TimeoutExpired:
+        return {"attacker killed": 1}
+    return {answer: int(number) for answer, number in json.loads(done.stdout).items()}
 
 
 def _warm_up(host: str, port: int) -> None:

@@ -173,7 +173,7 @@ async def pipeline(victim: Victim) -> None:
 
 def conversations(bodies: int, size: int, key: str) -> Attack:
     async def attack(victim: Victim) -> None:
-        body = {"items": [user("x" * size)]}
+        body = json.dumps({"items": [user("x" * size)]}).encode()
         await asyncio.gather(*(victim.post("/v1/conversations", body, key) for _ in range(bodies)))
 
     return attack
