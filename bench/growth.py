@@ -34,6 +34,9 @@ TTL = 30 * 86_400.0
 
 FILL_BATCH = 5000
 
+OWNERS = 20
+"""Callers that share the stored conversations."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -196,12 +199,13 @@ async def _fill(file: Path, conversations: int) -> None:
         for index in range(start, min(start + FILL_BATCH, conversations)):
             # Keys in ascending order are written several times faster than random ones.
             digest = f"{(index << 64) // conversations:016x}{numbers.randbytes(24).hex()}"
+            owner = f"key-{index % OWNERS}"
             name, system = str(uuid.UUID(int=numbers.getrandbits(128))), numbers.randbytes(8)
             entry = ConversationEntry(name, time.time(), system)
             record = ConversationRecord(f"conversation:{digest}", time.time(), system)
             operations += [
-                Put(record.head, encode(entry), TTL),
-                Put(f"owned:{digest}", encode(record), TTL),
+                Put(record.head, encode(entry), TTL, owner),
+                Put(f"owned:{digest}", encode(record), TTL, owner),
             ]
         await store.run(*operations)
     await store.close()
