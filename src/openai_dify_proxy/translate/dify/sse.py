@@ -36,10 +36,12 @@ class FrameSplitter:
                 return []
             data = bytes(self._rest)
             self._rest.clear()
-        if data.startswith(b"data: ") and data.endswith(b"\n\n") and len(data) <= self._limit:
-            payloads = data[6:-2].split(b"\n\ndata: ")
-            if data.count(b"\n") == 2 * len(payloads):  # only complete one-line frames, the usual case
+        end = data.rfind(b"\n\n") + 2
+        if end > 1 and end <= self._limit and len(data) - end <= self._limit and data.startswith(b"data: "):
+            payloads = data[6 : end - 2].split(b"\n\ndata: ")
+            if data.count(b"\n", 0, end) == 2 * len(payloads):  # only complete one-line frames, the usual case
                 self.frames += len(payloads)
+                self._rest += data[end:]
                 return payloads
         return self._read_frames(data)
 
