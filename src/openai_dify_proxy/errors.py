@@ -25,6 +25,7 @@
     │   ├── UnsupportedMediaType    415
     │   ├── RangeNotSatisfiable     416
     │   └── RateLimited             429
+    │       ├── QueueFull           429
     │       └── QuotaExceeded       429
     ├── UpstreamError               Dify, Replicate or a service behind them is at fault
     │   ├── UpstreamMisconfigured   502  the operator is at fault
@@ -40,6 +41,7 @@
     └── ServerError                 the proxy is at fault
         ├── InternalError           500
         ├── PictureNotStored        500
+        ├── QueueTimeout            503
         ├── StateUnreachable        503
         ├── TooManyConnections      503
         ├── ServerBusy              503
@@ -223,6 +225,12 @@ class RateLimited(ClientError):
     retryable = True
 
 
+class QueueFull(RateLimited):
+    """Too many turns wait for Dify. A client that waits for ``retry_after`` gets into the queue."""
+
+    default_code = "queue_full"
+
+
 class QuotaExceeded(RateLimited):
     type = "insufficient_quota"
     default_code = "insufficient_quota"
@@ -308,6 +316,14 @@ class PictureNotStored(ServerError):
     """The picture cannot be stored: for instance, the disk is full or the object store does not answer."""
 
     default_code = "picture_not_stored"
+
+
+class QueueTimeout(ServerError):
+    """The turn waited too long for Dify; it was not sent."""
+
+    status = 503
+    default_code = "queue_timeout"
+    retryable = True
 
 
 class StateUnreachable(ServerError):

@@ -1,0 +1,82 @@
+"""The gates of all Difys with a limit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from secrets import token_bytes
+
+from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.state.guarded import GuardedStore
+from openai_dify_proxy.turns.admission.auto_limit import PROBES
+from openai_dify_proxy.turns.admission.fair_queue import Line
+from openai_dify_proxy.turns.admission.gate import Gate, GateStatus
+from openai_dify_proxy.turns.admission.limits import has_limit
+from openai_dify_proxy.turns.admission.share import Share
+from openai_dify_proxy.turns.admission.slots import UNLIMITED, Slot
+from openai_dify_proxy.turns.admission.waits import TurnWait
+from openai_dify_proxy.turns.client import Client
+from openai_dify_proxy.upstream.dify import DifyClient
+
+PROBE_SECONDS = 0.75
+"""How long Dify may take to answer a probe: less than its idle connection stays open, so that all are open at once."""
+
+
+class Admission:
+    """Gives turns their slots. Apps with the same Dify URL share its slots.
+
+    ``store`` is the state that processes share; None if there is only this process.
+    """
+
+    def __init__(self, settings: Settings, urls: Iterable[str], store: GuardedStore | None, dify: DifyClient) -> None:
+        self._dify = dify
+        fixed = settings.dify_max_concurrent
+        owner = token_bytes(8)
+        self._gates = {
+            url: Gate(
+                url,
+                limit=fixed if isinstance(fixed, int) else None,
+                max_queued=settings.max_queued_turns,
+                probe=lambda url=url: self._probe(url),  # type: ignore[misc]  # mypy infers no type for the default
+                share=None if store is None else Share(store, url, owner, workers=settings.workers),
+            )
+            for url in dict.fromkeys(urls)
+            if has_limit(settings, url)
+        }
+
+    async def enter(self, url: str, caller: str, end_user: str | None, client: Client, wait: TurnWait) -> Slot:
+        """Return a slot of the Dify at ``url``, which the caller holds. Wait for one, as ``wait`` says.
+
+        Raises QueueFull, QueueTimeout, and ClientDisconnected as soon as the client disconnects.
+        """
+        gate = self._gates.get(url)
+        if gate is None:
+            return UNLIMITED
+        return gate.try_enter() or await gate.wait(Line(caller, end_user, wait.in_background), client, wait)
+
+    def status(self, url: str) -> GateStatus | None:
+        """Return the status of a Dify; None if it has no limit."""
+        gate = self._gates.get(url)
+        return None if gate is None else gate.status
+
+    def answers(self, url: str) -> bool:
+        """Whether the Dify at ``url`` is answering a turn."""
+        gate = self._gates.get(url)
+        return gate is not None and gate.answers
+
+    async def close(self) -> None:
+        """Give up all slots."""
+        await asyncio.gather(*(gate.close() for gate in self._gates.values()))
+
+    async def _probe(self, url: str) -> int:
+        """Send small requests to Dify, each on a connection of its own; return how many are answered in time."""
+        return sum(await asyncio.gather(*(self._is_answered(url) for _ in range(PROBES))))
+
+    async def _is_answered(self, url: str) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self._dify.welcome(url, bounded=False)
+        except (ProxyError, TimeoutError):
+            return False
+        return True

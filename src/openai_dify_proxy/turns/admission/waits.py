@@ -1,0 +1,34 @@
+"""How a turn waits for its slot, as the API layer sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class TurnWait:
+    """The wait of one turn: at most ``limit`` seconds. Turns ``in_background`` wait behind the others.
+
+    ``queued_at`` is the position at which the turn entered the queue, or None if it did not have to wait.
+    """
+
+    __slots__ = ("_position", "in_background", "limit", "queued_at")
+
+    def __init__(self, limit: float, *, in_background: bool = False) -> None:
+        self.limit = limit
+        self.in_background = in_background
+        self.queued_at: int | None = None
+        self._position: Callable[[], int] | None = None
+
+    @property
+    def position(self) -> int | None:
+        """The current position in the queue, 1 for the next turn; None while the turn is not queued."""
+        return None if self._position is None else self._position()
+
+    def enter(self, position: Callable[[], int]) -> None:
+        """Record that the turn is queued; ``position`` returns its current position."""
+        self._position = position
+        self.queued_at = position()
+
+    def leave(self) -> None:
+        """Record that the turn is no longer queued."""
+        self._position = None

@@ -1,0 +1,81 @@
+"""The order of waiting turns."""
+
+from __future__ import annotations
+
+import pytest
+
+from openai_dify_proxy.turns.admission.fair_queue import FairQueue, Line
+
+
+def queue_of(*names: str) -> FairQueue[str]:
+    """Return a queue with items named ``caller/end user/number``; a leading ``-`` marks background items."""
+    queue: FairQueue[str] = FairQueue()
+    for name in names:
+        push(queue, name)
+    return queue
+
+
+def push(queue: FairQueue[str], name: str, *, first: bool = False) -> None:
+    caller, user, _ = name.lstrip("-").split("/")
+    queue.push(name, Line(caller, user or None, name.startswith("-")), first=first)
+
+
+def emptied(queue: FairQueue[str]) -> list[str]:
+    return [queue.pop() for _ in range(len(queue))]
+
+
+ORDERS = {
+    "one end user: in order": (["a/x/1", "a/x/2", "a/x/3"], ["a/x/1", "a/x/2", "a/x/3"]),
+    "callers in turn": (["a/x/1", "a/x/2", "a/x/3", "b/x/1", "b/x/2"], ["a/x/1", "b/x/1", "a/x/2", "b/x/2", "a/x/3"]),
+    "end users of a caller in turn": (
+        ["a/x/1", "a/x/2", "a/y/1", "a//1", "b/z/1", "b/z/2"],
+        ["a/x/1", "b/z/1", "a/y/1", "b/z/2", "a//1", "a/x/2"],
+    ),
+    "the same name of end users of two callers": (["a/x/1", "a/x/2", "b/x/1"], ["a/x/1", "b/x/1", "a/x/2"]),
+    "interactive first": (["-a/x/1", "-a/x/2", "b/x/1", "b/x/2"], ["b/x/1", "b/x/2", "-a/x/1", "-a/x/2"]),
+    "one in four in the background": (
+        ["-a/x/1", "-a/x/2", "b/x/1", "b/x/2", "b/x/3", "b/x/4", "b/x/5"],
+        ["b/x/1", "b/x/2", "b/x/3", "-a/x/1", "b/x/4", "b/x/5", "-a/x/2"],
+    ),
+    "only background": (["-a/x/1", "-b/x/1"], ["-a/x/1", "-b/x/1"]),
+}
+
+
+@pytest.mark.parametrize(("pushed", "popped"), ORDERS.values(), ids=ORDERS)
+def test_order(pushed: list[str], popped: list[str]) -> None:
+    queue = queue_of(*pushed)
+    assert {name: queue.position(name) for name in pushed} == {name: number for number, name in enumerate(popped, 1)}
+    assert list(queue) == pushed
+    assert emptied(queue) == popped
+    assert not queue
+
+
+def test_one_of_another_caller_waits_for_one_turn_at_most() -> None:
+    """Twenty clients of one caller wait when the one of another comes, whatever was served before."""
+    for served in range(10):
+        queue = queue_of(*(f"a/user {number}/1" for number in range(30)))
+        for _ in range(served):
+            queue.pop()
+        push(queue, "b/x/1")
+        assert queue.position("b/x/1") <= 2
+
+
+def test_positions_after_pops_and_removals() -> None:
+    queue = queue_of("a/x/1", "a/x/2", "b/y/1", "-c/z/1")
+    assert queue.pop() == "a/x/1"
+    queue.remove("b/y/1")
+    queue.remove("b/y/1")  # twice has no effect
+    assert queue.position("a/x/2") == 1
+    assert queue.position("-c/z/1") == 2
+    assert emptied(queue) == ["a/x/2", "-c/z/1"]
+
+
+def test_first_of_its_end_user() -> None:
+    queue = queue_of("a/x/1", "b/y/1", "a/x/2")
+    push(queue, "a/x/0", first=True)
+    assert emptied(queue) == ["a/x/0", "b/y/1", "a/x/1", "a/x/2"]
+
+
+def test_empty() -> None:
+    with pytest.raises(IndexError):
+        queue_of().pop()
