@@ -22,6 +22,7 @@ from openai_dify_proxy.errors import (
 )
 from openai_dify_proxy.translate.connection_errors import expects_https
 from openai_dify_proxy.translate.dify.errors import NO_API, translate_rejection
+from openai_dify_proxy.upstream.control_calls import ControlCalls
 from openai_dify_proxy.upstream.http import MAX_HEAD_BYTES, CannotConnect, Endpoint, Exchange, HttpClient, parse_url
 from openai_dify_proxy.wire import dify
 from openai_dify_proxy.wire.complexity import check_complexity
@@ -72,10 +73,14 @@ class VersionedAnswer(Struct, frozen=True):
 
 
 class DifyClient:
-    """A client of Dify; every method raises ProxyError, as ``translate/dify/errors.py`` maps it."""
+    """A client of Dify; every method raises ProxyError, as ``translate/dify/errors.py`` maps it.
 
-    def __init__(self, http: HttpClient) -> None:
+    ``control`` limits the calls that do not generate; by default it has no limit.
+    """
+
+    def __init__(self, http: HttpClient, control: ControlCalls | None = None) -> None:
         self._http = http
+        self._control = control or ControlCalls(lambda _: False)
         self._targets: dict[tuple[str, str], Endpoint] = {}
 
     async def generate(self, app: DifyApp, path: str, body: bytes) -> Exchange:
@@ -85,7 +90,7 @@ class DifyClient:
 
     async def stop(self, app: DifyApp, path: str, user: str) -> None:
         """Stop a running turn. Dify reports success in any case."""
-        await self._call(app, "POST", path, json.encode({"user": user}))
+        await self._call(app, "POST", path, json.encode({"user": user}), first=True)
 
     async def info(self, app: DifyApp) -> VersionedAnswer:
         """Return ``GET /info`` as ``AppInfo``."""
@@ -95,8 +100,18 @@ class DifyClient:
         """Return ``GET /parameters`` as ``AppParameters``."""
         return await self._describe(app, "/parameters", dify.APP_PARAMETERS)
 
-    async def welcome(self, url: str) -> None:
-        """Check that Dify answers ``GET /v1/``, which needs no key, with a status below 500."""
+    async def welcome(self, url: str, *, bounded: bool = True) -> None:
+        """Check that Dify answers ``GET /v1/``, which needs no key, with a status below 500.
+
+        Unless ``bounded``, the request is no control call.
+        """
+        if bounded:
+            async with self._control.connection(url):
+                await self._welcome(url)
+        else:
+            await self._welcome(url)
+
+    async def _welcome(self, url: str) -> None:
         exchange = await self._exchange("GET", parse_url(f"{url}/"), _AGENT.encode())
         try:
             body = await exchange.read_all(SMALL_ANSWER)
@@ -111,9 +126,12 @@ class DifyClient:
                 exchange.close()
 
     async def confirm_conversation(self, app: DifyApp, conversation_id: str, user: str) -> None:
-        """Raise ConversationNotFound if Dify has no conversation with this id for ``user``."""
+        """Raise ConversationNotFound if Dify has no conversation with this id for ``user``.
+
+        A turn calls it with its own slot, before it generates.
+        """
         query = urlencode({"conversation_id": conversation_id, "user": user, "limit": 1})
-        await self._call(app, "GET", f"/messages?{query}")
+        await self._call(app, "GET", f"/messages?{query}", bounded=False)
 
     async def messages(self, app: DifyApp, conversation_id: str, user: str) -> list[dify.MessageRow]:
         """Return the latest messages of a conversation, oldest first. Raises ConversationNotFound."""
@@ -159,18 +177,19 @@ class DifyClient:
         except UNREADABLE as exc:
             raise UpstreamFailed(f"Dify's answer to GET {path} cannot be read.", log=str(exc)) from exc
 
-    async def _call(self, app: DifyApp, method: str, path: str, body: bytes = b"") -> tuple[Exchange, bytes]:
-        exchange = None
+    async def _call(
+        self, app: DifyApp, method: str, path: str, body: bytes = b"", *, first: bool = False, bounded: bool = True
+    ) -> tuple[Exchange, bytes]:
+        """Make a call that does not generate: a control call, ``first`` before others, if it is ``bounded``."""
         try:
             async with asyncio.timeout(SMALL_TIMEOUT):
-                headers = _headers(app) + (_JSON if body else b"")
-                exchange = await self._exchange(method, self._target(app, path), headers, body, setting=app.url_setting)
-                answer = await exchange.read_all(SMALL_ANSWER)
+                if bounded:
+                    async with self._control.connection(app.url, first=first):
+                        exchange, answer = await self._answer_of(app, method, path, body)
+                else:
+                    exchange, answer = await self._answer_of(app, method, path, body)
         except TimeoutError:
             raise UpstreamTimeout(f"Dify did not answer {method} {path} within {SMALL_TIMEOUT:g} s.") from None
-        finally:
-            if exchange is not None and not exchange.ended:
-                exchange.close()
         if exchange.head_too_large:
             raise _head_too_large()
         if exchange.answered_in_tls:
@@ -185,6 +204,15 @@ class DifyClient:
         if not 200 <= exchange.status < 300:
             raise rejection(app, exchange, answer)
         return exchange, answer
+
+    async def _answer_of(self, app: DifyApp, method: str, path: str, body: bytes) -> tuple[Exchange, bytes]:
+        headers = _headers(app) + (_JSON if body else b"")
+        exchange = await self._exchange(method, self._target(app, path), headers, body, setting=app.url_setting)
+        try:
+            return exchange, await exchange.read_all(SMALL_ANSWER)
+        finally:
+            if not exchange.ended:
+                exchange.close()
 
     async def _exchange(
         self, method: str, endpoint: Endpoint, headers: bytes, body: bytes = b"", *, setting: str = URL_SETTING

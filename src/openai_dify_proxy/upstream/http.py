@@ -93,7 +93,8 @@ class Exchange:
     ``status`` is None until the headers have arrived. ``ended`` is true once no more bytes will arrive, and ``broken``
     if the connection died before the answer was complete. ``listener`` is called instead of waking ``wait``.
     ``answered_in_tls`` is true if a plain connection received a TLS alert, ``head_too_large`` if the headers exceeded
-    ``MAX_HEAD_BYTES``.
+    ``MAX_HEAD_BYTES``. ``at_end`` is called once the exchange no longer has a connection, with whether it was
+    aborted from this side.
     """
 
     __slots__ = (
@@ -109,6 +110,7 @@ class Exchange:
         "_size",
         "_waiter",
         "answered_in_tls",
+        "at_end",
         "broken",
         "ended",
         "head_too_large",
@@ -136,6 +138,7 @@ class Exchange:
         self.broken = False
         self.answered_in_tls = False
         self.head_too_large = False
+        self.at_end: Callable[[bool], None] | None = None
 
     async def wait(self) -> None:
         """Wait until bytes arrived, the answer ended, or ``wake`` was called since the last return."""
@@ -193,7 +196,7 @@ class Exchange:
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
-        self.ended = True
+        self._end(aborted=True)
 
     def linger(self, seconds: float) -> None:
         """Discard the rest of the answer; the connection is reused if the answer ends within ``seconds``."""
@@ -249,15 +252,22 @@ class Exchange:
         if broken and reused and silent and early and self._request:
             self._client.spawn(self._resend())
             return
-        self.ended = True
         self.broken = broken
+        self._end()
         self.wake()
+
+    def _end(self, *, aborted: bool = False) -> None:
+        self.ended = True
+        if self.at_end is not None:
+            at_end, self.at_end = self.at_end, None
+            at_end(aborted)
 
     async def _resend(self) -> None:
         try:
             connection = await self._client.connect(self._endpoint.origin)
         except CannotConnect:
-            self.ended = self.broken = True
+            self.broken = True
+            self._end()
             self.wake()
             return
         if self.ended:

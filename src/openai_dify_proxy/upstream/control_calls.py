@@ -1,0 +1,66 @@
+"""The connections for control calls: the small calls to a Dify beside its turns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+CONTROL_CONNECTIONS = 2
+"""How many control calls a process makes to one Dify at the same time, beside the turns that admission allows."""
+
+
+class ControlCalls:
+    """Limits the control calls to each Dify for whose URL ``limited`` returns true. Stop calls come first."""
+
+    def __init__(self, limited: Callable[[str], bool]) -> None:
+        self._limited = limited
+        self._lanes: dict[str, _Lane] = {}
+
+    @asynccontextmanager
+    async def connection(self, url: str, *, first: bool = False) -> AsyncIterator[None]:
+        """Wait until the block may use a connection to the Dify at ``url``; ``first`` before all others."""
+        lane = self._lanes.get(url)
+        if lane is None:
+            lane = self._lanes[url] = _Lane(CONTROL_CONNECTIONS if self._limited(url) else None)
+        await lane.enter(first=first)
+        try:
+            yield
+        finally:
+            lane.leave()
+
+
+class _Lane:
+    """The connections of one Dify; ``free`` is None without a limit."""
+
+    def __init__(self, free: int | None) -> None:
+        self._free = free
+        self._first: deque[asyncio.Future[None]] = deque()
+        self._others: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self, *, first: bool) -> None:
+        if self._free is None:
+            return
+        if self._free:
+            self._free -= 1
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        (self._first if first else self._others).append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # it has just got a connection
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        if self._free is None:
+            return
+        for waiting in (self._first, self._others):
+            while waiting:
+                waiter = waiting.popleft()
+                if not waiter.done():
+                    waiter.set_result(None)
+                    return
+        self._free += 1
