@@ -32,6 +32,7 @@ from openai_dify_proxy.settings.values import (
     LogLevel,
     MaskColour,
     Networks,
+    MaxConcurrent,
     Origins,
     Patterns,
     PersonalKeys,
@@ -135,6 +136,17 @@ class DifySettings(_Model):
     """The key of one app (`app-…`), which then answers every model name. For several apps, use `CONFIG_FILE`.
 
     Clients see the app as the model `dify`."""
+    dify_max_concurrent: MaxConcurrent = "auto"
+    """How many turns run at once in one Dify: `auto`, a number, or `off` for no limit.
+
+    A Dify API process serves ten connections and answers nothing beyond them, so further turns
+    [wait](concurrency.md). `auto` starts at 8 and finds how many more Dify serves; `api.dify.ai` has no
+    limit then. A number should be two less than Dify's connections, which stop calls need. Apps with the same URL
+    share the limit, and so do all processes with the same `STATE_URL`."""
+    max_queued_turns: int = Field(default=100, ge=1)
+    """The number of turns that may wait for one Dify in one process. A further one gets a 429.
+
+    Its `Retry-After` holds: a client that waits that long enters the queue."""
     input_variable: Annotated[Text | None, Shown(default="detected")] = None
     """The input for the user's text, in workflow and completion apps.
 
@@ -237,6 +249,10 @@ class TimeSettings(_Model):
 
     connect_timeout: Seconds = 10
     """Time limit for a connection to Dify, Replicate, IPFS or the host of a picture."""
+    queue_timeout: Seconds = 50
+    """Time limit for the wait for Dify if the answer is not streamed; then a 503.
+
+    Streams wait for up to `SILENCE_TIMEOUT`."""
     silence_timeout: Seconds = 300
     """Time limit for the first event from Dify.
 

@@ -14,6 +14,8 @@ VARIABLES = {name.upper(): name for name in Settings.model_fields if name not in
 """Fields of ``Settings`` by the name of their environment variable."""
 TOML_KEYS = frozenset(VARIABLES.values()) - {"config_file"}
 """Settings at the top of a TOML file, which cannot name a TOML file itself."""
+DIFY_KEYS = tuple(sorted(name.removeprefix("dify_") for name in TOML_KEYS if name.startswith("dify_")))
+"""Settings of the table ``[dify]``."""
 APP_KEYS = tuple(name for name in AppSettings.model_fields if name != "name")
 IMAGE_MODEL_KEYS = tuple(name for name in ImageModelSettings.model_fields if name != "name")
 SINGLE_APP = "dify"

@@ -23,6 +23,7 @@ from openai_dify_proxy.settings.model import Settings, SettingsError
 from openai_dify_proxy.settings.names import (
     ALIASES,
     APP_KEYS,
+    DIFY_KEYS,
     TOML_KEYS,
     UNREADABLE,
     UNUSED,
@@ -122,11 +123,26 @@ def _from_variables(variables: Mapping[str, RawValue]) -> dict[str, RawValue]:
 
 
 def _from_toml(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, RawValue]:
-    known = {*TOML_KEYS, "apps", "images"}
+    known = {*TOML_KEYS, "apps", "images", "dify"}
     for key in (key for key in table if key not in known):
         hint = ": it belongs under [apps.<name>]" if key in APP_KEYS else did_you_mean(key, known)
         problems.append(f"{key} in {file} is not a setting{hint}")
-    return {key: RawValue(value, f"{key} in {file}") for key, value in table.items() if key in TOML_KEYS}
+    return {
+        **{key: RawValue(value, f"{key} in {file}") for key, value in table.items() if key in TOML_KEYS},
+        **_from_dify_table(table.get("dify", {}), file, problems),
+    }
+
+
+def _from_dify_table(table: object, file: str, problems: list[str]) -> dict[str, RawValue]:
+    """Return the settings of ``[dify]``, whose names lack the prefix ``dify_``."""
+    if not isinstance(table, dict):
+        problems.append(f"dify in {file} must be a table: write [dify], and its settings below")
+        return {}
+    origin = f"[dify] in {file}"
+    problems += [
+        f"{key} of {origin} is not a setting{did_you_mean(key, DIFY_KEYS)}" for key in table if key not in DIFY_KEYS
+    ]
+    return {f"dify_{key}": RawValue(value, f"{key} of {origin}") for key, value in table.items() if key in DIFY_KEYS}
 
 
 def _key_warnings(apps: Mapping[str, Draft]) -> tuple[str, ...]:

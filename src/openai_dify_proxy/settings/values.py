@@ -112,6 +112,15 @@ def _personal_keys(value: object) -> object:
     return tuple(pairs)
 
 
+def _max_concurrent(value: object) -> object:
+    limit = _lower(value)
+    if isinstance(limit, str) and limit.isdecimal():
+        limit = int(limit)
+    if limit in ("auto", "off") or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1):
+        return limit
+    raise ValueError("must be auto, off, or a whole number of at least 1")
+
+
 def _template(value: object) -> object:
     """Replace \\n by a line end, which ``.env`` and many shells cannot hold in a value."""
     return value.replace("\\n", "\n") if isinstance(value, str) else value
@@ -319,6 +328,11 @@ Keys = Annotated[tuple[Key, ...], BeforeValidator(_comma_separated), Kind("list 
 PersonalKeys = Annotated[tuple[tuple[Key, Text], ...], BeforeValidator(_personal_keys), Kind("list of pairs")]
 AppConversations = Annotated[ConversationRule, BeforeValidator(_conversation_rule), Kind("choice")]
 EndUserId = Annotated[Literal["derived", "plain"], BeforeValidator(_lower), Kind("choice")]
+MaxConcurrent = Annotated[
+    Literal["auto", "off"] | int,
+    BeforeValidator(_max_concurrent),
+    Kind("choice or integer"),
+]
 TaskCalls = Annotated[Literal["app", "off"], BeforeValidator(_lower), Kind("choice")]
 Template = Annotated[str, BeforeValidator(_template), AfterValidator(_transcript_template), Kind("text")]
 DifyUrl = Annotated[Text, AfterValidator(_dify_url), Kind("URL")]
