@@ -52,6 +52,7 @@ from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state import open_store
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import STATE_TIMEOUT
+from openai_dify_proxy.turns.admission.limits import has_limit
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.claims import DEFAULT_TIMING, ClaimTiming
 from openai_dify_proxy.turns.client import ClientDisconnected
@@ -60,6 +61,7 @@ from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.readiness import Readiness
 from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.turns.side_calls import SideCalls
+from openai_dify_proxy.upstream.control_calls import ControlCalls
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import ipfs_client
@@ -140,7 +142,7 @@ async def _open_services(
     async with AsyncExitStack() as stack:
         http = HttpClient(connect_timeout=settings.connect_timeout)
         stack.push_async_callback(http.close)
-        dify = DifyClient(http)
+        dify = DifyClient(http, ControlCalls(lambda url: has_limit(settings, url)))
         apps = Apps(settings)
         profiles = Profiles(dify, time.monotonic)
         store = GuardedStore(
@@ -164,7 +166,7 @@ async def _open_services(
             apps=apps,
             profiles=profiles,
             turns=turns,
-            readiness=Readiness(dify, _dify_urls(settings, apps), time.monotonic),
+            readiness=Readiness(dify, apps.urls, time.monotonic, turns.admission),
             timing=StreamTiming(
                 settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat, write_timeout
             ),
@@ -210,11 +212,6 @@ async def _open_images(settings: Settings, turns: Turns, apps: Apps, http: HttpC
         )
 
 
-def _dify_urls(settings: Settings, apps: Apps) -> list[str]:
-    urls = [app.dify.url for app in apps.all.values()]
-    return [*urls, settings.dify_api_url] if settings.dify_api_url else urls
-
-
 def _routes() -> list[Route]:
     return [
         Route(path, handler, methods=[method])
@@ -245,6 +242,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
                 "openai-processing-ms",
                 "X-Dify-Conversation-Id",
                 "X-Dify-Message-Id",
+                "X-Queue-Position",
                 "X-Unsupported-Parameters",
                 "Content-Location",
             ],

@@ -22,6 +22,7 @@ from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
 from openai_dify_proxy.translate.openai.chat_streams import StreamEncoder
 from openai_dify_proxy.translate.turn_request import TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
+from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.wire.openai.chat import CompletionFields
 
@@ -59,13 +60,14 @@ async def answer_turn(
         return Response(whole(head, fold(events), TurnIds()), media_type="application/json")
     app = services.side_calls.app(caller, side_call, fields.model)
     head = answer_head(kind, fields.model or app.name)
-    turn = services.turns.run(caller, app, turn_request, client=responder_of(request.scope))
+    wait = services.turns.wait(streamed=bool(fields.stream), in_background=side_call is not None)
+    turn = services.turns.run(caller, app, turn_request, client=responder_of(request.scope), wait=wait)
     if fields.stream:
-        frames = TurnFrames(stream(head, include_usage=fields.wants_usage))
+        frames = TurnFrames(stream(head, include_usage=fields.wants_usage), wait)
         return EventStream(frames, _opened(frames, turn), services.timing)
     async with turn as active:
         answer = await whole_answer(active, lambda answer, sent: _commit(active, answer, sent))
-        return JsonAnswer(whole(head, answer, active.ids), turn_headers(active.ids))
+        return JsonAnswer(whole(head, answer, active.ids), turn_headers(active.ids) + queue_headers(wait))
 
 
 @asynccontextmanager
@@ -112,12 +114,18 @@ def turn_headers(ids: TurnIds) -> RawHeaders:
     return headers
 
 
+def queue_headers(wait: TurnWait) -> RawHeaders:
+    """Return the position at which a turn entered the queue, if it had to wait."""
+    return [] if wait.queued_at is None else [(b"x-queue-position", b"%d" % wait.queued_at)]
+
+
 class TurnFrames:
     """The ``FrameSource`` of a turn, which ``begin`` opens."""
 
-    def __init__(self, encoder: StreamEncoder) -> None:
+    def __init__(self, encoder: StreamEncoder, wait: TurnWait) -> None:
         self.ended = False
         self._encoder = encoder
+        self._wait = wait
         self._turn: ActiveTurn | None = None
         self._at_end: AtEnd | None = None
         self._started = False
@@ -138,7 +146,7 @@ class TurnFrames:
         return TurnIds() if self._turn is None else self._turn.ids
 
     def headers(self) -> RawHeaders:
-        return turn_headers(self._ids)
+        return turn_headers(self._ids) + queue_headers(self._wait)
 
     def opening(self) -> bytes:
         self._started = True

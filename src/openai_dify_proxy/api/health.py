@@ -10,6 +10,7 @@ from openai_dify_proxy.api.bodies import json_response
 from openai_dify_proxy.api.errors import error_response
 from openai_dify_proxy.api.services import services_of
 from openai_dify_proxy.errors import UpstreamUnreachable
+from openai_dify_proxy.turns.admission.gate import GateStatus
 
 
 class HealthStatus(Struct):
@@ -17,14 +18,15 @@ class HealthStatus(Struct):
 
 
 class ReadyStatus(Struct):
-    """The body of a successful ``GET /ready``.
+    """The body of a successful ``GET /ready``: ``status`` is ``ready``, or ``busy`` if a Dify answers only turns.
 
     ``state_faults`` counts how often the state was unavailable to this process. Such requests start new conversations,
-    so the server stays ready.
+    so the server stays ready. ``dify`` has the limit of each Dify that has one, and its turns in this process.
     """
 
     status: str
     state_faults: int
+    dify: list[GateStatus]
 
 
 async def health(_request: Request) -> Response:
@@ -33,9 +35,10 @@ async def health(_request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Answer 200 if Dify can be reached, else 503."""
+    """Answer 200 if Dify can be reached or is at work, else 503."""
     services = services_of(request)
     problem = await services.readiness.problem()
     if problem is not None:
         return error_response(UpstreamUnreachable(problem))
-    return json_response(ReadyStatus("ready", services.store.faults))
+    readiness = services.readiness
+    return json_response(ReadyStatus("busy" if readiness.busy else "ready", services.store.faults, readiness.gates))

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.bodies import json_response, read_json
-from openai_dify_proxy.api.generation import TurnFrames, turn_headers, whole_answer
+from openai_dify_proxy.api.generation import TurnFrames, queue_headers, turn_headers, whole_answer
 from openai_dify_proxy.api.responder import JsonAnswer, responder_of
 from openai_dify_proxy.api.services import Services, identity_of, services_of
 from openai_dify_proxy.api.stored_streams import StoredStream
@@ -39,6 +39,7 @@ from openai_dify_proxy.translate.openai.responses_request import (
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.translate.turn_request import RequestIdentity, TurnMessages, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
+from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.client import Client, DetachingClient
@@ -72,15 +73,18 @@ async def create_response(request: Request) -> ASGIApp:
         services.apps.choose(caller, body.model)  # rejects unknown models here too
         return _placeholder(encoder, events, streamed=bool(body.stream))
     app = services.side_calls.app(caller, side_call, body.model)
-    prepare = partial(_prepared, services, app, _NewResponse(caller, data, body, messages, identity, turn_request))
+    wait = services.turns.wait(
+        streamed=bool(body.stream) and not body.background, in_background=bool(body.background) or side_call is not None
+    )
+    new = _NewResponse(caller, data, body, messages, identity, turn_request)
+    prepare = partial(_prepared, services, app, new, wait)
     if body.background:
-        client = DetachingClient(responder_of(request.scope))
-        await services.background.start(caller, prepare(client), encoder)
+        await services.background.start(caller, prepare(responder_of(request.scope)), encoder)
         return _followed(services, encoder.response, None) if body.stream else json_response(encoder.response)
     if body.stream:
-        frames = TurnFrames(encoder)
+        frames = TurnFrames(encoder, wait)
         return EventStream(frames, _opened(frames, request, prepare, encoder), services.timing)
-    return await _whole(request, prepare, encoder)
+    return await _whole(request, prepare, encoder, wait)
 
 
 async def retrieve_response(request: Request) -> Response:
@@ -152,23 +156,29 @@ Prepare = Callable[[Client], PreparedRun]
 
 @asynccontextmanager
 async def _prepared(
-    services: Services, app: App, new: _NewResponse, client: Client
+    services: Services, app: App, new: _NewResponse, wait: TurnWait, client: Client
 ) -> AsyncIterator[tuple[ResponseRecorder, TurnContext]]:
-    """Yield the recorder of the response, and its turn, which sends the request to Dify on entry."""
+    """Wait for a slot, and yield the recorder of the response and its turn, which sends the request on entry.
+
+    The client of a background response can abort it only before the request to Dify.
+    """
     caller, body = new.caller, new.body
+    end_user = end_user_of(body, new.identity)
+    admitted = services.turns.admit(caller, app, end_user, client=client, wait=wait)
+    client = DetachingClient(client) if body.background else client
     resolved = services.continuations.resolve(
         caller,
         app,
         client,
-        end_user=end_user_of(body, new.identity),
+        end_user=end_user,
         history=new.messages.history,
         previous=body.previous_response_id,
         conversation=body.conversation_name,
     )
-    async with resolved as continued:
+    async with admitted as slot, resolved as continued:
         turn_request = new.turn_request or make_turn(body, new.messages, new.identity, continued.history)
         recorder = ResponseRecorder(services.stored, caller, turn_request, continued, body=new.data)
-        run = partial(services.turns.run, client=client, recall=continued.recall, lock=continued.lock)
+        run = partial(services.turns.run, client=client, recall=continued.recall, lock=continued.lock, slot=slot)
         yield recorder, run(caller, app, turn_request)
 
 
@@ -181,11 +191,11 @@ async def _opened(
         yield
 
 
-async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder) -> ASGIApp:
+async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder, wait: TurnWait) -> ASGIApp:
     async with prepare(responder_of(request.scope)) as (recorder, context), context as turn:
         ending = _ResponseEnding(turn, recorder, encoder)
         await whole_answer(turn, ending.record)
-        return JsonAnswer(json.encode(ending.response), turn_headers(turn.ids))
+        return JsonAnswer(json.encode(ending.response), turn_headers(turn.ids) + queue_headers(wait))
 
 
 async def _referenced(

@@ -8,6 +8,8 @@ from pathlib import Path
 from openai_dify_proxy.cli.demo import PUBLIC_DEMO
 from openai_dify_proxy.cli.listening import EVERY_ADDRESS
 from openai_dify_proxy.settings import Settings, is_loopback
+from openai_dify_proxy.turns.admission.auto_limit import LOWEST_LIMIT
+from openai_dify_proxy.turns.admission.limits import has_limit
 
 
 def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool, check: str) -> str:
@@ -33,6 +35,7 @@ def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool, check
         images = [name for name in settings.image_models if name != settings.image_model]
         lines.append(f"  Image models: {', '.join([f'{settings.image_model} (default)', *images])}")
     lines.append(f"  Callers: {_callers(settings)}")
+    lines.append(f"  Concurrent turns: {concurrent_turns(settings)}")
     if demo:
         lines.append(f"Try it:\n  {_chat_line(settings, url)}")
     if demo_images:
@@ -40,6 +43,16 @@ def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool, check
     if not demo:
         lines.append(f"Check the apps: {check}")
     return "\n".join(lines)
+
+
+def concurrent_turns(settings: Settings) -> str:
+    """Describe the limit of concurrent turns, without a full stop."""
+    urls = [settings.dify_api_url, *(app.api_url for app in settings.apps.values())]
+    limit = settings.dify_max_concurrent
+    if not any(url and has_limit(settings, url) for url in urls):
+        return "no limit"
+    shown = f"as many as Dify serves, from {LOWEST_LIMIT} on" if limit == "auto" else f"{limit}"
+    return f"{shown}; {settings.max_queued_turns} more wait"
 
 
 def _callers(settings: Settings) -> str:

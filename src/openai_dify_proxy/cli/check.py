@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import typer
 
+from openai_dify_proxy.cli.banner import concurrent_turns
 from openai_dify_proxy.cli.check_apps import check_apps
 from openai_dify_proxy.cli.check_images import check_images
 from openai_dify_proxy.cli.check_state import check_state
@@ -29,5 +30,6 @@ def check_all(settings: Settings) -> bool:
                 typer.echo("REPLICATE_API_TOKEN is not set, so pictures come from the demo.")
         apps = check_apps(settings)
         images = check_images(settings, demo=demo_images)
+        typer.echo(f"Concurrent turns: {concurrent_turns(settings)}.")
         state = check_state(settings)
     return apps and images and state

@@ -7,6 +7,7 @@ from typing import Any
 
 from openai_dify_proxy.events import Event, TurnIds
 from openai_dify_proxy.state.store import Operation
+from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.dify_stream import DifyStream
 from openai_dify_proxy.wire.dify import Mode
@@ -24,6 +25,7 @@ class ActiveTurn:
         self,
         stream: DifyStream,
         claim: ConversationClaim,
+        slot: Slot,
         *,
         app_name: str,
         mode: Mode,
@@ -33,6 +35,7 @@ class ActiveTurn:
         """``user`` is Dify's user; ``now`` is a clock in seconds since the epoch."""
         self.stream = stream
         self.claim = claim
+        self.slot = slot
         self.app_name = app_name
         self.mode = mode
         self.user = user

@@ -50,6 +50,12 @@ class Apps:
     def all(self) -> Mapping[str, App]:
         return self._apps
 
+    @property
+    def urls(self) -> list[str]:
+        """The URLs of all Difys, each once."""
+        urls = [app.dify.url for app in self._apps.values()]
+        return list(dict.fromkeys([*urls, self._url] if self._url else urls))
+
     def choose(self, caller: Caller, model: str | None) -> App:
         """Return the app for ``model``, or the app of the request's own Dify key, for which ``model`` is ignored.
 

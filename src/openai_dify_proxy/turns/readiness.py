@@ -1,4 +1,7 @@
-"""Checks whether Dify can be reached, for frequent readiness requests."""
+"""Checks whether Dify can be reached, for frequent readiness requests.
+
+A full Dify answers nothing. It counts as reachable while it is answering turns.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.turns.admission.gate import GateStatus
+from openai_dify_proxy.turns.admission.service import Admission
 from openai_dify_proxy.upstream.dify import DifyClient
 
 FRESH_SECONDS = 5.0
@@ -17,9 +22,14 @@ log = structlog.get_logger(__name__)
 
 
 class Readiness:
-    """Checks every Dify, at most once per ``FRESH_SECONDS``. ``now`` is a clock in seconds."""
+    """Checks every Dify, at most once per ``FRESH_SECONDS``. ``now`` is a clock in seconds.
 
-    def __init__(self, dify: DifyClient, urls: Iterable[str], now: Callable[[], float]) -> None:
+    ``busy`` is true after a check in which a Dify answered only turns.
+    """
+
+    def __init__(self, dify: DifyClient, urls: Iterable[str], now: Callable[[], float], admission: Admission) -> None:
+        self.busy = False
+        self._admission = admission
         self._dify = dify
         self._urls = sorted(set(urls))
         self._now = now
@@ -35,7 +45,14 @@ class Readiness:
                 self._until = self._now() + FRESH_SECONDS
             return self._problem
 
+    @property
+    def gates(self) -> list[GateStatus]:
+        """The status of each Dify that has a limit."""
+        statuses = map(self._admission.status, self._urls)
+        return [status for status in statuses if status is not None]
+
     async def _ask(self) -> str | None:
+        self.busy = False
         if not self._urls:
             return "No Dify is configured."
         problems = await asyncio.gather(*map(self._ask_one, self._urls))
@@ -46,6 +63,9 @@ class Readiness:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await self._dify.welcome(url)
         except TimeoutError:
+            if self._admission.answers(url):
+                self.busy = True
+                return None
             return "Dify does not answer."
         except ProxyError as error:
             log.warning("readiness_check_failed", url=url, detail=error.log)

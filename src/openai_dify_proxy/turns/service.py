@@ -17,6 +17,9 @@ from openai_dify_proxy.translate.dify.transcript import Transcript
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
+from openai_dify_proxy.turns.admission.service import Admission
+from openai_dify_proxy.turns.admission.slots import Slot
+from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import MAX_DIFY_USER, Caller, dify_user
 from openai_dify_proxy.turns.claims import ConversationClaim
@@ -38,11 +41,18 @@ _encode = json.Encoder().encode
 
 
 class Turns:
-    """Runs turns, and stops abandoned ones in Dify."""
+    """Runs turns, and stops abandoned ones in Dify.
+
+    A turn first gets a slot, then the lock of its conversation, then its claim: a turn that waits for a slot keeps
+    nothing from others.
+    """
 
     def __init__(
         self, settings: Settings, apps: Apps, profiles: Profiles, dify: DifyClient, conversations: Conversations
     ) -> None:
+        shared = not settings.state_url.get_secret_value().lower().startswith("memory:")
+        self.admission = Admission(settings, apps.urls, conversations.store if shared else None, dify)
+        self._queue_timeout = settings.queue_timeout
         self._apps = apps
         self._profiles = profiles
         self._dify = dify
@@ -57,6 +67,26 @@ class Turns:
         self._closing: set[asyncio.Task[None]] = set()
         self._grace_ends = 0.0
 
+    def wait(self, *, streamed: bool, in_background: bool = False) -> TurnWait:
+        """Return the wait of one turn, for ``admit`` or ``run``: a stream may wait longer for its slot."""
+        return TurnWait(self._limits.silence if streamed else self._queue_timeout, in_background=in_background)
+
+    @asynccontextmanager
+    async def admit(
+        self, caller: Caller, app: App, end_user: str | None, *, client: Client, wait: TurnWait
+    ) -> AsyncIterator[Slot]:
+        """Wait for a slot for ``run``, before a lock is taken. It is free again when the turn has ended, if one ran.
+
+        Raises ProxyError, and ClientDisconnected if the client disconnects before the slot is free.
+        """
+        if self._profiles.cached(app.dify) is None:
+            await self._profiles.get(app.dify, app.mode)  # a key that Dify rejects takes no slot
+        slot = await self.admission.enter(app.dify.url, caller.id, end_user, client, wait)
+        try:
+            yield slot
+        finally:
+            slot.leave()
+
     @asynccontextmanager
     async def run(
         self,
@@ -67,24 +97,36 @@ class Turns:
         client: Client | None = None,
         recall: Recall | None = None,
         lock: Lock | None = None,
+        slot: Slot | None = None,
+        wait: TurnWait | None = None,
     ) -> AsyncIterator[ActiveTurn]:
         """Send the request to Dify and yield the turn. At the block's end, release the claim and stop a running turn.
 
         ``client`` aborts the turn by disconnecting. ``recall`` is called only if a transcript is needed. The turn takes
-        over ``lock`` until its end. Raises ProxyError, and ClientDisconnected if the client disconnects before the
-        request to Dify.
+        over ``lock`` until its end. Without the ``slot`` of an ``admit`` block, it waits for one as ``wait`` says.
+        Raises ProxyError, and ClientDisconnected if the client disconnects before the request to Dify.
         """
+        client = client or ConnectedClient()
         claim = self._conversations.claim(app, request, lock)
         turn = None
         try:
-            client = client or ConnectedClient()
-            turn = await self._begin(caller, app, request, claim=claim, client=client, recall=recall)
+            profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
+            if slot is None:
+                wait = wait or self.wait(streamed=False)
+                slot = await self.admission.enter(app.dify.url, caller.id, request.end_user, client, wait)
+            else:
+                slot.hold()
+            turn = await self._begin(
+                caller, app, profile, request, claim=claim, slot=slot, client=client, recall=recall
+            )
             yield turn
         finally:
-            if turn is None:
-                await claim.release()
-            else:
+            if turn is not None:
                 self._end(turn)
+            else:
+                await claim.release()
+                if slot is not None:
+                    slot.leave()
 
     async def messages(self, caller: Caller, model: str | None, conversation_id: str, user: str) -> list[MessageRow]:
         """Return the messages of a Dify conversation, oldest first. Raises ProxyError."""
@@ -116,21 +158,23 @@ class Turns:
                 await self._all_ended.wait()
         await self._stopper.close(max(HURRY_SECONDS, end - now()))
         await asyncio.gather(*self._closing)
+        await self.admission.close()
 
     async def _begin(
         self,
         caller: Caller,
         app: App,
+        profile: AppProfile,
         request: TurnRequest,
         *,
         claim: ConversationClaim,
+        slot: Slot,
         client: Client,
         recall: Recall | None,
     ) -> ActiveTurn:
-        profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
         user = await self._user(app, caller, request.end_user)
         await self._conversations.find(claim, caller, app, profile, request, disconnected=lambda: client.disconnected)
-        question = _Question(app, profile, request, user, claim, recall)
+        question = _Question(app, profile, request, user, claim, recall, slot)
         await self._wait_for_dify(question)
         if client.disconnected:
             raise ClientDisconnected
@@ -148,14 +192,20 @@ class Turns:
         self._active += 1
         self._all_ended.clear()
         client.on_disconnect(stream.disconnect)
-        return ActiveTurn(stream, claim, app_name=app.name, mode=profile.mode, user=user, now=self._conversations.now)
+        return ActiveTurn(
+            stream, claim, slot, app_name=app.name, mode=profile.mode, user=user, now=self._conversations.now
+        )
 
     def _end(self, turn: ActiveTurn) -> None:
-        """Stop the turn in Dify if it still runs, and end its claim. The client waits for neither."""
+        """Stop the turn in Dify if it still runs, and end its claim and its slot. The client waits for nothing."""
         self._active -= 1
         if not self._active:
             self._all_ended.set()
         stopping = self._stopper.abandon(turn.stream, turn.mode)
+        if stopping is None:
+            turn.slot.leave()
+        else:
+            stopping.add_done_callback(turn.slot.leave)
         if not turn.claim.settled:
             abandoning = turn.claim.abandon(lambda: turn.ids.conversation_id, stopping)
             task = asyncio.get_running_loop().create_task(abandoning)
@@ -223,7 +273,9 @@ class Turns:
             output_variable=app.output_variable,
             asked_before=claim.asked_before,
         )
-        return await self._dify.generate(app.dify, generate_path(profile.mode), body), decoder
+        exchange = await self._dify.generate(app.dify, generate_path(profile.mode), body)
+        question.slot.attach(exchange)
+        return exchange, decoder
 
 
 class _Question(Struct, frozen=True):
@@ -235,3 +287,4 @@ class _Question(Struct, frozen=True):
     user: str
     claim: ConversationClaim
     recall: Recall | None
+    slot: Slot
