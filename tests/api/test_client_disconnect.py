@@ -162,7 +162,7 @@ async def test_complete_turns_are_not_stopped(proxy: ProxyServer, log: DemoLog, 
 async def test_an_abandoned_turn_without_task_id_is_closed_after_the_silence_timeout(
     serve: Serve, log: DemoLog, stream: bool
 ) -> None:
-    client = Client(serve(silence_timeout=0.5).port)
+    client = Client(serve(silence_timeout=0.5, state_url="memory://").port)
     await client.ask("SILENCE", "demo-chat", stream=stream)
     await log.wait_for(lambda log: log.runs)
     await client.disconnect()

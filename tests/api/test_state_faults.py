@@ -192,7 +192,7 @@ async def test_a_file_of_another_program_is_left_unchanged(serve: Serve, log: De
     state = tmp_path / "state.db"
     state.write_bytes(b"something else" * 1000)
     with capture_logs() as logs:
-        async with serve(state_url=f"sqlite:///{state}").client() as client:
+        async with serve(state_url=f"sqlite:///{state}", dify_max_concurrent="off").client() as client:
             chat = Chat(client, "demo-chat", stream=True)
             await chat.say("strange 1 SAY<<yes>>")
             await chat.say("strange 2")
@@ -206,7 +206,7 @@ async def test_a_file_that_breaks_during_a_turn_does_not_fail_the_turn(
 ) -> None:
     """The claim is lost, but the client still gets the answer."""
     state = tmp_path / "state.db"
-    async with serve(state_url=f"sqlite:///{state}").client() as client:
+    async with serve(state_url=f"sqlite:///{state}", dify_max_concurrent="off").client() as client:
         chat = Chat(client, "demo-chat", stream=True)
         await chat.say("mid-turn 1")
         first = chat.conversation_id
@@ -266,7 +266,7 @@ async def test_a_server_that_is_unreachable_at_the_start_does_not_fail_turns(
 
 async def test_a_slow_server_delays_a_turn_only_once(serve: Serve, log: DemoLog, valkey: ValkeyServer) -> None:
     """This includes many concurrent turns. The server pauses for longer than the time limit of tests."""
-    async with serve(state_url=valkey.url()).client() as client:
+    async with serve(state_url=valkey.url(), dify_max_concurrent="off").client() as client:
         chat = Chat(client, "demo-chat")
         await chat.say("slow 1")
         first = chat.conversation_id

@@ -46,7 +46,9 @@ async def test_a_thousand_concurrent_streams_are_answered(program: Program, many
         writer.write(chunk(END) + LAST_CHUNK)
 
     async with raw_dify(answer) as dify:
-        with program.start("serve", "--port", "0", DIFY_API_URL=dify.url, DIFY_API_KEY="app-raw") as server:
+        with program.start(
+            "serve", "--port", "0", DIFY_API_URL=dify.url, DIFY_API_KEY="app-raw", DIFY_MAX_CONCURRENT="off"
+        ) as server:
             port = int((await asyncio.to_thread(server.url)).removesuffix("/v1").rpartition(":")[2])
             clients = [Client(port) for _ in range(STREAMS)]
 

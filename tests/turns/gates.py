@@ -54,7 +54,7 @@ class SharingGate:
 
 
 async def open_gate(state_url: str, limit: int | None, *, workers: int = 1) -> SharingGate:
-    store = GuardedStore(await open_store(state_url, max_entries=1000), timeout=PATIENCE)
+    store = GuardedStore(await open_store(state_url, max_entries=1000, timeout=PATIENCE))
     return SharingGate(store, limit, workers=workers)
 
 

@@ -16,14 +16,14 @@ class ControlCalls:
 
     def __init__(self, limited: Callable[[str], bool]) -> None:
         self._limited = limited
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, _ControlLane] = {}
 
     @asynccontextmanager
     async def connection(self, url: str, *, first: bool = False) -> AsyncIterator[None]:
         """Wait until the block may use a connection to the Dify at ``url``; ``first`` before all others."""
         lane = self._lanes.get(url)
         if lane is None:
-            lane = self._lanes[url] = _Lane(CONTROL_CONNECTIONS if self._limited(url) else None)
+            lane = self._lanes[url] = _ControlLane(CONTROL_CONNECTIONS if self._limited(url) else None)
         await lane.enter(first=first)
         try:
             yield
@@ -31,7 +31,7 @@ class ControlCalls:
             lane.leave()
 
 
-class _Lane:
+class _ControlLane:
     """The connections of one Dify; ``free`` is None without a limit."""
 
     def __init__(self, free: int | None) -> None:

@@ -207,7 +207,7 @@ def test_damaged_entries_count_as_absent(state: State, damage: bytes) -> None:
     damaged = [key for key in state.entries if key.endswith((":wanted", ":limit"))]
     assert len(damaged) == 2
     for key in damaged:
-        state.entries[key] = Entry(damage, None, state.now)
+        state.entries[key] = Entry(damage, None, state.now, "")
     one.sync(8)
     assert one.table.wanted is None
     assert one.table.shared_limit is None
