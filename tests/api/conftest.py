@@ -40,7 +40,8 @@ def pinging_demo() -> Iterator[DemoServer]:
 
 @pytest.fixture(scope="session")
 def shared_proxy(demo: DemoServer) -> Iterator[ProxyServer]:
-    with ProxyServer(Settings(dify_api_url=demo.url, apps=demo_apps(demo.url), default_app=None)) as running:
+    settings = Settings(dify_api_url=demo.url, apps=demo_apps(demo.url), default_app=None, dify_max_concurrent="off")
+    with ProxyServer(settings) as running:
         yield running
 
 
@@ -68,7 +69,7 @@ def clocked_demo() -> Iterator[DemoServer]:
 @pytest.fixture(scope="session")
 def spacing_proxy(clocked_demo: DemoServer) -> Iterator[ProxyServer]:
     """A proxy that spaces the turns of a conversation, as in production."""
-    settings = Settings(dify_api_url=clocked_demo.url, apps=demo_apps(clocked_demo.url))
+    settings = Settings(dify_api_url=clocked_demo.url, apps=demo_apps(clocked_demo.url), dify_max_concurrent="off")
     with ProxyServer(settings, timing=DEFAULT_TIMING) as running:
         yield running
 
@@ -101,7 +102,7 @@ def raw_proxy(raw_socket: socket.socket) -> Iterator[ProxyServer]:
     url = f"http://127.0.0.1:{raw_socket.getsockname()[1]}/v1"
     apps = {f"raw-{app.mode}": app_settings(f"raw-{app.mode}", f"app-raw-{app.mode}", url) for app in DEMO_APPS}
     modes = {name: app.model_copy(update={"mode": name.removeprefix("raw-")}) for name, app in apps.items()}
-    with ProxyServer(Settings(dify_api_url=url, apps=modes)) as running:
+    with ProxyServer(Settings(dify_api_url=url, apps=modes, dify_max_concurrent="off")) as running:
         yield running
 
 

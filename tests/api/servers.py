@@ -72,7 +72,7 @@ class ProxyServer:
     ) -> None:
         """``options`` are further arguments of ``create_app``."""
         self.settings = settings
-        app = create_app(settings, timing=timing, state_timeout=PATIENCE, clock=clock, **options)
+        app = create_app(settings, timing=timing, clock=clock, **({"state_timeout": PATIENCE} | options))
         self._server = ListeningServer(server_config(app, http_limits(settings), grace=settings.shutdown_grace))
         self._server.config.port = 0
         self._thread = threading.Thread(target=self._server.run, name="proxy", daemon=True)

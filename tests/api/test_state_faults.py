@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from openai_dify_proxy_demo import DemoLog
+from openai_dify_proxy.settings import Settings
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import turns
 from tests.api.chats import Chat, assert_continues, at_once, messages_of, requests_for, the_request, the_run, transcript
 from tests.api.conftest import Serve
-from tests.api.servers import ProxyServer
+from tests.api.servers import ProxyServer, demo_apps
 from tests.limits import PATIENCE
 from tests.state.servers import ValkeyServer, valkey_program
 
@@ -264,22 +266,26 @@ async def test_a_server_that_is_unreachable_at_the_start_does_not_fail_turns(
         await until_recovered(client)
 
 
-async def test_a_slow_server_delays_a_turn_only_once(serve: Serve, log: DemoLog, valkey: ValkeyServer) -> None:
+async def test_a_slow_server_delays_a_turn_only_once(demo: DemoServer, log: DemoLog, valkey: ValkeyServer) -> None:
     """This includes many concurrent turns. The server pauses for longer than the time limit of tests."""
-    async with serve(state_url=valkey.url(), dify_max_concurrent="off").client() as client:
-        chat = Chat(client, "demo-chat")
-        await chat.say("slow 1")
-        first = chat.conversation_id
-        with capture_logs() as logs:
-            valkey.ask("CLIENT", "PAUSE", 600_000, "ALL")
-            chats = [chat.copy(), *(Chat(client, "demo-chat") for _ in range(9))]
-            await at_once(other.say(f"slow 2 of {number}") for number, other in enumerate(chats))
-            await chats[0].say("slow 3")
-        assert faults(logs)
-        assert "conversation_id" not in the_request(log, "slow 2 of 0").body
-        valkey.kill()
-        valkey.start()
-        await until_recovered(client)
+    settings = Settings(
+        dify_api_url=demo.url, apps=demo_apps(demo.url), state_url=SecretStr(valkey.url()), dify_max_concurrent="off"
+    )
+    with ProxyServer(settings, state_timeout=5) as proxy:
+        async with proxy.client() as client:
+            chat = Chat(client, "demo-chat")
+            await chat.say("slow 1")
+            first = chat.conversation_id
+            with capture_logs() as logs:
+                valkey.ask("CLIENT", "PAUSE", 600_000, "ALL")
+                chats = [chat.copy(), *(Chat(client, "demo-chat") for _ in range(9))]
+                await at_once(other.say(f"slow 2 of {number}") for number, other in enumerate(chats))
+                await chats[0].say("slow 3")
+            assert faults(logs)
+            assert "conversation_id" not in the_request(log, "slow 2 of 0").body
+            valkey.kill()
+            valkey.start()
+            await until_recovered(client)
     assert chats[0].conversation_id != first
 
 

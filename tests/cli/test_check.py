@@ -135,6 +135,7 @@ def test_without_apps_the_dify_is_looked_for(program: Program, dify: DemoServer)
     assert shown.splitlines() == [
         f"{dify.url} is reachable. No apps are configured: requests must carry the key of their app.",
         "Image generation is off: REPLICATE_API_TOKEN is not set.",
+        "Concurrent turns: as many as Dify serves, from 8 on; 100 more wait.",
         f"State (sqlite): {program.directory}/.local/share/openai-dify-proxy/state.db is writable.",
     ]
 

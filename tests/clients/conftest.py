@@ -24,7 +24,9 @@ def demo() -> Iterator[DemoServer]:
 def proxy(demo: DemoServer, tmp_path: Path) -> Iterator[ProxyServer]:
     """Start a proxy that serves all demo apps, with its own state."""
     state = SecretStr(f"sqlite:///{tmp_path}/state.db")
-    with ProxyServer(Settings(dify_api_url=demo.url, apps=demo_apps(demo.url), state_url=state)) as running:
+    with ProxyServer(
+        Settings(dify_api_url=demo.url, apps=demo_apps(demo.url), state_url=state, dify_max_concurrent="off")
+    ) as running:
         yield running
 
 

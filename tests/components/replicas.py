@@ -90,7 +90,14 @@ class Replica:
 def serving(directory: Path, demo: DemoServer, workers: int, **env: str) -> Iterator[Replica]:
     """Start a `serve` process in front of the demo Dify and wait for its workers; all of them end with the block."""
     directory.mkdir(parents=True, exist_ok=True)
-    settings = {"DIFY_API_URL": demo.url, "DIFY_API_KEY": f"app-{APP}", "PORT": "0", "WORKERS": str(workers), **env}
+    settings = {
+        "DIFY_API_URL": demo.url,
+        "DIFY_API_KEY": f"app-{APP}",
+        "DIFY_MAX_CONCURRENT": "off",
+        "PORT": "0",
+        "WORKERS": str(workers),
+        **env,
+    }
     with Program(directory).start("serve", **settings) as running:
         replica = Replica(running)
         try:

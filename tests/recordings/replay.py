@@ -167,7 +167,9 @@ async def replaying(
             recording.label: app_settings(recording.label, recording.key, url, **options)
             for recording in dify.by_key.values()
         }
-        proxy = ProxyServer(Settings(dify_api_url=url, apps=apps, first_event_grace=60, heartbeat="off"))
+        proxy = ProxyServer(
+            Settings(dify_api_url=url, apps=apps, first_event_grace=60, heartbeat="off", dify_max_concurrent="off")
+        )
         proxy.__enter__()
         try:
             yield Replay(proxy, dify, origin)

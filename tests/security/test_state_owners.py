@@ -108,7 +108,7 @@ async def test_a_background_response_that_is_too_large_to_store_has_failed(
 ) -> None:
     """The demo repeats the input, and a response is stored with its input as items and as messages."""
     proxy = serve(state_url=f"sqlite:///{tmp_path}/state.db")
-    text = "x" * (MAX_ENTRY_BYTES // 2)
+    text = "x" * (MAX_ENTRY_BYTES * 5 // 16)
     body = {"model": "demo-chat", "input": text, "background": True, "stream": True}
     streamed = await http.post(f"{proxy.url}/responses", json=body)
     name = streamed.text.partition('"id":"')[2].partition('"')[0]
