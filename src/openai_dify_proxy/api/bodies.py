@@ -62,7 +62,7 @@ class BodyReader:
         return bytes(await self._read(request))
 
     async def _read(self, request: Request) -> bytes | bytearray:
-        """Read the body. What is decoded from a large one keeps its memory until the response starts."""
+        """Read the body. A large one holds its reservation until the response starts, since it is decoded by then."""
         reservation = Reservation(self._budget)
         try:
             body = await self._collect(request, reservation)

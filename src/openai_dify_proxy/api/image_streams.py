@@ -53,6 +53,7 @@ class PictureFrames:
         try:
             yield
         finally:
+            self._listener = None
             work.cancel()
 
     def headers(self) -> RawHeaders:
@@ -95,10 +96,10 @@ class PictureFrames:
         return b"".join(frames)
 
     def pause(self) -> None:
-        """Go on: the pictures are stored anyway, and there are few."""
+        """Do nothing: the request limits the number of pictures, and they are generated and stored in any case."""
 
     def resume(self) -> None:
-        """Go on."""
+        """Do nothing, as ``pause``."""
 
     async def generate(self) -> None:
         """Generate the pictures and queue a frame for each, an error after a failure, and None at the end."""

@@ -107,7 +107,7 @@ class HotRoutes:
         except ProxyError as error:
             response = error_response(error)
         except ClientDisconnected:
-            return  # the log line says so
+            return  # nobody reads a response, and the log line has status 499
         await response(scope, receive, send)
 
 

@@ -11,13 +11,13 @@ heartbeats come from a timer, so they also come while the source is being opened
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import structlog
 from msgspec import Struct
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, log_detail, shutting_down
@@ -181,15 +181,18 @@ class _Sender:
 
     def _read(self) -> None:
         """Write the frames that are ready; wake ``pump`` if the source has to settle or failed."""
-        if self._settling or not self._open:
+        if not self._open:
             return
-        if self._paused:
-            if self._responder.disconnected:
-                self._error = ClientDisconnected()
-                self._wake()
+        if self._paused and self._responder.disconnected:  # it will not read what is buffered
+            self._error = ClientDisconnected()
+            self._wake()
+            return
+        if self._settling or self._paused:
             return
         try:
             frames = self._source.poll()
+            if frames:
+                self._write(frames, more=True)
         except BaseException as error:  # noqa: BLE001 - raised again in pump
             self._error = error
             self._wake()
@@ -197,8 +200,6 @@ class _Sender:
         if frames is None:
             self._settling = True
             self._wake()
-        elif frames:
-            self._write(frames, more=True)
 
     def _write(self, frames: bytes, *, more: bool) -> None:
         responder = self._responder
@@ -225,6 +226,8 @@ class _Sender:
     async def _until_settling(self) -> None:
         """Wait until the source has to settle and the client reads. Raises the error that ended the reading."""
         while self._paused or not self._settling:
+            if self._error is None and self._paused and self._responder.disconnected:
+                raise ClientDisconnected
             if self._error is not None:
                 error, self._error = self._error, None
                 try:
@@ -264,13 +267,13 @@ class _Sender:
         if not self._committed:
             return self._began + timing.grace
         beat = timing.beat
-        if beat is None or self._source.ended:  # the last frames are encoded, and no other may overtake them
+        if beat is None or self._settling or self._source.ended:  # no heartbeat may overtake frames that are encoded
             return now + timing.write_timeout
         return self._wrote_at + beat
 
 
-def sse_response(frames: bytes | AsyncIterator[bytes]) -> Response:
-    """Return an event stream without a turn: placeholder or stored events."""
-    response = Response(frames) if isinstance(frames, bytes) else StreamingResponse(frames)
+def sse_response(frames: bytes) -> Response:
+    """Return an event stream of placeholder events."""
+    response = Response(frames)
     response.raw_headers = [*SSE_HEADERS]
     return response

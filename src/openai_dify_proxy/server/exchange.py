@@ -93,14 +93,15 @@ class ResponseWriter:
         """Whether the client has read all that was written, as far as the sockets' buffers tell."""
         return self._cycle is None or not self._cycle.flow.write_paused
 
-    def on_disconnect(self, callback: Callable[[], object] | None) -> None:
-        """Call ``callback`` when the client disconnects, at once if it already has; None for no callback."""
-        self._on_disconnect = callback
-        if callback is not None and self.disconnected:
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` when the client disconnects, at once if it already has. Replaces an earlier one."""
+        if self.disconnected:
             callback()
+        elif self._cycle is not None:
+            self._on_disconnect = callback
 
-    def on_writable(self, callback: Callable[[], object] | None) -> None:
-        """Call ``callback`` whenever the response becomes writable again; None for no callback."""
+    def on_writable(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` whenever the response becomes writable again. Replaces an earlier one."""
         if self._cycle is not None:
             self._cycle.flow.on_writable = callback
 

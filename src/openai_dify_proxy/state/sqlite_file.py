@@ -77,7 +77,7 @@ def _opening(path: Path) -> Iterator[None]:
 
 
 def _restrict(path: Path) -> None:
-    """Take the permissions of other users away: an older version, or a copy, may have left some."""
+    """Remove the permissions of other users, which an older version or a copy may have left."""
     for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", ".lock"))):
         try:
             mode = file.stat().st_mode

@@ -132,7 +132,10 @@ class DifyStream:
         self.exchange.pause()
 
     def resume(self) -> None:
-        """Read from Dify again."""
+        """Read from Dify again. Dify is not to blame for the silence of the pause."""
+        self._last_frame = self._loop.time()
+        if self._ending_since is not None:
+            self._ending_since = self._last_frame
         self.exchange.resume()
 
     async def next(self, wake_at: float | None = None) -> list[Event]:
