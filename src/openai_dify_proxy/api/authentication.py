@@ -65,7 +65,9 @@ class Authenticator:
         if dify_key:
             if self._passthrough:
                 if len(dify_key) > MAX_DIFY_KEY:
-                    raise AuthenticationFailed(f"The Dify key is longer than {MAX_DIFY_KEY} characters.")
+                    raise AuthenticationFailed(
+                        f"The Dify key is longer than {MAX_DIFY_KEY} characters. Copy it from the app's page in Dify."
+                    )
                 return caller_of_dify_key(dify_key)
             if client is not None or not self._keys:
                 raise PermissionDenied("This server accepts no Dify keys in requests. Remove the key.")

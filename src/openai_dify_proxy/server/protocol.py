@@ -150,11 +150,12 @@ class Connection(HttpToolsProtocol):
             self._begin_window(now)
         elif self._phase == HEAD:
             if elapsed >= self._limits.head_timeout:
-                self._reject(RequestTimeout(f"The request head took longer than {self._limits.head_timeout:g} s."))
+                seconds = self._limits.head_timeout
+                self._reject(RequestTimeout(f"The request head took longer than {seconds:g} s. Send it at once."))
         elif elapsed >= self._limits.body_window:
             if self._window_bytes < elapsed * self._limits.body_rate:
                 rate = self._limits.body_rate
-                self._reject(RequestTimeout(f"The request body arrived at less than {rate} bytes per second."))
+                self._reject(RequestTimeout(f"The request body arrived at less than {rate} bytes/s. Send it faster."))
             else:
                 self._begin_window(now)
 
@@ -230,7 +231,7 @@ class Connection(HttpToolsProtocol):
         else:
             self._framing_bytes += len(piece)
             if self._framing_bytes > self._limits.head_bytes and self._declared_length() is None:
-                self._reject(HeadTooLarge("The chunks of the request body carry more framing than data."))
+                self._reject(HeadTooLarge("The request body has too many tiny chunks. Send larger ones."))
                 return
         try:
             self.parser.feed_data(piece)
@@ -246,8 +247,9 @@ class Connection(HttpToolsProtocol):
 
     def _too_large(self) -> ProxyError:
         if len(self.url) > self._limits.url_bytes:
-            return UrlTooLong(f"The URL is longer than {self._limits.url_bytes} bytes.")
-        return HeadTooLarge(f"The request line and headers are larger than {self._limits.head_bytes} bytes.")
+            return UrlTooLong(f"The URL is longer than {self._limits.url_bytes} bytes. Send data in the body.")
+        limit = self._limits.head_bytes
+        return HeadTooLarge(f"The request line and headers are larger than {limit} bytes. Send fewer headers.")
 
     def _ignore_upgrade(self) -> None:
         """Continue in HTTP/1.1, as RFC 9110 permits: Java's client offers ``h2c`` with every request.
@@ -326,7 +328,9 @@ class Connection(HttpToolsProtocol):
             scope["client"] = (forwarded_client(peer, self.headers, self._limits.proxies), 0)
             scope["scheme"] = forwarded_scheme(self.headers, scope["scheme"])
         if not self._admitted and path not in HEALTH_PATHS:
-            raise self._rejected(TooManyConnections("The server has too many open connections.", retry_after=1))
+            raise self._rejected(
+                TooManyConnections("The server has too many open connections. Try again.", retry_after=1)
+            )
         cycle = Cycle(self, keep_alive=version != "1.0" and self._admitted and self.parser.should_keep_alive())
         self.cycle = cycle
         if self._answering is None:
