@@ -211,7 +211,7 @@ class Cycle(RequestResponseCycle):
             if self.expected_content_length < 0:
                 raise RuntimeError("response longer than its Content-Length")
         if len(body) <= MERGED_BYTES:
-            self.transport.write(head + body)
+            self.transport.write(head + body if head else body)
         else:
             self.transport.writelines((head, body) if head else (body,))
         if not more:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from openai_dify_proxy.errors import ConversationNotFound, ProxyError, StreamCut, UpstreamFailed, UpstreamTimeout
-from openai_dify_proxy.events import Event, TurnFailed, TurnIds
+from openai_dify_proxy.events import Event, TextDelta, TurnFailed, TurnIds
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.turns.client import ClientDisconnected
@@ -257,8 +257,8 @@ class DifyStream:
         ended = exchange.ended
         data = exchange.take()
         events = self._decoder.feed(data) if data else []
-        if self._decoder.frames != self._frames:
-            self._frames = self._decoder.frames
+        if (frames := self._decoder.frames) != self._frames:
+            self._frames = frames
             self._last_frame = self._loop.time()
             if self._first_event is None and self._decoder.started:
                 self._first_event = self._last_frame
@@ -283,6 +283,8 @@ class DifyStream:
 
     def _filtered(self, events: list[Event]) -> list[Event]:
         """Return ``events`` for the client, without text that may begin a stop sequence; empty if nothing is left."""
+        if self._stop is None and events and type(events[-1]) is TextDelta:
+            return events  # the usual case
         if self._stop is not None:
             events = self._stop.filter(events)
             if self._stop.hit:

@@ -242,7 +242,10 @@ class Exchange:
 
     def on_read(self) -> None:
         """Wake the reader after a read, and pause reading if it leaves too much unread."""
-        self.wake()
+        if self.listener is not None:
+            self.listener()
+        else:
+            self.wake()
         if self._size > HIGH_WATER:
             self.pause()
 

@@ -43,6 +43,8 @@ MAX_EVENT_BYTES = 32 * 1024 * 1024
 MAX_ANSWER_CHARACTERS = 16 * 1024 * 1024
 """Characters of text and reasoning in one turn, which all stay in memory until its end."""
 
+_DELTAS = (TextDelta, ReasoningDelta)
+
 _UNCHECKED_EVENT_BYTES = 64 * 1024
 """Smaller events are cheap to decode, however many values they hold."""
 
@@ -149,7 +151,7 @@ class DifyEventDecoder:
     def _limited(self, events: list[Event]) -> list[Event]:
         """Count the characters of ``events``; end the turn if it has too many."""
         for event in events:
-            if isinstance(event, TextDelta | ReasoningDelta):
+            if isinstance(event, _DELTAS):
                 self._characters += len(event.text)
         if self._characters > MAX_ANSWER_CHARACTERS and not self._phase.ended:
             self._end_unreadable(f"Dify's answer is longer than {MAX_ANSWER_CHARACTERS} characters.", events)

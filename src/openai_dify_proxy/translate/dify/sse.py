@@ -36,6 +36,9 @@ class FrameSplitter:
                 return []
             data = bytes(self._rest)
             self._rest.clear()
+        elif data[-2:] == b"\n\n" and data[:6] == b"data: " and len(data) <= self._limit and data.count(b"\n") == 2:
+            self.frames += 1
+            return [data[6:-2]]  # one event in one read, as a model writes
         end = data.rfind(b"\n\n") + 2
         if end > 1 and end <= self._limit and len(data) - end <= self._limit and data.startswith(b"data: "):
             payloads = data[6 : end - 2].split(b"\n\ndata: ")
