@@ -112,13 +112,19 @@ def _personal_keys(value: object) -> object:
     return tuple(pairs)
 
 
+MAX_CONCURRENT = 1000
+"""The highest number of turns at once in one Dify. Processes that share slots look at each of them."""
+
+
 def _max_concurrent(value: object) -> object:
     limit = _lower(value)
     if isinstance(limit, str) and limit.isdecimal():
         limit = int(limit)
-    if limit in ("auto", "off") or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1):
+    if limit in ("auto", "off") or (
+        isinstance(limit, int) and not isinstance(limit, bool) and 1 <= limit <= MAX_CONCURRENT
+    ):
         return limit
-    raise ValueError("must be auto, off, or a whole number of at least 1")
+    raise ValueError(f"must be auto, off, or a whole number from 1 to {MAX_CONCURRENT}")
 
 
 def _template(value: object) -> object:

@@ -20,7 +20,7 @@ def load(toml: str, path: Path, **env: str) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [("auto", "auto"), ("AUTO", "auto"), (" off ", "off"), ("1", 1), ("38", 38)]
+    ("value", "expected"), [("auto", "auto"), ("AUTO", "auto"), (" off ", "off"), ("1", 1), ("1000", 1000)]
 )
 def test_max_concurrent(value: str, expected: str | int) -> None:
     settings = load_settings(env={"DIFY_MAX_CONCURRENT": value}, dotenv=None)
@@ -28,11 +28,11 @@ def test_max_concurrent(value: str, expected: str | int) -> None:
     assert from_environment(to_environment(settings)).dify_max_concurrent == expected
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "2.5", "on", "ten", "true"])
+@pytest.mark.parametrize("value", ["0", "-1", "1001", "2.5", "on", "ten", "true"])
 def test_invalid_max_concurrent(value: str) -> None:
     with pytest.raises(SettingsError) as invalid:
         load_settings(env={"DIFY_MAX_CONCURRENT": value}, dotenv=None)
-    expected = f"must be auto, off, or a whole number of at least 1, not {value!r}"
+    expected = f"must be auto, off, or a whole number from 1 to 1000, not {value!r}"
     assert invalid.value.problems == [f"DIFY_MAX_CONCURRENT in the environment {expected}"]
 
 
@@ -51,7 +51,7 @@ def test_table(tmp_path: Path) -> None:
         ("dify = 3", "dify in {} must be a table: write [dify], and its settings below"),
         (
             "[dify]\nmax_concurrent = true",
-            "max_concurrent of [dify] in {} must be auto, off, or a whole number of at least 1, not True",
+            "max_concurrent of [dify] in {} must be auto, off, or a whole number from 1 to 1000, not True",
         ),
     ],
 )

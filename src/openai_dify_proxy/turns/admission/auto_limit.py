@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from openai_dify_proxy.settings.values import MAX_CONCURRENT
+from openai_dify_proxy.upstream.control_calls import CONTROL_CONNECTIONS
+
 LOWEST_LIMIT = 8
 """The smallest Dify serves ten connections; two of them are for control calls."""
-
-CONTROL_CONNECTIONS = 2
 
 PROBES = CONTROL_CONNECTIONS + 1
 """Connections that Dify must serve beside a full limit before the limit grows by one."""
@@ -48,7 +49,7 @@ class AutoLimit:
             self._set(answering + len(sent_at) - late - CONTROL_CONNECTIONS, at_most=self.limit)
             self._pause_growth(now)
             return False
-        return waiting > 0 and answering >= self.limit and now >= self._grow_after
+        return waiting > 0 and self.limit <= answering and self.limit < MAX_CONCURRENT and now >= self._grow_after
 
     def probed(self, now: float, answered: int) -> None:
         """Adjust the limit after ``answered`` of ``PROBES`` requests got their answer in time."""
@@ -63,7 +64,7 @@ class AutoLimit:
         self._set(limit, at_most=limit)
 
     def _set(self, limit: int, *, at_most: int) -> None:
-        self.limit = max(LOWEST_LIMIT, min(limit, at_most))
+        self.limit = max(LOWEST_LIMIT, min(limit, at_most, MAX_CONCURRENT))
 
     def _pause_growth(self, now: float) -> None:
         self._grow_after = now + self._pause

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Literal, NamedTuple
+from math import isfinite
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from openai_dify_proxy.settings.values import MAX_CONCURRENT
 from openai_dify_proxy.state.store import Add, Get, Operation, Put, Take
+from openai_dify_proxy.turns.admission.auto_limit import LOWEST_LIMIT
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 LEASE_SECONDS = 15.0
@@ -29,13 +32,16 @@ WANTED_SECONDS = 3.0
 LIMIT_SECONDS = 60.0
 """How long a limit that one process has found is known to the others."""
 
+_Count = Annotated[int, Meta(ge=0, le=MAX_CONCURRENT)]
+_Limit = Annotated[int, Meta(ge=LOWEST_LIMIT, le=MAX_CONCURRENT)]
+
 
 class Wanted(Struct, frozen=True, array_like=True):
     """``owner`` had ``slots`` and wants ``total``, for turns that have waited ``since`` (seconds since the epoch)."""
 
     owner: bytes
-    slots: int
-    total: int
+    slots: _Count
+    total: _Count
     since: float
 
 
@@ -49,7 +55,7 @@ class Demand(NamedTuple):
 
 _encode = msgspec.msgpack.Encoder().encode
 _read_wanted = msgspec.msgpack.Decoder(Wanted).decode
-_read_limit = msgspec.msgpack.Decoder(int).decode
+_read_limit = msgspec.msgpack.Decoder(_Limit).decode
 
 _Purpose = Literal["renew", "give up", "acquire", "look", "wanted", "limit"]
 
@@ -199,15 +205,16 @@ def _waited_longer(wanted: Wanted, since: float | None) -> bool:
 
 
 def _decoded_wanted(value: bytes | None, owner: bytes) -> Wanted | None:
-    """Return what another process wants; None for an entry that cannot be read."""
+    """Return what another process wants; None for an entry that no process writes."""
     try:
         wanted = None if value is None else _read_wanted(value)
     except UNREADABLE:
         return None
-    return None if wanted is None or wanted.owner == owner else wanted
+    return None if wanted is None or wanted.owner == owner or not isfinite(wanted.since) else wanted
 
 
 def _decoded_limit(value: bytes | None) -> int | None:
+    """Return the limit in the state; None for one that no process finds."""
     try:
         return None if value is None else _read_limit(value)
     except UNREADABLE:

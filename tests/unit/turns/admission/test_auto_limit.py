@@ -113,3 +113,12 @@ def test_follows_a_dify_that_shrinks() -> None:
     law = grown(38)
     assert not law.observe(100.0, [96.0] * 28, answering=10, waiting=10)
     assert law.limit == FULL
+
+
+def test_the_highest_limit() -> None:
+    law = grown(1000)
+    assert law.observe(1.0, [], answering=1000, waiting=1) is False
+    law.probed(1.0, 3)
+    assert law.limit == 1000
+    law.adopt(2**40)
+    assert law.limit == 1000

@@ -6,6 +6,7 @@ import random
 from collections import OrderedDict
 
 import pytest
+from msgspec import msgpack
 
 from openai_dify_proxy.state.entries import Entry, apply
 from openai_dify_proxy.state.store import Operation
@@ -211,6 +212,34 @@ def test_damaged_entries_count_as_absent(state: State, damage: bytes) -> None:
     one.sync(8)
     assert one.table.wanted is None
     assert one.table.shared_limit is None
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 7, 1001, 2**40, 8.0, "8"])
+def test_limits_that_no_process_finds_count_as_absent(state: State, limit: object) -> None:
+    one = Process(state, "one")
+    one.sync(8, publish=8)
+    (key,) = (key for key in state.entries if key.endswith(":limit"))
+    state.entries[key] = Entry(msgpack.encode(limit), None, state.now, "")
+    one.sync(8)
+    assert one.table.shared_limit is None
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        (b"other", -1, 1, 0.0),
+        (b"other", 0, -100, 0.0),
+        (b"other", 0, 2**40, 0.0),
+        (b"other", 0, 1, float("nan")),
+        (b"other", 0, 1, float("inf")),
+        (b"other", 0, 1, float("-inf")),
+    ],
+)
+def test_wishes_that_no_process_has_count_as_absent(wanted: tuple[object, ...]) -> None:
+    table = LeaseTable(URL, b"one")
+    table.poll()
+    table.read([msgpack.encode(wanted), None])
+    assert table.wanted is None
 
 
 @pytest.mark.parametrize("seed", range(8))
