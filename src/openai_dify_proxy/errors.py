@@ -226,7 +226,7 @@ class RateLimited(ClientError):
 
 
 class QueueFull(RateLimited):
-    """Too many turns wait for Dify. A client that waits for ``retry_after`` gets into the queue."""
+    """Too many turns wait for Dify. ``retry_after`` holds for the same process, and is an estimate otherwise."""
 
     default_code = "queue_full"
 

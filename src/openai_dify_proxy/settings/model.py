@@ -146,7 +146,8 @@ class DifySettings(_Model):
     max_queued_turns: int = Field(default=100, ge=1)
     """The number of turns that may wait for one Dify in one process. A further one gets a 429.
 
-    Its `Retry-After` holds: a client that waits that long enters the queue."""
+    A caller with less than an equal share of the places enters the queue all the same, up to twice the number. The
+    429 has a [`Retry-After`](concurrency.md#who-waits-and-for-how-long)."""
     input_variable: Annotated[Text | None, Shown(default="detected")] = None
     """The input for the user's text, in workflow and completion apps.
 

@@ -34,6 +34,7 @@ class FairQueue(Generic[_T]):
 
     def __init__(self) -> None:
         self._lines: OrderedDict[_T, Line] = OrderedDict()
+        self._counts: dict[str, int] = {}
         self._interactive: _Callers[_T] = OrderedDict()
         self._background: _Callers[_T] = OrderedDict()
         self._in_a_row = 0
@@ -45,9 +46,22 @@ class FairQueue(Generic[_T]):
         """Iterate over the items in the order in which they were added."""
         return iter(self._lines)
 
+    def has_place(self, caller: str, places: int) -> bool:
+        """Return whether one more item of ``caller`` has a place in a queue of ``places``.
+
+        A caller with less than an equal share of the places has one in a full queue too, which so grows to at most
+        twice the ``places``.
+        """
+        if len(self._lines) < places:
+            return True
+        count = self._counts.get(caller, 0)
+        callers = len(self._counts) + (not count)
+        return count * callers < places and len(self._lines) < 2 * places
+
     def push(self, item: _T, line: Line, *, first: bool = False) -> None:
         """Add ``item`` as the last of its end user, or as the ``first``."""
         self._lines[item] = line
+        self._counts[line.caller] = self._counts.get(line.caller, 0) + 1
         items = self._callers(line).setdefault(line.caller, OrderedDict()).setdefault(line.end_user, OrderedDict())
         items[item] = None
         if first:
@@ -72,6 +86,10 @@ class FairQueue(Generic[_T]):
         line = self._lines.pop(item, None)
         if line is None:
             return
+        if self._counts[line.caller] > 1:
+            self._counts[line.caller] -= 1
+        else:
+            del self._counts[line.caller]
         callers = self._callers(line)
         users = callers[line.caller]
         items = users[line.end_user]

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 from msgspec import Struct
 
 from openai_dify_proxy.errors import QueueFull, QueueTimeout
-from openai_dify_proxy.turns.admission.auto_limit import CONTROL_CONNECTIONS, LOWEST_LIMIT, PROBES, AutoLimit
+from openai_dify_proxy.turns.admission.auto_limit import LOWEST_LIMIT, PROBES, AutoLimit
 from openai_dify_proxy.turns.admission.fair_queue import FairQueue, Line
 from openai_dify_proxy.turns.admission.promises import Promises, TurnDurations
 from openai_dify_proxy.turns.admission.share import Share
 from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.client import Client, ClientDisconnected
+from openai_dify_proxy.upstream.control_calls import CONTROL_CONNECTIONS
 
 TICK_SECONDS = 0.05
 """How often the limit is reconsidered while turns wait."""
@@ -36,6 +38,10 @@ class GateStatus(Struct, frozen=True):
     queued: int
 
 
+_Reason = Callable[[], Exception]
+"""Makes the exception of a turn that stops waiting. A future with the exception itself would be a reference cycle."""
+
+
 class _Ticket:
     """A waiting turn. ``slot`` receives its slot, or the reason why it stops waiting."""
 
@@ -44,7 +50,7 @@ class _Ticket:
     def __init__(self, line: Line) -> None:
         self.line = line
         self.since = time.time()
-        self.slot: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+        self.slot: asyncio.Future[Slot | _Reason] = asyncio.get_running_loop().create_future()
 
 
 class Gate:
@@ -128,19 +134,23 @@ class Gate:
         if len(self._slots) + self._of_others >= self.limit:
             wait.enter(lambda: self._queue.position(ticket))
             log.debug("turn_queued", position=wait.queued_at, queued=len(self._queue))
-        timer = self._loop.call_later(wait.limit, self._expire, ticket, wait.limit)
-        client.on_disconnect(lambda: self._dismiss(ticket, ClientDisconnected()))
+        timed_out = partial(self._timed_out, line, wait.limit)
+        timer = self._loop.call_later(wait.limit, self._dismiss, ticket, timed_out)
+        client.on_disconnect(lambda: self._dismiss(ticket, ClientDisconnected))
         self._continue()
         try:
-            return await ticket.slot
+            outcome = await ticket.slot
         except asyncio.CancelledError:
             self._queue.remove(ticket)
-            if not ticket.slot.cancelled() and ticket.slot.exception() is None:
-                ticket.slot.result().leave()
+            if not ticket.slot.cancelled() and isinstance(slot := ticket.slot.result(), Slot):
+                slot.leave()
             raise
         finally:
             timer.cancel()
             wait.leave()
+        if isinstance(outcome, Slot):
+            return outcome
+        raise outcome()
 
     def adopt(self, limit: int) -> None:
         """Use the limit that another process has found."""
@@ -152,7 +162,8 @@ class Gate:
         """Give free slots to waiting turns."""
         while self._queue and len(self._slots) < self._allowed:
             ticket = self._queue.pop()
-            ticket.slot.set_result(self._take())
+            if not ticket.slot.done():  # a cancelled turn is queued until its task runs
+                ticket.slot.set_result(self._take())
         self._continue()
 
     async def close(self) -> None:
@@ -192,15 +203,17 @@ class Gate:
         """Return the ticket of a turn that has entered the queue. Raises QueueFull."""
         now = self._loop.time()
         promised = self._promises.redeem(line, now)
-        if not promised and len(self._queue) >= self._max_queued:
+        free = max(0, self.limit - len(self._slots) - self._of_others)  # these turns wait only for the state
+        if not promised and not self._queue.has_place(line.caller, self._max_queued + free):
             if not self._rejecting:
                 self._rejecting = True
                 log.warning("queue_full", url=self._url, queued=len(self._queue), limit=self.limit)
+            seconds = self._promise(line)
             raise QueueFull(
-                f"{len(self._queue)} requests already wait for Dify. Send the request again later.",
-                retry_after=self._promise(line),
+                f"The queue for Dify is full ({len(self._queue)} waiting). Send the request again in {seconds} s.",
+                retry_after=seconds,
             )
-        self._rejecting = self._rejecting and promised
+        self._rejecting = self._rejecting and len(self._queue) >= self._max_queued
         ticket = _Ticket(line)
         self._queue.push(ticket, line, first=promised)
         return ticket
@@ -209,18 +222,18 @@ class Gate:
         seconds = self._durations.seconds_per_slot(self._allowed or self.limit)
         return self._promises.make(line, self._loop.time(), seconds)
 
-    def _expire(self, ticket: _Ticket, seconds: float) -> None:
-        error = QueueTimeout(
-            f"Dify was busy with other requests for {seconds:g} s. Send the request again later.",
-            retry_after=self._promise(ticket.line),
+    def _timed_out(self, line: Line, waited: float) -> QueueTimeout:
+        seconds = self._promise(line)
+        return QueueTimeout(
+            f"Dify was busy with other requests for {waited:g} s. Send the request again in {seconds} s.",
+            retry_after=seconds,
         )
-        self._dismiss(ticket, error)
 
-    def _dismiss(self, ticket: _Ticket, reason: Exception) -> None:
+    def _dismiss(self, ticket: _Ticket, reason: _Reason) -> None:
         """Remove a turn from the queue, unless it has its slot already."""
         if not ticket.slot.done():
             self._queue.remove(ticket)
-            ticket.slot.set_exception(reason)
+            ticket.slot.set_result(reason)
 
     # The limit
 
@@ -254,8 +267,10 @@ class Gate:
 
     async def _probe_limit(self) -> None:
         before, releases = self.limit, self._releases
-        answered = await self._probe()
-        self._probing = None
+        try:
+            answered = await self._probe()
+        finally:
+            self._probing = None
         if answered > CONTROL_CONNECTIONS and (self._releases != releases or self.limit != before):
             return  # the probes may have had the connection of a turn
         self._auto.probed(self._loop.time(), answered)

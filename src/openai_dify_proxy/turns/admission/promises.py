@@ -1,4 +1,4 @@
-"""Promises behind ``Retry-After``: a rejected client that waits that long gets into the queue. Pure."""
+"""Promises behind ``Retry-After``: a client rejected by this process that waits that long gets into the queue. Pure."""
 
 from __future__ import annotations
 

@@ -179,8 +179,10 @@ class Share:
                 self._adopt(table.shared_limit)
         self._update()
         self._admitting = True
-        user.admit()
-        self._admitting = False
+        try:
+            user.admit()
+        finally:
+            self._admitting = False
 
     def _update(self) -> None:
         user, table = self._user, self._table

@@ -79,3 +79,39 @@ def test_first_of_its_end_user() -> None:
 def test_empty() -> None:
     with pytest.raises(IndexError):
         queue_of().pop()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "caller", "place"),
+    [
+        ({}, "a", True),
+        ({"a": 3}, "a", True),
+        ({"a": 4}, "a", False),
+        ({"a": 4}, "b", True),
+        ({"a": 4, "b": 1}, "b", True),
+        ({"a": 4, "b": 2}, "b", False),  # half of the places
+        ({"a": 4, "b": 2}, "c", True),
+        ({"a": 4, "b": 2, "c": 1}, "c", True),
+        ({"a": 2, "b": 1, "c": 1}, "d", True),
+        ({"a": 4, "b": 2, "c": 2}, "d", False),  # twice the places
+    ],
+)
+def test_places_in_a_queue_of_four(waiting: dict[str, int], caller: str, place: bool) -> None:
+    kinds = ("", "-")  # interactive and background items count alike
+    names = [f"{kinds[n % 2]}{name}/x/{n}" for name, count in waiting.items() for n in range(count)]
+    queue = queue_of(*names)
+    assert queue.has_place(caller, 4) is place
+
+
+def test_removed_items_leave_their_places() -> None:
+    queue = queue_of("a/x/1", "a/x/2", "b/x/1", "b/x/2")
+    queue.remove("a/x/1")
+    assert queue.has_place("b", 4)
+    push(queue, "b/x/3")
+    assert not queue.has_place("b", 4)
+    assert queue.has_place("a", 4)
+    assert [queue.pop(), queue.pop()] == ["a/x/2", "b/x/1"]
+    push(queue, "c/x/1")
+    push(queue, "c/x/2")
+    assert not queue.has_place("b", 4)  # two of four, and two callers
+    assert queue.has_place("a", 4)
