@@ -153,7 +153,7 @@ async def test_silence_is_an_error_and_does_not_start_a_conversation(
 async def test_a_turn_in_an_unexpected_conversation_is_detected_and_stopped(
     client: AsyncOpenAI, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, stream: bool
 ) -> None:
-    """A chatflow of 1.15 answers in a new conversation, without the history."""
+    """A chatflow of 1.15 answers in a new conversation, without the history. Dify never has two turns."""
     chat = Chat(client, "demo-advanced-chat@1.15", stream)
     question = f"stray {stream} SLOW:40x100"
     await chat.say("stray 1")
@@ -164,6 +164,7 @@ async def test_a_turn_in_an_unexpected_conversation_is_detected_and_stopped(
     await log.wait_for(lambda log: all(run.state != "running" for run in log.runs))
     _, stray, run = log.runs
     assert (stray.state, stray.question) == ("stopped", question)
+    assert log.peak_active == 1
     assert [stop.task_id for stop in log.stops] == [stray.task_id]
     assert run.question == transcript(*messages_of(chat)[:2], question=question)
     assert [request.body.get("conversation_id") for request in requests_for(log, question)] == [lost, None]

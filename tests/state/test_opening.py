@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from openai_dify_proxy.settings.values import STATES
-from openai_dify_proxy.state import Put, Store, open_store
+from openai_dify_proxy.state import Put, Store, is_shared, open_store
 from openai_dify_proxy.state.memory import MemoryStore
 from openai_dify_proxy.state.sqlite import SqliteStore
 from openai_dify_proxy.state.valkey import ValkeyStore
@@ -20,7 +20,9 @@ from openai_dify_proxy.state.valkey import ValkeyStore
 async def test_every_scheme_of_the_settings_can_be_opened(scheme: str, tmp_path: Path) -> None:
     kinds: dict[str, type[Store]] = {"memory": MemoryStore, "sqlite": SqliteStore}
     rest = {"memory": "", "sqlite": "/state.db", "unix": "/run/valkey.sock"}.get(scheme, "user:word@127.0.0.1:6379")
-    store = await open_store(f"{scheme.upper()}://{rest}", max_entries=10)
+    url = f"{scheme.upper()}://{rest}"
+    assert is_shared(url) is (scheme != "memory")
+    store = await open_store(url, max_entries=10)
     assert type(store) is kinds.get(scheme, ValkeyStore)
     await store.close()
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from msgspec import structs
 
+from openai_dify_proxy.errors import UpstreamUnreachable
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.memory import MemoryStore
@@ -16,6 +17,7 @@ from openai_dify_proxy.state.store import Get
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
+from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.callers import ANONYMOUS
 from openai_dify_proxy.turns.client import ClientDisconnected, ConnectedClient
@@ -196,3 +198,18 @@ async def test_conversation_of_a_turn_stopped_before_dify_names_it_is_recorded(d
         await here.turns.close(30)
         async with here.turns.run(ANONYMOUS, app, named) as turn:
             assert not turn.claim.unconfirmed
+
+
+async def test_a_turn_that_fails_before_it_begins_leaves_the_slot_to_its_admit_block() -> None:
+    """The profile of its app is not cached, and Dify cannot be reached."""
+    with DemoServer() as gone:
+        url = gone.url
+    async with setup(url) as here:
+        released: list[Slot] = []
+        slot, app = Slot(released.append), here.apps.choose(ANONYMOUS, APP)
+        with pytest.raises(UpstreamUnreachable):
+            async with here.turns.run(ANONYMOUS, app, first("Hello!"), slot=slot):
+                pytest.fail("Dify was asked")
+        assert not released
+        slot.leave()
+        assert released == [slot]

@@ -130,6 +130,18 @@ async def test_a_dify_with_room_ends_the_stream_itself(
     assert [(entry["event"], entry["task_id"]) for entry in logs] == [("turn_stopped", run.task_id)]
 
 
+async def test_a_turn_that_is_abandoned_twice_is_stopped_once(
+    client: DifyClient, dify: DemoServer, log: DemoLog
+) -> None:
+    (stream,) = await ask_all(client, dify, 1)
+    stopper = Stopper(client)
+    stop = stopper.abandon(stream, "chat")
+    assert stop is not None
+    assert stopper.abandon(stream, "chat") is stop
+    await stop
+    assert len(log.stops) == 1
+
+
 async def test_a_stop_that_dify_rejects_is_logged_with_the_reason(
     client: DifyClient, dify: DemoServer, log: DemoLog, logs: list[EventDict]
 ) -> None:

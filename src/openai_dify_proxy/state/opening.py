@@ -14,6 +14,11 @@ def sqlite_path(url: str) -> Path | None:
     return Path(rest.removeprefix("/")).expanduser().absolute() if scheme.lower() == "sqlite" else None
 
 
+def is_shared(url: str) -> bool:
+    """Return whether several processes can share the store at ``url``, a value of STATE_URL."""
+    return url.partition(":")[0].lower() != "memory"
+
+
 async def open_store(
     url: str, *, max_entries: int, max_bytes: int = MAX_BYTES, timeout: float = STATE_TIMEOUT
 ) -> Store:
@@ -23,8 +28,7 @@ async def open_store(
 
     Raises SettingsError for a Valkey or Redis URL that the library rejects.
     """
-    scheme = url.partition("://")[0].lower()
-    if scheme == "memory":
+    if not is_shared(url):
         from openai_dify_proxy.state.memory import MemoryStore  # noqa: PLC0415 - load only the used store
 
         return MemoryStore(max_entries=max_entries, max_bytes=max_bytes)

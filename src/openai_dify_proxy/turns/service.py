@@ -10,6 +10,7 @@ from msgspec import Struct, json
 
 from openai_dify_proxy.errors import ConversationNotFound
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.state import is_shared
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.dify.request import generate_path, make_generate_request, stop_path
@@ -50,7 +51,7 @@ class Turns:
     def __init__(
         self, settings: Settings, apps: Apps, profiles: Profiles, dify: DifyClient, conversations: Conversations
     ) -> None:
-        shared = not settings.state_url.get_secret_value().lower().startswith("memory:")
+        shared = is_shared(settings.state_url.get_secret_value())
         self.admission = Admission(settings, apps.urls, conversations.store if shared else None, dify)
         self._queue_timeout = settings.queue_timeout
         self._apps = apps
@@ -108,14 +109,14 @@ class Turns:
         """
         client = client or ConnectedClient()
         claim = self._conversations.claim(app, request, lock)
+        if slot is not None:
+            slot.hold()
         turn = None
         try:
             profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
             if slot is None:
                 wait = wait or self.wait(streamed=False)
                 slot = await self.admission.enter(app.dify.url, caller.id, request.end_user, client, wait)
-            else:
-                slot.hold()
             turn = await self._begin(
                 caller, app, profile, request, claim=claim, slot=slot, client=client, recall=recall
             )
@@ -124,9 +125,11 @@ class Turns:
             if turn is not None:
                 self._end(turn)
             else:
-                await claim.release()
-                if slot is not None:
-                    slot.leave()
+                try:
+                    await claim.release()
+                finally:
+                    if slot is not None:
+                        slot.leave()
 
     async def messages(self, caller: Caller, model: str | None, conversation_id: str, user: str) -> list[MessageRow]:
         """Return the messages of a Dify conversation, oldest first. Raises ProxyError."""
@@ -238,11 +241,15 @@ class Turns:
             question.claim.restart()
 
     async def _restart(self, question: _Question, lost: DifyStream) -> tuple[Exchange, DifyEventDecoder]:
-        """Send the request again, in a new conversation with a transcript. Raises ProxyError."""
+        """Stop the lost turn, and send the request again, in a new conversation with a transcript.
+
+        Their slot allows one at a time. Raises ProxyError.
+        """
         question.claim.restart()
-        answer = await self._send(question)
-        self._stopper.abandon(lost, question.profile.mode)
-        return answer
+        stopping = self._stopper.abandon(lost, question.profile.mode)
+        if stopping is not None:
+            await asyncio.wait([stopping])
+        return await self._send(question)
 
     async def _send(self, question: _Question) -> tuple[Exchange, DifyEventDecoder]:
         """Send the request to Dify, as its claim requires. Raises ProxyError if nothing was sent."""

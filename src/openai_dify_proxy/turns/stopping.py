@@ -24,6 +24,7 @@ from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.translate.dify.request import stop_path
 from openai_dify_proxy.turns.dify_stream import DifyStream
 from openai_dify_proxy.upstream.dify import DifyClient
+from openai_dify_proxy.upstream.http import Exchange
 from openai_dify_proxy.wire.dify import Mode
 
 PROMPT_SECONDS = 1.0
@@ -49,7 +50,7 @@ class Stopper:
 
     def __init__(self, dify: DifyClient) -> None:
         self._dify = dify
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Exchange, asyncio.Task[None]] = {}
         self._queues: dict[str, _StopQueue] = {}
         self._draining: set[DifyStream] = set()
         self._hurried = False
@@ -58,14 +59,18 @@ class Stopper:
     def abandon(self, stream: DifyStream, mode: Mode) -> asyncio.Task[None] | None:
         """Stop a turn whose request has ended. Return None if Dify has ended it, else the task of the stop.
 
-        When the task ends, the stream is closed, and the stop call was answered or has failed.
+        When the task ends, the stream is closed, and the stop call was answered or has failed. A turn that is being
+        stopped already has the same task.
         """
+        exchange = stream.exchange
+        if (task := self._tasks.get(exchange)) is not None:
+            return task
         if stream.finished_upstream:
             stream.close()
             return None
         task = asyncio.get_running_loop().create_task(self._stop(stream, mode))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[exchange] = task
+        task.add_done_callback(lambda _: self._tasks.pop(exchange))
         return task
 
     async def close(self, timeout: float) -> None:
@@ -86,16 +91,16 @@ class Stopper:
         await self._wait(min(timeout, HURRY_SECONDS))
         if unconfirmed := self._failed - failed_before + len(self._tasks):
             log.warning("stops_unconfirmed", count=unconfirmed)
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _wait(self, timeout: float) -> None:
         """Wait until no turn is being stopped, at most ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         while self._tasks and (left := end - loop.time()) > 0:
-            await asyncio.wait(self._tasks, timeout=left)
+            await asyncio.wait(self._tasks.values(), timeout=left)
 
     async def _stop(self, stream: DifyStream, mode: Mode) -> None:
         task_id = None
