@@ -103,6 +103,16 @@ async def test_turns_beyond_the_limit_wait_whatever_their_app(
     await until_free(proxy, http)
 
 
+async def test_an_invalid_request_does_not_wait(
+    limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient
+) -> None:
+    proxy = limited(1)
+    async with occupied(proxy, log):
+        refused = await ask(proxy, http, "hi", model="demo-workflow-form", inputs={"language": None, "words": 3})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "inputs.language")
+        assert len(log.runs) == 1
+
+
 async def until_free(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
     async with asyncio.timeout(PATIENCE):
         while (await status(proxy, http))["in_use"]:

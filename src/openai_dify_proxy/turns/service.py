@@ -13,7 +13,12 @@ from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state import is_shared
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
-from openai_dify_proxy.translate.dify.request import generate_path, make_generate_request, stop_path
+from openai_dify_proxy.translate.dify.request import (
+    Continuation,
+    generate_path,
+    make_generate_request,
+    stop_path,
+)
 from openai_dify_proxy.translate.dify.transcript import Transcript
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
@@ -115,6 +120,9 @@ class Turns:
         try:
             profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
             if slot is None:
+                slot = self.admission.try_enter(app.dify.url)
+            if slot is None:
+                self._check(app, profile, request)
                 wait = wait or self.wait(streamed=False)
                 slot = await self.admission.enter(app.dify.url, caller.id, request.end_user, client, wait)
             turn = await self._begin(
@@ -198,6 +206,10 @@ class Turns:
         return ActiveTurn(
             stream, claim, slot, app_name=app.name, mode=profile.mode, user=user, now=self._conversations.now
         )
+
+    def _check(self, app: App, profile: AppProfile, request: TurnRequest) -> None:
+        """Raise InvalidRequest for a request that the app cannot answer, so that it does not wait for a slot."""
+        make_generate_request(request, profile, app.rules, "", continuation=Continuation(history=False))
 
     def _end(self, turn: ActiveTurn) -> None:
         """Stop the turn in Dify if it still runs, and end its claim and its slot. The client waits for nothing."""

@@ -50,10 +50,15 @@ class Admission:
 
         Raises QueueFull, QueueTimeout, and ClientDisconnected as soon as the client disconnects.
         """
+        slot = self.try_enter(url)
+        if slot is None:
+            slot = await self._gates[url].wait(Line(caller, end_user, wait.in_background), client, wait)
+        return slot
+
+    def try_enter(self, url: str) -> Slot | None:
+        """Return a slot of the Dify at ``url`` if one is free and no turn waits for it."""
         gate = self._gates.get(url)
-        if gate is None:
-            return UNLIMITED
-        return gate.try_enter() or await gate.wait(Line(caller, end_user, wait.in_background), client, wait)
+        return UNLIMITED if gate is None else gate.try_enter()
 
     def status(self, url: str) -> GateStatus | None:
         """Return the status of a Dify; None if it has no limit."""
