@@ -362,7 +362,9 @@ async def test_forty_streams_at_ten_connections() -> None:
         assert rejections
         assert demo.log.peak_active == 8
         assert len(demo.log.runs) == 41
-        assert not demo.log.waiting_connections
+        async with asyncio.timeout(PATIENCE):
+            while demo.log.waiting_connections:  # of a probe, which gives up after less than a second
+                await status(proxy, http)
 
 
 async def test_stop_calls_reach_a_dify_whose_slots_are_taken() -> None:
