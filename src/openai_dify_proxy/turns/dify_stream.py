@@ -28,6 +28,9 @@ SIBLING_SECONDS = 1.0
 LINGER_SECONDS = 1.0
 """How long a finished stream may take to end, so that its connection can be reused."""
 
+MAX_DISCARDED_BYTES = 1024 * 1024
+"""How much of an abandoned turn is read: Dify stops writing soon after a stop, a hostile one never does."""
+
 ERROR_BODY_BYTES = 1024 * 1024
 ERROR_BODY_SECONDS = 5.0
 """How much of an error body is read, and for how long."""
@@ -223,15 +226,21 @@ class DifyStream:
         await self._read_on(lambda: False, timeout)
 
     async def _read_on(self, enough: Callable[[], bool], timeout: float) -> None:
-        """Read and discard until ``enough()``, the end of the turn, or ``timeout`` seconds have passed."""
+        """Read and discard until ``enough()``, the end of the turn, ``timeout`` seconds, or MAX_DISCARDED_BYTES."""
         end = self._loop.time() + timeout
         self.exchange.listener = None
         self.exchange.resume()
-        self._decoder.feed(self.exchange.take())
+        data = self.exchange.take()
+        discarded = len(data)
+        self._decoder.feed(data)
         while not (enough() or self._decoder.ended or self.exchange.ended) and self._loop.time() < end:
+            if discarded > MAX_DISCARDED_BYTES:
+                return
             self._wake_by(end)
             await self.exchange.wait()
-            self._decoder.feed(self.exchange.take())
+            data = self.exchange.take()
+            discarded += len(data)
+            self._decoder.feed(data)
 
     def _is_lost(self, events: list[Event]) -> bool:
         """Return whether Dify does not know the conversation, or has silently started another."""
