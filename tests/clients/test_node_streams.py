@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.deltas import join_chunks
 from tests.recordings.archive import HANDMADE, Json, Recording, examples, refusals, streams
 from tests.recordings.replay import Replay, replaying
 from tests.recordings.sdk_answers import body_for, differences
@@ -21,8 +22,8 @@ async def test_streams_are_as_expected_in_javascript(node: Path, node_clients: P
     assert set(read) == {recording.label for recording in recordings}
     expected = {recording.label: recording.expected() for recording in recordings}
     found = differences(
-        {label: line["chunks"] for label, line in read.items()},
-        {label: expected[label]["stream"] for label in read},
+        {label: join_chunks(line["chunks"]) for label, line in read.items()},
+        {label: join_chunks(expected[label]["stream"]) for label in read},
     )
     found += differences(
         {label: line["whole"] for label, line in read.items()},
