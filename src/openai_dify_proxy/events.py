@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from openai_dify_proxy.errors import ProxyError
 
-FinishReason = Literal["stop", "length", "content_filter"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 
 
 class Usage(Struct, frozen=True, gc=False):
@@ -86,16 +86,55 @@ class StepChanged(Struct, frozen=True, gc=False):
     state: Literal["started", "succeeded", "failed", "retrying"]
 
 
+class ToolCallStarted(Struct, frozen=True, gc=False):
+    """The model calls the client's tool ``name``; ``index`` counts the calls of a turn from 0.
+
+    The input of a ``custom`` tool is free text, that of any other a JSON object.
+    """
+
+    index: int
+    id: str
+    name: str
+    custom: bool = False
+
+
+class ToolCallDelta(Struct, frozen=True, gc=False):
+    """Further characters of a call's arguments, or of the input of a custom tool."""
+
+    index: int
+    text: str
+
+
+class ToolCallFinished(Struct, frozen=True, gc=False):
+    """The arguments of a call are complete."""
+
+    index: int
+
+
+class RefusalDelta(Struct, frozen=True, gc=False):
+    """The app's moderation replaced an answer that had to fit a schema; ``text`` is the replacement."""
+
+    text: str
+
+
+class Repairs(Struct, frozen=True, gc=False):
+    """Further runs that corrected invalid arguments or an invalid answer; ``usage`` is theirs alone."""
+
+    count: int
+    usage: Usage | None = None
+
+
 class TurnFinished(Struct, frozen=True):
     """The last event of a turn that finished or was stopped.
 
     ``answer`` is the whole visible text if Dify sent one that differs from the deltas (after a node retry), else None:
-    the deltas are the answer.
+    the deltas are the answer. ``usage`` includes that of ``repairs``.
     """
 
     reason: FinishReason
     usage: Usage | None = None
     answer: str | None = None
+    repairs: Repairs | None = None
 
 
 class TurnFailed(Struct, frozen=True):
@@ -104,7 +143,20 @@ class TurnFailed(Struct, frozen=True):
     error: ProxyError
 
 
-Event = TextDelta | ReasoningDelta | TextReplaced | FileProduced | Citations | StepChanged | TurnFinished | TurnFailed
+Event = (
+    TextDelta
+    | ReasoningDelta
+    | TextReplaced
+    | FileProduced
+    | Citations
+    | StepChanged
+    | ToolCallStarted
+    | ToolCallDelta
+    | ToolCallFinished
+    | RefusalDelta
+    | TurnFinished
+    | TurnFailed
+)
 
 
 def merge_deltas(events: Sequence[Event]) -> list[Event]:

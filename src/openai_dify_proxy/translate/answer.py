@@ -12,12 +12,19 @@ from openai_dify_proxy.events import (
     FileProduced,
     FinishReason,
     ReasoningDelta,
+    RefusalDelta,
+    Repairs,
     StepChanged,
     TextDelta,
     TextReplaced,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    TurnFailed,
     TurnFinished,
     Usage,
 )
+from openai_dify_proxy.translate.turn_request import ToolCall
 
 
 class Answer:
@@ -27,16 +34,31 @@ class Answer:
     replaced earlier text.
     """
 
-    __slots__ = ("_reasoning", "_text", "citations", "error", "files", "finish_reason", "replaced", "usage")
+    __slots__ = (
+        "_calls",
+        "_reasoning",
+        "_refusal",
+        "_text",
+        "citations",
+        "error",
+        "files",
+        "finish_reason",
+        "repairs",
+        "replaced",
+        "usage",
+    )
 
     def __init__(self) -> None:
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: list[tuple[ToolCallStarted, list[str]]] = []
         self.citations: tuple[Citation, ...] = ()
         self.files: list[FileProduced] = []
         self.replaced = False
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
+        self.repairs: Repairs | None = None
         self.error: ProxyError | None = None
 
     @property
@@ -50,6 +72,16 @@ class Answer:
     @property
     def reasoning(self) -> str:
         return "".join(self._reasoning)
+
+    @property
+    def refusal(self) -> str | None:
+        """The text of a moderation that replaced an answer with a schema."""
+        return "".join(self._refusal) or None
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The tool calls, with their arguments so far."""
+        return [ToolCall(call.id, call.name, "".join(parts), call.custom) for call, parts in self._calls]
 
     @property
     def cited_urls(self) -> list[tuple[str, str]]:
@@ -80,15 +112,32 @@ class Answer:
                 self.citations = items
             case StepChanged():
                 self._reasoning.append(step_line(event))
-            case TurnFinished(reason, usage, answer):
-                if answer is not None:
-                    self._text = [answer]
-                    for file in self.files:
-                        self._add_link(file)
-                self.finish_reason = reason
-                self.usage = usage
+            case TurnFinished():
+                self._finish(event)
+            case TurnFailed(error):
+                self.error = error
             case _:
-                self.error = event.error
+                self._add_call(event)
+
+    def _add_call(self, event: ToolCallStarted | ToolCallDelta | ToolCallFinished | RefusalDelta) -> None:
+        match event:
+            case ToolCallStarted():
+                self._calls.append((event, []))
+            case ToolCallDelta(index, text):
+                self._calls[index][1].append(text)
+            case RefusalDelta(text):
+                self._refusal.append(text)
+            case _:
+                pass  # the end of a call adds nothing
+
+    def _finish(self, event: TurnFinished) -> None:
+        if event.answer is not None:
+            self._text = [event.answer]
+            for file in self.files:
+                self._add_link(file)
+        self.finish_reason = event.reason
+        self.usage = event.usage
+        self.repairs = event.repairs
 
     def _add_link(self, file: FileProduced) -> None:
         if link := file_link(file, self.has_text):

@@ -10,11 +10,74 @@ CONTINUE = "Continue."
 """The question of a request whose last message is the assistant's."""
 
 
+class ToolCall(Struct, frozen=True):
+    """A call of a client's tool: ``arguments`` is a JSON object, or free text if the tool is ``custom``."""
+
+    id: str
+    name: str
+    arguments: str
+    custom: bool = False
+
+
 class HistoryMessage(Struct, frozen=True):
-    """A message of the history. Its role is checked only where a message is decoded."""
+    """A message of the history. Its role is checked only where a message is decoded.
+
+    An assistant's message may have ``calls``; a tool's message is the result of the call ``call_id``.
+    """
 
     role: Annotated[str, Meta(pattern="^(user|assistant|tool|system)$")]
     text: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str | None = None
+
+
+class Tool(Struct, frozen=True):
+    """A tool of the client.
+
+    ``parameters`` is a JSON schema as the client sent it; None means no parameters. The input of a ``custom`` tool is
+    free text, which ``grammar`` may describe. ``param`` is the tool's path in the request.
+    """
+
+    name: str
+    description: str = ""
+    parameters: bytes | None = None
+    strict: bool = False
+    custom: bool = False
+    grammar: str | None = None
+    param: str = "tools"
+
+
+class ToolChoice(Struct, frozen=True):
+    """Whether the model may (``auto``), must (``required``) or must not (``none``) call a tool.
+
+    ``names`` limits the choice to these tools; empty means all. ``param`` is the field's path in the request.
+    """
+
+    mode: Literal["auto", "required", "none"] = "auto"
+    names: tuple[str, ...] = ()
+    param: str = "tool_choice"
+
+
+class AnswerFormat(Struct, frozen=True):
+    """The JSON that the answer's text must be; ``schema`` is a JSON schema, None for any JSON object.
+
+    ``param`` is the schema's path in the request.
+    """
+
+    schema: bytes | None = None
+    name: str = ""
+    description: str = ""
+    strict: bool = False
+    param: str = "response_format"
+
+
+class OutputRequest(Struct, frozen=True):
+    """The tools that the model may call, and the format of its answer."""
+
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice = ToolChoice()
+    parallel: bool = True
+    answer_format: AnswerFormat | None = None
 
 
 class TurnMessages(Struct, frozen=True):
@@ -45,7 +108,8 @@ class StoredHistory(Struct, frozen=True):
     """The stored response or conversation ``name`` that a turn continues.
 
     ``link`` is the fingerprint of its history within ``scope``, and ``asked`` a question of that history. A
-    conversation also has its ``system`` text, and ``conversation_id`` if the turn can continue it in Dify.
+    conversation also has its ``system`` text, and ``conversation_id`` if the turn can continue it in Dify. ``calls``
+    are the calls of its last message, whose results the request may send.
     """
 
     name: str
@@ -54,6 +118,7 @@ class StoredHistory(Struct, frozen=True):
     asked: str | None = None
     system: str = ""
     conversation_id: str | None = None
+    calls: tuple[ToolCall, ...] = ()
 
 
 SideCallKind: TypeAlias = Literal[
@@ -89,7 +154,7 @@ class TurnRequest(Struct, frozen=True):
     ``question``, ``asked``, ``system`` and ``history`` are as in ``TurnMessages``, ``chat_id`` as in
     ``RequestIdentity``. ``stored_history`` is a history that is stored here and not in the request. A ``stateless``
     turn, such as a side call, neither continues a conversation nor can be continued. ``conversation_param`` is the
-    field or header that ``conversation_id`` comes from.
+    field or header that ``conversation_id`` comes from. ``output`` is None for a plain answer.
     """
 
     question: str
@@ -105,3 +170,4 @@ class TurnRequest(Struct, frozen=True):
     stored_history: StoredHistory | None = None
     side_call: SideCall | None = None
     stateless: bool = False
+    output: OutputRequest | None = None
