@@ -10,7 +10,10 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 
-from openai_dify_proxy.upstream.http import MAX_HEAD_BYTES, Exchange, HttpClient, parse_url
+from openai_dify_proxy.upstream.connection import MAX_HEAD_BYTES
+from openai_dify_proxy.upstream.endpoints import parse_url
+from openai_dify_proxy.upstream.exchange import Exchange
+from openai_dify_proxy.upstream.http import HttpClient
 from tests.api.chat_requests import chat_body, error_of
 from tests.api.servers import (
     END,

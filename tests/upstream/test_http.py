@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from openai_dify_proxy.upstream.http import CannotConnect, Exchange, HttpClient, parse_url
+from openai_dify_proxy.upstream.connection_errors import CannotConnect
+from openai_dify_proxy.upstream.endpoints import parse_url
+from openai_dify_proxy.upstream.exchange import Exchange
+from openai_dify_proxy.upstream.http import HttpClient
 from tests.api.raw_client import settled, until
 from tests.api.servers import RawRequest, http_answer, read_request, serving
 from tests.limits import PATIENCE

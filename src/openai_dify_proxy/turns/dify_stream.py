@@ -17,7 +17,7 @@ from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.turns.client import ClientDisconnected
 from openai_dify_proxy.upstream.dify import DifyApp, missing_answer, rejection
-from openai_dify_proxy.upstream.http import Exchange
+from openai_dify_proxy.upstream.exchange import Exchange
 
 DEAD_SECONDS = 45.0
 """Dify pings every 10 s during a run, so this long without a frame means a dead stream."""

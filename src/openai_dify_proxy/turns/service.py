@@ -37,7 +37,7 @@ from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
 from openai_dify_proxy.upstream.dify import DifyClient
-from openai_dify_proxy.upstream.http import Exchange
+from openai_dify_proxy.upstream.exchange import Exchange
 from openai_dify_proxy.wire.dify import MessageRow
 
 Recall = Callable[[], Awaitable[Sequence[HistoryMessage]]]

@@ -24,7 +24,7 @@ from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.translate.dify.request import stop_path
 from openai_dify_proxy.turns.dify_stream import DifyStream
 from openai_dify_proxy.upstream.dify import DifyClient
-from openai_dify_proxy.upstream.http import Exchange
+from openai_dify_proxy.upstream.exchange import Exchange
 from openai_dify_proxy.wire.dify import Mode
 
 PROMPT_SECONDS = 1.0

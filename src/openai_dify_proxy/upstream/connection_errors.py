@@ -12,6 +12,7 @@ import ssl
 
 from openai_dify_proxy.errors import ProxyError, UpstreamMisconfigured, UpstreamUnreachable
 from openai_dify_proxy.translate.connection_errors import PERMANENT, Failure, ServerAddress, describe_failure
+from openai_dify_proxy.upstream.endpoints import Origin
 
 _PLAIN_HTTP = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 """OpenSSL's reasons, by version, for an answer that is not TLS; urllib3 recognizes the first three."""
@@ -68,3 +69,20 @@ def _first_of(error: OSError) -> OSError:
     """Return the first of the errors that asyncio joins into one text when it tried several addresses."""
     found = _ERRNO.search(str(error))
     return error if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
+
+
+class CannotConnect(Exception):
+    """No connection to ``origin`` was made, so nothing was sent. The cause is the error of the attempt.
+
+    ``timeout`` is the attempt's limit in seconds.
+    """
+
+    def __init__(self, origin: Origin, timeout: float) -> None:
+        super().__init__(f"Cannot connect to {origin.host}:{origin.port}.")
+        self.origin = origin
+        self.timeout = timeout
+
+    def translate(self, message: str, service: str, setting: str) -> ProxyError:
+        """Return the error for clients, whose ``log`` has the reason. ``setting`` is the setting that holds the URL."""
+        server = ServerAddress(service, self.origin.host, self.origin.port, setting)
+        return translate_connect_error(self.__cause__, message, server, timeout=self.timeout)

@@ -22,8 +22,12 @@ from openai_dify_proxy.errors import (
 )
 from openai_dify_proxy.translate.connection_errors import expects_https
 from openai_dify_proxy.translate.dify.errors import NO_API, translate_rejection
+from openai_dify_proxy.upstream.connection import MAX_HEAD_BYTES
+from openai_dify_proxy.upstream.connection_errors import CannotConnect
 from openai_dify_proxy.upstream.control_calls import ControlCalls
-from openai_dify_proxy.upstream.http import MAX_HEAD_BYTES, CannotConnect, Endpoint, Exchange, HttpClient, parse_url
+from openai_dify_proxy.upstream.endpoints import Endpoint, parse_url
+from openai_dify_proxy.upstream.exchange import Exchange
+from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.wire import dify
 from openai_dify_proxy.wire.complexity import check_complexity
 from openai_dify_proxy.wire.reading import UNREADABLE

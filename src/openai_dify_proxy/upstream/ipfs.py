@@ -22,7 +22,10 @@ from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.translate.connection_errors import expects_https
 from openai_dify_proxy.translate.pictures.ipfs_answers import NoCid, read_upload_answer
 from openai_dify_proxy.translate.pictures.ipfs_cid import IMPORT_PARAMETERS
-from openai_dify_proxy.upstream.http import CannotConnect, Exchange, HttpClient, parse_url
+from openai_dify_proxy.upstream.connection_errors import CannotConnect
+from openai_dify_proxy.upstream.endpoints import parse_url
+from openai_dify_proxy.upstream.exchange import Exchange
+from openai_dify_proxy.upstream.http import HttpClient
 
 MAX_ANSWER = 1024 * 1024
 RPC_PATH = "/api/v0/add"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from openai_dify_proxy.upstream.http import Exchange
+from openai_dify_proxy.upstream.exchange import Exchange
 
 ABORTED_SECONDS = 1.0
 """How long Dify takes to notice that a stream was aborted: 0.8 s on 1.16. The connection counts until then."""

@@ -1,0 +1,186 @@
+"""One connection to an upstream, on httptools' parser."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+from openai_dify_proxy.upstream.exchange import Exchange
+
+READ_BYTES = 48 * 1024
+"""The most bytes that one read returns. A client that does not read holds the frames of one read in memory."""
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Bytes that may arrive in a row without a byte of a body: a head, trailers, or the extensions of a chunk."""
+
+TLS_ALERT = b"\x15\x03"
+"""The first bytes of a TLS alert, with which some TLS servers answer plain HTTP."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection, serving one exchange at a time. All connections of a client read into the same ``buffer``."""
+
+    def __init__(
+        self, buffer: memoryview, release: Callable[[Connection], None], forget: Callable[[Connection], None]
+    ) -> None:
+        self._buffer = buffer
+        self._release = release
+        self._forget = forget
+        self._parser = httptools.HttpResponseParser(self)
+        self._exchange: Exchange | None = None
+        self._headers: dict[str, str] = {}
+        self._parts: list[bytes] = []
+        self._without_body = 0  # bytes since the last one of a body
+        self._silent = True
+        self._complete = False
+        self._keep_alive = False
+        self._held = False
+        self._yielded = False
+        self._paused = False
+        self.reused = False
+        self.transport: asyncio.Transport | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+
+    def start(self, exchange: Exchange, request: bytes) -> None:
+        self._exchange = exchange
+        self._silent = True
+        self._complete = False
+        self._without_body = 0
+        if self.transport is None or self.transport.is_closing():
+            self._finish(broken=True)
+            return
+        self.transport.write(request)
+
+    def pause(self) -> None:
+        self._held = True
+        self._pause_or_resume()
+
+    def resume(self) -> None:
+        if self._held:
+            self._held = False
+            self._pause_or_resume()
+
+    def _pause_or_resume(self) -> None:
+        paused = self._held or self._yielded
+        if paused != self._paused and self.transport is not None and not self.transport.is_closing():
+            self._paused = paused
+            if paused:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def abort(self) -> None:
+        self._exchange = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    # asyncio.BufferedProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self.abort()  # bytes that no request asked for
+            return
+        data = self._buffer[:nbytes]
+        if self._silent and data[:2] == TLS_ALERT:
+            exchange.answered_in_tls = True
+        self._silent = False
+        try:
+            self._parse(exchange, data)
+        except httptools.HttpParserError:
+            self._deliver_parts(exchange, nbytes)
+            self._finish(broken=True)
+            self.abort()
+            return
+        self._deliver_parts(exchange, nbytes)
+        if self._complete:
+            self._finish(broken=False)
+        elif nbytes < READ_BYTES:
+            exchange.on_read()
+        else:
+            self._yield(exchange)
+
+    def _yield(self, exchange: Exchange) -> None:
+        """Read on in the next iteration of the loop: the transport would read as long as there is more."""
+        self._yielded = True
+        self._pause_or_resume()
+        exchange.on_read()
+        asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._yielded = False
+        self._pause_or_resume()
+
+    def _parse(self, exchange: Exchange, data: memoryview) -> None:
+        """Feed the parser, a head only up to its limit. Raises HttpParserError, also beyond that limit."""
+        if exchange.status is None and len(data) > (room := MAX_HEAD_BYTES - self._without_body):
+            self._parse_last_of_head(exchange, data[:room])
+            data = data[room:]
+        self._parser.feed_data(data)
+        self._without_body = 0 if self._parts or self._complete else self._without_body + len(data)
+        if exchange.status is not None and self._without_body > MAX_HEAD_BYTES:
+            raise httptools.HttpParserError("too many bytes without a body")
+
+    def _parse_last_of_head(self, exchange: Exchange, data: memoryview) -> None:
+        self._parser.feed_data(data)
+        if exchange.status is None:
+            exchange.head_too_large = True
+            raise httptools.HttpParserError("the head is too large")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.expiry is not None:
+            self.expiry.cancel()
+        self._forget(self)
+        self.transport = None
+        if self._exchange is not None:
+            sized = "content-length" in self._headers or "transfer-encoding" in self._headers
+            self._finish(broken=exc is not None or self._exchange.status is None or sized)
+
+    def _finish(self, *, broken: bool) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        reused = self.reused
+        if not broken and self._keep_alive and self.transport is not None:
+            self.resume()
+            self.reused = True
+            self._release(self)
+        elif self.transport is not None:
+            self.transport.abort()
+        exchange.on_end(broken=broken, reused=reused, silent=self._silent)
+
+    def _deliver_parts(self, exchange: Exchange, size: int) -> None:
+        """Pass the parsed body parts to the exchange. ``size`` is that of the read: slightly more than the body's."""
+        if self._parts:
+            parts, self._parts = self._parts, []
+            exchange.on_body(parts, size)
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        self._headers = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200 and self._exchange is not None:
+            self._exchange.on_headers(status, self._headers)
+
+    def on_body(self, data: bytes) -> None:
+        self._parts.append(data)  # delivered once per read, not once per chunk
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() >= 200:
+            self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()  # the parser resets it after the message

@@ -1,0 +1,215 @@
+"""One request to an upstream and its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from openai_dify_proxy.translate.connection_errors import ServerAddress, describe_failure
+from openai_dify_proxy.upstream.connection_errors import CannotConnect
+from openai_dify_proxy.upstream.endpoints import Endpoint
+
+if TYPE_CHECKING:
+    from openai_dify_proxy.upstream.connection import Connection
+    from openai_dify_proxy.upstream.http import HttpClient
+
+RESEND_WINDOW = 0.5
+LARGE_REQUEST = 64 * 1024
+"""Bytes; the memory of larger requests is freed once they can no longer be sent again."""
+
+HIGH_WATER = 64 * 1024
+"""Unread bytes at which reading from the upstream pauses."""
+
+
+class Exchange:
+    """One request and the received part of its answer.
+
+    ``status`` is None until the headers have arrived. ``ended`` is true once no more bytes will arrive, and ``broken``
+    if the connection died before the answer was complete. ``listener`` is called instead of waking ``wait``.
+    ``answered_in_tls`` is true if a plain connection received a TLS alert, ``head_too_large`` if the headers exceeded
+    ``MAX_HEAD_BYTES``. ``at_end`` is called once the exchange no longer has a connection, with whether it was
+    aborted from this side.
+    """
+
+    __slots__ = (
+        "_awake",
+        "_body",
+        "_client",
+        "_connection",
+        "_discard",
+        "_endpoint",
+        "_loop",
+        "_request",
+        "_sent_at",
+        "_size",
+        "_waiter",
+        "answered_in_tls",
+        "at_end",
+        "broken",
+        "ended",
+        "head_too_large",
+        "headers",
+        "listener",
+        "status",
+    )
+
+    def __init__(self, client: HttpClient, endpoint: Endpoint, request: bytes) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._request = request
+        self._loop = client.loop
+        self._connection: Connection | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+        self._awake = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._sent_at = 0.0
+        self._discard = False
+        self.listener: Callable[[], None] | None = None
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.ended = False
+        self.broken = False
+        self.answered_in_tls = False
+        self.head_too_large = False
+        self.at_end: Callable[[bool], None] | None = None
+
+    async def wait(self) -> None:
+        """Wait until bytes arrived, the answer ended, or ``wake`` was called since the last return."""
+        if not self._awake:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._awake = False
+
+    def wake(self) -> None:
+        """Call the listener, or let ``wait`` return."""
+        if self.listener is not None:
+            self.listener()
+            return
+        self._awake = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def take(self) -> bytes:
+        """Return the body bytes that arrived since the last call."""
+        body = self._body
+        if not body:
+            return b""
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        if self._size > HIGH_WATER:
+            self.resume()
+        self._size = 0
+        return data
+
+    def pause(self) -> None:
+        """Stop reading from the upstream, since what it sends cannot be passed on."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    async def read_all(self, limit: int) -> bytes:
+        """Return the rest of the body; stop reading after about ``limit`` bytes."""
+        parts = [self.take()]
+        size = len(parts[0])
+        while not self.ended and size < limit:
+            await self.wait()
+            parts.append(self.take())
+            size += len(parts[-1])
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Abort the exchange and discard unread bytes."""
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+        self._end(aborted=True)
+
+    def linger(self, seconds: float) -> None:
+        """Discard the rest of the answer; the connection is reused if the answer ends within ``seconds``."""
+        if self._connection is not None:
+            self._discard = True
+            self.listener = None
+            self._body.clear()
+            self._connection.resume()
+            self._loop.call_later(seconds, self.close)
+
+    def describe_missing_answer(self, service: str, setting: str, *, expects_https: bool = False) -> str:
+        """Return, in sentences for the operator, why the exchange has no answer, or only that HTTPS is expected."""
+        origin = self._endpoint.origin
+        server = ServerAddress(service, origin.host, origin.port, setting)
+        if expects_https or self.answered_in_tls:
+            return describe_failure("https", server)
+        return describe_failure("closed_plain" if origin.scheme == "http" else "closed", server)
+
+    async def send(self) -> None:
+        """Send the request. Raises CannotConnect."""
+        connection = self._client.take_idle(self._endpoint.origin) or await self._client.connect(self._endpoint.origin)
+        self._connection = connection
+        self._sent_at = self._loop.time()
+        connection.start(self, self._request)
+        if len(self._request) > LARGE_REQUEST:
+            self._loop.call_later(RESEND_WINDOW, self._drop_request)
+
+    def _drop_request(self) -> None:
+        self._request = b""
+
+    # Called by the connection
+
+    def on_headers(self, status: int, headers: dict[str, str]) -> None:
+        self.status = status
+        self.headers = headers
+        self._request = b""  # an answered request is not sent again
+
+    def on_body(self, parts: list[bytes], size: int) -> None:
+        """Store ``parts``, ``size`` bytes in all."""
+        if not self._discard:
+            self._body += parts
+            self._size += size
+
+    def on_read(self) -> None:
+        """Wake the reader after a read, and pause reading if it leaves too much unread."""
+        if self.listener is not None:
+            self.listener()
+        else:
+            self.wake()
+        if self._size > HIGH_WATER:
+            self.pause()
+
+    def on_end(self, *, broken: bool, reused: bool, silent: bool) -> None:
+        self._connection = None
+        early = self._loop.time() - self._sent_at < RESEND_WINDOW
+        if broken and reused and silent and early and self._request:
+            self._client.spawn(self._resend())
+            return
+        self.broken = broken
+        self._end()
+        self.wake()
+
+    def _end(self, *, aborted: bool = False) -> None:
+        self.ended = True
+        if self.at_end is not None:
+            at_end, self.at_end = self.at_end, None
+            at_end(aborted)
+
+    async def _resend(self) -> None:
+        try:
+            connection = await self._client.connect(self._endpoint.origin)
+        except CannotConnect:
+            self.broken = True
+            self._end()
+            self.wake()
+            return
+        if self.ended:
+            connection.abort()
+            return
+        self._connection = connection
+        connection.start(self, self._request)
