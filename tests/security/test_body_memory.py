@@ -22,9 +22,8 @@ from openai_dify_proxy.api.body_budget import (
     Pool,
     Reservation,
 )
-from openai_dify_proxy.api.responder import EXTENSION
 from openai_dify_proxy.errors import BodyTooLarge, ServerBusy
-from openai_dify_proxy.turns.client import ClientDisconnected
+from openai_dify_proxy.turns.client import EXTENSION, ClientDisconnected
 from tests.api.raw_client import until
 from tests.limits import PATIENCE
 

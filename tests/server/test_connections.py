@@ -19,9 +19,9 @@ from structlog.testing import capture_logs
 
 from openai_dify_proxy.cli.server import server_config
 from openai_dify_proxy.server import FrontDoor, HttpLimits, front_door, http_limits
-from openai_dify_proxy.server.exchange import EXTENSION
 from openai_dify_proxy.server.protocol import MAX_HEADERS
 from openai_dify_proxy.settings import ConnectionSettings
+from openai_dify_proxy.turns.client import EXTENSION
 from tests.api.servers import ListeningServer
 from tests.limits import PATIENCE
 

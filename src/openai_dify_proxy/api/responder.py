@@ -7,8 +7,7 @@ from typing import Protocol, cast
 
 from starlette.types import Receive, Scope, Send
 
-EXTENSION = "openai_dify_proxy.responder"
-"""The ASGI extension of the front door."""
+from openai_dify_proxy.turns.client import EXTENSION
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, and values."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 from openai_dify_proxy.server.write_buffers import WriteBuffers
+from openai_dify_proxy.turns.client import EXTENSION
 
 if TYPE_CHECKING:
     from openai_dify_proxy.server.protocol import Connection
-
-EXTENSION: Final = "openai_dify_proxy.responder"
-"""The ASGI extension with the ``ResponseWriter`` of a request."""
 
 MERGED_BYTES = 64 * 1024
 """The largest body that is copied behind the response head; a larger one is handed to the transport as it is."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
+
+EXTENSION: Final = "openai_dify_proxy.responder"
+"""The ASGI extension in which the front door passes the response of a request, which is also its ``Client``."""
 
 
 class ClientDisconnected(Exception):
