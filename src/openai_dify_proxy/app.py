@@ -39,7 +39,7 @@ from openai_dify_proxy.api.responses import (
 )
 from openai_dify_proxy.api.routing import NormalPathRouter, on_http_exception
 from openai_dify_proxy.api.services import Services
-from openai_dify_proxy.api.streaming import WRITE_TIMEOUT_SECONDS, StreamTiming
+from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.images.service import ImageService
@@ -99,19 +99,17 @@ def create_app(
     *,
     timing: ClaimTiming = DEFAULT_TIMING,
     state_timeout: float = STATE_TIMEOUT,
-    write_timeout: float = WRITE_TIMEOUT_SECONDS,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """Build the proxy as an ASGI application, which serves one event loop from lifespan startup to shutdown.
 
-    A turn waits at most ``state_timeout`` seconds for the state, and a client that reads nothing of a stream for
-    ``write_timeout`` seconds is disconnected. ``clock`` returns seconds since the epoch; it dates
+    A turn waits at most ``state_timeout`` seconds for the state. ``clock`` returns seconds since the epoch; it dates
     the turns of conversations and the leases of background runs.
     """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with _open_services(settings, timing, state_timeout, write_timeout, clock) as services:
+        async with _open_services(settings, timing, state_timeout, clock) as services:
             app.state.services = services
             yield
 
@@ -135,16 +133,15 @@ async def _open_services(
     settings: Settings,
     timing: ClaimTiming,
     state_timeout: float,
-    write_timeout: float,
     clock: Callable[[], float],
 ) -> AsyncIterator[Services]:
     """Open the services of the handlers, and close them in reverse order."""
     async with AsyncExitStack() as stack:
-        http = HttpClient(connect_timeout=settings.connect_timeout)
+        http = HttpClient(connect_timeout=settings.connect_timeout, stream_buffer=settings.stream_buffer)
         stack.push_async_callback(http.close)
         dify = DifyClient(http, ControlCalls(lambda url: has_limit(settings, url)))
         apps = Apps(settings)
-        profiles = Profiles(dify, time.monotonic)
+        profiles = Profiles(dify, settings, time.monotonic)
         store = GuardedStore(
             await open_store(
                 settings.state_url.get_secret_value(),
@@ -162,13 +159,15 @@ async def _open_services(
         stack.push_async_callback(background.close, settings.shutdown_grace)
         yield Services(
             authenticator=Authenticator(settings),
-            bodies=BodyReader(settings.max_body_bytes, BodyBudget(settings.memory_for_bodies)),
+            bodies=BodyReader(
+                settings.max_body_bytes, BodyBudget(settings.memory_for_bodies, settings.body_memory_timeout)
+            ),
             apps=apps,
             profiles=profiles,
             turns=turns,
             readiness=Readiness(dify, apps.urls, time.monotonic, turns.admission),
             timing=StreamTiming(
-                settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat, write_timeout
+                settings.first_event_grace, settings.heartbeat_interval, settings.heartbeat, settings.write_timeout
             ),
             store=store,
             stored=stored,

@@ -7,34 +7,13 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from openai_dify_proxy.settings import Settings
+from tests.api.floods import Flood, flooded_proxy
 from tests.api.raw_client import Client, until
-from tests.api.servers import (
-    SSE_HEAD,
-    ProxyServer,
-    RawRequest,
-    app_settings,
-    chunk,
-    message_frame,
-    raw_dify,
-)
+from tests.api.servers import raw_dify
 from tests.limits import PATIENCE
 
-FLOOD = chunk(*[message_frame("x" * 1000)] * 40)
-
-
-async def flood(_request: RawRequest, writer: asyncio.StreamWriter) -> None:
-    """Answer with text that never ends."""
-    writer.write(SSE_HEAD)
-    while True:
-        writer.write(FLOOD)
-        await writer.drain()
-
-
-def serve(url: str, write_timeout: float) -> ProxyServer:
-    """Return a proxy whose timer fires often."""
-    settings = Settings(dify_api_url=url, apps={"raw": app_settings("raw", "app-raw", url)}, heartbeat_interval=0.05)
-    return ProxyServer(settings, write_timeout=write_timeout)
+OFTEN = 0.05
+"""The interval of heartbeats, and so of the timer that checks the write timeout."""
 
 
 async def read_to_the_end(client: Client) -> bytes:
@@ -49,8 +28,8 @@ async def read_to_the_end(client: Client) -> bytes:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 async def test_a_client_that_reads_nothing_is_disconnected_and_its_run_is_stopped(path: str) -> None:
-    async with raw_dify(flood) as dify:
-        with serve(dify.url, 0.3) as proxy, capture_logs() as logs:
+    async with raw_dify(Flood()) as dify:
+        with flooded_proxy(dify, write_timeout=0.3, heartbeat_interval=OFTEN) as proxy, capture_logs() as logs:
             client = Client(proxy.port, path, receive_buffer=8192)
             await client.ask("hi", "raw", stream=True)
             await asyncio.wait_for(dify.stopped.wait(), PATIENCE)
@@ -64,14 +43,17 @@ async def test_a_client_that_reads_nothing_is_disconnected_and_its_run_is_stoppe
 
 async def test_a_client_that_reads_slowly_is_not_disconnected() -> None:
     """It reads for longer than the write timeout, and what it has not read never waits that long."""
-    write_timeout = 3.0
-    async with raw_dify(flood) as dify:
-        with serve(dify.url, write_timeout) as proxy, capture_logs() as logs:
+    seconds = 3.0
+    async with raw_dify(Flood()) as dify:
+        with (
+            flooded_proxy(dify, write_timeout=seconds, heartbeat_interval=OFTEN) as proxy,
+            capture_logs() as logs,
+        ):
             proxy.limit_send_buffers(8192)
             client = Client(proxy.port, receive_buffer=8192)
             await client.ask("hi", "raw", stream=True)
             loop = asyncio.get_running_loop()
-            end = loop.time() + write_timeout + 0.5
+            end = loop.time() + seconds + 0.5
             while loop.time() < end:
                 assert await client.read(8192)
                 await asyncio.sleep(0.01)

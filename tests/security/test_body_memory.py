@@ -71,7 +71,7 @@ def quoted(length: int) -> bytes:
 @pytest.mark.parametrize("length", [2, TINY_BODY, TINY_BODY + 1, SMALL_BODY, SMALL_BODY + 1, 4 * MIB])
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_memory_is_returned_after_the_request(length: int, chunked: bool) -> None:
-    budget = BodyBudget(30 * MIB)
+    budget = BodyBudget(30 * MIB, PATIENCE)
     reader = BodyReader(10 * MIB, budget)
     upload = Upload(None if chunked else length)
     task = asyncio.create_task(read(reader, upload))
@@ -88,7 +88,7 @@ async def test_memory_is_returned_after_the_request(length: int, chunked: bool) 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("length", [1000, 100_000, 4 * MIB])
 async def test_memory_is_returned_after_a_failure(length: int, chunked: bool) -> None:
-    budget = BodyBudget(30 * MIB)
+    budget = BodyBudget(30 * MIB, PATIENCE)
     reader = BodyReader(10 * MIB, budget)
     left = Upload(None if chunked else length)
     task = asyncio.create_task(read(reader, left))
@@ -107,7 +107,7 @@ async def test_memory_is_returned_after_a_failure(length: int, chunked: bool) ->
 
 
 async def test_chunked_body_is_limited() -> None:
-    budget = BodyBudget(30 * MIB)
+    budget = BodyBudget(30 * MIB, PATIENCE)
     upload = Upload(None)
     for _ in range(11):
         upload.send(b"x" * MIB)
@@ -117,7 +117,7 @@ async def test_chunked_body_is_limited() -> None:
 
 
 async def test_large_bodies_wait_and_small_ones_pass() -> None:
-    budget = BodyBudget(30 * MIB)
+    budget = BodyBudget(30 * MIB, PATIENCE)
     reader = BodyReader(10 * MIB, budget)
     first, second, small, tiny = Upload(9 * MIB), Upload(2 * MIB), Upload(SMALL_BODY), Upload(TINY_BODY)
     held = asyncio.create_task(read(reader, first))
@@ -133,7 +133,7 @@ async def test_large_bodies_wait_and_small_ones_pass() -> None:
 
 
 async def test_body_without_room_is_rejected_after_a_while() -> None:
-    budget = BodyBudget(30 * MIB, wait=0.01)
+    budget = BodyBudget(30 * MIB, 0.01)
     reader = BodyReader(10 * MIB, budget)
     held = asyncio.create_task(read(reader, Upload(10 * MIB)))
     await until(lambda: budget.large.free == 0)
@@ -206,7 +206,7 @@ def test_no_memory_is_lost_or_invented(steps: list[tuple[int, int, bool]]) -> No
 
 
 async def test_memory_of_a_large_body_is_returned_when_the_response_starts() -> None:
-    budget = BodyBudget(30 * MIB)
+    budget = BodyBudget(30 * MIB, PATIENCE)
     upload = Upload(2 * MIB)
     upload.send(quoted(2 * MIB), more=False)
     await read(BodyReader(10 * MIB, budget), upload)  # in the task of the test, which goes on
@@ -216,7 +216,7 @@ async def test_memory_of_a_large_body_is_returned_when_the_response_starts() -> 
 
 
 async def test_reservation_of_a_growing_body() -> None:
-    budget = BodyBudget(30 * MIB)
+    budget = BodyBudget(30 * MIB, PATIENCE)
     reservation = Reservation(budget)
     for length in (1000, 100_000, SMALL_BODY, 2 * MIB, 5 * MIB):
         await reservation.cover(length)

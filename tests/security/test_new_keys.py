@@ -16,7 +16,8 @@ import httpx2
 import pytest
 
 from openai_dify_proxy.errors import AuthenticationFailed, ServerBusy
-from openai_dify_proxy.turns.new_keys import MAX_REJECTED, MAX_WAITING, MAX_WAITING_PER_CLIENT
+from openai_dify_proxy.settings import LimitSettings
+from openai_dify_proxy.turns.new_keys import MAX_REJECTED
 from openai_dify_proxy.turns.profiles import FRESH_SECONDS, KNOWN_SECONDS, Profiles
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
@@ -27,6 +28,7 @@ from tests.api.servers import ProxyServer, http_answer, read_request, serving
 from tests.limits import PATIENCE
 
 Serve = Callable[..., ProxyServer]
+LIMITS = LimitSettings()
 JUNK = {"Authorization": "Bearer app-made-up"}
 
 
@@ -131,7 +133,7 @@ async def setup() -> AsyncIterator[Setup]:
     gate = Gate()
     async with serving(gate.serve) as port:
         http = HttpClient(connect_timeout=PATIENCE)
-        yield Setup(gate, Profiles(DifyClient(http), lambda: gate.now), f"http://127.0.0.1:{port}/v1")
+        yield Setup(gate, Profiles(DifyClient(http), LIMITS, lambda: gate.now), f"http://127.0.0.1:{port}/v1")
         gate.opened.set()
         await http.close()
 
@@ -150,14 +152,14 @@ async def test_junk_keys_do_not_hold_up_known_ones(setup: Setup) -> None:
 
 
 async def test_the_queue_of_new_keys_is_limited(setup: Setup) -> None:
-    junk = [asyncio.create_task(setup.get(f"app-a-{number}", "192.0.2.1")) for number in range(MAX_WAITING)]
-    await until(lambda: sum(task.done() for task in junk) == MAX_WAITING - MAX_WAITING_PER_CLIENT)
-    other = [asyncio.create_task(setup.get(f"app-b-{number}", "192.0.2.2")) for number in range(MAX_WAITING)]
-    await until(lambda: sum(task.done() for task in other) == MAX_WAITING - MAX_WAITING_PER_CLIENT)
+    junk = [asyncio.create_task(setup.get(f"app-a-{number}", "192.0.2.1")) for number in range(LIMITS.key_check_queue)]
+    await until(lambda: sum(task.done() for task in junk) == LIMITS.key_check_queue // 2)
+    other = [asyncio.create_task(setup.get(f"app-b-{number}", "192.0.2.2")) for number in range(LIMITS.key_check_queue)]
+    await until(lambda: sum(task.done() for task in other) == LIMITS.key_check_queue // 2)
     assert await setup.get("app-good-1", "192.0.2.3") == "too_many_keys"
     setup.gate.opened.set()
     codes = Counter(await asyncio.gather(*junk, *other))
-    assert codes == {"invalid_api_key": MAX_WAITING, "too_many_keys": MAX_WAITING}
+    assert codes == {"invalid_api_key": LIMITS.key_check_queue, "too_many_keys": LIMITS.key_check_queue}
     assert await setup.get("app-good-1", "192.0.2.1") == "chat"
 
 

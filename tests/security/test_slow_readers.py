@@ -10,24 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from openai_dify_proxy.settings import Settings
 from tests.api.chat_requests import chat_body
+from tests.api.floods import PIECE, Flood, flooded_proxy
 from tests.api.raw_client import settled
-from tests.api.servers import (
-    SSE_HEAD,
-    ProxyServer,
-    RawRequest,
-    app_settings,
-    chunk,
-    message_frame,
-    raw_dify,
-)
+from tests.api.servers import raw_dify
 from tests.limits import PATIENCE
-
-PIECE = chunk(message_frame("x" * 4000))
-
-HELD_BYTES = 64 * 1024 + len(PIECE)
-"""The most that a stream may hold: 64 KiB beyond the frame that is being written."""
 
 KERNEL_BUFFER = 16 * 1024
 
@@ -43,37 +30,35 @@ def bytes_in_kernel(*ports: int) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the sizes of sockets' queues")
-@pytest.mark.parametrize("path", ["chat/completions", "completions", "responses"])
-async def test_a_client_that_does_not_read_pauses_dify(path: str) -> None:
-    written = 0
-
-    async def flood(_request: RawRequest, writer: asyncio.StreamWriter) -> None:
-        nonlocal written
-        writer.transport.set_write_buffer_limits(high=0)  # drain waits until the kernel has all bytes
-        writer.write(SSE_HEAD)
-        while True:
-            writer.write(PIECE)
-            await writer.drain()
-            written += len(PIECE)
-
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [
+        ("chat/completions", 64 * 1024),
+        ("completions", 64 * 1024),
+        ("responses", 64 * 1024),
+        ("chat/completions", 8 * 1024),
+    ],
+)
+async def test_a_client_that_does_not_read_pauses_dify(path: str, limit: int) -> None:
+    """The proxy holds no more than the limit beyond the frame that is being written."""
+    flood = Flood()
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
         async with raw_dify(flood, at=listener) as dify:
-            settings = Settings(dify_api_url=dify.url, apps={"raw": app_settings("raw", "app-raw", dify.url)})
-            with ProxyServer(settings) as proxy:
+            with flooded_proxy(dify, stream_buffer=limit) as proxy:
                 proxy.limit_send_buffers(KERNEL_BUFFER)
                 client.connect(("127.0.0.1", proxy.port))
                 client.sendall(request(path))
-                await settled(lambda: written)
-                held = written - bytes_in_kernel(listener.getsockname()[1], proxy.port)
-                assert written > 0
-                assert held <= HELD_BYTES
+                await settled(lambda: flood.written)
+                held = flood.written - bytes_in_kernel(listener.getsockname()[1], proxy.port)
+                assert flood.written > 0
+                assert held <= limit + len(PIECE)
 
                 client.setblocking(False)
-                paused_at = written
+                paused_at = flood.written
                 async with asyncio.timeout(PATIENCE):
-                    while written < paused_at + 1_000_000:  # once the client reads, Dify continues
+                    while flood.written < paused_at + 1_000_000:  # once the client reads, Dify continues
                         assert await asyncio.get_running_loop().sock_recv(client, 1 << 16)
                 client.close()
                 await asyncio.wait_for(dify.stopped.wait(), PATIENCE)

@@ -19,16 +19,13 @@ from structlog.testing import capture_logs
 
 from openai_dify_proxy.cli.server import server_config
 from openai_dify_proxy.server import FrontDoor, HttpLimits, front_door, http_limits
-from openai_dify_proxy.server.protocol import MAX_HEADERS
-from openai_dify_proxy.settings import ConnectionSettings
+from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.turns.client import EXTENSION
 from tests.api.servers import ListeningServer
 from tests.limits import PATIENCE
 
-LIMITS = http_limits(ConnectionSettings(max_connections=8))
-HURRIED = http_limits(
-    ConnectionSettings(head_timeout=0.1, body_rate_window=0.1, idle_timeout=0.1, min_body_rate=1024 * 1024)
-)
+LIMITS = http_limits(Settings(max_connections=8))
+HURRIED = http_limits(Settings(head_timeout=0.1, body_rate_window=0.1, idle_timeout=0.1, min_body_rate=1024 * 1024))
 """Deadlines that have passed at the first sweep."""
 
 
@@ -389,7 +386,7 @@ def test_idle_connections_are_closed() -> None:
 
 
 def test_idle_connections_make_room() -> None:
-    with door(http_limits(ConnectionSettings(max_connections=4))) as opened:
+    with door(http_limits(Settings(max_connections=4))) as opened:
         idle = [opened.connect() for _ in range(4)]
         for client in idle:
             assert client.send(GET).response()[0] == 200
@@ -399,7 +396,7 @@ def test_idle_connections_make_room() -> None:
 
 
 def test_health_is_answered_when_connections_run_out() -> None:
-    with door(http_limits(ConnectionSettings(max_connections=2))) as opened:
+    with door(http_limits(Settings(max_connections=2))) as opened:
         for _ in range(2):
             # After the early response the connection waits for the last byte of the body, so it is not idle.
             assert opened.connect().send(post(b"x" * 10, path=b"/unread")[:-1]).response()[0] == 200
@@ -423,7 +420,7 @@ def test_rest_of_a_small_body_is_discarded_after_an_early_response(shared: Door)
 
 
 def test_the_number_of_headers_is_limited(shared: Door) -> None:
-    headers = b"".join(b"A%d: b\r\n" % number for number in range(MAX_HEADERS))
+    headers = b"".join(b"A%d: b\r\n" % number for number in range(LIMITS.headers))
     assert shared.connect().send(b"GET /a HTTP/1.1\r\n" + headers + b"\r\n").response()[0] == 200
     request = b"GET /a HTTP/1.1\r\n" + headers + b"B: c\r\n\r\n"
     assert shared.connect().send(request).error() == (431, "headers_too_large")
@@ -458,9 +455,8 @@ def test_waiting_requests_of_one_connection_are_limited() -> None:
         assert opened.run(lambda: dict(opened.front.holding)) == {}
 
 
-def test_incomplete_heads_and_waiting_requests_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front_door, "MAX_HELD_BYTES", 100_000)
-    with door() as opened:
+def test_incomplete_heads_and_waiting_requests_are_limited_together() -> None:
+    with door(http_limits(Settings(head_memory=100_000))) as opened:
         small = opened.connect().send(b"GET /a HTTP/1.1\r\nX: ")
         large = opened.connect().send(b"GET /a HTTP/1.1\r\nX: " + b"y" * 60_000)
         other = opened.connect().send(b"GET /a HTTP/1.1\r\nX: " + b"y" * 50_000)
@@ -472,7 +468,7 @@ def test_incomplete_heads_and_waiting_requests_are_limited_together(monkeypatch:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
 def test_an_address_with_most_connections_makes_room_for_others() -> None:
-    with door(http_limits(ConnectionSettings(max_connections=4))) as opened:
+    with door(http_limits(Settings(max_connections=4))) as opened:
         slow = [opened.connect("127.0.0.2").send(b"GET /a HTT") for _ in range(4)]
         while opened.run(lambda: len(opened.front.reading)) < 4:
             pass
@@ -493,7 +489,7 @@ def test_an_address_with_most_connections_makes_room_for_others() -> None:
     ],
 )
 def test_client_behind_a_proxy(proxies: tuple[str, ...], headers: bytes, answer: bytes) -> None:
-    with door(http_limits(ConnectionSettings(trusted_proxies=proxies))) as opened:
+    with door(http_limits(Settings(trusted_proxies=proxies))) as opened:
         request = b"GET /client HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n"
         assert opened.connect().send(request).response() == (200, answer)
         assert opened.run(lambda: dict(opened.front._addresses)) == ({} if proxies else {"127.0.0.1": 1})
@@ -525,7 +521,7 @@ def test_answer_precedes_the_end_after_a_slow_head() -> None:
 
 
 HOSTILE = {
-    "many headers": b"GET /a HTTP/1.1\r\n" + b"A: b\r\n" * (2 * MAX_HEADERS),
+    "many headers": b"GET /a HTTP/1.1\r\n" + b"A: b\r\n" * (2 * LIMITS.headers),
     "not HTTP": b"GET\r\n\r\n",
     "long URL": b"GET /" + b"a" * 17_000 + b" HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /a HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
@@ -562,7 +558,7 @@ def test_memory_is_returned_to_the_system_after_many_connections(monkeypatch: py
 
 
 def test_health_is_answered_during_a_flood_of_half_sent_heads() -> None:
-    with door(http_limits(ConnectionSettings(max_connections=2))) as opened:
+    with door(http_limits(Settings(max_connections=2))) as opened:
         for _ in range(2 + 2 * front_door.EXTRA_CONNECTIONS):
             opened.connect().send(b"GET /health HT")
         assert opened.connect().send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").response() == (200, b"GET /health 0\n")

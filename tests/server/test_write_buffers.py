@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from openai_dify_proxy.server.front_door import MAX_BUFFERED_BYTES
 from openai_dify_proxy.server.write_buffers import WriteBuffers
-
-
-def test_the_limit_of_a_process() -> None:
-    assert MAX_BUFFERED_BYTES == 64 * 1024 * 1024
 
 
 def test_below_the_limit_no_client_waits() -> None:

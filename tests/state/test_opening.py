@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from openai_dify_proxy.settings.values import STATES
-from openai_dify_proxy.state import Put, Store, is_shared, open_store
+from openai_dify_proxy.settings.state_urls import STATES, is_shared
+from openai_dify_proxy.state import Put, Store, open_store
 from openai_dify_proxy.state.memory import MemoryStore
 from openai_dify_proxy.state.sqlite import SqliteStore
 from openai_dify_proxy.state.valkey import ValkeyStore

@@ -52,7 +52,7 @@ class Setup:
         settings = Settings(apps=demo_apps(url), end_user_id="plain")
         dify = DifyClient(http)
         self.apps = Apps(settings)
-        self.turns = Turns(settings, self.apps, Profiles(dify, lambda: self.now), dify, conversations)
+        self.turns = Turns(settings, self.apps, Profiles(dify, settings, lambda: self.now), dify, conversations)
 
     async def lock(self) -> Lock:
         """Return an acquired lock."""

@@ -18,9 +18,6 @@ MEMORY_PER_BYTE = 2
 TINY_BODY = 16 * 1024
 SMALL_BODY = 1024 * 1024
 
-WAIT_SECONDS = 30.0
-"""How long a body waits for memory."""
-
 MAX_WAITING = 64
 """Bodies of each kind that may wait: the connection of each holds what has arrived."""
 
@@ -83,7 +80,7 @@ class Pool:
 class BodyBudget:
     """The memory for all request bodies, ``size`` in bytes. ``wait`` is how long a body waits for it, in seconds."""
 
-    def __init__(self, size: int, wait: float = WAIT_SECONDS) -> None:
+    def __init__(self, size: int, wait: float) -> None:
         self.small = Pool(size // 3, wait)
         self.large = Pool(size - size // 3, wait)
 

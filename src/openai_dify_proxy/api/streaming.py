@@ -36,9 +36,6 @@ SSE_HEADERS: RawHeaders = [
     (b"x-accel-buffering", b"no"),
 ]
 
-WRITE_TIMEOUT_SECONDS = 60.0
-"""A client that reads nothing for this long is disconnected."""
-
 
 class StreamTiming(Struct, frozen=True):
     """``grace`` is the longest delay of the status line, ``interval`` the pause between heartbeats, both in seconds.
@@ -50,7 +47,7 @@ class StreamTiming(Struct, frozen=True):
     grace: float
     interval: float
     kind: str
-    write_timeout: float = WRITE_TIMEOUT_SECONDS
+    write_timeout: float
 
     @property
     def beat(self) -> float | None:

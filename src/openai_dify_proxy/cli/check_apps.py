@@ -89,7 +89,7 @@ async def _unreachable(url: str, connect_timeout: float) -> str | None:
 
 async def _examine_all(settings: Settings) -> list[AppReport]:
     http = HttpClient(connect_timeout=settings.connect_timeout)
-    profiles = Profiles(DifyClient(http), time.monotonic)
+    profiles = Profiles(DifyClient(http), settings, time.monotonic)
     slots = asyncio.Semaphore(CONCURRENCY)
 
     async def examine(app: AppSettings) -> AppReport:

@@ -25,19 +25,8 @@ SWEEP_INTERVAL = 1.0
 EXTRA_CONNECTIONS = 32
 """Connections beyond the limit that may still request ``/health``. Of further ones, the oldest is closed."""
 
-MAX_HELD_BYTES = 16 * 1024 * 1024
-"""Bytes of incomplete heads and waiting requests of all connections; beyond it, the largest holders are dropped.
-
-Parsed, they take several times as much.
-"""
-
 MANY_CONNECTIONS = 256
 """Once so many connections have shrunk to half, their memory is returned to the system."""
-
-
-MAX_BUFFERED_BYTES = 64 * 1024 * 1024
-"""Bytes that all connections together buffer for slow clients. Beyond that, their upstreams pause."""
-
 
 STARTS_PER_TURN = 32
 """Requests that start in one iteration of the event loop; further ones start in the next. When a thousand arrive at
@@ -53,7 +42,7 @@ class FrontDoor:
         """Connections without a request, the one that has been idle longest first."""
         self.reading: dict[Connection, None] = {}
         """Connections in the middle of a request's head or body, or lingering after a refusal."""
-        self.write_buffers = WriteBuffers(MAX_BUFFERED_BYTES)
+        self.write_buffers = WriteBuffers(limits.stream_memory)
         self._starting: deque[tuple[Connection, Cycle]] = deque()
         self._started = 0
         self._started_at = 0.0
@@ -122,7 +111,7 @@ class FrontDoor:
         self._held += held - self.holding.pop(connection, 0)
         if held:
             self.holding[connection] = held
-        while self._held > MAX_HELD_BYTES:
+        while self._held > self.limits.head_memory:
             largest = max(self.holding, key=self.holding.__getitem__)
             log.warning("connection_dropped", client=largest.address or None, held_bytes=self.holding[largest])
             self._held -= self.holding.pop(largest)

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from msgspec import Struct
 
 from openai_dify_proxy.server.forwarding import Network
-from openai_dify_proxy.settings import ConnectionSettings
+from openai_dify_proxy.settings import Settings
 
 if sys.platform != "win32":
     import resource
@@ -18,31 +18,39 @@ RESERVED_DESCRIPTORS = 64
 
 
 class HttpLimits(Struct, frozen=True):
-    """What one connection may send, and how slowly: the settings of the section "Client connections"."""
+    """What the settings allow the clients of one process, as far as the front door enforces it."""
 
     head_bytes: int
     url_bytes: int
+    headers: int
     head_timeout: float
     body_window: float
     body_rate: int
     idle_timeout: float
     pipelined: int
+    head_memory: int
+    """Bytes of incomplete heads and waiting requests of all connections. Parsed, they take several times as much."""
+    stream_memory: int
+    """Bytes that all connections together buffer for slow clients."""
     connections: int | None
     """None: as many as ``connection_limit`` returns."""
     proxies: tuple[Network, ...]
     """The reverse proxies whose ``X-Forwarded-For`` counts."""
 
 
-def http_limits(settings: ConnectionSettings) -> HttpLimits:
+def http_limits(settings: Settings) -> HttpLimits:
     """Return the limits that the settings define."""
     return HttpLimits(
         head_bytes=settings.max_head_bytes,
         url_bytes=settings.max_url_bytes,
+        headers=settings.max_headers,
         head_timeout=settings.head_timeout,
         body_window=settings.body_rate_window,
         body_rate=settings.min_body_rate,
         idle_timeout=settings.idle_timeout,
         pipelined=settings.max_pipelined_requests,
+        head_memory=settings.head_memory,
+        stream_memory=settings.stream_memory,
         connections=settings.max_connections,
         proxies=tuple(map(ip_network, settings.trusted_proxies)),
     )

@@ -7,27 +7,19 @@ limit is checked before the bytes beyond it are parsed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
 
 import httptools
 import structlog
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from openai_dify_proxy.errors import (
-    BadHttp,
-    HeadTooLarge,
-    ProxyError,
-    RequestTimeout,
-    TooManyConnections,
-    UrlTooLong,
-)
+from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.server import rejections
 from openai_dify_proxy.server.exchange import Cycle, Flow
 from openai_dify_proxy.server.forwarding import forwarded_client, forwarded_scheme, is_trusted, parse_address
-from openai_dify_proxy.translate.openai.errors import encode_error
+from openai_dify_proxy.server.heads import END_OF_HEAD, declared_length, head_of_body, is_unambiguous, set_target
 
 if TYPE_CHECKING:
     from openai_dify_proxy.server.front_door import FrontDoor
@@ -37,21 +29,11 @@ log = structlog.get_logger("openai_dify_proxy.server")
 PIECE = 4096
 """Bytes that are parsed at once while a head or a chunked body is read, where no other boundary is known."""
 
-END_OF_HEAD = b"\r\n\r\n"
-
-MAX_HEADERS = 256
-"""Headers of one request: a head of short ones takes 25 times its bytes once it is parsed."""
-
 MAX_WAITING_BYTES = 64 * 1024
 """Bytes of one connection's requests that are parsed while they wait for an earlier answer; then reading pauses."""
 
 WAITING_REQUEST_BYTES = 2048
 """The memory that a waiting request takes besides its head and body."""
-
-NOT_HTTP = "The request is not valid HTTP/1.1."
-
-TLS_HANDSHAKE = b"\x16\x03"
-"""The first bytes of a client that uses https://."""
 
 LINGER_SECONDS = 5.0
 """How long data is discarded after a refusal. Closing at once would reset the connection, and the client would lose
@@ -150,12 +132,10 @@ class Connection(HttpToolsProtocol):
             self._begin_window(now)
         elif self._phase == HEAD:
             if elapsed >= self._limits.head_timeout:
-                seconds = self._limits.head_timeout
-                self._reject(RequestTimeout(f"The request head took longer than {seconds:g} s. Send it at once."))
+                self._reject(rejections.slow_head(self._limits))
         elif elapsed >= self._limits.body_window:
             if self._window_bytes < elapsed * self._limits.body_rate:
-                rate = self._limits.body_rate
-                self._reject(RequestTimeout(f"The request body arrived at less than {rate} bytes/s. Send it faster."))
+                self._reject(rejections.slow_body(self._limits))
             else:
                 self._begin_window(now)
 
@@ -208,7 +188,7 @@ class Connection(HttpToolsProtocol):
 
     def _end_of_piece(self, data: bytes, start: int) -> int:
         """Return the end of the next piece, which ends no more than one head and no more than one body."""
-        if self._phase == BODY and (length := self._declared_length()) is not None:
+        if self._phase == BODY and (length := declared_length(self.headers)) is not None:
             return min(len(data), start + length - self._body_bytes)
         found = data.find(END_OF_HEAD, start, start + PIECE)
         return min(len(data), start + PIECE) if found < 0 else found + len(END_OF_HEAD)
@@ -226,12 +206,12 @@ class Connection(HttpToolsProtocol):
         if self._phase == HEAD:
             self._head_bytes += len(piece)
             if self._head_bytes > self._limits.head_bytes:
-                self._reject(self._too_large())
+                self._reject(rejections.too_large(self.url, self._limits))
                 return
         else:
             self._framing_bytes += len(piece)
-            if self._framing_bytes > self._limits.head_bytes and self._declared_length() is None:
-                self._reject(HeadTooLarge("The request body has too many tiny chunks. Send larger ones."))
+            if self._framing_bytes > self._limits.head_bytes and declared_length(self.headers) is None:
+                self._reject(rejections.tiny_chunks())
                 return
         try:
             self.parser.feed_data(piece)
@@ -243,13 +223,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             error, self._rejection = self._rejection, None
             # The traceback leads back to this frame, its data and the connection.
-            self._reject(_bad_http(piece) if error is None else error.with_traceback(None))
-
-    def _too_large(self) -> ProxyError:
-        if len(self.url) > self._limits.url_bytes:
-            return UrlTooLong(f"The URL is longer than {self._limits.url_bytes} bytes. Send data in the body.")
-        limit = self._limits.head_bytes
-        return HeadTooLarge(f"The request line and headers are larger than {limit} bytes. Send fewer headers.")
+            self._reject(rejections.bad_http(piece) if error is None else error.with_traceback(None))
 
     def _ignore_upgrade(self) -> None:
         """Continue in HTTP/1.1, as RFC 9110 permits: Java's client offers ``h2c`` with every request.
@@ -260,10 +234,8 @@ class Connection(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         if self._phase == BODY:
-            length = self._declared_length()
-            framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
             self._replaying = True
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + END_OF_HEAD)
+            self.parser.feed_data(head_of_body(declared_length(self.headers)))
             self._replaying = False
 
     def _begin_head(self) -> None:
@@ -273,16 +245,6 @@ class Connection(HttpToolsProtocol):
         self.url = b""
         self._door.idle.pop(self, None)
         self._door.reading[self] = None
-
-    def _declared_length(self) -> int | None:
-        """Return the length of the current request's body in bytes, or None if it is chunked."""
-        length: int | None = 0
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                return None
-        return length
 
     # The parser's callbacks
 
@@ -299,8 +261,8 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._replaying and self._phase == HEAD:  # trailers of a chunked body are ignored
-            if len(self.headers) >= MAX_HEADERS:
-                raise self._rejected(HeadTooLarge(f"The request has more than {MAX_HEADERS} headers."))
+            if len(self.headers) >= self._limits.headers:
+                raise self._rejected(rejections.too_many_headers(self._limits))
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -310,27 +272,21 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = self._framing_bytes = 0
         self._begin_window(self.loop.time())
         version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0") or not _is_unambiguous(self.headers):
-            raise self._rejected(BadHttp(NOT_HTTP))
+        if version not in ("1.1", "1.0") or not is_unambiguous(self.headers):
+            raise self._rejected(rejections.bad_http())
         scope = self.scope
         scope["method"] = self.parser.get_method().decode("ascii")
         if version != "1.1":
             scope["http_version"] = version
         if len(self.url) > self._limits.url_bytes:
-            raise self._rejected(self._too_large())
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
+            raise self._rejected(rejections.too_large(self.url, self._limits))
+        set_target(scope, self.url)
         if self._behind_proxy:
             peer = self.client[0] if self.client else ""
             scope["client"] = (forwarded_client(peer, self.headers, self._limits.proxies), 0)
             scope["scheme"] = forwarded_scheme(self.headers, scope["scheme"])
-        if not self._admitted and path not in HEALTH_PATHS:
-            raise self._rejected(
-                TooManyConnections("The server has too many open connections. Try again.", retry_after=1)
-            )
+        if not self._admitted and scope["path"] not in HEALTH_PATHS:
+            raise self._rejected(rejections.too_many_connections())
         cycle = Cycle(self, keep_alive=version != "1.0" and self._admitted and self.parser.should_keep_alive())
         self.cycle = cycle
         if self._answering is None:
@@ -362,7 +318,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._replaying or (self.parser.should_upgrade() and self._declared_length() != 0):
+        if self._replaying or (self.parser.should_upgrade() and declared_length(self.headers) != 0):
             return  # the body is still to come
         self._door.reading.pop(self, None)
         super().on_message_complete()
@@ -393,7 +349,7 @@ class Connection(HttpToolsProtocol):
 
     def too_much_left(self) -> bool:
         """Return whether closing the connection is cheaper than reading the rest of an answered request's body."""
-        length = self._declared_length()
+        length = declared_length(self.headers)
         return length is None or length - self._body_bytes > MAX_DISCARDED_BYTES
 
     # Rejections
@@ -413,12 +369,7 @@ class Connection(HttpToolsProtocol):
         if answering is not None:
             answering.disconnect()
             self._answering = None
-        body = encode_error(error)
-        retry = b"" if error.retry_after is None else b"retry-after: %d\r\n" % error.retry_after
-        self.transport.write(
-            b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
-            % (STATUS_LINE[error.status], len(body), retry, body)
-        )
+        self.transport.write(rejections.response(error))
         self._linger()
 
     def _close_after_answers(self) -> None:
@@ -443,20 +394,3 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-
-
-def _is_unambiguous(headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Return whether the request has one host at most, and a body that is framed as it is encoded."""
-    hosts = 0
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-        elif name == b"transfer-encoding" and value.lower() != b"chunked":
-            return False
-    return hosts <= 1
-
-
-def _bad_http(data: bytes) -> BadHttp:
-    if data.startswith(TLS_HANDSHAKE):
-        return BadHttp("The request is TLS, not HTTP. Use http:// in the base URL of the client.")
-    return BadHttp(NOT_HTTP)

@@ -1,9 +1,9 @@
 """Settings from flags, environment, ``.env`` and an optional TOML file."""
 
 from openai_dify_proxy.settings.checks import is_loopback
+from openai_dify_proxy.settings.limits import LimitSettings
 from openai_dify_proxy.settings.model import (
     AppSettings,
-    ConnectionSettings,
     ImageModelSettings,
     Settings,
     SettingsError,
@@ -14,9 +14,9 @@ from openai_dify_proxy.settings.worker_env import from_environment, to_environme
 
 __all__ = [
     "AppSettings",
-    "ConnectionSettings",
     "ConversationRule",
     "ImageModelSettings",
+    "LimitSettings",
     "Settings",
     "SettingsError",
     "from_environment",

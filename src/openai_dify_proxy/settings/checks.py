@@ -11,8 +11,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from openai_dify_proxy.settings.descriptions import type_name
-from openai_dify_proxy.settings.model import BODY_MEMORY_FACTOR, AppSettings, ImageModelSettings, Settings
+from openai_dify_proxy.settings.limits import BODY_MEMORY_FACTOR
+from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings
 from openai_dify_proxy.settings.names import UNREADABLE, Draft, RawValue, did_you_mean
+from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.translate.replicate.model_names import parse_model
 
 
@@ -199,7 +201,7 @@ def _missing_ipfs_settings(settings: Settings, raw: Mapping[str, RawValue], reje
 
 def _memory_state_of_workers(settings: Settings, raw: Mapping[str, RawValue]) -> list[str]:
     """Reject state in memory with several workers: any of them may serve the next turn of a conversation."""
-    if settings.workers == 1 or not settings.state_url.get_secret_value().lower().startswith("memory:"):
+    if settings.workers == 1 or is_shared(settings.state_url.get_secret_value()):
         return []
     return [_MEMORY_STATE.format(origin=raw["state_url"].origin, workers=settings.workers)]
 

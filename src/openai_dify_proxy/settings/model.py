@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
+from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.descriptions import Shown
+from openai_dify_proxy.settings.limits import LimitSettings
 from openai_dify_proxy.settings.values import (
     ApiUrl,
     AppConversations,
@@ -53,9 +55,6 @@ from openai_dify_proxy.settings.values import (
 )
 from openai_dify_proxy.translate.dify.transcript import TEMPLATE
 
-BODY_MEMORY_FACTOR = 3
-"""The largest body must fit into the memory for large ones: it reserves twice its length, of two thirds."""
-
 
 class SettingsError(Exception):
     """The settings are invalid; ``problems`` holds one sentence for each reason, without secrets.
@@ -70,9 +69,7 @@ class SettingsError(Exception):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
-    )
+    model_config = CONFIG
 
 
 class AppSettings(_Model):
@@ -204,40 +201,6 @@ class ServerSettings(_Model):
     Keys, prompts and answers are not logged at any level."""
     log_format: LogFormat = "console"
     """The format of log lines: `console` for people, `json` for log collectors."""
-    max_body_bytes: Bytes = 64 * 1024 * 1024
-    """The largest request body. A larger one gets a 413."""
-    body_memory: Annotated[Bytes | None, Shown(default="three times `MAX_BODY_BYTES`")] = None
-    """The memory for the request bodies of one process; at least three times `MAX_BODY_BYTES`.
-
-    A body reserves twice its length, before it is read. Those above 1 MiB hold it until their answer begins, and have
-    two thirds of the memory. A body that finds no room for 30 seconds gets a 503."""
-
-
-class ConnectionSettings(_Model):
-    """Client connections"""
-
-    max_connections: Annotated[int | None, Field(ge=1), Shown(default="half of the open files")] = None
-    """The largest number of client connections of one process.
-
-    Beyond it, idle connections are closed; if none is idle, requests other than `/health` and `/ready` get a 503. By
-    default half of the files that the operating system lets a process open, since each client may need a second
-    connection, to Dify."""
-    idle_timeout: Seconds = 65
-    """Time after which a connection without a request is closed.
-
-    Clients and load balancers should reuse connections for a shorter time."""
-    max_head_bytes: Annotated[Bytes, Field(ge=4096)] = 64 * 1024
-    """The largest request head: request line and headers. A larger one gets a 431."""
-    max_url_bytes: Bytes = 16 * 1024
-    """The longest URL of a request. A longer one gets a 414."""
-    head_timeout: Seconds = 10
-    """Time limit for the head of a request, from its first byte; then a 408."""
-    body_rate_window: Seconds = 10
-    """The period over which the rate of a request body is measured."""
-    min_body_rate: Bytes = 16 * 1024
-    """The lowest rate of a request body per second, averaged over `BODY_RATE_WINDOW`. A slower one gets a 408."""
-    max_pipelined_requests: int = Field(default=16, ge=1)
-    """The number of requests of one connection that may wait for an earlier answer; then reading pauses."""
     trusted_proxies: Networks = ()
     """Addresses and networks of reverse proxies in front of the server: `10.0.0.2,172.16.0.0/12`.
 
@@ -410,7 +373,7 @@ class Settings(
     StateSettings,
     ConversationSettings,
     TimeSettings,
-    ConnectionSettings,
+    LimitSettings,
     ServerSettings,
     AccessSettings,
     DifySettings,
@@ -423,11 +386,6 @@ class Settings(
     """The configured image models by model name."""
     warnings: tuple[str, ...] = ()
     """Probable mistakes in the sources, found by ``load_settings``; not a setting."""
-
-    @property
-    def memory_for_bodies(self) -> int:
-        """The memory for the request bodies of one process, in bytes."""
-        return self.body_memory or BODY_MEMORY_FACTOR * self.max_body_bytes
 
     @property
     def client_keys(self) -> tuple[tuple[SecretStr, str | None], ...]:

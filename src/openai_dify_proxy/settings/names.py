@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from openai_dify_proxy.settings.limits import LimitSettings
 from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings
 
 TABLES = ("apps", "image_models")
@@ -14,8 +15,11 @@ VARIABLES = {name.upper(): name for name in Settings.model_fields if name not in
 """Fields of ``Settings`` by the name of their environment variable."""
 TOML_KEYS = frozenset(VARIABLES.values()) - {"config_file"}
 """Settings at the top of a TOML file, which cannot name a TOML file itself."""
-DIFY_KEYS = tuple(sorted(name.removeprefix("dify_") for name in TOML_KEYS if name.startswith("dify_")))
-"""Settings of the table ``[dify]``."""
+TOML_TABLES = {
+    "dify": {name.removeprefix("dify_"): name for name in sorted(TOML_KEYS) if name.startswith("dify_")},
+    "limits": {name: name for name in LimitSettings.model_fields},
+}
+"""Tables of a TOML file that group settings: the setting of each of their keys."""
 APP_KEYS = tuple(name for name in AppSettings.model_fields if name != "name")
 IMAGE_MODEL_KEYS = tuple(name for name in ImageModelSettings.model_fields if name != "name")
 SINGLE_APP = "dify"

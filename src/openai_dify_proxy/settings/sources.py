@@ -23,8 +23,8 @@ from openai_dify_proxy.settings.model import Settings, SettingsError
 from openai_dify_proxy.settings.names import (
     ALIASES,
     APP_KEYS,
-    DIFY_KEYS,
     TOML_KEYS,
+    TOML_TABLES,
     UNREADABLE,
     UNUSED,
     VARIABLES,
@@ -123,26 +123,26 @@ def _from_variables(variables: Mapping[str, RawValue]) -> dict[str, RawValue]:
 
 
 def _from_toml(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, RawValue]:
-    known = {*TOML_KEYS, "apps", "images", "dify"}
+    known = {*TOML_KEYS, *TOML_TABLES, "apps", "images"}
     for key in (key for key in table if key not in known):
         hint = ": it belongs under [apps.<name>]" if key in APP_KEYS else did_you_mean(key, known)
         problems.append(f"{key} in {file} is not a setting{hint}")
-    return {
-        **{key: RawValue(value, f"{key} in {file}") for key, value in table.items() if key in TOML_KEYS},
-        **_from_dify_table(table.get("dify", {}), file, problems),
-    }
+    raw = {key: RawValue(value, f"{key} in {file}") for key, value in table.items() if key in TOML_KEYS}
+    for name, names in TOML_TABLES.items():
+        raw |= _from_table(table.get(name, {}), f"[{name}]", names, file, problems)
+    return raw
 
 
-def _from_dify_table(table: object, file: str, problems: list[str]) -> dict[str, RawValue]:
-    """Return the settings of ``[dify]``, whose names lack the prefix ``dify_``."""
+def _from_table(
+    table: object, heading: str, names: Mapping[str, str], file: str, problems: list[str]
+) -> dict[str, RawValue]:
+    """Return the settings of a table under ``heading``; ``names`` are the settings of its keys."""
     if not isinstance(table, dict):
-        problems.append(f"dify in {file} must be a table: write [dify], and its settings below")
+        problems.append(f"{heading.strip('[]')} in {file} must be a table: write {heading}, and its settings below")
         return {}
-    origin = f"[dify] in {file}"
-    problems += [
-        f"{key} of {origin} is not a setting{did_you_mean(key, DIFY_KEYS)}" for key in table if key not in DIFY_KEYS
-    ]
-    return {f"dify_{key}": RawValue(value, f"{key} of {origin}") for key, value in table.items() if key in DIFY_KEYS}
+    origin = f"{heading} in {file}"
+    problems += [f"{key} of {origin} is not a setting{did_you_mean(key, names)}" for key in table if key not in names]
+    return {names[key]: RawValue(value, f"{key} of {origin}") for key, value in table.items() if key in names}
 
 
 def _key_warnings(apps: Mapping[str, Draft]) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, overload
 from urllib.parse import SplitResult, urlsplit
@@ -17,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from openai_dify_proxy.settings.descriptions import Kind
-from openai_dify_proxy.settings.extras import install_command
+from openai_dify_proxy.settings.state_urls import check_state_url
 from openai_dify_proxy.translate.replicate.model_names import parse_model
 from openai_dify_proxy.wire.dify import Mode
 
@@ -47,9 +46,6 @@ _BEARER = re.compile(r"\s*bearer\s+", re.IGNORECASE)
 _SYSTEM_PROMPT = re.compile(r"auto|query|drop|input:\S+")
 _HOST = re.compile(r"(?:https?://)?(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.IGNORECASE)
 _STORES = ("s3", "gs", "az")
-_SERVERS = ("redis", "rediss", "valkey", "valkeys")
-STATES = ("sqlite", *_SERVERS, *(f"{scheme}+cluster" for scheme in _SERVERS), "unix", "memory")
-"""The schemes of STATE_URL. A final s means TLS; ``unix`` is the socket of a server."""
 
 
 def _quantity(value: object, units: Mapping[str, float], examples: str) -> object:
@@ -234,32 +230,6 @@ def _store_url(url: SecretStr) -> SecretStr:
     return url
 
 
-def _state_url(url: SecretStr) -> SecretStr:
-    scheme, colon, rest = url.get_secret_value().partition("://")
-    scheme = scheme.lower()
-    if not colon or scheme not in STATES:
-        raise ValueError(f"must begin with one of {', '.join(f'{known}://' for known in STATES)}")
-    if scheme == "sqlite" and (not rest.startswith("/") or rest.endswith("/")):
-        raise ValueError('must be the path of a file: "sqlite:///state.db", or "sqlite:////var/lib/proxy/state.db"')
-    if scheme not in {"sqlite", "memory"}:
-        if not _names_a_server(url.get_secret_value()):
-            raise ValueError(
-                f'must name a server: "{scheme}://user:password@host:6379". Write special characters as %xx'
-            )
-        if find_spec("redis") is None:
-            raise ValueError(f"requires an extra package. Install it: {install_command('redis')}")
-    return url
-
-
-def _names_a_server(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises ValueError if invalid
-    except ValueError:
-        return False
-    return bool(parts.path if parts.scheme == "unix" else parts.hostname)
-
-
 def _host(host: str) -> str:
     if not _HOST.fullmatch(host):
         raise ValueError('must be hosts or origins, such as "cdn.example.com" or "http://127.0.0.1:9000"')
@@ -365,7 +335,7 @@ WebUrl = Annotated[Text, AfterValidator(_public_url), Kind("URL")]
 UploadUrl = Annotated[Text, AfterValidator(_upload_url), Kind("URL")]
 GatewayUrl = Annotated[Text, AfterValidator(_gateway_url), Kind("URL")]
 StateUrl = Annotated[
-    SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_state_url), Kind("URL")
+    SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(check_state_url), Kind("URL")
 ]
 StoreUrl = Annotated[
     SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_store_url), Kind("URL")

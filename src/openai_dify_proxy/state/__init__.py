@@ -4,7 +4,7 @@ Handlers use a ``GuardedStore``, which returns None while the state is unavailab
 """
 
 from openai_dify_proxy.state.guarded import GuardedStore
-from openai_dify_proxy.state.opening import is_shared, open_store, sqlite_path
+from openai_dify_proxy.state.opening import open_store, sqlite_path
 from openai_dify_proxy.state.store import Add, Get, Operation, Put, StateUnavailable, Store, Take
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "StateUnavailable",
     "Store",
     "Take",
-    "is_shared",
     "open_store",
     "sqlite_path",
 ]

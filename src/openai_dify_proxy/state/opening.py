@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.state.eviction import MAX_BYTES
 from openai_dify_proxy.state.store import STATE_TIMEOUT, Store
 
@@ -12,11 +13,6 @@ def sqlite_path(url: str) -> Path | None:
     """Return the file that ``url``, a value of STATE_URL, names, or None if it names no file."""
     scheme, _, rest = url.partition("://")
     return Path(rest.removeprefix("/")).expanduser().absolute() if scheme.lower() == "sqlite" else None
-
-
-def is_shared(url: str) -> bool:
-    """Return whether several processes can share the store at ``url``, a value of STATE_URL."""
-    return url.partition(":")[0].lower() != "memory"
 
 
 async def open_store(

@@ -8,22 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from openai_dify_proxy.errors import AuthenticationFailed, ServerBusy
+from openai_dify_proxy.settings import LimitSettings
 from openai_dify_proxy.upstream.dify import DifyApp
-
-CONCURRENCY = 1
-"""How many new keys are checked at the same time, besides the profiles of known ones."""
-
-MAX_WAITING = 200
-"""Requests that may wait for the check of a new key; each holds what has arrived of its body."""
-
-MAX_WAITING_PER_CLIENT = MAX_WAITING // 2
-"""One address cannot fill the queue."""
-
-CHECK_SECONDS = 30.0
-"""How long a check may take, including the wait for other checks."""
-
-REJECTED_SECONDS = 10.0
-"""How long a rejected key is not checked again. The owner of a new key should not wait longer."""
 
 MAX_REJECTED = 1000
 
@@ -34,8 +20,11 @@ class NewKeys:
     ``now`` is a clock in seconds.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self.slots = asyncio.Semaphore(CONCURRENCY)
+    def __init__(self, limits: LimitSettings, now: Callable[[], float]) -> None:
+        self.slots = asyncio.Semaphore(limits.key_check_concurrency)
+        self.timeout = limits.key_check_timeout
+        self._max_waiting = limits.key_check_queue
+        self._pause = limits.key_check_pause
         self._now = now
         self._waiting: Counter[str] = Counter()
         self._rejected: OrderedDict[DifyApp, tuple[str, float]] = OrderedDict()
@@ -49,7 +38,7 @@ class NewKeys:
         message, until = self._rejected.get(app, ("", 0.0))
         if until > self._now():
             raise AuthenticationFailed(message)
-        if self._waiting.total() >= MAX_WAITING or self._waiting[client] >= MAX_WAITING_PER_CLIENT:
+        if self._waiting.total() >= self._max_waiting or self._waiting[client] >= self._max_waiting // 2:
             raise ServerBusy(
                 "Too many new Dify keys are being checked. Try again in a moment.", code="too_many_keys", retry_after=1
             )
@@ -61,7 +50,7 @@ class NewKeys:
 
     def reject(self, app: DifyApp, error: AuthenticationFailed) -> None:
         """Remember that Dify rejected the key."""
-        self._rejected[app] = (error.message, self._now() + REJECTED_SECONDS)
+        self._rejected[app] = (error.message, self._now() + self._pause)
         self._rejected.move_to_end(app)
         if len(self._rejected) > MAX_REJECTED:
             self._rejected.popitem(last=False)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import get_args
 
 from openai_dify_proxy.errors import AuthenticationFailed, UpstreamTimeout
+from openai_dify_proxy.settings import LimitSettings
 from openai_dify_proxy.translate.dify.app_profile import AppProfile, read_form
 from openai_dify_proxy.translate.dify.errors import WRONG_ROUTE_CODES
-from openai_dify_proxy.turns.new_keys import CHECK_SECONDS, NewKeys
+from openai_dify_proxy.turns.new_keys import NewKeys
 from openai_dify_proxy.upstream.cache import Loaded, RefreshingCache
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.wire.dify import AppInfo, AppParameters, Mode
@@ -26,15 +27,15 @@ _MODES = frozenset(get_args(Mode))
 
 
 class Profiles:
-    """Profiles of apps by URL and key. ``now`` is a clock in seconds.
+    """Profiles of apps by URL and key. ``now`` is a clock in seconds, and ``limits`` applies to the checks of new keys.
 
     During an outage of Dify the last profile of an app is used. A profile is also the proof that Dify accepts the key.
     """
 
-    def __init__(self, dify: DifyClient, now: Callable[[], float]) -> None:
+    def __init__(self, dify: DifyClient, limits: LimitSettings, now: Callable[[], float]) -> None:
         self._dify = dify
         self._slots = asyncio.Semaphore(CONCURRENCY)
-        self._new_keys = NewKeys(now)
+        self._new_keys = NewKeys(limits, now)
         self._cache: RefreshingCache[DifyApp, AppProfile] = RefreshingCache(now, max_entries=MAX_PROFILES)
 
     def cached(self, app: DifyApp) -> AppProfile | None:
@@ -57,10 +58,10 @@ class Profiles:
     async def _check(self, app: DifyApp, mode: Mode | None) -> Loaded[AppProfile]:
         """Load the profile of an app with a new key."""
         try:
-            async with asyncio.timeout(CHECK_SECONDS):
+            async with asyncio.timeout(self._new_keys.timeout):
                 return await self._load(app, mode, self._new_keys.slots)
         except TimeoutError:
-            raise UpstreamTimeout(f"Dify did not confirm the Dify key within {CHECK_SECONDS:g} s.") from None
+            raise UpstreamTimeout(f"Dify did not confirm the Dify key within {self._new_keys.timeout:g} s.") from None
 
     async def _load(self, app: DifyApp, mode: Mode | None, slots: asyncio.Semaphore) -> Loaded[AppProfile]:
         try:

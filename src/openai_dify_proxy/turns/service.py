@@ -10,7 +10,7 @@ from msgspec import Struct, json
 
 from openai_dify_proxy.errors import ConversationNotFound
 from openai_dify_proxy.settings import Settings
-from openai_dify_proxy.state import is_shared
+from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.dify.request import (

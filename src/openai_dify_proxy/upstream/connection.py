@@ -10,9 +10,6 @@ import httptools
 
 from openai_dify_proxy.upstream.exchange import Exchange
 
-READ_BYTES = 48 * 1024
-"""The most bytes that one read returns. A client that does not read holds the frames of one read in memory."""
-
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes that may arrive in a row without a byte of a body: a head, trailers, or the extensions of a chunk."""
 
@@ -20,13 +17,17 @@ TLS_ALERT = b"\x15\x03"
 """The first bytes of a TLS alert, with which some TLS servers answer plain HTTP."""
 
 
-class Connection(asyncio.BufferedProtocol):
+class UpstreamConnection(asyncio.BufferedProtocol):
     """One connection, serving one exchange at a time. All connections of a client read into the same ``buffer``."""
 
     def __init__(
-        self, buffer: memoryview, release: Callable[[Connection], None], forget: Callable[[Connection], None]
+        self,
+        buffer: memoryview,
+        release: Callable[[UpstreamConnection], None],
+        forget: Callable[[UpstreamConnection], None],
     ) -> None:
         self._buffer = buffer
+        self._largest_read = len(buffer)
         self._release = release
         self._forget = forget
         self._parser = httptools.HttpResponseParser(self)
@@ -104,7 +105,7 @@ class Connection(asyncio.BufferedProtocol):
         self._deliver_parts(exchange, nbytes)
         if self._complete:
             self._finish(broken=False)
-        elif nbytes < READ_BYTES:
+        elif nbytes < self._largest_read:
             exchange.on_read()
         else:
             self._yield(exchange)

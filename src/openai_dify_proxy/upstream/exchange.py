@@ -11,15 +11,12 @@ from openai_dify_proxy.upstream.connection_errors import CannotConnect
 from openai_dify_proxy.upstream.endpoints import Endpoint
 
 if TYPE_CHECKING:
-    from openai_dify_proxy.upstream.connection import Connection
+    from openai_dify_proxy.upstream.connection import UpstreamConnection
     from openai_dify_proxy.upstream.http import HttpClient
 
 RESEND_WINDOW = 0.5
 LARGE_REQUEST = 64 * 1024
 """Bytes; the memory of larger requests is freed once they can no longer be sent again."""
-
-HIGH_WATER = 64 * 1024
-"""Unread bytes at which reading from the upstream pauses."""
 
 
 class Exchange:
@@ -39,6 +36,7 @@ class Exchange:
         "_connection",
         "_discard",
         "_endpoint",
+        "_high_water",
         "_loop",
         "_request",
         "_sent_at",
@@ -59,9 +57,10 @@ class Exchange:
         self._endpoint = endpoint
         self._request = request
         self._loop = client.loop
-        self._connection: Connection | None = None
+        self._connection: UpstreamConnection | None = None
         self._body: list[bytes] = []
         self._size = 0
+        self._high_water = client.stream_buffer
         self._awake = False
         self._waiter: asyncio.Future[None] | None = None
         self._sent_at = 0.0
@@ -101,7 +100,7 @@ class Exchange:
             return b""
         data = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
-        if self._size > HIGH_WATER:
+        if self._size > self._high_water:
             self.resume()
         self._size = 0
         return data
@@ -181,7 +180,7 @@ class Exchange:
             self.listener()
         else:
             self.wake()
-        if self._size > HIGH_WATER:
+        if self._size > self._high_water:
             self.pause()
 
     def on_end(self, *, broken: bool, reused: bool, silent: bool) -> None:

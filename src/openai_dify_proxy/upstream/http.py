@@ -15,7 +15,8 @@ import asyncio
 import ssl
 from collections.abc import Coroutine
 
-from openai_dify_proxy.upstream.connection import READ_BYTES, Connection
+from openai_dify_proxy.settings.limits import STREAM_BUFFER
+from openai_dify_proxy.upstream.connection import UpstreamConnection
 from openai_dify_proxy.upstream.connection_errors import CannotConnect
 from openai_dify_proxy.upstream.endpoints import Endpoint, Origin
 from openai_dify_proxy.upstream.exchange import Exchange
@@ -25,19 +26,25 @@ MAX_IDLE = 4
 SURPLUS_SECONDS = 0.05
 """How long an idle connection beyond ``MAX_IDLE`` stays open: under load the next request reuses it at once."""
 
+MAX_READ_BYTES = 48 * 1024
+"""The most bytes that one read returns."""
+
 
 class HttpClient:
     """The connections to all upstreams. Create it inside the running event loop, and ``close`` it.
 
-    ``connect_timeout`` is in seconds, TLS handshake included.
+    ``connect_timeout`` is in seconds, TLS handshake included. ``stream_buffer`` is the number of unread bytes of one
+    answer at which reading pauses.
     """
 
-    def __init__(self, *, connect_timeout: float) -> None:
+    def __init__(self, *, connect_timeout: float, stream_buffer: int = STREAM_BUFFER) -> None:
         self.loop = asyncio.get_running_loop()
         self._connect_timeout = connect_timeout
-        self._buffer = memoryview(bytearray(READ_BYTES))
-        self._idle: dict[Origin, dict[Connection, None]] = {}  # ordered by the time of their last use
-        self._open: set[Connection] = set()
+        self.stream_buffer = stream_buffer
+        # A client that does not read holds the frames of one read in memory, which are larger than what was read.
+        self._buffer = memoryview(bytearray(min(MAX_READ_BYTES, stream_buffer * 3 // 4)))
+        self._idle: dict[Origin, dict[UpstreamConnection, None]] = {}  # ordered by the time of their last use
+        self._open: set[UpstreamConnection] = set()
         self._tls: ssl.SSLContext | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -61,7 +68,7 @@ class HttpClient:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def take_idle(self, origin: Origin) -> Connection | None:
+    def take_idle(self, origin: Origin) -> UpstreamConnection | None:
         """Return the most recently used idle connection, or None."""
         connections = self._idle.get(origin)
         while connections:
@@ -73,12 +80,12 @@ class HttpClient:
                 return connection
         return None
 
-    async def connect(self, origin: Origin) -> Connection:
+    async def connect(self, origin: Origin) -> UpstreamConnection:
         tls = self._tls_context() if origin.scheme == "https" else None
         try:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await self.loop.create_connection(
-                    lambda: Connection(
+                    lambda: UpstreamConnection(
                         self._buffer, lambda connection: self._release(origin, connection), self._forget
                     ),
                     origin.host,
@@ -95,17 +102,17 @@ class HttpClient:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _release(self, origin: Origin, connection: Connection) -> None:
+    def _release(self, origin: Origin, connection: UpstreamConnection) -> None:
         connections = self._idle.setdefault(origin, {})
         seconds = IDLE_SECONDS if len(connections) < MAX_IDLE else SURPLUS_SECONDS
         connections[connection] = None
         connection.expiry = self.loop.call_later(seconds, self._expire, connections, connection)
 
-    def _expire(self, connections: dict[Connection, None], connection: Connection) -> None:
+    def _expire(self, connections: dict[UpstreamConnection, None], connection: UpstreamConnection) -> None:
         connections.pop(connection, None)
         connection.abort()
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: UpstreamConnection) -> None:
         """Drop a lost connection, which may have been idle."""
         self._open.discard(connection)
         for connections in self._idle.values():
