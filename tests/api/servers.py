@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import uvicorn
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.server import server_config
-from openai_dify_proxy.server import http_limits
+from openai_dify_proxy.server import FrontDoor, http_limits
 from openai_dify_proxy.settings import AppSettings, Settings
 from openai_dify_proxy.turns.claims import ClaimTiming
 from openai_dify_proxy_demo import DEMO_APPS, DIALECTS, SPECIAL_APPS
@@ -93,6 +93,11 @@ class ProxyServer:
         """
         http = DefaultAsyncHttpxClient(verify=False, timeout=PATIENCE)
         return AsyncOpenAI(base_url=self.url, api_key=api_key, http_client=http, **more)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """The bytes that the proxy holds for clients that have not read them."""
+        return cast(FrontDoor, self._server.config.http).write_buffers.total
 
     def limit_send_buffers(self, size: int) -> None:
         """Let the kernel buffer about ``size`` bytes for each client that connects from now on."""

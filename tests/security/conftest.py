@@ -12,6 +12,7 @@ from tests.api.conftest import (
     raw_socket,
     replicate,
     serve,
+    serve_images,
     shared_image_proxy,
     shared_proxy,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "raw_socket",
     "replicate",
     "serve",
+    "serve_images",
     "shared_image_proxy",
     "shared_proxy",
 ]

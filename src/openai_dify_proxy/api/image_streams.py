@@ -10,6 +10,7 @@ from time import time
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec import Struct
 
 from openai_dify_proxy.api.errors import INTERNAL_ERROR, log_failure
 from openai_dify_proxy.api.image_answer import ImageAnswer
@@ -19,7 +20,7 @@ from openai_dify_proxy.errors import InternalError, ProxyError
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.translate.openai.chat_streams import COMMENT
 from openai_dify_proxy.translate.openai.errors import encode_error
-from openai_dify_proxy.translate.openai.image_answers import encode_image_event
+from openai_dify_proxy.translate.openai.image_answers import ShownPicture, encode_image_event
 from openai_dify_proxy.turns.client import ClientDisconnected
 
 if TYPE_CHECKING:  # generators load Pillow and aiohttp
@@ -28,32 +29,57 @@ if TYPE_CHECKING:  # generators load Pillow and aiohttp
 log = structlog.get_logger(__name__)
 
 
-class PictureFrames:
-    """The frames of generated pictures, a ``FrameSource``. ``kind`` is the prefix of its event names."""
+class _Shown(Struct, frozen=True):
+    """A picture that waits to be sent. ``partial`` is its index if it is a partial one."""
 
-    def __init__(self, answer: ImageAnswer, prepared: PreparedRequest, *, kind: str, headers: dict[str, str]) -> None:
+    picture: ShownPicture
+    partial: int | None = None
+
+
+class PictureFrames:
+    """The frames of generated pictures for ``client``, a ``FrameSource``. ``kind`` is the prefix of its event names.
+
+    A frame is a third larger than its picture. Therefore each is encoded when the client has read the one before, and
+    only while the bytes that wait for all slow clients are within their limit.
+    """
+
+    def __init__(
+        self,
+        answer: ImageAnswer,
+        prepared: PreparedRequest,
+        client: Responder,
+        *,
+        kind: str,
+        headers: dict[str, str],
+    ) -> None:
         self.ended = False
         self.task_id: str | None = None
         self._answer = answer
         self._prepared = prepared
+        self._client = client
         self._kind = kind
         self._headers = headers
         self._created = int(time())
         self._partials = 0
-        self._client: Responder | None = None
+        self._loop = asyncio.get_running_loop()
         self._listener: Callable[[], None] | None = None
-        self._frames: deque[bytes | ProxyError | None] = deque()
+        self._queue: deque[_Shown | ProxyError | None] = deque()
 
     @asynccontextmanager
-    async def opened(self, client: Responder) -> AsyncIterator[None]:
-        """Generate the pictures within the block; cancel that if ``client`` disconnects."""
-        self._client = client
-        work = asyncio.create_task(self.generate())
-        client.on_disconnect(work.cancel)
+    async def opened(self) -> AsyncIterator[None]:
+        """Generate the pictures within the block; cancel that if the client disconnects."""
+        work = self._loop.create_task(self.generate())
+
+        def abandon() -> None:
+            work.cancel()
+            self._notify()  # the pictures may all be waiting for the client
+
+        self._client.on_disconnect(abandon)
         try:
             yield
         finally:
             self._listener = None
+            self._queue.clear()
             work.cancel()
 
     def headers(self) -> RawHeaders:
@@ -72,59 +98,61 @@ class PictureFrames:
         self._listener = listener
 
     def poll(self) -> bytes | None:
-        if self._client is not None and self._client.disconnected:
+        """Return the frame of the next picture."""
+        if self._client.disconnected:
             raise ClientDisconnected
-        if self._frames and not isinstance(self._frames[-1], bytes):
+        if not self._queue:
+            return b""
+        shown = self._queue[0]
+        if not isinstance(shown, _Shown):
             return None
-        return self._take()
+        if not self._client.has_room:
+            self._client.when_room(self._notify)
+            return b""
+        self._queue.popleft()
+        if self._queue:
+            self._loop.call_soon(self._notify)
+        return encode_image_event(
+            self._kind, self._created, shown.picture, by=self._answer.parsed.by, partial=shown.partial
+        )
 
     async def settle(self) -> bytes:
-        """Return the last pictures' frames, then raise the error or end the stream."""
-        if frames := self._take():
-            return frames
-        if isinstance(error := self._frames.popleft(), ProxyError):
+        """Raise the error that ended the generation, or end the stream."""
+        if isinstance(error := self._queue.popleft(), ProxyError):
             raise error
         self.ended = True
         return b""
 
-    def _take(self) -> bytes:
-        """Remove and return the queued frames."""
-        frames = []
-        while self._frames and isinstance(frame := self._frames[0], bytes):
-            frames.append(frame)
-            self._frames.popleft()
-        return b"".join(frames)
-
     def pause(self) -> None:
-        """Do nothing: the request limits the number of pictures, and they are generated and stored in any case."""
+        """Do nothing: the pictures are generated and stored in any case, and none is encoded until ``poll``."""
 
     def resume(self) -> None:
         """Do nothing, as ``pause``."""
 
     async def generate(self) -> None:
-        """Generate the pictures and queue a frame for each, an error after a failure, and None at the end."""
-        parsed = self._answer.parsed
-        on_partial = self._queue_partial if parsed.partial_images else None
+        """Generate the pictures and queue them, then an error after a failure, and None at the end."""
+        on_partial = self._add_partial if self._answer.parsed.partial_images else None
         try:
             for picture in await self._answer.pictures(self._prepared, on_partial):
-                self._queue(encode_image_event(self._kind, self._created, picture, by=parsed.by))
+                self._add(_Shown(picture))
         except ProxyError as error:
             log_failure(error)
-            self._queue(error)
+            self._add(error)
         except Exception:  # a bug: the text may hold secrets, so it goes to the log only
             log.exception("handler_failed")
-            self._queue(InternalError(INTERNAL_ERROR))
+            self._add(InternalError(INTERNAL_ERROR))
         finally:
-            self._queue(None)
+            self._add(None)
 
-    def _queue(self, frame: bytes | ProxyError | None) -> None:
-        self._frames.append(frame)
+    async def _add_partial(self, data: bytes, record: PictureRecord) -> None:
+        if self._partials < self._answer.parsed.partial_images:
+            self._add(_Shown(self._answer.show(record, data), self._partials))
+            self._partials += 1
+
+    def _add(self, item: _Shown | ProxyError | None) -> None:
+        self._queue.append(item)
+        self._notify()
+
+    def _notify(self) -> None:
         if self._listener is not None:
             self._listener()
-
-    async def _queue_partial(self, data: bytes, record: PictureRecord) -> None:
-        parsed = self._answer.parsed
-        if self._partials < parsed.partial_images:
-            picture = self._answer.show(record, data)
-            self._queue(encode_image_event(self._kind, self._created, picture, by=parsed.by, partial=self._partials))
-            self._partials += 1

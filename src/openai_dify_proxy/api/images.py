@@ -53,8 +53,8 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
     prepared = await while_connected(client, answer.generator.prepare(parsed.request))
     if parsed.stream:
         kind = "image_generation" if operation == "generation" else "image_edit"
-        frames = PictureFrames(answer, prepared, kind=kind, headers=_headers(prepared.plan.notices))
-        return EventStream(frames, frames.opened(client), services.timing)
+        frames = PictureFrames(answer, prepared, client, kind=kind, headers=_headers(prepared.plan.notices))
+        return EventStream(frames, frames.opened(), services.timing)
     shown = await while_connected(client, answer.pictures(prepared))
     headers = _headers(prepared.plan.notices) | {"Vary": "Accept"}
     if parsed.request.parameters.accepted is not None:

@@ -31,6 +31,17 @@ class Responder(Protocol):
     def writable(self) -> bool:
         """Whether the client has read all that was written, as far as the sockets' buffers tell."""
 
+    @property
+    def unsent_bytes(self) -> int:
+        """The bytes that were written and that the kernel has not taken yet."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the bytes that wait for slow clients, those of other responses included, are within their limit."""
+
+    def when_room(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once ``has_room`` is true, at once if it is, even if the client has disconnected."""
+
     def on_disconnect(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` when the client disconnects, at once if it already has. Replaces an earlier one."""
 

@@ -36,12 +36,15 @@ SSE_HEADERS: RawHeaders = [
     (b"x-accel-buffering", b"no"),
 ]
 
+LEAST_READ = 64 * 1024
+"""Bytes that a slow client must read within the write timeout. A large frame, such as a picture, may take it longer."""
+
 
 class StreamTiming(Struct, frozen=True):
     """``grace`` is the longest delay of the status line, ``interval`` the pause between heartbeats, both in seconds.
 
     ``kind`` is the form of heartbeats: ``chunk``, ``comment`` or ``off``. ``write_timeout`` is how many seconds a
-    client may read nothing.
+    client may take to read ``LEAST_READ`` bytes, or all that was written.
     """
 
     grace: float
@@ -136,6 +139,8 @@ class _Sender:
         self._responder = responder_of(scope)
         self._loop = asyncio.get_running_loop()
         self._began = self._wrote_at = self._loop.time()
+        self._unsent = 0
+        """The unsent bytes at ``_wrote_at``, or at a later time when a slow client had read a part of them."""
         self._open = False
         self._committed = False
         self._paused = False
@@ -208,6 +213,7 @@ class _Sender:
             responder.start(200, SSE_HEADERS + self._source.headers(), frames, more=more)
         if self._open and not responder.writable:
             self._paused = True
+            self._unsent = responder.unsent_bytes
             self._source.pause()
 
     def _continue(self) -> None:
@@ -244,6 +250,8 @@ class _Sender:
     def _on_timer(self) -> None:
         """Send the status line or a heartbeat if it is time, or disconnect a client that does not read."""
         now = self._loop.time()
+        if self._paused and (unsent := self._responder.unsent_bytes) <= self._unsent - LEAST_READ:
+            self._unsent, self._wrote_at = unsent, now
         if now >= self._due(now):
             if not self._responder.writable:
                 self.stalled = True

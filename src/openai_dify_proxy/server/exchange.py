@@ -31,7 +31,7 @@ class Flow(FlowControl):
     def __init__(self, transport: asyncio.Transport, buffers: WriteBuffers) -> None:
         super().__init__(transport)
         transport.set_write_buffer_limits(high=0)
-        self._buffers = buffers
+        self.buffers = buffers
         self._buffered = 0
         self._held = False
         self.on_writable: Callable[[], object] | None = None
@@ -51,17 +51,17 @@ class Flow(FlowControl):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._buffered = self._transport.get_write_buffer_size()
-        self._buffers.add(self._buffered)
+        self.buffers.add(self._buffered)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self.close()
         if self.on_writable is not None:
-            self._buffers.when_below_limit(self._report)
+            self.buffers.when_below_limit(self._report)
 
     def close(self) -> None:
         """Count the buffered bytes as gone: they were sent, or the connection is closed."""
-        self._buffers.remove(self._buffered)
+        self.buffers.remove(self._buffered)
         self._buffered = 0
 
     def _report(self) -> None:
@@ -90,6 +90,23 @@ class ResponseWriter:
     def writable(self) -> bool:
         """Whether the client has read all that was written, as far as the sockets' buffers tell."""
         return self._cycle is None or not self._cycle.flow.write_paused
+
+    @property
+    def unsent_bytes(self) -> int:
+        """The bytes that were written and that the kernel has not taken yet."""
+        return 0 if self._cycle is None else self._cycle.transport.get_write_buffer_size()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the bytes that wait for slow clients, those of other responses included, are within their limit."""
+        return self._cycle is None or self._cycle.flow.buffers.below_limit
+
+    def when_room(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once ``has_room`` is true, at once if it is, even if the client has disconnected."""
+        if self._cycle is None:
+            callback()
+        else:
+            self._cycle.flow.buffers.when_below_limit(callback)
 
     def on_disconnect(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` when the client disconnects, at once if it already has. Replaces an earlier one."""

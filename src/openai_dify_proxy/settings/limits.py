@@ -67,7 +67,9 @@ class LimitSettings(BaseModel):
 
     Beyond it, the streams of slow clients pause."""
     write_timeout: Seconds = 60
-    """How long a client may read nothing of its stream. It is then disconnected, and the run is stopped."""
+    """How long a client may take to read what was sent of its stream, or 64 KiB of it.
+
+    It is then disconnected, and the run is stopped."""
     key_check_concurrency: int = Field(default=1, ge=1)
     """The number of new [Dify keys in requests](api.md#keys) that one process checks at once.
 
