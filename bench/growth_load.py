@@ -7,18 +7,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import sys
 import time
 from typing import Literal, assert_never
 
 import msgspec
-import uvloop
 
-from bench.client import Answer, Connection, ConnectionLost
+from bench.client import Answer, Connection
 from bench.dialects import WrongAnswer, chat_body, conversation_of
-from bench.limits import allow_many_connections
-from bench.load import Control, Load, Runner, Target, seconds_to_first_text
+from bench.load import Control, Load, Runner, Target, run_from_stdin, seconds_to_first_text
 from bench.scenarios import Scenario
 
 MESSAGE_BYTES = 2500
@@ -145,21 +141,5 @@ def _text(size: int) -> str:
     return Scenario(events=1, size=size).text.encode()[:size].decode(errors="ignore")
 
 
-async def run(load: GrowthLoad) -> Grown:
-    async with asyncio.timeout(load.time_limit):
-        return await GrowthRunner(load).grow()
-
-
-def main() -> None:
-    allow_many_connections()
-    load = msgspec.json.decode(sys.stdin.buffer.read(), type=GrowthLoad)
-    gc.disable()
-    try:
-        result = uvloop.run(run(load))
-    except (WrongAnswer, ConnectionLost, TimeoutError, OSError) as exc:
-        sys.exit(f"{type(exc).__name__}: {exc}")
-    sys.stdout.buffer.write(msgspec.json.encode(result))
-
-
 if __name__ == "__main__":
-    main()
+    run_from_stdin(GrowthLoad, lambda load: GrowthRunner(load).grow())

@@ -10,8 +10,9 @@ import asyncio
 import gc
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from itertools import chain, count
-from typing import Literal, Self, assert_never
+from typing import Literal, Protocol, Self, TypeVar, assert_never
 from urllib.parse import urlsplit
 
 import msgspec
@@ -271,21 +272,32 @@ def seconds_to_first_text(answer: Answer) -> float:
     return answer.first_text_at - answer.asked_at
 
 
-async def run(load: Load) -> Result:
-    async with asyncio.timeout(load.time_limit):
-        return await Runner(load).run()
+class TimeLimited(Protocol):
+    """A load with a time limit in seconds."""
+
+    @property
+    def time_limit(self) -> float: ...
 
 
-def main() -> None:
+_Load = TypeVar("_Load", bound=TimeLimited)
+
+
+def run_from_stdin(kind: type[_Load], run: Callable[[_Load], Awaitable[msgspec.Struct]]) -> None:
+    """Read a load of this kind from stdin and write its result to stdout, both as JSON. Exits with a failure's text."""
+
+    async def run_in_time(load: _Load) -> msgspec.Struct:
+        async with asyncio.timeout(load.time_limit):
+            return await run(load)
+
     allow_many_connections()
-    load = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
+    load = msgspec.json.decode(sys.stdin.buffer.read(), type=kind)
     gc.disable()  # a collection would delay the clock readings; the process is short-lived
     try:
-        result = uvloop.run(run(load))
+        result = uvloop.run(run_in_time(load))
     except (WrongAnswer, ConnectionLost, TimeoutError, OSError) as exc:
         sys.exit(f"{type(exc).__name__}: {exc}")
     sys.stdout.buffer.write(msgspec.json.encode(result))
 
 
 if __name__ == "__main__":
-    main()
+    run_from_stdin(Load, lambda load: Runner(load).run())
