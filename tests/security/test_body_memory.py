@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +27,10 @@ from openai_dify_proxy.api.body_budget import (
 from openai_dify_proxy.errors import BodyTooLarge, ServerBusy
 from openai_dify_proxy.turns.client import EXTENSION, ClientDisconnected
 from tests.api.raw_client import until
+from tests.api.servers import ProxyServer
 from tests.limits import PATIENCE
+
+Serve = Callable[..., ProxyServer]
 
 MIB = 1024 * 1024
 DECODER = msgspec_json.Decoder(str)
@@ -143,6 +148,21 @@ async def test_body_without_room_is_rejected_after_a_while() -> None:
     held.cancel()
     await asyncio.wait((held,))
     assert free(budget) == (10 * MIB, 20 * MIB)
+
+
+def test_the_settings_of_the_memory_for_bodies(serve: Serve) -> None:
+    """Two thirds of 6 MiB hold one body of 1.5 MiB, which reserves twice its length."""
+    proxy = serve(max_body_bytes=2 * MIB, body_memory=6 * MIB, body_memory_timeout=0.05)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (3 * MIB // 2)
+    with (
+        socket.create_connection(("127.0.0.1", proxy.port), PATIENCE) as first,
+        socket.create_connection(("127.0.0.1", proxy.port), PATIENCE) as second,
+    ):
+        first.sendall(head)
+        assert b" 100 " in first.recv(1024)  # it has its memory
+        second.sendall(head)
+        assert b" 503 " in second.recv(1024)
 
 
 async def test_the_number_of_waiting_bodies_is_limited() -> None:

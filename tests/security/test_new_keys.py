@@ -8,14 +8,14 @@ import socket
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from openai_dify_proxy.errors import AuthenticationFailed, ServerBusy
+from openai_dify_proxy.errors import AuthenticationFailed, ServerBusy, UpstreamTimeout
 from openai_dify_proxy.settings import LimitSettings
 from openai_dify_proxy.turns.new_keys import MAX_REJECTED
 from openai_dify_proxy.turns.profiles import FRESH_SECONDS, KNOWN_SECONDS, Profiles
@@ -28,7 +28,6 @@ from tests.api.servers import ProxyServer, http_answer, read_request, serving
 from tests.limits import PATIENCE
 
 Serve = Callable[..., ProxyServer]
-LIMITS = LimitSettings()
 JUNK = {"Authorization": "Bearer app-made-up"}
 
 
@@ -128,14 +127,20 @@ class Setup:
             return error.code
 
 
-@pytest.fixture
-async def setup() -> AsyncIterator[Setup]:
+@asynccontextmanager
+async def limited(limits: LimitSettings) -> AsyncIterator[Setup]:
     gate = Gate()
     async with serving(gate.serve) as port:
         http = HttpClient(connect_timeout=PATIENCE)
-        yield Setup(gate, Profiles(DifyClient(http), LIMITS, lambda: gate.now), f"http://127.0.0.1:{port}/v1")
+        yield Setup(gate, Profiles(DifyClient(http), limits, lambda: gate.now), f"http://127.0.0.1:{port}/v1")
         gate.opened.set()
         await http.close()
+
+
+@pytest.fixture
+async def setup() -> AsyncIterator[Setup]:
+    async with limited(LimitSettings()) as started:
+        yield started
 
 
 async def test_junk_keys_do_not_hold_up_known_ones(setup: Setup) -> None:
@@ -151,16 +156,44 @@ async def test_junk_keys_do_not_hold_up_known_ones(setup: Setup) -> None:
     assert set(await asyncio.gather(*junk)) == {"invalid_api_key"}
 
 
-async def test_the_queue_of_new_keys_is_limited(setup: Setup) -> None:
-    junk = [asyncio.create_task(setup.get(f"app-a-{number}", "192.0.2.1")) for number in range(LIMITS.key_check_queue)]
-    await until(lambda: sum(task.done() for task in junk) == LIMITS.key_check_queue // 2)
-    other = [asyncio.create_task(setup.get(f"app-b-{number}", "192.0.2.2")) for number in range(LIMITS.key_check_queue)]
-    await until(lambda: sum(task.done() for task in other) == LIMITS.key_check_queue // 2)
-    assert await setup.get("app-good-1", "192.0.2.3") == "too_many_keys"
-    setup.gate.opened.set()
-    codes = Counter(await asyncio.gather(*junk, *other))
-    assert codes == {"invalid_api_key": LIMITS.key_check_queue, "too_many_keys": LIMITS.key_check_queue}
-    assert await setup.get("app-good-1", "192.0.2.1") == "chat"
+@pytest.mark.parametrize("queue", [200, 20])
+async def test_the_queue_of_new_keys_is_limited(queue: int) -> None:
+    async with limited(LimitSettings(key_check_queue=queue)) as setup:
+        junk = [asyncio.create_task(setup.get(f"app-a-{number}", "192.0.2.1")) for number in range(queue)]
+        await until(lambda: sum(task.done() for task in junk) == queue // 2)
+        other = [asyncio.create_task(setup.get(f"app-b-{number}", "192.0.2.2")) for number in range(queue)]
+        await until(lambda: sum(task.done() for task in other) == queue // 2)
+        assert await setup.get("app-good-1", "192.0.2.3") == "too_many_keys"
+        setup.gate.opened.set()
+        codes = Counter(await asyncio.gather(*junk, *other))
+        assert codes == {"invalid_api_key": queue, "too_many_keys": queue}
+        assert await setup.get("app-good-1", "192.0.2.1") == "chat"
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_so_many_new_keys_are_checked_at_once(concurrency: int) -> None:
+    async with limited(LimitSettings(key_check_concurrency=concurrency)) as setup:
+        junk = [asyncio.create_task(setup.get(f"app-junk-{number}")) for number in range(10)]
+        await until(lambda: setup.gate.calls.total() == concurrency)
+        # The server's own keys have slots of their own. Dify gets this call after those that had begun.
+        assert await setup.get("app-own-good", own_key=True) == "chat"
+        assert sum(calls for key, calls in setup.gate.calls.items() if "junk" in key) == concurrency
+        setup.gate.opened.set()
+        assert set(await asyncio.gather(*junk)) == {"invalid_api_key"}
+
+
+async def test_the_check_of_a_new_key_has_a_time_limit() -> None:
+    async with limited(LimitSettings(key_check_timeout=0.05)) as setup:
+        with pytest.raises(UpstreamTimeout, match=r"within 0\.05 s"):
+            await setup.get("app-junk")
+
+
+async def test_rejections_are_not_remembered_without_a_pause() -> None:
+    async with limited(LimitSettings(key_check_pause=0)) as setup:
+        setup.gate.opened.set()
+        for _ in range(3):
+            assert await setup.get("app-junk") == "invalid_api_key"
+        assert setup.gate.calls["app-junk"] == 3
 
 
 async def test_rejections_are_remembered_for_a_while(setup: Setup) -> None:

@@ -419,11 +419,13 @@ def test_rest_of_a_small_body_is_discarded_after_an_early_response(shared: Door)
     assert client.send(GET).response() == (200, b"GET /a 0\n")
 
 
-def test_the_number_of_headers_is_limited(shared: Door) -> None:
-    headers = b"".join(b"A%d: b\r\n" % number for number in range(LIMITS.headers))
-    assert shared.connect().send(b"GET /a HTTP/1.1\r\n" + headers + b"\r\n").response()[0] == 200
-    request = b"GET /a HTTP/1.1\r\n" + headers + b"B: c\r\n\r\n"
-    assert shared.connect().send(request).error() == (431, "headers_too_large")
+@pytest.mark.parametrize(("settings", "limit"), [(Settings(), 256), (Settings(max_headers=16), 16)])
+def test_the_number_of_headers_is_limited(settings: Settings, limit: int) -> None:
+    headers = b"".join(b"A%d: b\r\n" % number for number in range(limit))
+    with door(http_limits(settings)) as opened:
+        assert opened.connect().send(b"GET /a HTTP/1.1\r\n" + headers + b"\r\n").response()[0] == 200
+        request = b"GET /a HTTP/1.1\r\n" + headers + b"B: c\r\n\r\n"
+        assert opened.connect().send(request).error() == (431, "headers_too_large")
 
 
 def test_a_client_that_waits_for_100_continue_is_not_slow() -> None:
