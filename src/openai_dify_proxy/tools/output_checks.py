@@ -1,0 +1,137 @@
+"""Checks the tools and the answer format of a request, with the errors of OpenAI."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.tools.schema_walk import BadSchema, SchemaTooComplex
+from openai_dify_proxy.tools.schemas import Validator, compile_schema
+from openai_dify_proxy.tools.strict_schemas import check_root, check_strict
+from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest, Tool, ToolChoice
+
+MAX_TOOLS = 1024
+MAX_NAME = 64
+MAX_SCHEMAS = 4 * 1024 * 1024
+"""Bytes of all schemas of a request."""
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+
+
+def check_output_request(output: OutputRequest) -> None:
+    """Raise ``InvalidRequest`` if a tool, a schema or the tool choice is invalid.
+
+    ``param`` of the error is the place: ``Tool.param`` followed by ``.name`` or ``.parameters``, for example.
+    """
+    if len(output.tools) > MAX_TOOLS:
+        raise InvalidRequest(
+            f"Invalid 'tools': array too long. Expected an array with maximum length {MAX_TOOLS}, "
+            f"but got an array with length {len(output.tools)} instead.",
+            param="tools",
+            code="array_above_max_length",
+        )
+    sizes = sum(len(tool.parameters or b"") for tool in output.tools)
+    if sizes > MAX_SCHEMAS:
+        raise InvalidRequest(f"The schemas of the tools have {sizes} bytes. The limit is {MAX_SCHEMAS}.", param="tools")
+    for tool in output.tools:
+        _check_name(tool.name, f"{tool.param}.name")
+        if tool.parameters is not None and not tool.custom:
+            tool_validator(tool)
+    _check_unique(output.tools)
+    _check_choice(output.choice, output.tools)
+    if output.answer_format is not None:
+        _check_format(output.answer_format)
+
+
+def tool_validator(tool: Tool) -> Validator | None:
+    """Return the validator of a tool's arguments, or None if it has no schema. Raises ``InvalidRequest``."""
+    if tool.parameters is None or tool.custom:
+        return None
+    where = f"function '{tool.name}'"
+    param = f"{tool.param}.parameters"
+    return _validator(tool.parameters, where, param, "invalid_function_parameters", strict=tool.strict, is_object=True)
+
+
+def format_validator(answer_format: AnswerFormat) -> Validator | None:
+    """Return the validator of the answer, or None if it has no schema. Raises ``InvalidRequest``."""
+    if answer_format.schema is None:
+        return None
+    where = f"response_format '{answer_format.name}'"
+    return _validator(
+        answer_format.schema, where, answer_format.param, "invalid_json_schema", strict=answer_format.strict
+    )
+
+
+def _validator(schema: bytes, where: str, param: str, code: str, *, strict: bool, is_object: bool = False) -> Validator:
+    try:
+        validator = compile_schema(schema)
+        if strict:
+            check_strict(validator.root)
+        elif is_object:
+            check_root(validator.root, strict=False)
+    except BadSchema as error:
+        context = f"In context={error.path}, " if error.path or strict else ""
+        raise InvalidRequest(f"Invalid schema for {where}: {context}{error}", param=param, code=code) from error
+    except SchemaTooComplex as error:
+        raise InvalidRequest(f"Invalid schema for {where}: {error}", param=param, code=code) from error
+    return validator
+
+
+def _check_format(answer_format: AnswerFormat) -> None:
+    if answer_format.name:
+        _check_name(answer_format.name, f"{_parent(answer_format.param)}.name")
+    format_validator(answer_format)
+
+
+def _parent(param: str) -> str:
+    return param.removesuffix(".schema")
+
+
+def _check_name(name: str, param: str) -> None:
+    if len(name) > MAX_NAME:
+        raise InvalidRequest(
+            f"Invalid '{param}': string too long. Expected a string with maximum length {MAX_NAME}, "
+            f"but got a string with length {len(name)} instead.",
+            param=param,
+            code="string_above_max_length",
+        )
+    if not name:
+        raise InvalidRequest(
+            f"Invalid '{param}': empty string. Expected a string with minimum length 1, but got an empty string "
+            "instead.",
+            param=param,
+            code="empty_string",
+        )
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"Invalid '{param}': string does not match pattern. Expected a string that matches the pattern "
+            "'^[a-zA-Z0-9_-]+$'.",
+            param=param,
+            code="invalid_value",
+        )
+
+
+def _check_unique(tools: tuple[Tool, ...]) -> None:
+    counts = Counter(tool.name for tool in tools)
+    for tool in tools:
+        if counts[tool.name] > 1:
+            raise InvalidRequest(
+                f"Invalid 'tools': the name '{tool.name}' is used by {counts[tool.name]} tools. Names must be unique.",
+                param="tools",
+                code="invalid_value",
+            )
+
+
+def _check_choice(choice: ToolChoice, tools: tuple[Tool, ...]) -> None:
+    if not tools:
+        if choice.names or choice.mode == "required":
+            raise InvalidRequest(
+                f"Invalid value for '{choice.param}': '{choice.param}' is only allowed when 'tools' are specified.",
+                param=choice.param,
+            )
+        return
+    known = {tool.name for tool in tools}
+    for name in choice.names:
+        if name not in known:
+            raise InvalidRequest(f"Tool choice '{name}' not found in 'tools' parameter.", param=choice.param)

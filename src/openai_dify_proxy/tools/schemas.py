@@ -1,0 +1,173 @@
+"""Compiles JSON schemas, and checks values against them.
+
+The validator never fetches a document, takes formats as annotations, and is measured before it runs
+(``schema_walk``, ``validation_cost``). OpenAPI's ``nullable`` adds ``null`` to a type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import jsonschema_rs
+from msgspec import DecodeError, json
+
+from openai_dify_proxy.tools.schema_walk import BadSchema, SchemaTooComplex, all_schemas, measured
+from openai_dify_proxy.tools.validation_cost import MAX_DEPTH, validation_cost, value_size
+
+MAX_SCHEMA = 512 * 1024
+"""Bytes of a schema."""
+
+MAX_VALUE = 4 * 1024 * 1024
+"""Bytes of a value that is checked."""
+
+_MAX_CHECK = 8_000_000
+"""Subschemas that a check may visit: about 0.1 s."""
+
+_MAX_REPORT = 20_000
+"""Subschemas that a report of the errors may visit: it takes a thousand times longer."""
+
+_VALUE = "this value"
+"""The name of a value in messages, which never contain the value itself: it may be private."""
+
+_MAX_ERRORS = 5
+_MAX_MESSAGE = 300
+_SMALL = 8 * 1024
+_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=5_000, size_limit=1 << 20)
+
+
+class Validator:
+    """A compiled schema. ``root`` is the decoded schema, and not to be changed."""
+
+    __slots__ = ("_compiled", "_recursive", "_size", "root")
+
+    def __init__(self, schema: bytes) -> None:
+        self.root = _parsed(schema)
+        self._size, self._recursive = measured(self.root)
+        self._compiled = _compiled(self.root)
+
+    def errors(self, value: bytes) -> list[str]:
+        """Return what is wrong with a JSON value, at most five messages; none if it is valid.
+
+        A message has the path of the place, such as ``days[0].city``, and no value, so that it may be logged.
+        """
+        if len(value) > MAX_VALUE:
+            return [f"The JSON is longer than {MAX_VALUE} bytes."]
+        try:
+            parsed = json.decode(value)
+        except (DecodeError, UnicodeDecodeError) as error:
+            return [f"This is not valid JSON: {_clipped(str(error).removeprefix('JSON is malformed: '))}."]
+        except RecursionError:
+            return [_TOO_DEEP]
+        return self._errors_of(parsed)
+
+    def _errors_of(self, value: Any) -> list[str]:
+        count, depth = value_size(value)
+        if depth > MAX_DEPTH:
+            return [_TOO_DEEP]
+        bound = None if self._recursive else self._size * count
+        if not _within(_MAX_CHECK, bound) and not _within(_MAX_CHECK, validation_cost(self.root, value, 1)):
+            return ["The JSON is too large for its schema."]
+        if self._compiled.is_valid(value):
+            return []
+        if not _within(_MAX_REPORT, validation_cost(self.root, value, 2)):
+            return ["The JSON does not match its schema."]
+        return [_told(error) for error in islice(self._compiled.iter_errors(value), _MAX_ERRORS)]
+
+
+_TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} levels deep."
+
+
+def compile_schema(schema: bytes) -> Validator:
+    """Return the validator of a JSON schema, from a cache if it was compiled before.
+
+    Raises ``BadSchema`` for an invalid schema, and ``SchemaTooComplex`` for one that costs too much.
+    """
+    if len(schema) > MAX_SCHEMA:
+        raise SchemaTooComplex(f"The schema is longer than {MAX_SCHEMA} bytes.")
+    return _compile_small(schema) if len(schema) <= _SMALL else _compile_large(schema)
+
+
+# Two caches bound the memory, since compiled schemas are several times larger than their JSON.
+_compile_small = lru_cache(maxsize=1024)(Validator)
+_compile_large = lru_cache(maxsize=16)(Validator)
+
+
+def _parsed(schema: bytes) -> Any:
+    try:
+        root = json.decode(schema)
+    except (DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadSchema("The schema is not valid JSON, or nested too deeply.") from error
+    if not isinstance(root, dict):
+        raise BadSchema("The schema must be a JSON object.")
+    for _, schema_object in all_schemas(root):
+        _allow_null(schema_object)
+    return root
+
+
+def _allow_null(schema: dict[str, Any]) -> None:
+    if schema.get("nullable") is True and isinstance(schema.get("type"), str):
+        schema["type"] = list({schema["type"]: 0, "null": 0})
+        if isinstance(schema.get("enum"), list):
+            schema["enum"] = [*schema["enum"], *([] if None in schema["enum"] else [None])]
+
+
+def _compiled(root: dict[str, Any]) -> jsonschema_rs.Validator:
+    dialect = root.get("$schema")
+    if isinstance(dialect, str) and "://json-schema.org/" not in dialect:
+        root = {key: value for key, value in root.items() if key != "$schema"}  # an unknown dialect
+    try:
+        return jsonschema_rs.validator_for(
+            root, mask=_VALUE, validate_formats=False, retriever=_refuse, pattern_options=_PATTERNS
+        )
+    except jsonschema_rs.ValidationError as error:
+        # The schema is the client's own, so that its value may be shown.
+        message = error.message.replace(_VALUE, _clipped(json.encode(error.instance).decode()), 1)
+        raise BadSchema(f"{_clipped(message)}.", tuple(map(str, error.instance_path))) from error
+    except (ValueError, jsonschema_rs.ReferencingError) as error:
+        raise BadSchema(f"{_clipped(str(error))}.") from error
+
+
+def _refuse(uri: str) -> Any:
+    raise ValueError("other documents are not fetched")
+
+
+def _within(limit: int, cost: int | None) -> bool:
+    return cost is not None and cost <= limit
+
+
+def _told(error: jsonschema_rs.ValidationError) -> str:
+    """Return the place and the message of an error, with the closest errors of a union's branches."""
+    place = _place(error.instance_path)
+    reason = _clipped("; or ".join(_reasons(error)))
+    return f"{place}: {reason}" if place else reason
+
+
+def _reasons(error: jsonschema_rs.ValidationError) -> Iterator[str]:
+    kind = error.kind
+    if not isinstance(kind, (jsonschema_rs.ValidationErrorKind.AnyOf, jsonschema_rs.ValidationErrorKind.OneOfNotValid)):
+        yield error.message
+        return
+    branches = [branch[0] for branch in kind.context if branch]
+    # A branch for another type says nothing about the value; the place of the deepest error is the likely fault.
+    meant = [branch for branch in branches if not _other_type(branch, error)] or branches
+    deep = len(error.instance_path)
+    for branch in islice(meant, 3):
+        inner = _place(branch.instance_path[deep:])
+        yield f"{inner}: {branch.message}" if inner else branch.message
+
+
+def _other_type(branch: jsonschema_rs.ValidationError, error: jsonschema_rs.ValidationError) -> bool:
+    is_type = isinstance(branch.kind, jsonschema_rs.ValidationErrorKind.Type)
+    return is_type and len(branch.instance_path) == len(error.instance_path)
+
+
+def _place(path: list[str | int]) -> str:
+    parts = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in path]
+    return _clipped("".join(parts).removeprefix("."))
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _MAX_MESSAGE else f"{text[: _MAX_MESSAGE - 1]}…"
