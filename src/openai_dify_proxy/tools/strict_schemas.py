@@ -37,7 +37,7 @@ _TYPED = ("type", "anyOf", "enum", "const", "$ref")
 
 def check_root(root: dict[str, Any], *, strict: bool) -> None:
     """Raise ``BadSchema`` if the schema is for anything but an object; with ``strict`` it must say so itself."""
-    top = root
+    top: Any = root
     while isinstance(top, dict) and isinstance(top.get("$ref"), str) and "type" not in top:
         top = pointed(root, top["$ref"])
     kind = top.get("type") if isinstance(top, dict) else None

@@ -1,0 +1,46 @@
+"""Writes the question of a repair turn: what was wrong with the answer, and the demand for a correct one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+
+from openai_dify_proxy.tools.instructions import schema_instructions
+from openai_dify_proxy.tools.signatures import tool_signature
+from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest, Tool
+
+_FORM = 'with the name first: <tool_call>{"name": "...", "arguments": {...}}</tool_call>'
+
+
+class CallFault(Struct, frozen=True):
+    """The errors of one call, as ``Validator.errors`` returns them."""
+
+    tool: Tool
+    errors: Sequence[str]
+
+
+def calls_question(faults: Sequence[CallFault]) -> str:
+    """Return the question that asks for corrected calls."""
+    parts = [f"Your call of {fault.tool.name} is invalid:\n{_listed(fault.errors)}" for fault in faults]
+    tools = {fault.tool.name: fault.tool for fault in faults}
+    parts += [f"The tool is:\n{tool_signature(tool)}" for tool in tools.values()]
+    calls = "the corrected call" if len(faults) == 1 else "the corrected calls"
+    parts.append(f"Write {calls} only, {_FORM}. Do not explain or apologize.")
+    return "\n\n".join(parts)
+
+
+def missing_call_question(output: OutputRequest) -> str:
+    """Return the question that asks for the call that ``output`` demands, and that the answer lacked."""
+    names = output.choice.names or tuple(tool.name for tool in output.tools)
+    which = f"of {names[0]}" if len(names) == 1 else f"of one of these tools: {', '.join(names)}"
+    return f"Your answer must be a tool call {which}. Write the call only, {_FORM}. Do not explain or apologize."
+
+
+def format_question(answer_format: AnswerFormat, errors: Iterable[str]) -> str:
+    """Return the question that asks for a corrected answer in JSON."""
+    return f"Your answer is not the JSON that was asked for:\n{_listed(errors)}\n\n{schema_instructions(answer_format)}"
+
+
+def _listed(errors: Iterable[str]) -> str:
+    return "\n".join(f"- {error}" for error in errors)
