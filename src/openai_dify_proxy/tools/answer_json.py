@@ -191,9 +191,9 @@ def _restored(text: str) -> str | None:
     # Empty strings stand for values that are missing, and an apostrophe may have been taken for a quote.
     added = result.count('""') > text.count('""') + text.count("''")
     mistaken = result.count("'") not in (0, text.count("'"))
-    if added or mistaken or _content(result) != _content(text) or not _is_json(result):
+    if added or mistaken or not _is_json(result) or (result[0], result[-1]) != (text[0], text[-1]):
         return None
-    return result
+    return result if _content(result) == _content(text) else None
 
 
 def _content(text: str) -> str:

@@ -127,8 +127,9 @@ def _check_references(root: Any, path: tuple[str, ...], schema: dict[str, Any]) 
     for key in _REFUSED:
         if key in schema:
             raise BadSchema(f"'{key}' is not supported. Refer to '#/$defs/…' with '$ref' instead.", path)
-    if path and isinstance(schema.get("$id"), str) and not schema["$id"].startswith("#"):
-        raise BadSchema("'$id' is only supported at the top of the schema.", path)
+    for key in ("$id", "id"):  # "id" is a keyword of draft 4, and an annotation otherwise
+        if path and isinstance(schema.get(key), str):
+            raise BadSchema(f"'{key}' is only supported at the top of the schema.", path)
     if "$ref" not in schema:
         return
     reference = schema["$ref"]

@@ -55,10 +55,10 @@ def type_text(schema: bytes, name: str = "Answer") -> str:
     return "\n".join([text, *named])
 
 
-def example_value(schema: Any, name: str = "...") -> Any:
+def example_value(schema: Any) -> Any:
     """Return a value that shows the form of a property's schema: its example, default or first choice if it has one."""
     if not isinstance(schema, dict):
-        return name
+        return "..."
     for key in ("const", "default"):
         if key in schema:
             return schema[key]

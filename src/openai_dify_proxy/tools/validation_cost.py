@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from openai_dify_proxy.tools.schema_walk import followed, own_cost
 
@@ -33,48 +34,45 @@ def validation_cost(root: Any, value: Any, branch_weight: int) -> int | None:
     ``branch_weight`` multiplies the work below ``anyOf`` and ``oneOf``: 1 to know whether the value is valid, 2 to
     collect the errors of the branches, which validates each of them again.
     """
-    walk = _Cost(root, branch_weight)
-    try:
-        return walk.of(root, value)
-    except _OutOfReach:
-        return None
+    known: dict[tuple[int, int], int] = {}  # by ids: all objects stay alive, and equal scalars may share one
+    waiting: list[tuple[Any, Any, list[_Part] | None]] = [(root, value, None)]
+    steps = 0
+    while waiting:
+        schema, item, parts = waiting.pop()
+        key = id(schema), id(item)
+        if parts is not None:
+            known[key] = _sum(schema, parts, known)
+        elif key not in known:
+            parts = list(_visited(root, schema, item, branch_weight)) if isinstance(schema, dict) else []
+            steps += 1 + len(parts)
+            if steps > _MAX_STEPS:
+                return None
+            waiting.append((schema, item, parts))
+            waiting += [(part.schema, part.value, None) for part in parts]
+    return known[id(root), id(value)]
 
 
-class _OutOfReach(Exception):
-    pass
+class _Part(NamedTuple):
+    weight: int
+    schema: Any
+    value: Any
 
 
-class _Cost:
-    def __init__(self, root: Any, branch_weight: int) -> None:
-        self._root = root
-        self._weight = branch_weight
-        self._known: dict[tuple[int, int], int] = {}
-        self._steps = 0
+def _sum(schema: Any, parts: list[_Part], known: dict[tuple[int, int], int]) -> int:
+    if not isinstance(schema, dict):
+        return 1
+    cost = own_cost(schema) + sum(part.weight * known[id(part.schema), id(part.value)] for part in parts)
+    return 2 * cost if "unevaluatedProperties" in schema or "unevaluatedItems" in schema else cost
 
-    def of(self, schema: Any, value: Any) -> int:
-        if not isinstance(schema, dict):
-            return 1
-        key = id(schema), id(value)  # both stay alive, so that ids are unique; equal scalars may share one
-        if key not in self._known:
-            self._known[key] = self._sum(schema, value)
-        return self._known[key]
 
-    def _sum(self, schema: dict[str, Any], value: Any) -> int:
-        cost = own_cost(schema)
-        for part in followed(self._root, schema):
-            key = part.path[0]
-            if part.here:
-                weight = self._weight if key in ("anyOf", "oneOf") else 1
-                cost += weight * self._step(part.schema, value)
-            else:
-                cost += sum(self._step(part.schema, item) for item in _meant(part.path, value))
-        return 2 * cost if "unevaluatedProperties" in schema or "unevaluatedItems" in schema else cost
-
-    def _step(self, schema: Any, value: Any) -> int:
-        self._steps += 1
-        if self._steps > _MAX_STEPS:
-            raise _OutOfReach
-        return self.of(schema, value)
+def _visited(root: Any, schema: dict[str, Any], value: Any, branch_weight: int) -> Iterator[_Part]:
+    """Yield the subschemas with the values that they hold for."""
+    for part in followed(root, schema):
+        if part.here:
+            yield _Part(branch_weight if part.path[0] in ("anyOf", "oneOf") else 1, part.schema, value)
+        else:
+            for item in islice(_meant(part.path, value), _MAX_STEPS + 1):
+                yield _Part(1, part.schema, item)
 
 
 def _meant(path: tuple[str, ...], value: Any) -> Iterator[Any]:
