@@ -35,16 +35,16 @@ _VALUE = "this value"
 _MAX_ERRORS = 5
 _MAX_MESSAGE = 300
 _SMALL = 8 * 1024
-_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=5_000, size_limit=1 << 20)
+_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=2_500, size_limit=1 << 20)
 
 
 class Validator:
-    """A compiled schema. ``root`` is the decoded schema, and not to be changed."""
+    """A compiled schema. ``root`` is the decoded schema, which must not be changed; ``nodes`` counts its subschemas."""
 
-    __slots__ = ("_compiled", "_recursive", "_size", "root")
+    __slots__ = ("_compiled", "_recursive", "_size", "nodes", "root")
 
     def __init__(self, schema: bytes) -> None:
-        self.root = _parsed(schema)
+        self.root, self.nodes = _parsed(schema)
         self._size, self._recursive = measured(self.root)
         self._compiled = _compiled(self.root)
 
@@ -95,16 +95,18 @@ _compile_small = lru_cache(maxsize=1024)(Validator)
 _compile_large = lru_cache(maxsize=16)(Validator)
 
 
-def _parsed(schema: bytes) -> Any:
+def _parsed(schema: bytes) -> tuple[dict[str, Any], int]:
     try:
         root = json.decode(schema)
     except (DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadSchema("The schema is not valid JSON, or nested too deeply.") from error
     if not isinstance(root, dict):
         raise BadSchema("The schema must be a JSON object.")
+    nodes = 0
     for _, schema_object in all_schemas(root):
         _allow_null(schema_object)
-    return root
+        nodes += 1
+    return root, nodes
 
 
 def _allow_null(schema: dict[str, Any]) -> None:

@@ -16,12 +16,15 @@ _MAX_STEPS = 30_000
 
 
 def value_size(value: Any) -> tuple[int, int]:
-    """Return the number of a value's parts, and its nesting, which is counted up to ``MAX_DEPTH`` + 1."""
+    """Return the number of a value's parts, and its nesting, which is counted up to ``MAX_DEPTH`` + 1.
+
+    A long string counts as several parts.
+    """
     count, depth = 0, 0
     level = [value]
     while level:
         depth += 1
-        count += len(level)
+        count += sum(map(_weight, level))
         if depth > MAX_DEPTH:
             break
         level = [part for item in level for part in _parts(item)]
@@ -41,7 +44,7 @@ def validation_cost(root: Any, value: Any, branch_weight: int) -> int | None:
         schema, item, parts = waiting.pop()
         key = id(schema), id(item)
         if parts is not None:
-            known[key] = _sum(schema, parts, known)
+            known[key] = _sum(schema, item, parts, known)
         elif key not in known:
             parts = list(_visited(root, schema, item, branch_weight)) if isinstance(schema, dict) else []
             steps += 1 + len(parts)
@@ -52,16 +55,22 @@ def validation_cost(root: Any, value: Any, branch_weight: int) -> int | None:
     return known[id(root), id(value)]
 
 
+_STRING_PART = 256
+"""Characters that a regular expression reads in the time that it takes to visit a subschema."""
+
+
 class _Part(NamedTuple):
     weight: int
     schema: Any
     value: Any
 
 
-def _sum(schema: Any, parts: list[_Part], known: dict[tuple[int, int], int]) -> int:
+def _sum(schema: Any, value: Any, parts: list[_Part], known: dict[tuple[int, int], int]) -> int:
     if not isinstance(schema, dict):
         return 1
-    cost = own_cost(schema) + sum(part.weight * known[id(part.schema), id(part.value)] for part in parts)
+    cost = _weight(value) * own_cost(schema) + sum(
+        part.weight * known[id(part.schema), id(part.value)] for part in parts
+    )
     return 2 * cost if "unevaluatedProperties" in schema or "unevaluatedItems" in schema else cost
 
 
@@ -90,6 +99,10 @@ def _meant(path: tuple[str, ...], value: Any) -> Iterator[Any]:
             yield from value
         else:
             yield from value[int(path[1]) : int(path[1]) + 1]
+
+
+def _weight(value: Any) -> int:
+    return 1 + len(value) // _STRING_PART if isinstance(value, str) else 1
 
 
 def _parts(value: Any) -> Iterator[Any]:

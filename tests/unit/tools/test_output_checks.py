@@ -93,8 +93,8 @@ ERRORS: list[tuple[OutputRequest, str, str, str | None]] = [
         "invalid_function_parameters",
     ),
     (
-        OutputRequest((_tool("f", _object(**{str(number): {} for number in range(20_000)})),)),
-        "Invalid schema for function 'f': The schema has more than 20000 subschemas.",
+        OutputRequest((_tool("f", _object(**{str(number): {} for number in range(10_000)})),)),
+        "Invalid schema for function 'f': The schema has more than 10000 subschemas.",
         FUNCTION,
         "invalid_function_parameters",
     ),
@@ -181,6 +181,14 @@ ERRORS: list[tuple[OutputRequest, str, str, str | None]] = [
         ),
         "tools",
         "array_above_max_length",
+    ),
+    (
+        OutputRequest(
+            tuple(_tool(f"f{index}", _object(**{str(number): {} for number in range(8_000)})) for index in range(3))
+        ),
+        "The schemas of the tools have more than 20000 subschemas. Send fewer tools.",
+        "tools",
+        None,
     ),
     (
         OutputRequest((Tool("f", parameters=b" " * (MAX_SCHEMAS + 1)),)),

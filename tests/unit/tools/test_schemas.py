@@ -182,3 +182,9 @@ def test_values_in_a_wide_union() -> None:
 def test_regular_expressions_cannot_stall() -> None:
     assert _errors({"pattern": "^(a+)+$"}, "a" * 100_000 + "b") != []
     assert _errors({"pattern": "^(?=(a+)+$)a"}, "a" * 1_000 + "b") != []
+    many = {"properties": {str(number): {"pattern": f"^(?=(a+)+$){{{number}}}a"} for number in range(1_000)}}
+    with pytest.raises(SchemaTooComplex):
+        _compile(many)
+    assert _errors({"items": {"pattern": "^(?=(a+)+$)a"}}, ["a" * 50 + "b"] * 10_000) == [
+        "The JSON is too large for its schema."
+    ]

@@ -17,7 +17,8 @@ def _nested(levels: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("value", "size"), [(1, (1, 1)), ([], (1, 1)), ({"a": [1, 2]}, (4, 3)), (_nested(1000), (201, MAX_DEPTH + 1))]
+    ("value", "size"),
+    [(1, (1, 1)), ([], (1, 1)), ({"a": [1, "b" * 256]}, (5, 3)), (_nested(1000), (201, MAX_DEPTH + 1))],
 )
 def test_sizes_of_values(value: Any, size: tuple[int, int]) -> None:
     assert value_size(value) == size
@@ -28,6 +29,7 @@ COSTS: list[tuple[Any, Any, int]] = [
     ({}, [1, 2], 1),
     ({"items": {}}, [1, "b"], 3),
     ({"items": {}}, {"a": 1}, 1),
+    ({"pattern": "a"}, "x" * 1_000, 4 * 51),
     ({"properties": {"a": {}, "b": {}}}, {"a": 1, "c": 2}, 2),
     ({"properties": {"a": {}}}, [1], 1),
     ({"propertyNames": {}}, {"a": 1, "b": 2}, 3),
