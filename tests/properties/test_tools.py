@@ -25,7 +25,13 @@ _KEYWORDS = [
 ]  # fmt: skip
 _NAMES = ["object", "array", "string", "integer", "null", "#", "#/$defs/a", "#/properties/a", "a", "", "^a+$", "("]
 
-plain = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False, width=16) | st.text(max_size=5)
+plain = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.floats(allow_nan=False, allow_infinity=False, width=16)
+    | st.text(max_size=5)
+)
 values: st.SearchStrategy[Any] = st.recursive(
     plain | st.sampled_from(_NAMES),
     lambda inner: (

@@ -26,7 +26,7 @@ MAX_VALUE = 4 * 1024 * 1024
 _MAX_CHECK = 8_000_000
 """Subschemas that a check may visit: about 0.1 s."""
 
-_MAX_REPORT = 20_000
+_MAX_REPORT = 12_000
 """Subschemas that a report of the errors may visit: it takes a thousand times longer."""
 
 _VALUE = "this value"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -141,6 +142,28 @@ def test_hostile_answers_are_refused_at_once(part: str) -> None:
         assert json_in(text) is None
         assert repaired(text) is None
         assert repaired(f"{{{text}}}") is None
+
+
+def _steps(text: str) -> int:
+    """Return the number of calls that the search for JSON makes."""
+    steps = 0
+
+    def count(frame: object, event: str, arg: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    sys.setprofile(count)
+    try:
+        json_in(text)
+    finally:
+        sys.setprofile(None)
+    return steps
+
+
+@pytest.mark.parametrize("part", ["[", '{"a":', "{'", '{"a"}', "[1,", "{}x", '```{"a"}', 'x {"a": 1 ', "word "])
+def test_twice_the_answer_takes_twice_the_steps(part: str) -> None:
+    short = part * (16_384 // len(part))
+    assert _steps(short * 2) <= 2 * _steps(short) + 50
 
 
 def test_long_json_is_found_if_it_is_whole_or_fenced() -> None:
