@@ -17,7 +17,7 @@ from tests.api.conftest import Serve
 from tests.api.servers import ProxyServer, demo_apps
 from tests.limits import PATIENCE
 
-CHUNK_KEYS = {"id", "object", "created", "model", "choices", "service_tier", "system_fingerprint"}
+CHUNK_KEYS = {"id", "object", "created", "model", "choices", "service_tier"}
 
 
 async def stream_of(http: httpx2.AsyncClient, proxy: ProxyServer, text: str, **more: Any) -> str:

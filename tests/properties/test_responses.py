@@ -87,7 +87,7 @@ def test_a_stream_is_consistent_and_the_sdk_accepts_it(turn: list[Event], backgr
     events = events_of(data)
     response = events[-1]["response"]
     items = items_of(events)
-    assert "".join(event["delta"] for event in events if event["type"] == DELTA) == stream.sent
+    assert "".join(event["delta"] for event in events if event["type"] == DELTA) == stream.reply.text
     assert json.encode(stream.response) == json.encode(RESPONSE.decode(json.encode(response)))
     endings = {"response.completed", "response.incomplete", "response.failed"}
     assert [event["type"] in endings for event in events] == [False] * (len(events) - 1) + [True]
@@ -104,7 +104,7 @@ def test_a_stream_is_consistent_and_the_sdk_accepts_it(turn: list[Event], backgr
     assert len(read_with_sdk(data)) == len(events)
     gathered = gather_with_sdk(data)
     assert gathered is not None
-    assert gathered.output_text == stream.sent
+    assert gathered.output_text == stream.reply.text
 
 
 @given(turns, st.lists(st.integers(0, 9), max_size=6), st.lists(st.booleans(), min_size=8, max_size=8))
@@ -160,4 +160,4 @@ def test_a_stream_ends_with_the_complete_answer(turn: list[Event]) -> None:
     replaced = any(isinstance(event, TextReplaced) for event in turn)
     has_own_answer = isinstance(turn[-1], TurnFinished) and turn[-1].answer is not None
     if not replaced and not has_own_answer:
-        assert stream.sent == answer.text
+        assert stream.reply.text == answer.text

@@ -46,7 +46,6 @@ class Chunk(msgspec.Struct, forbid_unknown_fields=True):
     model: str
     choices: list[Choice]
     service_tier: None
-    system_fingerprint: None
     usage: dict[str, Any] | None = None
     dify: dict[str, Any] | None = None
 

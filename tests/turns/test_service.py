@@ -68,7 +68,7 @@ class Setup:
         """Run and commit a turn; return its reply and conversation id."""
         async with self.turns.run(ANONYMOUS, self.apps.choose(ANONYMOUS, APP), request) as turn:
             reply = await read(turn)
-            await turn.commit(reply)
+            await turn.commit(HistoryMessage("assistant", reply))
             conversation = turn.ids.conversation_id
         self.now += 60  # no two turns of a Dify conversation start within one second
         return reply, conversation
@@ -131,7 +131,7 @@ async def test_lock_is_released_with_the_commit(demo: DemoServer) -> None:
         async with here.turns.run(ANONYMOUS, app, first("Hello!"), lock=lock) as turn:
             reply = await read(turn)
             assert await here.locked()
-            await turn.commit(reply)
+            await turn.commit(HistoryMessage("assistant", reply))
             assert not await here.locked()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 from starlette.requests import Request
@@ -20,7 +21,7 @@ from openai_dify_proxy.events import Event, TurnFailed, TurnIds
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
 from openai_dify_proxy.translate.openai.chat_streams import StreamEncoder
-from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.callers import Caller
@@ -28,8 +29,8 @@ from openai_dify_proxy.wire.openai.chat import CompletionFields
 
 EncodeAnswer = Callable[[AnswerHead, Answer, TurnIds], bytes]
 
-AtEnd = Callable[[Answer, str], Awaitable[None]]
-"""Called with the answer and its text as sent, when a turn has ended and before the client gets the last frame."""
+AtEnd = Callable[[Answer, HistoryMessage], Awaitable[None]]
+"""Called with the answer and its message as sent, when a turn has ended and before the client gets the last frame."""
 
 
 class EncodeStream(Protocol):
@@ -54,32 +55,32 @@ async def answer_turn(
     side_call = turn_request.side_call
     if (events := services.side_calls.placeholder(side_call)) is not None:
         chosen = services.apps.choose(caller, fields.model)  # rejects unknown models here too
-        head = answer_head(kind, fields.model or chosen.name)
+        head = answer_head(kind, fields.model or chosen.name, turn_request)
         if fields.stream:
             return sse_response(stream(head, include_usage=fields.wants_usage).encode(events, TurnIds()))
         return Response(whole(head, fold(events), TurnIds()), media_type="application/json")
     app = services.side_calls.app(caller, side_call, fields.model)
-    head = answer_head(kind, fields.model or app.name)
+    head = answer_head(kind, fields.model or app.name, turn_request)
     wait = services.turns.wait(streamed=bool(fields.stream), in_background=side_call is not None)
     turn = services.turns.run(caller, app, turn_request, client=responder_of(request.scope), wait=wait)
     if fields.stream:
         frames = TurnFrames(stream(head, include_usage=fields.wants_usage), wait)
         return EventStream(frames, _opened(frames, turn), services.timing)
     async with turn as active:
-        answer = await whole_answer(active, lambda answer, sent: _commit(active, answer, sent))
+        answer = await whole_answer(active, partial(_commit, active))
         return JsonAnswer(whole(head, answer, active.ids), turn_headers(active.ids) + queue_headers(wait))
 
 
 @asynccontextmanager
 async def _opened(frames: TurnFrames, turn: AbstractAsyncContextManager[ActiveTurn]) -> AsyncIterator[None]:
     async with turn as active:
-        frames.begin(active, lambda answer, sent: _commit(active, answer, sent))
+        frames.begin(active, partial(_commit, active))
         yield
 
 
-async def _commit(turn: ActiveTurn, answer: Answer, sent: str) -> None:
+async def _commit(turn: ActiveTurn, answer: Answer, reply: HistoryMessage) -> None:
     if answer.error is None:
-        await turn.commit(sent)
+        await turn.commit(reply)
 
 
 def fold(events: list[Event]) -> Answer:
@@ -95,7 +96,7 @@ async def whole_answer(turn: ActiveTurn, at_end: AtEnd) -> Answer:
     try:
         async for events in turn:
             answer.add(events)
-        await at_end(answer, answer.text)
+        await at_end(answer, answer.reply)
     except asyncio.CancelledError:
         raise shutting_down() from None
     if answer.error is not None:
@@ -195,10 +196,10 @@ class TurnFrames:
             log_failure(last.error)
             if not self._started and not frames:
                 encoder.answer.add_one(last)
-                await at_end(encoder.answer, "")
+                await at_end(encoder.answer, encoder.reply)
                 raise last.error
             log_detail(last.error)
         if last is not None:
             frames += encoder.encode((last,), ids)
-            await at_end(encoder.answer, encoder.sent)
+            await at_end(encoder.answer, encoder.reply)
         return frames

@@ -37,7 +37,8 @@ from openai_dify_proxy.translate.openai.responses_request import (
     referenced_responses,
 )
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
-from openai_dify_proxy.translate.turn_request import RequestIdentity, TurnMessages, TurnRequest
+from openai_dify_proxy.translate.turn_request import HistoryMessage, RequestIdentity, TurnMessages, TurnRequest
+from openai_dify_proxy.translate.usage_estimates import prompt_characters
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App
@@ -68,7 +69,8 @@ async def create_response(request: Request) -> ASGIApp:
     turn_request = None if continues else make_turn(body, messages, identity)
     side_call = None if turn_request is None else turn_request.side_call
     response_id, model = services.stored.responses.new_id(), body.model or services.apps.choose(caller, None).name
-    encoder = ResponsesStreamEncoder(begin_response(body, id=response_id, created_at=_now(), model=model), now=_now)
+    initial = begin_response(body, id=response_id, created_at=_now(), model=model)
+    encoder = ResponsesStreamEncoder(initial, now=_now, prompt_characters=prompt_characters(messages))
     if (events := services.side_calls.placeholder(side_call)) is not None:
         services.apps.choose(caller, body.model)  # rejects unknown models here too
         return _placeholder(encoder, events, streamed=bool(body.stream))
@@ -251,23 +253,28 @@ class _ResponseEnding:
         self._recorder = recorder
         self._encoder = encoder
 
-    async def record(self, answer: Answer, sent: str) -> None:
+    async def record(self, answer: Answer, reply: HistoryMessage) -> None:
         """Store the ended turn. The encoder of a stream has built the final object already."""
         turn, recorder = self._turn, self._recorder
         if self._encoder.answer is answer:
             self.response = self._encoder.response
         elif answer.error is None:
             self.response = response_object(
-                self.response, answer, turn.ids, status=status_of(answer), completed_at=_now()
+                self.response,
+                answer,
+                turn.ids,
+                status=status_of(answer),
+                completed_at=_now(),
+                prompt_characters=self._encoder.prompt_characters,
             )
         operations: list[Operation] = []
         with suppress(StateUnreachable):  # the client still gets its answer
             if answer.error is None:
-                operations += await recorder.put_finished(turn, self.response, sent)
-                operations += await recorder.put_conversation(turn, self.response, sent)
+                operations += await recorder.put_finished(turn, self.response, reply)
+                operations += await recorder.put_conversation(turn, self.response, reply)
             elif self.response.status == "failed":
                 operations += await recorder.put_failed(self.response)
         if answer.error is None:
-            await turn.commit(sent, operations)
+            await turn.commit(reply, operations)
         elif operations:
             await recorder.run(operations)

@@ -19,7 +19,8 @@ from openai_dify_proxy.responses.response_store import ResponseStore
 from openai_dify_proxy.state import GuardedStore
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
 from openai_dify_proxy.translate.openai.chat_request import UNNAMED
-from openai_dify_proxy.translate.turn_request import RequestIdentity
+from openai_dify_proxy.translate.turn_request import RequestIdentity, TurnRequest
+from openai_dify_proxy.translate.usage_estimates import prompt_characters
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.profiles import Profiles
@@ -85,9 +86,9 @@ def client_address(request: Request) -> str:
     return request.client.host if request.client is not None else ""
 
 
-def answer_head(kind: str, model: str) -> AnswerHead:
-    """Return the id, creation time and model of a new answer; ``kind`` is the id's prefix."""
-    return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model)
+def answer_head(kind: str, model: str, request: TurnRequest) -> AnswerHead:
+    """Return the id, creation time and model of the answer to ``request``; ``kind`` is the id's prefix."""
+    return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model, prompt_characters(request))
 
 
 def identity_of(request: Request, caller: Caller) -> RequestIdentity:

@@ -23,12 +23,12 @@ from openai_dify_proxy.responses.event_log import EventLogs, EventLogWriter, Run
 from openai_dify_proxy.responses.response_store import ResponseStore, StoredResponse, state_unreachable
 from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.translate.openai.responses_answers import cancelled_response, failed_response
-from openai_dify_proxy.translate.openai.responses_streams import (
-    ResponsesStreamEncoder,
+from openai_dify_proxy.translate.openai.responses_frames import (
     encode_failure,
     encode_keepalive,
     encode_stream_error,
 )
+from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.translate.openai.stored_frames import StoredFrames
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations

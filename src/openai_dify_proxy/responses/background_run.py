@@ -119,9 +119,9 @@ class BackgroundRun:
             log.warning("turn_failed", error=type(last.error).__name__, code=last.error.code, detail=last.error.log)
         if not isinstance(last, TurnFinished):
             return await recorder.put_failed(encoder.response)
-        finished = turn, encoder.response, encoder.sent
+        finished = turn, encoder.response, encoder.reply
         operations = await recorder.put_finished(*finished)
-        await turn.commit(encoder.sent, await recorder.put_conversation(*finished))
+        await turn.commit(encoder.reply, await recorder.put_conversation(*finished))
         return operations
 
     async def _read(self, turn: ActiveTurn) -> Event:

@@ -47,23 +47,23 @@ class ResponseRecorder:
         """Store a response that ended without a reply to continue."""
         return [await self._put(response, await self._entry(response))] if response.store else []
 
-    async def put_finished(self, turn: ActiveTurn, response: Response, sent: str) -> list[Operation]:
-        """Store a response that succeeded with the text ``sent``."""
+    async def put_finished(self, turn: ActiveTurn, response: Response, reply: HistoryMessage) -> list[Operation]:
+        """Store a response that succeeded; ``reply`` is the message that the client received."""
         if not response.store:
             return []
         request = self._request
-        messages = [*request.history, *request.asked, HistoryMessage("assistant", sent)]
+        messages = [*request.history, *request.asked, reply]
         entry = structs.replace(
-            await self._entry(response), messages=messages, scope=turn.claim.scope, link=turn.claim.link_after(sent)
+            await self._entry(response), messages=messages, scope=turn.claim.scope, link=turn.claim.link_after(reply)
         )
         return [await self._put(response, entry)]
 
-    async def put_conversation(self, turn: ActiveTurn, response: Response, sent: str) -> list[Operation]:
+    async def put_conversation(self, turn: ActiveTurn, response: Response, reply: HistoryMessage) -> list[Operation]:
         """Store the response's conversation after the turn. Its next turn must not start earlier."""
         if self._continued.conversation is None:
             return []
         name, before = self._continued.conversation
-        after = self._after(before, turn, response, sent)
+        after = self._after(before, turn, response, reply)
         return [await self._stored.conversations.put_operation(self._caller, name, after)]
 
     async def remove(self, response: Response) -> Operation:
@@ -81,7 +81,9 @@ class ResponseRecorder:
     async def _put(self, response: Response, entry: StoredResponse) -> Put:
         return await self._stored.responses.put_operation(self._caller, response.id, entry)
 
-    def _after(self, before: StoredConversation, turn: ActiveTurn, response: Response, sent: str) -> StoredConversation:
+    def _after(
+        self, before: StoredConversation, turn: ActiveTurn, response: Response, reply: HistoryMessage
+    ) -> StoredConversation:
         """Return the conversation after the turn, with the earlier messages if the turn started a new one in Dify.
 
         Messages of a turn with ``store: false`` are in Dify only.
@@ -105,4 +107,4 @@ class ResponseRecorder:
             return structs.replace(after, items=items, asked=asked)
         if not response.store:
             return after
-        return structs.replace(after, items=[*items, *asked, HistoryMessage("assistant", sent)], asked=[])
+        return structs.replace(after, items=[*items, *asked, reply], asked=[])

@@ -25,6 +25,7 @@ from openai_dify_proxy.errors import (
 from openai_dify_proxy.state.store import MAX_ENTRY_BYTES, Get, Operation, Put, Take
 from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
 from openai_dify_proxy.translate.turn_request import HistoryMessage
+from openai_dify_proxy.translate.usage_estimates import characters_of
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.locks import Lock
@@ -249,7 +250,7 @@ class ResponseStore:
             stored = await self.previous(caller, following, end_user)
             turns.append(stored.messages)
             size += len(stored.messages)
-            characters += sum(len(message.text) for message in stored.messages)
+            characters += sum(map(characters_of, stored.messages))
             if max(len(turns), size) > MAX_ITEMS or characters > MAX_REFERENCED_TEXT:
                 raise InvalidRequest(
                     f"The history before the request has more than {MAX_ITEMS} messages or {MAX_REFERENCED_TEXT} "

@@ -24,7 +24,7 @@ from openai_dify_proxy.events import (
     TurnFinished,
     Usage,
 )
-from openai_dify_proxy.translate.turn_request import ToolCall
+from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
 
 
 class Answer:
@@ -84,6 +84,15 @@ class Answer:
         return [ToolCall(call.id, call.name, "".join(parts), call.custom) for call, parts in self._calls]
 
     @property
+    def reply(self) -> HistoryMessage:
+        """The answer as the assistant's message of the history."""
+        return self.reply_with(self.text)
+
+    def reply_with(self, text: str) -> HistoryMessage:
+        """Return the answer as the assistant's message, with the text that a stream has sent; or with the refusal."""
+        return HistoryMessage("assistant", text or self.refusal or "", tuple(self.calls))
+
+    @property
     def cited_urls(self) -> list[tuple[str, str]]:
         """The URLs and titles of the citations that have a URL."""
         return [(citation.url, citation.title) for citation in self.citations if citation.url is not None]
@@ -95,6 +104,10 @@ class Answer:
     def add_text(self, text: str) -> None:
         """Add a ``TextDelta``; faster than ``add_one``."""
         self._text.append(text)
+
+    def add_arguments(self, delta: ToolCallDelta) -> None:
+        """Add a ``ToolCallDelta``; faster than ``add_one``."""
+        self._calls[delta.index][1].append(delta.text)
 
     def add_one(self, event: Event) -> None:
         match event:
@@ -123,8 +136,8 @@ class Answer:
         match event:
             case ToolCallStarted():
                 self._calls.append((event, []))
-            case ToolCallDelta(index, text):
-                self._calls[index][1].append(text)
+            case ToolCallDelta():
+                self.add_arguments(event)
             case RefusalDelta(text):
                 self._refusal.append(text)
             case _:

@@ -6,7 +6,8 @@ version and a sequence of fields; a field is its tag, its length and its content
 bytes. A role begins a message, and the fields behind it belong to that message. A field that a message lacks takes no
 bytes: a further kind of field leaves the fingerprints of messages without it as they are.
 
-Differences that clients introduce are ignored: line ends, white space around a text, and messages without text.
+Differences that clients introduce are ignored: line ends, white space around a text, messages with neither text nor
+calls, and the white space and the order of keys in the JSON of arguments. A tool's result counts even if it is empty.
 Reasoning in an assistant's message has already been removed. Indentation counts.
 """
 
@@ -15,7 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
-from openai_dify_proxy.translate.turn_request import HistoryMessage
+from msgspec import json
+
+from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
+from openai_dify_proxy.wire.reading import UNREADABLE, decode_text
 
 VERSION = b"\x02"
 """The version of the format. Version 1 was a chain of HMAC-SHA256."""
@@ -35,8 +39,14 @@ STORED = b"p"
 KIND = b"k"
 ROLE = b"r"
 TEXT = b"t"
-# Reserved for further fields of a message: b"f" for the hash of a file's content; b"c" for a tool call, whose content
-# is the fields b"d" (id), b"n" (name) and b"a" (arguments); b"o" for a tool result, with the fields b"d" and b"t".
+CALL = b"c"
+"""A tool call; its content is the fields CALL_ID, NAME and ARGUMENTS."""
+RESULT = b"o"
+"""A tool's result; its content is the fields CALL_ID and TEXT."""
+CALL_ID = b"d"
+NAME = b"n"
+ARGUMENTS = b"a"
+# Reserved for a further field of a message: b"f" for the hash of a file's content.
 
 _PORTION = 16 * 1024
 """Characters that are hashed at once: many small pieces cost calls, large ones miss the processor's cache."""
@@ -59,17 +69,22 @@ class Fingerprint:
         self._update([piece for tag, text in fields for piece in _pieces(tag, text)])
 
     def add_messages(self, messages: Iterable[HistoryMessage]) -> None:
-        """Add the messages that have a text."""
+        """Add the messages that have a text or calls, or are a tool's result."""
         pieces: list[bytes] = []
         size = 0
         for message in messages:
-            if text := normalize(message.text):
+            text = normalize(message.text)
+            if message.calls or message.call_id is not None:
+                pieces += _call_pieces(message, text)
+            elif text:
                 pieces += *_pieces(ROLE, message.role), *_pieces(TEXT, text)
-                size += len(text)
-                if size >= _PORTION:
-                    self._update(pieces)
-                    pieces.clear()
-                    size = 0
+            else:
+                continue
+            size += len(text)
+            if size >= _PORTION:
+                self._update(pieces)
+                pieces.clear()
+                size = 0
         self._update(pieces)
 
     def after(self, messages: Iterable[HistoryMessage]) -> bytes:
@@ -101,14 +116,42 @@ def _pieces(tag: bytes, text: str) -> tuple[bytes, bytes]:
     return b"%b%d:" % (tag, len(data)), data
 
 
+def _call_pieces(message: HistoryMessage, text: str) -> list[bytes]:
+    """Return the fields of a message with calls, or of a tool's result."""
+    pieces = [*_pieces(ROLE, message.role)]
+    if message.call_id is not None:
+        pieces += _nested(RESULT, *_pieces(CALL_ID, message.call_id), *_pieces(TEXT, text))
+    elif text:
+        pieces += _pieces(TEXT, text)
+    for call in message.calls:
+        arguments = _pieces(ARGUMENTS, _canonical_arguments(call))
+        pieces += _nested(CALL, *_pieces(CALL_ID, call.id), *_pieces(NAME, call.name), *arguments)
+    return pieces
+
+
+def _nested(tag: bytes, *content: bytes) -> tuple[bytes, bytes]:
+    data = b"".join(content)
+    return b"%b%d:" % (tag, len(data)), data
+
+
+def _canonical_arguments(call: ToolCall) -> str:
+    """Return arguments as compact JSON with sorted keys; free text and invalid JSON as they are."""
+    if call.custom:
+        return call.arguments
+    try:
+        return json.encode(decode_text(call.arguments), order="sorted").decode()
+    except UNREADABLE:
+        return call.arguments
+
+
 def replies(messages: Iterable[HistoryMessage]) -> list[HistoryMessage]:
-    """Return only the assistant's messages, for clients that rewrite the user's."""
-    return [message for message in messages if message.role == "assistant"]
+    """Return only the assistant's messages and the results of tools, for clients that rewrite the user's messages."""
+    return [message for message in messages if message.role == "assistant" or message.call_id is not None]
 
 
-def has_text(messages: Iterable[HistoryMessage]) -> bool:
-    """Return whether a message counts in a fingerprint."""
-    return any(message.text.strip() for message in messages)
+def has_content(messages: Iterable[HistoryMessage]) -> bool:
+    """Return whether any message counts in a fingerprint."""
+    return any(message.text.strip() or message.calls or message.call_id is not None for message in messages)
 
 
 def normalize(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from openai_dify_proxy.events import Event, TurnIds
 from openai_dify_proxy.state.store import Operation
+from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.dify_stream import DifyStream
@@ -74,7 +75,7 @@ class ActiveTurn:
             raise StopAsyncIteration
         return await self.stream.next()
 
-    async def commit(self, reply: str, also: Sequence[Operation] = ()) -> None:
+    async def commit(self, reply: HistoryMessage, also: Sequence[Operation] = ()) -> None:
         """Store that the history ending with ``reply`` continues in this conversation, and run ``also`` with it.
 
         Call it before the client receives its last frame.

@@ -26,10 +26,11 @@ from openai_dify_proxy.translate.history import (
     KIND,
     SYSTEM,
     Fingerprint,
-    has_text,
+    has_content,
     keyed_hash,
     last_question,
     normalize,
+    replies,
 )
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.apps import App
@@ -121,7 +122,7 @@ class ConversationClaim:
         self._locks = [] if lock is None else [lock.transfer()]
         self._committed = False
         self._head = ""
-        self._link_after: tuple[str, bytes] | None = None
+        self._link_after: tuple[HistoryMessage, bytes] | None = None
 
     # State of the claim
 
@@ -161,14 +162,14 @@ class ConversationClaim:
         question = last_question(self._request.history) or (stored.asked if stored is not None else None)
         return None if question is None else normalize(question)
 
-    def link_after(self, reply: str) -> bytes:
+    def link_after(self, reply: HistoryMessage) -> bytes:
         """Return the fingerprint of the history that ends with ``reply``; empty while the state is unreachable."""
         if self._fingerprint is None:
             return b""
         if self._link_after is not None and self._link_after[0] == reply:
             return self._link_after[1]
-        answer = HistoryMessage("assistant", reply)
-        added = [answer] if self._by_chat else [*self._request.asked, answer]
+        asked = self._request.asked
+        added = [*(replies(asked) if self._by_chat else asked), reply]
         link = self._fingerprint.after(added)
         self._link_after = (reply, link)  # needed twice if the reply is stored as a response
         return link
@@ -278,7 +279,7 @@ class ConversationClaim:
 
     async def commit(
         self,
-        reply: str,
+        reply: HistoryMessage,
         *,
         conversation_id: str | None,
         at: float,
@@ -376,7 +377,7 @@ class ConversationClaim:
 
     @property
     def _has_history(self) -> bool:
-        return self._request.stored_history is not None or has_text(self._request.history)
+        return self._request.stored_history is not None or has_content(self._request.history)
 
     def _end_operation(self, scope: Scope, conversation_id: str) -> Operation:
         return self._put_record(scope, ConversationEntry(conversation_id, self._now(), self._system), "")

@@ -13,7 +13,7 @@ from openai_dify_proxy.translate.history import (
     SCOPE,
     TEXT,
     Fingerprint,
-    has_text,
+    has_content,
     keyed_hash,
     last_question,
     replies,
@@ -179,8 +179,8 @@ def test_only_the_replies() -> None:
 
 
 def test_messages_without_text_do_not_count() -> None:
-    assert not has_text([user(" \n"), assistant("")])
-    assert has_text([user(" \n"), assistant(" a")])
+    assert not has_content([user(" \n"), assistant("")])
+    assert has_content([user(" \n"), assistant(" a")])
 
 
 def test_the_last_question_with_text() -> None:

@@ -8,7 +8,21 @@ import msgspec
 import pytest
 from msgspec import json
 from openai.types.responses import Response as SdkResponse
-from openai.types.responses import ResponseOutputMessage, ResponseOutputText, ResponseReasoningItem, ResponseUsage
+from openai.types.responses import (
+    ResponseCustomToolCallInputDeltaEvent,
+    ResponseCustomToolCallInputDoneEvent,
+    ResponseCustomToolCallItem,
+    ResponseFunctionCallArgumentsDeltaEvent,
+    ResponseFunctionCallArgumentsDoneEvent,
+    ResponseFunctionToolCallItem,
+    ResponseOutputMessage,
+    ResponseOutputRefusal,
+    ResponseOutputText,
+    ResponseReasoningItem,
+    ResponseRefusalDeltaEvent,
+    ResponseRefusalDoneEvent,
+    ResponseUsage,
+)
 from openai.types.responses.response_output_text import AnnotationURLCitation
 
 from openai_dify_proxy.wire.openai import responses
@@ -89,6 +103,8 @@ def test_a_chat_may_be_the_input() -> None:
 OPEN_RESPONSES_ONLY = {"frequency_penalty", "presence_penalty", "store"}
 """Fields that the Open Responses specification requires and the SDK does not have."""
 
+CALL_FIELDS = {"arguments", "call_id", "input", "name"}
+
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "additional"),
@@ -96,13 +112,23 @@ OPEN_RESPONSES_ONLY = {"frequency_penalty", "presence_penalty", "store"}
         (responses.Response, SdkResponse, OPEN_RESPONSES_ONLY | {"dify"}),
         (responses.ResponseUsage, ResponseUsage, set()),
         (responses.OutputText, ResponseOutputText, set()),
+        (responses.OutputRefusal, ResponseOutputRefusal, set()),
         (responses.UrlCitationAnnotation, AnnotationURLCitation, set()),
-        (OutputItem, ResponseOutputMessage, {"summary"}),
-        (OutputItem, ResponseReasoningItem, {"role"}),
+        (OutputItem, ResponseOutputMessage, {"summary", *CALL_FIELDS}),
+        (OutputItem, ResponseReasoningItem, {"role", *CALL_FIELDS}),
+        (OutputItem, ResponseFunctionToolCallItem, {"content", "role", "summary", "input"}),
+        (OutputItem, ResponseCustomToolCallItem, {"content", "role", "summary", "arguments"}),
+        (responses.CallDeltaEvent, ResponseFunctionCallArgumentsDeltaEvent, set()),
+        (responses.CallDeltaEvent, ResponseCustomToolCallInputDeltaEvent, set()),
+        (responses.ArgumentsDoneEvent, ResponseFunctionCallArgumentsDoneEvent, set()),
+        (responses.CustomInputDoneEvent, ResponseCustomToolCallInputDoneEvent, set()),
+        (responses.RefusalDeltaEvent, ResponseRefusalDeltaEvent, set()),
+        (responses.RefusalDoneEvent, ResponseRefusalDoneEvent, set()),
     ],
 )
 def test_fields_are_those_of_the_sdk(ours: type[msgspec.Struct], theirs: Any, additional: set[str]) -> None:
-    names = {field.encode_name for field in msgspec.structs.fields(ours)}
+    tag = ours.__struct_config__.tag_field
+    names = {field.encode_name for field in msgspec.structs.fields(ours)} | ({tag} if tag else set())
     assert names - additional <= set(theirs.model_fields)
     assert {name for name, field in theirs.model_fields.items() if field.is_required()} <= names
 

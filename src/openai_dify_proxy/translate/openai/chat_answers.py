@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET, Struct, UnsetType, json
+from msgspec import UNSET, Struct, json
+from msgspec.structs import replace
 
-from openai_dify_proxy.events import TurnIds, Usage
+from openai_dify_proxy.events import Repairs, TurnIds, Usage
 from openai_dify_proxy.translate.answer import Answer
+from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
+from openai_dify_proxy.translate.usage_estimates import estimate_usage
 from openai_dify_proxy.wire.openai.chat import (
     Annotation,
     AssistantMessage,
     ChatChoice,
     ChatCompletion,
     CompletionUsage,
+    CustomCall,
     DifyExtension,
     DifyFile,
     DifyPrice,
+    DifyToolEmulation,
+    FunctionCall,
+    MessageToolCall,
+    RepairUsage,
     TextChoice,
     TextCompletion,
     UrlCitation,
@@ -24,19 +32,28 @@ from openai_dify_proxy.wire.openai.chat import (
 class AnswerHead(Struct, frozen=True):
     """The fields of every chunk and every complete answer.
 
-    ``created`` is in whole seconds since 1970, ``model`` is the name in the request.
+    ``created`` is in whole seconds since 1970, ``model`` is the name in the request. ``prompt_characters`` is for the
+    estimate of a usage that Dify does not report.
     """
 
     id: str
     created: int
     model: str
+    prompt_characters: int = 0
 
 
-def encode_chat_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> bytes:
-    """Return the body of a ``chat.completion`` for a finished answer."""
-    text = answer.text
+def encode_chat_completion(head: AnswerHead, answer: Answer, ids: TurnIds, *, legacy_functions: bool = False) -> bytes:
+    """Return the body of a ``chat.completion`` for a finished answer.
+
+    ``legacy_functions`` is for requests with ``functions``: the first call becomes the ``function_call``, the only one
+    that this form can hold.
+    """
+    text, calls = answer.text, answer.calls
     message = AssistantMessage(
-        content=text,
+        content=None if (calls or answer.refusal) and not text else text,
+        tool_calls=[message_tool_call(call) for call in calls] if calls and not legacy_functions else UNSET,
+        function_call=FunctionCall(calls[0].name, calls[0].arguments) if calls and legacy_functions else UNSET,
+        refusal=answer.refusal,
         annotations=url_annotations(answer, len(text)),
         reasoning_content=answer.reasoning or UNSET,
     )
@@ -45,9 +62,14 @@ def encode_chat_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> by
             id=head.id,
             created=head.created,
             model=head.model,
-            choices=[ChatChoice(message=message, finish_reason=answer.finish_reason or "stop")],
-            usage=usage_or_unset(answer.usage),
-            dify=extension(answer, ids),
+            choices=[
+                ChatChoice(
+                    message=message,
+                    finish_reason=chat_reason(answer.finish_reason or "stop", legacy_functions=legacy_functions),
+                )
+            ],
+            usage=usage_of(answer, head.prompt_characters),
+            dify=extension(answer, ids, estimated=answer.usage is None),
         )
     )
 
@@ -60,20 +82,33 @@ def encode_text_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> by
             created=head.created,
             model=head.model,
             choices=[TextChoice(text=answer.text, finish_reason=answer.finish_reason or "stop")],
-            usage=usage_or_unset(answer.usage),
-            dify=extension(answer, ids),
+            usage=usage_of(answer, head.prompt_characters),
+            dify=extension(answer, ids, estimated=answer.usage is None),
         )
     )
 
 
-def usage_of(usage: Usage | None) -> CompletionUsage:
-    """Return OpenAI's usage; zeros if Dify reported none, since clients that request usage expect three integers."""
-    usage = usage or Usage()
+def message_tool_call(call: ToolCall) -> MessageToolCall:
+    """Return a call as an element of ``tool_calls``."""
+    if call.custom:
+        return MessageToolCall(id=call.id, type="custom", custom=CustomCall(call.name, call.arguments))
+    return MessageToolCall(id=call.id, type="function", function=FunctionCall(call.name, call.arguments))
+
+
+def legacy_reply(reply: HistoryMessage) -> HistoryMessage:
+    """Return a reply as a client with ``functions`` repeats it: with a single call, whose id is its function's name."""
+    return replace(reply, calls=tuple(replace(call, id=call.name) for call in reply.calls[:1]))
+
+
+def chat_reason(reason: str, *, legacy_functions: bool) -> str:
+    """Return the finish reason, with the older name of ``tool_calls`` for ``legacy_functions``."""
+    return "function_call" if legacy_functions and reason == "tool_calls" else reason
+
+
+def usage_of(answer: Answer, prompt_characters: int) -> CompletionUsage:
+    """Return OpenAI's usage; an estimate if Dify reported none, since clients read its three integers."""
+    usage = answer.usage or estimate_usage(prompt_characters, answer)
     return CompletionUsage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
-
-
-def usage_or_unset(usage: Usage | None) -> CompletionUsage | UnsetType:
-    return UNSET if usage is None else usage_of(usage)
 
 
 def url_annotations(answer: Answer, end: int) -> list[Annotation]:
@@ -81,8 +116,8 @@ def url_annotations(answer: Answer, end: int) -> list[Annotation]:
     return [Annotation(url_citation=UrlCitation(0, end, url, title)) for url, title in answer.cited_urls]
 
 
-def extension(answer: Answer, ids: TurnIds) -> DifyExtension:
-    """Return the ``dify`` object: ids, price, citations, files."""
+def extension(answer: Answer, ids: TurnIds, *, estimated: bool = False) -> DifyExtension:
+    """Return the ``dify`` object: ids, price, citations, files, repairs. ``estimated`` marks an estimated usage."""
     usage = answer.usage
     return DifyExtension(
         ids.conversation_id,
@@ -93,4 +128,14 @@ def extension(answer: Answer, ids: TurnIds) -> DifyExtension:
         [citation.raw for citation in answer.citations] or None,
         [DifyFile(file.url, file.type, file.filename, file.mime_type, file.size) for file in answer.files] or None,
         answer.replaced,
+        estimated,
+        None if answer.repairs is None else _tool_emulation(answer.repairs),
     )
+
+
+def _tool_emulation(repairs: Repairs) -> DifyToolEmulation:
+    return DifyToolEmulation(repairs.count, None if repairs.usage is None else _repair_usage(repairs.usage))
+
+
+def _repair_usage(usage: Usage) -> RepairUsage:
+    return RepairUsage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, usage.price, usage.currency)

@@ -1,14 +1,17 @@
 """Encode turn events as the chunks of a chat completion or of a legacy completion.
 
 Frames are exactly ``data: {json}`` and an empty line. Text chunks are the most frequent output of the proxy, so their
-bytes before and after the text are encoded once per turn, from the structs that describe a chunk. An encoder stores the
-answer so far, to compute what a replacement adds to the text that the client already has.
+bytes before and after the text are encoded once per turn, from the structs that describe a chunk; those of a call's
+arguments once per call. An encoder stores the answer so far, to compute what a replacement adds to the text that the
+client already has.
+
+OpenAI's first chunk has a null content if a call or a refusal comes first, else an empty string.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import UNSET, json
 
@@ -16,20 +19,34 @@ from openai_dify_proxy.events import (
     Event,
     FileProduced,
     ReasoningDelta,
+    RefusalDelta,
     StepChanged,
     TextDelta,
     TextReplaced,
+    ToolCallDelta,
+    ToolCallStarted,
     TurnFailed,
     TurnFinished,
     TurnIds,
 )
 from openai_dify_proxy.translate.answer import Answer, file_link, step_line
-from openai_dify_proxy.translate.openai.chat_answers import AnswerHead, extension, url_annotations, usage_of
+from openai_dify_proxy.translate.openai.chat_answers import (
+    AnswerHead,
+    chat_reason,
+    extension,
+    url_annotations,
+    usage_of,
+)
 from openai_dify_proxy.translate.openai.errors import encode_error_frame
+from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.wire.openai.chat import (
     ChatCompletionChunk,
     ChunkChoice,
     ChunkDelta,
+    CustomCall,
+    DifyExtension,
+    FunctionCall,
+    MessageToolCall,
     TextChoice,
     TextCompletion,
 )
@@ -46,8 +63,8 @@ class StreamEncoder(Protocol):
     answer: Answer
 
     @property
-    def sent(self) -> str:
-        """The text that the client has received; a stream cannot retract any of it."""
+    def reply(self) -> HistoryMessage:
+        """The message that the client has received; a stream cannot retract any of it."""
 
     def open(self) -> bytes:
         """Return the frames before the first text; nothing when called again."""
@@ -63,30 +80,46 @@ class ChatStreamEncoder:
     """Chunks of ``POST /v1/chat/completions``.
 
     ``include_usage`` is ``stream_options.include_usage``: it adds a chunk with the usage and without choices, and a
-    null usage to all other chunks.
+    null usage to all other chunks. ``legacy_functions`` is as in ``encode_chat_completion``.
     """
 
-    __slots__ = ("_after", "_before", "_head", "_include_usage", "_opened", "_reasoning", "_sent", "answer")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_calls",
+        "_head",
+        "_include_usage",
+        "_legacy_functions",
+        "_opened",
+        "_reasoning",
+        "_sent",
+        "answer",
+    )
 
-    def __init__(self, head: AnswerHead, *, include_usage: bool) -> None:
+    def __init__(self, head: AnswerHead, *, include_usage: bool, legacy_functions: bool = False) -> None:
         self._head = head
         self._include_usage = include_usage
+        self._legacy_functions = legacy_functions
         self._opened = False
         self._reasoning = False
         self._before, self._after = self._chunk(ChunkDelta(content="")).split(b'"content":""')
         self._before += b'"content":'
         self._sent: list[str] = []
+        self._calls: list[tuple[bytes, bytes]] = []  # by index: the bytes before and after further arguments
         self.answer = Answer()
 
     @property
-    def sent(self) -> str:
-        return "".join(self._sent)
+    def reply(self) -> HistoryMessage:
+        return self.answer.reply_with("".join(self._sent))
 
     def open(self) -> bytes:
+        return self._open("")
+
+    def _open(self, content: Literal[""] | None) -> bytes:
         if self._opened:
             return b""
         self._opened = True
-        return self._chunk(ChunkDelta(role="assistant", content="", refusal=None))
+        return self._chunk(ChunkDelta(role="assistant", content=content, refusal=None))
 
     def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
         frames: list[bytes] = []
@@ -98,6 +131,11 @@ class ChatStreamEncoder:
                 self.answer.add_text(event.text)
                 self._sent.append(event.text)
                 frames += (self._before, _encode_text(event.text), self._after)
+            elif type(event) is ToolCallDelta:
+                self.answer.add_arguments(event)
+                if event.index < len(self._calls):
+                    before, after = self._calls[event.index]
+                    frames += (before, _encode_text(event.text), after)
             else:
                 self._encode_other(event, ids, frames)
         return b"".join(frames)
@@ -113,8 +151,13 @@ class ChatStreamEncoder:
         if isinstance(event, TurnFailed):
             frames.append(encode_error_frame(event.error))
             return
-        frames.append(self.open())
+        frames.append(self._open(None if isinstance(event, ToolCallStarted | RefusalDelta) else ""))
         match event:
+            case ToolCallStarted():
+                self._start_call(event, frames)
+            case RefusalDelta(text):
+                self._reasoning = False
+                frames.append(self._chunk(ChunkDelta(refusal=text)))
             case ReasoningDelta(text):
                 self._encode_reasoning(text, frames)
             case StepChanged():
@@ -126,7 +169,28 @@ class ChatStreamEncoder:
             case TurnFinished(reason):
                 self._end(reason, ids, frames)
             case _:
-                pass  # citations follow at the end
+                pass  # citations follow at the end, and the end of a call has no chunk
+
+    def _start_call(self, call: ToolCallStarted, frames: list[bytes]) -> None:
+        """Encode the first chunk of a call, and prepare those of its arguments."""
+        self._reasoning = False
+        if self._legacy_functions:
+            if call.index == 0:
+                frames.append(self._chunk(ChunkDelta(function_call=FunctionCall(call.name, ""))))
+                self._add_call(ChunkDelta(function_call=FunctionCall(arguments="")), b'"arguments":')
+            return
+        if call.custom:
+            first = MessageToolCall(index=call.index, id=call.id, type="custom", custom=CustomCall(call.name, ""))
+            more, key = MessageToolCall(index=call.index, custom=CustomCall(input="")), b'"input":'
+        else:
+            first = MessageToolCall(index=call.index, id=call.id, type="function", function=FunctionCall(call.name, ""))
+            more, key = MessageToolCall(index=call.index, function=FunctionCall(arguments="")), b'"arguments":'
+        frames.append(self._chunk(ChunkDelta(tool_calls=[first])))
+        self._add_call(ChunkDelta(tool_calls=[more]), key)
+
+    def _add_call(self, delta: ChunkDelta, key: bytes) -> None:
+        before, after = self._chunk(delta).split(key + b'""')
+        self._calls.append((before + key, after))
 
     def _encode_reasoning(self, text: str, frames: list[bytes]) -> None:
         self._reasoning = True
@@ -140,13 +204,14 @@ class ChatStreamEncoder:
     def _end(self, reason: str, ids: TurnIds, frames: list[bytes]) -> None:
         if annotations := url_annotations(self.answer, len(self.answer.text)):
             frames.append(self._chunk(ChunkDelta(annotations=annotations)))
+        reason = chat_reason(reason, legacy_functions=self._legacy_functions)
         frames.append(self._frame([ChunkChoice(delta=ChunkDelta(), finish_reason=reason)], ids))
         if self._include_usage:
             head = self._head
-            chunk = ChatCompletionChunk(
-                id=head.id, created=head.created, model=head.model, choices=[], usage=usage_of(self.answer.usage)
+            usage = usage_of(self.answer, head.prompt_characters)
+            frames.append(
+                _frame(ChatCompletionChunk(id=head.id, created=head.created, model=head.model, choices=[], usage=usage))
             )
-            frames.append(_frame(chunk))
         frames.append(DONE)
 
     def _chunk(self, delta: ChunkDelta) -> bytes:
@@ -161,7 +226,7 @@ class ChatStreamEncoder:
                 model=head.model,
                 choices=choices,
                 usage=None if self._include_usage else UNSET,
-                dify=UNSET if ids is None else extension(self.answer, ids),
+                dify=UNSET if ids is None else _extension(self.answer, ids, include_usage=self._include_usage),
             )
         )
 
@@ -178,8 +243,8 @@ class CompletionStreamEncoder:
         self.answer = Answer()
 
     @property
-    def sent(self) -> str:
-        return "".join(self._sent)
+    def reply(self) -> HistoryMessage:
+        return HistoryMessage("assistant", "".join(self._sent))
 
     def open(self) -> bytes:
         return b""
@@ -219,7 +284,11 @@ class CompletionStreamEncoder:
         head = self._head
         return _frame(
             TextCompletion(
-                id=head.id, created=head.created, model=head.model, choices=[], usage=usage_of(self.answer.usage)
+                id=head.id,
+                created=head.created,
+                model=head.model,
+                choices=[],
+                usage=usage_of(self.answer, head.prompt_characters),
             )
         )
 
@@ -232,9 +301,13 @@ class CompletionStreamEncoder:
                 model=head.model,
                 choices=choices,
                 usage=None if self._include_usage else UNSET,
-                dify=UNSET if ids is None else extension(self.answer, ids),
+                dify=UNSET if ids is None else _extension(self.answer, ids, include_usage=self._include_usage),
             )
         )
+
+
+def _extension(answer: Answer, ids: TurnIds, *, include_usage: bool) -> DifyExtension:
+    return extension(answer, ids, estimated=include_usage and answer.usage is None)
 
 
 def missing_text(sent: str, text: str) -> str:

@@ -117,8 +117,8 @@ def page(items: Sequence[Any], *, after: str | None, limit: str | None, order: s
     shown = ids[begin : begin + size]
     return ItemList(
         data=listed[begin : begin + size],
-        first_id=shown[0] if shown else None,
-        last_id=shown[-1] if shown else None,
+        first_id=shown[0] if shown else "",
+        last_id=shown[-1] if shown else "",
         has_more=begin + size < len(listed),
     )
 

@@ -17,12 +17,16 @@ from openai_dify_proxy.errors import ClientError, ContextTooLong, ProxyError, Qu
 from openai_dify_proxy.events import TurnIds, Usage
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai.chat_answers import extension
+from openai_dify_proxy.translate.turn_request import ToolCall
+from openai_dify_proxy.translate.usage_estimates import estimate_usage
 from openai_dify_proxy.wire.openai.responses import (
     ConversationName,
     IncompleteDetails,
     InputTokensDetails,
     ItemStatus,
     OutputItem,
+    OutputPart,
+    OutputRefusal,
     OutputText,
     OutputTokensDetails,
     Response,
@@ -64,7 +68,7 @@ def begin_response(request: ResponsesRequest, *, id: str, created_at: int, model
         temperature=_or_default(request.temperature, 1.0),
         text={"format": {"type": "text"}, "verbosity": "medium", **_without_nulls(request.text)},
         tool_choice=_or_default(request.tool_choice, "auto"),
-        tools=request.tools or [],
+        tools=[_echoed_tool(tool) for tool in request.tools or ()],
         top_logprobs=_or_default(request.top_logprobs, 0),
         top_p=_or_default(request.top_p, 1.0),
         truncation=_or_default(request.truncation, "disabled"),
@@ -81,12 +85,17 @@ def response_object(
     status: Status,
     completed_at: int | None = None,
     output: Sequence[OutputItem] | None = None,
+    prompt_characters: int = 0,
 ) -> Response:
     """Return the response for the current state of ``answer``; ``status_of`` returns the status of an answer.
 
     ``completed_at`` is in whole seconds and present only in a completed response. ``output`` holds the items of a
-    stream; if it is None, the items are built from the answer: reasoning, if there is any, then the message.
+    stream; if it is None, ``output_of`` builds the items from the answer. ``prompt_characters`` is for the estimate of
+    a usage that Dify does not report.
     """
+    ended = status in ("completed", "incomplete")
+    estimated = answer.usage is None and ended
+    usage = estimate_usage(prompt_characters, answer) if estimated else answer.usage
     return replace(
         initial,
         status=status,
@@ -94,8 +103,8 @@ def response_object(
         error=None if answer.error is None else response_error(answer.error),
         incomplete_details=_incomplete(answer) if status == "incomplete" else None,
         output=output_of(initial.id, answer, status) if output is None else list(output),
-        usage=_usage(answer.usage, status),
-        dify=extension(answer, ids),
+        usage=None if usage is None else _response_usage(usage),
+        dify=extension(answer, ids, estimated=estimated),
     )
 
 
@@ -116,28 +125,51 @@ def status_of(answer: Answer) -> Status:
         return "failed"
     if answer.finish_reason is None:
         return "in_progress"
-    return "completed" if answer.finish_reason == "stop" else "incomplete"
+    return "completed" if answer.finish_reason in ("stop", "tool_calls") else "incomplete"
 
 
 def output_of(response_id: str, answer: Answer, status: Status) -> list[OutputItem]:
-    """Return the items of an answer that was not streamed. A finished answer has a message, even an empty one."""
+    """Return the items of an answer that was not streamed: reasoning, the message, and the calls.
+
+    A finished answer without calls has a message, even an empty one.
+    """
     items = []
     if answer.reasoning:
         items.append(reasoning_item(reasoning_id(response_id), answer.reasoning))
-    text = answer.text
-    if text or status in ("completed", "incomplete"):
-        annotations = url_citation_annotations(answer, len(text))
-        items.append(message_item(message_id(response_id), text, annotations, item_status(status)))
+    calls, parts = answer.calls, _message_parts(answer)
+    if parts or (not calls and status in ("completed", "incomplete")):
+        parts = parts or [OutputText(annotations=url_citation_annotations(answer, 0))]
+        items.append(message_item(message_id(response_id), parts, item_status(status)))
+    for index, call in enumerate(calls):
+        items.append(call_item(call_item_id(response_id, index, custom=call.custom), call, item_status(status)))
     return items
 
 
-def message_item(item_id: str, text: str, annotations: list[UrlCitationAnnotation], status: ItemStatus) -> OutputItem:
+def _message_parts(answer: Answer) -> list[OutputPart]:
+    parts: list[OutputPart] = []
+    if text := answer.text:
+        parts.append(OutputText(annotations=url_citation_annotations(answer, len(text)), text=text))
+    if refusal := answer.refusal:
+        parts.append(OutputRefusal(refusal=refusal))
+    return parts
+
+
+def message_item(item_id: str, parts: list[OutputPart], status: ItemStatus) -> OutputItem:
+    return OutputItem(id=item_id, type="message", status=status, content=parts, role="assistant")
+
+
+def call_item(item_id: str, call: ToolCall, status: ItemStatus) -> OutputItem:
+    if call.custom:
+        return OutputItem(
+            id=item_id,
+            type="custom_tool_call",
+            status=status,
+            call_id=call.id,
+            input=call.arguments,
+            name=call.name,
+        )
     return OutputItem(
-        id=item_id,
-        type="message",
-        status=status,
-        content=[OutputText(annotations=annotations, text=text)],
-        role="assistant",
+        id=item_id, type="function_call", status=status, arguments=call.arguments, call_id=call.id, name=call.name
     )
 
 
@@ -146,7 +178,7 @@ def reasoning_item(item_id: str, text: str) -> OutputItem:
 
 
 def item_status(status: Status) -> ItemStatus:
-    """Return the status of the message in a response with ``status``."""
+    """Return the status of the message and of the calls in a response with ``status``."""
     if status in ("queued", "in_progress"):
         return "in_progress"
     return "completed" if status == "completed" else "incomplete"
@@ -160,9 +192,20 @@ def reasoning_id(response_id: str) -> str:
     return "rs_" + response_id.removeprefix("resp_")
 
 
-def response_of_message(item_id: str) -> str | None:
-    """Return the id of the response with this message, or None if ``item_id`` is not a message's id."""
-    return "resp_" + item_id.removeprefix("msg_") if item_id.startswith("msg_") else None
+def call_item_id(response_id: str, index: int, *, custom: bool) -> str:
+    """Return the id of the item of a response's call; ``index`` counts its calls from 0."""
+    return f"{'ctc' if custom else 'fc'}_{response_id.removeprefix('resp_')}_{index}"
+
+
+def response_of_item(item_id: str) -> str | None:
+    """Return the id of the response with this message or call, or None if ``item_id`` is the id of neither."""
+    kind, _, name = item_id.partition("_")
+    if kind == "msg":
+        return f"resp_{name}"
+    if kind not in ("fc", "ctc"):
+        return None
+    name, _, index = name.rpartition("_")
+    return f"resp_{name}" if name and index.isdecimal() else None
 
 
 def url_citation_annotations(answer: Answer, end: int) -> list[UrlCitationAnnotation]:
@@ -193,12 +236,7 @@ def _incomplete(answer: Answer) -> IncompleteDetails:
     return IncompleteDetails("content_filter" if answer.finish_reason == "content_filter" else "max_output_tokens")
 
 
-def _usage(usage: Usage | None, status: Status) -> ResponseUsage | None:
-    """Return OpenAI's usage; zeros if Dify reported none for a finished turn, since clients expect integers."""
-    if usage is None:
-        if status not in ("completed", "incomplete"):
-            return None
-        usage = Usage()
+def _response_usage(usage: Usage) -> ResponseUsage:
     return ResponseUsage(
         usage.prompt_tokens, InputTokensDetails(), usage.completion_tokens, OutputTokensDetails(), usage.total_tokens
     )
@@ -206,6 +244,21 @@ def _usage(usage: Usage | None, status: Status) -> ResponseUsage | None:
 
 def _interrupted(item: OutputItem) -> OutputItem:
     return replace(item, status="incomplete") if item.status == "in_progress" else item
+
+
+def _echoed_tool(tool: Any) -> Any:
+    """Return a function tool with all keys of OpenAI's answers; on Responses a function is strict by default."""
+    if not isinstance(tool, dict) or tool.get("type") != "function":
+        return tool
+    strict = tool.get("strict")
+    return {
+        "type": "function",
+        "description": None,
+        "name": tool.get("name"),
+        "parameters": None,
+        **tool,
+        "strict": True if strict is None else strict,
+    }
 
 
 def _or_default(value: Any, default: Any) -> Any:

@@ -7,7 +7,8 @@ from typing import Any
 
 from msgspec import Raw, Struct, json
 
-from openai_dify_proxy.wire.openai.responses import Response
+from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
+from openai_dify_proxy.wire.openai.responses import OutputItem, OutputRefusal, Response
 from openai_dify_proxy.wire.reading import ANY_VALUE, UNREADABLE
 
 
@@ -20,6 +21,18 @@ class InputOnly(Struct):
 
 INPUT_ONLY = json.Decoder(InputOnly)
 
+CALL_TYPES = ("function_call", "custom_tool_call")
+ITEM_PREFIXES = {
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "reasoning": "rs",
+}
+"""The prefixes of ids by an item's type; ids of other items start with ``msg``."""
+
+STATUS_TYPES = ("message", *CALL_TYPES, "function_call_output", "custom_tool_call_output")
+
 
 def read_input_items(body: bytes, response_id: str) -> list[dict[str, Any]]:
     """Return the items of a valid request body, each with an id, and with text as content parts.
@@ -30,7 +43,7 @@ def read_input_items(body: bytes, response_id: str) -> list[dict[str, Any]]:
     items = fields.input if fields.input is not None else fields.messages or []
     name = response_id.removeprefix("resp_")
     decoded = [{"role": "user", "content": items}] if isinstance(items, str) else _decode(items)
-    return [_item(item, f"msg_{name}_in{number}") for number, item in enumerate(decoded)]
+    return [_item(item, f"{name}_in{number}") for number, item in enumerate(decoded)]
 
 
 def _decode(items: list[Raw]) -> Iterator[dict[str, Any]]:
@@ -41,17 +54,37 @@ def _decode(items: list[Raw]) -> Iterator[dict[str, Any]]:
             continue
 
 
-def _item(item: dict[str, Any], item_id: str) -> dict[str, Any]:
-    complete = {"id": item_id, "type": "message", **{key: value for key, value in item.items() if value is not None}}
-    if complete["type"] == "message":
+def _item(item: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return an item as the client sent it, with an id that ends with ``name`` unless it has one."""
+    given = {key: value for key, value in item.items() if value is not None}
+    kind = given.get("type", "message")
+    complete = {"id": f"{ITEM_PREFIXES.get(kind, 'msg')}_{name}", "type": kind, **given}
+    if kind in STATUS_TYPES:
         complete.setdefault("status", "completed")
-        if isinstance(complete.get("content"), str):
-            kind = "output_text" if complete.get("role") == "assistant" else "input_text"
-            part = {"type": kind, "text": complete["content"]}
-            complete["content"] = [part | ({"annotations": []} if kind == "output_text" else {})]
+    if kind == "message" and isinstance(complete.get("content"), str):
+        part_type = "output_text" if complete.get("role") == "assistant" else "input_text"
+        part = {"type": part_type, "text": complete["content"]}
+        complete["content"] = [part | ({"annotations": []} if part_type == "output_text" else {})]
     return complete
 
 
 def text_of_response(response: Response) -> str:
-    """Return the assistant's whole text in a response object."""
-    return "".join(part.text for item in response.output if isinstance(item.content, list) for part in item.content)
+    """Return the assistant's whole text in a response object, including a refusal."""
+    return "".join(
+        part.refusal if isinstance(part, OutputRefusal) else part.text
+        for item in response.output
+        if isinstance(item.content, list)
+        for part in item.content
+    )
+
+
+def reply_of_response(response: Response) -> HistoryMessage:
+    """Return the assistant's message in a response object: its whole text and its calls."""
+    calls = (_call_of_item(item) for item in response.output if item.type in CALL_TYPES)
+    return HistoryMessage("assistant", text_of_response(response), tuple(calls))
+
+
+def _call_of_item(item: OutputItem) -> ToolCall:
+    custom = item.type == "custom_tool_call"
+    arguments = item.input if custom else item.arguments
+    return ToolCall(item.call_id or "", item.name or "", arguments or "", custom)

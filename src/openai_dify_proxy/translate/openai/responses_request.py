@@ -34,7 +34,7 @@ from openai_dify_proxy.translate.openai.parameter_errors import (
     quotable,
     unreadable_request,
 )
-from openai_dify_proxy.translate.openai.responses_answers import response_of_message
+from openai_dify_proxy.translate.openai.responses_answers import response_of_item
 from openai_dify_proxy.translate.turn_request import HistoryMessage, RequestIdentity, TurnMessages, TurnRequest
 from openai_dify_proxy.wire.openai.chat import ContentPart
 from openai_dify_proxy.wire.openai.responses import ITEM_TEXT, ChatOrInputRequest, InputItem, ResponsesRequest
@@ -123,7 +123,7 @@ def referenced_responses(request: ResponsesRequest) -> list[str]:
     Raises InvalidRequest for more than ``MAX_REFERENCES``.
     """
     items = request.input if isinstance(request.input, list) else []
-    found = [response_of_message(item.id) for item in items if _is_reference(item) and item.id is not None]
+    found = [response_of_item(item.id) for item in items if _is_reference(item) and item.id is not None]
     names = list(dict.fromkeys(name for name in found if name is not None))
     if len(names) > MAX_REFERENCES:
         raise InvalidRequest(
@@ -171,7 +171,7 @@ def _referenced_message(item_id: str | None, param: str, replies: Mapping[str, s
         raise missing_parameter(param)
     if item_id.startswith("rs_"):
         return None
-    response = response_of_message(item_id)
+    response = response_of_item(item_id)
     if response is None or response not in replies:
         raise InvalidRequest(
             f"Item with id '{quotable(item_id)}' not found. Send the item itself instead of a reference.", param=param

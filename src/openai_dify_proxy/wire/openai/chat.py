@@ -116,6 +116,21 @@ class DifyPrice(Struct, omit_defaults=True):
     latency: float | None = None
 
 
+class RepairUsage(Struct, omit_defaults=True):
+    """The tokens and the price of the runs that corrected an answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    total_price: str | None = None
+    currency: str | None = None
+
+
+class DifyToolEmulation(Struct, omit_defaults=True):
+    repairs: int
+    usage: RepairUsage | None = None
+
+
 class DifyFile(Struct, omit_defaults=True):
     url: str
     type: str
@@ -135,11 +150,39 @@ class DifyExtension(Struct, omit_defaults=True):
     retriever_resources: list[dict[str, Any]] | None = None
     files: list[DifyFile] | None = None
     replaced: bool = False
+    usage_estimated: bool = False
+    tool_emulation: DifyToolEmulation | None = None
+
+
+class FunctionCall(Struct):
+    """The name and the arguments of a called function, or their increments in a stream."""
+
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+
+
+class CustomCall(Struct):
+    """The name and the input of a called custom tool, or their increments in a stream."""
+
+    name: str | UnsetType = UNSET
+    input: str | UnsetType = UNSET
+
+
+class MessageToolCall(Struct, kw_only=True):
+    """A tool call. In a stream it has an ``index``, and only its first chunk has ``id`` and ``type``."""
+
+    index: int | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+    type: Literal["function", "custom"] | UnsetType = UNSET
+    function: FunctionCall | UnsetType = UNSET
+    custom: CustomCall | UnsetType = UNSET
 
 
 class AssistantMessage(Struct, kw_only=True):
     role: Literal["assistant"] = "assistant"
     content: str | None
+    tool_calls: list[MessageToolCall] | UnsetType = UNSET
+    function_call: FunctionCall | UnsetType = UNSET
     refusal: str | None = None
     annotations: list[Annotation] = field(default_factory=list)
     reasoning_content: str | UnsetType = UNSET
@@ -158,16 +201,17 @@ class ChatCompletion(Struct, kw_only=True):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: CompletionUsage | UnsetType = UNSET
+    usage: CompletionUsage
     dify: DifyExtension | UnsetType = UNSET
     service_tier: None = None
-    system_fingerprint: None = None
 
 
 class ChunkDelta(Struct, omit_defaults=True):
     role: Literal["assistant"] | UnsetType = UNSET
-    content: str | UnsetType = UNSET
-    refusal: UnsetType | None = UNSET
+    content: str | UnsetType | None = UNSET
+    tool_calls: list[MessageToolCall] | UnsetType = UNSET
+    function_call: FunctionCall | UnsetType = UNSET
+    refusal: str | UnsetType | None = UNSET
     reasoning_content: str | UnsetType = UNSET
     annotations: list[Annotation] | UnsetType = UNSET
 
@@ -188,7 +232,6 @@ class ChatCompletionChunk(Struct, kw_only=True):
     usage: CompletionUsage | UnsetType | None = UNSET
     dify: DifyExtension | UnsetType = UNSET
     service_tier: None = None
-    system_fingerprint: None = None
 
 
 class TextChoice(Struct, kw_only=True):
@@ -208,7 +251,6 @@ class TextCompletion(Struct, kw_only=True):
     choices: list[TextChoice]
     usage: CompletionUsage | UnsetType | None = UNSET
     dify: DifyExtension | UnsetType = UNSET
-    system_fingerprint: None = None
 
 
 class ErrorObject(Struct):

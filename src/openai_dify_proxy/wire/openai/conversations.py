@@ -58,10 +58,12 @@ class MessageItem(Struct, kw_only=True):
 
 
 class ItemList(Struct, kw_only=True):
+    """A page of items; the ids are empty if it has none, since OpenAI's schema requires strings."""
+
     object: Literal["list"] = "list"
     data: list[Any]
-    first_id: str | None
-    last_id: str | None
+    first_id: str
+    last_id: str
     has_more: bool
 
 

@@ -100,11 +100,17 @@ class UrlCitationAnnotation(Struct, kw_only=True):
     title: str
 
 
-class OutputText(Struct, kw_only=True):
-    type: Literal["output_text"] = "output_text"
+class OutputText(Struct, kw_only=True, tag_field="type", tag="output_text"):
     annotations: list[UrlCitationAnnotation] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
     text: str = ""
+
+
+class OutputRefusal(Struct, kw_only=True, tag_field="type", tag="refusal"):
+    refusal: str = ""
+
+
+OutputPart = OutputText | OutputRefusal
 
 
 class SummaryText(Struct, kw_only=True):
@@ -113,12 +119,20 @@ class SummaryText(Struct, kw_only=True):
 
 
 class OutputItem(Struct, kw_only=True):
-    """A message (``status``, ``content``, ``role``) or reasoning (``summary``)."""
+    """A message (``status``, ``content``, ``role``), reasoning (``summary``), or a call.
+
+    A function's call has ``status``, ``arguments``, ``call_id`` and ``name``, a custom tool's call ``input`` in place
+    of ``arguments``.
+    """
 
     id: str
-    type: Literal["message", "reasoning"]
+    type: Literal["message", "reasoning", "function_call", "custom_tool_call"]
     status: ItemStatus | UnsetType = UNSET
-    content: list[OutputText] | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+    call_id: str | UnsetType = UNSET
+    input: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    content: list[OutputPart] | UnsetType = UNSET
     role: Literal["assistant"] | UnsetType = UNSET
     summary: list[SummaryText] | UnsetType = UNSET
 
@@ -215,7 +229,7 @@ class ContentPartEvent(Struct, kw_only=True):
     item_id: str
     output_index: int
     content_index: int = 0
-    part: OutputText
+    part: OutputPart
 
 
 class OutputTextDeltaEvent(Struct, kw_only=True):
@@ -246,6 +260,50 @@ class AnnotationAddedEvent(Struct, kw_only=True):
     content_index: int = 0
     annotation_index: int
     annotation: UrlCitationAnnotation
+
+
+class RefusalDeltaEvent(Struct, kw_only=True):
+    type: Literal["response.refusal.delta"] = "response.refusal.delta"
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    content_index: int
+    delta: str
+
+
+class RefusalDoneEvent(Struct, kw_only=True):
+    type: Literal["response.refusal.done"] = "response.refusal.done"
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    content_index: int
+    refusal: str
+
+
+class CallDeltaEvent(Struct, kw_only=True):
+    """Further characters of a function's arguments, or of a custom tool's input."""
+
+    type: Literal["response.function_call_arguments.delta", "response.custom_tool_call_input.delta"]
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    delta: str
+
+
+class ArgumentsDoneEvent(Struct, kw_only=True):
+    type: Literal["response.function_call_arguments.done"] = "response.function_call_arguments.done"
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    arguments: str
+
+
+class CustomInputDoneEvent(Struct, kw_only=True):
+    type: Literal["response.custom_tool_call_input.done"] = "response.custom_tool_call_input.done"
+    sequence_number: int = 0
+    item_id: str
+    output_index: int
+    input: str
 
 
 class SummaryPartEvent(Struct, kw_only=True):
@@ -295,6 +353,11 @@ StreamEvent = (
     | OutputTextDeltaEvent
     | OutputTextDoneEvent
     | AnnotationAddedEvent
+    | RefusalDeltaEvent
+    | RefusalDoneEvent
+    | CallDeltaEvent
+    | ArgumentsDoneEvent
+    | CustomInputDoneEvent
     | SummaryPartEvent
     | SummaryTextDeltaEvent
     | SummaryTextDoneEvent

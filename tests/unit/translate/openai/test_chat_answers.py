@@ -63,7 +63,6 @@ def test_a_chat_completion_has_all_fields_of_the_reference() -> None:
         ],
         "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11, **DETAILS},
         "service_tier": None,
-        "system_fingerprint": None,
         "dify": {
             "conversation_id": "c-1",
             "message_id": "m-1",
@@ -83,13 +82,16 @@ def test_a_text_completion_has_all_fields_of_the_reference() -> None:
         "model": "support",
         "choices": [{"text": "Hello.", "index": 0, "logprobs": None, "finish_reason": "length"}],
         "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11, **DETAILS},
-        "system_fingerprint": None,
         "dify": {"usage": {}},
     }
 
 
-def test_missing_usage_is_omitted() -> None:
-    assert "usage" not in chat(TextDelta("Hello."), TurnFinished("stop"))
+@pytest.mark.parametrize("encode", [encode_chat_completion, encode_text_completion])
+def test_missing_usage_is_an_estimate(encode: Any) -> None:
+    head = AnswerHead("chatcmpl-1", 1_700_000_000, "support", prompt_characters=9)
+    body = json.loads(encode(head, answer_of(ReasoningDelta("Hm."), TextDelta("Hello."), TurnFinished("stop")), IDS))
+    assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6, **DETAILS}
+    assert body["dify"]["usage_estimated"] is True
 
 
 def test_an_empty_answer_is_a_string() -> None:

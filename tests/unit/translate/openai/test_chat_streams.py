@@ -80,7 +80,6 @@ def test_a_chunk_has_all_fields_of_the_reference(text: str) -> None:
         "model": "support",
         "choices": [{"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}],
         "service_tier": None,
-        "system_fingerprint": None,
     }
 
 
@@ -127,10 +126,15 @@ def test_usage_comes_last_and_only_when_asked() -> None:
     assert usage["usage"]["total_tokens"] == 11
 
 
-def test_missing_usage_is_three_integers() -> None:
-    found = encoded(chat(include_usage=True), TurnFinished("stop"))
-    usage = found[-2]["usage"]
-    assert [usage[key] for key in ("prompt_tokens", "completion_tokens", "total_tokens")] == [0, 0, 0]
+@pytest.mark.parametrize("kind", [ChatStreamEncoder, CompletionStreamEncoder])
+def test_missing_usage_is_an_estimate_if_the_client_asks_for_usage(kind: Any) -> None:
+    head = AnswerHead("chatcmpl-1", 1_700_000_000, "support", prompt_characters=9)
+    *_, last, with_usage, _ = encoded(kind(head, include_usage=True), TextDelta("Hello."), TurnFinished("stop"))
+    usage = with_usage["usage"]
+    assert [usage[key] for key in ("prompt_tokens", "completion_tokens", "total_tokens")] == [3, 2, 5]
+    assert last["dify"]["usage_estimated"] is True
+    without = encoded(kind(head, include_usage=False), TextDelta("Hello."), TurnFinished("stop"))
+    assert "usage_estimated" not in without[-2]["dify"]
 
 
 def test_the_last_chunk_contains_the_dify_extension() -> None:
@@ -237,7 +241,6 @@ def test_a_completion_stream() -> None:
         "created": 1_700_000_000,
         "model": "support",
         "choices": [{"text": "Hel", "index": 0, "logprobs": None, "finish_reason": None}],
-        "system_fingerprint": None,
     }
     assert [frame["choices"][0]["text"] for frame in found[:-1]] == ["Hel", "lo.", ""]
     assert [frame["choices"][0]["finish_reason"] for frame in found[:-1]] == [None, None, "length"]

@@ -144,12 +144,12 @@ def test_pages(query: dict[str, str], shown: range, more: bool) -> None:
     names = [str(number) for number in shown]
     assert [item["id"] for item in listed.data] == names
     assert listed.has_more is more
-    assert (listed.first_id, listed.last_id) == ((names[0], names[-1]) if names else (None, None))
+    assert (listed.first_id, listed.last_id) == ((names[0], names[-1]) if names else ("", ""))
 
 
 def test_no_items_are_an_empty_page() -> None:
     listed = page([], after=None, limit=None, order=None)
-    assert plain(listed) == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    assert plain(listed) == {"object": "list", "data": [], "first_id": "", "last_id": "", "has_more": False}
 
 
 @pytest.mark.parametrize(

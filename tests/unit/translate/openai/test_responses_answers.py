@@ -40,7 +40,7 @@ from openai_dify_proxy.translate.openai.responses_answers import (
     failed_response,
     response_error,
     response_object,
-    response_of_message,
+    response_of_item,
     status_of,
 )
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST, Response
@@ -132,7 +132,11 @@ def test_request_fields_are_repeated() -> None:
         "temperature": 0.0,
         "text": {"format": {"type": "json_object"}, "verbosity": "low"},
         "tool_choice": "none",
-        "tools": [{"type": "function", "name": "f", "parameters": {}, "strict": True}, {"type": "of_tomorrow"}],
+        "tools": [
+            {"type": "function", "description": None, "name": "f", "parameters": {}, "strict": False},
+            {"type": "of_tomorrow"},
+            7,
+        ],
         "top_logprobs": 3,
         "top_p": 0.5,
         "truncation": "auto",
@@ -245,5 +249,5 @@ def test_a_background_response_begins_in_the_queue() -> None:
 
 
 def test_a_message_id_leads_to_its_response() -> None:
-    assert response_of_message("msg_1") == "resp_1"
-    assert response_of_message("rs_1") is None
+    assert response_of_item("msg_1") == "resp_1"
+    assert response_of_item("rs_1") is None

@@ -25,10 +25,8 @@ from openai_dify_proxy.events import (
 )
 from openai_dify_proxy.translate.openai.chat_streams import StreamEncoder
 from openai_dify_proxy.translate.openai.responses_answers import begin_response, failed_response
-from openai_dify_proxy.translate.openai.responses_streams import (
-    ResponsesStreamEncoder,
-    encode_failure,
-)
+from openai_dify_proxy.translate.openai.responses_frames import encode_failure
+from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST
 from tests.response_events import events_of, gather_with_sdk, read_with_sdk
 
@@ -274,8 +272,8 @@ def test_citations_are_annotations() -> None:
 def test_sent_text_is_not_retracted() -> None:
     response_stream = encoder()
     data = response_stream.encode([TextDelta("secret"), TextReplaced("Sorry.", moderated=True), IMAGE, FINISHED], IDS)
-    assert text_of(data) == response_stream.sent == f"secret\n\nSorry.\n\n{LINK}"
-    assert final(data)["output"][0]["content"][0]["text"] == response_stream.sent
+    assert text_of(data) == response_stream.reply.text == f"secret\n\nSorry.\n\n{LINK}"
+    assert final(data)["output"][0]["content"][0]["text"] == response_stream.reply.text
     assert response_stream.answer.text == f"Sorry.\n\n{LINK}"
     assert final(data)["dify"]["replaced"] is True
     assert text_of(stream(TextDelta("He"), TextReplaced("Hello", moderated=False), FINISHED)) == "Hello"
@@ -312,7 +310,7 @@ def test_a_failure_is_an_error_and_the_failed_response() -> None:
     assert response["status"] == "failed"
     assert response["error"] == {"code": "server_error", "message": "The stream was cut."}
     assert [item.get("status") for item in response["output"]] == [None, "incomplete"]
-    assert response["output"][1]["content"][0]["text"] == response_stream.sent == "Hel"
+    assert response["output"][1]["content"][0]["text"] == response_stream.reply.text == "Hel"
     with pytest.raises(openai.APIError, match=r"The stream was cut\."):
         read_with_sdk(data)
     with pytest.raises(openai.APIError, match=r"The stream was cut\."):
