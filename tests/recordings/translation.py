@@ -14,15 +14,15 @@ from openai_dify_proxy.translate.openai.chat_answers import AnswerHead, encode_c
 from openai_dify_proxy.translate.openai.chat_streams import ChatStreamEncoder
 from openai_dify_proxy.wire.dify import Mode
 from tests.recordings.archive import Json, Recording
-from tests.recordings.sdk_answers import compact_answer, compact_chunk
-
-HEAD = AnswerHead("chatcmpl-1", 1_700_000_000, "support")
+from tests.recordings.sdk_answers import body_for, compact_answer, compact_chunk
 
 
 def translated(recording: Recording, parts: Iterable[bytes]) -> Json:
     """Translate a recording to a stream and to a complete answer."""
+    question = body_for(recording)["messages"][0]["content"]
+    head = AnswerHead("chatcmpl-1", 1_700_000_000, "support", prompt_characters=len(question))
     decoder = DifyEventDecoder(cast(Mode, recording.mode), origin="http://dify.test")
-    encoder = ChatStreamEncoder(HEAD, include_usage=True)
+    encoder = ChatStreamEncoder(head, include_usage=True)
     sent = b""
     failed: TurnFailed | None = None
     for part in (*parts, None):
@@ -35,7 +35,7 @@ def translated(recording: Recording, parts: Iterable[bytes]) -> Json:
     if failed is not None:
         *_, last = chunks = compact_frames(sent)
         return {"stream": chunks, "answer": last | {"status": failed.error.status}}
-    whole = json.loads(encode_chat_completion(HEAD, encoder.answer, decoder.ids))
+    whole = json.loads(encode_chat_completion(head, encoder.answer, decoder.ids))
     return {"stream": compact_frames(sent), "answer": compact_answer(ChatCompletion.construct(**whole).to_dict())}
 
 

@@ -9,6 +9,8 @@ from openai_dify_proxy.events import (
     Event,
     FileProduced,
     ReasoningDelta,
+    RefusalDelta,
+    Repairs,
     StepChanged,
     TextDelta,
     TextReplaced,
@@ -17,6 +19,8 @@ from openai_dify_proxy.events import (
     Usage,
 )
 from openai_dify_proxy.translate.answer import Answer, file_link
+from openai_dify_proxy.translate.turn_request import HistoryMessage
+from tests.tool_events import PATCH, WEATHER, events_of_calls
 
 IMAGE = FileProduced("http://dify/files/cat.png?sign=s", "image", "cat.png")
 REPORT = FileProduced("http://dify/files/r.pdf", "document", "re[po]rt.pdf")
@@ -110,3 +114,16 @@ def test_a_file_that_the_text_links_to_adds_no_text() -> None:
     linked = FileProduced("https://dify.example/a.png", "image", linked=True)
     assert not folded(linked).has_text
     assert folded(TextDelta("See a.png"), linked).has_text
+
+
+def test_the_reply_has_the_text_and_the_calls() -> None:
+    answer = folded(TextDelta("Hm."), *events_of_calls(WEATHER, PATCH), TurnFinished("tool_calls", repairs=Repairs(1)))
+    assert answer.reply == HistoryMessage("assistant", "Hm.", (WEATHER, PATCH))
+    assert answer.reply_with("H") == HistoryMessage("assistant", "H", (WEATHER, PATCH))
+    assert answer.repairs == Repairs(1)
+
+
+def test_the_reply_without_text_is_the_refusal() -> None:
+    answer = folded(RefusalDelta("I can"), RefusalDelta("not."))
+    assert (answer.refusal, answer.reply) == ("I cannot.", HistoryMessage("assistant", "I cannot."))
+    assert folded().refusal is None

@@ -273,7 +273,7 @@ class DifyEventDecoder:
             self._advance("run_failed", out, translate_failure(run.error or ""))
 
     def _read_outputs(self, run: dify.WorkflowFinishedData, out: list[Event]) -> None:
-        self._usage.read_run_total(run.total_tokens)
+        self._usage.read_run_total(run.total_tokens, complete=run.status != "stopped")
         is_chatflow = self._mode == "advanced-chat"
         answer = answer_of_outputs(run.outputs or {}, "answer" if is_chatflow else self._output_variable)
         self._text.settle(answer, out, is_whole=is_chatflow)

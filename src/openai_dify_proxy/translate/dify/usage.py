@@ -9,11 +9,12 @@ from openai_dify_proxy.wire.dify import UsageData
 class UsageCounter:
     """Counts a turn's tokens from the most precise source in its stream."""
 
-    __slots__ = ("_message", "_nodes")
+    __slots__ = ("_message", "_nodes", "_run")
 
     def __init__(self) -> None:
         self._message: Usage | None = None
         self._nodes: Usage | None = None
+        self._run: Usage | None = None
 
     def read_message_end(self, data: UsageData) -> None:
         self._message = read_usage(data)
@@ -22,17 +23,22 @@ class UsageCounter:
         usage = read_usage(data)
         self._nodes = usage if self._nodes is None else add_usage(self._nodes, usage)
 
-    def read_run_total(self, tokens: int | None) -> None:
-        """Use the run's total if there is no finer count. It does not separate prompt and completion tokens."""
+    def read_run_total(self, tokens: int | None, *, complete: bool) -> None:
+        """Use the run's total if there is no finer count. It does not separate prompt and completion tokens.
+
+        Zero is a count only in a ``complete`` run: a stopped one reports it too, whatever its model has used.
+        """
         if tokens and self._message is None and self._nodes is None:
             self._nodes = Usage(completion_tokens=tokens, total_tokens=tokens)
+        elif tokens == 0 and complete:
+            self._run = Usage()
 
     @property
     def total(self) -> Usage | None:
-        """The count of ``message_end``, or that of the nodes if it is missing or zero."""
+        """The count of ``message_end``, or that of the nodes if it is missing or zero; None if Dify counted nothing."""
         if self._nodes is not None and (self._message is None or not self._message.total_tokens):
             return self._nodes
-        return self._message
+        return self._message or self._run
 
 
 def read_usage(data: UsageData) -> Usage:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletion
 
 from openai_dify_proxy.events import (
     Citation,
@@ -13,6 +14,7 @@ from openai_dify_proxy.events import (
     Event,
     FileProduced,
     ReasoningDelta,
+    RefusalDelta,
     TextDelta,
     TextReplaced,
     TurnFinished,
@@ -20,7 +22,14 @@ from openai_dify_proxy.events import (
     Usage,
 )
 from openai_dify_proxy.translate.answer import Answer
-from openai_dify_proxy.translate.openai.chat_answers import AnswerHead, encode_chat_completion, encode_text_completion
+from openai_dify_proxy.translate.openai.chat_answers import (
+    AnswerHead,
+    encode_chat_completion,
+    encode_text_completion,
+    legacy_reply,
+)
+from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
+from tests.tool_events import PATCH, TIME, WEATHER, events_of_calls
 
 HEAD = AnswerHead("chatcmpl-1", 1_700_000_000, "support")
 IDS = TurnIds("t-1", "m-1", "c-1", "r-1")
@@ -136,3 +145,56 @@ def test_files_and_replacements_are_in_the_extension() -> None:
 @pytest.mark.parametrize("text", ["\u2028", "🤔", "e\u0301", '"\\\x00', "</script>"])
 def test_any_text_is_valid_json(text: str) -> None:
     assert chat(TextDelta(text), TurnFinished("stop"))["choices"][0]["message"]["content"] == text
+
+
+CALLED = TurnFinished("tool_calls", Usage(9, 2, 11))
+
+
+def test_calls_without_text_have_no_content() -> None:
+    body = chat(*events_of_calls(WEATHER, PATCH), CALLED)
+    assert body["choices"][0] == {
+        "index": 0,
+        "message": {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {
+                    "id": "call_a",
+                    "type": "function",
+                    "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'},
+                },
+                {"id": "call_c", "type": "custom", "custom": {"name": "apply_patch", "input": PATCH.arguments}},
+            ],
+            "refusal": None,
+            "annotations": [],
+        },
+        "logprobs": None,
+        "finish_reason": "tool_calls",
+    }
+    ChatCompletion.model_validate(body)
+    assert chat(TextDelta("Hm."), *events_of_calls(TIME), CALLED)["choices"][0]["message"]["content"] == "Hm."
+
+
+def test_a_legacy_function_call_is_the_first_call() -> None:
+    answer = answer_of(*events_of_calls(WEATHER, TIME), CALLED)
+    body = json.loads(encode_chat_completion(HEAD, answer, IDS, legacy_functions=True))
+    assert body["choices"][0]["finish_reason"] == "function_call"
+    assert body["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": None,
+        "function_call": {"name": "get_weather", "arguments": '{"city": "Paris"}'},
+        "refusal": None,
+        "annotations": [],
+    }
+    ChatCompletion.model_validate(body)
+    assert legacy_reply(answer.reply) == HistoryMessage(
+        "assistant", "", (ToolCall("get_weather", "get_weather", '{"city": "Paris"}'),)
+    )
+    plain = json.loads(encode_chat_completion(HEAD, answer_of(TurnFinished("stop")), IDS, legacy_functions=True))
+    assert plain["choices"][0]["finish_reason"] == "stop"
+
+
+def test_a_refusal_has_no_content() -> None:
+    body = chat(RefusalDelta("I cannot."), TurnFinished("content_filter", Usage(9, 2, 11)))
+    message = body["choices"][0]["message"]
+    assert (message["content"], message["refusal"]) == (None, "I cannot.")

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk, ParsedChatCompletionMessage
 
 from openai_dify_proxy.errors import RateLimited, StreamCut
 from openai_dify_proxy.events import (
@@ -14,9 +16,14 @@ from openai_dify_proxy.events import (
     Event,
     FileProduced,
     ReasoningDelta,
+    RefusalDelta,
+    Repairs,
     StepChanged,
     TextDelta,
     TextReplaced,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
     TurnFailed,
     TurnFinished,
     TurnIds,
@@ -31,6 +38,8 @@ from openai_dify_proxy.translate.openai.chat_streams import (
     StreamEncoder,
     missing_text,
 )
+from openai_dify_proxy.translate.turn_request import HistoryMessage
+from tests.tool_events import PATCH, TIME, WEATHER, events_of_call, events_of_calls
 
 HEAD = AnswerHead("chatcmpl-1", 1_700_000_000, "support")
 IDS = TurnIds("t-1", "m-1", "c-1")
@@ -223,6 +232,124 @@ def test_heartbeats_are_not_events() -> None:
     assert encoder.answer.text == "a"
 
 
+CALLED = TurnFinished("tool_calls", Usage(9, 2, 11))
+
+
+def gathered(found: list[Any]) -> ParsedChatCompletionMessage[Any]:
+    """Return the message that the SDK joins from the chunks."""
+    state = ChatCompletionStreamState()
+    for frame in found[:-1]:
+        state.handle_chunk(ChatCompletionChunk.model_validate(frame))
+    return state.current_completion_snapshot.choices[0].message
+
+
+def test_a_call_begins_with_its_name_and_continues_with_its_arguments() -> None:
+    encoder = chat()
+    found = encoded(encoder, *events_of_call(WEATHER, size=9), CALLED)
+    assert deltas(found) == [
+        {"role": "assistant", "content": None, "refusal": None},
+        {
+            "tool_calls": [
+                {
+                    "index": 0,
+                    "id": "call_a",
+                    "type": "function",
+                    "function": {"name": "get_weather", "arguments": ""},
+                }
+            ]
+        },
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"city": '}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '"Paris"}'}}]},
+        {},
+    ]
+    assert found[-2]["choices"][0]["finish_reason"] == "tool_calls"
+    assert encoder.reply == HistoryMessage("assistant", "", (WEATHER,))
+
+
+def test_the_sdk_joins_parallel_calls_after_a_text() -> None:
+    encoder = chat()
+    found = encoded(encoder, TextDelta("Let me look."), *events_of_calls(WEATHER, TIME), CALLED)
+    message = gathered(found)
+    assert deltas(found)[0]["content"] == ""
+    assert message.content == "Let me look."
+    assert [call.model_dump(exclude={"function": {"parsed_arguments"}}) for call in message.tool_calls or ()] == [
+        {
+            "id": call.id,
+            "type": "function",
+            "index": index,
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for index, call in enumerate((WEATHER, TIME))
+    ]
+    assert encoder.reply == HistoryMessage("assistant", "Let me look.", (WEATHER, TIME))
+
+
+def test_a_custom_call_has_its_own_form() -> None:
+    found = encoded(chat(), *events_of_call(PATCH, size=99), CALLED)
+    assert deltas(found)[1:3] == [
+        {
+            "tool_calls": [
+                {"index": 0, "id": "call_c", "type": "custom", "custom": {"name": "apply_patch", "input": ""}}
+            ]
+        },
+        {"tool_calls": [{"index": 0, "custom": {"input": PATCH.arguments}}]},
+    ]
+
+
+def test_a_legacy_function_call_is_the_first_call() -> None:
+    encoder = ChatStreamEncoder(HEAD, include_usage=False, legacy_functions=True)
+    found = encoded(encoder, *events_of_calls(WEATHER, TIME), CALLED)
+    assert deltas(found)[:2] == [
+        {"role": "assistant", "content": None, "refusal": None},
+        {"function_call": {"name": "get_weather", "arguments": ""}},
+    ]
+    call = gathered(found).function_call
+    assert call is not None
+    assert (call.name, call.arguments) == (WEATHER.name, WEATHER.arguments)
+    assert found[-2]["choices"][0]["finish_reason"] == "function_call"
+    assert not any("tool_calls" in delta for delta in deltas(found))
+
+
+@pytest.mark.parametrize("text", ['"arguments":""', '"input":""', "%d", "\u2028", "\x00"])
+def test_arguments_and_names_may_hold_any_text(text: str) -> None:
+    events: list[Event] = [ToolCallStarted(0, text, text), ToolCallDelta(0, text), ToolCallFinished(0), CALLED]
+    encoder = ChatStreamEncoder(AnswerHead(text, 1, text), include_usage=True)
+    calls = gathered(encoded(encoder, *events)).tool_calls or []
+    assert [(call.id, call.function.name, call.function.arguments) for call in calls] == [(text, text, text)]
+    custom = encoded(chat(), ToolCallStarted(0, text, text, custom=True), ToolCallDelta(0, text), CALLED)
+    assert deltas(custom)[2] == {"tool_calls": [{"index": 0, "custom": {"input": text}}]}
+
+
+def test_a_refusal_replaces_the_content() -> None:
+    encoder = chat()
+    found = encoded(encoder, ReasoningDelta("hm"), RefusalDelta("I can"), RefusalDelta("not."), FINISHED)
+    assert deltas(found)[2:4] == [{"refusal": "I can"}, {"refusal": "not."}]
+    assert gathered(found).refusal == "I cannot."
+    assert deltas(encoded(chat(), RefusalDelta("No."), FINISHED))[0] == {
+        "role": "assistant",
+        "content": None,
+        "refusal": None,
+    }
+    assert encoder.reply == HistoryMessage("assistant", "I cannot.")
+    assert deltas(frames(encoder.heartbeat())) == [{}]
+
+
+def test_repairs_are_in_the_extension() -> None:
+    repaired = TurnFinished("stop", Usage(9, 2, 11), repairs=Repairs(2, Usage(4, 1, 5, "0.01", "USD", 0.5)))
+    assert encoded(chat(), repaired)[-2]["dify"]["tool_emulation"] == {
+        "repairs": 2,
+        "usage": {
+            "prompt_tokens": 4,
+            "completion_tokens": 1,
+            "total_tokens": 5,
+            "total_price": "0.01",
+            "currency": "USD",
+        },
+    }
+    unknown = TurnFinished("stop", repairs=Repairs(1))
+    assert encoded(chat(), unknown)[-2]["dify"]["tool_emulation"] == {"repairs": 1}
+
+
 def test_a_completion_stream() -> None:
     encoder = completion()
     assert encoder.open() == b""
@@ -235,6 +362,7 @@ def test_a_completion_stream() -> None:
         TextDelta("lo."),
         TurnFinished("length", Usage(9, 2, 11)),
     )
+    assert encoder.reply == HistoryMessage("assistant", "Hello.")
     assert found[0] == {
         "id": "chatcmpl-1",
         "object": "text_completion",

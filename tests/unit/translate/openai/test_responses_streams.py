@@ -15,9 +15,13 @@ from openai_dify_proxy.events import (
     Event,
     FileProduced,
     ReasoningDelta,
+    RefusalDelta,
     StepChanged,
     TextDelta,
     TextReplaced,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
     TurnFailed,
     TurnFinished,
     TurnIds,
@@ -27,8 +31,10 @@ from openai_dify_proxy.translate.openai.chat_streams import StreamEncoder
 from openai_dify_proxy.translate.openai.responses_answers import begin_response, failed_response
 from openai_dify_proxy.translate.openai.responses_frames import encode_failure
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
+from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST
 from tests.response_events import events_of, gather_with_sdk, read_with_sdk
+from tests.tool_events import PATCH, TIME, WEATHER, events_of_call, events_of_calls
 
 IDS = TurnIds("t-1", "m-1", "c-1")
 FINISHED = TurnFinished("stop", Usage(9, 2, 11))
@@ -379,3 +385,183 @@ def test_another_worker_ends_the_stream_of_a_dead_worker() -> None:
     assert (final(data)["status"], final(data)["output"]) == ("failed", [])
     with pytest.raises(openai.APIError, match="is gone"):
         read_with_sdk(data)
+
+
+CALLED = TurnFinished("tool_calls", Usage(9, 2, 11))
+
+# The frames of two calls, byte by byte, between the opening and the end.
+CALLS = [
+    (
+        b'event: response.output_item.added\ndata: {"type":"response.output_item.added","sequence_number":2,'
+        b'"output_index":0,"item":{"id":"fc_1_0","type":"function_call","status":"in_progress","arguments":"",'
+        b'"call_id":"call_b","name":"get_time"}}\n\n'
+    ),
+    (
+        b'event: response.function_call_arguments.delta\ndata: {"type":"response.function_call_arguments.delta",'
+        b'"sequence_number":3,"item_id":"fc_1_0","output_index":0,"delta":"{}"}\n\n'
+    ),
+    (
+        b'event: response.function_call_arguments.done\ndata: {"type":"response.function_call_arguments.done",'
+        b'"sequence_number":4,"item_id":"fc_1_0","output_index":0,"arguments":"{}"}\n\n'
+    ),
+    (
+        b'event: response.output_item.done\ndata: {"type":"response.output_item.done","sequence_number":5,'
+        b'"output_index":0,"item":{"id":"fc_1_0","type":"function_call","status":"completed","arguments":"{}",'
+        b'"call_id":"call_b","name":"get_time"}}\n\n'
+    ),
+    (
+        b'event: response.output_item.added\ndata: {"type":"response.output_item.added","sequence_number":6,'
+        b'"output_index":1,"item":{"id":"ctc_1_1","type":"custom_tool_call","status":"in_progress",'
+        b'"call_id":"call_d","input":"","name":"note"}}\n\n'
+    ),
+    (
+        b'event: response.custom_tool_call_input.delta\ndata: {"type":"response.custom_tool_call_input.delta",'
+        b'"sequence_number":7,"item_id":"ctc_1_1","output_index":1,"delta":"a"}\n\n'
+    ),
+    (
+        b'event: response.custom_tool_call_input.done\ndata: {"type":"response.custom_tool_call_input.done",'
+        b'"sequence_number":8,"item_id":"ctc_1_1","output_index":1,"input":"a"}\n\n'
+    ),
+    (
+        b'event: response.output_item.done\ndata: {"type":"response.output_item.done","sequence_number":9,'
+        b'"output_index":1,"item":{"id":"ctc_1_1","type":"custom_tool_call","status":"completed",'
+        b'"call_id":"call_d","input":"a","name":"note"}}\n\n'
+    ),
+]
+
+
+def test_calls_without_text_have_no_message() -> None:
+    note: list[Event] = [ToolCallStarted(1, "call_d", "note", custom=True), ToolCallDelta(1, "a"), ToolCallFinished(1)]
+    data = stream(*events_of_call(TIME), *note, CALLED)
+    assert data[data.index(CALLS[0]) : data.index(b"event: response.completed")] == b"".join(CALLS)
+    assert final(data)["status"] == "completed"
+    assert [item["type"] for item in final(data)["output"]] == ["function_call", "custom_tool_call"]
+
+
+def test_the_sdk_reads_calls() -> None:
+    response_stream = encoder()
+    data = response_stream.encode([TextDelta("Hm."), *events_of_calls(WEATHER, PATCH), CALLED], IDS)
+    assert [event.type for event in read_with_sdk(data)] == types(data)
+    gathered = gather_with_sdk(data)
+    assert gathered is not None
+    assert gathered.output_text == "Hm."
+    assert [item.type for item in gathered.output] == ["message", "function_call", "custom_tool_call"]
+    assert response_stream.reply == HistoryMessage("assistant", "Hm.", (WEATHER, PATCH))
+    _, weather, patch = final(data)["output"]
+    assert (weather["arguments"], patch["input"]) == (WEATHER.arguments, PATCH.arguments)
+
+
+@pytest.mark.parametrize("text", ['"delta":""', "%d %b %", '"sequence_number":0', "\u2028"])
+def test_arguments_and_names_may_hold_any_text(text: str) -> None:
+    events: list[Event] = [ToolCallStarted(0, text, text), ToolCallDelta(0, text), ToolCallFinished(0), CALLED]
+    data = stream(*events, name=f"resp_{text}")
+    (item,) = final(data)["output"]
+    assert (item["call_id"], item["name"], item["arguments"]) == (text, text, text)
+    assert [event["delta"] for event in events_of(data) if event["type"].endswith("arguments.delta")] == [text]
+
+
+def test_reasoning_message_and_calls_follow_each_other() -> None:
+    data = stream(
+        ReasoningDelta("1"),
+        TextDelta("Hm."),
+        ReasoningDelta("2"),
+        StepChanged("LLM", "succeeded"),
+        *events_of_call(WEATHER),
+        ReasoningDelta("3"),
+        Citations((Citation("A", "http://a", {}),)),
+        *events_of_call(TIME, 1),
+        ReasoningDelta("4"),
+        CALLED,
+    )
+    output = final(data)["output"]
+    assert [item["id"] for item in output] == ["rs_1", "msg_1", "rs_1_2", "fc_1_0", "rs_1_4", "fc_1_1", "rs_1_6"]
+    assert [item["summary"][0]["text"] for item in output if item["type"] == "reasoning"] == ["1", "2", "3", "4"]
+    assert [event["item"] for event in events_of(data) if event["type"] == "response.output_item.done"] == output
+    assert gather_with_sdk(data) is not None
+
+
+def test_nothing_is_added_to_a_message_after_a_call() -> None:
+    late: list[Event] = [
+        RefusalDelta("No."),
+        TextDelta("late"),
+        TextReplaced("later", moderated=True),
+        ToolCallDelta(0, " "),
+        IMAGE,
+    ]
+    data = stream(TextDelta("Hm."), *events_of_call(TIME), *late, CALLED)
+    assert [item["type"] for item in final(data)["output"]] == ["message", "function_call"]
+    assert text_of(data) == "Hm."
+    assert final(data)["dify"]["files"][0]["url"] == IMAGE.url
+
+
+def test_a_call_that_does_not_finish_is_closed() -> None:
+    started = ToolCallStarted(0, "call_a", "f")
+    data = stream(started, *events_of_call(WEATHER, 1), CALLED)
+    assert [item["status"] for item in final(data)["output"]] == ["completed", "completed"]
+    cut = stream(started, TurnFinished("length", Usage()))
+    assert [item["status"] for item in final(cut)["output"]] == ["incomplete"]
+    assert gather_with_sdk(cut) is not None
+
+
+def test_a_failure_during_a_call() -> None:
+    unfinished = events_of_call(TIME)[:-1]
+    data = stream(TextDelta("Hm."), *unfinished, TurnFailed(StreamCut("The stream was cut.")))
+    assert types(data)[-2:] == ["error", "response.failed"]
+    message, call = final(data)["output"]
+    assert message["status"] == "completed"
+    assert (call["status"], call["arguments"], call["call_id"]) == ("incomplete", "{}", "call_b")
+
+
+def test_a_cancelled_response_closes_its_call() -> None:
+    response_stream = encoder(background=True)
+    data = response_stream.encode(events_of_call(PATCH)[:2], IDS) + response_stream.cancel(IDS)
+    assert types(data)[-3:] == [
+        "response.custom_tool_call_input.done",
+        "response.output_item.done",
+        "response.incomplete",
+    ]
+    assert final(data)["output"][0]["status"] == "incomplete"
+    assert gather_with_sdk(data) is not None
+
+
+REFUSED = [
+    "response.content_part.added",
+    "response.refusal.delta",
+    "response.refusal.delta",
+    "response.refusal.done",
+    "response.content_part.done",
+]
+
+
+def test_a_refusal_is_a_part_of_the_message() -> None:
+    response_stream = encoder()
+    data = response_stream.encode([RefusalDelta("I can"), RefusalDelta("not."), RefusalDelta(""), FINISHED], IDS)
+    added, done = "response.output_item.added", "response.output_item.done"
+    assert types(data) == [*CREATED, added, *REFUSED, done, "response.completed"]
+    assert final(data)["output"][0]["content"] == [{"type": "refusal", "refusal": "I cannot."}]
+    assert response_stream.reply == HistoryMessage("assistant", "I cannot.")
+    assert gather_with_sdk(data) is not None
+
+
+def test_a_refusal_after_a_text_is_its_second_part() -> None:
+    data = stream(TextDelta("{"), RefusalDelta("I can"), RefusalDelta("not."), TextDelta("late"), FINISHED)
+    assert types(data) == [*CREATED, *ADDED, DELTA, *DONE[:2], *REFUSED, DONE[2], "response.completed"]
+    assert [part["type"] for part in final(data)["output"][0]["content"]] == ["output_text", "refusal"]
+    indexes = [event["content_index"] for event in events_of(data) if "content_index" in event]
+    assert indexes == [0] * 4 + [1] * 5
+    assert gather_with_sdk(data) is not None
+
+
+def test_a_failure_after_a_refusal() -> None:
+    data = stream(TextDelta("{"), RefusalDelta("No."), TurnFailed(InternalError("It failed.")))
+    (message,) = final(data)["output"]
+    assert [part.get("text", part.get("refusal")) for part in message["content"]] == ["{", "No."]
+
+
+def test_missing_usage_is_an_estimate() -> None:
+    initial = begin_response(RESPONSES_REQUEST.decode(b'{"input": "Hi"}'), id="resp_1", created_at=1, model="support")
+    response_stream = ResponsesStreamEncoder(initial, now=lambda: 2, prompt_characters=9)
+    response = final(response_stream.encode([TextDelta("Hello."), TurnFinished("stop")], IDS))
+    usage = response["usage"]
+    assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (3, 2, 5)
+    assert response["dify"]["usage_estimated"] is True
