@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from openai_dify_proxy.events import Event, ReasoningDelta, ToolCallDelta, ToolCallFinished, ToolCallStarted
 from openai_dify_proxy.wire.dify import Mode
 from tests.dify_streams import (
     PING,
@@ -167,6 +168,19 @@ def disordered_turns(draw: st.DrawFn) -> Turn:
 
 
 turns = st.one_of(plain_turns(), irregular_turns(), disordered_turns())
+
+
+@st.composite
+def calls_of_tools(draw: st.DrawFn) -> list[Event]:
+    """The events of the calls that end a turn, some with reasoning between them."""
+    events: list[Event] = []
+    for index in range(draw(st.integers(0, 3))):
+        events += [ReasoningDelta(text) for text in draw(st.lists(texts, max_size=1))]
+        events.append(ToolCallStarted(index, f"call_{index}", draw(texts), draw(st.booleans())))
+        events += [ToolCallDelta(index, text) for text in draw(st.lists(texts, max_size=4))]
+        events.append(ToolCallFinished(index))
+    return events
+
 
 SHARDS = [b"data: ", b"data:", b"event: ", b"\n", b"\r", b"{", b"}", b'"event":', b'"error"', b"\xff"]
 FRAGMENTS = [b"data: {\n\n", b"data: []\n\n", b"data: {}\n\n", b"data:\n\n", b'data: {"event":"\xff"}\n\n', PING]

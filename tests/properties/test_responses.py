@@ -18,9 +18,11 @@ from openai_dify_proxy.events import (
     Event,
     FileProduced,
     ReasoningDelta,
+    RefusalDelta,
     StepChanged,
     TextDelta,
     TextReplaced,
+    ToolCallStarted,
     TurnFailed,
     TurnFinished,
     TurnIds,
@@ -31,7 +33,7 @@ from openai_dify_proxy.translate.openai.responses_answers import begin_response,
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.translate.openai.stored_frames import StoredFrames
 from openai_dify_proxy.wire.openai.responses import RESPONSE, RESPONSES_REQUEST
-from tests.properties.strategies import texts
+from tests.properties.strategies import calls_of_tools, texts
 from tests.response_events import events_of, gather_with_sdk, read_with_sdk
 
 IDS = TurnIds("t", "m", "c")
@@ -46,17 +48,35 @@ happenings: st.SearchStrategy[Event] = st.one_of(
     st.builds(StepChanged, texts, st.sampled_from(["started", "succeeded", "failed", "retrying"])),
     st.builds(FileProduced, st.just("http://f"), st.just("image"), linked=st.booleans()),
     st.builds(Citations, citations),
+    st.builds(RefusalDelta, texts),
 )
 endings: st.SearchStrategy[Event] = st.one_of(
     st.builds(
         TurnFinished,
-        st.sampled_from(["stop", "length", "content_filter"]),
+        st.sampled_from(["stop", "length", "content_filter", "tool_calls"]),
         st.none() | st.just(Usage(1, 2, 3)),
         st.none() | texts,
     ),
     st.just(TurnFailed(StreamCut("The stream was cut."))),
 )
-turns = st.builds(lambda events, end: [*events, end], st.lists(happenings, max_size=8), endings)
+turns = st.builds(
+    lambda events, calls, end: [*events, *calls, end], st.lists(happenings, max_size=8), calls_of_tools(), endings
+)
+DELTAS = {
+    DELTA,
+    THOUGHT,
+    "response.refusal.delta",
+    "response.function_call_arguments.delta",
+    "response.custom_tool_call_input.delta",
+}
+ENDS = {
+    "response.output_text.done": "text",
+    "response.reasoning_summary_text.done": "text",
+    "response.refusal.done": "refusal",
+    "response.function_call_arguments.done": "arguments",
+    "response.custom_tool_call_input.done": "input",
+}
+"""The events that repeat the joined deltas, and the field with them."""
 
 
 def encoder(*, background: bool = False) -> ResponsesStreamEncoder:
@@ -66,17 +86,20 @@ def encoder(*, background: bool = False) -> ResponsesStreamEncoder:
 
 
 def items_of(events: list[dict[str, Any]]) -> list[Any]:
-    """Return the closed items, after checking that their texts equal their joined deltas."""
-    deltas: dict[str, str] = {}
+    """Return the closed items, after checking that their texts and arguments equal their joined deltas."""
+    deltas: dict[tuple[str, int], str] = {}
     for event in events:
-        if event["type"] in (DELTA, THOUGHT):
-            deltas[event["item_id"]] = deltas.get(event["item_id"], "") + event["delta"]
-        elif event["type"] in ("response.output_text.done", "response.reasoning_summary_text.done"):
-            assert event["text"] == deltas.get(event["item_id"], "")
+        part = event.get("item_id", ""), event.get("content_index", 0)
+        if event["type"] in DELTAS:
+            deltas[part] = deltas.get(part, "") + event["delta"]
+        elif event["type"] in ENDS:
+            assert event[ENDS[event["type"]]] == deltas.get(part, "")
     items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
     for item in items:
-        (part,) = item["content"] if item["type"] == "message" else item["summary"]
-        assert part["text"] == deltas.get(item["id"], "")
+        contents = item.get("content") or item.get("summary") or [item]
+        for index, content in enumerate(contents):
+            field = next(name for name in ("text", "refusal", "arguments", "input") if name in content)
+            assert content[field] == deltas.get((item["id"], index), "")
     return items
 
 
@@ -87,7 +110,8 @@ def test_a_stream_is_consistent_and_the_sdk_accepts_it(turn: list[Event], backgr
     events = events_of(data)
     response = events[-1]["response"]
     items = items_of(events)
-    assert "".join(event["delta"] for event in events if event["type"] == DELTA) == stream.reply.text
+    text = "".join(event["delta"] for event in events if event["type"] == DELTA)
+    assert stream.reply.text == (text or stream.answer.refusal or "")
     assert json.encode(stream.response) == json.encode(RESPONSE.decode(json.encode(response)))
     endings = {"response.completed", "response.incomplete", "response.failed"}
     assert [event["type"] in endings for event in events] == [False] * (len(events) - 1) + [True]
@@ -100,11 +124,14 @@ def test_a_stream_is_consistent_and_the_sdk_accepts_it(turn: list[Event], backgr
         return
     assert data.endswith(b"data: [DONE]\n\n")
     assert response["output"] == items
-    assert [item["type"] for item in items].count("message") == 1
+    calls = sum(isinstance(event, ToolCallStarted) for event in turn)
+    kinds = [item["type"] for item in items]
+    assert kinds.count("message") in ((0, 1) if calls else (1,))
+    assert kinds.count("function_call") + kinds.count("custom_tool_call") == calls
     assert len(read_with_sdk(data)) == len(events)
     gathered = gather_with_sdk(data)
     assert gathered is not None
-    assert gathered.output_text == stream.reply.text
+    assert gathered.output_text == "".join(event["delta"] for event in events if event["type"] == DELTA)
 
 
 @given(turns, st.lists(st.integers(0, 9), max_size=6), st.lists(st.booleans(), min_size=8, max_size=8))
@@ -160,4 +187,7 @@ def test_a_stream_ends_with_the_complete_answer(turn: list[Event]) -> None:
     replaced = any(isinstance(event, TextReplaced) for event in turn)
     has_own_answer = isinstance(turn[-1], TurnFinished) and turn[-1].answer is not None
     if not replaced and not has_own_answer:
-        assert stream.reply.text == answer.text
+        assert stream.reply == answer.reply
+    calls = [event for event in turn if isinstance(event, ToolCallStarted)]
+    if answer.error is None and calls:
+        assert whole["output"][-len(calls) :] == [item for item in streamed["output"] if "call_id" in item]

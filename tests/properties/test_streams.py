@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
 
-from openai_dify_proxy.events import Event, TextReplaced, TurnFinished, TurnIds
+from openai_dify_proxy.events import Event, TextDelta, TextReplaced, TurnFinished, TurnIds, Usage
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead, encode_chat_completion, encode_text_completion
 from openai_dify_proxy.translate.openai.chat_streams import ChatStreamEncoder, CompletionStreamEncoder
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
-from tests.properties.strategies import Turn, mistyped, plain_turns, texts, turns
+from tests.properties.strategies import Turn, calls_of_tools, mistyped, plain_turns, texts, turns
 
 HEAD = AnswerHead("chatcmpl-1", 1_700_000_000, "support")
-REASONS = {"stop", "length", "content_filter"}
+REASONS = {"stop", "length", "content_filter", "tool_calls"}
 
 
 class Delta(msgspec.Struct, forbid_unknown_fields=True):
@@ -27,7 +30,8 @@ class Delta(msgspec.Struct, forbid_unknown_fields=True):
 
     role: str | None = None
     content: str | None = None
-    refusal: None = None
+    refusal: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
     reasoning_content: str | None = None
     annotations: list[dict[str, Any]] | None = None
 
@@ -184,3 +188,34 @@ def test_heartbeats_change_nothing(include_usage: bool, turn: Turn, beats: list[
     lines = b"\n\n".join(frame for frame in data.split(b"\n\n") if not frame.startswith(b":"))
     text = check_chat(payloads(lines), include_usage=include_usage)
     assert text == check_chat(chat_stream(reads, include_usage=include_usage), include_usage=include_usage)
+
+
+CALLED = TurnFinished("tool_calls", Usage(1, 2, 3))
+
+
+def joined(found: list[bytes]) -> dict[str, Any]:
+    """Return the message that the official SDK joins from the chunks of a stream."""
+    state = ChatCompletionStreamState()
+    for payload in found[:-1]:
+        state.handle_chunk(ChatCompletionChunk.construct(**json.loads(payload)))
+    return state.current_completion_snapshot.choices[0].message.to_dict()
+
+
+@given(st.lists(st.builds(TextDelta, texts), max_size=2), calls_of_tools(), st.lists(st.integers(0, 20), max_size=6))
+def test_calls_are_those_of_the_folded_answer_however_they_arrive(
+    start: list[Event], calls: list[Event], cuts: list[int]
+) -> None:
+    events = [*start, *calls, CALLED]
+    ends = sorted({0, len(events), *(min(cut, len(events)) for cut in cuts)})
+    found = chat_stream([events[begin:end] for begin, end in pairwise(ends)])
+    assert found == chat_stream([events])
+    check_chat(found)
+    message, answer = joined(found), folded([events])
+    assert message.get("content") or answer.text == ""
+    streamed = [call.get("function") or call["custom"] for call in message.get("tool_calls") or []]
+    assert [(call["name"], call.get("arguments", call.get("input"))) for call in streamed] == [
+        (call.name, call.arguments) for call in answer.calls
+    ]
+    whole = json.loads(encode_chat_completion(HEAD, answer, TurnIds()))["choices"][0]["message"]
+    assert [call["id"] for call in whole.get("tool_calls", [])] == [call.id for call in answer.calls]
+    assert (whole["content"] is None) == (bool(answer.calls) and not answer.text)

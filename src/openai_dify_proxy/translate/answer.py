@@ -30,8 +30,8 @@ from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
 class Answer:
     """The answer so far: ``add`` events and read the attributes.
 
-    ``finish_reason`` and ``error`` are None until the turn finished or failed. ``replaced`` means that a moderation
-    replaced earlier text.
+    ``finish_reason`` and ``error`` are None until the turn finished or failed. ``calling`` means that the last call has
+    not finished, ``replaced`` that a moderation replaced earlier text.
     """
 
     __slots__ = (
@@ -39,6 +39,7 @@ class Answer:
         "_reasoning",
         "_refusal",
         "_text",
+        "calling",
         "citations",
         "error",
         "files",
@@ -53,6 +54,7 @@ class Answer:
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._calls: list[tuple[ToolCallStarted, list[str]]] = []
+        self.calling = False
         self.citations: tuple[Citation, ...] = ()
         self.files: list[FileProduced] = []
         self.replaced = False
@@ -136,12 +138,13 @@ class Answer:
         match event:
             case ToolCallStarted():
                 self._calls.append((event, []))
+                self.calling = True
             case ToolCallDelta():
                 self.add_arguments(event)
             case RefusalDelta(text):
                 self._refusal.append(text)
             case _:
-                pass  # the end of a call adds nothing
+                self.calling = False
 
     def _finish(self, event: TurnFinished) -> None:
         if event.answer is not None:

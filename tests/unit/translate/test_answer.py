@@ -121,6 +121,8 @@ def test_the_reply_has_the_text_and_the_calls() -> None:
     assert answer.reply == HistoryMessage("assistant", "Hm.", (WEATHER, PATCH))
     assert answer.reply_with("H") == HistoryMessage("assistant", "H", (WEATHER, PATCH))
     assert answer.repairs == Repairs(1)
+    assert not answer.calling
+    assert folded(events_of_calls(WEATHER)[0]).calling
 
 
 def test_the_reply_without_text_is_the_refusal() -> None:

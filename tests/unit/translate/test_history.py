@@ -18,7 +18,7 @@ from openai_dify_proxy.translate.history import (
     last_question,
     replies,
 )
-from openai_dify_proxy.translate.turn_request import HistoryMessage
+from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
 
 SECRET = b"s" * 32
 
@@ -29,6 +29,14 @@ def user(text: str) -> HistoryMessage:
 
 def assistant(text: str) -> HistoryMessage:
     return HistoryMessage("assistant", text)
+
+
+def calling(arguments: str, *, text: str = "", custom: bool = False, name: str = "f") -> HistoryMessage:
+    return HistoryMessage("assistant", text, (ToolCall("call_1", name, arguments, custom),))
+
+
+def result(text: str, call_id: str = "call_1") -> HistoryMessage:
+    return HistoryMessage("tool", text, call_id=call_id)
 
 
 def fingerprint(*messages: HistoryMessage, secret: bytes = SECRET, link: bytes = b"") -> bytes:
@@ -47,6 +55,15 @@ def test_a_fingerprint_is_a_keyed_hash_of_version_link_and_fields() -> None:
     assert fingerprint(user("Hi"), link=b"before") == hashed(b"\x02l6:beforer4:usert2:Hi")
     assert keyed_hash(SECRET, (SCOPE, "a"), (KIND, ""), link=b"l") == hashed(b"\x02l1:ls1:ak0:")
     assert len(fingerprint()) == 24
+
+
+def test_calls_and_results_are_nested_fields() -> None:
+    call, other = b"d6:call_1n1:fa7:" + b'{"a":1}', b"d6:call_2n1:ga3:x y"
+    both = HistoryMessage("assistant", "Hm.", (*calling('{"a": 1}').calls, ToolCall("call_2", "g", "x y", custom=True)))
+    parts = len(call), call, len(other), other
+    assert fingerprint(both) == hashed(b"\x02l0:r9:assistantt3:Hm.c%d:%bc%d:%b" % parts)
+    assert fingerprint(result("3\r\n")) == hashed(b"\x02l0:r4:toolo13:d6:call_1t1:3")
+    assert fingerprint(result("")) == hashed(b"\x02l0:r4:toolo12:d6:call_1t0:")
 
 
 def test_a_long_history_has_one_hash_over_all_its_fields() -> None:
@@ -78,6 +95,10 @@ SAME = {
     "line ends": ([user("a\r\nb\rc")], [user("a\nb\nc")]),
     "white space around a text": ([user("\n a\n"), assistant("b \t")], [user("a"), assistant("b")]),
     "messages without text": ([user("a"), assistant(" \n")], [user("a")]),
+    "white space in arguments": ([calling('{"a": [1, 2]}')], [calling('{"a":[1,2]}\n')]),
+    "the order of arguments": ([calling('{"a":1,"b":{"d":2,"c":3}}')], [calling('{"b":{"c":3,"d":2},"a":1}')]),
+    "escapes in arguments": ([calling('{"a":"\\u00e9"}')], [calling('{"a":"é"}')]),
+    "line ends of a result": ([result("a\r\nb\n")], [result("a\nb")]),
 }
 
 # Two histories with different fingerprints.
@@ -91,6 +112,19 @@ DIFFERENT = {
     "one message or two": ([user("a\nb")], [user("a"), user("b")]),
     "text that looks like a separate message": ([user("a\x00b")], [user("a"), user("b")]),
     "one more": ([user("a")], [user("a"), assistant("b")]),
+    "other arguments": ([calling('{"a":1}')], [calling('{"a":2}')]),
+    "the order of a list": ([calling("[1,2]")], [calling("[2,1]")]),
+    "another text beside a call": ([calling("{}", text="a")], [calling("{}", text="b")]),
+    "another tool": ([calling("{}")], [calling("{}", name="g")]),
+    "a call or its text": ([calling("{}")], [assistant("{}")]),
+    "white space in free text": ([calling("a b", custom=True)], [calling("a  b", custom=True)]),
+    "free text that is JSON": ([calling('{"a": 1}', custom=True)], [calling('{"a":1}', custom=True)]),
+    "arguments that are not JSON": ([calling('{"a": 1')], [calling('{"a":1')]),
+    "arguments beyond a double": ([calling("[1e999]")], [calling("[2e999]")]),
+    "arguments with a lone surrogate": ([calling("\ud800")], [calling("\ud801")]),
+    "an edited result": ([result("a")], [result("b")]),
+    "the result of another call": ([result("a")], [result("a", "call_2")]),
+    "a result without text": ([result("")], []),
     "another case": ([user("a")], [user("A")]),
 }
 
@@ -176,11 +210,14 @@ def test_only_the_replies() -> None:
         assistant("b"),
         assistant("d\n"),
     ]
+    assert replies([user("a"), calling("{}"), result("b")]) == [calling("{}"), result("b")]
 
 
 def test_messages_without_text_do_not_count() -> None:
     assert not has_content([user(" \n"), assistant("")])
     assert has_content([user(" \n"), assistant(" a")])
+    assert has_content([calling("{}")])
+    assert has_content([result("")])
 
 
 def test_the_last_question_with_text() -> None:

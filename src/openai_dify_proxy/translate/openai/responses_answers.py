@@ -133,15 +133,17 @@ def output_of(response_id: str, answer: Answer, status: Status) -> list[OutputIt
 
     A finished answer without calls has a message, even an empty one.
     """
-    items = []
+    items, last = [], item_status(status)
     if answer.reasoning:
         items.append(reasoning_item(reasoning_id(response_id), answer.reasoning))
     calls, parts = answer.calls, _message_parts(answer)
     if parts or (not calls and status in ("completed", "incomplete")):
         parts = parts or [OutputText(annotations=url_citation_annotations(answer, 0))]
-        items.append(message_item(message_id(response_id), parts, item_status(status)))
+        items.append(message_item(message_id(response_id), parts, "completed" if calls else last))
     for index, call in enumerate(calls):
-        items.append(call_item(call_item_id(response_id, index, custom=call.custom), call, item_status(status)))
+        calling = answer.calling and index == len(calls) - 1
+        item_id = call_item_id(response_id, index, custom=call.custom)
+        items.append(call_item(item_id, call, last if calling else "completed"))
     return items
 
 

@@ -694,6 +694,14 @@ def test_tokens_of_several_nodes_are_added_where_dify_sends_no_sum() -> None:
     assert decode("workflow", done)[-1] == TurnFinished("stop", Usage(0, 99, 99))
 
 
+def test_zero_tokens_of_a_stopped_run_are_no_count() -> None:
+    done = workflow_finished(outputs={"text": "a"}, total_tokens=0)
+    assert decode("workflow", done)[-1] == TurnFinished("stop", Usage())
+    assert decode("workflow", LLM_DONE, done)[-1] == TurnFinished("stop", COUNTED)
+    stopped = workflow_finished("stopped", {"text": "a"}, total_tokens=0)
+    assert decode("workflow", stopped)[-1] == TurnFinished("stop", None)
+
+
 def test_usage_in_difys_form() -> None:
     tokens = {"prompt_tokens": None, "completion_tokens": 2, "total_price": 0.5, "latency": 1}
     assert decode("chat", message_end(tokens))[-1] == TurnFinished("stop", Usage(0, 2, 2, "0.5", None, 1.0))

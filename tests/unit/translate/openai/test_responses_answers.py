@@ -25,6 +25,7 @@ from openai_dify_proxy.events import (
     Event,
     FileProduced,
     ReasoningDelta,
+    RefusalDelta,
     StepChanged,
     TextDelta,
     TextReplaced,
@@ -44,6 +45,7 @@ from openai_dify_proxy.translate.openai.responses_answers import (
     status_of,
 )
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST, Response
+from tests.tool_events import PATCH, TIME, WEATHER, events_of_call, events_of_calls
 
 IDS = TurnIds("t-1", "m-1", "c-1")
 
@@ -248,6 +250,83 @@ def test_a_background_response_begins_in_the_queue() -> None:
     assert begin().status == "in_progress"
 
 
-def test_a_message_id_leads_to_its_response() -> None:
-    assert response_of_item("msg_1") == "resp_1"
-    assert response_of_item("rs_1") is None
+@pytest.mark.parametrize(
+    ("item_id", "response"),
+    [
+        ("msg_1", "resp_1"),
+        ("fc_1_0", "resp_1"),
+        ("ctc_1_12", "resp_1"),
+        ("rs_1", None),
+        ("fc_1", None),
+        ("fc__0", None),
+        ("fc_1_in0", None),
+        ("ctc_1_", None),
+        ("call_1_0", None),
+        ("", None),
+    ],
+)
+def test_the_id_of_a_message_or_call_leads_to_its_response(item_id: str, response: str | None) -> None:
+    assert response_of_item(item_id) == response
+
+
+def test_calls_follow_the_message() -> None:
+    document = ended(TextDelta("Hm."), *events_of_calls(WEATHER, PATCH), TurnFinished("tool_calls", Usage(9, 2, 11)))
+    assert document["status"] == "completed"
+    assert document["output"][1:] == [
+        {
+            "id": "fc_1_0",
+            "type": "function_call",
+            "status": "completed",
+            "arguments": '{"city": "Paris"}',
+            "call_id": "call_a",
+            "name": "get_weather",
+        },
+        {
+            "id": "ctc_1_1",
+            "type": "custom_tool_call",
+            "status": "completed",
+            "call_id": "call_c",
+            "input": PATCH.arguments,
+            "name": "apply_patch",
+        },
+    ]
+    SdkResponse.model_validate(document)
+    assert [item["type"] for item in ended(*events_of_calls(TIME), TurnFinished("tool_calls"))["output"]] == [
+        "function_call"
+    ]
+
+
+def test_only_the_open_call_of_a_cut_answer_is_incomplete() -> None:
+    document = ended(
+        TextDelta("Hm."), *events_of_call(TIME), *events_of_call(WEATHER, 1)[:-2], TurnFinished("length", Usage())
+    )
+    assert [item["status"] for item in document["output"]] == ["completed", "completed", "incomplete"]
+
+
+def test_a_refusal_is_a_part_of_the_message() -> None:
+    document = ended(RefusalDelta("I cannot."), TurnFinished("stop", Usage()))
+    assert document["output"][0]["content"] == [{"type": "refusal", "refusal": "I cannot."}]
+    SdkResponse.model_validate(document)
+
+
+def test_missing_usage_is_an_estimate_at_the_end() -> None:
+    answer = fold(TextDelta("Hello."), TurnFinished("stop"))
+    whole = response_object(begin(), answer, IDS, status="completed", completed_at=1, prompt_characters=9)
+    document = json.loads(fast_json.encode(whole))
+    assert (document["usage"]["input_tokens"], document["usage"]["output_tokens"]) == (3, 2)
+    assert document["dify"]["usage_estimated"] is True
+    failed = ended(TextDelta("Hel"), TurnFailed(StreamCut("Cut.")))
+    assert failed["usage"] is None
+    assert "usage_estimated" not in failed["dify"]
+
+
+@pytest.mark.parametrize(("given", "strict"), [({}, True), ({"strict": None}, True), ({"strict": False}, False)])
+def test_function_tools_are_repeated_with_all_keys(given: dict[str, Any], strict: bool) -> None:
+    (tool,) = ended(TurnFinished("stop"), tools=[{"name": "f", "type": "function", **given}])["tools"]
+    assert list(tool.items()) == [
+        ("type", "function"),
+        ("description", None),
+        ("name", "f"),
+        ("parameters", None),
+        ("strict", strict),
+    ]

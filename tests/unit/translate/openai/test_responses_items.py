@@ -9,11 +9,13 @@ from msgspec import json
 from openai.types.responses import ResponseItem
 from pydantic import TypeAdapter
 
-from openai_dify_proxy.events import ReasoningDelta, TextDelta, TurnFinished, TurnIds
+from openai_dify_proxy.events import ReasoningDelta, RefusalDelta, TextDelta, TurnFinished, TurnIds
 from openai_dify_proxy.translate.openai.responses_answers import begin_response
-from openai_dify_proxy.translate.openai.responses_items import read_input_items, text_of_response
+from openai_dify_proxy.translate.openai.responses_items import read_input_items, reply_of_response, text_of_response
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
+from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST
+from tests.tool_events import PATCH, WEATHER, events_of_calls
 
 SDK_ITEM: TypeAdapter[Any] = TypeAdapter(ResponseItem)
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}", "status": "completed"}
@@ -57,6 +59,43 @@ def items(**body: Any) -> list[dict[str, Any]]:
         ),
         ({"input": [CALL]}, [CALL]),
         (
+            {
+                "input": [
+                    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+                    {"type": "function_call_output", "call_id": "c", "output": [TEXT]},
+                    {"type": "custom_tool_call", "call_id": "d", "name": "g", "input": "x"},
+                    {"type": "custom_tool_call_output", "call_id": "d", "output": "y", "status": None},
+                    {"type": "reasoning", "summary": []},
+                ]
+            },
+            [
+                CALL | {"id": "fc_12_in0"},
+                {
+                    "id": "fco_12_in1",
+                    "type": "function_call_output",
+                    "call_id": "c",
+                    "output": [TEXT],
+                    "status": "completed",
+                },
+                {
+                    "id": "ctc_12_in2",
+                    "type": "custom_tool_call",
+                    "call_id": "d",
+                    "name": "g",
+                    "input": "x",
+                    "status": "completed",
+                },
+                {
+                    "id": "ctco_12_in3",
+                    "type": "custom_tool_call_output",
+                    "call_id": "d",
+                    "output": "y",
+                    "status": "completed",
+                },
+                {"id": "rs_12_in4", "type": "reasoning", "summary": []},
+            ],
+        ),
+        (
             {"messages": [{"role": "user", "content": "hi", "name": None}]},
             [{"id": "msg_12_in0", "type": "message", "role": "user", "content": [TEXT], "status": "completed"}],
         ),
@@ -82,6 +121,16 @@ def test_the_text_of_a_response_is_the_assistants_message() -> None:
     encoder.encode([ReasoningDelta("Hm."), TextDelta("one "), TextDelta("two"), TurnFinished("stop")], TurnIds())
     assert text_of_response(encoder.response) == "one two"
     assert text_of_response(response) == ""
+
+
+def test_the_reply_of_a_response_has_its_calls() -> None:
+    response = begin_response(RESPONSES_REQUEST.decode(b'{"input": "hi"}'), id="resp_12", created_at=1, model="m")
+    encoder = ResponsesStreamEncoder(response, now=lambda: 2)
+    encoder.encode([TextDelta("Hm."), *events_of_calls(WEATHER, PATCH), TurnFinished("tool_calls")], TurnIds())
+    assert reply_of_response(encoder.response) == encoder.reply == HistoryMessage("assistant", "Hm.", (WEATHER, PATCH))
+    refused = ResponsesStreamEncoder(response, now=lambda: 2)
+    refused.encode([RefusalDelta("I cannot."), TurnFinished("stop")], TurnIds())
+    assert reply_of_response(refused.response) == HistoryMessage("assistant", "I cannot.")
 
 
 def test_items_that_cannot_be_decoded_are_skipped() -> None:
