@@ -15,7 +15,7 @@ from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.memory import MemoryStore
 from openai_dify_proxy.state.store import Get
 from openai_dify_proxy.translate.answer import Answer
-from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
+from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.apps import Apps
@@ -64,11 +64,11 @@ class Setup:
         results = await self.store.run(Get(LOCK))
         return results is not None and results[0] is not None
 
-    async def ask(self, request: TurnRequest) -> tuple[str, str | None]:
-        """Run and commit a turn; return its reply and conversation id."""
+    async def ask(self, request: TurnRequest, *calls: ToolCall) -> tuple[str, str | None]:
+        """Run and commit a turn; return its reply and conversation id. ``calls`` are added to the reply."""
         async with self.turns.run(ANONYMOUS, self.apps.choose(ANONYMOUS, APP), request) as turn:
             reply = await read(turn)
-            await turn.commit(HistoryMessage("assistant", reply))
+            await turn.commit(HistoryMessage("assistant", reply, calls))
             conversation = turn.ids.conversation_id
         self.now += 60  # no two turns of a Dify conversation start within one second
         return reply, conversation
@@ -122,6 +122,36 @@ async def test_commit_lets_the_next_turn_continue(demo: DemoServer) -> None:
     async with setup(demo.url) as here:
         reply, conversation = await here.ask(first("Hello!"))
         _, same = await here.ask(later("And now?", ("user", "Hello!"), ("assistant", reply)))
+        assert same == conversation
+
+
+QUESTION = HistoryMessage("user", "How warm is it?")
+CALL = ToolCall("call_1", "get_weather", '{"city": "Paris"}')
+
+
+def result(text: str) -> HistoryMessage:
+    return HistoryMessage("tool", text, call_id="call_1")
+
+
+@pytest.mark.parametrize("chat_id", [None, "chat"])
+async def test_a_conversation_continues_after_calls_and_results(demo: DemoServer, chat_id: str | None) -> None:
+    """In chats that are named by the client as well, whose questions do not count."""
+    user = None if chat_id is None else "ann"
+
+    def request(asked: HistoryMessage, *history: HistoryMessage) -> TurnRequest:
+        return TurnRequest(asked.text, asked=(asked,), history=history, chat_id=chat_id, end_user=user)
+
+    async with setup(demo.url) as here:
+        reply, conversation = await here.ask(request(QUESTION), CALL)
+        calling = HistoryMessage("assistant", reply, (CALL,))
+        answer, same = await here.ask(request(result("20 °C"), QUESTION, calling))
+        assert same == conversation
+        ended = HistoryMessage("assistant", answer)
+        thanks = HistoryMessage("user", "Thank you.")
+        _, edited = await here.ask(request(thanks, QUESTION, calling, result("30 °C"), ended))
+        assert edited != conversation
+        respaced = HistoryMessage("assistant", reply, (structs.replace(CALL, arguments='{"city":"Paris"}'),))
+        _, same = await here.ask(request(thanks, QUESTION, respaced, result("20 °C"), ended))
         assert same == conversation
 
 

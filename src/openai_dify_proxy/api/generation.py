@@ -19,7 +19,7 @@ from openai_dify_proxy.api.streaming import EventStream, RawHeaders, sse_respons
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.events import Event, TurnFailed, TurnIds
 from openai_dify_proxy.translate.answer import Answer
-from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
+from openai_dify_proxy.translate.openai.chat_answers import AnswerHead, legacy_reply
 from openai_dify_proxy.translate.openai.chat_streams import StreamEncoder
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
@@ -65,22 +65,24 @@ async def answer_turn(
     turn = services.turns.run(caller, app, turn_request, client=responder_of(request.scope), wait=wait)
     if fields.stream:
         frames = TurnFrames(stream(head, include_usage=fields.wants_usage), wait)
-        return EventStream(frames, _opened(frames, turn), services.timing)
+        return EventStream(frames, _opened(frames, head, turn), services.timing)
     async with turn as active:
-        answer = await whole_answer(active, partial(_commit, active))
+        answer = await whole_answer(active, partial(_commit, active, head))
         return JsonAnswer(whole(head, answer, active.ids), turn_headers(active.ids) + queue_headers(wait))
 
 
 @asynccontextmanager
-async def _opened(frames: TurnFrames, turn: AbstractAsyncContextManager[ActiveTurn]) -> AsyncIterator[None]:
+async def _opened(
+    frames: TurnFrames, head: AnswerHead, turn: AbstractAsyncContextManager[ActiveTurn]
+) -> AsyncIterator[None]:
     async with turn as active:
-        frames.begin(active, partial(_commit, active))
+        frames.begin(active, partial(_commit, active, head))
         yield
 
 
-async def _commit(turn: ActiveTurn, answer: Answer, reply: HistoryMessage) -> None:
+async def _commit(turn: ActiveTurn, head: AnswerHead, answer: Answer, reply: HistoryMessage) -> None:
     if answer.error is None:
-        await turn.commit(reply)
+        await turn.commit(legacy_reply(reply) if head.legacy_functions else reply)
 
 
 def fold(events: list[Event]) -> Answer:

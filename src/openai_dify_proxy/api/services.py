@@ -88,7 +88,8 @@ def client_address(request: Request) -> str:
 
 def answer_head(kind: str, model: str, request: TurnRequest) -> AnswerHead:
     """Return the id, creation time and model of the answer to ``request``; ``kind`` is the id's prefix."""
-    return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model, prompt_characters(request))
+    legacy = request.output is not None and request.output.legacy
+    return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model, prompt_characters(request), legacy)
 
 
 def identity_of(request: Request, caller: Caller) -> RequestIdentity:

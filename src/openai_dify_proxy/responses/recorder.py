@@ -92,7 +92,11 @@ class ResponseRecorder:
         name = turn.ids.conversation_id
         place = None if name is None else DifyConversation(turn.app_name, name, turn.user, turn.ids.message_id)
         after = structs.replace(
-            before, place=place, failed=turn.cut_short, last=response.id if response.store else before.last
+            before,
+            place=place,
+            failed=turn.cut_short,
+            last=response.id if response.store else before.last,
+            calls=list(reply.calls),
         )
         if place is not None and before.place is not None and place.id == before.place.id:
             return after

@@ -24,7 +24,7 @@ from openai_dify_proxy.errors import (
 )
 from openai_dify_proxy.state.store import MAX_ENTRY_BYTES, Get, Operation, Put, Take
 from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
-from openai_dify_proxy.translate.turn_request import HistoryMessage
+from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
 from openai_dify_proxy.translate.usage_estimates import characters_of
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.conversations import Conversations
@@ -66,7 +66,8 @@ class StoredConversation(Struct, frozen=True, omit_defaults=True):
 
     ``items`` holds the messages before that conversation, and ``asked`` its first question as the client wrote it:
     Dify's copy may have instructions and a transcript before it. ``failed`` means that the last turn in Dify failed;
-    ``left`` holds earlier conversations in Dify; ``last`` is the last stored response.
+    ``left`` holds earlier conversations in Dify; ``last`` is the last stored response. ``calls`` are the tool calls
+    of the last answer, whose results the next request sends.
     """
 
     created_at: int
@@ -78,6 +79,7 @@ class StoredConversation(Struct, frozen=True, omit_defaults=True):
     left: list[DifyConversation] = []
     failed: bool = False
     last: str | None = None
+    calls: list[ToolCall] = []
 
 
 _INPUT_ITEMS = msgspec.json.Decoder(list[dict[str, Any]], float_hook=read_float)

@@ -72,12 +72,16 @@ class AnswerFormat(Struct, frozen=True):
 
 
 class OutputRequest(Struct, frozen=True):
-    """The tools that the model may call, and the format of its answer."""
+    """The tools that the model may call, and the format of its answer.
+
+    ``legacy`` means that the tools are ``functions``, so that calls are answered as ``function_call``.
+    """
 
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = ToolChoice()
     parallel: bool = True
     answer_format: AnswerFormat | None = None
+    legacy: bool = False
 
 
 class TurnMessages(Struct, frozen=True):

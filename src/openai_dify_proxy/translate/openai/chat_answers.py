@@ -33,26 +33,24 @@ class AnswerHead(Struct, frozen=True):
     """The fields of every chunk and every complete answer.
 
     ``created`` is in whole seconds since 1970, ``model`` is the name in the request. ``prompt_characters`` is for the
-    estimate of a usage that Dify does not report.
+    estimate of a usage that Dify does not report. ``legacy_functions`` is for requests with ``functions``: the first
+    call is the ``function_call``, the only one that this form can hold.
     """
 
     id: str
     created: int
     model: str
     prompt_characters: int = 0
+    legacy_functions: bool = False
 
 
-def encode_chat_completion(head: AnswerHead, answer: Answer, ids: TurnIds, *, legacy_functions: bool = False) -> bytes:
-    """Return the body of a ``chat.completion`` for a finished answer.
-
-    ``legacy_functions`` is for requests with ``functions``: the first call becomes the ``function_call``, the only one
-    that this form can hold.
-    """
-    text, calls = answer.text, answer.calls
+def encode_chat_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> bytes:
+    """Return the body of a ``chat.completion`` for a finished answer."""
+    text, calls, legacy = answer.text, answer.calls, head.legacy_functions
     message = AssistantMessage(
         content=None if (calls or answer.refusal) and not text else text,
-        tool_calls=[message_tool_call(call) for call in calls] if calls and not legacy_functions else UNSET,
-        function_call=FunctionCall(calls[0].name, calls[0].arguments) if calls and legacy_functions else UNSET,
+        tool_calls=[message_tool_call(call) for call in calls] if calls and not legacy else UNSET,
+        function_call=FunctionCall(calls[0].name, calls[0].arguments) if calls and legacy else UNSET,
         refusal=answer.refusal,
         annotations=url_annotations(answer, len(text)),
         reasoning_content=answer.reasoning or UNSET,
@@ -65,7 +63,7 @@ def encode_chat_completion(head: AnswerHead, answer: Answer, ids: TurnIds, *, le
             choices=[
                 ChatChoice(
                     message=message,
-                    finish_reason=chat_reason(answer.finish_reason or "stop", legacy_functions=legacy_functions),
+                    finish_reason=chat_reason(answer.finish_reason or "stop", legacy_functions=legacy),
                 )
             ],
             usage=usage_of(answer, head.prompt_characters),
@@ -96,8 +94,8 @@ def message_tool_call(call: ToolCall) -> MessageToolCall:
 
 
 def legacy_reply(reply: HistoryMessage) -> HistoryMessage:
-    """Return a reply as a client with ``functions`` repeats it: with a single call, whose id is its function's name."""
-    return replace(reply, calls=tuple(replace(call, id=call.name) for call in reply.calls[:1]))
+    """Return a reply as a client with ``functions`` repeats it: with a single call, which has no id."""
+    return replace(reply, calls=tuple(replace(call, id="") for call in reply.calls[:1]))
 
 
 def chat_reason(reason: str, *, legacy_functions: bool) -> str:

@@ -80,7 +80,7 @@ class ChatStreamEncoder:
     """Chunks of ``POST /v1/chat/completions``.
 
     ``include_usage`` is ``stream_options.include_usage``: it adds a chunk with the usage and without choices, and a
-    null usage to all other chunks. ``legacy_functions`` is as in ``encode_chat_completion``.
+    null usage to all other chunks.
     """
 
     __slots__ = (
@@ -89,17 +89,15 @@ class ChatStreamEncoder:
         "_calls",
         "_head",
         "_include_usage",
-        "_legacy_functions",
         "_opened",
         "_reasoning",
         "_sent",
         "answer",
     )
 
-    def __init__(self, head: AnswerHead, *, include_usage: bool, legacy_functions: bool = False) -> None:
+    def __init__(self, head: AnswerHead, *, include_usage: bool) -> None:
         self._head = head
         self._include_usage = include_usage
-        self._legacy_functions = legacy_functions
         self._opened = False
         self._reasoning = False
         self._before, self._after = self._chunk(ChunkDelta(content="")).split(b'"content":""')
@@ -174,7 +172,7 @@ class ChatStreamEncoder:
     def _start_call(self, call: ToolCallStarted, frames: list[bytes]) -> None:
         """Encode the first chunk of a call, and prepare those of its arguments."""
         self._reasoning = False
-        if self._legacy_functions:
+        if self._head.legacy_functions:
             if call.index == 0:
                 frames.append(self._chunk(ChunkDelta(function_call=FunctionCall(call.name, ""))))
                 self._add_call(ChunkDelta(function_call=FunctionCall(arguments="")), b'"arguments":')
@@ -204,7 +202,7 @@ class ChatStreamEncoder:
     def _end(self, reason: str, ids: TurnIds, frames: list[bytes]) -> None:
         if annotations := url_annotations(self.answer, len(self.answer.text)):
             frames.append(self._chunk(ChunkDelta(annotations=annotations)))
-        reason = chat_reason(reason, legacy_functions=self._legacy_functions)
+        reason = chat_reason(reason, legacy_functions=self._head.legacy_functions)
         frames.append(self._frame([ChunkChoice(delta=ChunkDelta(), finish_reason=reason)], ids))
         if self._include_usage:
             head = self._head

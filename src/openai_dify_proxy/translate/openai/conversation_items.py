@@ -14,9 +14,18 @@ from openai_dify_proxy.translate.openai.parameter_errors import (
     too_long,
 )
 from openai_dify_proxy.translate.think import without_thinking
-from openai_dify_proxy.translate.turn_request import HistoryMessage
+from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
+from openai_dify_proxy.translate.usage_estimates import characters_of
 from openai_dify_proxy.wire.dify import MessageRow
-from openai_dify_proxy.wire.openai.conversations import ItemAnswer, ItemList, ItemText, MessageItem
+from openai_dify_proxy.wire.openai.conversations import (
+    CallItem,
+    HistoryItem,
+    ItemAnswer,
+    ItemList,
+    ItemText,
+    MessageItem,
+    ResultItem,
+)
 
 ORDERS = ("asc", "desc")
 DEFAULT_ITEMS = 20
@@ -33,12 +42,12 @@ MAX_ITEMS_TEXT = 8 * 1024 * 1024
 """Characters of all items that a conversation is created with."""
 
 
-def items_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage] = ()) -> list[MessageItem]:
+def items_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage] = ()) -> list[HistoryItem]:
     """Return a question and an answer for each Dify message, oldest first; a lost answer is omitted.
 
     ``asked`` is the first question as the client sent it, where that is known.
     """
-    items = []
+    items: list[HistoryItem] = []
     for row in rows:
         row_id = row.id.replace("-", "")
         if asked and row is rows[0]:
@@ -52,21 +61,39 @@ def items_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage
     return items
 
 
-def items_of_history(history: Sequence[HistoryMessage], base_id: str) -> list[MessageItem]:
-    """Return messages that were not sent to Dify yet, with ids that derive from ``base_id``."""
-    return [
-        MessageItem(
-            id=f"msg_{base_id}_{number}",
-            role=message.role,
-            content=[ItemAnswer(text=message.text) if message.role == "assistant" else ItemText(text=message.text)],
+def items_of_history(history: Sequence[HistoryMessage], base_id: str) -> list[HistoryItem]:
+    """Return messages that were not sent to Dify yet, with ids from ``base_id``; calls follow their text."""
+    custom = {call.id for message in history for call in message.calls if call.custom}
+    items: list[HistoryItem] = []
+    for number, message in enumerate(history):
+        name = f"{base_id}_{number}"
+        if message.call_id is not None:
+            items.append(_result_item(name, message.call_id, message.text, custom=message.call_id in custom))
+        elif message.text or not message.calls:
+            answer = message.role == "assistant"
+            content = [ItemAnswer(text=message.text) if answer else ItemText(text=message.text)]
+            items.append(MessageItem(id=f"msg_{name}", role=message.role, content=content))
+        items += [_call_item(f"{name}_{place}", call) for place, call in enumerate(message.calls)]
+    return items
+
+
+def _call_item(name: str, call: ToolCall) -> CallItem:
+    if call.custom:
+        return CallItem(
+            id=f"ctc_{name}", type="custom_tool_call", call_id=call.id, input=call.arguments, name=call.name
         )
-        for number, message in enumerate(history)
-    ]
+    return CallItem(id=f"fc_{name}", type="function_call", arguments=call.arguments, call_id=call.id, name=call.name)
+
+
+def _result_item(name: str, call_id: str, output: str, *, custom: bool) -> ResultItem:
+    if custom:
+        return ResultItem(id=f"ctco_{name}", type="custom_tool_call_output", call_id=call_id, output=output)
+    return ResultItem(id=f"fco_{name}", type="function_call_output", call_id=call_id, output=output)
 
 
 def check_items(messages: Sequence[HistoryMessage]) -> None:
     """Raise InvalidRequest if the items of a new conversation have too much text to be stored."""
-    sizes = [len(message.text) for message in messages]
+    sizes = [characters_of(message) for message in messages]
     if max(sizes, default=0) > MAX_ITEM_TEXT:
         raise InvalidRequest(
             f"An item in 'items' has more than {MAX_ITEM_TEXT} characters. Split it or shorten it.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.json import Decoder
 
 from openai_dify_proxy.wire.openai.responses import InputItems
@@ -55,6 +55,31 @@ class MessageItem(Struct, kw_only=True):
     status: Literal["in_progress", "completed", "incomplete"] = "completed"
     role: str
     content: list[Any]
+
+
+class CallItem(Struct, kw_only=True):
+    """A call of a function (``arguments``) or of a custom tool (``input``)."""
+
+    id: str
+    type: Literal["function_call", "custom_tool_call"]
+    status: Literal["completed"] = "completed"
+    arguments: str | UnsetType = UNSET
+    call_id: str
+    input: str | UnsetType = UNSET
+    name: str
+
+
+class ResultItem(Struct, kw_only=True):
+    """The result of a call."""
+
+    id: str
+    type: Literal["function_call_output", "custom_tool_call_output"]
+    status: Literal["completed"] = "completed"
+    call_id: str
+    output: str
+
+
+HistoryItem = MessageItem | CallItem | ResultItem
 
 
 class ItemList(Struct, kw_only=True):

@@ -177,7 +177,8 @@ def test_calls_without_text_have_no_content() -> None:
 
 def test_a_legacy_function_call_is_the_first_call() -> None:
     answer = answer_of(*events_of_calls(WEATHER, TIME), CALLED)
-    body = json.loads(encode_chat_completion(HEAD, answer, IDS, legacy_functions=True))
+    head = AnswerHead("chatcmpl-1", 1_700_000_000, "support", legacy_functions=True)
+    body = json.loads(encode_chat_completion(head, answer, IDS))
     assert body["choices"][0]["finish_reason"] == "function_call"
     assert body["choices"][0]["message"] == {
         "role": "assistant",
@@ -188,9 +189,9 @@ def test_a_legacy_function_call_is_the_first_call() -> None:
     }
     ChatCompletion.model_validate(body)
     assert legacy_reply(answer.reply) == HistoryMessage(
-        "assistant", "", (ToolCall("get_weather", "get_weather", '{"city": "Paris"}'),)
+        "assistant", "", (ToolCall("", "get_weather", '{"city": "Paris"}'),)
     )
-    plain = json.loads(encode_chat_completion(HEAD, answer_of(TurnFinished("stop")), IDS, legacy_functions=True))
+    plain = json.loads(encode_chat_completion(head, answer_of(TurnFinished("stop")), IDS))
     assert plain["choices"][0]["finish_reason"] == "stop"
 
 

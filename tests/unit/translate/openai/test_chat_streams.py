@@ -297,7 +297,8 @@ def test_a_custom_call_has_its_own_form() -> None:
 
 
 def test_a_legacy_function_call_is_the_first_call() -> None:
-    encoder = ChatStreamEncoder(HEAD, include_usage=False, legacy_functions=True)
+    head = AnswerHead("chatcmpl-1", 1_700_000_000, "support", legacy_functions=True)
+    encoder = ChatStreamEncoder(head, include_usage=False)
     found = encoded(encoder, *events_of_calls(WEATHER, TIME), CALLED)
     assert deltas(found)[:2] == [
         {"role": "assistant", "content": None, "refusal": None},

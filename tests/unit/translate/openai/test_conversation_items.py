@@ -21,6 +21,7 @@ from openai_dify_proxy.translate.openai.conversation_items import (
 )
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.wire.dify import MESSAGE_PAGE, MessageRow
+from tests.tool_events import PATCH, TIME, WEATHER
 
 SDK_ITEM: TypeAdapter[Any] = TypeAdapter(ConversationItem)
 
@@ -98,6 +99,58 @@ def test_items_that_dify_has_not_received_yet() -> None:
         ("msg_123_0", "system", {"type": "input_text", "text": "Be nice."}),
         ("msg_123_1", "user", {"type": "input_text", "text": "hi"}),
         ("msg_123_2", "assistant", {"type": "output_text", "text": "ho", "annotations": [], "logprobs": []}),
+    ]
+
+
+def test_calls_and_results_are_items() -> None:
+    history = [
+        HistoryMessage("assistant", "Hm.", (WEATHER, PATCH)),
+        HistoryMessage("tool", "done", call_id=PATCH.id),
+        HistoryMessage("tool", "20 °C", call_id=WEATHER.id),
+        HistoryMessage("assistant", "", (TIME,)),
+    ]
+    items = plain(items_of_history(history, "123"))
+    for item in items:
+        SDK_ITEM.validate_python(item)
+    assert [item["id"] for item in items] == [
+        "msg_123_0",
+        "fc_123_0_0",
+        "ctc_123_0_1",
+        "ctco_123_1",
+        "fco_123_2",
+        "fc_123_3_0",
+    ]
+    assert items[1:5] == [
+        {
+            "id": "fc_123_0_0",
+            "type": "function_call",
+            "status": "completed",
+            "arguments": '{"city": "Paris"}',
+            "call_id": "call_a",
+            "name": "get_weather",
+        },
+        {
+            "id": "ctc_123_0_1",
+            "type": "custom_tool_call",
+            "status": "completed",
+            "call_id": "call_c",
+            "input": PATCH.arguments,
+            "name": "apply_patch",
+        },
+        {
+            "id": "ctco_123_1",
+            "type": "custom_tool_call_output",
+            "status": "completed",
+            "call_id": "call_c",
+            "output": "done",
+        },
+        {
+            "id": "fco_123_2",
+            "type": "function_call_output",
+            "status": "completed",
+            "call_id": "call_a",
+            "output": "20 °C",
+        },
     ]
 
 
