@@ -27,6 +27,7 @@ from openai_dify_proxy.api.errors import on_client_disconnect, on_proxy_error
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
 from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
+from openai_dify_proxy.api.input_tokens import count_input_tokens
 from openai_dify_proxy.api.middleware import CrossOriginMiddleware, HotRoutes, RequestMiddleware
 from openai_dify_proxy.api.models import list_models, retrieve_model
 from openai_dify_proxy.api.pictures import serve_picture
@@ -70,6 +71,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/chat/completions", create_chat_completion),
     ("POST", "/v1/completions", create_completion),
     ("POST", "/v1/responses", create_response),
+    ("POST", "/v1/responses/input_tokens", count_input_tokens),
     ("GET", "/v1/responses/{response_id}", retrieve_response),
     ("DELETE", "/v1/responses/{response_id}", delete_response),
     ("POST", "/v1/responses/{response_id}/cancel", cancel_response),

@@ -99,14 +99,13 @@ async def test_a_tool_result_is_part_of_the_query(client: AsyncOpenAI, log: Demo
             message("user", "In words."),
         ],
     )
-    assert in_order(query, "What time is it?", "Tool result:\n12:30", "In words.")
+    assert in_order(query, "What time is it?", '<tool_result name="clock">\n12:30\n</tool_result>', "In words.")
 
 
 @pytest.mark.parametrize("role", ["system", "developer", "user", "assistant", "tool"])
 async def test_every_role_accepts_text_parts(client: AsyncOpenAI, log: DemoLog, role: str) -> None:
-    more = {"tool_call_id": "c1"} if role == "tool" else {}
     parts = [{"type": "text", "text": "alpha"}, {"type": "text", "text": "beta", "cache_control": {"type": "x"}}]
-    query = await query_for(client, log, [message(role, parts, **more), message("user", "gamma")])
+    query = await query_for(client, log, [message(role, parts), message("user", "gamma")])
     assert in_order(query, "alpha", "beta", "gamma")
 
 
@@ -271,18 +270,52 @@ async def test_fields_without_counterpart_in_dify_are_dropped(
     }
     reply = await http.post(f"{proxy.origin}{path}", json=body)
     assert reply.status_code == 200
+    assert reply.headers["x-unsupported-parameters"] == ("temperature, logit_bias, max_tokens, reasoning_effort, seed")
     sent = the_turn(log).body
     assert set(sent) == {"inputs", "user", "query", "response_mode", "auto_generate_name"}
     assert "seed" not in json.dumps(sent)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_header_about_dropped_fields_holds_no_foreign_characters(
+    proxy: ProxyServer, http: httpx2.AsyncClient, stream: bool
+) -> None:
+    tools = [{"type": "mcp"}, {"type": "a\r\nb: c"}, *[{"type": "web_search_preview_2025_03_11"}] * 100]
+    body = {"model": "demo-chat", "messages": [message("user", "one")], "tools": tools, "stream": stream}
+    reply = await http.post(f"{proxy.url}/chat/completions", json=body)
+    header = reply.headers["x-unsupported-parameters"]
+    assert header.startswith("tools[0] (mcp), tools[1] (unknown), tools[2] (web_search_preview_2025_03_11), ")
+    assert len(header) == 1000
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", 3),
+        ("top_p", -1),
+        ("max_tokens", -1),
+        ("max_completion_tokens", 0),
+        ("top_logprobs", 21),
+        ("tools", "x"),
+        ("tool_choice", "invalid_choice"),
+        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
+        ("seed", 0.5),
+    ],
+)
+async def test_values_outside_the_ranges_of_openai_are_rejected(
+    proxy: ProxyServer, http: httpx2.AsyncClient, log: DemoLog, field: str, value: Any
+) -> None:
+    body = {"model": "demo-chat", "messages": [message("user", "one")], field: value}
+    reply = await http.post(f"{proxy.url}/chat/completions", json=body)
+    assert (reply.status_code, error_of(reply)["param"]) == (400, field)
+    assert not log.requests
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("n", 2),
-        ("tool_choice", "required"),
-        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
-        ("function_call", {"name": "f"}),
+        ("tool_choice", {"type": "web_search_preview"}),
     ],
 )
 async def test_features_that_dify_lacks_are_rejected(

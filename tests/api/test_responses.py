@@ -86,7 +86,7 @@ async def test_a_response_repeats_the_fields_of_its_request(proxy: ProxyServer, 
         "temperature": 0.5,
         "tools": [
             {"type": "function", "description": None, "name": "f", "parameters": {}, "strict": True},
-            {"type": "namespace"},
+            {"type": "of_tomorrow"},
         ],
         "tool_choice": "auto",
         "top_p": 0.25,
@@ -144,6 +144,10 @@ async def test_input_is_accepted_as_messages_of_a_chat(
         ({"previous_response_id": UNKNOWN, "conversation": "conv_1"}, {"code": "mutually_exclusive_parameters"}),
         ({"background": True, "store": False}, {"param": "background"}),
         ({"tool_choice": "required", "tools": []}, {"param": "tool_choice"}),
+        ({"tools": [{"type": "mcp"}], "tool_choice": {"type": "mcp"}}, {"code": "unsupported_parameter"}),
+        ({"max_output_tokens": 8}, {"code": "integer_below_min_value", "param": "max_output_tokens"}),
+        ({"conversation": "foo"}, {"code": "invalid_value", "param": "conversation"}),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "1"}]}, {"param": "input"}),
         ({"input": [{"type": "item_reference", "id": f"msg_{'0' * 48}"}]}, {"param": "input[0].id"}),
         ({"input": [{"role": "user", "content": 3}]}, {"param": "input[0].content"}),
     ],
@@ -176,6 +180,21 @@ async def test_chains_continue_one_conversation_and_send_only_new_text(proxy: Pr
 
     async with proxy.client() as client:
         await asyncio.gather(*(chain(client, model) for model in CONVERSING_MODELS))
+
+
+async def test_a_response_without_input_continues(client: AsyncOpenAI, log: DemoLog) -> None:
+    first = await respond(client, "SAY<<one>>")
+    second = await client.responses.create(model="demo-chat", previous_response_id=first.id)
+    assert dify_conversation(second) == dify_conversation(first)
+    assert turns(log)[-1].body["query"] == "Continue."
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"background": True}])
+async def test_fields_without_effect_are_named_in_a_header(
+    proxy: ProxyServer, http: httpx2.AsyncClient, fields: dict[str, Any]
+) -> None:
+    reply = await post(http, proxy, temperature=0.5, tools=[{"type": "file_search", "vector_store_ids": []}], **fields)
+    assert reply.headers["x-unsupported-parameters"] == "tools[0] (file_search), temperature"
 
 
 async def test_an_older_response_is_forked_with_a_transcript(client: AsyncOpenAI, log: DemoLog) -> None:

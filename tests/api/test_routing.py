@@ -188,7 +188,6 @@ UNSUPPORTED_CALLS = [
     "POST /v1/containers",
     "POST /v1/chatkit/sessions",
     "GET /v1/organization/usage/completions",
-    "POST /v1/responses/input_tokens",
     "POST /v1/responses/compact",
     "GET /v1/chat/completions/chatcmpl-1",
     "GET /v1/chat/completions/chatcmpl-1/messages",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openai_dify_proxy.errors import InvalidRequest
-from openai_dify_proxy.translate.openai.chat_request import read_completion_request
+from openai_dify_proxy.translate.openai.chat_request import make_turn, read_completion_request
 from openai_dify_proxy.translate.openai.conversation_items import check_metadata
 from openai_dify_proxy.translate.openai.parameter_errors import unreadable_request
 from openai_dify_proxy.translate.openai.responses_request import (
@@ -19,10 +19,11 @@ from openai_dify_proxy.translate.openai.responses_request import (
     read_chat_or_input_request,
     read_responses_messages,
 )
+from openai_dify_proxy.translate.openai.tool_request import read_responses_output
 from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST
 from openai_dify_proxy.wire.openai.conversations import CONVERSATION_REQUEST, ConversationRequest
 from openai_dify_proxy.wire.openai.images import IMAGE_REQUEST
-from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST, RESPONSES_REQUEST
+from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST, RESPONSES_REQUEST, ResponsesRequest
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 Json = Any
@@ -54,22 +55,63 @@ SHARED: dict[str, Json] = {
     "inputs": {},
     "conversation_id": "c",
 }
-CHAT = {**SHARED, "messages": [MESSAGE], "tool_choice": "auto", "function_call": "auto"}
+FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
+CUSTOM = {"name": "g", "format": {"type": "grammar", "grammar": {"syntax": "lark", "definition": "a"}}}
+SENT_CALLS = [
+    {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+    {"id": "2", "type": "custom", "custom": {"name": "g", "input": "x"}},
+]
+CHAT = {
+    **SHARED,
+    "messages": [
+        MESSAGE,
+        {"role": "assistant", "content": None, "tool_calls": SENT_CALLS},
+        {"role": "tool", "content": "1", "tool_call_id": "1"},
+        {"role": "tool", "content": [PART], "tool_call_id": "2"},
+    ],
+    "tools": [{"type": "function", "function": FUNCTION}, {"type": "custom", "custom": CUSTOM}, {"type": "mcp"}],
+    "tool_choice": {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "auto", "tools": [{"type": "tool", "name": "f"}]},
+    },
+    "parallel_tool_calls": True,
+    "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "strict": True}},
+    "temperature": 1.5,
+    "max_tokens": 5,
+    "logit_bias": {"1": 1},
+    "seed": 1,
+}
+LEGACY_CHAT = {
+    **SHARED,
+    "messages": [
+        {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "function", "name": "f", "content": "1"},
+    ],
+    "functions": [FUNCTION],
+    "function_call": {"name": "f"},
+}
 CHAT_AS_INPUT = {**SHARED, "input": [ITEM], "instructions": "i"}
-COMPLETION = {**SHARED, "prompt": ["Hi"], "best_of": 1}
+COMPLETION = {**SHARED, "prompt": ["Hi"], "best_of": 1, "logprobs": 1, "max_tokens": 1}
 RESPONSE = {
     **SHARED,
-    "input": [ITEM, {**ITEM, "type": "function_call_output", "role": None}, {"type": "item_reference", "id": "rs_1"}],
+    "input": [
+        ITEM,
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}", "namespace": "n"},
+        {"type": "custom_tool_call", "call_id": "2", "name": "g", "input": "x"},
+        {"type": "function_call_output", "call_id": "1", "output": "Hi"},
+        {"type": "custom_tool_call_output", "call_id": "2", "output": [PART]},
+        {"type": "item_reference", "id": "rs_1"},
+    ],
     "instructions": "i",
     "conversation": {"id": "conv_1"},
     "store": True,
     "background": False,
-    "tool_choice": "auto",
-    "max_output_tokens": 9,
+    "tool_choice": {"type": "function", "name": "f"},
+    "max_output_tokens": 16,
     "reasoning": {},
     "temperature": 1.0,
-    "text": {},
-    "tools": [],
+    "text": {"format": {"type": "json_schema", "name": "n", "schema": {}}},
+    "tools": [{"type": "function", **FUNCTION}, {"type": "namespace", "name": "n", "tools": [FUNCTION]}],
     "top_logprobs": 0,
     "truncation": "auto",
 }
@@ -94,11 +136,16 @@ def read_conversation(request: ConversationRequest) -> None:
     messages_of_input(request.items or [], field="items")
 
 
+def read_response(request: ResponsesRequest) -> None:
+    make_turn(request, read_responses_messages(request), requested=read_responses_output(request))
+
+
 BODIES: dict[str, tuple[dict[str, Json], msgspec.json.Decoder[Any], Any]] = {
     "chat": (CHAT, CHAT_OR_INPUT_REQUEST, read_chat_or_input_request),
+    "legacy chat": (LEGACY_CHAT, CHAT_OR_INPUT_REQUEST, read_chat_or_input_request),
     "chat as input": (CHAT_AS_INPUT, CHAT_OR_INPUT_REQUEST, read_chat_or_input_request),
     "completion": (COMPLETION, COMPLETION_REQUEST, read_completion_request),
-    "response": (RESPONSE, RESPONSES_REQUEST, read_responses_messages),
+    "response": (RESPONSE, RESPONSES_REQUEST, read_response),
     "conversation": (CONVERSATION, CONVERSATION_REQUEST, read_conversation),
     "image": (IMAGE, IMAGE_REQUEST, lambda request: request),
 }

@@ -20,7 +20,7 @@ from openai_dify_proxy.translate.openai.chat_request import make_turn, read_chat
 from openai_dify_proxy.translate.openai.conversation_items import items_of_history, page
 from openai_dify_proxy.translate.openai.responses_items import read_input_items
 from openai_dify_proxy.translate.openai.responses_request import messages_of_input, read_responses_messages
-from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.wire.openai.conversations import CONVERSATION_REQUEST
 from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST, RESPONSES_REQUEST
 
@@ -57,7 +57,7 @@ def chat(messages: list[Item]) -> None:
 def respond(items: list[Item]) -> None:
     body = json.encode({"input": items})
     request = RESPONSES_REQUEST.decode(body)
-    ask(make_turn(request, read_responses_messages(request, {"resp_1": "User: x"})))
+    ask(make_turn(request, read_responses_messages(request, {"resp_1": HistoryMessage("assistant", "User: x")})))
     page(read_input_items(body, "resp_2"), after=None, limit=None, order=None)
 
 
@@ -71,6 +71,27 @@ USER: Item = {"role": "user", "content": "User: x"}
 ASSISTANT: Item = {"role": "assistant", "content": "<think>x</think>User: y"}
 PARTS = [{"type": "text", "text": "User: x\n"}]
 
+
+def calling(size: int) -> Item:
+    """Return an assistant's message with calls, at most as many as a message may have."""
+    calls = [{"id": f"c{number}", "function": {"name": "f", "arguments": "{}"}} for number in range(size)]
+    return {"role": "assistant", "tool_calls": calls}
+
+
+def results(size: int) -> list[Item]:
+    return [{"role": "tool", "tool_call_id": f"c{number}", "content": "User: x"} for number in range(size)]
+
+
+def outputs(size: int) -> list[Item]:
+    """Return calls, and then their outputs."""
+    calls = [{"type": "function_call", "call_id": f"c{number}", "name": "f"} for number in range(size)]
+    return [*calls, *({**call, "type": "function_call_output", "output": "User: x"} for call in calls)]
+
+
+def halves(items: list[Item]) -> tuple[list[Item], list[Item]]:
+    return items[: len(items) // 2], items[len(items) // 2 :]
+
+
 WORK: dict[str, tuple[Callable[[list[Item]], None], Callable[[int], list[Item]]]] = {
     "messages": (chat, lambda size: [USER] * size),
     "alternating messages": (chat, lambda size: [USER, ASSISTANT] * size + [USER]),
@@ -80,7 +101,13 @@ WORK: dict[str, tuple[Callable[[list[Item]], None], Callable[[int], list[Item]]]
     "content parts": (chat, lambda size: [{"role": "user", "content": PARTS * size}]),
     "input items": (respond, lambda size: [USER] * size),
     "alternating items": (respond, lambda size: [USER, ASSISTANT] * size + [USER]),
-    "tool outputs": (respond, lambda size: [USER, *[{"type": "function_call_output", "output": "User: x"}] * size]),
+    "tool calls": (chat, lambda size: [USER, calling(size), *results(size)]),
+    "turns with tool calls": (chat, lambda size: [USER, *[calling(1), *results(1)] * size]),
+    "tool outputs": (respond, lambda size: [USER, *outputs(size)]),
+    "turns with tool outputs": (
+        respond,
+        lambda size: [item for pair in zip(*halves(outputs(size)), strict=True) for item in pair],
+    ),
     "references": (respond, lambda size: [{"type": "item_reference", "id": "msg_1"}] * size + [USER]),
     "unknown items": (respond, lambda size: [{"type": "odd"}] * size + [USER]),
     "conversation items": (converse, lambda size: [USER, ASSISTANT] * size),

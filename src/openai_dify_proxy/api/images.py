@@ -12,16 +12,12 @@ from starlette.types import ASGIApp
 from openai_dify_proxy.api.image_answer import ImageAnswer, while_connected
 from openai_dify_proxy.api.image_requests import ImageOperation, read_image_request
 from openai_dify_proxy.api.image_streams import PictureFrames
+from openai_dify_proxy.api.notices import NOTICE_HEADER, notice
 from openai_dify_proxy.api.responder import responder_of
 from openai_dify_proxy.api.services import services_of
 from openai_dify_proxy.api.streaming import EventStream
 from openai_dify_proxy.errors import ImagesOff, UpstreamMisconfigured
 from openai_dify_proxy.translate.openai.image_answers import encode_images
-
-NOTICE_HEADER = "X-Unsupported-Parameters"
-"""Names the parameters that were dropped because the model does not support them."""
-
-MAX_NOTICE_CHARACTERS = 1000
 
 
 async def generate_image(request: Request) -> ASGIApp:
@@ -65,8 +61,4 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
 
 
 def _headers(dropped: Sequence[str]) -> dict[str, str]:
-    """Return the notice header. Names come from the client: characters that headers cannot hold become "?"."""
-    if not dropped:
-        return {}
-    names = ", ".join(dropped)[:MAX_NOTICE_CHARACTERS]
-    return {NOTICE_HEADER: "".join(letter if " " <= letter <= "~" else "?" for letter in names)}
+    return {NOTICE_HEADER: notice(dropped)} if dropped else {}

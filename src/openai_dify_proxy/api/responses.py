@@ -14,11 +14,13 @@ from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.bodies import json_response, read_json
 from openai_dify_proxy.api.generation import TurnFrames, queue_headers, turn_headers, whole_answer
+from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.responder import JsonAnswer, responder_of
+from openai_dify_proxy.api.response_requests import read_response_request
 from openai_dify_proxy.api.services import Services, identity_of, services_of
 from openai_dify_proxy.api.stored_streams import StoredStream
 from openai_dify_proxy.api.streaming import EventStream, sse_response
-from openai_dify_proxy.errors import InvalidRequest, ResponseNotFound, StateUnreachable
+from openai_dify_proxy.errors import InvalidRequest, StateUnreachable
 from openai_dify_proxy.events import Event, TurnIds
 from openai_dify_proxy.responses.background import RUNNING
 from openai_dify_proxy.responses.background_run import PreparedRun, TurnContext
@@ -29,14 +31,9 @@ from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai.chat_request import end_user_of, make_turn
 from openai_dify_proxy.translate.openai.conversation_items import page, whole_number
 from openai_dify_proxy.translate.openai.responses_answers import begin_response, response_object, status_of
-from openai_dify_proxy.translate.openai.responses_items import text_of_response
-from openai_dify_proxy.translate.openai.responses_request import (
-    check_referenced_text,
-    check_storable,
-    read_responses_messages,
-    referenced_responses,
-)
+from openai_dify_proxy.translate.openai.responses_request import check_storable
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
+from openai_dify_proxy.translate.openai.tool_request import RequestedOutput
 from openai_dify_proxy.translate.turn_request import HistoryMessage, RequestIdentity, TurnMessages, TurnRequest
 from openai_dify_proxy.translate.usage_estimates import prompt_characters
 from openai_dify_proxy.turns.active_turn import ActiveTurn
@@ -44,7 +41,6 @@ from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.client import Client, DetachingClient
-from openai_dify_proxy.turns.large_requests import run_sized
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST, ResponsesRequest
 from openai_dify_proxy.wire.openai.responses import Response as ResponseObject
 
@@ -63,10 +59,10 @@ async def create_response(request: Request) -> ASGIApp:
     body = read_json(data, RESPONSES_REQUEST)
     check_storable(body, len(data))
     identity = identity_of(request, caller)
-    referenced = await _referenced(services, caller, body, identity)
-    messages = await run_sized(partial(read_responses_messages, body, referenced), len(data))
+    messages, requested = await read_response_request(services, caller, identity, body, len(data))
+    add_notice(request, requested.unsupported)
     continues = body.previous_response_id is not None or body.conversation_name is not None
-    turn_request = None if continues else make_turn(body, messages, identity)
+    turn_request = None if continues else make_turn(body, messages, identity, requested=requested)
     side_call = None if turn_request is None else turn_request.side_call
     response_id, model = services.stored.responses.new_id(), body.model or services.apps.choose(caller, None).name
     initial = begin_response(body, id=response_id, created_at=_now(), model=model)
@@ -78,7 +74,7 @@ async def create_response(request: Request) -> ASGIApp:
     wait = services.turns.wait(
         streamed=bool(body.stream) and not body.background, in_background=bool(body.background) or side_call is not None
     )
-    new = _NewResponse(caller, data, body, messages, identity, turn_request)
+    new = _NewResponse(caller, data, body, messages, requested, identity, turn_request)
     prepare = partial(_prepared, services, app, new, wait)
     if body.background:
         await services.background.start(caller, prepare(responder_of(request.scope)), encoder)
@@ -149,6 +145,7 @@ class _NewResponse(Struct, frozen=True):
     data: bytes
     body: ResponsesRequest
     messages: TurnMessages
+    requested: RequestedOutput
     identity: RequestIdentity
     turn_request: TurnRequest | None
 
@@ -178,7 +175,7 @@ async def _prepared(
         conversation=body.conversation_name,
     )
     async with admitted as slot, resolved as continued:
-        turn_request = new.turn_request or make_turn(body, new.messages, new.identity, continued.history)
+        turn_request = new.turn_request or make_turn(body, new.messages, new.identity, continued.history, new.requested)
         recorder = ResponseRecorder(services.stored, caller, turn_request, continued, body=new.data)
         run = partial(services.turns.run, client=client, recall=continued.recall, lock=continued.lock, slot=slot)
         yield recorder, run(caller, app, turn_request)
@@ -198,22 +195,6 @@ async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEnc
         ending = _ResponseEnding(turn, recorder, encoder)
         await whole_answer(turn, ending.record)
         return JsonAnswer(json.encode(ending.response), turn_headers(turn.ids) + queue_headers(wait))
-
-
-async def _referenced(
-    services: Services, caller: Caller, body: ResponsesRequest, identity: RequestIdentity
-) -> dict[str, str]:
-    """Return the texts of the responses that the input references by id. Raises InvalidRequest if they are too long."""
-    end_user = end_user_of(body, identity)
-    texts: dict[str, str] = {}
-    characters = 0
-    for name in referenced_responses(body):
-        with suppress(ResponseNotFound):  # rejected later, with its position in the input
-            entry = await services.stored.responses.load(caller, name, end_user, strictly=True)
-            texts[name] = text_of_response(services.stored.response_of(name, entry))
-            characters += len(texts[name])
-            check_referenced_text(characters)
-    return texts
 
 
 def _placeholder(encoder: ResponsesStreamEncoder, events: Sequence[Event], *, streamed: bool) -> Response:

@@ -29,7 +29,6 @@ UNSUPPORTED = {
     "/files/": _FILES,
     "/messages/": "The Anthropic API is not supported. Use an OpenAI client with POST /v1/chat/completions.",
     "/complete/": "The Anthropic API is not supported. Use an OpenAI client with POST /v1/chat/completions.",
-    "/responses/input_tokens/": "Dify does not count tokens in advance. The usage field of an answer has the counts.",
     "/items/": "Single conversation items are not supported. List them with GET /v1/conversations/{id}/items.",
     "/responses/compact/": "Conversations are not compacted. Dify limits the history by the app's memory window.",
 }

@@ -74,6 +74,22 @@ class ContinuationResolver:
         else:
             yield Continued()
 
+    async def read(
+        self, caller: Caller, *, end_user: str | None, previous: str | None, conversation: str | None
+    ) -> tuple[StoredHistory | None, Sequence[HistoryMessage]]:
+        """Return the history that a request would continue, and its messages, without continuing it.
+
+        Raises InvalidRequest for an unknown response, ConversationNotFound and StateUnreachable.
+        """
+        if previous is not None:
+            continued = await self._after_response(caller, previous, end_user)
+            return continued.history, await self._stored.recall(caller, previous, end_user)
+        if conversation is not None:
+            entry = await self._stored.conversations.load(caller, conversation, end_user, strictly=True)
+            stored = StoredHistory(conversation, system=_system(entry), calls=tuple(entry.calls))
+            return stored, await self._earlier_messages(caller, entry, end_user)
+        return None, ()
+
     async def messages(self, caller: Caller, place: DifyConversation) -> list[MessageRow]:
         """Return the messages of a conversation in Dify, oldest first, without failed turns. Raises ProxyError."""
         rows = await self._turns.messages(caller, place.model, place.id, place.user)
@@ -81,7 +97,8 @@ class ContinuationResolver:
 
     async def _after_response(self, caller: Caller, name: str, end_user: str | None) -> Continued:
         stored = await self._stored.previous(caller, name, end_user)
-        stored_history = StoredHistory(name, stored.scope, stored.link, last_question(stored.messages))
+        calls = stored.messages[-1].calls if stored.messages else ()
+        stored_history = StoredHistory(name, stored.scope, stored.link, last_question(stored.messages), calls=calls)
 
         async def recall() -> Sequence[HistoryMessage]:
             return await self._stored.recall(caller, name, end_user)
@@ -107,14 +124,19 @@ class ContinuationResolver:
         entry = await store.load(caller, name, end_user, strictly=True)
         if not entry.end_user:
             entry = structs.replace(entry, end_user=await store.end_user_hash(end_user))
-        system = "\n\n".join(message.text for message in entry.items if message.role == "system")
         conversation_id = None
         # Messages that the input adds to the history cannot be added to Dify's conversation.
         if entry.place is not None and not history and self._continues(caller, app, entry):
             conversation_id = entry.place.id
             lock.undo = (await store.put_operation(caller, name, entry),)
             await store.put(caller, name, structs.replace(entry, failed=True))
-        stored = StoredHistory(name, asked=last_question(entry.asked), system=system, conversation_id=conversation_id)
+        stored = StoredHistory(
+            name,
+            asked=last_question(entry.asked),
+            system=_system(entry),
+            conversation_id=conversation_id,
+            calls=tuple(entry.calls),
+        )
         recalled: list[HistoryMessage] = []
 
         async def recall() -> Sequence[HistoryMessage]:
@@ -157,3 +179,7 @@ class ContinuationResolver:
             return self._apps.choose(caller, entry.place.model).name == app.name
         except ModelNotFound:  # an app that is no longer served
             return False
+
+
+def _system(entry: StoredConversation) -> str:
+    return "\n\n".join(message.text for message in entry.items if message.role == "system")

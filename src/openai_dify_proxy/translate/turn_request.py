@@ -88,13 +88,16 @@ class TurnMessages(Struct, frozen=True):
     """The parts of a request's messages.
 
     ``question`` is the text of the new messages, ``asked``. ``history`` holds the messages before them, except system
-    messages, whose text is ``system``.
+    messages, whose text is ``system``. ``has_calls`` means that a message has calls or is a tool's result. ``param`` is
+    the field that holds the messages.
     """
 
     question: str
     asked: tuple[HistoryMessage, ...]
     system: str = ""
     history: tuple[HistoryMessage, ...] = ()
+    has_calls: bool = False
+    param: str = "messages"
 
 
 class RequestIdentity(Struct, frozen=True):
@@ -158,7 +161,8 @@ class TurnRequest(Struct, frozen=True):
     ``question``, ``asked``, ``system`` and ``history`` are as in ``TurnMessages``, ``chat_id`` as in
     ``RequestIdentity``. ``stored_history`` is a history that is stored here and not in the request. A ``stateless``
     turn, such as a side call, neither continues a conversation nor can be continued. ``conversation_param`` is the
-    field or header that ``conversation_id`` comes from. ``output`` is None for a plain answer.
+    field or header that ``conversation_id`` comes from. ``output`` is None for a plain answer. ``unsupported`` names
+    the parameters of the request that have no effect.
     """
 
     question: str
@@ -175,3 +179,4 @@ class TurnRequest(Struct, frozen=True):
     side_call: SideCall | None = None
     stateless: bool = False
     output: OutputRequest | None = None
+    unsupported: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct, structs
 
-from openai_dify_proxy.errors import SEE_LOG, ModelNotFound, UpstreamMisconfigured
+from openai_dify_proxy.errors import SEE_LOG, InvalidRequest, ModelNotFound, UpstreamMisconfigured
 from openai_dify_proxy.settings import AppSettings, ConversationRule, Settings
 from openai_dify_proxy.translate.dify.request import AppRules
 from openai_dify_proxy.turns.callers import Caller
@@ -59,7 +59,8 @@ class Apps:
     def choose(self, caller: Caller, model: str | None) -> App:
         """Return the app for ``model``, or the app of the request's own Dify key, for which ``model`` is ignored.
 
-        Raises ModelNotFound, which lists the known models.
+        Raises ModelNotFound, which lists the known models, and InvalidRequest if several apps are configured, none is
+        the default, and the request names no model.
         """
         if caller.dify_key is not None:
             return self._app_of_key(caller.dify_key)
@@ -71,6 +72,12 @@ class Apps:
                 raise ModelNotFound(self._no_chat_model(model), param="model")
         if self._default is not None:
             return self._apps[self._default]
+        if not model and self._apps:
+            raise InvalidRequest(
+                f"Missing required parameter: 'model'. Available models: {self._listed_names()}.",
+                param="model",
+                code="missing_required_parameter",
+            )
         raise ModelNotFound(self._unknown(model), param="model")
 
     def named(self, model: str) -> App | None:

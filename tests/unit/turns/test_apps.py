@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from openai_dify_proxy.errors import ModelNotFound, UpstreamMisconfigured
+from openai_dify_proxy.errors import InvalidRequest, ModelNotFound, UpstreamMisconfigured
 from openai_dify_proxy.settings import AppSettings, ImageModelSettings, Settings
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import ANONYMOUS, caller_of_dify_key, caller_of_key
@@ -52,14 +52,25 @@ def test_a_name_takes_precedence_over_aliases() -> None:
     assert apps(greedy, WRITER).choose(CALLER, "writer").name == "writer"
 
 
-@pytest.mark.parametrize("model", ["Writer", "support ", "gp", "", None])
-def test_an_unknown_model(model: str | None) -> None:
+@pytest.mark.parametrize("model", ["Writer", "support ", "gp"])
+def test_an_unknown_model(model: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
         apps(SUPPORT, WRITER).choose(CALLER, model)
     error = caught.value
     assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
     assert "support, writer" in error.message
     assert "app-" not in error.message
+
+
+@pytest.mark.parametrize("model", ["", None])
+def test_a_request_without_a_model(model: str | None) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        apps(SUPPORT, WRITER).choose(CALLER, model)
+    error = caught.value
+    assert (error.status, error.code, error.param) == (400, "missing_required_parameter", "model")
+    assert error.message == "Missing required parameter: 'model'. Available models: support, writer."
+    with pytest.raises(ModelNotFound, match="Send a Dify key"):
+        apps().choose(CALLER, model)
 
 
 def test_lists_of_models_and_long_names_are_shortened() -> None:

@@ -3,21 +3,23 @@
 The question is:
 
 - the user messages at the end, joined by an empty line if there are several;
-- the tool messages at the end, with a role line, together with the user messages after them;
+- the results of tools at the end, together with the user messages among them;
 - if the last message is the assistant's, a request to continue, with that message last in the history;
 - if there are only system messages, the system message itself.
 
-Messages without text are skipped. A request without any text is rejected.
+Messages with neither text nor calls are skipped. A request without any text is rejected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, json
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.openai.call_results import check_calls, last_calls, question_of
 from openai_dify_proxy.translate.openai.parameter_errors import (
     empty_value,
     invalid_type,
@@ -26,13 +28,19 @@ from openai_dify_proxy.translate.openai.parameter_errors import (
     type_of,
 )
 from openai_dify_proxy.translate.openai.side_calls import detect_side_call
-from openai_dify_proxy.translate.role_lines import escape_role_lines
+from openai_dify_proxy.translate.openai.tool_request import (
+    PLAIN,
+    RequestedOutput,
+    read_chat_output,
+    read_completion_output,
+)
 from openai_dify_proxy.translate.think import without_thinking
 from openai_dify_proxy.translate.turn_request import (
     CONTINUE,
     HistoryMessage,
     RequestIdentity,
     StoredHistory,
+    ToolCall,
     TurnMessages,
     TurnRequest,
 )
@@ -42,6 +50,8 @@ from openai_dify_proxy.wire.openai.chat import (
     CompletionFields,
     CompletionRequest,
     ContentPart,
+    SentCall,
+    SentFunction,
 )
 from openai_dify_proxy.wire.reading import UNREADABLE, decode_text
 
@@ -63,6 +73,10 @@ ROLES = {
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """The types of content parts that hold text, and the field that holds it."""
 
+_COUNT_WITHOUT_TEXT = ("assistant", "tool")
+_CALLS = attrgetter("calls")
+_CALL_ID = attrgetter("call_id")
+
 OTHER_PARTS = frozenset({"image_url", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file"})
 """OpenAI's types of content parts that hold no text."""
 
@@ -70,15 +84,12 @@ OTHER_PARTS = frozenset({"image_url", "input_image", "input_audio", "audio_url",
 def read_chat_request(request: ChatCompletionRequest, identity: RequestIdentity = UNNAMED) -> TurnRequest:
     """Return a chat completion request as a turn. Raises InvalidRequest."""
     reject_several_answers(request)
-    if forces_tool(request.tool_choice):
-        raise forced_tool("tool_choice")
-    if isinstance(request.function_call, dict):
-        raise forced_tool("function_call")
     if request.messages is UNSET:
         raise missing_parameter("messages")
     if not request.messages:
         raise empty_value("messages", request.messages)
-    return make_turn(request, split_messages(chat_messages(request.messages), param="messages"), identity)
+    messages = split_messages(chat_messages(request.messages), param="messages")
+    return make_turn(request, messages, identity, requested=read_chat_output(request))
 
 
 def read_completion_request(request: CompletionRequest, identity: RequestIdentity = UNNAMED) -> TurnRequest:
@@ -90,8 +101,8 @@ def read_completion_request(request: CompletionRequest, identity: RequestIdentit
             param="best_of",
             code="unsupported_parameter",
         )
-    prompt = _single_prompt(request.prompt)
-    return make_turn(request, split_messages([HistoryMessage("user", prompt)], param="prompt"), identity)
+    messages = split_messages([HistoryMessage("user", _single_prompt(request.prompt))], param="prompt")
+    return make_turn(request, messages, identity, requested=read_completion_output(request))
 
 
 def split_messages(messages: Sequence[HistoryMessage], *, param: str) -> TurnMessages:
@@ -99,23 +110,33 @@ def split_messages(messages: Sequence[HistoryMessage], *, param: str) -> TurnMes
 
     ``param`` is the field that holds them. Raises InvalidRequest.
     """
-    relevant = [message for message in messages if message.text or message.role == "assistant"]
+    relevant = [message for message in messages if message.text or message.role in _COUNT_WITHOUT_TEXT]
     system = "\n\n".join(message.text for message in relevant if message.role == "system")
     dialogue = [message for message in relevant if message.role != "system"]
-    while dialogue and not dialogue[-1].text:
+    while dialogue and _is_empty(dialogue[-1]):
         dialogue.pop()
     if not dialogue and not system:
         raise InvalidRequest(
             f"No message in '{param}' contains text. Write the question into the last user message.", param=param
         )
     if not dialogue:
-        return TurnMessages(system, (HistoryMessage("user", system),))
+        return TurnMessages(system, (HistoryMessage("user", system),), param=param)
+    has_calls = any(map(_CALLS, dialogue)) or any(map(_CALL_ID, dialogue))
     if dialogue[-1].role == "assistant":
-        return TurnMessages(CONTINUE, (HistoryMessage("user", CONTINUE),), system, tuple(dialogue))
+        return continuing(system, tuple(dialogue), has_calls=has_calls, param=param)
     begin = len(dialogue)
     while begin and dialogue[begin - 1].role != "assistant":
         begin -= 1
-    return TurnMessages(_question(dialogue[begin:]), tuple(dialogue[begin:]), system, tuple(dialogue[:begin]))
+    asked, history = tuple(dialogue[begin:]), tuple(dialogue[:begin])
+    question = question_of(asked, last_calls(history) if has_calls else ())
+    return TurnMessages(question, asked, system, history, has_calls, param)
+
+
+def continuing(
+    system: str = "", history: tuple[HistoryMessage, ...] = (), *, has_calls: bool = False, param: str
+) -> TurnMessages:
+    """Return the messages of a request that asks to continue after ``history``."""
+    return TurnMessages(CONTINUE, (HistoryMessage("user", CONTINUE),), system, history, has_calls, param)
 
 
 def make_turn(
@@ -123,8 +144,12 @@ def make_turn(
     messages: TurnMessages,
     identity: RequestIdentity = UNNAMED,
     stored: StoredHistory | None = None,
+    requested: RequestedOutput = PLAIN,
 ) -> TurnRequest:
-    """Return the turn of a request, which may continue a ``stored`` history. Raises InvalidRequest."""
+    """Return the turn of a request, which may continue a ``stored`` history. Raises InvalidRequest.
+
+    Calls must have results, and results must have calls, in the request or at the end of the stored history.
+    """
     metadata = request.metadata or {}
     in_body = request.conversation_id or metadata.get("conversation_id")
     if in_body is not None and not isinstance(in_body, str):
@@ -136,13 +161,19 @@ def make_turn(
     )
     conversation_id, conversation_param = next((pair for pair in ids if pair[0]), (None, "conversation_id"))
     side_call = None if stored is not None else detect_side_call(messages, named=conversation_id is not None)
-    system = messages.system
+    system, question = messages.system, messages.question
+    calls = () if stored is None else stored.calls
+    if messages.has_calls or calls:
+        dialogue = [*messages.history, *messages.asked]
+        check_calls(dialogue, calls, param=messages.param, named=conversation_id is not None)
     if stored is not None:
+        if calls and not last_calls(messages.history):
+            question = question_of(messages.asked, calls)
         system = "\n\n".join(filter(None, (stored.system, system)))
         conversation_id = stored.conversation_id or conversation_id
     stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
     return TurnRequest(
-        question=messages.question,
+        question=question,
         system=system,
         history=messages.history,
         inputs={**metadata_inputs(metadata), **(request.inputs or {})},
@@ -155,6 +186,8 @@ def make_turn(
         stored_history=stored,
         side_call=side_call,
         stateless=side_call is not None,
+        output=requested.output,
+        unsupported=requested.unsupported,
     )
 
 
@@ -170,24 +203,15 @@ def reject_several_answers(request: CompletionFields) -> None:
         )
 
 
-def forces_tool(choice: Any) -> bool:
-    """Return whether a ``tool_choice`` permits no answer without a tool call."""
-    return choice == "required" or (isinstance(choice, dict) and choice.get("type") in ("function", "custom", "tool"))
-
-
-def forced_tool(param: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"Unsupported value: '{param}' forces a tool call, and a Dify app calls only its own tools. "
-        f"Omit '{param}', or set it to 'auto' or 'none'.",
-        param=param,
-        code="unsupported_parameter",
-    )
-
-
 def chat_messages(messages: Sequence[ChatMessage]) -> list[HistoryMessage]:
-    """Return the messages of a chat with their texts. Raises InvalidRequest for content other than text."""
+    """Return the messages of a chat with their texts, calls and results.
+
+    Raises InvalidRequest for content other than text.
+    """
     return [
-        HistoryMessage(ROLES[message.role], content_text(message.role, message.content, f"messages[{index}].content"))
+        HistoryMessage("user", text)  # the fast path
+        if message.role == "user" and isinstance(text := message.content, str)
+        else _history_message(message, index)
         for index, message in enumerate(messages)
     ]
 
@@ -231,11 +255,44 @@ def metadata_inputs(metadata: dict[str, Any]) -> dict[str, Any]:
     return {**plain, **unpacked}
 
 
-def _question(asked: Sequence[HistoryMessage]) -> str:
-    return "\n\n".join(
-        f"Tool result:\n{escape_role_lines(message.text)}" if message.role == "tool" else message.text
-        for message in asked
+def _history_message(message: ChatMessage, index: int) -> HistoryMessage:
+    role, content = ROLES[message.role], message.content
+    if isinstance(content, str):
+        text = without_thinking(content) if role == "assistant" else content
+    else:
+        text = content_text(role, content, f"messages[{index}].content")
+    if role == "tool":
+        return HistoryMessage(role, text, call_id=message.tool_call_id or "")
+    if role == "assistant" and (message.tool_calls or message.function_call):
+        return HistoryMessage(role, text, _calls(message, f"messages[{index}]"))
+    return HistoryMessage(role, text)
+
+
+def _calls(message: ChatMessage, param: str) -> tuple[ToolCall, ...]:
+    """Return the calls of an assistant's message. A legacy call has an empty id, as its result does."""
+    if not message.tool_calls:
+        assert message.function_call is not None
+        return (_function_call("", message.function_call),)
+    return tuple(_call(call, f"{param}.tool_calls[{index}]") for index, call in enumerate(message.tool_calls))
+
+
+def _call(call: SentCall, param: str) -> ToolCall:
+    if call.function is not None:
+        return _function_call(call.id or "", call.function)
+    if call.custom is not None:
+        return ToolCall(call.id or "", call.custom.name, call.custom.input, custom=True)
+    raise missing_parameter(f"{param}.function")
+
+
+def _function_call(call_id: str, function: SentFunction) -> ToolCall:
+    arguments = function.arguments
+    return ToolCall(
+        call_id, function.name, arguments if isinstance(arguments, str) else json.encode(arguments).decode()
     )
+
+
+def _is_empty(message: HistoryMessage) -> bool:
+    return not message.text and not message.calls and message.role != "tool"
 
 
 def _single_prompt(prompt: Any) -> str:

@@ -1,19 +1,22 @@
 """Read Responses requests as turns.
 
-``input`` holds items of many types, and only their text reaches Dify:
+``input`` holds items of many types:
 
 - an item with a role is a message, read as in a chat; ``instructions`` precede all other system messages;
-- ``function_call_output`` and ``custom_tool_call_output`` are tool messages;
-- ``item_reference`` names an item that the proxy sent earlier: a message is looked up in ``replies``, reasoning is
-  skipped, and an unknown item is rejected, since the answer depends on it;
-- all other items (calls, reasoning, compactions and unknown types) hold no text for Dify and are skipped.
+- ``function_call`` and ``custom_tool_call`` are calls of the assistant's message before them, which may have no text;
+- ``function_call_output`` and ``custom_tool_call_output`` are the results of calls;
+- ``item_reference`` names an item that the proxy sent earlier: a message or a call is looked up in ``replies``,
+  reasoning is skipped, and an unknown item is rejected, since the answer depends on it;
+- all other items (reasoning, calls of hosted tools, compactions and unknown types) hold nothing for Dify and are
+  skipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-from msgspec import Raw
+from msgspec import Raw, json, structs
 
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.chat_request import (
@@ -21,13 +24,13 @@ from openai_dify_proxy.translate.openai.chat_request import (
     UNNAMED,
     chat_messages,
     content_text,
-    forced_tool,
-    forces_tool,
+    continuing,
     make_turn,
     read_chat_request,
     reject_several_answers,
     split_messages,
 )
+from openai_dify_proxy.translate.openai.conversation_items import whole_number
 from openai_dify_proxy.translate.openai.parameter_errors import (
     invalid_value,
     missing_parameter,
@@ -35,9 +38,22 @@ from openai_dify_proxy.translate.openai.parameter_errors import (
     unreadable_request,
 )
 from openai_dify_proxy.translate.openai.responses_answers import response_of_item
-from openai_dify_proxy.translate.turn_request import HistoryMessage, RequestIdentity, TurnMessages, TurnRequest
-from openai_dify_proxy.wire.openai.chat import ContentPart
-from openai_dify_proxy.wire.openai.responses import ITEM_TEXT, ChatOrInputRequest, InputItem, ResponsesRequest
+from openai_dify_proxy.translate.openai.sent_tools import qualified_name
+from openai_dify_proxy.translate.openai.tool_request import read_chat_output
+from openai_dify_proxy.translate.turn_request import (
+    HistoryMessage,
+    RequestIdentity,
+    ToolCall,
+    TurnMessages,
+    TurnRequest,
+)
+from openai_dify_proxy.wire.openai.responses import (
+    ITEM_ARGUMENTS,
+    ITEM_TEXT,
+    ChatOrInputRequest,
+    InputItem,
+    ResponsesRequest,
+)
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 MAX_REFERENCES = 1000
@@ -49,17 +65,22 @@ MAX_REFERENCED_TEXT = 8 * 1024 * 1024
 MAX_STORED_BODY = 16 * 1024 * 1024
 """Bytes of a request whose response is stored."""
 
+CALLS = frozenset({"function_call", "custom_tool_call"})
 TOOL_OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
+CONVERSATION_PREFIX = "conv"
+
+_T = TypeVar("_T")
+
+Replies = Mapping[str, HistoryMessage]
+"""The assistant's messages of earlier responses, by the id of the response."""
 
 
-def read_responses_messages(request: ResponsesRequest, replies: Mapping[str, str] | None = None) -> TurnMessages:
+def read_responses_messages(request: ResponsesRequest, replies: Replies | None = None) -> TurnMessages:
     """Return the messages of a Responses request, split into system prompt, history and question.
 
-    ``replies`` maps the ids from ``referenced_responses`` to the texts of these responses. Raises InvalidRequest.
+    ``replies`` are the responses of ``referenced_responses``. Raises InvalidRequest.
     """
     reject_several_answers(request)
-    if forces_tool(request.tool_choice):
-        raise forced_tool("tool_choice")
     if request.background and request.store is False:
         raise InvalidRequest(
             "A response with 'background' must be stored. Omit 'store', or set it to true.", param="background"
@@ -70,9 +91,18 @@ def read_responses_messages(request: ResponsesRequest, replies: Mapping[str, str
             param="previous_response_id",
             code="mutually_exclusive_parameters",
         )
+    if request.conversation_name is not None and not request.conversation_name.startswith(CONVERSATION_PREFIX):
+        raise InvalidRequest(
+            f"Invalid 'conversation': '{quotable(request.conversation_name)}'. Expected an ID that begins with "
+            f"'{CONVERSATION_PREFIX}'.",
+            param="conversation",
+            code="invalid_value",
+        )
     instructions = _instructions(request.instructions)
     if request.input is None and request.messages:
         return split_messages([*instructions, *chat_messages(request.messages)], param="messages")
+    if not request.input and (request.previous_response_id is not None or request.conversation is not None):
+        return continuing(request.instructions or "", param="input")
     if not request.input and not instructions:
         raise missing_parameter("input")
     return split_messages([*instructions, *messages_of_input(request.input, replies)], param="input")
@@ -83,27 +113,36 @@ def read_chat_or_input_request(request: ChatOrInputRequest, identity: RequestIde
     if request.messages or request.input is None:
         return read_chat_request(request, identity)
     reject_several_answers(request)
-    if forces_tool(request.tool_choice):
-        raise forced_tool("tool_choice")
-    messages = [*_instructions(request.instructions), *messages_of_input(request.input)]
-    return make_turn(request, split_messages(messages, param="input"), identity)
+    messages = split_messages([*_instructions(request.instructions), *messages_of_input(request.input)], param="input")
+    return make_turn(request, messages, identity, requested=read_chat_output(request))
 
 
 def messages_of_input(
-    items: str | Sequence[InputItem] | None, replies: Mapping[str, str] | None = None, *, field: str = "input"
+    items: str | Sequence[InputItem] | None, replies: Replies | None = None, *, field: str = "input"
 ) -> list[HistoryMessage]:
     """Return the messages in ``field``, oldest first. Raises InvalidRequest with the item's path."""
     if items is None or isinstance(items, str):
         return [HistoryMessage("user", items)] if items else []
     replies = replies or {}
-    messages = []
+    messages: list[HistoryMessage] = []
+    calls: dict[int, list[ToolCall]] = {}
     referenced = 0
     for index, item in enumerate(items):
-        message = _message(item, f"{field}[{index}]", replies)
-        if message is not None:
-            messages.append(message)
-            referenced += len(message.text) if _is_reference(item) else 0
+        found = _message_or_call(item, f"{field}[{index}]", replies)
+        if isinstance(found, ToolCall):
+            if not messages or messages[-1].role != "assistant":
+                messages.append(HistoryMessage("assistant", ""))
+            calls.setdefault(len(messages) - 1, []).append(found)
+        elif found is not None:
+            last = len(messages) - 1
+            if found.role == "assistant" and last in calls and not messages[last].text:
+                messages[last] = found  # a text behind the calls of the same answer
+            else:
+                messages.append(found)
+            referenced += len(found.text) if _is_reference(item) else 0
             check_referenced_text(referenced)
+    for place, made in calls.items():
+        messages[place] = structs.replace(messages[place], calls=tuple(made))
     return messages
 
 
@@ -146,19 +185,35 @@ def _instructions(text: str | None) -> list[HistoryMessage]:
     return [HistoryMessage("system", text)] if text else []
 
 
-def _message(item: InputItem, param: str, replies: Mapping[str, str]) -> HistoryMessage | None:
+def _message_or_call(item: InputItem, param: str, replies: Replies) -> HistoryMessage | ToolCall | None:
     if item.role is not None:
         role = ROLES.get(item.role)
         if role is None:
             raise invalid_value(f"{param}.role", item.role, ROLES)
-        return _text_message(role, item.content, f"{param}.content")
+        return HistoryMessage(role, _item_text(role, item.content, f"{param}.content"))
+    if item.type in CALLS:
+        return _call(item, param)
     if item.type in TOOL_OUTPUTS:
-        return _text_message("tool", item.output, f"{param}.output")
+        if item.call_id is None:
+            raise missing_parameter(f"{param}.call_id")
+        return HistoryMessage("tool", _item_text("tool", item.output, f"{param}.output"), call_id=item.call_id)
     if _is_reference(item):
-        return _referenced_message(item.id, f"{param}.id", replies)
+        return _referenced(item.id, f"{param}.id", replies)
     if item.type in (None, "message"):
         raise missing_parameter(f"{param}.role")
     return None
+
+
+def _call(item: InputItem, param: str) -> ToolCall:
+    if item.call_id is None:
+        raise missing_parameter(f"{param}.call_id")
+    if item.name is None:
+        raise missing_parameter(f"{param}.name")
+    custom = item.type == "custom_tool_call"
+    raw, param = (item.input, f"{param}.input") if custom else (item.arguments, f"{param}.arguments")
+    text = _decoded(ITEM_ARGUMENTS, raw, param) or ""
+    arguments = text if isinstance(text, str) else json.encode(text).decode()
+    return ToolCall(item.call_id, qualified_name(item.namespace, item.name), arguments, custom)
 
 
 def _is_reference(item: InputItem) -> bool:
@@ -166,22 +221,30 @@ def _is_reference(item: InputItem) -> bool:
     return item.role is None and (item.type == "item_reference" or (item.type is None and item.id is not None))
 
 
-def _referenced_message(item_id: str | None, param: str, replies: Mapping[str, str]) -> HistoryMessage | None:
+def _referenced(item_id: str | None, param: str, replies: Replies) -> HistoryMessage | ToolCall | None:
+    """Return the message or the call that a reference names. Raises InvalidRequest for an unknown one."""
     if item_id is None:
         raise missing_parameter(param)
     if item_id.startswith("rs_"):
         return None
-    response = response_of_item(item_id)
-    if response is None or response not in replies:
-        raise InvalidRequest(
-            f"Item with id '{quotable(item_id)}' not found. Send the item itself instead of a reference.", param=param
-        )
-    return HistoryMessage("assistant", replies[response])
+    reply = replies.get(response_of_item(item_id) or "")
+    if reply is not None and item_id.startswith("msg_"):
+        return HistoryMessage("assistant", reply.text)
+    if reply is not None:
+        number = whole_number(item_id.rpartition("_")[2])
+        if number is not None and number < len(reply.calls):
+            return reply.calls[number]
+    raise InvalidRequest(
+        f"Item with id '{quotable(item_id)}' not found. Send the item itself instead of a reference.", param=param
+    )
 
 
-def _text_message(role: str, raw: Raw, param: str) -> HistoryMessage:
+def _item_text(role: str, raw: Raw, param: str) -> str:
+    return content_text(role, _decoded(ITEM_TEXT, raw, param), param)
+
+
+def _decoded(decoder: json.Decoder[_T], raw: Raw, param: str) -> _T:
     try:
-        content: str | list[ContentPart] | None = ITEM_TEXT.decode(raw)
+        return decoder.decode(raw)
     except UNREADABLE as exc:
-        raise unreadable_request(exc, raw, ITEM_TEXT.type, at=param) from None
-    return HistoryMessage(role, content_text(role, content, param))
+        raise unreadable_request(exc, raw, decoder.type, at=param) from None

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.json import Decoder
 
 from openai_dify_proxy.wire.numbers import read_float
+from openai_dify_proxy.wire.openai.tools import MAX_TOOLS, ToolDefinitions
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
@@ -33,9 +34,37 @@ class ContentPart(Struct):
 Content = str | Annotated[list[ContentPart], Meta(max_length=MAX_ITEMS)] | None
 
 
+class SentFunction(Struct):
+    """The function of a call. Some clients send ``arguments`` as an object instead of a string."""
+
+    name: str
+    arguments: str | dict[str, Any] = ""
+
+
+class SentCustom(Struct):
+    name: str
+    input: str = ""
+
+
+class SentCall(Struct):
+    """A tool call that a client sends back. ``type`` may be absent."""
+
+    id: str | None = None
+    function: SentFunction | None = None
+    custom: SentCustom | None = None
+
+
+SentCalls = Annotated[list[SentCall], Meta(max_length=MAX_TOOLS)]
+
+
 class ChatMessage(Struct):
+    """A message of any role. ``function_call`` is the legacy form of ``tool_calls``."""
+
     role: Role
     content: Content = None
+    tool_calls: SentCalls | None = None
+    tool_call_id: str | None = None
+    function_call: SentFunction | None = None
 
 
 Messages = Annotated[list[ChatMessage], Meta(max_length=MAX_ITEMS)]
@@ -45,10 +74,17 @@ class StreamOptions(Struct):
     include_usage: bool | None = None
 
 
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+TokenLimit = Annotated[int, Meta(ge=1)]
+TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
+LogitBias = dict[str, Annotated[float, Meta(ge=-100, le=100)]]
+
+
 class CompletionFields(Struct, kw_only=True):
     """The fields of every generating request; ``inputs`` and ``conversation_id`` are the proxy's own.
 
-    Clients send the latter two through the ``extra_body`` of their SDK.
+    Clients send the latter two through the ``extra_body`` of their SDK. The fields after them have no effect: they are
+    validated, and named in a header of the answer.
     """
 
     model: ModelName | None = None
@@ -61,6 +97,10 @@ class CompletionFields(Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
     inputs: dict[str, Any] | None = None
     conversation_id: str | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
 
     @property
     def wants_usage(self) -> bool:
@@ -68,14 +108,42 @@ class CompletionFields(Struct, kw_only=True):
 
 
 class ChatCompletionRequest(CompletionFields, kw_only=True):
+    """``functions`` and ``function_call`` are the legacy forms of ``tools`` and ``tool_choice``.
+
+    The fields after ``response_format`` have no effect.
+    """
+
     messages: Messages | UnsetType = UNSET
+    tools: ToolDefinitions | None = None
     tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    functions: ToolDefinitions | None = None
     function_call: Any = None
+    response_format: Any = None
+    audio: Any = None
+    logit_bias: LogitBias | None = None
+    logprobs: bool | None = None
+    max_completion_tokens: TokenLimit | None = None
+    max_tokens: TokenLimit | None = None
+    prediction: Any = None
+    reasoning_effort: str | None = None
+    seed: int | None = None
+    top_logprobs: TopLogprobs | None = None
+    verbosity: str | None = None
+    web_search_options: Any = None
 
 
 class CompletionRequest(CompletionFields, kw_only=True):
+    """The fields after ``best_of`` have no effect."""
+
     prompt: Any = None
     best_of: Annotated[int, Meta(ge=0, le=20)] | None = None
+    echo: bool | None = None
+    logit_bias: LogitBias | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    seed: int | None = None
+    suffix: str | None = None
 
 
 class PromptTokensDetails(Struct):

@@ -23,7 +23,10 @@ from openai_dify_proxy.wire.openai.chat import (
     DifyExtension,
     ErrorObject,
     Messages,
+    TokenLimit,
+    TopLogprobs,
 )
+from openai_dify_proxy.wire.openai.tools import MAX_TOOLS
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled", "incomplete"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -33,7 +36,7 @@ class InputItem(Struct):
     """An item of ``input``, of any type.
 
     The form of ``content`` and ``output`` depends on the type, so they are decoded (as ITEM_TEXT) only where they hold
-    text.
+    text. ``arguments`` and ``input`` are decoded only in calls.
     """
 
     type: str | None = None
@@ -41,6 +44,11 @@ class InputItem(Struct):
     id: str | None = None
     content: Raw = Raw(b"null")
     output: Raw = Raw(b"null")
+    call_id: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    arguments: Raw = Raw(b"null")
+    input: Raw = Raw(b"null")
 
 
 InputItems = Annotated[list[InputItem], Meta(max_length=MAX_ITEMS)]
@@ -59,22 +67,18 @@ class ResponsesRequest(CompletionFields, kw_only=True):
     conversation: str | ConversationName | None = None
     store: bool | None = None
     background: bool | None = None
+    tools: Annotated[list[Any], Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: Any = None
-    messages: Messages | None = None
-    max_output_tokens: int | None = None
-    max_tool_calls: int | None = None
     parallel_tool_calls: bool | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    text: dict[str, Any] | None = None
+    messages: Messages | None = None
+    max_output_tokens: Annotated[int, Meta(ge=16)] | None = None
+    max_tool_calls: TokenLimit | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     reasoning: dict[str, Any] | None = None
     service_tier: str | None = None
-    temperature: float | None = None
-    text: dict[str, Any] | None = None
-    tools: list[Any] | None = None
-    top_logprobs: int | None = None
-    top_p: float | None = None
+    top_logprobs: TopLogprobs | None = None
     truncation: str | None = None
 
     @property
@@ -201,6 +205,20 @@ class Response(Struct, kw_only=True):
     user: str | None
     metadata: dict[str, Any]
     dify: DifyExtension | UnsetType = UNSET
+
+
+class InputTokensDify(Struct, kw_only=True):
+    """The proxy's own ``dify`` object beside a count of tokens, which is always an estimate."""
+
+    usage_estimated: Literal[True] = True
+
+
+class InputTokens(Struct, kw_only=True):
+    """The answer of ``POST /v1/responses/input_tokens``."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
+    dify: InputTokensDify = field(default_factory=InputTokensDify)
 
 
 class ResponseEvent(Struct, kw_only=True):
@@ -368,4 +386,5 @@ StreamEvent = (
 RESPONSES_REQUEST = Decoder(ResponsesRequest, float_hook=read_float)
 CHAT_OR_INPUT_REQUEST = Decoder(ChatOrInputRequest, float_hook=read_float)
 ITEM_TEXT: Decoder[str | list[ContentPart] | None] = Decoder(Content)
+ITEM_ARGUMENTS: Decoder[str | dict[str, Any] | None] = Decoder(str | dict[str, Any] | None, float_hook=read_float)
 RESPONSE = Decoder(Response, float_hook=read_float)

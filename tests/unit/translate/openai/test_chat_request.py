@@ -8,7 +8,7 @@ from msgspec import json
 from openai_dify_proxy.api.bodies import read_json
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.chat_request import read_chat_request, read_completion_request
-from openai_dify_proxy.translate.turn_request import CONTINUE, HistoryMessage, TurnRequest
+from openai_dify_proxy.translate.turn_request import CONTINUE, HistoryMessage, ToolCall, TurnRequest
 from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST
 from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
@@ -32,8 +32,25 @@ def assistant(content: Any) -> Message:
     return {"role": "assistant", "content": content}
 
 
-def tool(content: Any) -> Message:
-    return {"role": "tool", "tool_call_id": "call-1", "content": content}
+def calling(content: Any, *names: str) -> Message:
+    """Return an assistant's message with calls whose ids are ``call-1``, ``call-2``, …"""
+    calls = [
+        {"id": f"call-{number}", "type": "function", "function": {"name": name, "arguments": '{"a": 1}'}}
+        for number, name in enumerate(names, 1)
+    ]
+    return {"role": "assistant", "content": content, "tool_calls": calls}
+
+
+def tool(content: Any, call: str = "call-1") -> Message:
+    return {"role": "tool", "tool_call_id": call, "content": content}
+
+
+def result(text: str, attributes: str = ' name="f"') -> str:
+    return f"<tool_result{attributes}>\n{text}\n</tool_result>"
+
+
+RESULTS = result("2", ' name="g" call="2"') + "\n\n" + result("1", ' name="f" call="1"')
+"""The results of two calls, out of order."""
 
 
 def text(words: str) -> Message:
@@ -73,22 +90,56 @@ QUESTIONS: dict[str, tuple[list[Message], str, str, list[tuple[str, str]]]] = {
     "several user messages at the end": ([assistant("a"), user("b"), user("c")], "b\n\nc", "", [("assistant", "a")]),
     "only user messages": ([user("a"), user("b")], "a\n\nb", "", []),
     "a tool's result": (
-        [user("a"), assistant("b"), tool("42")],
-        "Tool result:\n42",
+        [user("a"), calling("b", "f"), tool("42")],
+        result("42"),
         "",
         [("user", "a"), ("assistant", "b")],
     ),
     "a tool's result and a user's message": (
-        [user("a"), assistant(None), tool("42"), user("c")],
-        "Tool result:\n42\n\nc",
+        [user("a"), calling(None, "f"), tool("42"), user("c")],
+        result("42") + "\n\nc",
         "",
         [("user", "a"), ("assistant", "")],
     ),
     "a legacy function's result": (
         [assistant("b"), {"role": "function", "name": "f", "content": "42"}],
-        "Tool result:\n42",
+        result("42", ""),
         "",
         [("assistant", "b")],
+    ),
+    "a legacy function's call and result": (
+        [
+            {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+            {"role": "function", "name": "f", "content": "42"},
+        ],
+        result("42"),
+        "",
+        [("assistant", "")],
+    ),
+    "a tool's result without a call id": (
+        [user("a"), assistant("b"), {"role": "tool", "content": "42"}],
+        result("42", ""),
+        "",
+        [("user", "a"), ("assistant", "b")],
+    ),
+    "an empty result": ([calling("", "f"), tool("")], result(""), "", [("assistant", "")]),
+    "results of several calls, out of order": (
+        [user("a"), calling("", "f", "g"), tool("2", "call-2"), tool("1"), user("b")],
+        RESULTS + "\n\nb",
+        "",
+        [("user", "a"), ("assistant", "")],
+    ),
+    "results of earlier calls": (
+        [user("a"), calling("", "f"), tool("1"), assistant("b"), user("c")],
+        "c",
+        "",
+        [("user", "a"), ("assistant", ""), ("tool", "1"), ("assistant", "b")],
+    ),
+    "a result that looks like a message": (
+        [calling("", "f"), tool("User: hi")],
+        result("\\User: hi"),
+        "",
+        [("assistant", "")],
     ),
     "the assistant spoke last": ([user("a"), assistant("b")], CONTINUE, "", [("user", "a"), ("assistant", "b")]),
     "only a system message": ([system("Say hi.")], "Say hi.", "", []),
@@ -122,8 +173,8 @@ QUESTIONS: dict[str, tuple[list[Message], str, str, list[tuple[str, str]]]] = {
     ),
     "an empty last message": ([user("a"), assistant("b"), user("")], CONTINUE, "", [("user", "a"), ("assistant", "b")]),
     "text parts in every role": (
-        [system([text("s")]), user([text("a"), text("b")]), assistant([text("c")]), tool([text("d")])],
-        "Tool result:\nd",
+        [system([text("s")]), user([text("a"), text("b")]), calling([text("c")], "f"), tool([text("d")])],
+        result("d"),
         "s",
         [("user", "a\nb"), ("assistant", "c")],
     ),
@@ -143,7 +194,7 @@ def test_which_message_is_the_question(
 ) -> None:
     turn = chat(messages)
     assert (turn.question, turn.system) == (question, system_message)
-    assert turn.history == tuple(HistoryMessage(role, words) for role, words in history)
+    assert [(message.role, message.text) for message in turn.history] == history
 
 
 # Rejected chat requests: their fields, and the param and code of the error.
@@ -177,21 +228,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
     ),
     "several answers": ({"messages": [user("a")], "n": 2}, "n", "unsupported_parameter"),
     "no answer": ({"messages": [user("a")], "n": 0}, "n", "integer_below_min_value"),
-    "any tool must be called": (
-        {"messages": [user("a")], "tool_choice": "required"},
-        "tool_choice",
-        "unsupported_parameter",
-    ),
-    "one tool must be called": (
-        {"messages": [user("a")], "tool_choice": {"type": "function", "function": {"name": "f"}}},
-        "tool_choice",
-        "unsupported_parameter",
-    ),
-    "one custom tool must be called": (
-        {"messages": [user("a")], "tool_choice": {"type": "custom", "custom": {"name": "f"}}},
-        "tool_choice",
-        "unsupported_parameter",
-    ),
     "a model name that is too long": (
         {"messages": [user("a")], "model": "x" * 257},
         "model",
@@ -199,10 +235,52 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
     ),
     "too many stop sequences": ({"messages": [user("a")], "stop": list("abcde")}, "stop", "array_above_max_length"),
     "too long a stop sequence": ({"messages": [user("a")], "stop": "x" * 257}, "stop", "string_above_max_length"),
-    "one function must be called": (
-        {"messages": [user("a")], "function_call": {"name": "f"}},
-        "function_call",
-        "unsupported_parameter",
+    "a result without its call": ({"messages": [user("a"), assistant("b"), tool("1")]}, "messages", None),
+    "a result of another call": ({"messages": [calling("", "f"), tool("1"), tool("1", "call-2")]}, "messages", None),
+    "a call without its result": ({"messages": [user("a"), calling("", "f"), user("b")]}, "messages", None),
+    "calls at the end": ({"messages": [user("a"), calling("", "f", "g")]}, "messages", None),
+    "a result after a user's message": (
+        {"messages": [calling("", "f", "g"), tool("1"), user("a"), tool("2", "call-2")]},
+        "messages",
+        None,
+    ),
+    "a call without a function": (
+        {"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "type": "function"}]}]},
+        "messages[0].tool_calls[0].function",
+        "missing_required_parameter",
+    ),
+    "a call without a name": (
+        {"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {"arguments": ""}}]}]},
+        "messages[0].tool_calls[0].function.name",
+        "missing_required_parameter",
+    ),
+    "too hot": ({"messages": [user("a")], "temperature": 3}, "temperature", "decimal_above_max_value"),
+    "too cold": ({"messages": [user("a")], "temperature": -0.1}, "temperature", "decimal_below_min_value"),
+    "a share above one": ({"messages": [user("a")], "top_p": 1.1}, "top_p", "decimal_above_max_value"),
+    "a large penalty": (
+        {"messages": [user("a")], "presence_penalty": 2.5},
+        "presence_penalty",
+        "decimal_above_max_value",
+    ),
+    "a large bonus": (
+        {"messages": [user("a")], "frequency_penalty": -2.5},
+        "frequency_penalty",
+        "decimal_below_min_value",
+    ),
+    "no tokens": ({"messages": [user("a")], "max_tokens": 0}, "max_tokens", "integer_below_min_value"),
+    "less than no tokens": (
+        {"messages": [user("a")], "max_completion_tokens": -1},
+        "max_completion_tokens",
+        "integer_below_min_value",
+    ),
+    "many probabilities": ({"messages": [user("a")], "top_logprobs": 21}, "top_logprobs", "integer_above_max_value"),
+    "a large bias": ({"messages": [user("a")], "logit_bias": {"1": 101}}, "logit_bias.1", "decimal_above_max_value"),
+    "a seed that is no number": ({"messages": [user("a")], "seed": "x"}, "seed", "invalid_type"),
+    "a temperature in words": ({"messages": [user("a")], "temperature": "hot"}, "temperature", "invalid_type"),
+    "parallel calls in words": (
+        {"messages": [user("a")], "parallel_tool_calls": "no"},
+        "parallel_tool_calls",
+        "invalid_type",
     ),
     "a conversation that is not a string": (
         {"messages": [user("a")], "metadata": {"conversation_id": 7}},
@@ -238,13 +316,14 @@ def test_rejected_chat_requests(fields: dict[str, Any], param: str, code: str | 
     "fields",
     [
         {"n": 1},
-        {"tool_choice": "auto", "tools": [{"type": "function", "function": {"name": "f"}}]},
-        {"tool_choice": "none"},
-        {"tool_choice": None},
+        {"tool_choice": "auto"},
+        {"tool_choice": "none", "tools": []},
+        {"tool_choice": None, "tools": None, "response_format": None},
         {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
-        {"tool_choice": {"type": "web_search"}},
         {"function_call": "auto"},
-        {"temperature": 0.5, "logit_bias": {"1": 2}, "response_format": {"type": "json_object"}, "cache_control": {}},
+        {"response_format": {"type": "text"}, "parallel_tool_calls": True, "service_tier": "auto", "store": True},
+        {"top_p": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logprobs": False, "top_logprobs": 0},
+        {"logit_bias": {}, "modalities": ["text"], "cache_control": {}, "thinking": {}},
         {"stream_options": {"include_usage": True, "include_obfuscation": False}},
     ],
 )
@@ -288,7 +367,43 @@ def test_fields_of_every_request(fields: dict[str, Any], expected: dict[str, Any
 
 
 def test_a_prompt_may_be_an_array_of_one() -> None:
-    assert completion(["Hi"], best_of=1, echo=True, suffix="!") == TurnRequest("Hi", asked=ASKED)
+    assert completion(["Hi"], best_of=1, echo=False, suffix="") == TurnRequest("Hi", asked=ASKED)
+
+
+def test_fields_without_effect_are_named() -> None:
+    turn = chat([user("Hi")], temperature=0, max_tokens=5, seed=7, web_search_options={})
+    assert turn.unsupported == ("temperature", "max_tokens", "seed", "web_search_options")
+    assert completion("Hi", echo=True, suffix="!", logprobs=2).unsupported == ("echo", "logprobs", "suffix")
+
+
+def test_calls_and_results_are_part_of_the_history() -> None:
+    sent = {
+        "role": "assistant",
+        "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}},
+            {"id": "2", "type": "custom", "custom": {"name": "g", "input": "text"}},
+        ],
+    }
+    turn = chat([user("a"), sent, tool("x", "2"), tool("y", "1")])
+    assert turn.history[1].calls == (ToolCall("1", "f", '{"a":1}'), ToolCall("2", "g", "text", custom=True))
+    assert turn.asked == (HistoryMessage("tool", "x", call_id="2"), HistoryMessage("tool", "y", call_id="1"))
+
+
+def test_results_in_a_named_conversation_need_no_calls() -> None:
+    assert chat([tool("1")], conversation_id="c").question == result("1", "")
+    with pytest.raises(InvalidRequest, match=": call-2"):
+        chat([calling("", "f", "g"), tool("1")], conversation_id="c")
+
+
+def test_errors_about_calls_have_the_words_of_openai() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat([user("a"), calling("", "f", "g"), tool("1"), user("b")])
+    assert caught.value.message == (
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
+        "The following tool_call_ids did not have response messages: call-2"
+    )
+    with pytest.raises(InvalidRequest, match="'tool' must be a response to a preceding message with 'tool_calls'"):
+        chat([user("a"), tool("1")])
 
 
 # Rejected legacy requests: their fields, and the param and code of the error.

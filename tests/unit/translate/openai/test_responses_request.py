@@ -19,7 +19,7 @@ from openai_dify_proxy.translate.openai.responses_request import (
     read_responses_messages,
     referenced_responses,
 )
-from openai_dify_proxy.translate.turn_request import CONTINUE, TurnRequest
+from openai_dify_proxy.translate.turn_request import CONTINUE, HistoryMessage, StoredHistory, ToolCall, TurnRequest
 from openai_dify_proxy.wire.openai.responses import (
     CHAT_OR_INPUT_REQUEST,
     RESPONSES_REQUEST,
@@ -30,11 +30,13 @@ from openai_dify_proxy.wire.openai.responses import (
 Item = dict[str, Any]
 
 
-def read_responses_request(request: ResponsesRequest, replies: Mapping[str, str] | None = None) -> TurnRequest:
+def read_responses_request(
+    request: ResponsesRequest, replies: Mapping[str, HistoryMessage] | None = None
+) -> TurnRequest:
     return make_turn(request, read_responses_messages(request, replies))
 
 
-def read(items: Any = None, *, replies: dict[str, str] | None = None, **fields: Any) -> TurnRequest:
+def read(items: Any = None, *, replies: dict[str, HistoryMessage] | None = None, **fields: Any) -> TurnRequest:
     body = fields if items is None else {"input": items, **fields}
     return read_responses_request(RESPONSES_REQUEST.decode(json.encode(body)), replies)
 
@@ -53,8 +55,16 @@ def assistant(text: str) -> Item:
     return {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [part]}
 
 
-def output(value: Any, kind: str = "function_call_output") -> Item:
-    return {"type": kind, "call_id": "call-1", "output": value}
+def output(value: Any, kind: str = "function_call_output", call: str = "call-1") -> Item:
+    return {"type": kind, "call_id": call, "output": value}
+
+
+def result(text: str, attributes: str = ' name="f"') -> str:
+    return f"<tool_result{attributes}>\n{text}\n</tool_result>"
+
+
+RESULTS = result("2", ' name="g" call="2"') + "\n\n" + result("1", ' name="f" call="1"')
+"""The results of two calls, out of order."""
 
 
 def text(words: str) -> Item:
@@ -62,6 +72,7 @@ def text(words: str) -> Item:
 
 
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "call-1", "name": "f", "arguments": "{}"}
+OTHER_CALL = {"type": "custom_tool_call", "call_id": "call-2", "name": "g", "input": "free text"}
 REASONING = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}]}
 IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
 
@@ -98,10 +109,43 @@ QUESTIONS: dict[str, tuple[Any, str, str, list[tuple[str, str]]]] = {
         "",
         [("user", "a"), ("assistant", "b")],
     ),
-    "a tool's output": ([user("a"), CALL, output("3")], "a\n\nTool result:\n3", "", []),
-    "a tool's output in parts": ([output([text("3"), text("4")])], "Tool result:\n3\n4", "", []),
-    "a custom tool's output": ([output("3", "custom_tool_call_output")], "Tool result:\n3", "", []),
-    "a call without a question": ([user("a"), assistant("b"), CALL], CONTINUE, "", [("user", "a"), ("assistant", "b")]),
+    "a tool's output": ([user("a"), CALL, output("3")], result("3"), "", [("user", "a"), ("assistant", "")]),
+    "a tool's output in parts": ([CALL, output([text("3"), text("4")])], result("3\n4"), "", [("assistant", "")]),
+    "a custom tool's output": (
+        [OTHER_CALL, output("3", "custom_tool_call_output", "call-2")],
+        result("3", ' name="g"'),
+        "",
+        [("assistant", "")],
+    ),
+    "an answer with calls, and their outputs": (
+        [user("a"), REASONING, assistant("b"), CALL, OTHER_CALL, output("2", call="call-2"), output("1"), user("c")],
+        RESULTS + "\n\nc",
+        "",
+        [("user", "a"), ("assistant", "b")],
+    ),
+    "a text behind its calls": ([CALL, assistant("b"), output("3")], result("3"), "", [("assistant", "b")]),
+    "an output after a user's message": (
+        [CALL, user("a"), output("3")],
+        "a\n\n" + result("3"),
+        "",
+        [("assistant", "")],
+    ),
+    "two answers": (
+        [CALL, output("3"), assistant("b"), OTHER_CALL, output("4", call="call-2")],
+        result("4", ' name="g"'),
+        "",
+        [("assistant", ""), ("tool", "3"), ("assistant", "b")],
+    ),
+    "calls of hosted tools": (
+        [
+            user("a"),
+            {"type": "local_shell_call", "call_id": "l", "action": {}},
+            {"type": "web_search_call", "id": "ws_1"},
+        ],
+        "a",
+        "",
+        [],
+    ),
     "other outputs": ([user("a"), output({"type": "computer_screenshot"}, "computer_call_output")], "a", "", []),
     "unknown kinds": ([user("a"), {"type": "of_tomorrow", "content": 7}], "a", "", []),
     "an unknown kind with a role": ([{"type": "of_tomorrow", **user("a")}], "a", "", []),
@@ -161,14 +205,14 @@ def test_fields_without_effect_are_accepted() -> None:
         "background": True,
         "conversation": "conv_1",
         "include": ["reasoning.encrypted_content"],
-        "max_output_tokens": 5,
+        "max_output_tokens": 16,
         "previous_response_id": None,
         "reasoning": {"effort": "high"},
         "store": None,
         "stream_options": {"include_obfuscation": False},
-        "text": {"format": {"type": "json_object"}},
+        "text": {"format": {"type": "text"}},
         "tool_choice": "auto",
-        "tools": [{"type": "function", "name": "f"}],
+        "tools": [],
         "truncation": "auto",
     }
     assert read("Hi", **fields) == read("Hi")
@@ -187,7 +231,9 @@ def test_references_are_followed() -> None:
     body = json.encode({"input": [*items, {"type": "item_reference", "id": "msg_1"}, user("d")]})
     request = RESPONSES_REQUEST.decode(body)
     assert referenced_responses(request) == ["resp_1", "resp_2"]
-    turn = read_responses_request(request, {"resp_1": "A", "resp_2": "B"})
+    turn = read_responses_request(
+        request, {"resp_1": HistoryMessage("assistant", "A"), "resp_2": HistoryMessage("assistant", "B")}
+    )
     assert [message.text for message in turn.history] == ["a", "A", "b", "B", "c", "A"]
     assert referenced_responses(RESPONSES_REQUEST.decode(b'{"input":"msg_1"}')) == []
 
@@ -222,12 +268,38 @@ REFUSED: dict[str, tuple[Item, str, str | None]] = {
     "an unknown reference": ({"input": [{"type": "item_reference", "id": "msg_9"}]}, "input[0].id", None),
     "a reference to a call": ({"input": [{"type": "item_reference", "id": "fc_9"}]}, "input[0].id", None),
     "a reference to nothing": ({"input": [{"type": "item_reference"}]}, "input[0].id", "missing_required_parameter"),
-    "a forced tool": (
-        {"input": "Hi", "tool_choice": {"type": "function", "name": "f"}},
-        "tool_choice",
-        "unsupported_parameter",
+    "an output without its call": ({"input": [user("a"), output("3")]}, "input", None),
+    "a call without its output": ({"input": [user("a"), CALL]}, "input", None),
+    "a custom call without its output": ({"input": [user("a"), OTHER_CALL, user("b")]}, "input", None),
+    "an output without a call id": (
+        {"input": [{"type": "function_call_output", "output": "3"}]},
+        "input[0].call_id",
+        "missing_required_parameter",
     ),
-    "any forced tool": ({"input": "Hi", "tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+    "a call without an id": (
+        {"input": [{"type": "function_call", "name": "f"}]},
+        "input[0].call_id",
+        "missing_required_parameter",
+    ),
+    "a call without a name": (
+        {"input": [{"type": "function_call", "call_id": "c"}]},
+        "input[0].name",
+        "missing_required_parameter",
+    ),
+    "arguments that are no text": (
+        {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": 7}]},
+        "input[0].arguments",
+        "invalid_type",
+    ),
+    "a call that the response did not make": (
+        {"input": [{"type": "item_reference", "id": "fc_1_0"}]},
+        "input[0].id",
+        None,
+    ),
+    "a conversation with another id": ({"input": "Hi", "conversation": "foo"}, "conversation", "invalid_value"),
+    "few tokens": ({"input": "Hi", "max_output_tokens": 15}, "max_output_tokens", "integer_below_min_value"),
+    "too hot": ({"input": "Hi", "temperature": 2.1}, "temperature", "decimal_above_max_value"),
+    "many probabilities": ({"input": "Hi", "top_logprobs": 21}, "top_logprobs", "integer_above_max_value"),
     "both a response and a conversation to continue": (
         {"input": "Hi", "previous_response_id": "resp_1", "conversation": {"id": "conv_1"}},
         "previous_response_id",
@@ -255,6 +327,7 @@ def test_rejected_requests_name_the_param(body: Item, param: str, code: str | No
         ({}, "messages"),
         ({"messages": []}, "messages"),
         ({"input": [user([IMAGE])]}, "input[0].content[0]"),
+        ({"input": [CALL]}, "input"),
         ({"input": "Hi", "tool_choice": "required"}, "tool_choice"),
         ({"input": "Hi", "n": 2}, "n"),
     ],
@@ -282,8 +355,52 @@ def test_an_unknown_role_lists_the_roles() -> None:
     assert caught.value.param == "items[0].role"
 
 
+def test_references_to_calls_are_followed() -> None:
+    calls = (ToolCall("c-1", "f", "{}"), ToolCall("c-2", "g", "x", custom=True))
+    replies = {"resp_1": HistoryMessage("assistant", "A", calls)}
+    references = [{"type": "item_reference", "id": name} for name in ("rs_1", "msg_1", "fc_1_0", "ctc_1_1")]
+    turn = read([user("a"), *references, output("2", call="c-2"), output("1", call="c-1")], replies=replies)
+    assert turn.history == (HistoryMessage("user", "a"), replies["resp_1"])
+    for index in ("2", "9" * 5000):
+        with pytest.raises(InvalidRequest, match="not found"):
+            read([user("a"), {"type": "item_reference", "id": f"fc_1_{index}"}], replies=replies)
+
+
+def test_calls_keep_their_namespace_and_their_arguments() -> None:
+    call = {**CALL, "namespace": "agents", "arguments": {"a": 1}}
+    turn = read([call, output("3")])
+    assert turn.history[0].calls == (ToolCall("call-1", "agents.f", '{"a":1}'),)
+
+
+def test_the_output_of_a_stored_call() -> None:
+    stored = StoredHistory("resp_1", calls=(ToolCall("call-1", "f", "{}"), ToolCall("call-2", "g", "x", custom=True)))
+
+    def continued(*items: Item, **fields: Any) -> TurnRequest:
+        request = RESPONSES_REQUEST.decode(json.encode({"input": items, "previous_response_id": "resp_1", **fields}))
+        return make_turn(request, read_responses_messages(request), stored=stored)
+
+    turn = continued(output("2", "custom_tool_call_output", "call-2"), output("1"), user("b"))
+    assert turn.question == (RESULTS + "\n\nb")
+    for items, words in (
+        ([user("a")], "No tool output found for function call call-1."),
+        ([output("1")], "No tool output found for custom tool call call-2."),
+        ([output("1", call="c-9")], "No tool call found for function call output with call_id c-9."),
+        ([], "No tool output found for function call call-1."),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            continued(*items)
+        assert (caught.value.message, caught.value.param) == (words, "input")
+
+
+def test_a_request_without_input_continues() -> None:
+    for fields in ({"previous_response_id": "resp_1"}, {"conversation": "conv_1", "input": []}):
+        request = RESPONSES_REQUEST.decode(json.encode({"instructions": "Be kind.", **fields}))
+        turn = make_turn(request, read_responses_messages(request), stored=StoredHistory("x"))
+        assert (turn.question, turn.system, turn.history) == (CONTINUE, "Be kind.", ())
+
+
 def test_the_text_of_all_references_is_limited() -> None:
-    replies = {"resp_1": "x" * (MAX_REFERENCED_TEXT // 4)}
+    replies = {"resp_1": HistoryMessage("assistant", "x" * (MAX_REFERENCED_TEXT // 4))}
     references = [{"type": "item_reference", "id": "msg_1"}] * 4
     assert len(read([*references, user("a")], replies=replies).history) == 4
     with pytest.raises(InvalidRequest, match="more than 8388608 characters") as rejected:
