@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, BadRequestError
 from structlog.testing import capture_logs
 
 from openai_dify_proxy.turns.claims import ClaimTiming
@@ -407,3 +407,15 @@ async def test_without_state_conversations_are_unavailable(
         body: Json | None = {"metadata": {}} if method == "POST" else None
         reply = await http.request(method, url + path, json=body, headers=headers)
         assert (reply.status_code, error_of(reply)["code"]) == (503, "state_unavailable")
+
+
+async def test_a_conversation_may_begin_with_a_call(client: AsyncOpenAI, log: DemoLog) -> None:
+    call: Any = {"type": "function_call", "call_id": "c-1", "name": "clock", "arguments": "{}"}
+    result: Any = {"type": "function_call_output", "call_id": "c-1", "output": "12:30"}
+    conversation = await client.conversations.create(items=[{"role": "user", "content": "Time?"}, call])
+    with pytest.raises(BadRequestError, match=r"No tool output found for function call c-1\."):
+        await client.responses.create(model="demo-chat", conversation=conversation.id, input="Hello?")
+    await client.responses.create(model="demo-chat", conversation=conversation.id, input=[result])
+    assert '<tool_result name="clock">\n12:30\n</tool_result>' in turns(log)[-1].body["query"]
+    await client.responses.create(model="demo-chat", conversation=conversation.id, input="Thanks.")
+    assert turns(log)[-1].body["query"] == "Thanks."

@@ -85,7 +85,7 @@ async def test_a_response_repeats_the_fields_of_its_request(proxy: ProxyServer, 
         "safety_identifier": "anna",
         "temperature": 0.5,
         "tools": [
-            {"type": "function", "description": None, "name": "f", "parameters": {}, "strict": True},
+            {"type": "function", "name": "f", "description": "F.", "parameters": {}, "strict": True},
             {"type": "of_tomorrow"},
         ],
         "tool_choice": "auto",

@@ -36,7 +36,8 @@ async def create_conversation(request: Request) -> Response:
     services = services_of(request)
     caller = await services.admit(request)
     body = await _read(services, request)
-    items = [message for message in messages_of_input(body.items or [], field="items") if message.text]
+    messages = messages_of_input(body.items or [], field="items")
+    items = [message for message in messages if message.text or message.calls or message.call_id is not None]
     check_items(items)
     store = services.stored.conversations
     name = store.new_id()
@@ -45,6 +46,7 @@ async def create_conversation(request: Request) -> Response:
         check_metadata(body.metadata or {}),
         items,
         end_user=await store.end_user_hash(identity_of(request, caller).end_user),
+        calls=list(items[-1].calls) if items else [],
     )
     await store.put(caller, name, entry)
     return _response(name, entry)

@@ -13,6 +13,7 @@ from openai_dify_proxy.translate.history import last_question
 from openai_dify_proxy.translate.openai.conversation_items import history_of_messages, messages_until
 from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
 from openai_dify_proxy.translate.turn_request import HistoryMessage, StoredHistory
+from openai_dify_proxy.translate.usage_estimates import characters_of
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.client import Client, ClientDisconnected
@@ -141,7 +142,7 @@ class ContinuationResolver:
 
         async def recall() -> Sequence[HistoryMessage]:
             earlier = await self._earlier_messages(caller, entry, end_user)
-            if len(earlier) > MAX_ITEMS or sum(len(message.text) for message in earlier) > MAX_REFERENCED_TEXT:
+            if len(earlier) > MAX_ITEMS or sum(map(characters_of, earlier)) > MAX_REFERENCED_TEXT:
                 raise InvalidRequest(
                     f"The conversation has more than {MAX_ITEMS} messages or {MAX_REFERENCED_TEXT} characters. "
                     "Create a new one.",

@@ -103,7 +103,7 @@ def test_a_chat_may_be_the_input() -> None:
 OPEN_RESPONSES_ONLY = {"frequency_penalty", "presence_penalty", "store"}
 """Fields that the Open Responses specification requires and the SDK does not have."""
 
-CALL_FIELDS = {"arguments", "call_id", "input", "name"}
+CALL_FIELDS = {"arguments", "call_id", "input", "name", "namespace"}
 
 
 @pytest.mark.parametrize(

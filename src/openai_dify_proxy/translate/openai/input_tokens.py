@@ -10,8 +10,8 @@ from openai_dify_proxy.translate.usage_estimates import characters_of, estimate_
 
 def estimate_input_tokens(request: TurnRequest, earlier: Iterable[HistoryMessage] = ()) -> int:
     """Return the estimated tokens of a request, its tools and schema, and ``earlier`` stored messages."""
-    stored = sum(map(characters_of, earlier))
-    return estimate_tokens(prompt_characters(request) + stored + _output_size(request.output))
+    characters = prompt_characters(request) + sum(map(characters_of, earlier)) + _output_size(request.output)
+    return estimate_tokens(characters)
 
 
 def _output_size(output: OutputRequest | None) -> int:

@@ -17,6 +17,7 @@ from openai_dify_proxy.errors import ClientError, ContextTooLong, ProxyError, Qu
 from openai_dify_proxy.events import TurnIds, Usage
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai.chat_answers import extension
+from openai_dify_proxy.translate.openai.sent_tools import split_name
 from openai_dify_proxy.translate.turn_request import ToolCall
 from openai_dify_proxy.translate.usage_estimates import estimate_usage
 from openai_dify_proxy.wire.openai.responses import (
@@ -161,17 +162,16 @@ def message_item(item_id: str, parts: list[OutputPart], status: ItemStatus) -> O
 
 
 def call_item(item_id: str, call: ToolCall, status: ItemStatus) -> OutputItem:
-    if call.custom:
-        return OutputItem(
-            id=item_id,
-            type="custom_tool_call",
-            status=status,
-            call_id=call.id,
-            input=call.arguments,
-            name=call.name,
-        )
+    namespace, name = split_name(call.name)
     return OutputItem(
-        id=item_id, type="function_call", status=status, arguments=call.arguments, call_id=call.id, name=call.name
+        id=item_id,
+        type="custom_tool_call" if call.custom else "function_call",
+        status=status,
+        arguments=UNSET if call.custom else call.arguments,
+        call_id=call.id,
+        input=call.arguments if call.custom else UNSET,
+        name=name,
+        namespace=namespace or UNSET,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Raw, Struct, json
 
+from openai_dify_proxy.translate.openai.sent_tools import qualified_name
 from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
 from openai_dify_proxy.wire.openai.responses import OutputItem, OutputRefusal, Response
 from openai_dify_proxy.wire.reading import ANY_VALUE, UNREADABLE
@@ -87,4 +88,5 @@ def reply_of_response(response: Response) -> HistoryMessage:
 def _call_of_item(item: OutputItem) -> ToolCall:
     custom = item.type == "custom_tool_call"
     arguments = item.input if custom else item.arguments
-    return ToolCall(item.call_id or "", item.name or "", arguments or "", custom)
+    name = qualified_name(item.namespace or None, item.name or "")
+    return ToolCall(item.call_id or "", name, arguments or "", custom)

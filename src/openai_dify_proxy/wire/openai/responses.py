@@ -126,7 +126,7 @@ class OutputItem(Struct, kw_only=True):
     """A message (``status``, ``content``, ``role``), reasoning (``summary``), or a call.
 
     A function's call has ``status``, ``arguments``, ``call_id`` and ``name``, a custom tool's call ``input`` in place
-    of ``arguments``.
+    of ``arguments``. ``namespace`` is that of the tool, if it has one.
     """
 
     id: str
@@ -136,6 +136,7 @@ class OutputItem(Struct, kw_only=True):
     call_id: str | UnsetType = UNSET
     input: str | UnsetType = UNSET
     name: str | UnsetType = UNSET
+    namespace: str | UnsetType = UNSET
     content: list[OutputPart] | UnsetType = UNSET
     role: Literal["assistant"] | UnsetType = UNSET
     summary: list[SummaryText] | UnsetType = UNSET

@@ -44,6 +44,7 @@ from openai_dify_proxy.translate.openai.responses_answers import (
     response_of_item,
     status_of,
 )
+from openai_dify_proxy.translate.turn_request import ToolCall
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST, Response
 from tests.tool_events import PATCH, TIME, WEATHER, events_of_call, events_of_calls
 
@@ -294,6 +295,12 @@ def test_calls_follow_the_message() -> None:
     assert [item["type"] for item in ended(*events_of_calls(TIME), TurnFinished("tool_calls"))["output"]] == [
         "function_call"
     ]
+
+
+def test_a_call_of_a_tool_in_a_namespace() -> None:
+    call = ToolCall("call_n", "agents.spawn", "{}")
+    (item,) = ended(*events_of_calls(call), TurnFinished("tool_calls"))["output"]
+    assert (item["name"], item["namespace"]) == ("spawn", "agents")
 
 
 def test_only_the_open_call_of_a_cut_answer_is_incomplete() -> None:
