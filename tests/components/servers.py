@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,12 +17,16 @@ SECRET_KEY = "only-for-tests"
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct free ports; each stays bound until all are chosen."""
+    """Return distinct ports below the range for outgoing connections, one of which could take a port meanwhile."""
+    ports: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        while len(ports) < count:
+            one = stack.enter_context(socket.socket())
+            port = random.randrange(20_000, 32_768)
+            with suppress(OSError):
+                one.bind(("127.0.0.1", port))  # bound until all are chosen
+                ports.append(port)
+    return ports
 
 
 class S3Server:
