@@ -48,12 +48,15 @@ def sniff(data: bytes) -> PictureFormat | None:
     return GIF if data[:6] in (b"GIF87a", b"GIF89a") else None
 
 
-def strip_text(data: bytes) -> bytes:
-    """Remove text, EXIF, XMP, comments, and bytes after the end of the picture. Raises MalformedPicture."""
+def strip_text(data: bytes, *, max_parts: int = MAX_PARTS) -> bytes:
+    """Remove text, EXIF, XMP, comments, and bytes after the end of the picture. Raises MalformedPicture.
+
+    A picture with more than ``max_parts`` chunks, segments or blocks is malformed.
+    """
     found = sniff(data)
     if found is None:
         raise MalformedPicture("The file is not a PNG, JPEG, WebP or GIF picture.")
-    return _STRIPPERS[found](data)
+    return _STRIPPERS[found](data, _Parts(max_parts))
 
 
 def _take(data: bytes, at: int, length: int) -> bytes:
@@ -64,10 +67,10 @@ def _take(data: bytes, at: int, length: int) -> bytes:
 
 
 class _Parts:
-    """Counts the parts of one picture, up to ``MAX_PARTS``."""
+    """Counts the parts of one picture, up to ``limit``."""
 
-    def __init__(self) -> None:
-        self._left = MAX_PARTS
+    def __init__(self, limit: int) -> None:
+        self._left = limit
 
     def count(self) -> None:
         if self._left == 0:
@@ -112,11 +115,10 @@ _PNG_CHUNKS = frozenset((
 ))  # fmt: skip
 
 
-def _strip_png(data: bytes) -> bytes:
+def _strip_png(data: bytes, parts: _Parts) -> bytes:
     output = [_PNG_SIGNATURE]
     at = len(_PNG_SIGNATURE)
     kind = b""
-    parts = _Parts()
     while kind != b"IEND":
         parts.count()
         head = _take(data, at, 8)
@@ -154,9 +156,9 @@ class _Segment(NamedTuple):
     coded: bytes
 
 
-def _strip_jpeg(data: bytes) -> bytes:
+def _strip_jpeg(data: bytes, parts: _Parts) -> bytes:
     output = [b"\xff\xd8"]
-    for marker, body, coded in _jpeg_segments(data):
+    for marker, body, coded in _jpeg_segments(data, parts):
         if marker == _APP1 and body.startswith(_EXIF_HEAD):
             exif = _only_orientation(body.removeprefix(_EXIF_HEAD))
             body = _EXIF_HEAD + exif if exif else b""
@@ -171,10 +173,9 @@ def _is_allowed(marker: int, body: bytes) -> bool:
     return marker in _APP_SEGMENTS and body.startswith(_APP_SEGMENTS[marker])
 
 
-def _jpeg_segments(data: bytes) -> Iterator[_Segment]:
+def _jpeg_segments(data: bytes, parts: _Parts) -> Iterator[_Segment]:
     """Yield the segments between SOI and EOI."""
     at = 2
-    parts = _Parts()
     while True:
         parts.count()
         lead, marker = _take(data, at, 2)
@@ -217,18 +218,17 @@ _FRAME_HEAD = 16
 _Chunk = tuple[bytes, bytes]
 
 
-def _strip_webp(data: bytes) -> bytes:
+def _strip_webp(data: bytes, parts: _Parts) -> bytes:
     length = int.from_bytes(_take(data, 4, 4), "little")
     if length < 12:
         raise MalformedPicture("The WebP has no chunk.")
-    body = _riff(_webp_chunks(list(_riff_chunks(_take(data, 12, length - 4), _Parts()))))
+    body = _riff(_webp_chunks(list(_riff_chunks(_take(data, 12, length - 4), parts)), parts))
     return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
 
 
-def _webp_chunks(chunks: Sequence[_Chunk]) -> Iterator[_Chunk]:
+def _webp_chunks(chunks: Sequence[_Chunk], parts: _Parts) -> Iterator[_Chunk]:
     exif = [_only_orientation(body.removeprefix(_EXIF_HEAD)) for kind, body in chunks if kind == b"EXIF"]
     turned = next(filter(None, exif), b"")
-    parts = _Parts()
     for kind, body in chunks:
         if kind == b"VP8X":
             flags = _take(body, 0, 10)[0] & ~(_EXIF_FLAG | _XMP_FLAG)
@@ -264,10 +264,9 @@ _APPLICATIONS = (b"\x0bNETSCAPE2.0", b"\x0bANIMEXTS1.0", b"\x0bICCRGBG1012")
 """The repeat count of an animation, under two names, and the colour profile."""
 
 
-def _strip_gif(data: bytes) -> bytes:
+def _strip_gif(data: bytes, parts: _Parts) -> bytes:
     at = 13 + _colour_table(_take(data, 0, 13)[10])
     output = [_take(data, 0, at)]
-    parts = _Parts()
     while (kind := _take(data, at, 1)[0]) != _TRAILER:
         end = _gif_block_end(data, at, kind, parts)
         block = data[at:end]
