@@ -18,6 +18,7 @@ from openai_dify_proxy.state.store import LARGE_BYTES, MAX_ENTRY_BYTES
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chats import Chat, the_request
 from tests.api.conftest import Serve
+from tests.api.servers import END, LAST_CHUNK, SSE_HEAD, app_settings, chunk, message_frame, raw_dify, scripted
 from tests.limits import PATIENCE
 
 KEYS = (SecretStr("key-of-ann"), SecretStr("key-of-mallory"))
@@ -106,14 +107,17 @@ async def test_an_oversized_entry_is_skipped_and_the_others_are_written(store: G
 async def test_a_background_response_that_is_too_large_to_store_has_failed(
     serve: Serve, http: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
-    """The demo repeats the input, and a response is stored with its input as items and as messages."""
-    proxy = serve(state_url=f"sqlite:///{tmp_path}/state.db")
+    """A response is stored with its input as items and as messages."""
     text = "x" * (MAX_ENTRY_BYTES * 5 // 16)
-    body = {"model": "demo-chat", "input": text, "background": True, "stream": True}
-    streamed = await http.post(f"{proxy.url}/responses", json=body)
-    name = streamed.text.partition('"id":"')[2].partition('"')[0]
-    response = (await http.get(f"{proxy.url}/responses/{name}")).json()
-    assert response["status"] == "failed"
-    assert "too large to store" in response["error"]["message"]
-    ready = await http.get(f"{proxy.origin}/ready")
-    assert ready.json()["state_faults"] == 0
+    pieces = [chunk(message_frame(text[start : start + 2**18])) for start in range(0, len(text), 2**18)]
+    async with raw_dify(scripted([SSE_HEAD, *pieces, chunk(END), LAST_CHUNK])) as dify:
+        apps = {"raw": app_settings("raw", "app-raw", dify.url)}
+        proxy = serve(dify_api_url=dify.url, apps=apps, state_url=f"sqlite:///{tmp_path}/state.db")
+        body = {"model": "raw", "input": text, "background": True, "stream": True}
+        streamed = await http.post(f"{proxy.url}/responses", json=body)
+        name = streamed.text.partition('"id":"')[2].partition('"')[0]
+        response = (await http.get(f"{proxy.url}/responses/{name}")).json()
+        assert response["status"] == "failed"
+        assert "too large to store" in response["error"]["message"]
+        ready = await http.get(f"{proxy.origin}/ready")
+        assert ready.json()["state_faults"] == 0
