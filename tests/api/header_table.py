@@ -85,19 +85,21 @@ class Table:
 
     async def cell(self, header: str, model: DemoModel) -> str:
         """Return the inputs that the header's values become, as Markdown."""
-        outcomes = [(value, await self.outcome(header, value, model)) for value in LEGAL[header]]
-        return "; ".join(dict.fromkeys(_words(header, outcomes)))
-
-    async def outcome(self, header: str, value: str, model: DemoModel) -> list[Json] | Json:
-        """Return the inputs that the header adds to the predictions, or the error."""
         beside = self._beside(header, model)
         plain = await self.ask(model, {name: value for name, value in beside.items() if name != UPSCALE})
         assert isinstance(plain, list), plain
+        usual = plain[0] if header != FORMAT else {**plain[0], "output_format": None}
+        outcomes = [(value, await self.outcome(model, header, value, beside, usual)) for value in LEGAL[header]]
+        return "; ".join(dict.fromkeys(_words(header, outcomes)))
+
+    async def outcome(
+        self, model: DemoModel, header: str, value: str, beside: dict[str, str], usual: Json
+    ) -> list[Json] | Json:
+        """Return the inputs that differ from the ``usual`` ones in each prediction, or the error."""
         text = self._source if value == PICTURE and header == INIT else value
         predictions = await self.ask(model, beside | {header: text})
         if isinstance(predictions, dict):
             return predictions
-        usual = plain[0] if header != FORMAT else {**plain[0], "output_format": None}
         return [{name: sent for name, sent in inputs.items() if usual.get(name) != sent} for inputs in predictions]
 
     async def ask(self, model: DemoModel, headers: dict[str, str]) -> list[Json] | Json:
