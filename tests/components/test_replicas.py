@@ -14,7 +14,7 @@ from tests.components.replicas import APP, Chat, Cluster, client_of, cluster, cr
 
 CHATS = 61
 """Odd: with an even number, chats in lockstep would reach the same replica each time."""
-CUT_CHATS = 30
+CUT_CHATS = 16
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ class CutChat(Chat):
 
     @property
     def slow_question(self) -> str:
-        return f"{self.question} SLOW:1x1500 SAY<<{self.marker} one two three four five>>"
+        return f"{self.question} SLOW:1x600 SAY<<{self.marker} one two three four five>>"
 
     async def turns_around_a_death(self, client: AsyncOpenAI, barrier: asyncio.Barrier) -> None:
         await self.turn(client)
