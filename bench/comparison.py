@@ -22,7 +22,7 @@ log = Console(stderr=True)
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What to compare: the loads, and the servers. `others` are running already."""
+    """The loads and servers to compare. `others` are running already."""
 
     plans: Mapping[LoadName, LoadPlan]
     rounds: int

@@ -72,7 +72,7 @@ class Table:
 
 
 class Growth:
-    """One run. Each table has proxies of its own."""
+    """One run. Each table has its own proxies."""
 
     def __init__(self, upstream_url: str, sizes: Sizes, *, for_target: set[int]) -> None:
         self._upstream_url = upstream_url

@@ -43,7 +43,7 @@ class GrowthLoad(msgspec.Struct, frozen=True):
 
 
 class Grown(msgspec.Struct, frozen=True):
-    """What a load of one size cost the target: seconds of CPU time per request, and times to the first text."""
+    """The cost of a load of one size: seconds of CPU time per request, and times to the first text."""
 
     cpu: float = 0
     continued_cpu: float = 0

@@ -1,4 +1,4 @@
-"""What hostile clients send: bodies that are expensive to read, and connections that hold what they got.
+"""Requests of hostile clients: bodies that are expensive to read, and connections that never end.
 
 Each attack is a coroutine that takes a `Victim` and ends when it is done, or is cancelled after its time. It counts the
 answers in `Victim.seen`.

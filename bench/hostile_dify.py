@@ -117,7 +117,7 @@ class HostileDify(DifyConnection):
         data = next(self._attack, None)
         if data is not None:
             self.write(data)
-        if data is not None and not self._paused:  # else resume_writing goes on
+        if data is not None and not self._paused:  # else resume_writing continues
             self.loop.call_soon(self._send_more)
 
 

@@ -1,4 +1,4 @@
-"""A network namespace of its own: servers that listen on all interfaces are then reachable from this run only."""
+"""A separate network namespace: servers that listen on all interfaces are then reachable from this run only."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class Prober:
 
 
 class Watch:
-    """A prober in a process of its own."""
+    """A prober in its own process."""
 
     def __init__(self, probe: Probe) -> None:
         command = [sys.executable, "-m", "bench.prober"]
@@ -132,7 +132,7 @@ class Watch:
             raise NotStarted("the prober did not reach the proxy")
 
     def stop(self) -> Seen:
-        """Stop watching, and return what was seen."""
+        """Stop watching, and return the measurements."""
         seen, _ = self._process.communicate()
         return msgspec.json.decode(seen, type=Seen)
 

@@ -1,4 +1,4 @@
-"""Runs the load generators, each in a process of its own, which inherits the affinity to the other processors."""
+"""Runs the load generators, each in its own process, which inherits the affinity to the other processors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LoadFailed(Exception):
 
 def put_load(plan: LoadPlan, target: Target, upstream_url: str) -> Result:
     """Run one load on a target. Raises LoadFailed."""
-    # A chat has `requests` turns; dividing them would change what is measured.
+    # A chat has `requests` turns; dividing them would change the figure.
     requests = plan.requests if plan.kind == "chats" else max(8, plan.requests // target.share)
     load = Load(
         kind=plan.kind,

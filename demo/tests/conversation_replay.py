@@ -1,4 +1,4 @@
-"""Replay of recorded conversations against the demo, and comparison of what the models received."""
+"""Replay recorded conversations against the demo, and compare the messages that the models received."""
 
 from __future__ import annotations
 

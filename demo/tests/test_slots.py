@@ -40,7 +40,7 @@ def waiting(number: int, log: DemoLog) -> bool:
 
 
 class Streams:
-    """Streams of endless runs, each on a connection of its own."""
+    """Streams of endless runs, each on its own connection."""
 
     def __init__(self, server: DemoServer) -> None:
         self.server = server
@@ -121,7 +121,7 @@ async def test_requests_are_served_in_the_order_of_their_connections(
 async def test_a_client_that_leaves_while_it_waits_has_started_a_run(
     server: DemoServer, streams: Streams, log: DemoLog
 ) -> None:
-    """Its request lies in the socket when the server gets to it."""
+    """Its request is in the socket when the server reads it."""
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     body = b'{"inputs": {}, "query": "SLOW:1000x100 left", "user": "u1", "response_mode": "streaming"}'
     head = (

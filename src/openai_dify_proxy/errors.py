@@ -47,8 +47,8 @@
         ├── ServerBusy              503
         └── ShuttingDown            503
 
-Status, type and code are data on the class. A message states what is wrong, where, and what to do. It reaches the
-client, so it never holds a key, a prompt or an answer; details for the operator go into ``log``.
+Status, type and code are data on the class. A message states the fault, its place and the remedy. It reaches the
+client, so it never contains a key, a prompt or an answer; details for the operator go into ``log``.
 """
 
 from __future__ import annotations

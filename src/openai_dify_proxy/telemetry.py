@@ -33,7 +33,7 @@ _MAX_TEXT = 2000
 """Characters of an event, which may be the message of a library."""
 
 _MAX_TRACEBACK = 20_000
-"""Characters of a traceback; its end, which names the error, is kept."""
+"""Characters of a traceback; a longer one loses its start, since its end names the error."""
 
 _ELLIPSIS = "…"
 
@@ -78,7 +78,7 @@ def bind_request(request_id: str, **context: object) -> None:
 
 
 def escape_unprintable(text: str) -> str:
-    """Return ``text`` with escapes such as ``\\x1b``, ``\\u2028`` or ``\\U000e0001`` for what is not printable.
+    """Return ``text`` with escapes such as ``\\x1b``, ``\\u2028`` or ``\\U000e0001`` for unprintable characters.
 
     Those are control, format (bidirectional marks too), separator, surrogate and unassigned characters.
     """
@@ -147,7 +147,7 @@ def _rendering(log_format: LogFormat) -> list[Processor]:
 
 
 def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    """Return a line of JSON. What is not printable is escaped as JSON does, so readers get the original text."""
+    """Return a line of JSON. Unprintable characters have JSON escapes, so readers get the original text."""
     line = json.dumps(event, ensure_ascii=False)
     return line if line.isprintable() else _NON_ASCII.sub(_json_escaped, line)
 
@@ -155,7 +155,7 @@ def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
 def _escape_texts(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Escape the texts that the console shows as they are; ``_shown`` quotes the values of fields.
 
-    A traceback keeps its lines.
+    Line breaks of a traceback stay.
     """
     event["event"] = escape_unprintable(str(event["event"]))
     if "exception" in event:

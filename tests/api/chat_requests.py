@@ -95,7 +95,7 @@ def chunks_of(body: str) -> list[Json]:
 
 
 def failure_of(body: str) -> Json:
-    """Return the error of a failed stream, which must have neither a finish reason nor ``[DONE]``."""
+    """Return the error of a failed stream, which must have no finish reason and no ``[DONE]``."""
     frames = [json.loads(frame) for frame in frames_of(body) if not frame.startswith(":")]
     assert list(frames[-1]) == ["error"]
     assert not any(choice["finish_reason"] for frame in frames[:-1] for choice in frame["choices"])

@@ -308,7 +308,7 @@ async def test_a_conversation_with_a_failed_turn_is_never_continued(
 
 
 async def test_a_partial_answer_is_part_of_the_transcript(proxy: ProxyServer, log: DemoLog) -> None:
-    """The client keeps the start of the failed answer, and the transcript contains it."""
+    """The client resends the start of the failed answer, and the transcript contains it."""
     async with proxy.client(max_retries=0) as client:
         chat = Chat(client, "demo-chat", stream=True)
         await chat.say("again 1")

@@ -1,4 +1,4 @@
-"""Paths that match no route: unambiguous ones are served, others get an error that says what to change."""
+"""Paths that match no route: unambiguous ones are served, others get an error with the remedy."""
 
 from __future__ import annotations
 

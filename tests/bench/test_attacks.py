@@ -1,4 +1,4 @@
-"""The bench attacks the proxy, and reports what that costs other clients."""
+"""The bench attacks the proxy, and reports the cost for other clients."""
 
 from __future__ import annotations
 

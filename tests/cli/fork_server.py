@@ -1,7 +1,7 @@
 """Runs commands in forks of a process that has loaded them: ``python -m tests.cli.fork_server``.
 
-Each command is a process of its own, with its own environment, directory and exit code, and is spared the second that
-a fresh interpreter takes to load everything. Each line of standard input asks for one; the answer is its exit code.
+Each command is a separate process with its own environment, directory and exit code, and saves the second in which a
+fresh interpreter loads everything. Each line of standard input requests one; the answer is its exit code.
 """
 
 from __future__ import annotations

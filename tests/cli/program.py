@@ -1,4 +1,4 @@
-"""The console script as people run it: a process of its own, in an empty directory, with a told environment."""
+"""The console script as people run it: a separate process in an empty directory, with a given environment."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Running:
         return self._log.read_text()
 
     def until(self, beginning: str) -> str:
-        """The next line it says that begins so, without white space around it."""
+        """Return the next line of its output with this start, without white space around it."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.said.append(line)
@@ -133,7 +133,7 @@ class Running:
         raise AssertionError(f"it ended and said {self.said}, {self.logged}")
 
     def url(self) -> str:
-        """The base URL that its first line names."""
+        """Return the base URL in its first line."""
         return self.until("").split()[-1]
 
     def end(self, signal: int) -> int:

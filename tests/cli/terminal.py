@@ -1,4 +1,4 @@
-"""A command in a terminal of its own, where Ctrl-C reaches all its processes."""
+"""A command in its own terminal, where Ctrl-C reaches all its processes."""
 
 from __future__ import annotations
 

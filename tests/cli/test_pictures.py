@@ -1,4 +1,4 @@
-"""``pictures``: what is kept, and sending what is still to be sent to IPFS."""
+"""The command ``pictures``: listing stored pictures, and uploading pending ones to IPFS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FULL = answer('{"Message":"the disk is full","Type":"error"}', "500 Internal Ser
 
 @pytest.fixture
 def store(program: Program) -> LocalPictures:
-    """Where the program keeps pictures in its HOME by default."""
+    """The default directory of pictures in the program's HOME."""
     return LocalPictures(program.directory / ".local/share/openai-dify-proxy/pictures")
 
 
@@ -113,7 +113,7 @@ async def test_what_is_refused_stays_pending(program: Program, store: LocalPictu
     cid = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
     code, said, errors = await send(program, added(cid))
     assert (code, said) == (0, "3 pictures uploaded to IPFS, none pending.\n")
-    # The node's own name for it stands, and that it is another is told.
+    # The CID of the node is stored, and a warning reports the difference.
     assert "ipfs_cid_differed" in errors
     shown = await asyncio.to_thread(program.run, "pictures", "--json")
     assert {(picture["cid"], picture["ipfs"]) for picture in json.loads(shown.stdout)} == {(cid, "sent")}

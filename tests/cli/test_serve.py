@@ -1,4 +1,4 @@
-"""Serving from the command line: what is said, what is served, and how it ends."""
+"""The command ``serve``: its output, the served apps, and its end."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_printed_line_makes_a_picture(program: Program) -> None:
 
 
 def test_no_line_is_printed_that_would_cost_something(program: Program) -> None:
-    """The demo's Dify beside a real Replicate: the pictures would be paid for."""
+    """The demo's Dify with a real Replicate, which would charge for the pictures."""
     with program.start("serve", "--port", "0", REPLICATE_API_TOKEN="r8_real", IMAGE_MODEL="a/b") as server:
         url = server.url()
         server.until("curl -sSN ")
@@ -215,7 +215,7 @@ async def live():
 
 asyncio.run(live())
 """
-"""A worker from its start to its end, with what its garbage collector exempts before and after start-up."""
+"""A worker from start to end. It prints how many objects its collector exempts, before and after start-up."""
 
 
 def test_a_worker_tunes_its_garbage_collector_after_start_up(tmp_path: Path) -> None:

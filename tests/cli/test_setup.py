@@ -1,4 +1,4 @@
-"""``scripts/setup`` with a uv that only notes how it is called: what is installed, when, and what is repaired."""
+"""``scripts/setup`` with a uv that only records its calls: which packages are installed, when, and repairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ mkdir -p .venv/bin && touch .venv/bin/python && chmod +x .venv/bin/python
 
 
 class Checkout:
-    """A checkout of which there is only what the script reads."""
+    """A checkout with only the files that the script reads."""
 
     def __init__(self, root: Path, programs: Path) -> None:
         self.root = root
@@ -47,7 +47,7 @@ class Checkout:
         )
 
     def installed(self) -> list[str]:
-        """What each call of uv since the last time was to install."""
+        """Return the arguments of each call of uv since the last time."""
         calls = self.root / "calls"
         lines = calls.read_text().splitlines() if calls.exists() else []
         calls.unlink(missing_ok=True)

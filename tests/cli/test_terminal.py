@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: help, errors about flags, narrow tables, other encodings, and Ctrl-C."""
+"""Output in a terminal: help, errors about flags, narrow tables, other encodings, and Ctrl-C."""
 
 from __future__ import annotations
 

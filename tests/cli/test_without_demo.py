@@ -1,4 +1,4 @@
-"""The demo is a distribution of its own: without it the program works, and says how to go on where it is needed."""
+"""The demo is a separate distribution: without it the program works, and names the remedy where it is required."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ async def test_permanent_errors_are_raised(status: int, error: type[Exception]) 
 
 
 async def test_community_models_are_pinned_to_their_latest_version() -> None:
-    """For all callers, including those whose creation by name was already running."""
+    """The pin applies to all callers, also to a creation by name that was already running."""
     async with scripted_models(in_turn(reply(200, model("one")), reply(200, model("one", version="d" * 64)))) as setup:
         models = setup.models
         assert models.pin(SDXL) is None, "its version is not known yet"

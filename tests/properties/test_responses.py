@@ -152,7 +152,7 @@ def test_frames_do_not_depend_on_how_events_arrive(turn: list[Event], cuts: list
 
 @given(turns, st.integers(-1, 40), st.lists(st.integers(1, 400), min_size=1))
 def test_a_resumed_stream_continues_after_the_given_number(turn: list[Event], after: int, sizes: list[int]) -> None:
-    """In whatever pieces the stored stream is read."""
+    """The stored stream may be read in any pieces."""
     data = encoder().encode(turn, IDS)
     last = events_of(data)[-1]["sequence_number"]
     frames = StoredFrames(after)

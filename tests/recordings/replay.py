@@ -174,4 +174,4 @@ async def replaying(
         try:
             yield Replay(proxy, dify, origin)
         finally:
-            await asyncio.to_thread(proxy.__exit__, None, None, None)  # this loop must keep serving Dify meanwhile
+            await asyncio.to_thread(proxy.__exit__, None, None, None)  # this loop must serve Dify meanwhile

@@ -1,4 +1,4 @@
-"""Write the expected answers beside the recordings: ``python -m tests.recordings.rewrite [folder …]``.
+"""Write the expected answers of the recordings: ``python -m tests.recordings.rewrite [folder …]``.
 
 It writes the proxy's current answers; review the diff before you commit it. The raw files are never changed.
 """
@@ -16,7 +16,7 @@ from tests.recordings.translation import translated
 
 
 async def rewrite(folders: tuple[str, ...]) -> int:
-    """Write what a client gets if every frame arrives alone; refusals are read through the proxy."""
+    """Write the answer for frames that arrive one at a time; rejections are read through the proxy."""
     recorded = streams(*folders)
     for recording in recorded:
         recording.write_expected(translated(recording, recording.frames))

@@ -22,7 +22,7 @@ FOLDERS = [*VERSIONS, HANDMADE]
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_streams_and_answers_are_as_expected(folder: str) -> None:
-    """The expected side has one chunk for each delta: what a client gets if every frame arrives alone."""
+    """The expected side has one chunk for each delta, as for frames that arrive one at a time."""
     check({recording: translated(recording, recording.frames) for recording in streams(folder)}, lambda each: each)
 
 

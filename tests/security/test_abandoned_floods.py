@@ -1,4 +1,4 @@
-"""A Dify that goes on writing after its turn was stopped."""
+"""A Dify that continues to write after its turn was stopped."""
 
 from __future__ import annotations
 

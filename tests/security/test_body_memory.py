@@ -41,7 +41,7 @@ def free(budget: BodyBudget) -> tuple[int, int]:
 
 
 class Upload:
-    """A request whose body a test sends part by part."""
+    """A request with a body that a test sends part by part."""
 
     def __init__(self, length: int | None) -> None:
         headers = [] if length is None else [(b"content-length", b"%d" % length)]
@@ -198,7 +198,7 @@ async def test_a_large_amount_is_not_overtaken() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 4), st.booleans()), max_size=20))
 def test_no_memory_is_lost_or_invented(steps: list[tuple[int, int, bool]]) -> None:
-    """Requests wait, are cancelled at any moment, even when just granted, and return what they have."""
+    """Requests wait, are cancelled at any moment, even when just granted, and release their memory."""
 
     async def run() -> None:
         pool = Pool(12, PATIENCE)
@@ -229,7 +229,7 @@ async def test_memory_of_a_large_body_is_returned_when_the_response_starts() -> 
     budget = BodyBudget(30 * MIB, PATIENCE)
     upload = Upload(2 * MIB)
     upload.send(quoted(2 * MIB), more=False)
-    await read(BodyReader(10 * MIB, budget), upload)  # in the task of the test, which goes on
+    await read(BodyReader(10 * MIB, budget), upload)  # in the task of the test, which has not ended
     assert free(budget) == (10 * MIB, 16 * MIB)
     assert upload.responder.add_headers[0]() == ()
     assert free(budget) == (10 * MIB, 20 * MIB)

@@ -1,4 +1,4 @@
-"""One caller with the ids of another: it neither reads, continues, changes nor stops anything of the other's."""
+"""One caller with the ids of another: it cannot read, continue, change or stop anything of the other's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State entries that somebody damaged: they count as absent on every route, and each is logged once."""
+"""Damaged state entries: they count as absent on every route, and each is logged once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def other_role(value: bytes) -> bytes:
 
 
 def broken_json(value: bytes) -> bytes:
-    """A stored response whose own parts are broken, any other entry as it is."""
+    """Return a stored response with broken parts, and any other entry unchanged."""
     try:
         entry = msgspec.msgpack.decode(value, type=StoredResponse)
     except msgspec.MsgspecError:

@@ -1,4 +1,4 @@
-"""Requests whose end two servers could see in different places: rejected, and what follows them is not read.
+"""Requests with an ambiguous end: they are rejected, and later bytes of the connection are not read.
 
 The other way round, framing that is unusual but unambiguous is read as RFC 9112 defines it.
 """
@@ -76,7 +76,7 @@ UNAMBIGUOUS = {
 
 
 def answers(port: int, data: bytes) -> bytes:
-    """Send bytes and return all that the server sends until it closes the connection."""
+    """Send bytes and return all bytes from the server until it closes the connection."""
     received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
         try:

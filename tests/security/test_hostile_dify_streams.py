@@ -72,7 +72,7 @@ def test_a_retry_in_very_small_pieces() -> None:
 
 
 def test_retries_that_repeat_a_long_text_end_the_turn() -> None:
-    """Each one makes the client's answer begin anew, with all of the text."""
+    """Each one restarts the client's answer, with all of the text."""
     decoder = DifyEventDecoder("advanced-chat")
     events = decoder.feed(stream(message("x" * MIB)))
 

@@ -1,4 +1,4 @@
-"""Work on a large request does not keep the event loop from other requests."""
+"""Work on a large request does not block the event loop for other requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that grows with the size of a text, not with its square, whatever the text holds.
+"""Work that grows with the size of a text, not with its square, for texts of any content.
 
 Work is counted in characters read or copied, or shown by a size at which quadratic work would take hours. No test
 measures time.

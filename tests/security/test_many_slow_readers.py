@@ -1,4 +1,4 @@
-"""Many clients that do not read their streams: what the proxy holds for all of them together is limited."""
+"""Many clients that do not read their streams: the proxy limits its buffers for all of them together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Dify key that Dify has not accepted: it costs one small call to Dify, and holds up nobody."""
+"""A Dify key that Dify has not accepted: it costs one small call to Dify, and delays no other caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is stored is for the server's user alone, also where an older version or a copy left it open."""
+"""Only the server's user can read stored files, also if an older version or a copy left them open."""
 
 from __future__ import annotations
 

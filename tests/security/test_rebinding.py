@@ -1,4 +1,4 @@
-"""Host names whose address changes between the check and the connection: only checked addresses are connected to."""
+"""Host names that change their address after the check: the proxy connects to checked addresses only."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ async def test_the_text_of_a_new_conversation_is_limited(
 
 
 async def test_a_conversation_that_has_grown_too_long_is_not_continued() -> None:
-    """An app without conversations of its own leaves all messages to the proxy."""
+    """For an app without conversations the proxy stores all messages."""
     conversations = Conversations(GuardedStore(MemoryStore(max_entries=100)), ttl=60, now=lambda: 0.0)
     stored = ResponseStore(conversations)
     resolver = ContinuationResolver(stored, cast(Turns, None), cast(Apps, None))  # it needs neither here

@@ -1,4 +1,4 @@
-"""What one caller stores costs no other caller anything: neither entries nor the use of the state."""
+"""The entries of one caller cost no other caller its entries or the use of the state."""
 
 from __future__ import annotations
 

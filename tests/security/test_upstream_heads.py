@@ -34,7 +34,7 @@ Answer = Callable[[RawRequest, asyncio.StreamWriter], Awaitable[None]]
 
 STATUS = b"HTTP/1.1 200 OK\r\n"
 
-# What is sent first, and then again and again until the connection ends.
+# The bytes sent first, and the bytes repeated until the connection ends.
 ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "headers": (STATUS, b"A: b\r\n"),
     "many headers": (STATUS, b"".join(b"A%d: b\r\n" % number for number in range(1000))),

@@ -51,7 +51,7 @@ async def test_workers_with_json_logs(program: Program, demo: DemoServer, http: 
         for data in ODD.values():
             for _ in range(2):
                 send(port, data)
-        for _ in range(8):  # each on a connection of its own, so that both workers answer
+        for _ in range(8):  # each on its own connection, so that both workers answer
             assert (await http.get(f"{url}/responses/{name}", headers=victim)).status_code == 200
             assert (await http.get(f"{url}/responses/{name}", headers=other)).status_code == 404
             refused = await http.post(f"{url}/responses", json={**body, "previous_response_id": name}, headers=other)

@@ -73,7 +73,7 @@ class Echo:
 
 
 class Door:
-    """A server behind a front door, on a port of its own."""
+    """A server behind a front door, on its own port."""
 
     def __init__(self, limits: HttpLimits) -> None:
         self.app = Echo()
@@ -355,7 +355,7 @@ def test_pipeline_of_a_client_that_reads_nothing_is_not_read() -> None:
                 sent += client.socket.send(flood)
         except TimeoutError:
             pass
-        # What the kernel's buffers hold, and no more, has left the client; the server holds one read and a pipeline.
+        # The client has sent no more than fits into the kernel's buffers; the server holds one read and a pipeline.
         assert sent < 40 * len(flood)
         pending = list(opened.server.server_state.connections)
         assert len(pending) == 1
@@ -533,7 +533,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("request_", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_connections_leave_no_reference_cycles(shared: Door, request_: bytes) -> None:
-    """What such a client sent would stay in memory until the collector's next full run, which may be hours away."""
+    """Otherwise its bytes would stay in memory until the collector's next full run, which may be hours away."""
     shared.run(gc.collect)
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Whose entries a full state loses."""
+"""The owners that lose entries of a full state."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ async def test_small_runs_do_not_wait_for_all_large_ones(store: SqliteStore) -> 
 
 
 class Step(NamedTuple):
-    """What a step of tidying did: rows it removed, and instructions of SQLite's virtual machine in thousands."""
+    """The work of a step of tidying: removed rows, and instructions of SQLite's virtual machine in thousands."""
 
     removed: int
     work: int

@@ -105,7 +105,7 @@ async def test_a_full_server_forgets_expired_entries_first(own_valkey: ValkeySer
 
 
 async def test_a_large_run_does_not_delay_others(own_valkey: ValkeyServer, store: Store) -> None:
-    """It has a connection of its own."""
+    """It has its own connection."""
     await store.run(Get("kind:a"))
     before = own_valkey.ask("INFO")["total_connections_received"]
     large = asyncio.create_task(store.run(Put("kind:large", bytes(10_000_000), 60, "ann")))

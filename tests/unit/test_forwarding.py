@@ -1,4 +1,4 @@
-"""The client behind reverse proxies: the last address that is no trusted proxy, whatever the client invents."""
+"""The client behind reverse proxies: the last untrusted address, also with headers that the client invents."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ async def rename_conversation(call: Call) -> Response:
 
 
 async def delete_conversation(call: Call) -> Response:
-    """Delete a conversation. Since 1.0 Dify checks neither its user nor whether it exists."""
+    """Delete a conversation. Since 1.0 Dify does not check its user or whether it exists."""
     require_chat(call)
     conversation_id = call.request.path_params["conversation_id"]
     if call.dialect.delete_returns_body:

@@ -64,7 +64,7 @@ class DemoServer:
     With the clock `itertools.count(1_700_000_000).__next__`, every turn starts in its own second.
     `faults` enables the fault keywords.
     `slots` is how many connections it serves at a time, as a Dify of `version` does (see `slots.py`); without it there
-    is no limit. `release` is how many seconds a stream that its client has closed keeps its slot.
+    is no limit. A stream frees its slot `release` seconds after its client closed it.
     """
 
     def __init__(

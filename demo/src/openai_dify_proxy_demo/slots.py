@@ -23,7 +23,7 @@ from openai_dify_proxy_demo.dialects import Dialect
 from openai_dify_proxy_demo.log import DemoLog
 
 RELEASE_SECONDS = 0.8
-"""How long a stream that its client has closed keeps its slot."""
+"""Seconds until a stream closed by its client frees its slot."""
 
 
 def idle_seconds(dialect: Dialect) -> int:
@@ -40,7 +40,7 @@ def limit_connections(config: Config, app: Starlette, slots: int) -> None:
 class Slots:
     """Creates the connections of a server, as uvicorn's `http` option, and serves at most `count` of them at a time.
 
-    Without `count` all are served. `release` is how many seconds a stream that its client has closed keeps its slot.
+    Without `count` all are served. A stream frees its slot `release` seconds after its client closed it.
     The numbers of connections are in `log`.
     """
 

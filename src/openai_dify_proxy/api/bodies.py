@@ -23,7 +23,7 @@ from openai_dify_proxy.wire.reading import UNREADABLE
 _T = TypeVar("_T")
 
 FIRST_STEP = 64 * 1024
-"""Bytes that are reserved for a chunked body at first; twice what has arrived is reserved later."""
+"""Bytes that are reserved for a chunked body at first; later twice the bytes received."""
 
 
 class BodyReader:
@@ -106,7 +106,7 @@ class BodyReader:
 
 
 def _release_at_start(request: Request, reservation: Reservation) -> None:
-    """Release the memory when the response starts, and at the latest with the request, which is a task of its own."""
+    """Release the memory when the response starts, at the latest when the task of the request ends."""
 
     def release(_: object = None) -> Headers:
         reservation.release()

@@ -1,7 +1,7 @@
 """The memory for the request bodies of one process.
 
-A body reserves twice its length before it is read: for its bytes, and for what is decoded from them and sent on. So
-clients that send only a part of their bodies cannot fill the memory. A body that finds no room waits, in order of
+A body reserves twice its length before it is read: for its bytes, and for the message decoded from them. So clients
+that send only a part of their bodies cannot fill the memory. A body that finds no room waits, in order of
 arrival. Bodies up to ``SMALL_BODY`` have a third of the memory to themselves, so that large ones do not hold up
 ordinary chats; tiny ones never wait.
 """
@@ -19,7 +19,7 @@ TINY_BODY = 16 * 1024
 SMALL_BODY = 1024 * 1024
 
 MAX_WAITING = 64
-"""Bodies of each kind that may wait: the connection of each holds what has arrived."""
+"""Bodies of each kind that may wait: the connection of each holds its received bytes."""
 
 RETRY_SECONDS = 5
 

@@ -107,7 +107,7 @@ class HotRoutes:
         except ProxyError as error:
             response = error_response(error)
         except ClientDisconnected:
-            return  # nobody reads a response, and the log line has status 499
+            return  # the client is gone; the status 499 is for the log only
         await response(scope, receive, send)
 
 

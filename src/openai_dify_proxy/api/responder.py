@@ -29,7 +29,7 @@ class Responder(Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether the client has read all that was written, as far as the sockets' buffers tell."""
+        """Whether the kernel has taken all written bytes."""
 
     @property
     def unsent_bytes(self) -> int:

@@ -4,7 +4,7 @@
 ``StreamTiming.grace``, so that an early failure has a real 4xx or 5xx. A later failure is the stream's last frame.
 
 Frames are encoded and written inside the callback of the network read that brought them. The coroutine of a stream
-only opens the source, does what has to wait (``FrameSource.settle``), and ends the stream. The status line and the
+only opens the source, awaits ``FrameSource.settle``, and ends the stream. The status line and the
 heartbeats come from a timer, so they also come while the source is being opened, for example in a queue.
 """
 
@@ -130,7 +130,7 @@ class EventStream:
 class _Sender:
     """Sends one stream.
 
-    It has a single timer, which checks the grace period, the heartbeat and the write timeout, whichever comes first.
+    A single timer checks the grace period, the heartbeat and the write timeout.
     """
 
     def __init__(self, source: FrameSource, timing: StreamTiming, scope: Scope) -> None:
@@ -185,7 +185,7 @@ class _Sender:
         """Write the frames that are ready; wake ``pump`` if the source has to settle or failed."""
         if not self._open:
             return
-        if self._paused and self._responder.disconnected:  # it will not read what is buffered
+        if self._paused and self._responder.disconnected:  # it reads no buffered bytes any more
             self._error = ClientDisconnected()
             self._wake()
             return
@@ -217,7 +217,7 @@ class _Sender:
             self._source.pause()
 
     def _continue(self) -> None:
-        """Go on after the client has read all that was written."""
+        """Continue after the client has read all written frames."""
         if self._paused:
             self._paused = False
             self._source.resume()

@@ -91,6 +91,6 @@ def _picture_line(settings: Settings, url: str) -> str:
 
 
 _ONLY_TEXT = """grep --line-buffered -oE '"(content|message)":"[^"]*"'"""
-"""Shows the text of each chunk, or of an error, on a line of its own."""
+"""Shows the text of each chunk, or of an error, on a separate line."""
 
 _CLIENT_KEY = "-H 'X-API-Key: YOUR_KEY' "

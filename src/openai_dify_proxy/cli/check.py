@@ -1,4 +1,4 @@
-"""The command ``check``: query every configured service, and report what does not work."""
+"""The command ``check``: query every configured service, and report failures."""
 
 from __future__ import annotations
 

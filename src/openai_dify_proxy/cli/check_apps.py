@@ -169,7 +169,7 @@ def _notes(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
 
 
 def _unfilled(app: AppSettings, profile: AppProfile) -> Iterator[InputField]:
-    """Yield required inputs that neither the settings nor a plain OpenAI request set.
+    """Yield required inputs that have no value in the settings or in a plain OpenAI request.
 
     While ``input_variable`` is wrong, no text input counts: one of them is for the user's text.
     """

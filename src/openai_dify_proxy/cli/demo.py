@@ -1,6 +1,6 @@
 """The command ``demo``, and the demo's servers for commands that run with nothing configured.
 
-The demo is a distribution of its own, which the extra ``demo`` installs. It may be missing, so only the functions that
+The demo is a separate distribution, which the extra ``demo`` installs. It may be missing, so only the functions that
 use it import it.
 """
 
@@ -42,7 +42,7 @@ def serve_demo(settings: Settings, *, slots: int | None = None) -> None:
 
 
 def needs_demo(settings: Settings) -> bool:
-    """Return whether neither a Dify nor an app is configured. Raises SettingsError if so and the demo is missing."""
+    """Return whether no Dify and no app is configured. Raises SettingsError if so and the demo is missing."""
     if settings.apps or settings.dify_api_url is not None:
         return False
     _require_demo(

@@ -14,11 +14,11 @@ answers of clients that do not read."""
 
 
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-"""The hosts that stand for all addresses of the machine, with a loopback address of each."""
+"""The hosts that mean all addresses of the machine, with a loopback address of each."""
 
 
 class CannotListen(Exception):
-    """The server cannot listen on its address. The text says why, and what to do."""
+    """The server cannot listen on its address. The text contains the reason and the remedy."""
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -54,7 +54,7 @@ def _listen_on(family: int, address: tuple[object, ...]) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # "::" serves IPv4 too; otherwise each address has a socket of its own.
+            # "::" serves IPv4 too; otherwise each address has its own socket.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address[0] == "::" else 1)
         if sys.platform == "linux":
             listener.setsockopt(

@@ -1,4 +1,4 @@
-"""The command ``models``: what each image header does with a Replicate model."""
+"""The command ``models``: the effect of each image header on a Replicate model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def fetch_inputs(replicate: ReplicateClient, ref: ModelRef) -> ModelInputs
 def header_support(
     settings: Settings, model: ImageModel, inputs: ModelInputs, upscaler: ModelInputs | None
 ) -> list[HeaderSupport]:
-    """Return what each header does with ``model``; ``upscaler`` holds the inputs of its upscaler, if it has one."""
+    """Return the effect of each header on ``model``; ``upscaler`` holds the inputs of its upscaler, if it has one."""
     context = ImageSupportContext(
         enhancer=settings.enhance_prompt_app,
         upscaler=None if model.upscaler is None else str(model.upscaler),
@@ -66,7 +66,7 @@ def header_support(
 
 
 def show_model(settings: Settings, name: str | None, *, as_json: bool) -> None:
-    """Print what each header does with a model; without a token, with one of the demo.
+    """Print the effect of each header on a model, or without a token on one of the demo.
 
     Raises ProxyError and SettingsError.
     """

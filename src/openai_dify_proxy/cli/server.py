@@ -28,7 +28,7 @@ from uvicorn.supervisors import multiprocess
 from openai_dify_proxy.cli.listening import BACKLOG
 from openai_dify_proxy.server import FrontDoor, HttpLimits
 
-if TYPE_CHECKING:  # it loads what a parent of workers does not need
+if TYPE_CHECKING:  # its imports are unnecessary in a parent of workers
     from openai_dify_proxy.api.services import Services
 
 log = structlog.get_logger(__name__)
@@ -173,7 +173,7 @@ class _WorkerServer(_Server):
 
 
 _COUNT = b"answers"
-"""The parent's question for the number of answers, beside uvicorn's health check."""
+"""The parent's request for the number of answers; the others are uvicorn's health checks."""
 
 
 class _WorkerProcess(multiprocess.Process):

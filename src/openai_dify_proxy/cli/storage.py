@@ -29,7 +29,7 @@ def state_problem(settings: Settings) -> str | None:
     path = sqlite_path(settings.state_url.get_secret_value())
     if path is None:
         return None
-    # SQLite creates its journal beside the file.
+    # SQLite creates its journal in the same directory.
     writable = existing_part(path) != path or os.access(path, os.W_OK)
     return _problem("STATE_URL", path, path.parent, writable=writable)
 

@@ -120,7 +120,7 @@ class ImageModels:
         return self.target(rejected)
 
     async def _load(self, ref: ModelRef) -> Loaded[ModelInputs]:
-        """Load a schema. A version's schema never changes; a name stands for the latest version."""
+        """Load a schema. A version's schema never changes; a name means the latest version."""
         version, schema = await self._replicate.schema(ref)
         if version is not None:
             self._latest[ref] = version

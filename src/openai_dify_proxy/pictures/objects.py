@@ -56,7 +56,7 @@ ORPHAN_SECONDS = 3600.0
 """Age from which a picture without a record is an orphan: its writer must have died."""
 
 MAX_OBJECT_BYTES = 256 * 1024 * 1024
-"""The library allocates what an object announces, and ends the process if that fails."""
+"""The library allocates the announced size of an object, and ends the process if that fails."""
 
 _CLIENT_OPTIONS = frozenset(("allow_http", "connect_timeout", "proxy_url", "timeout"))
 

@@ -1,4 +1,4 @@
-"""The record of a picture, stored beside it as ``<sha256>.json``."""
+"""The record of a picture, stored in the same place as ``<sha256>.json``."""
 
 from __future__ import annotations
 

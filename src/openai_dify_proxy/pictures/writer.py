@@ -57,6 +57,6 @@ class PictureWriter:
 
 
 def _verify(data: bytes) -> tuple[bytes, Dimensions, str, str]:
-    """Remove the metadata, then decode: the decoded bytes are exactly those that are stored."""
+    """Remove the metadata, then decode: exactly the stored bytes are decoded."""
     data = strip_text(data)
     return data, decode_all(data), hashlib.sha256(data).hexdigest(), compute_cid(data)

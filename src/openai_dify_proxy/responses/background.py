@@ -66,7 +66,7 @@ class BackgroundResponses:
 
     @property
     def unfollowed(self) -> int:
-        """The number of runs of this process whose stream no request of this process follows."""
+        """The number of runs of this process without a request of this process that follows their stream."""
         return len(self._runs.keys() - self._followers.keys())
 
     async def start(self, caller: Caller, prepared: PreparedRun, encoder: ResponsesStreamEncoder) -> None:
@@ -153,7 +153,7 @@ class BackgroundResponses:
                 yield encode_keepalive(frames.number)
 
     async def _read(self, name: str, begin: int, *, retry: bool) -> tuple[RunProgress, bytes] | None:
-        """Return what ``EventLogs.read`` returns, from memory if a run of this process has just written it.
+        """Return the result of ``EventLogs.read``, from memory if a run of this process has just written it.
 
         Return None after a fault if it makes sense to ``retry``: without a run, a lost stream stays lost. Raises
         ProxyError.

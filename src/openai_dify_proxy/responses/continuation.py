@@ -118,8 +118,7 @@ class ContinuationResolver:
     ) -> Continued:
         """Continue a stored conversation, which counts as failed until the turn has finished.
 
-        So after a turn that was cut short or whose process died, the next turn starts a new conversation in Dify, with
-        a transcript.
+        So after an interrupted turn or a crash, the next turn starts a new conversation in Dify, with a transcript.
         """
         store = self._stored.conversations
         entry = await store.load(caller, name, end_user, strictly=True)

@@ -1,4 +1,4 @@
-"""Whose entries a full state loses: those of the owners that hold the most, so that no one displaces a smaller one."""
+"""Select the entries that a full state loses: those of the largest owners, so that none displaces a smaller one."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def slack(limit: int) -> int:
 
 
 def shares(held: Mapping[str, int], excess: int, *, owners: int | None = None) -> dict[str, int]:
-    """Return what the owners lose, ``excess`` in all: the largest ones lose so much that they hold equally much.
+    """Return how much each owner loses, ``excess`` in all: the largest ones then hold the same amount.
 
-    ``held`` is what each one holds. Only the ``owners`` largest lose anything; less than ``excess`` if they hold less.
+    ``held`` is the amount by owner. Only the ``owners`` largest lose anything; less than ``excess`` if they hold less.
     """
     ranked = nlargest(len(held) if owners is None else owners, held.items(), key=lambda item: item[1])
     together = losers = level = 0

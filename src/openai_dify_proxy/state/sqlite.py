@@ -3,8 +3,8 @@
 A separate thread uses SQLite, so that a slow disk or a lock of another process does not block the event loop. The
 thread takes all waiting runs, reads their entries with one statement, applies the operations in memory, and writes the
 changes: one transaction with at most four statements for any number of runs. ``BEGIN IMMEDIATE`` locks out other
-processes, which makes each operation atomic. A large run has a transaction of its own, and no more than one of them
-comes before the small runs that wait.
+processes, which makes each operation atomic. A large run has a separate transaction, and at most one of them
+comes before the waiting small runs.
 """
 
 from __future__ import annotations

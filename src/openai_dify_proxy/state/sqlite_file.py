@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Return a connection to the file with the current schema. Only this user may read the file and those beside it.
+    """Return a connection to the file with the current schema. Only this user may read the file and its journal.
 
     Raises OSError and sqlite3.Error, and StateUnavailable if a newer version of the proxy has written the file.
     """

@@ -1,8 +1,8 @@
 """Removes expired entries from the SQLite file, and the oldest entries of the largest owners if it is full.
 
 The work is done in steps of about a millisecond, with the runs of callers between them. An index by owner and time
-would make each write slower; instead a pass over the table reads one slice of it per step. A first pass counts what
-each owner holds, a second one finds the oldest entries of those that must lose some. A slice is fetched as one row,
+would make each write slower; instead a pass over the table reads one slice of it per step. A first pass counts the
+entries of each owner, a second one finds the oldest entries of the largest owners. A slice is fetched as one row,
 since the thread waits for the interpreter's lock with each row.
 """
 
@@ -64,7 +64,7 @@ class Tidying:
         self._due_after = Holding()
 
     def count(self, entries: int, size: int) -> None:
-        """Count what a batch wrote."""
+        """Count the entries and bytes that a batch wrote."""
         self._written.add(entries, size)
 
     @property
@@ -184,7 +184,7 @@ def _search_slice(connection: sqlite3.Connection, last: str, now: float, losers:
 def _remove(
     connection: sqlite3.Connection, entries: list[tuple[int, str]], column: Literal["expires", "written"], until: float
 ) -> Iterator[None]:
-    """Remove entries (size, key), except those written since then, whose ``column`` is after ``until``."""
+    """Remove entries (size, key), except newer versions, which have a ``column`` after ``until``."""
     keys: list[str] = []
     room = REMOVE_BYTES
     for number, (size, key) in enumerate(entries, 1):

@@ -44,7 +44,7 @@ class Take(Struct, frozen=True):
 class Put(Struct, frozen=True):
     """Write, and replace any value. ``ttl`` is in seconds; an entry without one never expires.
 
-    ``owner`` is the id of the caller whose entry it is. Entries without an owner are the server's own.
+    ``owner`` is the id of the caller that the entry belongs to. Entries without an owner belong to the server.
     """
 
     key: str
@@ -71,7 +71,7 @@ class Store(Protocol):
     """Values by key. Keys are short ASCII strings such as ``conversation:3f…``; the part before the colon is the kind.
 
     A store holds a bounded number of entries, and of bytes in keys and values. Beyond it, the owners that hold the most
-    lose their oldest entries. Entries without an owner, and those that never expire, are neither counted nor removed,
+    lose their oldest entries. Entries without an owner, and entries that never expire, are not counted or removed,
     so that a flood of conversations cannot displace the secret.
     """
 

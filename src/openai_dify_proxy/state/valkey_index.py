@@ -1,10 +1,10 @@
-"""Whose the entries on a Valkey or Redis server are, and which ones are removed when there are too many.
+"""Record the owners of the entries on a Valkey or Redis server, and remove entries if there are too many.
 
 Each owner has a sorted set ``…index:<owner>`` of the keys of its entries, ordered by the time of writing. The scores
-also hold the sizes, so that removing keys from the set tells by how much its owner's usage falls. ``…usage:entries``
+also hold the sizes, so that the scores of removed keys give the decrease of its owner's usage. ``…usage:entries``
 and ``…usage:bytes`` hold the usage of each owner, and their sum under the empty name; so one command reads the sum and
-the largest owners. Every process adds what it wrote, once a second at most; a process that is killed leaves a second's
-worth uncounted.
+the largest owners. Every process adds its writes at most once a second; a killed process leaves the writes of a second
+uncounted.
 
 Before entries had owners there was one index, ``…index``, with seconds since the epoch as scores. It is used like that
 of an owner, whose bytes are unknown.
@@ -63,7 +63,7 @@ class OwnerIndex:
         self._written = Holding()
         self._longest = 0.0
         self._swept_at = 0.0
-        self._has_unknown = True  # until the first tidying shows that there are no such entries
+        self._has_unknown = True  # until the first tidying finds no entries of unknown owners
 
     @property
     def due(self) -> bool:
@@ -95,7 +95,7 @@ class OwnerIndex:
         return commands
 
     def count(self, operations: Iterable[Operation], replies: Iterable[Any]) -> None:
-        """Count what the operations changed, by their replies."""
+        """Count the changes of the operations, by their replies."""
         for operation, reply in zip(operations, replies, strict=True):
             if isinstance(reply, Exception) or isinstance(operation, Get) or not operation.owner:
                 continue

@@ -1,4 +1,4 @@
-"""Connection failures as sentences for the operator: what is wrong, where, and what to do."""
+"""Connection failures as sentences for the operator: the fault, its place and the remedy."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _find_line_end = re.compile(f"[{_LINE_ENDS}]").search
 
 
 class ForgeableLines:
-    """The lines that messages must not contain: those that look like a role line, or like one of ``lines``.
+    """The lines that messages must not contain: lines that look like a role line or like one of ``lines``.
 
     Case and indentation do not count.
     """

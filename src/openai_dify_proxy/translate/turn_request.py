@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct
 
 CONTINUE = "Continue."
-"""The question of a request whose last message is the assistant's."""
+"""The question of a request that ends with a message of the assistant."""
 
 
 class ToolCall(Struct, frozen=True):
@@ -144,9 +144,9 @@ SideCallKind: TypeAlias = Literal[
 
 
 class SideCall(Struct, frozen=True):
-    """A request that the chat client ``client`` makes beside the conversation.
+    """A request that the chat client ``client`` makes outside the conversation.
 
-    ``empty_answer`` makes the client behave as if it had made no side call. It is None if there is no such answer:
+    ``empty_answer`` makes the client behave as if it had made no side call. It is None if no answer does:
     without a summary, for example, a client loses its conversation.
     """
 
@@ -160,7 +160,7 @@ class TurnRequest(Struct, frozen=True):
 
     ``question``, ``asked``, ``system`` and ``history`` are as in ``TurnMessages``, ``chat_id`` as in
     ``RequestIdentity``. ``stored_history`` is a history that is stored here and not in the request. A ``stateless``
-    turn, such as a side call, neither continues a conversation nor can be continued. ``conversation_param`` is the
+    turn, such as a side call, continues no conversation and cannot be continued. ``conversation_param`` is the
     field or header that ``conversation_id`` comes from. ``output`` is None for a plain answer. ``unsupported`` names
     the parameters of the request that have no effect.
     """

@@ -1,4 +1,4 @@
-"""The connections for control calls: the small calls to a Dify beside its turns."""
+"""The connections for control calls: all small calls to a Dify that are not turns."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 CONTROL_CONNECTIONS = 2
-"""How many control calls a process makes to one Dify at the same time, beside the turns that admission allows."""
+"""Control calls that a process makes to one Dify at the same time, in addition to the admitted turns."""
 
 
 class ControlCalls:
-    """Limits the control calls to each Dify for whose URL ``limited`` returns true. Stop calls come first."""
+    """Limits the control calls to each Dify if ``limited`` returns true for its URL. Stop calls come first."""
 
     def __init__(self, limited: Callable[[str], bool]) -> None:
         self._limited = limited

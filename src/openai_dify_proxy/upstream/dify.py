@@ -255,7 +255,7 @@ def rejection(app: DifyApp, exchange: Exchange, body: bytes) -> ProxyError:
 
 
 def missing_answer(app: DifyApp, exchange: Exchange) -> ProxyError:
-    """Return the error for a turn whose connection ended before the headers of an answer."""
+    """Return the error for a connection that ended before the headers of an answer."""
     if exchange.head_too_large:
         return _head_too_large()
     if exchange.answered_in_tls:

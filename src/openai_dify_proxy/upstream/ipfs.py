@@ -1,7 +1,7 @@
 """Uploads to an IPFS node or a pinning service, each in one multipart POST.
 
 Nodes and services differ in the URL, the Authorization header, the form's fields and the answer. Settings describe
-these differences, so no service needs code of its own. Kubo reports failures after a status 200 in a trailer
+these differences, so no service needs its own code. Kubo reports failures after a status 200 in a trailer
 (``X-Stream-Error``), which aiohttp does not expose; the project's own HTTP client does.
 """
 

@@ -24,7 +24,7 @@ _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 class TooComplex(Exception):
-    """A document that takes too much work or memory. The text says what it has too much of."""
+    """A document that takes too much work or memory. The text names the exceeded limit."""
 
 
 def check_complexity(document: bytes | bytearray) -> None:

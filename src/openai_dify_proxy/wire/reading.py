@@ -66,7 +66,7 @@ class Limit(Struct, frozen=True):
 
 
 class NumberTooLarge(Struct, frozen=True):
-    """A number that neither 64 bits nor a double can hold."""
+    """A number that does not fit into 64 bits or a double."""
 
 
 class SyntaxFault(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Settings of images, pictures and IPFS: what is complained about, and what credentials ask for."""
+"""Settings of images, pictures and IPFS: errors, warnings, and requirements of credentials."""
 
 from __future__ import annotations
 

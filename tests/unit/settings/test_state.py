@@ -1,4 +1,4 @@
-"""Where state is kept: what can be written, what is wrong, and that no password is told."""
+"""The setting ``STATE_URL``: valid and invalid values, and errors without passwords."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def output_size(inputs: Mapping[str, Any], source: Size | None) -> Size:
 
 
 def fit_size(size: Size) -> Size:
-    """Scale the size down to MAX_SIDE if it is larger, keeping its proportions."""
+    """Scale a larger size down to MAX_SIDE with the same proportions."""
     scale = min(1.0, MAX_SIDE / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 

@@ -2,8 +2,8 @@
 
 Frames are exactly ``data: {json}`` and an empty line. Text chunks are the most frequent output of the proxy, so their
 bytes before and after the text are encoded once per turn, from the structs that describe a chunk; those of a call's
-arguments once per call. An encoder stores the answer so far, to compute what a replacement adds to the text that the
-client already has.
+arguments once per call. An encoder stores the answer so far, to compute the text that a replacement
+adds for the client.
 
 OpenAI's first chunk has a null content if a call or a refusal comes first, else an empty string.
 """
@@ -309,7 +309,7 @@ def _extension(answer: Answer, ids: TurnIds, *, include_usage: bool) -> DifyExte
 
 
 def missing_text(sent: str, text: str) -> str:
-    """Return what to send when ``text`` replaces ``sent``: the rest of ``text``, or all of it as a new paragraph.
+    """Return the text to send when ``text`` replaces ``sent``: its rest, or all of it as a new paragraph.
 
     The text that was sent cannot be retracted.
     """

@@ -1,8 +1,8 @@
 """Detect side calls: requests for titles, tags, search queries etc. that chat clients send as ordinary chats.
 
 A table per client matches the start and the end of its prompts, and holds the answer that the client treats as
-"nothing". Each row comes from the client's source or from a recording of the running program; the versions stand beside
-the tables. A missed side call costs a turn, but a false match costs a user an answer. Therefore:
+"nothing". Each row comes from the client's source or from a recording of the running program; the comments of
+the tables name the versions. A missed side call costs a turn, but a false match costs a user an answer. Therefore:
 
 - a row holds a whole sentence of the prompt, and usually its end too;
 - a stand-alone prompt matches only without earlier messages, and a prompt at the end of a conversation only with them;

@@ -39,7 +39,7 @@ class StoredFrames:
         return self._inside or bool(self._unread)
 
     def feed(self, piece: bytes) -> bytes:
-        """Return what the selected frames have in ``piece``, which may begin and end anywhere."""
+        """Return the bytes of selected frames in ``piece``, which may begin and end anywhere."""
         data, self._unread = self._unread + piece, b""
         selected = []
         begin = 0

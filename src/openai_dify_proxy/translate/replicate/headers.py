@@ -147,7 +147,7 @@ _BY_NAME = {header.name.lower(): header for header in HEADERS}
 def read_image_headers(items: Iterable[tuple[str, str]]) -> ImageHeaders:
     """Parse the image headers among all headers of a request; a name may occur several times.
 
-    Raises InvalidRequest whose ``param`` is the header, for an invalid value and for values that differ.
+    Raises InvalidRequest, with the header as ``param``, for an invalid value and for different values.
     """
     values: dict[str, Any] = {}
     unknown: dict[str, None] = {}

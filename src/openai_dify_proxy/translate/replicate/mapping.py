@@ -47,7 +47,7 @@ DEFAULT_FACTOR = 2
 
 
 def plan_images(parameters: ImageParameters, model: ModelInputs, rules: ImageRules) -> ImagePlan:
-    """Return the plan for a request. Raises InvalidRequest whose ``param`` is the header or field at fault."""
+    """Return the plan for a request. Raises InvalidRequest, with the header or field at fault as ``param``."""
     return _Planner(parameters, model, rules).plan()
 
 

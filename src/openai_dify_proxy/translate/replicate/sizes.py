@@ -40,7 +40,7 @@ class PlacedSize(Struct, frozen=True):
 
 
 def parse_size(text: str) -> Size | None:
-    """Parse ``WxH``; None stands for ``auto``. Raises InvalidRequest."""
+    """Parse ``WxH``; None means ``auto``. Raises InvalidRequest."""
     if text == "auto":
         return None
     match = _SIZE.fullmatch(text.strip())

@@ -34,7 +34,7 @@ class HeaderSupport(Struct, frozen=True, kw_only=True):
     """The effect of one header.
 
     ``takes`` describes the values that have an effect; None if the header is not supported. ``input`` is the model's
-    input for it, and ``by`` what implements it for a model without one.
+    input for it, and ``by`` the part of the proxy that implements it for a model without one.
     """
 
     header: str

@@ -208,7 +208,7 @@ class DifyFile(Struct, omit_defaults=True):
 
 
 class DifyExtension(Struct, omit_defaults=True):
-    """The ``dify`` object beside OpenAI's fields: facts of a turn for which OpenAI has no field."""
+    """The ``dify`` object, an addition to OpenAI's fields: facts of a turn for which OpenAI has no field."""
 
     conversation_id: str | None = None
     message_id: str | None = None

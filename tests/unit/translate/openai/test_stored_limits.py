@@ -1,4 +1,4 @@
-"""The limits of what conversations and responses store."""
+"""The limits of stored conversations and responses."""
 
 from __future__ import annotations
 

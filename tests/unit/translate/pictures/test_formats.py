@@ -1,4 +1,4 @@
-"""Remove text from pictures, and compare what Pillow reads before and after."""
+"""Remove text from pictures, and compare the pixels and metadata that Pillow reads before and after."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def grown(limit: int) -> AutoLimit:
     ("ages", "answering", "waiting", "probes"),
     [
         ([], 8, 1, True),
-        ([], 8, 0, False),  # nobody waits
+        ([], 8, 0, False),  # no turn waits
         ([], 7, 1, False),  # not full
         ([0.1], 7, 1, False),  # full, but one head is to come
         ([2.9], 8, 1, True),  # another process has found a limit of 9, which was too high

@@ -51,7 +51,7 @@ def test_order(pushed: list[str], popped: list[str]) -> None:
 
 
 def test_one_of_another_caller_waits_for_one_turn_at_most() -> None:
-    """Twenty clients of one caller wait when the one of another comes, whatever was served before."""
+    """Twenty clients of one caller wait when the one of another comes, after any number of served turns."""
     for served in range(10):
         queue = queue_of(*(f"a/user {number}/1" for number in range(30)))
         for _ in range(served):

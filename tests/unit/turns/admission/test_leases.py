@@ -244,7 +244,7 @@ def test_wishes_that_no_process_has_count_as_absent(wanted: tuple[object, ...]) 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_all_together_never_use_more_than_the_limit(seed: int) -> None:
-    """Processes come and end turns in any order; they never have one slot twice, and use only what they have."""
+    """Processes come and end turns in any order; no slot has two owners, and each process uses only its own slots."""
     chance = random.Random(seed)
     state = State()
     processes = [Process(state, str(number)) for number in range(chance.randint(2, 6))]
@@ -260,7 +260,7 @@ def test_all_together_never_use_more_than_the_limit(seed: int) -> None:
             case _:
                 process.sync(limit, spare=chance.randint(0, 1))
         process.start(limit)
-        for each in processes:  # nobody is suspended for longer than a lease
+        for each in processes:  # no process is suspended for longer than a lease
             if each.table.owned:
                 each.sync(limit)
         owned = [number for each in processes for number in each.table.owned]
