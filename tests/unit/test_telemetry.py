@@ -23,12 +23,13 @@ def _restore_logging() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error")]
     levels = [logger.level for logger in loggers]
+    configured = structlog.get_config()
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
     for logger, own in zip(loggers, levels, strict=True):
         logger.setLevel(own)
-    structlog.reset_defaults()
+    structlog.configure(**configured)
     structlog.contextvars.clear_contextvars()
 
 
