@@ -51,7 +51,7 @@ def test_what_an_app_takes_and_has_is_shown(program: Program, dify: DemoServer) 
     ]
 
 
-def test_inputs_of_the_settings_fill_what_is_required(program: Program, dify: DemoServer) -> None:
+def test_inputs_of_the_settings_fill_required_inputs(program: Program, dify: DemoServer) -> None:
     toml = '[apps.topic]\napi_key = "app-demo-chat-topic"\ninputs = { topic = "bees" }\n'
     code, shown = check(program, toml, dify.url)
     assert (code, findings(shown)) == (0, [])
@@ -140,7 +140,7 @@ def test_without_apps_the_dify_is_looked_for(program: Program, dify: DemoServer)
     ]
 
 
-def test_a_state_that_cannot_be_kept(program: Program, dify: DemoServer, tmp_path: Path) -> None:
+def test_an_unusable_state(program: Program, dify: DemoServer, tmp_path: Path) -> None:
     """The directory of its file is a file."""
     in_the_way = tmp_path / "taken"
     in_the_way.touch()
@@ -176,7 +176,7 @@ def test_a_state_that_is_down(program: Program, dify: DemoServer, scheme: str) -
         ("app-demo-chat@0.15", "This Dify does not report the mode of apps, so it was guessed."),
     ],
 )
-def test_what_is_peculiar_to_a_version(program: Program, dify: DemoServer, key: str, note: str) -> None:
+def test_peculiarities_of_a_version(program: Program, dify: DemoServer, key: str, note: str) -> None:
     code, shown = check(program, f'[apps.one]\napi_key = "{key}"\n', dify.url)
     assert code == 0
     assert any(line.startswith(f"note one: {note}") for line in findings(shown))

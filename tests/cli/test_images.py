@@ -108,7 +108,7 @@ def test_what_keeps_a_model_from_serving(program: Program, replicate: DemoReplic
         (VERSIONS["stability-ai/sdxl"], "Replicate cannot look up a version alone. Name it as owner/name:version."),
     ],
 )
-def test_what_is_worth_knowing_of_a_model(program: Program, replicate: DemoReplicate, model: str, note: str) -> None:
+def test_notes_on_a_model(program: Program, replicate: DemoReplicate, model: str, note: str) -> None:
     code, shown = check(program, f'[images.models.x]\nmodel = "{model}"', **images(replicate))
     assert code == 0
     (found,) = findings(shown)

@@ -34,14 +34,14 @@ async def keep(store: LocalPictures, *, ipfs: bool, side: int = 16, seed: int | 
     return kept.record
 
 
-def test_nothing_is_kept(program: Program) -> None:
+def test_no_pictures_are_stored(program: Program) -> None:
     ended = program.run("pictures")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "0 pictures, 0 bytes.\n", "")
     assert json.loads(program.run("pictures", "--json").stdout) == []
     assert not (program.directory / ".local").exists()
 
 
-async def test_what_is_kept(program: Program, store: LocalPictures) -> None:
+async def test_stored_pictures_are_listed(program: Program, store: LocalPictures) -> None:
     private = await keep(store, ipfs=False)
     waiting = await keep(store, ipfs=True, side=17)
     ended = await asyncio.to_thread(program.run, "pictures")
@@ -89,7 +89,7 @@ async def send(program: Program, *answers: Answer, arguments: tuple[str, ...] = 
     return ended.returncode, ended.stdout, ended.stderr
 
 
-async def test_what_is_pending_is_sent(program: Program, store: LocalPictures) -> None:
+async def test_pending_pictures_are_uploaded(program: Program, store: LocalPictures) -> None:
     record = await keep(store, ipfs=True)
     assert record.cid is not None
     code, said, progress = await send(program, added(record.cid))
@@ -101,7 +101,7 @@ async def test_what_is_pending_is_sent(program: Program, store: LocalPictures) -
     assert await store.pending() == []
 
 
-async def test_what_is_refused_stays_pending(program: Program, store: LocalPictures) -> None:
+async def test_rejected_pictures_stay_pending(program: Program, store: LocalPictures) -> None:
     for side in (16, 17, 18):
         await keep(store, ipfs=True, side=side)
     code, said, errors = await send(program, FULL)
@@ -125,7 +125,7 @@ def test_there_must_be_somewhere_to_send_to(program: Program) -> None:
     assert ended.stderr == "Error: IPFS_UPLOAD_URL is not set. Set it to the upload URL of an IPFS node or service\n"
 
 
-def test_a_place_that_cannot_be_read_is_told_plainly(program: Program, tmp_path: Path) -> None:
+def test_an_unreadable_store_is_reported(program: Program, tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     ended = program.run("pictures", "--send", IMAGE_STORAGE_DIR=str(in_the_way), IPFS_UPLOAD_URL="http://127.0.0.1:9")

@@ -227,7 +227,7 @@ def test_a_worker_tunes_its_garbage_collector_after_start_up(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", ["serve", "demo"])
-def test_a_port_in_use_is_told_plainly(program: Program, command: str) -> None:
+def test_a_port_in_use_is_reported(program: Program, command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = program.run(command, "--port", str(port))
@@ -252,7 +252,7 @@ def test_every_problem_of_the_settings_is_a_line(program: Program) -> None:
     ]
 
 
-def test_a_place_for_pictures_that_cannot_be_used_is_told_at_once(program: Program) -> None:
+def test_an_unusable_picture_store_is_reported_at_start_up(program: Program) -> None:
     ended = program.run("serve", "--port", "0", PICTURE_STORE="s3://pictures?serve=never")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "Error: PICTURE_STORE has serve=never: it must be proxy or redirect\n"
@@ -344,7 +344,7 @@ def test_localhost_is_one_port_on_each_of_its_addresses() -> None:
         ("proxy.invalid", "HOST proxy.invalid is not an address of this machine: "),
     ],
 )
-def test_an_address_of_no_machine_is_told_plainly(host: str, complaint: str) -> None:
+def test_an_address_of_no_machine_is_reported(host: str, complaint: str) -> None:
     with pytest.raises(CannotListen) as caught:
         listen(host, 0)
     assert str(caught.value).startswith(complaint)

@@ -110,7 +110,7 @@ def test_an_app_with_a_rule_that_there_is_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "template", ["{history}{question}", "Before:\n{history}\n\nNow: {question}!", "{history}\n{question}\n{x}"]
 )
-def test_a_template_is_kept_as_it_is(template: str) -> None:
+def test_a_template_is_unchanged(template: str) -> None:
     assert load({"TRANSCRIPT_TEMPLATE": template}).transcript_template == template
 
 
@@ -160,7 +160,7 @@ def test_personal_keys_that_are_no_pairs(keys: str) -> None:
     )
 
 
-def test_a_bad_personal_key_is_not_told() -> None:
+def test_an_invalid_personal_key_is_not_shown() -> None:
     (problem,) = problems({"PERSONAL_KEYS": "sk-söcret=anna"})
     assert "cret" not in problem
     assert problem.startswith("One of PERSONAL_KEYS in the environment")
@@ -214,7 +214,7 @@ def test_an_app_for_side_calls_must_be_there() -> None:
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("60", 60), ("90s", 90), ("2h", 7200), ("7d", 604800)])
-def test_how_long_conversations_are_kept(text: str, seconds: float) -> None:
+def test_the_lifetime_of_conversations(text: str, seconds: float) -> None:
     assert load({"CONVERSATION_TTL": text}).conversation_ttl == seconds
 
 

@@ -209,7 +209,7 @@ MODEL_TABLES = "images in {file} must contain a table for each model: write [ima
         ("image_models = 3", ["image_models in {file} is not a setting: did you mean image_model?"]),
     ],
 )
-def test_what_is_wrong_with_a_toml_file(toml: Path, text: str, complaints: list[str]) -> None:
+def test_errors_in_a_toml_file(toml: Path, text: str, complaints: list[str]) -> None:
     toml.write_text(text, encoding="utf-8")
     assert problems(APP, toml=toml) == [complaint.format(file=toml) for complaint in complaints]
 

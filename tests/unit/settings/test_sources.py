@@ -668,7 +668,7 @@ APP = 'api_key = "app-1"\napi_url = "http://dify.test"\n'
         ),
     ],
 )
-def test_what_is_wrong_with_a_toml_file(toml: Path, text: str, complaints: list[str]) -> None:
+def test_errors_in_a_toml_file(toml: Path, text: str, complaints: list[str]) -> None:
     toml.write_text(text)
     assert problems(toml=toml) == [complaint.format(file=toml) for complaint in complaints]
 
@@ -713,11 +713,11 @@ def test_what_is_wrong_with_a_toml_file(toml: Path, text: str, complaints: list[
         ),
     ],
 )
-def test_what_is_wrong_with_variables_for_apps(env: Mapping[str, str], complaint: str) -> None:
+def test_errors_in_variables_for_apps(env: Mapping[str, str], complaint: str) -> None:
     assert problems(env) == [complaint]
 
 
-def test_all_problems_are_told_at_once(toml: Path) -> None:
+def test_all_problems_are_reported_at_once(toml: Path) -> None:
     toml.write_text(
         'colour = 1\ndefault_app = "none"\n[apps.a]\nmode = "talk"\napi_key_env = "NO_SUCH"\naliases = ["x"]\n'
         '[apps.b]\naliases = ["x"]\n'

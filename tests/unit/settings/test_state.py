@@ -40,7 +40,7 @@ def problems(env: Mapping[str, str]) -> list[str]:
         "unix:///run/valkey.sock?db=1",
     ],
 )
-def test_a_state_url_is_kept_as_it_is_and_its_password_secret(url: str) -> None:
+def test_a_state_url_is_unchanged_and_its_password_secret(url: str) -> None:
     settings = load({"STATE_URL": url})
     assert settings.state_url.get_secret_value() == url
     assert url not in repr(settings)
@@ -78,7 +78,7 @@ def a_server(scheme: str) -> str:
         ("unix://", a_server("unix")),
     ],
 )
-def test_what_is_wrong_with_a_state_url_is_said_without_it(url: str, complaint: str) -> None:
+def test_errors_about_a_state_url_do_not_contain_it(url: str, complaint: str) -> None:
     assert problems({"STATE_URL": url}) == [complaint]
 
 
