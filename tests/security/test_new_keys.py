@@ -17,7 +17,7 @@ import pytest
 
 from openai_dify_proxy.errors import AuthenticationFailed, ServerBusy, UpstreamTimeout
 from openai_dify_proxy.settings import LimitSettings
-from openai_dify_proxy.turns.new_keys import MAX_REJECTED
+from openai_dify_proxy.turns.new_keys import MAX_REJECTED, NewKeys
 from openai_dify_proxy.turns.profiles import FRESH_SECONDS, KNOWN_SECONDS, Profiles
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
@@ -93,6 +93,8 @@ class Gate:
     """A Dify that accepts keys with ``good`` in them. Its answers to other keys wait for ``opened``."""
 
     calls: Counter[str] = field(default_factory=Counter)
+    checked: list[str] = field(default_factory=list)
+    """The keys in the order of their first calls."""
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     rejecting: bool = False
     now: float = 1000.0
@@ -101,6 +103,8 @@ class Gate:
         while (request := await read_request(reader, 1)) is not None:
             key = request.headers["authorization"].removeprefix("Bearer ")
             self.calls[key] += 1
+            if self.calls[key] == 1:
+                self.checked.append(key)
             if "good" in key and not self.rejecting:
                 form = {"user_input_form": [], "name": "x", "description": "", "tags": [], "mode": "chat"}
                 writer.write(http_answer(200, json.dumps(form).encode()))
@@ -154,6 +158,38 @@ async def test_junk_keys_do_not_hold_up_known_ones(setup: Setup) -> None:
     assert sum(calls for key, calls in setup.gate.calls.items() if "junk" in key) == 1
     setup.gate.opened.set()
     assert set(await asyncio.gather(*junk)) == {"invalid_api_key"}
+
+
+async def test_addresses_take_turns_with_their_new_keys(setup: Setup) -> None:
+    """A key of another address waits for two junk keys: the one that is being checked, and the next one."""
+    first = asyncio.create_task(setup.get("app-junk-first", "192.0.2.1"))
+    await until(lambda: setup.gate.checked == ["app-junk-first"])
+    junk = [asyncio.create_task(setup.get(f"app-junk-{number}", "192.0.2.1")) for number in range(50)]
+    await asyncio.sleep(0)  # their tasks start, and then the loads of their profiles
+    others = [asyncio.create_task(setup.get(f"app-good-{number}", f"192.0.2.{number}")) for number in (2, 3)]
+    setup.gate.opened.set()
+    assert await asyncio.gather(*others) == ["chat", "chat"]
+    assert setup.gate.checked[:4] == ["app-junk-first", "app-junk-0", "app-good-2", "app-good-3"]
+    assert set(await asyncio.gather(first, *junk)) == {"invalid_api_key"}
+
+
+async def test_a_check_that_is_cancelled_lets_the_next_begin() -> None:
+    keys = NewKeys(LimitSettings(key_check_concurrency=1), lambda: 0.0)
+    order: list[str] = []
+
+    async def check(name: str) -> None:
+        async with keys.check(name):
+            order.append(name)
+
+    async with keys.check("first"):
+        tasks = {name: asyncio.create_task(check(name)) for name in ("waits", "has just begun", "next")}
+        await asyncio.sleep(0)  # they start
+        tasks["waits"].cancel()
+    tasks["has just begun"].cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)
+    assert order == ["next"]
+    async with keys.check("again"):
+        pass
 
 
 @pytest.mark.parametrize("queue", [200, 20])

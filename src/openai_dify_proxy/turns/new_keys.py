@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from openai_dify_proxy.errors import AuthenticationFailed, ServerBusy
 from openai_dify_proxy.settings import LimitSettings
+from openai_dify_proxy.turns.admission.fair_queue import FairQueue, Line
 from openai_dify_proxy.upstream.dify import DifyApp
 
 MAX_REJECTED = 1000
@@ -17,11 +18,13 @@ MAX_REJECTED = 1000
 class NewKeys:
     """Limits the checks of new keys, so that invalid ones neither delay valid ones nor flood Dify.
 
-    ``now`` is a clock in seconds.
+    Clients take turns by their addresses: a key waits for the running checks, for at most one of each other address,
+    and for those of its own address before it. ``now`` is a clock in seconds.
     """
 
     def __init__(self, limits: LimitSettings, now: Callable[[], float]) -> None:
-        self.slots = asyncio.Semaphore(limits.key_check_concurrency)
+        self._free = limits.key_check_concurrency
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
         self.timeout = limits.key_check_timeout
         self._max_waiting = limits.key_check_queue
         self._pause = limits.key_check_pause
@@ -47,6 +50,35 @@ class NewKeys:
             yield
         finally:
             self._waiting -= Counter([client])  # removes the address at zero
+
+    @asynccontextmanager
+    async def check(self, client: str) -> AsyncIterator[None]:
+        """Wait until it is the turn of the address ``client``, and check one key within the block."""
+        if self._free:
+            self._free -= 1
+        else:
+            turn = asyncio.get_running_loop().create_future()
+            self._queue.push(turn, Line(client, None))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                self._queue.remove(turn)
+                if not turn.cancelled():  # its turn has just come
+                    self._end_check()
+                raise
+        try:
+            yield
+        finally:
+            self._end_check()
+
+    def _end_check(self) -> None:
+        """Let the next check begin."""
+        while self._queue:
+            turn = self._queue.pop()
+            if not turn.done():  # a cancelled check is queued until its task runs
+                turn.set_result(None)
+                return
+        self._free += 1
 
     def reject(self, app: DifyApp, error: AuthenticationFailed) -> None:
         """Remember that Dify rejected the key."""

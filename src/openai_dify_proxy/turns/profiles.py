@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import get_args
 
 from openai_dify_proxy.errors import AuthenticationFailed, UpstreamTimeout
@@ -22,6 +23,9 @@ KNOWN_SECONDS = 3600.0
 
 CONCURRENCY = 4
 """How many profiles are loaded at the same time: a Dify process serves only ten connections."""
+
+_Permit = AbstractAsyncContextManager[object]
+"""The permission to load one profile."""
 
 _MODES = frozenset(get_args(Mode))
 
@@ -48,31 +52,31 @@ class Profiles:
     async def get(self, app: DifyApp, mode: Mode | None, client: str = "") -> AppProfile:
         """Return the profile of ``app``. ``mode`` is the configured one, if any. Raises ProxyError.
 
-        ``client`` is the address of the client, whose new keys wait in a queue of their own.
+        ``client`` is the address of the client: new keys of one address do not delay those of others.
         """
         if app.own_key or self.accepted(app):
             return await self._cache.get(app, lambda: self._load(app, mode, self._slots))
         with self._new_keys.waiting(app, client):
-            return await self._cache.get(app, lambda: self._check(app, mode))
+            return await self._cache.get(app, lambda: self._check(app, mode, client))
 
-    async def _check(self, app: DifyApp, mode: Mode | None) -> Loaded[AppProfile]:
+    async def _check(self, app: DifyApp, mode: Mode | None, client: str) -> Loaded[AppProfile]:
         """Load the profile of an app with a new key."""
         try:
             async with asyncio.timeout(self._new_keys.timeout):
-                return await self._load(app, mode, self._new_keys.slots)
+                return await self._load(app, mode, self._new_keys.check(client))
         except TimeoutError:
             raise UpstreamTimeout(f"Dify did not confirm the Dify key within {self._new_keys.timeout:g} s.") from None
 
-    async def _load(self, app: DifyApp, mode: Mode | None, slots: asyncio.Semaphore) -> Loaded[AppProfile]:
+    async def _load(self, app: DifyApp, mode: Mode | None, permit: _Permit) -> Loaded[AppProfile]:
         try:
-            return await self._fetch(app, mode, slots)
+            return await self._fetch(app, mode, permit)
         except AuthenticationFailed as error:
             self._cache.drop(app)
             self._new_keys.reject(app, error)
             raise
 
-    async def _fetch(self, app: DifyApp, mode: Mode | None, slots: asyncio.Semaphore) -> Loaded[AppProfile]:
-        async with slots:
+    async def _fetch(self, app: DifyApp, mode: Mode | None, permit: _Permit) -> Loaded[AppProfile]:
+        async with permit:
             answer = await self._dify.info(app)
             info: AppInfo = answer.value
             parameters: AppParameters = (await self._dify.parameters(app)).value
