@@ -25,7 +25,7 @@ from bench.report import number, verdict
 from bench.runs import put_growth_load, put_load
 from openai_dify_proxy.state.sqlite import SqliteStore
 from openai_dify_proxy.state.store import Operation, Put
-from openai_dify_proxy.turns.claims import ConversationEntry, ConversationRecord
+from openai_dify_proxy.turns.conversation_entries import ConversationEntry, ConversationRecord
 
 NO_LIMIT = 100_000_000
 """Entries in the state, so that nothing is removed."""

@@ -18,6 +18,7 @@ from openai_dify_proxy_demo.replicate import INSTANT as INSTANT_PICTURES
 from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog
 from tests.api.image_requests import image_settings
 from tests.api.servers import UNSPACED, ProxyServer, app_settings, counted_seconds, demo_apps
+from tests.api.slots import MEMORY
 from tests.cli.program import Program
 from tests.limits import PATIENCE
 
@@ -87,6 +88,17 @@ def serve(demo: DemoServer, log: DemoLog) -> Iterator[Serve]:
             return stack.enter_context(ProxyServer(Settings(**settings), timing=timing, clock=clock))
 
         yield start
+
+
+@pytest.fixture
+def limited(serve: Serve) -> Serve:
+    """Start a proxy with a limit and a state of its own: ``limited(2)``."""
+
+    def start(limit: int | str, **settings: Any) -> ProxyServer:
+        settings.setdefault("state_url", MEMORY)
+        return serve(dify_max_concurrent=limit, **settings)
+
+    return start
 
 
 @pytest.fixture(scope="session")

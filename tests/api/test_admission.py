@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,76 +12,18 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import chat_body, chunks_of
 from tests.api.conftest import Serve
 from tests.api.raw_client import Client
-from tests.api.servers import ProxyServer, demo_apps
-from tests.limits import PATIENCE
-
-LONG = "SLOW:1000x100"
-"""An answer far longer than any test: its client ends it by disconnecting."""
+from tests.api.servers import demo_apps
+from tests.api.slots import LONG, MEMORY, ask, occupied, questions, queued, status, until_free
 
 RECORDED = Path(__file__).parents[1] / "clients" / "recorded"
 
-SHORT = "SLOW:5x20"
-
-MEMORY = SecretStr("memory://")
-
-
-@pytest.fixture
-def limited(serve: Serve) -> Callable[..., ProxyServer]:
-    """Start a proxy with a limit and a state of its own: ``limited(2)``."""
-
-    def start(limit: int | str, **settings: Any) -> ProxyServer:
-        settings.setdefault("state_url", MEMORY)
-        return serve(dify_max_concurrent=limit, **settings)
-
-    return start
-
-
-async def status(proxy: ProxyServer, http: httpx2.AsyncClient) -> dict[str, Any]:
-    """Return the status of the only Dify."""
-    ready = await http.get(f"{proxy.origin}/ready")
-    assert ready.status_code == 200
-    (dify,) = ready.json()["dify"]
-    return dict(dify)
-
-
-async def queued(proxy: ProxyServer, http: httpx2.AsyncClient, count: int) -> None:
-    """Wait until so many turns are queued."""
-    async with asyncio.timeout(PATIENCE):
-        while (await status(proxy, http))["queued"] != count:
-            pass
-
-
-async def ask(
-    proxy: ProxyServer, http: httpx2.AsyncClient, text: str, *, headers: dict[str, str] | None = None, **more: Any
-) -> httpx2.Response:
-    return await http.post(f"{proxy.url}/chat/completions", json=chat_body(text, **more), headers=headers)
-
-
-@asynccontextmanager
-async def occupied(proxy: ProxyServer, log: DemoLog, count: int = 1) -> AsyncIterator[list[Client]]:
-    """Occupy slots with long turns until the block ends, or until the block disconnects their clients."""
-    clients = [Client(proxy.port) for _ in range(count)]
-    for client in clients:
-        await client.ask(LONG, "demo-chat", stream=True)
-    await log.wait_for(lambda log: len([run for run in log.runs if run.first_event_at]) >= count)
-    try:
-        yield clients
-    finally:
-        for client in clients:
-            await client.disconnect()
-
-
-def questions(log: DemoLog) -> list[str]:
-    return [run.question for run in log.runs]
-
 
 async def test_turns_beyond_the_limit_wait_whatever_their_app(
-    limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient
+    limited: Serve, log: DemoLog, http: httpx2.AsyncClient
 ) -> None:
     proxy = limited(2)
     async with occupied(proxy, log, 2) as clients:
@@ -103,9 +42,7 @@ async def test_turns_beyond_the_limit_wait_whatever_their_app(
     await until_free(proxy, http)
 
 
-async def test_an_invalid_request_does_not_wait(
-    limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient
-) -> None:
+async def test_an_invalid_request_does_not_wait(limited: Serve, log: DemoLog, http: httpx2.AsyncClient) -> None:
     proxy = limited(1)
     async with occupied(proxy, log):
         refused = await ask(proxy, http, "hi", model="demo-workflow-form", inputs={"language": None, "words": 3})
@@ -113,14 +50,8 @@ async def test_an_invalid_request_does_not_wait(
         assert len(log.runs) == 1
 
 
-async def until_free(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while (await status(proxy, http))["in_use"]:
-            pass
-
-
 async def test_a_turn_that_need_not_wait_has_no_position(
-    limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient, tmp_path: Path
+    limited: Serve, log: DemoLog, http: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     """Nor has one that only waits for its process's first lease."""
     for state in (MEMORY, SecretStr(f"sqlite:///{tmp_path}/state.db")):
@@ -129,7 +60,7 @@ async def test_a_turn_that_need_not_wait_has_no_position(
         assert "x-queue-position" not in answer.headers
 
 
-async def test_off_has_no_limit(limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient) -> None:
+async def test_off_has_no_limit(limited: Serve, log: DemoLog, http: httpx2.AsyncClient) -> None:
     proxy = limited("off")
     async with occupied(proxy, log, 12):
         assert len(log.runs) == 12
@@ -138,7 +69,7 @@ async def test_off_has_no_limit(limited: Callable[..., ProxyServer], log: DemoLo
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_the_queue_costs_nothing(
-    limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient, stream: bool
+    limited: Serve, log: DemoLog, http: httpx2.AsyncClient, stream: bool
 ) -> None:
     proxy = limited(1)
     async with occupied(proxy, log):
@@ -153,7 +84,7 @@ async def test_a_client_that_leaves_the_queue_costs_nothing(
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/responses"])
 async def test_a_whole_answer_waits_for_a_limited_time(
-    limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient, path: str
+    limited: Serve, log: DemoLog, http: httpx2.AsyncClient, path: str
 ) -> None:
     proxy = limited(1, queue_timeout=0.2)
     body = chat_body("late") if path == "/chat/completions" else {"model": "demo-chat", "input": "late"}
@@ -168,7 +99,7 @@ async def test_a_whole_answer_waits_for_a_limited_time(
 
 
 async def test_a_full_queue_is_a_429_and_its_retry_after_proves_true(
-    limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient
+    limited: Serve, log: DemoLog, http: httpx2.AsyncClient
 ) -> None:
     """The queue stays full meanwhile: the clients that were told to wait get in nevertheless."""
     proxy = limited(1, max_queued_turns=1)
@@ -194,7 +125,7 @@ async def test_a_full_queue_is_a_429_and_its_retry_after_proves_true(
     assert (waiting.result().status_code, again.result().status_code) == (200, 200)
 
 
-async def test_callers_take_turns(limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient) -> None:
+async def test_callers_take_turns(limited: Serve, log: DemoLog, http: httpx2.AsyncClient) -> None:
     """Twenty clients of one key and one of another: the one waits for at most one turn of the others."""
     proxy = limited(1, api_keys=(SecretStr("many"), SecretStr("one")))
     stop = asyncio.Event()
@@ -219,9 +150,7 @@ async def test_callers_take_turns(limited: Callable[..., ProxyServer], log: Demo
     assert questions(log).index("one") <= 2
 
 
-async def test_end_users_take_turns(
-    limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient
-) -> None:
+async def test_end_users_take_turns(limited: Serve, log: DemoLog, http: httpx2.AsyncClient) -> None:
     proxy = limited(1)
     async with occupied(proxy, log) as (client,), asyncio.TaskGroup() as group:
         for number in range(5):
@@ -234,7 +163,7 @@ async def test_end_users_take_turns(
 
 
 async def test_interactive_turns_come_before_background_ones(
-    limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient, tmp_path: Path
+    limited: Serve, log: DemoLog, http: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     """Background responses wait behind chats, and so do side calls; one in four is served all the same."""
     proxy = limited(1)
@@ -254,7 +183,7 @@ async def test_interactive_turns_come_before_background_ones(
 
 
 async def test_a_queued_turn_holds_neither_lock_nor_claim(
-    limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient, tmp_path: Path
+    limited: Serve, log: DemoLog, http: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     state = tmp_path / "state.db"
     proxy = limited(1, state_url=SecretStr(f"sqlite:///{state}"))
@@ -302,9 +231,7 @@ ENDS = ["hi", "ERROR", "MIDERROR", "CUT", "EOF", "GARBAGE", "PAUSE", "EMPTY"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_every_end_frees_the_slot(
-    limited: Callable[..., ProxyServer], log: DemoLog, http: httpx2.AsyncClient, stream: bool
-) -> None:
+async def test_every_end_frees_the_slot(limited: Serve, log: DemoLog, http: httpx2.AsyncClient, stream: bool) -> None:
     proxy = limited(1)
     for text in ENDS:
         await ask(proxy, http, text, stream=stream)
@@ -317,102 +244,10 @@ async def test_every_end_frees_the_slot(
     await until_free(proxy, http)
 
 
-async def test_a_refused_connection_frees_the_slot(
-    limited: Callable[..., ProxyServer], http: httpx2.AsyncClient
-) -> None:
+async def test_a_refused_connection_frees_the_slot(limited: Serve, http: httpx2.AsyncClient) -> None:
     with DemoServer() as gone:
         proxy = limited(1, dify_api_url=gone.url, apps=demo_apps(gone.url))
         assert (await ask(proxy, http, "hi")).status_code == 200
     for _ in range(3):
         assert (await ask(proxy, http, "hi")).status_code == 503
     assert (await http.get(f"{proxy.origin}/ready")).status_code == 503
-
-
-# A Dify that serves a fixed number of connections
-
-
-@asynccontextmanager
-async def dify_of(connections: int, **settings: Any) -> AsyncIterator[tuple[ProxyServer, DemoServer]]:
-    """Run a proxy in front of a Dify that serves ``connections`` at a time, as a real one does."""
-    async with AsyncExitStack() as stack:
-        demo = stack.enter_context(DemoServer(slots=connections))
-        settings = {"state_url": MEMORY, **settings}
-        proxy = ProxyServer(Settings(dify_api_url=demo.url, apps=demo_apps(demo.url), **settings))
-        yield stack.enter_context(proxy), demo
-
-
-async def test_forty_streams_at_ten_connections() -> None:
-    """Each is answered or told when to come again, and then gets in; Dify has two connections left all the time."""
-    async with dify_of(10, max_queued_turns=15) as (proxy, demo), httpx2.AsyncClient(verify=False) as http:
-        rejections = 0
-        await ask(proxy, http, SHORT)  # shows how long turns take
-
-        async def chat(number: int) -> None:
-            nonlocal rejections
-            body = chat_body(SHORT, stream=True, user=f"user-{number}")
-            answer = await http.post(f"{proxy.url}/chat/completions", json=body, timeout=PATIENCE)
-            if answer.status_code == 429:
-                rejections += 1
-                await asyncio.sleep(int(answer.headers["retry-after"]))
-                answer = await http.post(f"{proxy.url}/chat/completions", json=body, timeout=PATIENCE)
-            assert answer.status_code == 200, answer.text
-            assert "[DONE]" in answer.text
-
-        await asyncio.gather(*(chat(number) for number in range(40)))
-        assert rejections
-        assert demo.log.peak_active == 8
-        assert len(demo.log.runs) == 41
-        async with asyncio.timeout(PATIENCE):
-            while demo.log.waiting_connections:  # of a probe, which gives up after less than a second
-                await status(proxy, http)
-
-
-async def test_stop_calls_reach_a_dify_whose_slots_are_taken() -> None:
-    async with dify_of(10) as (proxy, demo), httpx2.AsyncClient(verify=False, timeout=PATIENCE) as http:
-        async with occupied(proxy, demo.log, 8) as clients:
-            waiting = [Client(proxy.port) for _ in range(20)]
-            for number, client in enumerate(waiting):
-                await client.ask(LONG, "demo-chat", stream=True, user=f"user-{number}")
-            await queued(proxy, http, 20)
-            for stopped, client in enumerate(clients, 1):
-                await client.disconnect()
-                await demo.log.wait_for(partial(has, stops=stopped, runs=8 + stopped))
-            assert demo.log.peak_active == 8
-            for client in waiting:
-                await client.disconnect()
-        await demo.log.wait_for(lambda log: not log.active)
-
-
-def has(log: DemoLog, *, stops: int, runs: int) -> bool:
-    return len(log.stopped_runs) == stops and len(log.runs) == runs
-
-
-async def test_auto_finds_the_size_of_a_larger_dify() -> None:
-    """Of forty connections, two are left for control calls. No request waits in Dify."""
-    async with dify_of(40) as (proxy, demo), httpx2.AsyncClient(verify=False, timeout=PATIENCE) as http:
-        clients = [Client(proxy.port) for _ in range(50)]
-        for number, client in enumerate(clients):
-            await client.ask(LONG, "demo-chat", stream=True, user=f"user-{number}")
-        await demo.log.wait_for(lambda log: len(log.active) == 38)
-        assert await status(proxy, http) == {"limit": 38, "auto": True, "in_use": 38, "queued": 12}
-        for client in clients:
-            await client.disconnect()
-        await demo.log.wait_for(lambda log: not log.active)
-        assert demo.log.peak_active == 38
-
-
-async def test_a_full_dify_that_answers_turns_is_busy_and_not_unready() -> None:
-    """Its limit is too high, so that no connection is left for the check."""
-    async with (
-        dify_of(2, dify_max_concurrent=2) as (proxy, _demo),
-        httpx2.AsyncClient(verify=False, timeout=PATIENCE) as http,
-    ):
-        clients = [Client(proxy.port) for _ in range(2)]
-        for client in clients:
-            await client.ask("SLOW:60x100", "demo-chat", stream=True)
-            await client.read_until(b"tick 1")
-        ready = await http.get(f"{proxy.origin}/ready")
-        assert (ready.status_code, ready.json()["status"]) == (200, "busy")
-        for client in clients:
-            await client.read_until(b"[DONE]")
-            await client.disconnect()

@@ -18,6 +18,10 @@ from openai_dify_proxy.state.memory import MemoryStore
 from openai_dify_proxy.translate.openai.conversation_items import MAX_ITEM_TEXT, MAX_ITEMS_TEXT
 from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT, MAX_STORED_BODY
 from openai_dify_proxy.translate.turn_request import HistoryMessage
+from openai_dify_proxy.turns.admission.admittance import Admittance
+from openai_dify_proxy.turns.admission.conversation_lines import ConversationLines
+from openai_dify_proxy.turns.admission.fair_queue import Line
+from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import ANONYMOUS
 from openai_dify_proxy.turns.client import ConnectedClient
@@ -164,9 +168,12 @@ async def test_a_conversation_that_has_grown_too_long_is_not_continued() -> None
     for name, items in entries.items():
         await stored.conversations.put(ANONYMOUS, name, StoredConversation(0, items=items))
 
+    wait = TurnWait(0)
+    admittance = Admittance(None, ConversationLines(1), Line("", None), ConnectedClient(), wait, patience=0)
+
     async def earlier(name: str) -> Sequence[HistoryMessage]:
         resolved = resolver.resolve(
-            ANONYMOUS, cast(App, None), ConnectedClient(), end_user=None, history=(), previous=None, conversation=name
+            ANONYMOUS, cast(App, None), admittance, end_user=None, history=(), previous=None, conversation=name
         )
         async with resolved as continued:
             assert continued.recall is not None

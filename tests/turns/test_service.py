@@ -17,7 +17,11 @@ from openai_dify_proxy.state.store import Get
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
-from openai_dify_proxy.turns.admission.slots import Slot
+from openai_dify_proxy.turns.admission.admittance import Admittance
+from openai_dify_proxy.turns.admission.conversation_lines import ConversationLines
+from openai_dify_proxy.turns.admission.fair_queue import Line
+from openai_dify_proxy.turns.admission.gate import Gate
+from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.callers import ANONYMOUS
 from openai_dify_proxy.turns.client import ClientDisconnected, ConnectedClient
@@ -31,6 +35,7 @@ from openai_dify_proxy_demo import DemoServer
 from tests.api.raw_client import until
 from tests.api.servers import demo_apps
 from tests.limits import PATIENCE
+from tests.turns.gates import no_probe
 
 APP = "demo-chat"
 LOCK = "lock of the test"
@@ -57,7 +62,7 @@ class Setup:
     async def lock(self) -> Lock:
         """Return an acquired lock."""
         lock = Lock(self.store, LOCK, ANONYMOUS.id)
-        assert await lock.acquire(lambda: False) is not None
+        assert await lock.try_acquire() is not None
         return lock
 
     async def locked(self) -> bool:
@@ -235,11 +240,15 @@ async def test_a_turn_that_fails_before_it_begins_leaves_the_slot_to_its_admit_b
     with DemoServer() as gone:
         url = gone.url
     async with setup(url) as here:
-        released: list[Slot] = []
-        slot, app = Slot(released.append), here.apps.choose(ANONYMOUS, APP)
+        app = here.apps.choose(ANONYMOUS, APP)
+        gate = Gate(app.dify.url, limit=1, max_queued=1, probe=no_probe, share=None)
+        admittance = Admittance(
+            gate, ConversationLines(1), Line(ANONYMOUS.id, None), ConnectedClient(), TurnWait(PATIENCE), patience=0
+        )
+        await admittance.enter()
         with pytest.raises(UpstreamUnreachable):
-            async with here.turns.run(ANONYMOUS, app, first("Hello!"), slot=slot):
+            async with here.turns.run(ANONYMOUS, app, first("Hello!"), admittance=admittance):
                 pytest.fail("Dify was asked")
-        assert not released
-        slot.leave()
-        assert released == [slot]
+        assert gate.in_use == 1
+        admittance.leave()
+        assert gate.in_use == 0

@@ -16,6 +16,7 @@ from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
+from openai_dify_proxy.wire.dify import Mode
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.raw_client import until
 from tests.limits import PATIENCE
@@ -73,6 +74,14 @@ async def ask_all(client: DifyClient, server: DemoServer, count: int) -> list[Di
     return streams
 
 
+async def stop_one(client: DifyClient, server: DemoServer, mode: Mode = "chat") -> None:
+    """Start one endless turn, abandon it, and wait for the end of its stop, by the route of ``mode``."""
+    (stream,) = await ask_all(client, server, 1)
+    stop = Stopper(client).abandon(stream, mode)
+    assert stop is not None
+    await stop
+
+
 async def events_of(stream: DifyStream) -> AsyncIterator[Event]:
     while not stream.ended:
         for event in await stream.next():
@@ -120,10 +129,7 @@ async def test_a_turn_that_is_abandoned_while_a_stop_call_is_overdue_is_closed_f
 async def test_a_dify_with_room_ends_the_stream_itself(
     client: DifyClient, dify: DemoServer, log: DemoLog, logs: list[EventDict]
 ) -> None:
-    (stream,) = await ask_all(client, dify, 1)
-    stop = Stopper(client).abandon(stream, "chat")
-    assert stop is not None
-    await stop
+    await stop_one(client, dify)
     await log.wait_for(lambda log: log.stopped_runs)
     (run,) = log.runs
     assert run.disconnected_at is None
@@ -146,10 +152,7 @@ async def test_a_stop_that_dify_rejects_is_logged_with_the_reason(
     client: DifyClient, dify: DemoServer, log: DemoLog, logs: list[EventDict]
 ) -> None:
     """The stop route of another mode rejects the call."""
-    (stream,) = await ask_all(client, dify, 1)
-    stop = Stopper(client).abandon(stream, "workflow")
-    assert stop is not None
-    await stop
+    await stop_one(client, dify, "workflow")
     (entry,) = logs
     assert (entry["event"], entry["task_id"]) == ("stop_failed", log.runs[0].task_id)
     assert "mode" in entry["error"]

@@ -116,7 +116,7 @@ async def _read(services: Services, request: Request) -> ConversationRequest:
 async def _locked(services: Services, caller: Caller, request: Request) -> AsyncIterator[None]:
     """Lock the conversation, since the end of a running turn would overwrite a change. Raises ConversationBusy."""
     async with await services.stored.lock(caller, request.path_params["conversation_id"]) as lock:
-        await lock.acquire(lambda: False, param="conversation_id")
+        await lock.acquire(param="conversation_id")
         yield
 
 

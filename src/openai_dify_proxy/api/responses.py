@@ -163,21 +163,24 @@ async def _prepared(
     """
     caller, body = new.caller, new.body
     end_user = end_user_of(body, new.identity)
-    admitted = services.turns.admit(caller, app, end_user, client=client, wait=wait)
+    admitted = services.turns.admit(caller, app, end_user, client=client, wait=wait, request=new.turn_request)
     client = DetachingClient(client) if body.background else client
-    resolved = services.continuations.resolve(
-        caller,
-        app,
-        client,
-        end_user=end_user,
-        history=new.messages.history,
-        previous=body.previous_response_id,
-        conversation=body.conversation_name,
-    )
-    async with admitted as slot, resolved as continued:
+    async with (
+        admitted as admittance,
+        services.continuations.resolve(
+            caller,
+            app,
+            admittance,
+            end_user=end_user,
+            history=new.messages.history,
+            previous=body.previous_response_id,
+            conversation=body.conversation_name,
+        ) as continued,
+    ):
         turn_request = new.turn_request or make_turn(body, new.messages, new.identity, continued.history, new.requested)
         recorder = ResponseRecorder(services.stored, caller, turn_request, continued, body=new.data)
-        run = partial(services.turns.run, client=client, recall=continued.recall, lock=continued.lock, slot=slot)
+        recall, lock = continued.recall, continued.lock
+        run = partial(services.turns.run, client=client, recall=recall, lock=lock, admittance=admittance)
         yield recorder, run(caller, app, turn_request)
 
 

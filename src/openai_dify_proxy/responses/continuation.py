@@ -14,9 +14,9 @@ from openai_dify_proxy.translate.openai.conversation_items import history_of_mes
 from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
 from openai_dify_proxy.translate.turn_request import HistoryMessage, StoredHistory
 from openai_dify_proxy.translate.usage_estimates import characters_of
+from openai_dify_proxy.turns.admission.admittance import Admittance
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.client import Client, ClientDisconnected
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.service import Recall, Turns
 from openai_dify_proxy.wire.dify import MessageRow
@@ -51,7 +51,7 @@ class ContinuationResolver:
         self,
         caller: Caller,
         app: App,
-        client: Client,
+        admittance: Admittance,
         *,
         end_user: str | None,
         history: Sequence[HistoryMessage],
@@ -60,17 +60,15 @@ class ContinuationResolver:
     ) -> AsyncIterator[Continued]:
         """Yield the history that a request continues. Its lock is released at the end unless a turn took it over.
 
-        ``history`` holds the request's own messages before its question. Raises InvalidRequest for an unknown response,
-        ConversationNotFound, ConversationBusy, StateUnreachable, and ClientDisconnected if that happened while another
-        turn held the conversation's lock.
+        ``history`` holds the request's own messages before its question. ``admittance`` gives up its slot while another
+        turn holds the conversation's lock. Raises InvalidRequest for an unknown response, ConversationNotFound,
+        ConversationBusy, StateUnreachable, and the errors of the wait for another slot.
         """
         if previous is not None:
             yield await self._after_response(caller, previous, end_user)
         elif conversation is not None:
             async with await self._stored.lock(caller, conversation) as lock:
-                await lock.acquire(lambda: client.disconnected, param="conversation")
-                if client.disconnected:
-                    raise ClientDisconnected
+                await admittance.acquire(lock, param="conversation")
                 yield await self._in_conversation(caller, app, conversation, lock, end_user=end_user, history=history)
         else:
             yield Continued()
@@ -88,12 +86,17 @@ class ContinuationResolver:
         if conversation is not None:
             entry = await self._stored.conversations.load(caller, conversation, end_user, strictly=True)
             stored = StoredHistory(conversation, system=_system(entry), calls=tuple(entry.calls))
-            return stored, await self._earlier_messages(caller, entry, end_user)
+            return stored, await self._earlier_messages(caller, None, entry, end_user)
         return None, ()
 
-    async def messages(self, caller: Caller, place: DifyConversation) -> list[MessageRow]:
-        """Return the messages of a conversation in Dify, oldest first, without failed turns. Raises ProxyError."""
-        rows = await self._turns.messages(caller, place.model, place.id, place.user)
+    async def messages(
+        self, caller: Caller, place: DifyConversation, *, in_turn_of: App | None = None
+    ) -> list[MessageRow]:
+        """Return the messages of a conversation in Dify, oldest first, without failed turns. Raises ProxyError.
+
+        A turn of the app ``in_turn_of`` has a slot of its Dify already.
+        """
+        rows = await self._turns.messages(caller, place.model, place.id, place.user, in_turn_of=in_turn_of)
         return messages_until(rows, place.message)
 
     async def _after_response(self, caller: Caller, name: str, end_user: str | None) -> Continued:
@@ -140,7 +143,7 @@ class ContinuationResolver:
         recalled: list[HistoryMessage] = []
 
         async def recall() -> Sequence[HistoryMessage]:
-            earlier = await self._earlier_messages(caller, entry, end_user)
+            earlier = await self._earlier_messages(caller, app, entry, end_user)
             if len(earlier) > MAX_ITEMS or sum(map(characters_of, earlier)) > MAX_REFERENCED_TEXT:
                 raise InvalidRequest(
                     f"The conversation has more than {MAX_ITEMS} messages or {MAX_REFERENCED_TEXT} characters. "
@@ -153,7 +156,7 @@ class ContinuationResolver:
         return Continued(stored, recall, lock, entry.last, (name, entry), recalled)
 
     async def _earlier_messages(
-        self, caller: Caller, entry: StoredConversation, end_user: str | None
+        self, caller: Caller, app: App | None, entry: StoredConversation, end_user: str | None
     ) -> list[HistoryMessage]:
         """Return all messages of a conversation; only those of its stored responses if Dify lost it.
 
@@ -163,7 +166,8 @@ class ContinuationResolver:
         if entry.place is None:
             return before_dify
         try:
-            return [*before_dify, *history_of_messages(await self.messages(caller, entry.place), entry.asked)]
+            rows = await self.messages(caller, entry.place, in_turn_of=app)
+            return [*before_dify, *history_of_messages(rows, entry.asked)]
         except NotFound:
             if entry.last is None:
                 raise

@@ -144,7 +144,8 @@ class DifySettings(_Model):
     """The number of turns that may wait for one Dify in one process. A further one gets a 429.
 
     A caller with less than an equal share of the places enters the queue all the same, up to twice the number. The
-    429 has a [`Retry-After`](concurrency.md#who-waits-and-for-how-long)."""
+    429 has a [`Retry-After`](concurrency.md#who-waits-and-for-how-long). As many turns may wait for other turns of
+    their conversations."""
     input_variable: Annotated[Text | None, Shown(default="detected")] = None
     """The input for the user's text, in workflow and completion apps.
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 import structlog
 from msgspec import Struct
 
-from openai_dify_proxy.errors import ConversationBusy
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
@@ -35,7 +35,8 @@ from openai_dify_proxy.translate.history import (
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.locks import LOCK_TIMEOUT, RETRY_SECONDS, Lock
+from openai_dify_proxy.turns.conversation_entries import ConversationEntry, ConversationRecord
+from openai_dify_proxy.turns.locks import LOCK_TIMEOUT, ConversationTaken, Lock
 from openai_dify_proxy.turns.scopes import Scope, fingerprint_of, scope_of
 
 LONG_AGO = 600.0
@@ -53,27 +54,10 @@ class ClaimTiming(Struct, frozen=True):
     turn_spacing: float = 1.05
     """From the start of one turn to the start of the next: Dify orders a conversation's messages by whole seconds."""
     lock_timeout: float = LOCK_TIMEOUT
-    """How long a turn waits for the previous turn."""
+    """How long a turn waits for other turns of its conversation."""
 
 
 DEFAULT_TIMING = ClaimTiming()
-
-
-class ConversationEntry(Struct, frozen=True, array_like=True):
-    """The entry of a history: Dify's conversation, the start of its last turn (seconds since the epoch), and the digest
-    of the system message that Dify has."""
-
-    conversation_id: str
-    at: float
-    system: bytes
-
-
-class ConversationRecord(Struct, frozen=True, array_like=True):
-    """The record of a Dify conversation, by its id within a scope; ``head`` is the key of its entry."""
-
-    head: str
-    at: float
-    system: bytes
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -85,9 +69,10 @@ class ConversationClaim:
     """The claim of one turn on its conversation.
 
     ``continuation`` describes the request to Dify, ``not_before`` is its earliest time (seconds since the epoch).
-    ``unconfirmed`` means that the proxy knows the conversation only from the client. ``commit`` is for an answered
-    turn. The turn's context manager calls ``release`` if no request was sent to Dify, and ``abandon`` unless the claim
-    is settled.
+    ``unconfirmed`` means that the proxy knows the conversation only from the client. ``awaits_head`` is false once the
+    turn has waited long enough for a turn that holds its entry: the process of that one may have died. ``commit`` is
+    for an answered turn. The turn's context manager calls ``release`` if no request was sent to Dify, and ``abandon``
+    unless the claim is settled.
     """
 
     def __init__(
@@ -105,6 +90,7 @@ class ConversationClaim:
         self.continuation = BEGINNING
         self.not_before = 0.0
         self.unconfirmed = False
+        self.awaits_head = True
         self._store = store
         self._ttl = ttl
         self._now = now
@@ -177,7 +163,9 @@ class ConversationClaim:
     # Taking
 
     def fingerprint(self, secret: bytes, caller: Caller, profile: AppProfile) -> None:
-        """Compute the scope, and the fingerprint of all earlier messages."""
+        """Compute the scope, and the fingerprint of all earlier messages, once."""
+        if self._fingerprint is not None:
+            return
         request, app = self._request, self._app
         self._owner = caller.id
         self._chatflow = profile.mode == "advanced-chat"
@@ -202,8 +190,8 @@ class ConversationClaim:
         self._head = key
         self._continue(entry.conversation_id, entry.system, entry.at, forgetful=any(results[1:]))
 
-    async def take_named(self, conversation_id: str, disconnected: Callable[[], bool]) -> None:
-        """Lock a conversation that the client names, after the turns in it have ended. Raises ConversationBusy."""
+    async def take_named(self, conversation_id: str) -> None:
+        """Lock a conversation that the client names. Raises ConversationTaken while another turn runs in it."""
         self._named = conversation_id
         self.unconfirmed = True
         self.continuation = Continuation(conversation_id, history=False)
@@ -211,27 +199,22 @@ class ConversationClaim:
         if scope is None:
             return
         lock = Lock(self._store, scope.key("busy", conversation_id), self._owner)
-        self._locks.append(lock)
         get_record = Get(scope.key("owned", conversation_id))
-        also = (get_record, *self._get_forgetful())
-        results = await lock.acquire(disconnected, also, param="conversation_id", timeout=self._timing.lock_timeout)
+        results = await lock.try_acquire((get_record, *self._get_forgetful()), param="conversation_id")
+        self._locks.append(lock)
         record = None if results is None else self._store.decode(get_record.key, results[0], _read_record)
         if results is not None and record is not None:
-            known = await self._take_head(record, get_record, disconnected)
+            known = await self._take_head(lock, record, get_record)
             self.unconfirmed = False
             forgetful = any(results[1:]) and self._has_history
             self._continue(conversation_id, known.system, known.at, forgetful=forgetful)
 
-    async def _take_head(
-        self, known: ConversationRecord, get_record: Get, disconnected: Callable[[], bool]
-    ) -> ConversationRecord:
+    async def _take_head(self, lock: Lock, known: ConversationRecord, get_record: Get) -> ConversationRecord:
         """Take the entry of a named conversation, so that no other request continues it by its history.
 
-        If another turn holds the entry, wait for that turn's end, but not longer than ``lock_timeout``: its process may
-        have died.
+        If another turn holds the entry, and ``awaits_head`` is true, release the lock and raise ConversationTaken.
         """
-        timeout = self._timing.lock_timeout
-        while known.head and not disconnected():
+        while known.head:
             results = await self._store.run(Take(known.head, self._owner), get_record)
             if results is None:
                 break
@@ -243,14 +226,23 @@ class ConversationClaim:
                     await self._store.run(Put(known.head, results[0], self._ttl, self._owner))
                 break
             latest = self._store.decode(get_record.key, results[1], _read_record) or known
-            if latest.head == known.head and timeout <= 0:
-                break
             if latest.head == known.head:
-                await asyncio.sleep(RETRY_SECONDS)
-                timeout -= RETRY_SECONDS
+                if not self.awaits_head:
+                    break
+                self._locks.remove(lock)
+                await self._store.run(*await lock.release_operations())
+                raise ConversationTaken(get_record.key, partial(self._is_head_free, known.head, get_record), None)
             known = latest
         self._head = known.head
         return known
+
+    async def _is_head_free(self, head: str, get_record: Get) -> bool:
+        """Return whether the entry ``head`` is back, or the record names another one."""
+        results = await self._store.run(Get(head), get_record)
+        if results is None or results[0] is not None:
+            return True
+        record = self._store.decode(get_record.key, results[1], _read_record)
+        return record is None or record.head != head
 
     def skip_history(self) -> None:
         """Send only the last question, without the earlier messages."""
@@ -354,8 +346,8 @@ class ConversationClaim:
     async def _lock_while_stopping(self, conversation_id: str | None) -> None:
         if self._scope is not None and conversation_id is not None and not self._locks:
             lock = Lock(self._store, self._scope.key("busy", conversation_id), self._owner)
-            with suppress(ConversationBusy):  # another turn has named it already
-                await lock.acquire(lambda: False, [self._end_operation(self._scope, conversation_id)], timeout=0)
+            with suppress(ConversationTaken):  # another turn has named it already
+                await lock.try_acquire([self._end_operation(self._scope, conversation_id)])
                 self._locks.append(lock)
 
     async def _run_and_unlock(self, operations: Sequence[Operation]) -> None:

@@ -62,12 +62,11 @@ class Conversations:
         app: App,
         profile: AppProfile,
         request: TurnRequest,
-        *,
-        disconnected: Callable[[], bool],
     ) -> None:
         """Let ``claim`` take the conversation that the turn continues, if any.
 
-        Raises InvalidRequest for an id that cannot be Dify's, and ConversationBusy.
+        Raises InvalidRequest for an id that cannot be Dify's, and ConversationTaken while another turn runs in the
+        conversation; it may then be called again.
         """
         if not profile.converses or request.stateless:
             return
@@ -78,6 +77,6 @@ class Conversations:
         if secret is not None:
             claim.fingerprint(secret, caller, profile)
         if named is not None:
-            await claim.take_named(named, disconnected)
+            await claim.take_named(named)
         elif app.conversations == "auto":
             await claim.take_by_history()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from secrets import token_bytes
 from typing import Self
 
 from openai_dify_proxy.errors import ConversationBusy
 from openai_dify_proxy.state.guarded import GuardedStore
-from openai_dify_proxy.state.store import Add, Operation, Put, Take
+from openai_dify_proxy.state.store import Add, Get, Operation, Put, Take
 
 LEASE_SECONDS = 30.0
 """The lifetime of a lock without renewal, for example after a crash."""
@@ -19,6 +19,20 @@ LOCK_TIMEOUT = 30.0
 
 RETRY_SECONDS = 0.25
 """Time between two attempts to take a lock."""
+
+
+class ConversationTaken(Exception):
+    """Another turn holds the conversation.
+
+    ``is_free`` reads the entry ``key`` in the state, and returns whether the turn may try again. ``error`` is for a
+    turn that has waited in vain; None if it then continues without waiting.
+    """
+
+    def __init__(self, key: str, is_free: Callable[[], Awaitable[bool]], error: ConversationBusy | None) -> None:
+        super().__init__(key)
+        self.key = key
+        self.is_free = is_free
+        self.error = error
 
 
 class Lock:
@@ -43,36 +57,41 @@ class Lock:
         if operations := await self.release_operations():
             await self._store.run(*self.undo, *operations)
 
-    async def acquire(
-        self,
-        disconnected: Callable[[], bool],
-        also: Sequence[Operation] = (),
-        *,
-        param: str | None = None,
-        timeout: float = LOCK_TIMEOUT,
+    async def try_acquire(
+        self, also: Sequence[Operation] = (), *, param: str | None = None
     ) -> list[bytes | None] | None:
-        """Wait until the lock is free and take it. Return the results of ``also``, which runs in the same atomic step.
+        """Take the lock if it is free. Return the results of ``also``, which runs in the same atomic step.
 
-        Returns None without the lock if the state is unreachable or ``disconnected()`` is true. Raises ConversationBusy
-        with ``param`` after ``timeout`` seconds.
+        Returns None without the lock if the state is unreachable. Raises ConversationTaken, whose error has ``param``.
+        """
+        results = await self._store.run(Add(self._key, self._token, LEASE_SECONDS, self._owner), *also)
+        if results is None:
+            return None
+        if results[0] is not None:
+            raise ConversationTaken(self._key, self.is_free, _busy(param))
+        self._renewal = asyncio.get_running_loop().create_task(self._renew())
+        return results[1:]
+
+    async def acquire(self, *, param: str | None = None, timeout: float = LOCK_TIMEOUT) -> None:
+        """Wait until the lock is free and take it, outside turns. Do nothing if the state is unreachable.
+
+        Raises ConversationBusy with ``param`` after ``timeout`` seconds.
         """
         while True:
-            results = await self._store.run(Add(self._key, self._token, LEASE_SECONDS, self._owner), *also)
-            if results is None:
-                return None
-            if results[0] is None:
-                self._renewal = asyncio.get_running_loop().create_task(self._renew())
-                return results[1:]
-            if timeout <= 0:
-                raise ConversationBusy(
-                    "Another turn of this conversation is running. Send the request again when it has ended.",
-                    param=param,
-                    retry_after=1,
-                )
-            if disconnected():
-                return None
-            await asyncio.sleep(RETRY_SECONDS)
-            timeout -= RETRY_SECONDS
+            try:
+                await self.try_acquire(param=param)
+            except ConversationTaken:
+                if timeout <= 0:
+                    raise _busy(param) from None
+                await asyncio.sleep(RETRY_SECONDS)
+                timeout -= RETRY_SECONDS
+            else:
+                return
+
+    async def is_free(self) -> bool:
+        """Return whether the lock was free, or the state could not be reached."""
+        results = await self._store.run(Get(self._key))
+        return results is None or results[0] is None
 
     def transfer(self) -> Lock:
         """Return a new lock that takes this one over; this one is no longer held."""
@@ -99,3 +118,11 @@ class Lock:
             results = await self._store.run(Put(self._key, self._token, LEASE_SECONDS, self._owner))
             if results is not None and results[0] not in (self._token, None):
                 return
+
+
+def _busy(param: str | None) -> ConversationBusy:
+    return ConversationBusy(
+        "Another turn of this conversation is running. Send the request again when it has ended.",
+        param=param,
+        retry_after=1,
+    )

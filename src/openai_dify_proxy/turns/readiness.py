@@ -1,12 +1,14 @@
 """Checks whether Dify can be reached, for frequent readiness requests.
 
-A full Dify answers nothing. It counts as reachable while it is answering turns.
+A check needs a free slot, so that it takes no connection from turns or stop calls. Without one, a Dify counts as
+reachable while it is answering turns.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -17,6 +19,8 @@ from openai_dify_proxy.upstream.dify import DifyClient
 
 FRESH_SECONDS = 5.0
 TIMEOUT_SECONDS = 4.0
+RETRY_SECONDS = 0.1
+"""How often a check that finds no slot looks again whether a turn is answered."""
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +28,7 @@ log = structlog.get_logger(__name__)
 class Readiness:
     """Checks every Dify, at most once per ``FRESH_SECONDS``. ``now`` is a clock in seconds.
 
-    ``busy`` is true after a check in which a Dify answered only turns.
+    ``busy`` is true if a Dify had no slot for the check, or did not answer it, and was answering turns.
     """
 
     def __init__(self, dify: DifyClient, urls: Iterable[str], now: Callable[[], float], admission: Admission) -> None:
@@ -60,8 +64,11 @@ class Readiness:
 
     async def _ask_one(self, url: str) -> str | None:
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                await self._dify.welcome(url)
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._slot(url) as free:
+                if free:
+                    await self._dify.welcome(url)
+                else:
+                    self.busy = True
         except TimeoutError:
             if self._admission.answers(url):
                 self.busy = True
@@ -71,3 +78,16 @@ class Readiness:
             log.warning("readiness_check_failed", url=url, detail=error.log)
             return error.message
         return None
+
+    @asynccontextmanager
+    async def _slot(self, url: str) -> AsyncIterator[bool]:
+        """Yield whether the block has a slot. Without one, Dify is answering turns, here or in other processes."""
+        while (slot := self._admission.try_borrow(url)) is None:
+            if self._admission.answers(url) or self._admission.used_by_others(url):
+                yield False
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+        try:
+            yield True
+        finally:
+            slot.leave()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from msgspec import Struct, json
 
@@ -17,12 +17,14 @@ from openai_dify_proxy.translate.dify.request import (
     Continuation,
     generate_path,
     make_generate_request,
+    named_conversation,
     stop_path,
 )
 from openai_dify_proxy.translate.dify.transcript import Transcript
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
+from openai_dify_proxy.turns.admission.admittance import Admittance
 from openai_dify_proxy.turns.admission.service import Admission
 from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.admission.waits import TurnWait
@@ -33,10 +35,10 @@ from openai_dify_proxy.turns.client import Client, ClientDisconnected, Connected
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
 from openai_dify_proxy.turns.large_requests import run_sized, text_size
-from openai_dify_proxy.turns.locks import Lock
+from openai_dify_proxy.turns.locks import ConversationTaken, Lock
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
-from openai_dify_proxy.upstream.dify import DifyClient
+from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.upstream.exchange import Exchange
 from openai_dify_proxy.wire.dify import MessageRow
 
@@ -49,8 +51,8 @@ _encode = json.Encoder().encode
 class Turns:
     """Runs turns, and stops abandoned ones in Dify.
 
-    A turn first gets a slot, then the lock of its conversation, then its claim: a turn that waits for a slot keeps
-    nothing from others.
+    A turn first gets a slot, then the lock of its conversation, then its claim. So a turn that waits for a slot holds
+    no lock that others need, and one that must wait for a lock leaves its slot to others until the lock is free.
     """
 
     def __init__(
@@ -79,19 +81,31 @@ class Turns:
 
     @asynccontextmanager
     async def admit(
-        self, caller: Caller, app: App, end_user: str | None, *, client: Client, wait: TurnWait
-    ) -> AsyncIterator[Slot]:
+        self,
+        caller: Caller,
+        app: App,
+        end_user: str | None,
+        *,
+        client: Client,
+        wait: TurnWait,
+        request: TurnRequest | None = None,
+    ) -> AsyncIterator[Admittance]:
         """Wait for a slot for ``run``, before a lock is taken. It is free again when the turn has ended, if one ran.
 
-        Raises ProxyError, and ClientDisconnected if the client disconnects before the slot is free.
+        A ``request`` that is known already does not wait if the app cannot answer it. Raises ProxyError, and
+        ClientDisconnected if the client disconnects before the slot is free.
         """
-        if self._profiles.cached(app.dify) is None:
-            await self._profiles.get(app.dify, app.mode)  # a key that Dify rejects takes no slot
-        slot = await self.admission.enter(app.dify.url, caller.id, end_user, client, wait)
+        # A key that Dify rejects takes no slot.
+        profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
+        admittance = self._admittance(caller, app, end_user, client, wait)
         try:
-            yield slot
+            if not admittance.try_enter():
+                if request is not None:
+                    self._check(app, profile, request)
+                await admittance.enter()
+            yield admittance
         finally:
-            slot.leave()
+            admittance.leave()
 
     @asynccontextmanager
     async def run(
@@ -103,49 +117,64 @@ class Turns:
         client: Client | None = None,
         recall: Recall | None = None,
         lock: Lock | None = None,
-        slot: Slot | None = None,
+        admittance: Admittance | None = None,
         wait: TurnWait | None = None,
     ) -> AsyncIterator[ActiveTurn]:
         """Send the request to Dify and yield the turn. At the block's end, release the claim and stop a running turn.
 
         ``client`` aborts the turn by disconnecting. ``recall`` is called only if a transcript is needed. The turn takes
-        over ``lock`` until its end. Without the ``slot`` of an ``admit`` block, it waits for one as ``wait`` says.
+        over ``lock`` until its end. Without the ``admittance`` of an ``admit`` block, it waits for a slot as ``wait``
+        says.
         Raises ProxyError, and ClientDisconnected if the client disconnects before the request to Dify.
         """
         client = client or ConnectedClient()
         claim = self._conversations.claim(app, request, lock)
-        if slot is not None:
-            slot.hold()
+        own = admittance is None
+        if admittance is None:
+            admittance = self._admittance(caller, app, request.end_user, client, wait or self.wait(streamed=False))
         turn = None
         try:
             profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
-            if slot is None:
-                slot = self.admission.try_enter(app.dify.url)
-            if slot is None:
+            if not admittance.try_enter():
                 self._check(app, profile, request)
-                wait = wait or self.wait(streamed=False)
-                slot = await self.admission.enter(app.dify.url, caller.id, request.end_user, client, wait)
             turn = await self._begin(
-                caller, app, profile, request, claim=claim, slot=slot, client=client, recall=recall
+                caller, app, profile, request, claim=claim, admittance=admittance, client=client, recall=recall
             )
             yield turn
         finally:
-            if turn is not None:
-                self._end(turn)
-            else:
-                try:
+            try:
+                if turn is not None:
+                    self._end(turn)
+                else:
                     await claim.release()
-                finally:
-                    if slot is not None:
-                        slot.leave()
+            finally:
+                if own:
+                    admittance.leave()
 
-    async def messages(self, caller: Caller, model: str | None, conversation_id: str, user: str) -> list[MessageRow]:
-        """Return the messages of a Dify conversation, oldest first. Raises ProxyError."""
-        return await self._dify.messages(self._apps.choose(caller, model).dify, conversation_id, user)
+    async def messages(
+        self,
+        caller: Caller,
+        model: str | None,
+        conversation_id: str,
+        user: str,
+        *,
+        in_turn_of: App | None = None,
+    ) -> list[MessageRow]:
+        """Return the messages of a Dify conversation, oldest first. Raises ProxyError.
+
+        A turn of the app ``in_turn_of`` has a slot of its Dify already; otherwise wait for one.
+        """
+        dify = self._apps.choose(caller, model).dify
+        if in_turn_of is not None and in_turn_of.dify.url == dify.url:
+            return await self._dify.messages(dify, conversation_id, user)
+        async with self._slot(caller, dify):
+            return await self._dify.messages(dify, conversation_id, user)
 
     async def delete_conversation(self, caller: Caller, model: str | None, conversation_id: str, user: str) -> None:
-        """Delete a Dify conversation. Raises ProxyError."""
-        await self._dify.delete_conversation(self._apps.choose(caller, model).dify, conversation_id, user)
+        """Delete a Dify conversation, with a slot of its Dify. Raises ProxyError."""
+        dify = self._apps.choose(caller, model).dify
+        async with self._slot(caller, dify):
+            await self._dify.delete_conversation(dify, conversation_id, user)
 
     async def stop(self, caller: Caller, model: str | None, task_id: str, user: str) -> None:
         """Stop a turn of another process. Raises ProxyError."""
@@ -179,12 +208,19 @@ class Turns:
         request: TurnRequest,
         *,
         claim: ConversationClaim,
-        slot: Slot,
+        admittance: Admittance,
         client: Client,
         recall: Recall | None,
     ) -> ActiveTurn:
+        slot = None
+        while slot is None:
+            slot = await admittance.enter()
+            try:
+                await self._conversations.find(claim, caller, app, profile, request)
+            except ConversationTaken as taken:
+                claim.awaits_head = await admittance.wait_until_free(taken)
+                slot = None
         user = await self._user(app, caller, request.end_user)
-        await self._conversations.find(claim, caller, app, profile, request, disconnected=lambda: client.disconnected)
         question = _Question(app, profile, request, user, claim, recall, slot)
         await self._wait_for_dify(question)
         if client.disconnected:
@@ -200,6 +236,7 @@ class Turns:
             conversation_id=claim.conversation_id,
             restart=(lambda lost: self._restart(question, lost)) if claim.can_restart else None,
         )
+        slot.hold()  # until ``_end``
         self._active += 1
         self._all_ended.clear()
         client.on_disconnect(stream.disconnect)
@@ -207,8 +244,18 @@ class Turns:
             stream, claim, slot, app_name=app.name, mode=profile.mode, user=user, now=self._conversations.now
         )
 
+    def _admittance(self, caller: Caller, app: App, end_user: str | None, client: Client, wait: TurnWait) -> Admittance:
+        patience = self._conversations.timing.lock_timeout
+        return self.admission.admittance(app.dify.url, caller.id, end_user, client, wait, patience=patience)
+
+    def _slot(self, caller: Caller, dify: DifyApp) -> AbstractAsyncContextManager[None]:
+        """Return a block with a slot, for a call outside a turn."""
+        return self.admission.slot(dify.url, caller.id, ConnectedClient(), self.wait(streamed=False))
+
     def _check(self, app: App, profile: AppProfile, request: TurnRequest) -> None:
         """Raise InvalidRequest for a request that the app cannot answer, so that it does not wait for a slot."""
+        if profile.converses and not request.stateless:
+            named_conversation(request)
         make_generate_request(request, profile, app.rules, "", continuation=Continuation(history=False))
 
     def _end(self, turn: ActiveTurn) -> None:

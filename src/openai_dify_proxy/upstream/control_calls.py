@@ -1,4 +1,7 @@
-"""The connections for control calls: all small calls to a Dify that are not turns."""
+"""The connections for control calls: stop calls, and the calls that read the profile of an app.
+
+Turns and all other calls to Dify use the slots of ``turns/admission``.
+"""
 
 from __future__ import annotations
 

@@ -79,7 +79,8 @@ class VersionedAnswer(Struct, frozen=True):
 class DifyClient:
     """A client of Dify; every method raises ProxyError, as ``translate/dify/errors.py`` maps it.
 
-    ``control`` limits the calls that do not generate; by default it has no limit.
+    ``control`` limits stop calls and the calls that read an app's profile; by default it has no limit. The callers of
+    other methods limit their number.
     """
 
     def __init__(self, http: HttpClient, control: ControlCalls | None = None) -> None:
@@ -94,28 +95,18 @@ class DifyClient:
 
     async def stop(self, app: DifyApp, path: str, user: str) -> None:
         """Stop a running turn. Dify reports success in any case."""
-        await self._call(app, "POST", path, json.encode({"user": user}), first=True)
+        await self._call(app, "POST", path, json.encode({"user": user}), control=True, first=True)
 
     async def info(self, app: DifyApp) -> VersionedAnswer:
         """Return ``GET /info`` as ``AppInfo``."""
-        return await self._describe(app, "/info", dify.APP_INFO)
+        return await self._describe(app, "/info", dify.APP_INFO, control=True)
 
     async def parameters(self, app: DifyApp) -> VersionedAnswer:
         """Return ``GET /parameters`` as ``AppParameters``."""
-        return await self._describe(app, "/parameters", dify.APP_PARAMETERS)
+        return await self._describe(app, "/parameters", dify.APP_PARAMETERS, control=True)
 
-    async def welcome(self, url: str, *, bounded: bool = True) -> None:
-        """Check that Dify answers ``GET /v1/``, which needs no key, with a status below 500.
-
-        Unless ``bounded``, the request is no control call.
-        """
-        if bounded:
-            async with self._control.connection(url):
-                await self._welcome(url)
-        else:
-            await self._welcome(url)
-
-    async def _welcome(self, url: str) -> None:
+    async def welcome(self, url: str) -> None:
+        """Check that Dify answers ``GET /v1/``, which needs no key, with a status below 500."""
         exchange = await self._exchange("GET", parse_url(f"{url}/"), _AGENT.encode())
         try:
             body = await exchange.read_all(SMALL_ANSWER)
@@ -130,12 +121,9 @@ class DifyClient:
                 exchange.close()
 
     async def confirm_conversation(self, app: DifyApp, conversation_id: str, user: str) -> None:
-        """Raise ConversationNotFound if Dify has no conversation with this id for ``user``.
-
-        A turn calls it with its own slot, before it generates.
-        """
+        """Raise ConversationNotFound if Dify has no conversation with this id for ``user``."""
         query = urlencode({"conversation_id": conversation_id, "user": user, "limit": 1})
-        await self._call(app, "GET", f"/messages?{query}", bounded=False)
+        await self._call(app, "GET", f"/messages?{query}")
 
     async def messages(self, app: DifyApp, conversation_id: str, user: str) -> list[dify.MessageRow]:
         """Return the latest messages of a conversation, oldest first. Raises ConversationNotFound."""
@@ -166,15 +154,17 @@ class DifyClient:
         The probe holds only a user. Dify checks the user first, then the app's mode, then the rest, so nothing runs.
         """
         try:
-            await self._call(app, "POST", path, json.encode({"user": PROBE_USER}))
+            await self._call(app, "POST", path, json.encode({"user": PROBE_USER}), control=True)
         except ProxyError as error:
             if error.status >= 500 and error.code not in wrong_route:
                 raise
             return error.code not in wrong_route
         return True
 
-    async def _describe(self, app: DifyApp, path: str, decoder: json.Decoder[Any]) -> VersionedAnswer:
-        exchange, body = await self._call(app, "GET", path)
+    async def _describe(
+        self, app: DifyApp, path: str, decoder: json.Decoder[Any], *, control: bool = False
+    ) -> VersionedAnswer:
+        exchange, body = await self._call(app, "GET", path, control=control)
         try:
             check_complexity(body)
             return VersionedAnswer(decoder.decode(body), exchange.headers.get("x-version"))
@@ -182,12 +172,12 @@ class DifyClient:
             raise UpstreamFailed(f"Dify's answer to GET {path} cannot be read.", log=str(exc)) from exc
 
     async def _call(
-        self, app: DifyApp, method: str, path: str, body: bytes = b"", *, first: bool = False, bounded: bool = True
+        self, app: DifyApp, method: str, path: str, body: bytes = b"", *, control: bool = False, first: bool = False
     ) -> tuple[Exchange, bytes]:
-        """Make a call that does not generate: a control call, ``first`` before others, if it is ``bounded``."""
+        """Make a call that does not generate: if it is a ``control`` call, it may come ``first``, before others."""
         try:
             async with asyncio.timeout(SMALL_TIMEOUT):
-                if bounded:
+                if control:
                     async with self._control.connection(app.url, first=first):
                         exchange, answer = await self._answer_of(app, method, path, body)
                 else:

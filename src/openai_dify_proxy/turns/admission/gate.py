@@ -125,17 +125,25 @@ class Gate:
             self._observe(OBSERVE_SECONDS)
         return self._take()
 
-    async def wait(self, line: Line, client: Client, wait: TurnWait) -> Slot:
+    def try_borrow(self) -> Slot | None:
+        """Return a slot for one short call if one is free and no turn waits. Other processes do not see it."""
+        if self._queue or len(self._slots) + self._of_others >= self.limit:
+            return None
+        return self._add_slot()
+
+    async def wait(self, line: Line, client: Client, wait: TurnWait, *, again: bool = False) -> Slot:
         """Wait for a slot, as long as ``wait`` allows, and return it.
 
+        A turn that enters ``again``, after it gave up its slot, is the next of its end user, also in a full queue.
         Raises QueueFull, QueueTimeout, and ClientDisconnected as soon as the client disconnects.
         """
-        ticket = self._enqueue(line)
+        ticket = self._enqueue(line, again=again)
         if len(self._slots) + self._of_others >= self.limit:
             wait.enter(lambda: self._queue.position(ticket))
             log.debug("turn_queued", position=wait.queued_at, queued=len(self._queue))
+        began = self._loop.time()
         timed_out = partial(self._timed_out, line, wait.limit)
-        timer = self._loop.call_later(wait.limit, self._dismiss, ticket, timed_out)
+        timer = self._loop.call_later(wait.left, self._dismiss, ticket, timed_out)
         client.on_disconnect(lambda: self._dismiss(ticket, ClientDisconnected))
         self._continue()
         try:
@@ -147,7 +155,7 @@ class Gate:
             raise
         finally:
             timer.cancel()
-            wait.leave()
+            wait.leave(self._loop.time() - began)
         if isinstance(outcome, Slot):
             return outcome
         raise outcome()
@@ -184,39 +192,54 @@ class Gate:
     def _of_others(self) -> int:
         return 0 if self._share is None else self._share.of_others
 
+    @property
+    def used_by_others(self) -> bool:
+        """Whether other processes had slots when the state was last reached."""
+        return self._of_others > 0
+
     def _take(self) -> Slot:
-        slot = Slot(self._release)
-        self._slots.add(slot)
+        slot = self._add_slot()
         if self._share is not None:
             self._share.use()
+        return slot
+
+    def _add_slot(self) -> Slot:
+        slot = Slot(self._release)
+        self._slots.add(slot)
         return slot
 
     def _release(self, slot: Slot) -> None:
         self._slots.remove(slot)
         self._releases += 1
-        self._durations.add(self._loop.time() - slot.began)
+        if slot.exchange is not None:  # else it served no turn
+            self._durations.add(self._loop.time() - slot.began)
         if self._share is not None:
             self._share.free()
         self.admit()
 
-    def _enqueue(self, line: Line) -> _Ticket:
+    def _enqueue(self, line: Line, *, again: bool) -> _Ticket:
         """Return the ticket of a turn that has entered the queue. Raises QueueFull."""
-        now = self._loop.time()
-        promised = self._promises.redeem(line, now)
-        free = max(0, self.limit - len(self._slots) - self._of_others)  # these turns wait only for the state
-        if not promised and not self._queue.has_place(line.caller, self._max_queued + free):
-            if not self._rejecting:
-                self._rejecting = True
-                log.warning("queue_full", url=self._url, queued=len(self._queue), limit=self.limit)
-            seconds = self._promise(line)
-            raise QueueFull(
-                f"The queue for Dify is full ({len(self._queue)} waiting). Send the request again in {seconds} s.",
-                retry_after=seconds,
-            )
+        first = again or self._promises.redeem(line, self._loop.time())
+        if not first and not self._has_place(line):
+            raise self._full(line)
         self._rejecting = self._rejecting and len(self._queue) >= self._max_queued
         ticket = _Ticket(line)
-        self._queue.push(ticket, line, first=promised)
+        self._queue.push(ticket, line, first=first)
         return ticket
+
+    def _has_place(self, line: Line) -> bool:
+        free = max(0, self.limit - len(self._slots) - self._of_others)  # these turns wait only for the state
+        return self._queue.has_place(line.caller, self._max_queued + free)
+
+    def _full(self, line: Line) -> QueueFull:
+        if not self._rejecting:
+            self._rejecting = True
+            log.warning("queue_full", url=self._url, queued=len(self._queue), limit=self.limit)
+        seconds = self._promise(line)
+        return QueueFull(
+            f"The queue for Dify is full ({len(self._queue)} waiting). Send the request again in {seconds} s.",
+            retry_after=seconds,
+        )
 
     def _promise(self, line: Line) -> int:
         seconds = self._durations.seconds_per_slot(self._allowed or self.limit)

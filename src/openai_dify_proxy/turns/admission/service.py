@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from secrets import token_bytes
 
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state.guarded import GuardedStore
+from openai_dify_proxy.turns.admission.admittance import Admittance
 from openai_dify_proxy.turns.admission.auto_limit import PROBES
+from openai_dify_proxy.turns.admission.conversation_lines import ConversationLines
 from openai_dify_proxy.turns.admission.fair_queue import Line
 from openai_dify_proxy.turns.admission.gate import Gate, GateStatus
 from openai_dify_proxy.turns.admission.limits import has_limit
@@ -33,6 +37,7 @@ class Admission:
         self._dify = dify
         fixed = settings.dify_max_concurrent
         owner = token_bytes(8)
+        self._lines = defaultdict[str, ConversationLines](lambda: ConversationLines(settings.max_queued_turns))
         self._gates = {
             url: Gate(
                 url,
@@ -45,20 +50,30 @@ class Admission:
             if has_limit(settings, url)
         }
 
-    async def enter(self, url: str, caller: str, end_user: str | None, client: Client, wait: TurnWait) -> Slot:
-        """Return a slot of the Dify at ``url``, which the caller holds. Wait for one, as ``wait`` says.
+    def admittance(
+        self, url: str, caller: str, end_user: str | None, client: Client, wait: TurnWait, *, patience: float
+    ) -> Admittance:
+        """Return the way of a turn to a slot of the Dify at ``url``; ``patience`` is for its conversation."""
+        line = Line(caller, end_user, wait.in_background)
+        return Admittance(self._gates.get(url), self._lines[url], line, client, wait, patience=patience)
+
+    @asynccontextmanager
+    async def slot(self, url: str, caller: str, client: Client, wait: TurnWait) -> AsyncIterator[None]:
+        """Hold a slot of the Dify at ``url`` within the block, for calls outside a turn.
 
         Raises QueueFull, QueueTimeout, and ClientDisconnected as soon as the client disconnects.
         """
-        slot = self.try_enter(url)
-        if slot is None:
-            slot = await self._gates[url].wait(Line(caller, end_user, wait.in_background), client, wait)
-        return slot
-
-    def try_enter(self, url: str) -> Slot | None:
-        """Return a slot of the Dify at ``url`` if one is free and no turn waits for it."""
         gate = self._gates.get(url)
-        return UNLIMITED if gate is None else gate.try_enter()
+        slot = UNLIMITED if gate is None else gate.try_enter() or await gate.wait(Line(caller, None), client, wait)
+        try:
+            yield
+        finally:
+            slot.leave()
+
+    def try_borrow(self, url: str) -> Slot | None:
+        """Return a slot of the Dify at ``url`` for one short call, if one is free; it needs no lease."""
+        gate = self._gates.get(url)
+        return UNLIMITED if gate is None else gate.try_borrow()
 
     def status(self, url: str) -> GateStatus | None:
         """Return the status of a Dify; None if it has no limit."""
@@ -69,6 +84,11 @@ class Admission:
         """Whether the Dify at ``url`` is answering a turn."""
         gate = self._gates.get(url)
         return gate is not None and gate.answers
+
+    def used_by_others(self, url: str) -> bool:
+        """Whether other processes have slots of the Dify at ``url``."""
+        gate = self._gates.get(url)
+        return gate is not None and gate.used_by_others
 
     async def close(self) -> None:
         """Give up all slots."""
@@ -81,7 +101,7 @@ class Admission:
     async def _is_answered(self, url: str) -> bool:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await self._dify.welcome(url, bounded=False)
+                await self._dify.welcome(url)
         except (ProxyError, TimeoutError):
             return False
         return True

@@ -6,15 +6,16 @@ from collections.abc import Callable
 
 
 class TurnWait:
-    """The wait of one turn: at most ``limit`` seconds. Turns ``in_background`` wait behind the others.
+    """The wait of one turn: at most ``limit`` seconds in all. Turns ``in_background`` wait behind the others.
 
-    ``queued_at`` is the position at which the turn entered the queue, or None if it did not have to wait.
+    ``left`` is the rest of the limit. ``queued_at`` is the position at which the turn first entered the queue, or None
+    if it did not have to wait.
     """
 
-    __slots__ = ("_position", "in_background", "limit", "queued_at")
+    __slots__ = ("_position", "in_background", "left", "limit", "queued_at")
 
     def __init__(self, limit: float, *, in_background: bool = False) -> None:
-        self.limit = limit
+        self.limit = self.left = limit
         self.in_background = in_background
         self.queued_at: int | None = None
         self._position: Callable[[], int] | None = None
@@ -27,8 +28,10 @@ class TurnWait:
     def enter(self, position: Callable[[], int]) -> None:
         """Record that the turn is queued; ``position`` returns its current position."""
         self._position = position
-        self.queued_at = position()
+        if self.queued_at is None:
+            self.queued_at = position()
 
-    def leave(self) -> None:
-        """Record that the turn is no longer queued."""
+    def leave(self, waited: float) -> None:
+        """Record that the turn is no longer queued, after ``waited`` seconds."""
         self._position = None
+        self.left = max(0.0, self.left - waited)
