@@ -19,7 +19,7 @@ from openai.types.responses import Response
 
 from openai_dify_proxy.responses.background import LEASE_SECONDS
 from openai_dify_proxy_demo import DemoLog, DemoServer
-from tests.api.chat_requests import Json, error_of, turns
+from tests.api.chat_requests import Json, chat_body, error_of, turns
 from tests.api.conftest import Serve
 from tests.api.raw_client import Client
 from tests.api.response_requests import (
@@ -442,4 +442,5 @@ async def test_a_rejected_request_leaves_no_entries(
     body = {"model": "demo-chat", "input": "zanzibar", "background": True, "conversation_id": "no-uuid"}
     reply = await http.post(f"{proxy.url}/responses", json=body)
     assert reply.status_code == 400
+    assert (await http.post(f"{proxy.url}/chat/completions", json=chat_body("hi"))).status_code == 200  # creates it
     assert not [key for key in _keys(tmp_path / "state.db") if key.partition(":")[0] in {"resp", "progress"}]

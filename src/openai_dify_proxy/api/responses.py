@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -23,7 +23,7 @@ from openai_dify_proxy.api.streaming import EventStream, sse_response
 from openai_dify_proxy.errors import InvalidRequest, StateUnreachable
 from openai_dify_proxy.events import Event, TurnIds
 from openai_dify_proxy.responses.background import RUNNING
-from openai_dify_proxy.responses.background_run import PreparedRun, TurnContext
+from openai_dify_proxy.responses.background_run import Prepare
 from openai_dify_proxy.responses.recorder import ResponseRecorder
 from openai_dify_proxy.responses.response_store import StoredResponse
 from openai_dify_proxy.state.store import Operation
@@ -40,7 +40,7 @@ from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.client import Client, DetachingClient
+from openai_dify_proxy.turns.client import Client
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST, ResponsesRequest
 from openai_dify_proxy.wire.openai.responses import Response as ResponseObject
 
@@ -72,12 +72,12 @@ async def create_response(request: Request) -> ASGIApp:
         return _placeholder(encoder, events, streamed=bool(body.stream))
     app = services.side_calls.app(caller, side_call, body.model)
     wait = services.turns.wait(
-        streamed=bool(body.stream) and not body.background, in_background=bool(body.background) or side_call is not None
+        streamed=bool(body.stream or body.background), in_background=bool(body.background) or side_call is not None
     )
     new = _NewResponse(caller, data, body, messages, requested, identity, turn_request)
     prepare = partial(_prepared, services, app, new, wait)
     if body.background:
-        await services.background.start(caller, prepare(responder_of(request.scope)), encoder)
+        await services.background.start(caller, await _accepted(services, app, new, wait), prepare, encoder)
         return _followed(services, encoder.response, None) if body.stream else json_response(encoder.response)
     if body.stream:
         frames = TurnFrames(encoder, wait)
@@ -150,21 +150,29 @@ class _NewResponse(Struct, frozen=True):
     turn_request: TurnRequest | None
 
 
-Prepare = Callable[[Client], PreparedRun]
+async def _accepted(services: Services, app: App, new: _NewResponse, wait: TurnWait) -> ResponseRecorder:
+    """Return the recorder of a response in the background that has no turn yet.
+
+    Raises the errors of an invalid request, and QueueFull.
+    """
+    caller, body = new.caller, new.body
+    end_user = end_user_of(body, new.identity)
+    continued = await services.continuations.preview(
+        caller, end_user=end_user, previous=body.previous_response_id, conversation=body.conversation_name
+    )
+    turn_request = new.turn_request or make_turn(body, new.messages, new.identity, continued.history, new.requested)
+    await services.turns.check(caller, app, turn_request, wait=wait)
+    return ResponseRecorder(services.stored, caller, turn_request, continued, body=new.data)
 
 
 @asynccontextmanager
 async def _prepared(
     services: Services, app: App, new: _NewResponse, wait: TurnWait, client: Client
-) -> AsyncIterator[tuple[ResponseRecorder, TurnContext]]:
-    """Wait for a slot, and yield the recorder of the response and its turn, which sends the request on entry.
-
-    The client of a background response can abort it only before the request to Dify.
-    """
+) -> AsyncIterator[tuple[ResponseRecorder, ActiveTurn]]:
+    """Wait for a slot, send the request to Dify, and yield the recorder of the response and its turn."""
     caller, body = new.caller, new.body
     end_user = end_user_of(body, new.identity)
     admitted = services.turns.admit(caller, app, end_user, client=client, wait=wait, request=new.turn_request)
-    client = DetachingClient(client) if body.background else client
     async with (
         admitted as admittance,
         services.continuations.resolve(
@@ -180,21 +188,24 @@ async def _prepared(
         turn_request = new.turn_request or make_turn(body, new.messages, new.identity, continued.history, new.requested)
         recorder = ResponseRecorder(services.stored, caller, turn_request, continued, body=new.data)
         recall, lock = continued.recall, continued.lock
-        run = partial(services.turns.run, client=client, recall=recall, lock=lock, admittance=admittance)
-        yield recorder, run(caller, app, turn_request)
+        turn = services.turns.run(
+            caller, app, turn_request, client=client, recall=recall, lock=lock, admittance=admittance
+        )
+        async with turn as active:
+            yield recorder, active
 
 
 @asynccontextmanager
 async def _opened(
     frames: TurnFrames, request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder
 ) -> AsyncIterator[None]:
-    async with prepare(responder_of(request.scope)) as (recorder, context), context as turn:
+    async with prepare(responder_of(request.scope)) as (recorder, turn):
         frames.begin(turn, _ResponseEnding(turn, recorder, encoder).record)
         yield
 
 
 async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder, wait: TurnWait) -> ASGIApp:
-    async with prepare(responder_of(request.scope)) as (recorder, context), context as turn:
+    async with prepare(responder_of(request.scope)) as (recorder, turn):
         ending = _ResponseEnding(turn, recorder, encoder)
         await whole_answer(turn, ending.record)
         return JsonAnswer(json.encode(ending.response), turn_headers(turn.ids) + queue_headers(wait))

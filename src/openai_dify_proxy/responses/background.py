@@ -18,8 +18,9 @@ import structlog
 from msgspec import structs
 
 from openai_dify_proxy.errors import ProxyError, ResponseNotFound, UpstreamFailed
-from openai_dify_proxy.responses.background_run import BackgroundRun, PreparedRun
+from openai_dify_proxy.responses.background_run import BackgroundRun, Prepare
 from openai_dify_proxy.responses.event_log import EventLogs, EventLogWriter, RunProgress
+from openai_dify_proxy.responses.recorder import ResponseRecorder
 from openai_dify_proxy.responses.response_store import ResponseStore, StoredResponse, state_unreachable
 from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.translate.openai.responses_answers import cancelled_response, failed_response
@@ -69,18 +70,20 @@ class BackgroundResponses:
         """The number of runs of this process without a request of this process that follows their stream."""
         return len(self._runs.keys() - self._followers.keys())
 
-    async def start(self, caller: Caller, prepared: PreparedRun, encoder: ResponsesStreamEncoder) -> None:
-        """Start a response in the background, and return once its request was sent to Dify.
+    async def start(
+        self, caller: Caller, recorder: ResponseRecorder, prepare: Prepare, encoder: ResponsesStreamEncoder
+    ) -> None:
+        """Start a response in the background, and return once it is stored as queued.
 
-        Raises StateUnreachable, and any error that comes before the request.
+        ``recorder`` stores a response that has no turn. Raises StateUnreachable and TooLargeToStore.
         """
         name = encoder.response.id
         writer = EventLogWriter(self._logs, caller, name)
-        run = BackgroundRun(prepared, encoder, writer, alive_until=self._alive_until, end_timeout=self._lease)
+        run = BackgroundRun(recorder, prepare, encoder, writer, alive_until=self._alive_until, end_timeout=self._lease)
         self._runs[name] = run
         run.task.add_done_callback(lambda _: self._runs.pop(name, None))
         try:
-            await run.started
+            await run.stored
         except asyncio.CancelledError:
             run.task.cancel()
             raise
@@ -100,7 +103,7 @@ class BackgroundResponses:
             response = failed_response(response, _too_large())
         elif self._is_over(progress):
             response = failed_response(response, _worker_died())
-        elif progress.size:
+        elif progress.user is not None:
             response = structs.replace(response, status="in_progress")
         return structs.replace(entry, response=msgspec.json.encode(response))
 

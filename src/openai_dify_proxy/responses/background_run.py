@@ -1,4 +1,7 @@
-"""A response that this process runs in the background, from its first entry in the state to its stored end."""
+"""A response that this process runs in the background, from its first entry in the state to its stored end.
+
+It is stored as ``queued`` before its turn waits for a slot. Every error from then on is the error of the response.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from contextlib import AbstractAsyncContextManager
 import structlog
 
 from openai_dify_proxy.errors import InternalError, ProxyError, ShuttingDown
-from openai_dify_proxy.events import Event, TurnFailed, TurnFinished
+from openai_dify_proxy.events import Event, TurnFailed, TurnFinished, TurnIds
 from openai_dify_proxy.responses.event_log import EventLogWriter, RunProgress
 from openai_dify_proxy.responses.recorder import ResponseRecorder
 from openai_dify_proxy.responses.response_store import state_unreachable
 from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.turns.active_turn import ActiveTurn
-from openai_dify_proxy.turns.client import ClientDisconnected
+from openai_dify_proxy.turns.client import Client, ClientDisconnected
 
 WRITE_SECONDS = 0.1
 """The shortest time between two writes of a growing stream."""
@@ -24,89 +27,138 @@ WRITE_SECONDS = 0.1
 RENEW_SECONDS = 2.0
 """How often a silent run renews its lease and reads the cancellation mark."""
 
-TurnContext = AbstractAsyncContextManager[ActiveTurn]
-PreparedRun = AbstractAsyncContextManager[tuple[ResponseRecorder, TurnContext]]
-"""Yields the recorder of a response, and its turn, which sends the request to Dify when it is entered."""
+TurnContext = AbstractAsyncContextManager[tuple[ResponseRecorder, ActiveTurn]]
+"""The block of a response's turn: waits for a slot, sends the request to Dify, and yields the turn and its recorder."""
+
+Prepare = Callable[[Client], TurnContext]
 
 log = structlog.get_logger(__name__)
 
 
-class BackgroundRun:
-    """A running response.
+class _Canceller:
+    """The ``Client`` of a run: it disconnects when the response is cancelled."""
 
-    ``started`` is done once the request was sent to Dify, or holds the error that came before. ``writer`` writes the
+    def __init__(self) -> None:
+        self.disconnected = False
+        self._callback: Callable[[], object] | None = None
+
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` when the response is cancelled, at once if it already is. Replaces an earlier one."""
+        self._callback = callback
+        if self.disconnected:
+            callback()
+
+    def disconnect(self) -> None:
+        """Cancel the response."""
+        self.disconnected = True
+        if self._callback is not None:
+            self._callback()
+
+
+class BackgroundRun:
+    """A queued or running response.
+
+    ``stored`` is done once the response is stored as queued, or holds the error that came before. ``writer`` writes the
     stream; ``written`` is set, and replaced by a new event, with each of its writes.
     """
 
     def __init__(
         self,
-        prepared: PreparedRun,
+        recorder: ResponseRecorder,
+        prepare: Prepare,
         encoder: ResponsesStreamEncoder,
         writer: EventLogWriter,
         *,
         alive_until: Callable[[], float],
         end_timeout: float,
     ) -> None:
-        """``end_timeout`` limits the attempts to store the end, in seconds."""
+        """``recorder`` stores a response that has no turn. ``end_timeout`` limits the attempts to store the end.
+
+        It is in seconds.
+        """
         self.written = asyncio.Event()
         self._encoder = encoder
         self.writer = writer
         self._alive_until = alive_until
         self._end_timeout = end_timeout
+        self._client = _Canceller()
         self._turn: ActiveTurn | None = None
         self._loop = asyncio.get_running_loop()
         self._written_at = self._loop.time()
-        self.started: asyncio.Future[None] = self._loop.create_future()
-        self.task = self._loop.create_task(self._run(prepared))
+        self.stored: asyncio.Future[None] = self._loop.create_future()
+        self.task = self._loop.create_task(self._run(recorder, prepare))
+
+    @property
+    def _ids(self) -> TurnIds:
+        return TurnIds() if self._turn is None else self._turn.ids
 
     def cancel(self) -> None:
         """Cancel the response."""
-        if self._turn is not None:
-            self._turn.disconnect()
+        self._client.disconnect()
 
-    async def _run(self, prepared: PreparedRun) -> None:
+    async def _run(self, recorder: ResponseRecorder, prepare: Prepare) -> None:
         try:
-            async with prepared as (recorder, context):
-                await self._run_stored(recorder, context)
+            await self._store(recorder)
         except (Exception, asyncio.CancelledError) as error:
-            if self.started.done():
+            if self.stored.done():
                 raise
-            self.started.set_exception(error)  # ``start`` raises it
+            self.stored.set_exception(error)  # ``start`` raises it
+            return
+        if not self.stored.done():
+            self.stored.set_result(None)
+        try:
+            await self._run_stored(recorder, prepare)
         finally:
             self.written.set()
 
-    async def _run_stored(self, recorder: ResponseRecorder, context: TurnContext) -> None:
-        """Store the response before the request to Dify: a response that cannot be found again must not run."""
+    async def _store(self, recorder: ResponseRecorder) -> None:
+        """Store the response as queued: one that cannot be found again must not run."""
         response = self._encoder.response
         put_running = await recorder.put_running(response)
-        try:
-            if not await self.writer.write(RunProgress(alive_until=self._alive_until()), [put_running]):
-                raise state_unreachable()
-            async with context as turn:
-                self._turn = turn
-                if not self.started.done():
-                    self.started.set_result(None)
-                await self._store_end(await self._outcome(turn, recorder))
-        finally:
-            if self._turn is None:
-                await self.writer.remove([await recorder.remove(response)])
+        self.writer.add(self._encoder.queue())
+        if not await self.writer.write(RunProgress(alive_until=self._alive_until()), [put_running]):
+            await self.writer.remove([await recorder.remove(response)])
+            raise state_unreachable()
 
-    async def _outcome(self, turn: ActiveTurn, recorder: ResponseRecorder) -> list[Operation]:
-        """Run to any end, and return the operations that store it."""
-        encoder = self._encoder
+    async def _run_stored(self, recorder: ResponseRecorder, prepare: Prepare) -> None:
+        """Wait for the turn, run it to any end, and store the end. ``recorder`` is for a response without a turn."""
+        renewal = self._loop.create_task(self._renew())
         try:
-            return await self._answer(turn, recorder)
-        except ClientDisconnected:
-            self.writer.add(encoder.cancel(turn.ids))
-        except asyncio.CancelledError:
+            async with prepare(self._client) as (own_recorder, turn):
+                await _cancel(renewal)
+                self._turn = turn
+                try:
+                    operations = await self._answer(turn, own_recorder)
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is logged
+                    operations = await self._operations_after(error, own_recorder)
+                await self._store_end(operations)
+        except (Exception, asyncio.CancelledError) as error:
+            await _cancel(renewal)
+            if self._turn is not None:
+                raise
+            await self._store_end(await self._operations_after(error, recorder))
+
+    async def _renew(self) -> None:
+        """Renew the lease and read the cancellation mark until the turn begins."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            await self._write(RunProgress(alive_until=self._alive_until()))
+
+    async def _operations_after(self, error: BaseException, recorder: ResponseRecorder) -> list[Operation]:
+        """End the stream of a response that ``error`` ended, and return the operations that store the end."""
+        if isinstance(error, ClientDisconnected):
+            self.writer.add(self._encoder.cancel(self._ids))
+        elif isinstance(error, asyncio.CancelledError):
             self._end_timeout = 0
-            self._fail(
-                turn, ShuttingDown("The server was shut down during the response. Create it again.", started=True)
-            )
-        except Exception:  # a bug: the text may hold secrets, so it goes to the log only
-            log.exception("background_run_failed")
-            self._fail(turn, InternalError("The proxy failed. Report the response id to the operator."))
-        return await recorder.put_failed(encoder.response)
+            message = "The server was shut down during the response. Create it again."
+            self._fail(ShuttingDown(message, started=self._turn is not None))
+        elif isinstance(error, ProxyError):
+            log.warning("turn_failed", error=type(error).__name__, code=error.code, detail=error.log)
+            self._fail(error)
+        else:  # a bug: the text may hold secrets, so it goes to the log only
+            log.error("background_run_failed", exc_info=error)
+            self._fail(InternalError("The proxy failed. Report the response id to the operator."))
+        return await recorder.put_failed(self._encoder.response)
 
     async def _answer(self, turn: ActiveTurn, recorder: ResponseRecorder) -> list[Operation]:
         """Read the turn to its end, and return the operations that store it. Raises ClientDisconnected if cancelled."""
@@ -134,23 +186,24 @@ class BackgroundRun:
             if events:
                 self.writer.add(self._encoder.encode(events, turn.ids))
             if last is not None or self._loop.time() >= wake_at:
-                await self._write(turn)
+                await self._write(
+                    RunProgress(task_id=turn.ids.task_id, user=turn.user, alive_until=self._alive_until())
+                )
             if last is not None:
                 return last
 
-    def _fail(self, turn: ActiveTurn, error: ProxyError) -> None:
+    def _fail(self, error: ProxyError) -> None:
         answer = self._encoder.answer
         if answer.finish_reason is None and answer.error is None:  # else the end is already written
-            self.writer.add(self._encoder.encode([TurnFailed(error)], turn.ids))
+            self.writer.add(self._encoder.encode([TurnFailed(error)], self._ids))
 
-    async def _write(self, turn: ActiveTurn) -> None:
-        """Write the stream so far and renew the lease."""
+    async def _write(self, progress: RunProgress) -> None:
+        """Write the stream so far and renew the lease. Cancel the response if the state has a mark for that."""
         self._written_at = self._loop.time()
-        progress = RunProgress(task_id=turn.ids.task_id, user=turn.user, alive_until=self._alive_until())
         if await self.writer.write(progress):
             self._notify()
         if self.writer.cancelled:
-            turn.disconnect()
+            self.cancel()
 
     async def _store_end(self, operations: list[Operation]) -> None:
         """Write the end, and retry while the state is unreachable."""
@@ -165,3 +218,9 @@ class BackgroundRun:
     def _notify(self) -> None:
         self.written.set()
         self.written = asyncio.Event()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel the task and wait for its end."""
+    task.cancel()
+    await asyncio.wait([task])

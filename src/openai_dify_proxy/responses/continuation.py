@@ -89,6 +89,22 @@ class ContinuationResolver:
             return stored, await self._earlier_messages(caller, None, entry, end_user)
         return None, ()
 
+    async def preview(
+        self, caller: Caller, *, end_user: str | None, previous: str | None, conversation: str | None
+    ) -> Continued:
+        """Return the history that a request would continue now, for its checks only. Raises the errors of ``resolve``.
+
+        It needs no lock, and calls nothing in Dify.
+        """
+        if previous is not None:
+            return await self._after_response(caller, previous, end_user)
+        if conversation is None:
+            return Continued()
+        entry = await self._stored.conversations.load(caller, conversation, end_user, strictly=True)
+        conversation_id = None if entry.place is None else entry.place.id
+        stored = StoredHistory(conversation, conversation_id=conversation_id, calls=tuple(entry.calls))
+        return Continued(stored, previous=entry.last)
+
     async def messages(
         self, caller: Caller, place: DifyConversation, *, in_turn_of: App | None = None
     ) -> list[MessageRow]:

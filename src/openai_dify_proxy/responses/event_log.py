@@ -32,8 +32,8 @@ PORTION_BYTES = PORTION_BLOCKS * BLOCK_BYTES
 class RunProgress(Struct, frozen=True):
     """The progress of a run. ``size`` is the stored size of its stream in bytes.
 
-    ``task_id`` and ``user`` are Dify's, for its stop route. ``alive_until`` (seconds since the epoch) is the end of the
-    lease, and None once the run has ended.
+    ``task_id`` and ``user`` are Dify's, for its stop route; both are None while the run is queued. ``alive_until``
+    (seconds since the epoch) is the end of the lease, and None once the run has ended.
     """
 
     size: Annotated[int, Meta(ge=0, le=MAX_LOG_BYTES)] = 0

@@ -40,7 +40,7 @@ class ResponseRecorder:
         await self._stored.store.run(*operations)
 
     async def put_running(self, response: Response) -> Operation:
-        """Store a response before it runs in the background. Raises TooLargeToStore."""
+        """Store a response that is queued to run in the background. Raises TooLargeToStore."""
         return storable(await self._put(response, structs.replace(await self._entry(response), running=True)))
 
     async def put_failed(self, response: Response) -> list[Operation]:
@@ -67,7 +67,7 @@ class ResponseRecorder:
         return [await self._stored.conversations.put_operation(self._caller, name, after)]
 
     async def remove(self, response: Response) -> Operation:
-        """Remove a response that was stored as running but failed to start."""
+        """Remove a response that may have been stored although the state was unreachable."""
         return await self._stored.responses.remove_operation(self._caller, response.id)
 
     async def _entry(self, response: Response) -> StoredResponse:

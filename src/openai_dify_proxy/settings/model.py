@@ -217,7 +217,7 @@ class TimeSettings(_Model):
     queue_timeout: Seconds = 50
     """Time limit for the wait for Dify if the answer is not streamed; then a 503.
 
-    Streams wait for up to `SILENCE_TIMEOUT`."""
+    Streams and background responses wait for up to `SILENCE_TIMEOUT`."""
     silence_timeout: Seconds = 300
     """Time limit for the first event from Dify.
 

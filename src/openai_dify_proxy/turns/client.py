@@ -30,17 +30,3 @@ class ConnectedClient:
 
     def on_disconnect(self, callback: Callable[[], object]) -> None:
         """Never call ``callback``."""
-
-
-class DetachingClient:
-    """A client that can abort a turn only before the request to Dify: afterwards the turn continues without it."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    @property
-    def disconnected(self) -> bool:
-        return self._client.disconnected
-
-    def on_disconnect(self, callback: Callable[[], object]) -> None:
-        """Never call ``callback``."""

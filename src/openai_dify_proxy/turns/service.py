@@ -79,6 +79,12 @@ class Turns:
         """Return the wait of one turn, for ``admit`` or ``run``: a stream may wait longer for its slot."""
         return TurnWait(self._limits.silence if streamed else self._queue_timeout, in_background=in_background)
 
+    async def check(self, caller: Caller, app: App, request: TurnRequest, *, wait: TurnWait) -> None:
+        """Raise the error of a request that ``run`` would reject before it waits for a slot. Raises ProxyError."""
+        profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
+        self._check(app, profile, request)
+        self.admission.check_place(app.dify.url, caller.id, request.end_user, wait)
+
     @asynccontextmanager
     async def admit(
         self,

@@ -43,12 +43,13 @@ class ResponsesStreamEncoder(OutputEncoder):
     is the final response.
     """
 
-    __slots__ = ("_initial", "_now", "prompt_characters", "response")
+    __slots__ = ("_initial", "_now", "_open", "prompt_characters", "response")
 
     def __init__(self, initial: Response, *, now: Callable[[], int], prompt_characters: int = 0) -> None:
         super().__init__(initial.id)
         self._initial = initial
         self._now = now
+        self._open = False
         self.prompt_characters = prompt_characters
         self.response = initial
 
@@ -56,13 +57,21 @@ class ResponsesStreamEncoder(OutputEncoder):
     def reply(self) -> HistoryMessage:
         return self.answer.reply_with(self._sent or "".join(self._text or ()))
 
-    def open(self) -> bytes:
+    def queue(self) -> bytes:
+        """Return the first frames of a response in the background, which may end without ``open``."""
         if self._number:
             return b""
         frames: list[bytes] = []
         self._emit(ResponseEvent(type="response.created", response=self._initial), frames)
         if self._initial.background:
             self._emit(ResponseEvent(type="response.queued", response=self._initial), frames)
+        return b"".join(frames)
+
+    def open(self) -> bytes:
+        if self._open:
+            return b""
+        self._open = True
+        frames = [self.queue()]
         running = replace(self._initial, status="in_progress")
         self._emit(ResponseEvent(type="response.in_progress", response=running), frames)
         return b"".join(frames)
@@ -100,9 +109,13 @@ class ResponsesStreamEncoder(OutputEncoder):
         OpenAI has no event for that, and clients fail on unknown events: the stream ends with ``response.incomplete``,
         and only the status of the response is ``cancelled``.
         """
-        frames = [self.open()]
+        frames = [self._begin()]
         self._end("cancelled", ids, frames)
         return b"".join(frames)
+
+    def _begin(self) -> bytes:
+        """Return the frames before the end of a response, which is not in progress if it was only queued."""
+        return b"" if self._number else self.open()
 
     def _encode_first_text(self, text: str, frames: list[bytes]) -> None:
         if text:
@@ -113,7 +126,7 @@ class ResponsesStreamEncoder(OutputEncoder):
         before = self.answer.text if isinstance(event, TextReplaced) else ""
         after_text = isinstance(event, FileProduced) and self.answer.has_text
         self.answer.add_one(event)
-        frames.append(self.open())
+        frames.append(self._begin() if isinstance(event, TurnFailed) else self.open())
         match event:
             case ReasoningDelta(text):
                 self._add_reasoning(text, frames)

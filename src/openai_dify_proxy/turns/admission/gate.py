@@ -131,6 +131,12 @@ class Gate:
             return None
         return self._add_slot()
 
+    def check_place(self, line: Line) -> None:
+        """Raise QueueFull if a turn would get neither a slot nor a place in the queue."""
+        waits = self._queue or len(self._slots) >= self._allowed
+        if waits and not self._has_place(line) and not self._promises.is_due(line, self._loop.time()):
+            raise self._full(line)
+
     async def wait(self, line: Line, client: Client, wait: TurnWait, *, again: bool = False) -> Slot:
         """Wait for a slot, as long as ``wait`` allows, and return it.
 

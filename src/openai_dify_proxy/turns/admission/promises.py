@@ -63,13 +63,17 @@ class Promises:
             self._in_order.append((now + wait, line))
         return wait
 
-    def redeem(self, line: Line, now: float) -> bool:
-        """Return whether a promise to ``line`` is due, and use it up."""
+    def is_due(self, line: Line, now: float) -> bool:
+        """Return whether a promise to ``line`` is due."""
         self._forget_expired(now)
         due = self._due.get(line)
-        if not due or due[0] > now:
+        return due is not None and due[0] <= now
+
+    def redeem(self, line: Line, now: float) -> bool:
+        """Return whether a promise to ``line`` is due, and use it up."""
+        if not self.is_due(line, now):
             return False
-        self._in_order.remove((due[0], line))
+        self._in_order.remove((self._due[line][0], line))
         self._drop_first(line)
         return True
 

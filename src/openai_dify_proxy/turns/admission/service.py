@@ -57,6 +57,12 @@ class Admission:
         line = Line(caller, end_user, wait.in_background)
         return Admittance(self._gates.get(url), self._lines[url], line, client, wait, patience=patience)
 
+    def check_place(self, url: str, caller: str, end_user: str | None, wait: TurnWait) -> None:
+        """Raise QueueFull if a turn would get neither a slot nor a place in the queue."""
+        gate = self._gates.get(url)
+        if gate is not None:
+            gate.check_place(Line(caller, end_user, wait.in_background))
+
     @asynccontextmanager
     async def slot(self, url: str, caller: str, client: Client, wait: TurnWait) -> AsyncIterator[None]:
         """Hold a slot of the Dify at ``url`` within the block, for calls outside a turn.

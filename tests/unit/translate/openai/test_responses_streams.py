@@ -65,8 +65,8 @@ def stream(*events: Event, **fields: Any) -> bytes:
     return encoder(**fields).encode(events, IDS)
 
 
-def types(data: bytes) -> list[str]:
-    return [event["type"] for event in events_of(data)]
+def types(data: bytes, *, first: int = 0) -> list[str]:
+    return [event["type"] for event in events_of(data, first=first)]
 
 
 def text_of(data: bytes) -> str:
@@ -195,6 +195,28 @@ def test_a_background_response_is_queued_first() -> None:
     assert [event["response"]["status"] for event in opening] == ["queued", "queued", "in_progress"]
     assert gather_with_sdk(data) is not None
     assert final(data)["background"] is True
+
+
+def test_a_response_that_waits_is_queued_once() -> None:
+    response_stream = encoder(background=True)
+    queued = response_stream.queue()
+    assert types(queued) == ["response.created", "response.queued"]
+    assert response_stream.queue() == b""
+    assert types(response_stream.open(), first=2) == ["response.in_progress"]
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_a_response_that_ends_in_the_queue_was_not_in_progress(end: str) -> None:
+    response_stream = encoder(background=True)
+    data = response_stream.queue()
+    if end == "failed":
+        data += response_stream.encode([TurnFailed(RateLimited("Slow."))], TurnIds())
+        assert types(data)[2:] == ["error", "response.failed"]
+    else:
+        data += response_stream.cancel(TurnIds())
+        assert types(data)[2:] == ["response.incomplete"]
+    assert response_stream.response.status == end
+    assert not response_stream.response.output
 
 
 def test_reasoning_is_an_item_before_the_message() -> None:

@@ -26,6 +26,8 @@ def test_a_promise_is_redeemed_once_and_not_before_its_time() -> None:
     assert promises.make(ANNA, 100.0, 5.0) == 5
     assert not promises.redeem(ANNA, 104.9)
     assert not promises.redeem(BERT, 105.0)
+    assert not promises.is_due(BERT, 105.0)
+    assert promises.is_due(ANNA, 105.0)
     assert promises.redeem(ANNA, 105.0)
     assert not promises.redeem(ANNA, 105.0)
     assert len(promises) == 0
