@@ -15,4 +15,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],  # streams are large examples, and CI machines are slow
 )
 settings.register_profile("search", deadline=None, max_examples=2000)
+settings.register_profile(
+    "long", deadline=None, max_examples=100_000, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
