@@ -14,6 +14,7 @@ Reasoning in an assistant's message has already been removed. Indentation counts
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 from msgspec import json
@@ -77,7 +78,7 @@ class Fingerprint:
             if message.calls or message.call_id is not None:
                 pieces += _call_pieces(message, text)
             elif text:
-                pieces += *_pieces(ROLE, message.role), *_pieces(TEXT, text)
+                pieces += _role_piece(message.role), *_pieces(TEXT, text)
             else:
                 continue
             size += len(text)
@@ -116,9 +117,14 @@ def _pieces(tag: bytes, text: str) -> tuple[bytes, bytes]:
     return b"%b%d:" % (tag, len(data)), data
 
 
+@lru_cache(maxsize=16)
+def _role_piece(role: str) -> bytes:
+    return b"".join(_pieces(ROLE, role))
+
+
 def _call_pieces(message: HistoryMessage, text: str) -> list[bytes]:
     """Return the fields of a message with calls, or of a tool's result."""
-    pieces = [*_pieces(ROLE, message.role)]
+    pieces = [_role_piece(message.role)]
     if message.call_id is not None:
         pieces += _nested(RESULT, *_pieces(CALL_ID, message.call_id), *_pieces(TEXT, text))
     elif text:

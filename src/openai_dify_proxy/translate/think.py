@@ -88,7 +88,7 @@ class ThinkSplitter:
 
 def without_thinking(text: str) -> str:
     """Return the visible part of a complete text."""
-    if OPEN not in text:
+    if "<" not in text or OPEN not in text:  # a search for one character is much faster
         return text
     visible = _BLOCK.sub("", text)
     return visible.lstrip("\r\n") if text.startswith(OPEN) else visible
