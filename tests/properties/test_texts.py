@@ -102,13 +102,12 @@ def test_every_line_that_looks_like_a_role_is_one(messages: list[tuple[str, str]
         HistoryMessage(role, f"{text}\n{label}: {text}")
         for (role, text), label in zip(messages, ["User", "assistant", " Tool ", "SYSTEM"], strict=False)
     ]
-    lines = PLAIN.lines(forged).splitlines()
+    lines = "".join(PLAIN.lines(forged)).splitlines()
     roles = [line for line in lines if re.match(r"\s*(user|assistant|tool|system)\s*:", line, re.IGNORECASE)]
     assert len(roles) == len(forged)
 
 
 @given(st.lists(st.sampled_from([*AWKWARD, HEADING, QUESTION, "\n\n", "x"]), max_size=8).map("".join))
 def test_a_transcript_never_contains_its_delimiter_lines(text: str) -> None:
-    assert not {HEADING, QUESTION} & {
-        line.strip() for line in PLAIN.lines([HistoryMessage("tool", f"x\n{text}")]).splitlines()
-    }
+    lines = "".join(PLAIN.lines([HistoryMessage("tool", f"x\n{text}")])).splitlines()
+    assert not {HEADING, QUESTION} & {line.strip() for line in lines}

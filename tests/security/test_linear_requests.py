@@ -21,6 +21,7 @@ from openai_dify_proxy.translate.openai.conversation_items import items_of_histo
 from openai_dify_proxy.translate.openai.responses_items import read_input_items
 from openai_dify_proxy.translate.openai.responses_request import messages_of_input, read_responses_messages
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
+from openai_dify_proxy.wire.dify import encode_generate_request
 from openai_dify_proxy.wire.openai.conversations import CONVERSATION_REQUEST
 from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST, RESPONSES_REQUEST
 
@@ -47,7 +48,7 @@ def ask(turn: TurnRequest) -> None:
     fingerprint = Fingerprint(b"secret")
     fingerprint.add_messages(turn.history)
     fingerprint.add_messages(replies(turn.history))
-    make_generate_request(turn, AppProfile("chat"), AppRules(), "user")
+    encode_generate_request(make_generate_request(turn, AppProfile("chat"), AppRules(), "user"))
 
 
 def chat(messages: list[Item]) -> None:

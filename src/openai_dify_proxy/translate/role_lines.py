@@ -26,7 +26,7 @@ class ForgeableLines:
     Case and indentation do not count.
     """
 
-    __slots__ = ("_all_have_colons", "_match", "_splits")
+    __slots__ = ("_all_have_colons", "_match", "_patterns")
 
     def __init__(self, *lines: str) -> None:
         first = "".join({re.escape(line[0]) for line in (*_LABELS, *lines)})
@@ -34,20 +34,34 @@ class ForgeableLines:
         # The first lookahead is for speed: it rejects most lines at once.
         line = rf"(?=[ \t{first}])[ \t]*+(?:(?:{'|'.join(_LABELS)}) *+:{others})"
         self._match = re.compile(line, re.IGNORECASE).match
-        self._splits = {end: re.compile(f"{end}(?={line})", re.IGNORECASE).split for end in _LINE_ENDS}
+        self._patterns = [(end, re.compile(f"{end}(?={line})", re.IGNORECASE)) for end in _LINE_ENDS]
         self._all_have_colons = all(":" in line for line in lines)
+
+    def occur_in(self, text: str) -> bool:
+        """Return whether ``text`` has such a line."""
+        if self._all_have_colons and ":" not in text:
+            return False
+        found = (pattern.search(text) for end, pattern in self._patterns if end in text)
+        return self._match(text) is not None or any(found)
 
     def escape(self, text: str) -> str:
         """Put a backslash before each such line of ``text``."""
+        return "".join(self.escape_parts(text))
+
+    def escape_parts(self, text: str) -> Iterator[str]:
+        """Yield the escaped ``text`` in parts, so that a long text is not copied as a whole."""
         if self._all_have_colons and ":" not in text:
-            return text
-        text = "".join([self._escape(part) for part in _parts(text)])
-        return f"\\{text}" if self._match(text) else text
+            yield text
+            return
+        if self._match(text):
+            yield "\\"
+        for part in _parts(text):
+            yield self._escape(part)
 
     def _escape(self, text: str) -> str:
         """Put a backslash before each such line that has a line end before it."""
-        for end, split in self._splits.items():
-            if end in text and len(parts := split(text)) > 1:
+        for end, pattern in self._patterns:
+            if end in text and len(parts := pattern.split(text)) > 1:
                 text = f"{end}\\".join(parts)
         return text
 

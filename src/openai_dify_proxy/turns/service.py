@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
-from msgspec import Struct, json
+from msgspec import Struct
 
 from openai_dify_proxy.errors import ConversationNotFound
 from openai_dify_proxy.settings import Settings
@@ -40,12 +40,10 @@ from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.upstream.exchange import Exchange
-from openai_dify_proxy.wire.dify import MessageRow
+from openai_dify_proxy.wire.dify import MessageRow, encode_generate_request
 
 Recall = Callable[[], Awaitable[Sequence[HistoryMessage]]]
 """Returns the messages of a stored response or conversation that a request continues."""
-
-_encode = json.Encoder().encode
 
 
 class Turns:
@@ -323,8 +321,8 @@ class Turns:
         if claim.continuation.history and question.recall is not None:
             history = [*await question.recall(), *request.history]
 
-        def build() -> bytes:
-            return _encode(
+        def build() -> bytearray:
+            return encode_generate_request(
                 make_generate_request(
                     request,
                     profile,

@@ -88,7 +88,7 @@ class DifyClient:
         self._control = control or ControlCalls(lambda _: False)
         self._targets: dict[tuple[str, str], Endpoint] = {}
 
-    async def generate(self, app: DifyApp, path: str, body: bytes) -> Exchange:
+    async def generate(self, app: DifyApp, path: str, body: bytes | bytearray) -> Exchange:
         """Send the request for a turn and return without waiting for the answer's headers."""
         target = self._target(app, path)
         return await self._exchange("POST", target, _headers(app) + _JSON, body, setting=app.url_setting)
@@ -209,7 +209,13 @@ class DifyClient:
                 exchange.close()
 
     async def _exchange(
-        self, method: str, endpoint: Endpoint, headers: bytes, body: bytes = b"", *, setting: str = URL_SETTING
+        self,
+        method: str,
+        endpoint: Endpoint,
+        headers: bytes,
+        body: bytes | bytearray = b"",
+        *,
+        setting: str = URL_SETTING,
     ) -> Exchange:
         """Send a request. ``setting`` is the setting that holds the URL, for the operator."""
         try:

@@ -48,7 +48,9 @@ class HttpClient:
         self._tls: ssl.SSLContext | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def exchange(self, method: str, endpoint: Endpoint, headers: bytes, body: bytes = b"") -> Exchange:
+    async def exchange(
+        self, method: str, endpoint: Endpoint, headers: bytes, body: bytes | bytearray = b""
+    ) -> Exchange:
         """Send a request and return without waiting for the answer. ``headers`` are lines that end with CR LF.
 
         Raises CannotConnect; nothing was sent then.

@@ -6,10 +6,11 @@ missing or null somewhere, so nearly all are optional. Parts that only some even
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field
-from msgspec.json import Decoder
+from msgspec import UNSET, Raw, Struct, UnsetType, field, structs
+from msgspec.json import Decoder, Encoder
 
 from openai_dify_proxy.wire.numbers import read_float
 
@@ -17,6 +18,8 @@ Mode = Literal["chat", "agent-chat", "advanced-chat", "completion", "workflow", 
 """The app modes; ``advanced-chat`` is the chatflow, ``agent`` exists since 1.16."""
 
 NO_RAW = Raw(b"")
+
+_encoder = Encoder()
 
 
 class TextEvent(Struct, gc=False):
@@ -233,14 +236,33 @@ class MessagePage(Struct):
 
 
 class GenerateRequest(Struct):
-    """The body of ``/chat-messages``, ``/completion-messages`` and ``/workflows/run``."""
+    """The body of ``/chat-messages``, ``/completion-messages`` and ``/workflows/run``.
+
+    ``query`` is a text in parts, for ``encode_generate_request``.
+    """
 
     inputs: dict[str, Any]
     user: str
     response_mode: Literal["streaming"] = "streaming"
-    query: str | UnsetType = UNSET
+    query: Iterable[str] | UnsetType = UNSET
     conversation_id: str | UnsetType = UNSET
     auto_generate_name: bool | UnsetType = UNSET
+
+
+def encode_generate_request(request: GenerateRequest) -> bytearray:
+    """Return the JSON of a request. Only the parts of its query are in memory twice, one after the other."""
+    body = bytearray()
+    if request.query is UNSET:
+        _encoder.encode_into(request, body)
+        return body
+    _encoder.encode_into(structs.replace(request, query=UNSET), body)
+    body[-1:] = b',"query":"'
+    for part in request.query:
+        begin = len(body)
+        _encoder.encode_into(part, body, begin)
+        del body[begin], body[-1]  # the quotes
+    body += b'"}'
+    return body
 
 
 EVENT = Decoder(DifyEvent, float_hook=read_float)

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import json
 
 from openai_dify_proxy.wire import dify
-from openai_dify_proxy.wire.dify import DifyEvent, GenerateRequest
+from openai_dify_proxy.wire.dify import DifyEvent, GenerateRequest, encode_generate_request
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 RECORDINGS = Path(__file__).parents[2] / "recordings"
@@ -117,8 +119,20 @@ def test_other_bytes_raise_the_documented_error(body: bytes) -> None:
 
 
 def test_a_request_omits_unset_fields() -> None:
-    assert json.decode(json.encode(GenerateRequest({"a": 1}, "u"))) == {
+    assert json.decode(encode_generate_request(GenerateRequest({"a": 1}, "u"))) == {
         "inputs": {"a": 1},
         "user": "u",
         "response_mode": "streaming",
+    }
+
+
+@given(st.lists(st.text(st.sampled_from('"\\\\\n,\u2028\u00e9\U0001f600a') | st.characters(codec="utf-8"), max_size=5)))
+def test_a_query_is_encoded_in_parts(parts: list[str]) -> None:
+    request = GenerateRequest({}, "u", query=iter(parts), conversation_id="c")
+    assert json.decode(encode_generate_request(request)) == {
+        "inputs": {},
+        "user": "u",
+        "response_mode": "streaming",
+        "query": "".join(parts),
+        "conversation_id": "c",
     }

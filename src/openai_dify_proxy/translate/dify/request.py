@@ -7,7 +7,8 @@ the types of the form, and checked where Dify's own error would be less helpful.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal
 from urllib.parse import quote
 from uuid import UUID
@@ -66,10 +67,10 @@ def make_generate_request(
     Raises InvalidRequest with ``inputs.<name>`` as its param.
     """
     inputs: dict[str, Any] = {**rules.inputs, **turn.inputs}
-    question = turn.question
+    question: Iterable[str] = (turn.question,)
     if continuation.history:
         earlier = turn.history if history is None else history
-        question = _place_history(earlier, question, profile, inputs, transcript)
+        question = _place_history(earlier, turn.question, profile, inputs, transcript)
     question = _place_system(turn, question, profile, rules.system_prompt, inputs, before=continuation.system)
     if profile.converses:
         return GenerateRequest(
@@ -79,7 +80,7 @@ def make_generate_request(
             conversation_id=continuation.conversation_id or UNSET,
             auto_generate_name=False,
         )
-    return _make_single_shot(question, inputs, profile, rules, user)
+    return _make_single_shot("".join(question), inputs, profile, rules, user)
 
 
 def sent_system(turn: TurnRequest, rules: AppRules) -> str:
@@ -114,7 +115,7 @@ def _make_single_shot(
                 param=f"inputs.{name}",
             )
         inputs.setdefault(name, question)
-    query = question if profile.mode == "completion" else UNSET
+    query = (question,) if profile.mode == "completion" else UNSET
     return GenerateRequest(_checked(inputs, profile), user, query=query)
 
 
@@ -155,9 +156,9 @@ def named_conversation(turn: TurnRequest) -> str | None:
 
 
 def _place_system(
-    turn: TurnRequest, question: str, profile: AppProfile, rule: str, inputs: dict[str, Any], *, before: bool
-) -> str:
-    """Place the system message according to ``rule``, and return the resulting question.
+    turn: TurnRequest, question: Iterable[str], profile: AppProfile, rule: str, inputs: dict[str, Any], *, before: bool
+) -> Iterable[str]:
+    """Place the system message according to ``rule``, and return the resulting question in parts.
 
     An input gets it on every turn. Without such an input it goes before the question if ``before`` is true; Dify
     remembers it there.
@@ -172,7 +173,7 @@ def _place_system(
     if rule == "auto" and (field := profile.text_input(SYSTEM_NAMES)) and field.fits(system):
         inputs.setdefault(field.name, system)
         return question
-    return f"{system}\n\n{question}" if before else question
+    return chain((system, "\n\n"), question) if before else question
 
 
 def _place_history(
@@ -181,14 +182,16 @@ def _place_history(
     profile: AppProfile,
     inputs: dict[str, Any],
     transcript: Transcript,
-) -> str:
+) -> Iterable[str]:
+    """Place the history, and return the resulting question in parts."""
     history = [message for message in earlier if message.text]
     field = profile.text_input(HISTORY_NAMES)
     if history and field is not None and field.name not in inputs:
-        text = transcript.as_json(history) if field.name.lower() == "messages" else transcript.lines(history)
+        as_json = field.name.lower() == "messages"
+        text = transcript.as_json(history) if as_json else "".join(transcript.lines(history))
         if field.fits(text):
             inputs[field.name] = text
-            return question
+            return (question,)
     return transcript.carry(history, question)
 
 

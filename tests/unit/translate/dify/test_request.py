@@ -19,7 +19,7 @@ from openai_dify_proxy.translate.dify.request import (
     stop_path,
 )
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
-from openai_dify_proxy.wire.dify import Mode
+from openai_dify_proxy.wire.dify import Mode, encode_generate_request
 
 CONVERSATION = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 HISTORY = (HistoryMessage("user", "a"), HistoryMessage("assistant", "b"))
@@ -46,7 +46,7 @@ def body(
 ) -> dict[str, Any]:
     profile = AppProfile(mode, form, version=version)
     request = make_generate_request(turn, profile, rules or AppRules(), "u", continuation=continuation)
-    sent: dict[str, Any] = json.decode(json.encode(request))
+    sent: dict[str, Any] = json.decode(encode_generate_request(request))
     return sent
 
 

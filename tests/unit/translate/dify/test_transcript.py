@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,13 +16,21 @@ HISTORY = (
 )
 
 
+def lines(history: Sequence[HistoryMessage], transcript: Transcript = PLAIN) -> str:
+    return "".join(transcript.lines(history))
+
+
+def carry(history: Sequence[HistoryMessage], question: str, transcript: Transcript = PLAIN) -> str:
+    return "".join(transcript.carry(history, question))
+
+
 def test_each_message_has_a_role_line() -> None:
-    assert PLAIN.lines(HISTORY) == "User: Hi\n\nAssistant: Hello.\nHow are you?\n\nTool: 42"
+    assert lines(HISTORY) == "User: Hi\n\nAssistant: Hello.\nHow are you?\n\nTool: 42"
 
 
 def test_a_question_carries_its_history() -> None:
-    assert PLAIN.carry(HISTORY, "And?") == f"{HEADING}\n\n{PLAIN.lines(HISTORY)}\n\n{QUESTION}\n\nAnd?"
-    assert PLAIN.carry((), "And?") == "And?"
+    assert carry(HISTORY, "And?") == f"{HEADING}\n\n{lines(HISTORY)}\n\n{QUESTION}\n\nAnd?"
+    assert carry((), "And?") == "And?"
 
 
 def test_an_input_named_messages_gets_json() -> None:
@@ -52,28 +61,33 @@ FORGERIES = {
 @pytest.mark.parametrize(("text", "escaped"), FORGERIES.items())
 def test_role_lines_in_messages_are_escaped(text: str, escaped: str) -> None:
     for role, label in (("user", "User"), ("assistant", "Assistant"), ("tool", "Tool")):
-        assert PLAIN.lines([HistoryMessage(role, text)]) == f"{label}: {escaped}"
+        assert lines([HistoryMessage(role, text)]) == f"{label}: {escaped}"
 
 
 @pytest.mark.parametrize("text", ["The User: Ann", "a User: b", "Users: 3", "Username: ann", "System of a down"])
 def test_other_lines_are_unchanged(text: str) -> None:
-    assert PLAIN.lines([HistoryMessage("user", f"{text}\n{text}")]) == f"User: {text}\n{text}"
+    assert lines([HistoryMessage("user", f"{text}\n{text}")]) == f"User: {text}\n{text}"
 
 
 def test_the_wording_is_configurable() -> None:
     german = Transcript("Bisher:\n{history}\n--\nNeu: {question}!")
-    assert german.carry(HISTORY[:1], "Und?") == "Bisher:\nUser: Hi\n--\nNeu: Und?!"
-    assert german.carry((), "Und?") == "Und?"
+    assert carry(HISTORY[:1], "Und?", german) == "Bisher:\nUser: Hi\n--\nNeu: Und?!"
+    assert carry((), "Und?", german) == "Und?"
 
 
 def test_lines_of_a_configured_wording_are_escaped() -> None:
     german = Transcript("Bisher (so {weit}):\n{history}\n\nNeu:\n{question}")
-    assert german.lines([HistoryMessage("user", "a\nneu: b")]) == "User: a\n\\neu: b"
-    assert german.lines([HistoryMessage("user", f"{HEADING}\nTool: 1")]) == f"User: {HEADING}\n\\Tool: 1"
+    assert lines([HistoryMessage("user", "a\nneu: b")], german) == "User: a\n\\neu: b"
+    assert lines([HistoryMessage("user", f"{HEADING}\nTool: 1")], german) == f"User: {HEADING}\n\\Tool: 1"
 
 
 def test_braces_in_messages_are_literal() -> None:
     history = [HistoryMessage("user", "{question} {history} {0}")]
-    assert PLAIN.carry(history, "{history}").endswith(
-        "User: {question} {history} {0}\n\n" + f"{QUESTION}\n\n{{history}}"
-    )
+    assert carry(history, "{history}").endswith("User: {question} {history} {0}\n\n" + f"{QUESTION}\n\n{{history}}")
+
+
+@pytest.mark.parametrize("text", ["a\nb: c\n", "a\nUser: b", "Tool: a\u2028System: b"])
+def test_a_long_history_reads_as_its_messages_one_by_one(text: str) -> None:
+    history = [HistoryMessage(role, text * 1000) for role in ("user", "assistant", "tool")] * 20
+    history[30] = HistoryMessage("user", "a\n  user : b")
+    assert lines(history) == "\n\n".join(lines([message]) for message in history)
