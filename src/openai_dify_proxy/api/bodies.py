@@ -38,11 +38,11 @@ class BodyReader:
 
         Raises InvalidRequest with the field's path, BodyTooLarge, ServerBusy, and ClientDisconnected.
         """
-        return read_json(await self._read(request), decoder)
+        return read_json(await self.read(request), decoder)
 
     async def read_form(self, request: Request, *, max_files: int, max_fields: int) -> FormData:
         """Return a form of at most so many parts. Raises the same errors as ``read_json``."""
-        body = await self.read(request)
+        body = bytes(await self.read(request))
 
         async def replay() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
@@ -54,15 +54,12 @@ class BodyReader:
         except HTTPException as exc:
             raise InvalidRequest(f"The form is not valid multipart/form-data: {exc.detail.rstrip('.')}.") from None
 
-    async def read(self, request: Request) -> bytes:
+    async def read(self, request: Request) -> bytes | bytearray:
         """Return the raw body.
 
-        Raises BodyTooLarge, ServerBusy, and ClientDisconnected if the client disconnects before its end.
+        A large one holds its reservation until the response starts, since it is decoded by then. Raises BodyTooLarge,
+        ServerBusy, and ClientDisconnected if the client disconnects before its end.
         """
-        return bytes(await self._read(request))
-
-    async def _read(self, request: Request) -> bytes | bytearray:
-        """Read the body. A large one holds its reservation until the response starts, since it is decoded by then."""
         reservation = Reservation(self._budget)
         try:
             body = await self._collect(request, reservation)

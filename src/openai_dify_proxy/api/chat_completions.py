@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -16,7 +17,8 @@ from openai_dify_proxy.translate.openai.chat_streams import ChatStreamEncoder
 from openai_dify_proxy.translate.openai.responses_request import read_chat_or_input_request
 from openai_dify_proxy.translate.turn_request import RequestIdentity, TurnRequest
 from openai_dify_proxy.turns.large_requests import run_sized
-from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST, ChatOrInputRequest
+from openai_dify_proxy.wire.openai.chat import CompletionFields
+from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
 
 async def create_chat_completion(request: Request) -> ASGIApp:
@@ -25,6 +27,7 @@ async def create_chat_completion(request: Request) -> ASGIApp:
     caller = await services.admit(request)
     data = await services.bodies.read(request)
     body, turn_request = await run_sized(partial(_translate, data, identity_of(request, caller)), len(data))
+    del data  # the turn needs only the texts in it
     add_notice(request, turn_request.unsupported)
     return await answer_turn(
         request,
@@ -38,6 +41,8 @@ async def create_chat_completion(request: Request) -> ASGIApp:
     )
 
 
-def _translate(data: bytes, identity: RequestIdentity) -> tuple[ChatOrInputRequest, TurnRequest]:
+def _translate(data: bytes | bytearray, identity: RequestIdentity) -> tuple[CompletionFields, TurnRequest]:
     body = read_json(data, CHAT_OR_INPUT_REQUEST)
-    return body, read_chat_or_input_request(body, identity)
+    turn_request = read_chat_or_input_request(body, identity)
+    body.messages, body.input = UNSET, None  # the turn has their texts
+    return body, turn_request

@@ -55,7 +55,7 @@ async def create_response(request: Request) -> ASGIApp:
     """Create a response, streamed, whole, or in the background."""
     services = services_of(request)
     caller = await services.admit(request)
-    data = await services.bodies.read(request)
+    data = bytes(await services.bodies.read(request))
     body = read_json(data, RESPONSES_REQUEST)
     check_storable(body, len(data))
     identity = identity_of(request, caller)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import json
 
-from openai_dify_proxy.translate.role_lines import HEADING, QUESTION, ForgeableLines, escape_role_lines
+from openai_dify_proxy.translate.role_lines import HEADING, QUESTION, ForgeableLines
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 
 _LABELS = {"user": "\n\nUser: ", "assistant": "\n\nAssistant: ", "tool": "\n\nTool: ", "system": "\n\nSystem: "}
