@@ -108,11 +108,12 @@ def repeated(
 ) -> Attack:
     """Send a body of about `size` bytes with `items` items, one body after the other.
 
-    Role lines, which are expensive to escape, take the place of `FILL` in the item's JSON.
+    Role lines, which are expensive to escape, take the place of each `FILL` in the item's JSON.
     """
 
     async def attack(victim: Victim) -> None:
-        filler = json.dumps(ROLE_LINE * ((size // items - len(item)) // len(json.dumps(ROLE_LINE)[1:-1])))[1:-1]
+        line = json.dumps(ROLE_LINE)[1:-1]
+        filler = line * ((size // items - len(item)) // len(line) // max(1, item.count(FILL)))
         body = before + ",".join([item.replace(FILL, filler)] * items) + after
         for _ in range(5 if size <= MIB else 2):
             await victim.post(path, body.encode(), key)

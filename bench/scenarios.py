@@ -57,7 +57,7 @@ _QUESTION = re.compile(rb"SCENARIO events=(\d+) size=(\d+) gap=(\d+) hold=([01])
 DEFAULT = Scenario(events=3, size=40)
 
 
-def scenario_in(body: bytes) -> Scenario:
+def scenario_in(body: bytes | bytearray) -> Scenario:
     """Return the scenario in the body of a request, or a short default."""
     found = _QUESTION.search(body)
     if found is None:

@@ -62,7 +62,7 @@ class DifyConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self.transport: asyncio.Transport | None = None
         self.url = b""
-        self.body = b""
+        self.body = bytearray()
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,7 +77,8 @@ class DifyConnection(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
-        self.url = self.body = b""
+        self.url = b""
+        self.body = bytearray()  # a body of many megabytes arrives in many parts
 
     def on_url(self, url: bytes) -> None:
         self.url += url
