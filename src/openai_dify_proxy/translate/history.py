@@ -50,7 +50,7 @@ ARGUMENTS = b"a"
 # Reserved for a further field of a message: b"f" for the hash of a file's content.
 
 _PORTION = 16 * 1024
-"""Characters that are hashed at once: many small pieces cost calls, large ones miss the processor's cache."""
+"""Bytes that are hashed at once: many small pieces cost calls, large ones miss the processor's cache."""
 
 _Field = tuple[bytes, str]
 
@@ -81,9 +81,10 @@ class Fingerprint:
                 pieces += _role_piece(message.role), *_pieces(TEXT, text)
             else:
                 continue
-            size += len(text)
+            size += len(pieces[-1])
             if size >= _PORTION:
-                self._update(pieces)
+                self._update(pieces[:-1])
+                self._update(pieces[-1:])  # a long text is not copied
                 pieces.clear()
                 size = 0
         self._update(pieces)
