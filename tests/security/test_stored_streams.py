@@ -11,9 +11,17 @@ import pytest
 from starlette.types import Message
 
 from openai_dify_proxy.api.stored_streams import StoredStream
-from openai_dify_proxy.responses.event_log import BLOCK_BYTES, PORTION_BYTES, EventLogs, EventLogWriter, RunProgress
+from openai_dify_proxy.responses.event_log import (
+    BLOCK_BYTES,
+    PORTION_BYTES,
+    WRITE_BYTES,
+    EventLogs,
+    EventLogWriter,
+    RunProgress,
+)
 from openai_dify_proxy.state import GuardedStore
 from openai_dify_proxy.state.memory import MemoryStore
+from openai_dify_proxy.state.store import Operation, Put, StateUnavailable
 from openai_dify_proxy.turns.callers import ANONYMOUS
 from openai_dify_proxy.turns.conversations import Conversations
 from tests.api.servers import END, LAST_CHUNK, SSE_HEAD, ProxyServer, chunk, message_frame, raw_dify, scripted
@@ -88,9 +96,56 @@ async def test_a_reader_that_does_not_read_is_disconnected_in_time() -> None:
     assert closed.is_set()
 
 
-def logs() -> EventLogs:
-    store = GuardedStore(MemoryStore(max_entries=1000))
-    return EventLogs(Conversations(store, ttl=60, now=lambda: 0.0))
+class CountingStore(MemoryStore):
+    """Records the bytes of each writing run, and fails in those with these numbers, the first being 0."""
+
+    def __init__(self, *failing: int) -> None:
+        super().__init__(max_entries=1000)
+        self.written: list[int] = []
+        self._failing = failing
+
+    async def run(self, *operations: Operation) -> list[bytes | None]:
+        values = [operation.value for operation in operations if isinstance(operation, Put)]
+        if values:
+            self.written.append(sum(map(len, values)))
+            if len(self.written) - 1 in self._failing:
+                raise StateUnavailable("as asked")
+        return await super().run(*operations)
+
+
+def logs(store: MemoryStore | None = None) -> EventLogs:
+    guarded = GuardedStore(store or MemoryStore(max_entries=1000), pause=0)
+    return EventLogs(Conversations(guarded, ttl=60, now=lambda: 0.0))
+
+
+@pytest.mark.parametrize("failing", [(), (1,), (1, 2, 5), (4,)])
+async def test_a_long_end_is_written_in_portions(failing: tuple[int, ...]) -> None:
+    store = CountingStore(*failing)
+    stored = logs(store)
+    writer = EventLogWriter(stored, ANONYMOUS, "resp_1")
+    writer.add(b"begin")
+    assert await writer.write(RunProgress(alive_until=1.0))
+    data = bytes(range(256)) * (WRITE_BYTES // 256) * 3 + b"end"
+    for frame in (data[:7000], data[7000:]):
+        writer.add(frame)
+    alive = []
+    while not await writer.write(RunProgress()):
+        assert writer.has_unwritten
+        alive.append((await stored.progress("resp_1")).alive_until)
+    assert not writer.has_unwritten
+    assert max(store.written) <= WRITE_BYTES + 2 * BLOCK_BYTES
+    assert alive == [1.0] * len(failing)  # not ended before all is written
+    assert await stored.progress("resp_1") == RunProgress(size=5 + len(data))
+    read = b""
+    while portion := (await stored.read("resp_1", len(read)))[1]:
+        read += portion
+    assert read == b"begin" + data
+
+
+async def test_a_failed_write_without_frames_leaves_none() -> None:
+    writer = EventLogWriter(logs(CountingStore(0)), ANONYMOUS, "resp_1")
+    assert not await writer.write(RunProgress(alive_until=1.0))
+    assert not writer.has_unwritten
 
 
 async def test_a_stream_is_read_in_portions() -> None:

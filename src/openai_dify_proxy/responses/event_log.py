@@ -28,6 +28,9 @@ PORTION_BLOCKS = 2
 
 PORTION_BYTES = PORTION_BLOCKS * BLOCK_BYTES
 
+WRITE_BYTES = 1024 * 1024
+"""The most bytes that one transaction adds: the end of a stream repeats its whole text four times."""
+
 
 class RunProgress(Struct, frozen=True):
     """The progress of a run. ``size`` is the stored size of its stream in bytes.
@@ -124,6 +127,7 @@ class EventLogWriter:
         self._recent = b""
         self._tail = b""  # the last stored block if it is not full
         self._unwritten: list[bytes] = []
+        self._progress: RunProgress | None = None  # the last one written
 
     @property
     def has_unwritten(self) -> bool:
@@ -142,10 +146,24 @@ class EventLogWriter:
     async def write(self, progress: RunProgress, also: Sequence[Operation] = ()) -> bool:
         """Write the waiting frames, ``also``, and last the progress; return False if the state could not be reached.
 
-        After a failure, the next call writes the same frames.
+        More than ``WRITE_BYTES`` are written in portions, and the last one with ``also``. After a failure, the next
+        call writes what is missing.
         """
+        waiting = b"".join(self._unwritten)
+        last = max(0, len(waiting) - 1) // WRITE_BYTES * WRITE_BYTES
+        for begin in range(0, last, WRITE_BYTES):
+            if not await self._write(waiting[begin : begin + WRITE_BYTES], self._progress or progress):
+                self._unwritten = [waiting[begin:]]
+                return False
+        self._unwritten = [waiting[last:]] if waiting else []
+        if not await self._write(waiting[last:], progress, also):
+            return False
+        self._unwritten = []
+        self._progress = progress
+        return True
+
+    async def _write(self, added: bytes, progress: RunProgress, also: Sequence[Operation] = ()) -> bool:
         logs, owner, name = self._logs, self._owner, self._name
-        added = b"".join(self._unwritten)
         tail = self._tail + added
         size = self.size + len(added)
         blocks = logs.put_blocks(owner, name, tail, self.size - len(self._tail)) if added else []
@@ -158,7 +176,6 @@ class EventLogWriter:
         self.size = size
         self._recent = tail[-PORTION_BYTES:]
         self._tail = tail[len(tail) - size % BLOCK_BYTES :]
-        self._unwritten.clear()
         self.cancelled = self.cancelled or results[0] is not None
         return True
 
