@@ -26,6 +26,7 @@ def carry(history: Sequence[HistoryMessage], question: str, transcript: Transcri
 
 def test_each_message_has_a_role_line() -> None:
     assert lines(HISTORY) == "User: Hi\n\nAssistant: Hello.\nHow are you?\n\nTool: 42"
+    assert lines(()) == ""
 
 
 def test_a_question_carries_its_history() -> None:
