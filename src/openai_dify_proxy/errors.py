@@ -33,6 +33,8 @@
     │   ├── UpstreamFailed          502
     │   │   ├── StreamCut           502
     │   │   ├── UpstreamGarbled     502
+    │   │   ├── ToolCallInvalid     502
+    │   │   ├── ResponseFormatInvalid  502
     │   │   └── BadPicture          502
     │   ├── AppUnavailable          503
     │   ├── IpfsPending             503
@@ -270,6 +272,18 @@ class ImagesOff(UpstreamMisconfigured):
 
 class UpstreamGarbled(UpstreamFailed):
     """An answer from an upstream broke off or cannot be read; a retry may succeed."""
+
+
+class ToolCallInvalid(UpstreamFailed):
+    """The model wrote no call of a client's tool, or an invalid one, although a valid one is required."""
+
+    default_code = "tool_call_invalid"
+
+
+class ResponseFormatInvalid(UpstreamFailed):
+    """The model's answer does not have the format that the client requires."""
+
+    default_code = "response_format_invalid"
 
 
 class BadPicture(UpstreamFailed):

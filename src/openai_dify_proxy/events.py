@@ -41,6 +41,10 @@ class TextDelta(Struct, frozen=True, gc=False):
     text: str
 
 
+class FixedTextDelta(TextDelta, frozen=True, gc=False):
+    """Text that the app adds to the model's, such as that of an answer node. It is never a tool call."""
+
+
 class ReasoningDelta(Struct, frozen=True, gc=False):
     text: str
 
@@ -128,13 +132,14 @@ class TurnFinished(Struct, frozen=True):
     """The last event of a turn that finished or was stopped.
 
     ``answer`` is the whole visible text if Dify sent one that differs from the deltas (after a node retry), else None:
-    the deltas are the answer. ``usage`` includes that of ``repairs``.
+    the deltas are the answer. ``usage`` includes that of ``repairs``. ``outputs`` are those of a workflow.
     """
 
     reason: FinishReason
     usage: Usage | None = None
     answer: str | None = None
     repairs: Repairs | None = None
+    outputs: dict[str, Any] | None = None
 
 
 class TurnFailed(Struct, frozen=True):
@@ -145,6 +150,7 @@ class TurnFailed(Struct, frozen=True):
 
 Event = (
     TextDelta
+    | FixedTextDelta
     | ReasoningDelta
     | TextReplaced
     | FileProduced

@@ -38,6 +38,10 @@ CONVERSING_MODELS = [
 UNKNOWN = f"resp_{'0' * 48}"
 
 
+NOTHING: dict[str, Any] = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+"""The strict schema of a tool without parameters."""
+
+
 async def post(http: httpx2.AsyncClient, proxy: ProxyServer, **body: Any) -> httpx2.Response:
     return await http.post(f"{proxy.url}/responses", json={"model": "demo-chat", "input": "hello", **body})
 
@@ -85,7 +89,7 @@ async def test_a_response_repeats_the_fields_of_its_request(proxy: ProxyServer, 
         "safety_identifier": "anna",
         "temperature": 0.5,
         "tools": [
-            {"type": "function", "name": "f", "description": "F.", "parameters": {}, "strict": True},
+            {"type": "function", "name": "f", "description": "F.", "parameters": NOTHING, "strict": True},
             {"type": "of_tomorrow"},
         ],
         "tool_choice": "auto",

@@ -1,4 +1,4 @@
-"""LangChain's standard tests for chat models, over both APIs. Tests that need tools, schemas or files are skipped."""
+"""LangChain's standard tests for chat models, over both APIs. Tests that need files are skipped."""
 
 from __future__ import annotations
 
@@ -52,14 +52,6 @@ class Standard(ChatModelIntegrationTests):
     @property
     def model_override_value(self) -> str:
         return "demo-agent-chat"
-
-    @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False
 
 
 class TestChat(Standard):

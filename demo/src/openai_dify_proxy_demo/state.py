@@ -26,6 +26,8 @@ from openai_dify_proxy_demo.memory import (
 from openai_dify_proxy_demo.replies import ApiError
 from openai_dify_proxy_demo.runs import Run, Timing, new_id
 from openai_dify_proxy_demo.script import read_script
+from openai_dify_proxy_demo.tool_model import tool_answer
+from openai_dify_proxy_demo.tool_prompts import read_prompt
 
 MAX_STORED = 20_000
 """The maximum number of conversations and of uploads; the oldest are dropped."""
@@ -90,8 +92,9 @@ class DemoState:
         message = Message(envelope.message_id, request.question, request.inputs, now)
         turns = _store_turn(app, conversation, message)
         history = list(model_messages(turns, app.mode))
-        answer = default_answer(request, count_earlier(turns, message))
-        script = read_script(request.question, answer, recalled=recall_answer(history), faults=self.faults)
+        prompt = read_prompt(request.question, request.inputs, history)
+        answer = tool_answer(prompt) or default_answer(request, prompt.question, count_earlier(turns, message))
+        script = read_script(prompt.asked, answer, recalled=recall_answer(history), faults=self.faults)
         return Run(
             app=app,
             dialect=request.dialect,
@@ -150,7 +153,7 @@ def recall_answer(history: list[ModelMessage]) -> str:
     )
 
 
-def default_answer(request: Generation, count: int) -> str:
+def default_answer(request: Generation, question: str, count: int) -> str:
     """Return the answer to a message without keywords. It ends with the message; `count` is what the app remembers."""
     parts = [f"Hello from the demo {request.app.mode} app, which repeats your message."]
     if request.app.mode in CHAT_MODES and request.app.memory:
@@ -168,7 +171,7 @@ def default_answer(request: Generation, count: int) -> str:
         parts.append("Inputs: " + ", ".join(f"{name} = {value}" for name, value in extra_inputs.items()) + ".")
     if request.files:
         parts.append(f"Files: {', '.join(str(file.get('type')) for file in request.files)}.")
-    parts.append(f"You wrote: “{request.question.strip()}”")
+    parts.append(f"You wrote: “{question.strip()}”")
     return " ".join(parts)
 
 

@@ -62,7 +62,9 @@ async def answer_turn(
     app = services.side_calls.app(caller, side_call, fields.model)
     head = answer_head(kind, fields.model or app.name, turn_request)
     wait = services.turns.wait(streamed=bool(fields.stream), in_background=side_call is not None)
-    turn = services.turns.run(caller, app, turn_request, client=responder_of(request.scope), wait=wait)
+    turn = services.turns.run(
+        caller, app, turn_request, client=responder_of(request.scope), wait=wait, streamed=bool(fields.stream)
+    )
     if fields.stream:
         frames = TurnFrames(stream(head, include_usage=fields.wants_usage), wait)
         return EventStream(frames, _opened(frames, head, turn), services.timing)
@@ -177,15 +179,18 @@ class TurnFrames:
             self._last = events
             return None
         if not events:
-            return None if stream.lost else b""
+            return None if stream.between_runs else b""
         frames = self._encoder.encode(events, stream.ids)
         self._started = self._started or bool(frames)
         return frames
 
     async def settle(self) -> bytes:
-        if self._stream.lost:
-            self._last = await self._stream.recover()
-        return await self._end(self._last) if self._stream.ended else b""
+        stream = self._stream
+        if stream.between_runs:
+            self._last = await stream.begin_next_run()
+        if stream.ended:
+            return await self._end(self._last)
+        return self._encoder.encode(self._last, stream.ids)
 
     async def _end(self, events: list[Event]) -> bytes:
         """Encode the last events; ``at_end`` commits the turn before they are returned."""

@@ -189,7 +189,14 @@ async def _prepared(
         recorder = ResponseRecorder(services.stored, caller, turn_request, continued, body=new.data)
         recall, lock = continued.recall, continued.lock
         turn = services.turns.run(
-            caller, app, turn_request, client=client, recall=recall, lock=lock, admittance=admittance
+            caller,
+            app,
+            turn_request,
+            client=client,
+            recall=recall,
+            lock=lock,
+            admittance=admittance,
+            streamed=bool(body.stream),
         )
         async with turn as active:
             yield recorder, active

@@ -19,6 +19,7 @@ from openai_dify_proxy.responses.response_store import ResponseStore
 from openai_dify_proxy.state import GuardedStore
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
 from openai_dify_proxy.translate.openai.chat_request import UNNAMED
+from openai_dify_proxy.translate.openai.parameter_errors import invalid_value
 from openai_dify_proxy.translate.turn_request import RequestIdentity, TurnRequest
 from openai_dify_proxy.translate.usage_estimates import prompt_characters
 from openai_dify_proxy.turns.apps import Apps
@@ -30,6 +31,7 @@ from openai_dify_proxy.turns.side_calls import SideCalls
 
 _CONVERSATION = b"x-dify-conversation-id"
 _END_USER = b"x-openwebui-user-id"
+_CONTEXT_MODE = b"x-context-mode"
 _CHATS = (
     b"x-openwebui-chat-id",
     b"x-conversation-id",
@@ -42,7 +44,7 @@ _CHATS = (
 )
 """The headers that name a client's chat; the first of these that is present wins."""
 
-_NAMES = frozenset({_CONVERSATION, _END_USER, *_CHATS})
+_NAMES = frozenset({_CONVERSATION, _END_USER, _CONTEXT_MODE, *_CHATS})
 
 
 class Services(Struct, frozen=True, kw_only=True):
@@ -104,4 +106,11 @@ def identity_of(request: Request, caller: Caller) -> RequestIdentity:
         conversation_id=named.get(_CONVERSATION),
         end_user=caller.end_user or named.get(_END_USER),
         chat_id=next((named[name] for name in _CHATS if name in named), None),
+        stateless=_is_stateless(named.get(_CONTEXT_MODE, "auto")),
     )
+
+
+def _is_stateless(mode: str) -> bool:
+    if mode not in ("auto", "stateless"):
+        raise invalid_value("X-Context-Mode", mode, ("auto", "stateless"))
+    return mode == "stateless"

@@ -18,7 +18,8 @@ from openai_dify_proxy.turns.admission.admittance import Admittance
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.locks import Lock
-from openai_dify_proxy.turns.service import Recall, Turns
+from openai_dify_proxy.turns.runs import Recall
+from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.wire.dify import MessageRow
 from openai_dify_proxy.wire.openai.chat import MAX_ITEMS
 

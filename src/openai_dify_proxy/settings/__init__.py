@@ -9,7 +9,7 @@ from openai_dify_proxy.settings.model import (
     SettingsError,
 )
 from openai_dify_proxy.settings.sources import load_settings
-from openai_dify_proxy.settings.values import ConversationRule
+from openai_dify_proxy.settings.values import ConversationRule, ToolsRule
 from openai_dify_proxy.settings.worker_env import from_environment, to_environment
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "LimitSettings",
     "Settings",
     "SettingsError",
+    "ToolsRule",
     "from_environment",
     "is_loopback",
     "load_settings",

@@ -49,11 +49,14 @@ from openai_dify_proxy.settings.values import (
     TaskCalls,
     Template,
     Text,
+    Tools,
+    ToolsTemplate,
     UnsupportedParameters,
     UploadUrl,
     WebUrl,
 )
 from openai_dify_proxy.translate.dify.transcript import TEMPLATE
+from openai_dify_proxy.translate.tool_template import TEMPLATE as TOOLS_TEMPLATE
 
 
 class SettingsError(Exception):
@@ -103,6 +106,9 @@ class AppSettings(_Model):
     """Values for the app's inputs that a request does not set."""
     conversations: Annotated[AppConversations | None, Shown(default="`CONVERSATIONS`")] = None
     """How earlier messages reach this app: `auto`, `transcript` or `last-message`."""
+    tools: Annotated[Tools | None, Shown(default="`TOOLS`")] = None
+    """Whether the app's model calls the client's tools and follows its schemas: `auto`, `emulate`, `ignore` or
+    `reject`."""
 
 
 class ImageModelSettings(_Model):
@@ -266,6 +272,27 @@ class ConversationSettings(_Model):
     """The configured app that answers side calls, instead of the app of the chat."""
 
 
+class ToolSettings(_Model):
+    """Tools and schemas"""
+
+    tools: Tools = "auto"
+    """Whether models call the client's [tools](tools.md) and follow its schemas: `auto`, `emulate`, `ignore` or
+    `reject`.
+
+    `auto` does so in all apps that take text. `ignore` drops tools and schemas and names them in the response header
+    `X-Unsupported-Parameters`; `reject` answers them with a 400. An app may have [its own](#many-apps)."""
+    tools_max_repairs: int = Field(default=1, ge=0, le=5)
+    """The number of further runs that correct an invalid call or answer; each costs as much as another question."""
+    tools_reminder: int = Field(default=8, ge=1)
+    """The number of turns after which a model is reminded of the tools that it was told about."""
+    tools_template: Annotated[ToolsTemplate, Shown(default="[the template shown there](tools.md#the-instructions)")] = (
+        TOOLS_TEMPLATE
+    )
+    """The wording of the instructions about tools: `{tools}`, `{format}` and `{demand}`.
+
+    A line end is written as `\\n`."""
+
+
 class StateSettings(_Model):
     """State: which Dify conversation continues which chat, and stored responses"""
 
@@ -372,6 +399,7 @@ class Settings(
     PictureSettings,
     ImageSettings,
     StateSettings,
+    ToolSettings,
     ConversationSettings,
     TimeSettings,
     LimitSettings,

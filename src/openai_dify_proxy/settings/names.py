@@ -18,8 +18,10 @@ TOML_KEYS = frozenset(VARIABLES.values()) - {"config_file"}
 TOML_TABLES = {
     "dify": {name.removeprefix("dify_"): name for name in sorted(TOML_KEYS) if name.startswith("dify_")},
     "limits": {name: name for name in LimitSettings.model_fields},
+    "tools": {name.removeprefix("tools_"): name for name in sorted(TOML_KEYS) if name.startswith("tools_")}
+    | {"mode": "tools"},
 }
-"""Tables of a TOML file that group settings: the setting of each of their keys."""
+"""Tables of a TOML file that group settings: the setting of each of their keys. ``tools`` is also a setting."""
 APP_KEYS = tuple(name for name in AppSettings.model_fields if name != "name")
 IMAGE_MODEL_KEYS = tuple(name for name in ImageModelSettings.model_fields if name != "name")
 SINGLE_APP = "dify"

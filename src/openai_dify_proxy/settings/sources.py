@@ -127,9 +127,10 @@ def _from_toml(table: Mapping[str, Any], file: str, problems: list[str]) -> dict
     for key in (key for key in table if key not in known):
         hint = ": it belongs under [apps.<name>]" if key in APP_KEYS else did_you_mean(key, known)
         problems.append(f"{key} in {file} is not a setting{hint}")
-    raw = {key: RawValue(value, f"{key} in {file}") for key, value in table.items() if key in TOML_KEYS}
-    for name, names in TOML_TABLES.items():
-        raw |= _from_table(table.get(name, {}), f"[{name}]", names, file, problems)
+    tables = {name for name in TOML_TABLES if name not in TOML_KEYS or isinstance(table.get(name), dict)}
+    raw = {key: RawValue(value, f"{key} in {file}") for key, value in table.items() if key in TOML_KEYS - tables}
+    for name in sorted(tables):
+        raw |= _from_table(table.get(name, {}), f"[{name}]", TOML_TABLES[name], file, problems)
     return raw
 
 

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from openai_dify_proxy.settings.descriptions import Kind
 from openai_dify_proxy.settings.state_urls import check_state_url
 from openai_dify_proxy.translate.replicate.model_names import parse_model
+from openai_dify_proxy.translate.tool_template import check_template
 from openai_dify_proxy.wire.dify import Mode
 
 OTHER_MODE_NAMES = {"chatflow": "advanced-chat", "agent_chat": "agent-chat"}
@@ -132,6 +133,11 @@ def _transcript_template(template: str) -> str:
     marks = [template.count(mark) for mark in ("{history}", "{question}")]
     if marks != [1, 1] or template.index("{history}") > template.index("{question}"):
         raise ValueError("must contain {history}, then {question}, each exactly once")
+    return template
+
+
+def _tools_template(template: str) -> str:
+    check_template(template)
     return template
 
 
@@ -295,6 +301,7 @@ def _is_json(value: object) -> bool:
 
 
 ConversationRule = Literal["auto", "transcript", "last-message"]
+ToolsRule = Literal["auto", "emulate", "ignore", "reject"]
 
 Text = Annotated[str, BeforeValidator(_stripped), Field(min_length=1), Kind("text")]
 Key = Annotated[
@@ -303,6 +310,7 @@ Key = Annotated[
 Keys = Annotated[tuple[Key, ...], BeforeValidator(_comma_separated), Kind("list of keys")]
 PersonalKeys = Annotated[tuple[tuple[Key, Text], ...], BeforeValidator(_personal_keys), Kind("list of pairs")]
 AppConversations = Annotated[ConversationRule, BeforeValidator(_conversation_rule), Kind("choice")]
+Tools = Annotated[ToolsRule, BeforeValidator(_lower), Kind("choice")]
 EndUserId = Annotated[Literal["derived", "plain"], BeforeValidator(_lower), Kind("choice")]
 MaxConcurrent = Annotated[
     Literal["auto", "off"] | int,
@@ -311,6 +319,7 @@ MaxConcurrent = Annotated[
 ]
 TaskCalls = Annotated[Literal["app", "off"], BeforeValidator(_lower), Kind("choice")]
 Template = Annotated[str, BeforeValidator(_template), AfterValidator(_transcript_template), Kind("text")]
+ToolsTemplate = Annotated[str, BeforeValidator(_template), AfterValidator(_tools_template), Kind("text")]
 DifyUrl = Annotated[Text, AfterValidator(_dify_url), Kind("URL")]
 Origins = Annotated[
     tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated), Kind("list of origins")

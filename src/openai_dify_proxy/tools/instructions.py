@@ -6,28 +6,14 @@ turn, and ``reminder`` repeats the form.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from msgspec import json
 
 from openai_dify_proxy.tools.schemas import compile_schema
 from openai_dify_proxy.tools.signatures import example_value, required_names, tool_signature, type_text
+from openai_dify_proxy.translate.tool_template import TEMPLATE, fill_template
 from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest, Tool
-
-TEMPLATE = """\
-You can call these tools. Each is shown as its name and the type of its arguments.
-
-{tools}
-
-{format}
-
-{demand}"""
-"""The default of the instructions for tools."""
-
-PLACEHOLDERS = ("tools", "format", "demand")
-
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
 
 _HEAD = (
     "To call a tool, write the call in your answer, in exactly this form, with the name first and the arguments as "
@@ -40,21 +26,6 @@ _AFTER = (
     "comes with the next message, in <tool_result>."
 )
 _ONLY_TYPES = "Do not explain it, and do not put it into a code block."
-
-
-def check_template(template: str) -> None:
-    """Raise ``ValueError`` if a template lacks a placeholder or has an unknown one.
-
-    Other braces, such as those of JSON, are text.
-    """
-    names = _PLACEHOLDER.findall(template)
-    known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-    for name in names:
-        if name not in PLACEHOLDERS:
-            raise ValueError(f"unknown placeholder {{{name}}}; the placeholders are {known}")
-    for name in PLACEHOLDERS:
-        if names.count(name) != 1:
-            raise ValueError(f"{{{name}}} must occur once; the placeholders are {known}")
 
 
 def full_instructions(output: OutputRequest, template: str | None = None) -> str:
@@ -70,7 +41,7 @@ def full_instructions(output: OutputRequest, template: str | None = None) -> str
             "format": _call_format(output),
             "demand": _choice_demand(output),
         }
-        parts.append(_PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template or TEMPLATE))
+        parts.append(fill_template(template or TEMPLATE, values))
     if output.answer_format is not None:
         parts.append(_format_demand(output, schema_instructions(output.answer_format)))
     return "\n\n".join(parts)

@@ -103,12 +103,13 @@ class TurnMessages(Struct, frozen=True):
 class RequestIdentity(Struct, frozen=True):
     """The conversation and end user from the headers and the client key, which override the body.
 
-    ``chat_id`` is the client's own id of the chat.
+    ``chat_id`` is the client's own id of the chat. ``stateless`` means that the turn uses no conversation in Dify.
     """
 
     conversation_id: str | None = None
     end_user: str | None = None
     chat_id: str | None = None
+    stateless: bool = False
 
 
 class StoredHistory(Struct, frozen=True):

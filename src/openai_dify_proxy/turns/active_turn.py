@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.dify_stream import DifyStream
 from openai_dify_proxy.wire.dify import Mode
+
+STOP_SECONDS = 1.0
+"""How long a turn that ends with tool calls waits for the end of its run in Dify."""
 
 
 class ActiveTurn:
@@ -32,8 +36,9 @@ class ActiveTurn:
         mode: Mode,
         user: str,
         now: Callable[[], float],
+        stop: Callable[[], asyncio.Task[None] | None],
     ) -> None:
-        """``user`` is Dify's user; ``now`` is a clock in seconds since the epoch."""
+        """``user`` is Dify's user; ``now`` is a clock in seconds since the epoch; ``stop`` stops the run in Dify."""
         self.stream = stream
         self.claim = claim
         self.slot = slot
@@ -41,6 +46,7 @@ class ActiveTurn:
         self.mode = mode
         self.user = user
         self._now = now
+        self._stop = stop
 
     @property
     def ids(self) -> TurnIds:
@@ -83,9 +89,20 @@ class ActiveTurn:
         stream = self.stream
         await self.claim.commit(
             reply,
-            # If the reply was cut short, Dify stored a longer one than the client received.
-            conversation_id=None if stream.cut_short else stream.ids.conversation_id,
+            conversation_id=stream.ids.conversation_id if await self._can_continue() else None,
             at=self._now() - stream.seconds_since_first_event,
             remembers=stream.remembers,
             also=also,
         )
+
+    async def _can_continue(self) -> bool:
+        """Return whether another turn may follow in Dify's conversation.
+
+        A reply that was cut short is longer there. A run that was cut after its tool calls must have ended first.
+        """
+        if self.stream.cut_short:
+            return False
+        if self.stream.cut_after_calls and (stopping := self._stop()) is not None:
+            await asyncio.wait([stopping], timeout=STOP_SECONDS)
+            return self.stream.finished_upstream or self.stream.stopped
+        return True

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from msgspec import Struct, structs
 
 from openai_dify_proxy.errors import SEE_LOG, InvalidRequest, ModelNotFound, UpstreamMisconfigured
-from openai_dify_proxy.settings import AppSettings, ConversationRule, Settings
+from openai_dify_proxy.settings import AppSettings, ConversationRule, Settings, ToolsRule
 from openai_dify_proxy.translate.dify.request import AppRules
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.image_names import ImageModelNames
@@ -30,6 +30,7 @@ class App(Struct, frozen=True):
     progress: bool = False
     aliases: tuple[str, ...] = ()
     conversations: ConversationRule = "auto"
+    tools: ToolsRule = "auto"
 
 
 class Apps:
@@ -42,6 +43,7 @@ class Apps:
         self._keyed_rules = AppRules(settings.input_variable)
         self._keyed_output = settings.output_variable
         self._keyed_conversations = settings.conversations
+        self._keyed_tools = settings.tools
         self._by_key = {app.dify.key: app for app in self._apps.values()}
         self._patterns = [(pattern, app) for app in self._apps.values() for pattern in app.aliases]
         self._image_models = ImageModelNames(settings)
@@ -110,6 +112,7 @@ class Apps:
             self._keyed_rules,
             output_variable=self._keyed_output,
             conversations=self._keyed_conversations,
+            tools=self._keyed_tools,
         )
 
     def _unknown(self, model: str | None) -> str:
@@ -146,4 +149,5 @@ def _app(app: AppSettings, settings: Settings) -> App:
         app.progress == "reasoning",
         tuple(app.aliases),
         app.conversations or settings.conversations,
+        app.tools or settings.tools,
     )

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-import msgspec
 import structlog
 from msgspec import Struct
 
@@ -35,7 +34,14 @@ from openai_dify_proxy.translate.history import (
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.conversation_entries import ConversationEntry, ConversationRecord
+from openai_dify_proxy.turns.conversation_entries import (
+    ConversationEntry,
+    ConversationRecord,
+    encode_entry,
+    read_entry,
+    read_record,
+)
+from openai_dify_proxy.turns.instruction_memory import InstructionMemory
 from openai_dify_proxy.turns.locks import LOCK_TIMEOUT, ConversationTaken, Lock
 from openai_dify_proxy.turns.scopes import Scope, fingerprint_of, scope_of
 
@@ -58,11 +64,6 @@ class ClaimTiming(Struct, frozen=True):
 
 
 DEFAULT_TIMING = ClaimTiming()
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_read_entry = msgspec.msgpack.Decoder(ConversationEntry).decode
-_read_record = msgspec.msgpack.Decoder(ConversationRecord).decode
 
 
 class ConversationClaim:
@@ -102,6 +103,7 @@ class ConversationClaim:
         self._scope: Scope | None = None
         self._fingerprint: Fingerprint | None = None
         self._system = b""
+        self._told = InstructionMemory()
         self._at = 0.0
         self._taken: tuple[str, bytes] | None = None
         self._named: str | None = None
@@ -162,6 +164,10 @@ class ConversationClaim:
 
     # Taking
 
+    def instruct(self, instructions: str, remind_after: int) -> None:
+        """Tell the model ``instructions`` unless it knows them, and remind it after ``remind_after`` turns."""
+        self._told = InstructionMemory(instructions, remind_after)
+
     def fingerprint(self, secret: bytes, caller: Caller, profile: AppProfile) -> None:
         """Compute the scope, and the fingerprint of all earlier messages, once."""
         if self._fingerprint is not None:
@@ -172,6 +178,7 @@ class ConversationClaim:
         self._scope = scope = scope_of(secret, caller, request.end_user, app)
         system = sent_system(request, app.rules)
         self._system = keyed_hash(secret, (SYSTEM, system))[:8]
+        self._told.hash(secret)
         inputs = sent_inputs(request, profile, app.rules)
         self._fingerprint = fingerprint_of(scope, request, system, inputs, by_chat=self._by_chat)
 
@@ -183,12 +190,12 @@ class ConversationClaim:
         results = await self._store.run(Take(key, self._owner), *self._get_forgetful())
         if results is None or results[0] is None:
             return
-        entry = self._store.decode(key, results[0], _read_entry)
+        entry = self._store.decode(key, results[0], read_entry)
         if entry is None:
             return
         self._taken = (key, results[0])
         self._head = key
-        self._continue(entry.conversation_id, entry.system, entry.at, forgetful=any(results[1:]))
+        self._continue(entry.conversation_id, entry, forgetful=any(results[1:]))
 
     async def take_named(self, conversation_id: str) -> None:
         """Lock a conversation that the client names. Raises ConversationTaken while another turn runs in it."""
@@ -202,12 +209,12 @@ class ConversationClaim:
         get_record = Get(scope.key("owned", conversation_id))
         results = await lock.try_acquire((get_record, *self._get_forgetful()), param="conversation_id")
         self._locks.append(lock)
-        record = None if results is None else self._store.decode(get_record.key, results[0], _read_record)
+        record = None if results is None else self._store.decode(get_record.key, results[0], read_record)
         if results is not None and record is not None:
             known = await self._take_head(lock, record, get_record)
             self.unconfirmed = False
             forgetful = any(results[1:]) and self._has_history
-            self._continue(conversation_id, known.system, known.at, forgetful=forgetful)
+            self._continue(conversation_id, known, forgetful=forgetful)
 
     async def _take_head(self, lock: Lock, known: ConversationRecord, get_record: Get) -> ConversationRecord:
         """Take the entry of a named conversation, so that no other request continues it by its history.
@@ -219,13 +226,13 @@ class ConversationClaim:
             if results is None:
                 break
             if results[0] is not None:
-                entry = self._store.decode(known.head, results[0], _read_entry)
+                entry = self._store.decode(known.head, results[0], read_entry)
                 if entry is not None and entry.conversation_id == self._named:
                     self._taken = (known.head, results[0])
                 elif entry is not None:  # the entry of another conversation with the same messages
                     await self._store.run(Put(known.head, results[0], self._ttl, self._owner))
                 break
-            latest = self._store.decode(get_record.key, results[1], _read_record) or known
+            latest = self._store.decode(get_record.key, results[1], read_record) or known
             if latest.head == known.head:
                 if not self.awaits_head:
                     break
@@ -241,23 +248,31 @@ class ConversationClaim:
         results = await self._store.run(Get(head), get_record)
         if results is None or results[0] is not None:
             return True
-        record = self._store.decode(get_record.key, results[1], _read_record)
+        record = self._store.decode(get_record.key, results[1], read_record)
         return record is None or record.head != head
 
     def skip_history(self) -> None:
         """Send only the last question, without the earlier messages."""
         self.continuation = Continuation(history=False)
 
-    def _continue(self, conversation_id: str, system: bytes, at: float, *, forgetful: bool) -> None:
+    def _continue(
+        self, conversation_id: str, known: ConversationEntry | ConversationRecord, *, forgetful: bool
+    ) -> None:
         """Continue a conversation: a model without memory receives the whole history, any other only new messages."""
-        self._at = at
-        self.not_before = at + self._timing.turn_spacing
-        self.continuation = Continuation(conversation_id, history=forgetful, system=forgetful or system != self._system)
+        self._at = known.at
+        self.not_before = known.at + self._timing.turn_spacing
+        self.continuation = Continuation(
+            conversation_id,
+            history=forgetful,
+            system=forgetful or known.system != self._system,
+            instructions=self._told.extent(known.instructions, known.turns, forgetful=forgetful),
+        )
 
     def restart(self) -> None:
         """Start a new conversation with a transcript, since Dify has lost this one."""
         log.info("conversation_lost")
         self._taken = None
+        self._told.turns = 0
         self.continuation = BEGINNING
 
     # Ending
@@ -289,13 +304,13 @@ class ConversationClaim:
                 await self._store.run(*also)
             return
         head = _entry_key(link) if self._app.conversations == "auto" else ""
-        entry = ConversationEntry(conversation_id, at, self._system)
+        entry = ConversationEntry(conversation_id, at, self._system, self._told.digest, self._told.turns)
         operations: list[Operation] = [
             self._put_record(scope, entry, head),
             Get(scope.key("busy", conversation_id)),
         ]
         if head:
-            operations.append(Put(head, _encode(entry), self._ttl, self._owner))
+            operations.append(Put(head, encode_entry(entry), self._ttl, self._owner))
         if remembers is False:
             operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS, self._owner))
             log.info("missing_memory_detected", app=self._app.name)
@@ -312,12 +327,12 @@ class ConversationClaim:
         ``before`` holds the values that the commit replaced: the conversation's record, its lock, the entry ``head``.
         """
         operations: list[Operation] = []
-        other = (self._store.decode(head, before[2], _read_entry) if head else None) or own
+        other = (self._store.decode(head, before[2], read_entry) if head else None) or own
         if other.conversation_id != own.conversation_id:
             # It had the same messages. No history leads to it any more, so no turn needs to wait for its head.
             operations.append(self._put_record(scope, other, ""))
         if own.conversation_id == self.conversation_id and not self.unconfirmed:
-            record = self._store.decode(scope.key("owned", own.conversation_id), before[0], _read_record)
+            record = self._store.decode(scope.key("owned", own.conversation_id), before[0], read_record)
             latest = self._head if record is None else record.head
             if latest != self._head or (self._named is None and before[1] is not None):
                 # Another turn names this conversation, or has continued it: no history may lead to it any more.
@@ -372,10 +387,11 @@ class ConversationClaim:
         return self._request.stored_history is not None or has_content(self._request.history)
 
     def _end_operation(self, scope: Scope, conversation_id: str) -> Operation:
-        return self._put_record(scope, ConversationEntry(conversation_id, self._now(), self._system), "")
+        entry = ConversationEntry(conversation_id, self._now(), self._system, self._told.digest, self._told.turns)
+        return self._put_record(scope, entry, "")
 
     def _put_record(self, scope: Scope, entry: ConversationEntry, head: str) -> Operation:
-        record = _encode(ConversationRecord(head, entry.at, entry.system))
+        record = encode_entry(ConversationRecord(head, entry.at, entry.system, entry.instructions, entry.turns))
         return Put(scope.key("owned", entry.conversation_id), record, self._ttl, self._owner)
 
     def _get_forgetful(self) -> list[Operation]:

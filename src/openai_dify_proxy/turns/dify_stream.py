@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from openai_dify_proxy.errors import ConversationNotFound, ProxyError, StreamCut, UpstreamFailed, UpstreamTimeout
 from openai_dify_proxy.events import Event, TextDelta, TurnFailed, TurnIds
+from openai_dify_proxy.tools.output_reader import OutputReader
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.turns.client import ClientDisconnected
@@ -45,7 +46,9 @@ class TurnLimits(Struct, frozen=True):
     dead: float = DEAD_SECONDS
 
 
-Restart = Callable[["DifyStream"], Awaitable[tuple[Exchange, DifyEventDecoder]]]
+Run = tuple[Exchange, DifyEventDecoder]
+Restart = Callable[["DifyStream"], Awaitable[Run]]
+Repair = Callable[["DifyStream", str], Awaitable[Run]]
 
 
 class DifyStream:
@@ -55,7 +58,8 @@ class DifyStream:
 
     ``conversation_id`` is the conversation that the turn continues. If Dify has lost it, ``restart`` sends the request
     again in a new conversation: it receives the lost stream, and may raise ProxyError. Without ``restart`` the turn
-    fails. ``lost`` is true while the request has to be sent again, which ``recover`` does.
+    fails. ``output`` reads the client's tool calls; ``repair`` receives the ended stream and the question of the run
+    that corrects them. While ``between_runs`` is true, ``begin_next_run`` has to be awaited.
     """
 
     def __init__(
@@ -69,18 +73,24 @@ class DifyStream:
         limits: TurnLimits,
         conversation_id: str | None = None,
         restart: Restart | None = None,
+        output: OutputReader | None = None,
+        repair: Repair | None = None,
     ) -> None:
         self.app = app
         self.user = user
         self.exchange = exchange
         self.client_disconnected = False
         self.ended = False
-        self.lost = False
+        self.stopped = False  # by a stop call that Dify confirmed
         self._decoder = decoder
         self._stop = stop
         self._limits = limits
         self._expected = conversation_id
         self._restart = restart
+        self._output = output
+        self._repair = repair
+        self._next_run: Restart | None = None
+        self._undelivered: list[Event] = []
         self._streams: bool | None = None
         self._first_event: float | None = None
         self._loop = asyncio.get_running_loop()
@@ -104,6 +114,16 @@ class DifyStream:
     def cut_short(self) -> bool:
         """Whether a stop sequence ended the reply, so that Dify's conversation holds a longer one."""
         return self._stop is not None and self._stop.hit
+
+    @property
+    def cut_after_calls(self) -> bool:
+        """Whether the reply ended with its tool calls, before Dify ended the run."""
+        return self._output is not None and self._output.cut
+
+    @property
+    def between_runs(self) -> bool:
+        """Whether the request has to be sent again, or corrected by another run, before events follow."""
+        return self._next_run is not None
 
     @property
     def remembers(self) -> bool | None:
@@ -147,10 +167,10 @@ class DifyStream:
         The last list ends with ``TurnFinished`` or ``TurnFailed``. Raises ClientDisconnected.
         """
         while True:
-            events = await self.recover() if self.lost else self.poll()
+            events = await self.begin_next_run() if self.between_runs else self.poll()
             if events:
                 return events
-            if self.lost:
+            if self.between_runs:
                 continue
             if wake_at is not None:
                 if self._loop.time() >= wake_at:
@@ -165,11 +185,13 @@ class DifyStream:
         """
         if self.client_disconnected:
             raise ClientDisconnected
+        if self.between_runs:
+            return []
         events = self._read() if self._is_stream() else self._read_error_body()
         if self._expected is not None and self._is_lost(events):
             self._expected = None
             if self._restart is not None:
-                self.lost = True
+                self._next_run = self._restart
                 return []
             if not (events and isinstance(events[-1], TurnFailed)):
                 events = [TurnFailed(_conversation_lost())]
@@ -177,6 +199,8 @@ class DifyStream:
             if self._timer is None or self._decoder.ending:
                 self._wake_by(self._deadline())
             return events
+        if self._next_run is not None:
+            return []
         now = self._loop.time()
         deadline = self._deadline()
         if now >= deadline and (events := self._filtered(self._expired(now))):
@@ -184,18 +208,20 @@ class DifyStream:
         self._wake_by(deadline)
         return []
 
-    async def recover(self) -> list[Event]:
-        """Send the request of a ``lost`` stream again. Return the failure if that is impossible, else nothing."""
-        assert self._restart is not None
-        self.lost = False
+    async def begin_next_run(self) -> list[Event]:
+        """Start the next run of the turn. Return the last events of the run before it, and the failure if it fails."""
+        begin, self._next_run = self._next_run, None
+        assert begin is not None
+        events, self._undelivered = self._undelivered, []
         listener = self.exchange.listener
-        lost = DifyStream(self.exchange, self._decoder, app=self.app, user=self.user, stop=None, limits=self._limits)
-        lost.listen(None)
+        before = DifyStream(self.exchange, self._decoder, app=self.app, user=self.user, stop=None, limits=self._limits)
+        before.listen(None)
+        before._first_event = self._first_event
         try:
-            self.exchange, self._decoder = await self._restart(lost)
+            self.exchange, self._decoder = await begin(before)
         except ProxyError as error:
             self.ended = True
-            return [TurnFailed(error)]
+            return [*events, TurnFailed(error)]
         self._streams = None
         self._last_frame = self._loop.time()
         self._frames = 0
@@ -203,7 +229,7 @@ class DifyStream:
         self._first_event = self._ending_since = None
         self.exchange.listener = listener
         self.exchange.wake()  # the client may have disconnected meanwhile
-        return []
+        return events
 
     def close(self) -> None:
         """Stop reading. A concluded stream may still end, so that its connection is reused; any other is aborted."""
@@ -292,8 +318,17 @@ class DifyStream:
 
     def _filtered(self, events: list[Event]) -> list[Event]:
         """Return ``events`` for the client, without text that may begin a stop sequence; empty if nothing is left."""
-        if self._stop is None and events and type(events[-1]) is TextDelta:
+        if self._stop is None and self._output is None and events and type(events[-1]) is TextDelta:
             return events  # the usual case
+        if self._output is not None:
+            events = self._output.filter(events)
+            if self._output.repair is not None:
+                assert self._repair is not None
+                repair, question = self._repair, self._output.repair
+                self._next_run = lambda before: repair(before, question)
+                self._undelivered = events
+                return []
+            self.ended = self._output.cut
         if self._stop is not None:
             events = self._stop.filter(events)
             if self._stop.hit:

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 
-from msgspec import Struct
-
-from openai_dify_proxy.errors import ConversationNotFound
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
-from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.dify.request import (
     Continuation,
-    generate_path,
     make_generate_request,
     named_conversation,
     stop_path,
 )
 from openai_dify_proxy.translate.dify.transcript import Transcript
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
-from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
+from openai_dify_proxy.translate.turn_request import TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.admission.admittance import Admittance
 from openai_dify_proxy.turns.admission.service import Admission
-from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import MAX_DIFY_USER, Caller, dify_user
@@ -34,16 +29,13 @@ from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.client import Client, ClientDisconnected, ConnectedClient
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
-from openai_dify_proxy.turns.large_requests import run_sized, text_size
+from openai_dify_proxy.turns.emulation import Emulation, Emulator
 from openai_dify_proxy.turns.locks import ConversationTaken, Lock
 from openai_dify_proxy.turns.profiles import Profiles
+from openai_dify_proxy.turns.runs import Question, Recall, Runs
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
-from openai_dify_proxy.upstream.exchange import Exchange
-from openai_dify_proxy.wire.dify import MessageRow, encode_generate_request
-
-Recall = Callable[[], Awaitable[Sequence[HistoryMessage]]]
-"""Returns the messages of a stored response or conversation that a request continues."""
+from openai_dify_proxy.wire.dify import MessageRow
 
 
 class Turns:
@@ -63,10 +55,11 @@ class Turns:
         self._profiles = profiles
         self._dify = dify
         self._conversations = conversations
-        self._transcript = Transcript(settings.transcript_template)
         self._plain_users = settings.end_user_id == "plain"
         self._limits = TurnLimits(settings.silence_timeout, settings.turn_timeout)
         self._stopper = Stopper(dify)
+        self._emulator = Emulator(settings)
+        self._runs = Runs(dify, self._stopper, Transcript(settings.transcript_template), conversations)
         self._active = 0
         self._all_ended = asyncio.Event()
         self._all_ended.set()
@@ -80,6 +73,7 @@ class Turns:
     async def check(self, caller: Caller, app: App, request: TurnRequest, *, wait: TurnWait) -> None:
         """Raise the error of a request that ``run`` would reject before it waits for a slot. Raises ProxyError."""
         profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
+        self._emulator.emulate(app, profile, request, streamed=False)
         self._check(app, profile, request)
         self.admission.check_place(app.dify.url, caller.id, request.end_user, wait)
 
@@ -123,12 +117,13 @@ class Turns:
         lock: Lock | None = None,
         admittance: Admittance | None = None,
         wait: TurnWait | None = None,
+        streamed: bool = False,
     ) -> AsyncIterator[ActiveTurn]:
         """Send the request to Dify and yield the turn. At the block's end, release the claim and stop a running turn.
 
         ``client`` aborts the turn by disconnecting. ``recall`` is called only if a transcript is needed. The turn takes
         over ``lock`` until its end. Without the ``admittance`` of an ``admit`` block, it waits for a slot as ``wait``
-        says.
+        says. ``streamed`` says whether the client receives events before the end.
         Raises ProxyError, and ClientDisconnected if the client disconnects before the request to Dify.
         """
         client = client or ConnectedClient()
@@ -139,10 +134,19 @@ class Turns:
         turn = None
         try:
             profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
+            emulation = None if request.output is None else self._emulate(app, profile, request, claim, streamed)
             if not admittance.try_enter():
                 self._check(app, profile, request)
             turn = await self._begin(
-                caller, app, profile, request, claim=claim, admittance=admittance, client=client, recall=recall
+                caller,
+                app,
+                profile,
+                request,
+                claim=claim,
+                admittance=admittance,
+                client=client,
+                recall=recall,
+                emulation=emulation,
             )
             yield turn
         finally:
@@ -215,6 +219,7 @@ class Turns:
         admittance: Admittance,
         client: Client,
         recall: Recall | None,
+        emulation: Emulation | None,
     ) -> ActiveTurn:
         slot = None
         while slot is None:
@@ -225,11 +230,11 @@ class Turns:
                 claim.awaits_head = await admittance.wait_until_free(taken)
                 slot = None
         user = await self._user(app, caller, request.end_user)
-        question = _Question(app, profile, request, user, claim, recall, slot)
-        await self._wait_for_dify(question)
+        question = Question(app, profile, request, user, claim, recall, slot, emulation)
+        await self._runs.wait_for_dify(question)
         if client.disconnected:
             raise ClientDisconnected
-        exchange, decoder = await self._send(question)
+        exchange, decoder = await self._runs.start(question)
         stream = DifyStream(
             exchange,
             decoder,
@@ -238,14 +243,23 @@ class Turns:
             stop=StopSequences(request.stop) if request.stop else None,
             limits=self._limits,
             conversation_id=claim.conversation_id,
-            restart=(lambda lost: self._restart(question, lost)) if claim.can_restart else None,
+            restart=partial(self._runs.restart, question) if claim.can_restart else None,
+            output=None if emulation is None else emulation.reader,
+            repair=partial(self._runs.repair, question),
         )
         slot.hold()  # until ``_end``
         self._active += 1
         self._all_ended.clear()
         client.on_disconnect(stream.disconnect)
         return ActiveTurn(
-            stream, claim, slot, app_name=app.name, mode=profile.mode, user=user, now=self._conversations.now
+            stream,
+            claim,
+            slot,
+            app_name=app.name,
+            mode=profile.mode,
+            user=user,
+            now=self._conversations.now,
+            stop=lambda: self._stopper.abandon(stream, profile.mode),
         )
 
     def _admittance(self, caller: Caller, app: App, end_user: str | None, client: Client, wait: TurnWait) -> Admittance:
@@ -255,6 +269,14 @@ class Turns:
     def _slot(self, caller: Caller, dify: DifyApp) -> AbstractAsyncContextManager[None]:
         """Return a block with a slot, for a call outside a turn."""
         return self.admission.slot(dify.url, caller.id, ConnectedClient(), self.wait(streamed=False))
+
+    def _emulate(
+        self, app: App, profile: AppProfile, request: TurnRequest, claim: ConversationClaim, streamed: bool
+    ) -> Emulation | None:
+        emulation = self._emulator.emulate(app, profile, request, streamed=streamed)
+        if emulation is not None and emulation.instructions is not None:
+            claim.instruct(emulation.instructions.identity, self._emulator.remind_after)
+        return emulation
 
     def _check(self, app: App, profile: AppProfile, request: TurnRequest) -> None:
         """Raise InvalidRequest for a request that the app cannot answer, so that it does not wait for a slot."""
@@ -283,78 +305,3 @@ class Turns:
         if self._plain_users and caller.dify_key is None and end_user is not None and len(end_user) <= MAX_DIFY_USER:
             return end_user
         return dify_user(await self._conversations.secret() or app.dify.key.encode(), caller, end_user)
-
-    async def _wait_for_dify(self, question: _Question) -> None:
-        """Check the conversation if Dify hides lost ones, and wait for the minimum interval after its last turn."""
-        claim = question.claim
-        if claim.conversation_id is None:
-            return
-        if question.profile.hides_lost_conversations and (claim.unconfirmed or claim.long_ago):
-            await self._confirm(question, claim.conversation_id)
-        spacing = self._conversations.timing.turn_spacing
-        await asyncio.sleep(min(spacing, max(0.0, claim.not_before - self._conversations.now())))
-
-    async def _confirm(self, question: _Question, conversation_id: str) -> None:
-        """Check that the conversation exists: this version of Dify would hang on a lost one, or start another."""
-        try:
-            await self._dify.confirm_conversation(question.app.dify, conversation_id, question.user)
-        except ConversationNotFound:
-            if not question.claim.can_restart:
-                raise
-            question.claim.restart()
-
-    async def _restart(self, question: _Question, lost: DifyStream) -> tuple[Exchange, DifyEventDecoder]:
-        """Stop the lost turn, and send the request again, in a new conversation with a transcript.
-
-        Their slot allows one at a time. Raises ProxyError.
-        """
-        question.claim.restart()
-        stopping = self._stopper.abandon(lost, question.profile.mode)
-        if stopping is not None:
-            await asyncio.wait([stopping])
-        return await self._send(question)
-
-    async def _send(self, question: _Question) -> tuple[Exchange, DifyEventDecoder]:
-        """Send the request to Dify, as its claim requires. Raises ProxyError if nothing was sent."""
-        app, profile, claim = question.app, question.profile, question.claim
-        request, history = question.request, None
-        if claim.continuation.history and question.recall is not None:
-            history = [*await question.recall(), *request.history]
-
-        def build() -> bytearray:
-            return encode_generate_request(
-                make_generate_request(
-                    request,
-                    profile,
-                    app.rules,
-                    question.user,
-                    history=history,
-                    continuation=claim.continuation,
-                    transcript=self._transcript,
-                )
-            )
-
-        body = await run_sized(build, text_size(request, request.history if history is None else history))
-        decoder = DifyEventDecoder(
-            profile.mode,
-            origin=app.dify.origin,
-            own_key=app.dify.own_key,
-            progress=app.progress,
-            output_variable=app.output_variable,
-            asked_before=claim.asked_before,
-        )
-        exchange = await self._dify.generate(app.dify, generate_path(profile.mode), body)
-        question.slot.attach(exchange)
-        return exchange, decoder
-
-
-class _Question(Struct, frozen=True):
-    """A turn's request, its app, and Dify's user."""
-
-    app: App
-    profile: AppProfile
-    request: TurnRequest
-    user: str
-    claim: ConversationClaim
-    recall: Recall | None
-    slot: Slot

@@ -112,6 +112,7 @@ class Stopper:
                 self._report(None, "Dify named no task_id, without which it cannot stop a run.")
                 return
             await self._call(stream, stop_path(mode, task_id))
+            stream.stopped = True
             log.info("turn_stopped", task_id=task_id)
             await self._drain(stream)
         except ProxyError as error:

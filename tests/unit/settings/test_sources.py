@@ -19,6 +19,7 @@ from openai_dify_proxy.settings import (
     to_environment,
 )
 from openai_dify_proxy.settings.names import ALIASES, VARIABLES
+from openai_dify_proxy.translate.tool_template import TEMPLATE as TOOLS_TEMPLATE
 
 URL = {"DIFY_API_URL": "http://dify.test/v1"}
 KEY = "app-Xk3jT9sQwLm2PzR7vB1nC4dY"
@@ -87,6 +88,10 @@ def test_defaults() -> None:
         "config_file": None,
         "default_app": None,
         "conversations": "auto",
+        "tools": "auto",
+        "tools_max_repairs": 1,
+        "tools_reminder": 8,
+        "tools_template": TOOLS_TEMPLATE,
         "transcript_template": (
             "The conversation so far, oldest message first:\n\n{history}\n\nThe new message to answer:\n\n{question}"
         ),
@@ -468,6 +473,7 @@ def test_every_setting_of_an_app(toml: Path) -> None:
         system_prompt = "input:rules"
         progress = "reasoning"
         conversations = "Transcript"
+        tools = "Reject"
         inputs = { language = "en", depth = 2, tags = ["a"], deep = { b = true } }
         [apps."team/sales"]
         api_key_env = "SALES_KEY"
@@ -488,6 +494,7 @@ def test_every_setting_of_an_app(toml: Path) -> None:
         "system_prompt": "input:rules",
         "progress": "reasoning",
         "conversations": "transcript",
+        "tools": "reject",
         "inputs": {"language": "en", "depth": 2, "tags": ["a"], "deep": {"b": True}},
     }
     assert (sales.name, sales.api_url, sales.mode) == ("team/sales", "http://dify.test/v1", None)
@@ -838,3 +845,29 @@ def test_workers_get_the_very_settings(toml: Path) -> None:
 def test_without_a_handover_the_environment_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert from_environment({"PORT": "1"}).port == 1
+
+
+# --- tools -----------------------------------------------------------------------------------------------------
+
+
+def test_tools_are_a_setting_or_a_table(toml: Path) -> None:
+    toml.write_text('tools = "ignore"\ntools_reminder = 3\n')
+    settings = load(URL, toml=toml)
+    assert (settings.tools, settings.tools_reminder) == ("ignore", 3)
+    toml.write_text(
+        '[tools]\nmode = "Emulate"\nmax_repairs = 0\nreminder = 5\ntemplate = "{tools}\\\\n{format} {demand}"\n'
+    )
+    settings = load(URL, toml=toml)
+    assert (settings.tools, settings.tools_max_repairs, settings.tools_reminder) == ("emulate", 0, 5)
+    assert settings.tools_template == "{tools}\n{format} {demand}"
+
+
+def test_table_of_tools_rejects_other_keys(toml: Path) -> None:
+    toml.write_text("[tools]\nrepairs = 1\n")
+    assert problems(URL, toml=toml) == [f"repairs of [tools] in {toml} is not a setting: did you mean max_repairs?"]
+
+
+def test_template_of_tools_needs_its_placeholders() -> None:
+    (problem,) = problems({**URL, "TOOLS_TEMPLATE": "{tools} {demand}"})
+    assert "TOOLS_TEMPLATE in the environment" in problem
+    assert "{format}" in problem

@@ -8,14 +8,13 @@ import re
 import pytest
 
 from openai_dify_proxy.tools.instructions import (
-    TEMPLATE,
-    check_template,
     demand,
     full_instructions,
     reminder,
     schema_instructions,
 )
 from openai_dify_proxy.tools.repair_questions import CallFault, calls_question, format_question, missing_call_question
+from openai_dify_proxy.translate.tool_template import TEMPLATE, check_template
 from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest, Tool, ToolChoice
 
 WEATHER = Tool(

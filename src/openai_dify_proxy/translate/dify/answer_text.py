@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from openai_dify_proxy.events import Event, TextDelta, TextReplaced
+from collections.abc import Sequence
+
+from openai_dify_proxy.events import Event, FixedTextDelta, TextDelta, TextReplaced
 from openai_dify_proxy.translate.dify.dedupe import TextAssembly
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
 from openai_dify_proxy.wire.complexity import TooComplex
@@ -16,11 +18,13 @@ class AnswerText:
 
     ``agent_streams`` is true once text came in ``agent_message`` events, ``moderated`` once a moderation has replaced
     the text. ``final`` is the visible text of the whole answer if it differs from the sum of the deltas.
+    ``separate_fixed`` enables ``FixedTextDelta`` for text that is not a model's.
     """
 
-    __slots__ = ("_assembly", "_restated", "_think", "_thoughts", "agent_streams", "final", "moderated")
+    __slots__ = ("_assembly", "_restated", "_separate", "_think", "_thoughts", "agent_streams", "final", "moderated")
 
-    def __init__(self) -> None:
+    def __init__(self, *, separate_fixed: bool = False) -> None:
+        self._separate = separate_fixed
         self._assembly = TextAssembly()
         self._restated = 0
         self._think = ThinkSplitter()
@@ -43,11 +47,16 @@ class AnswerText:
             self.agent_streams = True
         return text
 
-    def add(self, node: str, text: str, out: list[Event]) -> None:
-        """Add ``text`` that ``node`` sent. Raises TooComplex if nodes are retried too often with too much text."""
-        new = self._assembly.add(node, text)
+    def add(self, selector: Sequence[str] | None, text: str, out: list[Event]) -> None:
+        """Add the text of the variable ``selector``: a node and a name, which is ``text`` for a model's text.
+
+        Raises TooComplex if nodes are retried too often with too much text.
+        """
+        new = self._assembly.add(selector[0] if selector else "", text)
         if new:
-            if self._think.idle and "<" not in new:
+            if self._separate and selector and selector[-1] != "text":
+                out.append(FixedTextDelta(new))
+            elif self._think.idle and "<" not in new:
                 out.append(TextDelta(new))
             else:
                 self._think.feed(new, out)
@@ -59,7 +68,7 @@ class AnswerText:
             self._restate(whole, False, out)
 
     def add_paragraph(self, text: str, out: list[Event]) -> None:
-        self.add("", f"\n\n{text}" if self._assembly.any else text, out)
+        self.add(None, f"\n\n{text}" if self._assembly.any else text, out)
 
     def add_reasoning(self, text: str, out: list[Event]) -> None:
         """Add reasoning that Dify separated from the answer."""
@@ -103,7 +112,7 @@ class AnswerText:
         if not answer or self.moderated:
             return
         if not self._assembly.any:
-            self.add("", answer, out)
+            self.add(None, answer, out)
         elif self._assembly.retried and is_whole:
             self.final = without_thinking(answer)
 

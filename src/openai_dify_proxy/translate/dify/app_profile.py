@@ -14,6 +14,8 @@ TEXT_KINDS = frozenset({"text-input", "paragraph"})
 QUESTION_NAMES = ("query", "input", "question", "prompt", "text", "message")
 SYSTEM_NAMES = ("system_prompt", "system", "instructions")
 HISTORY_NAMES = ("messages", "history", "chat_history")
+TOOL_NAMES = ("tools", "tool_instructions")
+"""Inputs for the instructions about the client's tools and schemas. ``SYSTEM_NAMES`` follow."""
 FIRST_JSON_OBJECTS = (1, 13)
 """The first release of Dify in which JSON inputs are objects."""
 
@@ -95,7 +97,7 @@ class AppProfile(Struct, frozen=True):
         return open_fields[0].name if len(open_fields) == 1 else None
 
 
-_RESERVED_NAMES = frozenset(SYSTEM_NAMES + HISTORY_NAMES)
+_RESERVED_NAMES = frozenset(SYSTEM_NAMES + HISTORY_NAMES + TOOL_NAMES)
 
 
 def read_form(parameters: AppParameters) -> tuple[InputField, ...]:

@@ -8,6 +8,7 @@ progress (``steps``), and whether the app has a memory (``memory``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import ValidationError
 
@@ -55,18 +56,21 @@ class DifyEventDecoder:
     ``mode`` is the app's mode. ``origin`` (scheme and host of Dify) completes relative links of files. ``own_key`` says
     whether the Dify key is the server's, for errors. ``progress`` enables ``StepChanged`` events. ``output_variable``
     names the workflow output with the answer; no text is emitted before that output. ``asked_before`` is an earlier
-    question of the conversation, for the detection of ``remembers``.
+    question of the conversation, for the detection of ``remembers``. ``emulating`` enables ``FixedTextDelta``, and
+    the outputs of a workflow in ``TurnFinished``.
     """
 
     __slots__ = (
         "_attachments",
         "_characters",
+        "_emulating",
         "_finish_reason",
         "_frames",
         "_ids",
         "_memory",
         "_mode",
         "_output_variable",
+        "_outputs",
         "_own_key",
         "_phase",
         "_steps",
@@ -83,17 +87,20 @@ class DifyEventDecoder:
         progress: bool = False,
         output_variable: str | None = None,
         asked_before: str | None = None,
+        emulating: bool = False,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         self._characters = 0
         self._mode = mode
         self._own_key = own_key
         self._output_variable = output_variable
+        self._emulating = emulating
+        self._outputs: dict[str, Any] | None = None
         self._phase = Phase.RUNNING
         self._finish_reason: FinishReason = "stop"
         self._frames = FrameSplitter(max_event_bytes)
         self._ids = IdCollector(mode)
-        self._text = AnswerText()
+        self._text = AnswerText(separate_fixed=emulating)
         self._usage = UsageCounter()
         self._attachments = Attachments(origin)
         self._steps = StepReporter(progress)
@@ -187,8 +194,7 @@ class DifyEventDecoder:
                 if name != "message" or text.agent_streams:
                     answer = text.missing_from_agent(name, answer)
                 if answer:
-                    selector = event.from_variable_selector
-                    text.add(selector[0] if selector else "", answer, out)
+                    text.add(event.from_variable_selector, answer, out)
             elif (handler := _HANDLERS.get(name)) is not None:
                 handler(self, _decode_whole(payload), out)
                 if self._phase.ended:  # events after the end are not read
@@ -203,8 +209,7 @@ class DifyEventDecoder:
     def _on_text_chunk(self, event: DifyEvent, out: list[Event]) -> None:
         chunk = dify.TEXT_CHUNK.decode(event.data)
         if (text := chunk.text) and self._output_variable is None:
-            selector = chunk.from_variable_selector
-            self._text.add(selector[0] if selector else "", text, out)
+            self._text.add(chunk.from_variable_selector, text, out)
 
     def _on_reasoning_chunk(self, event: DifyEvent, out: list[Event]) -> None:
         self._text.add_reasoning(dify.REASONING_CHUNK.decode(event.data).reasoning or "", out)
@@ -275,6 +280,8 @@ class DifyEventDecoder:
     def _read_outputs(self, run: dify.WorkflowFinishedData, out: list[Event]) -> None:
         self._usage.read_run_total(run.total_tokens, complete=run.status != "stopped")
         is_chatflow = self._mode == "advanced-chat"
+        if self._emulating and not is_chatflow:
+            self._outputs = run.outputs
         answer = answer_of_outputs(run.outputs or {}, "answer" if is_chatflow else self._output_variable)
         self._text.settle(answer, out, is_whole=is_chatflow)
         self._attachments.add_files(run.files)
@@ -298,7 +305,7 @@ class DifyEventDecoder:
             self._text.close(out)
             self._attachments.finish(str(self._text) if self._attachments.has_files else "", out)
             reason: FinishReason = "content_filter" if self._text.moderated else self._finish_reason
-            out.append(TurnFinished(reason, self._usage.total, self._text.final))
+            out.append(TurnFinished(reason, self._usage.total, self._text.final, outputs=self._outputs))
         elif error is not None and self._phase.ended:
             self._text.close(out)
             out.append(TurnFailed(error))

@@ -23,7 +23,9 @@ from openai_dify_proxy.translate.dify.app_profile import (
     AppProfile,
     InputField,
 )
+from openai_dify_proxy.translate.dify.instructions import Extent, Instructions, place_instructions
 from openai_dify_proxy.translate.dify.transcript import PLAIN, Transcript
+from openai_dify_proxy.translate.tool_texts import rendered_messages
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.wire.dify import GenerateRequest, Mode
 from openai_dify_proxy.wire.reading import UNREADABLE, decode_text
@@ -41,12 +43,14 @@ class Continuation(Struct, frozen=True):
     """How a turn continues the earlier messages.
 
     ``conversation_id`` is the Dify conversation, None for a new one. ``history`` and ``system`` say whether the earlier
-    messages and the system message are sent; they are not if Dify has them.
+    messages and the system message are sent; they are not if Dify has them. ``instructions`` says how much of the
+    instructions about tools and schemas is sent.
     """
 
     conversation_id: str | None = None
     history: bool = True
     system: bool = True
+    instructions: Extent = "full"
 
 
 BEGINNING = Continuation()
@@ -61,6 +65,7 @@ def make_generate_request(
     history: Sequence[HistoryMessage] | None = None,
     continuation: Continuation = BEGINNING,
     transcript: Transcript = PLAIN,
+    instructions: Instructions | None = None,
 ) -> GenerateRequest:
     """Return the body to send. ``user`` is Dify's user; ``history`` replaces the request's own history.
 
@@ -72,6 +77,8 @@ def make_generate_request(
         earlier = turn.history if history is None else history
         question = _place_history(earlier, turn.question, profile, inputs, transcript)
     question = _place_system(turn, question, profile, rules.system_prompt, inputs, before=continuation.system)
+    if instructions is not None:
+        question = place_instructions(instructions, continuation.instructions, question, profile, inputs)
     if profile.converses:
         return GenerateRequest(
             _checked(inputs, profile),
@@ -184,6 +191,8 @@ def _place_history(
     transcript: Transcript,
 ) -> Iterable[str]:
     """Place the history, and return the resulting question in parts."""
+    if any(message.calls or message.role == "tool" for message in earlier):
+        earlier = rendered_messages(earlier)
     history = [message for message in earlier if message.text]
     field = profile.text_input(HISTORY_NAMES)
     if history and field is not None and field.name not in inputs:

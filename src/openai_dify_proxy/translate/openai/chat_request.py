@@ -185,7 +185,7 @@ def make_turn(
         chat_id=identity.chat_id,
         stored_history=stored,
         side_call=side_call,
-        stateless=side_call is not None,
+        stateless=side_call is not None or identity.stateless,
         output=requested.output,
         unsupported=requested.unsupported,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from openai_dify_proxy.errors import InvalidRequest
+from openai_dify_proxy.translate.dify.instructions import without_instructions
 from openai_dify_proxy.translate.openai.parameter_errors import (
     check_range,
     invalid_type,
@@ -53,7 +54,8 @@ def items_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage
         if asked and row is rows[0]:
             items += items_of_history(asked, f"{row_id}_q")
         else:
-            items.append(MessageItem(id=f"msg_{row_id}_q", role="user", content=[ItemText(text=row.query)]))
+            question = ItemText(text=without_instructions(row.query))
+            items.append(MessageItem(id=f"msg_{row_id}_q", role="user", content=[question]))
         if row.answer:
             answer = ItemAnswer(text=without_thinking(row.answer))
             status: Any = "incomplete" if row.failed else "completed"
@@ -115,7 +117,7 @@ def history_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessa
     history: list[HistoryMessage] = []
     for row in rows:
         if row.answer and not row.failed:
-            history += asked if asked and row is rows[0] else [HistoryMessage("user", row.query)]
+            history += asked if asked and row is rows[0] else [HistoryMessage("user", without_instructions(row.query))]
             history.append(HistoryMessage("assistant", without_thinking(row.answer)))
     return history
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from openai_dify_proxy.events import Event, TextDelta, TextReplaced, TurnFailed, TurnFinished
+from msgspec.structs import replace
+
+from openai_dify_proxy.events import Event, TextDelta, TextReplaced, ToolCallStarted, TurnFailed, TurnFinished
 
 
 class StopSequences:
@@ -29,10 +31,10 @@ class StopSequences:
                     self._feed(text, out)
                 case TextReplaced(text, moderated):
                     out.append(TextReplaced(self._release(text), moderated))
-                case TurnFinished(reason, usage, answer):
+                case TurnFinished(_, _, str(answer)):
                     self._flush(out)
-                    out.append(TurnFinished(reason, usage, None if answer is None else self._cut(answer)))
-                case TurnFailed():
+                    out.append(replace(event, answer=self._cut(answer)))
+                case TurnFinished() | TurnFailed() | ToolCallStarted():
                     self._flush(out)
                     out.append(event)
                 case _:

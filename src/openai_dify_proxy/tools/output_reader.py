@@ -1,0 +1,346 @@
+"""Reads tool calls and formatted answers out of the text of a turn.
+
+An ``OutputReader`` filters the events of a turn. Text streams until a call begins, and a call's arguments stream as the
+model writes them. They are held back until they are valid if the tool is strict or a call is required, or if the client
+gets the whole answer at once. The text of an answer with a format is held back until its end.
+
+Invalid output is corrected by another run, which asks ``repair``; its events go through the same reader. After
+``max_repairs`` such runs an invalid call of a strict tool, a missing call, or an invalid answer fails the turn. Any
+other invalid call reaches the client as the model wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import json
+from msgspec.structs import replace
+
+from openai_dify_proxy.errors import ProxyError, ResponseFormatInvalid, ToolCallInvalid
+from openai_dify_proxy.events import (
+    Event,
+    FixedTextDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    Repairs,
+    TextDelta,
+    TextReplaced,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    TurnFailed,
+    TurnFinished,
+    Usage,
+)
+from openai_dify_proxy.tools.answer_json import json_in
+from openai_dify_proxy.tools.output_run import OutputCall, OutputRun
+from openai_dify_proxy.tools.parsing import CallParser
+from openai_dify_proxy.tools.repair_questions import CallFault, calls_question, format_question, missing_call_question
+from openai_dify_proxy.tools.schemas import Validator, compile_schema
+from openai_dify_proxy.translate.dify.usage import add_usage
+from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest, Tool
+
+MAX_CALLS = 128
+"""Calls of one turn; a model that writes more is stopped."""
+
+
+class OutputReader:
+    """Filters the events of one turn, its repairs included.
+
+    ``repair`` is the question of the run that must follow, None if none must. ``cut`` is true if the run has to be
+    stopped, since the model goes on after its last call. ``rejected`` is the text that ``repair`` is about.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_format",
+        "_max_repairs",
+        "_moderated",
+        "_new_id",
+        "_on_fitting_outputs",
+        "_repair_usage",
+        "_repairs",
+        "_request",
+        "_run",
+        "_streamed",
+        "_tools",
+        "_usage",
+        "cut",
+        "rejected",
+        "repair",
+    )
+
+    def __init__(
+        self,
+        request: OutputRequest,
+        *,
+        streamed: bool,
+        new_id: Callable[[], str],
+        max_repairs: int = 1,
+        on_fitting_outputs: Callable[[], None] | None = None,
+    ) -> None:
+        """``streamed`` says whether the client receives events before the end; ``new_id`` returns ids of calls.
+
+        ``on_fitting_outputs`` is called if the outputs of a workflow are the formatted answer.
+        """
+        self.cut = False
+        self.repair: str | None = None
+        self.rejected = ""
+        self._request = request
+        self._tools = {tool.name: tool for tool in callable_tools(request)}
+        self._format = request.answer_format
+        self._streamed = streamed
+        self._new_id = new_id
+        self._max_repairs = max_repairs
+        self._on_fitting_outputs = on_fitting_outputs
+        self._repairs = 0
+        self._usage: Usage | None = None
+        self._repair_usage: Usage | None = None
+        self._calls = 0
+        self._moderated = False
+        self._run = self._new_run()
+
+    def filter(self, events: Sequence[Event]) -> list[Event]:
+        """Return the events for the client. The last one of a turn is ``TurnFinished`` or ``TurnFailed``.
+
+        At the end of a run that another one must follow, the result lacks that event.
+        """
+        out: list[Event] = []
+        self.repair = None
+        for event in events:
+            match event:
+                case FixedTextDelta(text):
+                    self._add_text(text, out)
+                case TextDelta(text):
+                    self._read(self._run.feed(text), out)
+                case ReasoningDelta(text):
+                    self._run.parser.feed_reasoning(text)
+                    out.append(event)
+                case TextReplaced():
+                    self._replace(event, out)
+                case TurnFinished():
+                    self._finish(event, out)
+                case _:
+                    out.append(event)
+            if self.cut:
+                self._finish(TurnFinished("stop"), out)
+                break
+        return out
+
+    @property
+    def _required(self) -> bool:
+        return self._request.choice.mode == "required"
+
+    def _new_run(self) -> OutputRun:
+        tools = tuple(self._tools.values())
+        return OutputRun(CallParser(tools, new_id=self._new_id, forced=self._required))
+
+    # Text and calls
+
+    def _read(self, parsed: Sequence[Event], out: list[Event]) -> None:
+        for event in parsed:
+            match event:
+                case TextDelta(text):
+                    self._run.passed += len(text)
+                    self._add_text(text, out)
+                case ToolCallStarted():
+                    self._begin_call(event, out)
+                case ToolCallDelta(_, text):
+                    self._add_arguments(text, out)
+                case _:
+                    self._end_call(out)
+            if self.cut:
+                return
+        self.cut = self._run.parser.cut
+
+    def _add_text(self, text: str, out: list[Event]) -> None:
+        """Add text of the answer. That of a repair is dropped: the client has the text of the first run."""
+        if self._format is not None:
+            self._run.answer.append(text)
+        elif not self._repairs:
+            out.append(TextDelta(text))
+
+    def _begin_call(self, event: ToolCallStarted, out: list[Event]) -> None:
+        tool = self._tools[event.name]
+        streams = self._streamed and not (self._required or tool.strict or self._repairs)
+        started = ToolCallStarted(self._calls, event.id, event.name, event.custom)
+        self._run.call = OutputCall(started, tool, streams)
+        if streams:
+            out.append(started)
+
+    def _add_arguments(self, text: str, out: list[Event]) -> None:
+        call = self._run.open_call
+        call.parts.append(text)
+        if call.streams:
+            out.append(ToolCallDelta(call.started.index, text))
+
+    def _end_call(self, out: list[Event]) -> None:
+        run = self._run
+        call, run.call = run.open_call, None
+        if call.streams:
+            out.append(ToolCallFinished(call.started.index))
+        elif call.check():
+            out += call.events()
+        else:
+            run.invalid.append(call)
+            return
+        self._calls += 1
+        self.cut = not self._request.parallel or self._calls >= MAX_CALLS
+
+    def _replace(self, event: TextReplaced, out: list[Event]) -> None:
+        """Apply a replacement by a moderation, or by a retried node unless the client has calls of the first try."""
+        if event.moderated:
+            self._moderated = True
+            self._run = self._new_run()
+            out.append(event if self._format is None else RefusalDelta(event.text))
+        elif not self._calls and self._run.call is None:
+            self._run = self._new_run()
+            parsed = self._run.feed(event.text)
+            if self._format is None and not self._repairs:
+                text = "".join(part.text for part in parsed if isinstance(part, TextDelta))
+                self._run.passed = len(text)
+                out.append(TextReplaced(text, moderated=False))
+                parsed = [part for part in parsed if not isinstance(part, TextDelta)]
+            self._read(parsed, out)
+
+    # The end of a run
+
+    def _finish(self, event: TurnFinished, out: list[Event]) -> None:
+        if not self.cut:
+            self._read(self._run.parser.finish(), out)
+        if self._run.call is not None:
+            event = self._end_truncated_call(self._run.call, event, out)
+        self._usage = _sum(self._usage, event.usage)
+        if self._repairs:
+            self._repair_usage = _sum(self._repair_usage, event.usage)
+        error = self._error(event, out)
+        if error is None:
+            self._end(event, out)
+        elif self._repairs < self._max_repairs:
+            self._repairs += 1
+            self.cut = False
+            self.repair = self._repair_question()
+            self.rejected = "".join(self._run.raw)
+            self._run = self._new_run()
+        elif self._format is not None or self._required or any(call.tool.strict for call in self._run.invalid):
+            out.append(TurnFailed(error))
+        else:
+            self._release(out)
+            self._end(event, out)
+
+    def _end_truncated_call(self, call: OutputCall, event: TurnFinished, out: list[Event]) -> TurnFinished:
+        """End a call whose arguments broke off. A client that has them already learns that the answer was cut."""
+        self._run.call = None
+        if not call.streams:
+            call.errors = ["The arguments end in the middle of a value."]
+            self._run.invalid.append(call)
+            return event
+        out.append(ToolCallFinished(call.started.index))
+        self._calls += 1
+        return replace(event, reason="length")
+
+    def _error(self, event: TurnFinished, out: list[Event]) -> ProxyError | None:
+        """Return the error of a missing or invalid output; emit a formatted answer that is valid."""
+        if self._moderated:
+            return None
+        if event.reason == "length":  # the model may not write more
+            self._release(out)
+            return None
+        if self._calls or self._required or self._run.invalid:
+            return self._call_error()
+        return None if self._format is None else self._format_error(self._format, event, out)
+
+    def _call_error(self) -> ProxyError | None:
+        if invalid := self._run.invalid:
+            errors = [f"{call.tool.name}: {error}" for call in invalid for error in call.errors]
+            return ToolCallInvalid(f"The model wrote an invalid tool call. {' '.join(errors)}", started=True)
+        if not self._calls:
+            return ToolCallInvalid("The model wrote no tool call, although the request requires one.", started=True)
+        return None
+
+    def _format_error(self, answer_format: AnswerFormat, event: TurnFinished, out: list[Event]) -> ProxyError | None:
+        """Emit the answer as JSON. The outputs of a workflow are the answer if they fit the schema."""
+        validator = None if answer_format.schema is None else compile_schema(answer_format.schema)
+        text = _fitting(event.outputs, validator)
+        if text is not None and self._on_fitting_outputs is not None:
+            self._on_fitting_outputs()
+        errors: list[str] = []
+        if text is None:
+            text = json_in("".join(self._run.answer) if event.answer is None else event.answer, validator)
+            errors = _errors_of(text, validator)
+        if text is None or errors:
+            self._run.errors = errors
+            message = f"The model's answer does not have the required format. {' '.join(errors)}"
+            return ResponseFormatInvalid(message, started=True)
+        out.append(TextDelta(text))
+        return None
+
+    def _repair_question(self) -> str:
+        run = self._run
+        if run.invalid:
+            return calls_question([CallFault(call.tool, call.errors) for call in run.invalid])
+        if self._format is None or self._required:
+            return missing_call_question(self._request)
+        return format_question(self._format, run.errors)
+
+    def _release(self, out: list[Event]) -> None:
+        """Emit what was held back, as the model wrote it."""
+        run = self._run
+        if self._format is not None:
+            out.append(TextDelta("".join(run.answer)))
+        elif all(call.is_readable for call in run.invalid):
+            for call in run.invalid:
+                call.started = replace(call.started, index=self._calls)
+                out += call.events()
+                self._calls += 1
+        elif not self._calls:
+            out.append(TextDelta("".join(run.raw)[run.passed :]))
+
+    def _end(self, event: TurnFinished, out: list[Event]) -> None:
+        reason = event.reason
+        if self._calls and reason == "stop":
+            reason = "tool_calls"
+        elif self._moderated and self._format is not None:
+            reason = "stop"  # the refusal is the answer
+        repairs = Repairs(self._repairs, self._repair_usage) if self._repairs else None
+        answer = None if event.answer is None or self._format is not None else self._visible(event.answer)
+        out.append(TurnFinished(reason, self._usage, answer, repairs))
+
+    def _visible(self, answer: str) -> str:
+        """Return the text of a whole answer without its calls."""
+        parser = self._new_run().parser
+        return "".join(part.text for part in (*parser.feed(answer), *parser.finish()) if isinstance(part, TextDelta))
+
+
+def callable_tools(request: OutputRequest) -> tuple[Tool, ...]:
+    """Return the tools that ``tool_choice`` permits the model to call."""
+    if request.choice.mode == "none":
+        return ()
+    names = request.choice.names
+    return tuple(tool for tool in request.tools if not names or tool.name in names)
+
+
+def _fitting(outputs: dict[str, Any] | None, validator: Validator | None) -> str | None:
+    """Return the outputs of a workflow as JSON if they fit the schema, else its only output if that is an object."""
+    if outputs is None or validator is None:
+        return None
+    values = list(outputs.values())
+    for value in [outputs, *(values if len(values) == 1 and isinstance(values[0], dict) else ())]:
+        data = json.encode(value)
+        if not validator.errors(data):
+            return data.decode()
+    return None
+
+
+def _errors_of(text: str | None, validator: Validator | None) -> list[str]:
+    """Return what is wrong with a JSON text; without a schema it must be an object."""
+    if text is None:
+        return ["The answer contains no JSON."]
+    if validator is not None:
+        return validator.errors(text.encode())
+    return [] if text.startswith("{") else ["The answer is no JSON object."]
+
+
+def _sum(known: Usage | None, more: Usage | None) -> Usage | None:
+    return more if known is None else known if more is None else add_usage(known, more)

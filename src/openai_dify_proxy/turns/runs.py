@@ -1,0 +1,139 @@
+"""Starts the runs of a turn: the first, the one in a new conversation, and those that correct its output."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from msgspec import Struct, structs
+
+from openai_dify_proxy.errors import ConversationNotFound
+from openai_dify_proxy.translate.dify.app_profile import AppProfile
+from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
+from openai_dify_proxy.translate.dify.request import Continuation, generate_path, make_generate_request
+from openai_dify_proxy.translate.dify.transcript import Transcript
+from openai_dify_proxy.translate.role_lines import escape_role_lines
+from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
+from openai_dify_proxy.turns.admission.slots import Slot
+from openai_dify_proxy.turns.apps import App
+from openai_dify_proxy.turns.claims import ConversationClaim
+from openai_dify_proxy.turns.conversations import Conversations
+from openai_dify_proxy.turns.dify_stream import DifyStream, Run
+from openai_dify_proxy.turns.emulation import Emulation
+from openai_dify_proxy.turns.large_requests import run_sized, text_size
+from openai_dify_proxy.turns.stopping import Stopper
+from openai_dify_proxy.upstream.dify import DifyClient
+from openai_dify_proxy.wire.dify import encode_generate_request
+
+Recall = Callable[[], Awaitable[Sequence[HistoryMessage]]]
+"""Returns the messages of a stored response or conversation that a request continues."""
+
+
+class Question(Struct, frozen=True):
+    """A turn's request, its app, and Dify's user."""
+
+    app: App
+    profile: AppProfile
+    request: TurnRequest
+    user: str
+    claim: ConversationClaim
+    recall: Recall | None
+    slot: Slot
+    emulation: Emulation | None
+
+
+class Runs:
+    """Sends the requests of turns to Dify. The runs of one turn share its slot, one after the other."""
+
+    def __init__(
+        self, dify: DifyClient, stopper: Stopper, transcript: Transcript, conversations: Conversations
+    ) -> None:
+        self._dify = dify
+        self._stopper = stopper
+        self._transcript = transcript
+        self._conversations = conversations
+
+    async def wait_for_dify(self, question: Question) -> None:
+        """Check the conversation if Dify hides lost ones, and wait for the minimum interval after its last turn."""
+        claim = question.claim
+        if claim.conversation_id is None:
+            return
+        if question.profile.hides_lost_conversations and (claim.unconfirmed or claim.long_ago):
+            await self._confirm(question, claim.conversation_id)
+        spacing = self._conversations.timing.turn_spacing
+        await asyncio.sleep(min(spacing, max(0.0, claim.not_before - self._conversations.now())))
+
+    async def _confirm(self, question: Question, conversation_id: str) -> None:
+        """Check that the conversation exists: this version of Dify would hang on a lost one, or start another."""
+        try:
+            await self._dify.confirm_conversation(question.app.dify, conversation_id, question.user)
+        except ConversationNotFound:
+            if not question.claim.can_restart:
+                raise
+            question.claim.restart()
+
+    async def restart(self, question: Question, lost: DifyStream) -> Run:
+        """Stop the lost turn, and send the request again, in a new conversation with a transcript.
+
+        Their slot allows one at a time. Raises ProxyError.
+        """
+        question.claim.restart()
+        stopping = self._stopper.abandon(lost, question.profile.mode)
+        if stopping is not None:
+            await asyncio.wait([stopping])
+        return await self.start(question)
+
+    async def repair(self, question: Question, before: DifyStream, text: str) -> Run:
+        """Ask the model to correct its output, in the same conversation if there is one. Raises ProxyError."""
+        stopping = self._stopper.abandon(before, question.profile.mode)
+        if stopping is not None:
+            await asyncio.wait([stopping])
+        request, claim = question.request, question.claim
+        name = before.ids.conversation_id
+        forgetful = claim.conversation_id is not None and claim.continuation.history
+        if name is None or forgetful:
+            assert question.emulation is not None
+            answer = escape_role_lines(question.emulation.reader.rejected)
+            corrected = structs.replace(request, question=f"{request.question}\n\nYour answer was:\n{answer}\n\n{text}")
+            return await self.start(structs.replace(question, request=corrected))
+        spacing = self._conversations.timing.turn_spacing
+        await asyncio.sleep(max(0.0, spacing - before.seconds_since_first_event))
+        corrected = structs.replace(request, question=text, system="", history=())
+        continuation = Continuation(name, history=False, system=False, instructions="demand")
+        return await self.start(structs.replace(question, request=corrected, recall=None), continuation)
+
+    async def start(self, question: Question, continuation: Continuation | None = None) -> Run:
+        """Send the request to Dify, as its claim requires. Raises ProxyError if nothing was sent."""
+        app, profile, claim = question.app, question.profile, question.claim
+        request, history, emulation = question.request, None, question.emulation
+        continuation = continuation or claim.continuation
+        if continuation.history and question.recall is not None:
+            history = [*await question.recall(), *request.history]
+
+        def build() -> bytearray:
+            return encode_generate_request(
+                make_generate_request(
+                    request,
+                    profile,
+                    app.rules,
+                    question.user,
+                    history=history,
+                    continuation=continuation,
+                    transcript=self._transcript,
+                    instructions=None if emulation is None else emulation.instructions,
+                )
+            )
+
+        body = await run_sized(build, text_size(request, request.history if history is None else history))
+        decoder = DifyEventDecoder(
+            profile.mode,
+            origin=app.dify.origin,
+            own_key=app.dify.own_key,
+            progress=app.progress,
+            output_variable=app.output_variable,
+            asked_before=claim.asked_before,
+            emulating=emulation is not None,
+        )
+        exchange = await self._dify.generate(app.dify, generate_path(profile.mode), body)
+        question.slot.attach(exchange)
+        return exchange, decoder

@@ -1,0 +1,192 @@
+"""Tools and schemas on Dify apps, from the client's request to Dify's and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from openai import APIStatusError, AsyncOpenAI
+from openai.lib.streaming.chat import ChatCompletionStreamState
+
+from openai_dify_proxy_demo import DemoLog
+from tests.api.conftest import Serve
+
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "description": "The city."}, "days": {"type": "integer"}},
+            "required": ["city"],
+        },
+    },
+}
+POINT: Any = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "point",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"x": {"type": "integer"}, "label": {"type": "string"}},
+            "required": ["x", "label"],
+            "additionalProperties": False,
+        },
+    },
+}
+APPS = ["demo-chat", "demo-agent-chat", "demo-advanced-chat", "demo-agent", "demo-completion", "demo-workflow"]
+
+
+def question(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
+
+
+async def whole(client: AsyncOpenAI, model: str, messages: list[Any], **more: Any) -> Any:
+    return await client.chat.completions.create(model=model, messages=messages, **({"tools": [WEATHER]} | more))
+
+
+async def streamed(client: AsyncOpenAI, model: str, messages: list[Any], **more: Any) -> Any:
+    """Return the completion that the official client puts together from the chunks of a stream."""
+    state: Any = ChatCompletionStreamState()
+    options = {"tools": [WEATHER]} | more
+    stream: Any = await client.chat.completions.create(model=model, messages=messages, stream=True, **options)
+    async for chunk in stream:
+        state.handle_chunk(chunk)
+    return state.get_final_completion()
+
+
+ANSWERS = pytest.mark.parametrize("ask", [whole, streamed])
+
+
+@pytest.mark.parametrize("model", APPS)
+@ANSWERS
+async def test_every_app_calls_tools(client: AsyncOpenAI, model: str, ask: Any) -> None:
+    completion = await ask(client, model, question("What does get_weather say about 'Paris'?"))
+    (choice,) = completion.choices
+    assert choice.finish_reason == "tool_calls"
+    assert not choice.message.content
+    (call,) = choice.message.tool_calls
+    assert (call.type, call.function.name, call.function.arguments) == ("function", "get_weather", '{"city": "Paris"}')
+    assert call.id.startswith("call_")
+
+
+@pytest.mark.parametrize("model", APPS)
+@ANSWERS
+async def test_the_model_answers_from_the_result(client: AsyncOpenAI, model: str, ask: Any) -> None:
+    messages = question("What does get_weather say about 'Rome'?")
+    first = await ask(client, model, messages)
+    messages += [
+        first.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": first.choices[0].message.tool_calls[0].id, "content": "sunny"},
+    ]
+    second = await ask(client, model, messages)
+    assert second.choices[0].message.content == "The result of get_weather is: sunny"
+    assert second.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("model", ["demo-chat", "demo-advanced-chat", "demo-agent"])
+async def test_results_continue_the_conversation(client: AsyncOpenAI, log: DemoLog, model: str) -> None:
+    messages = question(f"Ask get_weather about 'Oslo' for {model}.")
+    first = await whole(client, model, messages)
+    messages += [
+        first.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": first.choices[0].message.tool_calls[0].id, "content": "cold"},
+    ]
+    second = await whole(client, model, messages)
+    assert second.dify["conversation_id"] == first.dify["conversation_id"]
+    assert log.runs[-1].question == '<tool_result name="get_weather">\ncold\n</tool_result>'
+
+
+async def test_an_edited_result_forks_the_conversation(client: AsyncOpenAI) -> None:
+    messages = question("Ask get_weather about 'Bergen'.")
+    first = await whole(client, "demo-chat", messages)
+    call = first.choices[0].message.tool_calls[0].id
+    messages += [
+        first.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call, "content": "rain"},
+    ]
+    second = await whole(client, "demo-chat", messages)
+    messages += [{"role": "assistant", "content": second.choices[0].message.content}, *question("Thanks.")]
+    edited = [*messages]
+    edited[2] = {"role": "tool", "tool_call_id": call, "content": "snow"}
+    forked = await whole(client, "demo-chat", edited)
+    third = await whole(client, "demo-chat", messages)
+    assert third.dify["conversation_id"] == first.dify["conversation_id"]
+    assert forked.dify["conversation_id"] != first.dify["conversation_id"]
+
+
+async def test_the_model_is_told_once_and_reminded(serve: Serve, log: DemoLog) -> None:
+    proxy = serve(tools_reminder=2)
+    messages: list[Any] = []
+    async with proxy.client() as client:
+        for number in range(4):
+            messages += question(f"Hello {number}.")
+            completion = await whole(client, "demo-chat", messages)
+            messages.append({"role": "assistant", "content": completion.choices[0].message.content})
+    told = ["full" if "get_weather({" in run.question else "<instructions>" in run.question for run in log.runs]
+    assert told == ["full", False, True, False]
+
+
+async def test_another_tool_is_told_in_the_same_conversation(client: AsyncOpenAI, log: DemoLog) -> None:
+    messages = question("Hello with one tool.")
+    first = await whole(client, "demo-chat", messages)
+    other = {"type": "function", "function": {"name": "roll_dice", "parameters": {"type": "object", "properties": {}}}}
+    messages += [{"role": "assistant", "content": first.choices[0].message.content}, *question("Now roll_dice.")]
+    second = await whole(client, "demo-chat", messages, tools=[WEATHER, other])
+    assert second.choices[0].message.tool_calls[0].function.name == "roll_dice"
+    assert second.dify["conversation_id"] == first.dify["conversation_id"]
+    assert "roll_dice(" in log.runs[-1].question
+
+
+@ANSWERS
+async def test_what_follows_a_call_is_cut(client: AsyncOpenAI, log: DemoLog, ask: Any) -> None:
+    messages = question("CALL:invented What does get_weather say about 'Lima'?")
+    first = await ask(client, "demo-chat", messages)
+    message = first.choices[0].message
+    assert not message.content
+    assert message.tool_calls[0].function.arguments == '{"city": "Lima"}'
+    messages += [
+        message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "foggy"},
+    ]
+    second = await ask(client, "demo-chat", messages)
+    assert second.choices[0].message.content == "The result of get_weather is: foggy"
+
+
+@pytest.mark.parametrize("model", ["demo-chat", "demo-completion"])
+@ANSWERS
+async def test_invalid_arguments_are_repaired(client: AsyncOpenAI, log: DemoLog, model: str, ask: Any) -> None:
+    messages = question("CALL:types What does get_weather say about 'Quito'?")
+    completion = await ask(client, model, messages, tool_choice="required")
+    assert completion.choices[0].message.tool_calls[0].function.arguments == '{"city": "Quito"}'
+    assert len(log.runs) == 2
+    if ask is whole:
+        assert completion.dify["tool_emulation"]["repairs"] == 1
+
+
+@ANSWERS
+async def test_arguments_that_stay_invalid_are_an_error(client: AsyncOpenAI, ask: Any) -> None:
+    messages = question("STUBBORN CALL:types What does get_weather say about 'Quito'?")
+    with pytest.raises(APIStatusError) as failed:
+        await ask(client, "demo-chat", messages, tool_choice="required")
+    assert failed.value.status_code == 502
+    assert failed.value.code == "tool_call_invalid"
+
+
+@pytest.mark.parametrize("model", APPS)
+@ANSWERS
+async def test_every_app_answers_in_a_schema(client: AsyncOpenAI, model: str, ask: Any) -> None:
+    completion = await ask(client, model, question("A point at 3 named 'here'."), tools=None, response_format=POINT)
+    assert completion.choices[0].message.content == '{"x": 3, "label": "here"}'
+    assert completion.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("fault", ["fenced", "prose", "comma", "single-quotes", "types", "half", "none"])
+@ANSWERS
+async def test_schema_holds_whatever_the_model_writes(client: AsyncOpenAI, fault: str, ask: Any) -> None:
+    messages = question(f"CALL:{fault} A point at 3 named 'here'.")
+    completion = await ask(client, "demo-chat", messages, tools=None, response_format=POINT)
+    assert json.loads(completion.choices[0].message.content) == {"x": 3, "label": "here"}
