@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import httptools
@@ -45,7 +45,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.expiry: asyncio.TimerHandle | None = None
 
-    def start(self, exchange: Exchange, request: bytes) -> None:
+    def start(self, exchange: Exchange, request: Sequence[bytes | bytearray]) -> None:
         self._exchange = exchange
         self._silent = True
         self._complete = False
@@ -53,7 +53,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self.transport is None or self.transport.is_closing():
             self._finish(broken=True)
             return
-        self.transport.write(request)
+        self.transport.writelines(request)
 
     def pause(self) -> None:
         self._held = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from openai_dify_proxy.translate.connection_errors import ServerAddress, describe_failure
@@ -52,7 +52,7 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, client: HttpClient, endpoint: Endpoint, request: bytes) -> None:
+    def __init__(self, client: HttpClient, endpoint: Endpoint, request: Sequence[bytes | bytearray]) -> None:
         self._client = client
         self._endpoint = endpoint
         self._request = request
@@ -155,18 +155,18 @@ class Exchange:
         self._connection = connection
         self._sent_at = self._loop.time()
         connection.start(self, self._request)
-        if len(self._request) > LARGE_REQUEST:
+        if len(self._request) > 1:
             self._loop.call_later(RESEND_WINDOW, self._drop_request)
 
     def _drop_request(self) -> None:
-        self._request = b""
+        self._request = ()
 
     # Called by the connection
 
     def on_headers(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
         self.headers = headers
-        self._request = b""  # an answered request is not sent again
+        self._request = ()  # an answered request is not sent again
 
     def on_body(self, parts: list[bytes], size: int) -> None:
         """Store ``parts``, ``size`` bytes in all."""

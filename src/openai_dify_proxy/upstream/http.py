@@ -19,7 +19,7 @@ from openai_dify_proxy.settings.limits import STREAM_BUFFER
 from openai_dify_proxy.upstream.connection import UpstreamConnection
 from openai_dify_proxy.upstream.connection_errors import CannotConnect
 from openai_dify_proxy.upstream.endpoints import Endpoint, Origin
-from openai_dify_proxy.upstream.exchange import Exchange
+from openai_dify_proxy.upstream.exchange import LARGE_REQUEST, Exchange
 
 IDLE_SECONDS = 1.0
 MAX_IDLE = 4
@@ -57,7 +57,9 @@ class HttpClient:
         """
         lines = f"{method} {endpoint.path} HTTP/1.1\r\nHost: {endpoint.authority}\r\n".encode("latin-1")
         length = b"Content-Length: %d\r\n" % len(body) if body or method != "GET" else b""
-        exchange = Exchange(self, endpoint, b"".join((lines, headers, length, b"\r\n", body)))
+        head = b"".join((lines, headers, length, b"\r\n"))
+        large = len(body) > LARGE_REQUEST
+        exchange = Exchange(self, endpoint, (head, body) if large else (head + body,))
         await exchange.send()
         return exchange
 
