@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from openai import APIStatusError, AsyncOpenAI
+from openai import APIStatusError, AsyncOpenAI, BadRequestError
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
-from openai_dify_proxy_demo import DemoLog
+from openai_dify_proxy.settings import ToolsRule
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.conftest import Serve
+from tests.api.servers import app_settings
 
 WEATHER: Any = {
     "type": "function",
@@ -190,3 +193,130 @@ async def test_schema_holds_whatever_the_model_writes(client: AsyncOpenAI, fault
     messages = question(f"CALL:{fault} A point at 3 named 'here'.")
     completion = await ask(client, "demo-chat", messages, tools=None, response_format=POINT)
     assert json.loads(completion.choices[0].message.content) == {"x": 3, "label": "here"}
+
+
+# Where tools are off
+
+
+@pytest.fixture
+async def strict_client(serve: Serve, demo: DemoServer) -> AsyncIterator[AsyncOpenAI]:
+    """A client of a proxy with one app for each rule about tools."""
+    rules: tuple[ToolsRule, ...] = ("emulate", "ignore", "reject")
+    apps = {rule: app_settings(rule, "app-demo-chat", demo.url, tools=rule) for rule in rules}
+    async with serve(apps=apps).client() as client:
+        yield client
+
+
+@ANSWERS
+async def test_tools_can_be_ignored(strict_client: AsyncOpenAI, ask: Any) -> None:
+    completion = await ask(strict_client, "ignore", question("Ask get_weather about 'Paris'."))
+    assert completion.choices[0].message.content.endswith("You wrote: “Ask get_weather about 'Paris'.”")
+    assert not completion.choices[0].message.tool_calls
+
+
+async def test_ignored_parameters_are_named(strict_client: AsyncOpenAI) -> None:
+    reply = await strict_client.chat.completions.with_raw_response.create(
+        model="ignore", messages=question("Hello."), tools=[WEATHER], response_format=POINT
+    )
+    assert reply.headers["X-Unsupported-Parameters"] == "tools, response_format"
+    emulated = await strict_client.chat.completions.with_raw_response.create(
+        model="emulate", messages=question("Hello."), tools=[WEATHER]
+    )
+    assert "X-Unsupported-Parameters" not in emulated.headers
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "param"),
+    [
+        ("ignore", {"tool_choice": "required"}, "tool_choice"),
+        ("reject", {}, "tools"),
+        ("reject", {"tools": None, "response_format": POINT}, "response_format"),
+    ],
+)
+@ANSWERS
+async def test_tools_that_an_app_rejects(
+    strict_client: AsyncOpenAI, model: str, more: Any, param: str, ask: Any
+) -> None:
+    with pytest.raises(BadRequestError) as failed:
+        await ask(strict_client, model, question("Ask get_weather about 'Paris'."), **more)
+    assert (failed.value.code, failed.value.param) == ("unsupported_parameter", param)
+
+
+async def test_workflow_without_a_text_input_ignores_tools(serve: Serve, demo: DemoServer) -> None:
+    app = app_settings("w", "app-demo-workflow-form", demo.url, inputs={"language": "en"})
+    async with serve(apps={"w": app}).client() as client:
+        completion = await whole(client, "w", question("Ask get_weather."), extra_body={"inputs": {"question": "Hi"}})
+        assert not completion.choices[0].message.tool_calls
+
+
+# Conversations
+
+
+async def test_stateless_turns_have_no_memory(client: AsyncOpenAI, log: DemoLog) -> None:
+    headers = {"X-Context-Mode": "stateless"}
+    messages = question("Hello, stateless.")
+    first = await whole(client, "demo-chat", messages, extra_headers=headers)
+    messages += [{"role": "assistant", "content": first.choices[0].message.content}, *question("And again.")]
+    second = await whole(client, "demo-chat", messages, extra_headers=headers)
+    assert second.dify["conversation_id"] != first.dify["conversation_id"]
+    assert "Hello, stateless." in log.runs[-1].question
+
+
+async def test_unknown_context_mode_is_an_error(client: AsyncOpenAI) -> None:
+    with pytest.raises(BadRequestError) as failed:
+        await whole(client, "demo-chat", question("Hello."), extra_headers={"X-Context-Mode": "none"})
+    assert failed.value.param == "X-Context-Mode"
+
+
+async def test_calls_are_part_of_a_transcript(client: AsyncOpenAI, log: DemoLog) -> None:
+    messages = [
+        *question("Which weather?"),
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Rom"}'}}
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "warm"},
+        {"role": "assistant", "content": "It is warm."},
+        *question("Thanks."),
+    ]
+    await whole(client, "demo-chat", messages)
+    sent = log.runs[-1].question
+    assert 'Assistant: <tool_call>{"name": "get_weather", "arguments": {"city":"Rom"}}</tool_call>' in sent
+    assert 'Tool: <tool_result name="get_weather">\nwarm\n</tool_result>' in sent
+
+
+async def test_invalid_schema_is_an_error(client: AsyncOpenAI, log: DemoLog) -> None:
+    broken: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "objekt"}}}
+    with pytest.raises(BadRequestError) as failed:
+        await whole(client, "demo-chat", question("Hello."), tools=[broken])
+    assert (failed.value.code, failed.value.param) == ("invalid_function_parameters", "tools[0].function.parameters")
+    assert not log.runs
+
+
+async def test_moderated_answer_with_a_schema_is_a_refusal(client: AsyncOpenAI) -> None:
+    completion = await whole(client, "demo-chat", question("MODERATE A point."), tools=None, response_format=POINT)
+    message = completion.choices[0].message
+    assert (message.content, message.refusal) == (None, "This answer was withheld.")
+
+
+async def test_outputs_of_a_workflow_answer_a_schema(client: AsyncOpenAI, log: DemoLog) -> None:
+    outputs: Any = {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "outputs",
+            "schema": {
+                "type": "object",
+                "properties": {"answer": {"type": "string"}, "keywords": {}, "length": {"type": "integer"}},
+                "required": ["answer", "keywords", "length"],
+            },
+        },
+    }
+    for _ in range(2):
+        completion = await whole(
+            client, "demo-workflow-outputs", question("SAY<<Fine>> Hi."), tools=None, response_format=outputs
+        )
+        assert json.loads(completion.choices[0].message.content)["answer"] == "Fine"
+    assert ["<instructions>" in run.question for run in log.runs] == [True, False]

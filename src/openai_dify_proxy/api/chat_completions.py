@@ -10,7 +10,6 @@ from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.bodies import read_json
 from openai_dify_proxy.api.generation import answer_turn
-from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.services import identity_of, services_of
 from openai_dify_proxy.translate.openai.chat_answers import encode_chat_completion
 from openai_dify_proxy.translate.openai.chat_streams import ChatStreamEncoder
@@ -28,7 +27,6 @@ async def create_chat_completion(request: Request) -> ASGIApp:
     data = await services.bodies.read(request)
     body, turn_request = await run_sized(partial(_translate, data, identity_of(request, caller)), len(data))
     del data  # the turn needs only the texts in it
-    add_notice(request, turn_request.unsupported)
     return await answer_turn(
         request,
         services,

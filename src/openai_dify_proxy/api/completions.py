@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.generation import answer_turn
-from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.services import identity_of, services_of
 from openai_dify_proxy.translate.openai.chat_answers import encode_text_completion
 from openai_dify_proxy.translate.openai.chat_request import read_completion_request
@@ -20,7 +19,6 @@ async def create_completion(request: Request) -> ASGIApp:
     caller = await services.admit(request)
     body = await services.bodies.read_json(request, COMPLETION_REQUEST)
     turn_request = read_completion_request(body, identity_of(request, caller))
-    add_notice(request, turn_request.unsupported)
     return await answer_turn(
         request,
         services,

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.errors import log_detail, log_failure, shutting_down
+from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.responder import JsonAnswer, responder_of
 from openai_dify_proxy.api.services import Services, answer_head
 from openai_dify_proxy.api.streaming import EventStream, RawHeaders, sse_response
@@ -60,6 +61,7 @@ async def answer_turn(
             return sse_response(stream(head, include_usage=fields.wants_usage).encode(events, TurnIds()))
         return Response(whole(head, fold(events), TurnIds()), media_type="application/json")
     app = services.side_calls.app(caller, side_call, fields.model)
+    add_notice(request, (*turn_request.unsupported, *services.turns.ignored(app, turn_request.output)))
     head = answer_head(kind, fields.model or app.name, turn_request)
     wait = services.turns.wait(streamed=bool(fields.stream), in_background=side_call is not None)
     turn = services.turns.run(

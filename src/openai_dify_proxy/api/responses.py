@@ -60,7 +60,6 @@ async def create_response(request: Request) -> ASGIApp:
     check_storable(body, len(data))
     identity = identity_of(request, caller)
     messages, requested = await read_response_request(services, caller, identity, body, len(data))
-    add_notice(request, requested.unsupported)
     continues = body.previous_response_id is not None or body.conversation_name is not None
     turn_request = None if continues else make_turn(body, messages, identity, requested=requested)
     side_call = None if turn_request is None else turn_request.side_call
@@ -71,6 +70,7 @@ async def create_response(request: Request) -> ASGIApp:
         services.apps.choose(caller, body.model)  # rejects unknown models here too
         return _placeholder(encoder, events, streamed=bool(body.stream))
     app = services.side_calls.app(caller, side_call, body.model)
+    add_notice(request, (*requested.unsupported, *services.turns.ignored(app, requested.output)))
     wait = services.turns.wait(
         streamed=bool(body.stream or body.background), in_background=bool(body.background) or side_call is not None
     )

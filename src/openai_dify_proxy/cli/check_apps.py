@@ -15,7 +15,7 @@ from rich.table import Table
 from openai_dify_proxy.cli.output import Finding, all_work, print_findings, print_table, shown_result
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import AppSettings, Settings
-from openai_dify_proxy.translate.dify.app_profile import HISTORY_NAMES, SYSTEM_NAMES, AppProfile, InputField
+from openai_dify_proxy.translate.dify.app_profile import HISTORY_NAMES, SYSTEM_NAMES, TOOL_NAMES, AppProfile, InputField
 from openai_dify_proxy.turns.apps import configured_dify_app
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
@@ -222,6 +222,8 @@ def _input(app: AppSettings, profile: AppProfile, field: InputField) -> str:
         filled = " ← system message"
     elif profile.text_input(HISTORY_NAMES) is field:
         filled = " ← earlier turns"
+    elif profile.text_input(TOOL_NAMES) is field:
+        filled = " ← tools"
     return escape(f"{field.name} ({field.kind}{', required' if field.required else ''}){filled}")
 
 

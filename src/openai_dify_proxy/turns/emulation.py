@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from secrets import token_hex
 
@@ -15,7 +16,7 @@ from openai_dify_proxy.tools.output_checks import check_output_request
 from openai_dify_proxy.tools.output_reader import OutputReader
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.instructions import Instructions
-from openai_dify_proxy.translate.turn_request import OutputRequest, ToolChoice, TurnRequest
+from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest, ToolChoice, TurnRequest
 from openai_dify_proxy.turns.apps import App
 
 MAX_CACHED_SIZE = 32 * 1024
@@ -66,6 +67,15 @@ class Emulator:
         )
         return Emulation(reader, self._instructions(app, profile, output))
 
+    def ignored(self, app: App, profile: AppProfile | None, output: OutputRequest | None) -> Sequence[str]:
+        """Return the parameters of ``output`` that have no effect; ``profile`` is None if it is not known yet."""
+        if output is None or not (app.tools == "ignore" or (profile is not None and not _takes_text(app, profile))):
+            return ()
+        names = ["functions" if output.legacy else "tools"] if output.tools else []
+        if output.answer_format is not None:
+            names.append(_format_param(output.answer_format))
+        return names
+
     def _remember_outputs(self, key: tuple[str, str, bytes]) -> None:
         """Remember that the outputs of a workflow fit the schema: its model need not be told about it."""
         self._fitting[key] = None
@@ -107,13 +117,18 @@ def _new_call_id() -> str:
 
 
 def _rejected(output: OutputRequest) -> InvalidRequest:
-    param = "tools" if output.answer_format is None else output.answer_format.param.partition(".")[0]
+    param = "tools" if output.answer_format is None else _format_param(output.answer_format)
     return InvalidRequest(
         f"Unsupported parameter: '{param}'. This model takes no tools and no response formats. Omit '{param}', or "
         "choose another model.",
         param=param,
         code="unsupported_parameter",
     )
+
+
+def _format_param(answer_format: AnswerFormat) -> str:
+    """Return the field that holds the format: ``response_format`` in chats, ``text.format`` in responses."""
+    return "response_format" if answer_format.param.startswith("response_format") else "text.format"
 
 
 def _never_called(param: str) -> InvalidRequest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 
@@ -18,7 +18,7 @@ from openai_dify_proxy.translate.dify.request import (
 )
 from openai_dify_proxy.translate.dify.transcript import Transcript
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
-from openai_dify_proxy.translate.turn_request import TurnRequest
+from openai_dify_proxy.translate.turn_request import OutputRequest, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.admission.admittance import Admittance
 from openai_dify_proxy.turns.admission.service import Admission
@@ -69,6 +69,10 @@ class Turns:
     def wait(self, *, streamed: bool, in_background: bool = False) -> TurnWait:
         """Return the wait of one turn, for ``admit`` or ``run``: a stream may wait longer for its slot."""
         return TurnWait(self._limits.silence if streamed else self._queue_timeout, in_background=in_background)
+
+    def ignored(self, app: App, output: OutputRequest | None) -> Sequence[str]:
+        """Return the parameters about tools and formats that have no effect, as far as the app is known yet."""
+        return self._emulator.ignored(app, self._profiles.cached(app.dify), output)
 
     async def check(self, caller: Caller, app: App, request: TurnRequest, *, wait: TurnWait) -> None:
         """Raise the error of a request that ``run`` would reject before it waits for a slot. Raises ProxyError."""
