@@ -1,17 +1,15 @@
-"""Checks the tools and the answer format of a request, with the errors of OpenAI."""
+"""Checks the schemas of a request's tools and answer format, with the errors of OpenAI."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.tools.schema_walk import BadSchema, SchemaTooComplex
 from openai_dify_proxy.tools.schemas import Validator, compile_schema
 from openai_dify_proxy.tools.strict_schemas import check_root, check_strict
-from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest, Tool, ToolChoice
+from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest, Tool
 
-MAX_TOOLS = 1024
 MAX_NAME = 64
 MAX_SCHEMAS = 2 * 1024 * 1024
 """Bytes of the schemas of all tools."""
@@ -23,31 +21,21 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 
 
 def check_output_request(output: OutputRequest) -> None:
-    """Raise ``InvalidRequest`` if a tool, a schema or the tool choice is invalid.
+    """Raise ``InvalidRequest`` if a schema, or the name of the answer's format, is invalid.
 
-    ``param`` of the error is the place: ``Tool.param`` followed by ``.name`` or ``.parameters``, for example.
+    ``param`` of the error is the place: ``Tool.param`` followed by ``.parameters``, for example.
     """
-    if len(output.tools) > MAX_TOOLS:
-        raise InvalidRequest(
-            f"Invalid 'tools': array too long. Expected an array with maximum length {MAX_TOOLS}, "
-            f"but got an array with length {len(output.tools)} instead.",
-            param="tools",
-            code="array_above_max_length",
-        )
     sizes = sum(len(tool.parameters or b"") for tool in output.tools)
     if sizes > MAX_SCHEMAS:
         raise InvalidRequest(f"The schemas of the tools have {sizes} bytes. The limit is {MAX_SCHEMAS}.", param="tools")
     nodes = 0
     for tool in output.tools:
-        _check_name(tool.name, f"{tool.param}.name")
         if (validator := tool_validator(tool)) is not None:
             nodes += validator.nodes
         if nodes > MAX_NODES:
             raise InvalidRequest(
                 f"The schemas of the tools have more than {MAX_NODES} subschemas. Send fewer tools.", param="tools"
             )
-    _check_unique(output.tools)
-    _check_choice(output.choice, output.tools)
     if output.answer_format is not None:
         _check_format(output.answer_format)
 
@@ -104,13 +92,6 @@ def _check_name(name: str, param: str) -> None:
             param=param,
             code="string_above_max_length",
         )
-    if not name:
-        raise InvalidRequest(
-            f"Invalid '{param}': empty string. Expected a string with minimum length 1, but got an empty string "
-            "instead.",
-            param=param,
-            code="empty_string",
-        )
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"Invalid '{param}': string does not match pattern. Expected a string that matches the pattern "
@@ -118,28 +99,3 @@ def _check_name(name: str, param: str) -> None:
             param=param,
             code="invalid_value",
         )
-
-
-def _check_unique(tools: tuple[Tool, ...]) -> None:
-    counts = Counter(tool.name for tool in tools)
-    for tool in tools:
-        if counts[tool.name] > 1:
-            raise InvalidRequest(
-                f"Invalid 'tools': the name '{tool.name}' is used by {counts[tool.name]} tools. Names must be unique.",
-                param="tools",
-                code="invalid_value",
-            )
-
-
-def _check_choice(choice: ToolChoice, tools: tuple[Tool, ...]) -> None:
-    if not tools:
-        if choice.names or choice.mode == "required":
-            raise InvalidRequest(
-                f"Invalid value for '{choice.param}': '{choice.param}' is only allowed when 'tools' are specified.",
-                param=choice.param,
-            )
-        return
-    known = {tool.name for tool in tools}
-    for name in choice.names:
-        if name not in known:
-            raise InvalidRequest(f"Tool choice '{name}' not found in 'tools' parameter.", param=choice.param)
