@@ -25,6 +25,7 @@ from openai_dify_proxy.settings.model import SECTIONS
 from openai_dify_proxy.settings.names import ALIASES
 from openai_dify_proxy.translate.replicate.candidates import CANDIDATES
 from openai_dify_proxy.translate.replicate.headers import HEADERS, ImageHeader
+from openai_dify_proxy.translate.tool_template import TEMPLATE as TOOLS_TEMPLATE
 from openai_dify_proxy_demo import replicate
 from scripts import settings_docs
 
@@ -231,3 +232,7 @@ def test_changelog_begins_with_this_version() -> None:
 
 def test_readme_links_every_page() -> None:
     assert [path.name for path in ROOT.glob("docs/*.md") if f"(docs/{path.name})" not in read("README.md")] == []
+
+
+def test_default_instructions_about_tools_are_shown() -> None:
+    assert f"```text\n{TOOLS_TEMPLATE}\n```" in read("docs/tools.md")
