@@ -38,8 +38,9 @@ class Field:
 OPENING = "Hello! This is the demo. Ask me anything."
 """The opening statement of the chat apps. The model does not receive it."""
 
-Shape = Literal["llm", "outputs", "no-text", "no-end"]
-"""The outputs of a chatflow or workflow: its model's text, several outputs, outputs without streamed text, or none."""
+Shape = Literal["llm", "framed", "outputs", "no-text", "no-end"]
+"""The outputs of a chatflow or workflow: its model's text, this text within fixed text, several outputs, outputs
+without streamed text, or none."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,30 @@ SPECIAL_APPS: tuple[DemoApp, ...] = (
         "advanced-chat",
         "A chatflow whose model does not receive the earlier turns.",
         memory=False,
+    ),
+    DemoApp(
+        "demo-advanced-chat-framed",
+        "advanced-chat",
+        "A chatflow that repeats the question before its model's text.",
+        shape="framed",
+    ),
+    DemoApp(
+        "demo-chat-tools",
+        "chat",
+        "A chat app with an input for instructions about tools.",
+        form=(Field("tools", "paragraph"),),
+    ),
+    DemoApp(
+        "demo-completion-tools",
+        "completion",
+        "A completion app with an input for instructions about tools.",
+        form=(Field("query", "paragraph", required=True), Field("tools", "paragraph")),
+    ),
+    DemoApp(
+        "demo-workflow-tools",
+        "workflow",
+        "A workflow with an input for instructions about tools.",
+        form=(Field("query", "paragraph", required=True), Field("tools", "paragraph")),
     ),
 )
 """Apps with special inputs and outputs, for tests."""

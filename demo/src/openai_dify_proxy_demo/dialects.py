@@ -68,6 +68,8 @@ class Dialect:
 
     Later versions return 204. The source of 1.11 does not check the user; for 1.13 and 1.16 this was not recorded.
     """
+    fixed_text_first: bool
+    """Whether the fixed text at the beginning of a chatflow's answer is sent before the events of the start node."""
     message_fields: tuple[str, ...]
     """The fields of a turn in `GET /messages`, in order."""
     thought_fields: tuple[str, ...]
@@ -105,6 +107,7 @@ _V0_15 = Dialect(
     stores_abandoned_chatflow_answer=False,
     naming_delay=1.0,
     delete_returns_body=True,
+    fixed_text_first=False,
     message_fields=(*_QUESTION_FIELDS, "message_files", *_ANSWER_FIELDS, "status", "error"),
     thought_fields=(*_STEP_FIELDS, *_TOOL_FIELDS),
 )
@@ -167,6 +170,7 @@ _V1_16 = replace(
     graph_stop_checks_user=False,
     rate_limit_code=True,
     empty_lists=True,
+    fixed_text_first=True,
     message_fields=(
         *_QUESTION_FIELDS,
         *_ANSWER_FIELDS,

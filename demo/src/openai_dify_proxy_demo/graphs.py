@@ -12,6 +12,10 @@ from openai_dify_proxy_demo.script import HUMAN_INPUT_QUESTION, PIECES_BEFORE_FA
 SYSTEM_PROMPT = "You are the demo's model. This system prompt is for the model alone."
 """Node events contain it, as in Dify; clients of the proxy must never see it."""
 
+_OPENING, _CLOSING = "You asked: ", "\n\nWhat else?"
+_ANSWER, _QUESTION = ("answer", "answer"), ("sys", "query")
+"""The variables of an answer node's fixed text, and of the question."""
+
 MODEL = {"model_provider": "langgenius/openai/openai", "model_name": "demo-model"}
 
 
@@ -62,12 +66,19 @@ class _Graph:
         self.resources: list[dict[str, Any]] = []
         self.files: list[dict[str, Any]] = []
         self.text = ""
+        """The text of the model."""
+        self.before = self.after = ""
+        """The other text of the answer."""
         self.outputs: dict[str, Any] = {}
 
     def start(self) -> None:
         inputs = {field.variable: self.run.inputs.get(field.variable) for field in self.run.app.form}
         self._emit("workflow_started", workflow_started(self.envelope, inputs | self._system_variables()))
+        if self.run.dialect.fixed_text_first:
+            self._open_frame()
         node = self._begin("start", "start", "Start")
+        if not self.run.dialect.fixed_text_first:
+            self._open_frame()
         seen = inputs if self.run.dialect.empty_lists else inputs | self._system_variables()
         self._emit("node_finished", node.finished(inputs=seen, outputs=seen))
         if "cite" in self.effects:
@@ -124,7 +135,7 @@ class _Graph:
         if shape == "no-end":
             return
         if self.run.app.mode == "advanced-chat":
-            self.outputs = {"answer": self.text, "files": self.files}
+            self.outputs = {"answer": f"{self.before}{self.text}{self.after}", "files": self.files}
         elif shape == "outputs":
             self.outputs = {"answer": self.text, "keywords": ["demo", "echo"], "length": len(self.text)}
             for text, variable in (
@@ -242,7 +253,7 @@ class _Graph:
         """Fail after a few pieces. The stream has sent them, but the node's output will not contain them."""
         async for piece in self.run.stream_pieces(self.run.script.pieces[:PIECES_BEFORE_FAILURE], interruptible=False):
             self._emit_text(piece)
-        self.run.text = ""
+        self.run.text = self.before
         self.steps += 1
         self.exceptions += 1
         failed = node.finished(inputs=self._model_inputs(), outputs={}, status="retry", error=provider_error("conn")[2])
@@ -255,19 +266,33 @@ class _Graph:
         if script.thought and separated:
             async for piece in self.run.stream_pieces(pieces_of(script.thought), interruptible=False):
                 self.run.emit(self.envelope.reasoning(piece, final=False))
-            self.run.text = ""
+            self.run.text = self.before
         async for piece in self.run.stream_pieces(pieces):
             self._emit_text(piece)
         if script.thought and separated:
             self.run.emit(self.envelope.reasoning("", final=True))
         self._emit_text("")
-        self.text = script.answer if script.separated else self.run.text
+        self.text = script.answer if script.separated else self.run.text.removeprefix(self.before)
         if script.thought and script.separated:
             self.reasoning = {"llm": script.thought.strip()}
+        self.after = self._emit_fixed(_CLOSING, _ANSWER)
 
     def _emit_text(self, piece: str) -> None:
-        if self.run.app.shape in ("llm", "outputs"):
+        if self.run.app.shape in ("llm", "framed", "outputs"):
             self.run.emit(self.envelope.text(piece))
+
+    def _open_frame(self) -> None:
+        """Emit the text before the model's text: an answer node's fixed text, and the question in it."""
+        for text, selector in ((_OPENING, _ANSWER), (self.run.question, _QUESTION), ("\n\n", _ANSWER)):
+            self.before += self._emit_fixed(text, selector)
+
+    def _emit_fixed(self, text: str, selector: tuple[str, str]) -> str:
+        """Emit text of a framed answer that is not the model's, and return it; return nothing for other apps."""
+        if self.run.app.shape != "framed":
+            return ""
+        self.run.text += text
+        self.run.emit(self.envelope.text(text, selector))
+        return text
 
     def _retrieve(self) -> None:
         node = self._begin("knowledge-retrieval", "knowledge", "Knowledge")
@@ -304,7 +329,7 @@ class _Graph:
         if self.run.app.mode == "advanced-chat":
             markdown = f"\n![demo.png]({self.files[0]['url']})"
             self.run.text += markdown
-            self.text += markdown
+            self.after += markdown
             self.run.emit(self.envelope.text(markdown, ("draw", "files")))
         outputs = {"text": "", "files": self.files, "json": []}
         self._emit("node_finished", node.finished(inputs={"prompt": "a red dot"}, outputs=outputs, files=self.files))
