@@ -62,7 +62,7 @@ async def responses(client: AsyncOpenAI, question: str, choice: str, *, stream: 
 Ask = Callable[..., Awaitable[Outcome]]
 
 TEXT_BEFORE = {"prose"}
-NO_CALLS = {"none", "unknown"}
+NO_CALLS = {"none", "think-text", "unknown"}
 """What is text unless a call is required."""
 BROKEN = {"half"}
 WRONG = {"types"}

@@ -27,6 +27,7 @@ from openai_dify_proxy_demo.replies import ApiError, EventStream, generated_repl
 from openai_dify_proxy_demo.runs import PING, Mark, Run
 from openai_dify_proxy_demo.script import PRESET_ANSWER, read_script
 from openai_dify_proxy_demo.state import DemoState, Generation, validate_files
+from openai_dify_proxy_demo.tool_prompts import spoken_text
 
 NGINX_PAGE = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>502 Bad Gateway</body>\r\n</html>\r\n"
 
@@ -106,7 +107,7 @@ async def _generate(
     )
     if problem or (unknown and dialect.graph_unknown_conversation == "silence"):
         return _rejected_stream(state, request, problem)
-    error_kind = read_script(question, "").error
+    error_kind = read_script(spoken_text(question), "").error
     if error_kind in SCRIPTED_ERRORS:
         raise SCRIPTED_ERRORS[error_kind]
     if error_kind == "nginx":

@@ -6,11 +6,16 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from openai_dify_proxy_demo.marked_texts import find_argument
+
 PIECES_BEFORE_FAILURE = 3
 """How many pieces of the answer precede a failure or a fault."""
 
 MAX_PIECES = 75
 """The maximum number of pieces of an answer; longer answers have larger pieces. At DEMO_PACE 75 pieces take 1.5 s."""
+
+MAX_CHARACTERS = 4000
+"""The maximum number of pieces of an answer with `SPLIT`, which arrive without delay."""
 
 MAX_LENGTH = 100_000
 """The maximum number of characters of `LONG`."""
@@ -91,10 +96,12 @@ def read_script(question: str, default_answer: str, *, recalled: str = "", fault
     `default_answer` answers a message without keywords, `recalled` answers `RECALL`. Fault keywords count only with
     `faults`.
     """
-    exact = re.search(r"SAY<<(.*?)>>", question, re.DOTALL)
-    commands = _Commands(question.replace(exact.group(), " ") if exact else question)
+    exact = find_argument(question, "SAY")
+    commands = _Commands(question.replace(question[exact[0] : exact[1]], " ") if exact else question)
     error = commands.find(r"(MID)?ERROR(?::(\w+))?")
-    pieces = pieces_of(exact.group(1)) if exact else _answer_pieces(commands, default_answer, recalled)
+    pieces = pieces_of(exact[2]) if exact else _answer_pieces(commands, default_answer, recalled)
+    if commands.has("SPLIT"):
+        pieces = _merged(list("".join(pieces)), MAX_CHARACTERS)
     script = Script(
         answer="".join(pieces),
         pieces=pieces,
@@ -126,8 +133,9 @@ def _answer_pieces(commands: _Commands, default_answer: str, recalled: str) -> t
 
 
 def _delay(commands: _Commands, pieces: int) -> float | None:
-    slow = commands.find(_SLOW)
-    return min(int(slow.group(2)) / 1000, MAX_SECONDS / max(1, pieces)) if slow else None
+    if slow := commands.find(_SLOW):
+        return min(int(slow.group(2)) / 1000, MAX_SECONDS / max(1, pieces))
+    return 0.0 if commands.has("SPLIT") else None
 
 
 def _with_faults(script: Script, commands: _Commands) -> Script:
@@ -145,7 +153,7 @@ def _long_pieces(length: int) -> tuple[str, ...]:
     return _merged([text[start : start + 200] for start in range(0, length, 200)])
 
 
-def _merged(pieces: list[str]) -> tuple[str, ...]:
-    """Merge neighbouring pieces until at most MAX_PIECES are left."""
-    size = max(1, -(-len(pieces) // MAX_PIECES))
+def _merged(pieces: list[str], most: int = MAX_PIECES) -> tuple[str, ...]:
+    """Merge neighbouring pieces until at most `most` are left."""
+    size = max(1, -(-len(pieces) // most))
     return tuple("".join(pieces[start : start + size]) for start in range(0, len(pieces), size))

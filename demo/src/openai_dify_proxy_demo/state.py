@@ -27,7 +27,7 @@ from openai_dify_proxy_demo.replies import ApiError
 from openai_dify_proxy_demo.runs import Run, Timing, new_id
 from openai_dify_proxy_demo.script import read_script
 from openai_dify_proxy_demo.tool_model import tool_answer
-from openai_dify_proxy_demo.tool_prompts import read_prompt
+from openai_dify_proxy_demo.tool_prompts import instruction_inputs, read_prompt, spoken_text, without_instructions
 
 MAX_STORED = 20_000
 """The maximum number of conversations and of uploads; the oldest are dropped."""
@@ -93,8 +93,10 @@ class DemoState:
         turns = _store_turn(app, conversation, message)
         history = list(model_messages(turns, app.mode))
         prompt = read_prompt(request.question, request.inputs, history)
-        answer = tool_answer(prompt) or default_answer(request, prompt.question, count_earlier(turns, message))
-        script = read_script(prompt.asked, answer, recalled=recall_answer(history), faults=self.faults)
+        answer = tool_answer(prompt)
+        if answer is None:
+            answer = default_answer(request, count_earlier(turns, message))
+        script = read_script(spoken_text(request.question), answer, recalled=recall_answer(history), faults=self.faults)
         return Run(
             app=app,
             dialect=request.dialect,
@@ -153,8 +155,11 @@ def recall_answer(history: list[ModelMessage]) -> str:
     )
 
 
-def default_answer(request: Generation, question: str, count: int) -> str:
-    """Return the answer to a message without keywords. It ends with the message; `count` is what the app remembers."""
+def default_answer(request: Generation, count: int) -> str:
+    """Return the answer to a message without keywords: it repeats the message, but no instructions about tools.
+
+    `count` is the number of messages that the app remembers.
+    """
     parts = [f"Hello from the demo {request.app.mode} app, which repeats your message."]
     if request.app.mode in CHAT_MODES and request.app.memory:
         parts.append(
@@ -162,16 +167,17 @@ def default_answer(request: Generation, question: str, count: int) -> str:
             if count
             else "This is the start of our conversation."
         )
+    instructions = instruction_inputs(request.inputs)
     extra_inputs = {
         name: value
         for name, value in request.inputs.items()
-        if value not in (None, "", request.question) and not _is_file(value)
+        if value not in (None, "", request.question) and not _is_file(value) and name not in instructions
     }
     if extra_inputs:
         parts.append("Inputs: " + ", ".join(f"{name} = {value}" for name, value in extra_inputs.items()) + ".")
     if request.files:
         parts.append(f"Files: {', '.join(str(file.get('type')) for file in request.files)}.")
-    parts.append(f"You wrote: “{question.strip()}”")
+    parts.append(f"You wrote: “{without_instructions(request.question).strip()}”")
     return " ".join(parts)
 
 

@@ -1,254 +1,175 @@
-"""Answers a prompt with tools or with a type for the answer, as a model that follows its instructions would.
+"""Answers as a model that follows its instructions about tools and about the form of the answer.
 
-The model calls a tool that the question names, or that it has to call. It takes arguments from the question: a value
-after the name of a parameter (`city=Paris`), text in quotation marks, numbers, names after "in" or "for". It answers
-from tool results. `CALL:<fault>` makes it write a call or an answer in another way; see `FAULTS`.
+The model calls the tools that the last paragraph of the question names, or else one that it has to call. It takes the
+arguments from the question: `get_weather(city=Paris)` or `get_weather({"city": "Paris"})` states them, otherwise texts
+in quotation marks, numbers, and names after words such as "in" count. It answers from tool results. `THEN` separates
+steps: calls after it are made once the results of the calls before it have arrived.
+
+`CALL:<word>` makes the model misbehave; `FAULTS` and `JSON_FAULTS` list the words. It obeys when it is asked for a
+correction, unless the question says `STUBBORN`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice, zip_longest
 from typing import Any
 
+from openai_dify_proxy_demo.marked_texts import find_argument
 from openai_dify_proxy_demo.tool_prompts import Prompt
-from openai_dify_proxy_demo.type_texts import Type, make_value
+from openai_dify_proxy_demo.tool_spellings import FAULTS, JSON_FAULTS, Call, plain_json, tagged
+from openai_dify_proxy_demo.type_values import Facts, make_value
 
-_QUOTED = re.compile(r"'([^'\n]+)'|\"([^\"\n]+)\"|“([^”\n]+)”|`([^`\n]+)`")
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\w)")
-_NAMES = re.compile(r"\b(?:in|for|about|of|at|to|from)\s+((?:[A-Z][\w.'-]*,?\s?)+)")
-_INPUT = re.compile(r"INPUT<<(.*?)>>", re.DOTALL)
-_FAULT = re.compile(r"\bCALL:([\w-]+)")
-_FINAL = re.compile(r"final[_-]")
-_COMMON_WORDS = frozenset({"get", "set", "the", "tool", "call", "function", "with", "final", "result", "answer"})
+__all__ = ["FAULTS", "JSON_FAULTS", "MAX_CALLS", "tool_answer"]
 
 MAX_CALLS = 20
+"""The maximum number of calls in one question."""
+
+_FAULT = re.compile(r"\bCALL:([\w-]+)")
+_STUBBORN = re.compile(r"\bSTUBBORN\b")
+_THEN = re.compile(r"\bTHEN\b")
+_FINAL = re.compile(r"final[_-]")
+_PARAGRAPH = re.compile(r"\n[ \t]*+\n")
+_NAME = re.compile(r"(?<![\w.-])([A-Za-z_][\w-]*+(?:\.[\w-]++)*+)(?:\((?:(?P<json>(?=\{))|([^()]*+)\)))?+")
+_WORD = re.compile(r"[a-z]{4,}+")
+_COMMON_WORDS = frozenset({"call", "tool", "function", "with", "final", "result", "answer", "this", "that", "from"})
+
+_decode = json.JSONDecoder().raw_decode
 
 
 def tool_answer(prompt: Prompt) -> str | None:
-    """Return the answer of the model; None if the prompt leaves it free and asks for nothing that needs a tool."""
+    """Return the answer of the model; None if nothing asks for a tool or for JSON."""
     fault = _fault(prompt)
-    calls = [] if prompt.forbidden else list(_calls(prompt, prompt.topic))
+    calls = _Chooser(prompt).calls()
     if calls:
-        return FAULTS.get(fault, _tagged)(prompt, calls)
-    if prompt.wants_json:
-        return _JSON_FAULTS.get(fault, _plain_json)(_instance(prompt, prompt.topic))
+        return FAULTS.get(fault, tagged)(calls)
+    if prompt.demands.json:
+        return JSON_FAULTS.get(fault, plain_json)(_instance(prompt))
     if prompt.results:
-        return "\n".join(f"The result of {name or 'the tool'} is: {text}" for name, text in prompt.results)
+        return "\n".join(f"The result of {result.name or 'the tool'} is: {result.text}" for result in prompt.results)
     return None
-
-
-Call = tuple[str, Any]
-"""The name of a tool, and its arguments: a dict, or free text."""
 
 
 def _fault(prompt: Prompt) -> str:
     found = _FAULT.search(prompt.topic)
-    return found[1] if found and (not prompt.repairs or "STUBBORN" in prompt.topic) else ""
+    return found[1] if found and (not prompt.repairs or _STUBBORN.search(prompt.topic)) else ""
 
 
-def _calls(prompt: Prompt, source: str) -> Iterator[Call]:
-    """Return the calls that the question needs: those that it names, else one if a call is required."""
-    allowed = {name: kind for name, kind in prompt.tools.items() if not prompt.only or name in prompt.only}
-    if prompt.results and not (prompt.required and not prompt.repairs):
-        final = next((name for name in allowed if _FINAL.match(name)), None)
-        if final is not None:
-            yield _call(prompt, final, allowed[final], prompt.results[-1][1])
-        return
-    named = [name for name in allowed if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", source)]
-    for name in named:
-        written = re.findall(rf"(?<![\w-]){re.escape(name)}\(([^()]*)\)", source)[:MAX_CALLS]
-        for text in written or [source]:
-            yield _call(prompt, name, allowed[name], text if text.strip() else source)
-    if named:
-        return
-    hinted = [name for name in allowed if _hints(name) & set(re.findall(r"[a-z]{4,}", source.lower()))]
-    if hinted and not all(map(_FINAL.match, hinted)):
-        yield _call(prompt, hinted[0], allowed[hinted[0]], source)
-    elif prompt.required and allowed:
-        final = next((name for name in allowed if _FINAL.match(name)), None)
-        name = final if final is not None and (prompt.results or len(allowed) == 1) else next(iter(allowed))
-        yield _call(prompt, name, allowed[name], prompt.results[-1][1] if prompt.results else source)
+def _instance(prompt: Prompt) -> Any:
+    """Return the JSON of an answer, with the values of the latest result or of the question."""
+    text = prompt.results[-1].text if prompt.results else _last_paragraph(prompt.topic)
+    return {"answer": text} if prompt.answer is None else make_value(prompt.answer, Facts(text))
 
 
-def _hints(name: str) -> set[str]:
-    return {word for word in re.findall(r"[a-z]{4,}", name.lower())} - _COMMON_WORDS
+def _last_paragraph(text: str) -> str:
+    paragraphs = [part for part in _PARAGRAPH.split(text) if part.strip()]
+    return paragraphs[-1].strip() if paragraphs else ""
 
 
-def _call(prompt: Prompt, name: str, kind: Type | None, text: str) -> Call:
-    if kind is None:
-        written = _INPUT.search(prompt.topic)
-        return name, written[1].strip("\n") if written else text
-    return name, _filled(kind, text, prompt.named)
+@dataclass(frozen=True)
+class _Mention:
+    """A tool that a question names: its place, and the arguments in the parentheses behind it."""
+
+    tool: str
+    begin: int
+    end: int
+    stated: str = ""
+    arguments: Mapping[str, Any] | None = None
 
 
-def _instance(prompt: Prompt, source: str) -> Any:
-    text = prompt.results[-1][1] if prompt.results else source
-    return {"answer": text} if prompt.answer is None else _filled(prompt.answer, text, prompt.named)
+class _Chooser:
+    """Chooses the calls that answer a prompt."""
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._tools = {
+            name: kind
+            for name, kind in (prompt.tools or {}).items()
+            if not prompt.demands.only or name in prompt.demands.only
+        }
+        self._inputs, text = _take_inputs(prompt.topic)
+        self._text = _last_paragraph(text)
+
+    def calls(self) -> list[Call]:
+        """Return the calls of this step of the question, or the one that is demanded."""
+        demands, results = self._prompt.demands, self._prompt.results
+        if demands.forbidden or not self._tools:
+            return []
+        steps = [list(self._named_calls(part)) for part in _THEN.split(self._text)[: MAX_CALLS + 1]]
+        if demands.single:
+            steps = [[call] for step in steps for call in step]
+        if self._prompt.step < len(steps) and steps[self._prompt.step]:
+            return steps[self._prompt.step]
+        final = next((name for name in self._tools if _FINAL.match(name)), None)
+        if results:
+            name = final or (next(iter(self._tools)) if demands.required else None)
+            return [] if name is None else [self._call(name, results[-1].text)]
+        name = self._hinted() if self._prompt.told else None
+        if name is None and demands.required:
+            name = final if final is not None and len(self._tools) == 1 else next(iter(self._tools))
+        return [] if name is None else [self._call(name, self._text)]
+
+    def _named_calls(self, text: str) -> Iterator[Call]:
+        """Yield the calls that a text names. A tool without parentheses is called once."""
+        mentions = [*islice(_find_mentions(text, self._tools), MAX_CALLS)]
+        stated = {mention.tool for mention in mentions if mention.stated or mention.arguments is not None}
+        several = len({mention.tool for mention in mentions}) > 1
+        for mention, following in zip_longest(mentions, mentions[1:]):
+            if mention.arguments is not None:
+                yield Call(mention.tool, dict(mention.arguments))
+            elif mention.stated:
+                yield self._call(mention.tool, mention.stated)
+            elif mention.tool not in stated:
+                stated.add(mention.tool)
+                about = text[mention.end : following.begin if following else None]
+                yield self._call(mention.tool, about if several and Facts(about) else text)
+
+    def _hinted(self) -> str | None:
+        """Return the first tool whose name has a word of the question."""
+        words = set(_WORD.findall(self._text.lower()))
+        hints = ((name, {*_WORD.findall(name.lower())} - _COMMON_WORDS) for name in self._tools)
+        return next((name for name, parts in hints if parts & words and not _FINAL.match(name)), None)
+
+    def _call(self, name: str, text: str) -> Call:
+        definition = self._tools[name]
+        if definition is None:
+            return Call(name, {}, free=next(self._inputs, text))
+        value = make_value(definition, Facts(text))
+        return Call(name, value if isinstance(value, dict) else {})
 
 
-def _filled(kind: Type, text: str, named: Mapping[str, Type]) -> Any:
-    """Return a value of ``kind`` with what ``text`` says."""
-    numbers = [json.loads(number) for number in _NUMBER.findall(text)]
-    texts = [next(filter(None, found)) for found in _QUOTED.findall(text)]
-    names = [found.strip(" ,.?") for found in _NAMES.findall(text)]
-
-    def choose(name: str, member: Type) -> Any:
-        explicit = re.search(rf"\b{re.escape(name)}[\"']?\s*[=:]\s*([\"']?)([^\s,;\"')]+)\1", text)
-        return _chosen(member, explicit[2] if explicit else None, text, numbers, texts, names)
-
-    return make_value(kind, choose, dict(named))
+def _take_inputs(text: str) -> tuple[Iterator[str], str]:
+    """Return the texts of `INPUT<<…>>`, and the text without them."""
+    inputs, parts, at = [], [], 0
+    while found := find_argument(text, "INPUT", at):
+        begin, end, content = found
+        inputs.append(content.strip("\n"))
+        parts.append(text[at:begin])
+        at = end
+    return iter(inputs), "".join([*parts, text[at:]])
 
 
-def _chosen(kind: Type, explicit: str | None, text: str, numbers: list[Any], texts: list[str], names: list[str]) -> Any:
-    """Return the value of a member, or None if the text has none for it."""
-    if kind.kind == "union":
-        literals = [part.value for part in kind.parts if part.kind == "literal" and part.value is not None]
-        if literals:
-            return next(
-                (value for value in literals if re.search(rf"(?<!\w){re.escape(str(value))}(?!\w)", explicit or text)),
-                None,
-            )
-        return _chosen(kind.parts[0], explicit, text, numbers, texts, names)
-    if kind.kind == "array" and kind.parts[0].kind == "name":
-        values = numbers if kind.parts[0].value in ("number", "integer") else texts or names
-        return list(values) or None
-    if kind.kind != "name":
-        return None
-    if kind.value == "string":
-        if explicit is not None:
-            return explicit
-        found = texts or names
-        return found.pop(0) if found else text.strip()[:200] or None
-    if kind.value == "boolean":
-        return {"true": True, "false": False}.get(explicit or "")
-    if kind.value in ("number", "integer"):
-        if explicit is not None and _NUMBER.fullmatch(explicit):
-            return json.loads(explicit)
-        return numbers.pop(0) if numbers else None
-    return None
+def _find_mentions(text: str, tools: Container[str]) -> Iterator[_Mention]:
+    at = 0
+    while found := _NAME.search(text, at):
+        at = found.end()
+        name = found[1]
+        if name not in tools:
+            at = found.end(1)
+        elif found["json"] is None:
+            yield _Mention(name, found.start(), at, (found[3] or "").strip())
+        else:
+            arguments, at = _read_object(text, at)
+            yield _Mention(name, found.start(), at, arguments=arguments)
 
 
-# Spellings
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _object(call: Call) -> str:
-    name, arguments = call
-    if isinstance(arguments, str):
-        return f'{{"name": {_json(name)}}}\n{arguments}\n'
-    return f'{{"name": {_json(name)}, "arguments": {_json(arguments)}}}'
-
-
-def _tagged(_: Prompt, calls: list[Call]) -> str:
-    return "\n".join(f"<tool_call>{_object(call)}</tool_call>" for call in calls)
-
-
-def _each(template: Callable[[str, Any], str]) -> Callable[[Prompt, list[Call]], str]:
-    return lambda _, calls: "\n".join(template(*call) for call in calls)
-
-
-def _parameters(arguments: dict[str, Any], tag: str) -> str:
-    shown = {name: value if isinstance(value, str) else _json(value) for name, value in arguments.items()}
-    if tag == "parameter=":
-        return "".join(f"<parameter={name}>{value}</parameter>" for name, value in shown.items())
-    return "".join(f'<parameter name="{name}">{value}</parameter>' for name, value in shown.items())
-
-
-def _wrong(value: Any) -> Any:
-    """Return a value of another type."""
-    if isinstance(value, dict):
-        return {name: _wrong(part) for name, part in value.items()} or {"surplus": [None]}
-    return [value] if not isinstance(value, list) else "no list"
-
-
-def _half(text: str) -> str:
-    """Cut a text before its last value."""
-    return text[: text.rfind(": ") + 2]
-
-
-FAULTS: dict[str, Callable[[Prompt, list[Call]], str]] = {
-    "fenced": _each(lambda name, arguments: f"```json\n{_object((name, arguments))}\n```"),
-    "bare": _each(lambda name, arguments: _object((name, arguments))),
-    "array": lambda _, calls: "<tool_call>[" + ", ".join(map(_object, calls)) + "]</tool_call>",
-    "function": _each(lambda name, arguments: f"<function={name}>{_json(arguments)}</function>"),
-    "function-parameters": _each(
-        lambda name, arguments: (
-            f"<tool_call>\n<function={name}>\n{_parameters(arguments, 'parameter=')}\n</function>\n</tool_call>"
-        )
-    ),
-    "invoke": _each(lambda name, arguments: f'<invoke name="{name}">{_parameters(arguments, "parameter")}</invoke>'),
-    "function-calls": lambda _, calls: (
-        "<function_calls>\n"
-        + "\n".join(
-            f'<invoke name="{name}">\n{_parameters(arguments, "parameter")}\n</invoke>' for name, arguments in calls
-        )
-        + "\n</function_calls>"
-    ),
-    "mistral": lambda _, calls: "[TOOL_CALLS] [" + ", ".join(map(_object, calls)) + "]",
-    "mistral-name": _each(lambda name, arguments: f"[TOOL_CALLS]{name}{_json(arguments)}"),
-    "python-tag": _each(
-        lambda name, arguments: f'<|python_tag|>{{"name": {_json(name)}, "parameters": {_json(arguments)}}}'
-    ),
-    "tool-key": _each(
-        lambda name, arguments: f'<tool_call>{{"tool": {_json(name)}, "arguments": {_json(arguments)}}}</tool_call>'
-    ),
-    "function-key": _each(
-        lambda name, arguments: (
-            f'<tool_call>{{"type": "function", "function": {_object((name, arguments))}}}</tool_call>'
-        )
-    ),
-    "parameters-key": _each(
-        lambda name, arguments: f'<tool_call>{{"name": {_json(name)}, "parameters": {_json(arguments)}}}</tool_call>'
-    ),
-    "string-arguments": _each(
-        lambda name, arguments: (
-            f'<tool_call>{{"name": {_json(name)}, "arguments": {_json(_json(arguments))}}}</tool_call>'
-        )
-    ),
-    "arguments-first": _each(
-        lambda name, arguments: f'<tool_call>{{"arguments": {_json(arguments)}, "name": {_json(name)}}}</tool_call>'
-    ),
-    "think": lambda prompt, calls: f"<think>\nI need a tool.\n{_tagged(prompt, calls)}\n</think>\n",
-    "unclosed": _each(lambda name, arguments: f"<tool_call>{_object((name, arguments))}"),
-    "full-width": _each(lambda name, arguments: f"＜tool_call＞{_object((name, arguments))}＜/tool_call＞"),
-    "comma": _each(lambda name, arguments: f"<tool_call>{_object((name, arguments)).replace('}}', ',}}')}</tool_call>"),
-    "single-quotes": _each(
-        lambda name, arguments: f"<tool_call>{ {'name': name, 'arguments': arguments} }</tool_call>"
-    ),
-    "line-breaks": _each(
-        lambda name, arguments: f"<tool_call>{_object((name, arguments))}</tool_call>".replace("\\n", "\n")
-    ),
-    "prose": lambda prompt, calls: f"I will look that up.\n\n{_tagged(prompt, calls)}",
-    "invented": lambda prompt, calls: (
-        f"{_tagged(prompt, calls)}\n\nThe tool says 42, so the answer is 42. " + "It is certain. " * 20
-    ),
-    "half": lambda prompt, calls: _half(_tagged(prompt, calls).removesuffix("</tool_call>")),
-    "types": lambda prompt, calls: _tagged(prompt, [(name, _wrong(arguments)) for name, arguments in calls]),
-    "unknown": lambda prompt, calls: _tagged(prompt, [(f"no_{name}_here", arguments) for name, arguments in calls]),
-    "misspelled": lambda prompt, calls: _tagged(
-        prompt, [(name.replace("_", "-").title(), arguments) for name, arguments in calls]
-    ),
-    "none": lambda _, __: "I would rather not call a tool.",
-}
-"""Other ways of writing calls, by the word after `CALL:`."""
-
-
-def _plain_json(value: Any) -> str:
-    return _json(value)
-
-
-_JSON_FAULTS: dict[str, Callable[[Any], str]] = {
-    "fenced": lambda value: f"```json\n{_json(value)}\n```",
-    "prose": lambda value: f"Here is the JSON:\n\n{_json(value)}\n\nAnything else?",
-    "comma": lambda value: re.sub(r"\}$", ",}", _json(value)),
-    "single-quotes": str,
-    "half": lambda value: _half(_json(value)),
-    "types": lambda value: _json(_wrong(value)),
-    "none": lambda _: "I would rather write prose.",
-}
-"""Other ways of writing the JSON of an answer."""
+def _read_object(text: str, at: int) -> tuple[dict[str, Any] | None, int]:
+    """Return the JSON object at a position, or None, and the position behind it."""
+    try:
+        value, end = _decode(text, at)
+    except (ValueError, RecursionError):
+        return None, at
+    return (value, end) if isinstance(value, dict) else (None, at)

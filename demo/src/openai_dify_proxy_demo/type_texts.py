@@ -1,96 +1,102 @@
-"""Reads types as TypeScript writes them, in which a model is told the parameters of tools, and makes values of them.
+"""Reads types as TypeScript writes them, in which instructions describe the arguments of tools and answers in JSON.
 
-Comments are skipped. An unknown name of a type stands for any value.
+Comments are skipped. The time to read a type is linear in its length, and its depth is bounded.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-_TOKEN = re.compile(
-    r"""(?P<comment>//[^\n]*|/\*.*?\*/) | (?P<string>"(?:[^"\\]|\\.)*") | (?P<word>-?[\w$.]+)"""
-    r"""| (?P<mark>[{}()\[\]|?:;,=&]) | (?P<line>\n) | (?P<other>[^\S\n]+|.)""",
-    re.VERBOSE | re.DOTALL,
-)
+MAX_NESTING = 60
+"""The maximum depth of a type."""
 
-_WORDS: dict[str, Any] = {
+WORDS: dict[str, Any] = {
     "string": "text",
     "number": 1.5,
     "integer": 1,
     "boolean": True,
-    "null": None,
     "any": "text",
     "unknown": "text",
+    "never": None,
     "object": {},
 }
-"""The value of each named type."""
+"""The types with a name of their own, and a value of each."""
 
-MAX_DEPTH = 8
-"""Nested values; an optional member or an item of an array beyond it is left out."""
+_TOKEN = re.compile(
+    r"""[^\S\n]*+(?://[^\n]*+)?+"""
+    r"""(?P<token>\n | "(?:[^"\\\n]|\\.)*+" | -?\d[\d.]*+(?:[eE][+-]?\d++)?"""
+    r""" | \.\.\. | [\w$]++ | [{}()\[\]|?:;,&] | \Z)""",
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True)
 class Type:
-    """A type. ``kind`` is ``literal``, ``name``, ``object``, ``array``, ``tuple`` or ``union``."""
+    """A type, with the fields that its kind needs."""
 
-    kind: str
+    kind: Literal["literal", "name", "object", "array", "tuple", "union"]
     value: Any = None
     """The value of a literal, or the name of a type."""
     parts: tuple[Type, ...] = ()
-    """The type of an array's items, and the parts of a tuple or a union."""
-    members: dict[str, tuple[Type, bool]] = field(default_factory=dict)
+    """The type of an array's items, or the parts of a tuple or a union."""
+    members: Mapping[str, tuple[Type, bool]] = field(default_factory=dict)
     """The types of an object's members, and whether each is required."""
 
-
-Choose = Callable[[str, Type], Any]
-"""Returns the value of a member, by its name and type; None leaves the choice to the type."""
-
-
-def read_type(text: str) -> Type:
-    """Return the type at the start of ``text``."""
-    return _Reader(text).union()
+    @property
+    def nullable(self) -> bool:
+        """Whether null is one of the choices."""
+        return self.kind == "union" and any(part.kind == "literal" and part.value is None for part in self.parts)
 
 
-def make_value(kind: Type, choose: Choose, named: dict[str, Type], depth: int = 0) -> Any:
-    """Return a value of a type. ``named`` holds the types with a name."""
-    if kind.kind == "literal":
-        return kind.value
-    if kind.kind == "name":
-        target = named.get(kind.value)
-        return _WORDS.get(kind.value, "text") if target is None else make_value(target, choose, named, depth + 1)
-    if kind.kind == "union":
-        return make_value(kind.parts[0], choose, named, depth + 1)
-    if kind.kind == "array":
-        return [] if depth >= MAX_DEPTH else [make_value(kind.parts[0], choose, named, depth + 1)]
-    if kind.kind == "tuple":
-        return [make_value(part, choose, named, depth + 1) for part in kind.parts]
-    value: dict[str, Any] = {}
-    for name, (member, required) in kind.members.items():
-        chosen = choose(name, member)
-        if chosen is not None:
-            value[name] = chosen
-        elif required:
-            value[name] = make_value(member, choose, named, depth + 1)
-    return value
+class TypeSyntaxError(ValueError):
+    """Raised for a text that is no type. `at` is the position of the first token that does not fit."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(f"no type at position {at}")
+        self.at = at
+
+
+def read_type(text: str, at: int = 0) -> tuple[Type, int]:
+    """Return the type at a position of `text`, and the position behind it. Raise TypeSyntaxError if there is none."""
+    reader = _Reader(text, at)
+    return reader.union(), reader.end
 
 
 class _Reader:
-    """A recursive reader of types. Line breaks separate the members of an object, as ``;`` does."""
+    """A recursive reader. Line breaks separate the members of an object, as `;` does."""
 
-    def __init__(self, text: str) -> None:
-        self._tokens = _tokens(text)
-        self._next = next(self._tokens, "")
+    def __init__(self, text: str, at: int) -> None:
+        self._text = text
+        self._depth = 0
+        self.end = at
+        """The position behind the last token that was taken."""
+        self._next = ""
+        self._next_end = at
+        self._look()
 
     def union(self) -> Type:
-        self._skip("|")
-        parts = [self._postfixed()]
-        while self._skip("|"):
-            parts.append(self._postfixed())
+        self._depth += 1
+        if self._depth > MAX_NESTING:
+            raise TypeSyntaxError(self.end)
+        parts = [self._intersection()]
+        while self._next == "|":
+            self._take()
+            parts.append(self._intersection())
+        self._depth -= 1
         return parts[0] if len(parts) == 1 else Type("union", parts=tuple(parts))
+
+    def _intersection(self) -> Type:
+        """Read types joined by `&`. Their members are merged; without members the first type counts."""
+        kinds = [self._postfixed()]
+        while self._next == "&":
+            self._take()
+            kinds.append(self._postfixed())
+        members = {name: member for kind in kinds for name, member in kind.members.items()}
+        return Type("object", members=members) if members else kinds[0]
 
     def _postfixed(self) -> Type:
         kind = self._single()
@@ -101,68 +107,92 @@ class _Reader:
         return kind
 
     def _single(self) -> Type:
-        self._skip_lines()
-        token = self._take()
-        if token == "(":
-            inner = self.union()
-            self._expect(")")
-            return inner
-        if token == "{":
-            return self._object()
-        if token == "[":
-            parts = []
-            while self._next not in ("]", ""):
+        match first := self._take():
+            case "(":
+                inner = self.union()
+                self._expect(")")
+                return inner
+            case "{":
+                return self._object()
+            case "[":
+                return self._tuple()
+            case "null" | "true" | "false":
+                return Type("literal", json.loads(first))
+            case _:
+                return self._leaf(first)
+
+    def _leaf(self, first: str) -> Type:
+        if first.startswith('"') or first.lstrip("-")[:1].isdecimal():
+            return Type("literal", self._json(first))
+        return Type("name", self._word(first))
+
+    def _tuple(self) -> Type:
+        parts = []
+        while self._next != "]":
+            if self._next == "...":
+                self._take()
+                self.union()
+            else:
                 parts.append(self.union())
-                self._skip(",")
-            self._expect("]")
-            return Type("tuple", parts=tuple(parts))
-        try:
-            return Type("literal", json.loads(token))
-        except ValueError:
-            return Type("name", token)
+            if self._next != "]":
+                self._expect(",")
+        self._take()
+        return Type("tuple", parts=tuple(parts))
 
     def _object(self) -> Type:
         members: dict[str, tuple[Type, bool]] = {}
-        self._skip_lines()
-        while self._next not in ("}", ""):
-            name = self._take()
-            if name == "[":  # [key: string]: T
-                while self._take() not in ("]", ""):
-                    pass
-                name = ""
-            optional = self._skip("?")
+        self._skip_separators()
+        while self._next != "}":
+            name = self._member_name()
+            required = self._next != "?"
+            if not required:
+                self._take()
             self._expect(":")
             kind = self.union()
-            if name:
-                members[json.loads(name) if name.startswith('"') else name] = kind, not optional
-            while self._next in (";", ",", "\n"):
-                self._take()
+            if name is not None:
+                members[name] = kind, required
+            self._skip_separators()
         self._take()
         return Type("object", members=members)
 
-    def _take(self) -> str:
-        token = self._next
-        self._next = next(self._tokens, "")
+    def _member_name(self) -> str | None:
+        """Read the name of a member. `[key: string]` has none."""
+        first = self._take()
+        if first == "[":
+            self._word(self._take())
+            self._expect(":")
+            self.union()
+            self._expect("]")
+            return None
+        return str(self._json(first)) if first.startswith('"') else self._word(first)
+
+    def _skip_separators(self) -> None:
+        while self._next in ("\n", ";", ","):
+            self._take()
+
+    def _word(self, token: str) -> str:
+        if not re.fullmatch(r"[\w$]+", token):
+            raise TypeSyntaxError(self.end)
         return token
 
-    def _skip(self, token: str) -> bool:
-        if self._next != token and token == "|":
-            return False
-        if self._next == token:
-            self._take()
-            return True
-        return False
+    def _json(self, token: str) -> Any:
+        try:
+            return json.loads(token)
+        except ValueError:
+            raise TypeSyntaxError(self.end) from None
 
-    def _skip_lines(self) -> None:
-        while self._next == "\n":
-            self._take()
+    def _expect(self, wanted: str) -> None:
+        if self._take() != wanted:
+            raise TypeSyntaxError(self.end)
 
-    def _expect(self, token: str) -> None:
-        self._skip_lines()
-        self._skip(token)
+    def _take(self) -> str:
+        taken, self.end = self._next, self._next_end
+        if not taken:
+            raise TypeSyntaxError(self.end)
+        self._look()
+        return taken
 
-
-def _tokens(text: str) -> Iterator[str]:
-    for found in _TOKEN.finditer(text):
-        if found.lastgroup in ("string", "word", "mark", "line"):
-            yield found.group().strip(" ") if found.lastgroup != "line" else "\n"
+    def _look(self) -> None:
+        found = _TOKEN.match(self._text, self.end)
+        self._next = found["token"] if found else ""
+        self._next_end = found.end() if found else self.end
