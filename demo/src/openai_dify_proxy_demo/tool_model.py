@@ -32,7 +32,6 @@ _FAULT = re.compile(r"\bCALL:([\w-]+)")
 _STUBBORN = re.compile(r"\bSTUBBORN\b")
 _THEN = re.compile(r"\bTHEN\b")
 _FINAL = re.compile(r"final[_-]")
-_PARAGRAPH = re.compile(r"\n[ \t]*+\n")
 _NAME = re.compile(r"(?<![\w.-])([A-Za-z_][\w-]*+(?:\.[\w-]++)*+)(?:\((?:(?P<json>(?=\{))|([^()]*+)\)))?+")
 _WORD = re.compile(r"[a-z]{4,}+")
 _COMMON_WORDS = frozenset({"call", "tool", "function", "with", "final", "result", "answer", "this", "that", "from"})
@@ -65,8 +64,8 @@ def _instance(prompt: Prompt) -> Any:
 
 
 def _last_paragraph(text: str) -> str:
-    paragraphs = [part for part in _PARAGRAPH.split(text) if part.strip()]
-    return paragraphs[-1].strip() if paragraphs else ""
+    """Return the last paragraph, which the client's user wrote: a system message precedes the question."""
+    return text.rstrip().rpartition("\n\n")[2].lstrip()
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def _split_transcript(question: str) -> tuple[list[ModelMessage], str]:
     if not mark:
         return [], question
     found = [*_ROLE.finditer(transcript)]
-    ends = [match.start() for match in found[1:]] + [len(transcript)]
+    ends = [*(match.start() for match in found[1:]), len(transcript)][: len(found)]
     roles = ("assistant" if match[1] == "Assistant" else "user" for match in found)
     texts = (transcript[match.end() : end].strip() for match, end in zip(found, ends, strict=True))
     return list(zip(roles, texts, strict=True)), current

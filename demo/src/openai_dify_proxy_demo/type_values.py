@@ -138,11 +138,13 @@ class _Maker:
                 return kind.value
 
     def _object(self, kind: Type, depth: int) -> dict[str, Any]:
-        """Make an object. Its required members choose their values first, and keep their places."""
+        """Make an object. The members that need a value choose first, and all keep their places."""
         values: dict[str, Any] = {}
-        for name, (member, required) in sorted(kind.members.items(), key=lambda item: not item[1][1]):
-            value = self._facts.choose(name, self._resolved(member), required=required and not member.nullable)
-            if value is None and required and not member.nullable:
+        needs = {name: required and not member.nullable for name, (member, required) in kind.members.items()}
+        for name in sorted(kind.members, key=lambda name: not needs[name]):
+            member, required = kind.members[name]
+            value = self._facts.choose(name, self._resolved(member), required=needs[name])
+            if value is None and needs[name]:
                 value = self._value(member, depth + 1)
             if value is not None or required:
                 values[name] = value
