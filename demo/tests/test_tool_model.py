@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -267,6 +268,11 @@ def test_every_misbehaviour_differs_from_plain_json(word: str) -> None:
     spelled = answer(f"CALL:{word} 3{block(instructions)}")
     assert spelled
     assert spelled != usual
+
+
+def test_every_misbehaviour_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "demo.md").read_text(encoding="utf-8")
+    assert [word for word in (*FAULTS, *JSON_FAULTS) if f"`{word}`" not in page] == []
 
 
 def test_an_unknown_misbehaviour_is_none() -> None:

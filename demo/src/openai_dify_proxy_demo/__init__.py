@@ -12,6 +12,7 @@ Words in capitals in a message are commands:
 `LONG:20000`          answers with 20000 characters, at most 100000
 `CJK`                 answers in several scripts, with an emoji and Unicode line separators
 `RECALL`              answers with the earlier messages that the model received, one JSON array per line
+`SPLIT`               sends the answer one character at a time; answers of more than 4000 characters in larger pieces
 `SLOW:30x500`         answers with 30 ticks, waiting 500 ms before each; with `SAY`, waits 500 ms before each
                       piece of that text; at most 1000 ticks and 120 s
 `THINK`               starts with reasoning: in a `<think>` block, or in the thoughts of a New Agent
@@ -27,6 +28,20 @@ Words in capitals in a message are commands:
 `ERROR`, `MIDERROR`   the model fails before (`ERROR`) or after (`MIDERROR`) the first words; a suffix selects
                       the cause: `:bad`, `:rate`, `:auth`, `:conn`, `:internal` or `:raw`
 `ERROR:limit`         Dify rejects the request; also `:provider`, `:quota`, `:disabled`, `:crash`, `:nginx`
+====================  ===============================================================================
+
+The model follows the instructions of OpenAI Dify Proxy about tools and JSON, in the message or in an input. It calls
+the tools that the last paragraph of the message names, or one that it has to call, and answers from the results:
+
+====================  ===============================================================================
+`tool(city=Paris)`    calls the tool with these arguments; `tool({"city": "Paris"})` with exactly this JSON.
+                      Without parentheses the arguments are texts in quotation marks, numbers, names after
+                      words such as "in", and values such as `city=Paris`; at most 20 calls
+`THEN`                calls the tools after it once the results of the calls before it have arrived
+`INPUT<<text>>`       is the input of a tool that takes free text
+`CALL:fenced`         writes calls or JSON in another way, or wrongly; the words are the keys of
+                      `tool_model.FAULTS` and `JSON_FAULTS`
+`STUBBORN`            repeats `CALL` when the model is asked for a correction
 ====================  ===============================================================================
 
 Faults test how clients handle broken servers. These words are commands only with `DemoServer(faults=True)`:
