@@ -41,12 +41,10 @@ _decode = json.JSONDecoder().raw_decode
 
 def tool_answer(prompt: Prompt) -> str | None:
     """Return the answer of the model; None if nothing asks for a tool or for JSON."""
-    fault = _fault(prompt)
-    calls = _Chooser(prompt).calls()
-    if calls:
-        return FAULTS.get(fault, tagged)(calls)
+    if calls := _Chooser(prompt).calls():
+        return FAULTS.get(_fault(prompt), tagged)(calls)
     if prompt.demands.json:
-        return JSON_FAULTS.get(fault, plain_json)(_instance(prompt))
+        return JSON_FAULTS.get(_fault(prompt), plain_json)(_instance(prompt))
     if prompt.results:
         return "\n".join(f"The result of {result.name or 'the tool'} is: {result.text}" for result in prompt.results)
     return None
