@@ -221,11 +221,12 @@ def test_corrections(question: str, instructions: str, repair: str, expected: st
     assert wrong != expected
     history: list[Message] = [("user", asked), ("assistant", wrong)]
     assert answer(repair, *history) == expected
-    assert answer(f"{question}\n\n{repair}{block(instructions)}") == expected
+    alone = f"{question}\n\nYour answer was:\n{wrong}\n\n{repair}{block(instructions)}"
+    assert answer(alone) == expected
     assert answer(repair, *history, ("user", repair), ("assistant", wrong)) == expected
     stubborn = [("user", f"STUBBORN {asked}"), ("assistant", wrong)]
     assert answer(repair, *stubborn) == wrong
-    assert answer(f"STUBBORN {question}\n\n{repair}{block(instructions)}") == wrong
+    assert answer(f"STUBBORN {alone}") == wrong
 
 
 ARGUMENTS = '{"city": "Rome", "days": 3}'

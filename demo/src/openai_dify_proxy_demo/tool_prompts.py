@@ -24,6 +24,9 @@ _RESULT_HEAD = re.compile(r'(?: name="(?P<name>[^"\n]*+)")?+(?: call="(?P<call>\
 _CURRENT = "\n\nThe new message to answer:\n\n"
 """Separates a transcript of earlier messages from the question."""
 
+_WRONG_ANSWER = "\n\nYour answer was:\n"
+"""Precedes the answer to correct, if the model does not remember it."""
+
 _ROLE = re.compile(r"^(User|Assistant|Tool|System): ", re.MULTILINE)
 _NAMES = r"([\w.-]++(?:, [\w.-]++)*+)"
 _ONE = re.compile(r"must be (?:a call of the tool|a tool call of(?! one of these tools)) " + _NAMES)
@@ -96,7 +99,7 @@ def read_prompt(question: str, inputs: Mapping[str, Any], history: Iterable[Mode
     repairs = _REPAIR.search(current)
     repair = current[repairs.start() :] if repairs else ""
     known = [*(block for role, text in messages if role == "user" for block in _blocks(text)), told]
-    own = current[: repairs.start()].strip() if repairs else current
+    own = current[: repairs.start()].partition(_WRONG_ANSWER)[0].strip() if repairs else current
     conversation = [(role, without_instructions(text)) for role, text in messages]
     origin, step, latest = _find_topic([*conversation, ("user", own)] if own else conversation)
     return Prompt(
