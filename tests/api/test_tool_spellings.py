@@ -70,9 +70,10 @@ WRONG = {"types"}
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("ask", [chat, responses])
+@pytest.mark.parametrize("split", ["", "SPLIT "], ids=["words", "characters"])
 @pytest.mark.parametrize("fault", sorted(FAULTS.keys() - NO_CALLS - BROKEN - WRONG))
-async def test_call_is_found(client: AsyncOpenAI, fault: str, ask: Ask, stream: bool) -> None:
-    text, calls = await ask(client, f"CALL:{fault} {QUESTION}", "auto", stream=stream)
+async def test_call_is_found(client: AsyncOpenAI, fault: str, split: str, ask: Ask, stream: bool) -> None:
+    text, calls = await ask(client, f"{split}CALL:{fault} {QUESTION}", "auto", stream=stream)
     assert calls == [ARGUMENTS]
     assert bool(text.strip()) is (fault in TEXT_BEFORE)
 

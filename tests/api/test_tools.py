@@ -320,3 +320,28 @@ async def test_outputs_of_a_workflow_answer_a_schema(client: AsyncOpenAI, log: D
         )
         assert json.loads(completion.choices[0].message.content)["answer"] == "Fine"
     assert ["<instructions>" in run.question for run in log.runs] == [True, False]
+
+
+@pytest.mark.parametrize("version", ["", "@1.11", "@1.13"])
+@ANSWERS
+async def test_fixed_text_of_a_chatflow_is_never_a_call(client: AsyncOpenAI, version: str, ask: Any) -> None:
+    """The app repeats the question with its instructions, which show a call of the tool."""
+    model = f"demo-advanced-chat-framed{version}"
+    (choice,) = (await ask(client, model, question("Hello."))).choices
+    assert choice.finish_reason == "stop"
+    assert not choice.message.tool_calls
+    assert choice.message.content.startswith("You asked: Hello.")
+    assert '<tool_call>{"name": "get_weather", "arguments": ' in choice.message.content
+    assert choice.message.content.endswith("\n\nWhat else?")
+    (choice,) = (await ask(client, model, question("What does get_weather say about 'Paris'?"))).choices
+    assert [call.function.arguments for call in choice.message.tool_calls] == ['{"city": "Paris"}']
+    assert choice.message.content.startswith("You asked: What does get_weather say")
+
+
+@pytest.mark.parametrize("model", ["demo-chat-tools", "demo-completion-tools", "demo-workflow-tools"])
+@ANSWERS
+async def test_an_input_gets_the_instructions(client: AsyncOpenAI, log: DemoLog, model: str, ask: Any) -> None:
+    (choice,) = (await ask(client, model, question("What does get_weather say about 'Paris'?"))).choices
+    assert [call.function.arguments for call in choice.message.tool_calls] == ['{"city": "Paris"}']
+    assert log.runs[-1].question == "What does get_weather say about 'Paris'?"
+    assert "get_weather({" in log.runs[-1].inputs["tools"]
