@@ -185,6 +185,7 @@ def test_single_calls_are_steps() -> None:
         (f"{result('a', 'one')}{block(told(REQUIRED, WEATHER))}", call("get_weather", {"city": "one"})),
         (f"{result('a', '7 of “b”')}{block(JSON)}", '{"x": 7, "label": "b"}'),
         ("<tool_result name='a'>\nno end", None),
+        ("<tool_result of another form\n</tool_result>", None),
     ],
 )
 def test_answers_from_results(question: str, expected: str | None) -> None:

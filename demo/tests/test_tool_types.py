@@ -61,6 +61,7 @@ def value_of(type_text: str, question: str = "") -> Any:
         ("{ a: integer } & { b: string }", "1 'x'", {"a": 1, "b": "x"}),
         ('{ "odd name": integer; a: -1; b: 1e-05; c: true }', "", {"odd name": 1, "a": -1, "b": 1e-05, "c": True}),
         ('{ u: Unit }\ntype Unit = "C" | "F"', "F", {"u": "F"}),
+        ("{ u: Unit }\nnow({})\ntype Unit = {", "", {"u": "text"}),
         ("Answer\ntype Answer = { next: Answer | null; a: integer }", "2", {"next": None, "a": 2}),
         ("A point.\nWith two lines\n{ x: integer }", "3", {"x": 3}),
         ("integer[]", "1 2", [1, 2]),
@@ -108,6 +109,7 @@ def test_tools_are_found_among_other_text() -> None:
         "apply_patch(free text)\nThe text follows this grammar:\nstart: line+\n\n"
         "ns.read-file({ path: string })\n\n"
         "broken({ path: )\n"
+        "open({ path: string }\n"
         "prose(as it is)\n"
         "any_value(any)\n"
     )
