@@ -251,7 +251,7 @@ def test_relaxed_json_has_the_meaning_of_strict_json(
 def test_free_text_is_passed_on_unchanged(text: str) -> None:
     assume(not re.search(r"/\s*(tool|function)", text, re.IGNORECASE))
     expected = Parsed("", (("apply_patch", text, True),))
-    block = f'<tool_call>{{"name": "apply_patch"}}\n{text}</tool_call>'
+    block = f'<tool_call>{{"name": "apply_patch"}}\n{text}\n</tool_call>'
     assert parse([block]) == parse(block) == expected
     written = json.dumps(text)
     for arguments in (written, f'{{"input": {written}}}'):

@@ -74,12 +74,16 @@ class ArgumentsReader:
 
 
 class FreeTextReader:
-    """Reads free text up to a closing mark that begins or ends a line, or that another mark follows."""
+    """Reads free text up to a closing mark that begins or ends a line, or that another mark follows.
+
+    The line break before the mark belongs to the mark.
+    """
 
     def __init__(self) -> None:
         self.out: list[str] = []
         self.done = False
         self._line_start = True
+        self._line_break = ""  # the last one, unless text followed it
 
     def read(self, text: str, at: int, *, final: bool) -> int:
         """Read ``text`` from ``at`` on, and return the end of what was read."""
@@ -96,5 +100,7 @@ class FreeTextReader:
                 self.done = True
                 return found.end
         self._line_start = text[end - 1] == "\n"
-        self.out.append(text[at:end])
+        read = self._line_break + text[at:end]
+        self._line_break = "\n" if self._line_start else ""
+        self.out.append(read[:-1] if self._line_start else read)
         return end

@@ -38,6 +38,7 @@ from openai_dify_proxy.tools.output_run import OutputCall, OutputRun
 from openai_dify_proxy.tools.parsing import CallParser
 from openai_dify_proxy.tools.repair_questions import CallFault, calls_question, format_question, missing_call_question
 from openai_dify_proxy.tools.schemas import Validator, compile_schema
+from openai_dify_proxy.translate.dify.instructions import without_instructions
 from openai_dify_proxy.translate.dify.usage import add_usage
 from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest, Tool
 
@@ -111,7 +112,7 @@ class OutputReader:
         for event in events:
             match event:
                 case FixedTextDelta(text):
-                    self._add_text(text, out)
+                    self._add_text(without_instructions(text), out)
                 case TextDelta(text):
                     self._read(self._run.feed(text), out)
                 case ReasoningDelta(text):

@@ -143,6 +143,11 @@ def test_text_of_the_app_is_never_a_call() -> None:
     assert read(reader, FixedTextDelta(CALL), TextDelta("!"), END) == [TextDelta(f"{CALL}!"), END]
 
 
+def test_repeated_question_loses_its_instructions() -> None:
+    question = FixedTextDelta("Hello?\n\n<instructions>\nTools: …\n</instructions>")
+    assert read(reader_of(TOOLS), question, END) == [TextDelta("Hello?"), END]
+
+
 def test_a_call_within_reasoning_counts_if_nothing_follows() -> None:
     reasoning = ReasoningDelta(f"I need a tool. {CALL}")
     assert read(reader_of(TOOLS), reasoning, END) == [
@@ -156,7 +161,7 @@ def test_custom_tool_gets_free_text() -> None:
     text = '<tool_call>{"name": "apply_patch"}\n*** Begin Patch\n*** End Patch\n</tool_call>'
     assert read(reader_of(TOOLS), TextDelta(text), END) == [
         ToolCallStarted(0, "call_1", "apply_patch", custom=True),
-        ToolCallDelta(0, "*** Begin Patch\n*** End Patch\n"),
+        ToolCallDelta(0, "*** Begin Patch\n*** End Patch"),
         ToolCallFinished(0),
         TurnFinished("tool_calls", END.usage),
     ]

@@ -303,7 +303,8 @@ def test_a_call_that_is_cut_before_it_began_is_text(text: str) -> None:
             '<tool_call>{"name": "apply_patch"}\n*** Begin\n+</tool_call>;\n*** End</tool_call>',
             "*** Begin\n+</tool_call>;\n*** End",
         ),
-        ('<tool_call>{"name": "apply_patch"} \r\nx & <b>\n</tool_call>', "x & <b>\n"),
+        ('<tool_call>{"name": "apply_patch"} \r\nx & <b>\n</tool_call>', "x & <b>"),
+        ('<tool_call>{"name": "apply_patch"}\nx\n\n</tool_call>', "x\n"),
         ('<tool_call>{"name": "apply_patch"}x</tool_call>', "x"),
         ('<tool_call>{"name": "apply_patch"}</tool_call>', ""),
         ('<tool_call>{"name": "apply_patch", "arguments": {"input": "a\\nb"}}</tool_call>', "a\nb"),
@@ -322,7 +323,7 @@ def test_the_input_of_a_custom_tool_is_free_text(text: str, written: str) -> Non
 
 def test_free_text_ends_before_other_text_or_is_cut() -> None:
     head = '<tool_call>{"name": "apply_patch"}\n'
-    assert same(f"{head}a\n</tool_call>Done.") == Parsed("", (("apply_patch", "a\n", True),), cut=True)
+    assert same(f"{head}a\n</tool_call>Done.") == Parsed("", (("apply_patch", "a", True),), cut=True)
     assert same(f"{head}a</tool_call>Done.") == Parsed(
         "", (("apply_patch", "a</tool_call>Done.", False),), truncated=True
     )
