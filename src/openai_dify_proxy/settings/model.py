@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, SecretStr
 from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.descriptions import Shown
 from openai_dify_proxy.settings.limits import LimitSettings
+from openai_dify_proxy.settings.tools import ToolSettings
 from openai_dify_proxy.settings.values import (
     ApiUrl,
     AppConversations,
@@ -50,13 +51,11 @@ from openai_dify_proxy.settings.values import (
     Template,
     Text,
     Tools,
-    ToolsTemplate,
     UnsupportedParameters,
     UploadUrl,
     WebUrl,
 )
 from openai_dify_proxy.translate.dify.transcript import TEMPLATE
-from openai_dify_proxy.translate.tool_template import TEMPLATE as TOOLS_TEMPLATE
 
 
 class SettingsError(Exception):
@@ -270,27 +269,6 @@ class ConversationSettings(_Model):
     (`off`)."""
     task_model: Text | None = None
     """The configured app that answers side calls, instead of the app of the chat."""
-
-
-class ToolSettings(_Model):
-    """Tools and schemas"""
-
-    tools: Tools = "auto"
-    """Whether models call the client's [tools](tools.md) and follow its schemas: `auto`, `emulate`, `ignore` or
-    `reject`.
-
-    `auto` does so in all apps that take text. `ignore` drops tools and schemas and names them in the response header
-    `X-Unsupported-Parameters`; `reject` answers them with a 400. An app may have [its own](#many-apps)."""
-    tools_max_repairs: int = Field(default=1, ge=0, le=5)
-    """The number of further runs that correct an invalid call or answer; each costs as much as another question."""
-    tools_reminder: int = Field(default=8, ge=1)
-    """The number of turns after which a model is reminded of the tools that it was told about."""
-    tools_template: Annotated[ToolsTemplate, Shown(default="[the template shown there](tools.md#the-instructions)")] = (
-        TOOLS_TEMPLATE
-    )
-    """The wording of the instructions about tools: `{tools}`, `{format}` and `{demand}`.
-
-    A line end is written as `\\n`."""
 
 
 class StateSettings(_Model):
