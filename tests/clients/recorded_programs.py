@@ -125,19 +125,31 @@ def _inner(text: str) -> str:
 
 async def send(http: httpx2.AsyncClient, origin: str, request: Recorded) -> Reply:
     """Send a request and read the answer, which must be complete."""
-    content = json.encode(request.body)
-    answer = await http.request(request.method, f"{origin}{request.path}", headers=request.headers, content=content)
-    assert answer.status_code == 200, answer.text
     if not request.body["stream"]:
-        return _read_whole(answer.json())
-    frames = [line.removeprefix("data: ") for line in answer.text.split("\n") if line.startswith("data: ")]
-    assert frames.pop() == "[DONE]"
-    events = [json.decode(frame) for frame in frames]
+        return _read_whole((await _post(http, origin, request)).json())
+    events = await stream_events(http, origin, request)
     if request.path.endswith("/responses"):
-        assert events[-1]["type"] == "response.completed"
         return _read_whole(events[-1]["response"])
     deltas = [choice["delta"].get("content") or "" for event in events for choice in event["choices"]]
     return Reply("".join(deltas))
+
+
+async def stream_events(http: httpx2.AsyncClient, origin: str, request: Recorded) -> list[Json]:
+    """Send a request and return the events or chunks of the answer, which must be complete."""
+    answer = await _post(http, origin, request)
+    frames = [line.removeprefix("data: ") for line in answer.text.split("\n") if line.startswith("data: ")]
+    assert frames.pop() == "[DONE]"
+    events: list[Json] = [json.decode(frame) for frame in frames]
+    if request.path.endswith("/responses"):
+        assert events[-1]["type"] == "response.completed"
+    return events
+
+
+async def _post(http: httpx2.AsyncClient, origin: str, request: Recorded) -> httpx2.Response:
+    content = json.encode(request.body)
+    answer = await http.request(request.method, f"{origin}{request.path}", headers=request.headers, content=content)
+    assert answer.status_code == 200, answer.text
+    return answer
 
 
 def _read_whole(answer: Json) -> Reply:
