@@ -16,7 +16,7 @@ from tests.api.servers import ProxyServer
 from tests.clients.recorded_programs import Recorded, recorded, stream_events
 
 MODELS = ("demo-chat", "demo-agent-chat", "demo-advanced-chat", "demo-agent")
-PATCH = "*** Begin Patch\n*** Update File: hello.txt\n@@\n-Hello, moon!\n+Hello, world!\n*** End Patch\n"
+PATCH = "*** Begin Patch\n*** Update File: hello.txt\n@@\n-Hello, moon!\n+Hello, world!\n*** End Patch"
 
 
 class Said(Struct, frozen=True):
