@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Any
 
+from openai_dify_proxy_demo.json_schemas import read_keys, read_schema
 from openai_dify_proxy_demo.marked_texts import find_argument
 from openai_dify_proxy_demo.tool_prompts import Prompt
 from openai_dify_proxy_demo.tool_spellings import FAULTS, JSON_FAULTS, Call, plain_json, tagged
@@ -43,7 +44,7 @@ def tool_answer(prompt: Prompt) -> str | None:
     """Return the answer of the model; None if nothing asks for a tool or for JSON."""
     if calls := _Chooser(prompt).calls():
         return FAULTS.get(_fault(prompt), tagged)(calls)
-    if prompt.demands.json:
+    if prompt.demands.json or ("JSON" in prompt.topic and not prompt.results and read_schema(prompt.topic)):
         return JSON_FAULTS.get(_fault(prompt), plain_json)(_instance(prompt))
     if prompt.results:
         return "\n".join(f"The result of {result.name or 'the tool'} is: {result.text}" for result in prompt.results)
@@ -58,7 +59,11 @@ def _fault(prompt: Prompt) -> str:
 def _instance(prompt: Prompt) -> Any:
     """Return the JSON of an answer, with the values of the latest result or of the question."""
     text = prompt.results[-1].text if prompt.results else _last_paragraph(prompt.topic)
-    return {"answer": text} if prompt.answer is None else make_value(prompt.answer, Facts(text))
+    kind = prompt.answer or read_keys(text)
+    if prompt.answer is None and (found := read_schema(prompt.topic)):
+        kind, around = found
+        text = text if prompt.results else around
+    return {"answer": text} if kind is None else make_value(kind, Facts(text))
 
 
 def _last_paragraph(text: str) -> str:
@@ -102,7 +107,7 @@ class _Chooser:
             return steps[self._prompt.step]
         final = next((name for name in self._tools if _FINAL.match(name)), None)
         if results:
-            name = final or (next(iter(self._tools)) if demands.required else None)
+            name = final or (self._unused() if demands.required else None)
             return [] if name is None else [self._call(name, results[-1].text)]
         name = self._hinted() if self._prompt.told else None
         if name is None and demands.required:
@@ -123,6 +128,11 @@ class _Chooser:
                 stated.add(mention.tool)
                 about = text[mention.end : following.begin if following else None]
                 yield self._call(mention.tool, about if several and Facts(about) else text)
+
+    def _unused(self) -> str:
+        """Return a tool that has no result yet, or else the first."""
+        used = {result.name for result in self._prompt.results}
+        return next((name for name in self._tools if name not in used), next(iter(self._tools)))
 
     def _hinted(self) -> str | None:
         """Return the first tool whose name has a word of the question."""
