@@ -1,4 +1,7 @@
-"""LangChain's standard tests for chat models, over both APIs. Tests that need files are skipped."""
+"""LangChain's standard tests for chat models, over both APIs.
+
+Tests with files are skipped: the proxy takes text only.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,9 @@ from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import INSTANT, DemoServer
 from tests.api.servers import ProxyServer, counted_seconds, demo_apps
 from tests.limits import PATIENCE
+from tests.third_party.notices import PARSED_FIELD, PYDANTIC_V1
+
+pytestmark = [pytest.mark.filterwarnings(PARSED_FIELD), pytest.mark.filterwarnings(PYDANTIC_V1)]
 
 
 class Standard(ChatModelIntegrationTests):
@@ -48,6 +54,14 @@ class Standard(ChatModelIntegrationTests):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return {"base_url": self.url, "api_key": "any", "model": "demo-chat", **self.connections, **self.options}
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
+
+    @property
+    def supports_anthropic_inputs(self) -> bool:
+        return True
 
     @property
     def model_override_value(self) -> str:
