@@ -99,8 +99,11 @@ class CallReader(CallOutput):
             at = end
         return at
 
-    def close(self) -> None:
-        """End the calls, as the text ended; it was read with ``final``."""
+    def close(self, *, reread: bool = False) -> None:
+        """End the calls, as the text ended; it was read with ``final``.
+
+        Text behind unclosed parameters is read once more; ``reread`` is true after that.
+        """
         envelope = self._envelope
         if self.ended or self.cut or self.skipping or self._state == self._between:
             return
@@ -117,9 +120,10 @@ class CallReader(CallOutput):
             self.end_call(complete=False)
         elif self._state == self._broken_object and "".join(self._raw).rstrip("`~ \t\r\n").endswith("}"):
             self._end_broken_object()
-        elif self._state == self._read_parameters and self._parameters.close():
+        elif self._state == self._read_parameters and not reread and self._parameters.close():
             self._end_parameters()
             self.read(self._parameters.rest, 0, final=True)
+            self.close(reread=True)
         elif self._state != self._between:
             self._reject_cut()
 

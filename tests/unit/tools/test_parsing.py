@@ -396,3 +396,10 @@ def test_names_that_are_similar_to_two_tools_are_unknown() -> None:
 @pytest.mark.parametrize("name", ["getWeather", "GET WEATHER", "tools.get_weather", "function:get-weather"])
 def test_similar_names_are_corrected(name: str) -> None:
     assert same(BLOCK.replace("get_weather", name)).calls == (("get_weather", CITY, True),)
+
+
+def test_a_call_behind_unclosed_parameters_may_be_cut_off() -> None:
+    text = '<invoke name="get_weather"><parameter name="city">Rome</parameter><</invoke>[TOOL_CALLS]get_weather{<'
+    parsed = same(text)
+    assert parsed.calls == (("get_weather", '{"city": "Rome"}', True), ("get_weather", "{", False))
+    assert parsed.truncated
