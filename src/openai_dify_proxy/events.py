@@ -49,6 +49,10 @@ class ReasoningDelta(Struct, frozen=True, gc=False):
     text: str
 
 
+class AgentThoughtDelta(ReasoningDelta, frozen=True, gc=False):
+    """A thought of an agent of Dify, which calls its own tools. It is never a tool call."""
+
+
 class TextReplaced(Struct, frozen=True, gc=False):
     """``text`` replaces the whole answer so far.
 
@@ -152,6 +156,7 @@ Event = (
     TextDelta
     | FixedTextDelta
     | ReasoningDelta
+    | AgentThoughtDelta
     | TextReplaced
     | FileProduced
     | Citations

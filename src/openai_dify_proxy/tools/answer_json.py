@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import json_repair
 from msgspec import DecodeError, json
@@ -77,6 +78,29 @@ def repaired(text: str | bytes, validator: Validator | None = None) -> str | Non
     if result is None or (validator is not None and validator.errors(result.encode())):
         return None
     return result
+
+
+def fitting_outputs(outputs: dict[str, Any] | None, validator: Validator | None) -> str | None:
+    """Return the outputs of a workflow as JSON if they fit the schema, else its only output if that is an object."""
+    if outputs is None or validator is None:
+        return None
+    values = list(outputs.values())
+    for value in [outputs, *(values if len(values) == 1 and isinstance(values[0], dict) else ())]:
+        if not validator.names_any(value):
+            continue
+        data = json.encode(value)
+        if not validator.errors(data):
+            return data.decode()
+    return None
+
+
+def errors_of_answer(text: str | None, validator: Validator | None) -> list[str]:
+    """Return what is wrong with a JSON text; without a schema it must be an object."""
+    if text is None:
+        return ["The answer contains no JSON."]
+    if validator is not None:
+        return validator.errors(text.encode())
+    return [] if text.startswith("{") else ["The answer is no JSON object."]
 
 
 def _is_json(text: str) -> bool:

@@ -12,13 +12,12 @@ other invalid call reaches the client as the model wrote it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from msgspec import json
 from msgspec.structs import replace
 
-from openai_dify_proxy.errors import ProxyError, ResponseFormatInvalid, ToolCallInvalid
+from openai_dify_proxy.errors import ProxyError, ResponseFormatInvalid, ToolCallInvalid, UpstreamFailed
 from openai_dify_proxy.events import (
+    AgentThoughtDelta,
     Event,
     FixedTextDelta,
     ReasoningDelta,
@@ -33,11 +32,11 @@ from openai_dify_proxy.events import (
     TurnFinished,
     Usage,
 )
-from openai_dify_proxy.tools.answer_json import json_in
-from openai_dify_proxy.tools.output_run import OutputCall, OutputRun
+from openai_dify_proxy.tools.answer_json import errors_of_answer, fitting_outputs, json_in
+from openai_dify_proxy.tools.output_run import OutputCall, OutputRun, RejectedRun
 from openai_dify_proxy.tools.parsing import CallParser
 from openai_dify_proxy.tools.repair_questions import CallFault, calls_question, format_question, missing_call_question
-from openai_dify_proxy.tools.schemas import Validator, compile_schema
+from openai_dify_proxy.tools.schemas import compile_schema
 from openai_dify_proxy.translate.dify.instructions import without_instructions
 from openai_dify_proxy.translate.dify.usage import add_usage
 from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest, Tool
@@ -50,7 +49,7 @@ class OutputReader:
     """Filters the events of one turn, its repairs included.
 
     ``repair`` is the question of the run that must follow, None if none must. ``cut`` is true if the run has to be
-    stopped, since the model goes on after its last call. ``rejected`` is the text that ``repair`` is about.
+    stopped, since the model goes on after its last call.
     """
 
     __slots__ = (
@@ -60,6 +59,7 @@ class OutputReader:
         "_moderated",
         "_new_id",
         "_on_fitting_outputs",
+        "_rejected",
         "_repair_usage",
         "_repairs",
         "_request",
@@ -68,7 +68,6 @@ class OutputReader:
         "_tools",
         "_usage",
         "cut",
-        "rejected",
         "repair",
     )
 
@@ -87,7 +86,6 @@ class OutputReader:
         """
         self.cut = False
         self.repair: str | None = None
-        self.rejected = ""
         self._request = request
         self._tools = {tool.name: tool for tool in callable_tools(request)}
         self._format = request.answer_format
@@ -100,7 +98,13 @@ class OutputReader:
         self._repair_usage: Usage | None = None
         self._calls = 0
         self._moderated = False
+        self._rejected: RejectedRun | None = None
         self._run = self._new_run()
+
+    @property
+    def rejected(self) -> str:
+        """The text that ``repair`` is about."""
+        return "" if self._rejected is None else "".join(self._rejected.run.raw)
 
     def filter(self, events: Sequence[Event]) -> list[Event]:
         """Return the events for the client. The last one of a turn is ``TurnFinished`` or ``TurnFailed``.
@@ -110,24 +114,34 @@ class OutputReader:
         out: list[Event] = []
         self.repair = None
         for event in events:
-            match event:
-                case FixedTextDelta(text):
-                    self._add_text(without_instructions(text), out)
-                case TextDelta(text):
-                    self._read(self._run.feed(text), out)
-                case ReasoningDelta(text):
-                    self._run.parser.feed_reasoning(text)
-                    out.append(event)
-                case TextReplaced():
-                    self._replace(event, out)
-                case TurnFinished():
-                    self._finish(event, out)
-                case _:
-                    out.append(event)
+            self._filter_one(event, out)
             if self.cut:
-                self._finish(TurnFinished("stop"), out)
+                end = next((event for event in events if isinstance(event, TurnFinished)), None)
+                self._finish(TurnFinished("stop", None if end is None else end.usage), out)
+                break
+            if out and isinstance(out[-1], TurnFailed):
                 break
         return out
+
+    def _filter_one(self, event: Event, out: list[Event]) -> None:
+        match event:
+            case FixedTextDelta(text):
+                self._add_fixed_text(without_instructions(text), out)
+            case TextDelta(text):
+                self._read(self._run.feed(text), out)
+            case AgentThoughtDelta():
+                out.append(event)
+            case ReasoningDelta(text):
+                self._run.parser.feed_reasoning(text)
+                out.append(event)
+            case TextReplaced():
+                self._replace(event, out)
+            case TurnFinished():
+                self._finish(event, out)
+            case TurnFailed() if self._rejected is not None:
+                self._give_up(self._rejected, out)
+            case _:
+                out.append(event)
 
     @property
     def _required(self) -> bool:
@@ -154,6 +168,18 @@ class OutputReader:
             if self.cut:
                 return
         self.cut = self._run.parser.cut
+        if self._run.fixed and not self._run.parser.reading:
+            self._add_text(self._run.take_fixed(), out)
+
+    def _add_fixed_text(self, text: str, out: list[Event]) -> None:
+        """Add text that is not the model's. Behind a call it is cut, as the model's text is."""
+        run = self._run
+        if not run.parser.reading:
+            self._read(run.parser.flush(), out)
+        if run.parser.reading:
+            run.fixed.append(text)
+        else:
+            self._add_text(text, out)
 
     def _add_text(self, text: str, out: list[Event]) -> None:
         """Add text of the answer. That of a repair is dropped: the client has the text of the first run."""
@@ -190,12 +216,20 @@ class OutputReader:
         self.cut = not self._request.parallel or self._calls >= MAX_CALLS
 
     def _replace(self, event: TextReplaced, out: list[Event]) -> None:
-        """Apply a replacement by a moderation, or by a retried node unless the client has calls of the first try."""
+        """Apply a replacement by a moderation, or by a retried node.
+
+        A client that has calls of the first try gets nothing of the second: calls cannot be revoked.
+        """
         if event.moderated:
             self._moderated = True
             self._run = self._new_run()
             out.append(event if self._format is None else RefusalDelta(event.text))
-        elif not self._calls and self._run.call is None:
+        elif self._run.call is not None and self._run.call.streams:
+            message = "The app's model was started again after it had begun a tool call."
+            out.append(TurnFailed(UpstreamFailed(message, started=True)))
+        elif self._calls:
+            self._run = OutputRun(CallParser((), new_id=self._new_id), superseded=True)
+        else:
             self._run = self._new_run()
             parsed = self._run.feed(event.text)
             if self._format is None and not self._repairs:
@@ -212,23 +246,40 @@ class OutputReader:
             self._read(self._run.parser.finish(), out)
         if self._run.call is not None:
             event = self._end_truncated_call(self._run.call, event, out)
+        if self._run.fixed and not (self._calls or self._run.invalid):
+            self._add_text(self._run.take_fixed(), out)
         self._usage = _sum(self._usage, event.usage)
         if self._repairs:
             self._repair_usage = _sum(self._repair_usage, event.usage)
+        if self._rejected is not None and self._has_no_calls_for(self._rejected):
+            self._run = self._rejected.run
         error = self._error(event, out)
         if error is None:
             self._end(event, out)
-        elif self._repairs < self._max_repairs:
+            return
+        self._rejected = RejectedRun(self._run, event, error, self._calls)
+        if self._repairs < self._max_repairs:
             self._repairs += 1
             self.cut = False
             self.repair = self._repair_question()
-            self.rejected = "".join(self._run.raw)
             self._run = self._new_run()
-        elif self._format is not None or self._required or any(call.tool.strict for call in self._run.invalid):
-            out.append(TurnFailed(error))
+        else:
+            self._give_up(self._rejected, out)
+
+    def _has_no_calls_for(self, rejected: RejectedRun) -> bool:
+        """Return whether the model has answered the request for corrected calls without any call."""
+        return bool(
+            rejected.run.invalid and self._format is None and not self._run.invalid and self._calls == rejected.calls
+        )
+
+    def _give_up(self, rejected: RejectedRun, out: list[Event]) -> None:
+        """End the turn with invalid output: fail, or emit it as the model wrote it."""
+        self._run = rejected.run
+        if self._format is not None or self._required or any(call.tool.strict for call in rejected.run.invalid):
+            out.append(TurnFailed(rejected.error))
         else:
             self._release(out)
-            self._end(event, out)
+            self._end(rejected.event, out)
 
     def _end_truncated_call(self, call: OutputCall, event: TurnFinished, out: list[Event]) -> TurnFinished:
         """End a call whose arguments broke off. A client that has them already learns that the answer was cut."""
@@ -263,13 +314,13 @@ class OutputReader:
     def _format_error(self, answer_format: AnswerFormat, event: TurnFinished, out: list[Event]) -> ProxyError | None:
         """Emit the answer as JSON. The outputs of a workflow are the answer if they fit the schema."""
         validator = None if answer_format.schema is None else compile_schema(answer_format.schema)
-        text = _fitting(event.outputs, validator)
+        text = fitting_outputs(event.outputs, validator)
         if text is not None and self._on_fitting_outputs is not None:
             self._on_fitting_outputs()
         errors: list[str] = []
         if text is None:
             text = json_in("".join(self._run.answer) if event.answer is None else event.answer, validator)
-            errors = _errors_of(text, validator)
+            errors = errors_of_answer(text, validator)
         if text is None or errors:
             self._run.errors = errors
             message = f"The model's answer does not have the required format. {' '.join(errors)}"
@@ -305,7 +356,8 @@ class OutputReader:
         elif self._moderated and self._format is not None:
             reason = "stop"  # the refusal is the answer
         repairs = Repairs(self._repairs, self._repair_usage) if self._repairs else None
-        answer = None if event.answer is None or self._format is not None else self._visible(event.answer)
+        one_text = self._format is None and not self._repairs
+        answer = self._visible(event.answer) if event.answer is not None and one_text else None
         out.append(TurnFinished(reason, self._usage, answer, repairs))
 
     def _visible(self, answer: str) -> str:
@@ -320,27 +372,6 @@ def callable_tools(request: OutputRequest) -> tuple[Tool, ...]:
         return ()
     names = request.choice.names
     return tuple(tool for tool in request.tools if not names or tool.name in names)
-
-
-def _fitting(outputs: dict[str, Any] | None, validator: Validator | None) -> str | None:
-    """Return the outputs of a workflow as JSON if they fit the schema, else its only output if that is an object."""
-    if outputs is None or validator is None:
-        return None
-    values = list(outputs.values())
-    for value in [outputs, *(values if len(values) == 1 and isinstance(values[0], dict) else ())]:
-        data = json.encode(value)
-        if not validator.errors(data):
-            return data.decode()
-    return None
-
-
-def _errors_of(text: str | None, validator: Validator | None) -> list[str]:
-    """Return what is wrong with a JSON text; without a schema it must be an object."""
-    if text is None:
-        return ["The answer contains no JSON."]
-    if validator is not None:
-        return validator.errors(text.encode())
-    return [] if text.startswith("{") else ["The answer is no JSON object."]
 
 
 def _sum(known: Usage | None, more: Usage | None) -> Usage | None:

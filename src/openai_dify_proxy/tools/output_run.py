@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from openai_dify_proxy.events import Event, ToolCallDelta, ToolCallFinished, ToolCallStarted
+from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.events import Event, ToolCallDelta, ToolCallFinished, ToolCallStarted, TurnFinished
 from openai_dify_proxy.tools.parsing import CallParser
 from openai_dify_proxy.tools.schemas import compile_schema
 from openai_dify_proxy.translate.turn_request import Tool
@@ -52,7 +53,8 @@ class OutputRun(Struct):
     """One run: the text so far (``raw``), and how many of its characters were passed on as text of the answer.
 
     ``answer`` is the text of a formatted answer, with ``errors`` at its end; ``call`` is the call that is being read,
-    ``invalid`` holds the invalid calls.
+    ``invalid`` holds the invalid calls. ``fixed`` is text of the app behind what may be a call. A ``superseded`` run
+    repeats an answer that the client has already: its text is dropped.
     """
 
     parser: CallParser
@@ -62,6 +64,8 @@ class OutputRun(Struct):
     call: OutputCall | None = None
     invalid: list[OutputCall] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    fixed: list[str] = field(default_factory=list)
+    superseded: bool = False
 
     @property
     def open_call(self) -> OutputCall:
@@ -69,5 +73,21 @@ class OutputRun(Struct):
         return self.call
 
     def feed(self, text: str) -> list[Event]:
+        if self.superseded:
+            return []
         self.raw.append(text)
         return self.parser.feed(text)
+
+    def take_fixed(self) -> str:
+        text = "".join(self.fixed)
+        self.fixed.clear()
+        return text
+
+
+class RejectedRun(Struct, frozen=True):
+    """A run with invalid output: the event at its end, its error, and how many calls the client had by then."""
+
+    run: OutputRun
+    event: TurnFinished
+    error: ProxyError
+    calls: int

@@ -75,6 +75,16 @@ class CallParser:
         """Take reasoning, which is no part of the text; a call in it counts if no visible text follows."""
         self._reasoning.append(text)
 
+    @property
+    def reading(self) -> bool:
+        """Whether the last text belongs to a call, or to what may become one."""
+        return self._reader is not None
+
+    def flush(self) -> list[Event]:
+        """Return the events of text that is held back, since another text follows it."""
+        self._read("", final=True)
+        return self._taken()
+
     def finish(self) -> list[Event]:
         """Return the last events, as the text ended."""
         self._read("", final=True)

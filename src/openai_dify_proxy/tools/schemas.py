@@ -14,7 +14,8 @@ from typing import Any
 import jsonschema_rs
 from msgspec import DecodeError, json
 
-from openai_dify_proxy.tools.schema_walk import BadSchema, SchemaTooComplex, all_schemas, measured
+from openai_dify_proxy.tools.schema_walk import MAX_HEIGHT, BadSchema, SchemaTooComplex, all_schemas, measured
+from openai_dify_proxy.tools.signatures import pointed
 from openai_dify_proxy.tools.validation_cost import MAX_DEPTH, validation_cost, value_size
 
 MAX_SCHEMA = 512 * 1024
@@ -62,6 +63,16 @@ class Validator:
         except RecursionError:
             return [_TOO_DEEP]
         return self._errors_of(parsed)
+
+    def names_any(self, value: dict[str, Any]) -> bool:
+        """Return whether ``value`` has a property that the schema names; true if it names none."""
+        top: Any = self.root
+        for _ in range(MAX_HEIGHT):
+            if not (isinstance(top, dict) and isinstance(top.get("$ref"), str)):
+                break
+            top = pointed(self.root, top["$ref"])
+        properties = top.get("properties") if isinstance(top, dict) else None
+        return not isinstance(properties, dict) or not properties or not properties.keys().isdisjoint(value)
 
     def _errors_of(self, value: Any) -> list[str]:
         count, depth = value_size(value)

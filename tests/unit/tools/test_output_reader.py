@@ -10,6 +10,7 @@ from msgspec import json
 
 from openai_dify_proxy.errors import ResponseFormatInvalid, StreamCut, ToolCallInvalid
 from openai_dify_proxy.events import (
+    AgentThoughtDelta,
     Event,
     FixedTextDelta,
     ReasoningDelta,
@@ -357,3 +358,116 @@ def test_unknown_usage_of_a_run_does_not_count() -> None:
     read(reader, TextDelta(f"{WRONG} It is sunny."))
     events = read(reader, TextDelta(CALL), END)
     assert events[-1] == TurnFinished("tool_calls", END.usage, repairs=Repairs(1, END.usage))
+
+
+# Runs that do not go as planned
+
+
+def test_retried_node_restarts_a_call_that_is_held_back() -> None:
+    again = TextReplaced('<tool_call>{"name": "get_weather", "arguments": {"city": "Ro', moderated=False)
+    events = read(reader_of(TOOLS, streamed=False), TextDelta(BROKEN), again, TextDelta('me"}}</tool_call>'), END)
+    calls = [event for event in events if not isinstance(event, TextReplaced)]
+    assert calls == [*call(0, '{"city": "Rome"}', 2), TurnFinished("tool_calls", END.usage)]
+
+
+def test_retried_node_in_the_middle_of_a_streamed_call_fails() -> None:
+    again = TextReplaced('<tool_call>{"name": "get_weather", "arguments": {"city": "Ro', moderated=False)
+    reader = reader_of(TOOLS)
+    events = reader.filter([TextDelta(BROKEN), again, TextDelta('me"}}</tool_call>'), END])
+    assert joined(events[:-1]) == call(0, '{"city": "Pa')[:2]
+    assert isinstance(events[-1], TurnFailed)
+
+
+def test_text_of_a_retried_node_after_a_call_is_dropped() -> None:
+    again = TextReplaced("Again. ", moderated=False)
+    events = read(reader_of(TOOLS), TextDelta(CALL), again, TextDelta(f"More. {CALL}"), END)
+    assert events == [*call(0, '{"city": "Paris"}'), TurnFinished("tool_calls", END.usage)]
+
+
+def test_repair_without_a_call_leaves_the_call_as_written() -> None:
+    reader = reader_of(TOOLS, streamed=False)
+    events = read(reader, TextDelta(f"Well. {WRONG}"), END) + read(reader, TextDelta("I cannot."), END)
+    assert events[:-1] == [TextDelta("Well. "), *call(0, '{"city": 1}')]
+    assert isinstance(events[-1], TurnFinished)
+    assert events[-1].reason == "tool_calls"
+
+
+def test_repair_without_a_call_of_a_strict_tool_fails() -> None:
+    reader = reader_of(OutputRequest((STRICT,)))
+    (failed,) = read(reader, TextDelta(WRONG), END) + read(reader, TextDelta("I cannot."), END)
+    assert isinstance(failed, TurnFailed)
+    assert isinstance(failed.error, ToolCallInvalid)
+
+
+def test_repair_of_one_of_two_calls_without_a_call() -> None:
+    reader = reader_of(TOOLS, streamed=False)
+    events = read(reader, TextDelta(CALL + WRONG), END) + read(reader, TextDelta("No."), END)
+    assert events[:-1] == [*call(0, '{"city": "Paris"}'), *call(1, '{"city": 1}', 2)]
+
+
+def test_formatted_answer_instead_of_a_corrected_call() -> None:
+    reader = reader_of(OutputRequest((WEATHER,), answer_format=POINT), streamed=False)
+    events = read(reader, TextDelta(WRONG), END) + read(reader, TextDelta('{"x": 1}'), END)
+    assert events[0] == TextDelta('{"x": 1}')
+    assert isinstance(events[1], TurnFinished)
+
+
+def test_failed_repair_leaves_the_call_as_written() -> None:
+    reader = reader_of(TOOLS, streamed=False)
+    events = read(reader, TextDelta(WRONG), END) + read(reader, TurnFailed(StreamCut("cut")))
+    assert events == [*call(0, '{"city": 1}'), TurnFinished("tool_calls", END.usage, repairs=Repairs(1))]
+
+
+def test_failed_repair_of_a_required_call_is_an_invalid_call() -> None:
+    reader = reader_of(REQUIRED)
+    (failed,) = read(reader, TextDelta(WRONG), END) + read(reader, TurnFailed(StreamCut("cut")))
+    assert isinstance(failed, TurnFailed)
+    assert isinstance(failed.error, ToolCallInvalid)
+
+
+def test_text_of_the_app_comes_after_text_that_is_held_back() -> None:
+    events = read(reader_of(TOOLS), TextDelta("1 <"), FixedTextDelta(" 2"), TextDelta(" <"), FixedTextDelta("3"), END)
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "1 < 2 <3"
+
+
+def test_text_of_the_app_behind_a_call_is_cut() -> None:
+    events = read(reader_of(TOOLS), FixedTextDelta("A: "), TextDelta(CALL), FixedTextDelta("\n\nBye."), END)
+    assert events == [TextDelta("A: "), *call(0, '{"city": "Paris"}'), TurnFinished("tool_calls", END.usage)]
+
+
+def test_text_of_the_app_behind_text_that_looked_like_a_call() -> None:
+    text = '{"name": "other"'
+    events = read(reader_of(TOOLS), TextDelta(text), FixedTextDelta(" End."), END)
+    assert events == [TextDelta(f"{text} End."), END]
+    events = read(reader_of(TOOLS), TextDelta(text), FixedTextDelta(" End."), TextDelta("}"), END)
+    assert joined(events) == [TextDelta(f"{text}}} End."), END]
+
+
+def test_thoughts_of_an_agent_are_no_calls() -> None:
+    thought = AgentThoughtDelta(CALL)
+    assert read(reader_of(TOOLS), thought, END) == [thought, END]
+
+
+def test_usage_of_a_run_that_ended_with_its_cut() -> None:
+    reader = reader_of(OutputRequest((WEATHER,), parallel=False))
+    assert joined(reader.filter([TextDelta(CALL), END]))[-1] == TurnFinished("tool_calls", END.usage)
+
+
+def test_whole_answer_of_a_repair_is_not_the_answer() -> None:
+    reader = reader_of(REQUIRED, streamed=False)
+    read(reader, TextDelta(f"Sure. {WRONG}"), END)
+    events = read(reader, TextDelta(CALL), TurnFinished("stop", answer=f"Sorry. {CALL}"))
+    assert isinstance(events[-1], TurnFinished)
+    assert events[-1].answer is None
+
+
+def test_outputs_without_a_property_of_the_schema_are_ignored() -> None:
+    optional = json.encode({"$ref": "#/$defs/P", "$defs": {"P": {"type": "object", "properties": {"x": {}}}}})
+    reader = reader_of(OutputRequest(answer_format=AnswerFormat(optional)))
+    end = TurnFinished("stop", END.usage, outputs={"text": '{"x": 1}'})
+    assert read(reader, TextDelta('{"x": 1}'), end)[0] == TextDelta('{"x": 1}')
+
+
+def test_outputs_of_a_schema_without_properties() -> None:
+    reader = reader_of(OutputRequest(answer_format=AnswerFormat(b'{"type": "object"}')))
+    assert read(reader, TurnFinished("stop", outputs={"y": 1}))[0] == TextDelta('{"y":1}')

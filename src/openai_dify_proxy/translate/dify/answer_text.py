@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from openai_dify_proxy.events import Event, FixedTextDelta, TextDelta, TextReplaced
+from openai_dify_proxy.events import AgentThoughtDelta, Event, FixedTextDelta, ReasoningDelta, TextDelta, TextReplaced
 from openai_dify_proxy.translate.dify.dedupe import TextAssembly
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
 from openai_dify_proxy.wire.complexity import TooComplex
@@ -18,7 +18,7 @@ class AnswerText:
 
     ``agent_streams`` is true once text came in ``agent_message`` events, ``moderated`` once a moderation has replaced
     the text. ``final`` is the visible text of the whole answer if it differs from the sum of the deltas.
-    ``separate_fixed`` enables ``FixedTextDelta`` for text that is not a model's.
+    ``separate_fixed`` enables ``FixedTextDelta`` for text that is not a model's, and ``AgentThoughtDelta``.
     """
 
     __slots__ = ("_assembly", "_restated", "_separate", "_think", "_thoughts", "agent_streams", "final", "moderated")
@@ -55,6 +55,7 @@ class AnswerText:
         new = self._assembly.add(selector[0] if selector else "", text)
         if new:
             if self._separate and selector and selector[-1] != "text":
+                self._think.close(out)  # text before it that might have begun a tag
                 out.append(FixedTextDelta(new))
             elif self._think.idle and "<" not in new:
                 out.append(TextDelta(new))
@@ -81,8 +82,15 @@ class AnswerText:
             self._assembly.begin_agent_segment()
             known = ""
         if is_reasoning and thought.startswith(known) and len(thought) > len(known):
-            self._think.reason(thought[len(known) :], out)
+            self._reason(thought[len(known) :], out)
         self._thoughts[key] = thought
+
+    def _reason(self, text: str, out: list[Event]) -> None:
+        """Add reasoning of an agent, which may name the tools of its own."""
+        parts: list[Event] = []
+        self._think.reason(text, parts)
+        kind = AgentThoughtDelta if self._separate else ReasoningDelta
+        out += [kind(part.text) for part in parts if isinstance(part, ReasoningDelta)]
 
     def replace(self, text: str, moderated: bool, out: list[Event]) -> None:
         """Replace all earlier text by ``text`` (``message_replace``)."""

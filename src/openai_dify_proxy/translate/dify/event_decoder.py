@@ -56,8 +56,8 @@ class DifyEventDecoder:
     ``mode`` is the app's mode. ``origin`` (scheme and host of Dify) completes relative links of files. ``own_key`` says
     whether the Dify key is the server's, for errors. ``progress`` enables ``StepChanged`` events. ``output_variable``
     names the workflow output with the answer; no text is emitted before that output. ``asked_before`` is an earlier
-    question of the conversation, for the detection of ``remembers``. ``emulating`` enables ``FixedTextDelta``, and
-    the outputs of a workflow in ``TurnFinished``.
+    question of the conversation, for the detection of ``remembers``. ``emulating`` enables ``FixedTextDelta``,
+    ``AgentThoughtDelta``, and the outputs of a workflow in ``TurnFinished``.
     """
 
     __slots__ = (

@@ -9,10 +9,12 @@ import pytest
 from demo.tests.recorded import recording
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.events import (
+    AgentThoughtDelta,
     Citation,
     Citations,
     Event,
     FileProduced,
+    FixedTextDelta,
     ReasoningDelta,
     StepChanged,
     TextDelta,
@@ -942,3 +944,20 @@ def test_one_model_with_the_earlier_question_is_enough(nodes: list[Json], shown:
     decoder = DifyEventDecoder("advanced-chat", asked_before="before")
     decoder.feed(stream(workflow_started(), *nodes))
     assert decoder.remembers is shown
+
+
+# Tools and schemas are emulated
+
+
+def test_fixed_text_follows_text_that_might_have_begun_a_tag() -> None:
+    fixed = {**message(" 2"), "from_variable_selector": ["answer", "answer"]}
+    events = decode("advanced-chat", message("1 <", "llm"), fixed, workflow_finished(), emulating=True)
+    assert events[:-1] == [*events[:-2], FixedTextDelta(" 2")]
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "1 < 2"
+
+
+@pytest.mark.parametrize(("emulating", "kind"), [(False, ReasoningDelta), (True, AgentThoughtDelta)])
+def test_thoughts_of_an_agent(emulating: bool, kind: type[ReasoningDelta]) -> None:
+    thought = agent_thought("t", "I call a tool.")
+    events = decode("agent", thought, agent_message("Done."), message_end(), emulating=emulating)
+    assert events[:2] == [kind("I call a tool."), TextDelta("Done.")]
