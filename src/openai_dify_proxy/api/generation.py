@@ -192,7 +192,9 @@ class TurnFrames:
             self._last = await stream.begin_next_run()
         if stream.ended:
             return await self._end(self._last)
-        return self._encoder.encode(self._last, stream.ids)
+        frames = self._encoder.encode(self._last, stream.ids)
+        self._started = self._started or bool(frames)
+        return frames
 
     async def _end(self, events: list[Event]) -> bytes:
         """Encode the last events; ``at_end`` commits the turn before they are returned."""

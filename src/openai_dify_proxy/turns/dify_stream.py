@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
 
 from msgspec import Struct
 
 from openai_dify_proxy.errors import ConversationNotFound, ProxyError, StreamCut, UpstreamFailed, UpstreamTimeout
-from openai_dify_proxy.events import Event, TextDelta, TurnFailed, TurnIds
+from openai_dify_proxy.events import Event, TextDelta, TurnFailed, TurnFinished, TurnIds
 from openai_dify_proxy.tools.output_reader import OutputReader
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
@@ -48,7 +50,12 @@ class TurnLimits(Struct, frozen=True):
 
 Run = tuple[Exchange, DifyEventDecoder]
 Restart = Callable[["DifyStream"], Awaitable[Run]]
-Repair = Callable[["DifyStream", str], Awaitable[Run]]
+
+
+class Repair(Protocol):
+    """Starts the run that answers the question ``text``, after the run of a stream."""
+
+    def __call__(self, before: DifyStream, text: str) -> Awaitable[Run]: ...
 
 
 class DifyStream:
@@ -220,8 +227,7 @@ class DifyStream:
         try:
             self.exchange, self._decoder = await begin(before)
         except ProxyError as error:
-            self.ended = True
-            return [*events, TurnFailed(error)]
+            return [*events, *self._filtered([TurnFailed(error)])]
         self._streams = None
         self._last_frame = self._loop.time()
         self._frames = 0
@@ -320,21 +326,20 @@ class DifyStream:
         """Return ``events`` for the client, without text that may begin a stop sequence; empty if nothing is left."""
         if self._stop is None and self._output is None and events and type(events[-1]) is TextDelta:
             return events  # the usual case
+        question = None
         if self._output is not None:
             events = self._output.filter(events)
-            if self._output.repair is not None:
-                assert self._repair is not None
-                repair, question = self._repair, self._output.repair
-                self._next_run = lambda before: repair(before, question)
-                self._undelivered = events
-                return []
-            self.ended = self._output.cut
+            question = self._output.repair
         if self._stop is not None:
             events = self._stop.filter(events)
-            if self._stop.hit:
-                self.ended = True
-        if self._decoder.ended or (events and isinstance(events[-1], TurnFailed)):
+        last = events[-1] if events else None
+        if isinstance(last, TurnFinished | TurnFailed):
             self.ended = True
+        elif question is not None:
+            assert self._repair is not None
+            self._next_run = partial(self._repair, text=question)
+            self._undelivered = events
+            return []
         return events
 
     def _deadline(self) -> float:

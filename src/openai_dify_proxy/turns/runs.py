@@ -17,6 +17,7 @@ from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.claims import ConversationClaim
+from openai_dify_proxy.turns.client import Client, ClientDisconnected
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, Run
 from openai_dify_proxy.turns.emulation import Emulation
@@ -24,6 +25,9 @@ from openai_dify_proxy.turns.large_requests import run_sized, text_size
 from openai_dify_proxy.turns.stopping import Stopper
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.wire.dify import encode_generate_request
+
+MAX_REPEATED_ANSWER = 64 * 1024
+"""Characters of an invalid answer that a model without memory is shown again."""
 
 Recall = Callable[[], Awaitable[Sequence[HistoryMessage]]]
 """Returns the messages of a stored response or conversation that a request continues."""
@@ -40,6 +44,7 @@ class Question(Struct, frozen=True):
     recall: Recall | None
     slot: Slot
     emulation: Emulation | None
+    client: Client
 
 
 class Runs:
@@ -88,22 +93,25 @@ class Runs:
         stopping = self._stopper.abandon(before, question.profile.mode)
         if stopping is not None:
             await asyncio.wait([stopping])
-        request, claim = question.request, question.claim
         name = before.ids.conversation_id
-        forgetful = claim.conversation_id is not None and claim.continuation.history
-        if name is None or forgetful:
+        if name is not None:
+            spacing = self._conversations.timing.turn_spacing
+            await asyncio.sleep(max(0.0, spacing - before.seconds_since_first_event))
+        if name is None or _may_forget(question):
             assert question.emulation is not None
-            answer = escape_role_lines(question.emulation.reader.rejected)
-            corrected = structs.replace(request, question=f"{request.question}\n\nYour answer was:\n{answer}\n\n{text}")
-            return await self.start(structs.replace(question, request=corrected))
-        spacing = self._conversations.timing.turn_spacing
-        await asyncio.sleep(max(0.0, spacing - before.seconds_since_first_event))
-        corrected = structs.replace(request, question=text, system="", history=())
-        continuation = Continuation(name, history=False, system=False, instructions="demand")
-        return await self.start(structs.replace(question, request=corrected, recall=None), continuation)
+            answer = escape_role_lines(question.emulation.reader.rejected[:MAX_REPEATED_ANSWER])
+            text = f"{question.request.question}\n\nYour answer was:\n{answer}\n\n{text}"
+            continuation = structs.replace(question.claim.continuation, conversation_id=name)
+        else:
+            continuation = Continuation(name, history=False, system=False, instructions="demand")
+        corrected = structs.replace(question.request, question=text)
+        return await self.start(structs.replace(question, request=corrected), continuation)
 
     async def start(self, question: Question, continuation: Continuation | None = None) -> Run:
-        """Send the request to Dify, as its claim requires. Raises ProxyError if nothing was sent."""
+        """Send the request to Dify, as its claim requires.
+
+        Raises ProxyError if nothing was sent, and ClientDisconnected if the client has disconnected before.
+        """
         app, profile, claim = question.app, question.profile, question.claim
         request, history, emulation = question.request, None, question.emulation
         continuation = continuation or claim.continuation
@@ -134,6 +142,13 @@ class Runs:
             asked_before=claim.asked_before,
             emulating=emulation is not None,
         )
+        if question.client.disconnected:
+            raise ClientDisconnected
         exchange = await self._dify.generate(app.dify, generate_path(profile.mode), body)
         question.slot.attach(exchange)
         return exchange, decoder
+
+
+def _may_forget(question: Question) -> bool:
+    """Return whether the model of a chatflow has no memory, or may have none: an app's first turn does not show it."""
+    return question.profile.mode == "advanced-chat" and question.claim.continuation.history

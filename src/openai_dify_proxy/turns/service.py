@@ -26,7 +26,7 @@ from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import MAX_DIFY_USER, Caller, dify_user
 from openai_dify_proxy.turns.claims import ConversationClaim
-from openai_dify_proxy.turns.client import Client, ClientDisconnected, ConnectedClient
+from openai_dify_proxy.turns.client import Client, ConnectedClient
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
 from openai_dify_proxy.turns.emulation import Emulation, Emulator
@@ -234,10 +234,8 @@ class Turns:
                 claim.awaits_head = await admittance.wait_until_free(taken)
                 slot = None
         user = await self._user(app, caller, request.end_user)
-        question = Question(app, profile, request, user, claim, recall, slot, emulation)
+        question = Question(app, profile, request, user, claim, recall, slot, emulation, client)
         await self._runs.wait_for_dify(question)
-        if client.disconnected:
-            raise ClientDisconnected
         exchange, decoder = await self._runs.start(question)
         stream = DifyStream(
             exchange,
