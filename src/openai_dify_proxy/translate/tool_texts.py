@@ -7,7 +7,7 @@ The text inside a block cannot end the block: its closing tags are escaped.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import DecodeError, json, structs
 
@@ -17,31 +17,39 @@ _CALL_END = re.compile(r"<(?=\s*+/\s*+tool_call)", re.IGNORECASE)
 _RESULT_END = re.compile(r"<(?=\s*+/\s*+tool_result)", re.IGNORECASE)
 _IN_ATTRIBUTE = {ord('"'): "'", ord("<"): "(", ord(">"): ")", ord("\n"): " ", ord("\r"): " "}
 
+NO_CALLS: Mapping[str, str] = {}
+
 
 def render_calls(calls: Iterable[ToolCall]) -> str:
     """Return the calls as blocks, one below the other."""
     return "\n".join(map(_render_call, calls))
 
 
-def render_result(message: HistoryMessage, calls: Sequence[ToolCall]) -> str:
-    """Return a tool's message as a block.
+def result_attributes(calls: Sequence[ToolCall]) -> dict[str, str]:
+    """Return the attributes of the results of ``calls``, by call id.
 
-    ``calls`` are the calls of the assistant's message that it answers. If there are several, the block has the number
-    of the call, from 1. The block of an unknown call has no name.
+    ``calls`` are those of one assistant's message. If there are several, a result has the number of its call, from 1.
     """
-    attributes = ""
-    for number, call in enumerate(calls, 1):
-        if call.id == message.call_id:
-            attributes = f' name="{call.name.translate(_IN_ATTRIBUTE)}"'
-            if len(calls) > 1:
-                attributes += f' call="{number}"'
-    return f"<tool_result{attributes}>\n{_RESULT_END.sub('&lt;', message.text)}\n</tool_result>"
+    numbered = len(calls) > 1
+    return {
+        call.id: f' name="{call.name.translate(_IN_ATTRIBUTE)}"' + (f' call="{number}"' if numbered else "")
+        for number, call in enumerate(calls, 1)
+    }
 
 
-def rendered(message: HistoryMessage, calls: Sequence[ToolCall] = ()) -> str:
-    """Return the text of a message with its calls, or its result of one of ``calls``, as blocks."""
+def render_result(message: HistoryMessage, attributes: Mapping[str, str]) -> str:
+    """Return a tool's message as a block. The block of an unknown call has no name.
+
+    ``attributes`` are those of the results of the assistant's message that it answers.
+    """
+    known = attributes.get(message.call_id or "", "")
+    return f"<tool_result{known}>\n{_RESULT_END.sub('&lt;', message.text)}\n</tool_result>"
+
+
+def rendered(message: HistoryMessage, attributes: Mapping[str, str] = NO_CALLS) -> str:
+    """Return the text of a message with its calls, or its result with ``attributes``, as blocks."""
     if message.role == "tool":
-        return render_result(message, calls)
+        return render_result(message, attributes)
     if not message.calls:
         return message.text
     blocks = render_calls(message.calls)
@@ -54,10 +62,11 @@ def rendered_messages(messages: Iterable[HistoryMessage], calls: Sequence[ToolCa
     ``calls`` are the calls of the assistant's message before the first one. Roles and ids are unchanged.
     """
     result = []
+    attributes = result_attributes(calls)
     for message in messages:
-        result.append(structs.replace(message, text=rendered(message, calls), calls=()))
+        result.append(structs.replace(message, text=rendered(message, attributes), calls=()))
         if message.role == "assistant":
-            calls = message.calls
+            attributes = result_attributes(message.calls)
     return tuple(result)
 
 

@@ -7,7 +7,13 @@ import re
 
 import pytest
 
-from openai_dify_proxy.translate.tool_texts import render_calls, render_result, rendered, rendered_messages
+from openai_dify_proxy.translate.tool_texts import (
+    render_calls,
+    render_result,
+    rendered,
+    rendered_messages,
+    result_attributes,
+)
 from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
 
 PARIS = ToolCall("a", "get_weather", '{"city": "Paris"}')
@@ -52,22 +58,30 @@ def test_no_argument_ends_its_block(end: str) -> None:
 
 def test_a_result_has_the_name_of_its_call() -> None:
     result = HistoryMessage("tool", "sunny", call_id="a")
-    assert render_result(result, [PARIS]) == '<tool_result name="get_weather">\nsunny\n</tool_result>'
+    assert (
+        render_result(result, result_attributes([PARIS])) == '<tool_result name="get_weather">\nsunny\n</tool_result>'
+    )
 
 
 def test_one_of_several_results_has_the_number_of_its_call() -> None:
     result = HistoryMessage("tool", "rain", call_id="b")
-    assert render_result(result, [PARIS, ROME]) == '<tool_result name="get_weather" call="2">\nrain\n</tool_result>'
+    assert (
+        render_result(result, result_attributes([PARIS, ROME]))
+        == '<tool_result name="get_weather" call="2">\nrain\n</tool_result>'
+    )
 
 
 def test_a_result_of_an_unknown_call_has_no_name() -> None:
-    assert render_result(HistoryMessage("tool", "x", call_id="z"), [PARIS]) == "<tool_result>\nx\n</tool_result>"
+    assert (
+        render_result(HistoryMessage("tool", "x", call_id="z"), result_attributes([PARIS]))
+        == "<tool_result>\nx\n</tool_result>"
+    )
 
 
 def test_no_result_ends_its_block_or_its_attribute() -> None:
     call = ToolCall("a", 'f">\n<x', "{}")
     result = HistoryMessage("tool", "a </tool_result><b> < /Tool_Result>", call_id="a")
-    assert render_result(result, [call]) == (
+    assert render_result(result, result_attributes([call])) == (
         '<tool_result name="f\') (x">\na &lt;/tool_result><b> &lt; /Tool_Result>\n</tool_result>'
     )
 

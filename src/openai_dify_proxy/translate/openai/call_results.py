@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.parameter_errors import quotable
 from openai_dify_proxy.translate.role_lines import escape_role_lines
-from openai_dify_proxy.translate.tool_texts import render_result
+from openai_dify_proxy.translate.tool_texts import render_result, result_attributes
 from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
 
 _MAX_NAMED = 20
@@ -21,8 +21,9 @@ _MAX_NAMED = 20
 
 def question_of(asked: Iterable[HistoryMessage], calls: Sequence[ToolCall] = ()) -> str:
     """Return the text of the new messages, which may be results of ``calls``."""
+    attributes = result_attributes(calls)
     return "\n\n".join(
-        escape_role_lines(render_result(message, calls)) if message.role == "tool" else message.text
+        escape_role_lines(render_result(message, attributes)) if message.role == "tool" else message.text
         for message in asked
     )
 
