@@ -44,6 +44,8 @@ from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest
 MAX_CALLS = 128
 """Calls of one turn; a model that writes more is stopped."""
 
+_UNCLOSED = "The text has no </tool_call> behind it."
+
 
 class OutputReader:
     """Filters the events of one turn, its repairs included.
@@ -285,7 +287,7 @@ class OutputReader:
         """End a call whose arguments broke off. A client that has them already learns that the answer was cut."""
         self._run.call = None
         if not call.streams:
-            call.errors = ["The arguments end in the middle of a value."]
+            call.errors = [_UNCLOSED if call.tool.custom else "The arguments end in the middle of a value."]
             self._run.invalid.append(call)
             return event
         out.append(ToolCallFinished(call.started.index))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 from openai_dify_proxy.tools.signatures import pointed
@@ -45,6 +46,7 @@ _PATTERN_COST = 50
 _BACKTRACKING_COST = 2_000
 """One with lookarounds or references backtracks, as far as its limit allows."""
 
+_REPETITION = re.compile(r"(\d{1,5})\}")
 _BACKTRACKS = re.compile(r"\(\?[^:]|\\[1-9gk]|[*+?}]\+")
 
 
@@ -197,13 +199,32 @@ def followed(root: Any, schema: dict[str, Any]) -> Iterator[Subschema]:
 
 def own_cost(schema: dict[str, Any]) -> int:
     """Return what a schema costs without its parts."""
+    expressions = expressions_of(schema)
+    choices = schema.get("enum")
+    many = len(choices) // 20 if isinstance(choices, list) else 0
+    return 1 + many + sum(_BACKTRACKING_COST if _BACKTRACKS.search(one) else _PATTERN_COST for one in expressions)
+
+
+def compile_cost(schema: dict[str, Any]) -> int:
+    """Return what it costs to compile a schema without its parts: 1, and more for each regular expression."""
+    return 1 + sum(map(_expression_cost, expressions_of(schema)))
+
+
+def _expression_cost(expression: str) -> int:
+    """Return the cost of a regular expression, of which each repetition is a copy."""
+    copies = 1
+    for number in islice(_REPETITION.finditer(expression), 8):
+        copies *= max(1, int(number[1]))
+    return 20 + min(copies, 1000) // 4
+
+
+def expressions_of(schema: dict[str, Any]) -> list[str]:
+    """Return the regular expressions of a schema without its parts."""
     patterns = schema.get("patternProperties")
     expressions = [*patterns] if isinstance(patterns, dict) else []
     if isinstance(schema.get("pattern"), str):
         expressions.append(schema["pattern"])
-    choices = schema.get("enum")
-    many = len(choices) // 20 if isinstance(choices, list) else 0
-    return 1 + many + sum(_BACKTRACKING_COST if _BACKTRACKS.search(one) else _PATTERN_COST for one in expressions)
+    return expressions
 
 
 def _follow_here(root: Any, schema: Any, done: set[int], opened: set[int]) -> None:

@@ -14,7 +14,15 @@ from typing import Any
 import jsonschema_rs
 from msgspec import DecodeError, json
 
-from openai_dify_proxy.tools.schema_walk import MAX_HEIGHT, BadSchema, SchemaTooComplex, all_schemas, measured
+from openai_dify_proxy.tools.schema_walk import (
+    MAX_HEIGHT,
+    MAX_NODES,
+    BadSchema,
+    SchemaTooComplex,
+    all_schemas,
+    compile_cost,
+    measured,
+)
 from openai_dify_proxy.tools.signatures import pointed
 from openai_dify_proxy.tools.validation_cost import MAX_DEPTH, validation_cost, value_size
 
@@ -40,7 +48,10 @@ _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=2_500, size_limit=1 
 
 
 class Validator:
-    """A compiled schema. ``root`` is the decoded schema, which must not be changed; ``nodes`` counts its subschemas."""
+    """A compiled schema. ``root`` is the decoded schema, which must not be changed; ``nodes`` counts its subschemas.
+
+    A regular expression counts as many subschemas, since it takes as long to compile.
+    """
 
     __slots__ = ("_compiled", "_recursive", "_size", "nodes", "root")
 
@@ -116,7 +127,9 @@ def _parsed(schema: bytes) -> tuple[dict[str, Any], int]:
     nodes = 0
     for _, schema_object in all_schemas(root):
         _allow_null(schema_object)
-        nodes += 1
+        nodes += compile_cost(schema_object)
+    if nodes > MAX_NODES:
+        raise SchemaTooComplex("The schema has too many regular expressions.")
     return root, nodes
 
 

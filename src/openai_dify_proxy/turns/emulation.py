@@ -85,19 +85,20 @@ class Emulator:
     def _instructions(self, app: App, profile: AppProfile, output: OutputRequest) -> Instructions | None:
         if profile.mode == "workflow" and not output.tools and _fitting_key(app, output) in self._fitting:
             return None
-        write = _write_instructions if _size(output) <= MAX_CACHED_SIZE else _write_instructions.__wrapped__
+        write = _write_instructions if output_size(output) <= MAX_CACHED_SIZE else _write_instructions.__wrapped__
         return write(output, self._template)
 
 
 @lru_cache(maxsize=128)
 def _write_instructions(output: OutputRequest, template: str) -> Instructions:
-    plain = structs.replace(output, choice=ToolChoice(), parallel=True)
-    return Instructions(
-        full_instructions(output, template), reminder(output), demand(output), full_instructions(plain, template)
-    )
+    plain = structs.replace(output, choice=ToolChoice(param=output.choice.param), parallel=True)
+    full = full_instructions(output, template)
+    identity = full if plain == output else full_instructions(plain, template)
+    return Instructions(full, reminder(output), demand(output), identity)
 
 
-def _size(output: OutputRequest) -> int:
+def output_size(output: OutputRequest) -> int:
+    """Return the number of bytes of the descriptions and schemas."""
     schema = output.answer_format.schema if output.answer_format is not None else None
     return len(schema or b"") + sum(len(tool.description) + len(tool.parameters or b"") for tool in output.tools)
 

@@ -29,13 +29,17 @@ from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.client import Client, ConnectedClient
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
-from openai_dify_proxy.turns.emulation import Emulation, Emulator
+from openai_dify_proxy.turns.emulation import Emulation, Emulator, output_size
+from openai_dify_proxy.turns.large_requests import run_sized
 from openai_dify_proxy.turns.locks import ConversationTaken, Lock
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.runs import Question, Recall, Runs
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.wire.dify import MessageRow
+
+EMULATION_COST = 8
+"""To read and write a schema takes as long as to escape a text of so many times its size."""
 
 
 class Turns:
@@ -77,7 +81,7 @@ class Turns:
     async def check(self, caller: Caller, app: App, request: TurnRequest, *, wait: TurnWait) -> None:
         """Raise the error of a request that ``run`` would reject before it waits for a slot. Raises ProxyError."""
         profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
-        self._emulator.emulate(app, profile, request, streamed=False)
+        await self._emulate(app, profile, request, streamed=False)
         self._check(app, profile, request)
         self.admission.check_place(app.dify.url, caller.id, request.end_user, wait)
 
@@ -138,7 +142,9 @@ class Turns:
         turn = None
         try:
             profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
-            emulation = None if request.output is None else self._emulate(app, profile, request, claim, streamed)
+            emulation = await self._emulate(app, profile, request, streamed=streamed)
+            if emulation is not None and emulation.instructions is not None:
+                claim.instruct(emulation.instructions.identity, self._emulator.remind_after)
             if not admittance.try_enter():
                 self._check(app, profile, request)
             turn = await self._begin(
@@ -272,13 +278,14 @@ class Turns:
         """Return a block with a slot, for a call outside a turn."""
         return self.admission.slot(dify.url, caller.id, ConnectedClient(), self.wait(streamed=False))
 
-    def _emulate(
-        self, app: App, profile: AppProfile, request: TurnRequest, claim: ConversationClaim, streamed: bool
+    async def _emulate(
+        self, app: App, profile: AppProfile, request: TurnRequest, *, streamed: bool
     ) -> Emulation | None:
-        emulation = self._emulator.emulate(app, profile, request, streamed=streamed)
-        if emulation is not None and emulation.instructions is not None:
-            claim.instruct(emulation.instructions.identity, self._emulator.remind_after)
-        return emulation
+        """Return the emulation of the request's tools and format, if any. Raises InvalidRequest."""
+        if request.output is None:
+            return None
+        emulate = partial(self._emulator.emulate, app, profile, request, streamed=streamed)
+        return await run_sized(emulate, EMULATION_COST * output_size(request.output))
 
     def _check(self, app: App, profile: AppProfile, request: TurnRequest) -> None:
         """Raise InvalidRequest for a request that the app cannot answer, so that it does not wait for a slot."""

@@ -212,6 +212,17 @@ def test_questions_that_ask_for_a_missing_call() -> None:
     )
 
 
+def test_questions_about_free_text_show_its_form() -> None:
+    patch = Tool("apply_patch", custom=True)
+    fault = CallFault(patch, ["The text has no </tool_call> behind it."])
+    form = '<tool_call>{"name": "..."}\n...\n</tool_call>'
+    only = f"with the name first, and the text behind it as it is: {form}. Do not explain"
+    assert f"Write the corrected call only, {only}" in calls_question([fault])
+    assert f"Write the call only, {only}" in missing_call_question(OutputRequest((patch,), ToolChoice("required")))
+    both = missing_call_question(OutputRequest((patch, NOW), ToolChoice("required")))
+    assert f"{{...}}}}</tool_call>, or for a tool with free text: {form}." in both
+
+
 def test_questions_that_ask_for_corrected_json() -> None:
     assert format_question(ANSWER, ["x: wrong"]) == (
         f"Your answer is not the JSON that was asked for:\n- x: wrong\n\n{schema_instructions(ANSWER)}"

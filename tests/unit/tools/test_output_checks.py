@@ -168,3 +168,21 @@ def test_validators() -> None:
     assert answer is not None
     assert answer.errors(b'{"city": "Paris"}') == []
     assert format_validator(AnswerFormat()) is None
+
+
+def test_regular_expressions_count_as_many_subschemas() -> None:
+    """18 000 of them would take 3 s to compile, without interruption."""
+    schema = _object(**{f"p{number}": {"type": "string", "pattern": f"^[a-z]{number}$"} for number in range(18)})
+    check_output_request(OutputRequest(tuple(_tool(f"t{number}", schema) for number in range(40))))
+    with pytest.raises(InvalidRequest, match="more than 20000 subschemas"):
+        check_output_request(OutputRequest(tuple(_tool(f"t{number}", schema) for number in range(1000))))
+
+
+@pytest.mark.parametrize("key", ["pattern", "patternProperties"])
+def test_regular_expressions_of_one_schema_are_limited(key: str) -> None:
+    expressions = [f"{number}{{9,999}}" for number in range(50)]
+    schema: Any = {"patternProperties": {expression: {} for expression in expressions}}
+    if key == "pattern":
+        schema = _object(**{f"p{number}": {"pattern": one} for number, one in enumerate(expressions)})
+    with pytest.raises(InvalidRequest, match="too many regular expressions"):
+        check_output_request(OutputRequest((_tool("f", schema),)))

@@ -363,6 +363,13 @@ def test_unknown_usage_of_a_run_does_not_count() -> None:
 # Runs that do not go as planned
 
 
+def test_free_text_without_its_end_is_asked_for_again() -> None:
+    reader = reader_of(OutputRequest((PATCH,)), streamed=False)
+    assert read(reader, TextDelta('<tool_call>{"name": "apply_patch"}\n*** Begin'), END) == []
+    assert reader.repair is not None
+    assert "The text has no </tool_call> behind it." in reader.repair
+
+
 def test_retried_node_restarts_a_call_that_is_held_back() -> None:
     again = TextReplaced('<tool_call>{"name": "get_weather", "arguments": {"city": "Ro', moderated=False)
     events = read(reader_of(TOOLS, streamed=False), TextDelta(BROKEN), again, TextDelta('me"}}</tool_call>'), END)
