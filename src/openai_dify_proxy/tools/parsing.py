@@ -33,6 +33,12 @@ MAX_HELD = 262144
 """The longest answer, in characters, that is held back because it may be a call without a mark."""
 
 _SPECIAL = re.compile(f"[{LESS}\\[{{｛［&`~]")
+_WORD = r"(?i:t(?:o|\Z)|f(?:u|\Z)|i(?:n|\Z)|[a-z]{1,16}(?::|\Z))"
+"""The beginnings of the words in marks, or a namespace."""
+_IN_LINE = re.compile(
+    rf"[{LESS}](?=\s{{0,2}}(?:{_WORD}|\||\Z))|\[(?=[tT]|\Z)|&(?=[lL]|\Z)|(?P<line>\n[ \t]*+)(?=[\[{{｛［`~])"
+)
+"""What may begin a mark behind other text of its line, or the beginning of a line that may begin with a mark."""
 _FENCE_SPECIAL = re.compile(r"[`~]")
 
 
@@ -117,8 +123,11 @@ class CallParser:
         """Read one part of ``text`` at ``at``; return its end, or -1 if more text is needed."""
         if self._reader is not None:
             return self._read_calls(self._reader, text, at, final=final)
-        special = (_SPECIAL if self._fence is None else _FENCE_SPECIAL).search(text, at)
-        end = len(text) if special is None else special.start()
+        if self._fence is not None:
+            special = _FENCE_SPECIAL.search(text, at)
+        else:
+            special = (_SPECIAL if self._blank_line else _IN_LINE).search(text, at)
+        end = len(text) if special is None else special.end() if special.lastgroup else special.start()
         if end > at:
             self._emit_text(text[at:end])
             return end
@@ -138,7 +147,8 @@ class CallParser:
             marks = [CALL_FENCES, FENCES] if self._forced or self._bare else [FENCES]
         elif text[at] not in "`~":
             unmarked = self._blank_line and (self._forced or self._bare)
-            marks = [ANY_OPENERS, BARE_HEADS] if unmarked else [ANY_OPENERS]
+            marks = [ANY_OPENERS] if text[at] not in "{｛［" else []
+            marks += [BARE_HEADS] if unmarked else []
         for group in marks:
             found = find_mark(group, text, at, final=final)
             if found == HOLD or (found is not None and (not found.key or found.key in CALL_KEYS)):
