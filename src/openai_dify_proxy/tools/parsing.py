@@ -142,11 +142,10 @@ class CallParser:
     def _find(self, text: str, at: int, *, final: bool) -> Found | Literal["hold"] | None:
         if self._fence is not None:
             return find_mark((self._fence,), text, at, final=final) if self._blank_line else None
-        marks: list[Sequence[Mark]] = []
-        if self._blank_line and text[at] in "`~":
-            marks = [CALL_FENCES, FENCES] if self._forced or self._bare else [FENCES]
-        elif text[at] not in "`~":
-            unmarked = self._blank_line and (self._forced or self._bare)
+        unmarked = self._blank_line and (self._forced or self._bare)
+        if text[at] in "`~":  # at the beginning of a line, see _IN_LINE
+            marks = [CALL_FENCES, FENCES] if unmarked else [FENCES]
+        else:
             marks = [ANY_OPENERS] if text[at] not in "{｛［" else []
             marks += [BARE_HEADS] if unmarked else []
         for group in marks:

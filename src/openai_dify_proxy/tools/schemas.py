@@ -15,7 +15,6 @@ import jsonschema_rs
 from msgspec import DecodeError, json
 
 from openai_dify_proxy.tools.schema_walk import (
-    MAX_HEIGHT,
     MAX_NODES,
     BadSchema,
     SchemaTooComplex,
@@ -78,9 +77,7 @@ class Validator:
     def names_any(self, value: dict[str, Any]) -> bool:
         """Return whether ``value`` has a property that the schema names; true if it names none."""
         top: Any = self.root
-        for _ in range(MAX_HEIGHT):
-            if not (isinstance(top, dict) and isinstance(top.get("$ref"), str)):
-                break
+        while isinstance(top, dict) and isinstance(top.get("$ref"), str):  # not in a circle: ``measured`` rejects that
             top = pointed(self.root, top["$ref"])
         properties = top.get("properties") if isinstance(top, dict) else None
         return not isinstance(properties, dict) or not properties or not properties.keys().isdisjoint(value)

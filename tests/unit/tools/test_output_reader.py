@@ -158,9 +158,10 @@ def test_a_call_within_reasoning_counts_if_nothing_follows() -> None:
     ]
 
 
-def test_custom_tool_gets_free_text() -> None:
+@pytest.mark.parametrize("streamed", [True, False])
+def test_custom_tool_gets_free_text(streamed: bool) -> None:
     text = '<tool_call>{"name": "apply_patch"}\n*** Begin Patch\n*** End Patch\n</tool_call>'
-    assert read(reader_of(TOOLS), TextDelta(text), END) == [
+    assert read(reader_of(TOOLS, streamed=streamed), TextDelta(text), END) == [
         ToolCallStarted(0, "call_1", "apply_patch", custom=True),
         ToolCallDelta(0, "*** Begin Patch\n*** End Patch"),
         ToolCallFinished(0),
@@ -294,7 +295,7 @@ def test_outputs_of_a_workflow_are_the_answer_if_they_fit(outputs: dict[str, Any
     assert called == ["fits"]
 
 
-@pytest.mark.parametrize("outputs", [{"y": 5}, {"result": {"y": 5}}, {"result": 5}])
+@pytest.mark.parametrize("outputs", [{"y": 5}, {"x": "five"}, {"result": {"y": 5}}, {"result": 5}])
 def test_other_outputs_are_ignored(outputs: dict[str, Any]) -> None:
     end = TurnFinished("stop", END.usage, outputs=outputs)
     assert read(reader_of(FORMAT), TextDelta('{"x": 1}'), end) == [TextDelta('{"x": 1}'), END]
@@ -408,7 +409,9 @@ def test_repair_without_a_call_of_a_strict_tool_fails() -> None:
 
 def test_repair_of_one_of_two_calls_without_a_call() -> None:
     reader = reader_of(TOOLS, streamed=False)
-    events = read(reader, TextDelta(CALL + WRONG), END) + read(reader, TextDelta("No."), END)
+    events = read(reader, TextDelta(CALL + WRONG), END)
+    assert reader.rejected == CALL + WRONG
+    events += read(reader, TextDelta("No."), END)
     assert events[:-1] == [*call(0, '{"city": "Paris"}'), *call(1, '{"city": 1}', 2)]
 
 
@@ -478,3 +481,30 @@ def test_outputs_without_a_property_of_the_schema_are_ignored() -> None:
 def test_outputs_of_a_schema_without_properties() -> None:
     reader = reader_of(OutputRequest(answer_format=AnswerFormat(b'{"type": "object"}')))
     assert read(reader, TurnFinished("stop", outputs={"y": 1}))[0] == TextDelta('{"y":1}')
+
+
+def test_unreadable_call_after_another_one_is_dropped() -> None:
+    reader = reader_of(TOOLS, streamed=False, max_repairs=0)
+    assert reader.rejected == ""
+    events = read(reader, TextDelta(CALL + BROKEN), END)
+    assert events == [*call(0, '{"city": "Paris"}'), TurnFinished("tool_calls", END.usage)]
+
+
+@pytest.mark.parametrize("arguments", ["{}", '{"a": 1}'])
+def test_tool_without_a_schema_takes_any_object(arguments: str) -> None:
+    reader = reader_of(OutputRequest((Tool("get_weather"),)), streamed=False)
+    text = f'<tool_call>{{"name": "get_weather", "arguments": {arguments}}}</tool_call>'
+    assert read(reader, TextDelta(text), END)[:-1] == call(0, arguments)
+
+
+def test_tool_without_a_schema_takes_only_objects() -> None:
+    reader = reader_of(OutputRequest((Tool("get_weather"),)), streamed=False)
+    read(reader, TextDelta('<tool_call>{"name": "get_weather", "arguments": "Paris"}</tool_call>'), END)
+    assert reader.repair is not None
+    assert "The arguments are no JSON object." in reader.repair
+
+
+def test_free_text_that_stays_without_its_end_is_delivered() -> None:
+    reader = reader_of(TOOLS, streamed=False, max_repairs=0)
+    events = read(reader, TextDelta('<tool_call>{"name": "apply_patch"}\n*** Begin'), END)
+    assert events[1] == ToolCallDelta(0, "*** Begin")
