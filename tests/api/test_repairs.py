@@ -8,9 +8,11 @@ import socket
 from typing import Any
 
 import pytest
-from openai import APIStatusError, AsyncOpenAI
+from openai import APIError, APIStatusError, AsyncOpenAI
 
+from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import DemoLog
+from tests.api.conftest import Serve
 from tests.api.raw_client import Client, until
 from tests.api.servers import (
     END,
@@ -18,13 +20,17 @@ from tests.api.servers import (
     SSE_HEAD,
     ProxyServer,
     RawRequest,
+    app_settings,
     chunk,
     frame,
     http_answer,
     message_frame,
     raw_dify,
 )
+from tests.api.test_tool_kinds import WEATHER as FLAT_WEATHER
+from tests.api.test_tool_kinds import respond
 from tests.api.test_tools import WEATHER, question, streamed, whole
+from tests.limits import PATIENCE
 
 PARIS = '<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</tool_call>'
 WRONG = '<tool_call>{"name": "get_weather", "arguments": {"city": 1}}</tool_call>'
@@ -35,6 +41,11 @@ def run_of(text: str) -> bytes:
     """Return the whole answer of a run, in one portion."""
     conversation = frame("message", answer=text, conversation_id="00000000-0000-4000-8000-000000000001")
     return SSE_HEAD + chunk(conversation, END) + LAST_CHUNK
+
+
+async def read_all(stream: Any) -> None:
+    async for _ in stream:
+        pass
 
 
 class Model:
@@ -136,3 +147,109 @@ async def test_repair_of_a_chatflow_repeats_the_question(client: AsyncOpenAI, lo
     first, second = log.runs
     assert text in second.question
     assert second.conversation_id == first.conversation_id
+
+
+async def test_runs_of_a_turn_share_its_slot(limited: Serve, log: DemoLog) -> None:
+    text = "CALL:types What does get_weather say about 'Quito'?"
+    async with limited(1).client() as client:
+        turns = [whole(client, "demo-chat", question(f"{number}. {text}"), tool_choice="required") for number in "12"]
+        completions = await asyncio.gather(*turns)
+    assert [completion.dify["tool_emulation"]["repairs"] for completion in completions] == [1, 1]
+    assert len(log.runs) == 4
+
+
+async def test_a_disconnect_during_a_repair_stops_its_run(raw_proxy: ProxyServer, raw_socket: socket.socket) -> None:
+    client = Client(raw_proxy.port)
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        if len(dify.turns) == 1:
+            writer.write(run_of(WRONG))
+            return
+        writer.write(SSE_HEAD + chunk(message_frame("Let me ")))
+        await client.disconnect()
+        await dify.stopped.wait()
+        writer.write(chunk(END) + LAST_CHUNK)
+        await writer.drain()
+
+    async with raw_dify(answer, at=raw_socket) as dify:
+        await client.ask("hi", "raw-chat", tools=[WEATHER], tool_choice="required")
+        await asyncio.wait_for(dify.stopped.wait(), PATIENCE)
+        assert len(dify.stops) == 1
+
+
+async def test_a_shutdown_during_a_repair_stops_its_run(raw_socket: socket.socket) -> None:
+    repairing = asyncio.Event()
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        if len(dify.turns) == 1:
+            writer.write(run_of(WRONG))
+            return
+        writer.write(SSE_HEAD + chunk(message_frame("Let me ")))
+        await writer.drain()
+        repairing.set()
+        await dify.stopped.wait()
+        writer.write(chunk(END) + LAST_CHUNK)
+        await writer.drain()
+
+    async with raw_dify(answer, at=raw_socket) as dify:
+        settings = Settings(apps={"raw": app_settings("raw", "app-raw", dify.url, mode="chat")}, shutdown_grace=0)
+        proxy = ProxyServer(settings)
+        await asyncio.to_thread(proxy.__enter__)
+        async with proxy.client(max_retries=0) as client:
+            request = asyncio.ensure_future(whole(client, "raw", question("Hi"), tool_choice="required"))
+            await asyncio.wait_for(repairing.wait(), PATIENCE)
+            await asyncio.to_thread(proxy.__exit__, None, None, None)
+            with pytest.raises(APIStatusError) as failed:
+                await request
+        assert failed.value.status_code == 503
+        assert len(dify.stops) == 1
+
+
+async def test_background_response_is_repaired_and_continued(client: AsyncOpenAI) -> None:
+    text = "CALL:types Ask get_weather about 'Riga'."
+    options: dict[str, Any] = {"stream": False, "tools": [FLAT_WEATHER]}
+    response = await respond(client, input=text, background=True, tool_choice="required", **options)
+    while response.status in ("queued", "in_progress"):
+        await asyncio.sleep(0.05)
+        response = await client.responses.retrieve(response.id)
+    (call,) = response.output
+    assert call.arguments == '{"city": "Riga"}'
+    assert response.dify["tool_emulation"]["repairs"] == 1
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "mild"}
+    second = await respond(client, previous_response_id=response.id, input=[result], **options)
+    assert second.output_text == "The result of get_weather is: mild"
+    assert second.dify["conversation_id"] == response.dify["conversation_id"]
+
+
+async def test_failure_behind_a_text_is_stored(raw_proxy: ProxyServer, raw_socket: socket.socket) -> None:
+    model = Model(f"Hello. {WRONG}", WRONG)
+    async with raw_dify(model.answer, at=raw_socket), raw_proxy.client() as client:
+        stream: Any = await client.responses.create(
+            model="raw-chat", input="Hi", tools=[FLAT_WEATHER], tool_choice="required", stream=True
+        )
+        created = await anext(stream)
+        with pytest.raises(APIError):
+            await read_all(stream)
+        response = await client.responses.retrieve(created.response.id)
+    assert response.status == "failed"
+    assert response.error is not None
+    assert response.error.code == "server_error"
+
+
+async def test_repair_that_breaks_off_is_stopped_before_the_answer(
+    raw_proxy: ProxyServer, raw_socket: socket.socket
+) -> None:
+    """The conversation may be continued only once Dify runs nothing in it."""
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        if len(dify.turns) == 1:
+            writer.write(run_of(WRONG))
+        else:
+            writer.write(SSE_HEAD + chunk(message_frame("Let me ")))  # and the connection ends
+        await writer.drain()
+
+    async with raw_dify(answer, at=raw_socket) as dify, raw_proxy.client() as client:
+        completion = await whole(client, "raw-chat", question("Hi"))
+        stopped_before = dify.stopped.is_set()
+    assert completion.choices[0].message.tool_calls[0].function.arguments == '{"city": 1}'
+    assert stopped_before

@@ -103,6 +103,49 @@ async def test_results_continue_the_conversation(client: AsyncOpenAI, log: DemoL
     assert log.runs[-1].question == '<tool_result name="get_weather">\ncold\n</tool_result>'
 
 
+async def test_results_continue_a_conversation_that_the_request_names(client: AsyncOpenAI, log: DemoLog) -> None:
+    first = await whole(client, "demo-chat", question("Ask get_weather about 'Turku'."))
+    call, name = first.choices[0].message.tool_calls[0].id, first.dify["conversation_id"]
+    result = {"role": "tool", "tool_call_id": call, "content": "cold"}
+    second = await whole(client, "demo-chat", [result], extra_body={"conversation_id": name})
+    assert second.dify["conversation_id"] == name
+    assert log.runs[-1].question == "<tool_result>\ncold\n</tool_result>"
+
+
+async def test_results_continue_a_chat_whose_client_rewrites_questions(client: AsyncOpenAI) -> None:
+    ids = {"X-OpenWebUI-Chat-Id": "chat-1", "X-OpenWebUI-User-Id": "user-1"}
+    first = await whole(client, "demo-chat", question("Ask get_weather about 'Vaasa'."), extra_headers=ids)
+    messages = [
+        *question("Rewritten."),
+        first.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": first.choices[0].message.tool_calls[0].id, "content": "cold"},
+    ]
+    second = await whole(client, "demo-chat", messages, extra_headers=ids)
+    messages += [{"role": "assistant", "content": second.choices[0].message.content}, *question("Thanks.")]
+    third = await whole(client, "demo-chat", messages, extra_headers=ids)
+    assert {turn.dify["conversation_id"] for turn in (first, second, third)} == {first.dify["conversation_id"]}
+
+
+async def test_no_call_may_follow_a_result(client: AsyncOpenAI, log: DemoLog) -> None:
+    messages = question("Ask get_weather about 'Kemi'.")
+    first = await whole(client, "demo-chat", messages)
+    messages += [
+        first.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": first.choices[0].message.tool_calls[0].id, "content": "cold"},
+    ]
+    second = await whole(client, "demo-chat", messages, tool_choice="none")
+    assert second.dify["conversation_id"] == first.dify["conversation_id"]
+    assert log.runs[-1].question.endswith("<instructions>\nDo not call a tool in this answer.\n</instructions>")
+
+
+@ANSWERS
+async def test_call_in_an_output_variable(serve: Serve, demo: DemoServer, ask: Any) -> None:
+    app = app_settings("flow", "app-demo-workflow", demo.url, output_variable="text")
+    async with serve(apps={"flow": app}).client() as client:
+        completion = await ask(client, "flow", question("Ask get_weather about 'Oulu'."))
+    assert completion.choices[0].message.tool_calls[0].function.arguments == '{"city": "Oulu"}'
+
+
 async def test_an_edited_result_forks_the_conversation(client: AsyncOpenAI) -> None:
     messages = question("Ask get_weather about 'Bergen'.")
     first = await whole(client, "demo-chat", messages)

@@ -6,6 +6,7 @@ The validator never fetches a document, takes formats as annotations, and is mea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
@@ -43,6 +44,7 @@ _VALUE = "this value"
 _MAX_ERRORS = 5
 _MAX_MESSAGE = 300
 _SMALL = 8 * 1024
+_REPETITIONS = re.compile(r"\{\d{1,9}(?:,\d{0,9})?\}")
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=2_500, size_limit=1 << 20)
 
 
@@ -142,13 +144,37 @@ def _compiled(root: dict[str, Any]) -> jsonschema_rs.Validator:
     if isinstance(dialect, str) and "://json-schema.org/" not in dialect:
         root = {key: value for key, value in root.items() if key != "$schema"}  # an unknown dialect
     try:
-        return jsonschema_rs.validator_for(
-            root, mask=_VALUE, validate_formats=False, retriever=_refuse, pattern_options=_PATTERNS
-        )
+        return _validator(root)
     except jsonschema_rs.ValidationError as error:
+        if error.instance_path[-1:] == ["pattern"] and (lenient := _without_patterns(root)) is not None:
+            return lenient
         # The schema is the client's own, so that its value may be shown.
         message = error.message.replace(_VALUE, _clipped(json.encode(error.instance).decode()), 1)
         raise BadSchema(f"{_clipped(message)}.", tuple(map(str, error.instance_path))) from error
+
+
+def _validator(root: dict[str, Any]) -> jsonschema_rs.Validator:
+    return jsonschema_rs.validator_for(
+        root, mask=_VALUE, validate_formats=False, retriever=_refuse, pattern_options=_PATTERNS
+    )
+
+
+def _without_patterns(root: dict[str, Any]) -> jsonschema_rs.Validator | None:
+    """Return the validator that ignores ``pattern``, or None if a regular expression is more than too large.
+
+    ``[\\w ]{1,255}`` is valid and compiles to more than a megabyte. Without its repetitions it shows that it is valid.
+    """
+    copy: dict[str, Any] = json.decode(json.encode(root))
+    schemas = [schema for _, schema in all_schemas(copy) if isinstance(schema.get("pattern"), str)]
+    for schema in schemas:
+        schema["pattern"] = _REPETITIONS.sub("*", schema["pattern"])
+    try:
+        _validator(copy)
+        for schema in schemas:
+            del schema["pattern"]
+        return _validator(copy)
+    except jsonschema_rs.ValidationError:
+        return None
 
 
 def _refuse(uri: str) -> Any:

@@ -98,11 +98,13 @@ class ActiveTurn:
     async def _can_continue(self) -> bool:
         """Return whether another turn may follow in Dify's conversation.
 
-        A reply that was cut short is longer there. A run that was cut after its tool calls must have ended first.
+        A reply that was cut short is longer there. A run that was cut after its tool calls, or that did not correct
+        them, must have ended first.
         """
         if self.stream.cut_short:
             return False
-        if self.stream.cut_after_calls and (stopping := self._stop()) is not None:
-            await asyncio.wait([stopping], timeout=STOP_SECONDS)
-            return self.stream.finished_upstream or self.stream.stopped
-        return True
+        stopping = None if self.stream.finished_upstream else self._stop()
+        if stopping is None:
+            return True
+        await asyncio.wait([stopping], timeout=STOP_SECONDS)
+        return self.stream.finished_upstream or self.stream.stopped

@@ -123,11 +123,6 @@ class DifyStream:
         return self._stop is not None and self._stop.hit
 
     @property
-    def cut_after_calls(self) -> bool:
-        """Whether the reply ended with its tool calls, before Dify ended the run."""
-        return self._output is not None and self._output.cut
-
-    @property
     def between_runs(self) -> bool:
         """Whether the request has to be sent again, or corrected by another run, before events follow."""
         return self._next_run is not None
