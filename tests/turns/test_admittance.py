@@ -99,6 +99,22 @@ async def test_the_waits_for_conversations_share_one_limit() -> None:
     await here.release()
 
 
+async def test_a_turn_behind_another_may_wait_in_vain_twice() -> None:
+    here = await setup()
+    first, second = here.turn(), here.turn(patience=0.05)
+    head = ConversationTaken("head", here.holder.is_free, None)
+    await first.enter()
+    waiting = asyncio.create_task(first.wait_until_free(head))
+    await until(lambda: len(here.lines) == 1)
+    assert await second.wait_until_free(head) is False
+    assert await second.wait_until_free(head) is False
+    second.leave()
+    await here.release()
+    assert await waiting is True
+    first.leave()
+    assert (here.gate.in_use, here.gate.queued, len(here.lines)) == (0, 0, 0)
+
+
 def join(lines: ConversationLines, key: str, line: Line = CALLER) -> LinePlace:
     place = lines.join(key, line)
     assert place is not None

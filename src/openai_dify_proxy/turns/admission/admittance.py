@@ -104,7 +104,7 @@ class Admittance:
         self._client.on_disconnect(place.wake)
         try:
             async with asyncio.timeout(self._patience):
-                await place.is_first
+                await asyncio.wait([place.is_first])  # a timeout must not cancel it: the turn may wait again
                 while not self._client.disconnected and not await taken.is_free():  # noqa: ASYNC110 - shared state
                     await asyncio.sleep(RETRY_SECONDS)
         except TimeoutError:
