@@ -124,8 +124,8 @@ ATTACKS: dict[str, Attack] = {
         *_sizes(
             "M1-tools",
             "caller",
-            "tool messages",
-            lambda n: hostile.messages({"role": "tool", "tool_call_id": "c", "content": FILL}, size=n),
+            "calls of tools and their results",
+            lambda n: hostile.messages(hostile.TOOL_CALL, hostile.tool_result(FILL), size=n),
         ),
         *_sizes("M1-role-lines", "caller", "role lines in a message", lambda n: hostile.long_message(ROLE_LINE, n)),
         *_sizes("M1-conversation", "caller", "conversation items", lambda n: hostile.conversation_items(user(FILL), n)),

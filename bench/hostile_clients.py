@@ -100,6 +100,16 @@ def assistant(text: str) -> Json:
     return {"role": "assistant", "content": text}
 
 
+def tool_result(text: str) -> Json:
+    """Return the result of ``TOOL_CALL``."""
+    return {"role": "tool", "tool_call_id": "c", "content": text}
+
+
+TOOL_CALL: Json = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+}
 QUESTION = user(Scenario(events=1, size=8).question)
 
 

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench import hostile_clients, servers
@@ -16,6 +17,8 @@ from bench.attacks import ATTACKS
 from bench.hostile_clients import CALLER, Victim
 from bench.hostile_dify import ATTACKS as DIFY_ATTACKS
 from bench.prober import Seen
+from openai_dify_proxy.translate.openai.chat_request import read_chat_request
+from openai_dify_proxy.wire.openai.chat import ChatCompletionRequest
 
 ROOT = Path(__file__).parents[2]
 MB = 1_000_000
@@ -40,6 +43,23 @@ def test_the_table_compares_versions() -> None:
     after = Outcome(ATTACKS["C1-think"], Seen(0.005, 0.004, 60 * MB, 62 * MB), 0, {"200": 5, "401": 2})
     row = [cell.strip() for cell in table([[before, after]]).splitlines()[-1].split("|")[4:-1]]
     assert row == ["9900 → 5", "9800 → 4", "15 → 2", "10 → 0", "200 × 1 → 200 × 5, 401 × 2", "yes"]
+
+
+@pytest.mark.parametrize("name", ["C1-think", "M1-messages", "M1-role-lines", "M1-tools"])
+async def test_expensive_messages_are_valid(name: str) -> None:
+    """Else the proxy rejects them before their cost."""
+    bodies = []
+
+    class Recorder(Victim):
+        async def post(self, path: str, body: bytes | hostile_clients.Json, key: str = CALLER) -> bytes:
+            bodies.append(body if isinstance(body, bytes) else json.dumps(body).encode())
+            return b""
+
+    await ATTACKS[name].run(Recorder("127.0.0.1", 0))
+    body = bodies.pop()
+    turn = read_chat_request(msgspec.json.decode(body, type=ChatCompletionRequest))
+    assert turn.question.endswith(hostile_clients.QUESTION["content"])
+    assert 0.8 * hostile_clients.MIB < len(body) < 1.2 * hostile_clients.MIB
 
 
 @pytest.mark.parametrize("name", DIFY_ATTACKS)
