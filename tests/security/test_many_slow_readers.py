@@ -151,3 +151,33 @@ async def test_beyond_the_total_a_slow_client_waits_until_others_have_read() -> 
             assert all(reader.received > bursts * 11 * 4000 for reader in (first, *others))
             assert not dify.stops
         assert proxy.buffered_bytes == 0
+
+
+async def test_many_clients_that_read_once_exceed_the_total_by_no_more_than_a_few_reads() -> None:
+    """The buffers of many clients get room at once, and each continues with as much as one read of Dify's stream."""
+    number, limit = 120, 1024 * 1024
+    flooding = FloodingDify(bursts=20)
+    async with flooding.running(stream_memory=limit) as (_, proxy):
+        with proxy, ExitStack() as stack:
+            clients = await connect(stack, proxy, number)
+            await until(lambda: flooding.turns == number)
+            await settled(lambda: flooding.written)
+            largest = before = proxy.buffered_bytes
+            assert before > limit // 2
+            loop = asyncio.get_running_loop()
+
+            async def read(client: socket.socket) -> None:
+                while True:
+                    await loop.sock_recv(client, 1 << 16)
+
+            readers = [asyncio.create_task(read(client)) for client in clients[::2]]
+            written = -1
+            while written < flooding.written:
+                written = flooding.written
+                for _ in range(25):
+                    await asyncio.sleep(0.01)
+                    largest = max(largest, proxy.buffered_bytes)
+            for reader in readers:
+                reader.cancel()
+            await asyncio.wait(readers)
+            assert largest <= max(before, limit) + 4 * 64 * 1024, (before, largest)

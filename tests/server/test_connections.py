@@ -29,10 +29,14 @@ HURRIED = http_limits(Settings(head_timeout=0.1, body_rate_window=0.1, idle_time
 """Deadlines that have passed at the first sweep."""
 
 
+LARGE = 8 * 1024 * 1024
+
+
 class Echo:
     """Answers with the method, the path and the length of the body.
 
-    ``/late`` waits for a request to ``/release`` before it reads. ``/client`` answers with the client and the scheme.
+    ``/late`` waits for a request to ``/release`` before it reads. ``/client`` answers with the client and the scheme,
+    ``/large`` with ``LARGE`` bytes at once.
     """
 
     def __init__(self) -> None:
@@ -64,6 +68,10 @@ class Echo:
                 size += len(message["body"])
         if scope["path"] == "/callback":
             scope["extensions"][EXTENSION]["responder"].add_headers.append(lambda: [(b"x-added", b"1")])
+        if scope["path"] == "/large":
+            head = [(b"content-length", b"%d" % LARGE)]
+            scope["extensions"][EXTENSION]["responder"].start(200, head, bytes(LARGE), more=False)
+            return
         text = f"{scope['method']} {scope['path']} {size}\n".encode()
         if scope["path"] == "/client":
             text = f"{scope['scheme']} {scope['client'][0]}".encode()

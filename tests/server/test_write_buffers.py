@@ -44,3 +44,35 @@ def test_clients_continue_one_after_the_other_while_there_is_room() -> None:
     assert (called, buffers.total) == (["a"], 150)
     buffers.remove(150)
     assert called == ["a", "b"]
+
+
+def test_many_connections_continue_without_recursion() -> None:
+    """Each reserves bytes and releases them at once, within the callback of the one before."""
+    buffers = WriteBuffers(100)
+    called: list[int] = []
+    buffers.add(150)
+
+    def write(number: int) -> None:
+        called.append(number)
+        buffers.add(60)
+        buffers.remove(60)
+
+    for number in range(5000):
+        buffers.when_below_limit(lambda number=number: write(number))  # type: ignore[misc]
+    buffers.remove(150)
+    assert called == list(range(5000))
+
+
+def test_a_closed_connection_waits_no_longer() -> None:
+    buffers = WriteBuffers(100)
+    called: list[str] = []
+
+    def callback() -> None:
+        called.append("a")
+
+    buffers.add(150)
+    buffers.when_below_limit(callback)
+    buffers.forget(callback)
+    buffers.forget(callback)
+    buffers.remove(150)
+    assert not called

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, log_detail, shutting_down
 from openai_dify_proxy.api.responder import responder_of
 from openai_dify_proxy.errors import InternalError, ProxyError
+from openai_dify_proxy.settings.limits import LEAST_READ
 from openai_dify_proxy.translate.openai.chat_streams import COMMENT
 from openai_dify_proxy.turns.client import ClientDisconnected
 
@@ -35,9 +36,6 @@ SSE_HEADERS: RawHeaders = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-
-LEAST_READ = 64 * 1024
-"""Bytes that a slow client must read within the write timeout. A large frame, such as a picture, may take it longer."""
 
 
 class StreamTiming(Struct, frozen=True):

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
-from openai_dify_proxy.server.write_buffers import WriteBuffers
+from openai_dify_proxy.server.flow import Flow
 from openai_dify_proxy.turns.client import EXTENSION
 
 if TYPE_CHECKING:
@@ -20,53 +19,6 @@ MERGED_BYTES = 64 * 1024
 """The largest body that is copied behind the response head; a larger one is handed to the transport as it is."""
 
 Headers = Sequence[tuple[bytes, bytes]]
-
-
-class Flow(FlowControl):
-    """Pauses reading while data that has arrived waits to be parsed, and reports when the client reads again.
-
-    The transport pauses writing as soon as it has to buffer anything, since the sockets' own buffers suffice.
-    """
-
-    def __init__(self, transport: asyncio.Transport, buffers: WriteBuffers) -> None:
-        super().__init__(transport)
-        transport.set_write_buffer_limits(high=0)
-        self.buffers = buffers
-        self._buffered = 0
-        self._held = False
-        self.on_writable: Callable[[], object] | None = None
-
-    def hold(self, held: bool) -> None:
-        if held:
-            self.pause_reading()
-        released = self._held and not held
-        self._held = held
-        if released:
-            self.resume_reading()
-
-    def resume_reading(self) -> None:
-        if not self._held:
-            super().resume_reading()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._buffered = self._transport.get_write_buffer_size()
-        self.buffers.add(self._buffered)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self.close()
-        if self.on_writable is not None:
-            self.buffers.when_below_limit(self._report)
-
-    def close(self) -> None:
-        """Count the buffered bytes as gone: they were sent, or the connection is closed."""
-        self.buffers.remove(self._buffered)
-        self._buffered = 0
-
-    def _report(self) -> None:
-        if self.on_writable is not None and not self.write_paused:
-            self.on_writable()
 
 
 class ResponseWriter:
@@ -229,6 +181,8 @@ class Cycle(RequestResponseCycle):
             self.transport.write(head + body if head else body)
         else:
             self.transport.writelines((head, body) if head else (body,))
+        if self.flow.reserved:
+            self.flow.release_reserved()
         if not more:
             self._complete()
 

@@ -13,8 +13,8 @@ from uvicorn.server import ServerState
 
 from openai_dify_proxy.server.exchange import Cycle
 from openai_dify_proxy.server.free_memory import return_free_memory
-from openai_dify_proxy.server.limits import HttpLimits, connection_limit
-from openai_dify_proxy.server.protocol import HEALTH_PATHS, Connection
+from openai_dify_proxy.server.limits import HEALTH_PATHS, HttpLimits, connection_limit
+from openai_dify_proxy.server.protocol import Connection
 from openai_dify_proxy.server.write_buffers import WriteBuffers
 
 log = structlog.get_logger("openai_dify_proxy.server")
@@ -42,6 +42,8 @@ class FrontDoor:
         """Connections without a request, the one that has been idle longest first."""
         self.reading: dict[Connection, None] = {}
         """Connections in the middle of a request's head or body, or lingering after a refusal."""
+        self.unread: dict[Connection, None] = {}
+        """Connections whose clients have not read all that was written."""
         self.write_buffers = WriteBuffers(limits.stream_memory)
         self._starting: deque[tuple[Connection, Cycle]] = deque()
         self._started = 0
@@ -127,6 +129,7 @@ class FrontDoor:
                 del self._addresses[connection.address]
         self.idle.pop(connection, None)
         self.reading.pop(connection, None)
+        self.unread.pop(connection, None)
         self._extra.pop(connection, None)
         if self._open == 0 and self._peak < MANY_CONNECTIONS and self._sweeper is not None:
             self._sweeper.cancel()
@@ -165,6 +168,10 @@ class FrontDoor:
             connection.close()
         for connection in list(self.reading):
             connection.check_deadline(now)
+        for connection in list(self.unread):
+            if connection.flow.is_stalled(now, self.limits.write_timeout):
+                log.info("client_stalled", client=connection.address or None)
+                connection.abort()
         if self._peak >= MANY_CONNECTIONS and self._open <= self._peak // 2:
             return_free_memory()
             self._peak = self._open

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from ipaddress import ip_network
+from typing import Final
 
 from msgspec import Struct
 
@@ -15,6 +16,26 @@ if sys.platform != "win32":
 
 RESERVED_DESCRIPTORS = 64
 """Descriptors for the state, stored pictures, the log and the interpreter."""
+
+
+HEALTH_PATHS: Final = frozenset({"/health", "/ready"})
+"""The paths that are answered beyond the limit of connections too."""
+
+PIECE = 4096
+"""Bytes that are parsed at once while a head or a chunked body is read, where no other boundary is known."""
+
+MAX_WAITING_BYTES = 64 * 1024
+"""Bytes of one connection's requests that are parsed while they wait for an earlier answer; then reading pauses."""
+
+WAITING_REQUEST_BYTES = 2048
+"""The memory that a waiting request takes besides its head and body."""
+
+LINGER_SECONDS = 5.0
+"""How long data is discarded after a refusal. Closing at once would reset the connection, and the client would lose
+the response that it has not read yet."""
+
+MAX_DISCARDED_BYTES = 1024 * 1024
+"""The rest of a body that is read and discarded after an early response, so that the connection can be used again."""
 
 
 class HttpLimits(Struct, frozen=True):
@@ -32,6 +53,7 @@ class HttpLimits(Struct, frozen=True):
     """Bytes of incomplete heads and waiting requests of all connections. Parsed, they take several times as much."""
     stream_memory: int
     """Bytes that all connections together buffer for slow clients."""
+    write_timeout: float
     connections: int | None
     """None: as many as ``connection_limit`` returns."""
     proxies: tuple[Network, ...]
@@ -51,6 +73,7 @@ def http_limits(settings: Settings) -> HttpLimits:
         pipelined=settings.max_pipelined_requests,
         head_memory=settings.head_memory,
         stream_memory=settings.stream_memory,
+        write_timeout=settings.write_timeout,
         connections=settings.max_connections,
         proxies=tuple(map(ip_network, settings.trusted_proxies)),
     )

@@ -16,8 +16,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from openai_dify_proxy.errors import ProxyError
-from openai_dify_proxy.server import rejections
-from openai_dify_proxy.server.exchange import Cycle, Flow
+from openai_dify_proxy.server import limits, rejections
+from openai_dify_proxy.server.exchange import Cycle
+from openai_dify_proxy.server.flow import Flow
 from openai_dify_proxy.server.forwarding import forwarded_client, forwarded_scheme, is_trusted, parse_address
 from openai_dify_proxy.server.heads import END_OF_HEAD, declared_length, head_of_body, is_unambiguous, set_target
 
@@ -25,24 +26,6 @@ if TYPE_CHECKING:
     from openai_dify_proxy.server.front_door import FrontDoor
 
 log = structlog.get_logger("openai_dify_proxy.server")
-
-PIECE = 4096
-"""Bytes that are parsed at once while a head or a chunked body is read, where no other boundary is known."""
-
-MAX_WAITING_BYTES = 64 * 1024
-"""Bytes of one connection's requests that are parsed while they wait for an earlier answer; then reading pauses."""
-
-WAITING_REQUEST_BYTES = 2048
-"""The memory that a waiting request takes besides its head and body."""
-
-LINGER_SECONDS = 5.0
-"""How long data is discarded after a refusal. Closing at once would reset the connection, and the client would lose
-the response that it has not read yet."""
-
-MAX_DISCARDED_BYTES = 1024 * 1024
-"""The rest of a body that is read and discarded after an early response, so that the connection can be used again."""
-
-HEALTH_PATHS: Final = frozenset({"/health", "/ready"})
 
 # What is being read.
 IDLE: Final = 0
@@ -87,6 +70,8 @@ class Connection(HttpToolsProtocol):
         self._rejection: ProxyError | None = None
         self._replaying = False
         self._answering: Cycle | None = None
+        self._delayed: Cycle | None = None
+        """The request that starts when the client has read the earlier answers."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -107,9 +92,22 @@ class Connection(HttpToolsProtocol):
             waiting.disconnect()  # its responder refers to it
         if self._answering is not None:
             self._answering.disconnect()
-            self._answering = None
+            self._answering = self._delayed = None
         super().connection_lost(exc)
         self.cycle = None  # a request that was never answered refers to this connection
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._door.unread[self] = None
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._door.unread.pop(self, None)
+        cycle, self._delayed = self._delayed, None
+        if cycle is not None and not cycle.disconnected:
+            self._door.start(self, cycle)
+        elif self._phase == IDLE and not self.transport.is_closing():
+            self._become_idle()
 
     def close(self) -> None:
         """Close the connection; a client that has not read its last response by now loses the rest of it."""
@@ -126,7 +124,7 @@ class Connection(HttpToolsProtocol):
         """Reject a request whose head or body arrives too slowly; close a connection that lingered long enough."""
         elapsed = now - self.since
         if self._phase == LINGER:
-            if elapsed >= LINGER_SECONDS:
+            if elapsed >= limits.LINGER_SECONDS:
                 self.abort()
         elif self.flow.read_paused or self._owes_continue():  # the client waits for the proxy, so it is not slow
             self._begin_window(now)
@@ -148,16 +146,18 @@ class Connection(HttpToolsProtocol):
         self._window_bytes = 0
 
     def _become_idle(self) -> None:
+        """Begin to wait for a request; the time counts once the client has read the last response."""
         self._phase = IDLE
-        self.since = self.loop.time()
-        self._door.idle[self] = None
+        if not self.flow.write_paused:
+            self.since = self.loop.time()
+            self._door.idle[self] = None
 
     # Parsing
 
     def data_received(self, data: bytes) -> None:
         if self._phase in (LINGER, LAST):
             return
-        if self._phase == IDLE and len(data) <= PIECE and data.count(END_OF_HEAD) <= 1:
+        if self._phase == IDLE and len(data) <= limits.PIECE and data.count(END_OF_HEAD) <= 1:
             self._parse(data)  # the common case: one small request
         else:
             self._unparsed += data
@@ -184,14 +184,14 @@ class Connection(HttpToolsProtocol):
 
     def _pipeline_full(self) -> bool:
         waiting = len(self.pipeline)
-        return waiting >= self._limits.pipelined or (waiting > 0 and self._waiting_bytes >= MAX_WAITING_BYTES)
+        return waiting >= self._limits.pipelined or (waiting > 0 and self._waiting_bytes >= limits.MAX_WAITING_BYTES)
 
     def _end_of_piece(self, data: bytes, start: int) -> int:
         """Return the end of the next piece, which ends no more than one head and no more than one body."""
         if self._phase == BODY and (length := declared_length(self.headers)) is not None:
             return min(len(data), start + length - self._body_bytes)
-        found = data.find(END_OF_HEAD, start, start + PIECE)
-        return min(len(data), start + PIECE) if found < 0 else found + len(END_OF_HEAD)
+        found = data.find(END_OF_HEAD, start, start + limits.PIECE)
+        return min(len(data), start + limits.PIECE) if found < 0 else found + len(END_OF_HEAD)
 
     @property
     def _closing(self) -> bool:
@@ -285,7 +285,7 @@ class Connection(HttpToolsProtocol):
             peer = self.client[0] if self.client else ""
             scope["client"] = (forwarded_client(peer, self.headers, self._limits.proxies), 0)
             scope["scheme"] = forwarded_scheme(self.headers, scope["scheme"])
-        if not self._admitted and scope["path"] not in HEALTH_PATHS:
+        if not self._admitted and scope["path"] not in limits.HEALTH_PATHS:
             raise self._rejected(rejections.too_many_connections())
         cycle = Cycle(self, keep_alive=version != "1.0" and self._admitted and self.parser.should_keep_alive())
         self.cycle = cycle
@@ -294,11 +294,14 @@ class Connection(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
-            self._waiting_bytes += self._head_bytes + WAITING_REQUEST_BYTES
+            self._waiting_bytes += self._head_bytes + limits.WAITING_REQUEST_BYTES
 
     def _answer(self, cycle: Cycle) -> None:
         self._answering = cycle
-        self._door.start(self, cycle)
+        if self.flow.write_paused:
+            self._delayed = cycle
+        else:
+            self._door.start(self, cycle)
 
     def start(self, cycle: Cycle) -> None:
         """Run the application for a request."""
@@ -350,7 +353,7 @@ class Connection(HttpToolsProtocol):
     def too_much_left(self) -> bool:
         """Return whether closing the connection is cheaper than reading the rest of an answered request's body."""
         length = declared_length(self.headers)
-        return length is None or length - self._body_bytes > MAX_DISCARDED_BYTES
+        return length is None or length - self._body_bytes > limits.MAX_DISCARDED_BYTES
 
     # Rejections
 

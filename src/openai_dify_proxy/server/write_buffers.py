@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 
@@ -12,7 +12,9 @@ class WriteBuffers:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.total = 0
-        self._waiting: deque[Callable[[], object]] = deque()
+        """The buffered bytes, and those reserved for connections that have just continued."""
+        self._waiting: OrderedDict[Callable[[], object], None] = OrderedDict()
+        self._continuing = False
 
     @property
     def below_limit(self) -> bool:
@@ -20,18 +22,29 @@ class WriteBuffers:
         return self.total <= self.limit
 
     def add(self, size: int) -> None:
-        """Count ``size`` bytes that a connection could not send at once."""
+        """Count ``size`` bytes that a connection could not send at once, or may soon write."""
         self.total += size
 
     def remove(self, size: int) -> None:
         """Count ``size`` bytes as gone, and continue the connections that waited for that."""
         self.total -= size
-        while self._waiting and self.below_limit:
-            self._waiting.popleft()()
+        if self._continuing:
+            return  # a connection that continued has written all at once; the loop below continues the next
+        self._continuing = True
+        try:
+            while self._waiting and self.below_limit:
+                callback, _ = self._waiting.popitem(last=False)
+                callback()
+        finally:
+            self._continuing = False
 
     def when_below_limit(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` once the total is at most ``limit``, at once if it is."""
         if self.below_limit:
             callback()
         else:
-            self._waiting.append(callback)
+            self._waiting[callback] = None
+
+    def forget(self, callback: Callable[[], object]) -> None:
+        """Do not call ``callback`` any more."""
+        self._waiting.pop(callback, None)

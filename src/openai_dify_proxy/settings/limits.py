@@ -15,6 +15,9 @@ BODY_MEMORY_FACTOR = 3
 
 STREAM_BUFFER = 64 * 1024
 
+LEAST_READ = 64 * 1024
+"""Bytes that a slow client must read within the write timeout. A large frame, such as a picture, may take it longer."""
+
 
 class LimitSettings(BaseModel):
     """Limits for clients, also in the table [limits] of the TOML file"""
@@ -67,9 +70,9 @@ class LimitSettings(BaseModel):
 
     Beyond it, the streams of slow clients pause."""
     write_timeout: Seconds = 60
-    """How long a client may take to read what was sent of its stream, or 64 KiB of it.
+    """How long a client may take to read what was sent of an answer, or 64 KiB of it.
 
-    It is then disconnected, and the run is stopped."""
+    It is then disconnected, and the run of its stream is stopped."""
     key_check_concurrency: int = Field(default=1, ge=1)
     """The number of new [Dify keys in requests](api.md#keys) that one process checks at once.
 
