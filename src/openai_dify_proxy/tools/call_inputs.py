@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from openai_dify_proxy.tools.envelopes import repaired_rest
 from openai_dify_proxy.tools.json_scanner import JsonScanner
-from openai_dify_proxy.tools.spellings import BLOCK_CLOSERS, CLOSERS, HOLD, LESS, find_first, find_mark
-
-_NOT_LESS = re.compile(f"[^{LESS}]+")
+from openai_dify_proxy.tools.spellings import BLOCK_CLOSERS, CLOSERS, HOLD, LESS, NO_MARKS, find_first, find_mark
 
 
 class ArgumentsReader:
@@ -87,7 +83,7 @@ class FreeTextReader:
 
     def read(self, text: str, at: int, *, final: bool) -> int:
         """Read ``text`` from ``at`` on, and return the end of what was read."""
-        plain = _NOT_LESS.match(text, at)
+        plain = NO_MARKS.match(text, at)
         end = at + 1 if plain is None else plain.end()
         found = None if plain else find_mark(BLOCK_CLOSERS, text, at, final=final)
         if found == HOLD:

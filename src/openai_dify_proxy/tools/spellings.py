@@ -23,8 +23,11 @@ LESS = "<＜‹〈⟨﹤❮《"
 GREATER = ">＞›〉⟩﹥❯》"
 _LT, _GT = f"[{LESS}]", f"[{GREATER}]"
 _SPACES = r"\s{0,64}"
-_NOT_FIRST = re.compile(f"[^{LESS}&]+")
 _SPACE = r"\s{0,2}"
+_NO_MARK = rf"[{LESS}](?!{_SPACE}(?:[/／]{_SPACE})?(?:to|fu|in|pa|\||[a-z]{{1,16}}(?::|\Z)|\Z))"
+_NOT_FIRST = re.compile(rf"(?:[^{LESS}&]|{_NO_MARK})+", re.IGNORECASE)
+NO_MARKS = re.compile(rf"(?:[^{LESS}]|{_NO_MARK})+", re.IGNORECASE)
+"""Characters that begin no mark of a block, a call or a parameter."""
 _NAMESPACES: tuple[tuple[str, ...], ...] = ((), ("[a-z]{1,16}", ":"))
 _QUOTE = "[\"'“”]?"
 _NAME = rf"(?P<name>[^\s\"'“”{LESS}{GREATER}]{{1,128}})"

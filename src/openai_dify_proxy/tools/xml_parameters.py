@@ -13,7 +13,7 @@ from openai_dify_proxy.tools.spellings import (
     BLOCK_CLOSERS,
     CALL_CLOSERS,
     HOLD,
-    LESS,
+    NO_MARKS,
     OPENERS,
     PARAMETER_CLOSERS,
     PARAMETERS,
@@ -21,7 +21,6 @@ from openai_dify_proxy.tools.spellings import (
 )
 from openai_dify_proxy.translate.turn_request import Tool
 
-_NOT_LESS = re.compile(f"[^{LESS}]+")
 _MARKS = (*PARAMETERS, *PARAMETER_CLOSERS)
 _ENDS = {"call_end": CALL_CLOSERS, "block_end": BLOCK_CLOSERS, "opener": OPENERS}
 
@@ -50,7 +49,7 @@ class ParameterReader:
     def read(self, text: str, at: int, *, final: bool) -> int:
         """Read ``text`` from ``at`` on, and return the end of what was read."""
         while at < len(text) and not self.done:
-            if plain := _NOT_LESS.match(text, at):
+            if plain := NO_MARKS.match(text, at):
                 self._text(plain[0])
                 at = plain.end()
                 continue
