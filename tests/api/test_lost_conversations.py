@@ -54,8 +54,8 @@ def age(state: Path, seconds: float) -> None:
         rows = connection.execute("SELECT key, data FROM entries").fetchall()
         for key, value in rows:
             if key.startswith(("conversation:", "owned:")):
-                name, at, system = msgspec.msgpack.decode(value)
-                aged = msgspec.msgpack.encode([name, at - seconds, system])
+                name, at, *others = msgspec.msgpack.decode(value)
+                aged = msgspec.msgpack.encode([name, at - seconds, *others])
                 connection.execute("UPDATE entries SET data = ? WHERE key = ?", (aged, key))
     connection.close()
 

@@ -131,7 +131,8 @@ async def test_task_model_chooses_the_app_for_side_calls(serve: Serve, http: htt
         reply = await play(http, proxy, name, stream=False)
         request = the_turn(log)
         assert (request.path, request.key) == ("/v1/workflows/run", "app-demo-workflow")
-        assert request.body["inputs"]["query"] == the_question(name)
+        question, _, _ = request.body["inputs"]["query"].partition("\n\n<instructions>")
+        assert question == the_question(name)
         assert reply.json()["model"] == "demo-chat"
     async with proxy.client() as client:
         await Chat(client, "demo-chat").say("a turn")

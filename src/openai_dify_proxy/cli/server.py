@@ -130,8 +130,10 @@ class _Server(uvicorn.Server):
         return services
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen as uvicorn does, but through several descriptors of each socket."""
-        copies = [each.dup() for each in sockets or () for _ in range(ACCEPTS_PER_TURN - 1)]
+        """Listen as uvicorn does, but through several descriptors of each socket. Several workers share their sockets,
+        and with them the connections that wait."""
+        more = ACCEPTS_PER_TURN - 1 if self.config.workers == 1 else 0
+        copies = [each.dup() for each in sockets or () for _ in range(more)]
         await super().startup(None if sockets is None else [*sockets, *copies])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
