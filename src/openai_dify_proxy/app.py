@@ -16,10 +16,15 @@ from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.api.body_budget import BodyBudget
 from openai_dify_proxy.api.chat_completions import create_chat_completion
 from openai_dify_proxy.api.completions import create_completion
+from openai_dify_proxy.api.conversation_items import (
+    create_conversation_items,
+    delete_conversation_item,
+    list_conversation_items,
+    retrieve_conversation_item,
+)
 from openai_dify_proxy.api.conversations import (
     create_conversation,
     delete_conversation,
-    list_conversation_items,
     retrieve_conversation,
     update_conversation,
 )
@@ -81,6 +86,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/conversations/{conversation_id}", update_conversation),
     ("DELETE", "/v1/conversations/{conversation_id}", delete_conversation),
     ("GET", "/v1/conversations/{conversation_id}/items", list_conversation_items),
+    ("POST", "/v1/conversations/{conversation_id}/items", create_conversation_items),
+    ("GET", "/v1/conversations/{conversation_id}/items/{item_id}", retrieve_conversation_item),
+    ("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}", delete_conversation_item),
     ("POST", "/v1/images/generations", generate_image),
     ("POST", "/v1/images/edits", edit_image),
     ("POST", "/v1/images/variations", vary_image),

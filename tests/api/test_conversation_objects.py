@@ -403,8 +403,11 @@ async def test_without_state_conversations_are_unavailable(
         ("POST", "/conv_1"),
         ("DELETE", "/conv_1"),
         ("GET", "/conv_1/items"),
+        ("POST", "/conv_1/items"),
+        ("GET", "/conv_1/items/msg_1"),
+        ("DELETE", "/conv_1/items/msg_1"),
     ):
-        body: Json | None = {"metadata": {}} if method == "POST" else None
+        body: Json | None = {"metadata": {}, "items": INITIAL_ITEMS} if method == "POST" else None
         reply = await http.request(method, url + path, json=body, headers=headers)
         assert (reply.status_code, error_of(reply)["code"]) == (503, "state_unavailable")
 

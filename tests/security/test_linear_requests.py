@@ -17,9 +17,10 @@ from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.request import AppRules, make_generate_request
 from openai_dify_proxy.translate.history import Fingerprint, replies
 from openai_dify_proxy.translate.openai.chat_request import make_turn, read_chat_request
-from openai_dify_proxy.translate.openai.conversation_items import items_of_history, page
+from openai_dify_proxy.translate.openai.conversation_items import page
 from openai_dify_proxy.translate.openai.responses_items import read_input_items
 from openai_dify_proxy.translate.openai.responses_request import messages_of_input, read_responses_messages
+from openai_dify_proxy.translate.openai.stored_items import item_object, join_items, pending_calls, split_items
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.wire.dify import encode_generate_request
 from openai_dify_proxy.wire.openai.conversations import CONVERSATION_REQUEST
@@ -64,7 +65,10 @@ def respond(items: list[Item]) -> None:
 
 def converse(items: list[Item]) -> None:
     request = CONVERSATION_REQUEST.decode(json.encode({"items": items}))
-    listed = items_of_history(messages_of_input(request.items, field="items"), "1")
+    stored = split_items(messages_of_input(request.items, field="items"), "1")
+    join_items(stored)
+    pending_calls(stored)
+    listed = [item_object(item) for item in stored]
     page(listed, after=listed[-1].id, limit="100", order="asc")
 
 

@@ -17,6 +17,7 @@ from openai_dify_proxy.state import GuardedStore
 from openai_dify_proxy.state.memory import MemoryStore
 from openai_dify_proxy.translate.openai.conversation_items import MAX_ITEM_TEXT, MAX_ITEMS_TEXT
 from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT, MAX_STORED_BODY
+from openai_dify_proxy.translate.openai.stored_items import split_items
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.admission.admittance import Admittance
 from openai_dify_proxy.turns.admission.conversation_lines import ConversationLines
@@ -166,7 +167,7 @@ async def test_a_conversation_that_has_grown_too_long_is_not_continued() -> None
         "conv_3": [HistoryMessage("user", "x")] * (MAX_ITEMS + 1),
     }
     for name, items in entries.items():
-        await stored.conversations.put(ANONYMOUS, name, StoredConversation(0, items=items))
+        await stored.conversations.put(ANONYMOUS, name, StoredConversation(0, items=split_items(items, name)))
 
     wait = TurnWait(0)
     admittance = Admittance(None, ConversationLines(1), Line("", None), ConnectedClient(), wait, patience=0)

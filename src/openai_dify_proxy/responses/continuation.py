@@ -10,8 +10,14 @@ from msgspec import Struct, field, structs
 from openai_dify_proxy.errors import InvalidRequest, ModelNotFound, NotFound
 from openai_dify_proxy.responses.response_store import DifyConversation, ResponseStore, StoredConversation
 from openai_dify_proxy.translate.history import last_question
-from openai_dify_proxy.translate.openai.conversation_items import history_of_messages, messages_until
+from openai_dify_proxy.translate.openai.conversation_items import messages_until
 from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
+from openai_dify_proxy.translate.openai.stored_items import (
+    StoredItem,
+    items_of_messages,
+    join_items,
+    split_items,
+)
 from openai_dify_proxy.translate.turn_request import HistoryMessage, StoredHistory
 from openai_dify_proxy.translate.usage_estimates import characters_of
 from openai_dify_proxy.turns.admission.admittance import Admittance
@@ -87,7 +93,7 @@ class ContinuationResolver:
         if conversation is not None:
             entry = await self._stored.conversations.load(caller, conversation, end_user, strictly=True)
             stored = StoredHistory(conversation, system=_system(entry), calls=tuple(entry.calls))
-            return stored, await self._earlier_messages(caller, None, entry, end_user)
+            return stored, join_items(await self._earlier_items(caller, None, conversation, entry, end_user))
         return None, ()
 
     async def preview(
@@ -160,37 +166,39 @@ class ContinuationResolver:
         recalled: list[HistoryMessage] = []
 
         async def recall() -> Sequence[HistoryMessage]:
-            earlier = await self._earlier_messages(caller, app, entry, end_user)
+            items = await self._earlier_items(caller, app, name, entry, end_user)
+            earlier = join_items(items)
             if len(earlier) > MAX_ITEMS or sum(map(characters_of, earlier)) > MAX_REFERENCED_TEXT:
                 raise InvalidRequest(
                     f"The conversation has more than {MAX_ITEMS} messages or {MAX_REFERENCED_TEXT} characters. "
                     "Create a new one.",
                     param="conversation",
                 )
-            recalled[:] = [*earlier, *history]
+            recalled[:] = [*items, *history]
             return earlier
 
         return Continued(stored, recall, lock, entry.last, (name, entry), recalled)
 
-    async def _earlier_messages(
-        self, caller: Caller, app: App | None, entry: StoredConversation, end_user: str | None
-    ) -> list[HistoryMessage]:
-        """Return all messages of a conversation; only those of its stored responses if Dify lost it.
+    async def _earlier_items(
+        self, caller: Caller, app: App | None, name: str, entry: StoredConversation, end_user: str | None
+    ) -> list[StoredItem]:
+        """Return the messages of a conversation; of what Dify lost, only those of stored responses.
 
         Raises ConversationNotFound if Dify lost it and no responses are stored.
         """
-        before_dify = [message for message in entry.items if message.role != "system"]
+        before_dify = [item for item in stored_items(name, entry) if item.role != "system"]
         if entry.place is None:
             return before_dify
         try:
             rows = await self.messages(caller, entry.place, in_turn_of=app)
-            return [*before_dify, *history_of_messages(rows, entry.asked)]
+            return [*before_dify, *(item for item in items_of_messages(rows, entry.asked) if not item.failed)]
         except NotFound:
             if entry.last is None:
                 raise
-        # The stored responses lack the items that the conversation was created with, but they include the messages of
-        # its earlier conversations in Dify.
-        return [*([] if entry.left else before_dify), *await self._stored.recall(caller, entry.last, end_user)]
+        if entry.began is None and entry.left:
+            before_dify = []  # the stored responses include the messages of the earlier conversations in Dify
+        responses = await self._stored.recall(caller, entry.last, end_user, after=entry.began)
+        return [*before_dify, *split_items(responses, f"{entry.last.removeprefix('resp_')}_r")]
 
     def _continues(self, caller: Caller, app: App, entry: StoredConversation) -> bool:
         """Return whether the last turn of Dify's conversation succeeded, and the conversation belongs to ``app``."""
@@ -200,6 +208,11 @@ class ContinuationResolver:
             return self._apps.choose(caller, entry.place.model).name == app.name
         except ModelNotFound:  # an app that is no longer served
             return False
+
+
+def stored_items(name: str, entry: StoredConversation) -> list[StoredItem]:
+    """Return the items of the conversation ``name`` that are stored here, with ids."""
+    return split_items(entry.items, name.removeprefix("conv_"))
 
 
 def _system(entry: StoredConversation) -> str:

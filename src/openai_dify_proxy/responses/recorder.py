@@ -14,6 +14,7 @@ from openai_dify_proxy.responses.response_store import (
 )
 from openai_dify_proxy.state.store import Operation, Put
 from openai_dify_proxy.translate.openai.responses_items import read_input_items
+from openai_dify_proxy.translate.openai.stored_items import split_items
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.callers import Caller
@@ -102,13 +103,15 @@ class ResponseRecorder:
             return after
         if before.place is not None:
             after = structs.replace(after, left=[*before.left, before.place])
-        items = [message for message in before.items if message.role == "system"]
+        messages: list[HistoryMessage] = [item for item in before.items if item.role == "system"]
         asked: list[HistoryMessage] = []
         if response.store:
-            items += continued.recalled
+            messages += continued.recalled
             asked += self._request.asked
+        base_id = response.id.removeprefix("resp_")
         if place is not None:
-            return structs.replace(after, items=items, asked=asked)
+            began = (before.last or "") if response.store else None
+            return structs.replace(after, items=split_items(messages, base_id), asked=asked, began=began)
         if not response.store:
             return after
-        return structs.replace(after, items=[*items, *asked, reply], asked=[])
+        return structs.replace(after, items=split_items([*messages, *asked, reply], base_id), asked=[])

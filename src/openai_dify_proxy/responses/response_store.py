@@ -24,6 +24,7 @@ from openai_dify_proxy.errors import (
 )
 from openai_dify_proxy.state.store import MAX_ENTRY_BYTES, Get, Operation, Put, Take
 from openai_dify_proxy.translate.openai.responses_request import MAX_REFERENCED_TEXT
+from openai_dify_proxy.translate.openai.stored_items import StoredItem
 from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
 from openai_dify_proxy.translate.usage_estimates import characters_of
 from openai_dify_proxy.turns.callers import Caller
@@ -66,13 +67,14 @@ class StoredConversation(Struct, frozen=True, omit_defaults=True):
 
     ``items`` holds the messages before that conversation, and ``asked`` its first question as the client wrote it:
     Dify's copy may have instructions and a transcript before it. ``failed`` means that the last turn in Dify failed;
-    ``left`` holds earlier conversations in Dify; ``last`` is the last stored response. ``calls`` are the tool calls
-    of the last answer, whose results the next request sends.
+    ``left`` holds earlier conversations in Dify; ``last`` is the last stored response. ``began`` is the last one
+    before ``place``, or an empty string; it is None if ``items`` lack messages before ``place``. ``calls`` are the tool
+    calls of the last answer, whose results the next request sends.
     """
 
     created_at: int
     metadata: dict[str, str] = {}
-    items: list[HistoryMessage] = []
+    items: list[StoredItem] = []
     asked: list[HistoryMessage] = []
     end_user: bytes = b""
     place: DifyConversation | None = None
@@ -80,6 +82,7 @@ class StoredConversation(Struct, frozen=True, omit_defaults=True):
     failed: bool = False
     last: str | None = None
     calls: list[ToolCall] = []
+    began: str | None = None
 
 
 _INPUT_ITEMS = msgspec.json.Decoder(list[dict[str, Any]], float_hook=read_float)
@@ -240,15 +243,17 @@ class ResponseStore:
             )
         return stored
 
-    async def recall(self, caller: Caller, name: str, end_user: str | None) -> tuple[HistoryMessage, ...]:
-        """Return all messages up to the end of a response.
+    async def recall(
+        self, caller: Caller, name: str, end_user: str | None, *, after: str | None = None
+    ) -> tuple[HistoryMessage, ...]:
+        """Return all messages up to the end of a response; with ``after``, only those after that earlier response.
 
         Raises InvalidRequest if an earlier response is missing, or if there are too many messages or characters.
         """
         turns: list[list[HistoryMessage]] = []
         characters = size = 0
         following: str | None = name
-        while following is not None:
+        while following is not None and following != after:
             stored = await self.previous(caller, following, end_user)
             turns.append(stored.messages)
             size += len(stored.messages)

@@ -1,4 +1,4 @@
-"""The messages of a Dify conversation as items of an OpenAI conversation."""
+"""The lists of items of conversations and responses: their limits, pages and metadata."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from openai_dify_proxy.errors import InvalidRequest
-from openai_dify_proxy.translate.dify.instructions import without_instructions
 from openai_dify_proxy.translate.openai.parameter_errors import (
     check_range,
     invalid_type,
@@ -14,19 +13,10 @@ from openai_dify_proxy.translate.openai.parameter_errors import (
     quotable,
     too_long,
 )
-from openai_dify_proxy.translate.think import without_thinking
-from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
+from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.translate.usage_estimates import characters_of
 from openai_dify_proxy.wire.dify import MessageRow
-from openai_dify_proxy.wire.openai.conversations import (
-    CallItem,
-    HistoryItem,
-    ItemAnswer,
-    ItemList,
-    ItemText,
-    MessageItem,
-    ResultItem,
-)
+from openai_dify_proxy.wire.openai.conversations import ItemList
 
 ORDERS = ("asc", "desc")
 DEFAULT_ITEMS = 20
@@ -37,64 +27,14 @@ MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
 
 MAX_ITEM_TEXT = 1024 * 1024
-"""Characters of an item that a conversation is created with."""
+"""Characters of an item that a conversation is created with, or that is added to it."""
 
 MAX_ITEMS_TEXT = 8 * 1024 * 1024
-"""Characters of all items that a conversation is created with."""
-
-
-def items_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage] = ()) -> list[HistoryItem]:
-    """Return a question and an answer for each Dify message, oldest first; a lost answer is omitted.
-
-    ``asked`` is the first question as the client sent it, where that is known.
-    """
-    items: list[HistoryItem] = []
-    for row in rows:
-        row_id = row.id.replace("-", "")
-        if asked and row is rows[0]:
-            items += items_of_history(asked, f"{row_id}_q")
-        else:
-            question = ItemText(text=without_instructions(row.query))
-            items.append(MessageItem(id=f"msg_{row_id}_q", role="user", content=[question]))
-        if row.answer:
-            answer = ItemAnswer(text=without_thinking(row.answer))
-            status: Any = "incomplete" if row.failed else "completed"
-            items.append(MessageItem(id=f"msg_{row_id}_a", role="assistant", content=[answer], status=status))
-    return items
-
-
-def items_of_history(history: Sequence[HistoryMessage], base_id: str) -> list[HistoryItem]:
-    """Return messages that were not sent to Dify yet, with ids from ``base_id``; calls follow their text."""
-    custom = {call.id for message in history for call in message.calls if call.custom}
-    items: list[HistoryItem] = []
-    for number, message in enumerate(history):
-        name = f"{base_id}_{number}"
-        if message.call_id is not None:
-            items.append(_result_item(name, message.call_id, message.text, custom=message.call_id in custom))
-        elif message.text or not message.calls:
-            answer = message.role == "assistant"
-            content = [ItemAnswer(text=message.text) if answer else ItemText(text=message.text)]
-            items.append(MessageItem(id=f"msg_{name}", role=message.role, content=content))
-        items += [_call_item(f"{name}_{place}", call) for place, call in enumerate(message.calls)]
-    return items
-
-
-def _call_item(name: str, call: ToolCall) -> CallItem:
-    if call.custom:
-        return CallItem(
-            id=f"ctc_{name}", type="custom_tool_call", call_id=call.id, input=call.arguments, name=call.name
-        )
-    return CallItem(id=f"fc_{name}", type="function_call", arguments=call.arguments, call_id=call.id, name=call.name)
-
-
-def _result_item(name: str, call_id: str, output: str, *, custom: bool) -> ResultItem:
-    if custom:
-        return ResultItem(id=f"ctco_{name}", type="custom_tool_call_output", call_id=call_id, output=output)
-    return ResultItem(id=f"fco_{name}", type="function_call_output", call_id=call_id, output=output)
+"""Characters of all items that a conversation stores."""
 
 
 def check_items(messages: Sequence[HistoryMessage]) -> None:
-    """Raise InvalidRequest if the items of a new conversation have too much text to be stored."""
+    """Raise InvalidRequest if the items that a conversation stores have too much text."""
     sizes = [characters_of(message) for message in messages]
     if max(sizes, default=0) > MAX_ITEM_TEXT:
         raise InvalidRequest(
@@ -108,18 +48,6 @@ def check_items(messages: Sequence[HistoryMessage]) -> None:
             param="items",
             code="string_above_max_length",
         )
-
-
-def history_of_messages(rows: Sequence[MessageRow], asked: Sequence[HistoryMessage] = ()) -> list[HistoryMessage]:
-    """Return the history that a new conversation takes over: the answered turns. ``asked`` is as in
-    ``items_of_messages``.
-    """
-    history: list[HistoryMessage] = []
-    for row in rows:
-        if row.answer and not row.failed:
-            history += asked if asked and row is rows[0] else [HistoryMessage("user", without_instructions(row.query))]
-            history.append(HistoryMessage("assistant", without_thinking(row.answer)))
-    return history
 
 
 def messages_until(rows: Sequence[MessageRow], last: str | None) -> list[MessageRow]:

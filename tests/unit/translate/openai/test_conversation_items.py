@@ -1,4 +1,4 @@
-"""The messages of a Dify conversation as OpenAI's list of items."""
+"""Pages, limits and metadata of conversations."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ from pydantic import TypeAdapter
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.conversation_items import (
     check_metadata,
-    history_of_messages,
-    items_of_history,
-    items_of_messages,
     messages_until,
     page,
     whole_number,
 )
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.wire.dify import MESSAGE_PAGE, MessageRow
-from tests.tool_events import PATCH, TIME, WEATHER
 
 SDK_ITEM: TypeAdapter[Any] = TypeAdapter(ConversationItem)
 
@@ -38,131 +34,6 @@ PAGE = b"""{"limit": 20, "has_more": false, "data": [
 ]}"""
 ROWS: list[MessageRow] = MESSAGE_PAGE.decode(PAGE).data
 ASKED = [HistoryMessage("tool", "42"), HistoryMessage("user", "as it was put")]
-
-
-def plain(value: Any) -> Any:
-    return json.decode(json.encode(value))
-
-
-def test_each_dify_message_is_a_question_and_an_answer() -> None:
-    items = plain(items_of_messages(ROWS))
-    for item in items:
-        SDK_ITEM.validate_python(item)
-    assert items[:3] == [
-        {
-            "id": "msg_0b7a4e8c1c6f4b899a525d6f0d3c1a11_q",
-            "type": "message",
-            "status": "completed",
-            "role": "user",
-            "content": [{"type": "input_text", "text": "first"}],
-        },
-        {
-            "id": "msg_0b7a4e8c1c6f4b899a525d6f0d3c1a11_a",
-            "type": "message",
-            "status": "completed",
-            "role": "assistant",
-            "content": [{"type": "output_text", "text": "one", "annotations": [], "logprobs": []}],
-        },
-        {
-            "id": "msg_1b7a4e8c1c6f4b899a525d6f0d3c1a11_q",
-            "type": "message",
-            "status": "completed",
-            "role": "user",
-            "content": [{"type": "input_text", "text": "second"}],
-        },
-    ]
-    assert [(item["role"], item["content"][0]["text"], item["status"]) for item in items[3:]] == [
-        ("user", "third", "completed"),
-        ("assistant", "half", "incomplete"),
-        ("user", "fourth", "completed"),
-        ("assistant", "four", "completed"),
-    ]
-
-
-def test_the_first_question_may_be_replaced_by_the_original() -> None:
-    items = plain(items_of_messages(ROWS, ASKED))
-    assert [(item["role"], item["content"][0]["text"]) for item in items[:4]] == [
-        ("tool", "42"),
-        ("user", "as it was put"),
-        ("assistant", "one"),
-        ("user", "second"),
-    ]
-    assert len({item["id"] for item in items}) == len(items)
-
-
-def test_items_that_dify_has_not_received_yet() -> None:
-    history = [HistoryMessage("system", "Be nice."), HistoryMessage("user", "hi"), HistoryMessage("assistant", "ho")]
-    items = plain(items_of_history(history, "123"))
-    for item in items:
-        SDK_ITEM.validate_python(item)
-    assert [(item["id"], item["role"], item["content"][0]) for item in items] == [
-        ("msg_123_0", "system", {"type": "input_text", "text": "Be nice."}),
-        ("msg_123_1", "user", {"type": "input_text", "text": "hi"}),
-        ("msg_123_2", "assistant", {"type": "output_text", "text": "ho", "annotations": [], "logprobs": []}),
-    ]
-
-
-def test_calls_and_results_are_items() -> None:
-    history = [
-        HistoryMessage("assistant", "Hm.", (WEATHER, PATCH)),
-        HistoryMessage("tool", "done", call_id=PATCH.id),
-        HistoryMessage("tool", "20 °C", call_id=WEATHER.id),
-        HistoryMessage("assistant", "", (TIME,)),
-    ]
-    items = plain(items_of_history(history, "123"))
-    for item in items:
-        SDK_ITEM.validate_python(item)
-    assert [item["id"] for item in items] == [
-        "msg_123_0",
-        "fc_123_0_0",
-        "ctc_123_0_1",
-        "ctco_123_1",
-        "fco_123_2",
-        "fc_123_3_0",
-    ]
-    assert items[1:5] == [
-        {
-            "id": "fc_123_0_0",
-            "type": "function_call",
-            "status": "completed",
-            "arguments": '{"city": "Paris"}',
-            "call_id": "call_a",
-            "name": "get_weather",
-        },
-        {
-            "id": "ctc_123_0_1",
-            "type": "custom_tool_call",
-            "status": "completed",
-            "call_id": "call_c",
-            "input": PATCH.arguments,
-            "name": "apply_patch",
-        },
-        {
-            "id": "ctco_123_1",
-            "type": "custom_tool_call_output",
-            "status": "completed",
-            "call_id": "call_c",
-            "output": "done",
-        },
-        {
-            "id": "fco_123_2",
-            "type": "function_call_output",
-            "status": "completed",
-            "call_id": "call_a",
-            "output": "20 °C",
-        },
-    ]
-
-
-def test_a_new_conversation_receives_the_answered_messages() -> None:
-    assert history_of_messages(ROWS) == [
-        HistoryMessage("user", "first"),
-        HistoryMessage("assistant", "one"),
-        HistoryMessage("user", "fourth"),
-        HistoryMessage("assistant", "four"),
-    ]
-    assert history_of_messages(ROWS, ASKED)[:3] == [*ASKED, HistoryMessage("assistant", "one")]
-    assert history_of_messages([]) == []
 
 
 @pytest.mark.parametrize(
@@ -202,7 +73,13 @@ def test_pages(query: dict[str, str], shown: range, more: bool) -> None:
 
 def test_no_items_are_an_empty_page() -> None:
     listed = page([], after=None, limit=None, order=None)
-    assert plain(listed) == {"object": "list", "data": [], "first_id": "", "last_id": "", "has_more": False}
+    assert json.decode(json.encode(listed)) == {
+        "object": "list",
+        "data": [],
+        "first_id": "",
+        "last_id": "",
+        "has_more": False,
+    }
 
 
 @pytest.mark.parametrize(
