@@ -58,9 +58,14 @@ _CONTEXT = re.compile(
 _RATE = re.compile(r"rate.?limit|too many requests|\b429\b|overloaded_error", re.IGNORECASE)
 _QUOTA = re.compile(r"insufficient_quota|exceeded your current quota|quota exceeded", re.IGNORECASE)
 _PROVIDER_AUTH = re.compile(
-    r"incorrect api key|invalid api key|invalid_api_key|InvokeAuthorizationError|unauthorized", re.IGNORECASE
+    r"incorrect api key|invalid api key|invalid_api_key|invalid x-api-key|incorrect model credentials|unauthorized"
+    r"|InvokeAuthorizationError|authentication.?error|^\[[^\]]{1,100}\].{0,200}\bauthentication\b",
+    re.IGNORECASE,
 )
-_NO_PROVIDER = re.compile(r"^(Provider|Model) \S+ (does )?not exist")
+"""Dify's own text is "[provider] Incorrect model credentials provided"; the others are those of providers."""
+_NO_PROVIDER = re.compile(r"^(Run failed: )?(Provider|Model) \S+ ((does )?not exist|credentials is not initialized)")
+_CONCURRENCY = re.compile(r"^(Run failed: )?Too many requests\b.{0,100}\bmaximum concurrent requests\b")
+"""Dify's own limit. Providers use the first words, too."""
 
 
 def translate_rejection(
@@ -89,12 +94,8 @@ def translate_rejection(
 def translate_error(code: str | None, status: int, message: str, *, own_key: bool, started: bool = False) -> ProxyError:
     """Map a ``{"code", "message", "status"}`` body or an ``error`` event by its code, then message, then status."""
     message = clean(message)
-    if message.startswith("Too many requests") or code == "too_many_requests":
-        return RateLimited(
-            "The Dify app has reached its limit of concurrent requests. Try again in a moment.",
-            retry_after=CONCURRENCY_RETRY_AFTER,
-            started=started,
-        )
+    if code == "too_many_requests" or message.startswith("Too many requests") or _CONCURRENCY.match(message):
+        return _concurrency_limit()
     if status == 401 or code == "unauthorized":
         return _translate_auth(message, own_key)
     rule = _BY_CODE.get(code or "")
@@ -105,7 +106,8 @@ def translate_error(code: str | None, status: int, message: str, *, own_key: boo
 
 def translate_failure(message: str) -> ProxyError:
     """Map the message of a failed run (``workflow_finished.data.error``), which has no code."""
-    return _translate_message(clean(message), None, True)
+    message = clean(message)
+    return _concurrency_limit() if _CONCURRENCY.match(message) else _translate_message(message, None, True)
 
 
 def clean(message: str) -> str:
@@ -144,6 +146,14 @@ def _translate_message(message: str, code: str | None, started: bool) -> ProxyEr
 def _translate_model_failure(message: str, code: str | None, _started: bool) -> ProxyError:
     """Map a failure of the model, which was called even if the error came before the stream: a retry may cost again."""
     return _translate_message(message, code, True)
+
+
+def _concurrency_limit() -> RateLimited:
+    """Return the error for Dify's limit of concurrent requests: nothing ran, so a retry costs nothing twice."""
+    return RateLimited(
+        "The Dify app has reached its limit of concurrent requests. Try again in a moment.",
+        retry_after=CONCURRENCY_RETRY_AFTER,
+    )
 
 
 def _context_too_long(message: str, _code: str | None, started: bool) -> ProxyError:
@@ -255,6 +265,7 @@ _Rule = Callable[[str, str | None, bool], ProxyError]
 
 _BY_MESSAGE: tuple[tuple[re.Pattern[str], _Rule], ...] = (
     (_BAD_FILE, _bad_file),
+    (_NO_PROVIDER, _unavailable),
     (_CONTEXT, _context_too_long),
     (_QUOTA, _out_of_quota),
     (_RATE, _provider_limit),

@@ -306,7 +306,19 @@ EVENTS: dict[str, tuple[str | None, int, str, Translated]] = {
         "invalid_param",
         400,
         CONCURRENCY,
-        Translated(429, "rate_limit_error", "rate_limit_exceeded", started=True),
+        Translated(429, "rate_limit_error", "rate_limit_exceeded"),
+    ),
+    "concurrency limit of a chatflow, 1.11": (
+        "invalid_param",
+        400,
+        f"Run failed: {CONCURRENCY}",
+        Translated(429, "rate_limit_error", "rate_limit_exceeded"),
+    ),
+    "concurrency limit (1.17)": (
+        "too_many_requests",
+        429,
+        CONCURRENCY,
+        Translated(429, "rate_limit_error", "rate_limit_exceeded"),
     ),
 }
 
@@ -344,6 +356,37 @@ FAILURES: dict[str, tuple[str, Translated]] = {
     "provider refuses Dify's credentials": (
         "Incorrect API key provided",
         Translated(502, "api_error", "upstream_misconfigured", started=True),
+    ),
+    **{
+        message: (message, Translated(502, "api_error", "upstream_misconfigured", started=True))
+        for message in (
+            "[openai] Incorrect model credentials provided, please check and try again.",
+            "[anthropic] Bad Request Error, authentication failed",
+            "Error code: 401 - {'type': 'error', 'error': {'type': 'authentication_error'}}",
+            "InvokeAuthorizationError: no access",
+            "401 Unauthorized",
+        )
+    },
+    "provider's limit, as an exception": (
+        "fake InvokeRateLimitError",
+        Translated(429, "rate_limit_error", "rate_limit_exceeded", started=True),
+    ),
+    "provider's limit, in Dify's words": (
+        "Too many requests. Slow down.",
+        Translated(429, "rate_limit_error", "rate_limit_exceeded", started=True),
+    ),
+    "Dify's concurrency limit": (CONCURRENCY, Translated(429, "rate_limit_error", "rate_limit_exceeded")),
+    "model without credentials": (
+        "Model demo-model credentials is not initialized.",
+        Translated(503, "api_error", "app_unavailable", started=True),
+    ),
+    "model that is gone": (
+        "Model demo-model not exist.",
+        Translated(503, "api_error", "app_unavailable", started=True),
+    ),
+    "failure of a tool": (
+        "HTTP request node: the server requires authentication",
+        Translated(502, "api_error", "upstream_error", started=True),
     ),
 }
 
