@@ -326,3 +326,28 @@ def test_requests_can_be_rejected_before_any_stream(demo: Caller, word: str, sta
     answer = demo.ask("demo-workflow", f"ERROR:{word}")
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert demo.ask("demo-workflow", "ERROR:nginx").headers["content-type"].startswith("text/html")
+
+
+def test_messages_are_rated_and_followed_by_questions(demo: Caller) -> None:
+    """Status, codes and bodies are those of `msg-suggested` and `msg-feedback-*` of 1.11, and `newagent-suggested`."""
+    events = read_events(demo.ask("demo-chat", "hello", user="rater").content)
+    path, headers = f"/messages/{events[-1]['message_id']}", demo.headers("demo-chat")
+    suggested = demo.get(f"{path}/suggested", "demo-chat", user="rater")
+    assert (suggested.status_code, sorted(suggested.json()), len(suggested.json()["data"])) == (
+        200,
+        ["data", "result"],
+        3,
+    )
+    for user, rating, status, code in (
+        ("rater", "like", 200, None),
+        ("rater", None, 200, None),
+        ("rater", "meh", 400, "invalid_param"),
+        ("other", "like", 404, "not_found"),
+    ):
+        answer = demo.http.post(
+            f"{demo.server.url}{path}/feedbacks", headers=headers, json={"user": user, "rating": rating}
+        )
+        assert (answer.status_code, answer.json().get("code")) == (status, code)
+    assert answer.json() == {"code": "not_found", "message": "Message Not Exists.", "status": 404}
+    silent = demo.get(f"{path}/suggested", "demo-agent", user="rater")
+    assert silent.json() == {"code": "bad_request", "message": "Suggested Questions Is Disabled.", "status": 400}

@@ -29,6 +29,7 @@ from openai_dify_proxy.api.conversations import (
     update_conversation,
 )
 from openai_dify_proxy.api.errors import on_client_disconnect, on_proxy_error
+from openai_dify_proxy.api.feedback import create_feedback
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
 from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
@@ -89,6 +90,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/conversations/{conversation_id}/items", create_conversation_items),
     ("GET", "/v1/conversations/{conversation_id}/items/{item_id}", retrieve_conversation_item),
     ("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}", delete_conversation_item),
+    ("POST", "/v1/feedback", create_feedback),
     ("POST", "/v1/images/generations", generate_image),
     ("POST", "/v1/images/edits", edit_image),
     ("POST", "/v1/images/variations", vary_image),

@@ -35,6 +35,9 @@ async def test_the_list_has_every_configured_app_with_its_description_from_dify(
     assert {app.name: app.mode for app in DEMO_APPS} == {name: known[name]["mode"] for name in MODES}
     assert known["demo-chat"]["name"] == "demo-chat"
     assert known["demo-chat"]["description"] == "A chat app that repeats each message."
+    assert known["demo-chat"]["opening_statement"]
+    assert known["demo-chat"]["suggested_questions"] == ["What can you do?"]
+    assert not {"opening_statement", "suggested_questions"} & set(known["demo-workflow"])
     topic = known["team/support:v2"]
     assert topic["aliases"] == ["gpt-*"]
     assert [(field["name"], field["required"]) for field in topic["inputs"]] == [

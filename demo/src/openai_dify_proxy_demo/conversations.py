@@ -126,7 +126,7 @@ def _message_row(conversation: Conversation, message: Message, dialect: Dialect)
         "query": message.query,
         "answer": message.answer,
         "message_files": [],
-        "feedback": None,
+        "feedback": message.feedback,
         "retriever_resources": [],
         "created_at": message.created_at,
         "agent_thoughts": [_thought_row(thought, dialect) for thought in message.thoughts.values()],

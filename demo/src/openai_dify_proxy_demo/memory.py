@@ -40,6 +40,8 @@ class Message:
     usage: Usage = field(default_factory=Usage)
     tool_messages: tuple[ModelMessage, ...] = ()
     """An agent's tool calls and results, as later turns send them to the model."""
+    feedback: dict[str, str] | None = None
+    """The user's rating."""
     thoughts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The agent steps by id, each as in its last event."""
     in_session: bool = False

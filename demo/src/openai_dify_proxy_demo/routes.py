@@ -27,6 +27,7 @@ from openai_dify_proxy_demo.generation import (
     stop_workflow,
     workflows_run,
 )
+from openai_dify_proxy_demo.message_routes import list_suggestions, rate_message, suggests
 from openai_dify_proxy_demo.output_files import PICTURE
 from openai_dify_proxy_demo.replies import ApiError, json_reply
 from openai_dify_proxy_demo.runs import new_id
@@ -67,7 +68,7 @@ async def parameters(call: Call) -> Response:
         {
             "opening_statement": OPENING if chats else "",
             "suggested_questions": ["What can you do?"] if chats else [],
-            "suggested_questions_after_answer": {"enabled": False},
+            "suggested_questions_after_answer": {"enabled": suggests(call.app.mode)},
             "speech_to_text": {"enabled": False},
             "text_to_speech": {"enabled": False, "language": "", "voice": ""},
             "retriever_resource": {"enabled": True},
@@ -167,6 +168,8 @@ ROUTES: list[Route] = [
     Route("/v1/conversations/{conversation_id}/name", endpoint(rename_conversation), methods=["POST"]),
     Route("/v1/conversations/{conversation_id}/variables", endpoint(list_variables)),
     Route("/v1/messages", endpoint(list_messages)),
+    Route("/v1/messages/{message_id:uuid}/suggested", endpoint(list_suggestions)),
+    Route("/v1/messages/{message_id:uuid}/feedbacks", endpoint(rate_message), methods=["POST"]),
     Route("/v1/files/upload", endpoint(upload_file), methods=["POST"]),
     Route("/files/tools/{name}", picture),
 ]

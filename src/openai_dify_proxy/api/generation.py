@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Protocol
@@ -18,13 +18,14 @@ from openai_dify_proxy.api.responder import JsonAnswer, responder_of
 from openai_dify_proxy.api.services import Services, answer_head
 from openai_dify_proxy.api.streaming import EventStream, RawHeaders, sse_response
 from openai_dify_proxy.errors import ProxyError
-from openai_dify_proxy.events import Event, TurnFailed, TurnIds
+from openai_dify_proxy.events import Event, TurnFailed, TurnFinished, TurnIds
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead, legacy_reply
 from openai_dify_proxy.translate.openai.chat_streams import StreamEncoder
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.admission.waits import TurnWait
+from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.wire.openai.chat import CompletionFields
 
@@ -32,6 +33,10 @@ EncodeAnswer = Callable[[AnswerHead, Answer, TurnIds], bytes]
 
 AtEnd = Callable[[Answer, HistoryMessage], Awaitable[None]]
 """Called with the answer and its message as sent, when a turn has ended and before the client gets the last frame."""
+
+
+Suggest = Callable[[ActiveTurn], Awaitable[list[str] | None]]
+"""Returns questions that may follow the answer of an ended turn; None if the request wants none."""
 
 
 class EncodeStream(Protocol):
@@ -61,7 +66,9 @@ async def answer_turn(
             return sse_response(stream(head, include_usage=fields.wants_usage).encode(events, TurnIds()))
         return Response(whole(head, fold(events), TurnIds()), media_type="application/json")
     app = services.side_calls.app(caller, side_call, fields.model)
-    add_notice(request, (*turn_request.unsupported, *services.turns.ignored(app, turn_request.output)))
+    unsuggested = unsupported_questions(services, app, fields)
+    add_notice(request, (*turn_request.unsupported, *unsuggested, *services.turns.ignored(app, turn_request.output)))
+    suggest = services.turns.suggested_questions if fields.suggested_questions else None
     head = answer_head(kind, fields.model or app.name, turn_request)
     wait = services.turns.wait(streamed=bool(fields.stream), in_background=side_call is not None)
     turn = services.turns.run(
@@ -69,18 +76,18 @@ async def answer_turn(
     )
     if fields.stream:
         frames = TurnFrames(stream(head, include_usage=fields.wants_usage), wait)
-        return EventStream(frames, _opened(frames, head, turn), services.timing)
+        return EventStream(frames, _opened(frames, head, turn, suggest), services.timing)
     async with turn as active:
-        answer = await whole_answer(active, partial(_commit, active, head))
+        answer = await whole_answer(active, partial(_commit, active, head), suggest)
         return JsonAnswer(whole(head, answer, active.ids), turn_headers(active.ids) + queue_headers(wait))
 
 
 @asynccontextmanager
 async def _opened(
-    frames: TurnFrames, head: AnswerHead, turn: AbstractAsyncContextManager[ActiveTurn]
+    frames: TurnFrames, head: AnswerHead, turn: AbstractAsyncContextManager[ActiveTurn], suggest: Suggest | None
 ) -> AsyncIterator[None]:
     async with turn as active:
-        frames.begin(active, partial(_commit, active, head))
+        frames.begin(active, partial(_commit, active, head), suggest)
         yield
 
 
@@ -96,12 +103,20 @@ def fold(events: list[Event]) -> Answer:
     return answer
 
 
-async def whole_answer(turn: ActiveTurn, at_end: AtEnd) -> Answer:
+def unsupported_questions(services: Services, app: App, fields: CompletionFields) -> Sequence[str]:
+    """Return the field that requests suggested questions if the app is known to suggest none."""
+    suggests = services.turns.suggests_questions(app)
+    return ("suggested_questions",) if fields.suggested_questions and suggests is False else ()
+
+
+async def whole_answer(turn: ActiveTurn, at_end: AtEnd, suggest: Suggest | None = None) -> Answer:
     """Run the turn to completion and return the folded answer. Raises ProxyError and ClientDisconnected."""
     answer = Answer()
     try:
         async for events in turn:
             answer.add(events)
+        if suggest is not None and answer.finish_reason == "stop":
+            answer.suggested_questions = await suggest(turn)
         await at_end(answer, answer.reply)
     except asyncio.CancelledError:
         raise shutting_down() from None
@@ -135,12 +150,14 @@ class TurnFrames:
         self._wait = wait
         self._turn: ActiveTurn | None = None
         self._at_end: AtEnd | None = None
+        self._suggest: Suggest | None = None
         self._started = False
         self._last: list[Event] = []
 
-    def begin(self, turn: ActiveTurn, at_end: AtEnd) -> None:
+    def begin(self, turn: ActiveTurn, at_end: AtEnd, suggest: Suggest | None = None) -> None:
         """Read the frames of ``turn``; ``at_end`` commits it."""
         self._turn = turn
+        self._suggest = suggest
         self._stream = turn.stream
         self._at_end = at_end
 
@@ -210,6 +227,9 @@ class TurnFrames:
                 await at_end(encoder.answer, encoder.reply)
                 raise last.error
             log_detail(last.error)
+        if self._suggest is not None and isinstance(last, TurnFinished) and last.reason == "stop":
+            assert self._turn is not None
+            encoder.answer.suggested_questions = await self._suggest(self._turn)
         if last is not None:
             frames += encoder.encode((last,), ids)
             await at_end(encoder.answer, encoder.reply)

@@ -69,7 +69,7 @@ def _image_model(services: Services, name: str) -> Model:
 def _describe(app: App, profile: AppProfile | None, alias_of: str | None) -> ModelExtension | UnsetType:
     if profile is None:
         return UNSET if alias_of is None else ModelExtension(alias_of=alias_of)
-    info = profile.info
+    info, parameters = profile.info, profile.parameters
     inputs: list[dict[str, object]] = [
         {
             "name": field.name,
@@ -88,6 +88,8 @@ def _describe(app: App, profile: AppProfile | None, alias_of: str | None) -> Mod
         info.tags,
         info.author_name,
         inputs or None,
+        parameters.opening_statement or None,
+        parameters.suggested_questions or None,
         list(app.aliases) or None,
         alias_of,
     )

@@ -13,7 +13,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.bodies import json_response, read_json
-from openai_dify_proxy.api.generation import TurnFrames, queue_headers, turn_headers, whole_answer
+from openai_dify_proxy.api.generation import (
+    Suggest,
+    TurnFrames,
+    queue_headers,
+    turn_headers,
+    unsupported_questions,
+    whole_answer,
+)
 from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.responder import JsonAnswer, responder_of
 from openai_dify_proxy.api.response_requests import read_response_request
@@ -70,7 +77,9 @@ async def create_response(request: Request) -> ASGIApp:
         services.apps.choose(caller, body.model)  # rejects unknown models here too
         return _placeholder(encoder, events, streamed=bool(body.stream))
     app = services.side_calls.app(caller, side_call, body.model)
-    add_notice(request, (*requested.unsupported, *services.turns.ignored(app, requested.output)))
+    unsuggested = unsupported_questions(services, app, body)
+    add_notice(request, (*requested.unsupported, *unsuggested, *services.turns.ignored(app, requested.output)))
+    suggest = services.turns.suggested_questions if body.suggested_questions else None
     wait = services.turns.wait(
         streamed=bool(body.stream or body.background), in_background=bool(body.background) or side_call is not None
     )
@@ -81,8 +90,8 @@ async def create_response(request: Request) -> ASGIApp:
         return _followed(services, encoder.response, None) if body.stream else json_response(encoder.response)
     if body.stream:
         frames = TurnFrames(encoder, wait)
-        return EventStream(frames, _opened(frames, request, prepare, encoder), services.timing)
-    return await _whole(request, prepare, encoder, wait)
+        return EventStream(frames, _opened(frames, request, prepare, encoder, suggest), services.timing)
+    return await _whole(request, prepare, encoder, wait, suggest)
 
 
 async def retrieve_response(request: Request) -> Response:
@@ -204,17 +213,23 @@ async def _prepared(
 
 @asynccontextmanager
 async def _opened(
-    frames: TurnFrames, request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder
+    frames: TurnFrames,
+    request: Request,
+    prepare: Prepare,
+    encoder: ResponsesStreamEncoder,
+    suggest: Suggest | None,
 ) -> AsyncIterator[None]:
     async with prepare(responder_of(request.scope)) as (recorder, turn):
-        frames.begin(turn, _ResponseEnding(turn, recorder, encoder).record)
+        frames.begin(turn, _ResponseEnding(turn, recorder, encoder).record, suggest)
         yield
 
 
-async def _whole(request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder, wait: TurnWait) -> ASGIApp:
+async def _whole(
+    request: Request, prepare: Prepare, encoder: ResponsesStreamEncoder, wait: TurnWait, suggest: Suggest | None
+) -> ASGIApp:
     async with prepare(responder_of(request.scope)) as (recorder, turn):
         ending = _ResponseEnding(turn, recorder, encoder)
-        await whole_answer(turn, ending.record)
+        await whole_answer(turn, ending.record, suggest)
         return JsonAnswer(json.encode(ending.response), turn_headers(turn.ids) + queue_headers(wait))
 
 

@@ -31,7 +31,8 @@ class Answer:
     """The answer so far: ``add`` events and read the attributes.
 
     ``finish_reason`` and ``error`` are None until the turn finished or failed. ``calling`` means that the last call has
-    not finished, ``replaced`` that a moderation replaced earlier text.
+    not finished, ``replaced`` that a moderation replaced earlier text. ``suggested_questions`` are no events: the
+    caller sets them before the last one.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class Answer:
         "finish_reason",
         "repairs",
         "replaced",
+        "suggested_questions",
         "usage",
     )
 
@@ -61,6 +63,7 @@ class Answer:
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
         self.repairs: Repairs | None = None
+        self.suggested_questions: list[str] | None = None
         self.error: ProxyError | None = None
 
     @property

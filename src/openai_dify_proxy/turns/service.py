@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from typing import Literal
 
+from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
@@ -36,7 +38,10 @@ from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.runs import Question, Recall, Runs
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
-from openai_dify_proxy.wire.dify import MessageRow
+from openai_dify_proxy.wire.dify import FeedbackRequest, MessageRow
+
+SUGGESTION_SECONDS = 10.0
+"""How long an answer waits for suggested questions, which Dify's model writes after it."""
 
 EMULATION_COST = 8
 """To read and write a schema takes as long as to escape a text of so many times its size."""
@@ -193,6 +198,42 @@ class Turns:
         dify = self._apps.choose(caller, model).dify
         async with self._slot(caller, dify):
             await self._dify.delete_conversation(dify, conversation_id, user)
+
+    async def rate(
+        self,
+        caller: Caller,
+        model: str | None,
+        end_user: str | None,
+        message_id: str,
+        *,
+        rating: Literal["like", "dislike"] | None,
+        content: str | None,
+    ) -> None:
+        """Store an end user's rating of an own message in Dify, with a slot of its Dify. Raises ProxyError."""
+        app = self._apps.choose(caller, model)
+        feedback = FeedbackRequest(await self._user(app, caller, end_user), rating, content)
+        async with self._slot(caller, app.dify):
+            await self._dify.rate(app.dify, message_id, feedback)
+
+    def suggests_questions(self, app: App) -> bool | None:
+        """Return whether the app suggests questions after its answers; None if it is not known yet."""
+        profile = self._profiles.cached(app.dify)
+        return None if profile is None else profile.suggests_questions
+
+    async def suggested_questions(self, turn: ActiveTurn) -> list[str] | None:
+        """Return questions that may follow the answer of an ended turn; None if Dify has none.
+
+        The call uses the slot of the turn, whose run has ended.
+        """
+        profile = self._profiles.cached(turn.stream.app)
+        known = profile is None or profile.suggests_questions
+        if not (known and turn.stream.finished_upstream) or turn.ids.message_id is None:
+            return None
+        try:
+            async with asyncio.timeout(SUGGESTION_SECONDS):
+                return await self._dify.suggestions(turn.stream.app, turn.ids.message_id, turn.user)
+        except (ProxyError, TimeoutError):
+            return None  # the answer is complete without them
 
     async def stop(self, caller: Caller, model: str | None, task_id: str, user: str) -> None:
         """Stop a turn of another process. Raises ProxyError."""

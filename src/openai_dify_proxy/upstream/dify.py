@@ -148,6 +148,16 @@ class DifyClient:
             app, "DELETE", f"/conversations/{quote(conversation_id, safe='')}", json.encode({"user": user})
         )
 
+    async def suggestions(self, app: DifyApp, message_id: str, user: str) -> list[str]:
+        """Return questions that may follow a message; Dify's model writes them. Raises NotFound."""
+        path = f"/messages/{quote(message_id, safe='')}/suggested?{urlencode({'user': user})}"
+        found: dify.Suggestions = (await self._describe(app, path, dify.SUGGESTIONS)).value
+        return found.data
+
+    async def rate(self, app: DifyApp, message_id: str, feedback: dify.FeedbackRequest) -> None:
+        """Store the rating of a message of the feedback's user. Raises NotFound."""
+        await self._call(app, "POST", f"/messages/{quote(message_id, safe='')}/feedbacks", json.encode(feedback))
+
     async def has_route(self, app: DifyApp, path: str, wrong_route: Collection[str]) -> bool:
         """Return whether the app serves ``path``; errors with a code of ``wrong_route`` mean that it does not.
 

@@ -202,9 +202,11 @@ class Switch(Struct):
 
 
 class AppParameters(Struct, frozen=True):
-    """``GET /parameters``: the app's inputs and its enabled features."""
+    """``GET /parameters``: the app's inputs, its greeting and its enabled features."""
 
     user_input_form: list[dict[str, FormField]] = field(default_factory=list)
+    opening_statement: str | None = None
+    suggested_questions: list[str] | None = None
     suggested_questions_after_answer: Switch | None = None
     speech_to_text: Switch | None = None
     text_to_speech: Switch | None = None
@@ -212,6 +214,12 @@ class AppParameters(Struct, frozen=True):
     annotation_reply: Switch | None = None
     sensitive_word_avoidance: Switch | None = None
     file_upload: Switch | None = None
+
+
+class Suggestions(Struct):
+    """``GET /messages/{id}/suggested``: questions that may follow an answer."""
+
+    data: list[str] = field(default_factory=list)
 
 
 class MessageRow(Struct):
@@ -233,6 +241,14 @@ class MessagePage(Struct):
 
     data: list[MessageRow] = field(default_factory=list)
     has_more: bool = False
+
+
+class FeedbackRequest(Struct, omit_defaults=True):
+    """The body of ``POST /messages/{id}/feedbacks``; a null ``rating`` revokes the earlier one."""
+
+    user: str
+    rating: Literal["like", "dislike"] | None
+    content: str | None = None
 
 
 class GenerateRequest(Struct):
@@ -283,3 +299,4 @@ ERROR_BODY = Decoder(ErrorBody)
 APP_INFO = Decoder(AppInfo)
 APP_PARAMETERS = Decoder(AppParameters, float_hook=read_float)
 MESSAGE_PAGE = Decoder(MessagePage)
+SUGGESTIONS = Decoder(Suggestions)

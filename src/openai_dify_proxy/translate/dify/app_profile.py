@@ -57,6 +57,12 @@ class AppProfile(Struct, frozen=True):
         return release is not None and release < FIRST_JSON_OBJECTS
 
     @property
+    def suggests_questions(self) -> bool:
+        """Whether the app suggests questions after its answers."""
+        switch = self.parameters.suggested_questions_after_answer
+        return switch is not None and bool(switch.enabled)
+
+    @property
     def hides_lost_conversations(self) -> bool:
         """Whether Dify reports no error for an unknown conversation of a chatflow: it hangs (1.13, 1.14) or silently
         starts another one (1.15)."""

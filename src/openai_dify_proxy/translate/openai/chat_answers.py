@@ -115,7 +115,10 @@ def url_annotations(answer: Answer, end: int) -> list[Annotation]:
 
 
 def extension(answer: Answer, ids: TurnIds, *, estimated: bool = False) -> DifyExtension:
-    """Return the ``dify`` object: ids, price, citations, files, repairs. ``estimated`` marks an estimated usage."""
+    """Return the ``dify`` object: ids, price, citations, files, repairs, and suggested questions.
+
+    ``estimated`` marks an estimated usage.
+    """
     usage = answer.usage
     return DifyExtension(
         ids.conversation_id,
@@ -128,6 +131,7 @@ def extension(answer: Answer, ids: TurnIds, *, estimated: bool = False) -> DifyE
         answer.replaced,
         estimated,
         None if answer.repairs is None else _tool_emulation(answer.repairs),
+        answer.suggested_questions or None,
     )
 
 

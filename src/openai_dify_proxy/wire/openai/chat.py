@@ -81,9 +81,10 @@ LogitBias = dict[str, Annotated[float, Meta(ge=-100, le=100)]]
 
 
 class CompletionFields(Struct, kw_only=True):
-    """The fields of every generating request; ``inputs`` and ``conversation_id`` are the proxy's own.
+    """The fields of every generating request; the proxy's own are ``inputs``, ``conversation_id`` and
+    ``suggested_questions``.
 
-    Clients send the latter two through the ``extra_body`` of their SDK. The fields after them have no effect: they are
+    Clients send these through the ``extra_body`` of their SDK. The fields after them have no effect: they are
     validated, and named in a header of the answer.
     """
 
@@ -97,6 +98,7 @@ class CompletionFields(Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
     inputs: dict[str, Any] | None = None
     conversation_id: str | None = None
+    suggested_questions: bool | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     frequency_penalty: Penalty | None = None
@@ -220,6 +222,7 @@ class DifyExtension(Struct, omit_defaults=True):
     replaced: bool = False
     usage_estimated: bool = False
     tool_emulation: DifyToolEmulation | None = None
+    suggested_questions: list[str] | None = None
 
 
 class FunctionCall(Struct):

@@ -14,6 +14,8 @@ class ModelExtension(Struct, omit_defaults=True):
     tags: list[str] | None = None
     author_name: str | None = None
     inputs: list[dict[str, Any]] | None = None
+    opening_statement: str | None = None
+    suggested_questions: list[str] | None = None
     aliases: list[str] | None = None
     alias_of: str | None = None
     """The app that answers, if ``id`` is not its own name."""
