@@ -338,6 +338,7 @@ def test_messages_are_rated_and_followed_by_questions(demo: Caller) -> None:
         ["data", "result"],
         3,
     )
+    answer = suggested
     for user, rating, status, code in (
         ("rater", "like", 200, None),
         ("rater", None, 200, None),

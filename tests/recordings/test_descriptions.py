@@ -45,9 +45,13 @@ async def test_a_request_follows_the_description_of_its_app(folder: str, app: st
     assert isinstance(extension, dict)
     assert extension["mode"] == stream.mode
     if "/info" in recorded:
-        assert recorded["/info"].json() == {"tags": [], **{key: extension[key] for key in extension if key != "inputs"}}
+        described = {"tags": [], **extension}
+        assert {key: described.get(key) for key in recorded["/info"].json()} == recorded["/info"].json()
     if "/parameters" in recorded:
-        form = [field for item in recorded["/parameters"].json()["user_input_form"] for field in item.values()]
+        parameters = recorded["/parameters"].json()
+        assert extension.get("opening_statement", "") == parameters["opening_statement"]
+        assert extension.get("suggested_questions", []) == parameters["suggested_questions"]
+        form = [field for item in parameters["user_input_form"] for field in item.values()]
         assert [(field["name"], field["required"]) for field in extension.get("inputs", [])] == [
             (field["variable"], field["required"]) for field in form
         ]

@@ -174,7 +174,7 @@ class TurnFrames:
 
     def opening(self) -> bytes:
         self._started = True
-        return self._encoder.open()
+        return self._encoder.open(self._ids)
 
     def heartbeat(self) -> bytes:
         return self._encoder.heartbeat()

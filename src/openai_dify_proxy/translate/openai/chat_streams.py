@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from msgspec import UNSET, json
+from msgspec import UNSET, UnsetType, json
 
 from openai_dify_proxy.events import (
     Event,
@@ -51,6 +51,8 @@ from openai_dify_proxy.wire.openai.chat import (
     TextCompletion,
 )
 
+NO_IDS = TurnIds()
+
 DONE = b"data: [DONE]\n\n"
 COMMENT = b": keep-alive\n\n"
 
@@ -66,8 +68,11 @@ class StreamEncoder(Protocol):
     def reply(self) -> HistoryMessage:
         """The message that the client has received; a stream cannot retract any of it."""
 
-    def open(self) -> bytes:
-        """Return the frames before the first text; nothing when called again."""
+    def open(self, ids: TurnIds = NO_IDS) -> bytes:
+        """Return the frames before the first text, with Dify's ``ids`` as far as they are known.
+
+        Return nothing when called again, unless new ids are to be sent.
+        """
 
     def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
         """Return the frames for ``events``, and after the turn's last event the end of the stream."""
@@ -80,7 +85,8 @@ class ChatStreamEncoder:
     """Chunks of ``POST /v1/chat/completions``.
 
     ``include_usage`` is ``stream_options.include_usage``: it adds a chunk with the usage and without choices, and a
-    null usage to all other chunks.
+    null usage to all other chunks. The first chunk has Dify's ids, for clients that cancel; if they are not known yet,
+    a chunk of their own follows as soon as they are.
     """
 
     __slots__ = (
@@ -88,6 +94,7 @@ class ChatStreamEncoder:
         "_before",
         "_calls",
         "_head",
+        "_identified",
         "_include_usage",
         "_opened",
         "_reasoning",
@@ -99,6 +106,7 @@ class ChatStreamEncoder:
         self._head = head
         self._include_usage = include_usage
         self._opened = False
+        self._identified = False  # also opened
         self._reasoning = False
         self._before, self._after = self._chunk(ChunkDelta(content="")).split(b'"content":""')
         self._before += b'"content":'
@@ -110,21 +118,23 @@ class ChatStreamEncoder:
     def reply(self) -> HistoryMessage:
         return self.answer.reply_with("".join(self._sent))
 
-    def open(self) -> bytes:
-        return self._open("")
+    def open(self, ids: TurnIds = NO_IDS) -> bytes:
+        return self._open("", ids)
 
-    def _open(self, content: Literal[""] | None) -> bytes:
-        if self._opened:
+    def _open(self, content: Literal[""] | None, ids: TurnIds) -> bytes:
+        known = ids.task_id is not None
+        if self._identified or (self._opened and not known):
             return b""
-        self._opened = True
-        return self._chunk(ChunkDelta(role="assistant", content=content, refusal=None))
+        delta = ChunkDelta() if self._opened else ChunkDelta(role="assistant", content=content, refusal=None)
+        self._opened, self._identified = True, known
+        return self._frame([ChunkChoice(delta=delta)], _ids_only(ids) if known else UNSET)
 
     def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
         frames: list[bytes] = []
         for event in events:
             if type(event) is TextDelta:
-                if not self._opened:
-                    frames.append(self.open())
+                if not self._identified:
+                    frames.append(self.open(ids))
                 self._reasoning = False
                 self.answer.add_text(event.text)
                 self._sent.append(event.text)
@@ -149,7 +159,7 @@ class ChatStreamEncoder:
         if isinstance(event, TurnFailed):
             frames.append(encode_error_frame(event.error))
             return
-        frames.append(self._open(None if isinstance(event, ToolCallStarted | RefusalDelta) else ""))
+        frames.append(self._open(None if isinstance(event, ToolCallStarted | RefusalDelta) else "", ids))
         match event:
             case ToolCallStarted():
                 self._start_call(event, frames)
@@ -203,7 +213,8 @@ class ChatStreamEncoder:
         if annotations := url_annotations(self.answer, len(self.answer.text)):
             frames.append(self._chunk(ChunkDelta(annotations=annotations)))
         reason = chat_reason(reason, legacy_functions=self._head.legacy_functions)
-        frames.append(self._frame([ChunkChoice(delta=ChunkDelta(), finish_reason=reason)], ids))
+        last = ChunkChoice(delta=ChunkDelta(), finish_reason=reason)
+        frames.append(self._frame([last], _extension(self.answer, ids, include_usage=self._include_usage)))
         if self._include_usage:
             head = self._head
             usage = usage_of(self.answer, head.prompt_characters)
@@ -213,9 +224,9 @@ class ChatStreamEncoder:
         frames.append(DONE)
 
     def _chunk(self, delta: ChunkDelta) -> bytes:
-        return self._frame([ChunkChoice(delta=delta)], None)
+        return self._frame([ChunkChoice(delta=delta)])
 
-    def _frame(self, choices: list[ChunkChoice], ids: TurnIds | None) -> bytes:
+    def _frame(self, choices: list[ChunkChoice], dify: DifyExtension | UnsetType = UNSET) -> bytes:
         head = self._head
         return _frame(
             ChatCompletionChunk(
@@ -224,7 +235,7 @@ class ChatStreamEncoder:
                 model=head.model,
                 choices=choices,
                 usage=None if self._include_usage else UNSET,
-                dify=UNSET if ids is None else _extension(self.answer, ids, include_usage=self._include_usage),
+                dify=dify,
             )
         )
 
@@ -244,7 +255,7 @@ class CompletionStreamEncoder:
     def reply(self) -> HistoryMessage:
         return HistoryMessage("assistant", "".join(self._sent))
 
-    def open(self) -> bytes:
+    def open(self, ids: TurnIds = NO_IDS) -> bytes:
         return b""
 
     def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
@@ -302,6 +313,10 @@ class CompletionStreamEncoder:
                 dify=UNSET if ids is None else _extension(self.answer, ids, include_usage=self._include_usage),
             )
         )
+
+
+def _ids_only(ids: TurnIds) -> DifyExtension:
+    return DifyExtension(ids.conversation_id, ids.message_id, ids.task_id, ids.workflow_run_id)
 
 
 def _extension(answer: Answer, ids: TurnIds, *, include_usage: bool) -> DifyExtension:

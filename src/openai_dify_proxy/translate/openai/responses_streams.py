@@ -27,7 +27,7 @@ from openai_dify_proxy.events import (
     TurnIds,
 )
 from openai_dify_proxy.translate.answer import file_link, step_line
-from openai_dify_proxy.translate.openai.chat_streams import DONE, missing_text
+from openai_dify_proxy.translate.openai.chat_streams import DONE, NO_IDS, missing_text
 from openai_dify_proxy.translate.openai.responses_answers import response_object, status_of
 from openai_dify_proxy.translate.openai.responses_frames import encode_failure, encode_keepalive
 from openai_dify_proxy.translate.openai.responses_output import OutputEncoder, encode_text
@@ -67,7 +67,7 @@ class ResponsesStreamEncoder(OutputEncoder):
             self._emit(ResponseEvent(type="response.queued", response=self._initial), frames)
         return b"".join(frames)
 
-    def open(self) -> bytes:
+    def open(self, ids: TurnIds = NO_IDS) -> bytes:
         if self._open:
             return b""
         self._open = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -115,8 +116,8 @@ def test_a_chat_stream_from_role_to_done() -> None:
 
 def test_the_role_comes_first_and_once() -> None:
     encoder = chat()
-    assert deltas(frames(encoder.open())) == [{"role": "assistant", "content": "", "refusal": None}]
-    assert encoder.open() == b""
+    assert deltas(frames(encoder.open(IDS))) == [{"role": "assistant", "content": "", "refusal": None}]
+    assert encoder.open(IDS) == encoder.open() == b""
     assert deltas(encoded(encoder, TextDelta("a"))) == [{"content": "a"}]
     assert deltas(encoded(chat(), ReasoningDelta("hm"))) == [
         {"role": "assistant", "content": "", "refusal": None},
@@ -149,10 +150,32 @@ def test_missing_usage_is_an_estimate_if_the_client_asks_for_usage(kind: Any) ->
 def test_the_last_chunk_contains_the_dify_extension() -> None:
     found = encoded(chat(), TextDelta("a"), IMAGE, FINISHED)
     with_dify = [frame for frame in found[:-1] if "dify" in frame]
-    assert len(with_dify) == 1
-    assert with_dify[0]["choices"][0]["finish_reason"] == "stop"
-    assert with_dify[0]["dify"]["conversation_id"] == "c-1"
-    assert with_dify[0]["dify"]["files"][0]["url"] == IMAGE.url
+    first, last = with_dify
+    assert first is found[0]
+    assert last["choices"][0]["finish_reason"] == "stop"
+    assert last["dify"]["conversation_id"] == "c-1"
+    assert last["dify"]["files"][0]["url"] == IMAGE.url
+
+
+def test_the_first_chunk_has_difys_ids_for_clients_that_cancel() -> None:
+    ids = {"conversation_id": "c-1", "message_id": "m-1", "task_id": "t-1"}
+    found = encoded(chat(), TextDelta("a"), TextDelta("b"))
+    assert [frame.get("dify") for frame in found] == [ids, None, None]
+
+
+@pytest.mark.parametrize("before", [ChatStreamEncoder.open, ChatStreamEncoder.heartbeat])
+def test_ids_that_come_later_have_a_chunk_of_their_own(before: Callable[[ChatStreamEncoder], bytes]) -> None:
+    encoder = chat()
+    assert all("dify" not in frame for frame in frames(before(encoder)))
+    found = encoded(encoder, TextDelta("a"), TextDelta("b"))
+    assert deltas(found) == [{}, {"content": "a"}, {"content": "b"}]
+    assert ["dify" in frame for frame in found] == [True, False, False]
+
+
+def test_a_stream_without_ids_has_none() -> None:
+    found = frames(chat().encode((TextDelta("a"), TextDelta("b")), TurnIds()))
+    assert deltas(found) == [{"role": "assistant", "content": "", "refusal": None}, {"content": "a"}, {"content": "b"}]
+    assert not any("dify" in frame for frame in found)
 
 
 @pytest.mark.parametrize("encoder", [chat(), completion()], ids=["chat", "completion"])
