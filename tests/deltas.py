@@ -23,12 +23,19 @@ def join_events(events: Iterable[Event]) -> list[Event]:
 
 
 def join_chunks(chunks: Iterable[Json]) -> list[Json]:
-    """Join adjacent deltas of the same kind in a stream's compact form (``recordings/sdk_answers.py``)."""
+    """Join adjacent deltas of the same kind in a stream's compact form (``recordings/sdk_answers.py``).
+
+    The first chunk has Dify's ids as far as they have arrived: the run's id may come behind the first text.
+    """
     joined: list[Json] = []
     for names, group in groupby(chunks, tuple):
         if names in (("content",), ("reasoning_content",)):
             (name,) = names
             joined.append({name: "".join(chunk[name] for chunk in group)})
         else:
-            joined += group
+            joined += [_without_run(chunk) if "role" in chunk else chunk for chunk in group]
     return joined
+
+
+def _without_run(chunk: Json) -> Json:
+    return {**chunk, "dify": {key: chunk["dify"][key] for key in chunk["dify"] if key != "workflow_run_id"}}

@@ -157,8 +157,10 @@ async def test_heartbeats_fill_silences_of_dify(serve: Serve, http: httpx2.Async
     proxy = serve(heartbeat=kind, heartbeat_interval=0.05, first_event_grace=0.1)
     body = await stream_of(http, proxy, "SLOW:3x300")
     comments = [frame for frame in frames_of(body) if frame.startswith(":")]
-    deltas = [chunk["choices"][0]["delta"] for chunk in chunks_of(body)]
-    empty = [delta for delta in deltas[:-1] if delta == {}]
+    chunks = chunks_of(body)
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    empty = [chunk for chunk in chunks if chunk["choices"][0]["delta"] == {} and "dify" not in chunk]
+    assert sum("dify" in chunk for chunk in chunks) == 2  # the ids once they are known, and the last chunk
     assert "".join(delta.get("content", "") for delta in deltas) == "tick 1 tick 2 tick 3 "
     assert list(deltas[0]) == ["role", "content", "refusal"]
     assert (len(comments) > 3) == (kind == "comment")

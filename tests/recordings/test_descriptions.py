@@ -49,8 +49,8 @@ async def test_a_request_follows_the_description_of_its_app(folder: str, app: st
         assert {key: described.get(key) for key in recorded["/info"].json()} == recorded["/info"].json()
     if "/parameters" in recorded:
         parameters = recorded["/parameters"].json()
-        assert extension.get("opening_statement", "") == parameters["opening_statement"]
-        assert extension.get("suggested_questions", []) == parameters["suggested_questions"]
+        assert extension.get("opening_statement", "") == (parameters["opening_statement"] or "")
+        assert extension.get("suggested_questions", []) == (parameters["suggested_questions"] or [])
         form = [field for item in parameters["user_input_form"] for field in item.values()]
         assert [(field["name"], field["required"]) for field in extension.get("inputs", [])] == [
             (field["variable"], field["required"]) for field in form

@@ -48,6 +48,8 @@ Faults test how clients handle broken servers. These words are commands only wit
 
 ====================  ===============================================================================
 `CUT`, `EOF`          aborts the connection, or ends the stream without a terminal event, after a few words
+`DROP:2`              aborts the first two streams of the run after a few words, while the run goes on (chatflows
+                      and workflows from 1.14 on, whose events can be read again); `DROP`: one
 `SILENCE`             sends nothing at all; `MIDSILENCE`: sends nothing more after a few words
 `PINGS`               sends only pings
 `QUEUE:20`            waits 20 s before the first event; runs in a worker send one ping first

@@ -55,6 +55,8 @@ class Dialect:
     """Whether empty lists replace null; the metadata then has `reasoning`."""
     reasoning_events: bool
     """Whether a model node can send its reasoning separately, as `reasoning_chunk`."""
+    resumable: bool
+    """Whether a client can read on in the events of a run whose stream it lost."""
     human_input: bool
     """Whether a workflow or chatflow can pause for human input."""
     uploads_bound: bool
@@ -102,6 +104,7 @@ _V0_15 = Dialect(
     text_in_message_file=False,
     empty_lists=False,
     reasoning_events=False,
+    resumable=False,
     human_input=False,
     uploads_bound=False,
     stores_abandoned_chatflow_answer=False,
@@ -147,6 +150,7 @@ _V1_14 = replace(
     server_version="1.14.0",
     gunicorn_headers=False,
     chatflow_blocking_hangs=False,
+    resumable=True,
     graph_end=("message_end", "workflow_finished"),
     uploads_bound=True,
     naming_delay=0.0,

@@ -77,10 +77,12 @@ class EventStream(Response):
 
     media_type = "text/event-stream; charset=utf-8"
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, breaks_after: int | None = None) -> None:
+        """`breaks_after` is the number of frames after which the connection is aborted."""
         super().__init__(None, 200, version_headers(run.dialect))
         del self.headers["content-length"]
         self.run = run
+        self.breaks_after = breaks_after
         self.next_ping = run.started + run.timing.ping
         self.started = False
 
@@ -98,8 +100,10 @@ class EventStream(Response):
             frame = await self._next_frame()
             if frame is Mark.DISCONNECTED:
                 return self._record_disconnect()
-            if frame is Mark.CUT:
+            if frame is Mark.CUT or self.breaks_after == 0:
                 return None
+            if self.breaks_after is not None:
+                self.breaks_after -= 1
             await self._begin(send)
             if frame is Mark.END:
                 return await send({"type": "http.response.body", "body": b""})

@@ -30,6 +30,7 @@ from openai_dify_proxy_demo.generation import (
 from openai_dify_proxy_demo.message_routes import list_suggestions, rate_message, suggests
 from openai_dify_proxy_demo.output_files import PICTURE
 from openai_dify_proxy_demo.replies import ApiError, json_reply
+from openai_dify_proxy_demo.run_events import run_events
 from openai_dify_proxy_demo.runs import new_id
 from openai_dify_proxy_demo.state import Upload
 
@@ -159,6 +160,7 @@ ROUTES: list[Route] = [
     Route("/v1/chat-messages/{task_id}/stop", endpoint(stop_chat), methods=["POST"]),
     Route("/v1/completion-messages/{task_id}/stop", endpoint(stop_completion), methods=["POST"]),
     Route("/v1/workflows/tasks/{task_id}/stop", endpoint(stop_workflow), methods=["POST"]),
+    Route("/v1/workflow/{run_id}/events", endpoint(run_events)),
     Route("/v1/info", endpoint(info)),
     Route("/v1/parameters", endpoint(parameters)),
     Route("/v1/meta", endpoint(meta)),

@@ -97,6 +97,10 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     text: str = ""
     """The answer so far."""
+    drops: int = 0
+    """How many streams of the run have broken off."""
+    end: Event | None = None
+    """The event `workflow_finished`, once the graph has ended."""
 
     @property
     def is_graph(self) -> bool:
@@ -104,6 +108,8 @@ class Run:
 
     def emit(self, frame: Event | bytes) -> None:
         """Queue a frame for the stream, unless the client has disconnected."""
+        if isinstance(frame, dict) and frame["event"] == "workflow_finished":
+            self.end = frame
         if self.record.disconnected_at is None:
             self.frames.put_nowait(frame)
 
@@ -173,6 +179,9 @@ class Run:
 
     async def _interrupt(self) -> None:
         script = self.script
+        if script.drops and self.record.streaming:
+            self.drops += 1
+            self.frames.put_nowait(Mark.CUT)
         if script.error:
             raise ModelFailedError(script.error)
         if script.oversize:

@@ -64,6 +64,8 @@ class Script:
     error_midway: bool = False
     fault: Fault | None = None
     effects: frozenset[Effect] = frozenset()
+    drops: int = 0
+    """How many streams of the run break off; the run goes on."""
     oversize: int = 0
     queue: float = 0.0
     headers: float = 0.0
@@ -142,6 +144,7 @@ def _with_faults(script: Script, commands: _Commands) -> Script:
     return replace(
         script,
         fault=next((fault for fault in _FAULTS if commands.has(fault.upper())), None),
+        drops=int(commands.number("DROP")) or int(commands.has("DROP")),
         oversize=min(int(commands.number("OVERSIZE")), MAX_OVERSIZE),
         queue=commands.number("QUEUE"),
         headers=commands.number("HEADERS"),

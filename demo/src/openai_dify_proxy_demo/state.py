@@ -32,6 +32,9 @@ from openai_dify_proxy_demo.tool_prompts import instruction_inputs, read_prompt,
 MAX_STORED = 20_000
 """The maximum number of conversations and of uploads; the oldest are dropped."""
 
+MAX_ENDED = 100
+"""The maximum number of ended runs whose last event can be read again."""
+
 
 @dataclass(frozen=True)
 class Upload:
@@ -71,6 +74,8 @@ class DemoState:
     conversations: dict[str, Conversation] = field(default_factory=dict)
     uploads: dict[str, Upload] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
+    ended: dict[str, Run] = field(default_factory=dict)
+    """The graphs that have ended, by their run id."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def conversation(self, conversation_id: str, app: DemoApp, user: str) -> Conversation | None:
@@ -120,7 +125,18 @@ class DemoState:
         task = asyncio.create_task(execute(run))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        task.add_done_callback(lambda _: self.runs.pop(run.envelope.task_id, None))
+        task.add_done_callback(lambda _: self._end(run))
+
+    def _end(self, run: Run) -> None:
+        self.runs.pop(run.envelope.task_id, None)
+        if run.end is not None:
+            store_bounded(self.ended, run.envelope.workflow_run_id, run, MAX_ENDED)
+
+    def graph_run(self, run_id: str, app: DemoApp, user: str) -> Run | None:
+        """Return a run of a graph, running or ended, if it belongs to the app and the user."""
+        running = (run for run in self.runs.values() if run.is_graph and run.envelope.workflow_run_id == run_id)
+        found = next(running, None) or self.ended.get(run_id)
+        return found if found and (found.app.name, found.envelope.user) == (app.name, user) else None
 
     def stop(self, task_id: str, app: DemoApp, user: str) -> None:
         """Stop a run and log the call. Unknown tasks are ignored, and other users' if the version checks the user."""

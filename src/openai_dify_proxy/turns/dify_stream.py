@@ -13,12 +13,14 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from openai_dify_proxy.errors import ConversationNotFound, ProxyError, StreamCut, UpstreamFailed, UpstreamTimeout
+from openai_dify_proxy.errors import ConversationNotFound, ProxyError, UpstreamFailed
 from openai_dify_proxy.events import Event, TextDelta, TurnFailed, TurnFinished, TurnIds
 from openai_dify_proxy.tools.output_reader import OutputReader
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.turns.client import ClientDisconnected
+from openai_dify_proxy.turns.resumption import Resume, Resumption
+from openai_dify_proxy.turns.stream_errors import conversation_lost, dead_stream, no_first_event, turn_timeout
 from openai_dify_proxy.upstream.dify import DifyApp, missing_answer, rejection
 from openai_dify_proxy.upstream.exchange import Exchange
 
@@ -66,7 +68,8 @@ class DifyStream:
     ``conversation_id`` is the conversation that the turn continues. If Dify has lost it, ``restart`` sends the request
     again in a new conversation: it receives the lost stream, and may raise ProxyError. Without ``restart`` the turn
     fails. ``output`` reads the client's tool calls; ``repair`` receives the ended stream and the question of the run
-    that corrects them. While ``between_runs`` is true, ``begin_next_run`` has to be awaited.
+    that corrects them. ``resume`` reads on after the stream broke off. While ``between_runs`` is true,
+    ``begin_next_run`` has to be awaited.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class DifyStream:
         restart: Restart | None = None,
         output: OutputReader | None = None,
         repair: Repair | None = None,
+        resume: Resume | None = None,
     ) -> None:
         self.app = app
         self.user = user
@@ -96,6 +100,7 @@ class DifyStream:
         self._restart = restart
         self._output = output
         self._repair = repair
+        self._resumption = Resumption(resume)
         self._next_run: Restart | None = None
         self._undelivered: list[Event] = []
         self._streams: bool | None = None
@@ -196,7 +201,7 @@ class DifyStream:
                 self._next_run = self._restart
                 return []
             if not (events and isinstance(events[-1], TurnFailed)):
-                events = [TurnFailed(_conversation_lost())]
+                events = [TurnFailed(conversation_lost())]
         if events and (events := self._filtered(events)):
             if self._timer is None or self._decoder.ending:
                 self._wake_by(self._deadline())
@@ -311,6 +316,8 @@ class DifyStream:
         return [TurnFailed(self._error())]
 
     def _error(self) -> ProxyError:
+        if (cut := self._resumption.refuse(self._decoder)) is not None:  # Dify does not know the route or the run
+            return cut
         exchange = self.exchange
         if exchange.status == 200:
             kind = exchange.headers.get("content-type", "no content type")
@@ -321,6 +328,8 @@ class DifyStream:
         """Return ``events`` for the client, without text that may begin a stop sequence; empty if nothing is left."""
         if self._stop is None and self._output is None and events and type(events[-1]) is TextDelta:
             return events  # the usual case
+        if self._resumption.begin(events, self._decoder):
+            return self._before_resumption(self._filtered(events[:-1]))
         question = None
         if self._output is not None:
             events = self._output.filter(events)
@@ -336,6 +345,14 @@ class DifyStream:
             self._undelivered = events
             return []
         return events
+
+    def _before_resumption(self, events: list[Event]) -> list[Event]:
+        """Prepare ``begin_next_run`` to read on in another stream, unless ``events`` end the turn or call for a repair."""
+        if self.ended or self.between_runs:
+            return events
+        self._undelivered = events
+        self._next_run = lambda before: self._resumption.attach(before, self._decoder)
+        return []
 
     def _deadline(self) -> float:
         end = self._began + self._limits.turn
@@ -354,21 +371,10 @@ class DifyStream:
         if not self._is_stream():
             return [TurnFailed(self._error())]
         if now >= self._began + self._limits.turn:
-            message = (
-                f"The turn took longer than {self._limits.turn:g} s and was stopped. Split the task into smaller ones."
-            )
-            return [TurnFailed(UpstreamTimeout(message, code="turn_timeout", started=True))]
+            return [TurnFailed(turn_timeout(self._limits.turn))]
         if self.ids.task_id is None and not self._decoder.started:
-            message = "Dify sent no event in time. It may be overloaded, or the conversation may no longer exist."
-            return [TurnFailed(UpstreamTimeout(message, started=True))]
-        return [
-            TurnFailed(
-                StreamCut(
-                    f"Dify's stream stopped before the answer was complete: no data for {self._limits.dead:g} s.",
-                    started=True,
-                )
-            )
-        ]
+            return [TurnFailed(no_first_event())]
+        return [TurnFailed(dead_stream(self._limits.dead))]
 
     def _wake_by(self, when: float) -> None:
         """Set the stream's only timer. It is only moved to fire earlier; a timer that fires too early has no effect."""
@@ -383,11 +389,3 @@ class DifyStream:
         """Wake the reader. uvloop rounds to milliseconds, so this may be early; ``poll`` then sets the timer again."""
         self._timer = None
         self.exchange.wake()
-
-
-def _conversation_lost() -> ConversationNotFound:
-    return ConversationNotFound(
-        "Dify no longer has this conversation and started another. Send the request again without the id.",
-        param="conversation_id",
-        started=True,
-    )

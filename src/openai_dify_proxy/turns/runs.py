@@ -24,6 +24,7 @@ from openai_dify_proxy.turns.emulation import Emulation
 from openai_dify_proxy.turns.large_requests import run_sized, text_size
 from openai_dify_proxy.turns.stopping import Stopper
 from openai_dify_proxy.upstream.dify import DifyClient
+from openai_dify_proxy.upstream.exchange import Exchange
 from openai_dify_proxy.wire.dify import encode_generate_request
 
 MAX_REPEATED_ANSWER = 64 * 1024
@@ -106,6 +107,15 @@ class Runs:
             continuation = Continuation(name, history=False, system=False, instructions="demand")
         corrected = structs.replace(question.request, question=text)
         return await self.start(structs.replace(question, request=corrected), continuation)
+
+    async def resume(self, question: Question, cut: DifyStream) -> Exchange:
+        """Read on in the events of a run whose stream broke off. Raises ProxyError."""
+        cut.close()
+        run_id = cut.ids.workflow_run_id
+        assert run_id is not None
+        exchange = await self._dify.events(question.app.dify, run_id, question.user)
+        question.slot.attach(exchange)
+        return exchange
 
     async def start(self, question: Question, continuation: Continuation | None = None) -> Run:
         """Send the request to Dify, as its claim requires.

@@ -295,6 +295,7 @@ class Turns:
             restart=partial(self._runs.restart, question) if claim.can_restart else None,
             output=None if emulation is None else emulation.reader,
             repair=partial(self._runs.repair, question),
+            resume=partial(self._runs.resume, question) if profile.resumable else None,
         )
         slot.hold()  # until ``_end``
         self._active += 1

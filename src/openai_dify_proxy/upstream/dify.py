@@ -93,6 +93,11 @@ class DifyClient:
         target = self._target(app, path)
         return await self._exchange("POST", target, _headers(app) + _JSON, body, setting=app.url_setting)
 
+    async def events(self, app: DifyApp, run_id: str, user: str) -> Exchange:
+        """Request the events of a workflow run from now on, and return without waiting for the answer's headers."""
+        path = f"/workflow/{quote(run_id, safe='')}/events?{urlencode({'user': user})}"
+        return await self._exchange("GET", self._target(app, path), _headers(app), setting=app.url_setting)
+
     async def stop(self, app: DifyApp, path: str, user: str) -> None:
         """Stop a running turn. Dify reports success in any case."""
         await self._call(app, "POST", path, json.encode({"user": user}), control=True, first=True)

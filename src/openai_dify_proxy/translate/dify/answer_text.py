@@ -18,10 +18,21 @@ class AnswerText:
 
     ``agent_streams`` is true once text came in ``agent_message`` events, ``moderated`` once a moderation has replaced
     the text. ``final`` is the visible text of the whole answer if it differs from the sum of the deltas.
+    ``lost`` is true if a part of the text is missing.
     ``separate_fixed`` enables ``FixedTextDelta`` for text that is not a model's, and ``AgentThoughtDelta``.
     """
 
-    __slots__ = ("_assembly", "_restated", "_separate", "_think", "_thoughts", "agent_streams", "final", "moderated")
+    __slots__ = (
+        "_assembly",
+        "_restated",
+        "_separate",
+        "_think",
+        "_thoughts",
+        "agent_streams",
+        "final",
+        "lost",
+        "moderated",
+    )
 
     def __init__(self, *, separate_fixed: bool = False) -> None:
         self._separate = separate_fixed
@@ -32,6 +43,7 @@ class AnswerText:
         self.agent_streams = False
         self.moderated = False
         self.final: str | None = None
+        self.lost = False
 
     def __str__(self) -> str:
         return self._assembly.text()
@@ -127,3 +139,38 @@ class AnswerText:
     def close(self, out: list[Event]) -> None:
         """Emit text that was buffered because it might have begun a tag."""
         self._think.close(out)
+
+
+class ResumedText(AnswerText):
+    """The text of a turn whose stream broke off, while the events of its run are read from another stream.
+
+    The text between the two streams is missing, so text events do not count: the rest is that of the run's outputs.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, before: AnswerText) -> None:
+        for name in AnswerText.__slots__:
+            setattr(self, name, getattr(before, name))
+
+    def add(self, selector: Sequence[str] | None, text: str, out: list[Event]) -> None:
+        """Ignore text events."""
+
+    def add_reasoning(self, text: str, out: list[Event]) -> None:
+        """Ignore reasoning, whose beginning may be missing."""
+
+    def begin_retry(self, node: str) -> None:
+        """Ignore retries: the outputs have the final text."""
+
+    def end_attempt(self, node: str) -> None:
+        """Ignore ends of attempts."""
+
+    def settle(self, answer: str, out: list[Event], *, is_whole: bool) -> None:
+        """Emit what ``answer`` has beyond the text so far. The text is lost if it is no prefix of ``answer``."""
+        sent = str(self)
+        if self.moderated:
+            return
+        if not answer.startswith(sent):
+            self.lost = True
+        elif rest := answer[len(sent) :]:
+            super().add(None, rest, out)

@@ -16,6 +16,8 @@ SYSTEM_NAMES = ("system_prompt", "system", "instructions")
 HISTORY_NAMES = ("messages", "history", "chat_history")
 TOOL_NAMES = ("tools", "tool_instructions")
 """Inputs for the instructions about the client's tools and schemas. ``SYSTEM_NAMES`` follow."""
+FIRST_RESUMABLE = (1, 14)
+"""The first release of Dify with a route for the events of a running workflow."""
 FIRST_JSON_OBJECTS = (1, 13)
 """The first release of Dify in which JSON inputs are objects."""
 
@@ -61,6 +63,12 @@ class AppProfile(Struct, frozen=True):
         """Whether the app suggests questions after its answers."""
         switch = self.parameters.suggested_questions_after_answer
         return switch is not None and bool(switch.enabled)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the events of a run can be read again after its stream broke off."""
+        release = self.release
+        return self.mode in ("advanced-chat", "workflow") and release is not None and release >= FIRST_RESUMABLE
 
     @property
     def hides_lost_conversations(self) -> bool:

@@ -23,7 +23,7 @@ from openai_dify_proxy.events import (
     TurnIds,
     merge_deltas,
 )
-from openai_dify_proxy.translate.dify.answer_text import AnswerText
+from openai_dify_proxy.translate.dify.answer_text import AnswerText, ResumedText
 from openai_dify_proxy.translate.dify.attachments import Attachments
 from openai_dify_proxy.translate.dify.errors import translate_error, translate_failure
 from openai_dify_proxy.translate.dify.ids import IdCollector
@@ -67,12 +67,14 @@ class DifyEventDecoder:
         "_finish_reason",
         "_frames",
         "_ids",
+        "_max_event_bytes",
         "_memory",
         "_mode",
         "_output_variable",
         "_outputs",
         "_own_key",
         "_phase",
+        "_resumed",
         "_steps",
         "_text",
         "_usage",
@@ -98,6 +100,8 @@ class DifyEventDecoder:
         self._outputs: dict[str, Any] | None = None
         self._phase = Phase.RUNNING
         self._finish_reason: FinishReason = "stop"
+        self._max_event_bytes = max_event_bytes
+        self._resumed = False
         self._frames = FrameSplitter(max_event_bytes)
         self._ids = IdCollector(mode)
         self._text = AnswerText(separate_fixed=emulating)
@@ -168,9 +172,23 @@ class DifyEventDecoder:
         """Return the last events after the end of the stream, or after the wait for the sibling event."""
         out: list[Event] = []
         if not self._phase.ended:
-            error = StreamCut("Dify's stream broke off before the answer was complete.", started=True)
-            self._advance("stream_end", out, error)
+            self._advance("stream_end", out, _broken_off())
         return out
+
+    @property
+    def resumable(self) -> bool:
+        """Whether another stream of the same run can complete the text."""
+        return self.ids.workflow_run_id is not None and not self._text.lost
+
+    def resume(self) -> None:
+        """Read on in another stream of the same run, after the first one broke off.
+
+        The rest of the text is that of the run's outputs. The turn fails if they do not continue the text so far.
+        """
+        self._phase = Phase.RUNNING
+        self._resumed = True
+        self._frames = FrameSplitter(self._max_event_bytes)
+        self._text = ResumedText(self._text)
 
     def _end_unreadable(self, message: str, out: list[Event]) -> None:
         self._advance("stream_end", out, UpstreamFailed(message, started=True))
@@ -266,14 +284,15 @@ class DifyEventDecoder:
             self._attachments.cite(metadata.retriever_resources or [], out)
         if event.files:
             self._attachments.add_files(dify.FILES.decode(event.files))
-        self._advance("message_end", out)
+        if not self._resumed:  # else the text comes with ``workflow_finished``
+            self._advance("message_end", out)
 
     def _on_workflow_finished(self, event: DifyEvent, out: list[Event]) -> None:
         self._ids.read(event)
         run = dify.WORKFLOW_FINISHED.decode(event.data)
         if run.status in _SUCCEEDED:
             self._read_outputs(run, out)
-            self._advance("run_succeeded", out)
+            self._succeed("run_succeeded", out)
         else:
             self._advance("run_failed", out, translate_failure(run.error or ""))
 
@@ -287,10 +306,17 @@ class DifyEventDecoder:
         self._attachments.add_files(run.files)
 
     def _on_workflow_paused(self, event: DifyEvent, out: list[Event]) -> None:
+        self._text.lost = self._resumed  # no event has the text before the pause
         for reason in dify.WORKFLOW_PAUSED.decode(event.data).reasons or []:
             if form := form_text(reason):
                 self._text.add_paragraph(form, out)
-        self._advance("run_paused", out)
+        self._succeed("run_paused", out)
+
+    def _succeed(self, signal: Signal, out: list[Event]) -> None:
+        if self._text.lost:
+            self._advance("stream_end", out, _broken_off())
+        else:
+            self._advance(signal, out)
 
     def _on_error(self, event: DifyEvent, out: list[Event]) -> None:
         code = event.code if isinstance(event.code, str) else None
@@ -309,6 +335,10 @@ class DifyEventDecoder:
         elif error is not None and self._phase.ended:
             self._text.close(out)
             out.append(TurnFailed(error))
+
+
+def _broken_off() -> StreamCut:
+    return StreamCut("Dify's stream broke off before the answer was complete.", started=True)
 
 
 _TEXT_EVENTS = frozenset({"message", "agent_message", "message_file"})

@@ -1,0 +1,39 @@
+"""The events of a graph that another request has started (Dify 1.14 and later)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from starlette.responses import HTMLResponse, Response
+
+from openai_dify_proxy_demo.calls import SCRIPTED_ERRORS, Call, is_uuid
+from openai_dify_proxy_demo.replies import ApiError, EventStream, version_headers
+from openai_dify_proxy_demo.runs import PING
+
+FRAMES_BEFORE_BREAK = 3
+"""How many frames precede the end of an attached stream that breaks off."""
+
+
+async def run_events(call: Call) -> Response:
+    """Stream the events of a run from now on; of a run that has ended, only the last one."""
+    if not call.dialect.resumable:
+        return HTMLResponse("<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n", 404)
+    run_id, user = call.request.path_params["run_id"], call.user
+    if not is_uuid(run_id):
+        raise SCRIPTED_ERRORS["crash"]
+    run = call.state.graph_run(run_id, call.app, user)
+    if run is None:
+        raise ApiError(404, "not_found", "Workflow run not found")
+    breaks = run.drops < run.script.drops
+    run.drops += breaks
+    if run.end is not None and not breaks:
+        headers = {**version_headers(run.dialect), "cache-control": "no-cache"}
+        return Response(f"data: {json.dumps(run.end)}\n\n", 200, headers, "text/event-stream; charset=utf-8")
+    run.frames = asyncio.Queue()
+    run.frames.put_nowait(PING)
+    if run.end is not None:
+        run.frames.put_nowait(run.end)
+    stream = EventStream(run, breaks_after=(1 if run.end is not None else FRAMES_BEFORE_BREAK) if breaks else None)
+    stream.headers["cache-control"] = "no-cache"
+    return stream
