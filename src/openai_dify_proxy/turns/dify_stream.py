@@ -347,7 +347,7 @@ class DifyStream:
         return events
 
     def _before_resumption(self, events: list[Event]) -> list[Event]:
-        """Prepare ``begin_next_run`` to read on in another stream, unless ``events`` end the turn or call for a repair."""
+        """Prepare ``begin_next_run`` to read on in another stream, unless ``events`` end or repair the turn."""
         if self.ended or self.between_runs:
             return events
         self._undelivered = events

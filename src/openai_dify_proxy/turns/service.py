@@ -38,7 +38,7 @@ from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.runs import Question, Recall, Runs
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
-from openai_dify_proxy.wire.dify import FeedbackRequest, MessageRow
+from openai_dify_proxy.wire.dify import MessageFeedback, MessageRow
 
 SUGGESTION_SECONDS = 10.0
 """How long an answer waits for suggested questions, which Dify's model writes after it."""
@@ -211,7 +211,7 @@ class Turns:
     ) -> None:
         """Store an end user's rating of an own message in Dify, with a slot of its Dify. Raises ProxyError."""
         app = self._apps.choose(caller, model)
-        feedback = FeedbackRequest(await self._user(app, caller, end_user), rating, content)
+        feedback = MessageFeedback(await self._user(app, caller, end_user), rating, content)
         async with self._slot(caller, app.dify):
             await self._dify.rate(app.dify, message_id, feedback)
 

@@ -159,7 +159,7 @@ class DifyClient:
         found: dify.Suggestions = (await self._describe(app, path, dify.SUGGESTIONS)).value
         return found.data
 
-    async def rate(self, app: DifyApp, message_id: str, feedback: dify.FeedbackRequest) -> None:
+    async def rate(self, app: DifyApp, message_id: str, feedback: dify.MessageFeedback) -> None:
         """Store the rating of a message of the feedback's user. Raises NotFound."""
         await self._call(app, "POST", f"/messages/{quote(message_id, safe='')}/feedbacks", json.encode(feedback))
 

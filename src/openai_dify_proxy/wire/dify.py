@@ -243,7 +243,7 @@ class MessagePage(Struct):
     has_more: bool = False
 
 
-class FeedbackRequest(Struct, omit_defaults=True):
+class MessageFeedback(Struct, omit_defaults=True):
     """The body of ``POST /messages/{id}/feedbacks``; a null ``rating`` revokes the earlier one."""
 
     user: str
