@@ -4,7 +4,7 @@ import pytest
 from msgspec import json
 
 from openai_dify_proxy.translate.dify.app_profile import QUESTION_NAMES, SYSTEM_NAMES, AppProfile, InputField, read_form
-from openai_dify_proxy.wire.dify import APP_PARAMETERS, Mode
+from openai_dify_proxy.wire.dify import APP_PARAMETERS, AppParameters, Mode, Switch
 
 
 def text(name: str, *, required: bool = False) -> InputField:
@@ -153,3 +153,23 @@ def test_which_versions_take_json_as_text(version: str | None, as_text: bool) ->
 )
 def test_release(version: str | None, expected: tuple[int, int] | None) -> None:
     assert AppProfile("chat", version=version).release == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "version", "expected"),
+    [
+        ("advanced-chat", "1.14.0", True),
+        ("workflow", "1.16.1", True),
+        ("workflow", "1.13.3", False),
+        ("workflow", None, False),
+        ("chat", "1.16.1", False),
+    ],
+)
+def test_runs_of_graphs_are_resumable_from_1_14_on(mode: Mode, version: str | None, expected: bool) -> None:
+    assert AppProfile(mode, version=version).resumable is expected
+
+
+@pytest.mark.parametrize(("switch", "expected"), [(None, False), (Switch(), False), (Switch(True), True)])
+def test_an_app_may_suggest_questions(switch: Switch | None, expected: bool) -> None:
+    parameters = AppParameters(suggested_questions_after_answer=switch)
+    assert AppProfile("chat", parameters=parameters).suggests_questions is expected
