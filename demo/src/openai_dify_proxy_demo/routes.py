@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from openai_dify_proxy_demo.apps import OPENING
+from openai_dify_proxy_demo.audio import audio_switches, audio_to_text, text_to_audio
 from openai_dify_proxy_demo.calls import Call, base_url, endpoint, read_multipart
 from openai_dify_proxy_demo.conversations import (
     delete_conversation,
@@ -70,8 +71,7 @@ async def parameters(call: Call) -> Response:
             "opening_statement": OPENING if chats else "",
             "suggested_questions": ["What can you do?"] if chats else [],
             "suggested_questions_after_answer": {"enabled": suggests(call.app.mode)},
-            "speech_to_text": {"enabled": False},
-            "text_to_speech": {"enabled": False, "language": "", "voice": ""},
+            **audio_switches(call.app.mode),
             "retriever_resource": {"enabled": True},
             "annotation_reply": {"enabled": False},
             "more_like_this": {"enabled": False},
@@ -172,6 +172,8 @@ ROUTES: list[Route] = [
     Route("/v1/messages", endpoint(list_messages)),
     Route("/v1/messages/{message_id:uuid}/suggested", endpoint(list_suggestions)),
     Route("/v1/messages/{message_id:uuid}/feedbacks", endpoint(rate_message), methods=["POST"]),
+    Route("/v1/audio-to-text", endpoint(audio_to_text), methods=["POST"]),
+    Route("/v1/text-to-audio", endpoint(text_to_audio), methods=["POST"]),
     Route("/v1/files/upload", endpoint(upload_file), methods=["POST"]),
     Route("/files/tools/{name}", picture),
 ]
