@@ -26,8 +26,8 @@ FORMATS = ("text", "json_object", "json_schema")
 _SHARED = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 _CHAT = (
     *_SHARED,
-    *("audio", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "prediction", "reasoning_effort"),
-    *("seed", "top_logprobs", "verbosity", "web_search_options"),
+    *("audio", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "modalities", "prediction"),
+    *("reasoning_effort", "seed", "top_logprobs", "verbosity", "web_search_options"),
 )
 _COMPLETION = (*_SHARED, "echo", "logit_bias", "logprobs", "max_tokens", "seed", "suffix")
 _RESPONSE = (*_SHARED, "max_output_tokens", "max_tool_calls", "top_logprobs")
@@ -38,6 +38,7 @@ _WITHOUT_EFFECT = {
     "echo": False,
     "logit_bias": {},
     "logprobs": False,
+    "modalities": ["text"],
     "top_logprobs": 0,
     "suffix": "",
 }

@@ -127,6 +127,7 @@ class ChatCompletionRequest(CompletionFields, kw_only=True):
     logprobs: bool | None = None
     max_completion_tokens: TokenLimit | None = None
     max_tokens: TokenLimit | None = None
+    modalities: list[str] | None = None
     prediction: Any = None
     reasoning_effort: str | None = None
     seed: int | None = None

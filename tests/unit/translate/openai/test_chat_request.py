@@ -373,6 +373,8 @@ def test_a_prompt_may_be_an_array_of_one() -> None:
 def test_fields_without_effect_are_named() -> None:
     turn = chat([user("Hi")], temperature=0, max_tokens=5, seed=7, web_search_options={})
     assert turn.unsupported == ("temperature", "max_tokens", "seed", "web_search_options")
+    turn = chat([user("Hi")], modalities=["text", "audio"], audio={"voice": "alloy", "format": "mp3"})
+    assert turn.unsupported == ("audio", "modalities")
     assert completion("Hi", echo=True, suffix="!", logprobs=2).unsupported == ("echo", "logprobs", "suffix")
 
 
