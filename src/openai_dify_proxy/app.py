@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from openai_dify_proxy.api.audio import list_audio_models, list_voices, speak, transcribe
 from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.api.body_budget import BodyBudget
@@ -47,6 +48,7 @@ from openai_dify_proxy.api.responses import (
 from openai_dify_proxy.api.routing import NormalPathRouter, on_http_exception
 from openai_dify_proxy.api.services import Services
 from openai_dify_proxy.api.streaming import StreamTiming
+from openai_dify_proxy.audio.service import AudioService
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.images.service import ImageService
@@ -94,6 +96,10 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/images/generations", generate_image),
     ("POST", "/v1/images/edits", edit_image),
     ("POST", "/v1/images/variations", vary_image),
+    ("POST", "/v1/audio/transcriptions", transcribe),
+    ("POST", "/v1/audio/speech", speak),
+    ("GET", "/v1/audio/models", list_audio_models),
+    ("GET", "/v1/audio/voices", list_voices),
     ("GET", "/v1/models", list_models),
     ("GET", "/v1/models/{model:path}", retrieve_model),
     ("GET", "/pictures/{name}", serve_picture),
@@ -188,6 +194,7 @@ async def _open_services(
             side_calls=SideCalls(settings, apps),
             started=int(time.time()),
             images=await stack.enter_async_context(_open_images(settings, turns, apps, http)),
+            audio=AudioService(settings, turns, dify),
             public_url=settings.public_url,
         )
 

@@ -131,7 +131,7 @@ class ListeningServer(uvicorn.Server):
 
 @dataclass
 class RawRequest:
-    """A received request. ``body`` is its decoded JSON, or None."""
+    """A received request. ``body`` is its decoded JSON, the bytes of a form, or None."""
 
     method: str
     path: str
@@ -190,7 +190,7 @@ class RawDify:
         return b'{"result": "success"}'
 
 
-TURN_PATHS = ("/chat-messages", "/completion-messages", "/workflows/run")
+TURN_PATHS = ("/chat-messages", "/completion-messages", "/workflows/run", "/audio-to-text", "/text-to-audio")
 
 
 async def read_request(reader: asyncio.StreamReader, connection: int) -> RawRequest | None:
@@ -203,6 +203,8 @@ async def read_request(reader: asyncio.StreamReader, connection: int) -> RawRequ
     method, path, _ = first.split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
+    if headers.get("content-type", "").startswith("multipart/form-data"):
+        return RawRequest(method, path, headers, body, connection)
     return RawRequest(method, path, headers, json.loads(body) if body else None, connection)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -121,6 +122,16 @@ def test_curl_examples_of_images(origin: str, tmp_path: Path) -> None:
     for link in links:
         with urllib.request.urlopen(link, timeout=PATIENCE) as answer:
             assert answer.headers["content-type"] == "image/png"
+
+
+def test_examples_of_audio(origin: str, tmp_path: Path) -> None:
+    """The transcription of the demo is the hash of the file."""
+    for command, language in (["sh", "-e"], "sh"), ([sys.executable, "-"], "python"):
+        output = run(command, example("docs/audio.md", language, origin), tmp_path)
+        speech = (tmp_path / "speech.mp3").read_bytes()
+        assert speech.startswith(b"ID3")
+        assert f"sha {hashlib.sha256(speech).hexdigest()[:12]}" in output
+        (tmp_path / "speech.mp3").unlink()
 
 
 def test_curl_example_of_the_demo(origin: str, tmp_path: Path) -> None:

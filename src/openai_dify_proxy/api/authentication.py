@@ -50,8 +50,8 @@ class Authenticator:
         self._guard_loopback = not self._keys and is_loopback(settings.host) and not settings.allow_anonymous
         self._origins = frozenset(settings.cors_origins)
 
-    def admit(self, request: Request) -> Caller:
-        """Return the caller of a request.
+    def admit(self, request: Request, *, takes_forms: bool = False) -> Caller:
+        """Return the caller of a request. ``takes_forms`` says whether its body may be a form.
 
         Raises AuthenticationFailed, PermissionDenied, UnsupportedMediaType, and InvalidRequest for two different values
         of a header that holds a key.
@@ -71,7 +71,7 @@ class Authenticator:
                 return caller_of_dify_key(dify_key)
             if client is not None or not self._keys:
                 raise PermissionDenied("This server accepts no Dify keys in requests. Remove the key.")
-        return self._admit_client(request, client, bearer, takes_forms=False)
+        return self._admit_client(request, client, bearer, takes_forms=takes_forms)
 
     def admit_spender(self, request: Request) -> Caller:
         """Return the caller of a request that spends one of the server's credentials. A Dify key does not authorize it.

@@ -40,9 +40,14 @@ class BodyReader:
         """
         return read_json(await self.read(request), decoder)
 
-    async def read_form(self, request: Request, *, max_files: int, max_fields: int) -> FormData:
-        """Return a form of at most so many parts. Raises the same errors as ``read_json``."""
-        body = bytes(await self.read(request))
+    async def read_form(
+        self, request: Request, *, max_files: int, max_fields: int, until_end: bool = False
+    ) -> FormData:
+        """Return a form of at most so many parts. ``until_end`` is as for ``read``.
+
+        Raises the same errors as ``read_json``.
+        """
+        body = bytes(await self.read(request, until_end=until_end))
 
         async def replay() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
@@ -54,11 +59,12 @@ class BodyReader:
         except HTTPException as exc:
             raise InvalidRequest(f"The form is not valid multipart/form-data: {exc.detail.rstrip('.')}.") from None
 
-    async def read(self, request: Request) -> bytes | bytearray:
+    async def read(self, request: Request, *, until_end: bool = False) -> bytes | bytearray:
         """Return the raw body.
 
-        A large one holds its reservation until the response starts, since it is decoded by then. Raises BodyTooLarge,
-        ServerBusy, and ClientDisconnected if the client disconnects before its end.
+        A large one holds its reservation until the response starts, since it is decoded by then; with ``until_end``,
+        until the request ends. Raises BodyTooLarge, ServerBusy, and ClientDisconnected if the client disconnects before
+        its end.
         """
         reservation = Reservation(self._budget)
         try:
@@ -69,7 +75,7 @@ class BodyReader:
         if len(body) <= SMALL_BODY:
             reservation.release()
         else:
-            _release_at_start(request, reservation)
+            _release_later(request, reservation, until_end=until_end)
         return body
 
     async def _collect(self, request: Request, reservation: Reservation) -> bytes | bytearray:
@@ -102,14 +108,15 @@ class BodyReader:
         return BodyTooLarge(f"The request body is too large. This server accepts at most {self._limit} bytes.")
 
 
-def _release_at_start(request: Request, reservation: Reservation) -> None:
-    """Release the memory when the response starts, at the latest when the task of the request ends."""
+def _release_later(request: Request, reservation: Reservation, *, until_end: bool) -> None:
+    """Release the memory when the response starts, unless ``until_end``; else when the task of the request ends."""
 
     def release(_: object = None) -> Headers:
         reservation.release()
         return ()
 
-    responder_of(request.scope).add_headers.append(release)
+    if not until_end:
+        responder_of(request.scope).add_headers.append(release)
     task = asyncio.current_task()
     assert task is not None
     task.add_done_callback(release)

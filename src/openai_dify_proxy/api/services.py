@@ -12,6 +12,7 @@ from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.api.headers import single_values
 from openai_dify_proxy.api.streaming import StreamTiming
+from openai_dify_proxy.audio.service import AudioService
 from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
@@ -62,15 +63,16 @@ class Services(Struct, frozen=True, kw_only=True):
     side_calls: SideCalls
     started: int
     images: ImageService
+    audio: AudioService
     public_url: str | None
 
-    async def admit(self, request: Request) -> Caller:
+    async def admit(self, request: Request, *, takes_forms: bool = False) -> Caller:
         """Return the caller of a request. A Dify key that came with it has been accepted by Dify.
 
         Handlers that read a body or write to the state call it first, so that a stranger's request costs neither.
-        Raises ProxyError.
+        ``takes_forms`` says whether the body may be a form. Raises ProxyError.
         """
-        caller = self.authenticator.admit(request)
+        caller = self.authenticator.admit(request, takes_forms=takes_forms)
         if caller.dify_key is not None:
             app = self.apps.choose(caller, None)
             if not self.profiles.accepted(app.dify):

@@ -139,6 +139,7 @@ def contradictions(
     return [
         *_unknown_app("default_app", settings.default_app, raw, apps),
         *_unknown_app("enhance_prompt_app", settings.enhance_prompt_app, raw, apps),
+        *_unknown_app("audio_app", settings.audio_app, raw, apps),
         *_unknown_app("task_model", settings.task_model, raw, apps),
         *_shared_end_users(settings, raw),
         *_unknown_image_model(settings.image_model, raw, tables["image_models"]),

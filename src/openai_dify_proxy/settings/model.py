@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, SecretStr
 
+from openai_dify_proxy.settings.audio import AudioSettings
 from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.descriptions import Shown
 from openai_dify_proxy.settings.limits import LimitSettings
@@ -377,6 +378,7 @@ class Settings(
     PictureSettings,
     ImageSettings,
     StateSettings,
+    AudioSettings,
     ToolSettings,
     ConversationSettings,
     TimeSettings,

@@ -19,6 +19,9 @@ _MAX_LISTED = 20
 """How many models an error message lists."""
 
 
+_SET_AUDIO_APP = "The operator can set AUDIO_APP to the app that serves other names."
+
+
 class App(Struct, frozen=True):
     """A configured app, or the app of a Dify key that came in a request."""
 
@@ -39,6 +42,7 @@ class Apps:
     def __init__(self, settings: Settings) -> None:
         self._apps = {name: _app(app, settings) for name, app in settings.apps.items()}
         self._default = settings.default_app
+        self._audio = settings.audio_app
         self._url = settings.dify_api_url
         self._keyed_rules = AppRules(settings.input_variable)
         self._keyed_output = settings.output_variable
@@ -81,6 +85,23 @@ class Apps:
                 code="missing_required_parameter",
             )
         raise ModelNotFound(self._unknown(model), param="model")
+
+    @property
+    def answers_any_audio_model(self) -> bool:
+        """Whether an app serves sound for model names that no app has."""
+        return self._audio is not None or self._default is not None
+
+    def choose_for_audio(self, caller: Caller, model: str | None) -> App:
+        """Return the app that serves sound: the one named ``model``, else that of ``AUDIO_APP``, else as ``choose``.
+
+        Raises the errors of ``choose``.
+        """
+        if caller.dify_key is None and self._audio is not None and (not model or self.named(model) is None):
+            return self._apps[self._audio]
+        try:
+            return self.choose(caller, model)
+        except ModelNotFound as error:
+            raise ModelNotFound(f"{error.message} {_SET_AUDIO_APP}", param="model") from None
 
     def named(self, model: str) -> App | None:
         """Return the app with this name, else the first one with a matching alias."""

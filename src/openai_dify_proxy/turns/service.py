@@ -24,6 +24,7 @@ from openai_dify_proxy.translate.turn_request import OutputRequest, TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.admission.admittance import Admittance
 from openai_dify_proxy.turns.admission.service import Admission
+from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import MAX_DIFY_USER, Caller, dify_user
@@ -241,6 +242,12 @@ class Turns:
         profile = await self._profiles.get(app.dify, app.mode)
         await self._dify.stop(app.dify, stop_path(profile.mode, task_id), user)
 
+    async def user(self, app: App, caller: Caller, end_user: str | None) -> str:
+        """Return Dify's ``user``, derived from the state's secret, or from the app's key while that is unreachable."""
+        if self._plain_users and caller.dify_key is None and end_user is not None and len(end_user) <= MAX_DIFY_USER:
+            return end_user
+        return dify_user(await self._conversations.secret() or app.dify.key.encode(), caller, end_user)
+
     def begin_close(self, grace: float) -> None:
         """Record that the server stops, and that requests may take ``grace`` seconds to end before ``close``.
 
@@ -280,7 +287,7 @@ class Turns:
             except ConversationTaken as taken:
                 claim.awaits_head = await admittance.wait_until_free(taken)
                 slot = None
-        user = await self._user(app, caller, request.end_user)
+        user = await self.user(app, caller, request.end_user)
         question = Question(app, profile, request, user, claim, recall, slot, emulation, client)
         await self._runs.wait_for_dify(question)
         exchange, decoder = await self._runs.start(question)
@@ -316,7 +323,7 @@ class Turns:
         patience = self._conversations.timing.lock_timeout
         return self.admission.admittance(app.dify.url, caller.id, end_user, client, wait, patience=patience)
 
-    def _slot(self, caller: Caller, dify: DifyApp) -> AbstractAsyncContextManager[None]:
+    def _slot(self, caller: Caller, dify: DifyApp) -> AbstractAsyncContextManager[Slot]:
         """Return a block with a slot, for a call outside a turn."""
         return self.admission.slot(dify.url, caller.id, ConnectedClient(), self.wait(streamed=False))
 
@@ -350,9 +357,3 @@ class Turns:
             task = asyncio.get_running_loop().create_task(abandoning)
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-
-    async def _user(self, app: App, caller: Caller, end_user: str | None) -> str:
-        """Return Dify's ``user``, derived from the state's secret, or from the app's key while that is unreachable."""
-        if self._plain_users and caller.dify_key is None and end_user is not None and len(end_user) <= MAX_DIFY_USER:
-            return end_user
-        return dify_user(await self._conversations.secret() or app.dify.key.encode(), caller, end_user)

@@ -98,6 +98,11 @@ class DifyClient:
         path = f"/workflow/{quote(run_id, safe='')}/events?{urlencode({'user': user})}"
         return await self._exchange("GET", self._target(app, path), _headers(app), setting=app.url_setting)
 
+    async def send_form(self, app: DifyApp, path: str, body: bytes, boundary: str) -> Exchange:
+        """Send a ``multipart/form-data`` body and return without waiting for the answer's headers."""
+        headers = _headers(app) + f"Content-Type: multipart/form-data; boundary={boundary}\r\n".encode("latin-1")
+        return await self._exchange("POST", self._target(app, path), headers, body, setting=app.url_setting)
+
     async def stop(self, app: DifyApp, path: str, user: str) -> None:
         """Stop a running turn. Dify reports success in any case."""
         await self._call(app, "POST", path, json.encode({"user": user}), control=True, first=True)

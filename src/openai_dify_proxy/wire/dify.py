@@ -222,6 +222,20 @@ class Suggestions(Struct):
     data: list[str] = field(default_factory=list)
 
 
+class AudioText(Struct):
+    """``POST /audio-to-text``."""
+
+    text: str | None = None
+
+
+class SpeechCall(Struct, omit_defaults=True):
+    """The request of ``POST /text-to-audio``. Without a ``voice``, Dify uses the one that is set in the app."""
+
+    text: str
+    user: str
+    voice: str | None = None
+
+
 class MessageRow(Struct):
     """A turn in ``GET /messages``; ``status`` is ``normal`` or ``error``."""
 
@@ -298,5 +312,6 @@ WORKFLOW_PAUSED = Decoder(WorkflowPausedData)
 ERROR_BODY = Decoder(ErrorBody)
 APP_INFO = Decoder(AppInfo)
 APP_PARAMETERS = Decoder(AppParameters, float_hook=read_float)
+AUDIO_TEXT = Decoder(AudioText)
 MESSAGE_PAGE = Decoder(MessagePage)
 SUGGESTIONS = Decoder(Suggestions)

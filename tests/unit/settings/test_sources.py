@@ -98,6 +98,8 @@ def test_defaults() -> None:
         "end_user_id": "derived",
         "task_calls": "app",
         "task_model": None,
+        "audio_app": None,
+        "audio_voices": {},
         "apps": {},
         "image_model": "stability-ai/sdxl",
         "replicate_api_token": None,

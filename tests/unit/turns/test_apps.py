@@ -187,3 +187,34 @@ def test_a_server_without_apps_names_only_the_images_endpoint() -> None:
     with pytest.raises(ModelNotFound) as caught:
         apps(**IMAGES).choose(CALLER, "dall-e-3")
     assert caught.value.message.endswith("Use POST /v1/images/generations.")
+
+
+# The requested model, the default app, the app of AUDIO_APP, and the app that answers.
+AUDIO_CHOICES: dict[str, tuple[str | None, str | None, str | None, str]] = {
+    "by its name": ("writer", None, "support", "writer"),
+    "by an alias": ("claude", None, "writer", "support"),
+    "for another name": ("whisper-1", None, "support", "support"),
+    "for another name, not by default": ("whisper-1", "writer", "support", "support"),
+    "for no name": (None, None, "support", "support"),
+    "by default": ("whisper-1", "writer", None, "writer"),
+}
+
+
+@pytest.mark.parametrize(("model", "default", "audio", "name"), AUDIO_CHOICES.values(), ids=AUDIO_CHOICES)
+def test_the_app_for_sound(model: str | None, default: str | None, audio: str | None, name: str) -> None:
+    served = apps(SUPPORT, WRITER, default=default, audio_app=audio)
+    assert served.choose_for_audio(CALLER, model).name == name
+    assert served.answers_any_audio_model
+
+
+def test_a_dify_key_chooses_the_app_for_sound() -> None:
+    served = apps(SUPPORT, WRITER, audio_app="writer")
+    assert served.choose_for_audio(caller_of_dify_key("app-support"), "whisper-1").name == "support"
+
+
+def test_sound_without_an_app_for_its_model() -> None:
+    served = apps(SUPPORT, WRITER)
+    assert not served.answers_any_audio_model
+    with pytest.raises(ModelNotFound) as caught:
+        served.choose_for_audio(CALLER, "whisper-1")
+    assert "AUDIO_APP" in caught.value.message

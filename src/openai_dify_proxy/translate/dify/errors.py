@@ -66,6 +66,8 @@ _PROVIDER_AUTH = re.compile(
 _NO_PROVIDER = re.compile(r"^(Run failed: )?(Provider|Model) \S+ ((does )?not exist|credentials is not initialized)")
 _CONCURRENCY = re.compile(r"^(Run failed: )?Too many requests\b.{0,100}\bmaximum concurrent requests\b")
 """Dify's own limit. Providers use the first words, too."""
+_NO_SPEECH_TO_TEXT = re.compile(r"^Speech to text is (not enabled|disabled)", re.IGNORECASE)
+_NO_TEXT_TO_SPEECH = re.compile(r"^(TTS|Text to speech) is (not enabled|disabled)", re.IGNORECASE)
 
 
 def translate_rejection(
@@ -190,6 +192,10 @@ def _provider_auth(message: str, _code: str | None, started: bool) -> ProxyError
 def _translate_param(message: str, code: str | None, started: bool) -> ProxyError:
     if _NO_PROVIDER.match(message):
         return _unavailable(message, code, started)
+    if _NO_SPEECH_TO_TEXT.match(message):
+        return _speech_to_text_off(message, code, started)
+    if _NO_TEXT_TO_SPEECH.match(message):
+        return _text_to_speech_off(message, code, started)
     if started or message.startswith("Run failed:"):
         return _translate_message(message, code, True)
     if named := _REQUIRED_INPUT.match(message) or _BAD_INPUT.match(message):
@@ -206,6 +212,37 @@ def _unavailable(message: str, code: str | None, started: bool) -> ProxyError:
         log=with_detail(f"Dify cannot run the app ({code})", message),
         started=started,
     )
+
+
+def _speech_to_text_off(_message: str, _code: str | None, _started: bool) -> ProxyError:
+    return InvalidRequest(
+        "Speech to text is off in this Dify app. Turn on the feature 'Speech to Text' of the app in Dify, and publish "
+        "it; or name another app as the model.",
+        param="model",
+        code="speech_to_text_disabled",
+    )
+
+
+def _text_to_speech_off(_message: str, _code: str | None, _started: bool) -> ProxyError:
+    return InvalidRequest(
+        "Text to speech is off in this Dify app. Turn on the feature 'Text to Speech' of the app in Dify, and publish "
+        "it; or name another app as the model.",
+        param="model",
+        code="text_to_speech_disabled",
+    )
+
+
+def _no_audio_model(message: str, code: str | None, _started: bool) -> ProxyError:
+    return AppUnavailable(
+        f"Dify has no model for this audio call. {SEE_LOG}",
+        code=code,
+        log=f"{with_detail('Dify has no model for speech', message)} In Dify, choose one under Settings, Model "
+        "Provider, System Model Settings.",
+    )
+
+
+def _unsupported_audio(_message: str, code: str | None, _started: bool) -> ProxyError:
+    return UnsupportedMediaType("Dify does not accept audio of this type. Send MP3, WAV or M4A.", code=code)
 
 
 def _wrong_route(message: str, code: str | None, started: bool) -> ProxyError:
@@ -280,6 +317,11 @@ _BY_CODE: dict[str, _Rule] = {
     "provider_not_initialize": _unavailable,
     "model_currently_not_support": _unavailable,
     "agent_not_published": _unavailable,
+    "speech_to_text_disabled": _speech_to_text_off,
+    "text_to_speech_disabled": _text_to_speech_off,
+    "provider_not_support_speech_to_text": _no_audio_model,
+    "provider_not_support_text_to_speech": _no_audio_model,
+    "unsupported_audio_type": _unsupported_audio,
     "forbidden": lambda message, code, _started: PermissionDenied(
         f"API access of this Dify app is off. {SEE_LOG}",
         code=code,

@@ -64,15 +64,17 @@ class Admission:
             gate.check_place(Line(caller, end_user, wait.in_background))
 
     @asynccontextmanager
-    async def slot(self, url: str, caller: str, client: Client, wait: TurnWait) -> AsyncIterator[None]:
+    async def slot(
+        self, url: str, caller: str, client: Client, wait: TurnWait, *, end_user: str | None = None
+    ) -> AsyncIterator[Slot]:
         """Hold a slot of the Dify at ``url`` within the block, for calls outside a turn.
 
         Raises QueueFull, QueueTimeout, and ClientDisconnected as soon as the client disconnects.
         """
         gate = self._gates.get(url)
-        slot = UNLIMITED if gate is None else gate.try_enter() or await gate.wait(Line(caller, None), client, wait)
+        slot = UNLIMITED if gate is None else gate.try_enter() or await gate.wait(Line(caller, end_user), client, wait)
         try:
-            yield
+            yield slot
         finally:
             slot.leave()
 

@@ -52,10 +52,15 @@ class Slot:
         """Hold the slot until Dify no longer serves ``exchange``, which has just been sent."""
         if exchange.ended:
             return
-        self.hold()
         self.exchange = exchange
         self.sent_at = self._loop.time()
-        exchange.at_end = self._on_end
+        self.hold_until_end(exchange)
+
+    def hold_until_end(self, exchange: Exchange) -> None:
+        """Hold the slot as ``attach`` does, for a call whose response head comes late even if Dify is not full."""
+        if not exchange.ended:
+            self.hold()
+            exchange.at_end = self._on_end
 
     def _on_end(self, aborted: bool) -> None:
         if aborted:
@@ -77,6 +82,9 @@ class _Unlimited(Slot):
         pass
 
     def attach(self, exchange: Exchange) -> None:
+        pass
+
+    def hold_until_end(self, exchange: Exchange) -> None:
         pass
 
 

@@ -81,6 +81,8 @@ class AudioModel(Struct, kw_only=True):
     id: str
     name: str
     object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["dify"] = "dify"
 
 
 class AudioModels(Struct, kw_only=True):

@@ -206,6 +206,48 @@ REFUSALS: dict[str, tuple[int, str | None, str, Translated]] = {
         Translated(413, BAD, "file_too_large"),
     ),
     "audio of a wrong type": (415, "unsupported_audio_type", "", Translated(415, BAD, "unsupported_audio_type")),
+    "audio too large": (
+        413,
+        "audio_too_large",
+        "Audio size larger than 30 mb",
+        Translated(413, BAD, "audio_too_large"),
+    ),
+    "speech to text off (1.16)": (
+        400,
+        "speech_to_text_disabled",
+        "Speech to text is disabled.",
+        Translated(400, BAD, "speech_to_text_disabled", "model"),
+    ),
+    "speech to text off": (
+        400,
+        "invalid_param",
+        "Speech to text is not enabled",
+        Translated(400, BAD, "speech_to_text_disabled", "model"),
+    ),
+    "text to speech off": (
+        400,
+        "invalid_param",
+        "TTS is not enabled",
+        Translated(400, BAD, "text_to_speech_disabled", "model"),
+    ),
+    "text to speech off, with a code": (
+        400,
+        "text_to_speech_disabled",
+        "Text to speech is disabled.",
+        Translated(400, BAD, "text_to_speech_disabled", "model"),
+    ),
+    "no model for speech to text": (
+        400,
+        "provider_not_support_speech_to_text",
+        "Provider not support speech to text.",
+        Translated(503, "api_error", "provider_not_support_speech_to_text"),
+    ),
+    "no model for text to speech": (
+        400,
+        "provider_not_support_text_to_speech",
+        "Provider not support text to speech.",
+        Translated(503, "api_error", "provider_not_support_text_to_speech"),
+    ),
     "wrong method": (
         405,
         "method_not_allowed",
