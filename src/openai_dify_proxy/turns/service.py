@@ -212,7 +212,7 @@ class Turns:
     ) -> None:
         """Store an end user's rating of an own message in Dify, with a slot of its Dify. Raises ProxyError."""
         app = self._apps.choose(caller, model)
-        feedback = MessageFeedback(await self._user(app, caller, end_user), rating, content)
+        feedback = MessageFeedback(await self.user(app, caller, end_user), rating, content)
         async with self._slot(caller, app.dify):
             await self._dify.rate(app.dify, message_id, feedback)
 
