@@ -63,7 +63,7 @@ from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import STATE_TIMEOUT
 from openai_dify_proxy.turns.admission.limits import has_limit
 from openai_dify_proxy.turns.apps import Apps
-from openai_dify_proxy.turns.claims import DEFAULT_TIMING, ClaimTiming
+from openai_dify_proxy.turns.claim_timing import DEFAULT_TIMING, ClaimTiming
 from openai_dify_proxy.turns.client import ClientDisconnected
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.profiles import Profiles

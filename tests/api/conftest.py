@@ -12,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from openai_dify_proxy.settings import Settings
-from openai_dify_proxy.turns.claims import DEFAULT_TIMING, ClaimTiming
+from openai_dify_proxy.turns.claim_timing import DEFAULT_TIMING, ClaimTiming
 from openai_dify_proxy_demo import DEMO_APPS, INSTANT, DemoLog, DemoServer, Timing
 from openai_dify_proxy_demo.replicate import INSTANT as INSTANT_PICTURES
 from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog

@@ -22,7 +22,7 @@ from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.server import server_config
 from openai_dify_proxy.server import FrontDoor, http_limits
 from openai_dify_proxy.settings import AppSettings, Settings
-from openai_dify_proxy.turns.claims import ClaimTiming
+from openai_dify_proxy.turns.claim_timing import ClaimTiming
 from openai_dify_proxy_demo import DEMO_APPS, DIALECTS, SPECIAL_APPS
 from tests.limits import PATIENCE
 

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from openai_dify_proxy.turns.claims import ClaimTiming
+from openai_dify_proxy.turns.claim_timing import ClaimTiming
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import chat_body
 from tests.api.conftest import Serve

@@ -11,7 +11,7 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError
 from structlog.testing import capture_logs
 
-from openai_dify_proxy.turns.claims import ClaimTiming
+from openai_dify_proxy.turns.claim_timing import ClaimTiming
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import CONVERSING, Json, error_of, turns
 from tests.api.conftest import Serve

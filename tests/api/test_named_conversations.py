@@ -12,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 from structlog.testing import capture_logs
 
-from openai_dify_proxy.turns.claims import ClaimTiming
+from openai_dify_proxy.turns.claim_timing import ClaimTiming
 from openai_dify_proxy.turns.locks import LEASE_SECONDS
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import CONVERSING, the_turn, turns, user

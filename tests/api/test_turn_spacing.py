@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from openai_dify_proxy.turns.claims import DEFAULT_TIMING
+from openai_dify_proxy.turns.claim_timing import DEFAULT_TIMING
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import CONVERSING
 from tests.api.chats import Chat, at_once, messages_of, requests_for, seconds_of_turns, the_request, the_run

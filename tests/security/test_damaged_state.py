@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from openai_dify_proxy.responses.response_store import StoredResponse
 from openai_dify_proxy.state import GuardedStore, Put
 from openai_dify_proxy.state.memory import MemoryStore
-from openai_dify_proxy.turns.claims import ClaimTiming
+from openai_dify_proxy.turns.claim_timing import ClaimTiming
 from openai_dify_proxy.turns.conversation_entries import ConversationEntry, ConversationRecord
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import chat_body

@@ -15,7 +15,6 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
-from msgspec import Struct
 
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
@@ -34,6 +33,7 @@ from openai_dify_proxy.translate.history import (
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.claim_timing import ClaimTiming
 from openai_dify_proxy.turns.conversation_entries import (
     ConversationEntry,
     ConversationRecord,
@@ -42,7 +42,7 @@ from openai_dify_proxy.turns.conversation_entries import (
     read_record,
 )
 from openai_dify_proxy.turns.instruction_memory import InstructionMemory
-from openai_dify_proxy.turns.locks import LOCK_TIMEOUT, ConversationTaken, Lock
+from openai_dify_proxy.turns.locks import ConversationTaken, Lock
 from openai_dify_proxy.turns.scopes import Scope, fingerprint_of, scope_of
 
 LONG_AGO = 600.0
@@ -52,18 +52,6 @@ FORGETFUL_SECONDS = 24 * 3600.0
 """How long a chatflow counts as one without memory after that was detected."""
 
 log = structlog.get_logger(__name__)
-
-
-class ClaimTiming(Struct, frozen=True):
-    """Durations in seconds that only tests change."""
-
-    turn_spacing: float = 1.05
-    """From the start of one turn to the start of the next: Dify orders a conversation's messages by whole seconds."""
-    lock_timeout: float = LOCK_TIMEOUT
-    """How long a turn waits for other turns of its conversation."""
-
-
-DEFAULT_TIMING = ClaimTiming()
 
 
 class ConversationClaim:

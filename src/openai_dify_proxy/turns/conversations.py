@@ -15,7 +15,8 @@ from openai_dify_proxy.translate.dify.request import named_conversation
 from openai_dify_proxy.translate.turn_request import TurnRequest
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.turns.claims import DEFAULT_TIMING, ClaimTiming, ConversationClaim
+from openai_dify_proxy.turns.claim_timing import DEFAULT_TIMING, ClaimTiming
+from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.locks import Lock
 
 SECRET_CHECK_SECONDS = 60.0
