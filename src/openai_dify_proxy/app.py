@@ -31,6 +31,7 @@ from openai_dify_proxy.api.conversations import (
 )
 from openai_dify_proxy.api.errors import on_client_disconnect, on_proxy_error
 from openai_dify_proxy.api.feedback import create_feedback
+from openai_dify_proxy.api.files import create_file, delete_file, list_files, retrieve_file, retrieve_file_content
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
 from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
@@ -50,6 +51,9 @@ from openai_dify_proxy.api.services import Services
 from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.audio.service import AudioService
 from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.files.fetching import UrlFiles
+from openai_dify_proxy.files.stored_files import StoredFiles
+from openai_dify_proxy.files.uploads import FileUploads
 from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.pictures.retention import Retention
@@ -66,6 +70,7 @@ from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.claim_timing import DEFAULT_TIMING, ClaimTiming
 from openai_dify_proxy.turns.client import ClientDisconnected
 from openai_dify_proxy.turns.conversations import Conversations
+from openai_dify_proxy.turns.files import TurnFiles
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.readiness import Readiness
 from openai_dify_proxy.turns.service import Turns
@@ -93,6 +98,11 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/conversations/{conversation_id}/items/{item_id}", retrieve_conversation_item),
     ("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}", delete_conversation_item),
     ("POST", "/v1/feedback", create_feedback),
+    ("POST", "/v1/files", create_file),
+    ("GET", "/v1/files", list_files),
+    ("GET", "/v1/files/{file_id}", retrieve_file),
+    ("GET", "/v1/files/{file_id}/content", retrieve_file_content),
+    ("DELETE", "/v1/files/{file_id}", delete_file),
     ("POST", "/v1/images/generations", generate_image),
     ("POST", "/v1/images/edits", edit_image),
     ("POST", "/v1/images/variations", vary_image),
@@ -170,7 +180,12 @@ async def _open_services(
         )
         stack.push_async_callback(store.close)
         conversations = Conversations(store, ttl=settings.conversation_ttl, now=clock, timing=timing)
-        turns = Turns(settings, apps, profiles, dify, conversations)
+        urls = UrlFiles(settings.connect_timeout)
+        stack.push_async_callback(urls.close)
+        stored_files = StoredFiles(store, conversations.secret, ttl=settings.file_ttl, now=clock)
+        uploads = FileUploads(dify, store, urls, stored_files, max_bytes=settings.max_body_bytes)
+        files = TurnFiles(uploads, stored_files, warn=settings.ignored_files == "warn")
+        turns = Turns(settings, apps, profiles, dify, conversations, files=files)
         stack.push_async_callback(turns.close, STOP_SECONDS)
         stored = ResponseStore(conversations)
         background = BackgroundResponses(turns, stored, conversations)
@@ -195,6 +210,7 @@ async def _open_services(
             started=int(time.time()),
             images=await stack.enter_async_context(_open_images(settings, turns, apps, http)),
             audio=AudioService(settings, turns, dify),
+            files=stored_files,
             public_url=settings.public_url,
         )
 

@@ -144,7 +144,7 @@ async def test_input_is_accepted_as_messages_of_a_chat(
     ("body", "error"),
     [
         ({"input": None}, {"code": "missing_required_parameter", "param": "input"}),
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, {"code": "unsupported_content"}),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, {"code": "missing_required_parameter"}),
         ({"previous_response_id": UNKNOWN, "conversation": "conv_1"}, {"code": "mutually_exclusive_parameters"}),
         ({"background": True, "store": False}, {"param": "background"}),
         ({"tool_choice": "required", "tools": []}, {"param": "tool_choice"}),

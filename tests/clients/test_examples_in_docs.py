@@ -54,6 +54,14 @@ def run(command: list[str], code: str, directory: Path) -> str:
     return done.stdout
 
 
+def test_python_example_with_files(origin: str, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.7\n")
+    answers = run([sys.executable, "-W", "ignore", "-"], example("docs/files.md", "python", origin), tmp_path)
+    assert "image/png" in answers
+    assert "report.pdf (application/pdf" in answers
+
+
 @pytest.mark.parametrize("document", ["README.md", "docs/clients.md", "docs/conversations.md"])
 def test_python_example(document: str, origin: str, tmp_path: Path) -> None:
     assert "Hello!" in run([sys.executable, "-"], example(document, "python", origin), tmp_path)

@@ -18,7 +18,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 HANDMADE = "handmade"
-VERSIONS = ("dify-1.11.2", "dify-1.13.0", "dify-1.16.1", "dify-1.16.1-main")
+VERSIONS = ("dify-1.11.2", "dify-1.13.0", "dify-1.16.1", "dify-1.16.1-main", "dify-1.16.1-main-2026-08-19")
 
 GENERATING = ("/chat-messages", "/completion-messages", "/workflows/run")
 """Dify's routes that run an app."""

@@ -67,7 +67,8 @@ class ReplayDify:
         if path == "/info":
             description = {"name": recording.name, "mode": recording.mode}
         elif path == "/parameters":
-            description = {"user_input_form": form_for(recording.request_json.get("inputs") or {})}
+            form = form_for(recording.request_json.get("inputs") or {})
+            description = {"user_input_form": form, "file_upload": {"enabled": True}}
         body = json.dumps(description).encode()
         version = recording.headers.get("x-version", "")
         return f"HTTP/1.1 200 OK\r\nX-Version: {version}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
@@ -75,7 +76,7 @@ class ReplayDify:
 
 def form_for(inputs: Json) -> list[Json]:
     """Return a form with fields for these inputs."""
-    kinds = {str: "paragraph", int: "number", dict: "json_object"}
+    kinds = {str: "paragraph", int: "number", dict: "json_object", list: "file-list"}
     return [
         {kinds.get(type(value), "paragraph"): {"variable": name, "label": name, "required": False}}
         for name, value in inputs.items()

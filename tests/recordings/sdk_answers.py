@@ -89,10 +89,21 @@ def body_for(recording: Recording) -> Json:
     extra = {}
     if isinstance(recorded.get("inputs"), dict):
         extra["inputs"] = recorded["inputs"]
+    if files := uploaded_files(recording):
+        extra["files"] = files
     if recording.is_stream and is_uuid(recorded.get("conversation_id")):
         extra["conversation_id"] = recorded["conversation_id"]
     question = query if recording.is_stream and isinstance(query, str) else "hello"
     return {"model": recording.label, "messages": [{"role": "user", "content": question}], "extra_body": extra}
+
+
+def uploaded_files(recording: Recording) -> list[Json]:
+    """Return the files of a recorded turn if they are uploads, in an app whose model receives files."""
+    files = recording.request_json.get("files")
+    if not recording.is_stream or recording.mode == "agent" or not isinstance(files, list):
+        return []
+    uploads = [file for file in files if isinstance(file, dict) and file.get("transfer_method") == "local_file"]
+    return uploads if len(uploads) == len(files) and all(file.get("upload_file_id") for file in uploads) else []
 
 
 def is_uuid(text: Any) -> bool:

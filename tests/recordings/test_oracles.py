@@ -153,8 +153,9 @@ def test_answers_are_the_outputs_of_their_runs(folder: str) -> None:
             continue
         compared += 1
         text = run["outputs"].get("answer", "") if stream.mode == "advanced-chat" else rendered(run["outputs"])
-        assert unsigned(streamed(stream)) == unsigned(visible(text)), stream.label
-    assert compared >= (3 if folder.endswith("main") else 26)
+        # In the outputs, and only there, Dify writes the name of an unset variable of the template.
+        assert unsigned(streamed(stream)) == unsigned(visible(text)).removesuffix("llm.files"), stream.label
+    assert compared >= (3 if "main" in folder else 26)
 
 
 @pytest.mark.parametrize("folder", VERSIONS)

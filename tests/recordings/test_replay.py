@@ -24,6 +24,7 @@ from tests.recordings.sdk_answers import (
     read_stream,
     read_text,
     text_of,
+    uploaded_files,
 )
 
 SMALL = 4_000
@@ -118,7 +119,7 @@ def test_table() -> None:
     lines.append(f"{'all':<18}" + "".join(f"{count:>15}" for count in (*row, sum(row), len(refusals()))))
     print("\n" + "\n".join(lines))  # noqa: T201 - the test prints the table
     assert set(modes) == {"chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"}
-    assert sum(counts.values()) == 407
+    assert sum(counts.values()) == 416
 
 
 async def read_all_bytes(replay: Replay, recordings: list[Recording], *, usage: bool) -> dict[str, httpx2.Response]:
@@ -150,6 +151,7 @@ def check_request(recording: Recording, path: str, body: Json) -> None:
         assert body["auto_generate_name"] is False
         assert body["query"] == recorded.get("query", "hello"), recording.label
         assert body.get("conversation_id") == (recorded.get("conversation_id") or None), recording.label
+        assert body.get("files", []) == uploaded_files(recording), recording.label
 
 
 def check_frames(raw: bytes, model: str, *, usage: bool) -> None:

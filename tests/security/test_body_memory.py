@@ -14,7 +14,7 @@ from msgspec import json as msgspec_json
 from starlette.requests import Request
 from starlette.types import Message
 
-from openai_dify_proxy.api.bodies import BodyReader
+from openai_dify_proxy.api.bodies import BodyReader, hold_memory
 from openai_dify_proxy.api.body_budget import (
     MAX_WAITING,
     MEMORY_PER_BYTE,
@@ -25,6 +25,7 @@ from openai_dify_proxy.api.body_budget import (
     Reservation,
 )
 from openai_dify_proxy.errors import BodyTooLarge, ServerBusy
+from openai_dify_proxy.translate.turn_request import FileContents
 from openai_dify_proxy.turns.client import EXTENSION, ClientDisconnected
 from tests.api.raw_client import until
 from tests.api.servers import ProxyServer
@@ -109,6 +110,46 @@ async def test_memory_is_returned_after_a_failure(length: int, chunked: bool) ->
     with pytest.raises(asyncio.CancelledError):
         await task
     assert free(budget) == (10 * MIB, 20 * MIB)
+
+
+async def test_files_hold_their_memory_until_they_are_dropped() -> None:
+    budget = BodyBudget(30 * MIB, PATIENCE)
+    upload = Upload(4 * MIB)
+    contents = FileContents()
+    contents.add("a", b"x" * 3 * MIB)
+    started, dropped = asyncio.Event(), asyncio.Event()
+
+    async def respond() -> None:
+        await read(BodyReader(10 * MIB, budget), upload)
+        hold_memory(upload.request, contents)
+        for release in upload.responder.add_headers:
+            release()
+        started.set()
+        await dropped.wait()
+
+    task = asyncio.create_task(respond())
+    upload.send(quoted(4 * MIB), more=False)
+    await started.wait()
+    assert free(budget) == (10 * MIB, 17 * MIB)
+    contents.drop()
+    assert free(budget) == (10 * MIB, 20 * MIB)
+    dropped.set()
+    await task
+
+
+async def test_files_of_a_request_that_ends_hold_no_memory() -> None:
+    budget = BodyBudget(30 * MIB, PATIENCE)
+    upload = Upload(4 * MIB)
+    contents = FileContents()
+    contents.add("a", b"x" * 3 * MIB)
+
+    async def respond() -> None:
+        await read(BodyReader(10 * MIB, budget), upload)
+        hold_memory(upload.request, contents)
+
+    upload.send(quoted(4 * MIB), more=False)
+    await asyncio.create_task(respond())
+    await until(lambda: free(budget) == (10 * MIB, 20 * MIB))
 
 
 async def test_chunked_body_is_limited() -> None:

@@ -10,6 +10,9 @@ import pytest
 from msgspec import structs
 
 from openai_dify_proxy.errors import UpstreamUnreachable
+from openai_dify_proxy.files.fetching import UrlFiles
+from openai_dify_proxy.files.stored_files import StoredFiles
+from openai_dify_proxy.files.uploads import FileUploads
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.memory import MemoryStore
@@ -26,6 +29,7 @@ from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.callers import ANONYMOUS
 from openai_dify_proxy.turns.client import ClientDisconnected, ConnectedClient
 from openai_dify_proxy.turns.conversations import Conversations
+from openai_dify_proxy.turns.files import TurnFiles
 from openai_dify_proxy.turns.locks import Lock
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.service import Turns
@@ -57,7 +61,10 @@ class Setup:
         settings = Settings(apps=demo_apps(url), end_user_id="plain")
         dify = DifyClient(http)
         self.apps = Apps(settings)
-        self.turns = Turns(settings, self.apps, Profiles(dify, settings, lambda: self.now), dify, conversations)
+        stored = StoredFiles(self.store, conversations.secret, ttl=3600, now=lambda: self.now)
+        files = TurnFiles(FileUploads(dify, self.store, UrlFiles(PATIENCE), stored, max_bytes=1), stored, warn=False)
+        profiles = Profiles(dify, settings, lambda: self.now)
+        self.turns = Turns(settings, self.apps, profiles, dify, conversations, files=files)
 
     async def lock(self) -> Lock:
         """Return an acquired lock."""

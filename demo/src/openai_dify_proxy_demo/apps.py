@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,10 +14,14 @@ class Field:
     """One input of an app."""
 
     variable: str
-    kind: Literal["text-input", "paragraph", "select", "number"] = "text-input"
+    kind: Literal["text-input", "paragraph", "select", "number", "file", "file-list"] = "text-input"
     required: bool = False
     options: tuple[str, ...] = ()
     max_length: int = 0
+
+    @property
+    def takes_files(self) -> bool:
+        return self.kind in ("file", "file-list")
 
     def form_item(self, mode: Mode) -> dict[str, Any]:
         """Return the item of `user_input_form`. Chatflows and workflows repeat the kind as `type`."""
@@ -30,6 +35,12 @@ class Field:
             item["options"] = list(self.options)
         if self.max_length:
             item["max_length"] = self.max_length
+        if self.takes_files:
+            item |= {
+                "allowed_file_types": ["image", "document"],
+                "allowed_file_extensions": [],
+                "allowed_file_upload_methods": ["local_file", "remote_url"],
+            }
         if mode in GRAPH_MODES:
             item["type"] = self.kind
         return {self.kind: item}
@@ -54,6 +65,11 @@ class DemoApp:
     shape: Shape = "llm"
     memory: bool = True
     """Whether a chatflow's model receives the earlier turns."""
+    takes_files: bool = True
+    """Whether the app's uploads are on. If not, it ignores `files`."""
+    uploads_only: bool = False
+    """Whether `files` may not have URLs."""
+    max_files: int = 3
 
     @property
     def key(self) -> str:
@@ -161,6 +177,19 @@ SPECIAL_APPS: tuple[DemoApp, ...] = (
         "A workflow with an input for instructions about tools.",
         form=(Field("query", "paragraph", required=True), Field("tools", "paragraph")),
     ),
+    DemoApp("demo-chat-blind", "chat", "A chat app whose uploads are off.", takes_files=False),
+    DemoApp("demo-advanced-chat-blind", "advanced-chat", "A chatflow whose uploads are off.", takes_files=False),
+    DemoApp("demo-chat-uploads", "chat", "A chat app that takes uploads but no URLs.", uploads_only=True),
+    DemoApp(
+        "demo-workflow-files",
+        "workflow",
+        "A workflow with a list of pictures and a required document.",
+        form=(
+            Field("query", "paragraph", required=True),
+            Field("pics", "file-list", max_length=2),
+            Field("doc", "file", required=True),
+        ),
+    ),
 )
 """Apps with special inputs and outputs, for tests."""
 
@@ -202,8 +231,9 @@ def check_inputs(app: DemoApp, inputs: dict[str, Any]) -> str | None:
 def _check_input(field: Field, value: object) -> str | None:
     if value is None or value == "":
         return f"{field.variable} is required in input form" if field.required else None
-    if field.kind == "number":
-        return None if _is_number(value) else f"{field.variable} in input form must be a valid number"
+    if field.kind in _CHECKS:
+        fits, expected = _CHECKS[field.kind]
+        return None if fits(value) else f"{field.variable} in input form must be a {expected}"
     if not isinstance(value, str):
         return f"(type '{field.kind}') {field.variable} in input form must be a string"
     if field.options and value not in field.options:
@@ -217,3 +247,10 @@ def _is_number(value: object) -> bool:
     if isinstance(value, str):
         return value.replace(".", "", 1).removeprefix("-").isdigit()
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "number": (_is_number, "valid number"),
+    "file": (lambda value: isinstance(value, dict), "file"),
+    "file-list": (lambda value: isinstance(value, list), "file list"),
+}

@@ -23,10 +23,11 @@ from openai_dify_proxy_demo.calls import (
 )
 from openai_dify_proxy_demo.dialects import CHAT_MODES, GRAPH_MODES
 from openai_dify_proxy_demo.graphs import reject_run
+from openai_dify_proxy_demo.input_files import check_files, files_of_inputs, seen
 from openai_dify_proxy_demo.replies import ApiError, EventStream, generated_reply
 from openai_dify_proxy_demo.runs import PING, Mark, Run
 from openai_dify_proxy_demo.script import PRESET_ANSWER, read_script
-from openai_dify_proxy_demo.state import DemoState, Generation, validate_files
+from openai_dify_proxy_demo.state import DemoState, Generation
 from openai_dify_proxy_demo.tool_prompts import spoken_text
 
 NGINX_PAGE = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>502 Bad Gateway</body>\r\n</html>\r\n"
@@ -97,13 +98,23 @@ async def _generate(
     problem = check_inputs(app, body["inputs"])
     files: list[dict[str, Any]] = []
     try:
-        files = validate_files(state, user, app, dialect, body.get("files"))
+        files = check_files(state.uploads, user, app, dialect, body.get("files"))
+        files += check_files(state.uploads, user, app, dialect, files_of_inputs(app, body["inputs"]))
     except ApiError as error:
         problem = problem or error.message
     if problem and not (graph and streaming and dialect.graph_rejection != "http"):
         raise ApiError(400, "invalid_param", problem)
     request = Generation(
-        app, dialect, user, question, body["inputs"], files, conversation_id, streaming, base_url(call.request)
+        app=app,
+        dialect=dialect,
+        user=user,
+        question=question,
+        inputs=body["inputs"],
+        files=files,
+        seen=seen(state.uploads, app, files),
+        conversation_id=conversation_id,
+        streaming=streaming,
+        base_url=base_url(call.request),
     )
     if problem or (unknown and dialect.graph_unknown_conversation == "silence"):
         return _rejected_stream(state, request, problem)

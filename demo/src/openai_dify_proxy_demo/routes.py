@@ -28,12 +28,12 @@ from openai_dify_proxy_demo.generation import (
     stop_workflow,
     workflows_run,
 )
+from openai_dify_proxy_demo.input_files import Upload, describe
 from openai_dify_proxy_demo.message_routes import list_suggestions, rate_message, suggests
 from openai_dify_proxy_demo.output_files import PICTURE
 from openai_dify_proxy_demo.replies import ApiError, json_reply
 from openai_dify_proxy_demo.run_events import run_events
 from openai_dify_proxy_demo.runs import new_id
-from openai_dify_proxy_demo.state import Upload
 
 NOT_FOUND_PAGE = (
     "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
@@ -65,7 +65,7 @@ async def info(call: Call) -> Response:
 
 async def parameters(call: Call) -> Response:
     chats = call.app.mode in CHAT_MODES
-    methods = ["remote_url", "local_file"]
+    methods = ["local_file"] if call.app.uploads_only else ["remote_url", "local_file"]
     return call.reply(
         {
             "opening_statement": OPENING if chats else "",
@@ -78,12 +78,17 @@ async def parameters(call: Call) -> Response:
             "user_input_form": [field.form_item(call.app.mode) for field in call.app.form],
             "sensitive_word_avoidance": {"configs": [], "enabled": False, "type": ""},
             "file_upload": {
-                "enabled": True,
+                "enabled": call.app.takes_files,
                 "allowed_file_extensions": [],
                 "allowed_file_types": ["image", "document"],
                 "allowed_file_upload_methods": methods,
-                "image": {"detail": "high", "enabled": True, "number_limits": 3, "transfer_methods": methods},
-                "number_limits": 3,
+                "image": {
+                    "detail": "high",
+                    "enabled": call.app.takes_files,
+                    "number_limits": call.app.max_files,
+                    "transfer_methods": methods,
+                },
+                "number_limits": call.app.max_files,
             },
             "system_parameters": {
                 "image_file_size_limit": 10,
@@ -132,7 +137,7 @@ async def upload_file(call: Call) -> Response:
         raise ApiError(400, "invalid_param", "Filename contains invalid characters")
     if len(content) > (10 if kind.startswith("image/") else 15) * 1024 * 1024:
         raise ApiError(413, "file_too_large", "File size exceeded. {message}")
-    upload = Upload(new_id(), call.app.name, fields.get("user", ""), name)
+    upload = Upload(new_id(), call.app.name, fields.get("user", ""), name, describe(kind, content))
     call.state.store_upload(upload)
     now = int(time.time())
     body: dict[str, Any] = {

@@ -14,6 +14,7 @@ from openai_dify_proxy_demo.common import store_bounded
 from openai_dify_proxy_demo.dialects import CHAT_MODES, GRAPH_MODES, Dialect
 from openai_dify_proxy_demo.events import Envelope
 from openai_dify_proxy_demo.execution import execute
+from openai_dify_proxy_demo.input_files import Upload
 from openai_dify_proxy_demo.log import DemoLog, LoggedRun, LoggedStop
 from openai_dify_proxy_demo.memory import (
     Conversation,
@@ -23,7 +24,6 @@ from openai_dify_proxy_demo.memory import (
     model_messages,
     recalled_turns,
 )
-from openai_dify_proxy_demo.replies import ApiError
 from openai_dify_proxy_demo.runs import Run, Timing, new_id
 from openai_dify_proxy_demo.script import read_script
 from openai_dify_proxy_demo.tool_model import tool_answer
@@ -37,16 +37,6 @@ MAX_ENDED = 100
 
 
 @dataclass(frozen=True)
-class Upload:
-    """An uploaded file, without its content."""
-
-    id: str
-    app: str
-    user: str
-    name: str
-
-
-@dataclass(frozen=True)
 class Generation:
     """A validated request for a run; only its conversation may be unknown."""
 
@@ -56,6 +46,8 @@ class Generation:
     question: str
     inputs: dict[str, Any]
     files: list[dict[str, Any]]
+    seen: str
+    """What the model sees of the files."""
     conversation_id: str
     streaming: bool
     base_url: str
@@ -191,31 +183,10 @@ def default_answer(request: Generation, count: int) -> str:
     }
     if extra_inputs:
         parts.append("Inputs: " + ", ".join(f"{name} = {value}" for name, value in extra_inputs.items()) + ".")
-    if request.files:
-        parts.append(f"Files: {', '.join(str(file.get('type')) for file in request.files)}.")
+    if request.seen:
+        parts.append(f"Files: {request.seen}.")
     parts.append(f"You wrote: “{without_instructions(request.question).strip()}”")
     return " ".join(parts)
-
-
-def validate_files(state: DemoState, user: str, app: DemoApp, dialect: Dialect, files: object) -> list[dict[str, Any]]:
-    """Return the files of a request. Raise ApiError for files that Dify rejects."""
-    if files is None:
-        return []
-    if not isinstance(files, list):
-        raise ApiError(400, "invalid_param", "1 validation error\nfiles\n  Input should be a valid list")
-    checked = [file for file in files if isinstance(file, dict) and file.get("transfer_method")]
-    for file in checked:
-        if file.get("type") not in ("image", "document", "audio", "video", "custom"):
-            raise ApiError(400, "invalid_param", f"'{file.get('type')}' is not a valid FileType")
-        if file["transfer_method"] == "local_file":
-            upload = state.uploads.get(str(file.get("upload_file_id")))
-            if upload is None or (dialect.uploads_bound and (upload.app, upload.user) != (app.name, user)):
-                raise ApiError(400, "invalid_param", "Invalid upload file")
-        elif file["transfer_method"] != "remote_url":
-            raise ApiError(400, "invalid_param", f"'{file['transfer_method']}' is not a valid FileTransferMethod")
-        elif not str(file.get("url")).startswith(("http://", "https://")):
-            raise ApiError(400, "invalid_param", f"Reached maximum retries (3) for URL {file.get('url')}")
-    return checked
 
 
 def _envelope(request: Generation, conversation: Conversation | None, now: int) -> Envelope:

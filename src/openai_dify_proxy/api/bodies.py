@@ -16,11 +16,15 @@ from openai_dify_proxy.api.body_budget import SMALL_BODY, BodyBudget, Reservatio
 from openai_dify_proxy.api.responder import Headers, responder_of
 from openai_dify_proxy.errors import BodyTooLarge, InvalidRequest
 from openai_dify_proxy.translate.openai.parameter_errors import unreadable_request
+from openai_dify_proxy.translate.turn_request import FileContents
 from openai_dify_proxy.turns.client import ClientDisconnected
 from openai_dify_proxy.wire.complexity import check_complexity
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 _T = TypeVar("_T")
+
+_RESERVATION = "openai_dify_proxy.body_reservation"
+"""The key of a large body's reservation in the scope of its request."""
 
 FIRST_STEP = 64 * 1024
 """Bytes that are reserved for a chunked body at first; later twice the bytes received."""
@@ -111,7 +115,7 @@ class BodyReader:
 def _release_later(request: Request, reservation: Reservation, *, until_end: bool) -> None:
     """Release the memory when the response starts, unless ``until_end``; else when the task of the request ends."""
 
-    def release(_: object = None) -> Headers:
+    def release() -> Headers:
         reservation.release()
         return ()
 
@@ -119,7 +123,16 @@ def _release_later(request: Request, reservation: Reservation, *, until_end: boo
         responder_of(request.scope).add_headers.append(release)
     task = asyncio.current_task()
     assert task is not None
-    task.add_done_callback(release)
+    task.add_done_callback(lambda _: reservation.drop())
+    request.scope[_RESERVATION] = reservation
+
+
+def hold_memory(request: Request, contents: FileContents | None) -> None:
+    """Let the files of a request hold the memory that was reserved for its body, until they are dropped."""
+    reservation: Reservation | None = request.scope.get(_RESERVATION)
+    if contents is not None and reservation is not None:
+        reservation.hold(contents.size)
+        contents.on_drop = reservation.drop
 
 
 def read_json(body: bytes | bytearray, decoder: json.Decoder[_T]) -> _T:

@@ -92,6 +92,7 @@ class Reservation:
         self._budget = budget
         self._pool = budget.small
         self._amount = 0
+        self._held = 0
 
     async def cover(self, length: int) -> None:
         """Reserve memory for ``length`` bytes in total, no less than before. Raises ServerBusy.
@@ -107,15 +108,25 @@ class Reservation:
             self._pool.take_free(amount - self._amount)
         else:
             await self._budget.large.acquire(amount)
-            self.release()
+            self.drop()
             self._pool = self._budget.large
         self._amount = amount
 
+    def hold(self, length: int) -> None:
+        """Keep up to ``length`` bytes reserved when the rest is released, until ``drop``."""
+        self._held = length
+
     def release(self) -> None:
-        """Return the memory. Idempotent."""
-        if self._amount:
-            self._pool.release(self._amount)
-            self._amount = 0
+        """Return the memory, except what is held. Idempotent."""
+        kept = min(self._held, self._amount)
+        if self._amount > kept:
+            self._pool.release(self._amount - kept)
+            self._amount = kept
+
+    def drop(self) -> None:
+        """Return all memory. Idempotent."""
+        self._held = 0
+        self.release()
 
 
 def _busy() -> ServerBusy:

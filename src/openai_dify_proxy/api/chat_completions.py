@@ -8,7 +8,7 @@ from msgspec import UNSET
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from openai_dify_proxy.api.bodies import read_json
+from openai_dify_proxy.api.bodies import hold_memory, read_json
 from openai_dify_proxy.api.generation import answer_turn
 from openai_dify_proxy.api.services import identity_of, services_of
 from openai_dify_proxy.translate.openai.chat_answers import encode_chat_completion
@@ -26,7 +26,8 @@ async def create_chat_completion(request: Request) -> ASGIApp:
     caller = await services.admit(request)
     data = await services.bodies.read(request)
     body, turn_request = await run_sized(partial(_translate, data, identity_of(request, caller)), len(data))
-    del data  # the turn needs only the texts in it
+    del data  # the turn needs only the texts and files in it
+    hold_memory(request, turn_request.contents)
     return await answer_turn(
         request,
         services,
@@ -42,5 +43,5 @@ async def create_chat_completion(request: Request) -> ASGIApp:
 def _translate(data: bytes | bytearray, identity: RequestIdentity) -> tuple[CompletionFields, TurnRequest]:
     body = read_json(data, CHAT_OR_INPUT_REQUEST)
     turn_request = read_chat_or_input_request(body, identity)
-    body.messages, body.input = UNSET, None  # the turn has their texts
+    body.messages, body.input = UNSET, None  # the turn has their texts and files
     return body, turn_request

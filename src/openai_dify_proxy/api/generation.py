@@ -67,7 +67,8 @@ async def answer_turn(
         return Response(whole(head, fold(events), TurnIds()), media_type="application/json")
     app = services.side_calls.app(caller, side_call, fields.model)
     unsuggested = unsupported_questions(services, app, fields)
-    add_notice(request, (*turn_request.unsupported, *unsuggested, *services.turns.ignored(app, turn_request.output)))
+    ignored = services.turns.ignored(app, turn_request.output, turn_request)
+    add_notice(request, (*turn_request.unsupported, *unsuggested, *ignored))
     suggest = services.turns.suggested_questions if fields.suggested_questions else None
     head = answer_head(kind, fields.model or app.name, turn_request)
     wait = services.turns.wait(streamed=bool(fields.stream), in_background=side_call is not None)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from openai_dify_proxy.api.bodies import json_response, read_json
+from openai_dify_proxy.api.bodies import hold_memory, json_response, read_json
 from openai_dify_proxy.api.generation import (
     Suggest,
     TurnFrames,
@@ -38,6 +38,7 @@ from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai.chat_request import end_user_of, make_turn
 from openai_dify_proxy.translate.openai.conversation_items import page, whole_number
 from openai_dify_proxy.translate.openai.responses_answers import begin_response, response_object, status_of
+from openai_dify_proxy.translate.openai.responses_items import body_without_files
 from openai_dify_proxy.translate.openai.responses_request import check_storable
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.translate.openai.tool_request import RequestedOutput
@@ -48,6 +49,7 @@ from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.client import Client
+from openai_dify_proxy.turns.large_requests import run_sized
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST, ResponsesRequest
 from openai_dify_proxy.wire.openai.responses import Response as ResponseObject
 
@@ -63,10 +65,14 @@ async def create_response(request: Request) -> ASGIApp:
     services = services_of(request)
     caller = await services.admit(request)
     data = bytes(await services.bodies.read(request))
-    body = read_json(data, RESPONSES_REQUEST)
-    check_storable(body, len(data))
+    body = await run_sized(partial(read_json, data, RESPONSES_REQUEST), len(data))
     identity = identity_of(request, caller)
     messages, requested = await read_response_request(services, caller, identity, body, len(data))
+    if messages.contents is not None:
+        data = await run_sized(partial(body_without_files, data), len(data))
+        hold_memory(request, messages.contents)
+    check_storable(body, len(data))
+    body.input, body.messages = None, None  # the messages have their texts and files
     continues = body.previous_response_id is not None or body.conversation_name is not None
     turn_request = None if continues else make_turn(body, messages, identity, requested=requested)
     side_call = None if turn_request is None else turn_request.side_call
@@ -78,7 +84,8 @@ async def create_response(request: Request) -> ASGIApp:
         return _placeholder(encoder, events, streamed=bool(body.stream))
     app = services.side_calls.app(caller, side_call, body.model)
     unsuggested = unsupported_questions(services, app, body)
-    add_notice(request, (*requested.unsupported, *unsuggested, *services.turns.ignored(app, requested.output)))
+    ignored = services.turns.ignored(app, requested.output, turn_request)
+    add_notice(request, (*requested.unsupported, *unsuggested, *ignored))
     suggest = services.turns.suggested_questions if body.suggested_questions else None
     wait = services.turns.wait(
         streamed=bool(body.stream or body.background), in_background=bool(body.background) or side_call is not None

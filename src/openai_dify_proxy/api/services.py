@@ -13,6 +13,7 @@ from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.api.headers import single_values
 from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.audio.service import AudioService
+from openai_dify_proxy.files.stored_files import StoredFiles
 from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
@@ -64,6 +65,7 @@ class Services(Struct, frozen=True, kw_only=True):
     started: int
     images: ImageService
     audio: AudioService
+    files: StoredFiles
     public_url: str | None
 
     async def admit(self, request: Request, *, takes_forms: bool = False) -> Caller:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-_FILES = "Files are not supported yet. Send text only."
 _STORES = "Dify apps take no vector stores from clients. Add documents to the app's knowledge in Dify."
 _TUNING = "Dify apps cannot be fine-tuned. Choose the app's model in Dify."
 _AGENTS = "The Assistants API has no counterpart in Dify apps. Use POST /v1/responses with a conversation."
@@ -26,8 +25,7 @@ UNSUPPORTED = {
     "/threads/": _AGENTS,
     "/chatkit/": _AGENTS,
     "/organization/": "This server has no organization. Its keys and limits are set by its operator.",
-    "/uploads/": _FILES,
-    "/files/": _FILES,
+    "/uploads/": "Uploads in parts are not supported. Send the whole file to POST /v1/files.",
     "/messages/": "The Anthropic API is not supported. Use an OpenAI client with POST /v1/chat/completions.",
     "/complete/": "The Anthropic API is not supported. Use an OpenAI client with POST /v1/chat/completions.",
     "/items/": "Single conversation items are not supported. List them with GET /v1/conversations/{id}/items.",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, SecretStr
 from openai_dify_proxy.settings.audio import AudioSettings
 from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.descriptions import Shown
+from openai_dify_proxy.settings.files import FileSettings
 from openai_dify_proxy.settings.limits import LimitSettings
 from openai_dify_proxy.settings.tools import ToolSettings
 from openai_dify_proxy.settings.values import (
@@ -378,6 +379,7 @@ class Settings(
     PictureSettings,
     ImageSettings,
     StateSettings,
+    FileSettings,
     AudioSettings,
     ToolSettings,
     ConversationSettings,

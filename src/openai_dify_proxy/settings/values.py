@@ -317,6 +317,7 @@ MaxConcurrent = Annotated[
     BeforeValidator(_max_concurrent),
     Kind("choice or integer"),
 ]
+IgnoredFiles = Annotated[Literal["reject", "warn"], BeforeValidator(_lower), Kind("choice")]
 TaskCalls = Annotated[Literal["app", "off"], BeforeValidator(_lower), Kind("choice")]
 Template = Annotated[str, BeforeValidator(_template), AfterValidator(_transcript_template), Kind("text")]
 ToolsTemplate = Annotated[str, BeforeValidator(_template), AfterValidator(_tools_template), Kind("text")]

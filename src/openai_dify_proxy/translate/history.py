@@ -6,8 +6,8 @@ version and a sequence of fields; a field is its tag, its length and its content
 bytes. A role begins a message, and the fields behind it belong to that message. A field that a message lacks takes no
 bytes: a further kind of field leaves the fingerprints of messages without it as they are.
 
-Differences that clients introduce are ignored: line ends, white space around a text, messages with neither text nor
-calls, and the white space and the order of keys in the JSON of arguments. A tool's result counts even if it is empty.
+Differences that clients introduce are ignored: line ends, white space around a text, messages with no text, file or
+call, and the white space and the order of keys in the JSON of arguments. A tool's result counts even if it is empty.
 Reasoning in an assistant's message has already been removed. Indentation counts.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
-from msgspec import json
+from msgspec import json, structs
 
 from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
 from openai_dify_proxy.wire.reading import UNREADABLE, decode_text
@@ -47,7 +47,8 @@ RESULT = b"o"
 CALL_ID = b"d"
 NAME = b"n"
 ARGUMENTS = b"a"
-# Reserved for a further field of a message: b"f" for the hash of a file's content.
+FILE = b"f"
+"""A file of a message: the hash of its content, or its URL or id if the client sent that."""
 
 _PORTION = 16 * 1024
 """Bytes that are hashed at once: many small pieces cost calls, large ones miss the processor's cache."""
@@ -70,7 +71,7 @@ class Fingerprint:
         self._update([piece for tag, text in fields for piece in _pieces(tag, text)])
 
     def add_messages(self, messages: Iterable[HistoryMessage]) -> None:
-        """Add the messages that have a text or calls, or are a tool's result."""
+        """Add the messages that have a text, files or calls, or are a tool's result."""
         pieces: list[bytes] = []
         size = 0
         for message in messages:
@@ -79,8 +80,12 @@ class Fingerprint:
                 pieces += _call_pieces(message, text)
             elif text:
                 pieces += _role_piece(message.role), *_pieces(TEXT, text)
+            elif message.files:
+                pieces.append(_role_piece(message.role))
             else:
                 continue
+            if message.files:
+                pieces += [piece for file in message.files for piece in _pieces(FILE, file.identity)]
             size += len(pieces[-1])
             if size >= _PORTION:
                 self._update(pieces[:-1])
@@ -152,13 +157,19 @@ def _canonical_arguments(call: ToolCall) -> str:
 
 
 def replies(messages: Iterable[HistoryMessage]) -> list[HistoryMessage]:
-    """Return only the assistant's messages and the results of tools, for clients that rewrite the user's messages."""
-    return [message for message in messages if message.role == "assistant" or message.call_id is not None]
+    """Return the messages without the user's texts, for clients that rewrite these."""
+    return [
+        message if message.role == "assistant" or message.call_id is not None else structs.replace(message, text="")
+        for message in messages
+        if message.role == "assistant" or message.call_id is not None or message.files
+    ]
 
 
 def has_content(messages: Iterable[HistoryMessage]) -> bool:
     """Return whether any message counts in a fingerprint."""
-    return any(message.text.strip() or message.calls or message.call_id is not None for message in messages)
+    return any(
+        message.text.strip() or message.calls or message.call_id is not None or message.files for message in messages
+    )
 
 
 def normalize(text: str) -> str:

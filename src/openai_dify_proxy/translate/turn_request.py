@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
 CONTINUE = "Continue."
 """The question of a request that ends with a message of the assistant."""
+
+FILES_ONLY = "See the attached file."
+"""The question of a request whose last message has files but no text: Dify rejects an empty query."""
 
 
 class ToolCall(Struct, frozen=True):
@@ -19,16 +23,79 @@ class ToolCall(Struct, frozen=True):
     custom: bool = False
 
 
+FileKind: TypeAlias = Literal["image", "document", "audio", "video", "custom"]
+"""Dify's types of files; ``custom`` is every other type."""
+
+
+class SentFile(Struct, frozen=True, omit_defaults=True):
+    """A file in a message, without its content.
+
+    Its source is a ``url``, a ``file_id`` of the Files API, the id of an upload in Dify (``upload_id``), or the content
+    with the SHA-256 ``digest`` (hex). ``name`` has no extension of its own; ``extension`` has no dot and may be empty,
+    as ``media_type`` may, if the content is not known yet. ``size`` is in bytes. ``param`` is the part's path in the
+    request.
+    """
+
+    kind: FileKind
+    name: str = ""
+    extension: str = ""
+    media_type: str = ""
+    size: int = 0
+    digest: str = ""
+    url: str = ""
+    file_id: str = ""
+    upload_id: str = ""
+    param: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What identifies the file in a fingerprint: the same in every request that repeats its message."""
+        return self.url or self.file_id or self.upload_id or self.digest
+
+    @property
+    def file_name(self) -> str:
+        """The name with its extension, such as ``photo.png``."""
+        name = self.name or self.kind
+        return f"{name}.{self.extension}" if self.extension else name
+
+
+class FileContents:
+    """The contents of a request's files by their digest. ``drop`` frees them, and calls ``on_drop`` once."""
+
+    def __init__(self) -> None:
+        self.on_drop: Callable[[], None] | None = None
+        self._data: dict[str, bytes] = {}
+
+    def add(self, digest: str, data: bytes) -> None:
+        self._data[digest] = data
+
+    def get(self, digest: str) -> bytes | None:
+        return self._data.get(digest)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all contents."""
+        return sum(map(len, self._data.values()))
+
+    def drop(self) -> None:
+        self._data.clear()
+        on_drop, self.on_drop = self.on_drop, None
+        if on_drop is not None:
+            on_drop()
+
+
 class HistoryMessage(Struct, frozen=True):
     """A message of the history. Its role is checked only where a message is decoded.
 
-    An assistant's message may have ``calls``; a tool's message is the result of the call ``call_id``.
+    An assistant's message may have ``calls``; a tool's message is the result of the call ``call_id``. Messages of users
+    and tools may have ``files``.
     """
 
     role: Annotated[str, Meta(pattern="^(user|assistant|tool|system)$")]
     text: str
     calls: tuple[ToolCall, ...] = ()
     call_id: str | None = None
+    files: tuple[SentFile, ...] = ()
 
 
 class Tool(Struct, frozen=True):
@@ -89,7 +156,7 @@ class TurnMessages(Struct, frozen=True):
 
     ``question`` is the text of the new messages, ``asked``. ``history`` holds the messages before them, except system
     messages, whose text is ``system``. ``has_calls`` means that a message has calls or is a tool's result. ``param`` is
-    the field that holds the messages.
+    the field that holds the messages. ``contents`` holds the contents of their files, None if no message has files.
     """
 
     question: str
@@ -98,6 +165,7 @@ class TurnMessages(Struct, frozen=True):
     history: tuple[HistoryMessage, ...] = ()
     has_calls: bool = False
     param: str = "messages"
+    contents: FileContents | None = None
 
 
 class RequestIdentity(Struct, frozen=True):
@@ -163,7 +231,8 @@ class TurnRequest(Struct, frozen=True):
     ``RequestIdentity``. ``stored_history`` is a history that is stored here and not in the request. A ``stateless``
     turn, such as a side call, continues no conversation and cannot be continued. ``conversation_param`` is the
     field or header that ``conversation_id`` comes from. ``output`` is None for a plain answer. ``unsupported`` names
-    the parameters of the request that have no effect.
+    the parameters of the request that have no effect. ``files`` are those of the body's field ``files``, which belong
+    to no message. ``contents`` is None if the request has no files at all.
     """
 
     question: str
@@ -181,3 +250,10 @@ class TurnRequest(Struct, frozen=True):
     stateless: bool = False
     output: OutputRequest | None = None
     unsupported: tuple[str, ...] = ()
+    files: tuple[SentFile, ...] = ()
+    contents: FileContents | None = None
+
+    @property
+    def new_files(self) -> tuple[SentFile, ...]:
+        """The files of the new messages and of the body."""
+        return (*(file for message in self.asked for file in message.files), *self.files)

@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from openai_dify_proxy.errors import ConversationNotFound
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
+from openai_dify_proxy.translate.dify.file_plan import NO_FILES, FilePlan
 from openai_dify_proxy.translate.dify.request import Continuation, generate_path, make_generate_request
 from openai_dify_proxy.translate.dify.transcript import Transcript
 from openai_dify_proxy.translate.role_lines import escape_role_lines
@@ -21,6 +22,7 @@ from openai_dify_proxy.turns.client import Client, ClientDisconnected
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, Run
 from openai_dify_proxy.turns.emulation import Emulation
+from openai_dify_proxy.turns.files import TurnFiles
 from openai_dify_proxy.turns.large_requests import run_sized, text_size
 from openai_dify_proxy.turns.stopping import Stopper
 from openai_dify_proxy.upstream.dify import DifyClient
@@ -46,15 +48,23 @@ class Question(Struct, frozen=True):
     slot: Slot
     emulation: Emulation | None
     client: Client
+    caller: str
+    """The id of the caller, whose stored files the request may use."""
 
 
 class Runs:
     """Sends the requests of turns to Dify. The runs of one turn share its slot, one after the other."""
 
     def __init__(
-        self, dify: DifyClient, stopper: Stopper, transcript: Transcript, conversations: Conversations
+        self,
+        dify: DifyClient,
+        stopper: Stopper,
+        transcript: Transcript,
+        conversations: Conversations,
+        files: TurnFiles,
     ) -> None:
         self._dify = dify
+        self._files = files
         self._stopper = stopper
         self._transcript = transcript
         self._conversations = conversations
@@ -103,9 +113,10 @@ class Runs:
             answer = escape_role_lines(question.emulation.reader.rejected[:MAX_REPEATED_ANSWER])
             text = f"{question.request.question}\n\nYour answer was:\n{answer}\n\n{text}"
             continuation = structs.replace(question.claim.continuation, conversation_id=name)
+            corrected = structs.replace(question.request, question=text)
         else:
             continuation = Continuation(name, history=False, system=False, instructions="demand")
-        corrected = structs.replace(question.request, question=text)
+            corrected = _without_new_files(question.request, text)
         return await self.start(structs.replace(question, request=corrected), continuation)
 
     async def resume(self, question: Question, cut: DifyStream) -> Exchange:
@@ -127,6 +138,7 @@ class Runs:
         continuation = continuation or claim.continuation
         if continuation.history and question.recall is not None:
             history = [*await question.recall(), *request.history]
+        files = await self._place_files(question, continuation, request.history if history is None else history)
 
         def build() -> bytearray:
             return encode_generate_request(
@@ -139,6 +151,7 @@ class Runs:
                     continuation=continuation,
                     transcript=self._transcript,
                     instructions=None if emulation is None else emulation.instructions,
+                    files=files,
                 )
             )
 
@@ -158,7 +171,36 @@ class Runs:
         question.slot.attach(exchange)
         return exchange, decoder
 
+    async def _place_files(
+        self, question: Question, continuation: Continuation, history: Sequence[HistoryMessage]
+    ) -> FilePlan:
+        """Bring the files of a turn to Dify. Their contents are freed unless a restart may need those of the history.
+
+        Raises ProxyError.
+        """
+        contents = question.request.contents
+        if contents is None and (question.recall is None or not any(message.files for message in history)):
+            return NO_FILES
+        files = await self._files.place(
+            question.app,
+            question.profile,
+            question.request,
+            history,
+            transcript=continuation.history,
+            user=question.user,
+            caller=question.caller,
+            secret=await self._conversations.secret(),
+        )
+        if contents is not None and not question.claim.can_restart:
+            contents.drop()
+        return files
+
 
 def _may_forget(question: Question) -> bool:
     """Return whether the model of a chatflow has no memory, or may have none: an app's first turn does not show it."""
     return question.profile.mode == "advanced-chat" and question.claim.continuation.history
+
+
+def _without_new_files(request: TurnRequest, text: str) -> TurnRequest:
+    """Return the request with another question, whose files Dify has: they count as those of earlier messages."""
+    return structs.replace(request, question=text, history=(*request.history, *request.asked), asked=(), files=())

@@ -33,6 +33,7 @@ from openai_dify_proxy.turns.client import Client, ConnectedClient
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
 from openai_dify_proxy.turns.emulation import Emulation, Emulator, output_size
+from openai_dify_proxy.turns.files import TurnFiles
 from openai_dify_proxy.turns.large_requests import run_sized
 from openai_dify_proxy.turns.locks import ConversationTaken, Lock
 from openai_dify_proxy.turns.profiles import Profiles
@@ -56,7 +57,14 @@ class Turns:
     """
 
     def __init__(
-        self, settings: Settings, apps: Apps, profiles: Profiles, dify: DifyClient, conversations: Conversations
+        self,
+        settings: Settings,
+        apps: Apps,
+        profiles: Profiles,
+        dify: DifyClient,
+        conversations: Conversations,
+        *,
+        files: TurnFiles,
     ) -> None:
         shared = is_shared(settings.state_url.get_secret_value())
         self.admission = Admission(settings, apps.urls, conversations.store if shared else None, dify)
@@ -69,7 +77,8 @@ class Turns:
         self._limits = TurnLimits(settings.silence_timeout, settings.turn_timeout)
         self._stopper = Stopper(dify)
         self._emulator = Emulator(settings)
-        self._runs = Runs(dify, self._stopper, Transcript(settings.transcript_template), conversations)
+        self._files = files
+        self._runs = Runs(dify, self._stopper, Transcript(settings.transcript_template), conversations, files)
         self._active = 0
         self._all_ended = asyncio.Event()
         self._all_ended.set()
@@ -80,15 +89,17 @@ class Turns:
         """Return the wait of one turn, for ``admit`` or ``run``: a stream may wait longer for its slot."""
         return TurnWait(self._limits.silence if streamed else self._queue_timeout, in_background=in_background)
 
-    def ignored(self, app: App, output: OutputRequest | None) -> Sequence[str]:
-        """Return the parameters about tools and formats that have no effect, as far as the app is known yet."""
-        return self._emulator.ignored(app, self._profiles.cached(app.dify), output)
+    def ignored(self, app: App, output: OutputRequest | None, request: TurnRequest | None = None) -> Sequence[str]:
+        """Return the parameters about tools, formats and files that have no effect, as far as the app is known yet."""
+        profile = self._profiles.cached(app.dify)
+        files = () if request is None else self._files.ignored(profile, request)
+        return (*self._emulator.ignored(app, profile, output), *files)
 
     async def check(self, caller: Caller, app: App, request: TurnRequest, *, wait: TurnWait) -> None:
         """Raise the error of a request that ``run`` would reject before it waits for a slot. Raises ProxyError."""
         profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
         await self._emulate(app, profile, request, streamed=False)
-        self._check(app, profile, request)
+        self._check(app, profile, await self._files.resolve(caller, request))
         self.admission.check_place(app.dify.url, caller.id, request.end_user, wait)
 
     @asynccontextmanager
@@ -113,7 +124,7 @@ class Turns:
         try:
             if not admittance.try_enter():
                 if request is not None:
-                    self._check(app, profile, request)
+                    self._check(app, profile, await self._files.resolve(caller, request))
                 await admittance.enter()
             yield admittance
         finally:
@@ -148,6 +159,8 @@ class Turns:
         turn = None
         try:
             profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
+            if request.contents is not None:
+                request = await self._files.resolve(caller, request)
             emulation = await self._emulate(app, profile, request, streamed=streamed)
             if emulation is not None and emulation.instructions is not None:
                 claim.instruct(emulation.instructions.identity, self._emulator.remind_after)
@@ -288,7 +301,7 @@ class Turns:
                 claim.awaits_head = await admittance.wait_until_free(taken)
                 slot = None
         user = await self.user(app, caller, request.end_user)
-        question = Question(app, profile, request, user, claim, recall, slot, emulation, client)
+        question = Question(app, profile, request, user, claim, recall, slot, emulation, client, caller.id)
         await self._runs.wait_for_dify(question)
         exchange, decoder = await self._runs.start(question)
         stream = DifyStream(
@@ -340,7 +353,8 @@ class Turns:
         """Raise InvalidRequest for a request that the app cannot answer, so that it does not wait for a slot."""
         if profile.converses and not request.stateless:
             named_conversation(request)
-        make_generate_request(request, profile, app.rules, "", continuation=Continuation(history=False))
+        files = self._files.check(app, profile, request)
+        make_generate_request(request, profile, app.rules, "", continuation=Continuation(history=False), files=files)
 
     def _end(self, turn: ActiveTurn) -> None:
         """Stop the turn in Dify if it still runs, and end its claim and its slot. The client waits for nothing."""

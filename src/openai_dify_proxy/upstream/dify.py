@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from functools import lru_cache
+from secrets import token_hex
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -35,6 +36,9 @@ from openai_dify_proxy.wire.reading import UNREADABLE
 SMALL_ANSWER = 4 * 1024 * 1024
 SMALL_TIMEOUT = 30.0
 """Bytes and seconds for calls that do not generate; a busy Dify may need ten seconds even for these."""
+
+UPLOAD_TIMEOUT = 120.0
+"""Seconds for the upload of one file."""
 
 MESSAGES_PER_PAGE = 100
 MAX_MESSAGES = 1000
@@ -130,6 +134,30 @@ class DifyClient:
             if not exchange.ended:
                 exchange.close()
 
+    async def upload(self, app: DifyApp, user: str, *, name: str, media_type: str, data: bytes) -> str:
+        """Upload a file for turns of the same app and user, and return its id in Dify.
+
+        ``name`` has an extension, which decides the type and the size limit, and neither quotes nor control characters.
+        """
+        boundary = token_hex(16).encode()
+        part = b"--" + boundary + b"\r\nContent-Disposition: form-data; name="
+        body = b"".join((
+            part,
+            b'"user"\r\n\r\n',
+            user.encode(),
+            b"\r\n",
+            part,
+            b'"file"; filename="' + name.encode() + b'"\r\nContent-Type: ' + media_type.encode() + b"\r\n\r\n",
+            data,
+            b"\r\n--" + boundary + b"--\r\n",
+        ))  # fmt: skip
+        form = b"Content-Type: multipart/form-data; boundary=" + boundary + b"\r\n"
+        _, answer = await self._call(app, "POST", "/files/upload", body, content_type=form, timeout=UPLOAD_TIMEOUT)
+        try:
+            return dify.UPLOAD_RECEIPT.decode(answer).id
+        except UNREADABLE as exc:
+            raise UpstreamFailed("Dify's answer to POST /files/upload cannot be read.", log=str(exc)) from exc
+
     async def confirm_conversation(self, app: DifyApp, conversation_id: str, user: str) -> None:
         """Raise ConversationNotFound if Dify has no conversation with this id for ``user``."""
         query = urlencode({"conversation_id": conversation_id, "user": user, "limit": 1})
@@ -192,18 +220,28 @@ class DifyClient:
             raise UpstreamFailed(f"Dify's answer to GET {path} cannot be read.", log=str(exc)) from exc
 
     async def _call(
-        self, app: DifyApp, method: str, path: str, body: bytes = b"", *, control: bool = False, first: bool = False
+        self,
+        app: DifyApp,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        control: bool = False,
+        first: bool = False,
+        content_type: bytes = _JSON,
+        timeout: float = SMALL_TIMEOUT,
     ) -> tuple[Exchange, bytes]:
         """Make a call that does not generate: if it is a ``control`` call, it may come ``first``, before others."""
+        headers = content_type if body else b""
         try:
-            async with asyncio.timeout(SMALL_TIMEOUT):
+            async with asyncio.timeout(timeout):
                 if control:
                     async with self._control.connection(app.url, first=first):
-                        exchange, answer = await self._answer_of(app, method, path, body)
+                        exchange, answer = await self._answer_of(app, method, path, headers, body)
                 else:
-                    exchange, answer = await self._answer_of(app, method, path, body)
+                    exchange, answer = await self._answer_of(app, method, path, headers, body)
         except TimeoutError:
-            raise UpstreamTimeout(f"Dify did not answer {method} {path} within {SMALL_TIMEOUT:g} s.") from None
+            raise UpstreamTimeout(f"Dify did not answer {method} {path} within {timeout:g} s.") from None
         if exchange.head_too_large:
             raise _head_too_large()
         if exchange.answered_in_tls:
@@ -219,9 +257,11 @@ class DifyClient:
             raise rejection(app, exchange, answer)
         return exchange, answer
 
-    async def _answer_of(self, app: DifyApp, method: str, path: str, body: bytes) -> tuple[Exchange, bytes]:
-        headers = _headers(app) + (_JSON if body else b"")
-        exchange = await self._exchange(method, self._target(app, path), headers, body, setting=app.url_setting)
+    async def _answer_of(
+        self, app: DifyApp, method: str, path: str, headers: bytes, body: bytes
+    ) -> tuple[Exchange, bytes]:
+        target = self._target(app, path)
+        exchange = await self._exchange(method, target, _headers(app) + headers, body, setting=app.url_setting)
         try:
             return exchange, await exchange.read_all(SMALL_ANSWER)
         finally:

@@ -195,10 +195,39 @@ class FormField(Struct):
     default: Any = None
     max_length: Any = None
     options: Any = None
+    allowed_file_types: Any = None
+    allowed_file_extensions: Any = None
+    allowed_file_upload_methods: Any = None
 
 
 class Switch(Struct):
     enabled: bool | None = None
+
+
+class ImageUpload(Switch):
+    """The switch "Vision" of chat apps, agents and completion apps."""
+
+    number_limits: Any = None
+    transfer_methods: Any = None
+
+
+class FileUpload(Switch):
+    """The feature "File Upload". Before 1.0 only ``image`` is present."""
+
+    allowed_file_types: Any = None
+    allowed_file_extensions: Any = None
+    allowed_file_upload_methods: Any = None
+    number_limits: Any = None
+    image: ImageUpload | None = None
+
+
+class SystemParameters(Struct):
+    """The largest files of each kind, in MB."""
+
+    image_file_size_limit: Any = None
+    video_file_size_limit: Any = None
+    audio_file_size_limit: Any = None
+    file_size_limit: Any = None
 
 
 class AppParameters(Struct, frozen=True):
@@ -213,7 +242,23 @@ class AppParameters(Struct, frozen=True):
     retriever_resource: Switch | None = None
     annotation_reply: Switch | None = None
     sensitive_word_avoidance: Switch | None = None
-    file_upload: Switch | None = None
+    file_upload: FileUpload | None = None
+    system_parameters: SystemParameters | None = None
+
+
+class UploadReceipt(Struct):
+    """The answer to ``POST /files/upload``."""
+
+    id: str
+
+
+class FileReference(Struct, frozen=True, omit_defaults=True):
+    """A file in ``files``, or in an input of type ``file`` or ``file-list``."""
+
+    type: str
+    transfer_method: Literal["remote_url", "local_file"]
+    upload_file_id: str | UnsetType = UNSET
+    url: str | UnsetType = UNSET
 
 
 class Suggestions(Struct):
@@ -277,6 +322,7 @@ class GenerateRequest(Struct):
     query: Iterable[str] | UnsetType = UNSET
     conversation_id: str | UnsetType = UNSET
     auto_generate_name: bool | UnsetType = UNSET
+    files: list[FileReference] | UnsetType = UNSET
 
 
 def encode_generate_request(request: GenerateRequest) -> bytearray:
@@ -315,3 +361,4 @@ APP_PARAMETERS = Decoder(AppParameters, float_hook=read_float)
 AUDIO_TEXT = Decoder(AudioText)
 MESSAGE_PAGE = Decoder(MessagePage)
 SUGGESTIONS = Decoder(Suggestions)
+UPLOAD_RECEIPT = Decoder(UploadReceipt)

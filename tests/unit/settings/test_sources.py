@@ -92,6 +92,8 @@ def test_defaults() -> None:
         "tools_max_repairs": 1,
         "tools_reminder": 8,
         "tools_template": TOOLS_TEMPLATE,
+        "ignored_files": "reject",
+        "file_ttl": 604_800,
         "transcript_template": (
             "The conversation so far, oldest message first:\n\n{history}\n\nThe new message to answer:\n\n{question}"
         ),

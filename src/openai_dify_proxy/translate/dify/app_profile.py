@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from openai_dify_proxy.translate.dify.file_rules import FileRules, rules_of_field
 from openai_dify_proxy.wire.dify import AppInfo, AppParameters, Mode
 
 TEXT_KINDS = frozenset({"text-input", "paragraph"})
@@ -34,6 +35,8 @@ class InputField(Struct, frozen=True):
     default: Any = None
     max_length: int | None = None
     options: tuple[str, ...] = ()
+    files: FileRules | None = None
+    """What a field of kind ``file`` or ``file-list`` accepts; None for the other kinds."""
 
     @property
     def is_text(self) -> bool:
@@ -125,6 +128,7 @@ def read_form(parameters: AppParameters) -> tuple[InputField, ...]:
             field.default,
             field.max_length if isinstance(field.max_length, int) else None,
             tuple(map(str, field.options)) if isinstance(field.options, list) else (),
+            rules_of_field(kind, field),
         )
         for item in parameters.user_input_form
         for kind, field in item.items()

@@ -23,6 +23,7 @@ from openai_dify_proxy.translate.dify.app_profile import (
     AppProfile,
     InputField,
 )
+from openai_dify_proxy.translate.dify.file_plan import NO_FILES, FilePlan, named_files
 from openai_dify_proxy.translate.dify.instructions import Extent, Instructions, place_instructions
 from openai_dify_proxy.translate.dify.transcript import PLAIN, Transcript
 from openai_dify_proxy.translate.tool_texts import rendered_messages
@@ -66,19 +67,27 @@ def make_generate_request(
     continuation: Continuation = BEGINNING,
     transcript: Transcript = PLAIN,
     instructions: Instructions | None = None,
+    files: FilePlan = NO_FILES,
 ) -> GenerateRequest:
     """Return the body to send. ``user`` is Dify's user; ``history`` replaces the request's own history.
 
-    Raises InvalidRequest with ``inputs.<name>`` as its param.
+    ``files`` are in Dify already. Raises InvalidRequest with ``inputs.<name>`` as its param.
     """
     inputs: dict[str, Any] = {**rules.inputs, **turn.inputs}
-    question: Iterable[str] = (turn.question,)
+    asked = turn.question
+    earlier = turn.history if history is None else history
+    if files is not NO_FILES:
+        inputs |= files.inputs(inputs)
+        included = files.included
+        earlier = [named_files(message, included) for message in earlier] if continuation.history else ()
+        asked = named_files(HistoryMessage("user", asked, files=files.ignored), included).text
+    question: Iterable[str] = (asked,)
     if continuation.history:
-        earlier = turn.history if history is None else history
-        question = _place_history(earlier, turn.question, profile, inputs, transcript)
+        question = _place_history(earlier, asked, profile, inputs, transcript)
     question = _place_system(turn, question, profile, rules.system_prompt, inputs, before=continuation.system)
     if instructions is not None:
         question = place_instructions(instructions, continuation.instructions, question, profile, inputs)
+    references = files.references() or UNSET
     if profile.converses:
         return GenerateRequest(
             _checked(inputs, profile),
@@ -86,8 +95,11 @@ def make_generate_request(
             query=question,
             conversation_id=continuation.conversation_id or UNSET,
             auto_generate_name=False,
+            files=references,
         )
-    return _make_single_shot("".join(question), inputs, profile, rules, user)
+    body = _make_single_shot("".join(question), inputs, profile, rules, user)
+    body.files = references
+    return body
 
 
 def sent_system(turn: TurnRequest, rules: AppRules) -> str:
@@ -237,6 +249,8 @@ def _fill(field: InputField, inputs: dict[str, Any], profile: AppProfile) -> Non
 
 
 def _hint(field: InputField) -> str:
+    if field.files is not None:
+        return " (a file: send a content part with one)"
     if field.options:
         return f" (one of {', '.join(field.options)})"
     return f" ({field.label})" if field.label and field.label != field.name else ""

@@ -25,6 +25,7 @@ def question_of(asked: Iterable[HistoryMessage], calls: Sequence[ToolCall] = ())
     return "\n\n".join(
         escape_role_lines(render_result(message, attributes)) if message.role == "tool" else message.text
         for message in asked
+        if message.text or message.role == "tool"
     )
 
 

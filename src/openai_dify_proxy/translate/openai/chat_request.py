@@ -7,7 +7,7 @@ The question is:
 - if the last message is the assistant's, a request to continue, with that message last in the history;
 - if there are only system messages, the system message itself.
 
-Messages with neither text nor calls are skipped. A request without any text is rejected.
+Messages with neither text, files nor calls are skipped. A request without any text or file is rejected.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from msgspec import UNSET, json
 
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.call_results import check_calls, last_calls, question_of
+from openai_dify_proxy.translate.openai.file_parts import FILE_PARTS, FileReader, read_dify_files
 from openai_dify_proxy.translate.openai.parameter_errors import (
     empty_value,
     invalid_type,
@@ -37,8 +38,11 @@ from openai_dify_proxy.translate.openai.tool_request import (
 from openai_dify_proxy.translate.think import without_thinking
 from openai_dify_proxy.translate.turn_request import (
     CONTINUE,
+    FILES_ONLY,
+    FileContents,
     HistoryMessage,
     RequestIdentity,
+    SentFile,
     StoredHistory,
     ToolCall,
     TurnMessages,
@@ -77,9 +81,6 @@ _COUNT_WITHOUT_TEXT = ("assistant", "tool")
 _CALLS = attrgetter("calls")
 _CALL_ID = attrgetter("call_id")
 
-OTHER_PARTS = frozenset({"image_url", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file"})
-"""OpenAI's types of content parts that hold no text."""
-
 
 def read_chat_request(request: ChatCompletionRequest, identity: RequestIdentity = UNNAMED) -> TurnRequest:
     """Return a chat completion request as a turn. Raises InvalidRequest."""
@@ -88,7 +89,8 @@ def read_chat_request(request: ChatCompletionRequest, identity: RequestIdentity 
         raise missing_parameter("messages")
     if not request.messages:
         raise empty_value("messages", request.messages)
-    messages = split_messages(chat_messages(request.messages), param="messages")
+    files = FileReader()
+    messages = split_messages(chat_messages(request.messages, files), param="messages", files=files)
     return make_turn(request, messages, identity, requested=read_chat_output(request))
 
 
@@ -105,38 +107,45 @@ def read_completion_request(request: CompletionRequest, identity: RequestIdentit
     return make_turn(request, messages, identity, requested=read_completion_output(request))
 
 
-def split_messages(messages: Sequence[HistoryMessage], *, param: str) -> TurnMessages:
+def split_messages(messages: Sequence[HistoryMessage], *, param: str, files: FileReader | None = None) -> TurnMessages:
     """Split messages, oldest first, into system prompt, history and question.
 
-    ``param`` is the field that holds them. Raises InvalidRequest.
+    ``param`` is the field that holds them, ``files`` the reader of their files. Raises InvalidRequest.
     """
-    relevant = [message for message in messages if message.text or message.role in _COUNT_WITHOUT_TEXT]
+    contents = None if files is None else files.contents
+    relevant = [message for message in messages if message.text or message.files or message.role in _COUNT_WITHOUT_TEXT]
     system = "\n\n".join(message.text for message in relevant if message.role == "system")
     dialogue = [message for message in relevant if message.role != "system"]
     while dialogue and _is_empty(dialogue[-1]):
         dialogue.pop()
     if not dialogue and not system:
         raise InvalidRequest(
-            f"No message in '{param}' contains text. Write the question into the last user message.", param=param
+            f"No message in '{param}' contains text or a file. Write the question into the last user message.",
+            param=param,
         )
     if not dialogue:
-        return TurnMessages(system, (HistoryMessage("user", system),), param=param)
+        return TurnMessages(system, (HistoryMessage("user", system),), param=param, contents=contents)
     has_calls = any(map(_CALLS, dialogue)) or any(map(_CALL_ID, dialogue))
     if dialogue[-1].role == "assistant":
-        return continuing(system, tuple(dialogue), has_calls=has_calls, param=param)
+        return continuing(system, tuple(dialogue), has_calls=has_calls, param=param, contents=contents)
     begin = len(dialogue)
     while begin and dialogue[begin - 1].role != "assistant":
         begin -= 1
     asked, history = tuple(dialogue[begin:]), tuple(dialogue[:begin])
-    question = question_of(asked, last_calls(history) if has_calls else ())
-    return TurnMessages(question, asked, system, history, has_calls, param)
+    question = question_of(asked, last_calls(history) if has_calls else ()) or FILES_ONLY
+    return TurnMessages(question, asked, system, history, has_calls, param, contents)
 
 
 def continuing(
-    system: str = "", history: tuple[HistoryMessage, ...] = (), *, has_calls: bool = False, param: str
+    system: str = "",
+    history: tuple[HistoryMessage, ...] = (),
+    *,
+    has_calls: bool = False,
+    param: str,
+    contents: FileContents | None = None,
 ) -> TurnMessages:
-    """Return the messages of a request that asks to continue after ``history``."""
-    return TurnMessages(CONTINUE, (HistoryMessage("user", CONTINUE),), system, history, has_calls, param)
+    """Return the messages of a request that asks to continue after ``history``, whose files have ``contents``."""
+    return TurnMessages(CONTINUE, (HistoryMessage("user", CONTINUE),), system, history, has_calls, param, contents)
 
 
 def make_turn(
@@ -168,10 +177,11 @@ def make_turn(
         check_calls(dialogue, calls, param=messages.param, named=conversation_id is not None)
     if stored is not None:
         if calls and not last_calls(messages.history):
-            question = question_of(messages.asked, calls)
+            question = question_of(messages.asked, calls) or FILES_ONLY
         system = "\n\n".join(filter(None, (stored.system, system)))
         conversation_id = stored.conversation_id or conversation_id
     stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    files = read_dify_files(request.files) if request.files else ()
     return TurnRequest(
         question=question,
         system=system,
@@ -188,6 +198,8 @@ def make_turn(
         stateless=side_call is not None or identity.stateless,
         output=requested.output,
         unsupported=requested.unsupported,
+        files=files,
+        contents=FileContents() if files and messages.contents is None else messages.contents,
     )
 
 
@@ -203,34 +215,36 @@ def reject_several_answers(request: CompletionFields) -> None:
         )
 
 
-def chat_messages(messages: Sequence[ChatMessage]) -> list[HistoryMessage]:
-    """Return the messages of a chat with their texts, calls and results.
-
-    Raises InvalidRequest for content other than text.
-    """
+def chat_messages(messages: Sequence[ChatMessage], files: FileReader) -> list[HistoryMessage]:
+    """Return the messages of a chat with their texts, files, calls and results. Raises InvalidRequest."""
     return [
         HistoryMessage("user", text)  # the fast path
         if message.role == "user" and isinstance(text := message.content, str)
-        else _history_message(message, index)
+        else _history_message(message, index, files)
         for index, message in enumerate(messages)
     ]
 
 
-def content_text(role: str, content: str | list[ContentPart] | None, param: str) -> str:
-    """Return all text of a message's content. Raises InvalidRequest for content other than text."""
+def read_content(
+    role: str, content: str | list[ContentPart] | None, param: str, files: FileReader
+) -> tuple[str, tuple[SentFile, ...]]:
+    """Return all text of a message's content, and its files. Raises InvalidRequest for any other part."""
     if content is None:
-        return ""
+        return "", ()
     if isinstance(content, str):
-        return without_thinking(content) if role == "assistant" else content
+        return without_thinking(content) if role == "assistant" else content, ()
     texts = []
+    found = []
     for index, part in enumerate(content):
         text = part.text if part.text is not None else part.refusal
         if text is not None:
             texts.append(text)
+        elif role in ("user", "tool") and part.type in FILE_PARTS:
+            found.append(files.read(part, f"{param}[{index}]"))
         elif role != "assistant":  # an assistant's other parts are its reasoning and its calls
             raise _unsupported_part(part, f"{param}[{index}]")
     joined = "\n".join(texts)
-    return without_thinking(joined) if role == "assistant" else joined
+    return without_thinking(joined) if role == "assistant" else joined, tuple(found)
 
 
 def metadata_inputs(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -255,17 +269,18 @@ def metadata_inputs(metadata: dict[str, Any]) -> dict[str, Any]:
     return {**plain, **unpacked}
 
 
-def _history_message(message: ChatMessage, index: int) -> HistoryMessage:
+def _history_message(message: ChatMessage, index: int, files: FileReader) -> HistoryMessage:
     role, content = ROLES[message.role], message.content
+    sent: tuple[SentFile, ...] = ()
     if isinstance(content, str):
         text = without_thinking(content) if role == "assistant" else content
     else:
-        text = content_text(role, content, f"messages[{index}].content")
+        text, sent = read_content(role, content, f"messages[{index}].content", files)
     if role == "tool":
-        return HistoryMessage(role, text, call_id=message.tool_call_id or "")
+        return HistoryMessage(role, text, call_id=message.tool_call_id or "", files=sent)
     if role == "assistant" and (message.tool_calls or message.function_call):
         return HistoryMessage(role, text, _calls(message, f"messages[{index}]"))
-    return HistoryMessage(role, text)
+    return HistoryMessage(role, text, files=sent)
 
 
 def _calls(message: ChatMessage, param: str) -> tuple[ToolCall, ...]:
@@ -292,7 +307,7 @@ def _function_call(call_id: str, function: SentFunction) -> ToolCall:
 
 
 def _is_empty(message: HistoryMessage) -> bool:
-    return not message.text and not message.calls and message.role != "tool"
+    return not message.text and not message.files and not message.calls and message.role != "tool"
 
 
 def _single_prompt(prompt: Any) -> str:
@@ -320,10 +335,10 @@ def _unsupported_part(part: ContentPart, param: str) -> InvalidRequest:
         return missing_parameter(f"{param}.type")
     if part.type in TEXT_PARTS:
         return missing_parameter(f"{param}.{TEXT_PARTS[part.type]}")
-    if part.type in OTHER_PARTS:
+    if part.type in FILE_PARTS:
         return InvalidRequest(
-            f"Unsupported content: '{param}' is of type '{part.type}'. Send text parts only.",
+            f"Unsupported content: '{param}' is of type '{part.type}'. Send files in messages of the user.",
             param=param,
             code="unsupported_content",
         )
-    return invalid_value(f"{param}.type", part.type, TEXT_PARTS)
+    return invalid_value(f"{param}.type", part.type, (*TEXT_PARTS, *sorted(FILE_PARTS)))

@@ -32,6 +32,9 @@ ITEM_PREFIXES = {
 }
 """The prefixes of ids by an item's type; ids of other items start with ``msg``."""
 
+CONTENT_FIELDS = frozenset({"image_url", "video_url", "audio_url", "input_audio", "file", "file_data", "data", "url"})
+"""The fields of parts that may hold the content of a file."""
+
 STATUS_TYPES = ("message", *CALL_TYPES, "function_call_output", "custom_tool_call_output")
 
 
@@ -45,6 +48,43 @@ def read_input_items(body: bytes, response_id: str) -> list[dict[str, Any]]:
     name = response_id.removeprefix("resp_")
     decoded = [{"role": "user", "content": items}] if isinstance(items, str) else _decode(items)
     return [_item(item, f"{name}_in{number}") for number, item in enumerate(decoded)]
+
+
+def body_without_files(body: bytes) -> bytes:
+    """Return the input of a request body without the contents of its files, which are not stored. URLs and ids stay."""
+    fields = INPUT_ONLY.decode(body)
+    for items in (fields.input, fields.messages):
+        if isinstance(items, list):
+            items[:] = [Raw(json.encode(_without_contents(item))) for item in _decode(items)]
+    return json.encode(fields)
+
+
+def _without_contents(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an item with null in place of contents, as OpenAI lists it unless ``include`` asks for them."""
+    return {
+        name: [_part_without_content(part) for part in value] if isinstance(value, list) else value
+        for name, value in item.items()
+    }
+
+
+def _part_without_content(part: Any) -> Any:
+    """Return a part without its content, which may be in an object in the part."""
+    if not isinstance(part, dict):
+        return part
+    return {
+        name: {inner: None if _is_content(inner, held) else held for inner, held in value.items()}
+        if isinstance(value, dict)
+        else None
+        if _is_content(name, value)
+        else value
+        for name, value in part.items()
+    }
+
+
+def _is_content(name: str, value: Any) -> bool:
+    if name not in CONTENT_FIELDS or not isinstance(value, str):
+        return False
+    return not value[:8].lower().startswith(("http://", "https://"))
 
 
 def _decode(items: list[Raw]) -> Iterator[dict[str, Any]]:

@@ -23,14 +23,15 @@ from openai_dify_proxy.translate.openai.chat_request import (
     ROLES,
     UNNAMED,
     chat_messages,
-    content_text,
     continuing,
     make_turn,
     read_chat_request,
+    read_content,
     reject_several_answers,
     split_messages,
 )
 from openai_dify_proxy.translate.openai.conversation_items import whole_number
+from openai_dify_proxy.translate.openai.file_parts import FileReader
 from openai_dify_proxy.translate.openai.parameter_errors import (
     invalid_value,
     missing_parameter,
@@ -43,6 +44,7 @@ from openai_dify_proxy.translate.openai.tool_request import read_chat_output
 from openai_dify_proxy.translate.turn_request import (
     HistoryMessage,
     RequestIdentity,
+    SentFile,
     ToolCall,
     TurnMessages,
     TurnRequest,
@@ -99,13 +101,16 @@ def read_responses_messages(request: ResponsesRequest, replies: Replies | None =
             code="invalid_value",
         )
     instructions = _instructions(request.instructions)
+    files = FileReader()
     if request.input is None and request.messages:
-        return split_messages([*instructions, *chat_messages(request.messages)], param="messages")
+        messages = [*instructions, *chat_messages(request.messages, files)]
+        return split_messages(messages, param="messages", files=files)
     if not request.input and (request.previous_response_id is not None or request.conversation is not None):
         return continuing(request.instructions or "", param="input")
     if not request.input and not instructions:
         raise missing_parameter("input")
-    return split_messages([*instructions, *messages_of_input(request.input, replies)], param="input")
+    messages = [*instructions, *messages_of_input(request.input, replies, files=files)]
+    return split_messages(messages, param="input", files=files)
 
 
 def read_chat_or_input_request(request: ChatOrInputRequest, identity: RequestIdentity = UNNAMED) -> TurnRequest:
@@ -113,22 +118,32 @@ def read_chat_or_input_request(request: ChatOrInputRequest, identity: RequestIde
     if request.messages or request.input is None:
         return read_chat_request(request, identity)
     reject_several_answers(request)
-    messages = split_messages([*_instructions(request.instructions), *messages_of_input(request.input)], param="input")
+    files = FileReader()
+    sent = [*_instructions(request.instructions), *messages_of_input(request.input, files=files)]
+    messages = split_messages(sent, param="input", files=files)
     return make_turn(request, messages, identity, requested=read_chat_output(request))
 
 
 def messages_of_input(
-    items: str | Sequence[InputItem] | None, replies: Replies | None = None, *, field: str = "input"
+    items: str | Sequence[InputItem] | None,
+    replies: Replies | None = None,
+    *,
+    field: str = "input",
+    files: FileReader | None = None,
 ) -> list[HistoryMessage]:
-    """Return the messages in ``field``, oldest first. Raises InvalidRequest with the item's path."""
+    """Return the messages in ``field``, oldest first, and read their files with ``files``.
+
+    Raises InvalidRequest with the item's path.
+    """
     if items is None or isinstance(items, str):
         return [HistoryMessage("user", items)] if items else []
     replies = replies or {}
+    files = files or FileReader()
     messages: list[HistoryMessage] = []
     calls: dict[int, list[ToolCall]] = {}
     referenced = 0
     for index, item in enumerate(items):
-        found = _message_or_call(item, f"{field}[{index}]", replies)
+        found = _message_or_call(item, f"{field}[{index}]", replies, files)
         if isinstance(found, ToolCall):
             if not messages or messages[-1].role != "assistant":
                 messages.append(HistoryMessage("assistant", ""))
@@ -185,18 +200,22 @@ def _instructions(text: str | None) -> list[HistoryMessage]:
     return [HistoryMessage("system", text)] if text else []
 
 
-def _message_or_call(item: InputItem, param: str, replies: Replies) -> HistoryMessage | ToolCall | None:
+def _message_or_call(
+    item: InputItem, param: str, replies: Replies, files: FileReader
+) -> HistoryMessage | ToolCall | None:
     if item.role is not None:
         role = ROLES.get(item.role)
         if role is None:
             raise invalid_value(f"{param}.role", item.role, ROLES)
-        return HistoryMessage(role, _item_text(role, item.content, f"{param}.content"))
+        text, sent = _item_content(role, item.content, f"{param}.content", files)
+        return HistoryMessage(role, text, files=sent)
     if item.type in CALLS:
         return _call(item, param)
     if item.type in TOOL_OUTPUTS:
         if item.call_id is None:
             raise missing_parameter(f"{param}.call_id")
-        return HistoryMessage("tool", _item_text("tool", item.output, f"{param}.output"), call_id=item.call_id)
+        text, sent = _item_content("tool", item.output, f"{param}.output", files)
+        return HistoryMessage("tool", text, call_id=item.call_id, files=sent)
     if _is_reference(item):
         return _referenced(item.id, f"{param}.id", replies)
     if item.type in (None, "message"):
@@ -239,8 +258,8 @@ def _referenced(item_id: str | None, param: str, replies: Replies) -> HistoryMes
     )
 
 
-def _item_text(role: str, raw: Raw, param: str) -> str:
-    return content_text(role, _decoded(ITEM_TEXT, raw, param), param)
+def _item_content(role: str, raw: Raw, param: str, files: FileReader) -> tuple[str, tuple[SentFile, ...]]:
+    return read_content(role, _decoded(ITEM_TEXT, raw, param), param, files)
 
 
 def _decoded(decoder: json.Decoder[_T], raw: Raw, param: str) -> _T:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder
 
 from openai_dify_proxy.wire.numbers import read_float
@@ -24,11 +24,48 @@ StopSequence = Annotated[str, Meta(max_length=256)]
 
 
 class ContentPart(Struct):
-    """A part of a message. Only parts of type ``text``, and ``refusal`` from an assistant, hold text."""
+    """A part of a message. Only parts of type ``text``, and ``refusal`` from an assistant, hold text.
+
+    The other fields hold files, in as many forms as there are types of parts, so they are decoded (as FILE_SOURCE) only
+    there: a large file is then not copied. Chats nest the fields of a file in ``file``.
+    """
 
     type: str = ""
     text: str | None = None
     refusal: str | None = None
+    image_url: Raw = Raw(b"null")
+    input_audio: Raw = Raw(b"null")
+    audio_url: Raw = Raw(b"null")
+    video_url: Raw = Raw(b"null")
+    file: Raw = Raw(b"null")
+    file_data: Raw = Raw(b"null")
+    file_url: Raw = Raw(b"null")
+    file_id: Raw = Raw(b"null")
+    filename: Raw = Raw(b"null")
+
+
+class FileSource(Struct):
+    """The object in a part of type ``image_url``, ``input_audio``, ``audio_url``, ``video_url`` or ``file``."""
+
+    url: Raw = Raw(b"null")
+    data: Raw = Raw(b"null")
+    file_data: Raw = Raw(b"null")
+    file_url: Raw = Raw(b"null")
+    file_id: Raw = Raw(b"null")
+    filename: Raw = Raw(b"null")
+
+
+class RequestFile(Struct):
+    """A file in Dify's own form, in the body field ``files``."""
+
+    type: Literal["image", "document", "audio", "video", "custom"]
+    transfer_method: Literal["remote_url", "local_file"]
+    url: str | None = None
+    upload_file_id: str | None = None
+
+
+MAX_FILES = 100
+"""Files of one request, with those of its earlier messages."""
 
 
 Content = str | Annotated[list[ContentPart], Meta(max_length=MAX_ITEMS)] | None
@@ -81,8 +118,8 @@ LogitBias = dict[str, Annotated[float, Meta(ge=-100, le=100)]]
 
 
 class CompletionFields(Struct, kw_only=True):
-    """The fields of every generating request; the proxy's own are ``inputs``, ``conversation_id`` and
-    ``suggested_questions``.
+    """The fields of every generating request; the proxy's own are ``inputs``, ``files``, ``conversation_id``
+    and ``suggested_questions``.
 
     Clients send these through the ``extra_body`` of their SDK. The fields after them have no effect: they are
     validated, and named in a header of the answer.
@@ -97,6 +134,7 @@ class CompletionFields(Struct, kw_only=True):
     safety_identifier: str | None = None
     metadata: dict[str, Any] | None = None
     inputs: dict[str, Any] | None = None
+    files: Annotated[list[RequestFile], Meta(max_length=MAX_FILES)] | None = None
     conversation_id: str | None = None
     suggested_questions: bool | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
@@ -339,3 +377,4 @@ class ErrorEnvelope(Struct):
 
 
 COMPLETION_REQUEST = Decoder(CompletionRequest, float_hook=read_float)
+FILE_SOURCE = Decoder(FileSource)

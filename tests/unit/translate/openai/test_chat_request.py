@@ -201,9 +201,9 @@ def test_which_message_is_the_question(
 REFUSED: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "no messages": ({"messages": []}, "messages", "empty_array"),
     "no text": ({"messages": [user(""), assistant(None)]}, "messages", None),
-    "a picture": (
-        {"messages": [user("a"), user([text("b"), {"type": "image_url", "image_url": {"url": "http://a"}}])]},
-        "messages[1].content[1]",
+    "a picture in a system message": (
+        {"messages": [system([text("b"), {"type": "image_url", "image_url": {"url": "http://a"}}]), user("a")]},
+        "messages[0].content[1]",
         "unsupported_content",
     ),
     "a text part without text": (
@@ -433,5 +433,6 @@ def test_an_unknown_part_lists_the_supported_types() -> None:
     with pytest.raises(InvalidRequest) as caught:
         chat([user([{"type": "hologram"}])])
     assert caught.value.message == (
-        "Invalid value: 'hologram'. Supported values are: 'text', 'input_text', 'output_text' and 'refusal'."
+        "Invalid value: 'hologram'. Supported values are: 'text', 'input_text', 'output_text', 'refusal', 'audio_url', "
+        "'file', 'image_url', 'input_audio', 'input_file', 'input_image', 'input_video' and 'video_url'."
     )

@@ -11,7 +11,12 @@ from pydantic import TypeAdapter
 
 from openai_dify_proxy.events import ReasoningDelta, RefusalDelta, TextDelta, TurnFinished, TurnIds
 from openai_dify_proxy.translate.openai.responses_answers import begin_response
-from openai_dify_proxy.translate.openai.responses_items import read_input_items, reply_of_response, text_of_response
+from openai_dify_proxy.translate.openai.responses_items import (
+    body_without_files,
+    read_input_items,
+    reply_of_response,
+    text_of_response,
+)
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST
@@ -138,3 +143,34 @@ def test_items_that_cannot_be_decoded_are_skipped() -> None:
         b'{"input":[{"role":"user","content":"hi"},{"type":"reasoning","weight":1e999},{"role":"user","content":"ho"}]}'
     )
     assert [item["content"][0]["text"] for item in read_input_items(body, "resp_12")] == ["hi", "ho"]
+
+
+def test_contents_of_files_are_left_out_and_urls_stay() -> None:
+    uri = "data:image/png;base64,AA=="
+    parts = [
+        {"type": "input_text", "text": "data:text"},
+        {"type": "input_image", "image_url": uri},
+        {"type": "input_image", "image_url": "HTTPS://example.org/a.png"},
+        {"type": "input_image", "file_id": "file-1"},
+        {"type": "input_file", "file_data": uri, "filename": "a.png"},
+        {"type": "image_url", "image_url": {"url": uri, "detail": "low"}},
+        {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}},
+        "odd",
+    ]
+    kept = [
+        {"type": "input_text", "text": "data:text"},
+        {"type": "input_image", "image_url": None},
+        {"type": "input_image", "image_url": "HTTPS://example.org/a.png"},
+        {"type": "input_image", "file_id": "file-1"},
+        {"type": "input_file", "file_data": None, "filename": "a.png"},
+        {"type": "image_url", "image_url": {"url": None, "detail": "low"}},
+        {"type": "input_audio", "input_audio": {"data": None, "format": "wav"}},
+        "odd",
+    ]
+    for field in ("input", "messages"):
+        body = body_without_files(json.encode({"model": "m", field: [{"role": "user", "content": parts}]}))
+        assert json.decode(body)[field] == [{"role": "user", "content": kept}]
+
+
+def test_a_body_without_items_stays() -> None:
+    assert json.decode(body_without_files(b'{"input":"hi"}'))["input"] == "hi"

@@ -244,12 +244,20 @@ REFUSED: dict[str, tuple[Item, str, str | None]] = {
     "no items": ({"input": []}, "input", "missing_required_parameter"),
     "no text": ({"input": [REASONING]}, "input", None),
     "no text in messages": ({"messages": [{"role": "user", "content": ""}]}, "messages", None),
-    "an image": ({"input": [user("a"), user([text("b"), IMAGE])]}, "input[1].content[1]", "unsupported_content"),
-    "a tool's image": ({"input": [output([IMAGE])]}, "input[0].output[0]", "unsupported_content"),
+    "an image of the system": (
+        {"input": [{"role": "system", "content": [text("b"), IMAGE]}]},
+        "input[0].content[1]",
+        "unsupported_content",
+    ),
+    "a tool's image": (
+        {"input": [output([{"type": "input_image", "image_url": "x"}])]},
+        "input[0].output[0]",
+        "invalid_value",
+    ),
     "an image in messages": (
         {"messages": [user([{"type": "image_url", "image_url": {"url": "x"}}])]},
         "messages[0].content[0]",
-        "unsupported_content",
+        "invalid_value",
     ),
     "no role": ({"input": [{"content": "Hi"}]}, "input[0].role", "missing_required_parameter"),
     "no role of a message": (
@@ -326,7 +334,7 @@ def test_rejected_requests_name_the_param(body: Item, param: str, code: str | No
     [
         ({}, "messages"),
         ({"messages": []}, "messages"),
-        ({"input": [user([IMAGE])]}, "input[0].content[0]"),
+        ({"input": [user([{"type": "input_image"}])]}, "input[0].content[0].image_url"),
         ({"input": [CALL]}, "input"),
         ({"input": "Hi", "tool_choice": "required"}, "tool_choice"),
         ({"input": "Hi", "n": 2}, "n"),

@@ -1,0 +1,23 @@
+"""The settings for files in requests; ``model`` has the other settings."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from openai_dify_proxy.settings.base import CONFIG
+from openai_dify_proxy.settings.values import IgnoredFiles, Seconds
+
+
+class FileSettings(BaseModel):
+    """Files"""
+
+    model_config = CONFIG
+
+    ignored_files: IgnoredFiles = "reject"
+    """How to treat [files](files.md) that the app would ignore, because its uploads are off in Dify: `reject` or
+    `warn`.
+
+    `reject` answers with a 400 `files_not_enabled`. `warn` sends the text alone, which then names the files, and names
+    them in the response header `X-Unsupported-Parameters`."""
+    file_ttl: Seconds = 7 * 86_400
+    """How long files that clients [upload](files.md#uploads) are stored, in the state."""
