@@ -157,8 +157,6 @@ async def test_a_wrong_method_is_a_405_with_the_allowed_methods(
 
 UNSUPPORTED_CALLS = [
     "POST /v1/embeddings",
-    "POST /v1/conversations/conv_1/items",
-    "GET /v1/conversations/conv_1/items/msg_1",
     "POST /embeddings/",
     "POST /v1/v1/embeddings",
     "POST /v1/chat/completions/embeddings",

@@ -28,7 +28,6 @@ UNSUPPORTED = {
     "/uploads/": "Uploads in parts are not supported. Send the whole file to POST /v1/files.",
     "/messages/": "The Anthropic API is not supported. Use an OpenAI client with POST /v1/chat/completions.",
     "/complete/": "The Anthropic API is not supported. Use an OpenAI client with POST /v1/chat/completions.",
-    "/items/": "Single conversation items are not supported. List them with GET /v1/conversations/{id}/items.",
     "/responses/compact/": "Conversations are not compacted. Dify limits the history by the app's memory window.",
 }
 """A part of a path, and the error message. The first match wins: ``/threads/{id}/messages`` is not Anthropic's."""
