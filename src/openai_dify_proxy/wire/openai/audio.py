@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import Decoder
 
-from openai_dify_proxy.wire.numbers import read_float
 from openai_dify_proxy.wire.openai.chat import ModelName
 
 MAX_SPOKEN = 4096
@@ -102,4 +101,4 @@ class Voices(Struct):
     voices: list[Voice]
 
 
-SPEECH_REQUEST: Decoder[SpeechRequest] = Decoder(SpeechRequest, float_hook=read_float)
+SPEECH_REQUEST: Decoder[SpeechRequest] = Decoder(SpeechRequest)
