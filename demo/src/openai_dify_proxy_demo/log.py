@@ -95,7 +95,9 @@ class DemoLog(WaitableLog):
         self.active: dict[str, LoggedRun] = {}
         """The runs whose model is at work, by task id. Those whose client has disconnected are among them."""
         self.peak_active = 0
-        """The highest number of runs whose model was at work at the same time."""
+        """The highest number of runs since `clear` whose model was at work at the same time."""
+        self._earlier: frozenset[str] = frozenset()
+        """The task ids of the runs that were active at `clear`."""
 
     @property
     def stopped_runs(self) -> list[LoggedRun]:
@@ -106,7 +108,7 @@ class DemoLog(WaitableLog):
         """Add a run whose model begins to work."""
         self.runs.append(run)
         self.active[run.task_id] = run
-        self.peak_active = max(self.peak_active, len(self.active))
+        self.peak_active = max(self.peak_active, len(self.active.keys() - self._earlier))
 
     def clear(self) -> None:
         """Delete all entries. The numbers of open requests and connections and the active runs are unchanged."""
@@ -121,4 +123,5 @@ class DemoLog(WaitableLog):
     def _clear(self) -> None:
         for entries in (self.requests, self.stops, self.runs):
             entries.clear()
-        self.peak_connections, self.peak_active = self.connections, len(self.active)
+        self.peak_connections, self.peak_active = self.connections, 0
+        self._earlier = frozenset(self.active)
