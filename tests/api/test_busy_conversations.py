@@ -47,8 +47,9 @@ async def say(proxy: ProxyServer, kind: str, text: str, **more: Any) -> Client:
 @asynccontextmanager
 async def held(proxy: ProxyServer, log: DemoLog, kind: str, **name: Any) -> AsyncIterator[Client]:
     """Run a long turn of the conversation within the block, or until the block disconnects its client."""
+    earlier = len(log.runs)
     holder = await say(proxy, kind, LONG, **name)
-    await log.wait_for(lambda log: questions(log)[-1:] == [LONG] and log.runs[-1].first_event_at)
+    await log.wait_for(lambda log: questions(log)[earlier:] == [LONG] and log.runs[-1].first_event_at)
     try:
         yield holder
     finally:

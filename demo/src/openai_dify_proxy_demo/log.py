@@ -75,7 +75,11 @@ class Entries(deque[_T]):
     """A deque that other threads can iterate while it grows. Iteration works on a snapshot."""
 
     def __iter__(self) -> Iterator[_T]:
-        return iter(list(super().__iter__()))
+        while True:
+            try:
+                return iter(list(super().__iter__()))
+            except RuntimeError:  # another thread added an entry meanwhile
+                continue
 
 
 class DemoLog(WaitableLog):
