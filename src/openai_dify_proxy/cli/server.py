@@ -108,11 +108,6 @@ def _log_cuts(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
-ACCEPTS_PER_TURN = 1 if sys.platform == "win32" else 16
-"""Descriptors of each listening socket. uvloop accepts one connection per descriptor in an iteration of its loop, and
-with one of them a health check waits behind all connections that arrived before it."""
-
-
 class _Server(uvicorn.Server):
     interrupted = False
 
@@ -128,13 +123,6 @@ class _Server(uvicorn.Server):
         app = getattr(self.config, "loaded_app", None)
         services: Services | None = getattr(getattr(app, "state", None), "services", None)
         return services
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen as uvicorn does, but through several descriptors of each socket. Several workers share their sockets,
-        and with them the connections that wait."""
-        more = ACCEPTS_PER_TURN - 1 if self.config.workers == 1 else 0
-        copies = [each.dup() for each in sockets or () for _ in range(more)]
-        await super().startup(None if sockets is None else [*sockets, *copies])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Record whether the signal is Ctrl-C, and stop as uvicorn does."""
