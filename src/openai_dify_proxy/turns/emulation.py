@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from hashlib import sha256
 from secrets import token_hex
 
 from msgspec import Struct, structs
@@ -82,8 +83,14 @@ class Emulator:
         if len(self._fitting) > MAX_FITTING:
             self._fitting.popitem(last=False)
 
+    def _take_fitting(self, key: tuple[str, str, bytes]) -> bool:
+        """Return whether the outputs fitted last time. Only a turn whose outputs fit again is remembered again."""
+        known = key in self._fitting
+        self._fitting.pop(key, None)
+        return known
+
     def _instructions(self, app: App, profile: AppProfile, output: OutputRequest) -> Instructions | None:
-        if profile.mode == "workflow" and not output.tools and _fitting_key(app, output) in self._fitting:
+        if profile.mode == "workflow" and not output.tools and self._take_fitting(_fitting_key(app, output)):
             return None
         write = _write_instructions if output_size(output) <= MAX_CACHED_SIZE else _write_instructions.__wrapped__
         return write(output, self._template)
@@ -109,8 +116,9 @@ def _takes_text(app: App, profile: AppProfile) -> bool:
 
 
 def _fitting_key(app: App, output: OutputRequest) -> tuple[str, str, bytes]:
+    """Return the app and a hash of the schema, which may be large."""
     schema = output.answer_format.schema if output.answer_format is not None else None
-    return app.dify.url, app.dify.key, schema or b""
+    return app.dify.url, app.dify.key, sha256(schema or b"").digest()
 
 
 def _new_call_id() -> str:

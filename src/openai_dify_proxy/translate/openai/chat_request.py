@@ -144,7 +144,7 @@ def continuing(
     param: str,
     contents: FileContents | None = None,
 ) -> TurnMessages:
-    """Return the messages of a request that asks to continue after ``history``, whose files have ``contents``."""
+    """Return the messages of a request to continue after ``history``; ``contents`` holds the files of its messages."""
     return TurnMessages(CONTINUE, (HistoryMessage("user", CONTINUE),), system, history, has_calls, param, contents)
 
 

@@ -42,7 +42,7 @@ _NESTED: dict[str, tuple[str, FileKind]] = {
     "file": ("file", "document"),
     "input_file": ("file", "document"),
 }
-"""The field of each type of part, and the class of a file whose URL has no extension."""
+"""The field of each type of part, and the default class of its files."""
 
 FILE_PARTS = frozenset(_NESTED)
 """OpenAI's types of content parts that hold a file, and those of other servers."""
@@ -130,7 +130,7 @@ def _dify_file(file: RequestFile, param: str) -> SentFile:
 
 
 def _find(part: ContentPart, field: str, param: str) -> _Found:
-    """Return what a part holds, in its field, or in the part itself."""
+    """Return the file of a part, from its field or from the part itself."""
     holder: Raw = getattr(part, field)
     if bytes(memoryview(holder)[:1]) == b"{":
         param = f"{param}.{field}"
