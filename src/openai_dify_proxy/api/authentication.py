@@ -82,6 +82,17 @@ class Authenticator:
         bearer = _bearer(credentials)
         return self._admit_client(request, self._client_of(credentials, bearer), bearer, takes_forms=True)
 
+    def admit_admin(self, request: Request) -> Caller:
+        """Return the caller of a request to a route of operators, which needs an admin key.
+
+        A server that serves only its own machine, without client keys, admits every program of that machine. Raises
+        PermissionDenied for the keys of other callers, and otherwise the same errors as ``admit``.
+        """
+        caller = self.admit_spender(request)
+        if not caller.admin and not (caller is ANONYMOUS and self._guard_loopback):
+            raise PermissionDenied("This route needs an admin key.", code="admin_key_required")
+        return caller
+
     def _admit_client(self, request: Request, client: Caller | None, bearer: str, *, takes_forms: bool) -> Caller:
         if client is not None:
             return client

@@ -8,6 +8,8 @@ from hashlib import sha256
 
 from msgspec import Struct
 
+from openai_dify_proxy.keys.limits import NO_LIMITS, KeyLimits
+
 MAX_DIFY_USER = 255
 """Characters in a ``user``; Dify fails on longer ones."""
 
@@ -19,12 +21,15 @@ class Caller(Struct, frozen=True):
     """An authenticated caller. ``id`` is stable and holds no secret.
 
     ``dify_key`` is the Dify key of the request, if it came with one. ``end_user`` is the end user that the client key
-    is pinned to; it overrides the request's.
+    is pinned to; it overrides the request's. ``limits`` are those of the key, and ``admin`` says whether it opens the
+    routes of operators.
     """
 
     id: str
     dify_key: str | None = None
     end_user: str | None = None
+    limits: KeyLimits = NO_LIMITS
+    admin: bool = False
 
 
 ANONYMOUS = Caller("anonymous")

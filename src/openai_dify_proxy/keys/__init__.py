@@ -1,0 +1,1 @@
+"""Client keys: who may call, what for, and how much."""
