@@ -18,7 +18,9 @@ Words in capitals in a message are commands:
 `THINK`               starts with reasoning: in a `<think>` block, or in the thoughts of a New Agent
 `THINK:separated`     sends the reasoning separately from the answer if the app's version supports it
 `TOOL`                calls a tool (agents)
-`FILE`                produces a picture
+`DRAW`                the model makes a picture; `:jpeg`, `:webp`, `:svg`, `:html`, `:text`, `:pdf`, `:lying`
+                      and `:20mb` select another file, `:relative`, `:internal`, `:expired`, `:gone` another link
+`FILE`                a tool makes a picture, with the same suffixes
 `CITE`                cites two documents, one of them with a URL
 `MODERATE`            output moderation replaces the answer after it was streamed
 `RETRY`               the model node fails after a few words and is retried (chatflows and workflows)

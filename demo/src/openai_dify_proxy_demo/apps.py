@@ -70,6 +70,8 @@ class DemoApp:
     uploads_only: bool = False
     """Whether `files` may not have URLs."""
     max_files: int = 3
+    draws: bool = False
+    """Whether the model makes a picture of every message."""
 
     @property
     def key(self) -> str:
@@ -189,6 +191,23 @@ SPECIAL_APPS: tuple[DemoApp, ...] = (
             Field("pics", "file-list", max_length=2),
             Field("doc", "file", required=True),
         ),
+    ),
+    DemoApp("demo-chat-painter", "chat", "A chat app whose model makes pictures.", draws=True),
+    DemoApp("demo-agent-chat-painter", "agent-chat", "An agent whose model makes pictures.", draws=True),
+    DemoApp("demo-advanced-chat-painter", "advanced-chat", "A chatflow whose model makes pictures.", draws=True),
+    DemoApp(
+        "demo-completion-painter",
+        "completion",
+        "A completion app whose model makes pictures.",
+        form=(Field("prompt", "paragraph", required=True),),
+        draws=True,
+    ),
+    DemoApp(
+        "demo-workflow-painter",
+        "workflow",
+        "A workflow whose model makes pictures of a size.",
+        form=(Field("prompt", "paragraph", required=True), Field("size"), Field("pics", "file-list", max_length=2)),
+        draws=True,
     ),
 )
 """Apps with special inputs and outputs, for tests."""

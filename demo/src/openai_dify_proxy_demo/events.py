@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from openai_dify_proxy_demo.dialects import Dialect, Mode
+from openai_dify_proxy_demo.file_store import MadeFile
 
 Event = dict[str, Any]
 
@@ -329,20 +330,20 @@ def citations(*, source: str, dialect: Dialect) -> list[dict[str, Any]]:
     ]
 
 
-def file_object(file_id: str, url: str, *, size: int, dialect: Dialect) -> dict[str, Any]:
-    """Return an entry of `files` for a picture. In Dify the URL is signed and valid for five minutes."""
+def file_object(made: MadeFile, url: str, *, dialect: Dialect) -> dict[str, Any]:
+    """Return an entry of `files` for a file that a tool or model made."""
     return {
         "dify_model_identity": "__dify__file__",
         "id": None,
         **({} if dialect.empty_lists else {"tenant_id": "44444444-4444-4444-8444-444444444444"}),
-        "type": "image",
+        "type": made.kind,
         "transfer_method": "tool_file",
         "remote_url": None,
-        **({"reference": f"dify-file-ref:{file_id}"} if dialect.empty_lists else {}),
-        "filename": "demo.png",
-        "extension": ".png",
-        "mime_type": "image/png",
-        "size": size,
-        "related_id": file_id,
+        **({"reference": f"dify-file-ref:{made.id}"} if dialect.empty_lists else {}),
+        "filename": made.name,
+        "extension": made.extension,
+        "mime_type": made.media_type,
+        "size": made.size,
+        "related_id": made.id,
         "url": url,
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from openai_dify_proxy_demo.dialects import Mode
 from openai_dify_proxy_demo.events import ToolCall, Usage, citations, provider_error
 from openai_dify_proxy_demo.graphs import run_graph
-from openai_dify_proxy_demo.output_files import message_file
+from openai_dify_proxy_demo.output_files import OutputFiles
 from openai_dify_proxy_demo.runs import Mark, ModelFailedError, Run, StoppedByUserError, StreamBreaksError, new_id
 from openai_dify_proxy_demo.script import HUMAN_INPUT_QUESTION, PRESET_ANSWER, pieces_of
 
@@ -50,34 +51,45 @@ async def _run_chat(run: Run) -> None:
         return
     async for piece in run.stream_pieces(script.pieces_with_thought()):
         run.emit(envelope.text(piece))
+    drawn = await _send_files(run, script.drawn)
     run.emit(envelope.text(""))
-    if "file" in script.effects:
-        run.emit(message_file(run))
+    made = await _send_files(run, script.made)
     if "moderate" in script.effects:
         run.emit(envelope.replace(PRESET_ANSWER))
-    _end(run, answer=PRESET_ANSWER if "moderate" in script.effects else None)
+    _end(run, answer=PRESET_ANSWER if "moderate" in script.effects else None, files=drawn + made)
+
+
+async def _send_files(run: Run, all_words: tuple[tuple[str, ...], ...]) -> list[dict[str, Any]]:
+    """Emit a `message_file` event for each file, and return the entries of `message_end`, which has them since 1.16."""
+    output, entries = OutputFiles(run), []
+    for made in await output.draw(all_words):
+        event = output.message_file(made)
+        run.emit(event)
+        entries.append(output.end_item(event, made))
+    return entries if run.dialect.empty_lists else []
 
 
 async def _run_agent(run: Run) -> None:
     """Run a function-calling agent: each step is an `agent_thought` that is sent again as it grows."""
     envelope, script = run.envelope, run.script
     step, position = new_id(), 1
-    files: tuple[str, ...] = ()
+    entries: list[dict[str, Any]] = []
     first = True
     async for piece in run.stream_pieces(script.pieces_with_thought() or ("",)):
         if first:
             run.emit_thought(step, position)
-            if script.effects & {"tool", "file"}:
-                step, position, files = _call_tool(run, step)
+            if script.drawn or script.effects & {"tool", "file"}:
+                step, position, entries = await _call_tool(run, step)
             first = False
         run.emit(envelope.text(piece))
     run.emit(envelope.text(""))
-    run.emit_thought(step, position, run.text, files=files)
-    _end(run)
+    run.emit_thought(step, position, run.text)
+    _end(run, files=entries)
 
 
-def _call_tool(run: Run, step: str) -> tuple[str, int, tuple[str, ...]]:
-    envelope, makes_picture = run.envelope, "file" in run.script.effects
+async def _call_tool(run: Run, step: str) -> tuple[str, int, list[dict[str, Any]]]:
+    """Call the tool that makes files, or the clock. Return the next step, its position, and the files."""
+    envelope, makes_picture = run.envelope, bool(run.script.drawn or run.script.made)
     name, label = ("draw", "Draw") if makes_picture else ("current_time", "Current Time")
     call = ToolCall(name, label, json.dumps({name: {"prompt": "a red dot"} if makes_picture else {}}))
     result = "image has been created" if makes_picture else "2026-01-02 03:04:05"
@@ -85,17 +97,13 @@ def _call_tool(run: Run, step: str) -> tuple[str, int, tuple[str, ...]]:
     for _ in range(3):
         run.emit(envelope.text(""))
     run.emit_thought(step, 1, tool=call)
-    files: tuple[str, ...] = ()
-    if makes_picture:
-        file_event = message_file(run)
-        run.emit(file_event)
-        files = (file_event["id"],)
-    run.emit_thought(step, 1, tool=completed_call, files=files)
+    entries = await _send_files(run, run.script.drawn + run.script.made)
+    run.emit_thought(step, 1, tool=completed_call, files=tuple(entry["related_id"] for entry in entries))
     if run.message:
         run.message.tool_messages = (("assistant", ""), ("tool", result))
     next_step = new_id()
     run.emit_thought(next_step, 2)
-    return next_step, 2, ()
+    return next_step, 2, entries
 
 
 async def _run_new_agent(run: Run) -> None:
@@ -119,10 +127,9 @@ async def _run_new_agent(run: Run) -> None:
     async for piece in run.stream_pieces(script.pieces):
         run.emit_thought(step, position, answer=run.text)
         run.emit(envelope.text(piece))
-    if "file" in script.effects:
-        run.emit(message_file(run))
+    entries = await _send_files(run, script.drawn + script.made)
     run.emit(envelope.message(run.text))
-    _end(run)
+    _end(run, files=entries)
 
 
 def _call_shell(run: Run, step: str) -> str:
@@ -154,10 +161,10 @@ def _send_annotation(run: Run) -> None:
     run.finish("finished")
 
 
-def _end(run: Run, *, answer: str | None = None) -> None:
+def _end(run: Run, *, answer: str | None = None, files: Sequence[dict[str, Any]] = ()) -> None:
     cited = citations(source="api", dialect=run.dialect) if "cite" in run.script.effects else []
     usage = run.usage()
-    run.emit(run.envelope.end(usage, resources=cited, files=[]))
+    run.emit(run.envelope.end(usage, resources=cited, files=list(files)))
     run.finish("finished", answer=answer, usage=usage)
 
 

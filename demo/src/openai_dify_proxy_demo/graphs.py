@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openai_dify_proxy_demo.events import Node, Usage, citations, provider_error, workflow_finished, workflow_started
-from openai_dify_proxy_demo.output_files import output_file
+from openai_dify_proxy_demo.output_files import GraphFiles
 from openai_dify_proxy_demo.runs import ModelFailedError, Run, StoppedByUserError, new_id
 from openai_dify_proxy_demo.script import HUMAN_INPUT_QUESTION, PIECES_BEFORE_FAILURE, PRESET_ANSWER, pieces_of
 
@@ -36,7 +36,7 @@ async def run_graph(run: Run) -> None:
         if "pause" in run.script.effects and run.dialect.human_input:
             graph.pause()
         else:
-            graph.answer()
+            await graph.answer()
             graph.succeed()
 
 
@@ -64,7 +64,7 @@ class _Graph:
         self.usage = Usage(priced=False)
         self.reasoning: dict[str, str] = {}
         self.resources: list[dict[str, Any]] = []
-        self.files: list[dict[str, Any]] = []
+        self.files = GraphFiles(run)
         self.text = ""
         """The text of the model."""
         self.before = self.after = ""
@@ -107,11 +107,13 @@ class _Graph:
         usage = self.usage.fields()
         output = {"text": self.text, "reasoning_content": self.reasoning.get("llm", "")}
         process = {"model_mode": "chat", "prompts": self._prompts(), "usage": usage, "finish_reason": "stop", **MODEL}
+        drawn = self.files.items(self.files.drawn)
         finished = node.finished(
             inputs=self._model_inputs(),
-            outputs={**output, "usage": usage, "finish_reason": "stop"},
+            outputs={**output, "usage": usage, "finish_reason": "stop"} | ({"files": drawn} if drawn else {}),
             process_data=process,
             metadata=_cost(self.usage),
+            files=drawn,
         )
         self._emit("node_finished", finished)
 
@@ -127,15 +129,17 @@ class _Graph:
         )
         self._emit("node_finished", finished)
 
-    def answer(self) -> None:
+    async def answer(self) -> None:
         """Run the nodes after the model: a picture tool if requested, then the answer or end node."""
         if "file" in self.effects:
-            self._make_picture()
+            await self._make_files()
         shape = self.run.app.shape
         if shape == "no-end":
             return
         if self.run.app.mode == "advanced-chat":
-            self.outputs = {"answer": f"{self.before}{self.text}{self.after}", "files": self.files}
+            links = f"\n{self.files.made_links}" if self.files.made else ""
+            answer = f"{self.before}{self.text}{self.files.drawn_links}{self.after}{links}"
+            self.outputs = {"answer": answer, "files": self.files.listed()}
         elif shape == "outputs":
             self.outputs = {"answer": self.text, "keywords": ["demo", "echo"], "length": len(self.text)}
             for text, variable in (
@@ -147,12 +151,12 @@ class _Graph:
                 self.run.emit(self.envelope.text(text, ("end", variable)))
         else:
             self.outputs = {"result" if shape == "no-text" else "text": self.text}
-            if self.files:
-                self.outputs["files"] = self.files
+            if self.files.made:
+                self.outputs["files"] = self.files.listed()
         kind = "answer" if self.run.app.mode == "advanced-chat" else "end"
         node = self._begin(kind, kind)
         inputs = {} if kind == "answer" else self.outputs
-        self._emit("node_finished", node.finished(inputs=inputs, outputs=self.outputs, files=self.files))
+        self._emit("node_finished", node.finished(inputs=inputs, outputs=self.outputs, files=self.files.listed()))
 
     def succeed(self) -> None:
         replaced = "moderate" in self.effects and self.run.app.mode == "advanced-chat"
@@ -167,7 +171,7 @@ class _Graph:
                 tokens=self.usage.prompt_tokens + self.usage.completion_tokens,
                 steps=self.steps,
                 exceptions=self.exceptions,
-                files=self.files,
+                files=self.files.listed(),
             ),
         )
         self.run.finish("finished", answer=PRESET_ANSWER if replaced else None, usage=self.usage)
@@ -245,8 +249,9 @@ class _Graph:
             elif self.run.app.mode == "advanced-chat" and event == "error":
                 self.run.emit(self.envelope.error("invalid_param", 400, f"Run failed: {error}"))
             elif self.run.app.mode == "advanced-chat":
+                files = self.files.message_end()
                 self.run.emit(
-                    self.envelope.end(self.usage, resources=self.resources, files=self.files, reasoning=self.reasoning)
+                    self.envelope.end(self.usage, resources=self.resources, files=files, reasoning=self.reasoning)
                 )
 
     async def _fail_first_attempt(self, node: Node) -> None:
@@ -271,8 +276,14 @@ class _Graph:
             self._emit_text(piece)
         if script.thought and separated:
             self.run.emit(self.envelope.reasoning("", final=True))
+        links = await self.files.draw()
+        for link in links:
+            self.run.text += link
+            self._emit_text(link)
+            self._emit_text("")
         self._emit_text("")
-        self.text = script.answer if script.separated else self.run.text.removeprefix(self.before)
+        self.text = "".join((script.answer, *links)) if script.separated else self.run.text.removeprefix(self.before)
+        self._emit_links(self.files.drawn_links, ("llm", "files"))
         if script.thought and script.separated:
             self.reasoning = {"llm": script.thought.strip()}
         self.after = self._emit_fixed(_CLOSING, _ANSWER)
@@ -323,16 +334,20 @@ class _Graph:
         )
         self._emit("node_finished", finished)
 
-    def _make_picture(self) -> None:
+    async def _make_files(self) -> None:
+        """Let a tool make files. The answer of a chatflow links to them."""
         node = self._begin("tool", "draw", "Draw")
-        self.files = [output_file(self.run)]
-        if self.run.app.mode == "advanced-chat":
-            markdown = f"\n![demo.png]({self.files[0]['url']})"
+        await self.files.make()
+        self._emit_links(f"\n{self.files.made_links}", ("draw", "files"))
+        items = self.files.items(self.files.made)
+        outputs = {"text": "", "files": items, "json": []}
+        self._emit("node_finished", node.finished(inputs={"prompt": "a red dot"}, outputs=outputs, files=items))
+
+    def _emit_links(self, markdown: str, selector: tuple[str, str]) -> None:
+        """Emit the links of files in a chatflow's answer. Its final text has them with other signatures."""
+        if markdown.strip() and self.run.app.mode == "advanced-chat":
             self.run.text += markdown
-            self.after += markdown
-            self.run.emit(self.envelope.text(markdown, ("draw", "files")))
-        outputs = {"text": "", "files": self.files, "json": []}
-        self._emit("node_finished", node.finished(inputs={"prompt": "a red dot"}, outputs=outputs, files=self.files))
+            self.run.emit(self.envelope.text(markdown, selector))
 
     def _begin(self, kind: str, node_id: str, title: str = "") -> Node:
         self.steps += 1

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from openai_dify_proxy_demo.apps import OPENING
@@ -30,10 +30,10 @@ from openai_dify_proxy_demo.generation import (
 )
 from openai_dify_proxy_demo.input_files import Upload, describe
 from openai_dify_proxy_demo.message_routes import list_suggestions, rate_message, suggests
-from openai_dify_proxy_demo.output_files import PICTURE
-from openai_dify_proxy_demo.replies import ApiError, json_reply
+from openai_dify_proxy_demo.replies import ApiError, error_response, json_reply, version_headers
 from openai_dify_proxy_demo.run_events import run_events
 from openai_dify_proxy_demo.runs import new_id
+from openai_dify_proxy_demo.state import DemoState
 
 NOT_FOUND_PAGE = (
     "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
@@ -49,11 +49,18 @@ async def welcome(request: Request) -> Response:
     )
 
 
-async def picture(request: Request) -> Response:
-    """Serve a file that a run produced, if the link has a signature."""
-    if "sign" not in request.query_params:
-        return HTMLResponse(NOT_FOUND_PAGE, 404)
-    return Response(PICTURE, media_type="image/png")
+async def produced_file(request: Request) -> Response:
+    """Serve a file that a run produced, for five minutes after its link was signed. The extension is ignored."""
+    state: DemoState = request.app.state.demo
+    dialect: Dialect = request.app.state.dialect
+    file_id = str(request.path_params["name"]).partition(".")[0]
+    if not state.files.verifies(file_id, request.query_params):
+        return error_response(ApiError(403, "forbidden", "Invalid request."), dialect)
+    made = state.files.find(file_id)
+    if made is None:
+        return error_response(ApiError(404, "not_found", "file is not found"), dialect)
+    headers = {**version_headers(dialect), "Content-Length": str(made.size)}
+    return StreamingResponse(made.chunks(), 200, headers, made.media_type)
 
 
 async def info(call: Call) -> Response:
@@ -180,5 +187,5 @@ ROUTES: list[Route] = [
     Route("/v1/audio-to-text", endpoint(audio_to_text), methods=["POST"]),
     Route("/v1/text-to-audio", endpoint(text_to_audio), methods=["POST"]),
     Route("/v1/files/upload", endpoint(upload_file), methods=["POST"]),
-    Route("/files/tools/{name}", picture),
+    Route("/files/tools/{name}", produced_file),
 ]

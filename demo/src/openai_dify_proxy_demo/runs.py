@@ -14,6 +14,7 @@ from typing import Any
 from openai_dify_proxy_demo.apps import DemoApp
 from openai_dify_proxy_demo.dialects import GRAPH_MODES, Dialect
 from openai_dify_proxy_demo.events import Envelope, Event, ToolCall, Usage, count_tokens
+from openai_dify_proxy_demo.file_store import FileStore
 from openai_dify_proxy_demo.log import DemoLog, LoggedRun, RunState
 from openai_dify_proxy_demo.memory import Conversation, Message, ModelMessage
 from openai_dify_proxy_demo.script import PIECES_BEFORE_FAILURE, Script
@@ -84,6 +85,7 @@ class Run:
     inputs: dict[str, Any]
     files_url: str
     """The base URL of the files that the run produces."""
+    files: FileStore
     log: DemoLog
     record: LoggedRun
     conversation: Conversation | None = None

@@ -33,6 +33,11 @@ Effect = Literal["retry", "moderate", "pause", "file", "cite", "tool", "partial"
 _FAULTS: tuple[Fault, ...] = ("cut", "eof", "silence", "midsilence", "pings", "garbage", "badutf8")
 _EFFECTS: tuple[Effect, ...] = ("retry", "moderate", "pause", "file", "cite", "tool", "partial", "annotation")
 
+Words = tuple[str, ...]
+
+MAX_FILES = 10
+"""The maximum number of files in one answer, of each kind."""
+
 _SLOW = r"SLOW:(\d{1,9})x(\d{1,9})"
 
 THOUGHT = "Let me read the message.\nI will repeat it & say <b>who</b> I am.\n"
@@ -44,6 +49,9 @@ CJK_TEXT = (
 
 PRESET_ANSWER = "This answer was withheld."
 """The preset answer of output moderation."""
+
+DRAWN_ANSWER = "Here is a picture: "
+"""The text before a drawing."""
 
 HUMAN_INPUT_QUESTION = "May I continue?"
 """The question of an app that `PAUSE` pauses."""
@@ -64,6 +72,10 @@ class Script:
     error_midway: bool = False
     fault: Fault | None = None
     effects: frozenset[Effect] = frozenset()
+    drawn: tuple[Words, ...] = ()
+    """The files that the model makes: the words after each `DRAW`, in lower case."""
+    made: tuple[Words, ...] = ()
+    """The files that a tool makes, likewise after each `FILE`."""
     drops: int = 0
     """How many streams of the run break off; the run goes on."""
     oversize: int = 0
@@ -87,19 +99,30 @@ class _Commands:
     def has(self, word: str) -> bool:
         return self.find(word) is not None
 
+    def files(self, word: str) -> tuple[Words, ...]:
+        """Return the words after each `DRAW:svg:internal`."""
+        found = re.findall(rf"\b{word}\b((?::\w+)*)", self.text)
+        return tuple(tuple(filter(None, words.lower().split(":"))) for words in found[:MAX_FILES])
+
     def number(self, word: str) -> float:
         found = self.find(rf"{word}:(\d{{1,9}}(?:\.\d+)?)")
         return float(found.group(1)) if found else 0.0
 
 
-def read_script(question: str, default_answer: str, *, recalled: str = "", faults: bool = False) -> Script:
+def _commands_of(question: str) -> _Commands:
+    exact = find_argument(question, "SAY")
+    return _Commands(question.replace(question[exact[0] : exact[1]], " ") if exact else question)
+
+
+def read_script(
+    question: str, default_answer: str, *, recalled: str = "", draws: bool = False, faults: bool = False
+) -> Script:
     """Return the script for a message.
 
-    `default_answer` answers a message without keywords, `recalled` answers `RECALL`. Fault keywords count only with
-    `faults`.
+    `default_answer` answers a message without keywords, `recalled` answers `RECALL`. With `draws` the model makes a
+    picture without `DRAW` too. Fault keywords count only with `faults`.
     """
-    exact = find_argument(question, "SAY")
-    commands = _Commands(question.replace(question[exact[0] : exact[1]], " ") if exact else question)
+    exact, commands = find_argument(question, "SAY"), _commands_of(question)
     error = commands.find(r"(MID)?ERROR(?::(\w+))?")
     pieces = pieces_of(exact[2]) if exact else _answer_pieces(commands, default_answer, recalled)
     if commands.has("SPLIT"):
@@ -113,8 +136,15 @@ def read_script(question: str, default_answer: str, *, recalled: str = "", fault
         error=(error.group(2) or "bad") if error else None,
         error_midway=bool(error and error.group(1)),
         effects=frozenset(effect for effect in _EFFECTS if commands.has(effect.upper())),
+        drawn=commands.files("DRAW") or (((),) if draws else ()),
+        made=commands.files("FILE"),
     )
     return _with_faults(script, commands) if faults else script
+
+
+def asks_for_drawing(question: str) -> bool:
+    """Return whether a message has the keyword `DRAW`."""
+    return _commands_of(question).has("DRAW")
 
 
 def pieces_of(text: str, size: int = 12) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from openai_dify_proxy_demo.common import store_bounded
 from openai_dify_proxy_demo.dialects import CHAT_MODES, GRAPH_MODES, Dialect
 from openai_dify_proxy_demo.events import Envelope
 from openai_dify_proxy_demo.execution import execute
+from openai_dify_proxy_demo.file_store import FileStore
 from openai_dify_proxy_demo.input_files import Upload
 from openai_dify_proxy_demo.log import DemoLog, LoggedRun, LoggedStop
 from openai_dify_proxy_demo.memory import (
@@ -25,7 +27,7 @@ from openai_dify_proxy_demo.memory import (
     recalled_turns,
 )
 from openai_dify_proxy_demo.runs import Run, Timing, new_id
-from openai_dify_proxy_demo.script import read_script
+from openai_dify_proxy_demo.script import DRAWN_ANSWER, asks_for_drawing, read_script
 from openai_dify_proxy_demo.tool_model import tool_answer
 from openai_dify_proxy_demo.tool_prompts import instruction_inputs, read_prompt, spoken_text, without_instructions
 
@@ -65,6 +67,7 @@ class DemoState:
     log: DemoLog = field(default_factory=DemoLog)
     conversations: dict[str, Conversation] = field(default_factory=dict)
     uploads: dict[str, Upload] = field(default_factory=dict)
+    files: FileStore = field(default_factory=lambda: FileStore(secrets.token_bytes(32)))
     runs: dict[str, Run] = field(default_factory=dict)
     ended: dict[str, Run] = field(default_factory=dict)
     """The graphs that have ended, by their run id."""
@@ -93,7 +96,13 @@ class DemoState:
         answer = tool_answer(prompt)
         if answer is None:
             answer = default_answer(request, count_earlier(turns, message))
-        script = read_script(spoken_text(request.question), answer, recalled=recall_answer(history), faults=self.faults)
+        script = read_script(
+            spoken_text(request.question),
+            answer,
+            recalled=recall_answer(history),
+            draws=app.draws,
+            faults=self.faults,
+        )
         return Run(
             app=app,
             dialect=request.dialect,
@@ -103,6 +112,7 @@ class DemoState:
             question=request.question,
             inputs=request.inputs,
             files_url=request.base_url,
+            files=self.files,
             log=self.log,
             record=_record(request, envelope, history),
             conversation=conversation,
@@ -165,9 +175,12 @@ def recall_answer(history: list[ModelMessage]) -> str:
 
 def default_answer(request: Generation, count: int) -> str:
     """Return the answer to a message without keywords: it repeats the message, but no instructions about tools.
+    The answer to a request for a drawing introduces it.
 
     `count` is the number of messages that the app remembers.
     """
+    if request.app.draws or asks_for_drawing(spoken_text(request.question)):
+        return f"Files: {request.seen}. {DRAWN_ANSWER}" if request.seen else DRAWN_ANSWER
     parts = [f"Hello from the demo {request.app.mode} app, which repeats your message."]
     if request.app.mode in CHAT_MODES and request.app.memory:
         parts.append(
