@@ -1,8 +1,8 @@
-"""Writes the descriptions of settings: the tables of ``docs/settings.md``, and ``.env.example``.
+"""Writes the generated docs: the tables of ``docs/settings.md``, ``.env.example``, and ``docs/reference.md``.
 
-The text comes from ``openai_dify_proxy.settings.model``. In ``docs/settings.md`` a table stands between two comments,
-``<!-- settings: NAME -->`` and ``<!-- end -->``, where NAME is a class of that module; everything else there is
-written by hand.
+The text about settings comes from ``openai_dify_proxy.settings.model``. In ``docs/settings.md`` a table stands between
+two comments, ``<!-- settings: NAME -->`` and ``<!-- end -->``, where NAME is a class of that module; everything else
+there is written by hand.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from openai_dify_proxy.settings import model
 from openai_dify_proxy.settings.descriptions import default, details, shown, shown_default, summary, type_name
 from openai_dify_proxy.settings.model import SECTIONS
+from scripts.reference_docs import reference_page
 
 ROOT = Path(__file__).parents[1]
 WIDTH = 120
@@ -63,7 +64,11 @@ def _env_section(section: type[BaseModel]) -> str:
 def generated() -> dict[Path, str]:
     """Return the generated files with their content."""
     page = ROOT / "docs" / "settings.md"
-    return {page: settings_page(page.read_text(encoding="utf-8")), ROOT / ".env.example": env_example()}
+    return {
+        page: settings_page(page.read_text(encoding="utf-8")),
+        ROOT / ".env.example": env_example(),
+        ROOT / "docs" / "reference.md": reference_page(),
+    }
 
 
 def main() -> int:
@@ -74,7 +79,7 @@ def main() -> int:
     stale = [path for path, text in generated().items() if path.read_text(encoding="utf-8") != text]
     if sys.argv[1:]:
         for path in stale:
-            sys.stderr.write(f"{path.relative_to(ROOT)} differs from the settings: run scripts/docs\n")
+            sys.stderr.write(f"{path.relative_to(ROOT)} differs from the code: run scripts/docs\n")
         return 1 if stale else 0
     for path, text in generated().items():
         path.write_text(text, encoding="utf-8")

@@ -38,6 +38,7 @@ from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
 from openai_dify_proxy.api.input_tokens import count_input_tokens
 from openai_dify_proxy.api.middleware import CrossOriginMiddleware, HotRoutes, RequestMiddleware
 from openai_dify_proxy.api.models import list_models, retrieve_model
+from openai_dify_proxy.api.openapi.handler import serve_openapi
 from openai_dify_proxy.api.pictures import serve_picture
 from openai_dify_proxy.api.responses import (
     cancel_response,
@@ -113,6 +114,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/models", list_models),
     ("GET", "/v1/models/{model:path}", retrieve_model),
     ("GET", "/pictures/{name}", serve_picture),
+    ("GET", "/openapi.json", serve_openapi),
     ("GET", "/health", health),
     ("GET", "/ready", ready),
 )
