@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import MutableMapping, Sequence
 from typing import NamedTuple
 
-from openai_dify_proxy.state.store import Add, Operation, Put, Take
+import msgspec
+
+from openai_dify_proxy.state.buckets import draw
+from openai_dify_proxy.state.counters import count
+from openai_dify_proxy.state.store import Add, Count, Draw, Operation, Put, Take
 
 
 class Entry(NamedTuple):
@@ -29,6 +33,10 @@ def _apply(operation: Operation, entries: MutableMapping[str, Entry], now: float
     key = operation.key
     entry = entries.get(key)
     value = None if entry is None or (entry.expires is not None and entry.expires <= now) else entry.value
+    if isinstance(operation, Draw):
+        return _draw(operation, value, entries, now)
+    if isinstance(operation, Count):
+        return _count(operation, value, entries, now)
     if isinstance(operation, Take):
         entries.pop(key, None)
     elif isinstance(operation, Put) or (isinstance(operation, Add) and value is None):
@@ -36,3 +44,28 @@ def _apply(operation: Operation, entries: MutableMapping[str, Entry], now: float
         expires = None if operation.ttl is None else now + operation.ttl
         entries[key] = Entry(operation.value, expires, now, operation.owner)
     return value
+
+
+def _draw(operation: Draw, value: bytes | None, entries: MutableMapping[str, Entry], now: float) -> bytes:
+    try:
+        drawn = draw(operation, value, now)
+    except ValueError:  # a damaged entry counts as absent
+        drawn = draw(operation, None, now)
+    if drawn.value is not None:
+        _put(operation.key, drawn.value, now, drawn.ttl, entries)
+    return drawn.result
+
+
+def _count(operation: Count, value: bytes | None, entries: MutableMapping[str, Entry], now: float) -> bytes:
+    try:
+        counts = count(operation, value)
+    except msgspec.DecodeError:  # as above
+        counts = count(operation, None)
+    if operation.amounts:
+        _put(operation.key, counts, now, operation.ttl, entries)
+    return counts
+
+
+def _put(key: str, value: bytes, now: float, ttl: float, entries: MutableMapping[str, Entry]) -> None:
+    entries.pop(key, None)
+    entries[key] = Entry(value, now + ttl, now, "")

@@ -11,6 +11,9 @@ from openai_dify_proxy.state.entries import Entry, apply
 from openai_dify_proxy.state.eviction import MAX_BYTES, Holding, shares, slack
 from openai_dify_proxy.state.store import Operation, StateUnavailable
 
+SWEEP_SECONDS = 3600.0
+"""How often expired entries are removed, at most: those without an owner would stay otherwise."""
+
 
 class MemoryStore:
     """A Store of one event loop. ``clock`` returns seconds."""
@@ -22,15 +25,19 @@ class MemoryStore:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._clock = clock
+        self._swept_at = clock()
         self._closed = False
 
     async def run(self, *operations: Operation) -> list[bytes | None]:
         if self._closed:
             raise StateUnavailable("the state is closed")
-        entries = self._entries
-        results = apply(operations, entries, self._clock())
+        entries, now = self._entries, self._clock()
+        results = apply(operations, entries, now)
+        if now >= self._swept_at + SWEEP_SECONDS:
+            self._swept_at = now
+            entries.remove_expired(now)
         if entries.total.entries > self._max_entries or entries.total.bytes > self._max_bytes:
-            entries.remove_expired(self._clock())
+            entries.remove_expired(now)
             entries.evict("entries", self._max_entries)
             entries.evict("bytes", self._max_bytes)
         return results

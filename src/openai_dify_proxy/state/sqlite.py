@@ -30,10 +30,10 @@ from openai_dify_proxy.state.sqlite_tidying import SCAN_SECONDS, Tidying
 from openai_dify_proxy.state.store import (
     LARGE_PATIENCE,
     STATE_TIMEOUT,
-    Get,
     Operation,
     StateUnavailable,
     is_large,
+    is_read,
     size_of,
 )
 
@@ -190,7 +190,7 @@ class _Worker:
         connection = self._connected()
         now = self._clock()
         keys = list({operation.key for operations in runs for operation in operations})
-        if all(isinstance(operation, Get) for operations in runs for operation in operations):
+        if all(is_read(operation) for operations in runs for operation in operations):
             entries = _read(connection, keys)
             return [apply(operations, entries, now) for operations in runs]
         connection.execute("BEGIN IMMEDIATE")

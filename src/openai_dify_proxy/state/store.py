@@ -62,9 +62,39 @@ class Add(Struct, frozen=True):
     owner: str = ""
 
 
-Operation = Get | Take | Put | Add
+class Draw(Struct, frozen=True):
+    """Draw ``amount`` from a token bucket that holds ``burst`` and gains ``rate`` per second; all of it or nothing.
+
+    ``forced`` draws more than there is, so that later draws wait for the debt. An amount of 0 reads the level. The
+    result is read by ``buckets.read_level``. The entry expires once the bucket is full.
+    """
+
+    key: str
+    rate: float
+    burst: float
+    amount: float = 1.0
+    forced: bool = False
+
+
+class Count(Struct, frozen=True):
+    """Add ``amounts``, pairs of a name and a whole number, to the counts of an entry, and read all of its counts.
+
+    The entry expires ``ttl`` seconds after the last addition. Without amounts it is only read. The result, the counts
+    after the addition, is read by ``counters.read_counts``.
+    """
+
+    key: str
+    ttl: float
+    amounts: tuple[tuple[str, int], ...] = ()
+
+
+Operation = Get | Take | Put | Add | Draw | Count
 
 WRITES = (Put, Add)
+"""Operations that write a value of the caller."""
+
+OWNED = (Take, Put, Add)
+"""Operations on entries that may belong to a caller."""
 
 
 class Store(Protocol):
@@ -79,7 +109,7 @@ class Store(Protocol):
         """Run all operations in order, in one round trip, and return a result for each. Each one is atomic by itself.
 
         ``Get`` and ``Take`` return the value, ``Put`` the replaced value, ``Add`` the present value (None if it added
-        its own). Expired entries count as absent. Raises StateUnavailable, at the latest after a time limit; each
+        its own), ``Draw`` and ``Count`` their result. Expired entries count as absent. Raises StateUnavailable, at the latest after a time limit; each
         operation may have run nevertheless.
         """
         ...
@@ -92,6 +122,13 @@ class Store(Protocol):
 def size_of(operations: Sequence[Operation]) -> int:
     """Return the bytes that a run writes."""
     return sum([len(operation.value) for operation in operations if isinstance(operation, WRITES)])
+
+
+def is_read(operation: Operation) -> bool:
+    """Return whether an operation changes nothing."""
+    if isinstance(operation, Draw):
+        return not operation.amount
+    return isinstance(operation, Get) or (isinstance(operation, Count) and not operation.amounts)
 
 
 def is_large(operations: Sequence[Operation]) -> bool:

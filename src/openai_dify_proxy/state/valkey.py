@@ -19,6 +19,7 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from openai_dify_proxy.state import buckets, counters
 from openai_dify_proxy.state.deadlines import Deadlines
 from openai_dify_proxy.state.eviction import MAX_BYTES
 from openai_dify_proxy.state.servers import Command, Server
@@ -26,6 +27,8 @@ from openai_dify_proxy.state.store import (
     LARGE_PATIENCE,
     STATE_TIMEOUT,
     Add,
+    Count,
+    Draw,
     Get,
     Operation,
     StateUnavailable,
@@ -170,6 +173,12 @@ class ValkeyStore:
 
 def _command(operation: Operation) -> Command:
     key = PREFIX + operation.key
+    if isinstance(operation, Draw):
+        numbers = (operation.amount, operation.rate, operation.burst)
+        return ("EVAL", buckets.LUA, 1, key, *map(repr, numbers), int(operation.forced))
+    if isinstance(operation, Count):
+        named = [part for pair in operation.amounts for part in pair]
+        return ("EVAL", counters.LUA, 1, key, max(1, round(operation.ttl * 1000)), *named)
     if isinstance(operation, Get):
         return ("GET", key)
     if isinstance(operation, Take):

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from openai_dify_proxy.state.eviction import Holding, shares, slack
 from openai_dify_proxy.state.servers import Command
-from openai_dify_proxy.state.store import UNKNOWN, Add, Get, Operation, Take
+from openai_dify_proxy.state.store import OWNED, UNKNOWN, Add, Operation, Take
 
 PREFIX = "openai-dify-proxy:"
 INDEX = PREFIX + "index"
@@ -73,7 +73,7 @@ class OwnerIndex:
 
     def commands(self, operations: Iterable[Operation]) -> list[Command]:
         """Return the commands that update the index by the last operation on each key."""
-        latest = {operation.key: operation for operation in operations if not isinstance(operation, Get)}
+        latest = {operation.key: operation for operation in operations if isinstance(operation, OWNED)}
         now = self._clock()
         added: dict[str, list[str | float]] = {}
         removed: dict[str, list[str]] = {}
@@ -97,7 +97,7 @@ class OwnerIndex:
     def count(self, operations: Iterable[Operation], replies: Iterable[Any]) -> None:
         """Count the changes of the operations, by their replies."""
         for operation, reply in zip(operations, replies, strict=True):
-            if isinstance(reply, Exception) or isinstance(operation, Get) or not operation.owner:
+            if isinstance(reply, Exception) or not isinstance(operation, OWNED) or not operation.owner:
                 continue
             before = 0 if reply is None else _rounded(len(operation.key) + len(reply))
             if isinstance(operation, Take):
