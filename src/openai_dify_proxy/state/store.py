@@ -109,8 +109,8 @@ class Store(Protocol):
         """Run all operations in order, in one round trip, and return a result for each. Each one is atomic by itself.
 
         ``Get`` and ``Take`` return the value, ``Put`` the replaced value, ``Add`` the present value (None if it added
-        its own), ``Draw`` and ``Count`` their result. Expired entries count as absent. Raises StateUnavailable, at the latest after a time limit; each
-        operation may have run nevertheless.
+        its own), ``Draw`` and ``Count`` their result. Expired entries count as absent. Raises StateUnavailable, at the
+        latest after a time limit; each operation may have run nevertheless.
         """
         ...
 

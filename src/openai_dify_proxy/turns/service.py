@@ -100,7 +100,7 @@ class Turns:
         profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
         await self._emulate(app, profile, request, streamed=False)
         self._check(app, profile, await self._files.resolve(caller, request))
-        self.admission.check_place(app.dify.url, caller.id, request.end_user, wait)
+        self.admission.check_place(app.dify.url, caller, request.end_user, wait)
 
     @asynccontextmanager
     async def admit(
@@ -334,11 +334,11 @@ class Turns:
 
     def _admittance(self, caller: Caller, app: App, end_user: str | None, client: Client, wait: TurnWait) -> Admittance:
         patience = self._conversations.timing.lock_timeout
-        return self.admission.admittance(app.dify.url, caller.id, end_user, client, wait, patience=patience)
+        return self.admission.admittance(app.dify.url, caller, end_user, client, wait, patience=patience)
 
     def _slot(self, caller: Caller, dify: DifyApp) -> AbstractAsyncContextManager[Slot]:
         """Return a block with a slot, for a call outside a turn."""
-        return self.admission.slot(dify.url, caller.id, ConnectedClient(), self.wait(streamed=False))
+        return self.admission.slot(dify.url, caller, ConnectedClient(), self.wait(streamed=False))
 
     async def _emulate(
         self, app: App, profile: AppProfile, request: TurnRequest, *, streamed: bool

@@ -8,8 +8,8 @@ import structlog
 
 from openai_dify_proxy.turns.admission.conversation_lines import ConversationLines, LinePlace
 from openai_dify_proxy.turns.admission.fair_queue import Line
-from openai_dify_proxy.turns.admission.gate import Gate
-from openai_dify_proxy.turns.admission.slots import UNLIMITED, Slot
+from openai_dify_proxy.turns.admission.gates import Gates, enter_all, try_enter_all
+from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.client import Client, ClientDisconnected
 from openai_dify_proxy.turns.locks import RETRY_SECONDS, ConversationTaken, Lock
@@ -21,12 +21,12 @@ class Admittance:
     """Gets the slot of one turn, and gives it up while the turn must wait for its conversation.
 
     So turns that wait for a conversation leave Dify's slots to others. A turn waits at most as long as ``wait`` allows
-    for slots, and ``patience`` seconds for conversations. ``gate`` is None for a Dify without a limit.
+    for slots, and ``patience`` seconds for conversations. ``gates`` are those that the turn passes, in their order.
     """
 
     def __init__(
         self,
-        gate: Gate | None,
+        gates: Gates,
         lines: ConversationLines,
         line: Line,
         client: Client,
@@ -35,7 +35,7 @@ class Admittance:
         patience: float,
     ) -> None:
         self.slot: Slot | None = None
-        self._gate = gate
+        self._gates = gates
         self._lines = lines
         self._line = line
         self._client = client
@@ -46,18 +46,17 @@ class Admittance:
     def try_enter(self) -> bool:
         """Return whether the turn has a slot, without waiting."""
         if self.slot is None:
-            self.slot = UNLIMITED if self._gate is None else self._gate.try_enter()
+            self.slot = try_enter_all(self._gates)
         return self.slot is not None
 
     async def enter(self) -> Slot:
         """Wait for the slot, unless the turn has one, and return it.
 
-        Raises QueueFull, QueueTimeout, and ClientDisconnected as soon as the client disconnects.
+        Raises the errors of ``Gate.wait``.
         """
-        if self.try_enter() or self._gate is None:
-            assert self.slot is not None
-            return self.slot
-        self.slot = await self._gate.wait(self._line, self._client, self._wait, again=bool(self._places))
+        self.try_enter()
+        if self.slot is None:
+            self.slot = await enter_all(self._gates, self._line, self._client, self._wait, again=bool(self._places))
         return self.slot
 
     async def acquire(self, lock: Lock, *, param: str) -> None:

@@ -1,23 +1,35 @@
-"""The order of waiting turns: fair between callers, then between the end users of a caller. Pure."""
+"""The order of waiting turns: by priority, then fair between callers, then between a caller's end users. Pure."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
-INTERACTIVE_IN_A_ROW = 3
-"""While both kinds wait, one background turn follows this many interactive ones, so that none waits for ever."""
+MOST_PASSED = 3
+"""So many turns of a higher rank may pass a waiting one of a lower rank, so that none waits for ever."""
 
 _T = TypeVar("_T", bound=Hashable)
 
 
 class Line(NamedTuple):
-    """Who waits, and whether in the background, where no person waits for the answer."""
+    """Who waits, and whether in the background, where no person waits for the answer.
+
+    Callers with a higher ``priority`` are served first.
+    """
 
     caller: str
     end_user: str | None
     background: bool = False
+    priority: int = 0
+
+    @property
+    def rank(self) -> _Rank:
+        return self.background, -self.priority
+
+
+_Rank = tuple[bool, int]
+"""Lower ranks are served first: interactive turns, and of these the ones with the highest priority."""
 
 
 # Ordered dicts: finding the first item of a plain dict takes longer, the more items before it were deleted.
@@ -27,17 +39,16 @@ _Callers = OrderedDict[str, _Users[_T]]
 
 
 class FairQueue(Generic[_T]):
-    """A queue that serves callers in turn, the end users of a caller in turn, and each end user in order.
+    """A queue that serves ranks in order, callers in turn, the end users of a caller in turn, and each end user in order.
 
-    Interactive items come before background ones, except for one in four.
+    While several ranks wait, one of a lower rank is served after three of higher ones.
     """
 
     def __init__(self) -> None:
         self._lines: OrderedDict[_T, Line] = OrderedDict()
         self._counts: dict[str, int] = {}
-        self._interactive: _Callers[_T] = OrderedDict()
-        self._background: _Callers[_T] = OrderedDict()
-        self._in_a_row = 0
+        self._ranks: dict[_Rank, _Callers[_T]] = {}
+        self._passed: dict[_Rank, int] = {}
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -62,7 +73,8 @@ class FairQueue(Generic[_T]):
         """Add ``item`` as the last of its end user, or as the ``first``."""
         self._lines[item] = line
         self._counts[line.caller] = self._counts.get(line.caller, 0) + 1
-        items = self._callers(line).setdefault(line.caller, OrderedDict()).setdefault(line.end_user, OrderedDict())
+        callers = self._ranks.setdefault(line.rank, OrderedDict())
+        items = callers.setdefault(line.caller, OrderedDict()).setdefault(line.end_user, OrderedDict())
         items[item] = None
         if first:
             items.move_to_end(item, last=False)
@@ -71,8 +83,7 @@ class FairQueue(Generic[_T]):
         """Remove and return the next item. Raises IndexError if the queue is empty."""
         if not self._lines:
             raise IndexError("the queue is empty")
-        callers = self._background if self._is_background_next(self._in_a_row) else self._interactive
-        self._in_a_row = 0 if callers is self._background else self._in_a_row + 1
+        callers = self._ranks[_next_rank(self._ranks, self._passed)]
         caller, users = next(iter(callers.items()))
         end_user, items = next(iter(users.items()))
         item = next(iter(items))
@@ -90,7 +101,7 @@ class FairQueue(Generic[_T]):
             self._counts[line.caller] -= 1
         else:
             del self._counts[line.caller]
-        callers = self._callers(line)
+        callers = self._ranks[line.rank]
         users = callers[line.caller]
         items = users[line.end_user]
         del items[item]
@@ -98,6 +109,9 @@ class FairQueue(Generic[_T]):
             del users[line.end_user]
         if not users:
             del callers[line.caller]
+        if not callers:
+            del self._ranks[line.rank]
+            self._passed.pop(line.rank, None)
 
     def position(self, item: _T) -> int:
         """Return how many pops it takes until ``item`` is next: 1 for the next item. ``item`` must be in the queue.
@@ -108,22 +122,27 @@ class FairQueue(Generic[_T]):
 
     def _order(self) -> Iterator[_T]:
         """Yield the items in the order in which ``pop`` would return them."""
-        interactive, background = _order_of(self._interactive), _order_of(self._background)
-        waiting, behind = next(interactive, None), next(background, None)
-        in_a_row = self._in_a_row
-        while waiting is not None or behind is not None:
-            if behind is not None and (waiting is None or in_a_row >= INTERACTIVE_IN_A_ROW):
-                yield behind
-                behind, in_a_row = next(background, None), 0
-            elif waiting is not None:
-                yield waiting
-                waiting, in_a_row = next(interactive, None), in_a_row + 1
+        waiting = {rank: _order_of(callers) for rank, callers in self._ranks.items()}
+        left = {rank: sum(len(items) for users in callers.values() for items in users.values())
+                for rank, callers in self._ranks.items()}
+        passed = self._passed.copy()
+        while left:
+            rank = _next_rank(left, passed)
+            yield next(waiting[rank])
+            left[rank] -= 1
+            if not left[rank]:
+                del left[rank]
+                passed.pop(rank, None)
 
-    def _is_background_next(self, in_a_row: int) -> bool:
-        return bool(self._background) and (not self._interactive or in_a_row >= INTERACTIVE_IN_A_ROW)
 
-    def _callers(self, line: Line) -> _Callers[_T]:
-        return self._background if line.background else self._interactive
+def _next_rank(waiting: Iterable[_Rank], passed: dict[_Rank, int]) -> _Rank:
+    """Return the rank that is served next, and count for the lower ones that they were passed."""
+    ranks = sorted(waiting)
+    chosen = next((rank for rank in ranks if passed.get(rank, 0) >= MOST_PASSED), ranks[0])
+    passed[chosen] = 0
+    for rank in ranks[ranks.index(chosen) + 1 :]:
+        passed[rank] = passed.get(rank, 0) + 1
+    return chosen
 
 
 def _order_of(callers: _Callers[_T]) -> Iterator[_T]:

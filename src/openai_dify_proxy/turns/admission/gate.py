@@ -10,10 +10,11 @@ from functools import partial
 import structlog
 from msgspec import Struct
 
-from openai_dify_proxy.errors import QueueFull, QueueTimeout
+from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.turns.admission.auto_limit import LOWEST_LIMIT, PROBES, AutoLimit
 from openai_dify_proxy.turns.admission.fair_queue import FairQueue, Line
 from openai_dify_proxy.turns.admission.promises import Promises, TurnDurations
+from openai_dify_proxy.turns.admission.rejections import DifyRejections, Rejections
 from openai_dify_proxy.turns.admission.share import Share
 from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.admission.waits import TurnWait
@@ -53,11 +54,17 @@ class _Ticket:
         self.slot: asyncio.Future[Slot | _Reason] = asyncio.get_running_loop().create_future()
 
 
+async def no_probe() -> int:
+    """Probe nothing, for a gate with a fixed limit."""
+    return 0
+
+
 class Gate:
-    """Gives the turns of one Dify their slots.
+    """Gives the turns of one Dify, or of one caller, their slots.
 
     ``limit`` is fixed, or None for a limit that is found. ``probe`` sends small requests to Dify at the same time and
     returns how many were answered. ``share`` is this process's part of the slots; None if no other process shares them.
+    ``rejections`` makes the errors of turns that get no slot.
     """
 
     def __init__(
@@ -66,8 +73,9 @@ class Gate:
         *,
         limit: int | None,
         max_queued: int,
-        probe: Callable[[], Awaitable[int]],
+        probe: Callable[[], Awaitable[int]] = no_probe,
         share: Share | None,
+        rejections: Rejections | None = None,
     ) -> None:
         self._url = url
         self._fixed = limit
@@ -75,6 +83,7 @@ class Gate:
         self._max_queued = max_queued
         self._probe = probe
         self._share = share
+        self._rejections = rejections or DifyRejections()
         self._slots: set[Slot] = set()
         self._queue: FairQueue[_Ticket] = FairQueue()
         self._promises = Promises(4 * max_queued)
@@ -132,7 +141,7 @@ class Gate:
         return self._add_slot()
 
     def check_place(self, line: Line) -> None:
-        """Raise QueueFull if a turn would get neither a slot nor a place in the queue."""
+        """Raise the error of a full queue if a turn would get neither a slot nor a place in it."""
         waits = self._queue or len(self._slots) >= self._allowed
         if waits and not self._has_place(line) and not self._promises.is_due(line, self._loop.time()):
             raise self._full(line)
@@ -141,7 +150,7 @@ class Gate:
         """Wait for a slot, as long as ``wait`` allows, and return it.
 
         A turn that enters ``again``, after it gave up its slot, is the next of its end user, also in a full queue.
-        Raises QueueFull, QueueTimeout, and ClientDisconnected as soon as the client disconnects.
+        Raises the errors of ``rejections``, and ClientDisconnected as soon as the client disconnects.
         """
         ticket = self._enqueue(line, again=again)
         if len(self._slots) + self._of_others >= self.limit:
@@ -165,6 +174,13 @@ class Gate:
         if isinstance(outcome, Slot):
             return outcome
         raise outcome()
+
+    def change_limit(self, limit: int) -> None:
+        """Use another fixed limit. Turns that have a slot keep it."""
+        self._fixed = limit
+        if self._share is not None:
+            self._share.require()
+        self.admit()
 
     def adopt(self, limit: int) -> None:
         """Use the limit that another process has found."""
@@ -224,7 +240,7 @@ class Gate:
         self.admit()
 
     def _enqueue(self, line: Line, *, again: bool) -> _Ticket:
-        """Return the ticket of a turn that has entered the queue. Raises QueueFull."""
+        """Return the ticket of a turn that has entered the queue. Raises the error of a full queue."""
         first = again or self._promises.redeem(line, self._loop.time())
         if not first and not self._has_place(line):
             raise self._full(line)
@@ -237,26 +253,18 @@ class Gate:
         free = max(0, self.limit - len(self._slots) - self._of_others)  # these turns wait only for the state
         return self._queue.has_place(line.caller, self._max_queued + free)
 
-    def _full(self, line: Line) -> QueueFull:
+    def _full(self, line: Line) -> ProxyError:
         if not self._rejecting:
             self._rejecting = True
             log.warning("queue_full", url=self._url, queued=len(self._queue), limit=self.limit)
-        seconds = self._promise(line)
-        return QueueFull(
-            f"The queue for Dify is full ({len(self._queue)} waiting). Send the request again in {seconds} s.",
-            retry_after=seconds,
-        )
+        return self._rejections.full(len(self._queue), self._promise(line))
 
     def _promise(self, line: Line) -> int:
         seconds = self._durations.seconds_per_slot(self._allowed or self.limit)
         return self._promises.make(line, self._loop.time(), seconds)
 
-    def _timed_out(self, line: Line, waited: float) -> QueueTimeout:
-        seconds = self._promise(line)
-        return QueueTimeout(
-            f"Dify was busy with other requests for {waited:g} s. Send the request again in {seconds} s.",
-            retry_after=seconds,
-        )
+    def _timed_out(self, line: Line, waited: float) -> ProxyError:
+        return self._rejections.timed_out(waited, self._promise(line))
 
     def _dismiss(self, ticket: _Ticket, reason: _Reason) -> None:
         """Remove a turn from the queue, unless it has its slot already."""

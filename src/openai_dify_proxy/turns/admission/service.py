@@ -1,4 +1,4 @@
-"""The gates of all Difys with a limit."""
+"""The gates of all Difys and callers with a limit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.turns.admission.admittance import Admittance
 from openai_dify_proxy.turns.admission.auto_limit import PROBES
+from openai_dify_proxy.turns.admission.caller_gates import CallerGates
 from openai_dify_proxy.turns.admission.conversation_lines import ConversationLines
 from openai_dify_proxy.turns.admission.fair_queue import Line
 from openai_dify_proxy.turns.admission.gate import Gate, GateStatus
+from openai_dify_proxy.turns.admission.gates import Gates, enter_all
 from openai_dify_proxy.turns.admission.limits import has_limit
 from openai_dify_proxy.turns.admission.share import Share
 from openai_dify_proxy.turns.admission.slots import UNLIMITED, Slot
 from openai_dify_proxy.turns.admission.waits import TurnWait
+from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.client import Client
 from openai_dify_proxy.upstream.dify import DifyClient
 
@@ -37,6 +40,11 @@ class Admission:
         self._dify = dify
         fixed = settings.dify_max_concurrent
         owner = token_bytes(8)
+
+        def share(name: str) -> Share | None:
+            return None if store is None else Share(store, name, owner, workers=settings.workers)
+
+        self._callers = CallerGates(settings.max_queued_turns, share)
         self._lines = defaultdict[str, ConversationLines](lambda: ConversationLines(settings.max_queued_turns))
         self._gates = {
             url: Gate(
@@ -44,35 +52,41 @@ class Admission:
                 limit=fixed if isinstance(fixed, int) else None,
                 max_queued=settings.max_queued_turns,
                 probe=lambda url=url: self._probe(url),  # type: ignore[misc]  # mypy infers no type for the default
-                share=None if store is None else Share(store, url, owner, workers=settings.workers),
+                share=share(url),
             )
             for url in dict.fromkeys(urls)
             if has_limit(settings, url)
         }
 
     def admittance(
-        self, url: str, caller: str, end_user: str | None, client: Client, wait: TurnWait, *, patience: float
+        self, url: str, caller: Caller, end_user: str | None, client: Client, wait: TurnWait, *, patience: float
     ) -> Admittance:
         """Return the way of a turn to a slot of the Dify at ``url``; ``patience`` is for its conversation."""
-        line = Line(caller, end_user, wait.in_background)
-        return Admittance(self._gates.get(url), self._lines[url], line, client, wait, patience=patience)
+        line = _line(caller, end_user, wait)
+        return Admittance(self._gates_of(caller, url), self._lines[url], line, client, wait, patience=patience)
 
-    def check_place(self, url: str, caller: str, end_user: str | None, wait: TurnWait) -> None:
-        """Raise QueueFull if a turn would get neither a slot nor a place in the queue."""
-        gate = self._gates.get(url)
-        if gate is not None:
-            gate.check_place(Line(caller, end_user, wait.in_background))
+    def check_place(self, url: str, caller: Caller, end_user: str | None, wait: TurnWait) -> None:
+        """Raise the error of a full queue if a turn would get neither a slot nor a place in the queue."""
+        for gate in self._gates_of(caller, url):
+            gate.check_place(_line(caller, end_user, wait))
 
     @asynccontextmanager
     async def slot(
-        self, url: str, caller: str, client: Client, wait: TurnWait, *, end_user: str | None = None
+        self,
+        url: str,
+        caller: Caller,
+        client: Client,
+        wait: TurnWait,
+        *,
+        end_user: str | None = None,
+        as_turn: bool = False,
     ) -> AsyncIterator[Slot]:
         """Hold a slot of the Dify at ``url`` within the block, for calls outside a turn.
 
-        Raises QueueFull, QueueTimeout, and ClientDisconnected as soon as the client disconnects.
+        One that counts ``as_turn`` also needs one of its caller's concurrent turns. Raises the errors of ``Gate.wait``.
         """
-        gate = self._gates.get(url)
-        slot = UNLIMITED if gate is None else gate.try_enter() or await gate.wait(Line(caller, end_user), client, wait)
+        gates = self._gates_of(caller, url) if as_turn else self._gates_to(url)
+        slot = await enter_all(gates, _line(caller, end_user, wait), client, wait)
         try:
             yield slot
         finally:
@@ -100,7 +114,15 @@ class Admission:
 
     async def close(self) -> None:
         """Give up all slots."""
-        await asyncio.gather(*(gate.close() for gate in self._gates.values()))
+        await asyncio.gather(self._callers.close(), *(gate.close() for gate in self._gates.values()))
+
+    def _gates_of(self, caller: Caller, url: str) -> Gates:
+        own = self._callers.of(caller)
+        return self._gates_to(url) if own is None else (own, *self._gates_to(url))
+
+    def _gates_to(self, url: str) -> Gates:
+        gate = self._gates.get(url)
+        return () if gate is None else (gate,)
 
     async def _probe(self, url: str) -> int:
         """Send small requests to Dify, each on a connection of its own; return how many are answered in time."""
@@ -113,3 +135,7 @@ class Admission:
         except (ProxyError, TimeoutError):
             return False
         return True
+
+
+def _line(caller: Caller, end_user: str | None, wait: TurnWait) -> Line:
+    return Line(caller.id, end_user, wait.in_background, caller.limits.priority)

@@ -14,16 +14,18 @@ ABORTED_SECONDS = 1.0
 class Slot:
     """A slot, which is free again once nothing holds it: neither the turn, nor its stop, nor an exchange with Dify.
 
-    It is created with one hold, that of its creator.
+    It is created with one hold, that of its creator. ``behind`` is the slot of another gate that the same turn holds,
+    which it leaves with this one.
     """
 
-    __slots__ = ("_holds", "_loop", "_release", "began", "exchange", "sent_at")
+    __slots__ = ("_holds", "_loop", "_release", "began", "behind", "exchange", "sent_at")
 
     def __init__(self, release: Callable[[Slot], None]) -> None:
         """``release`` is called once, when the last hold ends."""
         self._release = release
         self._loop = asyncio.get_running_loop()
         self._holds = 1
+        self.behind: Slot | None = None
         self.exchange: Exchange | None = None
         self.began = self.sent_at = self._loop.time()
 
@@ -45,8 +47,13 @@ class Slot:
     def leave(self, _: object = None) -> None:
         """End one hold."""
         self._holds -= 1
-        if not self._holds:
-            self._release(self)
+        if self._holds:
+            return
+        behind, self.behind = self.behind, None
+        self._release(self)
+        if behind is not None:
+            behind.exchange = self.exchange
+            behind.leave()
 
     def attach(self, exchange: Exchange) -> None:
         """Hold the slot until Dify no longer serves ``exchange``, which has just been sent."""
