@@ -103,9 +103,7 @@ class AudioService:
     async def _answer(self, call: AudioCall, send: Callable[[str], Awaitable[Exchange]]) -> AsyncIterator[AudioAnswer]:
         """Wait for a slot, send the request for Dify's ``user``, and yield its answer once its head is good."""
         url, admission = call.app.dify.url, self._turns.admission
-        slot_of_turn = admission.slot(
-            url, call.caller, call.client, call.wait, end_user=call.end_user, as_turn=True
-        )
+        slot_of_turn = admission.slot(url, call.caller, call.client, call.wait, end_user=call.end_user, as_turn=True)
         async with slot_of_turn as slot:
             user = await self._turns.user(call.app, call.caller, call.end_user)
             if call.client.disconnected:

@@ -39,7 +39,7 @@ _Callers = OrderedDict[str, _Users[_T]]
 
 
 class FairQueue(Generic[_T]):
-    """A queue that serves ranks in order, callers in turn, the end users of a caller in turn, and each end user in order.
+    """A queue that serves ranks in order, their callers in turn, a caller's end users in turn, and each one in order.
 
     While several ranks wait, one of a lower rank is served after three of higher ones.
     """
@@ -123,8 +123,10 @@ class FairQueue(Generic[_T]):
     def _order(self) -> Iterator[_T]:
         """Yield the items in the order in which ``pop`` would return them."""
         waiting = {rank: _order_of(callers) for rank, callers in self._ranks.items()}
-        left = {rank: sum(len(items) for users in callers.values() for items in users.values())
-                for rank, callers in self._ranks.items()}
+        left = {
+            rank: sum(len(items) for users in callers.values() for items in users.values())
+            for rank, callers in self._ranks.items()
+        }
         passed = self._passed.copy()
         while left:
             rank = _next_rank(left, passed)

@@ -8,7 +8,10 @@ from openai_dify_proxy.turns.admission.fair_queue import FairQueue, Line
 
 
 def queue_of(*names: str) -> FairQueue[str]:
-    """Return a queue with items named ``caller/end user/number``; a leading ``-`` marks background items."""
+    """Return a queue with items named ``caller/end user/number``.
+
+    A leading ``-`` marks background items; an ``!`` for each step of priority ends a caller's name.
+    """
     queue: FairQueue[str] = FairQueue()
     for name in names:
         push(queue, name)
@@ -17,7 +20,8 @@ def queue_of(*names: str) -> FairQueue[str]:
 
 def push(queue: FairQueue[str], name: str, *, first: bool = False) -> None:
     caller, user, _ = name.lstrip("-").split("/")
-    queue.push(name, Line(caller, user or None, name.startswith("-")), first=first)
+    priority = caller.count("!") - caller.count("?")
+    queue.push(name, Line(caller, user or None, name.startswith("-"), priority), first=first)
 
 
 def emptied(queue: FairQueue[str]) -> list[str]:
@@ -36,6 +40,26 @@ ORDERS = {
     "one in four in the background": (
         ["-a/x/1", "-a/x/2", "b/x/1", "b/x/2", "b/x/3", "b/x/4", "b/x/5"],
         ["b/x/1", "b/x/2", "b/x/3", "-a/x/1", "b/x/4", "b/x/5", "-a/x/2"],
+    ),
+    "higher priority first": (
+        ["a/x/1", "b!/x/1", "c?/x/1", "d!/x/1"],
+        ["b!/x/1", "d!/x/1", "a/x/1", "c?/x/1"],
+    ),
+    "interactive before background of any priority": (["-a!/x/1", "b?/x/1"], ["b?/x/1", "-a!/x/1"]),
+    "one in four of a lower priority": (
+        ["a/x/1", "a/x/2", "b!/x/1", "b!/x/2", "b!/x/3", "b!/x/4"],
+        ["b!/x/1", "b!/x/2", "b!/x/3", "a/x/1", "b!/x/4", "a/x/2"],
+    ),
+    "none of three priorities starves": (
+        ["c?/x/1", "a/x/1", "a/x/2", *(f"b!/x/{number}" for number in range(9))],
+        [
+            *(f"b!/x/{number}" for number in range(3)),
+            "a/x/1",
+            "c?/x/1",
+            *(f"b!/x/{number}" for number in range(3, 6)),
+            "a/x/2",
+            *(f"b!/x/{number}" for number in range(6, 9)),
+        ],
     ),
     "only background": (["-a/x/1", "-b/x/1"], ["-a/x/1", "-b/x/1"]),
 }
