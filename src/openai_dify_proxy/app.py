@@ -5,11 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from hashlib import sha512
+from secrets import token_bytes
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.audio import list_audio_models, list_voices, speak, transcribe
 from openai_dify_proxy.api.authentication import Authenticator
@@ -40,6 +46,7 @@ from openai_dify_proxy.api.middleware import CrossOriginMiddleware, HotRoutes, R
 from openai_dify_proxy.api.models import list_models, retrieve_model
 from openai_dify_proxy.api.openapi.handler import serve_openapi
 from openai_dify_proxy.api.pictures import serve_picture
+from openai_dify_proxy.api.responder import record_of
 from openai_dify_proxy.api.responses import (
     cancel_response,
     create_response,
@@ -62,10 +69,12 @@ from openai_dify_proxy.pictures.service import open_pictures
 from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
+from openai_dify_proxy.server.protocol import REQUEST_RECORDS
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state import open_store
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import STATE_TIMEOUT
+from openai_dify_proxy.telemetry import AccessLog, RequestRecords
 from openai_dify_proxy.turns.admission.limits import has_limit
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.claim_timing import DEFAULT_TIMING, ClaimTiming
@@ -136,16 +145,17 @@ def create_app(
     A turn waits at most ``state_timeout`` seconds for the state. ``clock`` returns seconds since the epoch; it dates
     the turns of conversations and the leases of background runs.
     """
+    records = RequestRecords(AccessLog(None if settings.log_end_users else _log_key(settings)))
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with _open_services(settings, timing, state_timeout, clock) as services:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        async with _open_services(settings, records, timing, state_timeout, clock) as services:
             app.state.services = services
-            yield
+            yield {REQUEST_RECORDS: records}
 
     app = Starlette(
         routes=_routes(),
-        middleware=_middleware(settings),
+        middleware=_middleware(settings, records),
         exception_handlers={
             ProxyError: on_proxy_error,
             ClientDisconnected: on_client_disconnect,
@@ -161,6 +171,7 @@ def create_app(
 @asynccontextmanager
 async def _open_services(
     settings: Settings,
+    records: RequestRecords,
     timing: ClaimTiming,
     state_timeout: float,
     clock: Callable[[], float],
@@ -187,10 +198,10 @@ async def _open_services(
         stored_files = StoredFiles(store, conversations.secret, ttl=settings.file_ttl, now=clock)
         uploads = FileUploads(dify, store, urls, stored_files, max_bytes=settings.max_body_bytes)
         files = TurnFiles(uploads, stored_files, warn=settings.ignored_files == "warn")
-        turns = Turns(settings, apps, profiles, dify, conversations, files=files)
+        turns = Turns(settings, apps, profiles, dify, conversations, files=files, records=records)
         stack.push_async_callback(turns.close, STOP_SECONDS)
         stored = ResponseStore(conversations)
-        background = BackgroundResponses(turns, stored, conversations)
+        background = BackgroundResponses(turns, stored, conversations, records)
         stack.push_async_callback(background.close, settings.shutdown_grace)
         yield Services(
             authenticator=Authenticator(settings),
@@ -250,22 +261,34 @@ async def _open_images(settings: Settings, turns: Turns, apps: Apps, http: HttpC
 
 def _routes() -> list[Route]:
     return [
-        Route(path, handler, methods=[method])
+        Route(path, partial(_serve, versioned, handler), methods=[method])
         for method, versioned, handler in ROUTES
         for path in dict.fromkeys((versioned, versioned.removeprefix("/v1")))
     ]
 
 
+async def _serve(template: str, handler: Handler, request: Request) -> ASGIApp:
+    """Record the template of the route, and call its handler."""
+    record_of(request.scope).route = template
+    return await handler(request)
+
+
+def _log_key(settings: Settings) -> bytes:
+    """Return the key that hashes end users in the log: the same in all processes, and unknown to whoever reads it."""
+    keys = sorted(app.api_key.get_secret_value() for app in settings.apps.values())
+    return sha512("\n".join(keys).encode()).digest() if keys else token_bytes(64)
+
+
 _HOT_HANDLERS = {
-    path: handler
+    path: (versioned, handler)
     for method, versioned, handler in ROUTES
     if method == "POST" and versioned in ("/v1/chat/completions", "/v1/completions", "/v1/responses")
     for path in (versioned, versioned.removeprefix("/v1"))
 }
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
-    middleware = [Middleware(RequestMiddleware)]
+def _middleware(settings: Settings, records: RequestRecords) -> list[Middleware]:
+    middleware = [Middleware(RequestMiddleware, records)]
     if settings.cors_origins:
         cors = Middleware(
             CrossOriginMiddleware,

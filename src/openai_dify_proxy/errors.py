@@ -56,7 +56,7 @@ client, so it never contains a key, a prompt or an answer; details for the opera
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Self
 
 _KEYS = re.compile(
     r"(\b(?:app-|sk-|dataset-|xai-|pk-|gsk_|hf_|r8_|whsec_|AIza)|\bBearer\s+)[\w.~+/=*-]{6,}", re.IGNORECASE
@@ -72,12 +72,26 @@ def mask_keys(text: str) -> str:
     return _KEYS.sub(lambda match: match[1] + "***", text)
 
 
+class Quoting(str):
+    """A message that quotes an upstream, after ``statement``. The quotation may repeat a prompt or an answer."""
+
+    __slots__ = ("statement",)
+
+    statement: str
+
+    def __new__(cls, statement: str, quotation: str, rest: str = "") -> Self:
+        message = super().__new__(cls, f"{statement}: {quotation}{rest}")
+        message.statement = statement
+        return message
+
+
 class ProxyError(Exception):
     """The root of the tree; clients see only these errors.
 
     ``message`` is the text for the client, ``param`` the field or header at fault, and ``code`` overrides the class's
     code, for instance with Dify's own. ``retry_after`` is in seconds. ``started`` means that the upstream may have
-    started the work, so that a retry could be billed twice. ``log`` is for the operator only.
+    started the work, so that a retry could be billed twice. ``log`` is for the operator only. ``reason`` is the message
+    for the log: without what it quotes of an upstream.
     """
 
     status: ClassVar[int] = 500
@@ -97,7 +111,8 @@ class ProxyError(Exception):
         log: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = str(message)
+        self.reason = f"{message.statement}." if isinstance(message, Quoting) else message
         self.param = param
         self.code = code if code is not None else self.default_code
         self.retry_after = retry_after

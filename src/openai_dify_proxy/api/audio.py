@@ -15,7 +15,7 @@ from openai_dify_proxy.api.bodies import json_response
 from openai_dify_proxy.api.errors import shutting_down
 from openai_dify_proxy.api.generation import queue_headers
 from openai_dify_proxy.api.notices import add_notice
-from openai_dify_proxy.api.responder import responder_of
+from openai_dify_proxy.api.responder import record_of, responder_of
 from openai_dify_proxy.api.services import Services, identity_of, services_of
 from openai_dify_proxy.api.streaming import EventStream
 from openai_dify_proxy.audio.service import AudioCall
@@ -99,6 +99,7 @@ def _call(
     request: Request, services: Services, caller: Caller, model: str | None, user: str | None, *, streamed: bool
 ) -> AudioCall:
     """Return the call for the app that ``model`` means. Raises ProxyError."""
+    record_of(request.scope).model = model
     return AudioCall(
         caller,
         services.apps.choose_for_audio(caller, model),

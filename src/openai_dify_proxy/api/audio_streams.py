@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, log_detail, shutting_down
+from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, shutting_down
 from openai_dify_proxy.api.generation import queue_headers
 from openai_dify_proxy.api.responder import Responder, responder_of
 from openai_dify_proxy.api.streaming import SSE_HEADERS, RawHeaders
@@ -117,7 +117,7 @@ class SpeechStream:
             async with self._opened as speech:
                 await self._send(speech, responder)
         except ClientDisconnected:
-            log.info("client_disconnected")
+            responder.record.departure = responder.record.departure or "client_gone"
         except asyncio.CancelledError:
             await self._fail(shutting_down(), scope, receive, send)
         except ProxyError as error:
@@ -154,7 +154,7 @@ class SpeechStream:
                     await attention.wait()
             except TimeoutError:
                 if not responder.writable and responder.unsent_bytes > unsent - LEAST_READ:
-                    log.info("client_stalled")
+                    responder.record.departure = "client_stalled"
                     responder.abort()
                     raise ClientDisconnected from None
                 unsent = responder.unsent_bytes
@@ -168,7 +168,7 @@ class SpeechStream:
         if not responder.status:
             await error_response(error)(scope, receive, send)
             return
-        log_detail(error)
+        responder.record.fail(error)
         if self._events:
             responder.write(encode_error_frame(error), more=False)
         else:

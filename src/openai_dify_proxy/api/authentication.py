@@ -11,6 +11,7 @@ from functools import lru_cache
 from starlette.requests import Request
 
 from openai_dify_proxy.api.headers import single_values
+from openai_dify_proxy.api.responder import record_of
 from openai_dify_proxy.errors import (
     AuthenticationFailed,
     InvalidRequest,
@@ -56,6 +57,11 @@ class Authenticator:
         Raises AuthenticationFailed, PermissionDenied, UnsupportedMediaType, and InvalidRequest for two different values
         of a header that holds a key.
         """
+        caller = self._identify(request, takes_forms=takes_forms)
+        record_of(request.scope).caller = caller.id
+        return caller
+
+    def _identify(self, request: Request, *, takes_forms: bool) -> Caller:
         credentials = _credentials(request)
         bearer = _bearer(credentials)
         dify_key = _dify_key(credentials)
@@ -80,7 +86,9 @@ class Authenticator:
         """
         credentials = _credentials(request)
         bearer = _bearer(credentials)
-        return self._admit_client(request, self._client_of(credentials, bearer), bearer, takes_forms=True)
+        caller = self._admit_client(request, self._client_of(credentials, bearer), bearer, takes_forms=True)
+        record_of(request.scope).caller = caller.id
+        return caller
 
     def admit_admin(self, request: Request) -> Caller:
         """Return the caller of a request to a route of operators, which needs an admin key.

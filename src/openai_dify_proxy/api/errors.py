@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from openai_dify_proxy.api.responder import record_of
 from openai_dify_proxy.errors import ProxyError, ShuttingDown
 from openai_dify_proxy.translate.openai.errors import encode_error
-
-log = structlog.get_logger(__name__)
 
 INTERNAL_ERROR = "The proxy failed unexpectedly. Report the request id to the operator."
 
 
 def error_response(error: ProxyError) -> Response:
-    """Return the error's envelope with its status and headers, and log its detail."""
-    log_detail(error)
+    """Return the error's envelope with its status and headers. Sending it records the error."""
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = f"{error.retry_after:g}"
@@ -24,7 +22,19 @@ def error_response(error: ProxyError) -> Response:
         headers["x-should-retry"] = "false"
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(encode_error(error), error.status, headers, "application/json")
+    return _ErrorResponse(error, headers)
+
+
+class _ErrorResponse(Response):
+    media_type = "application/json"
+
+    def __init__(self, error: ProxyError, headers: dict[str, str]) -> None:
+        super().__init__(encode_error(error), error.status, headers)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record_of(scope).fail(self._error)
+        await super().__call__(scope, receive, send)
 
 
 async def on_proxy_error(_request: Request, exc: Exception) -> Response:
@@ -35,17 +45,6 @@ async def on_proxy_error(_request: Request, exc: Exception) -> Response:
 async def on_client_disconnect(_request: Request, _exc: Exception) -> Response:
     """Return status 499, which only the access log shows."""
     return Response(status_code=499)
-
-
-def log_detail(error: ProxyError) -> None:
-    """Log the reason that is for the operator only, if there is one."""
-    if error.log is not None:
-        log.error("request_failed", error=error.message, detail=error.log)
-
-
-def log_failure(error: ProxyError) -> None:
-    """Log a failed turn without Dify's message, which may quote the question."""
-    log.warning("turn_failed", error=type(error).__name__, code=error.code)
 
 
 def shutting_down() -> ShuttingDown:

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from openai_dify_proxy.api.errors import log_detail, log_failure, shutting_down
+from openai_dify_proxy.api.errors import shutting_down
 from openai_dify_proxy.api.notices import add_notice
-from openai_dify_proxy.api.responder import JsonAnswer, responder_of
+from openai_dify_proxy.api.responder import JsonAnswer, record_of, responder_of
 from openai_dify_proxy.api.services import Services, answer_head
 from openai_dify_proxy.api.streaming import EventStream, RawHeaders, sse_response
 from openai_dify_proxy.errors import ProxyError
@@ -58,6 +58,7 @@ async def answer_turn(
 
     If the client disconnects before the request to Dify, no run starts.
     """
+    record_of(request.scope).model = fields.model
     side_call = turn_request.side_call
     if (events := services.side_calls.placeholder(side_call)) is not None:
         chosen = services.apps.choose(caller, fields.model)  # rejects unknown models here too
@@ -122,7 +123,6 @@ async def whole_answer(turn: ActiveTurn, at_end: AtEnd, suggest: Suggest | None 
     except asyncio.CancelledError:
         raise shutting_down() from None
     if answer.error is not None:
-        log_failure(answer.error)
         raise answer.error
     return answer
 
@@ -221,13 +221,10 @@ class TurnFrames:
         self.ended = True
         last = events.pop() if events else None
         frames = encoder.encode(events, ids)
-        if isinstance(last, TurnFailed):
-            log_failure(last.error)
-            if not self._started and not frames:
-                encoder.answer.add_one(last)
-                await at_end(encoder.answer, encoder.reply)
-                raise last.error
-            log_detail(last.error)
+        if isinstance(last, TurnFailed) and not self._started and not frames:
+            encoder.answer.add_one(last)
+            await at_end(encoder.answer, encoder.reply)
+            raise last.error
         if self._suggest is not None and isinstance(last, TurnFinished) and last.reason == "stop":
             assert self._turn is not None
             encoder.answer.suggested_questions = await self._suggest(self._turn)

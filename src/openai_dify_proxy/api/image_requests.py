@@ -11,6 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from openai_dify_proxy.api.bodies import BodyReader
+from openai_dify_proxy.api.responder import record_of
 from openai_dify_proxy.errors import BadPicture, InvalidRequest
 from openai_dify_proxy.images.picture_request import InputPicture, PictureRequest
 from openai_dify_proxy.translate.openai.parameter_errors import check_range, invalid_value, unreadable_request
@@ -83,7 +84,12 @@ async def read_image_request(
     )
     return ParsedImageRequest(
         request=PictureRequest(
-            caller=caller, model=fields.model, parameters=parameters, init=tuple(body.init), mask=body.mask
+            caller=caller,
+            model=fields.model,
+            parameters=parameters,
+            init=tuple(body.init),
+            mask=body.mask,
+            record=record_of(request.scope),
         ),
         by="ipfs" if fields.return_ipfs else "url" if fields.response_format == "url" else "b64_json",
         stream=bool(fields.stream),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 from msgspec import Struct
 
-from openai_dify_proxy.api.errors import INTERNAL_ERROR, log_failure
+from openai_dify_proxy.api.errors import INTERNAL_ERROR
 from openai_dify_proxy.api.image_answer import ImageAnswer
 from openai_dify_proxy.api.responder import Responder
 from openai_dify_proxy.api.streaming import RawHeaders
@@ -133,10 +133,11 @@ class PictureFrames:
         """Generate the pictures and queue them, then an error after a failure, and None at the end."""
         on_partial = self._add_partial if self._answer.parsed.partial_images else None
         try:
-            for picture in await self._answer.pictures(self._prepared, on_partial):
+            pictures = await self._answer.pictures(self._prepared, on_partial)
+            self._client.record.pictures = len(pictures)
+            for picture in pictures:
                 self._add(_Shown(picture))
         except ProxyError as error:
-            log_failure(error)
             self._add(error)
         except Exception:  # a bug: the text may hold secrets, so it goes to the log only
             log.exception("handler_failed")

@@ -13,7 +13,7 @@ from openai_dify_proxy.api.image_answer import ImageAnswer, while_connected
 from openai_dify_proxy.api.image_requests import ImageOperation, read_image_request
 from openai_dify_proxy.api.image_streams import PictureFrames
 from openai_dify_proxy.api.notices import NOTICE_HEADER, notice
-from openai_dify_proxy.api.responder import responder_of
+from openai_dify_proxy.api.responder import record_of, responder_of
 from openai_dify_proxy.api.services import services_of
 from openai_dify_proxy.api.streaming import EventStream
 from openai_dify_proxy.errors import ImagesOff, UpstreamMisconfigured
@@ -39,6 +39,8 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
     if service.generator is None:
         raise ImagesOff
     parsed = await read_image_request(request, services.bodies, caller, operation, limit=service.max_picture_bytes)
+    record = record_of(request.scope)
+    record.model = parsed.request.model
     if parsed.by == "ipfs" and service.uploads is None:
         raise UpstreamMisconfigured(
             "This server does not upload pictures to IPFS. Its operator can set IPFS_UPLOAD_URL.",
@@ -52,6 +54,7 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
         frames = PictureFrames(answer, prepared, client, kind=kind, headers=_headers(prepared.plan.notices))
         return EventStream(frames, frames.opened(), services.timing)
     shown = await while_connected(client, answer.pictures(prepared))
+    record.pictures = len(shown)
     headers = _headers(prepared.plan.notices) | {"Vary": "Accept"}
     if parsed.request.parameters.accepted is not None:
         first = shown[0]

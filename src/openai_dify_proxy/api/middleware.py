@@ -1,4 +1,4 @@
-"""The layers around the handlers: the id, timing and log line of every request, CORS, and the most frequent routes.
+"""The layers around the handlers: the id and the record of every request, CORS, and the most frequent routes.
 
 Headers are added through the responder, and not by a wrapper around ``send``, since streams do not use ``send``.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Mapping
 from secrets import token_hex
 
@@ -19,9 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, shutting_down
 from openai_dify_proxy.api.handlers import Handler
-from openai_dify_proxy.api.responder import responder_of
+from openai_dify_proxy.api.responder import record_of, responder_of
 from openai_dify_proxy.errors import InternalError, ProxyError
-from openai_dify_proxy.telemetry import bind_request
+from openai_dify_proxy.telemetry import RequestRecords, bind_request
 from openai_dify_proxy.turns.client import ClientDisconnected
 
 log = structlog.get_logger("openai_dify_proxy.access")
@@ -30,28 +29,33 @@ _VALID_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 
 
 class RequestMiddleware:
-    """Adds ``x-request-id``, ``openai-version`` and ``openai-processing-ms``, the milliseconds until the headers.
+    """Fills in and closes the record of each request, and adds three headers to its response.
+
+    They are ``x-request-id``, ``openai-version`` and ``openai-processing-ms``, the milliseconds until the headers.
 
     A client's own ``x-request-id`` is used if it is at most 128 harmless characters.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, records: RequestRecords) -> None:
         self._app = app
-        self._log = log.bind()  # binding costs more than a line that the level leaves out
+        self._records = records
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        request_id = _request_id(scope)
-        bind_request(request_id)
         responder = responder_of(scope)
+        record = responder.record
+        record.begin(record.received)
+        record.id = request_id = _request_id(scope)
+        record.method, record.path = scope["method"], scope["path"]
+        record.client = scope["client"] and scope["client"][0]
+        bind_request(request_id)
         responder.add_headers.append(
             lambda: (
                 (b"x-request-id", request_id.encode()),
                 (b"openai-version", b"2020-10-01"),
-                (b"openai-processing-ms", b"%d" % ((time.perf_counter() - started) * 1000)),
+                (b"openai-processing-ms", b"%d" % (record.seconds * 1000)),
             )
         )
         try:
@@ -64,14 +68,10 @@ class RequestMiddleware:
             if responder.status == 0:
                 await error_response(InternalError(INTERNAL_ERROR))(scope, receive, send)
         finally:
-            self._log.info(
-                "request_finished",
-                method=scope["method"],
-                path=scope["path"],
-                status=responder.status or 499,
-                client=scope["client"] and scope["client"][0],
-                ms=round((time.perf_counter() - started) * 1000),
-            )
+            record.status = responder.status or record.status
+            if responder.disconnected and not record.departure:
+                record.departure = "client_gone"
+            self._records.close(record)
 
 
 class CrossOriginMiddleware(CORSMiddleware):
@@ -90,17 +90,22 @@ async def _discard(_message: Message) -> None:
 
 
 class HotRoutes:
-    """Serves the POST routes of ``handlers``, by path, without Starlette's router and exception layer."""
+    """Serves the POST routes of ``handlers``, by path, without Starlette's router and exception layer.
 
-    def __init__(self, app: ASGIApp, handlers: Mapping[str, Handler]) -> None:
+    ``handlers`` has the template and the handler of each path.
+    """
+
+    def __init__(self, app: ASGIApp, handlers: Mapping[str, tuple[str, Handler]]) -> None:
         self._app = app
         self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handler = self._handlers.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if handler is None:
+        found = self._handlers.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if found is None:
             await self._app(scope, receive, send)
             return
+        template, handler = found
+        record_of(scope).route = template
         response: ASGIApp
         try:
             response = await handler(Request(scope, receive))

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 from starlette.types import Receive, Scope, Send
 
+from openai_dify_proxy.telemetry.records import RequestRecord
 from openai_dify_proxy.turns.client import EXTENSION
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -18,6 +19,9 @@ class Responder(Protocol):
 
     add_headers: list[Callable[[], Headers]]
     """Functions that return further headers, called when the response starts."""
+
+    record: RequestRecord
+    """The record of the request."""
 
     @property
     def disconnected(self) -> bool:
@@ -56,6 +60,11 @@ class Responder(Protocol):
 
     def abort(self) -> None:
         """Close the connection at once, which counts as a disconnect of the client."""
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    """Return the record of the request with this scope."""
+    return responder_of(scope).record
 
 
 def responder_of(scope: Scope) -> Responder:

@@ -22,7 +22,7 @@ from openai_dify_proxy.api.generation import (
     whole_answer,
 )
 from openai_dify_proxy.api.notices import add_notice
-from openai_dify_proxy.api.responder import JsonAnswer, responder_of
+from openai_dify_proxy.api.responder import JsonAnswer, record_of, responder_of
 from openai_dify_proxy.api.response_requests import read_response_request
 from openai_dify_proxy.api.services import Services, identity_of, services_of
 from openai_dify_proxy.api.stored_streams import StoredStream
@@ -82,6 +82,7 @@ async def create_response(request: Request) -> ASGIApp:
     if (events := services.side_calls.placeholder(side_call)) is not None:
         services.apps.choose(caller, body.model)  # rejects unknown models here too
         return _placeholder(encoder, events, streamed=bool(body.stream))
+    record_of(request.scope).model = body.model
     app = services.side_calls.app(caller, side_call, body.model)
     unsuggested = unsupported_questions(services, app, body)
     ignored = services.turns.ignored(app, requested.output, turn_request)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import structlog
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from openai_dify_proxy.api.responder import responder_of
 from openai_dify_proxy.api.streaming import SSE_HEADERS
-
-log = structlog.get_logger(__name__)
 
 
 class StoredStream(StreamingResponse):
@@ -30,7 +27,7 @@ class StoredStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         except TimeoutError:
-            log.info("client_stalled")
+            responder_of(scope).record.departure = "client_stalled"
             responder_of(scope).abort()  # to close the connection properly would wait for the client
 
     async def stream_response(self, send: Send) -> None:

@@ -15,19 +15,16 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-import structlog
 from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, log_detail, shutting_down
-from openai_dify_proxy.api.responder import responder_of
+from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, shutting_down
+from openai_dify_proxy.api.responder import record_of, responder_of
 from openai_dify_proxy.errors import InternalError, ProxyError
 from openai_dify_proxy.settings.limits import LEAST_READ
 from openai_dify_proxy.translate.openai.chat_streams import COMMENT
 from openai_dify_proxy.turns.client import ClientDisconnected
-
-log = structlog.get_logger(__name__)
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -65,7 +62,7 @@ class FrameSource(Protocol):
 
     @property
     def task_id(self) -> str | None:
-        """Dify's id of the run, for the log."""
+        """Dify's id of the run, for the record of the request."""
 
     def headers(self) -> RawHeaders:
         """Return additional headers. Called once, when the status line is sent."""
@@ -108,12 +105,15 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         source = self._source
+        record_of(scope).streamed = True
         sender = _Sender(source, self._timing, scope)
         try:
             async with self._opened:
                 await sender.pump()
         except ClientDisconnected:
-            log.info("client_stalled" if sender.stalled else "client_disconnected", task_id=source.task_id)
+            record = record_of(scope)
+            record.departure = "client_stalled" if sender.stalled else "client_gone"
+            record.task_id = source.task_id
         except asyncio.CancelledError:
             await sender.fail(shutting_down(), scope, receive, send)
         except ProxyError as error:
@@ -169,7 +169,7 @@ class _Sender:
         """Send the error as a response, or as the last frame if the stream has started."""
         self.close()
         if self._committed:
-            log_detail(error)
+            self._responder.record.fail(error)
             self._write(self._source.failure(error), more=False)
         else:
             await error_response(error)(scope, receive, send)

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from secrets import token_hex
 
-import structlog
 from msgspec import Struct, json
 
 from openai_dify_proxy.audio.answer import AudioAnswer, ReadPart
 from openai_dify_proxy.audio.conversion import Converter
-from openai_dify_proxy.errors import ProxyError, UpstreamGarbled
+from openai_dify_proxy.errors import UpstreamGarbled
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.translate.audio.formats import AudioFormat
 from openai_dify_proxy.translate.dify.audio_form import encode_audio_form
@@ -27,8 +26,6 @@ from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.exchange import Exchange
 from openai_dify_proxy.wire.dify import AUDIO_TEXT, SpeechCall
 from openai_dify_proxy.wire.reading import UNREADABLE
-
-log = structlog.get_logger(__name__)
 
 MAX_TEXT_BYTES = 4 * 1024 * 1024
 """The largest answer of ``POST /audio-to-text`` that is read."""
@@ -103,8 +100,11 @@ class AudioService:
     async def _answer(self, call: AudioCall, send: Callable[[str], Awaitable[Exchange]]) -> AsyncIterator[AudioAnswer]:
         """Wait for a slot, send the request for Dify's ``user``, and yield its answer once its head is good."""
         url, admission = call.app.dify.url, self._turns.admission
+        record = call.client.record
+        record.caller, record.app, record.end_user = call.caller.id, call.app.name, call.end_user
         slot_of_turn = admission.slot(url, call.caller, call.client, call.wait, end_user=call.end_user, as_turn=True)
         async with slot_of_turn as slot:
+            record.queued = call.wait.limit - call.wait.left
             user = await self._turns.user(call.app, call.caller, call.end_user)
             if call.client.disconnected:
                 raise ClientDisconnected
@@ -114,9 +114,6 @@ class AudioService:
                 answer = AudioAnswer(exchange, call.app.dify, self._limits, call.client)
                 await answer.check()
                 yield answer
-            except ProxyError as error:
-                log.warning("audio_call_failed", error=type(error).__name__, code=error.code)
-                raise
             finally:
                 if not exchange.ended:
                     exchange.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import typer
 from starlette.applications import Starlette
@@ -69,11 +70,12 @@ def create_process_app(settings: Settings) -> Starlette:
     lifespan = app.router.lifespan_context
 
     @asynccontextmanager
-    async def tuned_lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with lifespan(app):
+    async def tuned_lifespan(app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
+        async with lifespan(app) as state:
+            assert state is not None
             _tune_garbage_collector()
             return_large_blocks()
-            yield
+            yield state
 
     app.router.lifespan_context = tuned_lifespan
     return app

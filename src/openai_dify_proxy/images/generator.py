@@ -16,6 +16,7 @@ from openai_dify_proxy.errors import (
     InvalidRequest,
     ModelNotFound,
     ProxyError,
+    Quoting,
     UpstreamFailed,
     UpstreamGarbled,
     UpstreamTimeout,
@@ -221,13 +222,14 @@ class ImageGenerator:
         """Run a prediction. If Replicate requires a version, as for community models, retry with the latest one."""
         seconds = max(0.0, prepared.deadline - asyncio.get_running_loop().time())
         target = self._models.target(ref)
+        created = prepared.request.record.prediction_ids.append
         try:
-            return await self._predictions.run(target, inputs, seconds=seconds, progress=progress)
+            return await self._predictions.run(target, inputs, seconds=seconds, progress=progress, created=created)
         except ModelNotFound:
             pinned = self._models.pin(target)
             if pinned is None:
                 raise
-        return await self._predictions.run(pinned, inputs, seconds=seconds, progress=progress)
+        return await self._predictions.run(pinned, inputs, seconds=seconds, progress=progress, created=created)
 
     async def _upscale(
         self, prepared: PreparedRequest, upscaler: ModelInputs, url: str, small: StoredPicture, facts: PictureFacts
@@ -240,7 +242,11 @@ class ImageGenerator:
             return await self._store(picture_urls(prediction.output)[0], prepared.plan, facts)
         except ProxyError as error:
             raise UpstreamFailed(
-                f"Upscaling failed: {error.message} The original picture is stored at /pictures/{small.record.name}.",
+                Quoting(
+                    "Upscaling failed",
+                    error.message,
+                    f" The original picture is stored at /pictures/{small.record.name}.",
+                ),
                 code=error.code,
                 started=True,
                 log=error.log,

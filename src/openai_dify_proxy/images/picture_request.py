@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from openai_dify_proxy.telemetry import RequestRecord
 from openai_dify_proxy.translate.replicate.image_plan import ImageParameters
 from openai_dify_proxy.turns.callers import Caller
 
@@ -17,13 +18,17 @@ class InputPicture(Struct, frozen=True):
 
 
 class PictureRequest(Struct, frozen=True, kw_only=True):
-    """The model, parameters and pictures of a request. ``init`` holds the initial images."""
+    """The model, parameters and pictures of a request. ``init`` holds the initial images.
+
+    ``record`` is that of the request, to which the predictions are added.
+    """
 
     caller: Caller
     model: str | None
     parameters: ImageParameters
     init: tuple[InputPicture, ...] = ()
     mask: InputPicture | None = None
+    record: RequestRecord = field(default_factory=RequestRecord)
 
     @property
     def inputs(self) -> tuple[InputPicture, ...]:

@@ -61,10 +61,17 @@ class Predictions:
         self._cancelling: set[asyncio.Task[Any]] = set()
 
     async def run(
-        self, ref: ModelRef, inputs: Mapping[str, Any], *, seconds: float, progress: Progress | None = None
+        self,
+        ref: ModelRef,
+        inputs: Mapping[str, Any],
+        *,
+        seconds: float,
+        progress: Progress | None = None,
+        created: Callable[[str], None] | None = None,
     ) -> Prediction:
         """Return a prediction that succeeded with pictures; ``progress`` is called with new outputs.
 
+        ``created`` is called with the id of the prediction.
         The prediction is cancelled after ``seconds``, and when the caller is. Raises ProxyError.
         """
         prediction: Prediction | None = None
@@ -74,6 +81,8 @@ class Predictions:
         try:
             async with asyncio.timeout(seconds):
                 prediction = await self._create(ref, inputs, seconds + CANCEL_MARGIN)
+                if created is not None:
+                    created(prediction.id)
                 prediction = await self._poll(prediction, progress)
         except TimeoutError:
             self._abandon(prediction)

@@ -23,6 +23,7 @@ from openai_dify_proxy.responses.event_log import EventLogs, EventLogWriter, Run
 from openai_dify_proxy.responses.recorder import ResponseRecorder
 from openai_dify_proxy.responses.response_store import ResponseStore, StoredResponse, state_unreachable
 from openai_dify_proxy.state.store import Operation
+from openai_dify_proxy.telemetry import RequestRecords
 from openai_dify_proxy.translate.openai.responses_answers import cancelled_response, failed_response
 from openai_dify_proxy.translate.openai.responses_frames import (
     encode_failure,
@@ -54,9 +55,16 @@ class BackgroundResponses:
     """Runs responses in the background, and reads and cancels those of other processes. ``lease`` is in seconds."""
 
     def __init__(
-        self, turns: Turns, stored: ResponseStore, conversations: Conversations, *, lease: float = LEASE_SECONDS
+        self,
+        turns: Turns,
+        stored: ResponseStore,
+        conversations: Conversations,
+        records: RequestRecords,
+        *,
+        lease: float = LEASE_SECONDS,
     ) -> None:
         self._turns = turns
+        self._records = records
         self._stored = stored
         self._logs = EventLogs(conversations)
         self._store = conversations.store
@@ -79,7 +87,15 @@ class BackgroundResponses:
         """
         name = encoder.response.id
         writer = EventLogWriter(self._logs, caller, name)
-        run = BackgroundRun(recorder, prepare, encoder, writer, alive_until=self._alive_until, end_timeout=self._lease)
+        run = BackgroundRun(
+            recorder,
+            prepare,
+            encoder,
+            writer,
+            records=self._records,
+            alive_until=self._alive_until,
+            end_timeout=self._lease,
+        )
         self._runs[name] = run
         run.task.add_done_callback(lambda _: self._runs.pop(name, None))
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from time import perf_counter
 
 import structlog
 
@@ -17,9 +18,11 @@ from openai_dify_proxy.responses.event_log import EventLogWriter, RunProgress
 from openai_dify_proxy.responses.recorder import ResponseRecorder
 from openai_dify_proxy.responses.response_store import state_unreachable
 from openai_dify_proxy.state.store import Operation
+from openai_dify_proxy.telemetry import RequestRecord, RequestRecords
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.client import Client, ClientDisconnected
+from openai_dify_proxy.wire.openai.responses import Response
 
 WRITE_SECONDS = 0.1
 """The shortest time between two writes of a growing stream."""
@@ -38,8 +41,10 @@ log = structlog.get_logger(__name__)
 class _Canceller:
     """The ``Client`` of a run: it disconnects when the response is cancelled."""
 
-    def __init__(self) -> None:
+    def __init__(self, response: Response) -> None:
         self.disconnected = False
+        self.record = RequestRecord(kind="response", id=response.id, model=response.model)
+        self.record.begin(perf_counter())
         self._callback: Callable[[], object] | None = None
 
     def on_disconnect(self, callback: Callable[[], object]) -> None:
@@ -69,6 +74,7 @@ class BackgroundRun:
         encoder: ResponsesStreamEncoder,
         writer: EventLogWriter,
         *,
+        records: RequestRecords,
         alive_until: Callable[[], float],
         end_timeout: float,
     ) -> None:
@@ -81,7 +87,8 @@ class BackgroundRun:
         self.writer = writer
         self._alive_until = alive_until
         self._end_timeout = end_timeout
-        self._client = _Canceller()
+        self._client = _Canceller(encoder.response)
+        self._records = records
         self._turn: ActiveTurn | None = None
         self._loop = asyncio.get_running_loop()
         self._written_at = self._loop.time()
@@ -110,6 +117,7 @@ class BackgroundRun:
             await self._run_stored(recorder, prepare)
         finally:
             self.written.set()
+            self._records.close(self._client.record)
 
     async def _store(self, recorder: ResponseRecorder) -> None:
         """Store the response as queued: one that cannot be found again must not run."""
@@ -147,13 +155,13 @@ class BackgroundRun:
     async def _operations_after(self, error: BaseException, recorder: ResponseRecorder) -> list[Operation]:
         """End the stream of a response that ``error`` ended, and return the operations that store the end."""
         if isinstance(error, ClientDisconnected):
+            self._client.record.departure = "cancelled"
             self.writer.add(self._encoder.cancel(self._ids))
         elif isinstance(error, asyncio.CancelledError):
             self._end_timeout = 0
             message = "The server was shut down during the response. Create it again."
             self._fail(ShuttingDown(message, started=self._turn is not None))
         elif isinstance(error, ProxyError):
-            log.warning("turn_failed", error=type(error).__name__, code=error.code, detail=error.log)
             self._fail(error)
         else:  # a bug: the text may hold secrets, so it goes to the log only
             log.error("background_run_failed", exc_info=error)
@@ -167,8 +175,6 @@ class BackgroundRun:
         if self.writer.cancelled:  # the turn ended because Dify stopped it
             raise ClientDisconnected
         self.writer.add(encoder.encode([last], turn.ids))
-        if isinstance(last, TurnFailed):
-            log.warning("turn_failed", error=type(last.error).__name__, code=last.error.code, detail=last.error.log)
         if not isinstance(last, TurnFinished):
             return await recorder.put_failed(encoder.response)
         finished = turn, encoder.response, encoder.reply
@@ -193,6 +199,7 @@ class BackgroundRun:
                 return last
 
     def _fail(self, error: ProxyError) -> None:
+        self._client.record.fail(error)
         answer = self._encoder.answer
         if answer.finish_reason is None and answer.error is None:  # else the end is already written
             self.writer.add(self._encoder.encode([TurnFailed(error)], self._ids))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 from openai_dify_proxy.server.flow import Flow
+from openai_dify_proxy.telemetry.records import RequestRecord
 from openai_dify_proxy.turns.client import EXTENSION
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class ResponseWriter:
         self.disconnected = False
         self.status = 0
         """The status of the response; 0 before it has started."""
+        self.record = RequestRecord()
         self.add_headers: list[Callable[[], Headers]] = []
         """Functions that return further headers, called when the response starts."""
         self._cycle: Cycle | None = cycle
@@ -127,6 +130,7 @@ class Cycle(RequestResponseCycle):
         self._head = b""
         self._too_much_left = connection.too_much_left
         self._responder = ResponseWriter(self)
+        self.record = self._responder.record
         self.scope["extensions"] = {EXTENSION: {"responder": self._responder}}
 
     def disconnect(self) -> None:
@@ -161,6 +165,7 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         self._responder.status = status
+        self.record.first_byte = perf_counter()
         added = [header for hook in self._responder.add_headers for header in hook()]
         self._head = self._encode_head(status, [*self.default_headers, *headers, *added])
 

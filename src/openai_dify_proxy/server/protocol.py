@@ -7,10 +7,10 @@ limit is checked before the bytes beyond it are parsed.
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
-import structlog
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -21,11 +21,13 @@ from openai_dify_proxy.server.exchange import Cycle
 from openai_dify_proxy.server.flow import Flow
 from openai_dify_proxy.server.forwarding import forwarded_client, forwarded_scheme, is_trusted, parse_address
 from openai_dify_proxy.server.heads import END_OF_HEAD, declared_length, head_of_body, is_unambiguous, set_target
+from openai_dify_proxy.telemetry import AccessLog, RequestRecord, RequestRecords
 
 if TYPE_CHECKING:
     from openai_dify_proxy.server.front_door import FrontDoor
 
-log = structlog.get_logger("openai_dify_proxy.server")
+REQUEST_RECORDS: Final = "request_records"
+"""The key in the state of the app's lifespan that holds its ``RequestRecords``."""
 
 # What is being read.
 IDLE: Final = 0
@@ -324,6 +326,8 @@ class Connection(HttpToolsProtocol):
         if self._replaying or (self.parser.should_upgrade() and declared_length(self.headers) != 0):
             return  # the body is still to come
         self._door.reading.pop(self, None)
+        if self.cycle is not None:
+            self.cycle.record.received = perf_counter()
         super().on_message_complete()
         if self._answering is None:
             self._become_idle()
@@ -359,10 +363,13 @@ class Connection(HttpToolsProtocol):
 
     def _reject(self, error: ProxyError) -> None:
         """Answer the request that is being read with ``error``, and close the connection."""
-        client = self.scope["client"] if self._phase == BODY else self.client
-        log.warning("request_rejected", status=error.status, reason=error.message, client=client and client[0])
         # The request being read is the one being answered only if its head is complete and nothing waits behind it.
         answering = self._answering
+        if answering is not None and self._phase == BODY and not self.pipeline and not answering.response_started:
+            answering.record.fail(error)  # its own record ends when its handler does
+            answering.record.status = error.status
+        else:
+            self._record(error)
         if answering is not None and self._phase == HEAD:
             self._close_after_answers()
             return
@@ -374,6 +381,14 @@ class Connection(HttpToolsProtocol):
             self._answering = None
         self.transport.write(rejections.response(error))
         self._linger()
+
+    def _record(self, error: ProxyError) -> None:
+        """Record a rejected request that has no handler."""
+        client = self.scope["client"] if self._phase == BODY else self.client
+        record = RequestRecord(kind="rejection", client=client and client[0], status=error.status, error=error)
+        record.started = perf_counter()
+        records: RequestRecords = self.app_state.get(REQUEST_RECORDS) or RequestRecords(AccessLog())
+        records.close(record)
 
     def _close_after_answers(self) -> None:
         """Discard what arrives, and close the connection after the answers to the earlier requests."""

@@ -16,6 +16,7 @@ from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.descriptions import Shown
 from openai_dify_proxy.settings.files import FileSettings
 from openai_dify_proxy.settings.limits import LimitSettings
+from openai_dify_proxy.settings.telemetry import TelemetrySettings
 from openai_dify_proxy.settings.tools import ToolSettings
 from openai_dify_proxy.settings.values import (
     ApiUrl,
@@ -33,8 +34,6 @@ from openai_dify_proxy.settings.values import (
     Inputs,
     Key,
     Keys,
-    LogFormat,
-    LogLevel,
     MaskColour,
     MaxConcurrent,
     Networks,
@@ -203,12 +202,6 @@ class ServerSettings(_Model):
     """The port to listen on; `0` selects a free one."""
     workers: int = Field(default=1, ge=1)
     """The number of processes that serve the port."""
-    log_level: LogLevel = "info"
-    """The lowest level to log: `debug`, `info`, `warning`, `error` or `critical`.
-
-    Keys, prompts and answers are not logged at any level."""
-    log_format: LogFormat = "console"
-    """The format of log lines: `console` for people, `json` for log collectors."""
     trusted_proxies: Networks = ()
     """Addresses and networks of reverse proxies in front of the server: `10.0.0.2,172.16.0.0/12`.
 
@@ -385,6 +378,7 @@ class Settings(
     ConversationSettings,
     TimeSettings,
     LimitSettings,
+    TelemetrySettings,
     ServerSettings,
     AccessSettings,
     DifySettings,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from openai_dify_proxy.errors import Quoting
+
 _ENDS = (".", "!", "?", "…", "。", "！", "？")
 _CLOSERS = "\"'”’)]»"
 
@@ -17,4 +19,4 @@ def as_sentence(text: str) -> str:
 def with_detail(statement: str, detail: str) -> str:
     """Return ``statement: detail.``, or ``statement.`` if an upstream gave no detail."""
     detail = as_sentence(detail)
-    return f"{statement}: {detail}" if detail else f"{statement}."
+    return Quoting(statement, detail) if detail else f"{statement}."

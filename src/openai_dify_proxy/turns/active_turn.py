@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from openai_dify_proxy.events import Event, TurnIds
+from openai_dify_proxy.events import Event, TurnFinished, TurnIds
 from openai_dify_proxy.state.store import Operation
+from openai_dify_proxy.telemetry import RequestRecord
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.claims import ConversationClaim
@@ -35,16 +36,21 @@ class ActiveTurn:
         app_name: str,
         mode: Mode,
         user: str,
+        record: RequestRecord,
         now: Callable[[], float],
         stop: Callable[[], asyncio.Task[None] | None],
     ) -> None:
-        """``user`` is Dify's user; ``now`` is a clock in seconds since the epoch; ``stop`` stops the run in Dify."""
+        """``user`` is Dify's user, and ``record`` that of the request.
+
+        ``now`` is a clock in seconds since the epoch; ``stop`` stops the run in Dify.
+        """
         self.stream = stream
         self.claim = claim
         self.slot = slot
         self.app_name = app_name
         self.mode = mode
         self.user = user
+        self.record = record
         self._now = now
         self._stop = stop
 
@@ -61,6 +67,17 @@ class ActiveTurn:
     def cut_short(self) -> bool:
         """Whether a stop sequence ended the reply before Dify did."""
         return self.stream.cut_short
+
+    def fill_record(self) -> None:
+        """Add the result of the turn to the record of its request."""
+        record, stream = self.record, self.stream
+        if isinstance(stream.last, TurnFinished):
+            record.finish_reason = stream.last.reason
+            record.usage = stream.last.usage
+        elif stream.last is not None:
+            record.fail(stream.last.error)
+        record.first_text, record.last_text = stream.first_text_at, stream.ended_at
+        record.message_id, record.conversation_id = stream.ids.message_id, stream.ids.conversation_id
 
     def disconnect(self) -> None:
         """Record that the client disconnected: ``next`` raises ClientDisconnected from now on."""

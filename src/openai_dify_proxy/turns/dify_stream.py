@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import perf_counter
 from typing import Protocol
 
 from msgspec import Struct
@@ -70,6 +71,9 @@ class DifyStream:
     fails. ``output`` reads the client's tool calls; ``repair`` receives the ended stream and the question of the run
     that corrects them. ``resume`` reads on after the stream broke off. While ``between_runs`` is true,
     ``begin_next_run`` has to be awaited.
+
+    ``last`` is the last event, once ``ended`` is true. ``first_text_at`` is when the bytes of the first visible event
+    were read, and ``ended_at`` when the last event was, by ``perf_counter``; 0 until then.
     """
 
     def __init__(
@@ -93,6 +97,9 @@ class DifyStream:
         self.client_disconnected = False
         self.ended = False
         self.stopped = False  # by a stop call that Dify confirmed
+        self.last: TurnFinished | TurnFailed | None = None
+        self.first_text_at = self.ended_at = 0.0
+        self._read_at = 0.0
         self._decoder = decoder
         self._stop = stop
         self._limits = limits
@@ -203,6 +210,7 @@ class DifyStream:
             if not (events and isinstance(events[-1], TurnFailed)):
                 events = [TurnFailed(conversation_lost())]
         if events and (events := self._filtered(events)):
+            self.first_text_at = self.first_text_at or self._first_text_at(events)
             if self._timer is None or self._decoder.ending:
                 self._wake_by(self._deadline())
             return events
@@ -296,6 +304,8 @@ class DifyStream:
     def _read(self) -> list[Event]:
         exchange = self.exchange
         ended = exchange.ended
+        if not self.first_text_at:
+            self._read_at = perf_counter()
         data = exchange.take()
         events = self._decoder.feed(data) if data else []
         if (frames := self._decoder.frames) != self._frames:
@@ -307,6 +317,10 @@ class DifyStream:
             return events
         events += self._decoder.finish()
         return events if exchange.status is not None else [TurnFailed(missing_answer(self.app, exchange))]
+
+    def _first_text_at(self, events: list[Event]) -> float:
+        """Return when the first visible event was read, if it is among ``events``; else 0."""
+        return 0.0 if isinstance(events[0], TurnFinished | TurnFailed) else self._read_at
 
     def _read_error_body(self) -> list[Event]:
         """Return the failure once Dify's error body is complete."""
@@ -339,6 +353,8 @@ class DifyStream:
         last = events[-1] if events else None
         if isinstance(last, TurnFinished | TurnFailed):
             self.ended = True
+            self.last = last
+            self.ended_at = perf_counter()
         elif question is not None:
             assert self._repair is not None
             self._next_run = partial(self._repair, text=question)

@@ -75,9 +75,10 @@ class Runs:
         if claim.conversation_id is None:
             return
         if question.profile.hides_lost_conversations and (claim.unconfirmed or claim.long_ago):
-            await self._confirm(question, claim.conversation_id)
+            await question.client.record.wait(self._confirm(question, claim.conversation_id))
         spacing = self._conversations.timing.turn_spacing
-        await asyncio.sleep(min(spacing, max(0.0, claim.not_before - self._conversations.now())))
+        pause = min(spacing, max(0.0, claim.not_before - self._conversations.now()))
+        await question.client.record.wait(asyncio.sleep(pause))
 
     async def _confirm(self, question: Question, conversation_id: str) -> None:
         """Check that the conversation exists: this version of Dify would hang on a lost one, or start another."""
@@ -181,7 +182,7 @@ class Runs:
         contents = question.request.contents
         if contents is None and (question.recall is None or not any(message.files for message in history)):
             return NO_FILES
-        files = await self._files.place(
+        placing = self._files.place(
             question.app,
             question.profile,
             question.request,
@@ -191,6 +192,7 @@ class Runs:
             caller=question.caller,
             secret=await self._conversations.secret(),
         )
+        files = await question.client.record.wait(placing)
         if contents is not None and not question.claim.can_restart:
             contents.drop()
         return files

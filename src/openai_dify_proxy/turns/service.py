@@ -11,6 +11,7 @@ from typing import Literal
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.settings.state_urls import is_shared
+from openai_dify_proxy.telemetry import RequestRecords
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.request import (
     Continuation,
@@ -65,7 +66,9 @@ class Turns:
         conversations: Conversations,
         *,
         files: TurnFiles,
+        records: RequestRecords | None = None,
     ) -> None:
+        """``records`` receives the records of turns without a client."""
         shared = is_shared(settings.state_url.get_secret_value())
         self.admission = Admission(settings, apps.urls, conversations.store if shared else None, dify)
         self._queue_timeout = settings.queue_timeout
@@ -78,6 +81,7 @@ class Turns:
         self._stopper = Stopper(dify)
         self._emulator = Emulator(settings)
         self._files = files
+        self._records = records or RequestRecords()
         self._runs = Runs(dify, self._stopper, Transcript(settings.transcript_template), conversations, files)
         self._active = 0
         self._all_ended = asyncio.Event()
@@ -151,16 +155,21 @@ class Turns:
         says. ``streamed`` says whether the client receives events before the end.
         Raises ProxyError, and ClientDisconnected if the client disconnects before the request to Dify.
         """
+        own_client = client is None
         client = client or ConnectedClient()
+        record = client.record
+        record.caller, record.app, record.end_user = caller.id, app.name, request.end_user
         claim = self._conversations.claim(app, request, lock)
         own = admittance is None
         if admittance is None:
             admittance = self._admittance(caller, app, request.end_user, client, wait or self.wait(streamed=False))
         turn = None
         try:
-            profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
+            profile = self._profiles.cached(app.dify)
+            if profile is None:
+                profile = await record.wait(self._profiles.get(app.dify, app.mode))
             if request.contents is not None:
-                request = await self._files.resolve(caller, request)
+                request = await record.wait(self._files.resolve(caller, request))
             emulation = await self._emulate(app, profile, request, streamed=streamed)
             if emulation is not None and emulation.instructions is not None:
                 claim.instruct(emulation.instructions.identity, self._emulator.remind_after)
@@ -178,8 +187,12 @@ class Turns:
                 emulation=emulation,
             )
             yield turn
+        except ProxyError as error:
+            record.fail(error)
+            raise
         finally:
             try:
+                record.queued = admittance.waited
                 if turn is not None:
                     self._end(turn)
                 else:
@@ -187,6 +200,8 @@ class Turns:
             finally:
                 if own:
                     admittance.leave()
+                if own_client:
+                    self._records.close(record)
 
     async def messages(
         self,
@@ -304,6 +319,8 @@ class Turns:
         question = Question(app, profile, request, user, claim, recall, slot, emulation, client, caller.id)
         await self._runs.wait_for_dify(question)
         exchange, decoder = await self._runs.start(question)
+        client.record.sent = exchange.sent_at
+        client.record.elsewhere += admittance.waited + exchange.connecting
         stream = DifyStream(
             exchange,
             decoder,
@@ -328,6 +345,7 @@ class Turns:
             app_name=app.name,
             mode=profile.mode,
             user=user,
+            record=client.record,
             now=self._conversations.now,
             stop=lambda: self._stopper.abandon(stream, profile.mode),
         )
@@ -358,6 +376,7 @@ class Turns:
 
     def _end(self, turn: ActiveTurn) -> None:
         """Stop the turn in Dify if it still runs, and end its claim and its slot. The client waits for nothing."""
+        turn.fill_record()
         self._active -= 1
         if not self._active:
             self._all_ended.set()

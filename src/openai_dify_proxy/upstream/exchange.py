@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from openai_dify_proxy.translate.connection_errors import ServerAddress, describe_failure
@@ -26,7 +27,8 @@ class Exchange:
     if the connection died before the answer was complete. ``listener`` is called instead of waking ``wait``.
     ``answered_in_tls`` is true if a plain connection received a TLS alert, ``head_too_large`` if the headers exceeded
     ``MAX_HEAD_BYTES``. ``at_end`` is called once the exchange no longer has a connection, with whether it was
-    aborted from this side.
+    aborted from this side. ``sent_at`` is when the request was sent, by ``perf_counter``, and ``connecting`` how many
+    seconds the connection took before, 0 for an idle one.
     """
 
     __slots__ = (
@@ -39,16 +41,17 @@ class Exchange:
         "_high_water",
         "_loop",
         "_request",
-        "_sent_at",
         "_size",
         "_waiter",
         "answered_in_tls",
         "at_end",
         "broken",
+        "connecting",
         "ended",
         "head_too_large",
         "headers",
         "listener",
+        "sent_at",
         "status",
     )
 
@@ -63,7 +66,8 @@ class Exchange:
         self._high_water = client.stream_buffer
         self._awake = False
         self._waiter: asyncio.Future[None] | None = None
-        self._sent_at = 0.0
+        self.sent_at = 0.0
+        self.connecting = 0.0
         self._discard = False
         self.listener: Callable[[], None] | None = None
         self.status: int | None = None
@@ -151,9 +155,13 @@ class Exchange:
 
     async def send(self) -> None:
         """Send the request. Raises CannotConnect."""
-        connection = self._client.take_idle(self._endpoint.origin) or await self._client.connect(self._endpoint.origin)
+        connection = self._client.take_idle(self._endpoint.origin)
+        if connection is None:
+            began = perf_counter()
+            connection = await self._client.connect(self._endpoint.origin)
+            self.connecting = perf_counter() - began
         self._connection = connection
-        self._sent_at = self._loop.time()
+        self.sent_at = perf_counter()
         connection.start(self, self._request)
         if len(self._request) > 1:
             self._loop.call_later(RESEND_WINDOW, self._drop_request)
@@ -185,7 +193,7 @@ class Exchange:
 
     def on_end(self, *, broken: bool, reused: bool, silent: bool) -> None:
         self._connection = None
-        early = self._loop.time() - self._sent_at < RESEND_WINDOW
+        early = perf_counter() - self.sent_at < RESEND_WINDOW
         if broken and reused and silent and early and self._request:
             self._client.spawn(self._resend())
             return

@@ -55,6 +55,7 @@ def test_defaults() -> None:
         "cors_origins": (),
         "log_level": "info",
         "log_format": "console",
+        "log_end_users": False,
         "max_body_bytes": 67_108_864,
         "max_connections": None,
         "idle_timeout": 65,

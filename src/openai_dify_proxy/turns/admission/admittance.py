@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 
 import structlog
 
@@ -35,6 +36,8 @@ class Admittance:
         patience: float,
     ) -> None:
         self.slot: Slot | None = None
+        self.waited = 0.0
+        """Seconds that the turn has waited for slots and for its conversation."""
         self._gates = gates
         self._lines = lines
         self._line = line
@@ -56,7 +59,11 @@ class Admittance:
         """
         self.try_enter()
         if self.slot is None:
-            self.slot = await enter_all(self._gates, self._line, self._client, self._wait, again=bool(self._places))
+            began = perf_counter()
+            try:
+                self.slot = await enter_all(self._gates, self._line, self._client, self._wait, again=bool(self._places))
+            finally:
+                self.waited += perf_counter() - began
         return self.slot
 
     async def acquire(self, lock: Lock, *, param: str) -> None:
@@ -110,6 +117,7 @@ class Admittance:
             return False
         finally:
             self._patience = max(0.0, self._patience - (now() - began))
+            self.waited += now() - began
         if self._client.disconnected:
             raise ClientDisconnected
         return True

@@ -79,17 +79,32 @@ def test_common_lines_fit_into_110_columns_of_a_terminal(monkeypatch: pytest.Mon
     configure_logging("info", "console")
     bind_request("req_0123456789abcdef0123")
     log = structlog.get_logger()
+    reason = "The model provider behind Dify limits requests, and this sentence goes on for quite a while."
     for path in ("/v1/models", "/v1/chat/completions", "/v1/images/generations"):
-        log.info("request_finished", method="POST", path=path, status=200, ms=12345)
-    log.warning("turn_failed", error="UpstreamMisconfigured", code="upstream_misconfigured")
-    log.info("client_disconnected", task_id="11111111-2222-4333-8444-555555555555")
+        line = {"method": "POST", "path": path, "status": 200, "outcome": "stop", "model": "support", "ms": 12345}
+        log.info("request_finished", **line, prompt_tokens=1234, caller="key-0123456789abcdef", client="127.0.0.1")
+    failure = {"outcome": "turn_failed: rate_limit_exceeded", "error": "RateLimited", "code": "rate_limit_exceeded"}
+    log.info("request_finished", method="POST", path="/v1/responses", status=429, **failure, reason=reason)
+    log.warning("request_rejected", status=400, outcome="rejected: x", error="BadHttp", reason="Not HTTP.", code="x")
     shown = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in terminal.getvalue().splitlines()]
     assert "\x1b[" in terminal.getvalue()
     assert max(map(len, shown)) <= 110
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d info  request_finished POST /v1/chat/completions 200 ms=12345 req_0123456789abcdef0123",
-        shown[1],
+        r"\d\d:\d\d:\d\d info  POST /v1/models 200 stop model=support ms=12345"
+        r" prompt_tokens=1234 req_0123456789abcdef0123",
+        shown[0],
     )
+    assert re.search(r" reason='Not HTTP\.' req_", shown[4])
+
+
+def test_a_long_reason_is_cut_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    configure_logging("info", "console")
+    structlog.get_logger().info("request_finished", status=404, outcome="rejected", reason="There is no model. " * 9)
+    (shown,) = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in terminal.getvalue().splitlines()]
+    assert len(shown) == 110
+    assert shown.endswith("…'")
 
 
 def test_a_file_gets_full_timestamps(capsys: pytest.CaptureFixture[str]) -> None:

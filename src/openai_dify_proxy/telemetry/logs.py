@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal
 
 import structlog
@@ -23,8 +24,17 @@ from openai_dify_proxy.errors import mask_keys
 LogFormat = Literal["console", "json"]
 
 _LEVEL_WIDTH = len("error")
-_BARE = ("method", "path", "status")
+_BARE = ("method", "path", "status", "outcome")
 """Fields that the console shows without their names."""
+
+_COLUMNS = 110
+"""The longest line of a request on a terminal."""
+
+_LINES_TO_FIT = frozenset({"request_finished", "request_rejected", "background_finished", "inner_turn_finished"})
+_REASON_FRAME = len(" reason='…'")
+_ALWAYS = frozenset({"timestamp", "level", "event", *_BARE, "request_id"})
+_LEAST_REASON = 30
+"""Columns that the reason of an error has at least; with fewer it is left out."""
 
 _MAX_VALUE = 500
 """Characters of a value."""
@@ -124,10 +134,15 @@ def _last(value: object) -> str:
     return text if len(text) <= _MAX_TRACEBACK else _ELLIPSIS + text[-_MAX_TRACEBACK:]
 
 
+@lru_cache(maxsize=1024)
+def _masked_text(text: str, limit: int) -> str:
+    return mask_keys(_cut(text, limit))
+
+
 def _masked(value: object, limit: int) -> object:
     match value:
         case str():
-            return mask_keys(_cut(value, limit))
+            return _masked_text(value, limit)
         case Mapping():
             return {_name(name): _masked(part, limit) for name, part in value.items()}
         case list() | tuple():
@@ -143,7 +158,9 @@ def _rendering(log_format: LogFormat) -> list[Processor]:
     shared: list[Processor] = [structlog.processors.format_exc_info, _mask]
     if log_format == "json":
         return [*shared, _render_json]
-    return [*shared, _escape_texts, _request_id_last, _console(colors=sys.stderr.isatty())]
+    on_terminal = sys.stderr.isatty()
+    fitting: list[Processor] = [_fit_columns] if on_terminal else []
+    return [*shared, _escape_texts, _request_id_last, *fitting, _console(colors=on_terminal)]
 
 
 def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
@@ -167,6 +184,37 @@ def _request_id_last(logger: WrappedLogger, method: str, event: EventDict) -> Ev
     if "request_id" in event:
         event["request_id"] = event.pop("request_id")
     return event
+
+
+def _fit_columns(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Leave out the last fields of a request's line, and cut its reason, so that it fits into ``_COLUMNS``.
+
+    The line has its most important fields first. Logs that are not on a terminal have all of them. The usual event
+    needs no name: its line begins with the method.
+    """
+    if event["event"] not in _LINES_TO_FIT:
+        return event
+    if event["event"] == "request_finished":
+        del event["event"]
+    left = _COLUMNS + 1 - sum(_columns(name, event[name]) for name in _ALWAYS if name in event)
+    fitted: EventDict = {}
+    for name, value in event.items():
+        if name in _ALWAYS:
+            fitted[name] = value
+            continue
+        if name == "reason" and _columns(name, value) > left > _LEAST_REASON:
+            value = f"{value[: left - _REASON_FRAME]}{_ELLIPSIS}"
+        if (columns := _columns(name, value)) <= left:
+            fitted[name] = value
+            left -= columns
+    return fitted
+
+
+def _columns(name: str, value: object) -> int:
+    """Return the columns of a field on the console, with the space before it."""
+    return (
+        1 + max(len(_shown(value)), _LEVEL_WIDTH if name == "level" else 0) + (0 if name in _ALWAYS else len(name) + 1)
+    )
 
 
 def _console(*, colors: bool) -> ConsoleRenderer:

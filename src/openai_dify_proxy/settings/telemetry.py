@@ -1,0 +1,23 @@
+"""The settings for logs and metrics; ``model`` has the other settings."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from openai_dify_proxy.settings.base import CONFIG
+from openai_dify_proxy.settings.values import Flag, LogFormat, LogLevel
+
+
+class TelemetrySettings(BaseModel):
+    """Logs and metrics"""
+
+    model_config = CONFIG
+
+    log_level: LogLevel = "info"
+    """The lowest level to log: `debug`, `info`, `warning`, `error` or `critical`.
+
+    Keys, prompts and answers are not logged at any level."""
+    log_format: LogFormat = "console"
+    """The format of log lines: `console` for people, `json` for log collectors."""
+    log_end_users: Flag = False
+    """Log the names of end users, instead of [hashes](logs.md#end-users)."""
