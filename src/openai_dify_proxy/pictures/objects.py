@@ -30,6 +30,7 @@ from openai_dify_proxy.pictures.records import (
 )
 from openai_dify_proxy.settings import SettingsError
 from openai_dify_proxy.settings.extras import install_command
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 try:
     import obstore
@@ -341,7 +342,7 @@ async def _content(found: GetResult) -> bytes:
 def _read_lease(data: bytes) -> _Lease | None:
     try:
         return msgspec.json.decode(data, type=_Lease)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 

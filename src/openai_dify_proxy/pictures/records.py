@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from openai_dify_proxy.translate.pictures.formats import Extension
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 _NAME = re.compile(r"([0-9a-f]{64})\.(?:png|jpg|webp|gif)")
 
@@ -87,5 +88,5 @@ def decode_record(data: bytes) -> PictureRecord | None:
     """Decode a record; None for an invalid one, such as an edited file or one of a later release."""
     try:
         return _decoder.decode(data)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None

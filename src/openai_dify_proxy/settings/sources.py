@@ -108,7 +108,7 @@ def _read_toml(path: Path, problems: list[str]) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"The settings file {path} cannot be read: {_reason(error)}")
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError includes integers of too many digits
         problems.append(f"The settings file {path} is not TOML: {error}")
     return {}
 

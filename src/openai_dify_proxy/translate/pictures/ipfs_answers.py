@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from msgspec import MsgspecError, json
+from msgspec import json
 
 from openai_dify_proxy.translate.pictures.ipfs_cid import normalize_cid
+from openai_dify_proxy.wire.reading import UNREADABLE
 
 CID_PLACES: Final = (
     ("Hash",),  # Kubo, Filebase, Lighthouse
@@ -48,7 +49,7 @@ def read_upload_answer(body: bytes, name: str) -> str:
 def _entries(body: bytes) -> list[dict[str, Any]]:
     try:
         documents = [json.decode(body)]
-    except MsgspecError:
+    except UNREADABLE:
         documents = [_line(line) for line in body.split(b"\n") if line.strip()]
     if len(documents) == 1 and isinstance(documents[0], list):
         documents = documents[0]
@@ -58,7 +59,7 @@ def _entries(body: bytes) -> list[dict[str, Any]]:
 def _line(line: bytes) -> Any:
     try:
         return json.decode(line)
-    except MsgspecError:
+    except UNREADABLE:
         raise NoCid("The response is truncated, or not JSON.") from None
 
 
