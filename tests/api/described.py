@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import jsonschema_rs
 
 Json = dict[str, Any]
@@ -30,25 +29,25 @@ class Described:
         """The described routes, such as ``GET /v1/models``."""
         return {f"{method.upper()} {path}" for path, methods in self.document["paths"].items() for method in methods}
 
-    def check(self, route: str, reply: httpx2.Response) -> None:
-        """Raise AssertionError unless ``reply`` is an answer that the description of ``route`` contains."""
+    def check(self, route: str, status: int, content_type: str, body: bytes) -> None:
+        """Raise AssertionError unless this is an answer that the description of ``route`` contains."""
         method, path = route.split(" ")
         answers = self.document["paths"][path][method.lower()]["responses"]
-        assert str(reply.status_code) in answers, f"{route} answers {reply.status_code}: {reply.text[:300]}"
-        pointer = f"/paths/{_escaped(path)}/{method.lower()}/responses/{reply.status_code}"
-        answer = answers[str(reply.status_code)]
+        assert str(status) in answers, f"{route} answers {status}: {body[:300]!r}"
+        pointer = f"/paths/{_escaped(path)}/{method.lower()}/responses/{status}"
+        answer = answers[str(status)]
         if "$ref" in answer:
             pointer = answer["$ref"].removeprefix("#")
             answer = _at(self.document, pointer)
-        kind = reply.headers.get("content-type", "").partition(";")[0]
-        self.seen.add((route, reply.status_code, kind))
+        kind = content_type.partition(";")[0]
+        self.seen.add((route, status, kind))
         if "content" not in answer:
-            assert not reply.content, route
+            assert not body, route
             return
         assert kind in answer["content"], f"{route} answers {kind}"
         schema = {"$schema": DRAFT, "$ref": f"{REFERENCE}#{pointer}/content/{_escaped(kind)}/schema"}
         validator = jsonschema_rs.Draft202012Validator(schema, registry=self._registry)
-        for value in _values(kind, reply):
+        for value in _values(kind, body):
             problems = [f"{error.instance_path}: {error.message}" for error in validator.iter_errors(value)]
             assert not problems, f"{route}: {problems[:3]} in {str(value)[:500]}"
 
@@ -56,11 +55,11 @@ class Described:
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def _values(kind: str, reply: httpx2.Response) -> Iterator[Any]:
+def _values(kind: str, body: bytes) -> Iterator[Any]:
     if kind == "application/json":
-        yield reply.json()
+        yield json.loads(body)
     elif kind == "text/event-stream":
-        frames = re.findall(r"^data: (.*)$", reply.text, re.MULTILINE)
+        frames = re.findall(r"^data: (.*)$", body.decode(), re.MULTILINE)
         assert frames
         yield from (json.loads(frame) for frame in frames if frame != "[DONE]")
 

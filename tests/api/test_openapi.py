@@ -59,7 +59,7 @@ class Caller:
             path = f"{before}{name}{after.partition('}')[2]}"
         reply = await self._http.request(method, self._origin + path, **options)
         assert reply.status_code == status, reply.text
-        self.described.check(route, reply)
+        self.described.check(route, reply.status_code, reply.headers.get("content-type", ""), reply.content)
         return reply
 
 

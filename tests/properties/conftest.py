@@ -18,4 +18,11 @@ settings.register_profile("search", deadline=None, max_examples=2000)
 settings.register_profile(
     "long", deadline=None, max_examples=100_000, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile(
+    "fuzz",
+    deadline=None,
+    database=None,
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "1000")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
