@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from openai_dify_proxy.api.openapi.document import DOCS, build_document
-from openai_dify_proxy.app import ROUTES
 
 Json = dict[str, Any]
 
@@ -23,8 +22,7 @@ _KEYS = {3: "a client key or a Dify key", 2: "a client key", 4: "optional", 0: "
 
 def reference_page() -> str:
     """Return the content of ``docs/reference.md``."""
-    names = {f"{method} {path.replace(':path', '')}": handler.__name__ for method, path, handler in ROUTES}
-    return "\n".join(_page(build_document(names)))
+    return "\n".join(_page(build_document()))
 
 
 def _page(document: Json) -> Iterator[str]:

@@ -13,15 +13,16 @@ from openai_dify_proxy.api.openapi.routes import DESCRIPTIONS
 from openai_dify_proxy.app import ROUTES
 
 ROOT = Path(__file__).parents[2]
-NAMES = {f"{method} {path.replace(':path', '')}": handler.__name__ for method, path, handler in ROUTES}
 
 
 def test_every_route_is_described() -> None:
-    assert set(DESCRIPTIONS) == set(NAMES), "describe each route in api/openapi/routes.py"
+    assert set(DESCRIPTIONS) == {f"{method} {path.replace(':path', '')}" for method, path, _ in ROUTES}, (
+        "describe each route in api/openapi/routes.py"
+    )
 
 
 def test_the_document_is_valid() -> None:
-    openapi_spec_validator.validate(build_document(NAMES))
+    openapi_spec_validator.validate(build_document())
 
 
 @pytest.mark.parametrize("route", DESCRIPTIONS)
@@ -33,7 +34,7 @@ def test_the_page_of_a_route_exists(route: str) -> None:
 
 
 def test_every_component_is_used() -> None:
-    document = build_document(NAMES)
+    document = build_document()
     components = {f"#/components/{kind}/{name}" for kind, named in document["components"].items() for name in named}
     references = set(re.findall(r"'(#/components/[^']+)'", str(document)))
     schemes = {f"#/components/securitySchemes/{name}" for name in document["components"]["securitySchemes"]}

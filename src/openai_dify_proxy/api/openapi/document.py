@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -49,16 +49,13 @@ _SECURITY: dict[str, list[Json]] = {
 _PATH_PARAMETER = re.compile(r"{(\w+)}")
 
 
-def build_document(operation_ids: Mapping[str, str]) -> Json:
-    """Return the OpenAPI document of the described routes.
-
-    ``operation_ids`` has the name of each route's operation by its method and path.
-    """
+def build_document() -> Json:
+    """Return the OpenAPI document of the described routes."""
     components = components_of(_types(_requests()), [*_types(_answers()), ErrorEnvelope])
     paths: dict[str, Json] = {}
     for route, operation in DESCRIPTIONS.items():
         method, path = route.split(" ")
-        paths.setdefault(path, {})[method.lower()] = _operation(operation, path, operation_ids[route])
+        paths.setdefault(path, {})[method.lower()] = _operation(operation, method, path)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -100,7 +97,7 @@ def _types(contents: Iterable[Any]) -> Iterator[Any]:
             yield content
 
 
-def _operation(operation: Operation, path: str, operation_id: str) -> Json:
+def _operation(operation: Operation, method: str, path: str) -> Json:
     names = _PATH_PARAMETER.findall(path)
     parameters = [
         *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names),
@@ -108,7 +105,7 @@ def _operation(operation: Operation, path: str, operation_id: str) -> Json:
     ]
     statuses = {*COMMON_ERRORS, *operation.errors, *(() if operation.key == "none" else KEY_ERRORS)}
     described: Json = {
-        "operationId": operation_id,
+        "operationId": _operation_id(method, path),
         "summary": operation.summary,
         "tags": [operation.tag],
         "externalDocs": {"url": DOCS + operation.docs},
@@ -125,6 +122,12 @@ def _operation(operation: Operation, path: str, operation_id: str) -> Json:
             "content": {media: {"schema": _content(kind)} for media, kind in operation.body.items()},
         }
     return described
+
+
+def _operation_id(method: str, path: str) -> str:
+    """Return a name for functions of generated clients, such as ``getResponsesByResponseId``."""
+    words = path.removeprefix("/v1").replace("{", "by_").replace("}", "").replace(".", "_")
+    return method.lower() + "".join(word.capitalize() for word in re.split(r"[/_]", words))
 
 
 def _parameter(parameter: Parameter) -> Json:
