@@ -14,21 +14,18 @@ HEAVY = ("PIL", "aiohttp", "yarl", "obstore")
 
 SCRIPT = """
 import asyncio, json, sys
-from openai_dify_proxy.cli import main
-from openai_dify_proxy.cli import serve as serving
+from openai_dify_proxy.cli import worker
 from openai_dify_proxy.settings import load_settings
 
-def run(config, sockets):
-    app = config.app
-    async def live():
-        async with app.router.lifespan_context(app):
-            print("LOADED", json.dumps(sorted(sys.modules)))
-    asyncio.run(live())
+app = worker.create_process_app(load_settings())
 
-serving.run = run
-serving.serve_proxy(load_settings(overrides={"port": 0}))
+async def live():
+    async with app.router.lifespan_context(app):
+        print("LOADED", json.dumps(sorted(sys.modules)))
+
+asyncio.run(live())
 """
-"""The command `serve` until the server would accept requests."""
+"""A worker of the command `serve` until it would accept requests."""
 
 
 def loaded(home: Path, **env: str) -> set[str]:

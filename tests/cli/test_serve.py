@@ -205,10 +205,11 @@ def test_workers_serve_the_demo(program: Program) -> None:
 
 WORKER = """
 import asyncio, gc
-from openai_dify_proxy.cli.serve import create_worker_app
+from openai_dify_proxy.cli.worker import create_process_app
+from openai_dify_proxy.settings import load_settings
 
 async def live():
-    app = create_worker_app()
+    app = create_process_app(load_settings())
     before = gc.get_freeze_count()
     async with app.router.lifespan_context(app):
         print(before, gc.get_freeze_count(), *gc.get_threshold())

@@ -75,7 +75,7 @@ class Replica:
     @property
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self._running.process.pid).children()
-        return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+        return [child for child in children if "openai_dify_proxy.cli.worker" in child.cmdline()]
 
     def kill(self) -> None:
         """Kill the process and its workers with SIGKILL."""

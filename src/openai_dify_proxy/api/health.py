@@ -9,7 +9,7 @@ from starlette.responses import Response
 from openai_dify_proxy.api.bodies import json_response
 from openai_dify_proxy.api.errors import error_response
 from openai_dify_proxy.api.services import services_of
-from openai_dify_proxy.errors import UpstreamUnreachable
+from openai_dify_proxy.errors import ShuttingDown, UpstreamUnreachable
 from openai_dify_proxy.turns.admission.gate import GateStatus
 
 
@@ -35,8 +35,10 @@ async def health(_request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Answer 200 if Dify can be reached or is at work, else 503."""
+    """Answer 200 if Dify can be reached or is at work, else 503. A server that stops is not ready."""
     services = services_of(request)
+    if services.readiness.draining:
+        return error_response(ShuttingDown("The server is shutting down."))
     problem = await services.readiness.problem()
     if problem is not None:
         return error_response(UpstreamUnreachable(problem))

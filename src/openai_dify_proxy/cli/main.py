@@ -10,12 +10,14 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from openai_dify_proxy.cli.control_socket import CannotReload
 from openai_dify_proxy.cli.flags import Command, Group, setting_flag, usage_problem
 from openai_dify_proxy.cli.listening import CannotListen
 from openai_dify_proxy.cli.terminal import accept_any_encoding
@@ -87,19 +89,38 @@ def serve(
     """
     from openai_dify_proxy.cli.serve import serve_proxy
 
+    load = partial(
+        _load,
+        config,
+        host=host,
+        port=port,
+        workers=workers,
+        dify_api_url=dify_api_url,
+        log_level=log_level,
+        log_format=log_format,
+    )
     with reporting_errors():
-        settings = _load(
-            config,
-            host=host,
-            port=port,
-            workers=workers,
-            dify_api_url=dify_api_url,
-            log_level=log_level,
-            log_format=log_format,
-        )
         given = [("--config", config), ("--dify-api-url", dify_api_url)]
         flags = [word for flag, value in given if value is not None for word in (flag, str(value))]
-        serve_proxy(settings, check=shlex.join(["openai-dify-proxy", "check", *flags]))
+        serve_proxy(load, check=shlex.join(["openai-dify-proxy", "check", *flags]))
+
+
+@app.command(cls=Command)
+def reload(
+    port: Annotated[str | None, setting_flag("port", "N")] = None,
+    config: ConfigFlag = None,
+) -> None:
+    """Let the running server read .env and the TOML file again, and wait until its workers use them.
+
+    Running answers finish. If the new settings are invalid, the server keeps the old ones, and the errors are printed.
+    """
+    from openai_dify_proxy.cli.control_socket import request_reload
+
+    with reporting_errors():
+        problems = request_reload(load_settings(config=config, overrides={"port": port}).port)
+        if problems:
+            raise SettingsError(problems)
+        typer.echo("The server uses the new settings.")
 
 
 @app.command(cls=Command)
@@ -204,7 +225,7 @@ def reporting_errors() -> Iterator[None]:
     except SettingsError as error:
         _warn(error.warnings)
         _fail(error.problems, code=2)
-    except CannotListen as error:
+    except (CannotListen, CannotReload) as error:
         _fail([str(error)], code=1)
     except ProxyError as error:
         _fail([error.with_reason], code=1)

@@ -38,6 +38,8 @@ class FrontDoor:
 
     def __init__(self, limits: HttpLimits) -> None:
         self.limits = limits
+        self.draining = False
+        """Whether each connection is closed after its next answer."""
         self.idle: dict[Connection, None] = {}
         """Connections without a request, the one that has been idle longest first."""
         self.reading: dict[Connection, None] = {}

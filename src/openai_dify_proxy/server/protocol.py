@@ -289,7 +289,8 @@ class Connection(HttpToolsProtocol):
             scope["scheme"] = forwarded_scheme(self.headers, scope["scheme"])
         if not self._admitted and scope["path"] not in limits.HEALTH_PATHS:
             raise self._rejected(rejections.too_many_connections())
-        cycle = Cycle(self, keep_alive=version != "1.0" and self._admitted and self.parser.should_keep_alive())
+        kept = self._admitted and not self._door.draining and self.parser.should_keep_alive()
+        cycle = Cycle(self, keep_alive=kept and version != "1.0")
         self.cycle = cycle
         if self._answering is None:
             self._answer(cycle)

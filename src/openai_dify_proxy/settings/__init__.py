@@ -1,6 +1,7 @@
 """Settings from flags, environment, ``.env`` and an optional TOML file."""
 
 from openai_dify_proxy.settings.checks import is_loopback
+from openai_dify_proxy.settings.handover import decode_settings, encode_settings
 from openai_dify_proxy.settings.limits import LimitSettings
 from openai_dify_proxy.settings.model import (
     AppSettings,
@@ -10,7 +11,6 @@ from openai_dify_proxy.settings.model import (
 )
 from openai_dify_proxy.settings.sources import load_settings
 from openai_dify_proxy.settings.values import ConversationRule, ToolsRule
-from openai_dify_proxy.settings.worker_env import from_environment, to_environment
 
 __all__ = [
     "AppSettings",
@@ -20,8 +20,8 @@ __all__ = [
     "Settings",
     "SettingsError",
     "ToolsRule",
-    "from_environment",
+    "decode_settings",
+    "encode_settings",
     "is_loopback",
     "load_settings",
-    "to_environment",
 ]

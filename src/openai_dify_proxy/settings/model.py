@@ -16,6 +16,7 @@ from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.descriptions import Shown
 from openai_dify_proxy.settings.files import FileSettings
 from openai_dify_proxy.settings.limits import LimitSettings
+from openai_dify_proxy.settings.shutdown import ShutdownSettings
 from openai_dify_proxy.settings.telemetry import TelemetrySettings
 from openai_dify_proxy.settings.tools import ToolSettings
 from openai_dify_proxy.settings.values import (
@@ -237,8 +238,6 @@ class TimeSettings(_Model):
 
     Every known client accepts `chunk`. During reasoning the heartbeat is a comment, since some clients take any other
     delta for the end of the reasoning."""
-    shutdown_grace: SecondsOrNone = 20
-    """How long running answers may take to finish after SIGTERM or Ctrl-C."""
 
 
 class ConversationSettings(_Model):
@@ -376,6 +375,7 @@ class Settings(
     AudioSettings,
     ToolSettings,
     ConversationSettings,
+    ShutdownSettings,
     TimeSettings,
     LimitSettings,
     TelemetrySettings,

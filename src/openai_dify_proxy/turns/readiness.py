@@ -28,11 +28,13 @@ log = structlog.get_logger(__name__)
 class Readiness:
     """Checks every Dify, at most once per ``FRESH_SECONDS``. ``now`` is a clock in seconds.
 
-    ``busy`` is true if a Dify had no slot for the check, or did not answer it, and was answering turns.
+    ``busy`` is true if a Dify had no slot for the check, or did not answer it, and was answering turns. ``draining``
+    is true once the server stops.
     """
 
     def __init__(self, dify: DifyClient, urls: Iterable[str], now: Callable[[], float], admission: Admission) -> None:
         self.busy = False
+        self.draining = False
         self._admission = admission
         self._dify = dify
         self._urls = sorted(set(urls))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openai_dify_proxy.cli.banner import concurrent_turns
-from openai_dify_proxy.settings import Settings, SettingsError, from_environment, load_settings, to_environment
+from openai_dify_proxy.settings import Settings, SettingsError, decode_settings, encode_settings, load_settings
 from openai_dify_proxy.turns.admission.limits import has_limit
 
 OWN, CLOUD = "http://dify.example/v1", "https://api.dify.ai/v1"
@@ -25,7 +25,7 @@ def load(toml: str, path: Path, **env: str) -> Settings:
 def test_max_concurrent(value: str, expected: str | int) -> None:
     settings = load_settings(env={"DIFY_MAX_CONCURRENT": value}, dotenv=None)
     assert settings.dify_max_concurrent == expected
-    assert from_environment(to_environment(settings)).dify_max_concurrent == expected
+    assert decode_settings(encode_settings(settings)).dify_max_concurrent == expected
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1001", "2.5", "on", "ten", "true"])

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import pytest
 
-from openai_dify_proxy.settings import Settings, SettingsError, from_environment, load_settings, to_environment
+from openai_dify_proxy.settings import Settings, SettingsError, decode_settings, encode_settings, load_settings
 
 DIFY = {"DIFY_API_URL": "http://127.0.0.1:1", "DIFY_MODEL_MAP": "support:app-1,voice:app-2"}
 
 
 def load(env: Mapping[str, str]) -> Settings:
     settings = load_settings(env={**DIFY, **env}, dotenv=None)
-    assert from_environment(to_environment(settings)) == settings, "workers get other settings than their parent"
+    assert decode_settings(encode_settings(settings)) == settings, "workers get other settings than their parent"
     return settings
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings, SettingsError, from_environment, load_settings, to_environment
+from openai_dify_proxy.settings import Settings, SettingsError, decode_settings, encode_settings, load_settings
 from openai_dify_proxy.translate.dify.transcript import TEMPLATE
 
 DIFY = {"DIFY_API_URL": "http://127.0.0.1:1", "DIFY_MODEL_MAP": "support:app-1,cheap:app-2"}
@@ -16,7 +16,7 @@ DIFY = {"DIFY_API_URL": "http://127.0.0.1:1", "DIFY_MODEL_MAP": "support:app-1,c
 
 def load(env: Mapping[str, str], config: Path | None = None) -> Settings:
     settings = load_settings(env={**DIFY, **env}, dotenv=None, config=config)
-    assert from_environment(to_environment(settings)) == settings, "workers get other settings than their parent"
+    assert decode_settings(encode_settings(settings)) == settings, "workers get other settings than their parent"
     return settings
 
 

@@ -12,9 +12,9 @@ from openai_dify_proxy.settings import (
     ImageModelSettings,
     Settings,
     SettingsError,
-    from_environment,
+    decode_settings,
+    encode_settings,
     load_settings,
-    to_environment,
 )
 
 APP = {"DIFY_API_URL": "http://dify.test/v1", "DIFY_API_KEY": "app-Xk3jT9sQwLm2PzR7vB1nC4dY"}
@@ -242,4 +242,4 @@ def test_workers_get_the_very_settings(toml: Path) -> None:
     toml.write_text("[images.models.x]\nmodel = 'a/b'", encoding="utf-8")
     env = {"REPLICATE_API_TOKEN": TOKEN, "IPFS_UPLOAD_FORM": "a=b", "PICTURE_STORE": "s3://bucket?region=x"}
     settings = load(env, toml=toml)
-    assert from_environment(to_environment(settings)) == settings
+    assert decode_settings(encode_settings(settings)) == settings

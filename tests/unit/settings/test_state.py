@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from openai_dify_proxy.settings import Settings, SettingsError, from_environment, load_settings, to_environment
+from openai_dify_proxy.settings import Settings, SettingsError, decode_settings, encode_settings, load_settings
 
 PASSWORD = "only/for%tests"
 
@@ -44,7 +44,7 @@ def test_a_state_url_is_unchanged_and_its_password_secret(url: str) -> None:
     settings = load({"STATE_URL": url})
     assert settings.state_url.get_secret_value() == url
     assert url not in repr(settings)
-    assert from_environment(to_environment(settings)) == settings
+    assert decode_settings(encode_settings(settings)) == settings
 
 
 SCHEMES = (

@@ -1,0 +1,22 @@
+"""The settings for the end of the server."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from openai_dify_proxy.settings.base import CONFIG
+from openai_dify_proxy.settings.values import SecondsOrNone
+
+
+class ShutdownSettings(BaseModel):
+    """Shutdown"""
+
+    model_config = CONFIG
+
+    shutdown_grace: SecondsOrNone = 20
+    """How long running answers may take to finish after SIGTERM, Ctrl-C or a reload."""
+    shutdown_delay: SecondsOrNone = 0
+    """How long the server goes on accepting requests after SIGTERM, while `/ready` answers 503.
+
+    [Load balancers](cli.md#serve) notice it meanwhile and send no more requests. It
+    comes before `SHUTDOWN_GRACE`, and Ctrl-C skips it."""
