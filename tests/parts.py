@@ -1,4 +1,4 @@
-"""Optional parts that some tests need: Node.js and its packages, an IPFS node, an S3 server.
+"""Optional parts that some tests need: Node.js and its packages, an IPFS node, a browser, an S3 server.
 
 A missing part skips its tests and is named in the reason. Where ``CI`` is set it fails them instead.
 """
@@ -19,6 +19,7 @@ Part = TypeVar("Part")
 ROOT = Path(__file__).parents[1]
 NODE_CLIENTS = Path(__file__).parent / "clients" / "node"
 IPFS_NODE = Path(__file__).parent / "components" / "ipfs"
+BROWSER = Path(__file__).parent / "console" / "browser" / "node_modules"
 
 
 def component(name: str, part: Part | None) -> Part:
@@ -53,6 +54,17 @@ def ipfs_node() -> Path:
     """Return the folder with ``node.mjs``, which runs an IPFS node, and its packages."""
     existing("ipfs-core for Node.js (scripts/setup-node installs it)", IPFS_NODE / "node_modules" / "ipfs-core")
     return IPFS_NODE
+
+
+def browser() -> Path:
+    """Return the folder with ``chromium``, the libraries that it needs, and fonts."""
+    existing("Chromium (scripts/setup-node installs it)", BROWSER / ".browser" / "chromium")
+    return BROWSER / ".browser"
+
+
+def axe() -> str:
+    """Return the script of axe-core, which checks the accessibility of a page."""
+    return existing("axe-core (scripts/setup-node installs it)", BROWSER / "axe-core" / "axe.min.js").read_text()
 
 
 def uv() -> Path:

@@ -23,6 +23,7 @@ from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.api.body_budget import BodyBudget
 from openai_dify_proxy.api.chat_completions import create_chat_completion
 from openai_dify_proxy.api.completions import create_completion
+from openai_dify_proxy.api.console import serve_console, serve_console_file
 from openai_dify_proxy.api.conversation_items import (
     create_conversation_items,
     delete_conversation_item,
@@ -56,6 +57,11 @@ from openai_dify_proxy.api.responses import (
 )
 from openai_dify_proxy.api.routing import NormalPathRouter, on_http_exception
 from openai_dify_proxy.api.services import Services
+from openai_dify_proxy.api.stored_pictures import (
+    delete_stored_picture,
+    list_stored_pictures,
+    upload_stored_picture,
+)
 from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.audio.service import AudioService
 from openai_dify_proxy.errors import ProxyError
@@ -123,11 +129,20 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/models", list_models),
     ("GET", "/v1/models/{model:path}", retrieve_model),
     ("GET", "/pictures/{name}", serve_picture),
+    ("GET", "/v1/pictures", list_stored_pictures),
+    ("DELETE", "/v1/pictures/{name}", delete_stored_picture),
+    ("POST", "/v1/pictures/{name}/upload", upload_stored_picture),
     ("GET", "/openapi.json", serve_openapi),
     ("GET", "/health", health),
     ("GET", "/ready", ready),
 )
 """Each path is also served without ``/v1``, since people use base URLs with and without it."""
+
+CONSOLE_ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/", serve_console),
+    ("GET", "/console/{version}/{path:path}", serve_console_file),
+)
+"""Served unless ``CONSOLE`` is false."""
 
 STOP_SECONDS = 8.0
 """The longest wait at shutdown for stop calls to Dify."""
@@ -154,7 +169,7 @@ def create_app(
             yield {REQUEST_RECORDS: records}
 
     app = Starlette(
-        routes=_routes(),
+        routes=_routes(settings),
         middleware=_middleware(settings, records),
         exception_handlers={
             ProxyError: on_proxy_error,
@@ -259,10 +274,10 @@ async def _open_images(settings: Settings, turns: Turns, apps: Apps, http: HttpC
         )
 
 
-def _routes() -> list[Route]:
+def _routes(settings: Settings) -> list[Route]:
     return [
         Route(path, partial(_serve, versioned, handler), methods=[method])
-        for method, versioned, handler in ROUTES
+        for method, versioned, handler in (*ROUTES, *(CONSOLE_ROUTES if settings.console else ()))
         for path in dict.fromkeys((versioned, versioned.removeprefix("/v1")))
     ]
 

@@ -37,6 +37,7 @@ def running(
         apps=demo_apps(demo.url),
         state_url=SecretStr("memory://"),
         dify_max_concurrent="off",
+        ipfs_upload_url="http://127.0.0.1:9",  # pictures stay pending
         **images,
     )
     with ProxyServer(settings) as proxy:
@@ -198,6 +199,9 @@ async def _images(call: Caller) -> None:
     await call("GET /pictures/{name}", name, headers={"Range": "bytes=0-9"}, status=206)
     await call("GET /pictures/{name}", name, headers={"Range": "bytes=99999999-"}, status=416)
     await call("GET /pictures/{name}", name, headers={"If-None-Match": picture.headers["etag"]}, status=304)
+    await call("GET /v1/pictures")
+    await call("POST /v1/pictures/{name}/upload", name)
+    await call("DELETE /v1/pictures/{name}", name)
 
 
 async def _audio(call: Caller) -> None:

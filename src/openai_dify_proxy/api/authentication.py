@@ -180,7 +180,8 @@ def _reject_web_pages(request: Request, origins: Container[str], *, takes_forms:
         origin = request.headers.get("origin")
         empty = "transfer-encoding" not in request.headers and request.headers.get("content-length", "0") == "0"
         form = takes_forms and kind == "multipart/form-data"
-        if (form or (empty and not kind)) and (origin is None or origin in origins):
+        own = f"{request.url.scheme}://{request.headers['host']}"  # the console, since the name is a loopback one
+        if (form or (empty and not kind)) and (origin is None or origin == own or origin in origins):
             return
         if kind != "application/json":
             raise UnsupportedMediaType("Send the body as JSON, with the header 'Content-Type: application/json'.")

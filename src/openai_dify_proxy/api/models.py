@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,10 +12,18 @@ from starlette.responses import Response
 from openai_dify_proxy.api.bodies import json_response
 from openai_dify_proxy.api.services import Services, client_address, services_of
 from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.translate.dify.app_findings import app_features, app_findings
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
-from openai_dify_proxy.wire.openai.models import Model, ModelExtension, ModelList
+from openai_dify_proxy.wire.openai.models import (
+    AppFinding,
+    ImageHeaderSupport,
+    ImageModelExtension,
+    Model,
+    ModelExtension,
+    ModelList,
+)
 
 DESCRIBE_SECONDS = 3.0
 """How long the list waits for Dify's descriptions, which are optional."""
@@ -38,8 +47,13 @@ async def retrieve_model(request: Request) -> Response:
     services = services_of(request)
     caller = services.authenticator.admit(request)
     if caller.dify_key is None and services.apps.names_image_model(name):
-        return json_response(_image_model(services, name))
-    return json_response(await _model(request, caller, services.apps.choose(caller, name), name))
+        return json_response(await _described_image_model(services, name))
+    app = services.apps.choose(caller, name)
+    model = await _model(request, caller, app, name)
+    profile = services.profiles.cached(app.dify)
+    if profile is not None and isinstance(model.dify, ModelExtension):
+        _examine(model.dify, app, profile)
+    return json_response(model)
 
 
 async def _model(request: Request, caller: Caller, app: App, name: str) -> Model:
@@ -62,8 +76,30 @@ async def _model(request: Request, caller: Caller, app: App, name: str) -> Model
     return Model(id=name, created=services.started, owned_by="dify", dify=_describe(app, profile, alias_of))
 
 
+def _examine(described: ModelExtension, app: App, profile: AppProfile) -> None:
+    described.version = profile.version
+    described.features = list(app_features(profile))
+    findings = app_findings(app.rules, app.mode, profile)
+    described.findings = [AppFinding(finding.kind, finding.text) for finding in findings]
+
+
 def _image_model(services: Services, name: str) -> Model:
     return Model(id=name, created=services.started, owned_by="replicate")
+
+
+async def _described_image_model(services: Services, name: str) -> Model:
+    """Return an image model with the effect of each header on it, unless Replicate does not describe it in time."""
+    described = _image_model(services, name)
+    if services.images.generator is None:
+        return described
+    try:
+        async with asyncio.timeout(DESCRIBE_SECONDS):
+            model, rows = await services.images.generator.describe(name)
+    except (ProxyError, TimeoutError):
+        return described
+    headers = [msgspec.convert(row, ImageHeaderSupport, from_attributes=True) for row in rows]
+    described.replicate = ImageModelExtension(str(model.ref), headers)
+    return described
 
 
 def _describe(app: App, profile: AppProfile | None, alias_of: str | None) -> ModelExtension | UnsetType:

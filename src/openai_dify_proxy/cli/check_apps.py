@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from textwrap import fill
 from typing import NamedTuple
 
@@ -12,10 +11,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from openai_dify_proxy.cli.output import Finding, all_work, print_findings, print_table, shown_result
+from openai_dify_proxy.cli.output import all_work, print_findings, print_table, shown_result
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import AppSettings, Settings
+from openai_dify_proxy.translate.dify.app_findings import Finding, app_features, app_findings
 from openai_dify_proxy.translate.dify.app_profile import HISTORY_NAMES, SYSTEM_NAMES, TOOL_NAMES, AppProfile, InputField
+from openai_dify_proxy.translate.dify.request import AppRules
 from openai_dify_proxy.turns.apps import configured_dify_app
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
@@ -29,16 +30,6 @@ CONCURRENCY = 4
 
 COLUMN_WIDTH = 40
 """Characters in a line of the cell for features."""
-
-FEATURES = {
-    "file_upload": "files",
-    "speech_to_text": "speech to text",
-    "text_to_speech": "text to speech",
-    "retriever_resource": "citations",
-    "sensitive_word_avoidance": "moderation",
-    "annotation_reply": "annotations",
-    "suggested_questions_after_answer": "follow-up questions",
-}
 
 
 class AppReport(NamedTuple):
@@ -107,82 +98,9 @@ async def _examine(app: AppSettings, dify: DifyApp, profiles: Profiles) -> AppRe
         profile = await profiles.get(dify, app.mode)
     except ProxyError as error:
         return AppReport(app, None, [Finding("problem", f"{error.log or error.message} Its Dify is {app.api_url}.")])
-    return AppReport(app, profile, [*_problems(app, profile), *_notes(app, profile)])
-
-
-def _problems(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
-    if app.mode and profile.info.mode and app.mode != profile.info.mode:
-        yield Finding(
-            "problem", f"mode is {app.mode!r} in the settings, but {profile.info.mode!r} in Dify. Correct it."
-        )
-    if not profile.form:
-        return
-    names = [field.name for field in profile.form]
-    texts = [field.name for field in profile.form if field.is_text]
-    for setting, name in _named_inputs(app, profile):
-        if name not in names:
-            kind, known, wrong = ("inputs", names, name) if setting == "inputs" else ("text inputs", texts, setting)
-            remedy = f"Its {kind} are: {', '.join(known)}. Use one of them, or remove {wrong}."
-            text = f"{setting} names {name!r}, which is not an input of the app."
-            yield Finding("problem", f"{text} {remedy if known else f'Remove {wrong}.'}")
-    if profile.mode == "workflow" and texts and profile.question_input(app.input_variable) is None:
-        yield Finding(
-            "problem",
-            f"Several inputs take text ({', '.join(texts)}), and none has a usual name for a question. "
-            "Set input_variable to the one for the user's text.",
-        )
-
-
-def _named_inputs(app: AppSettings, profile: AppProfile) -> Iterator[tuple[str, str]]:
-    if app.input_variable and not profile.converses:
-        yield "input_variable", app.input_variable
-    if app.system_prompt.startswith("input:"):
-        yield "system_prompt", app.system_prompt.removeprefix("input:")
-    for name in app.inputs:
-        yield "inputs", name
-
-
-def _notes(app: AppSettings, profile: AppProfile) -> Iterator[Finding]:
-    for field in _unfilled(app, profile):
-        yield Finding(
-            "note",
-            f"The app requires the input {field.name!r}, which OpenAI clients do not send. Set it in inputs of the "
-            "app, or send it in `inputs` of each request.",
-        )
-    if profile.mode == "workflow" and not app.input_variable and not any(field.is_text for field in profile.form):
-        yield Finding("note", "The app has no text input, so it never receives the user's text.")
-    if profile.info.mode is None and app.mode is None:
-        yield Finding("note", "This Dify does not report the mode of apps, so it was guessed. Set mode to be sure.")
-    release = profile.release or (0, 0)
-    if profile.mode == "advanced-chat" and (1, 13) <= release < (1, 15):
-        yield Finding(
-            "note",
-            f"Dify {profile.version} does not respond when a chatflow continues an unknown conversation. Where Dify "
-            "may have lost a conversation, the proxy looks it up first, with an extra request.",
-        )
-    if profile.mode == "advanced-chat" and (1, 15) <= release < (1, 16):
-        yield Finding(
-            "note",
-            f"Dify {profile.version} starts a new conversation when a chatflow continues an unknown one. Where Dify "
-            "may have lost a conversation, the proxy looks it up first, with an extra request.",
-        )
-
-
-def _unfilled(app: AppSettings, profile: AppProfile) -> Iterator[InputField]:
-    """Yield required inputs that have no value in the settings or in a plain OpenAI request.
-
-    While ``input_variable`` is wrong, no text input counts: one of them is for the user's text.
-    """
-    misnamed = (
-        app.input_variable
-        and not profile.converses
-        and not any(field.name == app.input_variable for field in profile.form)
+    return AppReport(
+        app, profile, [*app_findings(AppRules(app.input_variable, app.system_prompt, app.inputs), app.mode, profile)]
     )
-    question = None if profile.converses else profile.question_input(app.input_variable)
-    for field in profile.form:
-        automatic = field.name == question or field.default not in (None, "") or (misnamed and field.is_text)
-        if field.required and not automatic and field.name not in app.inputs:
-            yield field
 
 
 def _print_table(reports: list[AppReport]) -> None:
@@ -206,7 +124,7 @@ def _cells(report: AppReport) -> tuple[str, str, list[str], list[str]]:
     if profile is None:
         return "", "", [], []
     inputs = [_input(report.app, profile, field) for field in profile.form]
-    return escape(profile.version or "unknown"), profile.mode, inputs, list(_features(profile))
+    return escape(profile.version or "unknown"), profile.mode, inputs, list(app_features(profile))
 
 
 def _input(app: AppSettings, profile: AppProfile, field: InputField) -> str:
@@ -225,10 +143,3 @@ def _input(app: AppSettings, profile: AppProfile, field: InputField) -> str:
     elif profile.text_input(TOOL_NAMES) is field:
         filled = " ← tools"
     return escape(f"{field.name} ({field.kind}{', required' if field.required else ''}){filled}")
-
-
-def _features(profile: AppProfile) -> Iterator[str]:
-    for name, shown in FEATURES.items():
-        switch = getattr(profile.parameters, name)
-        if switch is not None and switch.enabled:
-            yield shown

@@ -6,10 +6,11 @@ import asyncio
 
 import typer
 
-from openai_dify_proxy.cli.output import Finding, print_findings
+from openai_dify_proxy.cli.output import print_findings
 from openai_dify_proxy.cli.storage import state_problem
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state import Put, StateUnavailable, open_store, sqlite_path
+from openai_dify_proxy.translate.dify.app_findings import Finding
 
 TIMEOUT = 5.0
 """Seconds to wait for the store."""

@@ -15,16 +15,12 @@ from rich.table import Table
 from openai_dify_proxy.cli.demo import demo_replicate
 from openai_dify_proxy.cli.output import console, print_json, whole
 from openai_dify_proxy.errors import UpstreamFailed
+from openai_dify_proxy.images.header_support import header_support
 from openai_dify_proxy.images.models import ImageModel, ImageModels
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs, read_model_inputs
-from openai_dify_proxy.translate.replicate.support import (
-    HeaderSupport,
-    ImageSupportContext,
-    image_support,
-    other_inputs,
-)
+from openai_dify_proxy.translate.replicate.support import HeaderSupport, other_inputs
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 
@@ -49,20 +45,6 @@ async def fetch_inputs(replicate: ReplicateClient, ref: ModelRef) -> ModelInputs
     if ref.name is None and ref.deployment is None:
         raise UpstreamFailed("Replicate cannot look up a version alone. Name it as owner/name:version.")
     raise UpstreamFailed("Replicate publishes no input schema for this model.")
-
-
-def header_support(
-    settings: Settings, model: ImageModel, inputs: ModelInputs, upscaler: ModelInputs | None
-) -> list[HeaderSupport]:
-    """Return the effect of each header on ``model``; ``upscaler`` holds the inputs of its upscaler, if it has one."""
-    context = ImageSupportContext(
-        enhancer=settings.enhance_prompt_app,
-        upscaler=None if model.upscaler is None else str(model.upscaler),
-        upscaler_inputs=upscaler,
-        allow_unsafe=settings.allow_unsafe_images,
-        mask_repaints=model.mask_repaints,
-    )
-    return image_support(inputs, context)
 
 
 def show_model(settings: Settings, name: str | None, *, as_json: bool) -> None:

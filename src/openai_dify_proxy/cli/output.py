@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Column, Table
+
+from openai_dify_proxy.translate.dify.app_findings import Finding
 
 PLAIN_WIDTH = 160
 """Columns of a line that goes to a file or a pipe."""
@@ -20,13 +21,6 @@ PLAIN_WIDTH = 160
 def whole(header: str, *, wrap: bool = False) -> Column:
     """Return a column that never shortens its cells. Without ``wrap`` other columns get narrower first."""
     return Column(header, no_wrap=not wrap, overflow="fold")
-
-
-class Finding(NamedTuple):
-    """One result of ``check``. ``problem`` prevents something from working; a ``note`` does not."""
-
-    kind: Literal["problem", "note"]
-    text: str
 
 
 def all_work(findings: Iterable[Finding]) -> bool:
@@ -66,9 +60,10 @@ _UNLIMITED = 10_000
 def print_findings(findings: Iterable[tuple[str, Finding]]) -> None:
     """Print each finding with the name of its subject."""
     out = console()
-    for name, (kind, text) in findings:
-        style = "bold red" if kind == "problem" else "yellow"
-        out.print(f"[{style}]{kind}[/] {escape(name)}: {escape(text)}", soft_wrap=True, highlight=False)
+    for name, finding in findings:
+        style = "bold red" if finding.kind == "problem" else "yellow"
+        text = f"[{style}]{finding.kind}[/] {escape(name)}: {escape(finding.text)}"
+        out.print(text, soft_wrap=True, highlight=False)
 
 
 def print_json(value: object) -> None:

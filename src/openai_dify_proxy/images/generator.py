@@ -21,6 +21,7 @@ from openai_dify_proxy.errors import (
     UpstreamGarbled,
     UpstreamTimeout,
 )
+from openai_dify_proxy.images.header_support import header_support
 from openai_dify_proxy.images.input_pictures import InputPictures, StagedInputs
 from openai_dify_proxy.images.models import ImageModel, ImageModels
 from openai_dify_proxy.images.picture_request import PictureRequest
@@ -38,6 +39,7 @@ from openai_dify_proxy.translate.replicate.mapping import plan_images
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs
 from openai_dify_proxy.translate.replicate.outputs import DATA_URI, decode_data_uri, picture_urls
+from openai_dify_proxy.translate.replicate.support import HeaderSupport
 from openai_dify_proxy.upstream.fetch import OutputFetcher
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 from openai_dify_proxy.wire.replicate import Prediction
@@ -97,6 +99,7 @@ class ImageGenerator:
         self._inputs = inputs
         self._writer = writer
         self._enhancer = enhancer
+        self._settings = settings
         self._policy = settings.unsupported_parameters
         self._allow_unsafe = settings.allow_unsafe_images
         self._seconds = settings.image_timeout
@@ -108,6 +111,13 @@ class ImageGenerator:
     def models(self) -> list[str]:
         """The configured model names, for ``GET /v1/models``."""
         return self._models.listed
+
+    async def describe(self, name: str) -> tuple[ImageModel, list[HeaderSupport]]:
+        """Return a model and the effect of each image header on it."""
+        model = self._models.choose(name)
+        inputs = await self._models.inputs(model.ref)
+        upscaler = None if model.upscaler is None else await self._models.inputs(model.upscaler)
+        return model, header_support(self._settings, model, inputs, upscaler)
 
     async def prepare(self, request: PictureRequest) -> PreparedRequest:
         """Validate a request and plan its predictions, before anything is billed."""

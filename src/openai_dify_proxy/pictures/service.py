@@ -15,19 +15,33 @@ log = structlog.get_logger(__name__)
 class Pictures:
     """The picture store and its links.
 
-    ``gateway`` is a template with ``{cid}`` for the links of pictures on IPFS.
+    ``gateway`` is a template with ``{cid}`` for the links of pictures on IPFS; ``prefer_gateway`` says whether clients
+    get these links.
     """
 
-    def __init__(self, store: PictureStore, *, public_url: str | None = None, gateway: str | None = None) -> None:
+    def __init__(
+        self,
+        store: PictureStore,
+        *,
+        public_url: str | None = None,
+        gateway: str | None = None,
+        prefer_gateway: bool = False,
+    ) -> None:
         self.store = store
         self._public_url = public_url
         self._gateway = gateway
+        self._prefer_gateway = prefer_gateway
 
     def link(self, record: PictureRecord, base_url: str) -> str:
         """Return the URL of a picture for a client; ``base_url`` is the server's address in its request."""
-        if self._gateway is not None and record.ipfs == "sent" and record.cid is not None:
-            return self._gateway.replace("{cid}", record.cid)
-        return f"{(self._public_url or base_url).rstrip('/')}/pictures/{record.name}"
+        link = self.gateway_link(record) if self._prefer_gateway else None
+        return link or f"{(self._public_url or base_url).rstrip('/')}/pictures/{record.name}"
+
+    def gateway_link(self, record: PictureRecord) -> str | None:
+        """Return the link of a picture on IPFS; None if it is not there, or no gateway is configured."""
+        if self._gateway is None or record.ipfs != "sent" or record.cid is None:
+            return None
+        return self._gateway.replace("{cid}", record.cid)
 
     async def close(self) -> None:
         await self.store.close()
@@ -38,7 +52,8 @@ def open_pictures(settings: Settings) -> Pictures:
     return Pictures(
         open_picture_store(settings),
         public_url=settings.public_url,
-        gateway=settings.ipfs_gateway_url if settings.picture_links == "ipfs" else None,
+        gateway=settings.ipfs_gateway_url,
+        prefer_gateway=settings.picture_links == "ipfs",
     )
 
 

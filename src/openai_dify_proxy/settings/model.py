@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from openai_dify_proxy.settings.audio import AudioSettings
 from openai_dify_proxy.settings.base import CONFIG
+from openai_dify_proxy.settings.console import ConsoleSettings
 from openai_dify_proxy.settings.descriptions import Shown
 from openai_dify_proxy.settings.files import FileSettings
 from openai_dify_proxy.settings.limits import LimitSettings
@@ -371,6 +372,7 @@ class Settings(
     PictureSettings,
     ImageSettings,
     StateSettings,
+    ConsoleSettings,
     FileSettings,
     AudioSettings,
     ToolSettings,

@@ -46,6 +46,7 @@ from openai_dify_proxy.wire.openai.feedback import Feedback, FeedbackRequest
 from openai_dify_proxy.wire.openai.files import FileDeleted, FileList, FileObject
 from openai_dify_proxy.wire.openai.images import ImageEvent, ImageRequest, ImagesResponse
 from openai_dify_proxy.wire.openai.models import Model, ModelList
+from openai_dify_proxy.wire.openai.pictures import PictureDeleted, PictureList, PictureObject
 from openai_dify_proxy.wire.openai.responses import (
     ChatOrInputRequest,
     InputTokens,
@@ -152,6 +153,17 @@ def _image(summary: str, *, form: bool = True) -> Operation:
         parameters=IMAGE_HEADERS,
         answers=(json,),
         errors=IMAGE_ERRORS,
+        key="spender",
+    )
+
+
+def _stored_picture(summary: str, answer: type) -> Operation:
+    return Operation(
+        summary=summary,
+        tag="Pictures",
+        docs="pictures.md#for-operators",
+        answers=_json(answer),
+        errors=(400, 404, 500),
         key="spender",
     )
 
@@ -333,6 +345,24 @@ DESCRIPTIONS: dict[str, Operation] = {
         errors=(404, 416, 500),
         key="none",
     ),
+    "GET /v1/pictures": Operation(
+        summary="List the stored pictures, newest first",
+        tag="Pictures",
+        docs="pictures.md#for-operators",
+        parameters=(
+            Parameter(
+                "limit",
+                "query",
+                "The number of pictures.",
+                {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+            ),
+        ),
+        answers=_json(PictureList),
+        errors=(400, 500),
+        key="spender",
+    ),
+    "DELETE /v1/pictures/{name}": _stored_picture("Delete a stored picture", PictureDeleted),
+    "POST /v1/pictures/{name}/upload": _stored_picture("Send a stored picture to IPFS", PictureObject),
     "GET /openapi.json": Operation(
         summary="Describe the API",
         tag="Server",

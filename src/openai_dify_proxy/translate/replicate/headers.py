@@ -16,6 +16,7 @@ from openai_dify_proxy.translate.replicate.model_schema import INT64
 
 SCHEDULERS = ("DDIM", "DPMSolverMultistep", "K_EULER", "K_EULER_ANCESTRAL", "PNDM")
 OUTPUT_FORMATS = ("jpg", "png", "webp")
+YES_NO = ("yes", "no")
 PREFIXES = ("x-replicate-", "x-output-")
 """The prefixes of image headers, in lower case. Other headers with these prefixes are mistakes of the client."""
 
@@ -25,7 +26,8 @@ MAX_NAME_LENGTH = 80
 class ImageHeader(Struct, frozen=True):
     """A header: ``parameter`` is its name in the specification, ``takes`` describes the accepted values.
 
-    ``parse`` raises ValueError for other values. ``minimum`` and ``maximum`` bound a numeric header.
+    ``parse`` raises ValueError for other values. ``minimum`` and ``maximum`` bound a numeric header, and ``options``
+    are the values of a header that has a list.
     """
 
     name: str
@@ -34,6 +36,7 @@ class ImageHeader(Struct, frozen=True):
     takes: str
     minimum: float | None = None
     maximum: float | None = None
+    options: tuple[str, ...] = ()
 
 
 class ImageHeaders(Struct, frozen=True):
@@ -122,19 +125,27 @@ def _url(text: str) -> str:
 
 
 HEADERS = (
-    ImageHeader("X-Output-Format", "output_format", _format, f"one of {', '.join(OUTPUT_FORMATS)}"),
+    ImageHeader(
+        "X-Output-Format", "output_format", _format, f"one of {', '.join(OUTPUT_FORMATS)}", options=OUTPUT_FORMATS
+    ),
     _integer("X-Output-Quality", "output_quality", 0, 100),
-    ImageHeader("X-Replicate-Scheduler", "scheduler", _choice(*SCHEDULERS), f"one of {', '.join(SCHEDULERS)}"),
+    ImageHeader(
+        "X-Replicate-Scheduler",
+        "scheduler",
+        _choice(*SCHEDULERS),
+        f"one of {', '.join(SCHEDULERS)}",
+        options=SCHEDULERS,
+    ),
     _integer("X-Replicate-Num-Inference-Steps", "num_inference_steps", 1, 500),
     _number("X-Replicate-Guidance-Scale", "guidance_scale", 1, 20),
     _integer("X-Replicate-Seed", "seed", 0),
     ImageHeader("X-Replicate-Negative-Prompt", "negative_prompt", _text, "text"),
     _number("X-Replicate-Prompt-Strength", "prompt_strength", 0, 1),
     _integer("X-Replicate-Num-Outputs", "num_outputs", 1, 4),
-    ImageHeader("X-Replicate-Safety-Checker", "safety_checker", _boolean, "yes or no"),
-    ImageHeader("X-Replicate-Enhance-Prompt", "enhance_prompt", _boolean, "yes or no"),
-    ImageHeader("X-Replicate-Upscale", "upscale", _boolean, "yes or no"),
-    ImageHeader("X-Replicate-Upscale-Factor", "upscale_factor", _factor, "2 or 4"),
+    ImageHeader("X-Replicate-Safety-Checker", "safety_checker", _boolean, "yes or no", options=YES_NO),
+    ImageHeader("X-Replicate-Enhance-Prompt", "enhance_prompt", _boolean, "yes or no", options=YES_NO),
+    ImageHeader("X-Replicate-Upscale", "upscale", _boolean, "yes or no", options=YES_NO),
+    ImageHeader("X-Replicate-Upscale-Factor", "upscale_factor", _factor, "2 or 4", options=("2", "4")),
     ImageHeader("X-Replicate-Style-Preset", "style_preset", _text, "text, such as anime or photographic"),
     ImageHeader("X-Replicate-Init-Image", "init_image", _url, "an http or https URL"),
     ImageHeader("X-Replicate-Mask", "mask", _url, "an http or https URL"),

@@ -33,8 +33,9 @@ class ImageSupportContext(Struct, frozen=True, kw_only=True):
 class HeaderSupport(Struct, frozen=True, kw_only=True):
     """The effect of one header.
 
-    ``takes`` describes the values that have an effect; None if the header is not supported. ``input`` is the model's
-    input for it, and ``by`` the part of the proxy that implements it for a model without one.
+    ``takes`` describes the values that have an effect; None if the header is not supported. ``options``, ``minimum``
+    and ``maximum`` are the same for programs. ``input`` is the model's input for the header, and ``by`` the part of the
+    proxy that implements it for a model without one.
     """
 
     header: str
@@ -42,11 +43,33 @@ class HeaderSupport(Struct, frozen=True, kw_only=True):
     by: str | None = None
     takes: str | None = None
     note: str | None = None
+    options: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 def image_support(model: ModelInputs, context: ImageSupportContext) -> list[HeaderSupport]:
     """Return one row for each header, in the order of the specification."""
-    return [_SPECIAL.get(header.parameter, _plain)(header, model, context) for header in HEADERS]
+    return [_with_values(header, _row(header, model, context), model) for header in HEADERS]
+
+
+def _row(header: ImageHeader, model: ModelInputs, context: ImageSupportContext) -> HeaderSupport:
+    return _SPECIAL.get(header.parameter, _plain)(header, model, context)
+
+
+def _with_values(header: ImageHeader, row: HeaderSupport, model: ModelInputs) -> HeaderSupport:
+    """Return the row with its values: the header's own, or those that the model accepts too."""
+    if row.takes is None:
+        return row
+    field = None if header.parameter in _SPECIAL else model.first(CANDIDATES[header.parameter])
+    options, minimum, maximum = header.options, header.minimum, header.maximum
+    if field is not None and field.options:
+        options = tuple(str(option) for option in field.options if _parses(header, option))
+    elif field is not None and header.minimum is not None:
+        minimum, maximum = _range(header, field)
+    if header.options:
+        options = tuple(option for option in options if option in row.takes)
+    return replace(row, options=options, minimum=minimum, maximum=maximum)
 
 
 def other_inputs(model: ModelInputs) -> list[ModelInput]:
@@ -71,9 +94,15 @@ def _narrowed(header: ImageHeader, field: ModelInput) -> str | None:
         return replace(field, options=both).takes if both else None
     if header.minimum is None:
         return header.takes
-    low = max(header.minimum, field.minimum) if field.minimum is not None else header.minimum
-    high = min((limit for limit in (header.maximum, field.maximum) if limit is not None), default=None)
+    low, high = _range(header, field)
     return replace(field, minimum=low, maximum=high).takes if high is None or low <= high else None
+
+
+def _range(header: ImageHeader, field: ModelInput) -> tuple[float, float | None]:
+    """Return the least and the greatest value that both the numeric header and the model accept."""
+    assert header.minimum is not None
+    low = max(header.minimum, field.minimum) if field.minimum is not None else header.minimum
+    return low, min((limit for limit in (header.maximum, field.maximum) if limit is not None), default=None)
 
 
 def _parses(header: ImageHeader, option: Any) -> bool:

@@ -1,0 +1,1 @@
+"""The console: a page that shows what the proxy serves, and lets people try it."""

@@ -1,0 +1,63 @@
+// The frame of the page: navigation, theme and sign-in. The address behind `#` names the view.
+
+import { html, render, useEffect, useState } from "./vendor/preact.js";
+import { Apps } from "./apps/view.js";
+import { Pictures } from "./pictures/view.js";
+import { Playground } from "./playground/view.js";
+
+const VIEWS = {
+  playground: { title: "Playground", view: Playground },
+  pictures: { title: "Pictures", view: Pictures },
+  apps: { title: "Apps", view: Apps },
+};
+const THEMES = ["auto", "light", "dark"];
+
+function App() {
+  const [name, argument] = useAddress();
+  const { title, view: View } = VIEWS[name] ?? VIEWS.playground;
+  useEffect(() => {
+    document.title = `${title} – OpenAI Dify Proxy`;
+  }, [title]);
+  return html`
+    <a class="skip" href="#main" onClick=${focusMain}>Skip to the content</a>
+    <header>
+      <h1>OpenAI Dify Proxy</h1>
+      <nav aria-label="Views">
+        ${Object.entries(VIEWS).map(([id, { title: label }]) => html`<a href=${`#${id}`} aria-current=${label === title ? "page" : undefined}>${label}</a>`)}
+      </nav>
+      <${Theme} />
+    </header>
+    <main id="main" tabindex="-1"><${View} key=${name} chosen=${argument} /></main>
+  `;
+}
+
+function focusMain(event) {
+  event.preventDefault(); // the address names the view
+  document.getElementById("main").focus();
+}
+
+/** The view and its argument in the address: `#apps/support` is `["apps", "support"]`. */
+function useAddress() {
+  const [address, setAddress] = useState(location.hash);
+  useEffect(() => {
+    const update = () => setAddress(location.hash);
+    addEventListener("hashchange", update);
+    return () => removeEventListener("hashchange", update);
+  }, []);
+  const [name, ...rest] = address.slice(1).split("/");
+  return [name || "playground", decodeURIComponent(rest.join("/"))];
+}
+
+function Theme() {
+  const [theme, setTheme] = useState(localStorage.getItem("theme") ?? "auto");
+  useEffect(() => {
+    document.documentElement.dataset.theme = theme;
+    localStorage.setItem("theme", theme);
+  }, [theme]);
+  return html`<label class="theme"><span class="hidden">Theme</span>
+    <select value=${theme} onChange=${(event) => setTheme(event.target.value)}>
+      ${THEMES.map((name) => html`<option value=${name}>${name}</option>`)}
+    </select></label>`;
+}
+
+render(html`<${App} />`, document.getElementById("app"));

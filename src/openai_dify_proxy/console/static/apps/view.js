@@ -1,0 +1,69 @@
+// The apps: what each one is, what will not work and why, and how to set up a client for it.
+
+import { html, useState } from "../vendor/preact.js";
+import { json } from "../shared/api.js";
+import { Code } from "../shared/code.js";
+import { Empty, Failure, Loading, useLoaded } from "../shared/states.js";
+import { CLIENTS } from "./clients.js";
+
+export function Apps({ chosen }) {
+  const [list, error, reload] = useLoaded((signal) => json("GET", "v1/models", { signal }));
+  if (error) return html`<${Failure} error=${error} retry=${reload} />`;
+  if (!list) return html`<${Loading} what="apps" />`;
+  const names = list.data.filter(({ owned_by: owner }) => owner === "dify").map(({ id }) => id);
+  if (!names.length) return html`<${NoApps} />`;
+  return html`<div class="cards">${names.map((name) => html`<${AppCard} key=${name} name=${name} />`)}</div>
+    <${SetUp} names=${names} chosen=${names.includes(chosen) ? chosen : names[0]} />`;
+}
+
+function NoApps() {
+  return html`<${Empty} title="No apps yet">
+    <p>Set <code>DIFY_API_URL</code> and <code>DIFY_API_KEY</code> to serve an app of your Dify, or start without them to try the demo.</p>
+  <//>`;
+}
+
+function AppCard({ name }) {
+  const [model, error, reload] = useLoaded((signal) => json("GET", `v1/models/${encodeURI(name)}`, { signal }), [name]);
+  if (error) return html`<article class="card"><h2>${name}</h2><${Failure} error=${error} retry=${reload} /></article>`;
+  if (!model) return html`<article class="card"><h2>${name}</h2><${Loading} what="its description" /></article>`;
+  const described = model.dify?.findings !== undefined;
+  const works = described && !model.dify.findings.some(({ kind }) => kind === "problem");
+  const badge = works ? html`<span class="badge good">works</span>` : html`<span class="badge bad">${described ? "has problems" : "no answer from Dify"}</span>`;
+  return html`<article class="card" aria-label=${name}>
+    <h2><span>${name}</span>${badge}</h2>
+    ${model.dify?.description && html`<p class="plain">${model.dify.description}</p>`}
+    <${Facts} dify=${model.dify ?? {}} />
+    <${Findings} findings=${model.dify?.findings ?? []} />
+    <div class="actions"><a href=${`#playground/${encodeURIComponent(name)}`}>Try it</a> <a href=${`#apps/${encodeURIComponent(name)}`}>Set up a client</a></div>
+  </article>`;
+}
+
+function Facts({ dify }) {
+  const inputs = dify.inputs?.map(({ name, kind, required }) => `${name} (${kind}${required ? ", required" : ""})`);
+  const facts = [
+    ["Mode", dify.mode],
+    ["Dify", dify.version],
+    ["Inputs", inputs?.join(", ")],
+    ["On", dify.features?.join(", ")],
+    ["Also called", dify.aliases?.join(", ")],
+  ].filter(([, value]) => value);
+  return html`<dl class="facts">${facts.map(([label, value]) => html`<div><dt>${label}</dt><dd>${value}</dd></div>`)}</dl>`;
+}
+
+function Findings({ findings }) {
+  if (!findings.length) return null;
+  return html`<ul class="findings">${findings.map(({ kind, text }) => html`<li class=${kind}><strong>${kind}:</strong> ${text}</li>`)}</ul>`;
+}
+
+function SetUp({ names, chosen }) {
+  const [client, setClient] = useState(Object.keys(CLIENTS)[0]);
+  const { where, text } = CLIENTS[client]({ base: new URL("v1", document.baseURI).href, model: chosen, names });
+  return html`<section class="set-up">
+    <h2 id="set-up">Set up a client for ${chosen}</h2>
+    <div class="choices" role="group" aria-labelledby="set-up">
+      ${Object.keys(CLIENTS).map((name) => html`<button type="button" aria-pressed=${name === client} onClick=${() => setClient(name)}>${name}</button>`)}
+    </div>
+    <p>${where}</p>
+    <${Code} text=${text} label=${`Settings of ${client}`} />
+  </section>`;
+}
