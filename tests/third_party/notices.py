@@ -11,6 +11,9 @@ PARSED_FIELD = (
 PYDANTIC_V1 = r"ignore:Received a Pydantic BaseModel V1 schema\. This is not supported by method=:UserWarning"
 """LangChain's suite passes a class of Pydantic v1, for which LangChain calls a function instead."""
 
+NO_FILE_NAME = "ignore:OpenAI may require a filename for file uploads:UserWarning"
+"""LangChain's suite sends documents without names, for which LangChain invents one."""
+
 ALL_ATTRIBUTES = "ignore::pydantic.warnings.PydanticDeprecationWarning"
 """LlamaIndex' workflows read every attribute of an agent, the deprecated ones of Pydantic too."""
 

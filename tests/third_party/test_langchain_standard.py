@@ -1,26 +1,36 @@
 """LangChain's standard tests for chat models, over both APIs.
 
-Tests with files are skipped: the proxy takes text only.
+The suite downloads its picture, document and recording from the internet; here it gets the ones below.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 from langchain_openai import ChatOpenAI
-from langchain_tests.integration_tests import ChatModelIntegrationTests
+from langchain_tests.integration_tests import ChatModelIntegrationTests, chat_models
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 from pydantic import SecretStr
 
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy_demo import INSTANT, DemoServer
 from tests.api.servers import ProxyServer, counted_seconds, demo_apps
+from tests.api.test_files import PDF, WAV, picture
 from tests.limits import PATIENCE
-from tests.third_party.notices import PARSED_FIELD, PYDANTIC_V1
+from tests.third_party.notices import NO_FILE_NAME, PARSED_FIELD, PYDANTIC_V1
 
-pytestmark = [pytest.mark.filterwarnings(PARSED_FIELD), pytest.mark.filterwarnings(PYDANTIC_V1)]
+pytestmark = [pytest.mark.filterwarnings(notice) for notice in (NO_FILE_NAME, PARSED_FIELD, PYDANTIC_V1)]
+
+
+FILES = {"png": picture("red"), "pdf": PDF, "wav": WAV}
+"""The contents that the suite downloads, by extension."""
+
+
+def download(url: str, **_: Any) -> SimpleNamespace:
+    return SimpleNamespace(content=FILES[url.rpartition(".")[2]])
 
 
 class Standard(ChatModelIntegrationTests):
@@ -53,7 +63,36 @@ class Standard(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"base_url": self.url, "api_key": "any", "model": "demo-chat", **self.connections, **self.options}
+        return {"base_url": self.url, "api_key": "any", "model": "demo-chat-media", **self.connections, **self.options}
+
+    @pytest.fixture(autouse=True)
+    def _downloads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(chat_models, "httpx", SimpleNamespace(get=download))
+        monkeypatch.setenv("LANGCHAIN_TESTS_USER_AGENT", "any")
+
+    @property
+    def supports_image_inputs(self) -> bool:
+        return True
+
+    @property
+    def supports_image_urls(self) -> bool:
+        return True
+
+    @property
+    def supports_image_tool_message(self) -> bool:
+        return True
+
+    @property
+    def supports_pdf_inputs(self) -> bool:
+        return True
+
+    @property
+    def supports_pdf_tool_message(self) -> bool:
+        return True
+
+    @property
+    def supports_audio_inputs(self) -> bool:
+        return True
 
     @property
     def supports_json_mode(self) -> bool:

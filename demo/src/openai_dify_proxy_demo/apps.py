@@ -69,6 +69,8 @@ class DemoApp:
     """Whether the app's uploads are on. If not, it ignores `files`."""
     uploads_only: bool = False
     """Whether `files` may not have URLs."""
+    file_types: tuple[str, ...] = ("image", "document")
+    """The types that `files` may have."""
     max_files: int = 3
     draws: bool = False
     """Whether the model makes a picture of every message."""
@@ -182,6 +184,12 @@ SPECIAL_APPS: tuple[DemoApp, ...] = (
     DemoApp("demo-chat-blind", "chat", "A chat app whose uploads are off.", takes_files=False),
     DemoApp("demo-advanced-chat-blind", "advanced-chat", "A chatflow whose uploads are off.", takes_files=False),
     DemoApp("demo-chat-uploads", "chat", "A chat app that takes uploads but no URLs.", uploads_only=True),
+    DemoApp(
+        "demo-chat-media",
+        "chat",
+        "A chat app that takes pictures, documents, sound and video.",
+        file_types=("image", "document", "audio", "video"),
+    ),
     DemoApp(
         "demo-workflow-files",
         "workflow",

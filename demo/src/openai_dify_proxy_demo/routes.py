@@ -87,7 +87,7 @@ async def parameters(call: Call) -> Response:
             "file_upload": {
                 "enabled": call.app.takes_files,
                 "allowed_file_extensions": [],
-                "allowed_file_types": ["image", "document"],
+                "allowed_file_types": list(call.app.file_types),
                 "allowed_file_upload_methods": methods,
                 "image": {
                     "detail": "high",
