@@ -92,6 +92,7 @@ ATTACKS: dict[str, Attack] = {
             hostile.conversations(6, 50_000_000, CALLER),
             large=True,
         ),
+        Attack("F1-pictures", "caller", "20 pictures of 20 MB at once", hostile.pictures, large=True),
         Attack("H1-small", "Dify key", "many conversations of 1 kB", hostile.conversation_flood),
         Attack("H2-references", "caller", "400 references to a stored answer of 1 MB", hostile.references),
         Attack("H3-half-bodies", "Dify key", "20 bodies, 59 of 60 MB sent", hostile.half_bodies, large=True),

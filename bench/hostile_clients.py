@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -198,6 +199,18 @@ async def conversation_flood(victim: Victim) -> None:
             await victim.post("/v1/conversations", {"items": [user("x" * 1000)]}, STRANGER)
 
     await asyncio.gather(*(create() for _ in range(8)))
+
+
+async def pictures(victim: Victim) -> None:
+    """Send 20 different pictures of 20 MB at once, each in its own request."""
+
+    async def send(number: int) -> None:
+        picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + number.to_bytes(4) + bytes(20 * MIB)
+        url = f"data:image/png;base64,{b64encode(picture).decode()}"
+        parts = [{"type": "text", "text": QUESTION["content"]}, {"type": "image_url", "image_url": {"url": url}}]
+        await victim.post("/v1/chat/completions", chat([{"role": "user", "content": parts}]))
+
+    await asyncio.gather(*map(send, range(20)))
 
 
 async def references(victim: Victim) -> None:

@@ -24,6 +24,7 @@ SLOW_KEY = b"app-slow"
 SLOW_SECONDS = 2.0
 
 UNAUTHORIZED = b'{"code":"unauthorized","message":"Access token is invalid","status":401}'
+UPLOADED = b'{"id":"3fa85f64-5717-4562-b3fc-2c963f66afa6","name":"image.png","size":1}'
 HEAD_START = STREAM_HEAD.partition(b"\r\n")[0] + b"\r\n"
 
 _ATTACK = re.compile(rb"HOSTILE ([a-z-]+)")
@@ -98,6 +99,8 @@ class HostileDify(DifyConnection):
         elif attack is not None and self.url.startswith(b"/v1/chat-messages"):
             self._attack = ATTACKS[attack[1].decode()]()
             self._send_more()
+        elif self.url.startswith(b"/v1/files/upload"):
+            self.answer_json(UPLOADED, b"201 CREATED")
         else:
             super().on_message_complete()
 

@@ -33,8 +33,8 @@ PARAMETERS = (
     b'"speech_to_text":{"enabled":false},"text_to_speech":{"enabled":false,"language":"","voice":""},'
     b'"retriever_resource":{"enabled":true},"annotation_reply":{"enabled":false},"more_like_this":{"enabled":false},'
     b'"user_input_form":[],"sensitive_word_avoidance":{"configs":[],"enabled":false,"type":""},"file_upload":{"enabled":'
-    b'false,"image":{"detail":"high","enabled":false,"number_limits":3,"transfer_methods":["remote_url","local_file"]}},'
-    b'"system_parameters":{"image_file_size_limit":10,"video_file_size_limit":100,"audio_file_size_limit":50,'
+    b'true,"image":{"detail":"high","enabled":true,"number_limits":3,"transfer_methods":["remote_url","local_file"]}},'
+    b'"system_parameters":{"image_file_size_limit":50,"video_file_size_limit":100,"audio_file_size_limit":50,'
     b'"file_size_limit":15,"workflow_file_upload_limit":10}}'
 )
 NOT_FOUND = b'{"code":"not_found","message":"The requested URL was not found on the server.","status":404}'
