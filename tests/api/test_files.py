@@ -276,6 +276,40 @@ async def test_files_in_difys_own_form(client: AsyncOpenAI, log: DemoLog) -> Non
     assert turns(log)[0].body["files"] == files
 
 
+async def test_files_of_the_body_belong_to_their_conversation(client: AsyncOpenAI, log: DemoLog) -> None:
+    """The same words beside another file, or beside none, do not continue it."""
+
+    def files(name: str) -> dict[str, Any]:
+        return {"files": [{"type": "image", "transfer_method": "remote_url", "url": f"https://example.org/{name}"}]}
+
+    chat = Chat(client, "demo-chat", more={"user": "files of the body", "extra_body": files("a")})
+    await chat.say("SAY<<ok>> one")
+    other, plain = chat.copy(), chat.copy()
+    other.more = {**chat.more, "extra_body": files("b")}
+    plain.more = {"user": "files of the body"}
+    for each in (other, plain):
+        await each.say("two")
+        assert "conversation_id" not in turns(log)[-1].body
+    await chat.say("two")
+    assert turns(log)[-1].body["conversation_id"] == log.runs[0].conversation_id
+
+
+async def test_files_of_the_body_belong_to_their_response(client: AsyncOpenAI, log: DemoLog) -> None:
+    """Two answers to the same words, of which each saw another file, lead to two conversations."""
+    first = await client.responses.create(model="demo-chat", input="SAY<<ok>>")
+    answers = []
+    for name in ("a", "b"):
+        files = [{"type": "image", "transfer_method": "remote_url", "url": f"https://example.org/{name}"}]
+        answers.append(
+            await client.responses.create(
+                model="demo-chat", input="SAY<<ok>>", previous_response_id=first.id, extra_body={"files": files}
+            )
+        )
+    for answer, run in zip(answers, list(log.runs)[1:3], strict=True):
+        await client.responses.create(model="demo-chat", input="And?", previous_response_id=answer.id)
+        assert turns(log)[-1].body["conversation_id"] == run.conversation_id
+
+
 async def test_a_workflow_gets_files_in_its_inputs(client: AsyncOpenAI, log: DemoLog) -> None:
     document = {"type": "file", "file": {"file_data": uri(PDF, "application/pdf"), "filename": "a.pdf"}}
     answer = await ask(client, "demo-workflow-files", text("Look."), document, image(uri(RED)), image(uri(GREEN)))
@@ -336,7 +370,14 @@ async def test_ignored_files_can_be_a_warning(
         await http.post(url, json={"model": "demo-chat-blind", "messages": [{"role": "user", "content": "hi"}]})
         messages = [{"role": "user", "content": [text("Look."), image(uri(RED))]}]
         reply = await http.post(url, json={"model": "demo-chat-blind", "messages": messages})
-    assert reply.status_code == 200
+        reply_to_response = await http.post(
+            f"{warning.url}/responses", json={"model": "demo-chat-blind", "input": "hi"}
+        )
+        content = [{"type": "input_text", "text": "Look."}, {"type": "input_image", "image_url": uri(RED)}]
+        body = {"input": [{"role": "user", "content": content}], "previous_response_id": reply_to_response.json()["id"]}
+        continued = await http.post(f"{warning.url}/responses", json={"model": "demo-chat-blind", **body})
+    assert continued.status_code == reply.status_code == 200
+    assert continued.headers["x-unsupported-parameters"] == "input[0].content[1]"
     assert reply.headers["x-unsupported-parameters"] == "messages[0].content[1]"
     assert turns(log)[-1].body["query"] == "Look.\n[File not included: image.png]"
 

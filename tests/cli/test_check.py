@@ -107,6 +107,31 @@ def test_a_wrong_input_variable_is_the_only_finding_about_it(program: Program, d
     assert found.startswith("problem one: input_variable names 'text', ")
 
 
+@pytest.mark.parametrize(
+    ("key", "more", "notes"),
+    [
+        ("app-demo-agent", 'audio_app = "one"\n', ["'Speech to Text' is off", "'Text to Speech' is off"]),
+        ("app-demo-chat", 'audio_app = "one"\n', []),
+        ("app-demo-chat", 'tools = "emulate"\n', ["Add a text input named 'tools'"]),
+        ("app-demo-chat-tools", 'tools = "emulate"\n', []),
+        ("app-demo-chat-topic", 'tools = "emulate"\n', []),
+    ],
+)
+def test_apps_that_lack_what_their_use_needs(
+    program: Program, dify: DemoServer, key: str, more: str, notes: list[str]
+) -> None:
+    app = (
+        f'[apps.one]\napi_key = "{key}"\ninputs = {{ topic = "x" }}\n'
+        if "topic" in key
+        else f'[apps.one]\napi_key = "{key}"\n'
+    )
+    code, shown = check(program, more + app if "audio" in more else app + more, dify.url)
+    assert code == 0
+    found = findings(shown)
+    assert len(found) == len(notes)
+    assert all(note in line for note, line in zip(notes, found, strict=True))
+
+
 def test_keys_are_not_shown(program: Program, dify: DemoServer) -> None:
     keys = [app.key for app in (*DEMO_APPS, *SPECIAL_APPS)] + ["app-nobody-knows-this"]
     toml = "".join(f'[apps.a{number}]\napi_key = "{key}"\n' for number, key in enumerate(keys))

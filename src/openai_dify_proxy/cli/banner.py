@@ -23,7 +23,7 @@ def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool, check
     if demo:
         lines.append(
             f"No Dify is configured: DIFY_API_URL is neither in the environment nor in a .env in {Path.cwd()}.\n"
-            "These are demo apps, which only echo the question."
+            "These are demo apps without a model: they repeat the question, and act on keywords in it (docs/demo.md)."
         )
     if demo and not is_loopback(settings.host):
         lines.append(PUBLIC_DEMO)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from textwrap import fill
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from openai_dify_proxy.translate.dify.app_profile import HISTORY_NAMES, SYSTEM_N
 from openai_dify_proxy.translate.dify.request import AppRules
 from openai_dify_proxy.turns.apps import configured_dify_app
 from openai_dify_proxy.turns.profiles import Profiles
-from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
+from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
 
 ANSWER_SECONDS = 10.0
@@ -85,7 +86,7 @@ async def _examine_all(settings: Settings) -> list[AppReport]:
 
     async def examine(app: AppSettings) -> AppReport:
         async with slots:
-            return await _examine(app, configured_dify_app(app, settings), profiles)
+            return await _examine(app, settings, profiles)
 
     try:
         return await asyncio.gather(*(examine(app) for app in settings.apps.values()))
@@ -93,14 +94,39 @@ async def _examine_all(settings: Settings) -> list[AppReport]:
         await http.close()
 
 
-async def _examine(app: AppSettings, dify: DifyApp, profiles: Profiles) -> AppReport:
+async def _examine(app: AppSettings, settings: Settings, profiles: Profiles) -> AppReport:
     try:
-        profile = await profiles.get(dify, app.mode)
+        profile = await profiles.get(configured_dify_app(app, settings), app.mode)
     except ProxyError as error:
         return AppReport(app, None, [Finding("problem", f"{error.log or error.message} Its Dify is {app.api_url}.")])
-    return AppReport(
-        app, profile, [*app_findings(AppRules(app.input_variable, app.system_prompt, app.inputs), app.mode, profile)]
-    )
+    rules = AppRules(app.input_variable, app.system_prompt, app.inputs)
+    return AppReport(app, profile, [*app_findings(rules, app.mode, profile), *_uses(app, profile, settings)])
+
+
+def _uses(app: AppSettings, profile: AppProfile, settings: Settings) -> Iterator[Finding]:
+    """Yield notes about uses that the settings name for the app."""
+    if app.name == settings.audio_app:
+        for name, shown, route in _SPEECH:
+            switch = getattr(profile.parameters, name)
+            if switch is None or not switch.enabled:
+                yield Finding(
+                    "note",
+                    f"AUDIO_APP is this app, but its feature '{shown}' is off in Dify: {route} answers with a 400. "
+                    "Switch it on, and publish the app.",
+                )
+    if (app.tools or settings.tools) == "emulate" and not any(map(profile.text_input, (TOOL_NAMES, SYSTEM_NAMES))):
+        yield Finding(
+            "note",
+            "Instructions about tools follow the question, so retrieval sees them too. Add a text input named 'tools' "
+            "to the app, and use it in the model's prompt.",
+        )
+
+
+_SPEECH = (
+    ("speech_to_text", "Speech to Text", "/v1/audio/transcriptions"),
+    ("text_to_speech", "Text to Speech", "/v1/audio/speech"),
+)
+"""The switches for sound: their names in Dify's API and on its pages, and the routes that need them."""
 
 
 def _print_table(reports: list[AppReport]) -> None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from openai_dify_proxy.translate.audio.formats import HEAD_BYTES, M4A, WEBM, AudioFormat, detect_audio
 from openai_dify_proxy.translate.pictures.formats import sniff
 from openai_dify_proxy.translate.turn_request import FileKind
 
@@ -53,13 +54,6 @@ _OFFICE = "application/vnd.openxmlformats-officedocument"
 
 _PREFIXES: tuple[tuple[bytes, FileType], ...] = (
     (b"%PDF-", FileType("pdf", "application/pdf")),
-    (b"ID3", FileType("mp3", "audio/mpeg")),
-    (b"OggS", FileType("ogg", "audio/ogg")),
-    (b"fLaC", FileType("flac", "audio/flac")),
-    (b"#!AMR", FileType("amr", "audio/amr")),
-    (b"\x1aE\xdf\xa3", FileType("webm", "video/webm")),
-    (b"\0\0\x01\xba", FileType("mpeg", "video/mpeg")),
-    (b"\0\0\x01\xb3", FileType("mpeg", "video/mpeg")),
     (b"BM", FileType("bmp", "image/bmp")),
     (b"II*\0", FileType("tiff", "image/tiff")),
     (b"MM\0*", FileType("tiff", "image/tiff")),
@@ -69,8 +63,8 @@ _PREFIXES: tuple[tuple[bytes, FileType], ...] = (
 )
 
 _BRANDS: dict[bytes, FileType] = {
-    b"M4A ": FileType("m4a", "audio/mp4"),
-    b"M4B ": FileType("m4a", "audio/mp4"),
+    b"M4A ": FileType(M4A.extension, M4A.media_type),
+    b"M4B ": FileType(M4A.extension, M4A.media_type),
     b"qt  ": FileType("mov", "video/quicktime"),
     b"heic": FileType("heic", "image/heic"),
     b"heix": FileType("heic", "image/heic"),
@@ -79,10 +73,8 @@ _BRANDS: dict[bytes, FileType] = {
 }
 """The brands of ISO media files; every other brand is a video."""
 
-_RIFF: dict[bytes, FileType] = {
-    b"WAVE": FileType("wav", "audio/wav"),
-    b"AVI ": FileType("avi", "video/x-msvideo"),
-}
+_SHOWN: dict[AudioFormat, FileType] = {WEBM: FileType("webm", "video/webm")}
+"""Formats of sound that count as videos in messages."""
 
 _ZIPPED: tuple[tuple[bytes, FileType], ...] = (
     (b"word/", FileType("docx", f"{_OFFICE}.wordprocessingml.document")),
@@ -139,6 +131,9 @@ UNKNOWN = FileType("bin", "application/octet-stream")
 _PROBE = 4096
 """Bytes that decide whether a file is a text."""
 
+_BYTE_ORDER_MARKS = b"\xff\xfe", b"\xfe\xff"
+"""The beginnings of texts in UTF-16. The first one may also begin a frame of MPEG audio, layer I, which is rare."""
+
 _EXTENSION = re.compile(r"^[a-z0-9]{1,10}$")
 _UNSAFE = re.compile(r"[^\w .,()+=@~-]+")
 _CONTROL = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
@@ -170,14 +165,14 @@ def safe_name(name: str) -> str:
 def _by_signature(data: bytes, hint: str) -> FileType | None:
     if data[4:8] == b"ftyp":
         return _BRANDS.get(data[8:12], FileType("mp4", "video/mp4"))
+    if (sound := detect_audio(data[:HEAD_BYTES])) is not None and not data.startswith(_BYTE_ORDER_MARKS):
+        return _SHOWN.get(sound) or FileType(sound.extension, sound.media_type)
     if data[:4] == b"RIFF":
-        return _RIFF.get(data[8:12], UNKNOWN)
+        return FileType("avi", "video/x-msvideo") if data[8:12] == b"AVI " else UNKNOWN
     if data[:4] == b"PK\x03\x04":
         return _first(_ZIPPED, data) or FileType("zip", "application/zip")
     if data.startswith(_OLE):
         return _OLE_TYPES.get(hint, UNKNOWN)
-    if data[:2] in (b"\xff\xfb", b"\xff\xf3", b"\xff\xf2"):
-        return FileType("mp3", "audio/mpeg")
     return next((found for prefix, found in _PREFIXES if data.startswith(prefix)), None)
 
 
@@ -188,7 +183,7 @@ def _first(marks: Sequence[tuple[bytes, FileType]], data: bytes) -> FileType | N
 def _by_text(data: bytes, hint: str) -> FileType | None:
     """Return the type of a text in UTF-8 or UTF-16. Its last character may be cut off."""
     probe = data[:_PROBE]
-    if not probe.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if not probe.startswith(_BYTE_ORDER_MARKS):
         if _CONTROL.search(probe):
             return None
         try:

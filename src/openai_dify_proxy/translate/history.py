@@ -19,7 +19,7 @@ from hashlib import blake2b
 
 from msgspec import json, structs
 
-from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
+from openai_dify_proxy.translate.turn_request import HistoryMessage, SentFile, ToolCall
 from openai_dify_proxy.wire.reading import UNREADABLE, decode_text
 
 VERSION = b"\x02"
@@ -163,6 +163,11 @@ def replies(messages: Iterable[HistoryMessage]) -> list[HistoryMessage]:
         for message in messages
         if message.role == "assistant" or message.call_id is not None or message.files
     ]
+
+
+def with_files(messages: tuple[HistoryMessage, ...], files: tuple[SentFile, ...]) -> tuple[HistoryMessage, ...]:
+    """Return the messages, and one with the files behind them if there are any."""
+    return (*messages, HistoryMessage("user", "", files=files)) if files else messages
 
 
 def has_content(messages: Iterable[HistoryMessage]) -> bool:

@@ -29,6 +29,7 @@ from openai_dify_proxy.translate.history import (
     last_question,
     normalize,
     replies,
+    with_files,
 )
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 from openai_dify_proxy.turns.apps import App
@@ -145,6 +146,8 @@ class ConversationClaim:
         if self._link_after is not None and self._link_after[0] == reply:
             return self._link_after[1]
         asked = self._request.asked
+        if self._request.stored_history is not None:  # its fingerprint does not have the files of the body
+            asked = with_files(asked, self._request.files)
         added = [*(replies(asked) if self._by_chat else asked), reply]
         link = self._fingerprint.after(added)
         self._link_after = (reply, link)  # needed twice if the reply is stored as a response

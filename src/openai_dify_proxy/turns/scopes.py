@@ -9,6 +9,7 @@ from msgspec import Struct
 from openai_dify_proxy.translate.history import (
     CHAT,
     END_USER,
+    FILE,
     INPUTS,
     KIND,
     SCOPE,
@@ -53,7 +54,7 @@ def fingerprint_of(scope: Scope, request: TurnRequest, system: str, inputs: str,
     """Return the fingerprint of all messages before the request's question.
 
     ``system`` and ``inputs`` are those that reach Dify. ``by_chat`` is for clients that may rewrite the user's messages
-    but name the chat.
+    but name the chat. The files of the body count like its inputs: they belong to no message.
     """
     secret, stored = scope.secret, request.stored_history
     if stored is not None:
@@ -63,10 +64,11 @@ def fingerprint_of(scope: Scope, request: TurnRequest, system: str, inputs: str,
         fingerprint.add_messages(request.history)
         return fingerprint
     fingerprint = Fingerprint(secret, scope.link)
+    files = [(FILE, file.identity) for file in request.files]
     if by_chat:
-        fingerprint.add((CHAT, request.chat_id or ""), (INPUTS, inputs))
+        fingerprint.add((CHAT, request.chat_id or ""), (INPUTS, inputs), *files)
         fingerprint.add_messages(replies(request.history))
     else:
-        fingerprint.add((SYSTEM, system), (INPUTS, inputs))
+        fingerprint.add((SYSTEM, system), (INPUTS, inputs), *files)
         fingerprint.add_messages(request.history)
     return fingerprint

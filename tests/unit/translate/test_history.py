@@ -17,8 +17,9 @@ from openai_dify_proxy.translate.history import (
     keyed_hash,
     last_question,
     replies,
+    with_files,
 )
-from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
+from openai_dify_proxy.translate.turn_request import HistoryMessage, SentFile, ToolCall
 
 SECRET = b"s" * 32
 
@@ -223,3 +224,10 @@ def test_messages_without_text_do_not_count() -> None:
 def test_the_last_question_with_text() -> None:
     assert last_question([user("a"), assistant("b"), user(" c "), user(" "), assistant("d")]) == "c"
     assert last_question([assistant("b")]) is None
+
+
+def test_files_of_no_message_follow_the_messages() -> None:
+    asked = (HistoryMessage("user", "Look."),)
+    assert with_files(asked, ()) is asked
+    files = (SentFile("image", digest="a"),)
+    assert with_files(asked, files) == (*asked, HistoryMessage("user", "", files=files))
