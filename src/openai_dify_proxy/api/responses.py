@@ -86,17 +86,17 @@ async def create_response(request: Request) -> ASGIApp:
     app = services.side_calls.app(caller, side_call, body.model)
     unsuggested = unsupported_questions(services, app, body)
     has_files = messages.contents is not None or bool(body.files)
-    new = turn_request or (make_turn(body, messages, identity, requested=requested) if has_files else None)
-    ignored = services.turns.ignored(app, requested.output, new)
+    preview = turn_request or (make_turn(body, messages, identity, requested=requested) if has_files else None)
+    ignored = services.turns.ignored(app, requested.output, preview)
     add_notice(request, (*requested.unsupported, *unsuggested, *ignored))
     suggest = services.turns.suggested_questions if body.suggested_questions else None
     wait = services.turns.wait(
         streamed=bool(body.stream or body.background), in_background=bool(body.background) or side_call is not None
     )
-    created = _NewResponse(caller, data, body, messages, requested, identity, turn_request)
-    prepare = partial(_prepared, services, app, created, wait)
+    new = _NewResponse(caller, data, body, messages, requested, identity, turn_request)
+    prepare = partial(_prepared, services, app, new, wait)
     if body.background:
-        await services.background.start(caller, await _accepted(services, app, created, wait), prepare, encoder)
+        await services.background.start(caller, await _accepted(services, app, new, wait), prepare, encoder)
         return _followed(services, encoder.response, None) if body.stream else json_response(encoder.response)
     if body.stream:
         frames = TurnFrames(encoder, wait)
