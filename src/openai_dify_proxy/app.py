@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from openai_dify_proxy.api.artifacts import serve_artifact
 from openai_dify_proxy.api.audio import list_audio_models, list_voices, speak, transcribe
 from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.api.bodies import BodyReader
@@ -65,6 +66,7 @@ from openai_dify_proxy.api.stored_pictures import (
 from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.audio.service import AudioService
 from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.files.artifacts.opening import open_artifacts
 from openai_dify_proxy.files.fetching import UrlFiles
 from openai_dify_proxy.files.stored_files import StoredFiles
 from openai_dify_proxy.files.uploads import FileUploads
@@ -132,6 +134,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/pictures", list_stored_pictures),
     ("DELETE", "/v1/pictures/{name}", delete_stored_picture),
     ("POST", "/v1/pictures/{name}/upload", upload_stored_picture),
+    ("GET", "/artifacts/{name}", serve_artifact),
     ("GET", "/openapi.json", serve_openapi),
     ("GET", "/health", health),
     ("GET", "/ready", ready),
@@ -211,9 +214,19 @@ async def _open_services(
         urls = UrlFiles(settings.connect_timeout)
         stack.push_async_callback(urls.close)
         stored_files = StoredFiles(store, conversations.secret, ttl=settings.file_ttl, now=clock)
-        uploads = FileUploads(dify, store, urls, stored_files, max_bytes=settings.max_body_bytes)
+        artifacts = await stack.enter_async_context(
+            open_artifacts(
+                settings,
+                store,
+                conversations.secret,
+                dify,
+                is_limited=lambda url: has_limit(settings, url),
+                now=clock,
+            )
+        )
+        uploads = FileUploads(dify, store, urls, stored_files, artifacts, max_bytes=settings.max_body_bytes)
         files = TurnFiles(uploads, stored_files, warn=settings.ignored_files == "warn")
-        turns = Turns(settings, apps, profiles, dify, conversations, files=files, records=records)
+        turns = Turns(settings, apps, profiles, dify, conversations, files=files, artifacts=artifacts, records=records)
         stack.push_async_callback(turns.close, STOP_SECONDS)
         stored = ResponseStore(conversations)
         background = BackgroundResponses(turns, stored, conversations, records)
@@ -239,6 +252,7 @@ async def _open_services(
             images=await stack.enter_async_context(_open_images(settings, turns, apps, http)),
             audio=AudioService(settings, turns, dify),
             files=stored_files,
+            artifacts=artifacts,
             public_url=settings.public_url,
         )
 

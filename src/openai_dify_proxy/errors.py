@@ -38,11 +38,13 @@
     │   │   └── BadPicture          502
     │   ├── AppUnavailable          503
     │   ├── IpfsPending             503
+    │   ├── FilePending             503
     │   ├── UpstreamUnreachable     503
     │   └── UpstreamTimeout         504
     └── ServerError                 the proxy is at fault
         ├── InternalError           500
         ├── PictureNotStored        500
+        ├── FileNotStored           500
         ├── QueueTimeout            503
         ├── StateUnreachable        503
         ├── TooManyConnections      503
@@ -321,6 +323,14 @@ class IpfsPending(UpstreamError):
     default_code = "ipfs_pending"
 
 
+class FilePending(UpstreamError):
+    """The file of an app is still being fetched from Dify."""
+
+    status = 503
+    default_code = "file_pending"
+    retryable = True
+
+
 class UpstreamUnreachable(UpstreamError):
     status = 503
     default_code = "upstream_unreachable"
@@ -345,6 +355,12 @@ class PictureNotStored(ServerError):
     """The picture cannot be stored: for instance, the disk is full or the object store does not answer."""
 
     default_code = "picture_not_stored"
+
+
+class FileNotStored(ServerError):
+    """A file of an app cannot be stored or read: for instance, the disk is full or the object store does not answer."""
+
+    default_code = "file_not_stored"
 
 
 class QueueTimeout(ServerError):

@@ -12,7 +12,7 @@ from openai import AsyncOpenAI
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import MODELS, MODES, Json, turns, user
 from tests.api.conftest import Serve
-from tests.api.servers import app_settings
+from tests.api.servers import ProxyServer, app_settings
 
 THOUGHT = "Let me read the message.\nI will repeat it & say <b>who</b> I am."
 
@@ -117,13 +117,13 @@ async def test_citations_with_a_url_are_annotations(client: AsyncOpenAI, model: 
 @both_ways
 @pytest.mark.parametrize("model", MODELS)
 async def test_a_generated_file_is_linked_once_and_listed(
-    client: AsyncOpenAI, demo: DemoServer, model: str, stream: bool
+    client: AsyncOpenAI, proxy: ProxyServer, model: str, stream: bool
 ) -> None:
     answer = await get(client, model, "SAY<<look>> FILE", stream=stream)
     (file,) = answer.dify["files"]
     assert file["type"] == "image"
-    assert file["url"].startswith(f"http://127.0.0.1:{demo.port}/files/tools/")
-    assert answer.text.count(file["url"].partition("?")[0]) == 1
+    assert file["url"].startswith(f"{proxy.origin}/artifacts/")
+    assert answer.text.count(file["url"]) == 1
     assert "look" in answer.text
     assert "](" in answer.text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.wire.dify import SystemParameters
 from openai_dify_proxy_demo import DemoServer
+from tests.files.artifact_services import artifacts_in
 from tests.limits import PATIENCE
 from tests.upstream.raw_server import by_path, moved, raw_server, reply
 from tests.upstream.test_fetch import PUBLIC, guarded_fetcher
@@ -54,7 +56,7 @@ def demo() -> Iterator[DemoServer]:
 
 
 @pytest.fixture
-async def setup(demo: DemoServer) -> AsyncIterator[Setup]:
+async def setup(demo: DemoServer, tmp_path: Path) -> AsyncIterator[Setup]:
     demo.log.clear()
     store = GuardedStore(MemoryStore(max_entries=1000))
 
@@ -64,7 +66,9 @@ async def setup(demo: DemoServer) -> AsyncIterator[Setup]:
     http = HttpClient(connect_timeout=PATIENCE)
     urls = UrlFiles(PATIENCE, guarded_fetcher(PATIENCE))
     stored = StoredFiles(store, secret, ttl=60, now=lambda: 0.0, limit=2)
-    yield Setup(FileUploads(DifyClient(http), store, urls, stored, max_bytes=1000), stored, demo)
+    dify = DifyClient(http)
+    artifacts = artifacts_in(tmp_path, store, secret, dify, lambda: 0.0)
+    yield Setup(FileUploads(dify, store, urls, stored, artifacts, max_bytes=1000), stored, demo)
     await urls.close()
     await http.close()
 

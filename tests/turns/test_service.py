@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from msgspec import structs
@@ -38,6 +40,7 @@ from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy_demo import DemoServer
 from tests.api.raw_client import until
 from tests.api.servers import demo_apps
+from tests.files.artifact_services import artifacts_in
 from tests.limits import PATIENCE
 from tests.turns.gates import no_probe
 
@@ -54,7 +57,7 @@ def demo() -> Iterator[DemoServer]:
 class Setup:
     """A Turns service with a state in memory and a clock that the test advances."""
 
-    def __init__(self, url: str, http: HttpClient) -> None:
+    def __init__(self, url: str, http: HttpClient, directory: Path) -> None:
         self.now = 1_795_000_000.0
         self.store = GuardedStore(MemoryStore(max_entries=1000))
         conversations = Conversations(self.store, ttl=3600, now=lambda: self.now)
@@ -62,9 +65,11 @@ class Setup:
         dify = DifyClient(http)
         self.apps = Apps(settings)
         stored = StoredFiles(self.store, conversations.secret, ttl=3600, now=lambda: self.now)
-        files = TurnFiles(FileUploads(dify, self.store, UrlFiles(PATIENCE), stored, max_bytes=1), stored, warn=False)
+        artifacts = artifacts_in(directory, self.store, conversations.secret, dify, lambda: self.now)
+        uploads = FileUploads(dify, self.store, UrlFiles(PATIENCE), stored, artifacts, max_bytes=1)
+        files = TurnFiles(uploads, stored, warn=False)
         profiles = Profiles(dify, settings, lambda: self.now)
-        self.turns = Turns(settings, self.apps, profiles, dify, conversations, files=files)
+        self.turns = Turns(settings, self.apps, profiles, dify, conversations, files=files, artifacts=artifacts)
 
     async def lock(self) -> Lock:
         """Return an acquired lock."""
@@ -107,12 +112,13 @@ async def read(turn: ActiveTurn) -> str:
 @asynccontextmanager
 async def setup(url: str) -> AsyncIterator[Setup]:
     http = HttpClient(connect_timeout=30)
-    here = Setup(url, http)
-    try:
-        yield here
-    finally:
-        await here.turns.close(30)
-        await http.close()
+    with TemporaryDirectory() as directory:
+        here = Setup(url, http, Path(directory))
+        try:
+            yield here
+        finally:
+            await here.turns.close(30)
+            await http.close()
 
 
 def first(question: str) -> TurnRequest:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from openai_dify_proxy.api.errors import shutting_down
 from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.responder import JsonAnswer, record_of, responder_of
-from openai_dify_proxy.api.services import Services, answer_head
+from openai_dify_proxy.api.services import Services, address_of, answer_head
 from openai_dify_proxy.api.streaming import EventStream, RawHeaders, sse_response
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.events import Event, TurnFailed, TurnFinished, TurnIds
@@ -74,7 +74,13 @@ async def answer_turn(
     head = answer_head(kind, fields.model or app.name, turn_request)
     wait = services.turns.wait(streamed=bool(fields.stream), in_background=side_call is not None)
     turn = services.turns.run(
-        caller, app, turn_request, client=responder_of(request.scope), wait=wait, streamed=bool(fields.stream)
+        caller,
+        app,
+        turn_request,
+        client=responder_of(request.scope),
+        wait=wait,
+        streamed=bool(fields.stream),
+        address=address_of(request),
     )
     if fields.stream:
         frames = TurnFrames(stream(head, include_usage=fields.wants_usage), wait)

@@ -24,11 +24,12 @@ from openai_dify_proxy.api.generation import (
 from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.responder import JsonAnswer, record_of, responder_of
 from openai_dify_proxy.api.response_requests import read_response_request
-from openai_dify_proxy.api.services import Services, identity_of, services_of
+from openai_dify_proxy.api.services import Services, address_of, identity_of, services_of
 from openai_dify_proxy.api.stored_streams import StoredStream
 from openai_dify_proxy.api.streaming import EventStream, sse_response
 from openai_dify_proxy.errors import InvalidRequest, StateUnreachable
 from openai_dify_proxy.events import Event, TurnIds
+from openai_dify_proxy.files.artifacts.service import Address
 from openai_dify_proxy.responses.background import RUNNING
 from openai_dify_proxy.responses.background_run import Prepare
 from openai_dify_proxy.responses.recorder import ResponseRecorder
@@ -93,7 +94,7 @@ async def create_response(request: Request) -> ASGIApp:
     wait = services.turns.wait(
         streamed=bool(body.stream or body.background), in_background=bool(body.background) or side_call is not None
     )
-    new = _NewResponse(caller, data, body, messages, requested, identity, turn_request)
+    new = _NewResponse(caller, data, body, messages, requested, identity, turn_request, address_of(request))
     prepare = partial(_prepared, services, app, new, wait)
     if body.background:
         await services.background.start(caller, await _accepted(services, app, new, wait), prepare, encoder)
@@ -167,6 +168,7 @@ class _NewResponse(Struct, frozen=True):
     requested: RequestedOutput
     identity: RequestIdentity
     turn_request: TurnRequest | None
+    address: Address
 
 
 async def _accepted(services: Services, app: App, new: _NewResponse, wait: TurnWait) -> ResponseRecorder:
@@ -216,6 +218,7 @@ async def _prepared(
             lock=lock,
             admittance=admittance,
             streamed=bool(body.stream),
+            address=new.address,
         )
         async with turn as active:
             yield recorder, active

@@ -6,13 +6,14 @@ import time
 from secrets import token_hex
 
 from msgspec import Struct
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.api.headers import single_values
 from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.audio.service import AudioService
+from openai_dify_proxy.files.artifacts.service import Address, Artifacts
 from openai_dify_proxy.files.stored_files import StoredFiles
 from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.responses.background import BackgroundResponses
@@ -66,6 +67,7 @@ class Services(Struct, frozen=True, kw_only=True):
     images: ImageService
     audio: AudioService
     files: StoredFiles
+    artifacts: Artifacts
     public_url: str | None
 
     async def admit(self, request: Request, *, takes_forms: bool = False) -> Caller:
@@ -85,6 +87,15 @@ class Services(Struct, frozen=True, kw_only=True):
 def services_of(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
+
+
+def address_of(request: Request) -> Address:
+    """Return a function that returns the address of this server as the client knows it.
+
+    It keeps nothing of the request but its head, since it may outlive the request.
+    """
+    scope = {name: request.scope[name] for name in ("type", "scheme", "server", "root_path", "headers")}
+    return lambda: str(HTTPConnection(scope).base_url)
 
 
 def client_address(request: Request) -> str:

@@ -15,7 +15,8 @@ from hashlib import sha256
 import structlog
 from msgspec import Struct, structs
 
-from openai_dify_proxy.errors import ClientError, InvalidRequest, ProxyError
+from openai_dify_proxy.errors import ClientError, InvalidRequest, NotFound, ProxyError
+from openai_dify_proxy.files.artifacts.service import Artifacts
 from openai_dify_proxy.files.fetching import FETCH_SECONDS, UrlFiles
 from openai_dify_proxy.files.stored_files import StoredFiles
 from openai_dify_proxy.state.guarded import GuardedStore
@@ -64,10 +65,18 @@ class FileUploads:
     """Uploads files. ``max_bytes`` limits a fetched file, in addition to Dify's limits."""
 
     def __init__(
-        self, dify: DifyClient, store: GuardedStore, urls: UrlFiles, stored: StoredFiles, *, max_bytes: int
+        self,
+        dify: DifyClient,
+        store: GuardedStore,
+        urls: UrlFiles,
+        stored: StoredFiles,
+        artifacts: Artifacts,
+        *,
+        max_bytes: int,
     ) -> None:
         self._dify = dify
         self._stored = stored
+        self._artifacts = artifacts
         self._store = store
         self._urls = urls
         self._max_bytes = max_bytes
@@ -110,7 +119,8 @@ class FileUploads:
         file = placed.file
         if file.upload_id:
             return FileReference(placed.kind, "local_file", upload_file_id=file.upload_id)
-        if file.url and placed.new and placed.rules.remote:
+        ours = bool(file.url) and await self._artifacts.is_link(file.url)
+        if file.url and placed.new and placed.rules.remote and not ours:
             return FileReference(placed.kind, "remote_url", url=self._urls.check(file.url, file.param))
         if not placed.rules.local:
             raise InvalidRequest(
@@ -119,7 +129,7 @@ class FileUploads:
                 code="unsupported_file_type",
             )
         if file.url:
-            data = await self._fetch(file, destination)
+            data = await self._load(file, destination) if ours else await self._fetch(file, destination)
             placed = _known(placed, data)
             return await self._copy_of(placed, destination) or await self._upload(placed, data, destination)
         if (copy := await self._copy_of(placed, destination)) is not None:
@@ -145,6 +155,18 @@ class FileUploads:
             raise InvalidRequest(
                 f"The URLs of this request took longer than {FETCH_SECONDS:g} s. Send the contents instead.",
                 param=file.param,
+            ) from None
+
+    async def _load(self, file: SentFile, destination: Destination) -> bytes:
+        """Return the content behind a link of this server, as Dify produced it."""
+        limit = min(self._max_bytes, size_limit(file.kind, file.extension, destination.sizes))
+        try:
+            return await self._artifacts.load(file.url, destination.caller, limit)
+        except NotFound as error:
+            raise InvalidRequest(
+                f"'{file.param}' is a link to a file that is not available. {error.message}",
+                param=file.param,
+                code="file_not_found",
             ) from None
 
     async def _copy_of(self, placed: PlacedFile, destination: Destination) -> FileReference | None:

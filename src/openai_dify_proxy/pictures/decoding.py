@@ -111,6 +111,11 @@ def decode_all(data: bytes, limit: int = MAX_PIXELS) -> Dimensions:
         return Dimensions(picture.width, picture.height)
 
 
+def verify_decodable(data: bytes) -> None:
+    """Decode a picture, without the metadata that decoders read without a limit. Raises as ``decode_all``."""
+    decode_all(strip_text(data))
+
+
 async def verify_input_picture(data: bytes, param: str) -> None:
     """Decode a client's picture. Raises InvalidRequest with ``param`` if it is damaged or too large."""
     try:

@@ -6,11 +6,14 @@ obstore raises the same class for all connection failures; the cause is only in 
 from __future__ import annotations
 
 import re
+from typing import Final
 from urllib.parse import urlsplit
 
+from openai_dify_proxy.settings.extras import install_command
 from openai_dify_proxy.translate.connection_errors import Failure, ServerAddress, describe_failure, expects_https
 
 MAX_TEXT = 500
+LIBRARY_MISSING: Final = f"PICTURE_STORE requires an extra package. Install it: {install_command('s3')}"
 SETTING = "the endpoint of PICTURE_STORE"
 
 _URL = re.compile(r"https?://[^\s,/?]+")

@@ -7,19 +7,19 @@ conditional writes where the store supports them.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import parse_qsl, urlsplit
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 import structlog
 from msgspec import Struct
 
 from openai_dify_proxy.errors import SEE_LOG, NotFound, PictureNotStored
-from openai_dify_proxy.pictures.object_errors import describe_store_error
+from openai_dify_proxy.pictures.object_errors import LIBRARY_MISSING, describe_store_error
+from openai_dify_proxy.pictures.object_folders import ObjectStore, open_object_folder
 from openai_dify_proxy.pictures.records import (
     PictureRecord,
     decode_record,
@@ -29,21 +29,13 @@ from openai_dify_proxy.pictures.records import (
     merge,
 )
 from openai_dify_proxy.settings import SettingsError
-from openai_dify_proxy.settings.extras import install_command
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 try:
     import obstore
-    from obstore.exceptions import (
-        AlreadyExistsError,
-        BaseError,
-        NotSupportedError,
-        PreconditionError,
-        UnknownConfigurationKeyError,
-    )
-    from obstore.store import AzureStore, GCSStore, S3Store
+    from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 except ImportError:
-    raise SettingsError([f"PICTURE_STORE requires an extra package. Install it: {install_command('s3')}"]) from None
+    raise SettingsError([LIBRARY_MISSING]) from None
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -58,8 +50,6 @@ ORPHAN_SECONDS = 3600.0
 
 MAX_OBJECT_BYTES = 256 * 1024 * 1024
 """The library allocates the announced size of an object, and ends the process if that fails."""
-
-_CLIENT_OPTIONS = frozenset(("allow_http", "connect_timeout", "proxy_url", "timeout"))
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +66,7 @@ class ObjectPictures:
 
     def __init__(
         self,
-        store: S3Store | GCSStore | AzureStore,
+        store: ObjectStore,
         *,
         serve: Literal["proxy", "redirect"],
         clock: Callable[[], float] = time.time,
@@ -277,39 +267,9 @@ class ObjectPictures:
 
 
 def open_object_store(url: str, *, clock: Callable[[], float] = time.time) -> ObjectPictures:
-    """Open the store at ``scheme://bucket/prefix?option=value&…``.
-
-    Options are those of obstore for the kind of store, some of its HTTP client, and ``serve=redirect``. Other values
-    come from the environment variables of the store's own tools. Raises SettingsError.
-    """
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
-    serve = options.pop("serve", "proxy")
-    if serve not in ("proxy", "redirect"):
-        raise SettingsError([f"PICTURE_STORE has serve={serve}: it must be proxy or redirect"])
-    client: dict[str, Any] = {"connect_timeout": "5s", "timeout": "60s"}
-    client |= {name: options.pop(name) for name in _CLIENT_OPTIONS & options.keys()}
-    if options.get("endpoint", "").startswith("http://"):
-        client["allow_http"] = True
-    try:
-        store = _make(parts.scheme, parts.netloc, parts.path.strip("/"), options, client)
-    except (BaseError, UnknownConfigurationKeyError, ValueError) as exc:
-        raise SettingsError([f"PICTURE_STORE cannot be used: {_first_line(exc)}"]) from exc
-    return ObjectPictures(store, serve="redirect" if serve == "redirect" else "proxy", clock=clock)
-
-
-def _make(
-    scheme: str, bucket: str, prefix: str, options: Mapping[str, Any], client: Any
-) -> S3Store | GCSStore | AzureStore:
-    retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
-    common: Mapping[str, Any] = {"client_options": client, "retry_config": retries, "prefix": prefix or None}
-    match scheme:
-        case "gs":
-            return GCSStore(bucket, **common, **options)
-        case "az":
-            return AzureStore(bucket, **common, **options)
-        case _:
-            return S3Store(bucket, **common, **options)
+    """Open the store at ``url``, as ``open_object_folder`` does. Raises SettingsError."""
+    folder = open_object_folder(url)
+    return ObjectPictures(folder.store, serve=folder.serve, clock=clock)
 
 
 def _path(name: str) -> str:
@@ -357,7 +317,3 @@ def _errors_translated() -> Iterator[None]:
             started=True,
             log=describe_store_error(exc),
         ) from exc
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).strip().partition("\n")[0][:500]

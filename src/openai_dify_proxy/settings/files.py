@@ -1,11 +1,11 @@
-"""The settings for files in requests; ``model`` has the other settings."""
+"""The settings for files in requests and in answers; ``model`` has the other settings."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel
 
 from openai_dify_proxy.settings.base import CONFIG
-from openai_dify_proxy.settings.values import IgnoredFiles, Seconds
+from openai_dify_proxy.settings.values import Bytes, IgnoredFiles, Seconds
 
 
 class FileSettings(BaseModel):
@@ -21,3 +21,9 @@ class FileSettings(BaseModel):
     them in the response header `X-Unsupported-Parameters`."""
     file_ttl: Seconds = 7 * 86_400
     """How long files that clients [upload](files.md#uploads) are stored, in the state."""
+    link_ttl: Seconds = 7 * 86_400
+    """How long links to [files of apps](files.md#files-from-apps) work. The files are then erased."""
+    max_artifact_bytes: Bytes = 128 * 1024 * 1024
+    """The largest file of an app that is stored."""
+    artifact_storage_bytes: Bytes = 10 * 1024**3
+    """The largest size of all stored files of apps; beyond it, the oldest are erased."""

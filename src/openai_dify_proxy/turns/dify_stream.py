@@ -18,6 +18,7 @@ from openai_dify_proxy.errors import ConversationNotFound, ProxyError, UpstreamF
 from openai_dify_proxy.events import Event, TextDelta, TurnFailed, TurnFinished, TurnIds
 from openai_dify_proxy.tools.output_reader import OutputReader
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
+from openai_dify_proxy.translate.dify.file_links import FileLinks
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.turns.client import ClientDisconnected
 from openai_dify_proxy.turns.resumption import Resume, Resumption
@@ -69,8 +70,8 @@ class DifyStream:
     ``conversation_id`` is the conversation that the turn continues. If Dify has lost it, ``restart`` sends the request
     again in a new conversation: it receives the lost stream, and may raise ProxyError. Without ``restart`` the turn
     fails. ``output`` reads the client's tool calls; ``repair`` receives the ended stream and the question of the run
-    that corrects them. ``resume`` reads on after the stream broke off. While ``between_runs`` is true,
-    ``begin_next_run`` has to be awaited.
+    that corrects them. ``resume`` reads on after the stream broke off. ``links`` replaces links to files. While
+    ``between_runs`` is true, ``begin_next_run`` has to be awaited.
 
     ``last`` is the last event, once ``ended`` is true. ``first_text_at`` is when the bytes of the first visible event
     were read, and ``ended_at`` when the last event was, by ``perf_counter``; 0 until then.
@@ -90,6 +91,7 @@ class DifyStream:
         output: OutputReader | None = None,
         repair: Repair | None = None,
         resume: Resume | None = None,
+        links: FileLinks | None = None,
     ) -> None:
         self.app = app
         self.user = user
@@ -108,6 +110,7 @@ class DifyStream:
         self._output = output
         self._repair = repair
         self._resumption = Resumption(resume)
+        self._links = links
         self._next_run: Restart | None = None
         self._undelivered: list[Event] = []
         self._streams: bool | None = None
@@ -339,11 +342,14 @@ class DifyStream:
         return rejection(self.app, exchange, bytes(self._error_body))
 
     def _filtered(self, events: list[Event]) -> list[Event]:
-        """Return ``events`` for the client, without text that may begin a stop sequence; empty if nothing is left."""
+        """Return ``events`` for the client, without text that may begin a link or a stop sequence; possibly none."""
+        links = self._links
         if self._stop is None and self._output is None and events and type(events[-1]) is TextDelta:
-            return events  # the usual case
+            return events if links is None else links.filter(events)  # the usual case
         if self._resumption.begin(events, self._decoder):
             return self._before_resumption(self._filtered(events[:-1]))
+        if links is not None:
+            events = links.filter(events)
         question = None
         if self._output is not None:
             events = self._output.filter(events)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Literal
 
 from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.files.artifacts.service import Address, Artifacts
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.telemetry import RequestRecords
@@ -66,6 +67,7 @@ class Turns:
         conversations: Conversations,
         *,
         files: TurnFiles,
+        artifacts: Artifacts,
         records: RequestRecords | None = None,
     ) -> None:
         """``records`` receives the records of turns without a client."""
@@ -81,6 +83,7 @@ class Turns:
         self._stopper = Stopper(dify)
         self._emulator = Emulator(settings)
         self._files = files
+        self._artifacts = artifacts
         self._records = records or RequestRecords()
         self._runs = Runs(dify, self._stopper, Transcript(settings.transcript_template), conversations, files)
         self._active = 0
@@ -147,12 +150,14 @@ class Turns:
         admittance: Admittance | None = None,
         wait: TurnWait | None = None,
         streamed: bool = False,
+        address: Address | None = None,
     ) -> AsyncIterator[ActiveTurn]:
         """Send the request to Dify and yield the turn. At the block's end, release the claim and stop a running turn.
 
         ``client`` aborts the turn by disconnecting. ``recall`` is called only if a transcript is needed. The turn takes
         over ``lock`` until its end. Without the ``admittance`` of an ``admit`` block, it waits for a slot as ``wait``
-        says. ``streamed`` says whether the client receives events before the end.
+        says. ``streamed`` says whether the client receives events before the end. ``address`` returns the server's
+        address for links to files; without one, they stay as Dify sends them, unless ``PUBLIC_URL`` is set.
         Raises ProxyError, and ClientDisconnected if the client disconnects before the request to Dify.
         """
         own_client = client is None
@@ -185,6 +190,7 @@ class Turns:
                 client=client,
                 recall=recall,
                 emulation=emulation,
+                address=address,
             )
             yield turn
         except ProxyError as error:
@@ -306,6 +312,7 @@ class Turns:
         client: Client,
         recall: Recall | None,
         emulation: Emulation | None,
+        address: Address | None,
     ) -> ActiveTurn:
         slot = None
         while slot is None:
@@ -333,6 +340,7 @@ class Turns:
             output=None if emulation is None else emulation.reader,
             repair=partial(self._runs.repair, question),
             resume=partial(self._runs.resume, question) if profile.resumable else None,
+            links=self._artifacts.links(app.dify.base_url, caller.id, await self._conversations.secret(), address),
         )
         slot.hold()  # until ``_end``
         self._active += 1

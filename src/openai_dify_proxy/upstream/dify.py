@@ -67,6 +67,11 @@ class DifyApp(Struct, frozen=True):
     url_setting: str = URL_SETTING
 
     @property
+    def base_url(self) -> str:
+        """The URL of Dify itself, the base of the links to its files."""
+        return self.url.removesuffix("/v1")
+
+    @property
     def origin(self) -> str:
         """Scheme and host, the base of Dify's relative file links."""
         at = self.url.index("://") + 3
@@ -106,6 +111,10 @@ class DifyClient:
         """Send a ``multipart/form-data`` body and return without waiting for the answer's headers."""
         headers = _headers(app) + f"Content-Type: multipart/form-data; boundary={boundary}\r\n".encode("latin-1")
         return await self._exchange("POST", self._target(app, path), headers, body, setting=app.url_setting)
+
+    async def file(self, url: str) -> Exchange:
+        """Request a file at its signed link, and return without waiting for the answer. No key is sent."""
+        return await self._exchange("GET", parse_url(url), _NO_KEY)
 
     async def stop(self, app: DifyApp, path: str, user: str) -> None:
         """Stop a running turn. Dify reports success in any case."""
@@ -345,3 +354,4 @@ def _headers(app: DifyApp) -> bytes:
 
 
 _AGENT = "User-Agent: openai-dify-proxy\r\n"
+_NO_KEY = f"Accept-Encoding: identity\r\n{_AGENT}".encode("latin-1")

@@ -121,6 +121,7 @@ class NodeData(Struct):
     title: str | None = None
     status: str | None = None
     outputs: Raw = NO_RAW
+    files: Raw = NO_RAW
     process_data: Raw = NO_RAW
     process_data_truncated: bool | None = None
 

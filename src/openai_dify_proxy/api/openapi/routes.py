@@ -62,6 +62,7 @@ IMAGE_ERRORS = (400, 404, 406, 413, 415, 429, 500, 502, 503, 504)
 AUDIO_ERRORS = (400, 404, 413, 415, 429, 502, 503, 504)
 
 TURN_ANSWER_HEADERS = ("X-Dify-Conversation-Id", "X-Dify-Message-Id", "X-Unsupported-Parameters", "X-Queue-Position")
+_ANY = {"*/*": BINARY}
 PICTURES = dict.fromkeys(("image/png", "image/jpeg", "image/webp", "image/gif"), BINARY)
 
 _UPLOAD = {
@@ -363,6 +364,24 @@ DESCRIPTIONS: dict[str, Operation] = {
     ),
     "DELETE /v1/pictures/{name}": _stored_picture("Delete a stored picture", PictureDeleted),
     "POST /v1/pictures/{name}/upload": _stored_picture("Send a stored picture to IPFS", PictureObject),
+    "GET /artifacts/{name}": Operation(
+        summary="Retrieve a file that an app produced, at a signed link",
+        tag="Files",
+        docs="files.md#files-from-apps",
+        parameters=(
+            Parameter("Range", "header", "The range of bytes, such as `bytes=0-1023`."),
+            Parameter("If-None-Match", "header", "The `ETag` of a file that the client has."),
+        ),
+        answers=(
+            AnswerDescription(content=_ANY, headers=("ETag",)),
+            AnswerDescription(
+                content={"*/*": BINARY}, status=206, headers=("ETag",), description="The requested range."
+            ),
+            AnswerDescription(status=304, headers=("ETag",), description="The client has this file."),
+        ),
+        errors=(404, 416, 500, 502, 503),
+        key="none",
+    ),
     "GET /openapi.json": Operation(
         summary="Describe the API",
         tag="Server",

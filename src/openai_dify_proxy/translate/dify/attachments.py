@@ -22,17 +22,18 @@ class Attachments:
     only the link's path identifies the file.
     """
 
-    __slots__ = ("_cited", "_files", "_origin", "_passages")
+    __slots__ = ("_cited", "_files", "_intermediate", "_origin", "_passages")
 
     def __init__(self, origin: str) -> None:
         self._origin = origin
         self._files: dict[str, FileData] = {}
+        self._intermediate: dict[str, FileData] = {}
         self._passages: list[dict[str, Any]] = []
         self._cited = False
 
     @property
     def has_files(self) -> bool:
-        return bool(self._files)
+        return bool(self._files or self._intermediate)
 
     def add_file(self, file: FileData) -> None:
         if link := _link(file):
@@ -43,6 +44,12 @@ class Attachments:
         for file in files or []:
             if file.transfer_method in (None, "tool_file"):
                 self.add_file(file)
+
+    def add_files_of_node(self, files: list[FileData] | None) -> None:
+        """Add the files of a node, which belong to the answer only if its text links to them."""
+        for file in files or []:
+            if file.transfer_method == "tool_file" and (link := _link(file)):
+                self._intermediate.setdefault(path_of(link), file)
 
     def add_retrieved(self, passages: list[RetrievedPassage]) -> None:
         """Add a knowledge node's results, for streams without the ``retriever_resources`` of ``message_end``."""
@@ -56,6 +63,9 @@ class Attachments:
 
     def finish(self, text: str, out: list[Event]) -> None:
         """Emit the files, each with a flag that ``text`` links to it, and the passages unless some were cited."""
+        for path, file in list(self._intermediate.items())[:MAX_LINK_SEARCHES]:
+            if path in text:
+                self._files.setdefault(path, file)
         for number, (path, file) in enumerate(self._files.items()):
             link = _link(file)
             url = self._origin + link if link.startswith("/") else link

@@ -8,6 +8,7 @@ progress (``steps``), and whether the app has a memory (``memory``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from msgspec import ValidationError
@@ -258,6 +259,9 @@ class DifyEventDecoder:
     def _on_node_finished(self, event: DifyEvent, out: list[Event]) -> None:
         node = dify.NODE.decode(event.data)
         self._text.end_attempt(node.node_id or "")
+        if node.files:
+            with suppress(ValidationError):  # they only add details to links in the text
+                self._attachments.add_files_of_node(dify.FILES.decode(node.files))
         if node.outputs and node.node_type == "llm":
             self._read_llm_node(node)
         elif node.outputs and node.node_type == "knowledge-retrieval":

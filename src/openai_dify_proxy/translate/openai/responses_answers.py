@@ -139,7 +139,7 @@ def output_of(response_id: str, answer: Answer, status: Status) -> list[OutputIt
         items.append(reasoning_item(reasoning_id(response_id), answer.reasoning))
     calls, parts = answer.calls, _message_parts(answer)
     if parts or (not calls and status in ("completed", "incomplete")):
-        parts = parts or [OutputText(annotations=url_citation_annotations(answer, 0))]
+        parts = parts or [OutputText(annotations=url_citation_annotations(answer, ""))]
         items.append(message_item(message_id(response_id), parts, "completed" if calls else last))
     for index, call in enumerate(calls):
         calling = answer.calling and index == len(calls) - 1
@@ -151,7 +151,7 @@ def output_of(response_id: str, answer: Answer, status: Status) -> list[OutputIt
 def _message_parts(answer: Answer) -> list[OutputPart]:
     parts: list[OutputPart] = []
     if text := answer.text:
-        parts.append(OutputText(annotations=url_citation_annotations(answer, len(text)), text=text))
+        parts.append(OutputText(annotations=url_citation_annotations(answer, text), text=text))
     if refusal := answer.refusal:
         parts.append(OutputRefusal(refusal=refusal))
     return parts
@@ -210,11 +210,22 @@ def response_of_item(item_id: str) -> str | None:
     return f"resp_{name}" if name and index.isdecimal() else None
 
 
-def url_citation_annotations(answer: Answer, end: int) -> list[UrlCitationAnnotation]:
-    """Return the flat form of ``url_annotations`` in ``chat_answers``."""
-    return [
+def url_citation_annotations(answer: Answer, text: str) -> list[UrlCitationAnnotation]:
+    """Return the annotations of the message ``text``: citations as in ``chat_answers``, and links to the app's files.
+
+    OpenAI's annotations for files name files in its own storage; that of a URL is the one that every client can open.
+    """
+    end = len(text)
+    annotations = [
         UrlCitationAnnotation(start_index=0, end_index=end, url=url, title=title) for url, title in answer.cited_urls
     ]
+    for file in answer.files:
+        if (at := text.find(file.url)) >= 0:
+            title = file.filename or file.type
+            annotations.append(
+                UrlCitationAnnotation(start_index=at, end_index=at + len(file.url), url=file.url, title=title)
+            )
+    return annotations
 
 
 _ERROR_CODES: tuple[tuple[type[ProxyError], str], ...] = (

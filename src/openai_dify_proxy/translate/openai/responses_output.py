@@ -130,7 +130,7 @@ class OutputEncoder:
             return
         self._sent = text = "".join(self._text)
         self._text = None
-        annotations = url_citation_annotations(self.answer, len(text))
+        annotations = url_citation_annotations(self.answer, text)
         item_id, index = message_id(self._response_id), len(self._output)
         for at, annotation in enumerate(annotations):
             self._emit(
