@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from typing import Any, Literal, TypeVar, cast
 from openai import AsyncOpenAI
 
 from openai_dify_proxy.settings import Settings
-from tests.api.servers import ProxyServer, app_settings, read_request, serving
+from tests.api.servers import ProxyServer, app_settings, http_answer, read_request, serving
+from tests.pictures.samples import encode, image
 from tests.recordings.archive import GENERATING, Json, Recording
 
 Manner = Literal["whole", "bytes", "pieces"]
@@ -38,10 +40,17 @@ class ReplayDify:
     by_key: dict[str, Recording]
     descriptions: Mapping[str, Recording]
     requests: dict[str, tuple[str, Json]] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    """The paths and queries of the files that were requested."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (request := await read_request(reader, 0)) is not None:
+                if "authorization" not in request.headers:  # a file: Dify's signed links need no key
+                    self.files.append(request.path)
+                    writer.write(http_answer(200, PICTURE, "application/octet-stream"))
+                    await writer.drain()
+                    continue
                 recording = self.by_key[request.headers["authorization"].removeprefix("Bearer ")]
                 _, manner, path = request.path.split("/", 2)
                 path = path.removeprefix("v1")
@@ -117,6 +126,24 @@ def pieces(data: bytes, random: Random) -> Iterator[bytes]:
         at += size
 
 
+PICTURE = encode(image("RGB", (4, 4)), "PNG")
+"""The content of every file."""
+
+_LINK = re.compile(
+    r"(?:https?://[^/\s\"()]+)?/files/tools/([0-9a-f-]{36})[^\s\"()]*|http://[^/\s]+/artifacts/([\w-]+)\.\w+"
+)
+
+
+def named_files(answers: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the links to files, Dify's as well as the proxy's, by names in the order of each answer."""
+    return {label: json.loads(_with_names(json.dumps(answer))) for label, answer in answers.items()}
+
+
+def _with_names(text: str) -> str:
+    names: dict[str, str] = {}
+    return _LINK.sub(lambda link: names.setdefault(link[1] or link[2], f"file-{len(names)}"), text)
+
+
 Read = TypeVar("Read")
 
 AT_ONCE = 16
@@ -146,10 +173,10 @@ class Replay:
     async def read_json(
         self, read: Callable[[AsyncOpenAI, Recording], Awaitable[Any]], recordings: Iterable[Recording]
     ) -> dict[str, Any]:
-        """Do the same for JSON results, with this Dify's origin replaced by a fixed one."""
+        """Do the same for JSON results, with a fixed origin for this Dify's, and names for links to files."""
         answers = json.dumps(await self.read(read, recordings))
         portable: dict[str, Any] = json.loads(answers.replace(self.origin, "http://dify.test"))
-        return portable
+        return named_files(portable)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ import pytest
 from tests.deltas import join_chunks
 from tests.limits import PATIENCE
 from tests.recordings.archive import VERSIONS, Json, Recording, examples, refusals, streams
-from tests.recordings.replay import MANNERS, Manner, Replay, replaying
+from tests.recordings.replay import MANNERS, Manner, Replay, named_files, replaying
 from tests.recordings.sdk_answers import (
     differences,
     read_answer,
@@ -128,7 +128,7 @@ async def read_all_bytes(replay: Replay, recordings: list[Recording], *, usage: 
 
 
 def check_same(got: dict[str, Any], expected: dict[str, Any]) -> None:
-    if found := differences(got, expected):
+    if found := differences(got, named_files(expected)):
         pytest.fail(found, pytrace=False)
 
 

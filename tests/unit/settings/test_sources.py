@@ -94,6 +94,9 @@ def test_defaults() -> None:
         "tools_template": TOOLS_TEMPLATE,
         "ignored_files": "reject",
         "file_ttl": 604_800,
+        "link_ttl": 604_800,
+        "max_artifact_bytes": 134_217_728,
+        "artifact_storage_bytes": 10_737_418_240,
         "transcript_template": (
             "The conversation so far, oldest message first:\n\n{history}\n\nThe new message to answer:\n\n{question}"
         ),
