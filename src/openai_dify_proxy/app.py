@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.artifacts import serve_artifact
 from openai_dify_proxy.api.audio import list_audio_models, list_voices, speak, transcribe
-from openai_dify_proxy.api.authentication import Authenticator
+from openai_dify_proxy.api.authentication import Authenticator, key_directory
 from openai_dify_proxy.api.bodies import BodyReader
 from openai_dify_proxy.api.body_budget import BodyBudget
 from openai_dify_proxy.api.chat_completions import create_chat_completion
@@ -42,6 +42,7 @@ from openai_dify_proxy.api.feedback import create_feedback
 from openai_dify_proxy.api.files import create_file, delete_file, list_files, retrieve_file, retrieve_file_content
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
+from openai_dify_proxy.api.identity import IdentityReader
 from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
 from openai_dify_proxy.api.input_tokens import count_input_tokens
 from openai_dify_proxy.api.middleware import CrossOriginMiddleware, HotRoutes, RequestMiddleware
@@ -72,13 +73,15 @@ from openai_dify_proxy.files.stored_files import StoredFiles
 from openai_dify_proxy.files.uploads import FileUploads
 from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.images.service import ImageService
+from openai_dify_proxy.keys.audit import AuditLog
 from openai_dify_proxy.pictures.retention import Retention
 from openai_dify_proxy.pictures.service import open_pictures
 from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
 from openai_dify_proxy.server.protocol import REQUEST_RECORDS
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import Settings, SettingsError
+from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.state import open_store
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import STATE_TIMEOUT
@@ -201,15 +204,19 @@ async def _open_services(
         dify = DifyClient(http, ControlCalls(lambda url: has_limit(settings, url)))
         apps = Apps(settings)
         profiles = Profiles(dify, settings, time.monotonic)
-        store = GuardedStore(
-            await open_store(
-                settings.state_url.get_secret_value(),
-                max_entries=settings.state_max_entries,
-                max_bytes=settings.state_max_bytes,
-                timeout=state_timeout,
-            )
+        state = await open_store(
+            settings.state_url.get_secret_value(),
+            max_entries=settings.state_max_entries,
+            max_bytes=settings.state_max_bytes,
+            timeout=state_timeout,
         )
+        store = GuardedStore(state)
         stack.push_async_callback(store.close)
+        keys = key_directory(settings, state if is_shared(settings.state_url.get_secret_value()) else None)
+        await keys.open()
+        stack.push_async_callback(keys.close)
+        if settings.unprotected is not None and not keys.closed:
+            raise SettingsError([settings.unprotected])
         conversations = Conversations(store, ttl=settings.conversation_ttl, now=clock, timing=timing)
         urls = UrlFiles(settings.connect_timeout)
         stack.push_async_callback(urls.close)
@@ -232,7 +239,8 @@ async def _open_services(
         background = BackgroundResponses(turns, stored, conversations, records)
         stack.push_async_callback(background.close, settings.shutdown_grace)
         yield Services(
-            authenticator=Authenticator(settings),
+            authenticator=Authenticator(settings, keys, AuditLog(settings.audit_log)),
+            identities=IdentityReader(settings),
             bodies=BodyReader(
                 settings.max_body_bytes, BodyBudget(settings.memory_for_bodies, settings.body_memory_timeout)
             ),

@@ -9,6 +9,7 @@
     │   │   └── ContentBlocked      400
     │   ├── AuthenticationFailed    401
     │   ├── PermissionDenied        403
+    │   │   └── ModelNotAllowed     403
     │   ├── NotFound                404
     │   │   ├── ModelNotFound       404
     │   │   ├── ConversationNotFound  404
@@ -26,6 +27,7 @@
     │   ├── RangeNotSatisfiable     416
     │   └── RateLimited             429
     │       ├── QueueFull           429
+    │       ├── TooManyWrongKeys    429
     │       └── QuotaExceeded       429
     ├── UpstreamError               Dify, Replicate or a service behind them is at fault
     │   ├── UpstreamMisconfigured   502  the operator is at fault
@@ -159,6 +161,12 @@ class PermissionDenied(ClientError):
     type = "permission_error"
 
 
+class ModelNotAllowed(PermissionDenied):
+    """OpenAI's code for a model that the project of the key has no access to."""
+
+    default_code = "model_not_found"
+
+
 class NotFound(ClientError):
     status = 404
     default_code = "not_found"
@@ -242,6 +250,13 @@ class RateLimited(ClientError):
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
     retryable = True
+
+
+class TooManyWrongKeys(RateLimited):
+    """The address sent many wrong keys. A retry with the same key is pointless."""
+
+    default_code = "too_many_wrong_keys"
+    retryable = False
 
 
 class QueueFull(RateLimited):

@@ -26,6 +26,9 @@ from tests.api.servers import ProxyServer, demo_apps
 from tests.limits import PATIENCE
 from tests.state.servers import ValkeyServer, valkey_program
 
+KEY = "sk-of-the-settings-0123456789"
+"""Keys of the settings need no state."""
+
 Logs = list[MutableMapping[str, Any]]
 
 
@@ -194,7 +197,8 @@ async def test_a_file_of_another_program_is_left_unchanged(serve: Serve, log: De
     state = tmp_path / "state.db"
     state.write_bytes(b"something else" * 1000)
     with capture_logs() as logs:
-        async with serve(state_url=f"sqlite:///{state}", dify_max_concurrent="off").client() as client:
+        proxy = serve(state_url=f"sqlite:///{state}", dify_max_concurrent="off", api_keys=(KEY,))
+        async with proxy.client(KEY) as client:
             chat = Chat(client, "demo-chat", stream=True)
             await chat.say("strange 1 SAY<<yes>>")
             await chat.say("strange 2")
@@ -257,7 +261,7 @@ async def test_a_server_that_is_unreachable_at_the_start_does_not_fail_turns(
     serve: Serve, log: DemoLog, valkey: ValkeyServer
 ) -> None:
     valkey.kill()
-    async with serve(state_url=valkey.url()).client() as client:
+    async with serve(state_url=valkey.url(), api_keys=(KEY,)).client(KEY) as client:
         chat = Chat(client, "demo-chat")
         await chat.say("absent 1 SAY<<yes>>")
         await chat.say("absent 2")
@@ -292,8 +296,8 @@ async def test_a_slow_server_delays_a_turn_only_once(demo: DemoServer, log: Demo
 @pytest.mark.parametrize("state", ["sqlite:////proc/none/state.db", "valkey://127.0.0.1:1"])
 async def test_turns_work_without_any_state(serve: Serve, log: DemoLog, state: str) -> None:
     """End users stay separate, a named conversation continues, and others get transcripts."""
-    proxy: ProxyServer = serve(state_url=state)
-    async with proxy.client() as client:
+    proxy: ProxyServer = serve(state_url=state, api_keys=(KEY,))
+    async with proxy.client(KEY) as client:
         anna = Chat(client, "demo-chat", more={"user": "anna"})
         bert = Chat(client, "demo-chat", stream=True, more={"user": "bert"})
         await at_once([anna.say("stateless 1 of anna SAY<<yes>>"), bert.say("stateless 1 of bert SAY<<yes>>")])

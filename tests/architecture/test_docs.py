@@ -14,13 +14,13 @@ import pytest
 import typer.main
 from pydantic import BaseModel
 from starlette.routing import Route
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import openai_dify_proxy_demo as demo
 from openai_dify_proxy import errors
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.main import app as cli
-from openai_dify_proxy.settings import AppSettings, ImageModelSettings, Settings, load_settings
+from openai_dify_proxy.settings import AppSettings, ClientKeySettings, ImageModelSettings, Settings, load_settings
 from openai_dify_proxy.settings.model import SECTIONS
 from openai_dify_proxy.settings.names import ALIASES
 from openai_dify_proxy.translate.replicate.candidates import CANDIDATES
@@ -48,12 +48,12 @@ def test_settings_page_and_env_example_are_generated() -> None:
 
 
 def test_every_model_of_settings_has_its_table() -> None:
-    models: list[type[BaseModel]] = [*SECTIONS, AppSettings, ImageModelSettings]
+    models: list[type[BaseModel]] = [*SECTIONS, AppSettings, ClientKeySettings, ImageModelSettings]
     tables = re.findall(r"<!-- settings: (\w+) -->", read("docs/settings.md"))
     assert sorted(tables) == sorted(model.__name__ for model in models)
 
 
-@pytest.mark.parametrize("model", [Settings, AppSettings, ImageModelSettings])
+@pytest.mark.parametrize("model", [Settings, AppSettings, ClientKeySettings, ImageModelSettings])
 def test_every_setting_is_described_and_every_choice_is_named(model: type[BaseModel]) -> None:
     for name, field in model.model_fields.items():
         assert field.description, name
@@ -82,9 +82,11 @@ def test_toml_examples_are_valid(tmp_path: Path) -> None:
         config.write_text(example.replace("app-…", "app-1"), encoding="utf-8")
         names = re.findall(r'api_key_env = "(\w+)"', example)
         env = {"DIFY_API_URL": "http://127.0.0.1/v1"} | dict.fromkeys(names, "app-2")
+        env |= dict.fromkeys(re.findall(r'\bkey_env = "(\w+)"', example), "sk-0123456789abcdef")
         settings = load_settings(env=env, dotenv=None, config=config)
         table = tomllib.loads(example)
         assert settings.apps.keys() == table.get("apps", {}).keys()
+        assert settings.keys.keys() == table.get("keys", {}).keys()
         assert settings.image_models.keys() == table.get("images", {}).get("models", {}).keys()
 
 
@@ -129,12 +131,16 @@ def test_every_code_is_documented() -> None:
 COMMANDS = cast(TyperGroup, typer.main.get_command(cli)).commands
 
 
+def subcommands(command: object) -> list[TyperCommand]:
+    return cast(list[TyperCommand], list(command.commands.values())) if isinstance(command, TyperGroup) else []
+
+
 def test_every_command_and_flag_is_documented() -> None:
     page = read("docs/cli.md")
     missing = [
         f"{name} {flag}"
         for name, command in COMMANDS.items()
-        for parameter in command.params
+        for parameter in [*command.params, *(more for sub in subcommands(command) for more in sub.params)]
         for flag in [*parameter.opts, *parameter.secondary_opts]
         if flag.startswith("--") and flag != "--help" and f"`{flag}" not in section(page, f"## `{name}`")
     ]

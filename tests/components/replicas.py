@@ -138,11 +138,12 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 class Cluster:
-    """Replicas that share one Valkey, behind nginx."""
+    """Replicas that share one Valkey, behind nginx. ``state`` is their STATE_URL."""
 
-    def __init__(self, replicas: Sequence[Replica], url: str) -> None:
+    def __init__(self, replicas: Sequence[Replica], url: str, state: str) -> None:
         self.replicas = replicas
         self.url = url
+        self.state = state
 
     @property
     def workers(self) -> list[psutil.Process]:
@@ -157,7 +158,7 @@ def cluster(directory: Path, demo: DemoServer, *, workers: int = 2) -> Iterator[
         replicas = [
             stack.enter_context(serving(directory / name, demo, workers, STATE_URL=valkey.url())) for name in ("a", "b")
         ]
-        yield Cluster(replicas, stack.enter_context(nginx(directory / "nginx", replicas)))
+        yield Cluster(replicas, stack.enter_context(nginx(directory / "nginx", replicas)), valkey.url())
 
 
 def client_of(url: str) -> AsyncOpenAI:

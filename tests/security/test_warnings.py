@@ -29,7 +29,7 @@ def test_any_page_could_spend_the_servers_keys(env: dict[str, str], held: str) -
 @pytest.mark.parametrize(
     "env",
     [
-        {**APP, "CORS_ORIGINS": "*", "API_KEYS": "k"},
+        {**APP, "CORS_ORIGINS": "*", "API_KEYS": "k" * 16},
         {**APP, "CORS_ORIGINS": "https://a.test"},
         {"CORS_ORIGINS": "*"},
         APP,
@@ -37,3 +37,23 @@ def test_any_page_could_spend_the_servers_keys(env: dict[str, str], held: str) -
 )
 def test_other_settings_need_no_warning(env: dict[str, str]) -> None:
     assert load_settings(env=env, dotenv=None).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("env", "origins"),
+    [
+        ({"API_KEYS": "k" * 15}, ["API_KEYS in the environment"]),
+        ({"API_KEYS": f"{'k' * 16},short,shorter"}, ["API_KEYS in the environment"]),
+        ({"VALID_API_KEYS": "short"}, ["VALID_API_KEYS in the environment"]),
+        ({"PERSONAL_KEYS": "short=anna"}, ["PERSONAL_KEYS in the environment"]),
+        (
+            {"API_KEYS": "short", "PERSONAL_KEYS": f"{'k' * 16}=anna,{'k' * 15}=bert"},
+            ["API_KEYS in the environment", "PERSONAL_KEYS in the environment"],
+        ),
+        ({"API_KEYS": "k" * 16, "PERSONAL_KEYS": f"{'p' * 16}=anna"}, []),
+    ],
+)
+def test_keys_that_can_be_guessed(env: dict[str, str], origins: list[str]) -> None:
+    warnings = load_settings(env={**APP, **env}, dotenv=None).warnings
+    assert [warning.partition(" has a key")[0] for warning in warnings] == origins
+    assert all("fewer than 16 characters" in warning and "short," not in warning for warning in warnings)

@@ -68,7 +68,7 @@ async def list_audio_models(request: Request) -> Response:
     if caller is not None and caller.dify_key is not None:
         names = [services.apps.choose(caller, None).name]
     elif caller is not None:
-        names += [app.name for app in services.apps.all.values() if _may_speak(services, app)]
+        names += [name for name, app in services.apps.names_for(caller) if _may_speak(services, app)]
     models = [AudioModel(id=name, name=name, created=services.started) for name in names]
     return json_response(AudioModels(data=models, models=models))
 

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
-from collections.abc import Container, Mapping
+import time
+from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
 
 from starlette.requests import Request
 
-from openai_dify_proxy.api.headers import single_values
+from openai_dify_proxy.api.headers import client_address, single_values
 from openai_dify_proxy.api.responder import record_of
 from openai_dify_proxy.errors import (
     AuthenticationFailed,
     InvalidRequest,
     PermissionDenied,
+    ProxyError,
     UnsupportedMediaType,
 )
+from openai_dify_proxy.keys.audit import AuditLog
+from openai_dify_proxy.keys.client_key import ClientKey
+from openai_dify_proxy.keys.configured import configured_keys
+from openai_dify_proxy.keys.directory import DIFY_KEY_PREFIX, KeyDirectory
+from openai_dify_proxy.keys.wrong_keys import WrongKeys
 from openai_dify_proxy.settings import Settings, is_loopback
-from openai_dify_proxy.turns.callers import ANONYMOUS, Caller, caller_of_dify_key, caller_of_key
+from openai_dify_proxy.state import Store
+from openai_dify_proxy.turns.callers import ANONYMOUS, Caller, caller_of_client_key, caller_of_dify_key
 
 DIFY_KEY_HEADERS = (b"dify_api_key", b"dify-api-key", b"x-dify-api-key")
 CLIENT_KEY_HEADERS = (b"api-key", b"x-api-key")
-DIFY_KEY_PREFIX = "app-"
 MAX_DIFY_KEY = 256
 """Characters in a Dify key that is sent to Dify and remembered; Dify's own have 28."""
 
 _NO_BEARER = "The Authorization header must begin with 'Bearer '. Send 'Authorization: Bearer <key>'."
+
+_NO_KEY = "This server requires an API key. Send one of its keys as 'Authorization: Bearer <key>'."
 
 _AUTHORIZATION = b"authorization"
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^][:@/\s]+))(?::[0-9]*)?")
@@ -43,12 +51,19 @@ class Authenticator:
     server's credentials needs a client key if client keys are set. If none are, a loopback server rejects web pages.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        keys = [(key.get_secret_value(), end_user) for key, end_user in settings.client_keys]
-        self._keys = [key.encode() for key, _ in keys]
-        self._callers = {key.encode(): caller_of_key(key, end_user) for key, end_user in keys}
+    def __init__(
+        self,
+        settings: Settings,
+        keys: KeyDirectory[Caller],
+        audit: AuditLog,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._keys = keys
+        self._audit = audit
+        self._wrong_keys = WrongKeys(clock)
         self._passthrough = settings.passthrough_keys
-        self._guard_loopback = not self._keys and is_loopback(settings.host) and not settings.allow_anonymous
+        self._guard_loopback = is_loopback(settings.host) and not settings.allow_anonymous
         self._origins = frozenset(settings.cors_origins)
 
     def admit(self, request: Request, *, takes_forms: bool = False) -> Caller:
@@ -58,7 +73,7 @@ class Authenticator:
         of a header that holds a key.
         """
         caller = self._identify(request, takes_forms=takes_forms)
-        record_of(request.scope).caller = caller.id
+        _note(request, caller)
         return caller
 
     def _identify(self, request: Request, *, takes_forms: bool) -> Caller:
@@ -75,9 +90,9 @@ class Authenticator:
                         f"The Dify key is longer than {MAX_DIFY_KEY} characters. Copy it from the app's page in Dify."
                     )
                 return caller_of_dify_key(dify_key)
-            if client is not None or not self._keys:
+            if client is not None or not self._keys.closed:
                 raise PermissionDenied("This server accepts no Dify keys in requests. Remove the key.")
-        return self._admit_client(request, client, bearer, takes_forms=takes_forms)
+        return self._admit_client(request, client, credentials, takes_forms=takes_forms)
 
     def admit_spender(self, request: Request) -> Caller:
         """Return the caller of a request that spends one of the server's credentials. A Dify key does not authorize it.
@@ -86,51 +101,89 @@ class Authenticator:
         """
         credentials = _credentials(request)
         bearer = _bearer(credentials)
-        caller = self._admit_client(request, self._client_of(credentials, bearer), bearer, takes_forms=True)
-        record_of(request.scope).caller = caller.id
+        caller = self._admit_client(request, self._client_of(credentials, bearer), credentials, takes_forms=True)
+        _note(request, caller)
         return caller
 
-    def admit_admin(self, request: Request) -> Caller:
+    def admit_admin(self, request: Request, *, routine: bool = False) -> Caller:
         """Return the caller of a request to a route of operators, which needs an admin key.
 
-        A server that serves only its own machine, without client keys, admits every program of that machine. Raises
-        PermissionDenied for the keys of other callers, and otherwise the same errors as ``admit``.
+        A server that serves only its own machine, without client keys, admits every program of that machine. The audit
+        log records the call, unless it is ``routine``, as regular reads of metrics are. Raises PermissionDenied for the
+        keys of other callers, and otherwise the same errors as ``admit``.
         """
         caller = self.admit_spender(request)
-        if not caller.admin and not (caller is ANONYMOUS and self._guard_loopback):
+        allowed = caller.admin or (caller is ANONYMOUS and self._guard_loopback)
+        if not (allowed and routine):
+            what = f"{request.method} {request.url.path}"
+            by = caller.name or caller.id
+            self._audit.record("admin_call" if allowed else "admin_call_denied", by, call=what, caller=caller.id)
+        if not allowed:
             raise PermissionDenied("This route needs an admin key.", code="admin_key_required")
         return caller
 
-    def _admit_client(self, request: Request, client: Caller | None, bearer: str, *, takes_forms: bool) -> Caller:
+    def _admit_client(
+        self, request: Request, client: Caller | None, credentials: Mapping[bytes, str], *, takes_forms: bool
+    ) -> Caller:
         if client is not None:
             return client
-        if self._keys:
-            raise AuthenticationFailed(
-                "The API key is invalid. Send one of this server's keys."
-                if bearer
-                else _NO_BEARER
-                if request.headers.get("authorization")
-                else "This server requires an API key. Send one of its keys as 'Authorization: Bearer <key>'."
-            )
+        if self._keys.closed:
+            raise self._rejection(request, credentials)
         if self._guard_loopback:
             _reject_web_pages(request, self._origins, takes_forms=takes_forms)
         return ANONYMOUS
 
-    def _client_of(self, credentials: Mapping[bytes, str], bearer: str) -> Caller | None:
-        """Return the caller of the client key in the request, or None.
+    def _rejection(self, request: Request, credentials: Mapping[bytes, str]) -> ProxyError:
+        """Return the error for a request without a valid key, and count a wrong one."""
+        if not self._keys.known:
+            return self._keys.unknown()
+        keys = _candidates(credentials, _bearer(credentials))
+        if not keys:
+            scheme = _AUTHORIZATION in credentials
+            return AuthenticationFailed(_NO_BEARER if scheme else _NO_KEY)
+        reasons = [reason for key in keys if (reason := self._keys.why_not(key)) is not None]
+        if reasons:
+            return AuthenticationFailed(f"The API key {reasons[0]}. Ask the operator of this server for a new one.")
+        for key in keys:
+            self._wrong_keys.count(client_address(request), key)
+        return AuthenticationFailed("The API key is invalid. Send one of this server's keys.")
 
-        It compares every key with every candidate, so that the time taken reveals nothing.
-        """
-        if not self._keys:
-            return None
-        candidates = [bearer, *(credentials.get(name, "") for name in CLIENT_KEY_HEADERS)]
-        found = None
-        for candidate in candidates:
-            received = candidate.encode()
-            for key in self._keys:
-                if hmac.compare_digest(received, key):
-                    found = self._callers[key]
-        return found
+    def _client_of(self, credentials: Mapping[bytes, str], bearer: str) -> Caller | None:
+        """Return the caller of the client key in the request, or None."""
+        for key in _candidates(credentials, bearer):
+            found = self._keys.find(key)
+            if found is not None:
+                return found
+        return None
+
+
+def key_directory(
+    settings: Settings, store: Store | None, *, clock: Callable[[], float] = time.time
+) -> KeyDirectory[Caller]:
+    """Return the keys that a server with these settings accepts. ``store`` has those of the command line, if any.
+
+    ``clock`` returns seconds since the epoch.
+    """
+    configured = configured_keys(settings)
+    ids = {key.id for key in configured}
+
+    def make(key: ClientKey) -> Caller:
+        return caller_of_client_key(key, configured=key.id in ids)
+
+    return KeyDirectory(configured, store, make, max_age=settings.keys_max_age, now=clock)
+
+
+def _note(request: Request, caller: Caller) -> None:
+    """Let the request's log line name the caller."""
+    record = record_of(request.scope)
+    record.caller = caller.id
+    record.label = caller.name
+
+
+def _candidates(credentials: Mapping[bytes, str], bearer: str) -> list[str]:
+    """Return everything in the request that may be a client key."""
+    keys = [credentials[name] for name in CLIENT_KEY_HEADERS if name in credentials]
+    return [bearer, *keys] if bearer else keys
 
 
 def _credentials(request: Request) -> dict[bytes, str]:
@@ -172,7 +225,7 @@ def _reject_web_pages(request: Request, origins: Container[str], *, takes_forms:
     if host is None or not _is_loopback_name(host[1] or host[2]):
         raise PermissionDenied(
             "Without API_KEYS this server accepts only loopback host names such as localhost. "
-            "Set API_KEYS or ALLOW_ANONYMOUS=true to use another name.",
+            "Create a key with 'openai-dify-proxy keys create', set API_KEYS, or set ALLOW_ANONYMOUS=true.",
             code="host_not_allowed",
         )
     if request.method == "POST":

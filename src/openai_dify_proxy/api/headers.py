@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from starlette.requests import Request
+
 from openai_dify_proxy.errors import InvalidRequest
 
 
@@ -23,3 +25,8 @@ def single_values(headers: Iterable[tuple[bytes, bytes]], is_wanted: Callable[[b
                     f"The header '{param}' is sent twice, with different values. Send it once.", param=param
                 )
     return {name: value for name, value in values.items() if value}
+
+
+def client_address(request: Request) -> str:
+    """Return the address of the client, or an empty string if it has none."""
+    return request.client.host if request.client is not None else ""

@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from openai_dify_proxy.api.bodies import json_response
-from openai_dify_proxy.api.services import Services, client_address, services_of
-from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.api.headers import client_address
+from openai_dify_proxy.api.services import Services, services_of
+from openai_dify_proxy.errors import ModelNotAllowed, ModelNotFound, ProxyError
 from openai_dify_proxy.translate.dify.app_findings import app_features, app_findings
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.turns.apps import App
@@ -32,10 +33,12 @@ DESCRIBE_SECONDS = 3.0
 async def list_models(request: Request) -> Response:
     services = services_of(request)
     caller = services.authenticator.admit(request)
-    apps = [services.apps.choose(caller, None)] if caller.dify_key is not None else list(services.apps.all.values())
-    models = await asyncio.gather(*(_model(request, caller, app, app.name) for app in apps))
-    if caller.dify_key is None:
-        models += [_image_model(services, name) for name in services.images.models]
+    if caller.dify_key is not None:
+        app = services.apps.choose(caller, None)
+        return json_response(ModelList(data=[await _model(request, caller, app, app.name)]))
+    found = services.apps.names_for(caller)
+    models = await asyncio.gather(*(_model(request, caller, app, name) for name, app in found))
+    models += [_image_model(services, name) for name in services.images.models_for(caller)]
     return json_response(ModelList(data=models))
 
 
@@ -47,8 +50,13 @@ async def retrieve_model(request: Request) -> Response:
     services = services_of(request)
     caller = services.authenticator.admit(request)
     if caller.dify_key is None and services.apps.names_image_model(name):
+        if not services.images.allows(caller, name):
+            raise ModelNotFound(f"There is no model '{name[:200]}' for your API key.", param="model")
         return json_response(await _described_image_model(services, name))
-    app = services.apps.choose(caller, name)
+    try:
+        app = services.apps.choose(caller, name)
+    except ModelNotAllowed as error:
+        raise ModelNotFound(error.message, param="model") from None
     model = await _model(request, caller, app, name)
     profile = services.profiles.cached(app.dify)
     if profile is not None and isinstance(model.dify, ModelExtension):

@@ -10,7 +10,8 @@ from starlette.requests import HTTPConnection, Request
 
 from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.api.bodies import BodyReader
-from openai_dify_proxy.api.headers import single_values
+from openai_dify_proxy.api.headers import client_address
+from openai_dify_proxy.api.identity import IdentityReader
 from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.audio.service import AudioService
 from openai_dify_proxy.files.artifacts.service import Address, Artifacts
@@ -21,8 +22,6 @@ from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
 from openai_dify_proxy.state import GuardedStore
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
-from openai_dify_proxy.translate.openai.chat_request import UNNAMED
-from openai_dify_proxy.translate.openai.parameter_errors import invalid_value
 from openai_dify_proxy.translate.turn_request import RequestIdentity, TurnRequest
 from openai_dify_proxy.translate.usage_estimates import prompt_characters
 from openai_dify_proxy.turns.apps import Apps
@@ -32,26 +31,10 @@ from openai_dify_proxy.turns.readiness import Readiness
 from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.turns.side_calls import SideCalls
 
-_CONVERSATION = b"x-dify-conversation-id"
-_END_USER = b"x-openwebui-user-id"
-_CONTEXT_MODE = b"x-context-mode"
-_CHATS = (
-    b"x-openwebui-chat-id",
-    b"x-conversation-id",
-    b"x-chat-id",
-    b"x-session-id",
-    b"session-id",
-    b"session_id",
-    b"conversation-id",
-    b"chat-id",
-)
-"""The headers that name a client's chat; the first of these that is present wins."""
-
-_NAMES = frozenset({_CONVERSATION, _END_USER, _CONTEXT_MODE, *_CHATS})
-
 
 class Services(Struct, frozen=True, kw_only=True):
     authenticator: Authenticator
+    identities: IdentityReader
     bodies: BodyReader
     apps: Apps
     profiles: Profiles
@@ -98,11 +81,6 @@ def address_of(request: Request) -> Address:
     return lambda: str(HTTPConnection(scope).base_url)
 
 
-def client_address(request: Request) -> str:
-    """Return the address of the client, or an empty string if it has none."""
-    return request.client.host if request.client is not None else ""
-
-
 def answer_head(kind: str, model: str, request: TurnRequest) -> AnswerHead:
     """Return the id, creation time and model of the answer to ``request``; ``kind`` is the id's prefix."""
     legacy = request.output is not None and request.output.legacy
@@ -110,22 +88,5 @@ def answer_head(kind: str, model: str, request: TurnRequest) -> AnswerHead:
 
 
 def identity_of(request: Request, caller: Caller) -> RequestIdentity:
-    """Return the conversation and the end user that the headers name; a personal key overrides the end user.
-
-    Raises InvalidRequest for two different values of one header.
-    """
-    named = single_values(request.scope["headers"], _NAMES.__contains__)
-    if not named and caller.end_user is None:
-        return UNNAMED
-    return RequestIdentity(
-        conversation_id=named.get(_CONVERSATION),
-        end_user=caller.end_user or named.get(_END_USER),
-        chat_id=next((named[name] for name in _CHATS if name in named), None),
-        stateless=_is_stateless(named.get(_CONTEXT_MODE, "auto")),
-    )
-
-
-def _is_stateless(mode: str) -> bool:
-    if mode not in ("auto", "stateless"):
-        raise invalid_value("X-Context-Mode", mode, ("auto", "stateless"))
-    return mode == "stateless"
+    """Return what the headers name, as ``IdentityReader.read`` does."""
+    return services_of(request).identities.read(request, caller)

@@ -12,10 +12,10 @@ from openai_dify_proxy.turns.admission.auto_limit import LOWEST_LIMIT
 from openai_dify_proxy.turns.admission.limits import has_limit
 
 
-def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool, check: str) -> str:
+def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool, check: str, needs_key: bool) -> str:
     """Return the lines that ``serve`` prints at its start, with commands to try where the demo is served.
 
-    ``check`` is the command that checks the configured apps.
+    ``check`` is the command that checks the configured apps. ``needs_key`` says whether requests need a client key.
     """
     lines = [f"OpenAI Dify Proxy {version('openai-dify-proxy')} serves {url}/v1"]
     if settings.host.strip("[]") in EVERY_ADDRESS:
@@ -34,12 +34,12 @@ def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool, check
     if settings.replicate_api_token is not None:
         images = [name for name in settings.image_models if name != settings.image_model]
         lines.append(f"  Image models: {', '.join([f'{settings.image_model} (default)', *images])}")
-    lines.append(f"  Callers: {_callers(settings)}")
+    lines.append(f"  Callers: {_callers(settings, needs_key=needs_key)}")
     lines.append(f"  Concurrent turns: {concurrent_turns(settings)}")
     if demo:
-        lines.append(f"Try it:\n  {_chat_line(settings, url)}")
+        lines.append(f"Try it:\n  {_chat_line(settings, url, needs_key=needs_key)}")
     if demo_images:
-        lines.append(f"Generate a picture:\n  {_picture_line(settings, url)}")
+        lines.append(f"Generate a picture:\n  {_picture_line(url, needs_key=needs_key)}")
     if not demo:
         lines.append(f"Check the apps: {check}")
     return "\n".join(lines)
@@ -55,11 +55,11 @@ def concurrent_turns(settings: Settings) -> str:
     return f"{shown}; {settings.max_queued_turns} more wait"
 
 
-def _callers(settings: Settings) -> str:
+def _callers(settings: Settings, *, needs_key: bool) -> str:
     dify_key = "Dify key (header DIFY_API_KEY: app-…)"
     if not settings.apps:
         return f"anyone with a {dify_key}" if settings.passthrough_keys else _NO_CALLERS
-    if settings.client_keys:
+    if needs_key:
         callers = "anyone with a client key (Authorization: Bearer …)"
         return f"{callers}, or with a {dify_key}" if settings.passthrough_keys else callers
     callers = "anyone on this machine" if is_loopback(settings.host) else "anyone who can connect"
@@ -69,21 +69,22 @@ def _callers(settings: Settings) -> str:
 _NO_CALLERS = "nobody: no apps are configured and PASSTHROUGH_KEYS is off"
 
 
-def _chat_line(settings: Settings, url: str) -> str:
+def _chat_line(settings: Settings, url: str, *, needs_key: bool) -> str:
     """Return a complete command that streams an answer of the demo, whose keys are not secret."""
     assert settings.default_app is not None
     app = settings.apps[settings.default_app]
-    key = _CLIENT_KEY if settings.client_keys else ""
-    if settings.client_keys and settings.passthrough_keys:
+    key = _CLIENT_KEY if needs_key else ""
+    if needs_key and settings.passthrough_keys:
         key = f"-H 'DIFY_API_KEY: {app.api_key.get_secret_value()}' "
     body = f'{{"model": "{app.name}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     chat = f"curl -sSN {url}/v1/chat/completions -H 'Content-Type: application/json' {key}-d '{body}'"
     return f"{chat} | {_ONLY_TEXT}"
 
 
-def _picture_line(settings: Settings, url: str) -> str:
+def _picture_line(url: str, *, needs_key: bool) -> str:
     """Return a command that generates a picture. The user must fill in a client key if there are any."""
-    headers = f"-H 'Content-Type: application/json' {_CLIENT_KEY if settings.client_keys else ''}-H 'Accept: image/*'"
+    key = _CLIENT_KEY if needs_key else ""
+    headers = f"-H 'Content-Type: application/json' {key}-H 'Accept: image/*'"
     tuning = "-H 'X-Output-Format: png' -H 'X-Replicate-Seed: 7'"
     body = '{"prompt": "A lighthouse at dusk"}'
     address = f"{url}/v1/images/generations"

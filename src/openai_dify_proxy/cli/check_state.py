@@ -6,6 +6,7 @@ import asyncio
 
 import typer
 
+from openai_dify_proxy.cli.key_commands import stored_keys
 from openai_dify_proxy.cli.output import print_findings
 from openai_dify_proxy.cli.storage import state_problem
 from openai_dify_proxy.settings import Settings
@@ -26,7 +27,18 @@ def check_state(settings: Settings) -> bool:
         return False
     path = sqlite_path(url)
     typer.echo(f"{subject}: {'' if path is None else f'{path} is '}writable.")
-    return True
+    return _check_keys(settings)
+
+
+def _check_keys(settings: Settings) -> bool:
+    """Print how many client keys there are, and return whether the server may start with them."""
+    stored = stored_keys(settings)
+    active = sum(key.revoked_at is None for key in stored)
+    typer.echo(f"Client keys: {settings.number_of_keys} in the settings, {active} in the state.")
+    if settings.unprotected is None or stored:
+        return True
+    print_findings([("Client keys", Finding("problem", f"{settings.unprotected}."))])
+    return False
 
 
 async def _problem(settings: Settings) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import ClientKeySettings, Settings
 from openai_dify_proxy.settings.descriptions import default, plain, shown_default, summary
 
 
@@ -78,6 +78,12 @@ def setting_flag(name: str, metavar: str, flag: str | None = None) -> Any:
     if default(field) is not None:
         text += f" Default: {plain(shown_default(field))}."
     return typer.Option(flag or f"--{name.replace('_', '-')}", metavar=metavar, help=text)
+
+
+def key_flag(name: str, metavar: str) -> Any:
+    """Return the option for a setting of a client key, with its description."""
+    text = summary(ClientKeySettings.model_fields[name])
+    return typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=text, show_default=False)
 
 
 def usage_problem(error: typer.TyperException) -> str:

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from openai_dify_proxy.cli.control_socket import CannotReload
 from openai_dify_proxy.cli.flags import Command, Group, setting_flag, usage_problem
-from openai_dify_proxy.cli.listening import CannotListen
+from openai_dify_proxy.cli.keys import keys
+from openai_dify_proxy.cli.running import ConfigFlag, JsonFlag, load, reporting_errors
 from openai_dify_proxy.cli.terminal import accept_any_encoding
-from openai_dify_proxy.errors import ProxyError
-from openai_dify_proxy.settings import Settings, SettingsError, load_settings
+from openai_dify_proxy.settings import SettingsError, load_settings
 
 app = typer.Typer(
     cls=Group,
@@ -36,9 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigFlag = Annotated[Path | None, setting_flag("config_file", "FILE", "--config")]
+app.add_typer(keys, name="keys")
+
 UrlFlag = Annotated[str | None, setting_flag("dify_api_url", "URL")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def main() -> None:
@@ -89,8 +85,8 @@ def serve(
     """
     from openai_dify_proxy.cli.serve import serve_proxy
 
-    load = partial(
-        _load,
+    load_again = partial(
+        load,
         config,
         host=host,
         port=port,
@@ -102,7 +98,7 @@ def serve(
     with reporting_errors():
         given = [("--config", config), ("--dify-api-url", dify_api_url)]
         flags = [word for flag, value in given if value is not None for word in (flag, str(value))]
-        serve_proxy(load, check=shlex.join(["openai-dify-proxy", "check", *flags]))
+        serve_proxy(load_again, check=shlex.join(["openai-dify-proxy", "check", *flags]))
 
 
 @app.command(cls=Command)
@@ -161,7 +157,7 @@ def check(dify_api_url: UrlFlag = None, config: ConfigFlag = None) -> None:
     from openai_dify_proxy.cli.check import check_all
 
     with reporting_errors():
-        if not check_all(_load(config, dify_api_url=dify_api_url)):
+        if not check_all(load(config, dify_api_url=dify_api_url)):
             raise typer.Exit(1)
 
 
@@ -171,7 +167,7 @@ def apps(config: ConfigFlag = None, as_json: JsonFlag = False) -> None:
     from openai_dify_proxy.cli.apps import list_apps
 
     with reporting_errors():
-        list_apps(_load(config), as_json=as_json)
+        list_apps(load(config), as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -191,7 +187,7 @@ def models(
     from openai_dify_proxy.cli.models import show_model
 
     with reporting_errors():
-        show_model(_load(config), name, as_json=as_json)
+        show_model(load(config), name, as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -210,39 +206,8 @@ def pictures(
     from openai_dify_proxy.cli.pictures import list_pictures, send_pictures
 
     with reporting_errors():
-        settings = _load(config)
+        settings = load(config)
         if not send:
             list_pictures(settings, pending=pending, as_json=as_json)
         elif not send_pictures(settings):
             raise typer.Exit(1)
-
-
-@contextmanager
-def reporting_errors() -> Iterator[None]:
-    """Print an error as sentences and exit: code 2 for wrong settings, 1 for everything else."""
-    try:
-        yield
-    except SettingsError as error:
-        _warn(error.warnings)
-        _fail(error.problems, code=2)
-    except (CannotListen, CannotReload) as error:
-        _fail([str(error)], code=1)
-    except ProxyError as error:
-        _fail([error.with_reason], code=1)
-
-
-def _load(config: Path | None, **flags: object) -> Settings:
-    settings = load_settings(config=config, overrides=flags)
-    _warn(settings.warnings)
-    return settings
-
-
-def _warn(warnings: tuple[str, ...]) -> None:
-    for warning in warnings:
-        typer.echo(f"Warning: {warning}", err=True)
-
-
-def _fail(problems: list[str], *, code: int) -> NoReturn:
-    for problem in problems:
-        typer.echo(f"Error: {problem}", err=True)
-    raise typer.Exit(code)

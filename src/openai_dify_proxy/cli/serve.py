@@ -12,6 +12,7 @@ import typer
 from openai_dify_proxy.cli.banner import banner
 from openai_dify_proxy.cli.control_socket import ControlSocket
 from openai_dify_proxy.cli.demo import demo_dify, demo_replicate, needs_demo
+from openai_dify_proxy.cli.key_commands import has_stored_keys
 from openai_dify_proxy.cli.listening import base_url, listen
 from openai_dify_proxy.cli.storage import storage_problems
 from openai_dify_proxy.cli.supervisor import Supervisor
@@ -32,6 +33,7 @@ def serve_proxy(load: Callable[[], Settings], *, check: str = "openai-dify-proxy
     """
     settings = load()
     _check_picture_store(settings)
+    needs_key = require_client_keys(settings)
     demo = needs_demo(settings)
     demo_images = demo and settings.replicate_api_token is None
     with ExitStack() as stack:
@@ -45,7 +47,8 @@ def serve_proxy(load: Callable[[], Settings], *, check: str = "openai-dify-proxy
         configure_logging(settings.log_level, settings.log_format)
         for problem in storage_problems(served):
             typer.echo(f"Warning: {problem}", err=True)
-        lines = banner(served, base_url(settings.host, sockets), demo=demo, demo_images=demo_images, check=check)
+        url = base_url(settings.host, sockets)
+        lines = banner(served, url, demo=demo, demo_images=demo_images, check=check, needs_key=needs_key)
         print(lines, flush=True)  # noqa: T201 - the command's output
         control = stack.enter_context(ControlSocket(sockets[0].getsockname()[1]))
         supervisor = Supervisor(sockets, served, lambda: _reload(load, settings), control)
@@ -53,10 +56,23 @@ def serve_proxy(load: Callable[[], Settings], *, check: str = "openai-dify-proxy
             sys.exit(code)
 
 
+def require_client_keys(settings: Settings) -> bool:
+    """Return whether requests will need a client key.
+
+    Raises SettingsError if they will not although anyone could then spend the server's credentials. If the state cannot
+    be read, the server starts, and refuses all requests until it can.
+    """
+    needs_key = settings.number_of_keys > 0 or has_stored_keys(settings) is not False
+    if settings.unprotected is not None and not needs_key:
+        raise SettingsError([settings.unprotected])
+    return needs_key
+
+
 def _reload(load: Callable[[], Settings], first: Settings) -> Settings:
     """Read the settings again. ``first`` are those of the start. Raises SettingsError."""
     settings = load()
     _check_picture_store(settings)
+    require_client_keys(settings)
     if needs_demo(settings):
         raise SettingsError(["The demo has no settings to reload. Set DIFY_API_URL, or restart the server."])
     changed = [name.upper() for name in RESTART_ONLY if getattr(settings, name) != getattr(first, name)]

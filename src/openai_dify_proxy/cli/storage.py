@@ -40,7 +40,7 @@ def _problem(setting: str, path: Path, directory: Path, *, writable: bool = True
     if not existing.is_dir():
         return f"{setting} '{path}' cannot be created: {existing} is not a directory. Set {setting}."
     if not writable or not os.access(existing, os.W_OK | os.X_OK):
-        return f"{setting} '{path}' is not writable by user {_user()}. Set {setting}."
+        return f"{setting} '{path}' is not writable by user {user_name()}. Set {setting}."
     return None
 
 
@@ -50,7 +50,8 @@ def existing_part(path: Path) -> Path:
     return next(part for part in (path.absolute(), *path.absolute().parents) if os.path.exists(part))  # noqa: PTH110
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return the name of the user that runs this program, or its number."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

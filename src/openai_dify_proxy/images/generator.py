@@ -14,6 +14,7 @@ from msgspec import Struct
 from openai_dify_proxy.errors import (
     SEE_LOG,
     InvalidRequest,
+    ModelNotAllowed,
     ModelNotFound,
     ProxyError,
     Quoting,
@@ -40,6 +41,7 @@ from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs
 from openai_dify_proxy.translate.replicate.outputs import DATA_URI, decode_data_uri, picture_urls
 from openai_dify_proxy.translate.replicate.support import HeaderSupport
+from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.upstream.fetch import OutputFetcher
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 from openai_dify_proxy.wire.replicate import Prediction
@@ -107,10 +109,13 @@ class ImageGenerator:
         self._limit = settings.max_picture_bytes
         self._store_prompts = settings.store_prompts
 
-    @property
-    def models(self) -> list[str]:
-        """The configured model names, for ``GET /v1/models``."""
-        return self._models.listed
+    def models_for(self, caller: Caller) -> list[str]:
+        """Return the configured model names that the caller may use, for ``GET /v1/models``."""
+        return [name for name in self._models.listed if self.allows(caller, name)]
+
+    def allows(self, caller: Caller, name: str | None) -> bool:
+        """Return whether the caller may use the model of this name. Raises ModelNotFound for a malformed name."""
+        return caller.models is None or caller.may_use(*self._models.names_of(name, self._models.choose(name)))
 
     async def describe(self, name: str) -> tuple[ImageModel, list[HeaderSupport]]:
         """Return a model and the effect of each image header on it."""
@@ -120,10 +125,17 @@ class ImageGenerator:
         return model, header_support(self._settings, model, inputs, upscaler)
 
     async def prepare(self, request: PictureRequest) -> PreparedRequest:
-        """Validate a request and plan its predictions, before anything is billed."""
+        """Validate a request and plan its predictions, before anything is billed. Raises ProxyError."""
         deadline = asyncio.get_running_loop().time() + self._seconds
         await self._inputs.check(request.inputs)
         model = self._models.choose(request.model)
+        if not self.allows(request.caller, request.model):
+            names = ", ".join(self.models_for(request.caller)) or "none"
+            raise ModelNotAllowed(
+                f"Your API key does not have access to the image model '{(request.model or str(model.ref))[:200]}'. "
+                f"Available image models: {names}.",
+                param="model",
+            )
         inputs = await self._models.inputs(model.ref)
         rules = ImageRules(
             policy=self._policy,

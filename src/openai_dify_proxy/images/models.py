@@ -65,6 +65,15 @@ class ImageModels:
         self._pinned: set[ModelRef] = set()
         self._inputs: RefreshingCache[ModelRef, ModelInputs] = RefreshingCache(now, max_entries=MAX_SCHEMAS)
 
+    def names_of(self, name: str | None, model: ImageModel) -> tuple[str, ...]:
+        """Return all names of the ``model`` that the request's ``name`` chose: of the request, here, on Replicate."""
+        names = [str(model.ref), model.ref.name or ""]
+        if not name or (is_openai_name(name) and name not in self._aliases):
+            names.append(self._default)
+        if name and (is_openai_name(name) or name in self._aliases):
+            names.append(name)
+        return tuple(filter(None, names))
+
     @property
     def listed(self) -> list[str]:
         """The names for ``GET /v1/models``: the aliases and the default."""

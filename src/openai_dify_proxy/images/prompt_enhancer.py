@@ -20,7 +20,7 @@ class PromptEnhancer:
 
     async def rewrite(self, caller: Caller, prompt: str) -> str:
         """Return the new prompt. Cancellation stops the turn. Raises ProxyError."""
-        app = self._apps.choose(caller, self._name)
+        app = self._apps.choose_own(caller, self._name)
         answer = Answer()
         async with self._turns.run(caller, app, TurnRequest(prompt, stateless=True)) as turn:
             async for events in turn:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from msgspec import Struct, field, structs
 
-from openai_dify_proxy.errors import InvalidRequest, ModelNotFound, NotFound
+from openai_dify_proxy.errors import InvalidRequest, ModelNotAllowed, ModelNotFound, NotFound
 from openai_dify_proxy.responses.response_store import DifyConversation, ResponseStore, StoredConversation
 from openai_dify_proxy.translate.history import last_question
 from openai_dify_proxy.translate.openai.conversation_items import messages_until
@@ -206,7 +206,7 @@ class ContinuationResolver:
             return False
         try:
             return self._apps.choose(caller, entry.place.model).name == app.name
-        except ModelNotFound:  # an app that is no longer served
+        except (ModelNotFound, ModelNotAllowed):  # an app that is no longer served, or excluded for this key
             return False
 
 

@@ -2,6 +2,7 @@
 
 from openai_dify_proxy.settings.checks import is_loopback
 from openai_dify_proxy.settings.handover import decode_settings, encode_settings
+from openai_dify_proxy.settings.keys import ClientKeySettings
 from openai_dify_proxy.settings.limits import LimitSettings
 from openai_dify_proxy.settings.model import (
     AppSettings,
@@ -14,6 +15,7 @@ from openai_dify_proxy.settings.values import ConversationRule, ToolsRule
 
 __all__ = [
     "AppSettings",
+    "ClientKeySettings",
     "ConversationRule",
     "ImageModelSettings",
     "LimitSettings",

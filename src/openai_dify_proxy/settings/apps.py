@@ -65,11 +65,14 @@ def _app_of_toml(
     if variable and "api_key" in fields:
         problems.append(f"{origin} has both api_key and api_key_env: remove one")
     elif variable:
-        fields["api_key"] = _key_from_variable(variable, variables, problems)
+        fields["api_key"] = key_from_variable(variable, variables, problems, "api_key")
     return Draft(origin, fields)
 
 
-def _key_from_variable(variable: RawValue, variables: Mapping[str, RawValue], problems: list[str]) -> RawValue:
+def key_from_variable(
+    variable: RawValue, variables: Mapping[str, RawValue], problems: list[str], setting: str
+) -> RawValue:
+    """Return the key in the variable that a setting names. ``setting`` is the setting for the key itself."""
     name = variable.value
     if not isinstance(name, str) or not name.strip():
         pass  # validation reports it
@@ -78,7 +81,7 @@ def _key_from_variable(variable: RawValue, variables: Mapping[str, RawValue], pr
     elif _VARIABLE_NAME.fullmatch(name):
         problems.append(f"{variable.origin} names {name}, which is set neither in the environment nor in .env")
     else:
-        problems.append(f"{variable.origin} must be the name of a variable. To set the key itself, use api_key")
+        problems.append(f"{variable.origin} must be the name of a variable. To set the key itself, use {setting}")
     # With a placeholder, the app's other settings are checked too.
     return RawValue("unset", variable.origin)
 

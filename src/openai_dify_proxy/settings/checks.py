@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from openai_dify_proxy.settings.descriptions import type_name
+from openai_dify_proxy.settings.keys import SHORTEST_SECRET, ClientKeySettings
 from openai_dify_proxy.settings.limits import BODY_MEMORY_FACTOR
 from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings
 from openai_dify_proxy.settings.names import UNREADABLE, Draft, RawValue, did_you_mean
@@ -67,11 +68,23 @@ def _problem(error: ErrorDetails, raw: Mapping[str, RawValue], tables: Tables) -
     if section not in tables:
         one_of = "One of " if rest and error["input"] != raw[section].value else ""
         return f"{one_of}{raw[section].origin} {_message(error, Settings, section)}"
-    draft, field = tables[section][rest[0]], rest[1]
+    return draft_problem(error, _MODELS[section], tables[section][rest[0]], *rest[1:])
+
+
+_MODELS: Mapping[str, type[BaseModel]] = {
+    "apps": AppSettings,
+    "image_models": ImageModelSettings,
+    "keys": ClientKeySettings,
+}
+
+
+def draft_problem(error: ErrorDetails, model: type[BaseModel], draft: Draft, field: int | str, *_: int | str) -> str:
+    """Return the sentence for an error about a ``field`` of a draft."""
+    field = str(field)
     if error["type"] == "missing":
         return f"{draft.origin} {_MISSING[field]}"
     origin = draft.fields[field].origin if field in draft.fields else f"The name of {draft.origin}"
-    return f"{origin} {_message(error, AppSettings if section == 'apps' else ImageModelSettings, field)}"
+    return f"{origin} {_message(error, model, field)}"
 
 
 _MISSING = {
@@ -148,13 +161,13 @@ def contradictions(
         *_missing_ipfs_settings(settings, raw, rejected),
         *_memory_state_of_workers(settings, raw),
         *_small_body_memory(settings, raw),
-        *([] if rejected & {"host", "api_keys", "personal_keys", "allow_anonymous"} else _unprotected_server(settings)),
+        *_repeated_keys(settings, tables["keys"]),
     ]
 
 
 def _shared_end_users(settings: Settings, raw: Mapping[str, RawValue]) -> list[str]:
     """Reject plain end users with several client keys: each client may have an end user "anna"."""
-    if settings.end_user_id != "plain" or len(settings.client_keys) <= 1:
+    if settings.end_user_id != "plain" or settings.number_of_keys <= 1:
         return []
     origin = raw["end_user_id"].origin
     return [f"{origin} {_SHARED_END_USERS}"]
@@ -238,8 +251,27 @@ def _shared_aliases(settings: Settings, apps: Mapping[str, Draft]) -> list[str]:
 
 def risks(settings: Settings, raw: Mapping[str, RawValue]) -> list[str]:
     """Return warnings about valid settings that are probably not meant so."""
+    return [*_short_keys(settings, raw), *_open_to_pages(settings, raw)]
+
+
+def _short_keys(settings: Settings, raw: Mapping[str, RawValue]) -> list[str]:
+    personal = tuple(key for key, _ in settings.personal_keys)
+    listed = {name: keys for name, keys in (("api_keys", settings.api_keys), ("personal_keys", personal)) if keys}
+    named = [(f"[keys.{name}]", key.key) for name, key in settings.keys.items() if key.key is not None]
+    keys = [(raw[name].origin if name in raw else name.upper(), key) for name, keys in listed.items() for key in keys]
+    short = dict.fromkeys(origin for origin, key in [*keys, *named] if len(key.get_secret_value()) < SHORTEST_SECRET)
+    return [_SHORT_KEY.format(origin=origin, least=SHORTEST_SECRET) for origin in short]
+
+
+_SHORT_KEY = (
+    "{origin} has a key of fewer than {least} characters, which can be guessed. "
+    "Create one with 'openai-dify-proxy keys create NAME', or with 'openssl rand -hex 32'"
+)
+
+
+def _open_to_pages(settings: Settings, raw: Mapping[str, RawValue]) -> list[str]:
     held = _held_credentials(settings)
-    if "*" not in settings.cors_origins or settings.client_keys or not held:
+    if "*" not in settings.cors_origins or settings.number_of_keys or not held:
         return []
     return [_OPEN_TO_PAGES.format(origin=raw["cors_origins"].origin, held=" and ".join(held))]
 
@@ -260,15 +292,28 @@ def _held_credentials(settings: Settings) -> list[str]:
     return [name for name, credential in credentials.items() if credential]
 
 
-def _unprotected_server(settings: Settings) -> list[str]:
+def unprotected(settings: Settings) -> str | None:
+    """Return why the server must not start if there are no client keys in the state, or None if it may."""
     held = _held_credentials(settings)
-    if is_loopback(settings.host) or settings.client_keys or settings.allow_anonymous or not held:
-        return []
-    return [_UNPROTECTED.format(host=settings.host, port=settings.port, held=" and ".join(held))]
+    if is_loopback(settings.host) or settings.number_of_keys or settings.allow_anonymous or not held:
+        return None
+    return _UNPROTECTED.format(host=settings.host, port=settings.port, held=" and ".join(held))
 
 
 _UNPROTECTED = (
     "Without client keys, anyone who can connect to {host}:{port} could use {held}. "
-    "Set API_KEYS to the keys that clients must present, HOST=127.0.0.1 to serve this machine only, "
-    "or ALLOW_ANONYMOUS=true to serve everyone"
+    "Create a key with 'openai-dify-proxy keys create NAME --admin', or set API_KEYS to the keys that clients must "
+    "present, HOST=127.0.0.1 to serve this machine only, or ALLOW_ANONYMOUS=true to serve everyone"
 )
+
+
+def _repeated_keys(settings: Settings, drafts: Mapping[str, Draft]) -> list[str]:
+    """Reject one key under several names: its caller would be any of them."""
+    owners = {key.get_secret_value(): "API_KEYS or PERSONAL_KEYS" for key, _ in settings.client_keys}
+    problems = []
+    for name, key in settings.keys.items():
+        if key.key is not None:
+            owner = owners.setdefault(key.key.get_secret_value(), f"[keys.{name}]")
+            if owner != f"[keys.{name}]":
+                problems.append(f"{drafts[name].origin} has the key of {owner}: remove one")
+    return problems

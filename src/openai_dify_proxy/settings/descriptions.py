@@ -78,6 +78,8 @@ def default(field: FieldInfo) -> str | None:
             units = _UNITS.get(type_name(field), {})
             unit = next((unit for unit, factor in units.items() if number and number % factor == 0), "")
             return f"{number // units.get(unit, 1)}{unit}"
+        case tuple() as values:
+            return ",".join(map(str, values))
         case value:
             return str(value).replace("\n", "\\n")
 

@@ -16,6 +16,7 @@ from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.console import ConsoleSettings
 from openai_dify_proxy.settings.descriptions import Shown
 from openai_dify_proxy.settings.files import FileSettings
+from openai_dify_proxy.settings.keys import ClientKeySettings, EndUserSettings, KeySettings
 from openai_dify_proxy.settings.limits import LimitSettings
 from openai_dify_proxy.settings.shutdown import ShutdownSettings
 from openai_dify_proxy.settings.telemetry import TelemetrySettings
@@ -376,12 +377,14 @@ class Settings(
     FileSettings,
     AudioSettings,
     ToolSettings,
+    EndUserSettings,
     ConversationSettings,
     ShutdownSettings,
     TimeSettings,
     LimitSettings,
     TelemetrySettings,
     ServerSettings,
+    KeySettings,
     AccessSettings,
     DifySettings,
 ):
@@ -391,13 +394,22 @@ class Settings(
     """The configured apps by model name."""
     image_models: dict[str, ImageModelSettings] = {}
     """The configured image models by model name."""
+    keys: dict[str, ClientKeySettings] = {}
+    """The configured client keys with limits, by name."""
+    unprotected: str | None = None
+    """Why the server must not start without client keys in the state, found by ``load_settings``; not a setting."""
     warnings: tuple[str, ...] = ()
     """Probable mistakes in the sources, found by ``load_settings``; not a setting."""
 
     @property
     def client_keys(self) -> tuple[tuple[SecretStr, str | None], ...]:
-        """All client keys, each with the end user that it is pinned to."""
+        """The client keys without a name, each with the end user that it is pinned to."""
         return (*((key, None) for key in self.api_keys), *self.personal_keys)
+
+    @property
+    def number_of_keys(self) -> int:
+        """The number of client keys in the settings."""
+        return len(self.client_keys) + len(self.keys)
 
 
 SECTIONS: tuple[type[BaseModel], ...] = Settings.__bases__[::-1]

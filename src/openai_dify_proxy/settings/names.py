@@ -6,12 +6,13 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from openai_dify_proxy.settings.keys import ClientKeySettings
 from openai_dify_proxy.settings.limits import LimitSettings
 from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings
 
-TABLES = ("apps", "image_models")
-"""Fields of ``Settings`` that are tables of a TOML file: ``[apps.<name>]`` and ``[images.models.<name>]``."""
-VARIABLES = {name.upper(): name for name in Settings.model_fields if name not in (*TABLES, "warnings")}
+TABLES = ("apps", "image_models", "keys")
+"""Fields of ``Settings`` that are tables of a TOML file: ``[apps.<name>]``, ``[images.models.<name>]`` and so on."""
+VARIABLES = {name.upper(): name for name in Settings.model_fields if name not in (*TABLES, "unprotected", "warnings")}
 """Fields of ``Settings`` by the name of their environment variable."""
 TOML_KEYS = frozenset(VARIABLES.values()) - {"config_file"}
 """Settings at the top of a TOML file, which cannot name a TOML file itself."""
@@ -23,6 +24,7 @@ TOML_TABLES = {
 }
 """Tables of a TOML file that group settings: the setting of each of their keys. ``tools`` is also a setting."""
 APP_KEYS = tuple(name for name in AppSettings.model_fields if name != "name")
+CLIENT_KEY_KEYS = tuple(name for name in ClientKeySettings.model_fields if name != "name")
 IMAGE_MODEL_KEYS = tuple(name for name in ImageModelSettings.model_fields if name != "name")
 SINGLE_APP = "dify"
 
@@ -61,7 +63,7 @@ No type of a setting accepts it. Its error is about the line, so others about th
 
 
 class Draft(NamedTuple):
-    """An app or an image model before validation."""
+    """An app, an image model or a client key before validation."""
 
     origin: str
     fields: dict[str, RawValue]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from openai_dify_proxy.settings.apps import draft_apps
-from openai_dify_proxy.settings.checks import contradictions, risks, validate
+from openai_dify_proxy.settings.checks import contradictions, risks, unprotected, validate
+from openai_dify_proxy.settings.client_keys import draft_client_keys
 from openai_dify_proxy.settings.dotenv import read_dotenv
 from openai_dify_proxy.settings.image_models import draft_image_models
 from openai_dify_proxy.settings.model import Settings, SettingsError
@@ -67,18 +68,21 @@ def load_settings(
     if "XDG_DATA_HOME" in variables:
         folder, origin = variables["XDG_DATA_HOME"]
         raw.setdefault("image_storage_dir", RawValue(f"{folder}/openai-dify-proxy/pictures", origin))
+        raw.setdefault("audit_log", RawValue(f"{folder}/openai-dify-proxy/audit.jsonl", origin))
         raw.setdefault("state_url", RawValue(f"sqlite:///{folder}/openai-dify-proxy/state.db", origin))
     apps = draft_apps(table, file, variables, raw, problems)
+    keys = draft_client_keys(table, file, variables, problems)
     warnings = _key_warnings(apps)
     if dotenv:
-        warnings += _dotenv_warnings(variables, apps, dotenv)
+        warnings += _dotenv_warnings(variables, [*apps.values(), *keys.values()], dotenv)
     raw["warnings"] = RawValue(warnings, "")
-    tables = {"apps": apps, "image_models": draft_image_models(table, file, problems)}
+    tables = {"apps": apps, "image_models": draft_image_models(table, file, problems), "keys": keys}
     settings, rejected = validate(raw, tables, problems)
     problems += contradictions(settings, raw, tables, rejected)
     if problems:
         raise SettingsError(list(dict.fromkeys(problems)), warnings)
-    return settings.model_copy(update={"warnings": (*settings.warnings, *risks(settings, raw))})
+    found = {"warnings": (*settings.warnings, *risks(settings, raw)), "unprotected": unprotected(settings)}
+    return settings.model_copy(update=found)
 
 
 def _read_variables(env: Mapping[str, str], dotenv: Path | None, problems: list[str]) -> dict[str, RawValue]:
@@ -123,7 +127,7 @@ def _from_variables(variables: Mapping[str, RawValue]) -> dict[str, RawValue]:
 
 
 def _from_toml(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, RawValue]:
-    known = {*TOML_KEYS, *TOML_TABLES, "apps", "images"}
+    known = {*TOML_KEYS, *TOML_TABLES, "apps", "images", "keys"}
     for key in (key for key in table if key not in known):
         hint = ": it belongs under [apps.<name>]" if key in APP_KEYS else did_you_mean(key, known)
         problems.append(f"{key} in {file} is not a setting{hint}")
@@ -160,10 +164,10 @@ def _key_warnings(apps: Mapping[str, Draft]) -> tuple[str, ...]:
     )
 
 
-def _dotenv_warnings(variables: Mapping[str, RawValue], apps: Mapping[str, Draft], dotenv: Path) -> tuple[str, ...]:
+def _dotenv_warnings(variables: Mapping[str, RawValue], drafts: Iterable[Draft], dotenv: Path) -> tuple[str, ...]:
     """Return a warning for each unknown name in ``.env`` that resembles a setting; other programs share the file."""
-    named_by_apps = {app.fields["api_key"].origin.split(" ")[0] for app in apps.values() if "api_key" in app.fields}
-    known = {*VARIABLES, *UNUSED, *named_by_apps, *(alias for aliases in ALIASES.values() for alias in aliases)}
+    named = {key.origin.split(" ")[0] for draft in drafts for key in draft.fields.values()}
+    known = {*VARIABLES, *UNUSED, *named, *(alias for aliases in ALIASES.values() for alias in aliases)}
     warnings = []
     for name, (_, origin) in variables.items():
         near = difflib.get_close_matches(name.upper(), list(VARIABLES), n=1, cutoff=0.75)

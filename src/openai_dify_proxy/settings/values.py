@@ -58,6 +58,13 @@ def _quantity(value: object, units: Mapping[str, float], examples: str) -> objec
     return float(match[1]) * units[match[2].lower()]
 
 
+def duration(text: str) -> float | None:
+    """Return the seconds of a duration such as ``90d``, or None for any other text, a bare number included."""
+    match = _QUANTITY.fullmatch(text.strip())
+    unit = "" if match is None else match[2].lower()
+    return float(match[1]) * _SECONDS_PER[unit] if match is not None and unit and unit in _SECONDS_PER else None
+
+
 def _seconds(value: object) -> object:
     return _quantity(value, _SECONDS_PER, 'a number of seconds, or a duration such as "500ms", "20s" or "5m"')
 

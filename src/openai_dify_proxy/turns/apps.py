@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct, structs
 
-from openai_dify_proxy.errors import SEE_LOG, InvalidRequest, ModelNotFound, UpstreamMisconfigured
+from openai_dify_proxy.errors import SEE_LOG, InvalidRequest, ModelNotAllowed, ModelNotFound, UpstreamMisconfigured
 from openai_dify_proxy.settings import AppSettings, ConversationRule, Settings, ToolsRule
 from openai_dify_proxy.translate.dify.request import AppRules
 from openai_dify_proxy.turns.callers import Caller
@@ -18,6 +18,8 @@ from openai_dify_proxy.wire.dify import Mode
 _MAX_LISTED = 20
 """How many models an error message lists."""
 
+
+_WILDCARDS = frozenset("*?[")
 
 _SET_AUDIO_APP = "The operator can set AUDIO_APP to the app that serves other names."
 
@@ -65,26 +67,59 @@ class Apps:
     def choose(self, caller: Caller, model: str | None) -> App:
         """Return the app for ``model``, or the app of the request's own Dify key, for which ``model`` is ignored.
 
-        Raises ModelNotFound, which lists the known models, and InvalidRequest if several apps are configured, none is
-        the default, and the request names no model.
+        Raises ModelNotFound, which lists the known models, ModelNotAllowed for a model that the caller's key excludes,
+        and InvalidRequest if several apps are configured, none is the default, and the request names no model.
         """
         if caller.dify_key is not None:
             return self._app_of_key(caller.dify_key)
         if model is not None:
             app = self.named(model)
             if app is not None:
-                return app
+                return self._allowed(caller, app, model)
             if model in self._image_models:
-                raise ModelNotFound(self._no_chat_model(model), param="model")
+                raise ModelNotFound(self._no_chat_model(caller, model), param="model")
         if self._default is not None:
-            return self._apps[self._default]
+            return self._allowed(caller, self._apps[self._default], model)
         if not model and self._apps:
             raise InvalidRequest(
-                f"Missing required parameter: 'model'. Available models: {self._listed_names()}.",
+                f"Missing required parameter: 'model'. Available models: {self._listed_names(caller)}.",
                 param="model",
                 code="missing_required_parameter",
             )
-        raise ModelNotFound(self._unknown(model), param="model")
+        raise ModelNotFound(self._unknown(caller, model), param="model")
+
+    def choose_own(self, caller: Caller, name: str) -> App:
+        """Return the app that a setting names for a purpose of the server's, or that of the request's own Dify key.
+
+        The allowed models of the caller's key do not apply.
+        """
+        return self._app_of_key(caller.dify_key) if caller.dify_key is not None else self._apps[name]
+
+    def names_for(self, caller: Caller) -> list[tuple[str, App]]:
+        """Return the models that the caller may use: the names of apps, or an allowed alias of an app."""
+        names = []
+        for app in self._apps.values():
+            if caller.may_use(app.name):
+                names.append((app.name, app))
+            else:
+                aliases = (alias for alias in app.aliases if not _WILDCARDS & set(alias))
+                names += [(alias, app) for alias in aliases if caller.may_use(alias)]
+        return names
+
+    def _allowed(self, caller: Caller, app: App, model: str | None) -> App:
+        """Return the app. Raises ModelNotAllowed.
+
+        An allowed name counts only if the app has it: the default app answers any name.
+        """
+        if caller.models is None or caller.may_use(app.name):
+            return app
+        if model is not None and self.named(model) is app and caller.may_use(model):
+            return app
+        asked = f"the model '{(model or app.name)[:200]}'"
+        raise ModelNotAllowed(
+            f"Your API key does not have access to {asked}. Available models: {self._listed_names(caller)}.",
+            param="model",
+        )
 
     @property
     def answers_any_audio_model(self) -> bool:
@@ -97,7 +132,7 @@ class Apps:
         Raises the errors of ``choose``.
         """
         if caller.dify_key is None and self._audio is not None and (not model or self.named(model) is None):
-            return self._apps[self._audio]
+            return self._allowed(caller, self._apps[self._audio], None)
         try:
             return self.choose(caller, model)
         except ModelNotFound as error:
@@ -136,22 +171,22 @@ class Apps:
             tools=self._keyed_tools,
         )
 
-    def _unknown(self, model: str | None) -> str:
+    def _unknown(self, caller: Caller, model: str | None) -> str:
         asked = "The request names no model" if not model else f"There is no model '{model[:200]}'"
         if not self._apps:
             return (
                 f"{asked}, and no apps are configured. Send a Dify key as the API key, or in the DIFY_API_KEY header."
             )
-        return f"{asked}. Available models: {self._listed_names()}."
+        return f"{asked}. Available models: {self._listed_names(caller)}."
 
-    def _no_chat_model(self, model: str) -> str:
-        other = f", or one of the models {self._listed_names()}" if self._apps else ""
+    def _no_chat_model(self, caller: Caller, model: str) -> str:
+        other = f", or one of the models {self._listed_names(caller)}" if self._apps else ""
         return f"'{model[:200]}' is an image model and does not chat. Use POST /v1/images/generations{other}."
 
-    def _listed_names(self) -> str:
-        names = sorted(self._apps)
+    def _listed_names(self, caller: Caller) -> str:
+        names = sorted(name for name, _ in self.names_for(caller))
         more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-        return ", ".join(names[:_MAX_LISTED]) + more
+        return ", ".join(names[:_MAX_LISTED]) + more or "none"
 
 
 def configured_dify_app(app: AppSettings, settings: Settings) -> DifyApp:

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 from msgspec import Struct
 
+from openai_dify_proxy.keys.client_key import ClientKey, allows, id_of_secret
 from openai_dify_proxy.keys.limits import NO_LIMITS, KeyLimits
 
 MAX_DIFY_USER = 255
@@ -21,8 +22,8 @@ class Caller(Struct, frozen=True):
     """An authenticated caller. ``id`` is stable and holds no secret.
 
     ``dify_key`` is the Dify key of the request, if it came with one. ``end_user`` is the end user that the client key
-    is pinned to; it overrides the request's. ``limits`` are those of the key, and ``admin`` says whether it opens the
-    routes of operators.
+    is pinned to; it overrides the request's. ``name``, ``models``, ``limits`` and ``admin`` are those of the key.
+    ``configured`` is false for the keys in the state.
     """
 
     id: str
@@ -30,14 +31,34 @@ class Caller(Struct, frozen=True):
     end_user: str | None = None
     limits: KeyLimits = NO_LIMITS
     admin: bool = False
+    name: str | None = None
+    models: tuple[str, ...] | None = None
+    configured: bool = True
+
+    def may_use(self, *names: str) -> bool:
+        """Return whether the caller may use the model with these names."""
+        return allows(self.models, *names)
 
 
 ANONYMOUS = Caller("anonymous")
 
 
 def caller_of_key(key: str, end_user: str | None = None) -> Caller:
-    """Return the caller that holds one of the server's client keys."""
-    return Caller(f"key-{_digest(key)}", end_user=end_user)
+    """Return the caller that holds a client key without a name, identified by that key."""
+    return Caller(id_of_secret(key), end_user=end_user)
+
+
+def caller_of_client_key(key: ClientKey, *, configured: bool) -> Caller:
+    """Return the caller that holds a client key."""
+    return Caller(
+        key.id,
+        end_user=key.end_user,
+        limits=key.limits,
+        admin=key.admin,
+        name=key.name,
+        models=key.models,
+        configured=configured,
+    )
 
 
 def caller_of_dify_key(key: str) -> Caller:

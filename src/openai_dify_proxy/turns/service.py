@@ -278,7 +278,8 @@ class Turns:
 
     async def user(self, app: App, caller: Caller, end_user: str | None) -> str:
         """Return Dify's ``user``, derived from the state's secret, or from the app's key while that is unreachable."""
-        if self._plain_users and caller.dify_key is None and end_user is not None and len(end_user) <= MAX_DIFY_USER:
+        plain = self._plain_users and caller.configured and caller.dify_key is None
+        if plain and end_user is not None and len(end_user) <= MAX_DIFY_USER:
             return end_user
         return dify_user(await self._conversations.secret() or app.dify.key.encode(), caller, end_user)
 

@@ -26,6 +26,8 @@ class SideCalls:
     def app(self, caller: Caller, side_call: SideCall | None, model: str | None) -> App:
         """Return the app for a request; for side calls it is ``TASK_MODEL`` if that is set.
 
-        Raises ModelNotFound; the ``model`` of a side call is not checked if ``TASK_MODEL`` is set.
+        Raises the errors of ``Apps.choose``; the ``model`` of a side call is not checked if ``TASK_MODEL`` is set.
         """
-        return self._apps.choose(caller, model if side_call is None else self._model or model)
+        if side_call is not None and self._model is not None:
+            return self._apps.choose_own(caller, self._model)
+        return self._apps.choose(caller, model)

@@ -232,10 +232,11 @@ def test_links_to_a_gateway_need_a_gateway_and_uploads() -> None:
     ],
 )
 def test_no_credential_is_open_to_strangers(env: Mapping[str, str], held: str) -> None:
-    (problem,) = problems({**env, "HOST": "0.0.0.0"})
+    problem = load({**env, "HOST": "0.0.0.0"}).unprotected
+    assert problem is not None
     assert f"could use {held}." in problem
-    load({**env, "HOST": "0.0.0.0", "API_KEYS": "client-1"})
-    load({**env, "HOST": "127.0.0.1"})
+    assert load({**env, "HOST": "0.0.0.0", "API_KEYS": "client-1"}).unprotected is None
+    assert load({**env, "HOST": "127.0.0.1"}).unprotected is None
 
 
 def test_workers_get_the_very_settings(toml: Path) -> None:

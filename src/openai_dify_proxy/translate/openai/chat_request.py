@@ -62,6 +62,9 @@ from openai_dify_proxy.wire.reading import UNREADABLE, decode_text
 UNNAMED = RequestIdentity()
 """The identity of a request without identity headers."""
 
+MAX_SESSION_ID = 256
+"""Characters of a ``session_id`` that names a chat."""
+
 CONVERSATION_HEADER = "X-Dify-Conversation-Id"
 
 ROLES = {
@@ -192,7 +195,7 @@ def make_turn(
         end_user=end_user_of(request, identity),
         stop=tuple(sequence for sequence in stop if sequence),
         asked=messages.asked,
-        chat_id=identity.chat_id,
+        chat_id=identity.chat_id or _session_of(request),
         stored_history=stored,
         side_call=side_call,
         stateless=side_call is not None or identity.stateless,
@@ -201,6 +204,12 @@ def make_turn(
         files=files,
         contents=FileContents() if files and messages.contents is None else messages.contents,
     )
+
+
+def _session_of(request: CompletionFields) -> str | None:
+    """Return the ``session_id`` of the body; clients that mean something else by this field send other types."""
+    session = request.session_id
+    return session if isinstance(session, str) and 0 < len(session) <= MAX_SESSION_ID else None
 
 
 def end_user_of(request: CompletionFields, identity: RequestIdentity) -> str | None:

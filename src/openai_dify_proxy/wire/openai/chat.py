@@ -118,8 +118,8 @@ LogitBias = dict[str, Annotated[float, Meta(ge=-100, le=100)]]
 
 
 class CompletionFields(Struct, kw_only=True):
-    """The fields of every generating request; the proxy's own are ``inputs``, ``files``, ``conversation_id``
-    and ``suggested_questions``.
+    """The fields of every generating request; the proxy's own are ``inputs``, ``files``, ``conversation_id``,
+    ``session_id`` and ``suggested_questions``.
 
     Clients send these through the ``extra_body`` of their SDK. The fields after them have no effect: they are
     validated, and named in a header of the answer.
@@ -136,6 +136,7 @@ class CompletionFields(Struct, kw_only=True):
     inputs: dict[str, Any] | None = None
     files: Annotated[list[RequestFile], Meta(max_length=MAX_FILES)] | None = None
     conversation_id: str | None = None
+    session_id: Any = None
     suggested_questions: bool | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
