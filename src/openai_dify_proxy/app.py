@@ -100,6 +100,7 @@ from openai_dify_proxy.upstream.control_calls import ControlCalls
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import ipfs_client
+from openai_dify_proxy.upstream.network import Network
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/chat/completions", create_chat_completion),
@@ -199,7 +200,10 @@ async def _open_services(
 ) -> AsyncIterator[Services]:
     """Open the services of the handlers, and close them in reverse order."""
     async with AsyncExitStack() as stack:
-        http = HttpClient(connect_timeout=settings.connect_timeout, stream_buffer=settings.stream_buffer)
+        network = Network(settings)
+        http = HttpClient(
+            connect_timeout=settings.connect_timeout, stream_buffer=settings.stream_buffer, network=network
+        )
         stack.push_async_callback(http.close)
         dify = DifyClient(http, ControlCalls(lambda url: has_limit(settings, url)))
         apps = Apps(settings)
@@ -218,7 +222,7 @@ async def _open_services(
         if settings.unprotected is not None and not keys.closed:
             raise SettingsError([settings.unprotected])
         conversations = Conversations(store, ttl=settings.conversation_ttl, now=clock, timing=timing)
-        urls = UrlFiles(settings.connect_timeout)
+        urls = UrlFiles(settings.connect_timeout, network)
         stack.push_async_callback(urls.close)
         stored_files = StoredFiles(store, conversations.secret, ttl=settings.file_ttl, now=clock)
         artifacts = await stack.enter_async_context(

@@ -130,7 +130,7 @@ def nginx(directory: Path, replicas: Sequence[Replica]) -> Iterator[str]:
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     while process.poll() is None:
         try:
-            httpx2.get(f"{url}/health", verify=False)
+            httpx2.get(f"{url}/health", verify=False, timeout=PATIENCE)
         except httpx2.ConnectError:
             continue
         return

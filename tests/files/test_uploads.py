@@ -22,6 +22,7 @@ from openai_dify_proxy.translate.dify.file_rules import FileRules
 from openai_dify_proxy.translate.turn_request import FileContents, SentFile
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
+from openai_dify_proxy.upstream.network import Network
 from openai_dify_proxy.wire.dify import SystemParameters
 from openai_dify_proxy_demo import DemoServer
 from tests.files.artifact_services import artifacts_in
@@ -64,7 +65,7 @@ async def setup(demo: DemoServer, tmp_path: Path) -> AsyncIterator[Setup]:
         return SECRET
 
     http = HttpClient(connect_timeout=PATIENCE)
-    urls = UrlFiles(PATIENCE, guarded_fetcher(PATIENCE))
+    urls = UrlFiles(PATIENCE, Network(), guarded_fetcher(PATIENCE))
     stored = StoredFiles(store, secret, ttl=60, now=lambda: 0.0, limit=2)
     dify = DifyClient(http)
     artifacts = artifacts_in(tmp_path, store, secret, dify, lambda: 0.0)

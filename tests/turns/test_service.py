@@ -37,6 +37,7 @@ from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
+from openai_dify_proxy.upstream.network import Network
 from openai_dify_proxy_demo import DemoServer
 from tests.api.raw_client import until
 from tests.api.servers import demo_apps
@@ -66,7 +67,7 @@ class Setup:
         self.apps = Apps(settings)
         stored = StoredFiles(self.store, conversations.secret, ttl=3600, now=lambda: self.now)
         artifacts = artifacts_in(directory, self.store, conversations.secret, dify, lambda: self.now)
-        uploads = FileUploads(dify, self.store, UrlFiles(PATIENCE), stored, artifacts, max_bytes=1)
+        uploads = FileUploads(dify, self.store, UrlFiles(PATIENCE, Network()), stored, artifacts, max_bytes=1)
         files = TurnFiles(uploads, stored, warn=False)
         profiles = Profiles(dify, settings, lambda: self.now)
         self.turns = Turns(settings, self.apps, profiles, dify, conversations, files=files, artifacts=artifacts)

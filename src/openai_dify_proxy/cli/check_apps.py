@@ -22,6 +22,7 @@ from openai_dify_proxy.turns.apps import configured_dify_app
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.http import HttpClient
+from openai_dify_proxy.upstream.network import Network
 
 ANSWER_SECONDS = 10.0
 """Seconds to wait for a response, after the connection was made."""
@@ -55,7 +56,7 @@ def check_apps(settings: Settings) -> bool:
 def _check_pass_through(settings: Settings) -> bool:
     """Check that the Dify is reachable. Without an app there is no key to check more."""
     assert settings.dify_api_url is not None
-    problem = asyncio.run(_unreachable(settings.dify_api_url, settings.connect_timeout))
+    problem = asyncio.run(_unreachable(settings.dify_api_url, settings))
     if problem:
         typer.echo(f"{settings.dify_api_url}: {problem}")
         return False
@@ -65,10 +66,10 @@ def _check_pass_through(settings: Settings) -> bool:
     return True
 
 
-async def _unreachable(url: str, connect_timeout: float) -> str | None:
-    http = HttpClient(connect_timeout=connect_timeout)
+async def _unreachable(url: str, settings: Settings) -> str | None:
+    http = HttpClient(connect_timeout=settings.connect_timeout, network=Network(settings))
     try:
-        async with asyncio.timeout(connect_timeout + ANSWER_SECONDS):
+        async with asyncio.timeout(settings.connect_timeout + ANSWER_SECONDS):
             await DifyClient(http).welcome(url)
     except TimeoutError:
         return f"Dify accepts connections, but did not answer within {ANSWER_SECONDS:g} s. Check its log."
@@ -80,7 +81,7 @@ async def _unreachable(url: str, connect_timeout: float) -> str | None:
 
 
 async def _examine_all(settings: Settings) -> list[AppReport]:
-    http = HttpClient(connect_timeout=settings.connect_timeout)
+    http = HttpClient(connect_timeout=settings.connect_timeout, network=Network(settings))
     profiles = Profiles(DifyClient(http), settings, time.monotonic)
     slots = asyncio.Semaphore(CONCURRENCY)
 

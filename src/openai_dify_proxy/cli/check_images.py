@@ -30,6 +30,7 @@ from openai_dify_proxy.translate.replicate.model_schema import ModelInputs
 from openai_dify_proxy.translate.replicate.support import HeaderSupport
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import ipfs_client
+from openai_dify_proxy.upstream.network import Network
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 COLUMN_WIDTH = 57
@@ -221,7 +222,7 @@ def _check_directory(settings: Settings) -> bool:
 
 
 async def _check_ipfs(settings: Settings) -> bool:
-    http = HttpClient(connect_timeout=settings.connect_timeout)
+    http = HttpClient(connect_timeout=settings.connect_timeout, network=Network(settings))
     ipfs = ipfs_client(settings, http)
     assert ipfs is not None
     problem = None

@@ -21,6 +21,7 @@ from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs, read_model_inputs
 from openai_dify_proxy.translate.replicate.support import HeaderSupport, other_inputs
+from openai_dify_proxy.upstream.network import Network
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 
@@ -29,7 +30,9 @@ async def open_replicate(settings: Settings) -> AsyncIterator[ReplicateClient]:
     """Open a client of Replicate; ``settings`` must have a token."""
     assert settings.replicate_api_token is not None
     token = settings.replicate_api_token.get_secret_value()
-    replicate = ReplicateClient(settings.replicate_api_url, token, connect_timeout=settings.connect_timeout)
+    replicate = ReplicateClient(
+        settings.replicate_api_url, token, connect_timeout=settings.connect_timeout, network=Network(settings)
+    )
     try:
         yield replicate
     finally:

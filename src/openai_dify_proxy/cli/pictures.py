@@ -24,6 +24,7 @@ from openai_dify_proxy.settings import Settings, SettingsError
 from openai_dify_proxy.telemetry import configure_logging
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import ipfs_client
+from openai_dify_proxy.upstream.network import Network
 
 
 def list_pictures(settings: Settings, *, pending: bool, as_json: bool) -> None:
@@ -70,7 +71,7 @@ async def _records(settings: Settings, *, pending: bool) -> list[PictureRecord]:
 
 
 async def _send(settings: Settings) -> bool:
-    http = HttpClient(connect_timeout=settings.connect_timeout)
+    http = HttpClient(connect_timeout=settings.connect_timeout, network=Network(settings))
     try:
         async with _store(settings) as store:
             ipfs = ipfs_client(settings, http)

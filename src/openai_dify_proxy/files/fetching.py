@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from openai_dify_proxy.upstream.network import Network
+
 if TYPE_CHECKING:
     from openai_dify_proxy.upstream.fetch import GuardedFetcher
 
@@ -14,8 +16,9 @@ FETCH_SECONDS = 20.0
 class UrlFiles:
     """Reads and checks URLs of clients. ``fetcher`` replaces the guarded fetcher in tests."""
 
-    def __init__(self, connect_timeout: float, fetcher: GuardedFetcher | None = None) -> None:
+    def __init__(self, connect_timeout: float, network: Network, fetcher: GuardedFetcher | None = None) -> None:
         self._connect_timeout = connect_timeout
+        self._network = network
         self._fetcher = fetcher
 
     async def close(self) -> None:
@@ -33,5 +36,7 @@ class UrlFiles:
         if self._fetcher is None:
             from openai_dify_proxy.upstream.fetch import GuardedFetcher  # noqa: PLC0415 - loads aiohttp
 
-            self._fetcher = GuardedFetcher(connect_timeout=self._connect_timeout, seconds=FETCH_SECONDS)
+            self._fetcher = GuardedFetcher(
+                connect_timeout=self._connect_timeout, seconds=FETCH_SECONDS, network=self._network
+            )
         return await self._fetcher.read(url, limit, param)

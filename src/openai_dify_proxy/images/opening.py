@@ -18,6 +18,7 @@ from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.upstream.fetch import GuardedFetcher, OutputFetcher
+from openai_dify_proxy.upstream.network import Network
 from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 CANCEL_SECONDS = 8.0
@@ -30,12 +31,13 @@ async def open_generator(
 ) -> AsyncIterator[ImageGenerator]:
     """Open a generator for the Replicate account of ``token``, and close it at the end."""
     timeout = settings.connect_timeout
+    network = Network(settings)
     async with AsyncExitStack() as stack:
-        replicate = ReplicateClient(settings.replicate_api_url, token, connect_timeout=timeout)
+        replicate = ReplicateClient(settings.replicate_api_url, token, connect_timeout=timeout, network=network)
         stack.push_async_callback(replicate.close)
-        fetcher = GuardedFetcher(connect_timeout=timeout)
+        fetcher = GuardedFetcher(connect_timeout=timeout, network=network)
         stack.push_async_callback(fetcher.close)
-        outputs = OutputFetcher(settings.replicate_output_hosts, connect_timeout=timeout)
+        outputs = OutputFetcher(settings.replicate_output_hosts, connect_timeout=timeout, network=network)
         stack.push_async_callback(outputs.close)
         predictions = Predictions(replicate)
         stack.push_async_callback(predictions.close, CANCEL_SECONDS)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Struct
 
 from openai_dify_proxy.pictures.object_errors import LIBRARY_MISSING
-from openai_dify_proxy.settings import SettingsError
+from openai_dify_proxy.settings import NetworkSettings, SettingsError
 
 try:
     from obstore.exceptions import BaseError, UnknownConfigurationKeyError
@@ -22,6 +23,9 @@ ObjectStore = S3Store | GCSStore | AzureStore
 
 _CLIENT_OPTIONS = frozenset(("allow_http", "connect_timeout", "proxy_url", "timeout"))
 
+_LOOPBACK = ("localhost", "127.0.0.0/8", "::1")
+"""Never reached through a proxy."""
+
 
 class ObjectFolder(Struct, frozen=True):
     """A prefix of an object store. ``serve`` says whether clients are redirected to signed links."""
@@ -30,8 +34,8 @@ class ObjectFolder(Struct, frozen=True):
     serve: Literal["proxy", "redirect"]
 
 
-def open_object_folder(url: str, name: str = "") -> ObjectFolder:
-    """Open the folder ``name`` of the store at ``scheme://bucket/prefix?option=value&…``.
+def open_object_folder(url: str, name: str = "", *, network: NetworkSettings | None = None) -> ObjectFolder:
+    """Open the folder ``name`` of the store at ``scheme://bucket/prefix?option=value&…``, through ``network``.
 
     Options are those of obstore for the kind of store, some of its HTTP client, and ``serve=redirect``. Other values
     come from the environment variables of the store's own tools. Raises SettingsError.
@@ -41,9 +45,12 @@ def open_object_folder(url: str, name: str = "") -> ObjectFolder:
     serve = options.pop("serve", "proxy")
     if serve not in ("proxy", "redirect"):
         raise SettingsError([f"PICTURE_STORE has serve={serve}: it must be proxy or redirect"])
+    plain = options.get("endpoint", "").startswith("http://")
     client: dict[str, Any] = {"connect_timeout": "5s", "timeout": "60s"}
+    if network is not None:
+        client |= _network_options(network, plain=plain)
     client |= {name: options.pop(name) for name in _CLIENT_OPTIONS & options.keys()}
-    if options.get("endpoint", "").startswith("http://"):
+    if plain:
         client["allow_http"] = True
     prefix = "/".join(part for part in (parts.path.strip("/"), name) if part)
     try:
@@ -51,6 +58,18 @@ def open_object_folder(url: str, name: str = "") -> ObjectFolder:
     except (BaseError, UnknownConfigurationKeyError, ValueError) as exc:
         raise SettingsError([f"PICTURE_STORE cannot be used: {_first_line(exc)}"]) from exc
     return ObjectFolder(store, "redirect" if serve == "redirect" else "proxy")
+
+
+def _network_options(network: NetworkSettings, *, plain: bool) -> dict[str, Any]:
+    """Return the proxy and the additional authorities as options of obstore's HTTP client."""
+    options: dict[str, Any] = {}
+    proxy = network.http_proxy if plain else network.https_proxy
+    if proxy is not None and "*" not in network.no_proxy:
+        options["proxy_url"] = proxy.get_secret_value()
+        options["proxy_excludes"] = ",".join((*_LOOPBACK, *network.no_proxy))
+    if network.extra_ca_certs is not None:
+        options["root_certificate"] = Path(network.extra_ca_certs).expanduser().read_bytes()
+    return options
 
 
 def _make(scheme: str, bucket: str, prefix: str, options: Mapping[str, Any], client: Any) -> ObjectStore:

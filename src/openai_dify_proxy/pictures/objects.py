@@ -28,7 +28,7 @@ from openai_dify_proxy.pictures.records import (
     is_removable,
     merge,
 )
-from openai_dify_proxy.settings import SettingsError
+from openai_dify_proxy.settings import NetworkSettings, SettingsError
 from openai_dify_proxy.wire.reading import UNREADABLE
 
 try:
@@ -266,9 +266,11 @@ class ObjectPictures:
             pass  # S3 does not report this either
 
 
-def open_object_store(url: str, *, clock: Callable[[], float] = time.time) -> ObjectPictures:
+def open_object_store(
+    url: str, *, network: NetworkSettings | None = None, clock: Callable[[], float] = time.time
+) -> ObjectPictures:
     """Open the store at ``url``, as ``open_object_folder`` does. Raises SettingsError."""
-    folder = open_object_folder(url)
+    folder = open_object_folder(url, network=network)
     return ObjectPictures(folder.store, serve=folder.serve, clock=clock)
 
 

@@ -67,4 +67,4 @@ def open_picture_store(settings: Settings) -> PictureStore:
         return local
     from openai_dify_proxy.pictures.objects import open_object_store  # noqa: PLC0415 - its library is an extra
 
-    return open_object_store(settings.picture_store.get_secret_value())
+    return open_object_store(settings.picture_store.get_secret_value(), network=settings)

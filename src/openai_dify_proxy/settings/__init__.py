@@ -10,6 +10,7 @@ from openai_dify_proxy.settings.model import (
     Settings,
     SettingsError,
 )
+from openai_dify_proxy.settings.network import NetworkSettings
 from openai_dify_proxy.settings.sources import load_settings
 from openai_dify_proxy.settings.values import ConversationRule, ToolsRule
 
@@ -19,6 +20,7 @@ __all__ = [
     "ConversationRule",
     "ImageModelSettings",
     "LimitSettings",
+    "NetworkSettings",
     "Settings",
     "SettingsError",
     "ToolsRule",

@@ -18,6 +18,7 @@ from openai_dify_proxy.settings.descriptions import Shown
 from openai_dify_proxy.settings.files import FileSettings
 from openai_dify_proxy.settings.keys import ClientKeySettings, EndUserSettings, KeySettings
 from openai_dify_proxy.settings.limits import LimitSettings
+from openai_dify_proxy.settings.network import NetworkSettings
 from openai_dify_proxy.settings.shutdown import ShutdownSettings
 from openai_dify_proxy.settings.telemetry import TelemetrySettings
 from openai_dify_proxy.settings.tools import ToolSettings
@@ -380,6 +381,7 @@ class Settings(
     EndUserSettings,
     ConversationSettings,
     ShutdownSettings,
+    NetworkSettings,
     TimeSettings,
     LimitSettings,
     TelemetrySettings,

@@ -41,6 +41,10 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "silence_timeout": ("DIFY_TIMEOUT", "HTTP_TIMEOUT", "TIMEOUT"),
     "apps": ("DIFY_MODEL_MAP", "MODEL_CONFIG"),  # "name:key,name:key" or {"name": "key"}
     "replicate_api_token": ("REPLICATE_API_KEY",),
+    # The names that other programs read, too.
+    "https_proxy": ("https_proxy",),
+    "http_proxy": ("http_proxy",),
+    "no_proxy": ("no_proxy",),
     "mode": ("BOT_TYPE", "DIFY_APP_TYPE"),  # of the app of DIFY_API_KEY
 }
 """Variables of other proxies by the setting that they stand for."""

@@ -18,5 +18,5 @@ class ShutdownSettings(BaseModel):
     shutdown_delay: SecondsOrNone = 0
     """How long the server goes on accepting requests after SIGTERM, while `/ready` answers 503.
 
-    [Load balancers](cli.md#serve) notice it meanwhile and send no more requests. It
+    [Load balancers](operations.md#restarts-without-failed-requests) notice it meanwhile and send no more requests. It
     comes before `SHUTDOWN_GRACE`, and Ctrl-C skips it."""

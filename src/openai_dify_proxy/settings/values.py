@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+import ssl
 from collections.abc import Mapping
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 from urllib.parse import SplitResult, urlsplit
 
@@ -243,6 +245,27 @@ def _store_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _proxy_url(url: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(url.get_secret_value())
+        valid = parts.scheme == "http" and parts.hostname and parts.path in ("", "/") and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError('must be the URL of an HTTP proxy: "http://proxy.example.com:3128"')
+    return url
+
+
+def _certificate_file(path: str) -> str:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(Path(path).expanduser())
+    except ssl.SSLError as error:
+        raise ValueError("must be a file of certificates in PEM format") from error
+    except OSError as error:
+        raise ValueError(f"must be a readable file: {error.strerror}") from error
+    return path
+
+
 def _host(host: str) -> str:
     if not _HOST.fullmatch(host):
         raise ValueError('must be hosts or origins, such as "cdn.example.com" or "http://127.0.0.1:9000"')
@@ -357,6 +380,11 @@ StateUrl = Annotated[
 StoreUrl = Annotated[
     SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_store_url), Kind("URL")
 ]
+ProxyUrl = Annotated[
+    SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_proxy_url), Kind("URL")
+]
+ProxyExceptions = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), Kind("list of hosts")]
+CertificateFile = Annotated[Text, AfterValidator(_certificate_file)]
 ImageModelName = Annotated[Text, AfterValidator(_image_model), Kind("Replicate model")]
 Hosts = Annotated[
     tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated), Kind("list of hosts")

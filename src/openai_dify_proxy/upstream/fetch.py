@@ -18,6 +18,8 @@ from yarl import URL
 from openai_dify_proxy.errors import SEE_LOG, InvalidRequest, ProxyError, UpstreamFailed, UpstreamGarbled
 from openai_dify_proxy.upstream.addresses import NamedHosts, has_credentials, is_public
 from openai_dify_proxy.upstream.bounded import ResponseTooLarge, read_bounded
+from openai_dify_proxy.upstream.client_urls import ClientUrls
+from openai_dify_proxy.upstream.network import Network
 
 MAX_REDIRECTS = 3
 FETCH_SECONDS = 60.0
@@ -29,12 +31,15 @@ REPLICATE_HOSTS = ("replicate.delivery",)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _Check = Callable[[URL], None]
 _Fail = Callable[..., ProxyError]
+_Route = tuple[aiohttp.ClientSession, str | None]
+"""The session that fetches a URL, and the URL of the proxy for it."""
 
 
 class GuardedFetcher:
     """Fetches public URLs from requests; errors are the client's.
 
-    ``seconds`` limits one picture; ``public`` decides whether an address may be connected to.
+    ``seconds`` limits one picture; ``public`` decides whether an address may be connected to. Where a proxy of
+    ``network`` applies, only the proxy sees the address, so URLs are fetched only if ``PROXY_FETCHES`` allows it.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class GuardedFetcher:
         connect_timeout: float,
         seconds: float = FETCH_SECONDS,
         public: Callable[[str], bool] = is_public,
+        network: Network | None = None,
     ) -> None:
         def open_socket(info: aiohttp.AddrInfoType) -> socket.socket:
             family, kind, proto, _, address = info
@@ -51,10 +57,15 @@ class GuardedFetcher:
             return socket.socket(family, kind, proto)
 
         self._seconds = seconds
-        self._session = _session(connect_timeout, aiohttp.TCPConnector(socket_factory=open_socket, force_close=True))
+        self._network = network = network or Network()
+        guarded = aiohttp.TCPConnector(socket_factory=open_socket, force_close=True, ssl=network.tls)
+        self._session = _session(connect_timeout, guarded)
+        # Connects to proxies only, whose addresses may be private.
+        self._proxied = _session(connect_timeout, aiohttp.TCPConnector(force_close=True, ssl=network.tls))
 
     async def close(self) -> None:
         await self._session.close()
+        await self._proxied.close()
 
     async def read(self, url: str, limit: int, param: str) -> bytes:
         """Return the content of ``url``, at most ``limit`` bytes. Raises InvalidRequest with ``param``."""
@@ -66,7 +77,16 @@ class GuardedFetcher:
         def fail(message: str, _retryable: bool = False) -> ProxyError:
             return InvalidRequest(f"{param} could not be read: {message}", param=param)
 
-        return await _read(self._session, url, limit=limit, seconds=self._seconds, check=check, fail=fail)
+        def route(url: URL) -> _Route:
+            proxy = _proxy_url(self._network, url)
+            if proxy is None:
+                return self._session, None
+            if not self._network.proxies_fetches:
+                raise fail("this server does not fetch URLs through its proxy. Send the file as base64 instead.")
+            ClientUrls(()).check(str(url), param)  # literal addresses; the proxy must check those of names
+            return self._proxied, proxy
+
+        return await _read(route, url, limit=limit, seconds=self._seconds, check=check, fail=fail)
 
 
 class OutputFetcher:
@@ -76,10 +96,18 @@ class OutputFetcher:
     limits one picture.
     """
 
-    def __init__(self, hosts: Collection[str], *, connect_timeout: float, seconds: float = FETCH_SECONDS) -> None:
+    def __init__(
+        self,
+        hosts: Collection[str],
+        *,
+        connect_timeout: float,
+        seconds: float = FETCH_SECONDS,
+        network: Network | None = None,
+    ) -> None:
         self._named = NamedHosts(hosts)
         self._seconds = seconds
-        self._session = _session(connect_timeout, aiohttp.TCPConnector())
+        self._network = network or Network()
+        self._session = _session(connect_timeout, aiohttp.TCPConnector(ssl=self._network.tls))
 
     async def close(self) -> None:
         await self._session.close()
@@ -101,7 +129,10 @@ class OutputFetcher:
             kind = UpstreamGarbled if retryable else UpstreamFailed
             return kind(f"The model's picture could not be read: {message}", started=True)
 
-        return await _read(self._session, url, limit=limit, seconds=self._seconds, check=check, fail=fail)
+        def route(url: URL) -> _Route:
+            return self._session, _proxy_url(self._network, url)
+
+        return await _read(route, url, limit=limit, seconds=self._seconds, check=check, fail=fail)
 
     def allows(self, url: URL) -> bool:
         """Return whether pictures are fetched from ``url``."""
@@ -128,15 +159,21 @@ def _session(connect_timeout: float, connector: aiohttp.TCPConnector) -> aiohttp
     )
 
 
+def _proxy_url(network: Network, url: URL) -> str | None:
+    proxy = network.proxy_of(url.scheme, url.host or "", url.port or 0)
+    return proxy.url if proxy is not None else None
+
+
 async def _read(
-    session: aiohttp.ClientSession, text: str, *, limit: int, seconds: float, check: _Check, fail: _Fail
+    route: Callable[[URL], _Route], text: str, *, limit: int, seconds: float, check: _Check, fail: _Fail
 ) -> bytes:
     try:
         async with asyncio.timeout(seconds):
             url = URL(text)
             for _ in range(MAX_REDIRECTS + 1):
                 check(url)
-                async with session.get(url, allow_redirects=False) as response:
+                session, proxy = route(url)
+                async with session.get(url, allow_redirects=False, proxy=proxy) as response:
                     if response.status in _REDIRECTS and "location" in response.headers:
                         url = url.join(URL(response.headers["location"]))
                         continue

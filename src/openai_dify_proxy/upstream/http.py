@@ -12,7 +12,6 @@ closing the connection: a reused one that died within half a second, before any 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Coroutine
 
 from openai_dify_proxy.settings.limits import STREAM_BUFFER
@@ -20,6 +19,7 @@ from openai_dify_proxy.upstream.connection import UpstreamConnection
 from openai_dify_proxy.upstream.connection_errors import CannotConnect
 from openai_dify_proxy.upstream.endpoints import Endpoint, Origin
 from openai_dify_proxy.upstream.exchange import LARGE_REQUEST, Exchange
+from openai_dify_proxy.upstream.network import Network, connect_to_proxy, open_tunnel
 
 IDLE_SECONDS = 1.0
 MAX_IDLE = 4
@@ -34,10 +34,12 @@ class HttpClient:
     """The connections to all upstreams. Create it inside the running event loop, and ``close`` it.
 
     ``connect_timeout`` is in seconds, TLS handshake included. ``stream_buffer`` is the number of unread bytes of one
-    answer at which reading pauses.
+    answer at which reading pauses. ``network`` has the proxies and the certificates.
     """
 
-    def __init__(self, *, connect_timeout: float, stream_buffer: int = STREAM_BUFFER) -> None:
+    def __init__(
+        self, *, connect_timeout: float, stream_buffer: int = STREAM_BUFFER, network: Network | None = None
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self._connect_timeout = connect_timeout
         self.stream_buffer = stream_buffer
@@ -45,7 +47,8 @@ class HttpClient:
         self._buffer = memoryview(bytearray(min(MAX_READ_BYTES, stream_buffer * 3 // 4)))
         self._idle: dict[Origin, dict[UpstreamConnection, None]] = {}  # ordered by the time of their last use
         self._open: set[UpstreamConnection] = set()
-        self._tls: ssl.SSLContext | None = None
+        self._network = network or Network()
+        self._forwards = self._network.forwards
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def exchange(
@@ -55,7 +58,11 @@ class HttpClient:
 
         Raises CannotConnect; nothing was sent then.
         """
-        lines = f"{method} {endpoint.path} HTTP/1.1\r\nHost: {endpoint.authority}\r\n".encode("latin-1")
+        target = endpoint.path
+        if self._forwards:
+            target, authorization = self._network.forward(endpoint)
+            headers += authorization
+        lines = f"{method} {target} HTTP/1.1\r\nHost: {endpoint.authority}\r\n".encode("latin-1")
         length = b"Content-Length: %d\r\n" % len(body) if body or method != "GET" else b""
         head = b"".join((lines, headers, length, b"\r\n"))
         large = len(body) > LARGE_REQUEST
@@ -85,20 +92,31 @@ class HttpClient:
         return None
 
     async def connect(self, origin: Origin) -> UpstreamConnection:
-        tls = self._tls_context() if origin.scheme == "https" else None
         try:
             async with asyncio.timeout(self._connect_timeout):
-                _, connection = await self.loop.create_connection(
-                    lambda: UpstreamConnection(
-                        self._buffer, lambda connection: self._release(origin, connection), self._forget
-                    ),
-                    origin.host,
-                    origin.port,
-                    ssl=tls,
-                )
+                connection = await self._open_connection(origin)
         except (OSError, UnicodeError) as exc:  # UnicodeError: a host that cannot be a name
             raise CannotConnect(origin, self._connect_timeout) from exc
         self._open.add(connection)
+        return connection
+
+    async def _open_connection(self, origin: Origin) -> UpstreamConnection:
+        def protocol() -> UpstreamConnection:
+            return UpstreamConnection(self._buffer, lambda connection: self._release(origin, connection), self._forget)
+
+        secure = origin.scheme == "https"
+        tls = self._network.tls if secure else None
+        proxy = self._network.proxy_of(origin.scheme, origin.host, origin.port)
+        if proxy is None:
+            _, connection = await self.loop.create_connection(protocol, origin.host, origin.port, ssl=tls)
+            return connection
+        opened = await (open_tunnel(proxy, origin) if secure else connect_to_proxy(proxy))
+        name = origin.host if secure else None
+        try:
+            _, connection = await self.loop.create_connection(protocol, sock=opened, ssl=tls, server_hostname=name)
+        except BaseException:
+            opened.close()
+            raise
         return connection
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -121,8 +139,3 @@ class HttpClient:
         self._open.discard(connection)
         for connections in self._idle.values():
             connections.pop(connection, None)
-
-    def _tls_context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-        return self._tls

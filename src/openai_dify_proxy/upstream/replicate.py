@@ -32,6 +32,7 @@ from openai_dify_proxy.translate.replicate.errors import translate_api_error
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.bounded import ResponseTooLarge, read_bounded
 from openai_dify_proxy.upstream.connection_errors import translate_connect_error
+from openai_dify_proxy.upstream.network import Network
 from openai_dify_proxy.wire import replicate as wire
 from openai_dify_proxy.wire.complexity import check_complexity
 from openai_dify_proxy.wire.reading import UNREADABLE
@@ -61,22 +62,25 @@ _T = TypeVar("_T")
 class ReplicateClient:
     """A client of the API at ``url``, which ends with ``/v1``; every method raises ProxyError.
 
-    ``connect_timeout`` is in seconds.
+    ``connect_timeout`` is in seconds. ``network`` has the proxies and the certificates.
     """
 
-    def __init__(self, url: str, token: str, *, connect_timeout: float) -> None:
+    def __init__(self, url: str, token: str, *, connect_timeout: float, network: Network | None = None) -> None:
         self._url = url.rstrip("/")
         self._origin = _origin(URL(self._url))
         scheme, host, port = self._origin
         self._server = ServerAddress("Replicate", host or "", port or (443 if scheme == "https" else 80), URL_SETTING)
         self._connect_timeout = connect_timeout
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
+        network = network or Network()
+        proxy = network.proxy_of(scheme, self._server.host, self._server.port)
         self._session = aiohttp.ClientSession(
             # No limit: a creation that waited for a connection could be sent long after its client disconnected.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=network.tls),
             timeout=timeout,
             headers={"Authorization": f"Bearer {token}", "User-Agent": "openai-dify-proxy"},
             cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=proxy.url if proxy is not None else None,
         )
 
     async def close(self) -> None:

@@ -61,7 +61,7 @@ def _storage(settings: Settings) -> ArtifactStorage:
         return DirectoryStorage(Path(settings.image_storage_dir).expanduser().absolute() / FOLDER)
     from openai_dify_proxy.pictures.object_folders import open_object_folder  # noqa: PLC0415 - its library is an extra
 
-    folder = open_object_folder(settings.picture_store.get_secret_value(), FOLDER)
+    folder = open_object_folder(settings.picture_store.get_secret_value(), FOLDER, network=settings)
     from openai_dify_proxy.files.artifacts.objects import ObjectStorage  # noqa: PLC0415 - as before
 
     return ObjectStorage(folder.store)
