@@ -14,6 +14,7 @@ import structlog
 
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.events import Usage
+from openai_dify_proxy.telemetry.logs import clean
 from openai_dify_proxy.telemetry.records import Kind, RequestRecord
 
 log = structlog.get_logger("openai_dify_proxy.access")
@@ -44,7 +45,7 @@ class AccessLog:
     def __call__(self, record: RequestRecord) -> None:
         fields = _fields(record)
         if record.end_user is not None:
-            fields["user"] = self._user(record.end_user)
+            fields["user"] = clean(self._user(record.end_user))
         event, error = EVENTS[record.kind], record.error
         if record.status >= 500 or (error is not None and error.status >= 500) or record.kind == "rejection":
             self._log.warning(event, **fields)
@@ -66,7 +67,7 @@ def _fields(record: RequestRecord) -> dict[str, object]:
     fields: dict[str, object] = {}
     if record.method:
         fields["method"] = record.method
-        fields["path"] = record.route or record.path
+        fields["path"] = record.route or clean(record.path)
     elif record.kind == "response":
         fields["response_id"] = record.id
     if record.status or record.kind == "request":
@@ -76,25 +77,30 @@ def _fields(record: RequestRecord) -> dict[str, object]:
         _add_error(fields, record.error)
     _add_turn(fields, record)
     if record.prediction_ids:
-        fields["predictions"] = ",".join(record.prediction_ids)
+        fields["predictions"] = clean(",".join(record.prediction_ids))
     if record.caller:
         fields["caller"] = record.label or record.caller
     if record.client is not None:
         fields["client"] = record.client
+    if record.kind == "request":
+        own = record.id.startswith("req_") and record.id[4:].isalnum()  # holds nothing to mask
+        fields["request_id"] = record.id if own else clean(record.id)
     return fields
 
 
 def _add_error(fields: dict[str, object], error: ProxyError) -> None:
     if error.code:
-        fields["outcome"] = f"{fields['outcome']}: {error.code}"
-    fields |= {"error": type(error).__name__, "code": error.code, "reason": error.reason}
+        fields["outcome"] = f"{fields['outcome']}: {clean(error.code)}"
+        fields["code"] = clean(error.code)
+    fields["error"] = type(error).__name__
+    fields["reason"] = clean(error.reason)
     if error.log is not None:
-        fields["detail"] = error.log
+        fields["detail"] = clean(error.log)
 
 
 def _add_turn(fields: dict[str, object], record: RequestRecord) -> None:
     if record.model is not None:
-        fields["model"] = record.model
+        fields["model"] = clean(record.model)
     if record.app and record.app != record.model:
         fields["app"] = record.app
     if record.kind != "rejection":
@@ -106,15 +112,15 @@ def _add_turn(fields: dict[str, object], record: RequestRecord) -> None:
     if record.usage is not None:
         _add_usage(fields, record.usage)
     if record.task_id is not None:
-        fields["task_id"] = record.task_id
+        fields["task_id"] = clean(record.task_id)
 
 
 def _add_usage(fields: dict[str, object], usage: Usage) -> None:
     fields["prompt_tokens"] = usage.prompt_tokens
     fields["completion_tokens"] = usage.completion_tokens
     if usage.price is not None:
-        fields["price"] = usage.price
-        fields["currency"] = usage.currency
+        fields["price"] = clean(usage.price)
+        fields["currency"] = usage.currency and clean(usage.currency)
 
 
 def _milliseconds(seconds: float) -> int:

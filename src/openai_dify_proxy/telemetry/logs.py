@@ -20,19 +20,15 @@ from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from openai_dify_proxy.errors import mask_keys
+from openai_dify_proxy.telemetry.quick_lines import BARE, LEVEL_WIDTH, REQUEST_LINES, QuickLines
 
 LogFormat = Literal["console", "json"]
-
-_LEVEL_WIDTH = len("error")
-_BARE = ("method", "path", "status", "outcome")
-"""Fields that the console shows without their names."""
 
 _COLUMNS = 110
 """The longest line of a request on a terminal."""
 
-_LINES_TO_FIT = frozenset({"request_finished", "request_rejected", "background_finished", "inner_turn_finished"})
 _REASON_FRAME = len(" reason='…'")
-_ALWAYS = frozenset({"timestamp", "level", "event", *_BARE, "request_id"})
+_ALWAYS = frozenset({"timestamp", "level", "event", *BARE, "request_id"})
 _LEAST_REASON = 30
 """Columns that the reason of an error has at least; with fewer it is left out."""
 
@@ -73,8 +69,9 @@ def configure_logging(level: str = "info", log_format: LogFormat = "console") ->
     # The command line and the app already report at info level that the server starts and stops.
     logging.getLogger("uvicorn").setLevel(threshold if threshold <= logging.DEBUG else max(threshold, logging.WARNING))
     logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
+    usual = [*shared, *_rendering(log_format)]
     structlog.configure(
-        processors=[*shared, *_rendering(log_format)],
+        processors=usual if on_terminal else [QuickLines(usual, log_format, shown=_shown)],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
@@ -135,14 +132,15 @@ def _last(value: object) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _masked_text(text: str, limit: int) -> str:
-    return mask_keys(_cut(text, limit))
+def clean(text: str) -> str:
+    """Return a text from outside with masked keys, and cut."""
+    return mask_keys(_cut(text, _MAX_VALUE))
 
 
 def _masked(value: object, limit: int) -> object:
     match value:
         case str():
-            return _masked_text(value, limit)
+            return mask_keys(_cut(value, limit))
         case Mapping():
             return {_name(name): _masked(part, limit) for name, part in value.items()}
         case list() | tuple():
@@ -192,7 +190,7 @@ def _fit_columns(logger: WrappedLogger, method: str, event: EventDict) -> EventD
     The line has its most important fields first. Logs that are not on a terminal have all of them. The usual event
     needs no name: its line begins with the method.
     """
-    if event["event"] not in _LINES_TO_FIT:
+    if event["event"] not in REQUEST_LINES:
         return event
     if event["event"] == "request_finished":
         del event["event"]
@@ -213,7 +211,7 @@ def _fit_columns(logger: WrappedLogger, method: str, event: EventDict) -> EventD
 def _columns(name: str, value: object) -> int:
     """Return the columns of a field on the console, with the space before it."""
     return (
-        1 + max(len(_shown(value)), _LEVEL_WIDTH if name == "level" else 0) + (0 if name in _ALWAYS else len(name) + 1)
+        1 + max(len(_shown(value)), LEVEL_WIDTH if name == "level" else 0) + (0 if name in _ALWAYS else len(name) + 1)
     )
 
 
@@ -229,7 +227,7 @@ def _console(*, colors: bool) -> ConsoleRenderer:
     request_id = bare(styles.timestamp)
 
     def level(key: str, value: object) -> str:
-        return f"{level_styles.get(str(value), '')}{value!s:{_LEVEL_WIDTH}}{styles.reset}"
+        return f"{level_styles.get(str(value), '')}{value!s:{LEVEL_WIDTH}}{styles.reset}"
 
     def field(key: str, value: object) -> str:
         return request_id(key, value) if key == "request_id" else named(key, value)
@@ -241,7 +239,7 @@ def _console(*, colors: bool) -> ConsoleRenderer:
             Column("level", level),
             Column("event", KeyValueColumnFormatter(None, styles.bright, styles.reset, str)),
             Column("logger", bare(styles.logger_name, "[", "]")),
-            *(Column(name, bare(styles.kv_value)) for name in _BARE),
+            *(Column(name, bare(styles.kv_value)) for name in BARE),
         ],
         sort_keys=False,
     )

@@ -131,9 +131,9 @@ def test_a_file_gets_full_timestamps(capsys: pytest.CaptureFixture[str]) -> None
 )
 def test_a_value_stays_on_its_line(capsys: pytest.CaptureFixture[str], value: object, shown: str) -> None:
     configure_logging("info", "console")
-    structlog.get_logger().info("request_finished", path=value, detail=value)
+    structlog.get_logger().info("picture_uploaded", path=value, detail=value)
     line = capsys.readouterr().err
-    assert line.endswith(f"request_finished {shown} detail={shown}\n")
+    assert line.endswith(f"picture_uploaded {shown} detail={shown}\n")
 
 
 HOSTILE = [
@@ -217,7 +217,7 @@ def test_escaped_texts_are_printable(text: str) -> None:
 def test_long_values_are_cut(capsys: pytest.CaptureFixture[str], log_format: LogFormat) -> None:
     configure_logging("info", log_format)
     long = "y" * 100_000
-    structlog.get_logger().info("request_finished", path=long, nested=[long], **{"z" * 100_000: 1})
+    structlog.get_logger().info("picture_uploaded", path=long, nested=[long], **{"z" * 100_000: 1})
     logging.getLogger("aiohttp").warning(long)
     try:
         raise Unreadable("x" * 100_000 + "the end")
