@@ -38,6 +38,7 @@ from openai_dify_proxy.api.conversations import (
     update_conversation,
 )
 from openai_dify_proxy.api.errors import on_client_disconnect, on_proxy_error
+from openai_dify_proxy.api.exposed_metrics import Metrics
 from openai_dify_proxy.api.feedback import create_feedback
 from openai_dify_proxy.api.files import create_file, delete_file, list_files, retrieve_file, retrieve_file_content
 from openai_dify_proxy.api.handlers import Handler
@@ -45,6 +46,7 @@ from openai_dify_proxy.api.health import health, ready
 from openai_dify_proxy.api.identity import IdentityReader
 from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
 from openai_dify_proxy.api.input_tokens import count_input_tokens
+from openai_dify_proxy.api.metrics import metrics
 from openai_dify_proxy.api.middleware import CrossOriginMiddleware, HotRoutes, RequestMiddleware
 from openai_dify_proxy.api.models import list_models, retrieve_model
 from openai_dify_proxy.api.openapi.handler import serve_openapi
@@ -59,6 +61,7 @@ from openai_dify_proxy.api.responses import (
 )
 from openai_dify_proxy.api.routing import NormalPathRouter, on_http_exception
 from openai_dify_proxy.api.services import Services
+from openai_dify_proxy.api.storage_check import StorageCheck
 from openai_dify_proxy.api.stored_pictures import (
     delete_stored_picture,
     list_stored_pictures,
@@ -82,10 +85,11 @@ from openai_dify_proxy.responses.response_store import ResponseStore
 from openai_dify_proxy.server.protocol import REQUEST_RECORDS
 from openai_dify_proxy.settings import Settings, SettingsError
 from openai_dify_proxy.settings.state_urls import is_shared
-from openai_dify_proxy.state import open_store
+from openai_dify_proxy.state import open_store, sqlite_path
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import STATE_TIMEOUT
 from openai_dify_proxy.telemetry import AccessLog, RequestRecords
+from openai_dify_proxy.telemetry.metrics.request_metrics import RequestMetrics
 from openai_dify_proxy.turns.admission.limits import has_limit
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.claim_timing import DEFAULT_TIMING, ClaimTiming
@@ -142,6 +146,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/openapi.json", serve_openapi),
     ("GET", "/health", health),
     ("GET", "/ready", ready),
+    ("GET", "/metrics", metrics),
 )
 """Each path is also served without ``/v1``, since people use base URLs with and without it."""
 
@@ -205,6 +210,8 @@ async def _open_services(
             connect_timeout=settings.connect_timeout, stream_buffer=settings.stream_buffer, network=network
         )
         stack.push_async_callback(http.close)
+        counted = RequestMetrics({settings.image_model, *settings.image_models})
+        records.add_sink(counted)
         dify = DifyClient(http, ControlCalls(lambda url: has_limit(settings, url)))
         apps = Apps(settings)
         profiles = Profiles(dify, settings, time.monotonic)
@@ -242,7 +249,10 @@ async def _open_services(
         stored = ResponseStore(conversations)
         background = BackgroundResponses(turns, stored, conversations, records)
         stack.push_async_callback(background.close, settings.shutdown_grace)
-        yield Services(
+        images = await stack.enter_async_context(_open_images(settings, turns, apps, http))
+        exposed = Metrics(counted, records, open=settings.metrics_open)
+        stack.push_async_callback(exposed.close)
+        services = Services(
             authenticator=Authenticator(settings, keys, AuditLog(settings.audit_log)),
             identities=IdentityReader(settings),
             bodies=BodyReader(
@@ -261,12 +271,20 @@ async def _open_services(
             background=background,
             side_calls=SideCalls(settings, apps),
             started=int(time.time()),
-            images=await stack.enter_async_context(_open_images(settings, turns, apps, http)),
+            images=images,
             audio=AudioService(settings, turns, dify),
             files=stored_files,
             artifacts=artifacts,
             public_url=settings.public_url,
+            metrics=exposed,
+            storage=StorageCheck(
+                store,
+                images.pictures.store if images.generator is not None else None,
+                shared=sqlite_path(settings.state_url.get_secret_value()) is None,
+            ),
         )
+        exposed.start(services)
+        yield services
 
 
 @asynccontextmanager

@@ -114,7 +114,7 @@ async def test_every_route_answers_as_described(
 
 
 async def _server(call: Caller) -> None:
-    for route in ("GET /health", "GET /ready", "GET /openapi.json", "GET /v1/models"):
+    for route in ("GET /health", "GET /ready", "GET /metrics", "GET /openapi.json", "GET /v1/models"):
         await call(route)
     for model in ("demo-chat", "stability-ai/sdxl"):
         await call("GET /v1/models/{model}", model)

@@ -17,7 +17,15 @@ from tests.api.servers import ProxyServer, demo_apps
 KEY = "sk-client-one-0123456789"
 DIFY_KEY = "app-demo-chat"
 
-PUBLIC = {"/health", "/ready", "/pictures/{name}", "/artifacts/{name}", "/v1/audio/models", "/v1/audio/voices"}
+PUBLIC = {
+    "/health",
+    "/ready",
+    "/openapi.json",
+    "/pictures/{name}",
+    "/artifacts/{name}",
+    "/v1/audio/models",
+    "/v1/audio/voices",
+}
 """The last two list fixed names, and Open WebUI sends no key with them."""
 GUARDED = [(method, path) for method, path, _ in ROUTES if path not in PUBLIC]
 SPENDING = [(method, path) for method, path in GUARDED if path.startswith("/v1/images/")]

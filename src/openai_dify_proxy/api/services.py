@@ -10,8 +10,10 @@ from starlette.requests import HTTPConnection, Request
 
 from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.api.bodies import BodyReader
+from openai_dify_proxy.api.exposed_metrics import Metrics
 from openai_dify_proxy.api.headers import client_address
 from openai_dify_proxy.api.identity import IdentityReader
+from openai_dify_proxy.api.storage_check import StorageCheck
 from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.audio.service import AudioService
 from openai_dify_proxy.files.artifacts.service import Address, Artifacts
@@ -52,6 +54,8 @@ class Services(Struct, frozen=True, kw_only=True):
     files: StoredFiles
     artifacts: Artifacts
     public_url: str | None
+    metrics: Metrics
+    storage: StorageCheck
 
     async def admit(self, request: Request, *, takes_forms: bool = False) -> Caller:
         """Return the caller of a request. A Dify key that came with it has been accepted by Dify.

@@ -19,6 +19,7 @@ from openai_dify_proxy.cli.supervisor import Supervisor
 from openai_dify_proxy.pictures.service import open_picture_store
 from openai_dify_proxy.settings import Settings, SettingsError
 from openai_dify_proxy.telemetry import configure_logging
+from openai_dify_proxy.telemetry.metrics.sharing import shared_metrics
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,7 @@ def serve_proxy(load: Callable[[], Settings], *, check: str = "openai-dify-proxy
             typer.echo(f"Warning: {problem}", err=True)
         url = base_url(settings.host, sockets)
         lines = banner(served, url, demo=demo, demo_images=demo_images, check=check, needs_key=needs_key)
+        stack.enter_context(shared_metrics())
         print(lines, flush=True)  # noqa: T201 - the command's output
         control = stack.enter_context(ControlSocket(sockets[0].getsockname()[1]))
         supervisor = Supervisor(sockets, served, lambda: _reload(load, settings), control)

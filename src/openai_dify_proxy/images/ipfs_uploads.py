@@ -53,6 +53,8 @@ class IpfsUploads:
         self._clock = clock
         self._failed: dict[str, _FailedUpload] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
+        self.backlog = 0
+        """How many pictures waited for their upload when the store was read last."""
         self._loop: asyncio.Task[None] | None = None
         self._closing = False
         self._wake = asyncio.Event()
@@ -148,6 +150,7 @@ class IpfsUploads:
     def _start_due(self, names: list[str]) -> None:
         """Start due uploads, those with the fewest failures first, so that new pictures do not wait."""
         pending = set(names)
+        self.backlog = len(pending)
         self._failed = {name: failed for name, failed in self._failed.items() if name in pending}
         now = self._clock()
         due = [

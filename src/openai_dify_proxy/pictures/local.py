@@ -47,6 +47,11 @@ class LocalPictures:
         self.directory = Path(directory).expanduser().absolute()
         self._lease: IO[bytes] | None = None
 
+    def is_writable(self) -> bool:
+        """Return whether the directory can be written, or created if it does not exist yet."""
+        part = next(part for part in (self.directory, *self.directory.parents) if os.path.exists(part))  # noqa: PTH110 - it raises nothing
+        return part.is_dir() and os.access(part, os.W_OK | os.X_OK)
+
     def restrict(self) -> None:
         """Take the permissions of other users on the directory away, and so on everything in it. Raises OSError."""
         if self.directory.is_dir() and (mode := self.directory.stat().st_mode) & 0o077:

@@ -74,6 +74,11 @@ class BackgroundResponses:
         self._followers: Counter[str] = Counter()
 
     @property
+    def running(self) -> int:
+        """The number of runs of this process."""
+        return len(self._runs)
+
+    @property
     def unfollowed(self) -> int:
         """The number of runs of this process without a request of this process that follows their stream."""
         return len(self._runs.keys() - self._followers.keys())

@@ -19,5 +19,7 @@ class TelemetrySettings(BaseModel):
     Keys, prompts and answers are not logged at any level."""
     log_format: LogFormat = "console"
     """The format of log lines: `console` for people, `json` for log collectors."""
+    metrics_open: Flag = False
+    """Serve [`GET /metrics`](metrics.md) without an admin key."""
     log_end_users: Flag = False
     """Log the names of end users, instead of [hashes](logs.md#end-users)."""

@@ -7,13 +7,14 @@ character that could forge another line or control a terminal, and long values a
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TextIO, cast
 
 import structlog
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
@@ -73,9 +74,28 @@ def configure_logging(level: str = "info", log_format: LogFormat = "console") ->
     structlog.configure(
         processors=usual if on_terminal else [QuickLines(usual, log_format, shown=_shown)],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _FailSafe(sys.stderr))),
         cache_logger_on_first_use=False,
     )
+
+
+class _FailSafe(io.TextIOBase):
+    """Writes lines to ``stream``. A line that cannot be written, since a disk is full or a reader is gone, is lost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return 0  # a request must not fail because of its log line
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            pass  # as above
 
 
 def bind_request(request_id: str, **context: object) -> None:

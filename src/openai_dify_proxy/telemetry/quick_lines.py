@@ -1,4 +1,4 @@
-"""Renders the lines of requests in one step: they are most lines of a log, and the usual processors take ten times as long.
+"""Renders the lines of requests in one step: they are most of a log, and the usual processors take ten times as long.
 
 The result is the same as that of the usual processors, which render all other lines, and these on a terminal.
 """
@@ -28,7 +28,7 @@ _DELETE = b"\x7f"
 
 
 class QuickLines:
-    """A structlog processor. ``usual`` are the processors of other lines; ``shown`` returns a text's form on the console."""
+    """A structlog processor; ``usual`` are those of other lines. ``shown`` returns the console's form of a text."""
 
     def __init__(
         self, usual: Sequence[Processor], log_format: Literal["console", "json"], *, shown: Callable[[object], str]

@@ -67,6 +67,8 @@ class RequestRecord(Struct, eq=False, kw_only=True):
     conversation_id: str | None = None
     prediction_ids: list[str] = field(default_factory=list)
     pictures: int = 0
+    files: int = 0
+    """Files of the request that were sent to Dify."""
     traceparent: str | None = None
     """The trace context for Dify."""
 
@@ -166,6 +168,13 @@ class RequestRecords:
 
     def __init__(self, *sinks: Sink) -> None:
         self._sinks = [*sinks]
+        self.open: set[RequestRecord] = set()
+        """The requests that are being answered."""
+
+    @property
+    def open_streams(self) -> int:
+        """The number of streams that are being sent."""
+        return sum(record.streamed for record in self.open)
 
     def add_sink(self, sink: Sink) -> None:
         """Call ``sink`` with each record that is closed from now on. It must be quick, and not wait."""
@@ -176,6 +185,7 @@ class RequestRecords:
         if record.ended:
             return
         record.ended = perf_counter()
+        self.open.discard(record)
         for sink in self._sinks:
             try:
                 sink(record)

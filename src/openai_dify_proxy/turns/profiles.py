@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import get_args
 
-from openai_dify_proxy.errors import AuthenticationFailed, UpstreamTimeout
+from openai_dify_proxy.errors import AuthenticationFailed, ProxyError, UpstreamTimeout
 from openai_dify_proxy.settings import LimitSettings
 from openai_dify_proxy.translate.dify.app_profile import AppProfile, read_form
 from openai_dify_proxy.translate.dify.errors import WRONG_ROUTE_CODES
 from openai_dify_proxy.turns.new_keys import NewKeys
-from openai_dify_proxy.upstream.cache import Loaded, RefreshingCache
+from openai_dify_proxy.upstream.cache import Loaded, RefreshingCache, is_outage
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.wire.dify import AppInfo, AppParameters, Mode
 
@@ -40,10 +40,17 @@ class Profiles:
         self._dify = dify
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._new_keys = NewKeys(limits, now)
+        self._refused: set[DifyApp] = set()
         self._cache: RefreshingCache[DifyApp, AppProfile] = RefreshingCache(now, max_entries=MAX_PROFILES)
 
     def cached(self, app: DifyApp) -> AppProfile | None:
         return self._cache.fresh(app)
+
+    def usable(self, app: DifyApp) -> bool | None:
+        """Return whether Dify accepted the key of a configured app when it was asked last; None if it is unknown."""
+        if app in self._refused:
+            return False
+        return True if self._cache.was_fresh(app, KNOWN_SECONDS) else None
 
     def accepted(self, app: DifyApp) -> bool:
         """Return whether Dify has accepted the app's key, at the latest about an hour ago."""
@@ -69,11 +76,17 @@ class Profiles:
 
     async def _load(self, app: DifyApp, mode: Mode | None, permit: _Permit) -> Loaded[AppProfile]:
         try:
-            return await self._fetch(app, mode, permit)
+            loaded = await self._fetch(app, mode, permit)
         except AuthenticationFailed as error:
             self._cache.drop(app)
             self._new_keys.reject(app, error)
             raise
+        except ProxyError as error:
+            if app.own_key and not is_outage(error):
+                self._refused.add(app)
+            raise
+        self._refused.discard(app)
+        return loaded
 
     async def _fetch(self, app: DifyApp, mode: Mode | None, permit: _Permit) -> Loaded[AppProfile]:
         async with permit:

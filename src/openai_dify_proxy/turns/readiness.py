@@ -1,4 +1,4 @@
-"""Checks whether Dify can be reached, for frequent readiness requests.
+"""Checks whether Dify can be reached, for frequent readiness requests and for the metrics.
 
 A check needs a free slot, so that it takes no connection from turns or stop calls. Without one, a Dify counts as
 reachable while it is answering turns.
@@ -28,8 +28,9 @@ log = structlog.get_logger(__name__)
 class Readiness:
     """Checks every Dify, at most once per ``FRESH_SECONDS``. ``now`` is a clock in seconds.
 
-    ``busy`` is true if a Dify had no slot for the check, or did not answer it, and was answering turns. ``draining``
-    is true once the server stops.
+    ``busy`` is true if a Dify had no slot for the check, or did not answer it, and was answering turns. ``problems``
+    has, by URL, the problem of each Dify without addresses, or None if it answers. ``draining`` is true once the server
+    stops.
     """
 
     def __init__(self, dify: DifyClient, urls: Iterable[str], now: Callable[[], float], admission: Admission) -> None:
@@ -40,16 +41,17 @@ class Readiness:
         self._urls = sorted(set(urls))
         self._now = now
         self._until = 0.0
-        self._problem: str | None = None
+        self.problems: dict[str, str | None] = {}
         self._lock = asyncio.Lock()
 
-    async def problem(self) -> str | None:
-        """Return a description of the problem without addresses, or None if every Dify answers."""
+    async def check(self) -> None:
+        """Bring ``busy`` and ``problems`` up to date."""
         async with self._lock:
             if self._now() >= self._until:
-                self._problem = await self._ask()
+                self.busy = False
+                problems = await asyncio.gather(*map(self._ask, self._urls))
+                self.problems = dict(zip(self._urls, problems, strict=True))
                 self._until = self._now() + FRESH_SECONDS
-            return self._problem
 
     @property
     def gates(self) -> list[GateStatus]:
@@ -57,14 +59,7 @@ class Readiness:
         statuses = map(self._admission.status, self._urls)
         return [status for status in statuses if status is not None]
 
-    async def _ask(self) -> str | None:
-        self.busy = False
-        if not self._urls:
-            return "No Dify is configured."
-        problems = await asyncio.gather(*map(self._ask_one, self._urls))
-        return next(filter(None, problems), None)
-
-    async def _ask_one(self, url: str) -> str | None:
+    async def _ask(self, url: str) -> str | None:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS), self._slot(url) as free:
                 if free:

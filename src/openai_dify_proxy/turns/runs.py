@@ -193,6 +193,7 @@ class Runs:
             secret=await self._conversations.secret(),
         )
         files = await question.client.record.wait(placing)
+        question.client.record.files = len(files.included)
         if contents is not None and not question.claim.can_restart:
             contents.drop()
         return files

@@ -163,7 +163,8 @@ class Turns:
         own_client = client is None
         client = client or ConnectedClient()
         record = client.record
-        record.caller, record.app, record.end_user = caller.id, app.name, request.end_user
+        record.caller, record.label = caller.id, caller.name
+        record.app, record.end_user = app.name, request.end_user
         claim = self._conversations.claim(app, request, lock)
         own = admittance is None
         if admittance is None:

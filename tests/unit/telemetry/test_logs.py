@@ -6,7 +6,9 @@ import io
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import structlog
@@ -95,6 +97,20 @@ def test_common_lines_fit_into_110_columns_of_a_terminal(monkeypatch: pytest.Mon
         shown[0],
     )
     assert re.search(r" reason='Not HTTP\.' req_", shown[4])
+
+
+def test_a_log_that_cannot_be_written_raises_nothing() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        sys.stderr, before = full, sys.stderr
+        try:
+            configure_logging("info", "json")
+            structlog.get_logger().info("request_finished", status=200)
+            structlog.get_logger().info("picture_uploaded")
+        finally:
+            sys.stderr = before
+            configure_logging("info", "json")
+            with suppress(OSError):
+                full.close()
 
 
 def test_a_long_reason_is_cut_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -400,6 +400,14 @@ DESCRIPTIONS: dict[str, Operation] = {
         answers=_json(HealthStatus),
         key="none",
     ),
+    "GET /metrics": Operation(
+        summary="Return the metrics of the server, in the format of Prometheus",
+        tag="Server",
+        docs="metrics.md",
+        answers=(AnswerDescription(content={"text/plain": {"type": "string"}}),),
+        errors=(403,),
+        key="spender",
+    ),
     "GET /ready": Operation(
         summary="Report whether the server can serve turns",
         tag="Server",

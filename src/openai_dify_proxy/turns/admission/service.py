@@ -102,6 +102,11 @@ class Admission:
         gate = self._gates.get(url)
         return None if gate is None else gate.status
 
+    @property
+    def statuses(self) -> dict[str, GateStatus]:
+        """The status of each Dify with a limit, by its URL."""
+        return {url: gate.status for url, gate in self._gates.items()}
+
     def answers(self, url: str) -> bool:
         """Whether the Dify at ``url`` is answering a turn."""
         gate = self._gates.get(url)
