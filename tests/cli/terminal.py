@@ -37,7 +37,10 @@ class Terminal:
         raise AssertionError(f"it ended, and showed {self.shown}")
 
     def press_ctrl_c(self) -> None:
-        self._keys.write(b"\x03")
+        self.type("\x03")
+
+    def type(self, text: str) -> None:
+        self._keys.write(text.encode())
         self._keys.flush()
 
     def wait(self) -> int:

@@ -10,6 +10,7 @@ import shlex
 import sys
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -168,6 +169,38 @@ def apps(config: ConfigFlag = None, as_json: JsonFlag = False) -> None:
 
     with reporting_errors():
         list_apps(load(config), as_json=as_json)
+
+
+@app.command(cls=Command)
+def chat(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="The app to talk to. Default: DEFAULT_APP.", show_default=False),
+    ] = None,
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The proxy to talk to. Default: the one that runs on PORT, or else one for this session.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="A file for the first question; may be repeated.", show_default=False),
+    ] = None,
+    config: ConfigFlag = None,
+) -> None:
+    """Talk to an app in the terminal. Without a terminal, answer the question on standard input.
+
+    The key for the proxy is that of the variable OPENAI_API_KEY, since other users can read flags.
+    """
+    from openai_dify_proxy.cli.chat import chat as talk
+
+    with reporting_errors():
+        if not talk(load(config), model, url=url, files=file or []):
+            raise typer.Exit(1)
 
 
 @app.command(cls=Command)
