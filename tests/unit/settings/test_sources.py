@@ -103,7 +103,6 @@ def test_defaults() -> None:
         "heartbeat_interval": 15,
         "heartbeat": "chunk",
         "shutdown_grace": 20,
-        "shutdown_delay": 0,
         "https_proxy": None,
         "http_proxy": None,
         "no_proxy": (),
