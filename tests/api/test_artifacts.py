@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 from openai import AsyncOpenAI
+from openai.types.responses import Response
 
 from openai_dify_proxy.files.artifacts.names import ArtifactName, sign
-from openai_dify_proxy_demo import DemoServer
+from openai_dify_proxy_demo import DemoLog, DemoServer
 from openai_dify_proxy_demo.file_store import MadeFile
-from tests.api.chat_requests import MODELS, ask, ask_streaming, error_of, user
+from tests.api.chat_requests import MODELS, ask, ask_streaming, error_of, turns, user
 from tests.api.conftest import Serve
 from tests.api.servers import Clock, ProxyServer
 from tests.api.slots import MEMORY
@@ -105,11 +108,9 @@ async def test_pictures_are_shown(client: AsyncOpenAI, kind: str) -> None:
 
 
 async def test_a_damaged_picture_is_a_download(client: AsyncOpenAI, demo: DemoServer) -> None:
-    """The demo fills a file with zeros, so a picture of 1 MB has data behind its end; half of one does not decode."""
-    (link,) = links_in(await ask(client, "demo-chat@1.16", "DRAW a cat"))
+    await ask(client, "demo-chat@1.16", "DRAW a cat")
     picture = made(demo)
     object.__setattr__(picture, "content", picture.content[: len(picture.content) // 2])
-    del link
     (again,) = links_in(await ask(client, "demo-advanced-chat@1.16", relinked(demo, picture)))
     answer = await get(again)
     assert answer.headers["content-type"] == "image/png"
@@ -216,3 +217,63 @@ async def test_parts_of_a_file_and_its_head(proxy: ProxyServer, demo: DemoServer
     outside = await get(link, Range=f"bytes={size}-")
     assert outside.status_code == 416
     assert (await get(link, If_None_Match=whole.headers["etag"])).status_code == 304
+
+
+async def test_a_chat_whose_links_have_expired_continues(serve: Serve, tmp_path: Path, log: DemoLog) -> None:
+    clock = Clock()
+    proxy = serve(state_url=MEMORY, image_storage_dir=str(tmp_path), clock=clock, link_ttl=600)
+    async with proxy.client() as client:
+        answer = await ask(client, "demo-chat@1.16", "DRAW a cat")
+        clock.ahead = 3600
+        (link,) = links_in(answer)
+        assert (await get(link)).status_code == 404
+        history = [*user("DRAW a cat"), {"role": "assistant", "content": answer}, *user("And then?")]
+        await client.chat.completions.create(model="demo-chat@1.16", messages=history)
+    first, second = turns(log)
+    assert "conversation_id" not in first.body
+    assert second.body["conversation_id"]
+    assert second.body["query"] == "And then?"
+
+
+def showing(link: str) -> list[Any]:
+    parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": link}}]
+    return [{"role": "user", "content": parts}]
+
+
+async def test_a_picture_that_is_sent_back_is_read_from_the_storage(
+    serve: Serve, tmp_path: Path, demo: DemoServer, log: DemoLog
+) -> None:
+    proxy = serve(state_url=MEMORY, image_storage_dir=str(tmp_path), api_keys=("one", "two"))
+    link = await a_link(proxy, "one")
+    picture = made(demo)
+    async with proxy.client("one") as client:
+        await client.chat.completions.create(model="demo-chat@1.16", messages=showing(link))
+    uploads = demo.app.state.demo.uploads
+    (sent,) = turns(log)[-1].body["files"]
+    assert sent["transfer_method"] == "local_file"
+    assert f"sha {sha256(picture.content).hexdigest()[:12]}" in uploads[sent["upload_file_id"]].described
+    async with proxy.client("two") as client:
+        with pytest.raises(openai.BadRequestError) as raised:
+            await client.chat.completions.create(model="demo-chat@1.16", messages=showing(link))
+    assert raised.value.code == "file_not_found"
+    assert raised.value.param == "messages[0].content[1]"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_responses_annotate_the_links(client: AsyncOpenAI, proxy: ProxyServer, stream: bool) -> None:
+    model = "demo-advanced-chat@1.16"
+    response: Response
+    if stream:
+        async with client.responses.stream(model=model, input="FILE a cat") as events:
+            response = await events.get_final_response()
+    else:
+        response = await client.responses.create(model=model, input="FILE a cat")
+    (link,) = links_in(response.output_text)
+    (message,) = response.model_dump()["output"]
+    (annotation,) = message["content"][0]["annotations"]
+    at = response.output_text.index(link)
+    assert annotation["type"] == "url_citation"
+    assert (annotation["url"], annotation["start_index"], annotation["end_index"]) == (link, at, at + len(link))
+    stored = await client.responses.retrieve(response.id)
+    assert stored.output_text == response.output_text
+    assert (await get(link)).status_code == 200

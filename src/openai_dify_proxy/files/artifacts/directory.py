@@ -31,13 +31,14 @@ class DirectoryStorage:
 
     async def write(self, name: str, portions: AsyncIterable[bytes]) -> None:
         unfinished = self._directory / _UNFINISHED / token_hex(8)
-        file = await _in_thread(_create, unfinished)
+        creating = asyncio.ensure_future(_in_thread(_create, unfinished))
         try:
+            file = await asyncio.shield(creating)
             async for portion in portions:
                 await _in_thread(file.write, portion)
             await _in_thread(_publish, file, unfinished, self._directory / name)
         finally:
-            file.close()
+            (await creating).close()  # if this was cancelled meanwhile, the thread may still be creating it
             unfinished.unlink(missing_ok=True)
 
     async def read(self, name: str, start: int, end: int) -> AsyncGenerator[bytes, None]:

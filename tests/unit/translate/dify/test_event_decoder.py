@@ -734,6 +734,18 @@ def test_a_file_with_several_signatures_is_reported_once() -> None:
     assert events[1:-1] == [FileProduced(url, "image", "cat.png", "image/png", 7)]
 
 
+def test_files_of_nodes_are_reported_if_the_text_links_to_them() -> None:
+    cat = {"url": "/files/tools/cat.png?timestamp=2", "type": "image", "transfer_method": "tool_file", "size": 7}
+    dog = {**cat, "url": "/files/tools/dog.png?timestamp=2"}
+    sent = {**cat, "url": "/files/tools/fox.png?timestamp=2", "transfer_method": "local_file"}
+    unlisted = {"type": "image", "transfer_method": "tool_file"}
+    text = message("![](/files/tools/cat.png?timestamp=1) /files/tools/fox.png")
+    nodes = [node("node_finished", files=[cat, dog, sent, unlisted]), node("node_finished", files=None)]
+    odd = node("node_finished", files=["a name"])
+    events = decode("advanced-chat", text, *nodes, odd, message_end())
+    assert events[1:-1] == [FileProduced(f"{DIFY}/files/tools/cat.png?timestamp=2", "image", size=7, linked=True)]
+
+
 def test_a_file_linked_in_the_text_is_reported_and_not_linked_again() -> None:
     text = "![cat](/files/tools/cat.png?timestamp=1&sign=a)"
     file = {"url": "/files/tools/cat.png?timestamp=2", "type": "image", "transfer_method": "tool_file"}

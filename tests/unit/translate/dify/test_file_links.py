@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openai_dify_proxy.events import (
+    Citations,
     Event,
     FileProduced,
     FixedTextDelta,
@@ -209,6 +210,15 @@ def test_reasoning_and_steps_do_not_cut_a_link() -> None:
         TextDelta("<png:>"),
         DONE,
     ]
+
+
+def test_other_events_end_a_link() -> None:
+    assert filtered(TextDelta("see h"), Citations(()), TextDelta(PICTURE)) == [
+        TextDelta("see "),
+        TextDelta("h"),
+        Citations(()),
+        TextDelta(PICTURE),
+    ], "a link does not begin inside a word, whatever comes between"
 
 
 def test_a_replacement_and_the_text_after_it_are_rewritten() -> None:

@@ -43,6 +43,7 @@ from openai_dify_proxy.translate.openai.responses_answers import (
     response_object,
     response_of_item,
     status_of,
+    url_citation_annotations,
 )
 from openai_dify_proxy.translate.turn_request import ToolCall
 from openai_dify_proxy.wire.openai.responses import RESPONSES_REQUEST, Response
@@ -336,4 +337,14 @@ def test_function_tools_are_repeated_with_all_keys(given: dict[str, Any], strict
         ("name", "f"),
         ("parameters", None),
         ("strict", strict),
+    ]
+
+
+def test_links_to_files_are_annotated_where_they_are() -> None:
+    answer = Answer()
+    answer.add([TextDelta("see http://x/a.png"), FileProduced("http://x/a.png", "image", linked=True)])
+    answer.add([FileProduced("http://x/b.pdf", "document", "b.pdf", linked=True)])
+    annotations = url_citation_annotations(answer, answer.text)
+    assert [(one.url, one.title, one.start_index, one.end_index) for one in annotations] == [
+        ("http://x/a.png", "image", 4, 18)
     ]
