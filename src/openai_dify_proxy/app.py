@@ -71,6 +71,7 @@ from openai_dify_proxy.api.streaming import StreamTiming
 from openai_dify_proxy.audio.service import AudioService
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.files.artifacts.opening import open_artifacts
+from openai_dify_proxy.files.artifacts.service import Artifacts
 from openai_dify_proxy.files.fetching import UrlFiles
 from openai_dify_proxy.files.stored_files import StoredFiles
 from openai_dify_proxy.files.uploads import FileUploads
@@ -249,7 +250,9 @@ async def _open_services(
         stored = ResponseStore(conversations)
         background = BackgroundResponses(turns, stored, conversations, records)
         stack.push_async_callback(background.close, settings.shutdown_grace)
-        images = await stack.enter_async_context(_open_images(settings, turns, apps, http))
+        images = await stack.enter_async_context(
+            _open_images(settings, turns, apps, profiles=profiles, artifacts=artifacts, http=http)
+        )
         exposed = Metrics(counted, records, open=settings.metrics_open)
         stack.push_async_callback(exposed.close)
         services = Services(
@@ -288,7 +291,9 @@ async def _open_services(
 
 
 @asynccontextmanager
-async def _open_images(settings: Settings, turns: Turns, apps: Apps, http: HttpClient) -> AsyncIterator[ImageService]:
+async def _open_images(
+    settings: Settings, turns: Turns, apps: Apps, *, profiles: Profiles, artifacts: Artifacts, http: HttpClient
+) -> AsyncIterator[ImageService]:
     """Open the services of the image routes. Nothing is written before the first picture is stored."""
     async with AsyncExitStack() as stack:
         pictures = open_pictures(settings)
@@ -309,10 +314,21 @@ async def _open_images(settings: Settings, turns: Turns, apps: Apps, http: HttpC
 
             token = settings.replicate_api_token.get_secret_value()
             generator = await stack.enter_async_context(open_generator(settings, token, turns, apps, pictures.store))
+        app_models = frozenset(name for name, model in settings.image_models.items() if model.app is not None)
+        app_generator = None
+        if app_models:
+            from openai_dify_proxy.images.opening import make_app_generator  # noqa: PLC0415 - loads Pillow
+
+            app_generator = make_app_generator(
+                settings, turns, apps, profiles=profiles, artifacts=artifacts, store=pictures.store
+            )
         yield ImageService(
             pictures=pictures,
             uploads=uploads,
             generator=generator,
+            app_generator=app_generator,
+            app_models=app_models,
+            default=settings.image_model,
             max_picture_bytes=settings.max_picture_bytes,
             ipfs_timeout=settings.ipfs_timeout,
         )

@@ -10,8 +10,7 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, NotFoundError
 from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
-from openai_dify_proxy.settings.model import ImageModelSettings
+from openai_dify_proxy.settings import ImageModelSettings, Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from openai_dify_proxy_demo.replicate import ReplicateLog
 from tests.api.conftest import Serve

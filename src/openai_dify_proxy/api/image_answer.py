@@ -18,7 +18,7 @@ from openai_dify_proxy.translate.openai.image_answers import ShownPicture
 from openai_dify_proxy.turns.client import Client, ClientDisconnected
 
 if TYPE_CHECKING:  # generators load Pillow and aiohttp
-    from openai_dify_proxy.images.generator import GeneratedPicture, ImageGenerator, OnPartial, PreparedRequest
+    from openai_dify_proxy.images.generated import GeneratedPicture, OnPartial, PictureGenerator, Prepared
 
 _T = TypeVar("_T")
 
@@ -27,11 +27,11 @@ class ImageAnswer(Struct, frozen=True):
     """Generates the pictures of one request and describes them for its answer."""
 
     service: ImageService
-    generator: ImageGenerator
+    generator: PictureGenerator[Any]
     parsed: ParsedImageRequest
     base_url: str
 
-    async def pictures(self, prepared: PreparedRequest, on_partial: OnPartial | None = None) -> list[ShownPicture]:
+    async def pictures(self, prepared: Prepared, on_partial: OnPartial | None = None) -> list[ShownPicture]:
         """Generate the pictures; with ``return_ipfs``, wait until all are on IPFS. Raises ProxyError."""
         generated = await self.generator.generate(prepared, on_partial)
         uploads = self.service.uploads

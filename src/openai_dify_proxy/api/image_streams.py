@@ -24,7 +24,7 @@ from openai_dify_proxy.translate.openai.image_answers import ShownPicture, encod
 from openai_dify_proxy.turns.client import ClientDisconnected
 
 if TYPE_CHECKING:  # generators load Pillow and aiohttp
-    from openai_dify_proxy.images.generator import PreparedRequest
+    from openai_dify_proxy.images.generated import Prepared
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class PictureFrames:
     def __init__(
         self,
         answer: ImageAnswer,
-        prepared: PreparedRequest,
+        prepared: Prepared,
         client: Responder,
         *,
         kind: str,

@@ -1,4 +1,4 @@
-"""``POST /v1/images/generations``, ``/edits`` and ``/variations``, with models on Replicate."""
+"""``POST /v1/images/generations``, ``/edits`` and ``/variations``, with models on Replicate and Dify apps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
     services = services_of(request)
     service = services.images
     caller = services.authenticator.admit_spender(request)
-    if service.generator is None:
+    if service.generator is None and service.app_generator is None:
         raise ImagesOff
     parsed = await read_image_request(request, services.bodies, caller, operation, limit=service.max_picture_bytes)
     record = record_of(request.scope)
@@ -46,16 +46,19 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
             "This server does not upload pictures to IPFS. Its operator can set IPFS_UPLOAD_URL.",
             code="ipfs_not_configured",
         )
-    answer = ImageAnswer(service, service.generator, parsed, str(request.base_url))
+    generator = service.generator_of(parsed.request.model)
+    if generator is None:
+        raise ImagesOff
+    answer = ImageAnswer(service, generator, parsed, str(request.base_url))
     client = responder_of(request.scope)
     prepared = await while_connected(client, answer.generator.prepare(parsed.request))
     if parsed.stream:
         kind = "image_generation" if operation == "generation" else "image_edit"
-        frames = PictureFrames(answer, prepared, client, kind=kind, headers=_headers(prepared.plan.notices))
+        frames = PictureFrames(answer, prepared, client, kind=kind, headers=_headers(prepared.notices))
         return EventStream(frames, frames.opened(), services.timing)
     shown = await while_connected(client, answer.pictures(prepared))
     record.pictures = len(shown)
-    headers = _headers(prepared.plan.notices) | {"Vary": "Accept"}
+    headers = _headers(prepared.notices) | {"Vary": "Accept"}
     if parsed.request.parameters.accepted is not None:
         first = shown[0]
         headers |= {"Content-Location": first.link, "X-Content-Type-Options": "nosniff"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -92,7 +93,8 @@ def _examine(described: ModelExtension, app: App, profile: AppProfile) -> None:
 
 
 def _image_model(services: Services, name: str) -> Model:
-    return Model(id=name, created=services.started, owned_by="replicate")
+    owner: Literal["dify", "replicate"] = "dify" if name in services.images.app_models else "replicate"
+    return Model(id=name, created=services.started, owned_by=owner)
 
 
 async def _described_image_model(services: Services, name: str) -> Model:

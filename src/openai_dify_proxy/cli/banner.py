@@ -31,9 +31,8 @@ def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool, check
         lines.append("The pictures are placeholders. Set REPLICATE_API_TOKEN to generate images with Replicate.")
     apps = [f"{name} (default)" if name == settings.default_app else name for name in settings.apps]
     lines.append(f"  Models: {', '.join(apps) or 'the app whose Dify key a request carries'}")
-    if settings.replicate_api_token is not None:
-        images = [name for name in settings.image_models if name != settings.image_model]
-        lines.append(f"  Image models: {', '.join([f'{settings.image_model} (default)', *images])}")
+    if images := _image_models(settings):
+        lines.append(f"  Image models: {', '.join(images)}")
     lines.append(f"  Callers: {_callers(settings, needs_key=needs_key)}")
     lines.append(f"  Concurrent turns: {concurrent_turns(settings)}")
     if demo:
@@ -43,6 +42,14 @@ def banner(settings: Settings, url: str, *, demo: bool, demo_images: bool, check
     if not demo:
         lines.append(f"Check the apps: {check}")
     return "\n".join(lines)
+
+
+def _image_models(settings: Settings) -> list[str]:
+    """Return the names of the image models that are served: without a Replicate token, those of Dify apps."""
+    replicate = settings.replicate_api_token is not None
+    names = [name for name, model in settings.image_models.items() if replicate or model.app is not None]
+    names = list(dict.fromkeys([settings.image_model, *names])) if replicate else names
+    return [f"{name} (default)" if name == settings.image_model else name for name in names]
 
 
 def concurrent_turns(settings: Settings) -> str:

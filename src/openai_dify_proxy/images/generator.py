@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Sequence
 from contextlib import suppress
 from time import time
 from typing import Any
 
-import structlog
 from msgspec import Struct
 
 from openai_dify_proxy.errors import (
@@ -22,6 +21,7 @@ from openai_dify_proxy.errors import (
     UpstreamGarbled,
     UpstreamTimeout,
 )
+from openai_dify_proxy.images.generated import GeneratedPicture, OnPartial, gather
 from openai_dify_proxy.images.header_support import header_support
 from openai_dify_proxy.images.input_pictures import InputPictures, StagedInputs
 from openai_dify_proxy.images.models import ImageModel, ImageModels
@@ -29,7 +29,7 @@ from openai_dify_proxy.images.picture_request import PictureRequest
 from openai_dify_proxy.images.predictions import Predictions, Progress
 from openai_dify_proxy.images.prompt_enhancer import PromptEnhancer
 from openai_dify_proxy.pictures.convert import convert
-from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
+from openai_dify_proxy.pictures.records import PictureFacts
 from openai_dify_proxy.pictures.writer import PictureWriter, StoredPicture
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.translate.replicate.candidates import picture_input
@@ -50,22 +50,6 @@ READ_ATTEMPTS = 3
 READ_PAUSE = 0.5
 """In seconds, multiplied by the number of the attempt."""
 
-log = structlog.get_logger(__name__)
-
-
-class GeneratedPicture(Struct, frozen=True, kw_only=True):
-    """A picture that was generated and stored."""
-
-    record: PictureRecord
-    data: bytes
-    seed: int | None
-    prediction_id: str
-    revised_prompt: str | None
-
-
-OnPartial = Callable[[bytes, PictureRecord], Awaitable[None]]
-"""Called with each stored picture while others are still being generated."""
-
 
 class PreparedRequest(Struct, frozen=True):
     """A validated request with its model and plan. Preparing costs nothing at Replicate."""
@@ -77,6 +61,10 @@ class PreparedRequest(Struct, frozen=True):
     """The inputs of the model that upscales the pictures; None without upscaling."""
     deadline: float
     """In the event loop's time."""
+
+    @property
+    def notices(self) -> Sequence[str]:
+        return self.plan.notices
 
 
 class ImageGenerator:
@@ -193,7 +181,7 @@ class ImageGenerator:
                         rejections.append(error)
                     raise
 
-        return await _gather([one(inputs) for inputs in prepared.plan.predictions], prepared.plan.n)
+        return await gather([one(inputs) for inputs in prepared.plan.predictions], prepared.plan.n)
 
     async def _run(
         self, prepared: PreparedRequest, inputs: dict[str, Any], prompt: str | None, on_partial: OnPartial | None
@@ -221,7 +209,7 @@ class ImageGenerator:
                 )
             ]
 
-        return await _gather([finish(url) for url in picture_urls(prediction.output)[: plan.n]], plan.n)
+        return await gather([finish(url) for url in picture_urls(prediction.output)[: plan.n]], plan.n)
 
     def _progress(self, prepared: PreparedRequest, inputs: dict[str, Any], on_partial: OnPartial) -> Progress:
         """Return a callback that stores pictures as they appear. A picture that cannot be stored yet is skipped."""
@@ -324,20 +312,3 @@ def _upscaler_inputs(upscaler: ModelInputs, factor: int | None, url: str) -> dic
 def _seed(inputs: dict[str, Any]) -> int | None:
     seed = inputs.get("seed")
     return seed if isinstance(seed, int) else None
-
-
-async def _gather(jobs: list[Coroutine[Any, Any, list[GeneratedPicture]]], limit: int) -> list[GeneratedPicture]:
-    """Run ``jobs`` concurrently and return at most ``limit`` of their pictures. Raises the first error if all fail."""
-    tasks = [asyncio.ensure_future(job) for job in jobs]
-    try:
-        await asyncio.wait(tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-    failures = [error for task in tasks if (error := task.exception()) is not None]
-    pictures = [picture for task in tasks if task.exception() is None for picture in task.result()]
-    if failures and not pictures:
-        raise failures[0]
-    for error in failures:
-        log.warning("picture_failed", error=type(error).__name__, code=getattr(error, "code", None))
-    return pictures[:limit]

@@ -51,6 +51,8 @@ class ImageModels:
     def __init__(self, settings: Settings, replicate: ReplicateClient, now: Callable[[], float]) -> None:
         self._replicate = replicate
         self._default = settings.image_model
+        configured = settings.image_models.get(settings.image_model)
+        self._own_default = () if configured is not None and configured.model is None else (settings.image_model,)
         self._upscaler = None if settings.image_upscaler is None else _required(settings.image_upscaler)
         self._aliases = {
             name: ImageModel(
@@ -60,6 +62,7 @@ class ImageModels:
                 model.mask_repaints or repainted_colour(ref.name),
             )
             for name, model in settings.image_models.items()
+            if model.model is not None
         }
         self._latest: dict[ModelRef, str] = {}
         self._pinned: set[ModelRef] = set()
@@ -77,7 +80,7 @@ class ImageModels:
     @property
     def listed(self) -> list[str]:
         """The names for ``GET /v1/models``: the aliases and the default."""
-        return list(dict.fromkeys([*self._aliases, self._default]))
+        return list(dict.fromkeys([*self._aliases, *self._own_default]))
 
     def choose(self, name: str | None) -> ImageModel:
         """Resolve the name in a request; None is the default. Raises ModelNotFound for a malformed name."""

@@ -1,4 +1,4 @@
-"""Opens an ImageGenerator and its connections from the settings."""
+"""Opens the generators of pictures, and their connections, from the settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from openai_dify_proxy.files.artifacts.service import Artifacts
+from openai_dify_proxy.images.app_generator import AppGenerator, AppImageModel
 from openai_dify_proxy.images.generator import ImageGenerator
 from openai_dify_proxy.images.input_pictures import InputPictures
 from openai_dify_proxy.images.models import ImageModels
@@ -15,6 +17,7 @@ from openai_dify_proxy.pictures.store import PictureStore
 from openai_dify_proxy.pictures.writer import PictureWriter
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.turns.apps import Apps
+from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.service import Turns
 from openai_dify_proxy.upstream.client_urls import ClientUrls
 from openai_dify_proxy.upstream.fetch import GuardedFetcher, OutputFetcher
@@ -23,6 +26,34 @@ from openai_dify_proxy.upstream.replicate import ReplicateClient
 
 CANCEL_SECONDS = 8.0
 """How long the shutdown waits for the cancellation of predictions."""
+
+
+def app_models(settings: Settings) -> dict[str, AppImageModel]:
+    """Return the image models that Dify apps serve, by name."""
+    return {
+        name: AppImageModel(name, model.app, model.inputs)
+        for name, model in settings.image_models.items()
+        if model.app is not None
+    }
+
+
+def make_app_generator(
+    settings: Settings, turns: Turns, apps: Apps, *, profiles: Profiles, artifacts: Artifacts, store: PictureStore
+) -> AppGenerator:
+    """Return the generator for the models that Dify apps serve."""
+    return AppGenerator(
+        settings,
+        app_models(settings),
+        turns=turns,
+        apps=apps,
+        profiles=profiles,
+        artifacts=artifacts,
+        writer=_writer(settings, store),
+    )
+
+
+def _writer(settings: Settings, store: PictureStore) -> PictureWriter:
+    return PictureWriter(store, limit=settings.max_picture_bytes, ipfs=settings.ipfs_upload_url is not None)
 
 
 @asynccontextmanager
@@ -50,6 +81,6 @@ async def open_generator(
             replicate=replicate,
             outputs=outputs,
             inputs=InputPictures(replicate, fetcher, urls, limit=settings.max_picture_bytes),
-            writer=PictureWriter(store, limit=settings.max_picture_bytes, ipfs=settings.ipfs_upload_url is not None),
+            writer=_writer(settings, store),
             enhancer=None if app is None else PromptEnhancer(turns, apps, app),
         )

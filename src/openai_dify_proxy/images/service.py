@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.pictures.service import Pictures
+from openai_dify_proxy.translate.replicate.model_names import is_openai_name
 from openai_dify_proxy.turns.callers import Caller
 
 if TYPE_CHECKING:  # generators load Pillow and aiohttp
+    from openai_dify_proxy.images.app_generator import AppGenerator
+    from openai_dify_proxy.images.generated import PictureGenerator
     from openai_dify_proxy.images.generator import ImageGenerator
 
 
 class ImageService(Struct, frozen=True, kw_only=True):
-    """The services. ``generator`` is None without a Replicate token, ``uploads`` without an IPFS node."""
+    """The services. ``generator`` is None without a Replicate token, ``uploads`` without an IPFS node.
+
+    ``app_models`` are the models that Dify apps serve, with ``app_generator``. ``default`` is ``IMAGE_MODEL``.
+    """
 
     pictures: Pictures
     uploads: IpfsUploads | None
     generator: ImageGenerator | None
+    app_generator: AppGenerator | None = None
+    app_models: frozenset[str] = frozenset()
+    default: str = ""
     max_picture_bytes: int
     ipfs_timeout: float
 
     def allows(self, caller: Caller, name: str) -> bool:
         """Return whether the caller may use the image model."""
+        if name in self.app_models:
+            return caller.may_use(name)
         return self.generator is None or self.generator.allows(caller, name)
 
     def models_for(self, caller: Caller) -> list[str]:
         """Return the names for ``GET /v1/models``."""
-        return [] if self.generator is None else self.generator.models_for(caller)
+        own = [] if self.generator is None else self.generator.models_for(caller)
+        return list(dict.fromkeys([*own, *(name for name in sorted(self.app_models) if caller.may_use(name))]))
+
+    def generator_of(self, model: str | None) -> PictureGenerator[Any] | None:
+        """Return the generator for the model of a request; None if image generation is off for it."""
+        if not model or (is_openai_name(model) and model not in self.app_models):
+            model = self.default
+        return self.app_generator if model in self.app_models else self.generator

@@ -2,11 +2,11 @@
 
 from openai_dify_proxy.settings.checks import is_loopback
 from openai_dify_proxy.settings.handover import decode_settings, encode_settings
+from openai_dify_proxy.settings.image_model_settings import ImageModelSettings
 from openai_dify_proxy.settings.keys import ClientKeySettings
 from openai_dify_proxy.settings.limits import LimitSettings
 from openai_dify_proxy.settings.model import (
     AppSettings,
-    ImageModelSettings,
     Settings,
     SettingsError,
 )

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from openai_dify_proxy.settings.descriptions import type_name
+from openai_dify_proxy.settings.image_model_settings import ImageModelSettings
 from openai_dify_proxy.settings.keys import SHORTEST_SECRET, ClientKeySettings
 from openai_dify_proxy.settings.limits import BODY_MEMORY_FACTOR
-from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings
+from openai_dify_proxy.settings.model import AppSettings, Settings
 from openai_dify_proxy.settings.names import UNREADABLE, Draft, RawValue, did_you_mean
 from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.translate.replicate.model_names import parse_model
@@ -90,7 +91,6 @@ def draft_problem(error: ErrorDetails, model: type[BaseModel], draft: Draft, fie
 _MISSING = {
     "api_key": "has neither api_key nor api_key_env. The key is on the app's page “API Access” in Dify",
     "api_url": "needs a Dify: set DIFY_API_URL (https://api.dify.ai/v1 for Dify Cloud)",
-    "model": 'has no model. Set a Replicate model, such as model = "stability-ai/sdxl"',
 }
 
 _MESSAGES = {
@@ -158,6 +158,7 @@ def contradictions(
         *_unknown_image_model(settings.image_model, raw, tables["image_models"]),
         *_shared_aliases(settings, apps),
         *_shared_names(tables),
+        *_image_sources(settings, tables),
         *_missing_ipfs_settings(settings, raw, rejected),
         *_memory_state_of_workers(settings, raw),
         *_small_body_memory(settings, raw),
@@ -200,6 +201,24 @@ def _shared_names(tables: Tables) -> list[str]:
         for name, draft in tables["image_models"].items()
         if name in tables["apps"]
     ]
+
+
+def _image_sources(settings: Settings, tables: Tables) -> list[str]:
+    """Reject image models with neither a Replicate model nor an app, with both, and settings that apps do not have."""
+    problems = []
+    for name, model in settings.image_models.items():
+        draft = tables["image_models"][name]
+        if (model.model is None) == (model.app is None):
+            has = "neither model nor app" if model.app is None else "both model and app"
+            problems.append(f'{draft.origin} has {has}. Set one, such as model = "stability-ai/sdxl"')
+        elif model.app is not None:
+            problems += _unknown_app("app", model.app, draft.fields, tables["apps"])
+            problems += [
+                f"{draft.fields[key].origin} has no effect on a Dify app: remove it"
+                for key in ("upscaler", "mask_repaints")
+                if key in draft.fields
+            ]
+    return problems
 
 
 def _missing_ipfs_settings(settings: Settings, raw: Mapping[str, RawValue], rejected: frozenset[str]) -> list[str]:

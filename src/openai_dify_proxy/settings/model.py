@@ -16,6 +16,7 @@ from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.console import ConsoleSettings
 from openai_dify_proxy.settings.descriptions import Shown
 from openai_dify_proxy.settings.files import FileSettings
+from openai_dify_proxy.settings.image_model_settings import ImageModelSettings
 from openai_dify_proxy.settings.keys import ClientKeySettings, EndUserSettings, KeySettings
 from openai_dify_proxy.settings.limits import LimitSettings
 from openai_dify_proxy.settings.network import NetworkSettings
@@ -38,7 +39,6 @@ from openai_dify_proxy.settings.values import (
     Inputs,
     Key,
     Keys,
-    MaskColour,
     MaxConcurrent,
     Networks,
     Origins,
@@ -113,23 +113,6 @@ class AppSettings(_Model):
     tools: Annotated[Tools | None, Shown(default="`TOOLS`")] = None
     """Whether the app's model calls the client's tools and follows its schemas: `auto`, `emulate`, `ignore` or
     `reject`."""
-
-
-class ImageModelSettings(_Model):
-    """One Replicate model under a name of the operator's choice: a table ``[images.models.<name>]``."""
-
-    name: Text
-    """The name of the table, which is the name of the OpenAI model."""
-    model: ImageModelName
-    """The Replicate model: `owner/name`, `owner/name:version`, a version, or `deployment:owner/name`."""
-    inputs: Inputs = {}
-    """Values for the model's inputs that a request does not set."""
-    upscaler: Annotated[ImageModelName | None, Shown(default="`IMAGE_UPSCALER`")] = None
-    """The Replicate model that upscales this model's pictures."""
-    mask_repaints: Annotated[MaskColour | None, Shown(default="detected, else `white`")] = None
-    """The colour of the area of a mask that the model repaints: `black` or `white`.
-
-    Detected as black for Ideogram's models and Stable Diffusion."""
 
 
 class DifySettings(_Model):

@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from openai_dify_proxy.settings.image_model_settings import ImageModelSettings
 from openai_dify_proxy.settings.keys import ClientKeySettings
 from openai_dify_proxy.settings.limits import LimitSettings
-from openai_dify_proxy.settings.model import AppSettings, ImageModelSettings, Settings
+from openai_dify_proxy.settings.model import AppSettings, Settings
 
 TABLES = ("apps", "image_models", "keys")
 """Fields of ``Settings`` that are tables of a TOML file: ``[apps.<name>]``, ``[images.models.<name>]`` and so on."""

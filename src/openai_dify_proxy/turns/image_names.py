@@ -8,7 +8,9 @@ from openai_dify_proxy.translate.replicate.model_names import is_openai_name, pa
 
 
 class ImageModelNames:
-    """The image models of this server, OpenAI's, and well-known ones on Replicate; empty without a Replicate token.
+    """The image models of this server, OpenAI's, and well-known ones on Replicate.
+
+    Without a Replicate token, only those that Dify apps serve.
 
     Any other ``owner/name`` may be a chat model, as ``meta-llama/llama-3`` is. Replicate's ``owner/name:version`` and
     ``deployment:owner/name`` are never names of chat models.
@@ -17,13 +19,15 @@ class ImageModelNames:
     def __init__(self, settings: Settings) -> None:
         self._enabled = settings.replicate_api_token is not None
         self._listed = {settings.image_model, *settings.image_models}
-        models = [settings.image_model, *(model.model for model in settings.image_models.values())]
+        self._by_app = {name for name, model in settings.image_models.items() if model.app is not None}
+        configured = [model.model for model in settings.image_models.values() if model.model is not None]
+        models = [settings.image_model, *configured]
         refs = [ref for model in models if (ref := parse_model(model)) is not None]
         self._replicate = {*WELL_KNOWN, *(ref.name for ref in refs)}
 
     def __contains__(self, name: str) -> bool:
         if not self._enabled:
-            return False
+            return name in self._by_app
         if name in self._listed or is_openai_name(name) or is_openai_name(name.rpartition("/")[2]):
             return True
         ref = parse_model(name)

@@ -162,7 +162,19 @@ MODEL_TABLES = "images in {file} must contain a table for each model: write [ima
         ("[images.model.x]\n", ["model of [images] in {file} is not a setting: [images] contains only models"]),
         (
             "[images.models.x]\n",
-            ['[images.models.x] in {file} has no model. Set a Replicate model, such as model = "stability-ai/sdxl"'],
+            ['[images.models.x] in {file} has neither model nor app. Set one, such as model = "stability-ai/sdxl"'],
+        ),
+        (
+            "[images.models.x]\nmodel = 'a/b'\napp = 'support'\n",
+            ['[images.models.x] in {file} has both model and app. Set one, such as model = "stability-ai/sdxl"'],
+        ),
+        (
+            "[images.models.x]\napp = 'support'\nupscaler = 'a/b'\nmask_repaints = 'black'\n",
+            [
+                "app of [images.models.x] in {file} is not the name of a configured app. Configured: dify",
+                "upscaler of [images.models.x] in {file} has no effect on a Dify app: remove it",
+                "mask_repaints of [images.models.x] in {file} has no effect on a Dify app: remove it",
+            ],
         ),
         (
             '[images.models.x]\nmodel = ""\ninput = {}',
