@@ -230,6 +230,15 @@ def read_path(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def test_named_tests_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", read("docs/security.md"))
+    assert len(named) > 30
+    assert [f"{path}::{name}" for path, name in named if f"def {name}(" not in read(path)] == []
+    lines = [line for line in read("docs/security.md").splitlines() if line.startswith("| ")]
+    threats = [line for line in lines if not line.startswith("| Threat |")]
+    assert [line for line in threats if "`tests/" not in line] == []
+
+
 def test_changelog_begins_with_this_version() -> None:
     version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
     headings = re.findall(r"^## (\S+)", read("CHANGELOG.md"), re.MULTILINE)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
@@ -61,13 +62,13 @@ def reload(program: Program, env: dict[str, str], url: str) -> tuple[int, str]:
 
 
 @asynccontextmanager
-async def load(url: str, clients: int = 4) -> AsyncIterator[list[httpx2.Response]]:
+async def load(url: str, clients: int = 4, **options: Any) -> AsyncIterator[list[httpx2.Response]]:
     """Chat all the time, over connections that are reused; yield the answers so far. Failures raise at the end."""
     answers: list[httpx2.Response] = []
     done = asyncio.Event()
 
     async def chat() -> None:
-        async with httpx2.AsyncClient(timeout=PATIENCE) as http:
+        async with httpx2.AsyncClient(timeout=PATIENCE, **options) as http:
             while not done.is_set():
                 answers.append(await http.post(f"{url}/chat/completions", json=QUESTION))
 

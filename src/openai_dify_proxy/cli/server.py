@@ -109,10 +109,14 @@ class GracefulServer(uvicorn.Server):
         """
         cast(FrontDoor, self.config.http).draining = True
         if not closing:
-            for server in self.servers:
-                server.close()
+            self.refuse_connections()
         elif services := self._services:
             services.readiness.draining = True
+
+    def refuse_connections(self) -> None:
+        """Stop listening. Connections that were accepted are served."""
+        for server in self.servers:
+            server.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish running answers. A second Ctrl-C stops them, and ends the process."""

@@ -30,6 +30,9 @@ from openai_dify_proxy.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
 
+ACCEPTED_SECONDS = 0.5
+"""How long the last accepted connections may take to send their first request."""
+
 SUPERVISOR_DIED = Drain(delay=0, closing=True)
 
 
@@ -88,6 +91,9 @@ class WorkerServer(GracefulServer):
     async def _drain_connections(self, order: Drain) -> None:
         self.begin_drain(closing=order.closing)
         await asyncio.sleep(order.delay)
+        if order.closing and order.delay:
+            self.refuse_connections()
+            await asyncio.sleep(ACCEPTED_SECONDS)
         self.should_exit = True
 
 
