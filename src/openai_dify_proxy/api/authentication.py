@@ -150,11 +150,11 @@ class Authenticator:
 
     def _client_of(self, credentials: Mapping[bytes, str], bearer: str) -> Caller | None:
         """Return the caller of the client key in the request, or None."""
-        for key in _candidates(credentials, bearer):
-            found = self._keys.find(key)
-            if found is not None:
-                return found
-        return None
+        found = self._keys.find(bearer) if bearer else None
+        if found is not None or credentials.keys().isdisjoint(CLIENT_KEY_HEADERS):
+            return found
+        callers = (self._keys.find(credentials[name]) for name in CLIENT_KEY_HEADERS if name in credentials)
+        return next((caller for caller in callers if caller is not None), None)
 
 
 def key_directory(
@@ -200,6 +200,8 @@ def _bearer(credentials: Mapping[bytes, str]) -> str:
 
 def _dify_key(credentials: Mapping[bytes, str]) -> str:
     """Return the Dify key of the headers for Dify keys, or an empty string. Raises InvalidRequest for two keys."""
+    if credentials.keys().isdisjoint(DIFY_KEY_HEADERS):
+        return ""  # the fast path
     keys = {name: _without_scheme(credentials[name]) for name in DIFY_KEY_HEADERS if name in credentials}
     if len(set(keys.values())) > 1:
         names = [name.decode("latin-1") for name in keys]

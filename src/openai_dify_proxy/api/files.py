@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from openai_dify_proxy.api.bodies import json_response
-from openai_dify_proxy.api.services import Services, services_of
+from openai_dify_proxy.api.services import Services, identity_of, services_of
 from openai_dify_proxy.errors import InvalidRequest, NotFound
 from openai_dify_proxy.files.stored_files import StoredFile
 from openai_dify_proxy.translate.openai.conversation_items import page, whole_number
@@ -41,7 +41,10 @@ async def create_file(request: Request) -> Response:
         await form.close()
     if not data:
         raise empty_value("file", "")
-    record = await services.files.add(caller.id, file.filename or "", purpose, file.content_type or "", data)
+    end_user = await services.stored.responses.end_user_hash(identity_of(request, caller).end_user)
+    record = await services.files.add(
+        caller.id, file.filename or "", purpose, file.content_type or "", data, end_user=end_user
+    )
     return json_response(_object(record))
 
 

@@ -71,7 +71,7 @@ def list_keys(settings: Settings, *, revoked: bool, as_json: bool) -> None:
 def show_key(settings: Settings, name: str, *, as_json: bool) -> None:
     """Print one key. Raises CannotDo."""
     configured = configured_keys(settings)
-    key = _find((*stored_keys(settings), *configured), name)
+    key = find((*stored_keys(settings), *configured), name)
     source = "settings" if key in configured else "state"
     if as_json:
         print_json(as_json_object(key, source))
@@ -97,7 +97,7 @@ def rotate_key_of(settings: Settings, name: str, grace: str | None, *, as_json: 
 def revoke_key_of(settings: Settings, name: str, *, yes: bool) -> None:
     """Revoke a key, after a question unless ``yes``. Raises CannotDo."""
     _reject_configured(settings, name)
-    found = _find(stored_keys(settings), name)
+    found = find(stored_keys(settings), name)
     if not yes:
         if not sys.stdin.isatty():
             raise CannotDo(f"Add --yes to revoke the key '{found.name}' without a question.")
@@ -140,7 +140,8 @@ def _is_stored(settings: Settings, name: str) -> bool:
     return any(name in (key.name, key.id) and key.revoked_at is None for key in stored_keys(settings))
 
 
-def _find(keys: Keys, name: str) -> ClientKey:
+def find(keys: Keys, name: str) -> ClientKey:
+    """Return the key with this name or id. Raises CannotDo."""
     try:
         return find_key(keys, name)
     except KeyProblem as problem:

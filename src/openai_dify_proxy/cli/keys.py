@@ -1,4 +1,4 @@
-"""The commands ``keys …``: create, list, show, rotate and revoke client keys."""
+"""The commands ``keys …``: create, list, show, rotate and revoke client keys, and forget an end user."""
 
 from __future__ import annotations
 
@@ -144,3 +144,23 @@ def revoke(
 
     with reporting_errors():
         revoke_key_of(load(config), name, yes=yes)
+
+
+@keys.command("forget-user", cls=Command)
+def forget(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The name or id of the client key.")],
+    end_user: Annotated[str, typer.Argument(metavar="END_USER", help="The end user, as requests name it.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: ConfigFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Erase an end user's stored responses, conversations and files, and the conversations in Dify.
+
+    Exits with code 1 if Dify could not delete some of them; run it again then.
+    """
+    from openai_dify_proxy.cli.forget_user import forget_user
+
+    with reporting_errors():
+        if not forget_user(load(config), key, end_user, yes=yes, as_json=as_json):
+            raise typer.Exit(1)

@@ -36,7 +36,10 @@ _PROBES: Final = 64
 
 
 class StoredFile(Struct, frozen=True):
-    """The record of a file; ``name`` and ``slot`` are its id and its place in the list. Times are in seconds."""
+    """The record of a file; ``name`` and ``slot`` are its id and its place in the list. Times are in seconds.
+
+    ``end_user`` is the hash of the end user who sent it, if the request named one.
+    """
 
     name: str
     filename: str
@@ -49,6 +52,7 @@ class StoredFile(Struct, frozen=True):
     created_at: int
     expires_at: int
     slot: int = 0
+    end_user: bytes = b""
 
 
 _RECORD = msgspec.msgpack.Decoder(StoredFile)
@@ -77,8 +81,13 @@ class StoredFiles:
         self._ttl = ttl
         self._now = now
 
-    async def add(self, caller: str, filename: str, purpose: str, media_type: str, data: bytes) -> StoredFile:
-        """Store a file, and return its record. Raises InvalidRequest if the caller has too many files."""
+    async def add(
+        self, caller: str, filename: str, purpose: str, media_type: str, data: bytes, *, end_user: bytes = b""
+    ) -> StoredFile:
+        """Store a file, and return its record. ``end_user`` is the hash of the end user who sent it.
+
+        Raises InvalidRequest if the caller has too many files.
+        """
         found = detect(data, filename, media_type)
         created = int(self._now())
         record = StoredFile(
@@ -92,6 +101,7 @@ class StoredFiles:
             digest=sha256(data).hexdigest(),
             created_at=created,
             expires_at=int(created + self._ttl),
+            end_user=end_user,
         )
         keys = await self._keys(caller)
         record = structs.replace(record, slot=await self._take_slot(keys, record.name, caller))

@@ -86,8 +86,8 @@ class OwnerIndex:
                 size = len(key) + len(operation.value)
                 added.setdefault(operation.owner, []).extend((_score(now, size), key))
                 self._written.add(1, size)
-        commands: list[Command] = [("ZADD", _index_of(owner), *parts) for owner, parts in added.items()]
-        commands += [("ZREM", _index_of(owner), *keys) for owner, keys in removed.items()]
+        commands: list[Command] = [("ZADD", index_of(owner), *parts) for owner, parts in added.items()]
+        commands += [("ZREM", index_of(owner), *keys) for owner, keys in removed.items()]
         if latest and self._has_unknown:
             commands.append(("ZREM", INDEX, *latest))
         if time.monotonic() >= self._flushed_at + FLUSH_SECONDS:
@@ -156,7 +156,7 @@ class OwnerIndex:
 
     async def _evict(self, send: Send, owner: str, unit: _Unit, share: int) -> AsyncIterator[None]:
         """Remove the oldest entries of an owner, ``share`` of ``unit`` in all."""
-        index = _index_of(owner)
+        index = index_of(owner)
         while share > 0:
             most = min(share, MAX_REMOVED) if unit == "entries" else MAX_REMOVED
             (found,) = await send([("ZRANGE", index, 0, most - 1, "WITHSCORES")])
@@ -196,7 +196,7 @@ class OwnerIndex:
         while len(found) == MAX_REMOVED:
             until: Command = (
                 "ZRANGE",
-                _index_of(owner),
+                index_of(owner),
                 "-inf",
                 before,
                 "BYSCORE",
@@ -215,7 +215,7 @@ class OwnerIndex:
 
     async def _remove(self, send: Send, owner: str, keys: list[bytes], size: int, also: Sequence[Command] = ()) -> None:
         """Remove keys from the index of an owner. ``size`` is that of their entries."""
-        *_, removed = await send([*also, ("ZREM", _index_of(owner), *keys)])
+        *_, removed = await send([*also, ("ZREM", index_of(owner), *keys)])
         self._add(owner, -removed, -(size * removed // len(keys)))  # another process may have removed some
 
     async def _forget(self, send: Send, owner: str) -> None:
@@ -229,7 +229,8 @@ class OwnerIndex:
             self._unflushed.setdefault(owner, Holding()).add(entries, size)
 
 
-def _index_of(owner: str) -> str:
+def index_of(owner: str) -> str:
+    """Return the sorted set of the keys of an owner's entries."""
     return INDEX if owner == UNKNOWN else f"{INDEX}:{owner}"
 
 

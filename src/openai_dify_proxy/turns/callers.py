@@ -76,6 +76,16 @@ def dify_user(secret: bytes, caller: Caller, end_user: str | None) -> str:
     return _derive_cached(secret, caller, end_user)
 
 
+def user_in_dify(secret: bytes, caller: Caller, end_user: str | None, *, plain: bool) -> str:
+    """Return Dify's ``user``: with ``plain`` names (``END_USER_ID``) the end user itself, where that is safe."""
+    plain = plain and caller.configured and caller.dify_key is None
+    return (
+        end_user
+        if plain and end_user is not None and len(end_user) <= MAX_DIFY_USER
+        else dify_user(secret, caller, end_user)
+    )
+
+
 def _derive(secret: bytes, caller: Caller, end_user: str | None) -> str:
     name = f"{len(caller.id)}:{caller.id}:{end_user or ''}"
     return f"proxy-{hmac.digest(secret, name.encode(), 'sha256').hex()[:40]}"

@@ -29,7 +29,7 @@ from openai_dify_proxy.turns.admission.service import Admission
 from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App, Apps
-from openai_dify_proxy.turns.callers import MAX_DIFY_USER, Caller, dify_user
+from openai_dify_proxy.turns.callers import Caller, user_in_dify
 from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.client import Client, ConnectedClient
 from openai_dify_proxy.turns.conversations import Conversations
@@ -279,10 +279,8 @@ class Turns:
 
     async def user(self, app: App, caller: Caller, end_user: str | None) -> str:
         """Return Dify's ``user``, derived from the state's secret, or from the app's key while that is unreachable."""
-        plain = self._plain_users and caller.configured and caller.dify_key is None
-        if plain and end_user is not None and len(end_user) <= MAX_DIFY_USER:
-            return end_user
-        return dify_user(await self._conversations.secret() or app.dify.key.encode(), caller, end_user)
+        secret = await self._conversations.secret() or app.dify.key.encode()
+        return user_in_dify(secret, caller, end_user, plain=self._plain_users)
 
     def begin_close(self, grace: float) -> None:
         """Record that the server stops, and that requests may take ``grace`` seconds to end before ``close``.

@@ -186,6 +186,12 @@ class DifyClient:
                 break
         return rows
 
+    async def conversations(self, app: DifyApp, user: str) -> list[str]:
+        """Return the ids of the latest conversations of ``user``, at most a page. Raises ProxyError."""
+        path = f"/conversations?{urlencode({'user': user, 'limit': MESSAGES_PER_PAGE})}"
+        page: dify.ConversationPage = (await self._describe(app, path, dify.CONVERSATION_PAGE)).value
+        return [row.id for row in page.data]
+
     async def delete_conversation(self, app: DifyApp, conversation_id: str, user: str) -> None:
         """Delete a conversation. Raises ConversationNotFound.
 

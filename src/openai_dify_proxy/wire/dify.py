@@ -303,6 +303,17 @@ class MessagePage(Struct):
     has_more: bool = False
 
 
+class ConversationRow(Struct):
+    id: str
+
+
+class ConversationPage(Struct):
+    """The latest conversations of a user."""
+
+    data: list[ConversationRow] = field(default_factory=list)
+    has_more: bool = False
+
+
 class MessageFeedback(Struct, omit_defaults=True):
     """The body of ``POST /messages/{id}/feedbacks``; a null ``rating`` revokes the earlier one."""
 
@@ -361,5 +372,6 @@ APP_INFO = Decoder(AppInfo)
 APP_PARAMETERS = Decoder(AppParameters, float_hook=read_float)
 AUDIO_TEXT = Decoder(AudioText)
 MESSAGE_PAGE = Decoder(MessagePage)
+CONVERSATION_PAGE = Decoder(ConversationPage)
 SUGGESTIONS = Decoder(Suggestions)
 UPLOAD_RECEIPT = Decoder(UploadReceipt)
