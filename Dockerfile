@@ -3,7 +3,7 @@
 #   docker build -t openai-dify-proxy .
 #   docker run --rm --read-only --tmpfs /tmp -v proxy-data:/data -p 127.0.0.1:8223:8223 --env-file .env openai-dify-proxy
 #
-# The tests read this file, but build no image: its first build is yours.
+# The tests run the steps of the build stage outside a container, and the health check. No image has been built yet.
 
 FROM python:3.13-slim-bookworm AS build
 RUN pip install --no-cache-dir uv==0.13.9

@@ -180,6 +180,30 @@ def test_the_image_has_what_the_dockerfile_copies() -> None:
     assert all((ROOT / name).exists() for name in names)
 
 
+def test_the_steps_of_the_image_install_the_program(tmp_path: Path) -> None:
+    """Run the steps of the build stage in a folder with only the files of the image, instead of in a container."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    steps = re.findall(r"^RUN (uv sync .*)$", dockerfile, re.MULTILINE)
+    assert len(steps) == 2
+    app = tmp_path / "app"
+    app.mkdir()
+    for line in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE):
+        for name in line.split():
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, app / name)
+    env = {**os.environ, "UV_LINK_MODE": "copy", "UV_PYTHON": sys.executable, "UV_PYTHON_DOWNLOADS": "never"}
+    env.pop("VIRTUAL_ENV", None)
+    for step in steps:
+        subprocess.run([parts.uv(), *step.split()[1:]], cwd=app, env=env, check=True, capture_output=True)
+    shutil.rmtree(app / "src")  # not in the second stage
+    python = app / ".venv/bin/python"
+    code = "import openai_dify_proxy.cli.worker, obstore, redis, importlib.util as u; print(u.find_spec('pytest'))"
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout == "None\n"
+    shown = subprocess.run([app / ".venv/bin/openai-dify-proxy", "--version"], check=True, capture_output=True)
+    assert shown.stdout.startswith(b"openai-dify-proxy ")
+
+
 def test_the_health_check_of_the_image_works(demo: DemoServer, tmp_path: Path) -> None:
     command = json.loads(re.findall(r"^    CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])
     assert command[0] == "python"
