@@ -30,7 +30,12 @@ from openai_dify_proxy_demo import replicate
 from scripts import settings_docs
 
 ROOT = Path(__file__).parents[2]
-DOCS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("bench/*.md"))]
+DOCS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("bench/*.md")),
+    *sorted(ROOT.glob("soak/*.md")),
+]
 
 
 def read(name: str) -> str:
