@@ -25,7 +25,9 @@ Words in capitals in a message are commands:
 `MODERATE`            output moderation replaces the answer after it was streamed
 `RETRY`               the model node fails after a few words and is retried (chatflows and workflows)
 `PARTIAL`             the model node fails and the run continues (chatflows and workflows)
-`PAUSE`               the app asks a human for input and pauses
+`PAUSE`               the app asks a human for input and pauses; `PAUSE:2`: twice (chatflows and workflows);
+                      `PAUSE:expired`: its form has expired; `PAUSE:email`: it has no token; `PAUSE:cut`: the
+                      events after the answer break off once
 `ANNOTATION`          an annotation answers instead of the model
 `ERROR`, `MIDERROR`   the model fails before (`ERROR`) or after (`MIDERROR`) the first words; a suffix selects
                       the cause: `:bad`, `:rate`, `:auth`, `:conn`, `:internal` or `:raw`

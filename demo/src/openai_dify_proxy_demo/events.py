@@ -127,6 +127,10 @@ class Envelope:
         selector = self._no_selector() if selector is None else selector
         return self.chat(event, id=self.message_id, answer=answer, from_variable_selector=selector)
 
+    def replace_so_far(self, answer: str) -> Event:
+        """Return the event with which a snapshot of a chatflow shows the answer so far."""
+        return self.chat("message_replace", answer=answer, reason="")
+
     def replace(self, answer: str) -> Event:
         """Return the event by which output moderation replaces the whole answer."""
         return self.chat("message_replace", answer=answer, reason="output_moderation")
@@ -254,7 +258,7 @@ class Node:
         }
 
 
-def workflow_started(envelope: Envelope, inputs: dict[str, Any]) -> dict[str, Any]:
+def workflow_started(envelope: Envelope, inputs: dict[str, Any], reason: str = "initial") -> dict[str, Any]:
     data = {
         "id": envelope.workflow_run_id,
         "workflow_id": envelope.workflow_id,
@@ -264,7 +268,7 @@ def workflow_started(envelope: Envelope, inputs: dict[str, Any]) -> dict[str, An
     if not envelope.dialect.info_has_mode:
         data["sequence_number"] = 1
     if envelope.dialect.start_reason:
-        data["reason"] = "initial"
+        data["reason"] = reason
     return data
 
 

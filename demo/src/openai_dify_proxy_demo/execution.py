@@ -14,12 +14,15 @@ from openai_dify_proxy_demo.runs import Mark, ModelFailedError, Run, StoppedByUs
 from openai_dify_proxy_demo.script import HUMAN_INPUT_QUESTION, PRESET_ANSWER, pieces_of
 
 
-async def execute(run: Run) -> None:
-    """Execute a run to its end. The last item of its queue is always Mark.END or Mark.CUT."""
+async def execute(run: Run, rest: Awaitable[None] | None = None) -> None:
+    """Execute a run, or the rest of a paused one. The last item of its queue is always Mark.END or Mark.CUT."""
     mark = Mark.END
     try:
-        await run.delay_first_event()
-        await _RUNNERS[run.app.mode](run)
+        if rest is not None:
+            await rest
+        else:
+            await run.delay_first_event()
+            await _RUNNERS[run.app.mode](run)
     except ModelFailedError as failure:
         _end_failed(run, failure)
     except StoppedByUserError:
@@ -31,7 +34,7 @@ async def execute(run: Run) -> None:
         if run.record.state == "running":
             run.finish("dropped")
             mark = Mark.CUT
-        run.frames.put_nowait(mark)
+        run.end_streams(mark)
 
 
 def _end_failed(run: Run, failure: ModelFailedError) -> None:

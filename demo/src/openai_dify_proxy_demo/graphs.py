@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from openai_dify_proxy_demo.events import Node, Usage, citations, provider_error, workflow_finished, workflow_started
+from openai_dify_proxy_demo.forms import Form
 from openai_dify_proxy_demo.output_files import GraphFiles
 from openai_dify_proxy_demo.runs import ModelFailedError, Run, StoppedByUserError, new_id
-from openai_dify_proxy_demo.script import HUMAN_INPUT_QUESTION, PIECES_BEFORE_FAILURE, PRESET_ANSWER, pieces_of
+from openai_dify_proxy_demo.script import PIECES_BEFORE_FAILURE, PRESET_ANSWER, pieces_of
 
 SYSTEM_PROMPT = "You are the demo's model. This system prompt is for the model alone."
 """Node events contain it, as in Dify; clients of the proxy must never see it."""
@@ -33,7 +34,7 @@ async def run_graph(run: Run) -> None:
     except StoppedByUserError:
         graph.stop()
     else:
-        if "pause" in run.script.effects and run.dialect.human_input:
+        if run.script.pauses and run.dialect.human_input:
             graph.pause()
         else:
             await graph.answer()
@@ -150,7 +151,7 @@ class _Graph:
             ):
                 self.run.emit(self.envelope.text(text, ("end", variable)))
         else:
-            self.outputs = {"result" if shape == "no-text" else "text": self.text}
+            self.outputs = {"result" if shape == "no-text" else "text": f"{self.text}{self.after}"}
             if self.files.made:
                 self.outputs["files"] = self.files.listed()
         kind = "answer" if self.run.app.mode == "advanced-chat" else "end"
@@ -198,30 +199,27 @@ class _Graph:
 
     def pause(self) -> None:
         """Pause for human input, which ends the stream."""
+        run = self.run
+        run.pauses += 1
         self._begin("human-input", "human", "Approve")
-        form: dict[str, Any] = {
-            "form_id": new_id(),
-            "form_content": f"{HUMAN_INPUT_QUESTION} {{{{#$output.note#}}}}",
-            "inputs": [{"output_variable_name": "note", "type": "paragraph", "default": None}],
-            "actions": [
-                {"id": "yes", "title": "Yes", "button_style": "primary"},
-                {"id": "no", "title": "No", "button_style": "default"},
-            ],
-            "node_id": "human",
-            "node_title": "Approve",
-            "resolved_default_values": {},
-            "form_token": "demoFormToken",
-            **({"approval_channels": ["console"]} if self.run.dialect.empty_lists else {}),
-            "expiration_time": self.envelope.created_at + 3600,
-        }
-        self._emit("human_input_required", form | {"display_in_ui": True})
+        kind = run.script.form
+        form = Form(
+            new_id(),
+            new_id().replace("-", "")[:22],
+            run,
+            self.envelope.created_at + 3600,
+            self.resume,
+            ["email"] if kind == "email" else ["console"],
+            expired=kind == "expired",
+        )
+        self._emit("human_input_required", form.reason() | {"display_in_ui": True})
         self._emit(
             "workflow_paused",
             {
                 "workflow_run_id": self.envelope.workflow_run_id,
                 "paused_nodes": ["human"],
                 "outputs": {},
-                "reasons": [{"TYPE": "human_input_required", **form}],
+                "reasons": [{"TYPE": "human_input_required", **form.reason()}],
                 "status": "paused",
                 "created_at": self.envelope.created_at,
                 "elapsed_time": 0.06,
@@ -229,7 +227,31 @@ class _Graph:
                 "total_steps": self.steps,
             },
         )
-        self.run.finish("finished", status="paused")
+        run.form = form
+        run.finish("finished", status="paused")
+
+    async def resume(self, action: dict[str, Any], inputs: dict[str, Any]) -> None:
+        """Go on after a pause: say which action was chosen, and the note; then pause again, or end."""
+        run = self.run
+        started = workflow_started(self.envelope, self._system_variables(), "resumption")
+        self._emit("workflow_started", started)
+        node = self._begin("human-input", "human", "Approve")
+        try:
+            async for piece in run.stream_pieces(
+                pieces_of(f" {action['title']}: {inputs['note']}"), interruptible=False
+            ):
+                self.after += piece
+                run.emit(self.envelope.text(piece, ("answer", "answer")))
+        except StoppedByUserError:
+            self.stop()
+            return
+        outputs = {"note": inputs["note"], "__action_id": action["id"], "__action_value": action["title"]}
+        self._emit("node_finished", node.finished(inputs={}, outputs=outputs))
+        if run.pauses < run.script.pauses:
+            self.pause()
+            return
+        await self.answer()
+        self.succeed()
 
     def answer_by_annotation(self) -> None:
         """Answer with an annotation instead of the graph; in some versions a synthetic failed run follows."""

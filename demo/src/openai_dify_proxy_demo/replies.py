@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from openai_dify_proxy_demo.dialects import Dialect
 from openai_dify_proxy_demo.events import Event
-from openai_dify_proxy_demo.runs import PING, Mark, Run
+from openai_dify_proxy_demo.runs import PING, Frame, Mark, Run
 
 
 class ApiError(Exception):
@@ -77,11 +77,14 @@ class EventStream(Response):
 
     media_type = "text/event-stream; charset=utf-8"
 
-    def __init__(self, run: Run, *, breaks_after: int | None = None) -> None:
-        """`breaks_after` is the number of frames after which the connection is aborted."""
+    def __init__(
+        self, run: Run, frames: asyncio.Queue[Frame] | None = None, *, breaks_after: int | None = None
+    ) -> None:
+        """`frames` are those of a later reader; `breaks_after` is the number after which the connection is aborted."""
         super().__init__(None, 200, version_headers(run.dialect))
         del self.headers["content-length"]
         self.run = run
+        self.frames = run.frames if frames is None else frames
         self.breaks_after = breaks_after
         self.next_ping = run.started + run.timing.ping
         self.started = False
@@ -113,8 +116,8 @@ class EventStream(Response):
             if self.run.record.first_event_at is None and isinstance(frame, dict):
                 self.run.log.change(self._record_first_event)
 
-    async def _next_frame(self) -> Event | bytes | Mark:
-        frames = self.run.frames
+    async def _next_frame(self) -> Frame:
+        frames = self.frames
         while True:
             if not frames.empty():
                 return frames.get_nowait()
@@ -134,7 +137,7 @@ class EventStream(Response):
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             continue
-        self.run.frames.put_nowait(Mark.DISCONNECTED)
+        self.frames.put_nowait(Mark.DISCONNECTED)
 
     def _record_disconnect(self) -> None:
         if self.run.record.state != "running":

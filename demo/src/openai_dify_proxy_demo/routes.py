@@ -20,6 +20,7 @@ from openai_dify_proxy_demo.conversations import (
     rename_conversation,
 )
 from openai_dify_proxy_demo.dialects import CHAT_MODES, Dialect
+from openai_dify_proxy_demo.form_routes import show_form, show_run, submit_form
 from openai_dify_proxy_demo.generation import (
     chat_messages,
     completion_messages,
@@ -171,8 +172,11 @@ ROUTES: list[Route] = [
     Route("/v1/workflows/run", endpoint(workflows_run), methods=["POST"]),
     Route("/v1/chat-messages/{task_id}/stop", endpoint(stop_chat), methods=["POST"]),
     Route("/v1/completion-messages/{task_id}/stop", endpoint(stop_completion), methods=["POST"]),
+    Route("/v1/workflows/run/{run_id}", endpoint(show_run)),
     Route("/v1/workflows/tasks/{task_id}/stop", endpoint(stop_workflow), methods=["POST"]),
     Route("/v1/workflow/{run_id}/events", endpoint(run_events)),
+    Route("/v1/form/human_input/{token}", endpoint(show_form), methods=["GET"]),
+    Route("/v1/form/human_input/{token}", endpoint(submit_form), methods=["POST"]),
     Route("/v1/info", endpoint(info)),
     Route("/v1/parameters", endpoint(parameters)),
     Route("/v1/meta", endpoint(meta)),

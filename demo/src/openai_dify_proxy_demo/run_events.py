@@ -8,8 +8,9 @@ import json
 from starlette.responses import HTMLResponse, Response
 
 from openai_dify_proxy_demo.calls import SCRIPTED_ERRORS, Call, is_uuid
+from openai_dify_proxy_demo.forms import snapshot
 from openai_dify_proxy_demo.replies import ApiError, EventStream, version_headers
-from openai_dify_proxy_demo.runs import PING
+from openai_dify_proxy_demo.runs import PING, Frame, Mark, Run
 
 FRAMES_BEFORE_BREAK = 3
 """How many frames precede the end of an attached stream that breaks off."""
@@ -25,15 +26,26 @@ async def run_events(call: Call) -> Response:
     run = call.state.graph_run(run_id, call.app, user)
     if run is None:
         raise ApiError(404, "not_found", "Workflow run not found")
-    breaks = run.drops < run.script.drops
+    if run.form is not None and call.request.query_params.get("include_state_snapshot") == "true":
+        frames: asyncio.Queue[Frame] = asyncio.Queue()
+        opening: list[Frame] = [PING, *snapshot(run), Mark.END]
+        for frame in opening:
+            frames.put_nowait(frame)
+        return _event_stream(run, frames)
+    cuts = run.form is not None and run.script.form == "cut" and not run.drops
+    breaks = cuts or run.drops < run.script.drops
     run.drops += breaks
     if run.end is not None and not breaks:
         headers = {**version_headers(run.dialect), "cache-control": "no-cache"}
         return Response(f"data: {json.dumps(run.end)}\n\n", 200, headers, "text/event-stream; charset=utf-8")
-    run.frames = asyncio.Queue()
-    run.frames.put_nowait(PING)
+    frames = run.follow()
+    frames.put_nowait(PING)
     if run.end is not None:
-        run.frames.put_nowait(run.end)
-    stream = EventStream(run, breaks_after=(1 if run.end is not None else FRAMES_BEFORE_BREAK) if breaks else None)
+        frames.put_nowait(run.end)
+    return _event_stream(run, frames, (1 if run.end is not None else FRAMES_BEFORE_BREAK) if breaks else None)
+
+
+def _event_stream(run: Run, frames: asyncio.Queue[Frame], breaks_after: int | None = None) -> Response:
+    stream = EventStream(run, frames, breaks_after=breaks_after)
     stream.headers["cache-control"] = "no-cache"
     return stream

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openai_dify_proxy_demo.apps import DemoApp
 from openai_dify_proxy_demo.dialects import GRAPH_MODES, Dialect
@@ -19,8 +19,13 @@ from openai_dify_proxy_demo.log import DemoLog, LoggedRun, RunState
 from openai_dify_proxy_demo.memory import Conversation, Message, ModelMessage
 from openai_dify_proxy_demo.script import PIECES_BEFORE_FAILURE, Script
 
+if TYPE_CHECKING:
+    from openai_dify_proxy_demo.forms import Form
+
 PING = b"event: ping\n\n"
 """Dify's ping has no data, so SSE parsers do not dispatch it."""
+
+_TEXT_EVENTS = ("message", "text_chunk", "reasoning_chunk", "message_end")
 
 
 class Mark(Enum):
@@ -29,6 +34,9 @@ class Mark(Enum):
     END = "the stream is complete"
     CUT = "the connection is aborted"
     DISCONNECTED = "the client disconnected"
+
+
+Frame = Event | bytes | Mark
 
 
 class StoppedByUserError(Exception):
@@ -93,7 +101,10 @@ class Run:
     """The earlier messages that the model receives."""
     message: Message | None = None
     stop_requested: asyncio.Event = field(default_factory=asyncio.Event)
-    frames: asyncio.Queue[Event | bytes | Mark] = field(default_factory=asyncio.Queue)
+    frames: asyncio.Queue[Frame] = field(default_factory=asyncio.Queue)
+    """The frames for the stream of the request that started the run."""
+    followers: list[asyncio.Queue[Frame]] = field(default_factory=list)
+    """The frames for each reader of the run's events."""
     pings: bool = True
     """Whether the stream sends pings while it is idle."""
     started: float = field(default_factory=time.monotonic)
@@ -103,6 +114,12 @@ class Run:
     """How many streams of the run have broken off."""
     end: Event | None = None
     """The event `workflow_finished`, once the graph has ended."""
+    form: Form | None = None
+    """The form that the run waits for."""
+    pauses: int = 0
+    """How often the run has paused."""
+    graph_events: list[Event] = field(default_factory=list)
+    """The events of the graph and its nodes so far, without text."""
 
     @property
     def is_graph(self) -> bool:
@@ -112,8 +129,24 @@ class Run:
         """Queue a frame for the stream, unless the client has disconnected."""
         if isinstance(frame, dict) and frame["event"] == "workflow_finished":
             self.end = frame
+        if self.is_graph and isinstance(frame, dict) and frame["event"] not in _TEXT_EVENTS:
+            self.graph_events.append(frame)
         if self.record.disconnected_at is None:
             self.frames.put_nowait(frame)
+        for follower in self.followers:
+            follower.put_nowait(frame)
+
+    def end_streams(self, mark: Mark) -> None:
+        """End all streams of the run, until it goes on after a pause."""
+        for frames in (self.frames, *self.followers):
+            frames.put_nowait(mark)
+        self.followers.clear()
+
+    def follow(self) -> asyncio.Queue[Frame]:
+        """Return a queue of the frames from now on."""
+        frames: asyncio.Queue[Frame] = asyncio.Queue()
+        self.followers.append(frames)
+        return frames
 
     def emit_thought(
         self,
@@ -206,6 +239,17 @@ class Run:
         """Return the token counts of the prompt and the answer."""
         prompt = "".join(text for _, text in self.history) + self.question
         return Usage(count_tokens(prompt), count_tokens(self.text))
+
+    def restart(self) -> None:
+        """Record that the run goes on after a pause."""
+        self.stop_requested = asyncio.Event()
+
+        def change() -> None:
+            self.record.state = "running"
+            self.record.finished_at = self.record.disconnected_at = None
+            self.log.active[self.record.task_id] = self.record
+
+        self.log.change(change)
 
     def finish(
         self,

@@ -38,6 +38,8 @@ Words = tuple[str, ...]
 MAX_FILES = 10
 """The maximum number of files in one answer, of each kind."""
 
+_FORMS = ("expired", "email", "cut")
+
 _SLOW = r"SLOW:(\d{1,9})x(\d{1,9})"
 
 THOUGHT = "Let me read the message.\nI will repeat it & say <b>who</b> I am.\n"
@@ -76,6 +78,10 @@ class Script:
     """The files that the model makes: the words after each `DRAW`, in lower case."""
     made: tuple[Words, ...] = ()
     """The files that a tool makes, likewise after each `FILE`."""
+    pauses: int = 0
+    """How often the run pauses for human input."""
+    form: str = ""
+    """What is special about its forms: `expired`, `email` (no token), or `cut` (the events break off once)."""
     drops: int = 0
     """How many streams of the run break off; the run goes on."""
     oversize: int = 0
@@ -138,6 +144,8 @@ def read_script(
         effects=frozenset(effect for effect in _EFFECTS if commands.has(effect.upper())),
         drawn=commands.files("DRAW") or (((),) if draws else ()),
         made=commands.files("FILE"),
+        pauses=int(commands.number("PAUSE")) or int(commands.has("PAUSE")),
+        form=next((kind for kind in _FORMS if commands.has(f"PAUSE:{kind}")), ""),
     )
     return _with_faults(script, commands) if faults else script
 

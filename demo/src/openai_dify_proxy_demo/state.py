@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from openai_dify_proxy_demo.dialects import CHAT_MODES, GRAPH_MODES, Dialect
 from openai_dify_proxy_demo.events import Envelope
 from openai_dify_proxy_demo.execution import execute
 from openai_dify_proxy_demo.file_store import FileStore
+from openai_dify_proxy_demo.forms import Form
 from openai_dify_proxy_demo.input_files import Upload
 from openai_dify_proxy_demo.log import DemoLog, LoggedRun, LoggedStop
 from openai_dify_proxy_demo.memory import (
@@ -35,7 +36,7 @@ MAX_STORED = 20_000
 """The maximum number of conversations and of uploads; the oldest are dropped."""
 
 MAX_ENDED = 100
-"""The maximum number of ended runs whose last event can be read again."""
+"""The maximum number of ended and paused runs whose events can be read again."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class DemoState:
     files: FileStore = field(default_factory=lambda: FileStore(secrets.token_bytes(32)))
     runs: dict[str, Run] = field(default_factory=dict)
     ended: dict[str, Run] = field(default_factory=dict)
-    """The graphs that have ended, by their run id."""
+    """The graphs that have ended or paused, by their run id."""
+    forms: dict[str, Form] = field(default_factory=dict)
+    """The forms of paused runs by their tokens, answered ones included."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def conversation(self, conversation_id: str, app: DemoApp, user: str) -> Conversation | None:
@@ -122,23 +125,40 @@ class DemoState:
 
     def start(self, run: Run) -> None:
         """Execute a run in the background until it ends or is stopped."""
-        self.runs[run.envelope.task_id] = run
         self.log.change(lambda: self.log.start(run.record))
-        task = asyncio.create_task(execute(run))
+        self._run(run, execute(run))
+
+    def resume(self, form: Form, action: dict[str, Any], inputs: dict[str, Any]) -> None:
+        """Continue a run whose form was answered."""
+        run = form.run
+        run.form = None
+        run.restart()
+        self._run(run, execute(run, form.resume(action, inputs)))
+
+    def _run(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        self.runs[run.envelope.task_id] = run
+        task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         task.add_done_callback(lambda _: self._end(run))
 
     def _end(self, run: Run) -> None:
         self.runs.pop(run.envelope.task_id, None)
-        if run.end is not None:
+        if run.form is not None:
+            store_bounded(self.forms, run.form.token, run.form, MAX_STORED)
+        if run.end is not None or run.form is not None:
             store_bounded(self.ended, run.envelope.workflow_run_id, run, MAX_ENDED)
 
     def graph_run(self, run_id: str, app: DemoApp, user: str) -> Run | None:
         """Return a run of a graph, running or ended, if it belongs to the app and the user."""
+        found = self.any_graph_run(run_id, app)
+        return found if found and found.envelope.user == user else None
+
+    def any_graph_run(self, run_id: str, app: DemoApp) -> Run | None:
+        """Return a run of a graph, running, paused or ended, if it belongs to the app."""
         running = (run for run in self.runs.values() if run.is_graph and run.envelope.workflow_run_id == run_id)
         found = next(running, None) or self.ended.get(run_id)
-        return found if found and (found.app.name, found.envelope.user) == (app.name, user) else None
+        return found if found and found.app.name == app.name else None
 
     def stop(self, task_id: str, app: DemoApp, user: str) -> None:
         """Stop a run and log the call. Unknown tasks are ignored, and other users' if the version checks the user."""
