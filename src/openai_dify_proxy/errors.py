@@ -17,6 +17,7 @@
     │   ├── MethodNotAllowed        405
     │   ├── NotAcceptable           406
     │   ├── ConversationBusy        409
+    │   ├── FormClosed              412
     │   ├── BadHttp                 400
     │   ├── RequestTimeout          408
     │   ├── BodyTooLarge            413
@@ -200,6 +201,13 @@ class ConversationBusy(ClientError):
     status = 409
     default_code = "conversation_locked"
     retryable = True
+
+
+class FormClosed(ClientError):
+    """The form of a paused run was answered already, or has expired."""
+
+    status = 412
+    default_code = "human_input_form_submitted"
 
 
 class BadHttp(ClientError):

@@ -132,11 +132,45 @@ class Repairs(Struct, frozen=True, gc=False):
     usage: Usage | None = None
 
 
+class FormAction(Struct, frozen=True):
+    """An action that answers a form: a button in Dify."""
+
+    id: str
+    title: str
+
+
+class FormInput(Struct, frozen=True):
+    """An input of a form. ``type`` is Dify's, such as ``paragraph``; ``more`` holds the other fields of that type."""
+
+    name: str
+    type: str
+    default: Any
+    more: dict[str, Any]
+
+
+class HumanInput(Struct, frozen=True):
+    """The form that a paused run waits for.
+
+    ``token`` answers it; if it is None, only people in the ``channels`` of Dify can. ``expires_at`` is in seconds since
+    1970. ``characters`` is the length of the answer before the pause as Dify counts it, all earlier pauses included.
+    """
+
+    token: str | None
+    title: str
+    content: str
+    inputs: tuple[FormInput, ...]
+    actions: tuple[FormAction, ...]
+    channels: tuple[str, ...]
+    expires_at: int | None
+    characters: int
+
+
 class TurnFinished(Struct, frozen=True):
-    """The last event of a turn that finished or was stopped.
+    """The last event of a turn that finished, paused or was stopped.
 
     ``answer`` is the whole visible text if Dify sent one that differs from the deltas (after a node retry), else None:
     the deltas are the answer. ``usage`` includes that of ``repairs``. ``outputs`` are those of a workflow.
+    ``human_input`` is the form of a paused run.
     """
 
     reason: FinishReason
@@ -144,6 +178,7 @@ class TurnFinished(Struct, frozen=True):
     answer: str | None = None
     repairs: Repairs | None = None
     outputs: dict[str, Any] | None = None
+    human_input: HumanInput | None = None
 
 
 class TurnFailed(Struct, frozen=True):

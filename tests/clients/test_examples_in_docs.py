@@ -62,6 +62,12 @@ def test_python_example_with_files(origin: str, tmp_path: Path) -> None:
     assert "report.pdf (application/pdf" in answers
 
 
+def test_python_example_of_human_input(origin: str, tmp_path: Path) -> None:
+    answers = run([sys.executable, "-W", "ignore", "-"], example("docs/human-input.md", "python", origin), tmp_path)
+    assert "May I continue? [note]\n\n[Yes] · [No]\n" in answers
+    assert answers.endswith("\n Yes: \n Yes: fine\n Yes: \n Yes: by token\n")
+
+
 @pytest.mark.parametrize("document", ["README.md", "docs/clients.md", "docs/conversations.md"])
 def test_python_example(document: str, origin: str, tmp_path: Path) -> None:
     assert "Hello!" in run([sys.executable, "-"], example(document, "python", origin), tmp_path)

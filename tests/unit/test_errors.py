@@ -15,7 +15,7 @@ def tree(root: type[ProxyError]) -> list[type[ProxyError]]:
 ERRORS = tree(ProxyError)
 
 STATUS_OF_TYPE = {
-    "invalid_request_error": {400, 404, 405, 406, 408, 409, 413, 414, 415, 416, 431},
+    "invalid_request_error": {400, 404, 405, 406, 408, 409, 412, 413, 414, 415, 416, 431},
     "authentication_error": {401},
     "permission_error": {403},
     "rate_limit_error": {429},

@@ -16,6 +16,7 @@ from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.console import ConsoleSettings
 from openai_dify_proxy.settings.descriptions import Shown
 from openai_dify_proxy.settings.files import FileSettings
+from openai_dify_proxy.settings.human_input import HumanInputSettings
 from openai_dify_proxy.settings.image_model_settings import ImageModelSettings
 from openai_dify_proxy.settings.keys import ClientKeySettings, EndUserSettings, KeySettings
 from openai_dify_proxy.settings.limits import LimitSettings
@@ -35,6 +36,7 @@ from openai_dify_proxy.settings.values import (
     GatewayUrl,
     Heartbeat,
     Hosts,
+    HumanInput,
     ImageModelName,
     Inputs,
     Key,
@@ -113,6 +115,8 @@ class AppSettings(_Model):
     tools: Annotated[Tools | None, Shown(default="`TOOLS`")] = None
     """Whether the app's model calls the client's tools and follows its schemas: `auto`, `emulate`, `ignore` or
     `reject`."""
+    human_input: Annotated[HumanInput | None, Shown(default="`HUMAN_INPUT`")] = None
+    """How the form of a paused run reaches clients: `auto`, `tool` or `text`."""
 
 
 class DifySettings(_Model):
@@ -360,6 +364,7 @@ class Settings(
     ConsoleSettings,
     FileSettings,
     AudioSettings,
+    HumanInputSettings,
     ToolSettings,
     EndUserSettings,
     ConversationSettings,

@@ -341,6 +341,8 @@ Keys = Annotated[tuple[Key, ...], BeforeValidator(_comma_separated), Kind("list 
 PersonalKeys = Annotated[tuple[tuple[Key, Text], ...], BeforeValidator(_personal_keys), Kind("list of pairs")]
 AppConversations = Annotated[ConversationRule, BeforeValidator(_conversation_rule), Kind("choice")]
 Tools = Annotated[ToolsRule, BeforeValidator(_lower), Kind("choice")]
+HumanInput = Annotated[Literal["auto", "tool", "text"], BeforeValidator(_lower), Kind("choice")]
+HumanInputOther = Annotated[Literal["ask", "run"], BeforeValidator(_lower), Kind("choice")]
 EndUserId = Annotated[Literal["derived", "plain"], BeforeValidator(_lower), Kind("choice")]
 MaxConcurrent = Annotated[
     Literal["auto", "off"] | int,

@@ -20,6 +20,7 @@ from openai_dify_proxy.events import (
     AgentThoughtDelta,
     Event,
     FixedTextDelta,
+    HumanInput,
     ReasoningDelta,
     RefusalDelta,
     Repairs,
@@ -138,6 +139,10 @@ class OutputReader:
                 out.append(event)
             case TextReplaced():
                 self._replace(event, out)
+            case ToolCallStarted() | ToolCallDelta() | ToolCallFinished():
+                self._ask_for_form(event, out)
+            case TurnFinished(human_input=HumanInput()):
+                self._pause(event, out)
             case TurnFinished():
                 self._finish(event, out)
             case TurnFailed() if self._rejected is not None:
@@ -267,6 +272,35 @@ class OutputReader:
             self._run = self._new_run()
         else:
             self._give_up(self._rejected, out)
+
+    def _ask_for_form(self, event: ToolCallStarted | ToolCallDelta | ToolCallFinished, out: list[Event]) -> None:
+        """Pass on the call for a form, unless the model has called tools, whose results come first."""
+        if isinstance(event, ToolCallStarted):
+            self._release_paused(out)
+        if not self._calls:
+            out.append(event)
+
+    def _pause(self, event: TurnFinished, out: list[Event]) -> None:
+        """End the turn of a paused run. Its output is not complete, so that it is neither checked nor corrected."""
+        self._release_paused(out)
+        self._usage = _sum(self._usage, event.usage)
+        if self._repairs:
+            self._repair_usage = _sum(self._repair_usage, event.usage)
+        repairs = Repairs(self._repairs, self._repair_usage) if self._repairs else None
+        reason = "tool_calls" if self._calls else event.reason
+        out.append(replace(event, reason=reason, usage=self._usage, repairs=repairs, outputs=None))
+
+    def _release_paused(self, out: list[Event]) -> None:
+        """Emit what was held back of a run that has paused, and forget it."""
+        self._read(self._run.parser.finish(), out)
+        if self._run.call is not None and self._run.call.streams:
+            out.append(ToolCallFinished(self._run.call.started.index))
+            self._calls += 1
+        if self._run.fixed and not self._calls:
+            self._add_text(self._run.take_fixed(), out)
+        if self._run.answer:
+            out.append(TextDelta("".join(self._run.answer)))
+        self._run = self._new_run()
 
     def _has_no_calls_for(self, rejected: RejectedRun) -> bool:
         """Return whether the model has answered the request for corrected calls without any call."""

@@ -11,6 +11,7 @@ from openai_dify_proxy.events import (
     Event,
     FileProduced,
     FinishReason,
+    HumanInput,
     ReasoningDelta,
     RefusalDelta,
     Repairs,
@@ -31,7 +32,8 @@ class Answer:
     """The answer so far: ``add`` events and read the attributes.
 
     ``finish_reason`` and ``error`` are None until the turn finished or failed. ``calling`` means that the last call has
-    not finished, ``replaced`` that a moderation replaced earlier text. ``suggested_questions`` are no events: the
+    not finished, ``replaced`` that a moderation replaced earlier text. ``human_input`` is the form of a
+    paused run. ``suggested_questions`` are no events: the
     caller sets them before the last one.
     """
 
@@ -45,6 +47,7 @@ class Answer:
         "error",
         "files",
         "finish_reason",
+        "human_input",
         "repairs",
         "replaced",
         "suggested_questions",
@@ -63,6 +66,7 @@ class Answer:
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
         self.repairs: Repairs | None = None
+        self.human_input: HumanInput | None = None
         self.suggested_questions: list[str] | None = None
         self.error: ProxyError | None = None
 
@@ -157,6 +161,7 @@ class Answer:
         self.finish_reason = event.reason
         self.usage = event.usage
         self.repairs = event.repairs
+        self.human_input = event.human_input
 
     def _add_link(self, file: FileProduced) -> None:
         if link := file_link(file, self.has_text):

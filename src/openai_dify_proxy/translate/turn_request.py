@@ -197,6 +197,23 @@ class StoredHistory(Struct, frozen=True):
     calls: tuple[ToolCall, ...] = ()
 
 
+FormMode: TypeAlias = Literal["auto", "tool", "text"]
+"""How the form of a paused run reaches the client: as a tool call, as text, or as it suits the request."""
+
+
+class FormAnswer(Struct, frozen=True):
+    """The client's answer to the form of a paused run.
+
+    Without a ``token`` it is for the run that the conversation waits for. ``action`` is an id or a title. ``inputs`` is
+    None if the client sent nothing but an action. ``param`` is the answer's path in the request.
+    """
+
+    token: str | None
+    action: str
+    inputs: dict[str, Any] | None
+    param: str
+
+
 SideCallKind: TypeAlias = Literal[
     "title",
     "tags",
@@ -232,7 +249,8 @@ class TurnRequest(Struct, frozen=True):
     turn, such as a side call, continues no conversation and cannot be continued. ``conversation_param`` is the
     field or header that ``conversation_id`` comes from. ``output`` is None for a plain answer. ``unsupported`` names
     the parameters of the request that have no effect. ``files`` are those of the body's field ``files``, which belong
-    to no message. ``contents`` is None if the request has no files at all.
+    to no message. ``contents`` is None if the request has no files at all. ``form_mode`` is None if the request does
+    not say how it wants forms; with a ``form_answer`` the turn resumes a paused run, and asks nothing.
     """
 
     question: str
@@ -252,6 +270,8 @@ class TurnRequest(Struct, frozen=True):
     unsupported: tuple[str, ...] = ()
     files: tuple[SentFile, ...] = ()
     contents: FileContents | None = None
+    form_mode: FormMode | None = None
+    form_answer: FormAnswer | None = None
 
     @property
     def new_files(self) -> tuple[SentFile, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from openai_dify_proxy.events import Event, TurnFinished, TurnIds
@@ -12,8 +12,13 @@ from openai_dify_proxy.telemetry import RequestRecord
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.claims import ConversationClaim
+from openai_dify_proxy.turns.conversation_entries import PausedRun
 from openai_dify_proxy.turns.dify_stream import DifyStream
+from openai_dify_proxy.turns.pauses import paused_run
 from openai_dify_proxy.wire.dify import Mode
+
+PutPause = Callable[[PausedRun, bytes], Awaitable[Sequence[Operation]]]
+"""Returns the operations that store a paused run after the history with this fingerprint."""
 
 STOP_SECONDS = 1.0
 """How long a turn that ends with tool calls waits for the end of its run in Dify."""
@@ -38,6 +43,7 @@ class ActiveTurn:
         user: str,
         record: RequestRecord,
         now: Callable[[], float],
+        put_pause: PutPause,
         stop: Callable[[], asyncio.Task[None] | None],
     ) -> None:
         """``user`` is Dify's user, and ``record`` that of the request.
@@ -52,6 +58,7 @@ class ActiveTurn:
         self.user = user
         self.record = record
         self._now = now
+        self._put_pause = put_pause
         self._stop = stop
 
     @property
@@ -104,6 +111,11 @@ class ActiveTurn:
         Call it before the client receives its last frame.
         """
         stream = self.stream
+        form = stream.last.human_input if isinstance(stream.last, TurnFinished) else None
+        paused = None if form is None else paused_run(form, stream.ids)
+        if paused is not None:
+            self.claim.pauses = paused.name
+            also = [*also, *await self._put_pause(paused, self.claim.link_after(reply))]
         await self.claim.commit(
             reply,
             conversation_id=stream.ids.conversation_id if await self._can_continue() else None,

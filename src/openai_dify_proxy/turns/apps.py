@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from openai_dify_proxy.errors import SEE_LOG, InvalidRequest, ModelNotAllowed, ModelNotFound, UpstreamMisconfigured
 from openai_dify_proxy.settings import AppSettings, ConversationRule, Settings, ToolsRule
 from openai_dify_proxy.translate.dify.request import AppRules
+from openai_dify_proxy.translate.turn_request import FormMode
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.image_names import ImageModelNames
 from openai_dify_proxy.upstream.dify import URL_SETTING, DifyApp
@@ -36,6 +37,7 @@ class App(Struct, frozen=True):
     aliases: tuple[str, ...] = ()
     conversations: ConversationRule = "auto"
     tools: ToolsRule = "auto"
+    human_input: FormMode = "auto"
 
 
 class Apps:
@@ -50,6 +52,7 @@ class Apps:
         self._keyed_output = settings.output_variable
         self._keyed_conversations = settings.conversations
         self._keyed_tools = settings.tools
+        self._keyed_human_input = settings.human_input
         self._by_key = {app.dify.key: app for app in self._apps.values()}
         self._patterns = [(pattern, app) for app in self._apps.values() for pattern in app.aliases]
         self._image_models = ImageModelNames(settings)
@@ -169,6 +172,7 @@ class Apps:
             output_variable=self._keyed_output,
             conversations=self._keyed_conversations,
             tools=self._keyed_tools,
+            human_input=self._keyed_human_input,
         )
 
     def _unknown(self, caller: Caller, model: str | None) -> str:
@@ -206,4 +210,5 @@ def _app(app: AppSettings, settings: Settings) -> App:
         tuple(app.aliases),
         app.conversations or settings.conversations,
         app.tools or settings.tools,
+        app.human_input or settings.human_input,
     )

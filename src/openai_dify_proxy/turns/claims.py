@@ -39,6 +39,7 @@ from openai_dify_proxy.turns.conversation_entries import (
     ConversationEntry,
     ConversationRecord,
     encode_entry,
+    pause_pointer,
     read_entry,
     read_record,
 )
@@ -62,7 +63,8 @@ class ConversationClaim:
     ``unconfirmed`` means that the proxy knows the conversation only from the client. ``awaits_head`` is false once the
     turn has waited long enough for a turn that holds its entry: the process of that one may have died. ``commit`` is
     for an answered turn. The turn's context manager calls ``release`` if no request was sent to Dify, and ``abandon``
-    unless the claim is settled.
+    unless the claim is settled. ``paused`` names the pause that the conversation waits in, if a run has paused in it;
+    ``pauses`` that of this turn, and is set before its end.
     """
 
     def __init__(
@@ -81,6 +83,9 @@ class ConversationClaim:
         self.not_before = 0.0
         self.unconfirmed = False
         self.awaits_head = True
+        self.paused = self.pauses = ""
+        self._known: ConversationEntry | ConversationRecord | None = None
+        self._unasked = False
         self._store = store
         self._ttl = ttl
         self._now = now
@@ -135,6 +140,8 @@ class ConversationClaim:
         """An earlier question that shows whether a chatflow's model has a memory; None if that is known."""
         if not self._chatflow or self.conversation_id is None or self.continuation.history:
             return None
+        if self._known is not None and self._known.unasked:
+            return None
         stored = self._request.stored_history
         question = last_question(self._request.history) or (stored.asked if stored is not None else None)
         return None if question is None else normalize(question)
@@ -159,6 +166,14 @@ class ConversationClaim:
         """Tell the model ``instructions`` unless it knows them, and remind it after ``remind_after`` turns."""
         self._told = InstructionMemory(instructions, remind_after)
 
+    def ask_nothing(self) -> None:
+        """Record that the turn sends Dify no question, so that the model learns nothing from it."""
+        self._unasked = True
+        self._told = InstructionMemory()
+        if self._known is not None:
+            self._system = self._known.system
+            self._told.digest, self._told.turns = self._known.instructions, self._known.turns
+
     def fingerprint(self, secret: bytes, caller: Caller, profile: AppProfile) -> None:
         """Compute the scope, and the fingerprint of all earlier messages, once."""
         if self._fingerprint is not None:
@@ -177,16 +192,20 @@ class ConversationClaim:
         """Take the conversation of the history, if there is one."""
         if self._fingerprint is None or not self._has_history:
             return
-        key = _entry_key(self._fingerprint.digest())
-        results = await self._store.run(Take(key, self._owner), *self._get_forgetful())
-        if results is None or results[0] is None:
+        link = self._fingerprint.digest()
+        key = _entry_key(link)
+        results = await self._store.run(Take(key, self._owner), *self._get_forgetful(), *self._get_pause(link))
+        if results is None:
+            return
+        self.paused = (results[2] or b"").decode() if self._chatflow else ""
+        if results[0] is None:
             return
         entry = self._store.decode(key, results[0], read_entry)
         if entry is None:
             return
         self._taken = (key, results[0])
         self._head = key
-        self._continue(entry.conversation_id, entry, forgetful=any(results[1:]))
+        self._continue(entry.conversation_id, entry, forgetful=any(results[1:2]))
 
     async def take_named(self, conversation_id: str) -> None:
         """Lock a conversation that the client names. Raises ConversationTaken while another turn runs in it."""
@@ -203,6 +222,7 @@ class ConversationClaim:
         record = None if results is None else self._store.decode(get_record.key, results[0], read_record)
         if results is not None and record is not None:
             known = await self._take_head(lock, record, get_record)
+            self.paused = known.paused
             self.unconfirmed = False
             forgetful = any(results[1:]) and self._has_history
             self._continue(conversation_id, known, forgetful=forgetful)
@@ -251,6 +271,7 @@ class ConversationClaim:
     ) -> None:
         """Continue a conversation: a model without memory receives the whole history, any other only new messages."""
         self._at = known.at
+        self._known = known
         self.not_before = known.at + self._timing.turn_spacing
         self.continuation = Continuation(
             conversation_id,
@@ -295,7 +316,7 @@ class ConversationClaim:
                 await self._store.run(*also)
             return
         head = _entry_key(link) if self._app.conversations == "auto" else ""
-        entry = ConversationEntry(conversation_id, at, self._system, self._told.digest, self._told.turns)
+        entry = self._entry(conversation_id, at)
         operations: list[Operation] = [
             self._put_record(scope, entry, head),
             Get(scope.key("busy", conversation_id)),
@@ -321,7 +342,7 @@ class ConversationClaim:
         other = (self._store.decode(head, before[2], read_entry) if head else None) or own
         if other.conversation_id != own.conversation_id:
             # It had the same messages. No history leads to it any more, so no turn needs to wait for its head.
-            operations.append(self._put_record(scope, other, ""))
+            operations.append(self._put_record(scope, other, "", pauses=""))
         if own.conversation_id == self.conversation_id and not self.unconfirmed:
             record = self._store.decode(scope.key("owned", own.conversation_id), before[0], read_record)
             latest = self._head if record is None else record.head
@@ -378,15 +399,22 @@ class ConversationClaim:
         return self._request.stored_history is not None or has_content(self._request.history)
 
     def _end_operation(self, scope: Scope, conversation_id: str) -> Operation:
-        entry = ConversationEntry(conversation_id, self._now(), self._system, self._told.digest, self._told.turns)
-        return self._put_record(scope, entry, "")
+        return self._put_record(scope, self._entry(conversation_id, self._now()), "")
 
-    def _put_record(self, scope: Scope, entry: ConversationEntry, head: str) -> Operation:
-        record = encode_entry(ConversationRecord(head, entry.at, entry.system, entry.instructions, entry.turns))
-        return Put(scope.key("owned", entry.conversation_id), record, self._ttl, self._owner)
+    def _entry(self, conversation_id: str, at: float) -> ConversationEntry:
+        told = self._told
+        return ConversationEntry(conversation_id, at, self._system, told.digest, told.turns, self._unasked)
+
+    def _put_record(self, scope: Scope, entry: ConversationEntry, head: str, *, pauses: str | None = None) -> Operation:
+        about = entry.at, entry.system, entry.instructions, entry.turns, entry.unasked
+        record = ConversationRecord(head, *about, self.pauses if pauses is None else pauses)
+        return Put(scope.key("owned", entry.conversation_id), encode_entry(record), self._ttl, self._owner)
 
     def _get_forgetful(self) -> list[Operation]:
         return [Get(self._forgetful_key())] if self._chatflow else []
+
+    def _get_pause(self, link: bytes) -> list[Operation]:
+        return [Get(pause_pointer(link))] if self._chatflow else []
 
     def _forgetful_key(self) -> str:
         scope, dify = self._scope, self._app.dify

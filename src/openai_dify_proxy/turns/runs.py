@@ -11,6 +11,8 @@ from openai_dify_proxy.errors import ConversationNotFound
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.dify.file_plan import NO_FILES, FilePlan
+from openai_dify_proxy.translate.dify.forms import FormStyle
+from openai_dify_proxy.translate.dify.pauses import NOT_PAUSED, PausedAt
 from openai_dify_proxy.translate.dify.request import Continuation, generate_path, make_generate_request
 from openai_dify_proxy.translate.dify.transcript import Transcript
 from openai_dify_proxy.translate.role_lines import escape_role_lines
@@ -134,9 +136,9 @@ class Runs:
 
         Raises ProxyError if nothing was sent, and ClientDisconnected if the client has disconnected before.
         """
-        app, profile, claim = question.app, question.profile, question.claim
+        app, profile = question.app, question.profile
         request, history, emulation = question.request, None, question.emulation
-        continuation = continuation or claim.continuation
+        continuation = continuation or question.claim.continuation
         if continuation.history and question.recall is not None:
             history = [*await question.recall(), *request.history]
         files = await self._place_files(question, continuation, request.history if history is None else history)
@@ -157,15 +159,7 @@ class Runs:
             )
 
         body = await run_sized(build, text_size(request, request.history if history is None else history))
-        decoder = DifyEventDecoder(
-            profile.mode,
-            origin=app.dify.origin,
-            own_key=app.dify.own_key,
-            progress=app.progress,
-            output_variable=app.output_variable,
-            asked_before=claim.asked_before,
-            emulating=emulation is not None,
-        )
+        decoder = make_decoder(question)
         if question.client.disconnected:
             raise ClientDisconnected
         exchange = await self._dify.generate(app.dify, generate_path(profile.mode), body)
@@ -197,6 +191,35 @@ class Runs:
         if contents is not None and not question.claim.can_restart:
             contents.drop()
         return files
+
+
+def make_decoder(question: Question, paused: PausedAt = NOT_PAUSED) -> DifyEventDecoder:
+    """Return the decoder of a run's stream; ``paused`` is for the rest of a run that has paused."""
+    app = question.app
+    return DifyEventDecoder(
+        question.profile.mode,
+        origin=app.dify.origin,
+        own_key=app.dify.own_key,
+        progress=app.progress,
+        output_variable=app.output_variable,
+        asked_before=question.claim.asked_before if paused is NOT_PAUSED else None,
+        emulating=question.emulation is not None,
+        forms=_form_style(question),
+        paused=paused,
+    )
+
+
+def _form_style(question: Question) -> FormStyle:
+    """Return how forms reach the client: as calls if it has tools, or asks for them."""
+    output = question.request.output
+    if not question.profile.resumable:
+        return "closed"
+    mode = question.request.form_mode or question.app.human_input
+    if output is not None and output.legacy:
+        mode = "text"  # a legacy call has no id, which names the form
+    if mode == "auto":
+        mode = "tool" if output is not None and output.tools and output.choice.mode != "none" else "text"
+    return "call" if mode == "tool" else "text"
 
 
 def _may_forget(question: Question) -> bool:

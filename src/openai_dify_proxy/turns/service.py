@@ -36,8 +36,10 @@ from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
 from openai_dify_proxy.turns.emulation import Emulation, Emulator, output_size
 from openai_dify_proxy.turns.files import TurnFiles
+from openai_dify_proxy.turns.human_input import HumanInputs
 from openai_dify_proxy.turns.large_requests import run_sized
 from openai_dify_proxy.turns.locks import ConversationTaken, Lock
+from openai_dify_proxy.turns.pauses import Pauses
 from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.runs import Question, Recall, Runs
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
@@ -85,6 +87,8 @@ class Turns:
         self._files = files
         self._artifacts = artifacts
         self._records = records or RequestRecords()
+        self._pauses = Pauses(conversations)
+        self._human = HumanInputs(dify, conversations, self._pauses, asks_again=settings.human_input_other == "ask")
         self._runs = Runs(dify, self._stopper, Transcript(settings.transcript_template), conversations, files)
         self._active = 0
         self._all_ended = asyncio.Event()
@@ -314,18 +318,21 @@ class Turns:
         emulation: Emulation | None,
         address: Address | None,
     ) -> ActiveTurn:
-        slot = None
+        slot, pause = None, None
         while slot is None:
             slot = await admittance.enter()
             try:
-                await self._conversations.find(claim, caller, app, profile, request)
+                pause = await self._human.find(claim, caller, app, profile, request)
             except ConversationTaken as taken:
                 claim.awaits_head = await admittance.wait_until_free(taken)
                 slot = None
         user = await self.user(app, caller, request.end_user)
         question = Question(app, profile, request, user, claim, recall, slot, emulation, client, caller.id)
-        await self._runs.wait_for_dify(question)
-        exchange, decoder = await self._runs.start(question)
+        if pause is None:
+            await self._runs.wait_for_dify(question)
+            exchange, decoder = await self._runs.start(question)
+        else:
+            exchange, decoder = await self._human.start(question, pause)
         client.record.sent = exchange.sent_at
         client.record.elsewhere += admittance.waited + exchange.connecting
         stream = DifyStream(
@@ -336,10 +343,10 @@ class Turns:
             stop=StopSequences(request.stop) if request.stop else None,
             limits=self._limits,
             conversation_id=claim.conversation_id,
-            restart=partial(self._runs.restart, question) if claim.can_restart else None,
+            restart=partial(self._runs.restart, question) if pause is None and claim.can_restart else None,
             output=None if emulation is None else emulation.reader,
             repair=partial(self._runs.repair, question),
-            resume=partial(self._runs.resume, question) if profile.resumable else None,
+            resume=partial(self._runs.resume, question) if profile.resumable and not decoder.concluded else None,
             links=self._artifacts.links(app.dify.base_url, caller.id, await self._conversations.secret(), address),
         )
         slot.hold()  # until ``_end``
@@ -355,6 +362,7 @@ class Turns:
             user=user,
             record=client.record,
             now=self._conversations.now,
+            put_pause=partial(self._pauses.put_operations, caller, app, request.end_user),
             stop=lambda: self._stopper.abandon(stream, profile.mode),
         )
 
@@ -377,6 +385,8 @@ class Turns:
 
     def _check(self, app: App, profile: AppProfile, request: TurnRequest) -> None:
         """Raise InvalidRequest for a request that the app cannot answer, so that it does not wait for a slot."""
+        if request.form_answer is not None:
+            return
         if profile.converses and not request.stateless:
             named_conversation(request)
         files = self._files.check(app, profile, request)

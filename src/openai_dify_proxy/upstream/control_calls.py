@@ -1,4 +1,4 @@
-"""The connections for control calls: stop calls, and the calls that read the profile of an app.
+"""The connections for control calls: stop calls, answers to forms, and the calls that read the profile of an app.
 
 Turns and all other calls to Dify use the slots of ``turns/admission``.
 """

@@ -102,10 +102,30 @@ class DifyClient:
         target = self._target(app, path)
         return await self._exchange("POST", target, _headers(app) + _JSON, body, setting=app.url_setting)
 
-    async def events(self, app: DifyApp, run_id: str, user: str) -> Exchange:
-        """Request the events of a workflow run from now on, and return without waiting for the answer's headers."""
-        path = f"/workflow/{quote(run_id, safe='')}/events?{urlencode({'user': user})}"
+    async def events(self, app: DifyApp, run_id: str, user: str, *, snapshot: bool = False) -> Exchange:
+        """Request the events of a workflow run from now on, and return without waiting for the answer's headers.
+
+        A ``snapshot`` of the run precedes them, and ends the stream if the run is paused.
+        """
+        query = {"user": user, "include_state_snapshot": "true"} if snapshot else {"user": user}
+        path = f"/workflow/{quote(run_id, safe='')}/events?{urlencode(query)}"
         return await self._exchange("GET", self._target(app, path), _headers(app), setting=app.url_setting)
+
+    async def run_status(self, app: DifyApp, run_id: str) -> str | None:
+        """Return the status of a workflow run, such as ``paused``. Raises NotFound."""
+        run: dify.WorkflowRun = (
+            await self._describe(app, f"/workflows/run/{quote(run_id, safe='')}", dify.WORKFLOW_RUN)
+        ).value
+        return run.status
+
+    async def form(self, app: DifyApp, token: str) -> dify.PendingForm:
+        """Return the form of a paused run. Raises FormClosed and NotFound."""
+        form: dify.PendingForm = (await self._describe(app, _form_path(token), dify.PENDING_FORM)).value
+        return form
+
+    async def submit_form(self, app: DifyApp, token: str, submission: dify.FormSubmission) -> None:
+        """Answer the form of a paused run, whose events are being read. Raises FormClosed and InvalidRequest."""
+        await self._call(app, "POST", _form_path(token), json.encode(submission), control=True)
 
     async def send_form(self, app: DifyApp, path: str, body: bytes, boundary: str) -> Exchange:
         """Send a ``multipart/form-data`` body and return without waiting for the answer's headers."""
@@ -307,6 +327,10 @@ class DifyClient:
         if target is None:
             target = self._targets[key] = parse_url(app.url + path)
         return target
+
+
+def _form_path(token: str) -> str:
+    return f"/form/human_input/{quote(token, safe='')}"
 
 
 def rejection(app: DifyApp, exchange: Exchange, body: bytes) -> ProxyError:

@@ -155,18 +155,51 @@ class WorkflowFinishedData(Struct):
     files: list[FileData] | None = None
 
 
-class FormAction(Struct):
+class ActionData(Struct):
     id: str | None = None
     title: str | None = None
 
 
 class PauseReason(Struct):
+    """A form that a paused run waits for. Its inputs are objects whose fields depend on their type.
+
+    ``form_token`` is null if only the ``approval_channels`` can answer the form.
+    """
+
     form_content: str | None = None
-    actions: list[FormAction] | None = None
+    node_title: str | None = None
+    inputs: list[dict[str, Any]] | None = None
+    actions: list[ActionData] | None = None
+    form_token: str | None = None
+    approval_channels: list[str] | None = None
+    resolved_default_values: dict[str, Any] | None = None
+    expiration_time: int | None = None
 
 
 class WorkflowPausedData(Struct):
     reasons: list[PauseReason] | None = None
+
+
+class PendingForm(Struct):
+    """``GET /form/human_input/{form_token}``."""
+
+    inputs: list[dict[str, Any]] | None = None
+    resolved_default_values: dict[str, Any] | None = None
+    user_actions: list[ActionData] | None = None
+
+
+class FormSubmission(Struct):
+    """The body of ``POST /form/human_input/{form_token}``."""
+
+    inputs: dict[str, Any]
+    action: str
+    user: str
+
+
+class WorkflowRun(Struct):
+    """``GET /workflows/run/{workflow_run_id}``."""
+
+    status: str | None = None
 
 
 class ErrorBody(Struct):
@@ -366,7 +399,9 @@ AGENT_LOG = Decoder(AgentLogData)
 MESSAGE_END_METADATA = Decoder(MessageEndMetadata | None, float_hook=read_float)
 FILES = Decoder(list[FileData] | None)
 WORKFLOW_FINISHED = Decoder(WorkflowFinishedData, float_hook=read_float)
-WORKFLOW_PAUSED = Decoder(WorkflowPausedData)
+WORKFLOW_PAUSED = Decoder(WorkflowPausedData, float_hook=read_float)
+PENDING_FORM = Decoder(PendingForm, float_hook=read_float)
+WORKFLOW_RUN = Decoder(WorkflowRun)
 ERROR_BODY = Decoder(ErrorBody)
 APP_INFO = Decoder(AppInfo)
 APP_PARAMETERS = Decoder(AppParameters, float_hook=read_float)

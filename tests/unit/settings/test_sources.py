@@ -113,6 +113,8 @@ def test_defaults() -> None:
         "config_file": None,
         "default_app": None,
         "conversations": "auto",
+        "human_input": "auto",
+        "human_input_other": "ask",
         "tools": "auto",
         "tools_max_repairs": 1,
         "tools_reminder": 8,
@@ -506,6 +508,7 @@ def test_every_setting_of_an_app(toml: Path) -> None:
         progress = "reasoning"
         conversations = "Transcript"
         tools = "Reject"
+        human_input = "Tool"
         inputs = { language = "en", depth = 2, tags = ["a"], deep = { b = true } }
         [apps."team/sales"]
         api_key_env = "SALES_KEY"
@@ -527,6 +530,7 @@ def test_every_setting_of_an_app(toml: Path) -> None:
         "progress": "reasoning",
         "conversations": "transcript",
         "tools": "reject",
+        "human_input": "tool",
         "inputs": {"language": "en", "depth": 2, "tags": ["a"], "deep": {"b": True}},
     }
     assert (sales.name, sales.api_url, sales.mode) == ("team/sales", "http://dify.test/v1", None)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from msgspec import json
+from msgspec.structs import replace
 
 from openai_dify_proxy.errors import ResponseFormatInvalid, StreamCut, ToolCallInvalid
 from openai_dify_proxy.events import (
     AgentThoughtDelta,
     Event,
     FixedTextDelta,
+    HumanInput,
     ReasoningDelta,
     RefusalDelta,
     Repairs,
@@ -508,3 +510,47 @@ def test_free_text_that_stays_without_its_end_is_delivered() -> None:
     reader = reader_of(TOOLS, streamed=False, max_repairs=0)
     events = read(reader, TextDelta('<tool_call>{"name": "apply_patch"}\n*** Begin'), END)
     assert events[1] == ToolCallDelta(0, "*** Begin")
+
+
+# Paused runs
+
+PAUSED = TurnFinished("stop", Usage(10, 5, 15), human_input=HumanInput("t", "", "", (), (), (), None, 0))
+ASKED: list[Event] = [ToolCallStarted(0, "call_hi_t", "dify_human_input"), ToolCallDelta(0, "{}"), ToolCallFinished(0)]
+CALLED = replace(PAUSED, reason="tool_calls")
+
+
+@pytest.mark.parametrize("request_", [TOOLS, REQUIRED, FORMAT])
+def test_the_form_of_a_paused_run_is_passed_on(request_: OutputRequest) -> None:
+    reader = reader_of(request_)
+    assert read(reader, TextDelta("Draft."), *ASKED, CALLED) == [TextDelta("Draft."), *ASKED, CALLED]
+    assert reader.repair is None
+
+
+@pytest.mark.parametrize("request_", [TOOLS, REQUIRED, FORMAT])
+def test_the_form_of_a_paused_run_is_text(request_: OutputRequest) -> None:
+    reader = reader_of(request_)
+    assert read(reader, TextDelta("Draft. "), FixedTextDelta("Form"), PAUSED) == [TextDelta("Draft. Form"), PAUSED]
+
+
+def test_calls_of_the_model_come_before_the_form() -> None:
+    arguments = '{"city": "Paris"}'
+    assert read(reader_of(TOOLS), TextDelta(CALL), *ASKED, CALLED) == [*call(0, arguments), CALLED]
+    form = FixedTextDelta("Form")
+    assert read(reader_of(TOOLS), TextDelta(CALL), form, PAUSED) == [*call(0, arguments), CALLED]
+    (started, broken, finished, last) = read(reader_of(TOOLS), TextDelta(BROKEN), *ASKED, CALLED)
+    assert (started, broken, finished, last) == (*call(0, '{"city": "Pa'), CALLED)
+
+
+def test_a_broken_call_of_a_paused_run_is_dropped_with_its_text() -> None:
+    assert read(reader_of(TOOLS, streamed=False), TextDelta(BROKEN), *ASKED, CALLED) == [*ASKED, CALLED]
+    both: list[Event] = [TextDelta(BROKEN), FixedTextDelta("Form"), PAUSED]
+    assert read(reader_of(TOOLS, streamed=False), *both) == [TextDelta("Form"), PAUSED]
+
+
+def test_a_repair_that_pauses() -> None:
+    reader = reader_of(FORMAT)
+    assert read(reader, TextDelta("no JSON"), END) == []
+    *rest, last = read(reader, TextDelta("Draft."), *ASKED, CALLED)
+    assert rest == [TextDelta("Draft."), *ASKED]
+    usage = Usage(20, 10, 30)
+    assert last == replace(CALLED, usage=usage, repairs=Repairs(1, END.usage))

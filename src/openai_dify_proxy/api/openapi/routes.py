@@ -55,7 +55,7 @@ from openai_dify_proxy.wire.openai.responses import (
     StreamEvent,
 )
 
-TURN_ERRORS = (400, 404, 409, 413, 415, 429, 502, 503, 504)
+TURN_ERRORS = (400, 404, 409, 412, 413, 415, 429, 502, 503, 504)
 BODY_ERRORS = (400, 413, 415)
 STATE_ERRORS = (404, 503)
 IMAGE_ERRORS = (400, 404, 406, 413, 415, 429, 500, 502, 503, 504)

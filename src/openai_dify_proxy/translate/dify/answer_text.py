@@ -12,6 +12,9 @@ from openai_dify_proxy.wire.complexity import TooComplex
 MAX_RESTATED_TEXT = 64 * 1024 * 1024
 """Characters that all replacements after node retries may have together. Each one repeats the whole text."""
 
+_FORM = ("", "form")
+"""The variable of text that no node sends."""
+
 
 class AnswerText:
     """Turns the text of Dify's events into ``TextDelta``, ``ReasoningDelta`` and ``TextReplaced``.
@@ -81,7 +84,8 @@ class AnswerText:
             self._restate(whole, False, out)
 
     def add_paragraph(self, text: str, out: list[Event]) -> None:
-        self.add(None, f"\n\n{text}" if self._assembly.any else text, out)
+        """Add text that is not a model's, behind an empty line."""
+        self.add(_FORM, f"\n\n{text}" if self._assembly.any else text, out)
 
     def add_reasoning(self, text: str, out: list[Event]) -> None:
         """Add reasoning that Dify separated from the answer."""
@@ -174,3 +178,18 @@ class ResumedText(AnswerText):
             self.lost = True
         elif rest := answer[len(sent) :]:
             super().add(None, rest, out)
+
+
+class WaitingText(ResumedText):
+    """The text of a turn that resumes a paused run, until the run's events begin; an earlier turn has the text so far.
+
+    It stays so if the beginning of these events is missing, or if the turn only shows the form again.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, *, separate_fixed: bool) -> None:
+        super().__init__(AnswerText(separate_fixed=separate_fixed))
+
+    def replace(self, text: str, moderated: bool, out: list[Event]) -> None:
+        """Ignore the text so far, with which a snapshot of the run begins."""

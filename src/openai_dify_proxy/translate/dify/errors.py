@@ -17,6 +17,7 @@ from openai_dify_proxy.errors import (
     BodyTooLarge,
     ContextTooLong,
     ConversationNotFound,
+    FormClosed,
     InvalidRequest,
     NotFound,
     PermissionDenied,
@@ -241,6 +242,24 @@ def _no_audio_model(message: str, code: str | None, _started: bool) -> ProxyErro
     )
 
 
+def _form_submitted(_message: str, code: str | None, _started: bool) -> ProxyError:
+    return FormClosed(
+        "The form was answered already. The next message of the conversation starts a new run.",
+        param="human_input",
+        code=code,
+    )
+
+
+def _form_expired(_message: str, code: str | None, _started: bool) -> ProxyError:
+    return FormClosed(
+        "The form has expired. The next message of the conversation starts a new run.", param="human_input", code=code
+    )
+
+
+def _bad_form_data(message: str, code: str | None, _started: bool) -> ProxyError:
+    return InvalidRequest(with_detail("Dify rejected the answer to the form", message), param="human_input", code=code)
+
+
 def _unsupported_audio(_message: str, code: str | None, _started: bool) -> ProxyError:
     return UnsupportedMediaType("Dify does not accept audio of this type. Send MP3, WAV or M4A.", code=code)
 
@@ -260,6 +279,12 @@ def _not_found(message: str, code: str | None, started: bool) -> ProxyError:
         return ConversationNotFound(
             "Dify has no conversation with this id for this user. Omit the id to start a new one.",
             param="conversation_id",
+        )
+    if message.startswith("Form not found"):
+        return NotFound(
+            "Dify has no form with this token. Send the message again without it to start a new run.",
+            param="human_input",
+            code="human_input_form_not_found",
         )
     return NotFound(with_detail("Dify answered 404", message), code=code)
 
@@ -322,6 +347,9 @@ _BY_CODE: dict[str, _Rule] = {
     "provider_not_support_speech_to_text": _no_audio_model,
     "provider_not_support_text_to_speech": _no_audio_model,
     "unsupported_audio_type": _unsupported_audio,
+    "human_input_form_submitted": _form_submitted,
+    "human_input_form_expired": _form_expired,
+    "invalid_form_data": _bad_form_data,
     "forbidden": lambda message, code, _started: PermissionDenied(
         f"API access of this Dify app is off. {SEE_LOG}",
         code=code,

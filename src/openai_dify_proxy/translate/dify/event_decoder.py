@@ -24,12 +24,14 @@ from openai_dify_proxy.events import (
     TurnIds,
     merge_deltas,
 )
-from openai_dify_proxy.translate.dify.answer_text import AnswerText, ResumedText
+from openai_dify_proxy.translate.dify.answer_text import AnswerText, ResumedText, WaitingText
 from openai_dify_proxy.translate.dify.attachments import Attachments
 from openai_dify_proxy.translate.dify.errors import translate_error, translate_failure
+from openai_dify_proxy.translate.dify.forms import FormStyle
 from openai_dify_proxy.translate.dify.ids import IdCollector
 from openai_dify_proxy.translate.dify.memory import MemoryDetector
-from openai_dify_proxy.translate.dify.outputs import answer_of_outputs, form_text
+from openai_dify_proxy.translate.dify.outputs import answer_of_outputs
+from openai_dify_proxy.translate.dify.pauses import NOT_PAUSED, PausedAt, PauseReader
 from openai_dify_proxy.translate.dify.phase import TRANSITIONS, Phase, Signal
 from openai_dify_proxy.translate.dify.sse import FrameSplitter
 from openai_dify_proxy.translate.dify.steps import StepReporter
@@ -58,7 +60,8 @@ class DifyEventDecoder:
     whether the Dify key is the server's, for errors. ``progress`` enables ``StepChanged`` events. ``output_variable``
     names the workflow output with the answer; no text is emitted before that output. ``asked_before`` is an earlier
     question of the conversation, for the detection of ``remembers``. ``emulating`` enables ``FixedTextDelta``,
-    ``AgentThoughtDelta``, and the outputs of a workflow in ``TurnFinished``.
+    ``AgentThoughtDelta``, and the outputs of a workflow in ``TurnFinished``. ``forms`` says how the form of a paused
+    run reaches the client. ``paused`` is for the rest of a run that has paused.
     """
 
     __slots__ = (
@@ -74,6 +77,7 @@ class DifyEventDecoder:
         "_output_variable",
         "_outputs",
         "_own_key",
+        "_pause",
         "_phase",
         "_resumed",
         "_steps",
@@ -91,6 +95,8 @@ class DifyEventDecoder:
         output_variable: str | None = None,
         asked_before: str | None = None,
         emulating: bool = False,
+        forms: FormStyle = "text",
+        paused: PausedAt = NOT_PAUSED,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         self._characters = 0
@@ -104,8 +110,9 @@ class DifyEventDecoder:
         self._max_event_bytes = max_event_bytes
         self._resumed = False
         self._frames = FrameSplitter(max_event_bytes)
-        self._ids = IdCollector(mode)
-        self._text = AnswerText(separate_fixed=emulating)
+        self._pause = PauseReader(forms, paused)
+        self._ids = IdCollector(mode, paused.ids)
+        self._text = (AnswerText if paused is NOT_PAUSED else WaitingText)(separate_fixed=emulating)
         self._usage = UsageCounter()
         self._attachments = Attachments(origin)
         self._steps = StepReporter(progress)
@@ -137,8 +144,8 @@ class DifyEventDecoder:
 
     @property
     def concluded(self) -> bool:
-        """Whether Dify has reported the end of the turn."""
-        return self._phase.concluded
+        """Whether Dify has reported the end of the turn, or the run is not the turn's to stop."""
+        return self._phase.concluded or self._pause.shows_form
 
     @property
     def remembers(self) -> bool | None:
@@ -207,7 +214,7 @@ class DifyEventDecoder:
             except ValidationError:
                 event = _decode_mistyped(payload)
             if ids.incomplete:
-                ids.read(_decode(payload))
+                text = self._read_ids(event.event, payload)
             name, answer = event.event, event.answer
             if answer is not None and name in _TEXT_EVENTS:
                 if name != "message" or text.agent_streams:
@@ -218,6 +225,17 @@ class DifyEventDecoder:
                 handler(self, _decode_whole(payload), out)
                 if self._phase.ended:  # events after the end are not read
                     return
+
+    def _read_ids(self, name: str, payload: bytes) -> AnswerText:
+        """Read the ids of an early event, and return the text. That of a resumed run begins with its first event."""
+        self._ids.read(_decode(payload))
+        return self._begin_rest() if name == "workflow_started" and not self._pause.shows_form else self._text
+
+    def _begin_rest(self) -> AnswerText:
+        """Return the text of a run whose events all follow."""
+        if isinstance(self._text, WaitingText):
+            self._text = AnswerText(separate_fixed=self._emulating)
+        return self._text
 
     # Text
 
@@ -306,14 +324,13 @@ class DifyEventDecoder:
         if self._emulating and not is_chatflow:
             self._outputs = run.outputs
         answer = answer_of_outputs(run.outputs or {}, "answer" if is_chatflow else self._output_variable)
-        self._text.settle(answer, out, is_whole=is_chatflow)
+        before = self._pause.before.characters if is_chatflow else 0
+        self._text.settle(answer[before:], out, is_whole=is_chatflow)
         self._attachments.add_files(run.files)
 
     def _on_workflow_paused(self, event: DifyEvent, out: list[Event]) -> None:
         self._text.lost = self._resumed  # no event has the text before the pause
-        for reason in dify.WORKFLOW_PAUSED.decode(event.data).reasons or []:
-            if form := form_text(reason):
-                self._text.add_paragraph(form, out)
+        self._pause.read(event, self._begin_rest(), out)
         self._succeed("run_paused", out)
 
     def _succeed(self, signal: Signal, out: list[Event]) -> None:
@@ -335,7 +352,9 @@ class DifyEventDecoder:
             self._text.close(out)
             self._attachments.finish(str(self._text) if self._attachments.has_files else "", out)
             reason: FinishReason = "content_filter" if self._text.moderated else self._finish_reason
-            out.append(TurnFinished(reason, self._usage.total, self._text.final, outputs=self._outputs))
+            reason = self._pause.finish(reason, out)
+            text, usage = self._text.final, self._usage.total
+            out.append(TurnFinished(reason, usage, text, outputs=self._outputs, human_input=self._pause.form))
         elif error is not None and self._phase.ended:
             self._text.close(out)
             out.append(TurnFailed(error))

@@ -7,6 +7,8 @@ import re
 from openai_dify_proxy.events import TurnIds
 from openai_dify_proxy.wire.dify import DifyEvent, Mode
 
+NO_IDS = TurnIds()
+
 _ID = re.compile(r"[!-~]{1,128}")
 """Dify's ids are UUIDs. Anything that is safe in a header is passed on."""
 
@@ -14,15 +16,17 @@ _ID = re.compile(r"[!-~]{1,128}")
 class IdCollector:
     """Collects Dify's ids; the first valid value of each counts, and invalid ones count as absent.
 
+    ``known`` are those of a run that another turn has started.
+
     ``incomplete`` is true until the id that comes last in this app mode is known; every event must be read until then.
     ``started`` is true once an event was read.
     """
 
     __slots__ = ("_last", "ids", "incomplete", "started")
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, known: TurnIds = NO_IDS) -> None:
         self._last = "workflow_run_id" if mode == "workflow" else "message_id"
-        self.ids = TurnIds()
+        self.ids = known
         self.incomplete = True
         self.started = False
 

@@ -1,19 +1,15 @@
-"""The outputs of a workflow, or the form of a paused one, as the text of an answer."""
+"""The outputs of a workflow as the text of an answer."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from msgspec import json
 
-from openai_dify_proxy.wire.dify import PauseReason
-
 PREFERRED = ("text", "answer", "result", "output", "content")
 
 _IDENTITY, _FILE = "dify_model_identity", "__dify__file__"
-_FORM_FIELD = re.compile(r"\{\{#\$output\.(\w+)#\}\}")
 
 
 def answer_of_outputs(outputs: Mapping[str, Any], variable: str | None) -> str:
@@ -46,12 +42,3 @@ def _text(value: Any) -> str:
     if value is None or _holds_files(value):
         return ""
     return value if isinstance(value, str) else json.encode(value).decode()
-
-
-def form_text(reason: PauseReason) -> str:
-    """Return a paused workflow's form as text, which a person can read; clients of this API cannot fill it in."""
-    parts = [_FORM_FIELD.sub(r"[\1]", reason.form_content.strip())] if reason.form_content else []
-    titles = [action.title or action.id for action in reason.actions or []]
-    if titles:
-        parts.append(" · ".join(f"[{title}]" for title in titles))
-    return "\n\n".join(parts)

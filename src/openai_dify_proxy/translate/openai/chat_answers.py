@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from openai_dify_proxy.events import Repairs, TurnIds, Usage
 from openai_dify_proxy.translate.answer import Answer
+from openai_dify_proxy.translate.human_input import form_object
 from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
 from openai_dify_proxy.translate.usage_estimates import estimate_usage
 from openai_dify_proxy.wire.openai.chat import (
@@ -115,7 +116,7 @@ def url_annotations(answer: Answer, end: int) -> list[Annotation]:
 
 
 def extension(answer: Answer, ids: TurnIds, *, estimated: bool = False) -> DifyExtension:
-    """Return the ``dify`` object: ids, price, citations, files, repairs, and suggested questions.
+    """Return the ``dify`` object: ids, price, citations, files, repairs, suggested questions, and a form to answer.
 
     ``estimated`` marks an estimated usage.
     """
@@ -132,6 +133,7 @@ def extension(answer: Answer, ids: TurnIds, *, estimated: bool = False) -> DifyE
         estimated,
         None if answer.repairs is None else _tool_emulation(answer.repairs),
         answer.suggested_questions or None,
+        None if answer.human_input is None else form_object(answer.human_input),
     )
 
 

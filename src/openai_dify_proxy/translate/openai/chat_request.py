@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-from msgspec import UNSET, json
+from msgspec import UNSET, json, structs
 
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.call_results import check_calls, last_calls, question_of
 from openai_dify_proxy.translate.openai.file_parts import FILE_PARTS, FileReader, read_dify_files
+from openai_dify_proxy.translate.openai.form_answers import read_form_fields
 from openai_dify_proxy.translate.openai.parameter_errors import (
     empty_value,
     invalid_type,
@@ -107,7 +108,8 @@ def read_completion_request(request: CompletionRequest, identity: RequestIdentit
             code="unsupported_parameter",
         )
     messages = split_messages([HistoryMessage("user", _single_prompt(request.prompt))], param="prompt")
-    return make_turn(request, messages, identity, requested=read_completion_output(request))
+    turn = make_turn(request, messages, identity, requested=read_completion_output(request))
+    return structs.replace(turn, form_mode="text")  # this endpoint has no calls
 
 
 def split_messages(messages: Sequence[HistoryMessage], *, param: str, files: FileReader | None = None) -> TurnMessages:
@@ -172,7 +174,9 @@ def make_turn(
         (in_body, "metadata.conversation_id"),
     )
     conversation_id, conversation_param = next((pair for pair in ids if pair[0]), (None, "conversation_id"))
-    side_call = None if stored is not None else detect_side_call(messages, named=conversation_id is not None)
+    forms = read_form_fields(request, messages.asked, messages.param)
+    may_be_side_call = stored is None and forms.answer is None
+    side_call = detect_side_call(messages, named=conversation_id is not None) if may_be_side_call else None
     system, question = messages.system, messages.question
     calls = () if stored is None else stored.calls
     if messages.has_calls or calls:
@@ -203,6 +207,8 @@ def make_turn(
         unsupported=requested.unsupported,
         files=files,
         contents=FileContents() if files and messages.contents is None else messages.contents,
+        form_mode=forms.mode,
+        form_answer=forms.answer,
     )
 
 

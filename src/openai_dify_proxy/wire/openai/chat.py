@@ -117,9 +117,17 @@ TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 LogitBias = dict[str, Annotated[float, Meta(ge=-100, le=100)]]
 
 
+class HumanInputAnswer(Struct):
+    """The answer to the form of a paused run. Without a ``token`` it is for the run that the conversation waits for."""
+
+    action: str
+    inputs: dict[str, Any] | None = None
+    token: str | None = None
+
+
 class CompletionFields(Struct, kw_only=True):
     """The fields of every generating request; the proxy's own are ``inputs``, ``files``, ``conversation_id``,
-    ``session_id`` and ``suggested_questions``.
+    ``session_id``, ``suggested_questions`` and ``human_input``.
 
     Clients send these through the ``extra_body`` of their SDK. The fields after them have no effect: they are
     validated, and named in a header of the answer.
@@ -138,6 +146,7 @@ class CompletionFields(Struct, kw_only=True):
     conversation_id: str | None = None
     session_id: Any = None
     suggested_questions: bool | None = None
+    human_input: Literal["auto", "tool", "text"] | HumanInputAnswer | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     frequency_penalty: Penalty | None = None
@@ -249,6 +258,26 @@ class DifyFile(Struct, omit_defaults=True):
     size: int | None = None
 
 
+class DifyFormAction(Struct):
+    id: str
+    title: str
+
+
+class DifyHumanInput(Struct, omit_defaults=True):
+    """A form that a paused run waits for; ``expires_at`` is in seconds since 1970.
+
+    An input has ``name``, ``type``, ``default``, and the other fields of its type in Dify.
+    """
+
+    token: str | None
+    title: str
+    content: str
+    inputs: list[dict[str, Any]]
+    actions: list[DifyFormAction]
+    expires_at: int | None = None
+    approval_channels: list[str] | None = None
+
+
 class DifyExtension(Struct, omit_defaults=True):
     """The ``dify`` object, an addition to OpenAI's fields: facts of a turn for which OpenAI has no field."""
 
@@ -263,6 +292,7 @@ class DifyExtension(Struct, omit_defaults=True):
     usage_estimated: bool = False
     tool_emulation: DifyToolEmulation | None = None
     suggested_questions: list[str] | None = None
+    human_input: DifyHumanInput | None = None
 
 
 class FunctionCall(Struct):

@@ -205,6 +205,30 @@ REFUSALS: dict[str, tuple[int, str | None, str, Translated]] = {
         "File size exceeded. {message}",
         Translated(413, BAD, "file_too_large"),
     ),
+    "form answered (1.16)": (
+        412,
+        "human_input_form_submitted",
+        "This form has already been submitted by another user, form_id=75ca4338-9f31-4c15-8c97-8435f14a1895",
+        Translated(412, BAD, "human_input_form_submitted", "human_input"),
+    ),
+    "form expired": (
+        412,
+        "human_input_form_expired",
+        "",
+        Translated(412, BAD, "human_input_form_expired", "human_input"),
+    ),
+    "form not filled in (1.16)": (
+        400,
+        "invalid_form_data",
+        "Missing required inputs: note",
+        Translated(400, BAD, "invalid_form_data", "human_input"),
+    ),
+    "unknown form (1.16)": (
+        404,
+        "not_found",
+        "Form not found. You have requested this URI [/v1/form/human_input/nope] but did you mean …",
+        Translated(404, BAD, "human_input_form_not_found", "human_input"),
+    ),
     "audio of a wrong type": (415, "unsupported_audio_type", "", Translated(415, BAD, "unsupported_audio_type")),
     "audio too large": (
         413,

@@ -886,14 +886,19 @@ def test_no_progress_unless_asked() -> None:
 
 
 def test_a_paused_workflow_is_answered_with_its_form() -> None:
-    """API clients cannot fill in the form, but people can read it."""
+    """People can read forms that have no token, and are told where to answer them."""
     form = {
         "form_id": "f-1",
         "form_content": "  Approve the draft?\n",
         "actions": [{"id": "yes", "title": "Approve"}, {"id": "no", "title": None}],
     }
-    paused = workflow_paused(form, {"form_content": "Sign here."}, {"actions": [{"id": "ok"}]}, {})
-    text = "Approve the draft?\n\n[Approve] · [no]\n\nSign here.\n\n[ok]"
+    email = {"form_content": "Sign here.", "approval_channels": ["email", "web"]}
+    paused = workflow_paused(form, email, {"form_token": "tok-1", "actions": [{"id": "ok"}]}, {})
+    closed = "This form cannot be answered here, only through"
+    text = (
+        f"Approve the draft?\n\n[Approve] · [no]\n\n{closed} Dify itself.\n\n"
+        f"Sign here.\n\n{closed} its approval channels in Dify: email, web.\n\n[ok]"
+    )
     required = {"event": "human_input_required", "task_id": TASK, "data": {"form_id": "f-1"}}
     folded = answer("advanced-chat", message("Draft: …"), required, paused)
     assert (folded.text, folded.finish_reason) == (f"Draft: …\n\n{text}", "stop")

@@ -363,11 +363,11 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize(("fields", "expected"), FIELDS.values(), ids=FIELDS)
 def test_fields_of_every_request(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     assert chat([user("Hi")], **fields) == TurnRequest("Hi", asked=ASKED, **expected)
-    assert completion("Hi", **fields) == TurnRequest("Hi", asked=ASKED, **expected)
+    assert completion("Hi", **fields) == TurnRequest("Hi", asked=ASKED, form_mode="text", **expected)
 
 
 def test_a_prompt_may_be_an_array_of_one() -> None:
-    assert completion(["Hi"], best_of=1, echo=False, suffix="") == TurnRequest("Hi", asked=ASKED)
+    assert completion(["Hi"], best_of=1, echo=False, suffix="") == TurnRequest("Hi", asked=ASKED, form_mode="text")
 
 
 def test_fields_without_effect_are_named() -> None:

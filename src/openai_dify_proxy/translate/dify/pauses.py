@@ -1,0 +1,64 @@
+"""Where a run has paused, and the form that it then waits for."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from openai_dify_proxy.events import Event, FinishReason, HumanInput, TurnIds
+from openai_dify_proxy.translate.dify.answer_text import AnswerText
+from openai_dify_proxy.translate.dify.forms import AWAITED, FormStyle, awaited_form, form_text
+from openai_dify_proxy.translate.human_input import call_of_form
+from openai_dify_proxy.wire import dify
+from openai_dify_proxy.wire.dify import DifyEvent
+
+
+class PausedAt(Struct, frozen=True):
+    """The place where a run paused: its ids, and the ``characters`` of its answer that earlier turns have.
+
+    ``shows_form`` means that the stream is a snapshot of the paused run, which shows the form again.
+    """
+
+    ids: TurnIds = TurnIds()
+    characters: int = 0
+    shows_form: bool = False
+
+
+NOT_PAUSED = PausedAt()
+
+
+class PauseReader:
+    """Reads the pause of a run that has paused ``before``, if at all; ``form`` is None until it pauses."""
+
+    __slots__ = ("_style", "before", "form")
+
+    def __init__(self, style: FormStyle, before: PausedAt) -> None:
+        self.form: HumanInput | None = None
+        self.before = before
+        self._style = style
+
+    @property
+    def shows_form(self) -> bool:
+        return self.before.shows_form
+
+    def read(self, event: DifyEvent, text: AnswerText, out: list[Event]) -> None:
+        """Read ``workflow_paused``. The form is a paragraph of ``text`` unless it becomes a call."""
+        reasons = dify.WORKFLOW_PAUSED.decode(event.data).reasons or []
+        self.form = awaited_form(reasons, self.before.characters + len(str(text)), self._style)
+        if self._is_call:
+            return
+        texts = [form_text(reason, self._style) for reason in reasons]
+        if self.shows_form:
+            texts.insert(0, AWAITED)
+        for paragraph in filter(None, texts):
+            text.add_paragraph(paragraph, out)
+
+    def finish(self, reason: FinishReason, out: list[Event]) -> FinishReason:
+        """Emit the form if it is a call. Return the finish reason of the turn."""
+        if self.form is None or not self._is_call:
+            return reason
+        out += call_of_form(self.form)
+        return "tool_calls"
+
+    @property
+    def _is_call(self) -> bool:
+        return self._style == "call" and self.form is not None and self.form.token is not None
