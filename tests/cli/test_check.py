@@ -162,6 +162,7 @@ def test_without_apps_the_dify_is_looked_for(program: Program, dify: DemoServer)
         "Image generation is off: REPLICATE_API_TOKEN is not set.",
         "Concurrent turns: as many as Dify serves, from 8 on; 100 more wait.",
         f"State (sqlite): {program.directory}/.local/share/openai-dify-proxy/state.db is writable.",
+        "Client keys: 0 in the settings, 0 in the state.",
     ]
 
 

@@ -183,15 +183,15 @@ def test_requests_may_bring_the_only_keys(program: Program, dify: DemoServer) ->
 
 
 def test_workers_have_the_settings_and_no_key_is_in_their_arguments(program: Program, dify: DemoServer) -> None:
-    env = {"DIFY_API_URL": dify.url, "DIFY_API_KEY": "app-demo-chat", "API_KEYS": "client-key"}
+    env = {"DIFY_API_URL": dify.url, "DIFY_API_KEY": "app-demo-chat", "API_KEYS": "a-long-client-key"}
     with program.start("serve", "--port", "0", "--workers", "2", "--log-format", "json", **env) as server:
         url = server.url()
         assert get(f"{url}/models")[0] == 401
-        assert models(get(f"{url}/models", Authorization="Bearer client-key")) == ["dify"]
+        assert models(get(f"{url}/models", Authorization="Bearer a-long-client-key")) == ["dify"]
         family = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
         assert len(family) >= 3
         arguments = [" ".join(process.cmdline()) for process in family]
-        assert not any(secret in line for line in arguments for secret in ("app-demo-chat", "client-key"))
+        assert not any(secret in line for line in arguments for secret in ("app-demo-chat", "a-long-client-key"))
         assert server.end(signal.SIGTERM) == 0
         assert psutil.wait_procs(family[1:], timeout=PATIENCE)[1] == []
         assert all(json.loads(line)["event"] for line in server.logged.splitlines()), server.logged

@@ -77,7 +77,7 @@ def test_a_wrong_flag(program: Program, arguments: str, problem: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_serve_starts_where_output_is_not_utf_8(program: Program, dify: DemoServer, encoding: str) -> None:
-    env = {"DIFY_API_URL": dify.url, "API_KEYS": "secret", "DIFY_API_KEY": "app-demo-chat"}
+    env = {"DIFY_API_URL": dify.url, "API_KEYS": "secret-0123456789", "DIFY_API_KEY": "app-demo-chat"}
     with program.start("serve", "--port", "0", LC_ALL="C", PYTHONIOENCODING=encoding, **env) as server:
         url = server.url()
         assert "(Authorization: Bearer ...)" in server.until("Callers:")
