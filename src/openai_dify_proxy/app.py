@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -85,12 +86,14 @@ from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
 from openai_dify_proxy.server.protocol import REQUEST_RECORDS
 from openai_dify_proxy.settings import Settings, SettingsError
+from openai_dify_proxy.settings.extras import install_command
 from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.state import open_store, sqlite_path
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import STATE_TIMEOUT
 from openai_dify_proxy.telemetry import AccessLog, RequestRecords
 from openai_dify_proxy.telemetry.metrics.request_metrics import RequestMetrics
+from openai_dify_proxy.telemetry.otel.opening import open_otel
 from openai_dify_proxy.turns.admission.limits import has_limit
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.claim_timing import DEFAULT_TIMING, ClaimTiming
@@ -213,6 +216,10 @@ async def _open_services(
         stack.push_async_callback(http.close)
         counted = RequestMetrics({settings.image_model, *settings.image_models})
         records.add_sink(counted)
+        if (otel := open_otel(os.environ, remedy=install_command("otel"))) is not None:
+            records.add_sink(otel)
+            records.on_begin = otel.begin
+            stack.push_async_callback(otel.close)
         dify = DifyClient(http, ControlCalls(lambda url: has_limit(settings, url)))
         apps = Apps(settings)
         profiles = Profiles(dify, settings, time.monotonic)

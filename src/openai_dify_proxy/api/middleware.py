@@ -50,7 +50,7 @@ class RequestMiddleware:
         record.id = request_id = _request_id(scope)
         record.method, record.path = scope["method"], scope["path"]
         record.client = scope["client"] and scope["client"][0]
-        self._records.open.add(record)
+        self._records.begin(record, scope["headers"])
         bind_request(request_id)
         responder.add_headers.append(
             lambda: (

@@ -87,7 +87,7 @@ async def _examine_all(settings: Settings) -> list[AppReport]:
 
     async def examine(app: AppSettings) -> AppReport:
         async with slots:
-            return await _examine(app, settings, profiles)
+            return await examine_app(app, settings, profiles)
 
     try:
         return await asyncio.gather(*(examine(app) for app in settings.apps.values()))
@@ -95,7 +95,8 @@ async def _examine_all(settings: Settings) -> list[AppReport]:
         await http.close()
 
 
-async def _examine(app: AppSettings, settings: Settings, profiles: Profiles) -> AppReport:
+async def examine_app(app: AppSettings, settings: Settings, profiles: Profiles) -> AppReport:
+    """Compare an app in Dify with its settings. An error of Dify is a finding."""
     try:
         profile = await profiles.get(configured_dify_app(app, settings), app.mode)
     except ProxyError as error:

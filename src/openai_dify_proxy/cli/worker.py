@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.server import GracefulServer, handle_signals, server_config
+from openai_dify_proxy.cli.start_check import check_at_start
 from openai_dify_proxy.cli.worker_channel import Answers, Cut, Drain, Ping, Pong, Serving, WorkerEnd
 from openai_dify_proxy.server import http_limits
 from openai_dify_proxy.server.free_memory import return_large_blocks
@@ -106,9 +107,12 @@ def create_process_app(settings: Settings) -> Starlette:
     async def tuned_lifespan(app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
         async with lifespan(app) as state:
             assert state is not None
+            checking = asyncio.create_task(check_at_start(settings, app.state.services.profiles))
             _tune_garbage_collector()
             return_large_blocks()
             yield state
+            checking.cancel()
+            await asyncio.wait([checking])
 
     app.router.lifespan_context = tuned_lifespan
     return app

@@ -89,6 +89,7 @@ class BackgroundRun:
         self._end_timeout = end_timeout
         self._client = _Canceller(encoder.response)
         self._records = records
+        records.begin(self._client.record)
         self._turn: ActiveTurn | None = None
         self._loop = asyncio.get_running_loop()
         self._written_at = self._loop.time()

@@ -9,9 +9,9 @@ Times are those of ``time.perf_counter``, in seconds; 0 stands for a moment that
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter, time
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import structlog
 from msgspec import Struct, field
@@ -29,6 +29,16 @@ Departure = Literal["", "client_gone", "client_stalled", "cancelled"]
 """How a client left before its answer was complete."""
 
 _T = TypeVar("_T")
+
+
+class Trace(Protocol):
+    """The spans of one request."""
+
+    def begin_turn(self, url: str) -> bytes:
+        """Begin the span of the turn, unless it has begun. Return the headers with its context for the Dify at ``url``.
+
+        They are lines that end with CR LF.
+        """
 
 
 class RequestRecord(Struct, eq=False, kw_only=True):
@@ -69,8 +79,8 @@ class RequestRecord(Struct, eq=False, kw_only=True):
     pictures: int = 0
     files: int = 0
     """Files of the request that were sent to Dify."""
-    traceparent: str | None = None
-    """The trace context for Dify."""
+    trace: Trace | None = None
+    """The spans of the request; None while tracing is off."""
 
     began_at: float = 0.0
     """Seconds since the epoch."""
@@ -170,6 +180,8 @@ class RequestRecords:
         self._sinks = [*sinks]
         self.open: set[RequestRecord] = set()
         """The requests that are being answered."""
+        self.on_begin: Callable[[RequestRecord, Iterable[tuple[bytes, bytes]]], None] | None = None
+        """Called with each record that begins, and the headers of its request."""
 
     @property
     def open_streams(self) -> int:
@@ -179,6 +191,13 @@ class RequestRecords:
     def add_sink(self, sink: Sink) -> None:
         """Call ``sink`` with each record that is closed from now on. It must be quick, and not wait."""
         self._sinks.append(sink)
+
+    def begin(self, record: RequestRecord, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Record that the request with these headers begins."""
+        if record.kind == "request":
+            self.open.add(record)
+        if self.on_begin is not None:
+            self.on_begin(record, headers)
 
     def close(self, record: RequestRecord) -> None:
         """Record that the request has ended. Does nothing for a record that is closed already."""

@@ -162,7 +162,9 @@ class Runs:
         decoder = make_decoder(question)
         if question.client.disconnected:
             raise ClientDisconnected
-        exchange = await self._dify.generate(app.dify, generate_path(profile.mode), body)
+        trace = question.client.record.trace
+        headers = b"" if trace is None else trace.begin_turn(app.dify.url)
+        exchange = await self._dify.generate(app.dify, generate_path(profile.mode), body, headers)
         question.slot.attach(exchange)
         return exchange, decoder
 

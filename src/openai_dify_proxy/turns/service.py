@@ -12,7 +12,7 @@ from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.files.artifacts.service import Address, Artifacts
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.settings.state_urls import is_shared
-from openai_dify_proxy.telemetry import RequestRecords
+from openai_dify_proxy.telemetry import RequestRecord, RequestRecords
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.request import (
     Continuation,
@@ -164,8 +164,7 @@ class Turns:
         address for links to files; without one, they stay as Dify sends them, unless ``PUBLIC_URL`` is set.
         Raises ProxyError, and ClientDisconnected if the client disconnects before the request to Dify.
         """
-        own_client = client is None
-        client = client or ConnectedClient()
+        client = client or self._inner_client()
         record = client.record
         record.caller, record.label = caller.id, caller.name
         record.app, record.end_user = app.name, request.end_user
@@ -211,8 +210,7 @@ class Turns:
             finally:
                 if own:
                     admittance.leave()
-                if own_client:
-                    self._records.close(record)
+                self._close_inner(record)
 
     async def messages(
         self,
@@ -365,6 +363,17 @@ class Turns:
             put_pause=partial(self._pauses.put_operations, caller, app, request.end_user),
             stop=lambda: self._stopper.abandon(stream, profile.mode),
         )
+
+    def _inner_client(self) -> ConnectedClient:
+        """Return the client of a turn that another request caused, with a record of its own."""
+        client = ConnectedClient()
+        self._records.begin(client.record)
+        return client
+
+    def _close_inner(self, record: RequestRecord) -> None:
+        """Close the record of a turn that another request caused; the others end with their responses."""
+        if record.kind == "turn":
+            self._records.close(record)
 
     def _admittance(self, caller: Caller, app: App, end_user: str | None, client: Client, wait: TurnWait) -> Admittance:
         patience = self._conversations.timing.lock_timeout

@@ -97,10 +97,14 @@ class DifyClient:
         self._control = control or ControlCalls(lambda _: False)
         self._targets: dict[tuple[str, str], Endpoint] = {}
 
-    async def generate(self, app: DifyApp, path: str, body: bytes | bytearray) -> Exchange:
-        """Send the request for a turn and return without waiting for the answer's headers."""
+    async def generate(self, app: DifyApp, path: str, body: bytes | bytearray, more_headers: bytes = b"") -> Exchange:
+        """Send the request for a turn and return without waiting for the answer's headers.
+
+        ``more_headers`` are lines that end with CR LF.
+        """
         target = self._target(app, path)
-        return await self._exchange("POST", target, _headers(app) + _JSON, body, setting=app.url_setting)
+        headers = _headers(app) + _JSON + more_headers
+        return await self._exchange("POST", target, headers, body, setting=app.url_setting)
 
     async def events(self, app: DifyApp, run_id: str, user: str, *, snapshot: bool = False) -> Exchange:
         """Request the events of a workflow run from now on, and return without waiting for the answer's headers.
