@@ -26,6 +26,7 @@ from openai_dify_proxy.api.body_budget import BodyBudget
 from openai_dify_proxy.api.chat_completions import create_chat_completion
 from openai_dify_proxy.api.completions import create_completion
 from openai_dify_proxy.api.console import serve_console, serve_console_file
+from openai_dify_proxy.api.console_sessions import begin_session, end_session, show_session
 from openai_dify_proxy.api.conversation_items import (
     create_conversation_items,
     delete_conversation_item,
@@ -143,9 +144,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/models", list_models),
     ("GET", "/v1/models/{model:path}", retrieve_model),
     ("GET", "/pictures/{name}", serve_picture),
-    ("GET", "/v1/pictures", list_stored_pictures),
-    ("DELETE", "/v1/pictures/{name}", delete_stored_picture),
-    ("POST", "/v1/pictures/{name}/upload", upload_stored_picture),
+    ("GET", "/v1/stored_pictures", list_stored_pictures),
+    ("DELETE", "/v1/stored_pictures/{name}", delete_stored_picture),
+    ("POST", "/v1/stored_pictures/{name}/upload", upload_stored_picture),
     ("GET", "/artifacts/{name}", serve_artifact),
     ("GET", "/openapi.json", serve_openapi),
     ("GET", "/health", health),
@@ -156,6 +157,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 
 CONSOLE_ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/", serve_console),
+    ("GET", "/console/session", show_session),
+    ("POST", "/console/session", begin_session),
+    ("DELETE", "/console/session", end_session),
     ("GET", "/console/{version}/{path:path}", serve_console_file),
 )
 """Served unless ``CONSOLE`` is false."""
@@ -286,6 +290,7 @@ async def _open_services(
             files=stored_files,
             artifacts=artifacts,
             public_url=settings.public_url,
+            secret=conversations.secret,
             metrics=exposed,
             storage=StorageCheck(
                 store,
@@ -294,6 +299,8 @@ async def _open_services(
             ),
         )
         exposed.start(services)
+        if settings.console and keys.closed:  # sessions that another process began
+            services.authenticator.session_secret = await conversations.secret()
         yield services
 
 

@@ -44,6 +44,8 @@ class Described:
         if "content" not in answer:
             assert not body, route
             return
+        if "*/*" in answer["content"]:
+            return
         assert kind in answer["content"], f"{route} answers {kind}"
         schema = {"$schema": DRAFT, "$ref": f"{REFERENCE}#{pointer}/content/{_escaped(kind)}/schema"}
         validator = jsonschema_rs.Draft202012Validator(schema, registry=self._registry)

@@ -137,6 +137,11 @@ async def _chats(call: Caller) -> None:
         await call("POST /v1/completions", json={"model": "demo-chat", "prompt": "Hello", "stream": stream})
     rating = {"model": "demo-chat", "message_id": answer["dify"]["message_id"], "rating": "like"}
     await call("POST /v1/feedback", json=rating)
+    drawn = (await call(chat, json={**CHAT, "messages": [{"role": "user", "content": "DRAW"}]})).json()
+    name = drawn["dify"]["files"][0]["url"].rpartition("/")[2]
+    file = await call("GET /artifacts/{name}", name)
+    await call("GET /artifacts/{name}", name, headers={"Range": "bytes=0-9"}, status=206)
+    await call("GET /artifacts/{name}", name, headers={"If-None-Match": file.headers["etag"]}, status=304)
 
 
 async def _responses(call: Caller) -> None:
@@ -199,9 +204,9 @@ async def _images(call: Caller) -> None:
     await call("GET /pictures/{name}", name, headers={"Range": "bytes=0-9"}, status=206)
     await call("GET /pictures/{name}", name, headers={"Range": "bytes=99999999-"}, status=416)
     await call("GET /pictures/{name}", name, headers={"If-None-Match": picture.headers["etag"]}, status=304)
-    await call("GET /v1/pictures")
-    await call("POST /v1/pictures/{name}/upload", name)
-    await call("DELETE /v1/pictures/{name}", name)
+    await call("GET /v1/stored_pictures")
+    await call("POST /v1/stored_pictures/{name}/upload", name)
+    await call("DELETE /v1/stored_pictures/{name}", name)
 
 
 async def _audio(call: Caller) -> None:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
@@ -22,7 +23,8 @@ from openai_dify_proxy.errors import (
 from openai_dify_proxy.keys.audit import AuditLog
 from openai_dify_proxy.keys.client_key import ClientKey
 from openai_dify_proxy.keys.configured import configured_keys
-from openai_dify_proxy.keys.directory import DIFY_KEY_PREFIX, KeyDirectory
+from openai_dify_proxy.keys.directory import DIFY_KEY_PREFIX, KeyDirectory, hash_of_received
+from openai_dify_proxy.keys.sessions import SESSION_SECONDS, read_session, sign_session
 from openai_dify_proxy.keys.wrong_keys import WrongKeys
 from openai_dify_proxy.settings import Settings, is_loopback
 from openai_dify_proxy.state import Store
@@ -41,7 +43,10 @@ _AUTHORIZATION = b"authorization"
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^][:@/\s]+))(?::[0-9]*)?")
 """A Host header: an IPv6 address in brackets, or a name or an IPv4 address; and a port."""
 
-_CREDENTIALS = frozenset({_AUTHORIZATION, *DIFY_KEY_HEADERS, *CLIENT_KEY_HEADERS})
+_CONSOLE_TAB = b"x-console-tab"
+_TAB = re.compile(r"[0-9]{1,32}")
+_OTHER_CREDENTIALS = frozenset({*CLIENT_KEY_HEADERS, _CONSOLE_TAB})
+_CREDENTIALS = frozenset({_AUTHORIZATION, *DIFY_KEY_HEADERS, *_OTHER_CREDENTIALS})
 
 
 class Authenticator:
@@ -65,6 +70,8 @@ class Authenticator:
         self._passthrough = settings.passthrough_keys
         self._guard_loopback = is_loopback(settings.host) and not settings.allow_anonymous
         self._origins = frozenset(settings.cors_origins)
+        self.session_secret: bytes | None = None
+        """Signs the sessions of the console; None while it is unknown."""
 
     def admit(self, request: Request, *, takes_forms: bool = False) -> Caller:
         """Return the caller of a request. ``takes_forms`` says whether its body may be a form.
@@ -80,7 +87,7 @@ class Authenticator:
         credentials = _credentials(request)
         bearer = _bearer(credentials)
         dify_key = _dify_key(credentials)
-        client = self._client_of(credentials, bearer)
+        client = self._client_of(request, credentials, bearer)
         if not dify_key and client is None and bearer.startswith(DIFY_KEY_PREFIX):
             dify_key = bearer
         if dify_key:
@@ -101,19 +108,20 @@ class Authenticator:
         """
         credentials = _credentials(request)
         bearer = _bearer(credentials)
-        caller = self._admit_client(request, self._client_of(credentials, bearer), credentials, takes_forms=True)
+        caller = self._admit_client(
+            request, self._client_of(request, credentials, bearer), credentials, takes_forms=True
+        )
         _note(request, caller)
         return caller
 
     def admit_admin(self, request: Request, *, routine: bool = False) -> Caller:
         """Return the caller of a request to a route of operators, which needs an admin key.
 
-        A server that serves only its own machine, without client keys, admits every program of that machine. The audit
-        log records the call, unless it is ``routine``, as regular reads of metrics are. Raises PermissionDenied for the
-        keys of other callers, and otherwise the same errors as ``admit``.
+        The audit log records the call, unless it is ``routine``, as regular reads of metrics are. Raises
+        PermissionDenied for the keys of other callers, and otherwise the same errors as ``admit``.
         """
         caller = self.admit_spender(request)
-        allowed = caller.admin or (caller is ANONYMOUS and self._guard_loopback)
+        allowed = self.is_admin(caller)
         if not (allowed and routine):
             what = f"{request.method} {request.url.path}"
             by = caller.name or caller.id
@@ -148,13 +156,58 @@ class Authenticator:
             self._wrong_keys.count(client_address(request), key)
         return AuthenticationFailed("The API key is invalid. Send one of this server's keys.")
 
-    def _client_of(self, credentials: Mapping[bytes, str], bearer: str) -> Caller | None:
-        """Return the caller of the client key in the request, or None."""
+    def begin_session(self, request: Request) -> tuple[Caller, str]:
+        """Return the caller of the client key in the request, and the value of a cookie that stands for the key.
+
+        Raises AuthenticationFailed for a wrong key, and StateUnreachable while sessions cannot be signed.
+        """
+        credentials = _credentials(request)
+        key = _bearer(credentials)
+        caller = self._keys.find(key)
+        if caller is None:
+            raise self._rejection(request, credentials)
+        if self.session_secret is None:
+            raise self._keys.unknown()
+        return caller, sign_session(self.session_secret, hash_of_received(key), int(time.time()) + SESSION_SECONDS)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether requests without a key are rejected."""
+        return self._keys.closed
+
+    @property
+    def takes_dify_keys(self) -> bool:
+        """Whether requests may bring keys of Dify apps."""
+        return self._passthrough
+
+    def is_admin(self, caller: Caller) -> bool:
+        """Return whether the caller may use the routes of operators.
+
+        A server that serves only its own machine, without client keys, admits every program of that machine.
+        """
+        return caller.admin or (caller is ANONYMOUS and self._guard_loopback)
+
+    def _client_of(self, request: Request, credentials: Mapping[bytes, str], bearer: str) -> Caller | None:
+        """Return the caller of the client key in the request, or of its session in the console, or None."""
         found = self._keys.find(bearer) if bearer else None
-        if found is not None or credentials.keys().isdisjoint(CLIENT_KEY_HEADERS):
+        if found is not None or credentials.keys().isdisjoint(_OTHER_CREDENTIALS):
             return found
         callers = (self._keys.find(credentials[name]) for name in CLIENT_KEY_HEADERS if name in credentials)
-        return next((caller for caller in callers if caller is not None), None)
+        found = next((caller for caller in callers if caller is not None), None)
+        return self._client_of_session(request) if found is None and _CONSOLE_TAB in credentials else found
+
+    def _client_of_session(self, request: Request) -> Caller | None:
+        """Return the caller of a session.
+
+        Its header cannot be sent by another origin without a preflight, which CORS denies. Browsers send a cookie of
+        ``SameSite=Strict`` to all ports of a host, so the origin counts too.
+        """
+        cookie = request.cookies.get(session_cookie(request))
+        origin = request.headers.get("origin")
+        if self.session_secret is None or cookie is None or not _is_own(origin, request):
+            return None
+        key_hash = read_session(self.session_secret, cookie, time.time())
+        return None if key_hash is None else self._keys.find_hash(key_hash)
 
 
 def key_directory(
@@ -171,6 +224,19 @@ def key_directory(
         return caller_of_client_key(key, configured=key.id in ids)
 
     return KeyDirectory(configured, store, make, max_age=settings.keys_max_age, now=clock)
+
+
+def session_cookie(request: Request) -> str:
+    """Return the name of the cookie of the console's tab that sent the request. Raises InvalidRequest."""
+    tab = request.headers.get("x-console-tab", "")
+    if not _TAB.fullmatch(tab):
+        raise InvalidRequest("The header 'X-Console-Tab' must be a number.", param="X-Console-Tab")
+    return f"console-{tab}"
+
+
+def _is_own(origin: str | None, request: Request) -> bool:
+    """Return whether a request comes from a page of this server. Browsers send no origin with their own GET."""
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
 def _note(request: Request, caller: Caller) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from secrets import token_hex
 
 from msgspec import Struct
@@ -54,6 +55,8 @@ class Services(Struct, frozen=True, kw_only=True):
     files: StoredFiles
     artifacts: Artifacts
     public_url: str | None
+    secret: Callable[[], Awaitable[bytes | None]]
+    """Returns the key of all hashes and signatures; None while the state is unreachable."""
     metrics: Metrics
     storage: StorageCheck
 

@@ -1,4 +1,4 @@
-"""``/v1/pictures``: the stored pictures with their records, for operators."""
+"""``/v1/stored_pictures``: the stored pictures with their records, for operators."""
 
 from __future__ import annotations
 

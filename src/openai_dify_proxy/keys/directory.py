@@ -33,6 +33,11 @@ _T = TypeVar("_T")
 log = structlog.get_logger(__name__)
 
 
+def hash_of_received(key: str) -> bytes:
+    """Return the SHA-256 of a key in a request, which may hold any characters."""
+    return sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
 class _Index(Struct, Generic[_T]):
     """Callers by the hashes of their keys; why further keys do not work; and when to make the next index."""
 
@@ -86,12 +91,15 @@ class KeyDirectory(Generic[_T]):
 
     def find(self, key: str) -> _T | None:
         """Return the caller that holds the key, or None. Raises StateUnreachable if that cannot be known now."""
-        digest = sha256(key.encode("utf-8", "surrogatepass")).digest()
-        caller = self._index.callers.get(digest)
-        if self._clock() <= self._fresh_until:
-            return caller
-        if key.startswith(DIFY_KEY_PREFIX) or digest in self._configured_hashes:
-            return caller  # the state has no such keys
+        digest = hash_of_received(key)
+        if key.startswith(DIFY_KEY_PREFIX) and self._clock() > self._fresh_until:
+            return self._index.callers.get(digest)  # the state has no such keys
+        return self.find_hash(digest)
+
+    def find_hash(self, digest: bytes) -> _T | None:
+        """Return the caller of the key with this SHA-256, or None. Raises the error of ``find``."""
+        if self._clock() <= self._fresh_until or digest in self._configured_hashes:
+            return self._index.callers.get(digest)
         raise self.unknown()
 
     def unknown(self) -> StateUnreachable:
@@ -104,7 +112,7 @@ class KeyDirectory(Generic[_T]):
 
     def why_not(self, key: str) -> str | None:
         """Return why a key that was once valid no longer works, or None for any other."""
-        return self._index.ended.get(sha256(key.encode("utf-8", "surrogatepass")).digest())
+        return self._index.ended.get(hash_of_received(key))
 
     async def open(self) -> None:
         """Read the stored keys, and follow their changes until ``close``."""

@@ -346,7 +346,7 @@ DESCRIPTIONS: dict[str, Operation] = {
         errors=(404, 416, 500),
         key="none",
     ),
-    "GET /v1/pictures": Operation(
+    "GET /v1/stored_pictures": Operation(
         summary="List the stored pictures, newest first",
         tag="Pictures",
         docs="pictures.md#for-operators",
@@ -362,8 +362,8 @@ DESCRIPTIONS: dict[str, Operation] = {
         errors=(400, 500),
         key="spender",
     ),
-    "DELETE /v1/pictures/{name}": _stored_picture("Delete a stored picture", PictureDeleted),
-    "POST /v1/pictures/{name}/upload": _stored_picture("Send a stored picture to IPFS", PictureObject),
+    "DELETE /v1/stored_pictures/{name}": _stored_picture("Delete a stored picture", PictureDeleted),
+    "POST /v1/stored_pictures/{name}/upload": _stored_picture("Send a stored picture to IPFS", PictureObject),
     "GET /artifacts/{name}": Operation(
         summary="Retrieve a file that an app produced, at a signed link",
         tag="Files",

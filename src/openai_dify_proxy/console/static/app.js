@@ -1,6 +1,8 @@
 // The frame of the page: navigation, theme and sign-in. The address behind `#` names the view.
 
 import { html, render, useEffect, useState } from "./vendor/preact.js";
+import { SignIn, signOut, useSession } from "./session/view.js";
+import { Failure, Loading } from "./shared/states.js";
 import { Apps } from "./apps/view.js";
 import { Pictures } from "./pictures/view.js";
 import { Playground } from "./playground/view.js";
@@ -15,6 +17,7 @@ const THEMES = ["auto", "light", "dark"];
 function App() {
   const [name, argument] = useAddress();
   const { title, view: View } = VIEWS[name] ?? VIEWS.playground;
+  const [session, reload] = useSession();
   useEffect(() => {
     document.title = `${title} – OpenAI Dify Proxy`;
   }, [title]);
@@ -26,9 +29,17 @@ function App() {
         ${Object.entries(VIEWS).map(([id, { title: label }]) => html`<a href=${`#${id}`} aria-current=${label === title ? "page" : undefined}>${label}</a>`)}
       </nav>
       <${Theme} />
+      ${session?.signed_in && html`<button type="button" class="quiet" onClick=${() => signOut(reload)}>Sign out${session.name && ` ${session.name}`}</button>`}
     </header>
-    <main id="main" tabindex="-1"><${View} key=${name} chosen=${argument} /></main>
+    <main id="main" tabindex="-1"><${Content} session=${session} reload=${reload} name=${name} view=${View} argument=${argument} /></main>
   `;
+}
+
+function Content({ session, reload, name, view: View, argument }) {
+  if (!session) return html`<${Loading} what="the console" />`;
+  if (session.error) return html`<${Failure} error=${session.error} retry=${reload} />`;
+  if (session.needs_key && !session.signed_in) return html`<${SignIn} session=${session} reload=${reload} />`;
+  return html`<${View} key=${`${name} ${session.signed_in}`} chosen=${argument} session=${session} reloadSession=${reload} />`;
 }
 
 function focusMain(event) {

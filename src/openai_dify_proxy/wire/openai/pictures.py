@@ -1,4 +1,4 @@
-"""The messages of ``/v1/pictures``, a route of the proxy's own: the stored pictures, for operators."""
+"""The messages of ``/v1/stored_pictures``, a route of the proxy's own: the stored pictures, for operators."""
 
 from __future__ import annotations
 

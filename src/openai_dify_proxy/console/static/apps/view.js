@@ -1,25 +1,20 @@
 // The apps: what each one is, what will not work and why, and how to set up a client for it.
 
 import { html, useState } from "../vendor/preact.js";
+import { FirstRun } from "../session/view.js";
 import { json } from "../shared/api.js";
 import { Code } from "../shared/code.js";
-import { Empty, Failure, Loading, useLoaded } from "../shared/states.js";
+import { Failure, Loading, useLoaded } from "../shared/states.js";
 import { CLIENTS } from "./clients.js";
 
-export function Apps({ chosen }) {
+export function Apps({ chosen, session, reloadSession }) {
   const [list, error, reload] = useLoaded((signal) => json("GET", "v1/models", { signal }));
   if (error) return html`<${Failure} error=${error} retry=${reload} />`;
   if (!list) return html`<${Loading} what="apps" />`;
   const names = list.data.filter(({ owned_by: owner }) => owner === "dify").map(({ id }) => id);
-  if (!names.length) return html`<${NoApps} />`;
+  if (!names.length) return html`<${FirstRun} session=${session} reload=${reloadSession} />`;
   return html`<div class="cards">${names.map((name) => html`<${AppCard} key=${name} name=${name} />`)}</div>
     <${SetUp} names=${names} chosen=${names.includes(chosen) ? chosen : names[0]} />`;
-}
-
-function NoApps() {
-  return html`<${Empty} title="No apps yet">
-    <p>Set <code>DIFY_API_URL</code> and <code>DIFY_API_KEY</code> to serve an app of your Dify, or start without them to try the demo.</p>
-  <//>`;
 }
 
 function AppCard({ name }) {

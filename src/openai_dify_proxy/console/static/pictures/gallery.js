@@ -7,7 +7,7 @@ import { shownSize } from "../playground/files.js";
 
 /** `version` changes when new pictures have been generated. */
 export function Gallery({ version }) {
-  const [list, error, reload] = useLoaded((signal) => json("GET", "v1/pictures?limit=60", { signal }), [version]);
+  const [list, error, reload] = useLoaded((signal) => json("GET", "v1/stored_pictures?limit=60", { signal }), [version]);
   if (error?.code === "admin_key_required") return html`<p class="hint">An admin key shows the stored pictures.</p>`;
   if (error) return html`<${Failure} error=${error} retry=${reload} />`;
   if (!list) return html`<${Loading} what="pictures" />`;
@@ -26,7 +26,7 @@ function Stored({ picture, reload }) {
       setFailure(error);
     }
   };
-  const path = `v1/pictures/${picture.name}`;
+  const path = `v1/stored_pictures/${picture.name}`;
   const remove = act("DELETE", path);
   return html`<li>
     <a href=${`pictures/${picture.name}`} target="_blank" rel="noopener"><img src=${`pictures/${picture.name}`} alt=${picture.prompt ?? `Picture of ${shownTime(picture.created)}`} loading="lazy" /></a>

@@ -1,6 +1,7 @@
 // The playground: talk to an app, with everything that a request can hold.
 
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/preact.js";
+import { FirstRun } from "../session/view.js";
 import { frames, json, send } from "../shared/api.js";
 import { Failure, Loading, useLoaded } from "../shared/states.js";
 import { emptyAnswer, withFrame } from "./answers.js";
@@ -11,11 +12,12 @@ import { Answer, Question, ToolResult } from "./messages.js";
 import { Options } from "./options.js";
 import { DEFAULTS, openCalls, requestBody } from "./requests.js";
 
-export function Playground({ chosen }) {
+export function Playground({ chosen, session, reloadSession }) {
   const [list, error, reload] = useLoaded((signal) => json("GET", "v1/models", { signal }));
   if (error) return html`<${Failure} error=${error} retry=${reload} />`;
   if (!list) return html`<${Loading} what="models" />`;
   const models = list.data.filter((model) => model.owned_by === "dify");
+  if (!models.length) return html`<${FirstRun} session=${session} reload=${reloadSession} />`;
   return html`<${Conversation} models=${models} chosen=${chosen} />`;
 }
 

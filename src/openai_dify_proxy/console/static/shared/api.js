@@ -15,13 +15,24 @@ export class ApiError extends Error {
 const tab = sessionStorage.getItem("tab") ?? crypto.getRandomValues(new Uint32Array(2)).join("");
 sessionStorage.setItem("tab", tab);
 
+/** The key of a Dify app that the person has signed in with. It is in the memory of this page only. */
+let difyKey = null;
+
+/** Use the key of a Dify app for all further requests; null for none. */
+export function setDifyKey(key) {
+  difyKey = key;
+}
+
+/** Called when the server rejects a request for want of a key. */
+export const onSignedOut = new EventTarget();
+
 /** Return the answer to a request, or throw an ApiError. A `body` that is not a FormData is sent as JSON. */
 export async function send(method, path, { body, headers = {}, signal } = {}) {
   const isForm = body instanceof FormData;
   const options = {
     method,
     signal,
-    headers: { "X-Console-Tab": tab, ...headers },
+    headers: { "X-Console-Tab": tab, ...(difyKey && { Authorization: `Bearer ${difyKey}` }), ...headers },
     credentials: "same-origin",
   };
   if (body !== undefined) {
@@ -35,8 +46,10 @@ export async function send(method, path, { body, headers = {}, signal } = {}) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("The proxy does not answer. Is it running?");
   }
-  if (!response.ok) throw await failure(response);
-  return response;
+  if (response.ok) return response;
+  const error = await failure(response);
+  if (error.status === 401) onSignedOut.dispatchEvent(new Event("signedout"));
+  throw error;
 }
 
 /** Return the JSON of an answer. */

@@ -1,0 +1,81 @@
+"""The sign-in of the console in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+from pydantic import SecretStr
+
+from openai_dify_proxy.settings import Settings
+from tests.console.conftest import OpenPage
+from tests.console.test_playground import answer, ask
+
+ONE, TWO = "first-client-key-of-some-length", "second-client-key-of-some-length"
+
+
+def sign_in(page: Page, key: str) -> None:
+    page.get_by_label("Key", exact=True).fill(key)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+
+
+class TestAServerWithKeys:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"api_keys": (SecretStr(ONE), SecretStr(TWO))})
+
+    def test_asks_for_a_key_and_remembers_it_for_the_tab(self, open_page: OpenPage) -> None:
+        page = open_page(failures=1)
+        sign_in(page, "wrong")
+        expect(page.get_by_role("alert")).to_contain_text("The API key is invalid")
+        sign_in(page, ONE)
+        ask(page, "SAY<<welcome>>")
+        expect(answer(page)).to_have_text("welcome")
+        page.reload()
+        expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
+        cookies = page.context.cookies()
+        assert [(cookie["httpOnly"], cookie["sameSite"]) for cookie in cookies] == [(True, "Strict")]
+        assert ONE not in str(cookies)
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("Key", exact=True)).to_be_visible()
+        page.reload()
+        expect(page.get_by_label("Key", exact=True)).to_be_visible()
+
+    def test_takes_the_key_of_a_dify_app(self, open_page: OpenPage) -> None:
+        page = open_page()
+        sign_in(page, "app-demo-agent-chat")
+        ask(page, "SAY<<welcome>>")
+        expect(answer(page)).to_have_text("welcome")
+        assert page.context.cookies() == []
+        page.reload()
+        expect(page.get_by_label("Key", exact=True)).to_be_visible()
+
+    def test_two_tabs_have_two_keys(self, open_page: OpenPage) -> None:
+        first = open_page()
+        sign_in(first, ONE)
+        ask(first, "My secret is 1234")
+        answer(first)
+        second = first.context.new_page()
+        second.goto("/")
+        sign_in(second, TWO)
+        ask(second, "RECALL")
+        expect(answer(second)).not_to_contain_text("1234")
+        ask(first, "RECALL")
+        expect(answer(first, 2)).to_contain_text("1234")
+
+    def test_shows_the_pictures_of_the_server_to_admins_only(self, open_page: OpenPage) -> None:
+        page = open_page("pictures", failures=1)
+        sign_in(page, ONE)
+        expect(page.get_by_text("An admin key shows the stored pictures.")).to_be_visible()
+
+
+class TestAServerWithoutApps:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"apps": {}, "default_app": None})
+
+    def test_shows_how_to_begin(self, open_page: OpenPage) -> None:
+        page = open_page()
+        expect(page.get_by_role("heading", name="Three ways to begin")).to_be_visible()
+        sign_in(page, "app-demo-chat")
+        ask(page, "SAY<<welcome>>")
+        expect(answer(page)).to_have_text("welcome")
