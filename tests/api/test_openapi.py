@@ -135,6 +135,8 @@ async def _chats(call: Caller) -> None:
     await call(chat, content="{}", headers={"Content-Type": "text/plain"}, status=415)
     for stream in (False, True):
         await call("POST /v1/completions", json={"model": "demo-chat", "prompt": "Hello", "stream": stream})
+    link = answer["dify"]["files"][0]["url"]
+    await call("GET /artifacts/{name}", link.rpartition("/artifacts/")[2])
     rating = {"model": "demo-chat", "message_id": answer["dify"]["message_id"], "rating": "like"}
     await call("POST /v1/feedback", json=rating)
     drawn = (await call(chat, json={**CHAT, "messages": [{"role": "user", "content": "DRAW"}]})).json()
