@@ -48,6 +48,7 @@ from openai_dify_proxy.api.health import health, ready
 from openai_dify_proxy.api.identity import IdentityReader
 from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
 from openai_dify_proxy.api.input_tokens import count_input_tokens
+from openai_dify_proxy.api.limits import RATE_LIMIT_HEADERS
 from openai_dify_proxy.api.metrics import metrics
 from openai_dify_proxy.api.middleware import CrossOriginMiddleware, HotRoutes, RequestMiddleware
 from openai_dify_proxy.api.models import list_models, retrieve_model
@@ -80,6 +81,8 @@ from openai_dify_proxy.files.uploads import FileUploads
 from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.keys.audit import AuditLog
+from openai_dify_proxy.limits.ledger import Ledger
+from openai_dify_proxy.limits.limiter import Limiter
 from openai_dify_proxy.pictures.retention import Retention
 from openai_dify_proxy.pictures.service import open_pictures
 from openai_dify_proxy.responses.background import BackgroundResponses
@@ -256,7 +259,19 @@ async def _open_services(
         )
         uploads = FileUploads(dify, store, urls, stored_files, artifacts, max_bytes=settings.max_body_bytes)
         files = TurnFiles(uploads, stored_files, warn=settings.ignored_files == "warn")
-        turns = Turns(settings, apps, profiles, dify, conversations, files=files, artifacts=artifacts, records=records)
+        ledger = Ledger(store, days=settings.usage_days, now=clock)
+        stack.push_async_callback(ledger.close)
+        turns = Turns(
+            settings,
+            apps,
+            profiles,
+            dify,
+            conversations,
+            files=files,
+            artifacts=artifacts,
+            ledger=ledger,
+            records=records,
+        )
         stack.push_async_callback(turns.close, STOP_SECONDS)
         stored = ResponseStore(conversations)
         background = BackgroundResponses(turns, stored, conversations, records)
@@ -284,6 +299,7 @@ async def _open_services(
             continuations=ContinuationResolver(stored, turns, apps),
             background=background,
             side_calls=SideCalls(settings, apps),
+            limiter=Limiter(store, ledger, now=clock),
             started=int(time.time()),
             images=images,
             audio=AudioService(settings, turns, dify),
@@ -387,6 +403,7 @@ def _middleware(settings: Settings, records: RequestRecords) -> list[Middleware]
             expose_headers=[
                 "x-request-id",
                 "retry-after",
+                *RATE_LIMIT_HEADERS,
                 "openai-processing-ms",
                 "X-Dify-Conversation-Id",
                 "X-Dify-Message-Id",

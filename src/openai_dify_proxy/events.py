@@ -18,7 +18,10 @@ FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 
 
 class Usage(Struct, frozen=True, gc=False):
-    """Dify's token counts for one turn; ``price`` is a decimal string in ``currency``, ``latency`` is in seconds."""
+    """Dify's token counts for one turn; ``price`` is a decimal string in ``currency``, ``latency`` is in seconds.
+
+    ``prices`` are pairs of currency and price, if there are several; ``price`` is None then.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -26,6 +29,14 @@ class Usage(Struct, frozen=True, gc=False):
     price: str | None = None
     currency: str | None = None
     latency: float | None = None
+    prices: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def costs(self) -> tuple[tuple[str, str], ...]:
+        """All pairs of currency and price."""
+        if self.price is None or self.currency is None:
+            return self.prices
+        return ((self.currency, self.price),)
 
 
 class TurnIds(Struct, frozen=True, gc=False):

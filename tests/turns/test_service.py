@@ -15,6 +15,7 @@ from openai_dify_proxy.errors import UpstreamUnreachable
 from openai_dify_proxy.files.fetching import UrlFiles
 from openai_dify_proxy.files.stored_files import StoredFiles
 from openai_dify_proxy.files.uploads import FileUploads
+from openai_dify_proxy.limits.ledger import Ledger
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.memory import MemoryStore
@@ -70,7 +71,10 @@ class Setup:
         uploads = FileUploads(dify, self.store, UrlFiles(PATIENCE, Network()), stored, artifacts, max_bytes=1)
         files = TurnFiles(uploads, stored, warn=False)
         profiles = Profiles(dify, settings, lambda: self.now)
-        self.turns = Turns(settings, self.apps, profiles, dify, conversations, files=files, artifacts=artifacts)
+        self.ledger = Ledger(self.store, days=1, now=lambda: self.now)
+        self.turns = Turns(
+            settings, self.apps, profiles, dify, conversations, files=files, artifacts=artifacts, ledger=self.ledger
+        )
 
     async def lock(self) -> Lock:
         """Return an acquired lock."""

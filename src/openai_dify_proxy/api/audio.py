@@ -14,6 +14,7 @@ from openai_dify_proxy.api.audio_streams import SpeechStream, TranscriptFrames
 from openai_dify_proxy.api.bodies import json_response
 from openai_dify_proxy.api.errors import shutting_down
 from openai_dify_proxy.api.generation import queue_headers
+from openai_dify_proxy.api.limits import enforce_limits
 from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.responder import record_of, responder_of
 from openai_dify_proxy.api.services import Services, identity_of, services_of
@@ -34,6 +35,7 @@ async def transcribe(request: Request) -> ASGIApp:
     recording = await read_recording(request, services.bodies)
     wanted = recording.request
     call = _call(request, services, caller, wanted.model, wanted.user, streamed=wanted.stream)
+    await enforce_limits(request, services, caller)
     add_notice(request, wanted.unsupported)
     work = partial(services.audio.transcribe, call, recording.audio, recording.format)
     if wanted.stream:
@@ -55,6 +57,7 @@ async def speak(request: Request) -> ASGIApp:
     spoken = read_speech(await services.bodies.read_json(request, SPEECH_REQUEST))
     services.audio.converter.check(spoken.response_format)
     call = _call(request, services, caller, spoken.model, spoken.user, streamed=False)
+    await enforce_limits(request, services, caller)
     add_notice(request, spoken.unsupported)
     speech = services.audio.speech(call, spoken)
     return SpeechStream(speech, call.wait, services.timing.write_timeout, events=spoken.events)

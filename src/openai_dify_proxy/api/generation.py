@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from openai_dify_proxy.api.errors import shutting_down
+from openai_dify_proxy.api.limits import enforce_limits
 from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.responder import JsonAnswer, record_of, responder_of
 from openai_dify_proxy.api.services import Services, address_of, answer_head
@@ -70,6 +71,7 @@ async def answer_turn(
     unsuggested = unsupported_questions(services, app, fields)
     ignored = services.turns.ignored(app, turn_request.output, turn_request)
     add_notice(request, (*turn_request.unsupported, *unsuggested, *ignored))
+    await enforce_limits(request, services, caller)
     suggest = services.turns.suggested_questions if fields.suggested_questions else None
     head = answer_head(kind, fields.model or app.name, turn_request)
     wait = services.turns.wait(streamed=bool(fields.stream), in_background=side_call is not None)

@@ -13,8 +13,11 @@ from openai_dify_proxy.api.image_requests import ParsedImageRequest
 from openai_dify_proxy.errors import IpfsPending, ProxyError
 from openai_dify_proxy.images.ipfs_uploads import IpfsUploads
 from openai_dify_proxy.images.service import ImageService
+from openai_dify_proxy.limits.accounts import Work
+from openai_dify_proxy.limits.ledger import Ledger
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.translate.openai.image_answers import ShownPicture
+from openai_dify_proxy.turns.booking import book
 from openai_dify_proxy.turns.client import Client, ClientDisconnected
 
 if TYPE_CHECKING:  # generators load Pillow and aiohttp
@@ -30,10 +33,11 @@ class ImageAnswer(Struct, frozen=True):
     generator: PictureGenerator[Any]
     parsed: ParsedImageRequest
     base_url: str
+    ledger: Ledger
 
     async def pictures(self, prepared: Prepared, on_partial: OnPartial | None = None) -> list[ShownPicture]:
         """Generate the pictures; with ``return_ipfs``, wait until all are on IPFS. Raises ProxyError."""
-        generated = await self.generator.generate(prepared, on_partial)
+        generated = await self._generate(prepared, on_partial)
         uploads = self.service.uploads
         records = [picture.record for picture in generated]
         if uploads is not None:
@@ -42,6 +46,22 @@ class ImageAnswer(Struct, frozen=True):
             if self.parsed.by == "ipfs":
                 records = await self._wait_for_ipfs(uploads, records)
         return [self.show(record, picture.data, picture) for record, picture in zip(records, generated, strict=True)]
+
+    async def _generate(self, prepared: Prepared, on_partial: OnPartial | None) -> list[GeneratedPicture]:
+        """Generate the pictures, and book them: a request to Replicate is a turn, and apps book their own turns."""
+        outcome, pictures = "turn_failed", 0
+        try:
+            generated = await self.generator.generate(prepared, on_partial)
+            outcome, pictures = "ok", len(generated)
+        except asyncio.CancelledError:
+            outcome = "client_gone"
+            raise
+        finally:
+            turns = 0 if self.generator is self.service.app_generator else 1
+            work = Work(prepared.account, outcome, pictures=pictures, turns=turns)
+            if (booking := book(self.ledger, self.parsed.request.caller, work)) is not None:
+                await asyncio.wait([booking])
+        return generated
 
     def show(self, record: PictureRecord, data: bytes, generated: GeneratedPicture | None = None) -> ShownPicture:
         """Describe a stored picture. ``generated`` is None for a partial picture."""

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from openai_dify_proxy.api.image_answer import ImageAnswer, while_connected
 from openai_dify_proxy.api.image_requests import ImageOperation, read_image_request
 from openai_dify_proxy.api.image_streams import PictureFrames
+from openai_dify_proxy.api.limits import enforce_limits
 from openai_dify_proxy.api.notices import NOTICE_HEADER, notice
 from openai_dify_proxy.api.responder import record_of, responder_of
 from openai_dify_proxy.api.services import services_of
@@ -49,7 +50,8 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
     generator = service.generator_of(parsed.request.model)
     if generator is None:
         raise ImagesOff
-    answer = ImageAnswer(service, generator, parsed, str(request.base_url))
+    await enforce_limits(request, services, caller)
+    answer = ImageAnswer(service, generator, parsed, str(request.base_url), services.turns.ledger)
     client = responder_of(request.scope)
     prepared = await while_connected(client, answer.generator.prepare(parsed.request))
     if parsed.stream:

@@ -21,6 +21,7 @@ from openai_dify_proxy.api.generation import (
     unsupported_questions,
     whole_answer,
 )
+from openai_dify_proxy.api.limits import enforce_limits
 from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.responder import JsonAnswer, record_of, responder_of
 from openai_dify_proxy.api.response_requests import read_response_request
@@ -90,6 +91,7 @@ async def create_response(request: Request) -> ASGIApp:
     preview = turn_request or (make_turn(body, messages, identity, requested=requested) if has_files else None)
     ignored = services.turns.ignored(app, requested.output, preview)
     add_notice(request, (*requested.unsupported, *unsuggested, *ignored))
+    await enforce_limits(request, services, caller)
     suggest = services.turns.suggested_questions if body.suggested_questions else None
     wait = services.turns.wait(
         streamed=bool(body.stream or body.background), in_background=bool(body.background) or side_call is not None

@@ -12,12 +12,14 @@ from msgspec import Struct, json
 from openai_dify_proxy.audio.answer import AudioAnswer, ReadPart
 from openai_dify_proxy.audio.conversion import Converter
 from openai_dify_proxy.errors import UpstreamGarbled
+from openai_dify_proxy.limits.accounts import Work
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.translate.audio.formats import AudioFormat
 from openai_dify_proxy.translate.dify.audio_form import encode_audio_form
 from openai_dify_proxy.translate.openai.speech import MEDIA_TYPES, SpokenText, app_voice
 from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App
+from openai_dify_proxy.turns.booking import book
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.client import Client, ClientDisconnected
 from openai_dify_proxy.turns.dify_stream import TurnLimits
@@ -98,7 +100,10 @@ class AudioService:
 
     @asynccontextmanager
     async def _answer(self, call: AudioCall, send: Callable[[str], Awaitable[Exchange]]) -> AsyncIterator[AudioAnswer]:
-        """Wait for a slot, send the request for Dify's ``user``, and yield its answer once its head is good."""
+        """Wait for a slot, send the request for Dify's ``user``, and yield its answer once its head is good.
+
+        Book the call at its end.
+        """
         url, admission = call.app.dify.url, self._turns.admission
         record = call.client.record
         record.caller, record.app, record.end_user = call.caller.id, call.app.name, call.end_user
@@ -110,10 +115,19 @@ class AudioService:
                 raise ClientDisconnected
             exchange = await send(user)
             slot.hold_until_end(exchange)
+            outcome, started = "turn_failed", False
             try:
                 answer = AudioAnswer(exchange, call.app.dify, self._limits, call.client)
                 await answer.check()
+                started = True
                 yield answer
+                outcome = "ok"
+            except ClientDisconnected:
+                outcome = "client_gone"
+                raise
             finally:
                 if not exchange.ended:
                     exchange.close()
+                work = Work(call.app.name, outcome, started=started)
+                if (booking := book(self._turns.ledger, call.caller, work)) is not None:
+                    await asyncio.wait([booking])

@@ -72,6 +72,10 @@ class PreparedTurns(Struct, frozen=True):
     def notices(self) -> Sequence[str]:
         return self.plan.notices
 
+    @property
+    def account(self) -> str:
+        return self.app.name
+
 
 class AppGenerator:
     """Generates and stores pictures with the apps of ``[images.models.<name>]``. Every method raises ProxyError."""

@@ -30,10 +30,16 @@ OnPartial = Callable[[bytes, PictureRecord], Awaitable[None]]
 
 
 class Prepared(Protocol):
-    """A validated request. ``notices`` are the names of dropped parameters."""
+    """A validated request. ``notices`` are the names of dropped parameters.
+
+    ``account`` is the name of the app or model that the pictures are counted for.
+    """
 
     @property
     def notices(self) -> Sequence[str]: ...
+
+    @property
+    def account(self) -> str: ...
 
 
 _P = TypeVar("_P", bound=Prepared)

@@ -66,6 +66,10 @@ class PreparedRequest(Struct, frozen=True):
     def notices(self) -> Sequence[str]:
         return self.plan.notices
 
+    @property
+    def account(self) -> str:
+        return str(self.model.ref)
+
 
 class ImageGenerator:
     """Generates and stores pictures. Every method raises ProxyError."""

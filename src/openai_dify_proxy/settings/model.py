@@ -24,6 +24,7 @@ from openai_dify_proxy.settings.network import NetworkSettings
 from openai_dify_proxy.settings.shutdown import ShutdownSettings
 from openai_dify_proxy.settings.telemetry import TelemetrySettings
 from openai_dify_proxy.settings.tools import ToolSettings
+from openai_dify_proxy.settings.usage import UsageSettings
 from openai_dify_proxy.settings.values import (
     ApiUrl,
     AppConversations,
@@ -360,6 +361,7 @@ class Settings(
     IpfsSettings,
     PictureSettings,
     ImageSettings,
+    UsageSettings,
     StateSettings,
     ConsoleSettings,
     FileSettings,

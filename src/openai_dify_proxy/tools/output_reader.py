@@ -39,7 +39,7 @@ from openai_dify_proxy.tools.parsing import CallParser
 from openai_dify_proxy.tools.repair_questions import CallFault, calls_question, format_question, missing_call_question
 from openai_dify_proxy.tools.schemas import compile_schema
 from openai_dify_proxy.translate.dify.instructions import without_instructions
-from openai_dify_proxy.translate.dify.usage import add_usage
+from openai_dify_proxy.translate.dify.usage import sum_usage
 from openai_dify_proxy.translate.turn_request import AnswerFormat, OutputRequest, Tool
 
 MAX_CALLS = 128
@@ -248,6 +248,11 @@ class OutputReader:
 
     # The end of a run
 
+    @property
+    def usage(self) -> Usage | None:
+        """The token counts of all runs that have ended."""
+        return self._usage
+
     def _finish(self, event: TurnFinished, out: list[Event]) -> None:
         if not self.cut:
             self._read(self._run.parser.finish(), out)
@@ -255,9 +260,9 @@ class OutputReader:
             event = self._end_truncated_call(self._run.call, event, out)
         if self._run.fixed and not (self._calls or self._run.invalid):
             self._add_text(self._run.take_fixed(), out)
-        self._usage = _sum(self._usage, event.usage)
+        self._usage = sum_usage(self._usage, event.usage)
         if self._repairs:
-            self._repair_usage = _sum(self._repair_usage, event.usage)
+            self._repair_usage = sum_usage(self._repair_usage, event.usage)
         if self._rejected is not None and self._has_no_calls_for(self._rejected):
             self._run = self._rejected.run
         error = self._error(event, out)
@@ -408,7 +413,3 @@ def callable_tools(request: OutputRequest) -> tuple[Tool, ...]:
         return ()
     names = request.choice.names
     return tuple(tool for tool in request.tools if not names or tool.name in names)
-
-
-def _sum(known: Usage | None, more: Usage | None) -> Usage | None:
-    return more if known is None else known if more is None else add_usage(known, more)

@@ -11,6 +11,7 @@ from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.telemetry import RequestRecord
 from openai_dify_proxy.translate.turn_request import HistoryMessage
 from openai_dify_proxy.turns.admission.slots import Slot
+from openai_dify_proxy.turns.booking import Booking
 from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.conversation_entries import PausedRun
 from openai_dify_proxy.turns.dify_stream import DifyStream
@@ -42,6 +43,7 @@ class ActiveTurn:
         mode: Mode,
         user: str,
         record: RequestRecord,
+        booking: Booking,
         now: Callable[[], float],
         put_pause: PutPause,
         stop: Callable[[], asyncio.Task[None] | None],
@@ -57,6 +59,7 @@ class ActiveTurn:
         self.mode = mode
         self.user = user
         self.record = record
+        self.booking = booking
         self._now = now
         self._put_pause = put_pause
         self._stop = stop
@@ -108,7 +111,8 @@ class ActiveTurn:
     async def commit(self, reply: HistoryMessage, also: Sequence[Operation] = ()) -> None:
         """Store that the history ending with ``reply`` continues in this conversation, and run ``also`` with it.
 
-        Call it before the client receives its last frame.
+        Also book what the turn used; one that Dify still runs is booked when it is stopped. Call it before the client
+        receives its last frame, so that its next request finds both.
         """
         stream = self.stream
         form = stream.last.human_input if isinstance(stream.last, TurnFinished) else None
@@ -116,13 +120,17 @@ class ActiveTurn:
         if paused is not None:
             self.claim.pauses = paused.name
             also = [*also, *await self._put_pause(paused, self.claim.link_after(reply))]
+        can_continue = await self._can_continue()
+        booking = self.booking.end(stream) if stream.finished_upstream else None
         await self.claim.commit(
             reply,
-            conversation_id=stream.ids.conversation_id if await self._can_continue() else None,
+            conversation_id=stream.ids.conversation_id if can_continue else None,
             at=self._now() - stream.seconds_since_first_event,
             remembers=stream.remembers,
             also=also,
         )
+        if booking is not None:
+            await asyncio.wait([booking])
 
     async def _can_continue(self) -> bool:
         """Return whether another turn may follow in Dify's conversation.

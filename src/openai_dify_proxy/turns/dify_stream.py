@@ -15,10 +15,11 @@ from typing import Protocol
 from msgspec import Struct
 
 from openai_dify_proxy.errors import ConversationNotFound, ProxyError, UpstreamFailed
-from openai_dify_proxy.events import Event, TextDelta, TurnFailed, TurnFinished, TurnIds
+from openai_dify_proxy.events import Event, TextDelta, TurnFailed, TurnFinished, TurnIds, Usage
 from openai_dify_proxy.tools.output_reader import OutputReader
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.dify.file_links import FileLinks
+from openai_dify_proxy.translate.dify.usage import sum_usage
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.turns.client import ClientDisconnected
 from openai_dify_proxy.turns.resumption import Resume, Resumption
@@ -112,6 +113,7 @@ class DifyStream:
         self._resumption = Resumption(resume)
         self._links = links
         self._next_run: Restart | None = None
+        self._ran = self._usage_read = False
         self._undelivered: list[Event] = []
         self._streams: bool | None = None
         self._first_event: float | None = None
@@ -131,6 +133,19 @@ class DifyStream:
     def finished_upstream(self) -> bool:
         """Whether Dify reported the end of the run, or never started it."""
         return self._decoder.concluded or not self._is_stream()
+
+    @property
+    def ran(self) -> bool:
+        """Whether Dify has started a run."""
+        return self._ran or self.ids.task_id is not None
+
+    @property
+    def usage(self) -> Usage | None:
+        """Dify's own token counts of all runs so far, also those of a turn that failed or was stopped."""
+        if isinstance(self.last, TurnFinished) and self.last.usage is not None:
+            return self.last.usage
+        earlier = None if self._output is None else self._output.usage
+        return sum_usage(earlier, None if self._usage_read else self._decoder.usage)
 
     @property
     def cut_short(self) -> bool:
@@ -235,11 +250,13 @@ class DifyStream:
         before = DifyStream(self.exchange, self._decoder, app=self.app, user=self.user, stop=None, limits=self._limits)
         before.listen(None)
         before._first_event = self._first_event
+        self._ran = self.ran
         try:
             self.exchange, self._decoder = await begin(before)
         except ProxyError as error:
             return [*events, *self._filtered([TurnFailed(error)])]
         self._streams = None
+        self._usage_read = False
         self._last_frame = self._loop.time()
         self._frames = 0
         self._error_body = bytearray()
@@ -352,6 +369,7 @@ class DifyStream:
             events = links.filter(events)
         question = None
         if self._output is not None:
+            self._usage_read = bool(events) and isinstance(events[-1], TurnFinished)
             events = self._output.filter(events)
             question = self._output.repair
         if self._stop is not None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.files.artifacts.service import Address, Artifacts
+from openai_dify_proxy.limits.ledger import Ledger
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.telemetry import RequestRecord, RequestRecords
@@ -29,6 +30,7 @@ from openai_dify_proxy.turns.admission.service import Admission
 from openai_dify_proxy.turns.admission.slots import Slot
 from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App, Apps
+from openai_dify_proxy.turns.booking import Booking
 from openai_dify_proxy.turns.callers import Caller, user_in_dify
 from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.client import Client, ConnectedClient
@@ -70,6 +72,7 @@ class Turns:
         *,
         files: TurnFiles,
         artifacts: Artifacts,
+        ledger: Ledger,
         records: RequestRecords | None = None,
     ) -> None:
         """``records`` receives the records of turns without a client."""
@@ -86,6 +89,7 @@ class Turns:
         self._emulator = Emulator(settings)
         self._files = files
         self._artifacts = artifacts
+        self.ledger = ledger
         self._records = records or RequestRecords()
         self._pauses = Pauses(conversations)
         self._human = HumanInputs(dify, conversations, self._pauses, asks_again=settings.human_input_other == "ask")
@@ -358,6 +362,7 @@ class Turns:
             app_name=app.name,
             mode=profile.mode,
             user=user,
+            booking=Booking(self.ledger, caller, app.name),
             record=client.record,
             now=self._conversations.now,
             put_pause=partial(self._pauses.put_operations, caller, app, request.end_user),
@@ -410,8 +415,10 @@ class Turns:
         stopping = self._stopper.abandon(turn.stream, turn.mode)
         if stopping is None:
             turn.slot.leave()
+            turn.booking.end(turn.stream)
         else:
             stopping.add_done_callback(turn.slot.leave)
+            stopping.add_done_callback(lambda _: turn.booking.end(turn.stream))
         if not turn.claim.settled:
             abandoning = turn.claim.abandon(lambda: turn.ids.conversation_id, stopping)
             task = asyncio.get_running_loop().create_task(abandoning)

@@ -22,6 +22,7 @@ from openai_dify_proxy.events import (
     TurnFailed,
     TurnFinished,
     TurnIds,
+    Usage,
     merge_deltas,
 )
 from openai_dify_proxy.translate.dify.answer_text import AnswerText, ResumedText, WaitingText
@@ -146,6 +147,11 @@ class DifyEventDecoder:
     def concluded(self) -> bool:
         """Whether Dify has reported the end of the turn, or the run is not the turn's to stop."""
         return self._phase.concluded or self._pause.shows_form
+
+    @property
+    def usage(self) -> Usage | None:
+        """Dify's token counts so far; None if it has sent none."""
+        return self._usage.total
 
     @property
     def remembers(self) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from openai_dify_proxy.events import Usage
+from openai_dify_proxy.translate.prices import add_prices
 from openai_dify_proxy.wire.dify import UsageData
 
 
@@ -49,9 +50,21 @@ def read_usage(data: UsageData) -> Usage:
 
 
 def add_usage(known: Usage, more: Usage) -> Usage:
-    """Return the sum of the tokens. Prices are omitted, since they may be in different currencies."""
+    """Return the sum of the tokens, and that of the prices in each currency, exactly."""
+    prices: dict[str, str] = {}
+    for currency, price in (*known.costs, *more.costs):
+        prices[currency] = add_prices(prices[currency], price) if currency in prices else price
+    only = next(iter(prices.items())) if len(prices) == 1 else (None, None)
     return Usage(
         known.prompt_tokens + more.prompt_tokens,
         known.completion_tokens + more.completion_tokens,
         known.total_tokens + more.total_tokens,
+        only[1],
+        only[0],
+        prices=tuple(prices.items()) if len(prices) > 1 else (),
     )
+
+
+def sum_usage(known: Usage | None, more: Usage | None) -> Usage | None:
+    """Return the sum of two counts, of which either may be missing."""
+    return more if known is None else known if more is None else add_usage(known, more)

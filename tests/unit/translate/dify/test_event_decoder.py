@@ -690,8 +690,15 @@ def test_a_replacement_without_moderation() -> None:
 
 def test_tokens_of_several_nodes_are_added_where_dify_sends_no_sum() -> None:
     second = node("node_finished", "llm2", outputs={"usage": usage(1, 2, total_price="9", currency="EUR")})
+    third = node("node_finished", "llm3", outputs={"usage": usage(1, 1, total_price="0.0000009", currency="EUR")})
     done = workflow_finished(outputs={"text": "a"}, total_tokens=99)
-    assert decode("workflow", LLM_DONE, second, done)[-1] == TurnFinished("stop", Usage(10, 4, 14))
+    both = (("USD", "0.0001"), ("EUR", "9.0000009"))
+    counted = Usage(11, 5, 16, prices=both)
+    assert decode("workflow", LLM_DONE, second, third, done)[-1] == TurnFinished("stop", counted)
+    assert counted.costs == both
+    one = Usage(2, 3, 5, "9.0000009", "EUR")
+    assert decode("workflow", second, third, done)[-1] == TurnFinished("stop", one)
+    assert one.costs == (("EUR", "9.0000009"),)
     assert decode("workflow", LLM_DONE, done)[-1] == TurnFinished("stop", COUNTED)
     assert decode("workflow", done)[-1] == TurnFinished("stop", Usage(0, 99, 99))
 

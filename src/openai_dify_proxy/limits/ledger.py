@@ -1,0 +1,198 @@
+"""Books what turns used: usage of all callers, and what the budgets of limited ones are checked against.
+
+What a budget or a limit needs is written at once. All else is added up in this process and written once a second, so
+that it costs almost nothing per turn; a killed process loses the usage of its last second. While the state is
+unavailable, everything is added up until it is back. A write whose answer got lost is written again, so it may count
+twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import structlog
+from msgspec import Struct, field
+
+from openai_dify_proxy.keys.limits import NO_LIMITS, KeyLimits
+from openai_dify_proxy.limits.accounts import (
+    DAY_TTL,
+    MONTH_TTL,
+    Account,
+    Amounts,
+    Work,
+    caller_name,
+    callers_key,
+    day_of,
+    details,
+    spent_key,
+    totals,
+    usage_key,
+)
+from openai_dify_proxy.limits.buckets import tokens_bucket
+from openai_dify_proxy.state.counters import read_counts
+from openai_dify_proxy.state.guarded import GuardedStore
+from openai_dify_proxy.state.memory import MemoryStore
+from openai_dify_proxy.state.store import Count, Draw, Operation
+
+FLUSH_SECONDS = 1.0
+"""How often usage is written."""
+
+FLUSHED_AT_ONCE = 100
+"""Counts in one run of the state."""
+
+MAX_SEEN = 20_000
+"""Totals that are remembered for an outage of the state."""
+
+MAX_LOCAL = 20_000
+"""Buckets of this process, for an outage of the state."""
+
+MAX_APPS = 200
+"""Names of apps and models per caller, day and process; clients choose those of image models."""
+
+MAX_APP_CHARACTERS = 100
+OTHER_APPS = "(other)"
+
+DAY = 86_400.0
+
+log = structlog.get_logger(__name__)
+
+
+class _Unwritten(Struct):
+    ttl: float
+    amounts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, amounts: Iterable[tuple[str, int]]) -> None:
+        for name, amount in amounts:
+            self.amounts[name] = self.amounts.get(name, 0) + amount
+
+
+class Ledger:
+    """Books the turns of one process. Usage is stored for ``days``; ``now`` is a clock in seconds since the epoch.
+
+    ``local`` has the buckets of this process, for while the state is unavailable.
+    """
+
+    def __init__(self, store: GuardedStore, *, days: int, now: Callable[[], float] = time.time) -> None:
+        self.local = MemoryStore(max_entries=MAX_LOCAL)
+        self._store = store
+        self._usage_ttl = days * DAY
+        self._now = now
+        self._unwritten: dict[str, _Unwritten] = {}
+        self._seen: OrderedDict[str, dict[str, int]] = OrderedDict()
+        self._day = ""
+        self._callers: set[str] = set()
+        self._apps: dict[str, set[str]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: set[asyncio.Task[None]] = set()
+        self._flushes: set[asyncio.Task[None]] = set()
+        self._flushing = asyncio.Lock()
+
+    def book(self, account: Account, work: Work, limits: KeyLimits = NO_LIMITS) -> asyncio.Task[None] | None:
+        """Book a turn that has ended. Return the task that writes what the limits need; None if there are none."""
+        day = day_of(self._now())
+        self._begin_day(day)
+        self._count_caller(account, day)
+        self._add(usage_key(account.id, day), self._usage_ttl, details(self._bounded(account, work)))
+        urgent: list[Operation] = []
+        amounts = totals(work)
+        for budget, period, ttl in ((limits.daily, day, DAY_TTL), (limits.monthly, day[:7], MONTH_TTL)):
+            key = spent_key(account.id, period)
+            if not amounts:
+                continue
+            if budget is None:
+                self._add(key, ttl, amounts)
+            else:
+                urgent.append(Count(key, ttl, amounts))
+        used = 0 if work.usage is None else work.usage.total_tokens
+        if limits.tokens_per_minute is not None and used > 0:
+            urgent.append(tokens_bucket(account.id, limits.tokens_per_minute, used))
+        if not urgent:
+            return None
+        task = asyncio.get_running_loop().create_task(self._write(urgent), name="booking")
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return task
+
+    def note(self, key: str, counts: dict[str, int]) -> Mapping[str, int]:
+        """Remember the totals that the state holds, and return them."""
+        self._seen[key] = counts
+        self._seen.move_to_end(key)
+        if len(self._seen) > MAX_SEEN:
+            self._seen.popitem(last=False)
+        return counts
+
+    def known(self, key: str) -> Mapping[str, int]:
+        """Return the totals as far as this process knows them: those it has seen, and what is not written yet."""
+        sums = dict(self._seen.get(key, {}))
+        if (unwritten := self._unwritten.get(key)) is not None:
+            for name, amount in unwritten.amounts.items():
+                sums[name] = sums.get(name, 0) + amount
+        return sums
+
+    async def flush(self) -> None:
+        """Write all that is not written yet."""
+        if self._writing:
+            await asyncio.wait(self._writing)
+        async with self._flushing:
+            unwritten, self._unwritten = self._unwritten, {}
+            counts = [Count(key, entry.ttl, tuple(entry.amounts.items())) for key, entry in unwritten.items()]
+            for start in range(0, len(counts), FLUSHED_AT_ONCE):
+                await self._write(counts[start : start + FLUSHED_AT_ONCE])
+
+    async def close(self) -> None:
+        """Write all that is not written yet. What cannot be written is lost."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.flush()
+        if self._timer is not None:  # the state is unavailable
+            self._timer.cancel()
+            log.warning("usage_lost", counters=len(self._unwritten))
+
+    def _begin_day(self, day: str) -> None:
+        if day != self._day:
+            self._day = day
+            self._callers.clear()
+            self._apps.clear()
+
+    def _count_caller(self, account: Account, day: str) -> None:
+        if account.id not in self._callers:
+            self._callers.add(account.id)
+            self._add(callers_key(day), self._usage_ttl, ((caller_name(account), 1),))
+
+    def _bounded(self, account: Account, work: Work) -> Work:
+        """Return ``work`` with a short name of its app, or a common one if the caller has used too many."""
+        names = self._apps.setdefault(account.id, set())
+        name = work.app[:MAX_APP_CHARACTERS]
+        if name not in names:
+            if len(names) >= MAX_APPS:
+                name = OTHER_APPS
+            names.add(name)
+        return work if name == work.app else Work(name, work.outcome, work.usage, work.pictures, work.started)
+
+    def _add(self, key: str, ttl: float, amounts: Amounts) -> None:
+        entry = self._unwritten.get(key)
+        if entry is None:
+            entry = self._unwritten[key] = _Unwritten(ttl)
+        entry.add(amounts)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None  # a further booking sets it again
+        task = asyncio.get_running_loop().create_task(self.flush(), name="usage")
+        self._flushes.add(task)
+        task.add_done_callback(self._flushes.discard)
+
+    async def _write(self, operations: Sequence[Operation]) -> None:
+        """Run ``Count`` and ``Draw`` operations; keep them in this process if the state is unavailable."""
+        results = await self._store.run(*operations)
+        for number, operation in enumerate(operations):
+            if isinstance(operation, Draw) and results is None:
+                await self.local.run(operation)
+            elif isinstance(operation, Count) and results is None:
+                self._add(operation.key, operation.ttl, operation.amounts)
+            elif isinstance(operation, Count) and results is not None and operation.key in self._seen:
+                self.note(operation.key, read_counts(results[number]))

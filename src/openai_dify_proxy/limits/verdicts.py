@@ -1,0 +1,116 @@
+"""Decides whether a request keeps within the limits of its key, and what its headers say. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from openai_dify_proxy.errors import ProxyError, QuotaExceeded, RateLimited
+from openai_dify_proxy.keys.limits import Budget, KeyLimits
+from openai_dify_proxy.limits.accounts import end_of_day, end_of_month
+from openai_dify_proxy.limits.buckets import MINUTE
+from openai_dify_proxy.state.buckets import Level
+from openai_dify_proxy.translate.prices import from_nanos
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Reading(Struct):
+    """What the state holds of a caller: the levels of its buckets, and the totals of the day and the month."""
+
+    requests: Level | None = None
+    tokens: Level | None = None
+    day: Mapping[str, int] = {}
+    month: Mapping[str, int] = {}
+
+
+class Verdict(Struct, frozen=True):
+    """The headers of the response, and the error of a request beyond a limit."""
+
+    headers: Headers
+    error: ProxyError | None = None
+
+
+def judge(limits: KeyLimits, reading: Reading, now: float) -> Verdict:
+    """Return the verdict on a request at the time ``now``, in seconds since the epoch.
+
+    Of several exceeded limits the error is about the one that is free last.
+    """
+    errors = [*_spent(limits, reading, now), *_rates(limits, reading)]
+    return Verdict(_headers(limits, reading), max(errors, key=lambda error: error.retry_after or 0, default=None))
+
+
+def _rates(limits: KeyLimits, reading: Reading) -> Iterator[ProxyError]:
+    if limits.requests_per_minute is not None and reading.requests is not None and not reading.requests.allowed:
+        yield _rate_error(limits.requests_per_minute, "requests", reading.requests)
+    tokens = limits.tokens_per_minute
+    if tokens is not None and reading.tokens is not None and tokens - reading.tokens.missing < 1:
+        yield _rate_error(tokens, "tokens", reading.tokens)
+
+
+def _rate_error(limit: int, unit: str, level: Level) -> ProxyError:
+    """Return the error of a bucket that lacks one unit."""
+    seconds = max(1, math.ceil((level.missing + 1 - limit) * MINUTE / limit))
+    return RateLimited(
+        f"This API key may use {limit} {unit} per minute. Send the request again in {seconds} s.", retry_after=seconds
+    )
+
+
+def _spent(limits: KeyLimits, reading: Reading, now: float) -> Iterator[ProxyError]:
+    if limits.daily is not None and (spent := _exhausted(limits.daily, reading.day)):
+        yield _budget_error("daily", spent, end_of_day(now), now)
+    if limits.monthly is not None and (spent := _exhausted(limits.monthly, reading.month)):
+        yield _budget_error("monthly", spent, end_of_month(now), now)
+
+
+def _exhausted(budget: Budget, spent: Mapping[str, int]) -> str:
+    """Return which part of the budget is used up, in words; an empty string if none is."""
+    if budget.turns is not None and spent.get("turns", 0) >= budget.turns:
+        return f"{spent['turns']} of {budget.turns} turns"
+    if budget.tokens is not None and spent.get("tokens", 0) >= budget.tokens:
+        return f"{spent['tokens']} of {budget.tokens} tokens"
+    for currency, amount in budget.price.items():
+        nanos = spent.get(f"price:{currency.upper()}", 0)
+        if nanos >= amount.scaleb(9):
+            return f"{from_nanos(nanos)} of {amount:f} {currency}"
+    return ""
+
+
+def _budget_error(period: str, spent: str, end: float, now: float) -> ProxyError:
+    when = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return QuotaExceeded(
+        f"The {period} budget of this API key is used up: {spent}. It is renewed at {when}.",
+        retry_after=max(1, math.ceil(end - now)),
+    )
+
+
+def _headers(limits: KeyLimits, reading: Reading) -> Headers:
+    """Return OpenAI's headers: the limit, what is left, and how long until all of it is there again."""
+    headers: list[tuple[bytes, bytes]] = []
+    buckets = (
+        ("requests", limits.requests_per_minute, reading.requests),
+        ("tokens", limits.tokens_per_minute, reading.tokens),
+    )
+    for unit, limit, level in buckets:
+        if limit is not None and level is not None:
+            left = max(0, math.floor(limit - level.missing + 1e-9))
+            reset = duration(level.missing * MINUTE / limit)
+            for name, value in (("limit", str(limit)), ("remaining", str(left)), ("reset", reset)):
+                headers.append((f"x-ratelimit-{name}-{unit}".encode(), value.encode()))
+    return tuple(headers)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in OpenAI's form, rounded up to milliseconds: ``20ms``, ``1.5s``, ``6m0s``, ``1h2m3s``."""
+    milliseconds = math.ceil(seconds * 1000 - 1e-6)
+    if milliseconds < 1000:
+        return f"{milliseconds}ms" if milliseconds > 0 else "0s"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{rest / 1000:g}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text

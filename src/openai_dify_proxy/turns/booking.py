@@ -1,0 +1,48 @@
+"""Books what a turn used, once, when it has ended in any way."""
+
+from __future__ import annotations
+
+import asyncio
+
+from openai_dify_proxy.events import TurnFinished
+from openai_dify_proxy.limits.accounts import Account, Work
+from openai_dify_proxy.limits.ledger import Ledger
+from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.dify_stream import DifyStream
+
+DIFY_KEYS = Account("dify-keys")
+"""The account of all requests that bring their own Dify key."""
+
+
+def account_of(caller: Caller) -> Account:
+    return Account(caller.id) if caller.dify_key is None else DIFY_KEYS
+
+
+def book(ledger: Ledger, caller: Caller, work: Work) -> asyncio.Task[None] | None:
+    """Book ``work``. Return the task that writes what the caller's limits need; None if there are none."""
+    return ledger.book(account_of(caller), work, caller.limits)
+
+
+class Booking:
+    """The booking of one turn of ``caller`` with the app ``app``."""
+
+    def __init__(self, ledger: Ledger, caller: Caller, app: str) -> None:
+        self._ledger = ledger
+        self._caller = caller
+        self._app = app
+        self._booked = False
+
+    def end(self, stream: DifyStream) -> asyncio.Task[None] | None:
+        """Book the turn, unless it is booked. Return the task that writes what its limits need, if any."""
+        if self._booked:
+            return None
+        self._booked = True
+        work = Work(self._app, _outcome(stream), stream.usage, started=stream.ran)
+        return book(self._ledger, self._caller, work)
+
+
+def _outcome(stream: DifyStream) -> str:
+    """Return how the turn ended, in one word."""
+    if stream.last is None:
+        return "client_gone" if stream.client_disconnected else "cancelled"
+    return stream.last.reason if isinstance(stream.last, TurnFinished) else "turn_failed"
