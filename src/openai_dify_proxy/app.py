@@ -71,6 +71,7 @@ from openai_dify_proxy.api.stored_pictures import (
     upload_stored_picture,
 )
 from openai_dify_proxy.api.streaming import StreamTiming
+from openai_dify_proxy.api.usage import retrieve_usage
 from openai_dify_proxy.audio.service import AudioService
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.files.artifacts.opening import open_artifacts
@@ -83,6 +84,7 @@ from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.keys.audit import AuditLog
 from openai_dify_proxy.limits.ledger import Ledger
 from openai_dify_proxy.limits.limiter import Limiter
+from openai_dify_proxy.limits.usage import UsageReports
 from openai_dify_proxy.pictures.retention import Retention
 from openai_dify_proxy.pictures.service import open_pictures
 from openai_dify_proxy.responses.background import BackgroundResponses
@@ -146,6 +148,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/audio/voices", list_voices),
     ("GET", "/v1/models", list_models),
     ("GET", "/v1/models/{model:path}", retrieve_model),
+    ("GET", "/v1/usage", retrieve_usage),
     ("GET", "/pictures/{name}", serve_picture),
     ("GET", "/v1/stored_pictures", list_stored_pictures),
     ("DELETE", "/v1/stored_pictures/{name}", delete_stored_picture),
@@ -300,6 +303,7 @@ async def _open_services(
             background=background,
             side_calls=SideCalls(settings, apps),
             limiter=Limiter(store, ledger, now=clock),
+            usage=UsageReports(store, ledger, now=clock),
             started=int(time.time()),
             images=images,
             audio=AudioService(settings, turns, dify),

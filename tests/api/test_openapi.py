@@ -114,11 +114,12 @@ async def test_every_route_answers_as_described(
 
 
 async def _server(call: Caller) -> None:
-    for route in ("GET /health", "GET /ready", "GET /metrics", "GET /openapi.json", "GET /v1/models"):
+    for route in ("GET /health", "GET /ready", "GET /metrics", "GET /openapi.json", "GET /v1/models", "GET /v1/usage"):
         await call(route)
     for model in ("demo-chat", "stability-ai/sdxl"):
         await call("GET /v1/models/{model}", model)
     await call("GET /v1/models/{model}", "unknown", status=404)
+    await call("GET /v1/usage", params={"by": "week"}, status=400)
 
 
 async def _chats(call: Caller) -> None:

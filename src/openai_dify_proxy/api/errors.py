@@ -10,6 +10,9 @@ from openai_dify_proxy.api.responder import record_of
 from openai_dify_proxy.errors import ProxyError, ShuttingDown
 from openai_dify_proxy.translate.openai.errors import encode_error
 
+LONGEST_WAIT = 60
+"""Seconds that an SDK should wait for. Some ignore a longer ``Retry-After``, others sleep that long."""
+
 INTERNAL_ERROR = "The proxy failed unexpectedly. Report the request id to the operator."
 
 
@@ -17,8 +20,9 @@ def error_response(error: ProxyError) -> Response:
     """Return the error's envelope with its status and headers. Sending it records the error."""
     headers = {}
     if error.retry_after is not None:
-        headers["retry-after"] = f"{error.retry_after:g}"
-    if error.started or (error.status >= 429 and not error.retryable):
+        headers["retry-after"] = f"{error.retry_after:.15g}"
+    too_long = error.retry_after is not None and error.retry_after > LONGEST_WAIT
+    if error.started or (error.status >= 429 and (not error.retryable or too_long)):
         headers["x-should-retry"] = "false"
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"

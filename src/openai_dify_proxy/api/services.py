@@ -21,6 +21,7 @@ from openai_dify_proxy.files.artifacts.service import Address, Artifacts
 from openai_dify_proxy.files.stored_files import StoredFiles
 from openai_dify_proxy.images.service import ImageService
 from openai_dify_proxy.limits.limiter import Limiter
+from openai_dify_proxy.limits.usage import UsageReports
 from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
@@ -51,6 +52,7 @@ class Services(Struct, frozen=True, kw_only=True):
     background: BackgroundResponses
     side_calls: SideCalls
     limiter: Limiter
+    usage: UsageReports
     started: int
     images: ImageService
     audio: AudioService

@@ -244,3 +244,28 @@ def pictures(
             list_pictures(settings, pending=pending, as_json=as_json)
         elif not send_pictures(settings):
             raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def usage(
+    *,
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="GROUPS", help="key, app or day, or several of them: key,app. Default: key.", show_default=False
+        ),
+    ] = "key",
+    days: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="The last N days, today included (UTC). Default: 30.", show_default=False
+        ),
+    ] = 30,
+    config: ConfigFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what callers have used: turns, tokens, pictures, and Dify's own prices. It reads the state (STATE_URL)."""
+    from openai_dify_proxy.cli.usage import show_usage
+
+    with reporting_errors():
+        show_usage(load(config), by=by, days=days, as_json=as_json)

@@ -7,17 +7,25 @@ All days and months are those of UTC.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from msgspec import Struct
 
 from openai_dify_proxy.events import Usage
 from openai_dify_proxy.translate.prices import to_nanos
 
-DAY_TTL = 3 * 86_400.0
-MONTH_TTL = 70 * 86_400.0
+DAY = 86_400.0
+
+DAY_TTL = 3 * DAY
+MONTH_TTL = 70 * DAY
 """How long totals are stored after their last change: longer than their period."""
+
+MAX_DAYS = 400
+"""The longest range of a report, and the longest time that usage is stored."""
+
+DEFAULT_DAYS = 30
+"""The days of a report without a range, today included."""
 
 MAX_CURRENCY = 8
 
@@ -37,7 +45,8 @@ class Account(Struct, frozen=True):
 class Work(Struct, frozen=True):
     """What one turn used. ``outcome`` is one word, ``usage`` holds Dify's own counts.
 
-    A turn that Dify has not ``started`` is no turn of a budget.
+    A turn that Dify has not ``started`` is no turn of a budget. ``turns`` is 0 for pictures of turns that are booked by
+    themselves.
     """
 
     app: str
@@ -45,15 +54,18 @@ class Work(Struct, frozen=True):
     usage: Usage | None = None
     pictures: int = 0
     started: bool = True
+    turns: int = 1
+
+
+@lru_cache(maxsize=4)
+def day_name(number: int) -> str:
+    """Return the name of the day with this number, counted from 1970."""
+    return datetime.fromtimestamp(number * DAY, UTC).strftime("%Y-%m-%d")
 
 
 def day_of(now: float) -> str:
     """Return the day of a time in seconds since the epoch: ``2026-11-29``."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
-
-
-def month_of(now: float) -> str:
-    return day_of(now)[:7]
+    return day_name(int(now // DAY))
 
 
 def end_of_day(now: float) -> float:
@@ -90,33 +102,58 @@ def read_caller(name: str) -> Account:
     return Account(caller, label)
 
 
-def prices_of(usage: Usage | None) -> list[tuple[str, int]]:
-    """Return the prices of a turn in billionths, by currency."""
-    costs: Sequence[tuple[str, str]] = () if usage is None else usage.costs
-    return [(_currency(name), nanos) for name, price in costs if (nanos := to_nanos(price))]
+class Tally(Struct):
+    """The sum of what turns used. ``prices`` are in billionths, by currency."""
+
+    turns: int = 0
+    pictures: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    tokens: int = 0
+    prices: dict[str, int] = {}
+
+    def add(self, work: Work) -> None:
+        self.turns += work.turns
+        self.pictures += work.pictures
+        usage = work.usage
+        if usage is None:
+            return
+        self.prompt_tokens += max(0, usage.prompt_tokens)
+        self.completion_tokens += max(0, usage.completion_tokens)
+        self.tokens += max(0, usage.total_tokens)
+        for name, price in usage.costs:
+            if nanos := to_nanos(price):
+                currency = _currency(name)
+                self.prices[currency] = self.prices.get(currency, 0) + nanos
+
+    def totals(self, *, started: bool) -> Amounts:
+        """Return what the turns add to the totals of a period; those that Dify has not ``started`` are no turns."""
+        amounts = {"turns": self.turns if started else 0, "tokens": self.tokens, **self._named_prices}
+        return tuple((name, amount) for name, amount in amounts.items() if amount > 0)
+
+    def details(self, app: str, outcome: str) -> Amounts:
+        """Return what the turns add to the usage of a day: names are a measure, a space, and the app."""
+        measures = {
+            "turns": self.turns,
+            f"outcome:{outcome}": self.turns,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "tokens": self.tokens,
+            "pictures": self.pictures,
+            **self._named_prices,
+        }
+        return tuple((f"{measure} {app}", amount) for measure, amount in measures.items() if amount > 0)
+
+    @property
+    def _named_prices(self) -> dict[str, int]:
+        return {f"price:{currency}": nanos for currency, nanos in self.prices.items()}
 
 
 def totals(work: Work) -> Amounts:
-    """Return what a turn adds to the totals of a period."""
-    amounts = [("turns", 1)] if work.started else []
-    if work.usage is not None and work.usage.total_tokens > 0:
-        amounts.append(("tokens", work.usage.total_tokens))
-    return (*amounts, *((f"price:{currency}", nanos) for currency, nanos in prices_of(work.usage)))
-
-
-def details(work: Work) -> Amounts:
-    """Return what a turn adds to the usage of a day, by app: names are a measure, a space, and the app."""
-    usage = work.usage or Usage()
-    measures = {
-        "turns": 1,
-        f"outcome:{work.outcome}": 1,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "tokens": usage.total_tokens,
-        "pictures": work.pictures,
-    }
-    amounts = [*measures.items(), *((f"price:{currency}", nanos) for currency, nanos in prices_of(work.usage))]
-    return tuple((f"{measure} {work.app}", amount) for measure, amount in amounts if amount > 0)
+    """Return what one turn adds to the totals of a period."""
+    tally = Tally()
+    tally.add(work)
+    return tally.totals(started=work.started)
 
 
 def _currency(name: str) -> str:

@@ -12,21 +12,23 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import structlog
 from msgspec import Struct, field
 
 from openai_dify_proxy.keys.limits import NO_LIMITS, KeyLimits
 from openai_dify_proxy.limits.accounts import (
+    DAY,
     DAY_TTL,
     MONTH_TTL,
     Account,
     Amounts,
+    Tally,
     Work,
     caller_name,
     callers_key,
-    day_of,
-    details,
+    day_name,
     spent_key,
     totals,
     usage_key,
@@ -55,8 +57,6 @@ MAX_APPS = 200
 MAX_APP_CHARACTERS = 100
 OTHER_APPS = "(other)"
 
-DAY = 86_400.0
-
 log = structlog.get_logger(__name__)
 
 
@@ -67,6 +67,17 @@ class _Unwritten(Struct):
     def add(self, amounts: Iterable[tuple[str, int]]) -> None:
         for name, amount in amounts:
             self.amounts[name] = self.amounts.get(name, 0) + amount
+
+
+class _Place(NamedTuple):
+    """Where turns of one day count. ``daily`` and ``monthly`` say whether their totals are written at once."""
+
+    caller: str
+    app: str
+    outcome: str
+    started: bool
+    daily: bool
+    monthly: bool
 
 
 class Ledger:
@@ -82,7 +93,8 @@ class Ledger:
         self._now = now
         self._unwritten: dict[str, _Unwritten] = {}
         self._seen: OrderedDict[str, dict[str, int]] = OrderedDict()
-        self._day = ""
+        self._day = 0
+        self._tallies: dict[_Place, Tally] = {}
         self._callers: set[str] = set()
         self._apps: dict[str, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -92,29 +104,39 @@ class Ledger:
 
     def book(self, account: Account, work: Work, limits: KeyLimits = NO_LIMITS) -> asyncio.Task[None] | None:
         """Book a turn that has ended. Return the task that writes what the limits need; None if there are none."""
-        day = day_of(self._now())
-        self._begin_day(day)
-        self._count_caller(account, day)
-        self._add(usage_key(account.id, day), self._usage_ttl, details(self._bounded(account, work)))
-        urgent: list[Operation] = []
-        amounts = totals(work)
-        for budget, period, ttl in ((limits.daily, day, DAY_TTL), (limits.monthly, day[:7], MONTH_TTL)):
-            key = spent_key(account.id, period)
-            if not amounts:
-                continue
-            if budget is None:
-                self._add(key, ttl, amounts)
-            else:
-                urgent.append(Count(key, ttl, amounts))
-        used = 0 if work.usage is None else work.usage.total_tokens
-        if limits.tokens_per_minute is not None and used > 0:
-            urgent.append(tokens_bucket(account.id, limits.tokens_per_minute, used))
+        day = int(self._now() // DAY)
+        if day != self._day:
+            self._begin_day(day)
+        place = _Place(
+            account.id, work.app, work.outcome, work.started, limits.daily is not None, limits.monthly is not None
+        )
+        tally = self._tallies.get(place)
+        if tally is None:
+            tally = self._open_tally(account, place)
+        tally.add(work)
+        if limits is NO_LIMITS:
+            return None
+        urgent = self._urgent(account.id, work, limits)
         if not urgent:
             return None
         task = asyncio.get_running_loop().create_task(self._write(urgent), name="booking")
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
         return task
+
+    def _urgent(self, caller: str, work: Work, limits: KeyLimits) -> list[Operation]:
+        """Return the operations that the limits need at once."""
+        operations: list[Operation] = []
+        if (limits.daily is not None or limits.monthly is not None) and (amounts := totals(work)):
+            day = day_name(self._day)
+            if limits.daily is not None:
+                operations.append(Count(spent_key(caller, day), DAY_TTL, amounts))
+            if limits.monthly is not None:
+                operations.append(Count(spent_key(caller, day[:7]), MONTH_TTL, amounts))
+        used = 0 if work.usage is None else work.usage.total_tokens
+        if limits.tokens_per_minute is not None and used > 0:
+            operations.append(tokens_bucket(caller, limits.tokens_per_minute, used))
+        return operations
 
     def note(self, key: str, counts: dict[str, int]) -> Mapping[str, int]:
         """Remember the totals that the state holds, and return them."""
@@ -137,6 +159,7 @@ class Ledger:
         if self._writing:
             await asyncio.wait(self._writing)
         async with self._flushing:
+            self._count_tallies()
             unwritten, self._unwritten = self._unwritten, {}
             counts = [Count(key, entry.ttl, tuple(entry.amounts.items())) for key, entry in unwritten.items()]
             for start in range(0, len(counts), FLUSHED_AT_ONCE):
@@ -144,39 +167,52 @@ class Ledger:
 
     async def close(self) -> None:
         """Write all that is not written yet. What cannot be written is lost."""
+        await self.flush()
         if self._timer is not None:
             self._timer.cancel()
-        await self.flush()
-        if self._timer is not None:  # the state is unavailable
-            self._timer.cancel()
+        if self._unwritten:
             log.warning("usage_lost", counters=len(self._unwritten))
 
-    def _begin_day(self, day: str) -> None:
-        if day != self._day:
-            self._day = day
-            self._callers.clear()
-            self._apps.clear()
+    def _begin_day(self, day: int) -> None:
+        self._count_tallies()
+        self._day = day
+        self._callers.clear()
+        self._apps.clear()
 
-    def _count_caller(self, account: Account, day: str) -> None:
+    def _open_tally(self, account: Account, place: _Place) -> Tally:
         if account.id not in self._callers:
             self._callers.add(account.id)
-            self._add(callers_key(day), self._usage_ttl, ((caller_name(account), 1),))
-
-    def _bounded(self, account: Account, work: Work) -> Work:
-        """Return ``work`` with a short name of its app, or a common one if the caller has used too many."""
+            self._add(callers_key(day_name(self._day)), self._usage_ttl, ((caller_name(account), 1),))
         names = self._apps.setdefault(account.id, set())
-        name = work.app[:MAX_APP_CHARACTERS]
-        if name not in names:
-            if len(names) >= MAX_APPS:
-                name = OTHER_APPS
-            names.add(name)
-        return work if name == work.app else Work(name, work.outcome, work.usage, work.pictures, work.started)
+        app = place.app[:MAX_APP_CHARACTERS]
+        if app not in names and len(names) >= MAX_APPS:
+            app = OTHER_APPS
+        names.add(app)
+        self._set_timer()
+        return self._tallies.setdefault(place._replace(app=app), Tally())
+
+    def _count_tallies(self) -> None:
+        """Add the tallies to the counters that are not written yet."""
+        tallies, self._tallies = self._tallies, {}
+        day = day_name(self._day)
+        for place, tally in tallies.items():
+            self._add(usage_key(place.caller, day), self._usage_ttl, tally.details(place.app, place.outcome))
+            amounts = tally.totals(started=place.started)
+            if not place.daily:
+                self._add(spent_key(place.caller, day), DAY_TTL, amounts)
+            if not place.monthly:
+                self._add(spent_key(place.caller, day[:7]), MONTH_TTL, amounts)
 
     def _add(self, key: str, ttl: float, amounts: Amounts) -> None:
+        if not amounts:
+            return
         entry = self._unwritten.get(key)
         if entry is None:
             entry = self._unwritten[key] = _Unwritten(ttl)
         entry.add(amounts)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._on_timer)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from datetime import date, timedelta
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from openai_dify_proxy.limits.accounts import Account, callers_key, read_caller, usage_key
 from openai_dify_proxy.state.counters import read_counts
@@ -24,7 +24,7 @@ Run = Callable[..., Awaitable[Sequence[bytes | None]]]
 """``Store.run``, or a function that raises another error if the state is unavailable."""
 
 
-class Usage(Struct, kw_only=True, omit_defaults=True):
+class UsageTotals(Struct, kw_only=True, omit_defaults=True):
     """What turns used. ``outcomes`` counts them by how they ended; ``price`` has Dify's own prices by currency.
 
     Of ``key_id``, ``key``, ``app`` and ``day``, those are set that the usage is grouped by.
@@ -47,15 +47,22 @@ class UsageReport(Struct, kw_only=True):
     """The usage of the days ``from`` to ``to``, by group; ``total`` is the sum."""
 
     object: Literal["usage"] = "usage"
-    first: str
-    last: str
-    by: tuple[Group, ...]
-    data: list[Usage]
-    total: Usage
+    first: str = field(name="from")
+    last: str = field(name="to")
+    by: list[Group]
+    data: list[UsageTotals]
+    total: UsageTotals
 
 
 _Place = tuple[str, str, str]
 """Key id, app and day; empty where usage is not grouped by them."""
+
+
+def read_groups(text: str) -> tuple[Group, ...] | None:
+    """Return the groups in a text such as ``app,day``; None if one of them is unknown."""
+    names = [name.strip() for name in text.split(",")]
+    groups = tuple(group for group in GROUPS if group in names)
+    return groups if set(names) == set(groups) else None
 
 
 def days_between(first: date, last: date) -> list[str]:
@@ -79,7 +86,7 @@ async def read_report(run: Run, days: Sequence[str], by: Sequence[Group], *, cal
     data = [_usage_of(counters, place, names) for place, counters in sums.items()]
     data.sort(key=lambda usage: (usage.day or "", usage.key or usage.key_id or "", usage.app or ""))
     return UsageReport(
-        first=days[0], last=days[-1], by=tuple(by), data=data, total=_usage_of(total, ("", "", ""), names)
+        first=days[0], last=days[-1], by=list(by), data=data, total=_usage_of(total, ("", "", ""), names)
     )
 
 
@@ -96,9 +103,9 @@ async def _usage(run: Run, day: str, accounts: Sequence[Account]) -> AsyncIterat
             yield account, read_counts(result)
 
 
-def _usage_of(counters: Mapping[str, int], place: _Place, names: Mapping[str, str]) -> Usage:
+def _usage_of(counters: Mapping[str, int], place: _Place, names: Mapping[str, str]) -> UsageTotals:
     key, app, day = place
-    return Usage(
+    return UsageTotals(
         key_id=key or None,
         key=names.get(key) or None,
         app=app or None,

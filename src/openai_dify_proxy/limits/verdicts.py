@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -14,6 +14,9 @@ from openai_dify_proxy.limits.accounts import end_of_day, end_of_month
 from openai_dify_proxy.limits.buckets import MINUTE
 from openai_dify_proxy.state.buckets import Level
 from openai_dify_proxy.translate.prices import from_nanos
+
+_REQUESTS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
+_TOKENS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -39,16 +42,19 @@ def judge(limits: KeyLimits, reading: Reading, now: float) -> Verdict:
 
     Of several exceeded limits the error is about the one that is free last.
     """
-    errors = [*_spent(limits, reading, now), *_rates(limits, reading)]
-    return Verdict(_headers(limits, reading), max(errors, key=lambda error: error.retry_after or 0, default=None))
+    errors: list[ProxyError] = []
+    _add_spent(errors, limits, reading, now)
+    _add_rates(errors, limits, reading)
+    error = max(errors, key=lambda error: error.retry_after or 0) if errors else None
+    return Verdict(_headers(limits, reading), error)
 
 
-def _rates(limits: KeyLimits, reading: Reading) -> Iterator[ProxyError]:
+def _add_rates(errors: list[ProxyError], limits: KeyLimits, reading: Reading) -> None:
     if limits.requests_per_minute is not None and reading.requests is not None and not reading.requests.allowed:
-        yield _rate_error(limits.requests_per_minute, "requests", reading.requests)
+        errors.append(_rate_error(limits.requests_per_minute, "requests", reading.requests))
     tokens = limits.tokens_per_minute
     if tokens is not None and reading.tokens is not None and tokens - reading.tokens.missing < 1:
-        yield _rate_error(tokens, "tokens", reading.tokens)
+        errors.append(_rate_error(tokens, "tokens", reading.tokens))
 
 
 def _rate_error(limit: int, unit: str, level: Level) -> ProxyError:
@@ -59,11 +65,11 @@ def _rate_error(limit: int, unit: str, level: Level) -> ProxyError:
     )
 
 
-def _spent(limits: KeyLimits, reading: Reading, now: float) -> Iterator[ProxyError]:
+def _add_spent(errors: list[ProxyError], limits: KeyLimits, reading: Reading, now: float) -> None:
     if limits.daily is not None and (spent := _exhausted(limits.daily, reading.day)):
-        yield _budget_error("daily", spent, end_of_day(now), now)
+        errors.append(_budget_error("daily", spent, end_of_day(now), now))
     if limits.monthly is not None and (spent := _exhausted(limits.monthly, reading.month)):
-        yield _budget_error("monthly", spent, end_of_month(now), now)
+        errors.append(_budget_error("monthly", spent, end_of_month(now), now))
 
 
 def _exhausted(budget: Budget, spent: Mapping[str, int]) -> str:
@@ -89,18 +95,18 @@ def _budget_error(period: str, spent: str, end: float, now: float) -> ProxyError
 
 def _headers(limits: KeyLimits, reading: Reading) -> Headers:
     """Return OpenAI's headers: the limit, what is left, and how long until all of it is there again."""
-    headers: list[tuple[bytes, bytes]] = []
-    buckets = (
-        ("requests", limits.requests_per_minute, reading.requests),
-        ("tokens", limits.tokens_per_minute, reading.tokens),
-    )
-    for unit, limit, level in buckets:
-        if limit is not None and level is not None:
-            left = max(0, math.floor(limit - level.missing + 1e-9))
-            reset = duration(level.missing * MINUTE / limit)
-            for name, value in (("limit", str(limit)), ("remaining", str(left)), ("reset", reset)):
-                headers.append((f"x-ratelimit-{name}-{unit}".encode(), value.encode()))
-    return tuple(headers)
+    headers: Headers = ()
+    if limits.requests_per_minute is not None and reading.requests is not None:
+        headers = _bucket_headers(_REQUESTS, limits.requests_per_minute, reading.requests)
+    if limits.tokens_per_minute is not None and reading.tokens is not None:
+        headers += _bucket_headers(_TOKENS, limits.tokens_per_minute, reading.tokens)
+    return headers
+
+
+def _bucket_headers(names: tuple[bytes, bytes, bytes], limit: int, level: Level) -> Headers:
+    left = max(0, math.floor(limit - level.missing + 1e-9))
+    reset = duration(level.missing * MINUTE / limit)
+    return (names[0], b"%d" % limit), (names[1], b"%d" % left), (names[2], reset.encode())
 
 
 def duration(seconds: float) -> str:

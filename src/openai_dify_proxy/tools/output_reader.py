@@ -288,9 +288,9 @@ class OutputReader:
     def _pause(self, event: TurnFinished, out: list[Event]) -> None:
         """End the turn of a paused run. Its output is not complete, so that it is neither checked nor corrected."""
         self._release_paused(out)
-        self._usage = _sum(self._usage, event.usage)
+        self._usage = sum_usage(self._usage, event.usage)
         if self._repairs:
-            self._repair_usage = _sum(self._repair_usage, event.usage)
+            self._repair_usage = sum_usage(self._repair_usage, event.usage)
         repairs = Repairs(self._repairs, self._repair_usage) if self._repairs else None
         reason = "tool_calls" if self._calls else event.reason
         out.append(replace(event, reason=reason, usage=self._usage, repairs=repairs, outputs=None))

@@ -13,6 +13,10 @@ MAX_CHARACTERS = 64
 MAX_PRICE = Decimal(10) ** 6
 """The highest price of one turn that is believed. Nine billion units of a currency can be counted."""
 
+_PLACES = 9
+_NANOS = 1_000_000_000
+_USUAL_WHOLE = 6
+
 _EXACT = Context(prec=100)
 
 
@@ -40,6 +44,9 @@ def add_prices(one: str, other: str) -> str:
 
 def to_nanos(text: str) -> int | None:
     """Return a price in billionths, further digits rounded; None for a text that is no price."""
+    whole, _, fraction = text.partition(".")
+    if len(whole) <= _USUAL_WHOLE and len(fraction) <= _PLACES and (whole + fraction).isdecimal():
+        return int(whole or "0") * _NANOS + int(fraction.ljust(_PLACES, "0"))  # the usual case
     price = read_price(text)
     if price is None:
         return None

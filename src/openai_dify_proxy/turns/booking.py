@@ -15,7 +15,9 @@ DIFY_KEYS = Account("dify-keys")
 
 
 def account_of(caller: Caller) -> Account:
-    return Account(caller.id) if caller.dify_key is None else DIFY_KEYS
+    if caller.dify_key is not None:
+        return DIFY_KEYS
+    return Account(caller.id, "" if caller.name is None or caller.name == caller.id else caller.name)
 
 
 def book(ledger: Ledger, caller: Caller, work: Work) -> asyncio.Task[None] | None:

@@ -9,15 +9,23 @@ import pytest
 from openai_dify_proxy.events import Usage
 from openai_dify_proxy.limits.accounts import (
     Account,
+    Amounts,
+    Tally,
     Work,
     caller_name,
     day_of,
-    details,
     end_of_day,
     end_of_month,
     read_caller,
     totals,
 )
+
+
+def details(work: Work) -> Amounts:
+    tally = Tally()
+    tally.add(work)
+    return tally.details(work.app, work.outcome)
+
 
 USAGE = Usage(10, 5, 15, "0.0001085", "USD", 0.5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from openai_dify_proxy.api.health import HealthStatus, ReadyStatus
+from openai_dify_proxy.api.limits import RATE_LIMIT_HEADERS
 from openai_dify_proxy.api.openapi.operations import (
     BINARY,
     EVENTS,
@@ -15,6 +16,7 @@ from openai_dify_proxy.api.openapi.operations import (
 )
 from openai_dify_proxy.api.openapi.parameters import END_USER, IMAGE_HEADERS, TURN_HEADERS, page_parameters
 from openai_dify_proxy.api.responses import ResponseDeleted
+from openai_dify_proxy.limits.reports import UsageReport
 from openai_dify_proxy.translate.openai.speech import MEDIA_TYPES
 from openai_dify_proxy.wire.openai.audio import (
     AudioModels,
@@ -61,9 +63,17 @@ STATE_ERRORS = (404, 503)
 IMAGE_ERRORS = (400, 404, 406, 413, 415, 429, 500, 502, 503, 504)
 AUDIO_ERRORS = (400, 404, 413, 415, 429, 502, 503, 504)
 
-TURN_ANSWER_HEADERS = ("X-Dify-Conversation-Id", "X-Dify-Message-Id", "X-Unsupported-Parameters", "X-Queue-Position")
+TURN_ANSWER_HEADERS = (
+    "X-Dify-Conversation-Id",
+    "X-Dify-Message-Id",
+    "X-Unsupported-Parameters",
+    "X-Queue-Position",
+    *RATE_LIMIT_HEADERS,
+)
 _ANY = {"*/*": BINARY}
 PICTURES = dict.fromkeys(("image/png", "image/jpeg", "image/webp", "image/gif"), BINARY)
+
+_DAY = {"type": "string", "format": "date"}
 
 _UPLOAD = {
     "type": "object",
@@ -379,6 +389,23 @@ DESCRIPTIONS: dict[str, Operation] = {
         ),
         errors=(404, 416, 500, 502, 503),
         key="none",
+    ),
+    "GET /v1/usage": Operation(
+        summary="Report what the caller has used, or all callers for an admin key",
+        tag="Usage",
+        docs="limits.md#usage",
+        parameters=(
+            Parameter("from", "query", "The first day (UTC). Default: 30 days up to `to`.", _DAY),
+            Parameter("to", "query", "The last day (UTC). Default: today.", _DAY),
+            Parameter(
+                "by",
+                "query",
+                "What to group by: `key`, `app` and `day`, separated by commas. Default: `app`, or `key` for an admin.",
+            ),
+        ),
+        answers=_json(UsageReport),
+        errors=(400, 503),
+        key="spender",
     ),
     "GET /openapi.json": Operation(
         summary="Describe the API",
