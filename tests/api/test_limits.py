@@ -64,7 +64,8 @@ async def streaming(http: httpx2.AsyncClient, proxy: ProxyServer, key: str = KEY
     body, headers = chat_body(SLOW, stream=True), {"Authorization": f"Bearer {key}"}
     async with http.stream("POST", f"{proxy.url}/chat/completions", json=body, headers=headers) as reply:
         assert reply.status_code == 200
-        await anext(reply.aiter_bytes())
+        chunks = reply.aiter_bytes()  # the stream is closed with its iterator
+        await anext(chunks)
         yield
 
 

@@ -72,8 +72,8 @@ def dify_user(secret: bytes, caller: Caller, end_user: str | None) -> str:
     It depends only on the caller and the end user, and cannot be guessed without ``secret``.
     """
     if end_user is not None and len(end_user) > MAX_CACHED:
-        return _derive(secret, caller, end_user)
-    return _derive_cached(secret, caller, end_user)
+        return _derive(secret, caller.id, end_user)
+    return _derive_cached(secret, caller.id, end_user)
 
 
 def user_in_dify(secret: bytes, caller: Caller, end_user: str | None, *, plain: bool) -> str:
@@ -86,8 +86,8 @@ def user_in_dify(secret: bytes, caller: Caller, end_user: str | None, *, plain: 
     )
 
 
-def _derive(secret: bytes, caller: Caller, end_user: str | None) -> str:
-    name = f"{len(caller.id)}:{caller.id}:{end_user or ''}"
+def _derive(secret: bytes, caller: str, end_user: str | None) -> str:
+    name = f"{len(caller)}:{caller}:{end_user or ''}"
     return f"proxy-{hmac.digest(secret, name.encode(), 'sha256').hex()[:40]}"
 
 

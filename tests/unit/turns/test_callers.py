@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from decimal import Decimal
+
+from openai_dify_proxy.keys.limits import Budget, KeyLimits
 from openai_dify_proxy.turns.callers import ANONYMOUS, Caller, caller_of_dify_key, caller_of_key, dify_user
 
 SECRET = b"a secret of this server"
@@ -50,3 +53,8 @@ def test_any_end_user_fits_into_a_dify_user() -> None:
         assert len(user) <= LONGEST_USER
         assert user.isascii()
         assert end_user not in user
+
+
+def test_a_caller_with_a_budget_has_the_same_end_users() -> None:
+    limited = Caller("key-1", limits=KeyLimits(daily=Budget(price={"USD": Decimal(1)})))
+    assert dify_user(SECRET, limited, "anna") == dify_user(SECRET, Caller("key-1"), "anna")
