@@ -93,3 +93,9 @@ def test_days_and_months_are_those_of_utc(at: str, day: str, tomorrow: str, next
         datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() for text in (at, tomorrow, next_month)
     )
     assert (day_of(now), end_of_day(now), end_of_month(now)) == (day, end, month_end)
+
+
+def test_pictures_of_turns_that_are_booked_by_themselves() -> None:
+    work = Work("painter", "ok", pictures=2, turns=0)
+    assert totals(work) == ()
+    assert dict(details(work)) == {"pictures painter": 2}
