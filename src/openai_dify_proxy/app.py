@@ -26,7 +26,9 @@ from openai_dify_proxy.api.body_budget import BodyBudget
 from openai_dify_proxy.api.chat_completions import create_chat_completion
 from openai_dify_proxy.api.completions import create_completion
 from openai_dify_proxy.api.console import serve_console, serve_console_file
+from openai_dify_proxy.api.console_keys import list_keys
 from openai_dify_proxy.api.console_sessions import begin_session, end_session, show_session
+from openai_dify_proxy.api.console_traffic import show_traffic
 from openai_dify_proxy.api.conversation_items import (
     create_conversation_items,
     delete_conversation_item,
@@ -71,6 +73,7 @@ from openai_dify_proxy.api.stored_pictures import (
     upload_stored_picture,
 )
 from openai_dify_proxy.api.streaming import StreamTiming
+from openai_dify_proxy.api.traffic_report import ConsoleTraffic
 from openai_dify_proxy.api.usage import retrieve_usage
 from openai_dify_proxy.audio.service import AudioService
 from openai_dify_proxy.errors import ProxyError
@@ -98,8 +101,10 @@ from openai_dify_proxy.state import open_store, sqlite_path
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import STATE_TIMEOUT
 from openai_dify_proxy.telemetry import AccessLog, RequestRecords
+from openai_dify_proxy.telemetry.access_log import PROBES
 from openai_dify_proxy.telemetry.metrics.request_metrics import RequestMetrics
 from openai_dify_proxy.telemetry.otel.opening import open_otel
+from openai_dify_proxy.telemetry.traffic import Traffic
 from openai_dify_proxy.turns.admission.limits import has_limit
 from openai_dify_proxy.turns.apps import Apps
 from openai_dify_proxy.turns.claim_timing import DEFAULT_TIMING, ClaimTiming
@@ -166,9 +171,14 @@ CONSOLE_ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/console/session", show_session),
     ("POST", "/console/session", begin_session),
     ("DELETE", "/console/session", end_session),
+    ("GET", "/console/traffic", show_traffic),
+    ("GET", "/console/keys", list_keys),
     ("GET", "/console/{version}/{path:path}", serve_console_file),
 )
 """Served unless ``CONSOLE`` is false."""
+
+UNCOUNTED_ROUTES = PROBES | {path for _, path, _ in CONSOLE_ROUTES}
+"""Routes that the console does not count as traffic."""
 
 STOP_SECONDS = 8.0
 """The longest wait at shutdown for stop calls to Dify."""
@@ -226,6 +236,11 @@ async def _open_services(
         stack.push_async_callback(http.close)
         counted = RequestMetrics({settings.image_model, *settings.image_models})
         records.add_sink(counted)
+        traffic = None
+        if settings.console:
+            shown = Traffic(UNCOUNTED_ROUTES)
+            records.add_sink(shown)
+            traffic = ConsoleTraffic(shown, records)
         if (otel := open_otel(os.environ, remedy=install_command("otel"))) is not None:
             records.add_sink(otel)
             records.on_begin = otel.begin
@@ -311,6 +326,7 @@ async def _open_services(
             artifacts=artifacts,
             public_url=settings.public_url,
             secret=conversations.secret,
+            traffic=traffic,
             metrics=exposed,
             storage=StorageCheck(
                 store,

@@ -95,6 +95,7 @@ def open_page(browser: Browser, proxy: ProxyServer) -> Iterator[OpenPage]:
         expected += failures
         context = browser.new_context(
             base_url=proxy.origin,
+            locale="en-US",  # else it is that of the machine, which may be none
             color_scheme="dark" if scheme == "dark" else "light",
             viewport={"width": width, "height": 900},
         )

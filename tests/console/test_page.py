@@ -13,8 +13,6 @@ from tests.console.conftest import OpenPage
 MAX_TRANSFER = 150_000
 """Bytes of the page with all its files, compressed."""
 
-VIEWS = {"playground": "Send", "pictures": "Generate", "apps": "curl"}
-
 
 def violations(page: Page, axe: str) -> list[Any]:
     """Return what axe-core finds wrong with the page. The policy of the page forbids scripts that tests add to it."""
@@ -25,7 +23,7 @@ def violations(page: Page, axe: str) -> list[Any]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("view", ["playground", "pictures", "apps"])
+@pytest.mark.parametrize("view", ["playground", "pictures", "apps", "traffic", "keys"])
 def test_every_view_is_accessible(open_page: OpenPage, axe: str, view: str, width: int, scheme: str) -> None:
     page = open_page(view, scheme=scheme, width=width)
     page.wait_for_load_state("networkidle")

@@ -171,6 +171,11 @@ class Authenticator:
         return caller, sign_session(self.session_secret, hash_of_received(key), int(time.time()) + SESSION_SECONDS)
 
     @property
+    def keys(self) -> tuple[ClientKey, ...]:
+        """All client keys, without their secrets."""
+        return self._keys.keys
+
+    @property
     def needs_key(self) -> bool:
         """Whether requests without a key are rejected."""
         return self._keys.closed

@@ -16,6 +16,7 @@ from openai_dify_proxy.api.headers import client_address
 from openai_dify_proxy.api.identity import IdentityReader
 from openai_dify_proxy.api.storage_check import StorageCheck
 from openai_dify_proxy.api.streaming import StreamTiming
+from openai_dify_proxy.api.traffic_report import ConsoleTraffic
 from openai_dify_proxy.audio.service import AudioService
 from openai_dify_proxy.files.artifacts.service import Address, Artifacts
 from openai_dify_proxy.files.stored_files import StoredFiles
@@ -61,6 +62,8 @@ class Services(Struct, frozen=True, kw_only=True):
     public_url: str | None
     secret: Callable[[], Awaitable[bytes | None]]
     """Returns the key of all hashes and signatures; None while the state is unreachable."""
+    traffic: ConsoleTraffic | None
+    """None without the console."""
     metrics: Metrics
     storage: StorageCheck
 

@@ -110,6 +110,11 @@ class KeyDirectory(Generic[_T]):
             "STATE_URL=memory://.",
         )
 
+    @property
+    def keys(self) -> tuple[ClientKey, ...]:
+        """All keys, those of the settings first."""
+        return (*self._configured, *(() if self._file is None else self._file.keys))
+
     def why_not(self, key: str) -> str | None:
         """Return why a key that was once valid no longer works, or None for any other."""
         return self._index.ended.get(hash_of_received(key))
@@ -164,8 +169,7 @@ class KeyDirectory(Generic[_T]):
     def _make_index(self) -> _Index[_T]:
         now = self._now()
         index: _Index[_T] = _Index({}, {}, math.inf)
-        stored = () if self._file is None else self._file.keys
-        for key in (*self._configured, *stored):
+        for key in self.keys:
             self._add(index, key, now)
         return index
 

@@ -4,13 +4,17 @@ import { html, render, useEffect, useState } from "./vendor/preact.js";
 import { SignIn, signOut, useSession } from "./session/view.js";
 import { Failure, Loading } from "./shared/states.js";
 import { Apps } from "./apps/view.js";
+import { Keys } from "./keys/view.js";
 import { Pictures } from "./pictures/view.js";
 import { Playground } from "./playground/view.js";
+import { Traffic } from "./traffic/view.js";
 
 const VIEWS = {
   playground: { title: "Playground", view: Playground },
   pictures: { title: "Pictures", view: Pictures },
   apps: { title: "Apps", view: Apps },
+  traffic: { title: "Traffic", view: Traffic },
+  keys: { title: "Keys", view: Keys },
 };
 const THEMES = ["auto", "light", "dark"];
 
