@@ -181,3 +181,14 @@ def test_text_of_a_model_loads_nothing_and_runs_nothing(open_page: OpenPage) -> 
     expect(shown.get_by_role("link", name="remote")).to_have_attribute("href", "http://192.0.2.1/track.png")
     assert shown.locator("img[src], script, iframe, style, a[href^=javascript]").count() == 0
     expect(page).to_have_title("Playground – OpenAI Dify Proxy")
+
+
+def test_the_form_of_a_paused_run_is_a_form(open_page: OpenPage) -> None:
+    page = open_page("playground/demo-advanced-chat")
+    ask(page, "PAUSE")
+    form = page.get_by_role("form", name="Paused run")
+    expect(form).to_contain_text("May I continue?")
+    form.get_by_label("note").fill("fine with me")
+    form.get_by_role("button", name="Yes").click()
+    expect(answer(page, 2)).to_contain_text("fine with me")
+    expect(form).to_be_hidden()

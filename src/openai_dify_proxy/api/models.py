@@ -94,7 +94,7 @@ def _examine(described: ModelExtension, app: App, profile: AppProfile) -> None:
 
 def _image_model(services: Services, name: str) -> Model:
     owner: Literal["dify", "replicate"] = "dify" if name in services.images.app_models else "replicate"
-    return Model(id=name, created=services.started, owned_by=owner)
+    return Model(id=name, created=services.started, owned_by=owner, type="image")
 
 
 async def _described_image_model(services: Services, name: str) -> Model:

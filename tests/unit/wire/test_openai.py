@@ -87,8 +87,9 @@ def test_a_list_of_models_as_in_the_reference() -> None:
                 "object": "model",
                 "created": 1,
                 "owned_by": "dify",
+                "type": "chat",
                 "dify": {"name": "Support", "mode": "chat"},
             },
-            {"id": "b", "object": "model", "created": 2, "owned_by": "dify"},
+            {"id": "b", "object": "model", "created": 2, "owned_by": "dify", "type": "chat"},
         ],
     }

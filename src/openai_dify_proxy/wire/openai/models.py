@@ -62,6 +62,8 @@ class Model(Struct, kw_only=True):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    type: Literal["chat", "image"] = "chat"
+    """Not part of OpenAI's API: what the model makes."""
     dify: ModelExtension | UnsetType = UNSET
     replicate: ImageModelExtension | UnsetType = UNSET
 

@@ -11,7 +11,7 @@ export function Apps({ chosen, session, reloadSession }) {
   const [list, error, reload] = useLoaded((signal) => json("GET", "v1/models", { signal }));
   if (error) return html`<${Failure} error=${error} retry=${reload} />`;
   if (!list) return html`<${Loading} what="apps" />`;
-  const names = list.data.filter(({ owned_by: owner }) => owner === "dify").map(({ id }) => id);
+  const names = list.data.filter(({ type }) => type === "chat").map(({ id }) => id);
   if (!names.length) return html`<${FirstRun} session=${session} reload=${reloadSession} />`;
   return html`<div class="cards">${names.map((name) => html`<${AppCard} key=${name} name=${name} />`)}</div>
     <${SetUp} names=${names} chosen=${names.includes(chosen) ? chosen : names[0]} />`;

@@ -11,6 +11,7 @@ export function Parameters({ model, values, change }) {
   const [described, error, reload] = useLoaded((signal) => json("GET", `v1/models/${model}`, { signal }), [model]);
   if (error) return html`<${Failure} error=${error} retry=${reload} />`;
   if (!described) return html`<${Loading} what="parameters" />`;
+  if (described.owned_by === "dify") return html`<p class="hint">A Dify app makes the pictures of this model. It takes no headers.</p>`;
   if (!described.replicate) return html`<p class="notice">The model's parameters are not known now.</p>`;
   const rows = described.replicate.headers.filter(({ header }) => !ELSEWHERE.has(header));
   const set = (header) => (event) => change({ ...values, [header]: event.target.value });

@@ -12,7 +12,7 @@ export function Pictures() {
   const [generated, setGenerated] = useState(0);
   if (error) return html`<${Failure} error=${error} retry=${reload} />`;
   if (!list) return html`<${Loading} what="models" />`;
-  const models = list.data.filter(({ owned_by: owner }) => owner !== "dify").map(({ id }) => id);
+  const models = list.data.filter(({ type }) => type === "image").map(({ id }) => id);
   return html`<div class="columns">
     ${models.length ? html`<${Studio} models=${models} finished=${() => setGenerated((count) => count + 1)} />` : html`<${NoModels} />`}
     <section><h2>Stored pictures</h2><${Gallery} version=${generated} /></section>

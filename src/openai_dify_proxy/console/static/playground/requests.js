@@ -5,6 +5,9 @@ import { filled } from "../shared/inputs.js";
 /** The tool that the proxy calls for a paused run; see the page "Human input" of the documentation. */
 export const HUMAN_INPUT = "dify_human_input";
 
+/** The modes whose runs may pause for a person. */
+const PAUSING = new Set(["advanced-chat", "workflow"]);
+
 /** The settings of a conversation that have not been changed. */
 export const DEFAULTS = { system: "", tools: "", schema: "", inputs: {} };
 
@@ -16,6 +19,7 @@ export const DEFAULTS = { system: "", tools: "", schema: "", inputs: {} };
  */
 export function requestBody(model, options, turns) {
   const body = { model: model.id, stream: true, stream_options: { include_usage: true }, messages: [] };
+  if (PAUSING.has(model.dify?.mode)) body.human_input = "tool";
   if (options.system.trim()) body.messages.push({ role: "system", content: options.system });
   body.messages.push(...turns.map(message));
   const inputs = parsed("An input", () => filled(model.dify?.inputs ?? [], options.inputs));

@@ -7,7 +7,7 @@ export const LANGUAGES = { curl, Python: python, Node: node, LangChain: langchai
 
 /** Return the body as a person would write it: without what the playground adds, and with long data URIs cut. */
 function essential(body) {
-  const { stream, stream_options, ...rest } = body;
+  const { stream, stream_options, human_input, ...rest } = body;
   return JSON.parse(JSON.stringify(rest), (_, value) =>
     typeof value === "string" && value.startsWith("data:") && value.length > SHORTENED
       ? `${value.slice(0, value.indexOf(",") + 1)}…`

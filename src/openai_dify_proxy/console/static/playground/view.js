@@ -16,7 +16,7 @@ export function Playground({ chosen, session, reloadSession }) {
   const [list, error, reload] = useLoaded((signal) => json("GET", "v1/models", { signal }));
   if (error) return html`<${Failure} error=${error} retry=${reload} />`;
   if (!list) return html`<${Loading} what="models" />`;
-  const models = list.data.filter((model) => model.owned_by === "dify");
+  const models = list.data.filter((model) => model.type === "chat");
   if (!models.length) return html`<${FirstRun} session=${session} reload=${reloadSession} />`;
   return html`<${Conversation} models=${models} chosen=${chosen} />`;
 }
