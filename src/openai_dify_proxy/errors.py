@@ -6,7 +6,8 @@
     ├── ClientError                 the request is at fault
     │   ├── InvalidRequest          400
     │   │   ├── ContextTooLong      400
-    │   │   └── ContentBlocked      400
+    │   │   ├── ContentBlocked      400
+    │   │   └── UploadLost          400
     │   ├── AuthenticationFailed    401
     │   ├── PermissionDenied        403
     │   │   └── ModelNotAllowed     403
@@ -149,6 +150,10 @@ class ContentBlocked(InvalidRequest):
     """A safety filter of the model blocked the prompt or every picture."""
 
     default_code = "content_policy_violation"
+
+
+class UploadLost(InvalidRequest):
+    """Dify does not know an uploaded file of the request for its user."""
 
 
 class AuthenticationFailed(ClientError):

@@ -423,6 +423,61 @@ async def test_a_lost_conversation_is_started_again_with_its_picture(
     assert "[File: image.png]" in turns(log)[-1].body["query"]
 
 
+class ForgottenUploads(dict[str, Any]):
+    """The uploads of a Dify whose storage loses every file at once."""
+
+    def __setitem__(self, name: str, upload: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", [*CHAT_APPS, "demo-completion"])
+async def test_a_file_that_dify_has_lost_is_uploaded_again_once(
+    client: AsyncOpenAI, demo: DemoServer, log: DemoLog, model: str, stream: bool
+) -> None:
+    shown = picture("#444444")
+    for round_number in range(3):
+        if round_number == 1:
+            demo.app.state.demo.uploads.clear()
+        chat = Chat(client, model, stream=stream, more={"user": f"loses a file {stream}"})
+        chat.messages.append({"role": "user", "content": [text("one"), image(uri(shown))]})
+        assert digest(shown) in await chat.answer()
+    assert uploads(log) == 2
+    assert len(turns(log)) == 4
+
+
+async def test_a_lost_conversation_is_started_again_though_its_picture_is_lost_too(
+    client: AsyncOpenAI, demo: DemoServer, log: DemoLog
+) -> None:
+    shown = picture("#555555")
+    chat = Chat(client, "demo-chat", more={"user": "loses everything"})
+    chat.messages.append({"role": "user", "content": [text("one"), image(uri(shown))]})
+    await chat.answer()
+    demo.app.state.demo.conversations.clear()
+    demo.app.state.demo.uploads.clear()
+    assert digest(shown) in await chat.say("two")
+    assert uploads(log) == 2
+
+
+async def test_a_file_that_dify_loses_at_once_is_an_error(
+    client: AsyncOpenAI, demo: DemoServer, log: DemoLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = uri(picture("#666666"))
+    await ask(client, "demo-chat", text("one"), image(shown))
+    monkeypatch.setattr(demo.app.state.demo, "uploads", ForgottenUploads())
+    with pytest.raises(BadRequestError, match="Dify does not know an uploaded file"):
+        await ask(client, "demo-chat", text("one"), image(shown))
+    assert (len(turns(log)), uploads(log)) == (3, 2)
+
+
+async def test_an_unknown_file_in_difys_own_form_is_an_error(client: AsyncOpenAI, log: DemoLog) -> None:
+    name = "9b04fd65-a5b2-4d4b-8a3d-2a39aa9ad29c"
+    unknown = {"type": "image", "transfer_method": "local_file", "upload_file_id": name}
+    with pytest.raises(BadRequestError, match="Dify does not know an uploaded file"):
+        await ask(client, "demo-chat", text("one"), extra_body={"files": [unknown]})
+    assert len(turns(log)) == 1
+
+
 async def test_a_stream_shows_the_picture_too(client: AsyncOpenAI, log: DemoLog) -> None:
     chat = Chat(client, "demo-advanced-chat", stream=True, more={"user": "streams"})
     chat.messages.append({"role": "user", "content": [text("one"), image(uri(RED))]})

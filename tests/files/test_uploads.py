@@ -14,7 +14,7 @@ from msgspec import structs
 from openai_dify_proxy.errors import InvalidRequest, UpstreamUnreachable
 from openai_dify_proxy.files.fetching import UrlFiles
 from openai_dify_proxy.files.stored_files import StoredFiles
-from openai_dify_proxy.files.uploads import EXTRA_UPLOADS, Destination, FileUploads
+from openai_dify_proxy.files.uploads import EXTRA_UPLOADS, Destination, FileUploads, KnownCopies
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.memory import MemoryStore
 from openai_dify_proxy.translate.dify.file_plan import FilePlan, PlacedFile
@@ -44,7 +44,8 @@ class Setup:
     def destination(self, **changes: Any) -> Destination:
         until = asyncio.get_running_loop().time() + PATIENCE
         app = DifyApp(self.demo.url, "app-demo-chat")
-        return structs.replace(Destination(app, "anna", "caller", SystemParameters(), SECRET, until), **changes)
+        copies = KnownCopies()
+        return structs.replace(Destination(app, "anna", "caller", SystemParameters(), SECRET, until, copies), **changes)
 
     def uploaded(self) -> int:
         return sum(request.path == "/v1/files/upload" for request in self.demo.log.requests)

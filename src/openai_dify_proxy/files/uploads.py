@@ -40,11 +40,25 @@ Worker = Callable[[], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 
+class KnownCopies:
+    """Dify's copies of contents, as far as one turn uses them.
+
+    ``used`` is whether the turn's last request names one. ``lost`` is true once Dify has rejected one: the contents are
+    then uploaded again.
+    """
+
+    __slots__ = ("lost", "used")
+
+    def __init__(self) -> None:
+        self.used = False
+        self.lost = False
+
+
 class Destination(Struct, frozen=True):
     """Where files go: the app, Dify's user, the caller whose stored files may be used, and Dify's size limits.
 
     ``secret`` is the key of the state's hashes, None while the state is unreachable. URLs are read until
-    ``fetch_until`` (in the loop's time): the turn holds a slot meanwhile.
+    ``fetch_until`` (in the loop's time): the turn holds a slot meanwhile. ``copies`` are those that the turn uses.
     """
 
     app: DifyApp
@@ -53,6 +67,7 @@ class Destination(Struct, frozen=True):
     sizes: SystemParameters | None
     secret: bytes | None
     fetch_until: float
+    copies: KnownCopies
 
     def key(self, digest: str) -> str:
         """Return the state's key of an upload."""
@@ -87,6 +102,7 @@ class FileUploads:
 
         Raises ProxyError if a new file cannot be sent. Earlier ones then have no reference.
         """
+        destination.copies.used = False
         distinct = {(placed.file.identity, placed.kind): placed for placed in plan.placed}
         done: dict[tuple[str, str], FileReference | ProxyError] = {}
         waiting = deque(distinct.items())
@@ -171,11 +187,12 @@ class FileUploads:
 
     async def _copy_of(self, placed: PlacedFile, destination: Destination) -> FileReference | None:
         """Return Dify's copy of a content, if one is known."""
-        if destination.secret is None or not placed.file.digest:
+        if destination.secret is None or not placed.file.digest or destination.copies.lost:
             return None
         found = await self._store.run(Get(_copy_key(placed, destination)))
         if found is None or found[0] is None:
             return None
+        destination.copies.used = True
         return FileReference(placed.kind, "local_file", upload_file_id=found[0].decode())
 
     async def _upload(self, placed: PlacedFile, data: bytes, destination: Destination) -> FileReference:

@@ -23,6 +23,7 @@ from openai_dify_proxy.translate.dify.usage import sum_usage
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.turns.client import ClientDisconnected
 from openai_dify_proxy.turns.resumption import Resume, Resumption
+from openai_dify_proxy.turns.reuploads import Reuploads
 from openai_dify_proxy.turns.stream_errors import conversation_lost, dead_stream, no_first_event, turn_timeout
 from openai_dify_proxy.upstream.dify import DifyApp, missing_answer, rejection
 from openai_dify_proxy.upstream.exchange import Exchange
@@ -70,9 +71,10 @@ class DifyStream:
 
     ``conversation_id`` is the conversation that the turn continues. If Dify has lost it, ``restart`` sends the request
     again in a new conversation: it receives the lost stream, and may raise ProxyError. Without ``restart`` the turn
-    fails. ``output`` reads the client's tool calls; ``repair`` receives the ended stream and the question of the run
-    that corrects them. ``resume`` reads on after the stream broke off. ``links`` replaces links to files. While
-    ``between_runs`` is true, ``begin_next_run`` has to be awaited.
+    fails. ``reuploads`` sends the request again if Dify has lost a file. ``output`` reads the client's tool calls;
+    ``repair`` receives the ended stream and the question of the run that corrects them. ``resume`` reads on after the
+    stream broke off. ``links`` replaces links to files. While ``between_runs`` is true, ``begin_next_run`` has to be
+    awaited.
 
     ``last`` is the last event, once ``ended`` is true. ``first_text_at`` is when the bytes of the first visible event
     were read, and ``ended_at`` when the last event was, by ``perf_counter``; 0 until then.
@@ -89,6 +91,7 @@ class DifyStream:
         limits: TurnLimits,
         conversation_id: str | None = None,
         restart: Restart | None = None,
+        reuploads: Reuploads | None = None,
         output: OutputReader | None = None,
         repair: Repair | None = None,
         resume: Resume | None = None,
@@ -108,6 +111,7 @@ class DifyStream:
         self._limits = limits
         self._expected = conversation_id
         self._restart = restart
+        self._reuploads = reuploads
         self._output = output
         self._repair = repair
         self._resumption = Resumption(resume)
@@ -365,6 +369,10 @@ class DifyStream:
             return events if links is None else links.filter(events)  # the usual case
         if self._resumption.begin(events, self._decoder):
             return self._before_resumption(self._filtered(events[:-1]))
+        if self._reuploads is not None and not self.first_text_at:
+            self._next_run = self._reuploads.next_run(events)
+            if self._next_run is not None:
+                return []
         if links is not None:
             events = links.filter(events)
         question = None

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from openai_dify_proxy.files.fetching import FETCH_SECONDS
 from openai_dify_proxy.files.stored_files import StoredFiles
-from openai_dify_proxy.files.uploads import Destination, FileUploads
+from openai_dify_proxy.files.uploads import Destination, FileUploads, KnownCopies
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.file_plan import NO_FILES, FilePlan, plan_files
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
@@ -88,9 +88,11 @@ class TurnFiles:
         user: str,
         caller: str,
         secret: bytes | None,
+        copies: KnownCopies,
     ) -> FilePlan:
         """Bring the files to Dify for its ``user``. Raises ProxyError if a new file cannot be sent."""
         plan = self.plan(app, profile, request, earlier, transcript=transcript)
         until = asyncio.get_running_loop().time() + FETCH_SECONDS
-        destination = Destination(app.dify, user, caller, profile.parameters.system_parameters, secret, until)
+        sizes = profile.parameters.system_parameters
+        destination = Destination(app.dify, user, caller, sizes, secret, until, copies)
         return await self._uploads.place(plan, request.contents, destination)

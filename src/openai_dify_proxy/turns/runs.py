@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+import structlog
 from msgspec import Struct, structs
 
 from openai_dify_proxy.errors import ConversationNotFound
+from openai_dify_proxy.files.uploads import KnownCopies
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.dify.file_plan import NO_FILES, FilePlan
@@ -31,6 +33,8 @@ from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.exchange import Exchange
 from openai_dify_proxy.wire.dify import encode_generate_request
 
+log = structlog.get_logger(__name__)
+
 MAX_REPEATED_ANSWER = 64 * 1024
 """Characters of an invalid answer that a model without memory is shown again."""
 
@@ -52,6 +56,7 @@ class Question(Struct, frozen=True):
     client: Client
     caller: str
     """The id of the caller, whose stored files the request may use."""
+    copies: KnownCopies
 
 
 class Runs:
@@ -97,16 +102,19 @@ class Runs:
         Their slot allows one at a time. Raises ProxyError.
         """
         question.claim.restart()
-        stopping = self._stopper.abandon(lost, question.profile.mode)
-        if stopping is not None:
-            await asyncio.wait([stopping])
+        await self._stop(question, lost)
+        return await self.start(question)
+
+    async def upload_again(self, question: Question, rejected: DifyStream) -> Run:
+        """Send the request again, with new uploads in place of copies that Dify has lost. Raises ProxyError."""
+        question.copies.lost = True
+        log.info("uploads_repeated", app=question.app.name)
+        await self._stop(question, rejected)
         return await self.start(question)
 
     async def repair(self, question: Question, before: DifyStream, text: str) -> Run:
         """Ask the model to correct its output, in the same conversation if there is one. Raises ProxyError."""
-        stopping = self._stopper.abandon(before, question.profile.mode)
-        if stopping is not None:
-            await asyncio.wait([stopping])
+        await self._stop(question, before)
         name = before.ids.conversation_id
         if name is not None:
             spacing = self._conversations.timing.turn_spacing
@@ -168,10 +176,17 @@ class Runs:
         question.slot.attach(exchange)
         return exchange, decoder
 
+    async def _stop(self, question: Question, before: DifyStream) -> None:
+        """End a run, so that its slot is free for the next one."""
+        stopping = self._stopper.abandon(before, question.profile.mode)
+        if stopping is not None:
+            await asyncio.wait([stopping])
+
     async def _place_files(
         self, question: Question, continuation: Continuation, history: Sequence[HistoryMessage]
     ) -> FilePlan:
-        """Bring the files of a turn to Dify. Their contents are freed unless a restart may need those of the history.
+        """Bring the files of a turn to Dify. Their contents are freed unless another request may need them: that of a
+        restart needs those of the history, and that after a lost upload all.
 
         Raises ProxyError.
         """
@@ -187,10 +202,11 @@ class Runs:
             user=question.user,
             caller=question.caller,
             secret=await self._conversations.secret(),
+            copies=question.copies,
         )
         files = await question.client.record.wait(placing)
         question.client.record.files = len(files.included)
-        if contents is not None and not question.claim.can_restart:
+        if contents is not None and not question.claim.can_restart and not question.copies.used:
             contents.drop()
         return files
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.files.artifacts.service import Address, Artifacts
+from openai_dify_proxy.files.uploads import KnownCopies
 from openai_dify_proxy.limits.ledger import Ledger
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.settings.state_urls import is_shared
@@ -43,6 +44,7 @@ from openai_dify_proxy.turns.large_requests import run_sized
 from openai_dify_proxy.turns.locks import ConversationTaken, Lock
 from openai_dify_proxy.turns.pauses import Pauses
 from openai_dify_proxy.turns.profiles import Profiles
+from openai_dify_proxy.turns.reuploads import Reuploads
 from openai_dify_proxy.turns.runs import Question, Recall, Runs
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
@@ -329,7 +331,8 @@ class Turns:
                 claim.awaits_head = await admittance.wait_until_free(taken)
                 slot = None
         user = await self.user(app, caller, request.end_user)
-        question = Question(app, profile, request, user, claim, recall, slot, emulation, client, caller.id)
+        copies = KnownCopies()
+        question = Question(app, profile, request, user, claim, recall, slot, emulation, client, caller.id, copies)
         if pause is None:
             await self._runs.wait_for_dify(question)
             exchange, decoder = await self._runs.start(question)
@@ -346,6 +349,7 @@ class Turns:
             limits=self._limits,
             conversation_id=claim.conversation_id,
             restart=partial(self._runs.restart, question) if pause is None and claim.can_restart else None,
+            reuploads=Reuploads(copies, partial(self._runs.upload_again, question)),
             output=None if emulation is None else emulation.reader,
             repair=partial(self._runs.repair, question),
             resume=partial(self._runs.resume, question) if profile.resumable and not decoder.concluded else None,

@@ -25,6 +25,7 @@ from openai_dify_proxy.errors import (
     QuotaExceeded,
     RateLimited,
     UnsupportedMediaType,
+    UploadLost,
     UpstreamFailed,
     UpstreamMisconfigured,
     UpstreamTimeout,
@@ -52,6 +53,7 @@ _WERKZEUG_HINT = re.compile(r"\s*You have requested this URI \[.*", re.DOTALL)
 _PYDANTIC_HINT = re.compile(r"\s*For further information visit https://errors\.pydantic\.dev/\S+")
 _REQUIRED_INPUT = re.compile(r"^(?:Run failed: )?(?P<name>\S+) is required in input form")
 _BAD_INPUT = re.compile(r"^(?:Run failed: )?(?:\(type '[^']*'\) )?(?P<name>\S+) in input form must\b")
+_LOST_FILE = re.compile(r"^(Run failed: )?Invalid upload file$")
 _BAD_FILE = re.compile(r"^(Run failed: )?(Invalid upload file|File validation failed|Number of \w* ?files exceeds)")
 _CONTEXT = re.compile(
     r"context.{0,20}(length|window)|maximum context|prompt is too long|too many (input )?tokens", re.IGNORECASE
@@ -165,6 +167,11 @@ def _context_too_long(message: str, _code: str | None, started: bool) -> ProxyEr
     )
 
 
+def _lost_file(message: str, code: str | None, started: bool) -> ProxyError:
+    text = with_detail("Dify does not know an uploaded file of this request for its user", message)
+    return UploadLost(text, code=code, started=started)
+
+
 def _bad_file(message: str, code: str | None, started: bool) -> ProxyError:
     return InvalidRequest(with_detail("Dify rejected a file", message), code=code, started=started)
 
@@ -191,12 +198,9 @@ def _provider_auth(message: str, _code: str | None, started: bool) -> ProxyError
 
 
 def _translate_param(message: str, code: str | None, started: bool) -> ProxyError:
-    if _NO_PROVIDER.match(message):
-        return _unavailable(message, code, started)
-    if _NO_SPEECH_TO_TEXT.match(message):
-        return _speech_to_text_off(message, code, started)
-    if _NO_TEXT_TO_SPEECH.match(message):
-        return _text_to_speech_off(message, code, started)
+    for pattern, rule in _BY_PARAM_MESSAGE:
+        if pattern.match(message):
+            return rule(message, code, started)
     if started or message.startswith("Run failed:"):
         return _translate_message(message, code, True)
     if named := _REQUIRED_INPUT.match(message) or _BAD_INPUT.match(message):
@@ -326,6 +330,7 @@ def _translate_front_proxy(status: int, content_type: str, url: str, setting: st
 _Rule = Callable[[str, str | None, bool], ProxyError]
 
 _BY_MESSAGE: tuple[tuple[re.Pattern[str], _Rule], ...] = (
+    (_LOST_FILE, _lost_file),
     (_BAD_FILE, _bad_file),
     (_NO_PROVIDER, _unavailable),
     (_CONTEXT, _context_too_long),
@@ -333,6 +338,14 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], _Rule], ...] = (
     (_RATE, _provider_limit),
     (_PROVIDER_AUTH, _provider_auth),
 )
+
+_BY_PARAM_MESSAGE: tuple[tuple[re.Pattern[str], _Rule], ...] = (
+    (_LOST_FILE, _lost_file),
+    (_NO_PROVIDER, _unavailable),
+    (_NO_SPEECH_TO_TEXT, _speech_to_text_off),
+    (_NO_TEXT_TO_SPEECH, _text_to_speech_off),
+)
+"""Messages of ``invalid_param``."""
 
 _BY_CODE: dict[str, _Rule] = {
     "invalid_param": _translate_param,
