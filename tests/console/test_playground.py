@@ -1,4 +1,4 @@
-"""The playground in a real browser: what a person can do there, and what they see."""
+"""The playground in a real browser, used as a person uses it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from openai_dify_proxy.cli.output import all_work, print_findings, print_table, shown_result
+from openai_dify_proxy.cli.output import all_work, print_findings, print_table, run_shown, shown_result
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import AppSettings, Settings
 from openai_dify_proxy.translate.dify.app_findings import Finding, app_features, app_findings
@@ -48,7 +48,7 @@ def check_apps(settings: Settings) -> bool:
     """Print a table of the apps with the findings, and return whether every app works."""
     if not settings.apps:
         return _check_pass_through(settings)
-    reports = asyncio.run(_examine_all(settings))
+    reports = run_shown("Checking the apps", _examine_all(settings))
     _print_table(reports)
     return all(report.passed for report in reports)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import sys
 import time
@@ -12,7 +11,7 @@ import typer
 from msgspec import to_builtins
 
 from openai_dify_proxy.cli.key_commands import TIMEOUT, find, open_state, stored_keys
-from openai_dify_proxy.cli.output import print_json
+from openai_dify_proxy.cli.output import print_json, run_shown
 from openai_dify_proxy.cli.running import CannotDo
 from openai_dify_proxy.cli.storage import user_name
 from openai_dify_proxy.files.stored_files import StoredFiles
@@ -45,7 +44,7 @@ def forget_user(settings: Settings, key: str, end_user: str, *, yes: bool, as_js
     if problem is not None:
         raise CannotDo(f"AUDIT_LOG cannot be written, so nothing was erased: {problem}. Set AUDIT_LOG.")
     caller = caller_of_client_key(found, configured=found.id in {key.id for key in configured})
-    forgotten = asyncio.run(_erase(settings, caller, end_user))
+    forgotten = run_shown("Erasing", _erase(settings, caller, end_user))
     digest = sha256(end_user.encode()).hexdigest()[:16]
     audit.record("end_user_forgotten", user_name(), key=found.name, id=found.id, end_user=digest)
     if as_json:

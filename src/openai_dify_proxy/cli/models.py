@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -13,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from openai_dify_proxy.cli.demo import demo_replicate
-from openai_dify_proxy.cli.output import console, print_json, whole
+from openai_dify_proxy.cli.output import console, print_json, run_shown, whole
 from openai_dify_proxy.errors import UpstreamFailed
 from openai_dify_proxy.images.header_support import header_support
 from openai_dify_proxy.images.models import ImageModel, ImageModels
@@ -59,7 +58,7 @@ def show_model(settings: Settings, name: str | None, *, as_json: bool) -> None:
         if settings.replicate_api_token is None:
             settings = stack.enter_context(demo_replicate(settings))
             typer.echo("REPLICATE_API_TOKEN is not set, so this shows the demo.", err=True)
-        model, inputs, rows = asyncio.run(_fetch(settings, name))
+        model, inputs, rows = run_shown("Reading the schema", _fetch(settings, name))
     if as_json:
         print_json(_as_json(model, inputs, rows))
     else:

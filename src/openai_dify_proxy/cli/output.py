@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -13,6 +16,8 @@ from rich.padding import Padding
 from rich.table import Column, Table
 
 from openai_dify_proxy.translate.dify.app_findings import Finding
+
+_T = TypeVar("_T")
 
 PLAIN_WIDTH = 160
 """Columns of a line that goes to a file or a pipe."""
@@ -64,6 +69,13 @@ def print_findings(findings: Iterable[tuple[str, Finding]]) -> None:
         style = "bold red" if finding.kind == "problem" else "yellow"
         text = f"[{style}]{finding.kind}[/] {escape(name)}: {escape(finding.text)}"
         out.print(text, soft_wrap=True, highlight=False)
+
+
+def run_shown(text: str, work: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of ``work``, which prints nothing. A terminal shows ``text`` until then."""
+    screen = Console(stderr=True)
+    with screen.status(f"{text} …") if screen.is_terminal else nullcontext():
+        return asyncio.run(work)
 
 
 def print_json(value: object) -> None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from openai_dify_proxy.cli.output import print_json, print_table
+from openai_dify_proxy.cli.output import print_json, print_table, run_shown
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.images.ipfs_uploads import CONCURRENT_UPLOADS, IpfsUploads
 from openai_dify_proxy.pictures.records import PictureRecord
@@ -29,7 +29,7 @@ from openai_dify_proxy.upstream.network import Network
 
 def list_pictures(settings: Settings, *, pending: bool, as_json: bool) -> None:
     """Print the stored pictures, newest first. Raises ProxyError, and SettingsError for unusable storage."""
-    records = asyncio.run(_records(settings, pending=pending))
+    records = run_shown("Reading the records", _records(settings, pending=pending))
     records.sort(key=lambda record: record.created, reverse=True)
     if as_json:
         print_json([_as_json(record) for record in records])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +10,7 @@ from msgspec import to_builtins
 from rich.markup import escape
 from rich.table import Table
 
-from openai_dify_proxy.cli.output import console, print_json, whole
+from openai_dify_proxy.cli.output import console, print_json, run_shown, whole
 from openai_dify_proxy.errors import InvalidRequest, StateUnreachable
 from openai_dify_proxy.limits.accounts import MAX_DAYS
 from openai_dify_proxy.limits.reports import (
@@ -44,7 +43,7 @@ def show_usage(settings: Settings, *, by: str, days: int, as_json: bool) -> None
             "The state is in the memory of the server (STATE_URL), where no other program can read it. "
             "Request GET /v1/usage from the server with an admin key."
         )
-    report = asyncio.run(_report(settings, groups, min(days, MAX_DAYS)))
+    report = run_shown("Reading the usage", _report(settings, groups, min(days, MAX_DAYS)))
     if as_json:
         print_json(to_builtins(report))
     elif not report.data:

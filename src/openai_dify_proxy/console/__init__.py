@@ -1,1 +1,1 @@
-"""The console: a page that shows what the proxy serves, and lets people try it."""
+"""The console: a web page that shows the apps, models and traffic of the proxy, and calls its API."""

@@ -41,7 +41,7 @@ class Asset(Struct, frozen=True):
 
 
 class Assets(Struct, frozen=True):
-    """``page`` refers to ``files``, whose paths begin with ``console/`` and the ``version``."""
+    """The page, and the files that it loads below ``console/`` and the ``version``."""
 
     version: str
     page: Asset
