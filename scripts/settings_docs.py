@@ -1,4 +1,4 @@
-"""Writes the generated docs: the tables of ``docs/settings.md``, ``.env.example``, and ``docs/reference.md``.
+"""Writes the generated docs: the tables of ``docs/settings.md``, ``.env.example``, ``docs/reference.md`` and the plots.
 
 The text about settings comes from ``openai_dify_proxy.settings.model``. In ``docs/settings.md`` a table stands between
 two comments, ``<!-- settings: NAME -->`` and ``<!-- end -->``, where NAME is a class of that module; everything else
@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from openai_dify_proxy.settings import model
 from openai_dify_proxy.settings.descriptions import default, details, shown, shown_default, summary, type_name
 from openai_dify_proxy.settings.model import SECTIONS
+from scripts.plots import plots
 from scripts.reference_docs import reference_page
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +69,7 @@ def generated() -> dict[Path, str]:
         page: settings_page(page.read_text(encoding="utf-8")),
         ROOT / ".env.example": env_example(),
         ROOT / "docs" / "reference.md": reference_page(),
+        **plots(),
     }
 
 
@@ -76,7 +78,9 @@ def main() -> int:
     if sys.argv[1:] not in ([], ["--check"]):
         sys.stderr.write("Usage: scripts/docs [--check]\n")
         return 2
-    stale = [path for path, text in generated().items() if path.read_text(encoding="utf-8") != text]
+    stale = [
+        path for path, text in generated().items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
     if sys.argv[1:]:
         for path in stale:
             sys.stderr.write(f"{path.relative_to(ROOT)} differs from the code: run scripts/docs\n")

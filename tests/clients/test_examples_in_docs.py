@@ -68,7 +68,7 @@ def test_python_example_of_human_input(origin: str, tmp_path: Path) -> None:
     assert answers.endswith("\n Yes: \n Yes: fine\n Yes: \n Yes: by token\n")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/clients.md", "docs/conversations.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/clients.md", "docs/conversations.md", "docs/index.md"])
 def test_python_example(document: str, origin: str, tmp_path: Path) -> None:
     assert "Hello!" in run([sys.executable, "-"], example(document, "python", origin), tmp_path)
 
@@ -124,6 +124,10 @@ def test_curl_examples(origin: str, tmp_path: Path) -> None:
     assert '"object": "chat.completion"' in output
     assert '"object":"chat.completion"' in output
     assert format_of(tmp_path / "picture.png") == "PNG"
+
+
+def test_curl_example_of_the_start(origin: str, tmp_path: Path) -> None:
+    assert '"object":"chat.completion"' in run(["sh", "-e"], example("docs/index.md", "sh", origin), tmp_path)
 
 
 def test_curl_examples_of_images(origin: str, tmp_path: Path) -> None:
