@@ -82,8 +82,10 @@ def workflow_finished(status: str = "succeeded", outputs: Json | None = None, **
     return {"event": "workflow_finished", **OF_RUN, "data": {"id": RUN, "status": status, "outputs": outputs, **data}}
 
 
-def workflow_paused(*reasons: Json) -> Json:
-    return {"event": "workflow_paused", **OF_RUN, "data": {"status": "paused", "reasons": list(reasons)}}
+def workflow_paused(*reasons: Json, answer: str | None = None) -> Json:
+    outputs = {} if answer is None else {"answer": answer}
+    data = {"status": "paused", "outputs": outputs, "reasons": list(reasons)}
+    return {"event": "workflow_paused", **OF_RUN, "data": data}
 
 
 def node(event: str, node_id: str = "llm", node_type: str = "llm", **data: Any) -> Json:

@@ -8,6 +8,7 @@ from openai import AsyncOpenAI
 
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import ask, ask_streaming, turns, user
+from tests.api.chats import Chat
 from tests.api.raw_client import until
 from tests.api.response_requests import dify_conversation, respond
 
@@ -74,6 +75,33 @@ async def test_the_conversation_continues(client: AsyncOpenAI, log: DemoLog) -> 
     second = await respond(client, "And now?", "demo-advanced-chat@1.16", previous_response_id=first.id)
     assert dify_conversation(first) == dify_conversation(second)
     assert turns(log)[-1].body["query"] == "And now?"
+
+
+@pytest.mark.parametrize("pace", ["", " SLOW:1x30"])
+@pytest.mark.parametrize("version", ["1.14", "1.16"])
+async def test_a_run_that_pauses_after_the_break_shows_its_form(
+    client: AsyncOpenAI, log: DemoLog, pace: str, version: str
+) -> None:
+    """It has paused before its events are read again, or pauses while they are."""
+    chat = Chat(client, f"demo-advanced-chat@{version}")
+    form = "May I continue? [note]\n\n[Yes] · [No]"
+    assert await chat.say(f"{SAY} DROP PAUSE{pace}") == f"{TEXT}\n\n{form}"
+    assert await chat.say("Yes") == " Yes: "
+    assert len(turns(log)) == 1
+
+
+@pytest.mark.parametrize("pace", ["", " SLOW:1x30"])
+async def test_the_text_of_a_workflow_that_pauses_after_the_break_is_lost(
+    client: AsyncOpenAI, log: DemoLog, pace: str
+) -> None:
+    await fails(client, "demo-workflow@1.16", f"{SAY} DROP PAUSE{pace}")
+
+
+async def test_a_form_that_is_shown_again_is_completed(client: AsyncOpenAI, log: DemoLog) -> None:
+    chat = Chat(client, "demo-advanced-chat@1.16")
+    await chat.say(f"{SAY} PAUSE:cut")
+    assert "[Yes] · [No]" in await chat.say("what?")
+    assert attached(log) == 2
 
 
 async def test_a_stop_sequence_holds_in_the_rest(client: AsyncOpenAI, log: DemoLog) -> None:

@@ -53,6 +53,12 @@ class Form:
         return [{"output_variable_name": "note", "type": "paragraph", "default": None}]
 
 
+def running_snapshot(run: Run) -> list[Event]:
+    """Return the events with which a reader of a run that goes on begins: no text of it is stored yet."""
+    text = [run.envelope.replace_so_far("")] if run.app.mode == "advanced-chat" else []
+    return [*run.graph_events[:1], *text, *run.graph_events[1:]]
+
+
 def snapshot(run: Run) -> list[Event]:
     """Return the events with which a reader of a paused run begins: its start, its text so far, and its form."""
     assert run.form is not None

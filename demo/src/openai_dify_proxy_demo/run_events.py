@@ -8,7 +8,7 @@ import json
 from starlette.responses import HTMLResponse, Response
 
 from openai_dify_proxy_demo.calls import SCRIPTED_ERRORS, Call, is_uuid
-from openai_dify_proxy_demo.forms import snapshot
+from openai_dify_proxy_demo.forms import running_snapshot, snapshot
 from openai_dify_proxy_demo.replies import ApiError, EventStream, version_headers
 from openai_dify_proxy_demo.runs import PING, Frame, Mark, Run
 
@@ -26,15 +26,12 @@ async def run_events(call: Call) -> Response:
     run = call.state.graph_run(run_id, call.app, user)
     if run is None:
         raise ApiError(404, "not_found", "Workflow run not found")
-    if run.form is not None and call.request.query_params.get("include_state_snapshot") == "true":
-        frames: asyncio.Queue[Frame] = asyncio.Queue()
-        opening: list[Frame] = [PING, *snapshot(run), Mark.END]
-        for frame in opening:
-            frames.put_nowait(frame)
-        return _event_stream(run, frames)
     cuts = run.form is not None and run.script.form == "cut" and not run.drops
     breaks = cuts or run.drops < run.script.drops
     run.drops += breaks
+    shows_state = call.request.query_params.get("include_state_snapshot") == "true"
+    if shows_state and run.form is not None:
+        return _event_stream(run, _queue(PING, *snapshot(run), Mark.END), FRAMES_BEFORE_BREAK if breaks else None)
     if run.end is not None and not breaks:
         headers = {**version_headers(run.dialect), "cache-control": "no-cache"}
         return Response(f"data: {json.dumps(run.end)}\n\n", 200, headers, "text/event-stream; charset=utf-8")
@@ -42,7 +39,17 @@ async def run_events(call: Call) -> Response:
     frames.put_nowait(PING)
     if run.end is not None:
         frames.put_nowait(run.end)
+    elif shows_state:
+        for event in running_snapshot(run):
+            frames.put_nowait(event)
     return _event_stream(run, frames, (1 if run.end is not None else FRAMES_BEFORE_BREAK) if breaks else None)
+
+
+def _queue(*frames: Frame) -> asyncio.Queue[Frame]:
+    queue: asyncio.Queue[Frame] = asyncio.Queue()
+    for frame in frames:
+        queue.put_nowait(frame)
+    return queue
 
 
 def _event_stream(run: Run, frames: asyncio.Queue[Frame], breaks_after: int | None = None) -> Response:

@@ -131,11 +131,14 @@ class Runs:
         return await self.start(structs.replace(question, request=corrected), continuation)
 
     async def resume(self, question: Question, cut: DifyStream) -> Exchange:
-        """Read on in the events of a run whose stream broke off. Raises ProxyError."""
+        """Read on in the events of a run whose stream broke off. Raises ProxyError.
+
+        Without a snapshot, a run that has paused meanwhile would send nothing but pings.
+        """
         cut.close()
         run_id = cut.ids.workflow_run_id
         assert run_id is not None
-        exchange = await self._dify.events(question.app.dify, run_id, question.user)
+        exchange = await self._dify.events(question.app.dify, run_id, question.user, snapshot=True)
         question.slot.attach(exchange)
         return exchange
 

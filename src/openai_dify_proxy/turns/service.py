@@ -352,7 +352,7 @@ class Turns:
             reuploads=Reuploads(copies, partial(self._runs.upload_again, question)),
             output=None if emulation is None else emulation.reader,
             repair=partial(self._runs.repair, question),
-            resume=partial(self._runs.resume, question) if profile.resumable and not decoder.concluded else None,
+            resume=partial(self._runs.resume, question) if profile.resumable else None,
             links=self._artifacts.links(app.dify.base_url, caller.id, await self._conversations.secret(), address),
         )
         slot.hold()  # until ``_end``

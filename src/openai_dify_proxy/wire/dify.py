@@ -114,8 +114,12 @@ class ProcessData(Struct):
 
 
 class NodeData(Struct):
-    """The fields of ``node_*`` events that the proxy may read; a node's inputs are private to the app."""
+    """The fields of ``node_*`` events that the proxy may read; a node's inputs are private to the app.
 
+    ``id`` is that of one execution of the node.
+    """
+
+    id: str | None = None
     node_id: str | None = None
     node_type: str | None = None
     title: str | None = None
@@ -177,7 +181,10 @@ class PauseReason(Struct):
 
 
 class WorkflowPausedData(Struct):
+    """``outputs`` has a chatflow's text before the pause as ``answer`` in snapshots; it is empty in live events."""
+
     reasons: list[PauseReason] | None = None
+    outputs: dict[str, Any] | None = None
 
 
 class PendingForm(Struct):

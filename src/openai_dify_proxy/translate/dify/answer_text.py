@@ -85,7 +85,7 @@ class AnswerText:
 
     def add_paragraph(self, text: str, out: list[Event]) -> None:
         """Add text that is not a model's, behind an empty line."""
-        self.add(_FORM, f"\n\n{text}" if self._assembly.any else text, out)
+        AnswerText.add(self, _FORM, f"\n\n{text}" if self._assembly.any else text, out)
 
     def add_reasoning(self, text: str, out: list[Event]) -> None:
         """Add reasoning that Dify separated from the answer."""
@@ -159,6 +159,11 @@ class ResumedText(AnswerText):
 
     def add(self, selector: Sequence[str] | None, text: str, out: list[Event]) -> None:
         """Ignore text events."""
+
+    def replace(self, text: str, moderated: bool, out: list[Event]) -> None:
+        """Apply a moderation. Ignore the text so far, with which a snapshot of the run begins."""
+        if moderated:
+            super().replace(text, moderated, out)
 
     def add_reasoning(self, text: str, out: list[Event]) -> None:
         """Ignore reasoning, whose beginning may be missing."""

@@ -197,12 +197,14 @@ class DifyEventDecoder:
     def resume(self) -> None:
         """Read on in another stream of the same run, after the first one broke off.
 
-        The rest of the text is that of the run's outputs. The turn fails if they do not continue the text so far.
+        It begins with a snapshot of the run. The rest of the text is that of the run's outputs. The turn fails if they
+        do not continue the text so far.
         """
         self._phase = Phase.RUNNING
-        self._resumed = True
         self._frames = FrameSplitter(self._max_event_bytes)
-        self._text = ResumedText(self._text)
+        if not self._pause.shows_form:  # else the snapshot has all that the turn shows
+            self._resumed = True
+            self._text = ResumedText(self._text)
 
     def _end_unreadable(self, message: str, out: list[Event]) -> None:
         self._advance("stream_end", out, UpstreamFailed(message, started=True))
@@ -335,7 +337,13 @@ class DifyEventDecoder:
         self._attachments.add_files(run.files)
 
     def _on_workflow_paused(self, event: DifyEvent, out: list[Event]) -> None:
-        self._text.lost = self._resumed  # no event has the text before the pause
+        if self._resumed:
+            answer = self._pause.answer(event)
+            if answer is None:  # the event is live: only a snapshot, and no event of a workflow, has the text before it
+                self._text.lost = self._mode == "workflow"
+                self._advance("stream_end", out, _broken_off())
+                return
+            self._text.settle(answer, out, is_whole=True)
         self._pause.read(event, self._begin_rest(), out)
         self._succeed("run_paused", out)
 

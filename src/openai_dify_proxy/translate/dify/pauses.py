@@ -59,6 +59,11 @@ class PauseReader:
         out += call_of_form(self.form)
         return "tool_calls"
 
+    def answer(self, event: DifyEvent) -> str | None:
+        """Return the text before the pause that this turn has to send, if ``workflow_paused`` has it."""
+        answer = (dify.WORKFLOW_PAUSED.decode(event.data).outputs or {}).get("answer")
+        return answer[self.before.characters :] if isinstance(answer, str) else None
+
     @property
     def _is_call(self) -> bool:
         return self._style == "call" and self.form is not None and self.form.token is not None

@@ -27,17 +27,26 @@ _STATES: dict[str, Any] = {
 class StepReporter:
     """Emits ``StepChanged`` events if progress is ``enabled``."""
 
-    __slots__ = ("_states", "enabled")
+    __slots__ = ("_nodes", "_states", "enabled")
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
         self._states: dict[str, str] = {}
+        self._nodes: set[tuple[str, str]] = set()
 
     def read_node(self, name: str, node: NodeData, out: list[Event]) -> None:
         """Read an event of a node; ``name`` is the event's name."""
         if self.enabled and node.title and node.node_type not in _SILENT_NODES:
             state = {"node_started": "started", "node_retry": "retry"}.get(name, node.status or "succeeded")
-            out.append(StepChanged(node.title, _STATES.get(state, "started")))
+            if state == "retry" or not self._is_repeated(node.id, state):
+                out.append(StepChanged(node.title, _STATES.get(state, "started")))
+
+    def _is_repeated(self, name: str | None, state: str) -> bool:
+        """Return whether a step of this name was in this state before: a snapshot of the run repeats its nodes."""
+        repeated = name is not None and (name, state) in self._nodes
+        if name is not None:
+            self._nodes.add((name, state))
+        return repeated
 
     def read_thought(self, event: DifyEvent, out: list[Event]) -> None:
         if self.enabled and event.tool:

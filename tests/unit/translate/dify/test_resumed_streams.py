@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openai_dify_proxy.errors import ProxyError, RateLimited, StreamCut
-from openai_dify_proxy.events import Event, ReasoningDelta, TurnFailed, TurnFinished
+from openai_dify_proxy.events import Event, ReasoningDelta, StepChanged, TurnFailed, TurnFinished
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.wire.dify import Mode
@@ -115,13 +115,58 @@ def test_a_moderation_replaces_the_text() -> None:
         pytest.param([workflow_finished(outputs={"answer": "Something else."})], id="another text"),
         pytest.param([workflow_finished(outputs={})], id="no text"),
         pytest.param([workflow_finished("stopped", outputs={"answer": "one"})], id="less text"),
-        pytest.param([workflow_paused()], id="pause"),
+        pytest.param([workflow_paused(answer="Something else.")], id="pause with another text"),
     ],
 )
 def test_text_that_cannot_be_completed_is_an_error(later: list[Json]) -> None:
     decoder = resumed(stream(*BEGIN), stream(*later))[2]
     assert isinstance(error_of(*later), StreamCut)
     assert not decoder.resumable
+
+
+def test_a_recorded_snapshot_of_a_running_chatflow_is_completed() -> None:
+    recording = named("dify-1.16.1", "chatflow-reconnect-4-snapshot")
+    whole = recording.events()[-1]["data"]["outputs"]["answer"]
+    answer, events, _ = resumed(stream(workflow_started(), message(whole[:7], "llm")), recording.body)
+    assert answer.text == whole
+    assert isinstance(events[-1], TurnFinished)
+
+
+@pytest.mark.parametrize("sent", ["", "Before ", "Before the pause. "])
+def test_a_recorded_snapshot_of_a_paused_chatflow_has_the_text_and_the_form(sent: str) -> None:
+    begin = [workflow_started(), *([message(sent, "llm")] if sent else [])]
+    answer, events, decoder = resumed(stream(*begin), named("dify-1.16.1", "human-events-snapshot-paused").body)
+    assert answer.text == "Before the pause. \n\nApprove ship it? [note]\n\n[Yes] · [No]"
+    assert isinstance(events[-1], TurnFinished)
+    assert events[-1].human_input is not None
+    assert events[-1].human_input.characters == len("Before the pause. ")
+    assert decoder.concluded
+
+
+def test_a_pause_in_live_events_needs_a_snapshot() -> None:
+    paused = stream(PING, message("three ", "llm"), workflow_paused())
+    answer, events, _ = resumed(stream(*BEGIN), paused, stream(PING, workflow_paused(answer="one two three ")))
+    assert answer.text == "one two three "
+    assert isinstance(events[-1], TurnFinished)
+
+
+def test_no_event_has_the_text_of_a_workflow_before_its_pause() -> None:
+    begin = (workflow_started(), text_chunk("one "))
+    answer, _, decoder = resumed(stream(*begin), stream(workflow_paused()), mode="workflow")
+    assert isinstance(answer.error, StreamCut)
+    assert not decoder.resumable
+
+
+def test_a_snapshot_repeats_no_steps() -> None:
+    decoder = DifyEventDecoder("advanced-chat", progress=True)
+    nodes = [node("node_started", id="n-1"), node("node_finished", id="n-1", status="succeeded")]
+    first = [*decoder.feed(stream(workflow_started(), *nodes)), *decoder.finish()]
+    assert [event.state for event in first if isinstance(event, StepChanged)] == ["started", "succeeded"]
+    decoder.resume()
+    later = decoder.feed(
+        stream(workflow_started(), message_replace("", reason=""), *nodes, node("node_started", id="n-2"))
+    )
+    assert [event.state for event in later if isinstance(event, StepChanged)] == ["started"]
 
 
 def test_a_failed_run_is_an_error() -> None:
