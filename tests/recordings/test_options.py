@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.recordings.archive import VERSIONS, Recording, examples, named
-from tests.recordings.replay import replaying
+from tests.recordings.replay import named_files, replaying
 from tests.recordings.sdk_answers import body_for, read_answer, read_stream, text_of
 
 
@@ -25,8 +25,9 @@ async def test_progress_lists_titles_and_states_and_changes_no_text(folder: str)
     recordings = [stream for stream in examples(folder) if stream.mode not in ("chat", "completion")]
     async with replaying(recordings, progress="reasoning") as replay:
         read = await replay.read_json(read_stream, recordings)
+    all_expected = named_files({recording.label: recording.expected()["stream"] for recording in recordings})
     for recording in recordings:
-        expected = recording.expected()["stream"]
+        expected = all_expected[recording.label]
         assert text_of(read[recording.label]) == text_of(expected), recording.label
         lines = reasoning(read[recording.label]).splitlines()
         assert set(lines) <= titles(recording) | set(reasoning(expected).splitlines()), recording.label

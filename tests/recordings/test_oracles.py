@@ -166,7 +166,13 @@ def test_answers_are_the_parts_that_dify_sent(folder: str) -> None:
             continue
         parts = [event.get("answer") for event in stream.events()]
         parts += [event["data"]["text"] for event in stream.events_named("text_chunk")]
-        assert streamed(stream) == visible("".join(filter(None, parts))), stream.label
+        assert streamed(stream) == visible("".join(filter(None, parts))) + produced(stream), stream.label
+
+
+def produced(stream: Recording) -> str:
+    """Return the links to the files that an app without a graph made, which follow its text."""
+    files = [event for event in stream.events_named("message_file") if event.get("belongs_to") == "assistant"]
+    return "".join(f"\n\n![{file['type']}]({file['url']})" for file in files)
 
 
 def test_an_agents_closing_repetition_is_left_out() -> None:

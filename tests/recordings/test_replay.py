@@ -119,7 +119,7 @@ def test_table() -> None:
     lines.append(f"{'all':<18}" + "".join(f"{count:>15}" for count in (*row, sum(row), len(refusals()))))
     print("\n" + "\n".join(lines))  # noqa: T201 - the test prints the table
     assert set(modes) == {"chat", "agent-chat", "advanced-chat", "completion", "workflow", "agent"}
-    assert sum(counts.values()) == 420
+    assert sum(counts.values()) == 421
 
 
 async def read_all_bytes(replay: Replay, recordings: list[Recording], *, usage: bool) -> dict[str, httpx2.Response]:
