@@ -16,6 +16,7 @@ from PIL import Image
 
 from openai_dify_proxy_demo import DemoServer
 from tests.cli.program import PROGRAM, Program
+from tests.clients.snippets import PYTHON, SERVE_COMMAND
 from tests.limits import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,13 @@ def test_python_example_of_human_input(origin: str, tmp_path: Path) -> None:
     assert answers.endswith("\n Yes: \n Yes: fine\n Yes: \n Yes: by token\n")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/clients.md", "docs/conversations.md", "docs/index.md"])
+def test_python_example_of_tools(origin: str, tmp_path: Path) -> None:
+    client = f'from openai import OpenAI\nclient = OpenAI(base_url="{origin}/v1", api_key="any")\n'
+    code = client + "\n".join(blocks("docs/tools.md", "python"))
+    assert json.loads(run([sys.executable, "-"], code, tmp_path)) == {"city": "Paris"}
+
+
+@pytest.mark.parametrize("document", PYTHON)
 def test_python_example(document: str, origin: str, tmp_path: Path) -> None:
     assert "Hello!" in run([sys.executable, "-"], example(document, "python", origin), tmp_path)
 
@@ -93,9 +100,6 @@ def test_node_example(block: str, node: Path, node_clients: Path, origin: str, t
         assert format_of(tmp_path / "lighthouse.png") == "PNG"
     elif "generateImage" in block:
         assert printed.endswith("image/png\n")
-
-
-SERVE_COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )+openai-dify-proxy serve$", re.MULTILINE)
 
 
 def serve_commands() -> set[str]:

@@ -51,10 +51,11 @@ def readme(dist: Path, name: str) -> str:
 
 
 def sources(name: str) -> set[str]:
-    """The files of the package, from its root; all of them are Python modules or the marker of typed packages."""
+    """The files of the package, from its root: Python modules, the marker of typed packages, the console's page."""
     root = DISTRIBUTIONS[name] / "src"
     files = {path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"}
-    assert {path for path in files if path.suffix != ".py"} == {Path(name) / "py.typed"}
+    page = Path(name) / "console" / "static"
+    assert {path for path in files if path.suffix != ".py" and page not in path.parents} == {Path(name) / "py.typed"}
     return {path.as_posix() for path in files}
 
 
