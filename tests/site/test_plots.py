@@ -63,3 +63,22 @@ def test_longer_bars_have_larger_values() -> None:
     for svg in plots().values():
         for (_, first, shown), (_, second, other) in pairwise(bars(svg)[:3]):
             assert (first < second) == (float(shown.replace(",", "")) < float(other.replace(",", "")))
+
+
+FIGURES = {
+    "CPU per streamed event (µs)": "CPU per event, paced (µs)",
+    "CPU per whole answer (µs)": "CPU per request, whole answer of one event (µs)",
+    "memory per open stream (kB)": "memory per open stream (kB)",
+    "added time to first text, median (ms)": "added time to first text, p50 (ms)",
+}
+"""Figures of the README by their names there, with their names in the bench."""
+
+
+def test_figures_of_the_readme_are_those_of_the_bench() -> None:
+    readme = (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8")
+    results = RESULTS.read_text(encoding="utf-8")
+    for name, figure in FIGURES.items():
+        (line,) = re.findall(rf"^\| {re.escape(name)} \| (.*) \|$", readme, re.MULTILINE)
+        (measured,) = re.findall(rf"^\| {re.escape(figure)} +\| (.*) \|$", results, re.MULTILINE)
+        proxy, tensorzero, ferro, litellm, nginx = (cell.split()[0] for cell in measured.split("|")[:5])
+        assert line.split(" | ") == [proxy, tensorzero, ferro, litellm, nginx]
