@@ -152,7 +152,7 @@ async def test_requests_that_are_no_transcription(proxy: ProxyServer, http: http
 
 async def test_translations_name_an_alternative(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
     reply = await http.post(f"{proxy.url}/audio/translations", files={"file": ("a.wav", WAV)})
-    assert (reply.status_code, error_of(reply)["code"]) == (404, "unsupported_endpoint")
+    assert (reply.status_code, error_of(reply)["code"]) == (400, "unsupported_endpoint")
     assert "/v1/audio/transcriptions" in error_of(reply)["message"]
 
 

@@ -165,7 +165,6 @@ UNSUPPORTED_CALLS = [
     "POST /v1/messages/count_tokens",
     "POST /v1/complete",
     "POST /v1/rerank",
-    "POST /v1/audio/translations",
     "POST /v1/audio/voice_consents",
     "POST /v1/uploads",
     "POST /v1/uploads/upload_1/parts",

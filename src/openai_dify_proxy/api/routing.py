@@ -72,8 +72,8 @@ def _routing_error(request: Request, path: str, allowed: Sequence[str]) -> Proxy
     if path in _BASE_PATHS:
         return NotFound("This is the base URL of the OpenAI API. Try GET /v1/models, or POST /v1/chat/completions.")
     intended = _intended_route(routes, method, path)
-    if intended is None and (message := unsupported_endpoint(path)) is not None:
-        return NotFound(message, code="unsupported_endpoint")
+    if intended is None and (unsupported := unsupported_endpoint(path)) is not None:
+        return unsupported
     intended = intended or _misspelled_route(routes, method, path) or _route_at_end(routes, method, path, 1)
     hint = "" if intended is None else f" Did you mean {method} {intended}?"
     if allowed:

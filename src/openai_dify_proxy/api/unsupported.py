@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from openai_dify_proxy.errors import InvalidRequest, NotFound, ProxyError
+
 _STORES = "Dify apps take no vector stores from clients. Add documents to the app's knowledge in Dify."
 _TUNING = "Dify apps cannot be fine-tuned. Choose the app's model in Dify."
 _AGENTS = "The Assistants API has no counterpart in Dify apps. Use POST /v1/responses with a conversation."
+
+_TRANSLATIONS = "/audio/translations/"
+"""A 400, since the request differs from that of a supported route in its task only."""
 
 UNSUPPORTED = {
     "/chat/completions/chatcmpl-": "Chat completions are not stored. Responses are: use POST /v1/responses.",
     "/embeddings/": "Dify apps do not compute embeddings. Send this request to the provider of the embedding model.",
     "/rerank/": "Dify apps do not rerank documents. Send this request to the provider of the rerank model.",
     "/moderations/": "Dify apps do not classify text. Turn on content moderation in the app's settings in Dify.",
-    "/audio/translations/": "Dify does not translate speech. Use POST /v1/audio/transcriptions.",
+    _TRANSLATIONS: "Dify does not translate speech. Use POST /v1/audio/transcriptions.",
     "/audio/": "Dify apps transcribe and speak: use POST /v1/audio/transcriptions or POST /v1/audio/speech.",
     "/realtime/": "Dify apps have no realtime voice. Use POST /v1/audio/transcriptions and POST /v1/audio/speech.",
     "/videos/": "Dify apps do not generate videos. Send this request to the provider of the video model.",
@@ -33,6 +38,11 @@ UNSUPPORTED = {
 """A part of a path, and the error message. The first match wins: ``/threads/{id}/messages`` is not Anthropic's."""
 
 
-def unsupported_endpoint(path: str) -> str | None:
-    """Return the error message for a path of such an endpoint, with or without a wrong prefix; None for any other."""
-    return next((message for part, message in UNSUPPORTED.items() if part in f"{path}/"), None)
+def unsupported_endpoint(path: str) -> ProxyError | None:
+    """Return the error for a path of such an endpoint, with or without a wrong prefix; None for any other."""
+    for part, message in UNSUPPORTED.items():
+        if part in f"{path}/":
+            if part == _TRANSLATIONS:
+                return InvalidRequest(message, code="unsupported_endpoint")
+            return NotFound(message, code="unsupported_endpoint")
+    return None
