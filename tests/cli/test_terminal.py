@@ -52,7 +52,10 @@ NO_KEYS = "Keys are never flags."
         ("apps --json=1", "--json takes no value."),
         ("serve now", "openai-dify-proxy serve does not take 'now'."),
         ("srve", "'srve' is not a command. Did you mean serve?"),
-        ("xyz", "'xyz' is not a command. Commands: serve, reload, demo, check, apps, chat, models, pictures, keys."),
+        (
+            "xyz",
+            "'xyz' is not a command. Commands: serve, reload, demo, check, apps, chat, models, pictures, usage, keys.",
+        ),
         ("serve --dify-api-key app-1", f"{NO_KEYS} Set DIFY_API_KEY in the environment or in .env."),
         ("serve --api-key=sk-1", f"{NO_KEYS} Set API_KEYS in the environment or in .env."),
         ("check --replicate-api-token r8_1", f"{NO_KEYS} Set REPLICATE_API_TOKEN in the environment or in .env."),

@@ -123,7 +123,7 @@ class CutChat(Chat):
 
     @property
     def slow_question(self) -> str:
-        return f"{self.question} SLOW:1x600 SAY<<{self.marker} one two three four five>>"
+        return f"{self.question} SLOW:1x3000 SAY<<{self.marker} one two three four five>>"
 
     async def turns_around_a_death(self, client: AsyncOpenAI, barrier: asyncio.Barrier) -> None:
         await self.turn(client)

@@ -13,14 +13,12 @@ import socket
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any, Self
 
 import structlog
 
-log = structlog.get_logger(__name__)
+from openai_dify_proxy.cli.supervision.control import MAX_CLIENTS, REQUEST
 
-REQUEST = b"reload\n"
-MAX_CLIENTS = 8
+log = structlog.get_logger(__name__)
 
 
 class CannotReload(Exception):
@@ -38,83 +36,22 @@ def _own_name() -> str:
     return f"openai-dify-proxy-{os.getuid()}"
 
 
-class ControlSocket:
-    """The server's side. ``sources`` are to be watched; ``receive`` handles one that is readable."""
-
-    def __init__(self, port: int) -> None:
-        self._path = socket_path(port)
-        self._clients: list[socket.socket] = []
-        self._waiting: list[socket.socket] = []
-        self._listener: socket.socket | None = None
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _require_private(self._path.parent)
-            self._path.unlink(missing_ok=True)  # of a server that was killed: the port is ours
-            self._listener = socket.socket(socket.AF_UNIX)
-            self._listener.bind(str(self._path))
-            self._path.chmod(0o600)
-            self._listener.listen(MAX_CLIENTS)
-            self._listener.setblocking(False)
-        except OSError as error:
-            log.info("control_socket_missing", path=str(self._path), reason=error.strerror or str(error))
-            self._close_listener()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._listener is not None:
-            self._path.unlink(missing_ok=True)
-        self._close_listener()
-        for client in (*self._clients, *self._waiting):
-            client.close()
-
-    def _close_listener(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-
-    @property
-    def sources(self) -> list[socket.socket]:
-        """The listening socket, and the clients that have not sent their request."""
-        return ([self._listener] if self._listener is not None else []) + self._clients
-
-    def receive(self, source: Any) -> bool:
-        """Accept a client, or read its request. Return whether a reload was requested."""
-        if self._listener is not None and source is self._listener:
-            self._accept(self._listener)
-            return False
-        try:
-            request = source.recv(len(REQUEST))
-        except OSError:
-            request = b""
-        self._clients.remove(source)
-        if request != REQUEST:
-            source.close()
-            return False
-        self._waiting.append(source)
-        return True
-
-    def _accept(self, listener: socket.socket) -> None:
-        try:
-            client, _ = listener.accept()
-        except OSError:
-            return  # the client has left
-        if len(self._clients) + len(self._waiting) >= MAX_CLIENTS:
-            client.close()
-            return
-        client.setblocking(False)
-        self._clients.append(client)
-
-    def answer(self, problems: list[str]) -> None:
-        """Answer all requests."""
-        for client in self._waiting:
-            try:
-                client.sendall(json.dumps(problems).encode())
-            except OSError:
-                pass  # the client has left
-            client.close()
-        self._waiting.clear()
+def open_control_socket(port: int) -> tuple[socket.socket | None, str]:
+    """Listen for ``request_reload``. Return the socket, None if there is no place for it, and its path."""
+    path = socket_path(port)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_private(path.parent)
+        path.unlink(missing_ok=True)  # of a server that was killed: the port is ours
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(MAX_CLIENTS)
+    except OSError as error:
+        log.info("control_socket_missing", path=str(path), reason=error.strerror or str(error))
+        listener.close()
+        return None, str(path)
+    return listener, str(path)
 
 
 def _require_private(directory: Path) -> None:

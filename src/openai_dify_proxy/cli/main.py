@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -85,21 +84,21 @@ def serve(
     Keys are not flags, since other users can read flags. Set DIFY_API_KEY and API_KEYS in the environment or in .env.
     """
     from openai_dify_proxy.cli.serve import serve_proxy
+    from openai_dify_proxy.cli.serve_settings import Sources
 
-    load_again = partial(
-        load,
-        config,
-        host=host,
-        port=port,
-        workers=workers,
-        dify_api_url=dify_api_url,
-        log_level=log_level,
-        log_format=log_format,
-    )
+    flags = {
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "dify_api_url": dify_api_url,
+        "log_level": log_level,
+        "log_format": log_format,
+    }
     with reporting_errors():
         given = [("--config", config), ("--dify-api-url", dify_api_url)]
-        flags = [word for flag, value in given if value is not None for word in (flag, str(value))]
-        serve_proxy(load_again, check=shlex.join(["openai-dify-proxy", "check", *flags]))
+        words = [word for flag, value in given if value is not None for word in (flag, str(value))]
+        sources = Sources(None if config is None else str(config), flags)
+        serve_proxy(sources, check=shlex.join(["openai-dify-proxy", "check", *words]))
 
 
 @app.command(cls=Command)

@@ -23,10 +23,10 @@ from starlette.applications import Starlette
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.server import GracefulServer, handle_signals, server_config
 from openai_dify_proxy.cli.start_check import check_at_start
-from openai_dify_proxy.cli.worker_channel import Answers, Cut, Drain, Ping, Pong, Serving, WorkerEnd
+from openai_dify_proxy.cli.supervision.channel import Answers, Cut, Drain, Ping, Pong, Serving, WorkerEnd
 from openai_dify_proxy.server import http_limits
 from openai_dify_proxy.server.free_memory import return_large_blocks
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import Settings, decode_settings
 from openai_dify_proxy.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ def main() -> None:
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     channel = WorkerEnd(descriptors[0])
-    settings = channel.receive_settings()
+    settings = decode_settings(channel.receive_settings())
     configure_logging(settings.log_level, settings.log_format)
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]
     config = server_config(create_process_app(settings), http_limits(settings), grace=settings.shutdown_grace)

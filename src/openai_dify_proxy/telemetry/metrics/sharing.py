@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import structlog
 
@@ -14,22 +12,16 @@ from openai_dify_proxy.telemetry.metrics.exposition import DIRECTORY
 log = structlog.get_logger(__name__)
 
 
-@contextmanager
-def shared_metrics() -> Iterator[None]:
-    """Let the processes that start within the block share their metrics, in a new directory.
+def share_metrics() -> str | None:
+    """Let the processes that start from now on share their metrics, in a new directory. Return its path.
 
     Without a place for it, each process exposes its own metrics only.
     """
     try:
-        directory = tempfile.TemporaryDirectory(prefix="openai-dify-proxy-metrics-", ignore_cleanup_errors=True)
+        path = tempfile.mkdtemp(prefix="openai-dify-proxy-metrics-")
     except OSError as error:
         log.warning("metrics_unshared", reason=str(error))
         os.environ.pop(DIRECTORY, None)
-        yield
-        return
-    with directory as path:
-        os.environ[DIRECTORY] = path
-        try:
-            yield
-        finally:
-            del os.environ[DIRECTORY]
+        return None
+    os.environ[DIRECTORY] = path
+    return path

@@ -12,20 +12,19 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
-import structlog
-
-from openai_dify_proxy.cli.control_socket import ControlSocket
 from openai_dify_proxy.cli.interruption import INTERRUPTED, announce_answers
-from openai_dify_proxy.cli.supervised import SupervisedWorker
-from openai_dify_proxy.cli.worker_channel import Answers, Pong, Serving
-from openai_dify_proxy.settings import Settings, SettingsError
+from openai_dify_proxy.cli.supervision.channel import Answers, Pong, Serving
+from openai_dify_proxy.cli.supervision.control import Control
+from openai_dify_proxy.cli.supervision.lines import Lines
+from openai_dify_proxy.cli.supervision.loaded import CannotLoad, LoadedSettings, Loading
+from openai_dify_proxy.cli.supervision.worker_process import SupervisedWorker
 
-log = structlog.get_logger(__name__)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 FAILED = 1
 """The exit code if the first workers do not start."""
@@ -49,23 +48,25 @@ STABLE_SECONDS = 10.0
 class Supervisor:
     """Runs ``settings.workers`` processes on ``sockets``.
 
-    ``load`` reads the settings again, and raises SettingsError.
+    ``sources`` is the argument of the process that loads the settings again.
     """
 
     def __init__(
         self,
         sockets: Sequence[socket.socket],
-        settings: Settings,
-        load: Callable[[], Settings],
-        control: ControlSocket | None,
+        settings: LoadedSettings,
+        sources: str,
+        control: Control,
     ) -> None:
         self._sockets = sockets
         self._settings = settings
-        self._load = load
+        self._sources = sources
         self._control = control
+        self._log = Lines(settings.log_level, settings.log_format)
+        self._loading: Loading | None = None
         self._workers: list[SupervisedWorker] = []
         self._generation = 1
-        self._proven: tuple[int, Settings] | None = None
+        self._proven: tuple[int, LoadedSettings] | None = None
         """The newest generation of which a worker has served."""
         self._reload_requested = False
         self._reloading = False
@@ -84,8 +85,9 @@ class Supervisor:
             wakeup.setblocking(False)
             waker.setblocking(False)
             signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for number in SIGNALS:
                 signal.signal(number, self._on_signal)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the start may have blocked them
             try:
                 self._advance()
                 while self._workers or not self._closing:
@@ -93,6 +95,8 @@ class Supervisor:
                     self._advance()
             finally:
                 signal.set_wakeup_fd(-1)
+                if self._loading is not None:
+                    self._loading.close()
         return self._code
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -100,21 +104,26 @@ class Supervisor:
 
     def _wait(self, wakeup: socket.socket) -> None:
         """Wait for a signal, a report or a request, and handle it."""
-        control = self._control.sources if self._control is not None else []
         timeout = 0.1 if self._count_until is not None else CHECK_SECONDS
-        sources: list[Any] = [wakeup, *self._workers, *control]  # ``wait`` takes all objects with a descriptor
+        # ``wait`` takes all objects with a descriptor.
+        sources: list[Any] = [wakeup, *self._workers, *self._control.sources]
+        if self._loading is not None:
+            sources.append(self._loading)
         for source in wait(sources, timeout):
             if source is wakeup:
                 wakeup.recv(4096)
             elif isinstance(source, SupervisedWorker):
                 self._receive(source)
-            elif self._control is not None and self._control.receive(source):
+            elif isinstance(source, Loading):
+                self._receive_settings(source)
+            elif self._control.receive(source):
                 self._reload_requested = True
         while self._signals:
             self._handle_signal(self._signals.popleft())
         now = time.monotonic()
-        for worker in self._workers:
-            worker.check(now)
+        for process in (*self._workers, self._loading):
+            if process is not None:
+                process.check(now)
 
     def _handle_signal(self, number: int) -> None:
         if number == signal.SIGHUP and not (self._in_terminal and not os.isatty(0)):
@@ -132,7 +141,7 @@ class Supervisor:
     def _close(self, *, delay: float) -> None:
         """Drain all workers; the program ends when they have exited."""
         self._closing = True
-        self._answer_reload(["The server is shutting down."])
+        self._control.answer(["The server is shutting down."])
         for listener in self._sockets:  # connections are refused once the workers close theirs
             listener.close()
         for worker in self._workers:
@@ -143,8 +152,8 @@ class Supervisor:
         match worker.receive():
             case Serving():
                 self._on_serving(worker)
-            case Answers(count):
-                worker.answers = count
+            case Answers(number):
+                worker.answers = number
             case Pong():
                 pass
             case None:
@@ -155,7 +164,7 @@ class Supervisor:
         if worker.state != "starting":
             return
         worker.start_serving()
-        log.debug("worker_started", pid=worker.pid)
+        self._log.debug("worker_started", pid=worker.pid)
         if worker.generation == self._generation:
             self._proven = (self._generation, self._settings)
         old = next((other for other in self._active if other.generation < self._generation), None)
@@ -166,9 +175,10 @@ class Supervisor:
         reason = worker.exit_reason()
         if worker.state == "draining":
             if worker.stuck:
-                log.warning("worker_killed", pid=worker.pid, reason="it did not exit in time")
+                self._log.warning("worker_killed", pid=worker.pid, reason="it did not exit in time")
             return
-        log.warning("worker_died", pid=worker.pid, reason="it hung and was killed" if worker.stuck else reason)
+        reason = "it hung and was killed" if worker.stuck else reason
+        self._log.warning("worker_died", pid=worker.pid, reason=reason)
         if worker.state == "serving" and time.monotonic() - worker.served_since >= STABLE_SECONDS:
             self._pause = FIRST_PAUSE
         elif worker.state == "serving" or self._proven is not None:
@@ -180,12 +190,13 @@ class Supervisor:
     def _on_failed_start(self, worker: SupervisedWorker) -> None:
         """Return to the settings before a reload, if no worker starts with the new ones."""
         if self._proven is None:
-            log.error("start_failed", reason="a worker exited before it served")
+            self._log.error("start_failed", reason="a worker exited before it served")
             self._code = FAILED
             self._close(delay=0)
         elif worker.generation == self._generation > self._proven[0]:
             self._generation, self._settings = self._proven
-            self._fail_reload(["A worker with the new settings exited before it served. The log has the reason."])
+            reason = "A worker with the new settings exited before it served. The log has the reason."
+            self._fail_reload([reason], logged=False)
 
     @property
     def _active(self) -> list[SupervisedWorker]:
@@ -199,7 +210,8 @@ class Supervisor:
             return
         if self._reload_requested and not self._reloading and self._proven is not None:
             self._reload_requested = False
-            self._reload()
+            self._reloading = True
+            self._loading = Loading(self._sources, self._settings)
         active = self._active
         fresh = [worker for worker in active if worker.generation == self._generation]
         missing = self._settings.workers - len(fresh) if time.monotonic() >= self._start_after else 0
@@ -211,40 +223,42 @@ class Supervisor:
             self._workers.append(SupervisedWorker(self._settings, self._generation, self._sockets))
         self._end_reload(fresh)
 
-    def _reload(self) -> None:
+    def _receive_settings(self, loading: Loading) -> None:
+        """Begin to replace the workers once the settings are there."""
+        if not loading.receive():
+            return
+        self._loading = None
         try:
-            settings = self._load()
-        except SettingsError as error:
-            self._fail_reload(error.problems)
+            settings = loading.result()
+        except CannotLoad as error:
+            self._fail_reload(error.problems, logged=error.logged)
+            return
+        if self._closing:
             return
         self._settings = settings
+        self._log = Lines(settings.log_level, settings.log_format)
         self._generation = max([self._generation, *(worker.generation for worker in self._workers)]) + 1
-        self._reloading = True
-        log.info("reload_started", workers=settings.workers)
+        self._log.info("reload_started", workers=settings.workers)
 
-    def _fail_reload(self, problems: list[str]) -> None:
+    def _fail_reload(self, problems: list[str], *, logged: bool) -> None:
         """Report why the earlier settings stay."""
         self._reloading = False
-        for problem in problems:
-            log.error("reload_failed", reason=problem)
-        self._answer_reload(problems)
+        for problem in () if logged else problems:
+            self._log.error("reload_failed", reason=problem)
+        self._control.answer(problems)
 
     def _end_reload(self, fresh: Sequence[SupervisedWorker]) -> None:
         """Report a reload once all new workers serve; it ends with the exit of the last old one."""
-        if not self._reloading or len(fresh) < self._settings.workers:
+        if not self._reloading or self._loading is not None or len(fresh) < self._settings.workers:
             return
         for worker in self._active:
             if worker.generation < self._generation:
                 worker.drain(delay=min(IDLE_SECONDS, self._settings.shutdown_grace), closing=False)
         if all(worker.state == "serving" for worker in fresh):
-            self._answer_reload([])
+            self._control.answer([])
         if all(worker.generation == self._generation and worker.state != "starting" for worker in self._workers):
             self._reloading = False
-            log.info("reload_finished", workers=len(fresh))
-
-    def _answer_reload(self, problems: list[str]) -> None:
-        if self._control is not None:
-            self._control.answer(problems)
+            self._log.info("reload_finished", workers=len(fresh))
 
     def _announce(self) -> None:
         """Print how many answers the workers finish, once all have reported, or after a second."""

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from socket import socket
 from typing import Literal
 
-from openai_dify_proxy.cli.worker_channel import Cut, Drain, Ping, Report, SupervisorEnd
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.cli.supervision.channel import Cut, Drain, Ping, Report, SupervisorEnd
+from openai_dify_proxy.cli.supervision.loaded import LoadedSettings
 
 START_SECONDS = 60.0
 """How long a worker may take to serve."""
@@ -29,7 +29,7 @@ EXIT_SECONDS = 20.0
 class SupervisedWorker:
     """A worker process. ``generation`` numbers its settings. ``state`` is where it is in its life."""
 
-    def __init__(self, settings: Settings, generation: int, sockets: Sequence[socket]) -> None:
+    def __init__(self, settings: LoadedSettings, generation: int, sockets: Sequence[socket]) -> None:
         self.generation = generation
         self.state: Literal["starting", "serving", "draining"] = "starting"
         self.answers: int | None = None
@@ -47,7 +47,7 @@ class SupervisedWorker:
         self._process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)  # noqa: S603 - this program
         self._channel.of_worker.close()
         try:
-            self._channel.send_settings(settings)
+            self._channel.send_settings(settings.encoded)
         except OSError:
             pass  # it died at once, which the end of the channel reports
 
