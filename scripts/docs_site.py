@@ -78,9 +78,9 @@ def sections(nav: list[dict[str, object]]) -> Iterator[tuple[str, list[Page]]]:
 def summary(page: Path) -> str:
     """Return the first sentence of a page, without links."""
     paragraphs = page.read_text(encoding="utf-8").split("\n\n")
-    first = next(text for text in paragraphs if text[0].isalpha() or text[0] in "`[*")
+    first = next(text for text in paragraphs if text[0].isalpha() or (text[0] in "`[*" and not text.startswith("```")))
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(first.split()))
-    return re.split(r"(?<=[.:])\s", plain, maxsplit=1)[0]
+    return re.split(r"(?<=\.)\s", plain, maxsplit=1)[0].rstrip(":")
 
 
 def main() -> int:

@@ -76,7 +76,7 @@ def generated() -> dict[Path, str]:
 def main() -> int:
     """Write the files, or with ``--check`` report those that differ. Return the exit code."""
     if sys.argv[1:] not in ([], ["--check"]):
-        sys.stderr.write("Usage: scripts/docs [--check]\n")
+        sys.stderr.write("Usage: scripts/docs [--check | serve | build]\n")
         return 2
     stale = [
         path for path, text in generated().items() if not path.exists() or path.read_text(encoding="utf-8") != text

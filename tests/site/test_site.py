@@ -82,6 +82,7 @@ def test_markdown_and_llms_txt(site: Path) -> None:
     llms = (site / "llms.txt").read_text(encoding="utf-8")
     listed = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): .{20,}$", llms, re.MULTILINE)
     assert sorted(listed) == PAGES
+    assert "```" not in llms
     assert all((site / name).read_bytes() == (docs_site.DOCS / name).read_bytes() for name in listed)
 
 
