@@ -35,12 +35,14 @@ class Process:
     def __init__(self, store: Store) -> None:
         self.now = NOW
         self.gone = False
+        self.runs = 0
         self._store = store
         guarded = GuardedStore(self, pause=0)
         self.ledger = Ledger(guarded, days=30, now=lambda: self.now)
         self.limiter = Limiter(guarded, self.ledger, now=lambda: self.now)
 
     async def run(self, *operations: Operation) -> list[bytes | None]:
+        self.runs += 1
         if self.gone:
             raise StateUnavailable("gone")
         return await self._store.run(*operations)
@@ -144,6 +146,33 @@ async def test_the_overshoot_is_at_most_the_turns_in_flight(processes: Sequence[
 
     await asyncio.gather(*(client(processes[number % 2]) for number in range(10)))
     assert 20 <= admitted < 20 + most
+
+
+async def test_turns_that_end_together_are_written_together(processes: Sequence[Process]) -> None:
+    limits = KeyLimits(daily=Budget(turns=1000), monthly=Budget(turns=1000), tokens_per_minute=1500)
+    process = processes[0]
+    bookings = [process.ledger.book(ACCOUNT, Work("app", "stop", USED), limits) for _ in range(100)]
+    bookings[0].cancel()  # type: ignore[union-attr]  # the caller has gone; the turn counts
+    await asyncio.gather(*[booking for booking in bookings[1:] if booking is not None])
+    assert process.runs == 1
+    assert await processes[1].turn(KeyLimits(daily=Budget(turns=100))) == "insufficient_quota"
+    assert await processes[1].turn(KeyLimits(tokens_per_minute=1500)) == "rate_limit_exceeded"
+
+
+async def test_a_bug_in_a_write_leaves_no_turn_waiting(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = KeyLimits(daily=Budget(turns=1000))
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+
+    async def broken(*_: Operation) -> list[bytes | None]:
+        raise LookupError
+
+    monkeypatch.setattr(process, "run", broken)
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(2):
+            booking = process.ledger.book(ACCOUNT, Work("app", "stop", USED), limits)
+            assert booking is not None
+            await booking
+    monkeypatch.undo()
 
 
 async def test_usage_is_the_sum_of_all_processes_to_the_last_digit(processes: Sequence[Process]) -> None:

@@ -60,7 +60,7 @@ class ImageAnswer(Struct, frozen=True):
             turns = 0 if self.generator is self.service.app_generator else 1
             work = Work(prepared.account, outcome, pictures=pictures, turns=turns)
             if (booking := book(self.ledger, self.parsed.request.caller, work)) is not None:
-                await asyncio.wait([booking])
+                await booking
         return generated
 
     def show(self, record: PictureRecord, data: bytes, generated: GeneratedPicture | None = None) -> ShownPicture:

@@ -130,4 +130,4 @@ class AudioService:
                     exchange.close()
                 work = Work(call.app.name, outcome, started=started)
                 if (booking := book(self._turns.ledger, call.caller, work)) is not None:
-                    await asyncio.wait([booking])
+                    await booking

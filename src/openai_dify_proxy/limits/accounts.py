@@ -151,10 +151,20 @@ class Tally(Struct):
 
 def totals(work: Work) -> Amounts:
     """Return what one turn adds to the totals of a period."""
-    tally = Tally()
-    tally.add(work)
-    return tally.totals(started=work.started)
+    counted = work.turns if work.started else 0
+    amounts: list[tuple[str, int]] = [("turns", counted)] if counted > 0 else []
+    usage = work.usage
+    if usage is None:
+        return tuple(amounts)
+    if usage.total_tokens > 0:
+        amounts.append(("tokens", usage.total_tokens))
+    for name, price in usage.costs:
+        if nanos := to_nanos(price):
+            amounts.append((f"price:{_currency(name)}", nanos))
+    return tuple(amounts)
 
 
+@lru_cache(maxsize=64)
 def _currency(name: str) -> str:
+    """Return the currency with this name; another name is no currency."""
     return name.upper() if name.isascii() and name.isalpha() and len(name) <= MAX_CURRENCY else OTHER_CURRENCY

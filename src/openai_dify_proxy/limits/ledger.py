@@ -1,9 +1,9 @@
 """Books what turns used: usage of all callers, and what the budgets of limited ones are checked against.
 
-What a budget or a limit needs is written at once. All else is added up in this process and written once a second, so
-that it costs almost nothing per turn; a killed process loses the usage of its last second. While the state is
-unavailable, everything is added up until it is back. A write whose answer got lost is written again, so it may count
-twice.
+What a budget or a limit needs is written at once; turns that end during a write share the next one. All else is added
+up in this process and written once a second, so that it costs almost nothing per turn; a killed process loses the usage
+of its last second. While the state is unavailable, everything is added up until it is back. A write whose answer got
+lost is written again, so it may count twice.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from openai_dify_proxy.state.store import Count, Draw, Operation
 FLUSH_SECONDS = 1.0
 """How often usage is written."""
 
-FLUSHED_AT_ONCE = 100
+WRITTEN_AT_ONCE = 100
 """Counts in one run of the state."""
 
 MAX_SEEN = 20_000
@@ -69,6 +69,29 @@ class _Unwritten(Struct):
             self.amounts[name] = self.amounts.get(name, 0) + amount
 
 
+class _Urgent(Struct):
+    """What the limits of callers need: counters, tokens by caller with their limit per minute, and who waits for it."""
+
+    counts: dict[str, _Unwritten] = field(default_factory=dict)
+    tokens: dict[str, tuple[int, int]] = field(default_factory=dict)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    def add(self, key: str, ttl: float, amounts: Amounts) -> None:
+        entry = self.counts.get(key)
+        if entry is None:
+            entry = self.counts[key] = _Unwritten(ttl)
+        entry.add(amounts)
+
+    def draw(self, caller: str, limit: int, used: int) -> None:
+        self.tokens[caller] = limit, self.tokens.get(caller, (0, 0))[1] + used
+
+    def operations(self) -> list[Operation]:
+        return [
+            *(Count(key, entry.ttl, tuple(entry.amounts.items())) for key, entry in self.counts.items()),
+            *(tokens_bucket(caller, limit, used) for caller, (limit, used) in self.tokens.items()),
+        ]
+
+
 class _Place(NamedTuple):
     """Where turns of one day count. ``daily`` and ``monthly`` say whether their totals are written at once."""
 
@@ -92,63 +115,81 @@ class Ledger:
         self._usage_ttl = days * DAY
         self._now = now
         self._unwritten: dict[str, _Unwritten] = {}
-        self._seen: OrderedDict[str, dict[str, int]] = OrderedDict()
+        self._seen: OrderedDict[str, bytes | None] = OrderedDict()
         self._day = 0
         self._tallies: dict[_Place, Tally] = {}
         self._callers: set[str] = set()
         self._apps: dict[str, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._writing: set[asyncio.Task[None]] = set()
+        self._urgent = _Urgent()
+        self._writing: asyncio.Task[None] | None = None
         self._flushes: set[asyncio.Task[None]] = set()
         self._flushing = asyncio.Lock()
 
-    def book(self, account: Account, work: Work, limits: KeyLimits = NO_LIMITS) -> asyncio.Task[None] | None:
-        """Book a turn that has ended. Return the task that writes what the limits need; None if there are none."""
+    def book(self, account: Account, work: Work, limits: KeyLimits = NO_LIMITS) -> asyncio.Future[None] | None:
+        """Book a turn that has ended. Return a future that is done when what the limits need is written, if anything.
+
+        Whoever waits for the future may be cancelled, and may ignore it; the write goes on.
+        """
         day = int(self._now() // DAY)
         if day != self._day:
             self._begin_day(day)
-        place = _Place(
-            account.id, work.app, work.outcome, work.started, limits.daily is not None, limits.monthly is not None
-        )
+        daily, monthly = limits.daily is not None, limits.monthly is not None
+        place = _Place(account.id, work.app, work.outcome, work.started, daily, monthly)
         tally = self._tallies.get(place)
         if tally is None:
             tally = self._open_tally(account, place)
         tally.add(work)
-        if limits is NO_LIMITS:
+        if limits is NO_LIMITS or not self._add_urgent(account.id, work, limits):
             return None
-        urgent = self._urgent(account.id, work, limits)
-        if not urgent:
-            return None
-        task = asyncio.get_running_loop().create_task(self._write(urgent), name="booking")
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
-        return task
+        if self._writing is None:
+            self._writing = self._start_writing()
+        written = asyncio.get_running_loop().create_future()
+        self._urgent.waiting.append(written)
+        return written
 
-    def _urgent(self, caller: str, work: Work, limits: KeyLimits) -> list[Operation]:
-        """Return the operations that the limits need at once."""
-        operations: list[Operation] = []
-        if (limits.daily is not None or limits.monthly is not None) and (amounts := totals(work)):
+    def _add_urgent(self, caller: str, work: Work, limits: KeyLimits) -> bool:
+        """Add what the limits need at once. Return False if they need nothing."""
+        amounts = totals(work) if limits.daily is not None or limits.monthly is not None else ()
+        if amounts:
             day = day_name(self._day)
             if limits.daily is not None:
-                operations.append(Count(spent_key(caller, day), DAY_TTL, amounts))
+                self._urgent.add(spent_key(caller, day), DAY_TTL, amounts)
             if limits.monthly is not None:
-                operations.append(Count(spent_key(caller, day[:7]), MONTH_TTL, amounts))
+                self._urgent.add(spent_key(caller, day[:7]), MONTH_TTL, amounts)
         used = 0 if work.usage is None else work.usage.total_tokens
-        if limits.tokens_per_minute is not None and used > 0:
-            operations.append(tokens_bucket(caller, limits.tokens_per_minute, used))
-        return operations
+        if limits.tokens_per_minute is None or used <= 0:
+            return bool(amounts)
+        self._urgent.draw(caller, limits.tokens_per_minute, used)
+        return True
 
-    def note(self, key: str, counts: dict[str, int]) -> Mapping[str, int]:
-        """Remember the totals that the state holds, and return them."""
-        self._seen[key] = counts
-        self._seen.move_to_end(key)
-        if len(self._seen) > MAX_SEEN:
-            self._seen.popitem(last=False)
-        return counts
+    async def _write_urgent(self) -> None:
+        """Write what is urgent now. Another task writes what becomes urgent meanwhile."""
+        urgent, self._urgent = self._urgent, _Urgent()
+        try:
+            operations = urgent.operations()
+            for start in range(0, len(operations), WRITTEN_AT_ONCE):
+                await self._write(operations[start : start + WRITTEN_AT_ONCE])
+        finally:
+            for waiter in urgent.waiting:
+                if not waiter.done():  # else it was cancelled
+                    waiter.set_result(None)
+            self._writing = self._start_writing() if self._urgent.waiting else None
+
+    def _start_writing(self) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(self._write_urgent(), name="booking")
+
+    def note(self, key: str, result: bytes | None) -> None:
+        """Remember the totals that the state holds: the result of a ``Count``."""
+        seen = self._seen
+        seen[key] = result
+        seen.move_to_end(key)
+        if len(seen) > MAX_SEEN:
+            seen.popitem(last=False)
 
     def known(self, key: str) -> Mapping[str, int]:
         """Return the totals as far as this process knows them: those it has seen, and what is not written yet."""
-        sums = dict(self._seen.get(key, {}))
+        sums = read_counts(self._seen.get(key))
         if (unwritten := self._unwritten.get(key)) is not None:
             for name, amount in unwritten.amounts.items():
                 sums[name] = sums.get(name, 0) + amount
@@ -156,14 +197,15 @@ class Ledger:
 
     async def flush(self) -> None:
         """Write all that is not written yet."""
-        if self._writing:
-            await asyncio.wait(self._writing)
+        for _ in range(2):  # the write that runs, and the next one, which has all that is urgent now
+            if self._writing is not None:
+                await asyncio.wait([self._writing])
         async with self._flushing:
             self._count_tallies()
             unwritten, self._unwritten = self._unwritten, {}
             counts = [Count(key, entry.ttl, tuple(entry.amounts.items())) for key, entry in unwritten.items()]
-            for start in range(0, len(counts), FLUSHED_AT_ONCE):
-                await self._write(counts[start : start + FLUSHED_AT_ONCE])
+            for start in range(0, len(counts), WRITTEN_AT_ONCE):
+                await self._write(counts[start : start + WRITTEN_AT_ONCE])
 
     async def close(self) -> None:
         """Write all that is not written yet. What cannot be written is lost."""
@@ -231,4 +273,4 @@ class Ledger:
             elif isinstance(operation, Count) and results is None:
                 self._add(operation.key, operation.ttl, operation.amounts)
             elif isinstance(operation, Count) and results is not None and operation.key in self._seen:
-                self.note(operation.key, read_counts(results[number]))
+                self.note(operation.key, results[number])

@@ -60,10 +60,9 @@ class Limiter:
             totals = [self._ledger.known(operation.key) for operation in plan.counts]
         else:
             levels, counts = results[: len(plan.draws)], results[len(plan.draws) :]
-            totals = [
-                self._ledger.note(operation.key, read_counts(result))
-                for operation, result in zip(plan.counts, counts, strict=True)
-            ]
+            totals = [read_counts(result) for result in counts]
+            for operation, result in zip(plan.counts, counts, strict=True):
+                self._ledger.note(operation.key, result)
         return judge(limits, _reading(limits, levels, totals), now)
 
     def _plan(self, caller: str, limits: KeyLimits, day: int) -> _Plan:

@@ -33,6 +33,8 @@ def read_counts(result: bytes | None) -> dict[str, int]:
 def count(operation: Count, stored: bytes | None) -> bytes:
     """Return the value of an entry after ``operation``. Raises msgspec.DecodeError for other values."""
     counts = read_counts(stored)
+    if stored and not operation.amounts:
+        return stored
     for name, amount in operation.amounts:
         counts[name] = min(MOST, counts.get(name, 0) + amount)
     return _encode(counts)

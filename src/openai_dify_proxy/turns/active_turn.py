@@ -130,7 +130,7 @@ class ActiveTurn:
             also=also,
         )
         if booking is not None:
-            await asyncio.wait([booking])
+            await booking
 
     async def _can_continue(self) -> bool:
         """Return whether another turn may follow in Dify's conversation.

@@ -20,8 +20,8 @@ def account_of(caller: Caller) -> Account:
     return Account(caller.id, "" if caller.name is None or caller.name == caller.id else caller.name)
 
 
-def book(ledger: Ledger, caller: Caller, work: Work) -> asyncio.Task[None] | None:
-    """Book ``work``. Return the task that writes what the caller's limits need; None if there are none."""
+def book(ledger: Ledger, caller: Caller, work: Work) -> asyncio.Future[None] | None:
+    """Book ``work``. Return a future of the write that the caller's limits need, if any."""
     return ledger.book(account_of(caller), work, caller.limits)
 
 
@@ -34,8 +34,8 @@ class Booking:
         self._app = app
         self._booked = False
 
-    def end(self, stream: DifyStream) -> asyncio.Task[None] | None:
-        """Book the turn, unless it is booked. Return the task that writes what its limits need, if any."""
+    def end(self, stream: DifyStream) -> asyncio.Future[None] | None:
+        """Book the turn, unless it is booked. Return a future of the write that its limits need, if any."""
         if self._booked:
             return None
         self._booked = True
