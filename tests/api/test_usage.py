@@ -135,6 +135,31 @@ async def test_the_runs_that_repair_an_answer_are_priced_too(
     assert Decimal(total["price"]["USD"]) == await prices_in_dify(http, demo, log)
 
 
+@pytest.mark.parametrize("model", ["demo-advanced-chat@1.14", "demo-advanced-chat@1.16"])
+async def test_a_run_that_pauses_is_priced_once(
+    proxy: ProxyServer, http: httpx2.AsyncClient, demo: DemoServer, log: DemoLog, model: str
+) -> None:
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    messages: list[Any] = [{"role": "user", "content": "SAY<<Draft.>> PAUSE:2"}]
+    for _ in range(2):
+        reply = await http.post(
+            f"{proxy.url}/chat/completions",
+            json={"model": model, "messages": messages, "tools": tools},
+            headers={"Authorization": f"Bearer {KEY}"},
+        )
+        message = reply.json()["choices"][0]["message"]
+        (call,) = message["tool_calls"]
+        messages += [message, {"role": "tool", "tool_call_id": call["id"], "content": "yes"}]
+    async with proxy.client(KEY) as client:
+        stream = await client.chat.completions.create(model=model, messages=messages, stream=True)
+        assert [chunk async for chunk in stream][-1].choices[0].finish_reason == "stop"
+    total = (await usage(http, proxy))["total"]
+    assert total["outcomes"] == {"tool_calls": 2, "stop": 1}
+    assert len(log.runs) == 1
+    assert total["total_tokens"] > 0
+    assert Decimal(total["price"]["USD"]) == await prices_in_dify(http, demo, log)
+
+
 async def test_audio_is_a_turn(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
     auth = {"Authorization": f"Bearer {KEY}"}
     files = {"file": ("a.wav", wav(), "audio/wav")}

@@ -42,6 +42,15 @@ def add_prices(one: str, other: str) -> str:
         return format(first + second, "f")
 
 
+def subtract_prices(whole: str, part: str) -> str | None:
+    """Return the exact difference of two prices; None if it is negative, or if one of them cannot be read."""
+    first, second = read_price(whole), read_price(part)
+    if first is None or second is None or first < second:
+        return None
+    with localcontext(_EXACT):
+        return format(first - second, "f")
+
+
 def to_nanos(text: str) -> int | None:
     """Return a price in billionths, further digits rounded; None for a text that is no price."""
     whole, _, fraction = text.partition(".")

@@ -116,7 +116,7 @@ class ActiveTurn:
         """
         stream = self.stream
         form = stream.last.human_input if isinstance(stream.last, TurnFinished) else None
-        paused = None if form is None else paused_run(form, stream.ids)
+        paused = None if form is None else paused_run(form, stream.ids, stream.run_usage)
         if paused is not None:
             self.claim.pauses = paused.name
             also = [*also, *await self._put_pause(paused, self.claim.link_after(reply))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct, msgpack
 
+from openai_dify_proxy.events import Usage
+
 
 class ConversationEntry(Struct, frozen=True, array_like=True):
     """The entry of a history: Dify's conversation, the start of its last turn (seconds since the epoch), and digests of
@@ -39,7 +41,8 @@ class ConversationRecord(Struct, frozen=True, array_like=True):
 class PausedRun(Struct, frozen=True, array_like=True):
     """A run that waits for a person: Dify's ids, the token of its form (empty if it has none), and its actions.
 
-    The ids that the run does not have are empty. ``characters`` is the length of its answer so far. ``answered`` means
+    The ids that the run does not have are empty. ``characters`` is the length of its answer so far, and ``usage`` what
+    it has used so far, as the turns before have counted it. ``answered`` means
     that the form was answered, or can no longer be: nobody submits it twice.
     """
 
@@ -52,6 +55,7 @@ class PausedRun(Struct, frozen=True, array_like=True):
     actions: tuple[tuple[str, str], ...]
     channels: tuple[str, ...] = ()
     answered: bool = False
+    usage: Usage | None = None
 
     @property
     def name(self) -> str:

@@ -152,6 +152,11 @@ class DifyStream:
         return sum_usage(earlier, None if self._usage_read else self._decoder.usage)
 
     @property
+    def run_usage(self) -> Usage | None:
+        """Dify's own token counts of the current run, with those before its pauses."""
+        return self._decoder.run_usage
+
+    @property
     def cut_short(self) -> bool:
         """Whether a stop sequence ended the reply, so that Dify's conversation holds a longer one."""
         return self._stop is not None and self._stop.hit

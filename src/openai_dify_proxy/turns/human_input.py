@@ -108,7 +108,7 @@ class HumanInputs:
         else:
             events = await self._submit(question, pause, pause.answer)
         shown = pause.answer is None
-        return events, make_decoder(question, PausedAt(ids_of(run), run.characters, shown))
+        return events, make_decoder(question, PausedAt(ids_of(run), run.characters, shown, run.usage))
 
     async def _answered(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from openai_dify_proxy.errors import StateUnreachable
-from openai_dify_proxy.events import HumanInput, TurnIds
+from openai_dify_proxy.events import HumanInput, TurnIds, Usage
 from openai_dify_proxy.state.store import Add, Get, Operation, Put
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
@@ -71,8 +71,8 @@ class Pauses:
         return operations
 
 
-def paused_run(form: HumanInput, ids: TurnIds) -> PausedRun | None:
-    """Return the entry of a run that has paused; None if Dify has not named the run."""
+def paused_run(form: HumanInput, ids: TurnIds, usage: Usage | None) -> PausedRun | None:
+    """Return the entry of a run that has paused and used ``usage`` so far; None if Dify has not named the run."""
     if ids.workflow_run_id is None:
         return None
     return PausedRun(
@@ -84,6 +84,7 @@ def paused_run(form: HumanInput, ids: TurnIds) -> PausedRun | None:
         form.characters,
         tuple((action.id, action.title) for action in form.actions),
         form.channels,
+        usage=usage,
     )
 
 

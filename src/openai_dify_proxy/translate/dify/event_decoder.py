@@ -114,7 +114,7 @@ class DifyEventDecoder:
         self._pause = PauseReader(forms, paused)
         self._ids = IdCollector(mode, paused.ids)
         self._text = (AnswerText if paused is NOT_PAUSED else WaitingText)(separate_fixed=emulating)
-        self._usage = UsageCounter()
+        self._usage = UsageCounter(paused.usage)
         self._attachments = Attachments(origin)
         self._steps = StepReporter(progress)
         self._memory = MemoryDetector(asked_before)
@@ -151,7 +151,12 @@ class DifyEventDecoder:
     @property
     def usage(self) -> Usage | None:
         """Dify's token counts so far; None if it has sent none."""
-        return self._usage.total
+        return None if self._pause.shows_form else self._usage.total  # a snapshot repeats what is counted
+
+    @property
+    def run_usage(self) -> Usage | None:
+        """Dify's token counts of the whole run so far, with those before a pause."""
+        return self._usage.run_total
 
     @property
     def remembers(self) -> bool | None:
@@ -367,7 +372,7 @@ class DifyEventDecoder:
             self._attachments.finish(str(self._text) if self._attachments.has_files else "", out)
             reason: FinishReason = "content_filter" if self._text.moderated else self._finish_reason
             reason = self._pause.finish(reason, out)
-            text, usage = self._text.final, self._usage.total
+            text, usage = self._text.final, self.usage
             out.append(TurnFinished(reason, usage, text, outputs=self._outputs, human_input=self._pause.form))
         elif error is not None and self._phase.ended:
             self._text.close(out)

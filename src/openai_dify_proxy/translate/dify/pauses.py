@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from openai_dify_proxy.events import Event, FinishReason, HumanInput, TurnIds
+from openai_dify_proxy.events import Event, FinishReason, HumanInput, TurnIds, Usage
 from openai_dify_proxy.translate.dify.answer_text import AnswerText
 from openai_dify_proxy.translate.dify.forms import AWAITED, FormStyle, awaited_form, form_text
 from openai_dify_proxy.translate.human_input import call_of_form
@@ -13,7 +13,7 @@ from openai_dify_proxy.wire.dify import DifyEvent
 
 
 class PausedAt(Struct, frozen=True):
-    """The place where a run paused: its ids, and the ``characters`` of its answer that earlier turns have.
+    """The place where a run paused: its ids, and the ``characters`` and ``usage`` of it that earlier turns have.
 
     ``shows_form`` means that the stream is a snapshot of the paused run, which shows the form again.
     """
@@ -21,6 +21,7 @@ class PausedAt(Struct, frozen=True):
     ids: TurnIds = TurnIds()
     characters: int = 0
     shows_form: bool = False
+    usage: Usage | None = None
 
 
 NOT_PAUSED = PausedAt()

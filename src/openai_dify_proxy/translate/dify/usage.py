@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from openai_dify_proxy.events import Usage
-from openai_dify_proxy.translate.prices import add_prices
+from openai_dify_proxy.translate.prices import add_prices, subtract_prices
 from openai_dify_proxy.wire.dify import UsageData
 
 
 class UsageCounter:
-    """Counts a turn's tokens from the most precise source in its stream."""
+    """Counts a turn's tokens from the most precise source in its stream.
 
-    __slots__ = ("_message", "_nodes", "_run")
+    ``before`` is what earlier turns of the same run have counted: after a pause, the totals of the run include it, and
+    the outputs of its nodes do not.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_before", "_message", "_nodes", "_run")
+
+    def __init__(self, before: Usage | None = None) -> None:
+        self._before = before
         self._message: Usage | None = None
         self._nodes: Usage | None = None
         self._run: Usage | None = None
 
     def read_message_end(self, data: UsageData) -> None:
-        self._message = read_usage(data)
+        self._message = self._rest(read_usage(data))
 
     def add_node(self, data: UsageData) -> None:
         usage = read_usage(data)
@@ -30,9 +35,22 @@ class UsageCounter:
         Zero is a count only in a ``complete`` run: a stopped one reports it too, whatever its model has used.
         """
         if tokens and self._message is None and self._nodes is None:
-            self._nodes = Usage(completion_tokens=tokens, total_tokens=tokens)
+            self._nodes = self._rest_of_tokens(tokens)
         elif tokens == 0 and complete:
             self._run = Usage()
+
+    def _rest(self, whole: Usage) -> Usage:
+        return whole if self._before is None else subtract_usage(whole, self._before)
+
+    def _rest_of_tokens(self, whole: int) -> Usage:
+        before = 0 if self._before is None else self._before.total_tokens
+        tokens = whole - before if whole >= before else whole
+        return Usage(completion_tokens=tokens, total_tokens=tokens)
+
+    @property
+    def run_total(self) -> Usage | None:
+        """The count of the whole run so far, with earlier turns."""
+        return sum_usage(self._before, self.total)
 
     @property
     def total(self) -> Usage | None:
@@ -68,3 +86,20 @@ def add_usage(known: Usage, more: Usage) -> Usage:
 def sum_usage(known: Usage | None, more: Usage | None) -> Usage | None:
     """Return the sum of two counts, of which either may be missing."""
     return more if known is None else known if more is None else add_usage(known, more)
+
+
+def subtract_usage(whole: Usage, part: Usage) -> Usage:
+    """Return what ``whole`` has more than ``part``; ``whole`` itself if that cannot include ``part``."""
+    prices: dict[str, str] = dict(whole.costs)
+    for currency, price in part.costs:
+        rest = subtract_prices(prices.get(currency, "0"), price)
+        if rest is None:
+            return whole
+        prices[currency] = rest
+    prompt, completion = whole.prompt_tokens - part.prompt_tokens, whole.completion_tokens - part.completion_tokens
+    total = whole.total_tokens - part.total_tokens
+    if min(prompt, completion, total) < 0:
+        return whole
+    only = next(iter(prices.items())) if len(prices) == 1 else (None, None)
+    several = tuple(prices.items()) if len(prices) > 1 else ()
+    return Usage(prompt, completion, total, only[1], only[0], whole.latency, several)
