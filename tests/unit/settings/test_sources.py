@@ -74,6 +74,7 @@ def test_defaults() -> None:
         "log_format": "console",
         "log_end_users": False,
         "metrics_open": False,
+        "usage_days": 90,
         "console": True,
         "shutdown_delay": 0,
         "max_body_bytes": 67_108_864,

@@ -54,8 +54,7 @@ def test_several_currencies() -> None:
 
 def test_the_totals_of_a_run_include_what_was_before_its_pause() -> None:
     counter = UsageCounter(BEFORE)
-    assert counter.total is None
-    assert counter.run_total == BEFORE
+    assert (counter.total, counter.run_total) == (None, BEFORE)
     counter.read_message_end(message(30, 6, "0.0004"))
     total = counter.total
     assert total is not None
