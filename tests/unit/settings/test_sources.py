@@ -51,7 +51,6 @@ def test_defaults() -> None:
         "personal_keys": (),
         "keys": {},
         "keys_max_age": 300,
-        "usage_days": 90,
         "audit_log": "~/.local/share/openai-dify-proxy/audit.jsonl",
         "unprotected": None,
         "end_user_headers": ("x-openwebui-user-id",),
