@@ -25,6 +25,9 @@ PROGRAM = Path(sys.executable).with_name("openai-dify-proxy")
 WORKERS = 2
 KEY = "sk-soak-0123456789abcdef"
 REVOKED = "revoked"
+BUDGETED = "budgeted"
+BUDGET = 20
+"""Turns a day of the key BUDGETED."""
 STARTED = 120.0
 """Seconds within which a process must start."""
 
@@ -206,6 +209,8 @@ class Cluster:
     pictures: Path
     keys: list[str]
     """Two client keys: one of the settings, and one of the state, which has the name REVOKED."""
+    budgeted: str
+    """The key of the state with the name BUDGETED."""
 
 
 @contextmanager
@@ -238,7 +243,8 @@ def cluster(directory: Path, *, limit: int, grace: int) -> Iterator[Cluster]:
             stack.callback(replica.kill)
         port = stack.enter_context(_nginx(directory / "nginx", [replica.port for replica in replicas]))
         keys = [KEY, replicas[0].command("keys", "create", REVOKED)]
-        yield Cluster(upstreams, valkey, replicas, port, pictures, keys)
+        budgeted = replicas[0].command("keys", "create", BUDGETED, "--daily-turns", str(BUDGET))
+        yield Cluster(upstreams, valkey, replicas, port, pictures, keys, budgeted)
 
 
 @contextmanager

@@ -15,13 +15,26 @@ from pathlib import Path
 import msgspec
 
 from bench import client
-from soak.cluster import KEY, REVOKED, Cluster
+from soak.cluster import BUDGET, KEY, REVOKED, Cluster, Replica
+from soak.questions import Question
+
+CHAT = "/v1/chat/completions"
+
+BUDGET_CLIENTS = 1_000_000
+"""The number of the first client that spends the budget; no other client has so high a number."""
 
 DISK = 16 * 1024 * 1024
 """The size of the small file system for pictures, in bytes."""
 
 REVOCATION = 1.5
 """Seconds after which no replica may accept a revoked key; they promise one second."""
+
+
+SPENDERS = 5
+"""Clients that spend the budget at the same time. Each has one turn in flight, so this is the overshoot allowed."""
+
+ATTEMPTS = 12
+"""Turns that each of them tries; together three times the budget."""
 
 
 @dataclass
@@ -36,7 +49,8 @@ class Phase:
 
 @dataclass
 class Faults:
-    """Applies the faults. ``revoked_answers`` has the status of each request with the revoked key."""
+    """Applies the faults. ``revoked_answers`` has the status of each request with the revoked key, and
+    ``budget_answers`` that of each request with the key that has a budget."""
 
     cluster: Cluster
     seconds: float
@@ -45,11 +59,13 @@ class Faults:
     """Whether the pictures lie on a small file system of their own."""
     phases: list[Phase] = field(default_factory=list)
     revoked_answers: list[int] = field(default_factory=list)
+    budget_answers: list[int] = field(default_factory=list)
 
     async def run(self) -> None:
         began = time.time()
         plan: list[tuple[float, str, Callable[[], Awaitable[str]]]] = [
             (0.12, "worker killed", self._kill_worker),
+            (0.18, "budget spent", self._spend_budget),
             (0.24, "Valkey killed", self._restart_valkey),
             (0.34, "disk full", self._fill_disk),
             (0.46, "Dify away", self._lose_dify),
@@ -103,13 +119,26 @@ class Faults:
         """Revoke a key, and then try to use it at every replica."""
         await asyncio.to_thread(self.cluster.replicas[0].command, "keys", "revoke", "--yes", REVOKED)
         await asyncio.sleep(REVOCATION)
-        body = msgspec.json.encode({"model": "soak", "messages": [{"role": "user", "content": "SOAK"}]})
         for replica in self.cluster.replicas * 10:
-            connection = await client.connect("127.0.0.1", replica.port)
-            request = client.request("POST", "localhost", "/v1/chat/completions", body=body, key=self.cluster.keys[1])
-            self.revoked_answers.append((await connection.ask(request)).status)
-            connection.close()
+            self.revoked_answers.append(await _status(replica, "SOAK", self.cluster.keys[1]))
         return ""
+
+    async def _spend_budget(self) -> str:
+        """Try more turns than the budget has, at all replicas at once."""
+        await asyncio.gather(*map(self._spend, range(SPENDERS)))
+        return ""
+
+    async def _spend(self, number: int) -> None:
+        replicas = self.cluster.replicas
+        for attempt in range(ATTEMPTS):
+            question = Question(f"c{BUDGET_CLIENTS + number}-{attempt}", events=2, gap=10)
+            replica = replicas[(number + attempt) % len(replicas)]
+            self.budget_answers.append(await _status(replica, question.text, self.cluster.budgeted))
+
+    @property
+    def over_budget(self) -> int:
+        """The turns beyond the budget and one in flight for each client."""
+        return max(0, self.budget_answers.count(200) - BUDGET - SPENDERS)
 
     async def _reload(self) -> str:
         for replica in self.cluster.replicas:
@@ -122,6 +151,16 @@ class Faults:
             await asyncio.to_thread(replica.stop)
             await asyncio.to_thread(replica.start)
         return ""
+
+
+async def _status(replica: Replica, text: str, key: str) -> int:
+    """Ask a question and return the status of the answer."""
+    body = msgspec.json.encode({"model": "soak", "messages": [{"role": "user", "content": text}]})
+    connection = await client.connect("127.0.0.1", replica.port)
+    try:
+        return (await connection.ask(client.request("POST", "localhost", CHAT, body=body, key=key))).status
+    finally:
+        connection.close()
 
 
 def mount_small(directory: Path) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
 from soak.clients import Outcomes
+from soak.cluster import BUDGET
 from soak.faults import Faults
 from soak.upstreams import Report
 
@@ -44,6 +45,7 @@ class Result:
             "crossed": len(outcomes.crossed) + len(self.upstream.crossed),
             "wrongly successful": len(outcomes.wrong) + sum(status != 401 for status in self.faults.revoked_answers),
             "over-admitted": self.upstream.over_admitted,
+            "over-budget": self.faults.over_budget,
             "broken by a reload or roll": len(self.broken),
         }
 
@@ -68,7 +70,8 @@ def table(result: Result) -> str:
     lines = [f"{'turns verified':28}{sum(outcomes.verified.values())}"]
     lines += [f"  {kind:26}{count}" for kind, count in sorted(outcomes.verified.items())]
     lines += [f"{name:28}{count}" for name, count in result.counters.items()]
-    lines.append(f"{'over-budget':28}not measured: the keys of this run have no budget")
+    answers = result.faults.budget_answers
+    lines.append(f"{'turns within a budget':28}{answers.count(200)} of {len(answers)}; the budget is {BUDGET}")
     times = [seconds for _, seconds in outcomes.first_text]
     lines.append(f"{'time to first text':28}p50 {_at(times, 0.5) * 1000:.0f} ms, p99 {_at(times, 0.99) * 1000:.0f} ms")
     lines.append(f"{'open runs in Dify':28}{result.upstream.peak} at most; the limit is {result.limit}")

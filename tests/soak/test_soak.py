@@ -13,7 +13,8 @@ from PIL import Image
 from bench.client import Answer
 from soak.answers import Failed, Wrong, chat_stream, envelope, response_stream, text_of_chat
 from soak.clients import SHARES, Failure, Outcomes, kinds
-from soak.faults import Faults, Phase
+from soak.cluster import BUDGET
+from soak.faults import SPENDERS, Faults, Phase
 from soak.questions import Question, picture, questions_in
 from soak.report import Result, Samples, plots, table
 from soak.upstreams import Report
@@ -109,6 +110,7 @@ def result(**counted: Any) -> Result:
     faults = Faults(cluster=None, seconds=10, small_disk=True)  # type: ignore[arg-type] # nothing runs
     faults.phases = [Phase("calm", 100.0, 104.0), Phase("reload", 104.0, 106.0), Phase("disk full", 106.0, 107.0, "no")]
     faults.revoked_answers = counted.get("revoked_answers", [401])
+    faults.budget_answers = counted.get("budget_answers", [200] * (BUDGET + SPENDERS) + [429])
     samples = Samples([100.0, 101.0], [2**20, 2**21])
     return Result(Outcomes(**outcomes), Report(**upstream), faults, samples, limit=2, seconds=10)
 
@@ -126,6 +128,7 @@ def broken(at: float, code: str = "connection_lost", *, asked_for: bool = False)
         ({"wrong": ["x"]}, "wrongly successful"),
         ({"revoked_answers": [401, 200]}, "wrongly successful"),
         ({"over_admitted": 1}, "over-admitted"),
+        ({"budget_answers": [200] * (BUDGET + SPENDERS + 1) + [429]}, "over-budget"),
         ({"failures": [broken(105.0)]}, "broken by a reload or roll"),
     ],
 )
