@@ -11,7 +11,7 @@ import pytest
 
 from tests.deltas import join_chunks
 from tests.recordings.archive import HANDMADE, Json, Recording, examples, refusals, streams
-from tests.recordings.replay import Replay, replaying
+from tests.recordings.replay import Replay, named_files, replaying
 from tests.recordings.sdk_answers import body_for, differences
 
 
@@ -22,12 +22,12 @@ async def test_streams_are_as_expected_in_javascript(node: Path, node_clients: P
     assert set(read) == {recording.label for recording in recordings}
     expected = {recording.label: recording.expected() for recording in recordings}
     found = differences(
-        {label: join_chunks(line["chunks"]) for label, line in read.items()},
-        {label: join_chunks(expected[label]["stream"]) for label in read},
+        named_files({label: join_chunks(line["chunks"]) for label, line in read.items()}),
+        named_files({label: join_chunks(expected[label]["stream"]) for label in read}),
     )
     found += differences(
-        {label: line["whole"] for label, line in read.items()},
-        {label: helper_result(expected[label]) for label in read},
+        named_files({label: line["whole"] for label, line in read.items()}),
+        named_files({label: helper_result(expected[label]) for label in read}),
     )
     if found:
         pytest.fail(found, pytrace=False)
