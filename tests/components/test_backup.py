@@ -41,12 +41,16 @@ def respond(http: httpx2.Client, text: str, **fields: str) -> str:
     return str(reply.json()["id"])
 
 
-@pytest.mark.parametrize("keys", [{}, {"API_KEYS": "a-client-key-of-the-tests"}])
-def test_everything_goes_on_from_a_back_up(tmp_path: Path, keys: dict[str, str]) -> None:
+@pytest.mark.parametrize("kind", ["no key", "API_KEYS", "keys create"])
+def test_everything_goes_on_from_a_back_up(tmp_path: Path, kind: str) -> None:
     old, backup, new = (tmp_path / name for name in ("old", "backup", "new"))
     for directory in (old, backup, new):
         directory.mkdir()
-    headers = {"Authorization": f"Bearer {keys['API_KEYS']}"} if keys else {}
+    keys = {"API_KEYS": "a-client-key-of-the-tests"} if kind == "API_KEYS" else {}
+    key = keys.get("API_KEYS", "")
+    if kind == "keys create":
+        key = Program(old).run("keys", "create", "team", "--daily-turns", "5").stdout.strip()
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     with DemoServer() as dify, DemoReplicate() as replicate:
         env = {
             "DIFY_API_URL": dify.url,
@@ -80,6 +84,10 @@ def test_everything_goes_on_from_a_back_up(tmp_path: Path, keys: dict[str, str])
             assert second.headers["x-dify-conversation-id"] == first.headers["x-dify-conversation-id"]
             respond(http, "Which number?", previous_response_id=response)
             origin = url.removesuffix("/v1")
+            if kind == "keys create":
+                assert http.get("/models", headers={"Authorization": f"Bearer {key}x"}).status_code == 401
+                over = http.post("/responses", json={"model": "dify", "input": "More?"})
+                assert over.json()["error"]["code"] == "insufficient_quota"  # it has its limits and what it has used
             restored = http.get(f"{origin}/{link.partition('//')[2].partition('/')[2]}")
             assert restored.content == picture
             http.close()
