@@ -169,6 +169,12 @@ def test_a_snapshot_repeats_no_steps() -> None:
     assert [event.state for event in later if isinstance(event, StepChanged)] == ["started"]
 
 
+def test_steps_without_an_id_are_all_listed() -> None:
+    nodes = [node("node_started", id=None), node("node_started", id=None)]
+    events = DifyEventDecoder("advanced-chat", progress=True).feed(stream(workflow_started(), *nodes))
+    assert [event.state for event in events if isinstance(event, StepChanged)] == ["started", "started"]
+
+
 def test_a_failed_run_is_an_error() -> None:
     failed = workflow_finished("failed", error="[openai] Rate Limit Error, slow down")
     assert isinstance(error_of(failed), RateLimited)
