@@ -22,6 +22,7 @@ from tests.api.servers import (
     app_settings,
     chunk,
     demo_apps,
+    frame,
     message_frame,
     raw_dify,
     scripted,
@@ -88,6 +89,18 @@ async def test_failures_are_counted(serve: Serve, http: httpx2.AsyncClient) -> N
     assert value(found, "requests_total", route="/v1/chat/completions", status="200") == 1
     assert value(found, "turns_total", app="raw", outcome="turn_failed") == 1
     assert value(found, "upstream_errors_total", app="raw", kind="StreamCut") == 1
+
+
+async def test_a_failed_turn_costs_what_dify_counted(serve: Serve, http: httpx2.AsyncClient) -> None:
+    outputs = {"usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_price": "0.5", "currency": "USD"}}
+    node = frame("node_finished", data={"node_id": "1", "node_type": "llm", "outputs": outputs})
+    async with raw_dify(scripted([SSE_HEAD, chunk(message_frame("one")), chunk(node), LAST_CHUNK])) as dify:
+        proxy = serve(dify_api_url=dify.url, apps={"raw": app_settings("raw", "app-raw", dify.url)})
+        await http.post(f"{proxy.url}/chat/completions", json=chat_body("hi", "raw", stream=True))
+        found = await scrape(http, proxy.origin)
+    assert value(found, "turns_total", app="raw", outcome="turn_failed") == 1
+    assert value(found, "tokens_total", app="raw", kind="prompt") == 7
+    assert value(found, "price_total", app="raw", currency="USD") == 0.5
 
 
 async def test_open_streams_and_clients_that_leave(serve: Serve, http: httpx2.AsyncClient) -> None:

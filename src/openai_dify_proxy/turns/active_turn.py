@@ -83,9 +83,9 @@ class ActiveTurn:
         record, stream = self.record, self.stream
         if isinstance(stream.last, TurnFinished):
             record.finish_reason = stream.last.reason
-            record.usage = stream.last.usage
         elif stream.last is not None:
             record.fail(stream.last.error)
+        record.usage = stream.usage
         record.first_text, record.last_text = stream.first_text_at, stream.ended_at
         record.message_id, record.conversation_id = stream.ids.message_id, stream.ids.conversation_id
 
