@@ -183,6 +183,20 @@ def test_a_run_pauses_again(events: list[Json]) -> None:
     assert last.human_input.characters == 7 + 4 * (len(events) - 1)
 
 
+def test_a_snapshot_that_breaks_off_is_read_again() -> None:
+    body = named("dify-1.16.1", "human-events-snapshot-paused").body
+    decoder = DifyEventDecoder("advanced-chat", paused=PausedAt(IDS, 18, shows_form=True))
+    assert decoder.feed(body[: len(body) // 2]) == []
+    (failed,) = decoder.finish()
+    assert isinstance(failed, TurnFailed)
+    assert decoder.resumable
+    decoder.resume()
+    shown, last = decoder.feed(body)
+    assert isinstance(shown, TextDelta)
+    assert shown.text.endswith("[Yes] · [No]")
+    assert isinstance(last, TurnFinished)
+
+
 @pytest.mark.parametrize("name", ["human-events-snapshot-paused", "human-events-after-stop"])
 @pytest.mark.parametrize("style", ["text", "call"])
 def test_a_snapshot_shows_the_form_again(name: str, style: FormStyle) -> None:
