@@ -87,7 +87,9 @@ class GracefulServer(uvicorn.Server):
     def answers(self) -> int:
         """The number of answers under way: requests, and responses in the background."""
         services = self._services
-        return len(self.server_state.tasks) + (services.background.unfollowed if services else 0)
+        # A task is removed after it is done, which may be after this call.
+        running = sum(not task.done() for task in self.server_state.tasks)
+        return running + (services.background.unfollowed if services else 0)
 
     @property
     def _services(self) -> Services | None:
