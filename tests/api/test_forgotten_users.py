@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -15,6 +16,7 @@ from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chats import Chat, starts_conversation
 from tests.api.conftest import Serve
 from tests.cli.program import Program
+from tests.limits import PATIENCE
 from tests.state.servers import ValkeyServer, valkey_program
 
 KEY, OTHER = "sk-of-open-webui-0123456789", "sk-of-another-client-012345"
@@ -29,6 +31,7 @@ class EndUser:
         self.headers = {"X-OpenWebUI-User-Id": name}
         self.chat = Chat(client, "demo-chat", more={"extra_headers": self.headers})
         self.responses: list[str] = []
+        self.link = ""
 
     async def work(self, marker: str) -> None:
         await self.chat.say(f"{marker} 1 of {self.name} SAY<<yes>>")
@@ -43,6 +46,12 @@ class EndUser:
             file=("a.txt", self.name.encode()), purpose="user_data", extra_headers=self.headers
         )
         self.file = file.id
+        drawn = await self.client.chat.completions.create(
+            model="demo-workflow",
+            messages=[{"role": "user", "content": f"DRAW {self.name}"}],
+            extra_headers=self.headers,
+        )
+        self.link = drawn.model_extra["dify"]["files"][0]["url"]  # type: ignore[index] # the proxy always sends it
 
     async def found(self) -> list[bool]:
         """Return which of the stored objects are still there."""
@@ -58,6 +67,8 @@ class EndUser:
                 found.append(True)
             except openai.NotFoundError:
                 found.append(False)
+        async with httpx2.AsyncClient(timeout=PATIENCE, verify=False) as http:
+            found.append((await http.get(self.link)).status_code == 200)
         return found
 
 
@@ -73,17 +84,19 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 async def test_one_end_user_is_forgotten_and_no_other(
     serve: Serve, demo: DemoServer, log: DemoLog, program: Program, state: str
 ) -> None:
-    proxy = serve(state_url=state, api_keys=(KEY, OTHER))
+    pictures = program.directory / "pictures"
+    proxy = serve(state_url=state, api_keys=(KEY, OTHER), image_storage_dir=str(pictures))
     async with proxy.client(KEY) as client, proxy.client(OTHER) as other:
         anna, bert, namesake = EndUser(client, "anna"), EndUser(client, "bert"), EndUser(other, "anna")
         people = (anna, bert, namesake)
         for person in people:
             await person.work("forgotten")
         await client.responses.retrieve(anna.responses[1], extra_headers=anna.headers)
-        assert [await person.found() for person in people] == [[True] * 4] * 3
+        assert [await person.found() for person in people] == [[True] * 5] * 3
         settings = {
             "STATE_URL": state,
             "API_KEYS": f"{KEY},{OTHER}",
+            "IMAGE_STORAGE_DIR": str(pictures),
             "DIFY_API_URL": demo.url,
             "DIFY_MODEL_MAP": "demo-chat:app-demo-chat,demo-workflow:app-demo-workflow",
         }
@@ -95,10 +108,12 @@ async def test_one_end_user_is_forgotten_and_no_other(
             "responses": 2,
             "conversations": 1,
             "files": 1,
+            "artifacts": 1,
             "dify_conversations": 3,
             "problems": [],
         }
-        assert [await person.found() for person in people] == [[False] * 4, [True] * 4, [True] * 4]
+        assert [await person.found() for person in people] == [[False] * 5, [True] * 5, [True] * 5]
+        assert len([path for path in pictures.glob("artifacts/**/*") if path.is_file()]) == 2
         for number, person in enumerate(people):
             await person.chat.say(f"forgotten 2 of {number}")
     assert [starts_conversation(log, f"forgotten 2 of {number}") for number in range(3)] == [True, False, False]
@@ -116,9 +131,12 @@ async def test_a_dify_that_is_down_is_reported_and_the_rest_is_erased(serve: Ser
         name = f"key-{sha256(KEY.encode()).hexdigest()[:16]}"
         done = program.run("keys", "forget-user", name, "anna", "--yes", **settings)
         assert done.returncode == 1
-        assert "Erased 2 responses, 1 conversation objects, 1 files, and 0 conversations in Dify." in done.stdout
+        assert (
+            "Erased 2 responses, 1 conversation objects, 1 files, 1 files of apps, and 0 conversations in Dify."
+            in done.stdout
+        )
         assert "Not erased in Dify: dify: Dify cannot be reached." in done.stderr
-        assert await anna.found() == [False] * 4
+        assert await anna.found() == [False] * 5
 
 
 def test_the_command_asks_first_and_needs_a_known_key(program: Program) -> None:

@@ -49,7 +49,7 @@ class Replicas:
 
     def produce(self, artifacts: Artifacts) -> str:
         """Return the link that replaces Dify's."""
-        links = artifacts.links(self.base_url, "caller", self.secret, lambda: "http://proxy.example/")
+        links = artifacts.links(self.base_url, "caller", "user", self.secret, lambda: "http://proxy.example/")
         assert links is not None
         (file,) = links.filter([FileProduced(LINK, "document", "report.txt")])
         assert isinstance(file, FileProduced)
@@ -120,8 +120,8 @@ async def test_without_the_state_links_stay_and_no_file_is_served(tmp_path: Path
     async with replicas(tmp_path, reply(200, b"")) as (processes, _):
         artifacts = processes.start()
         link = processes.produce(artifacts)
-        assert artifacts.links(processes.base_url, "caller", None, lambda: "http://a") is None
-        assert artifacts.links(processes.base_url, "caller", SECRET, None) is None, "nobody knows the address"
+        assert artifacts.links(processes.base_url, "caller", "user", None, lambda: "http://a") is None
+        assert artifacts.links(processes.base_url, "caller", "user", SECRET, None) is None, "nobody knows the address"
         processes.secret = None
         with pytest.raises(StateUnreachable):
             await artifacts.find(text_in(link) or "")

@@ -14,6 +14,7 @@ from openai_dify_proxy.cli.key_commands import TIMEOUT, find, open_state, stored
 from openai_dify_proxy.cli.output import print_json, run_shown
 from openai_dify_proxy.cli.running import CannotDo
 from openai_dify_proxy.cli.storage import user_name
+from openai_dify_proxy.files.artifacts.opening import open_storage
 from openai_dify_proxy.files.stored_files import StoredFiles
 from openai_dify_proxy.keys.audit import AuditLog
 from openai_dify_proxy.keys.configured import configured_keys
@@ -52,7 +53,8 @@ def forget_user(settings: Settings, key: str, end_user: str, *, yes: bool, as_js
     else:
         typer.echo(
             f"Erased {forgotten.responses} responses, {forgotten.conversations} conversation objects, "
-            f"{forgotten.files} files, and {forgotten.dify_conversations} conversations in Dify."
+            f"{forgotten.files} files, {forgotten.artifacts} files of apps, "
+            f"and {forgotten.dify_conversations} conversations in Dify."
         )
     for text in forgotten.problems:
         typer.echo(f"Not erased in Dify: {text}", err=True)
@@ -70,7 +72,9 @@ async def _erase(settings: Settings, caller: Caller, end_user: str) -> Forgotten
             stored = ResponseStore(conversations)
             files = StoredFiles(conversations.store, conversations.secret, ttl=settings.file_ttl, now=time.time)
             dify = DifyClient(http, ControlCalls(lambda _: False))
-            eraser = EndUserEraser(stored, EventLogs(conversations), files, dify, plain=settings.end_user_id == "plain")
+            plain = settings.end_user_id == "plain"
+            artifacts = open_storage(settings)
+            eraser = EndUserEraser(stored, EventLogs(conversations), files, artifacts, dify, plain=plain)
             keys = await _keys_of(settings, caller)
             return await eraser.erase(caller, end_user, secret, keys, Apps(settings).all.values())
     finally:

@@ -1,8 +1,8 @@
 """Erase what is stored for one end user of a caller: here, and the conversations in Dify.
 
-Stored responses, conversation objects and files hold the hash of their end user, so the entries of the caller are
-searched for it. The entries that lead from chats to Dify's conversations are found by those conversations, which Dify
-lists.
+Stored responses, conversation objects, files and files of apps hold the hash of their end user, so the entries of the
+caller are searched for it. The entries that lead from chats to Dify's conversations are found by those conversations,
+which Dify lists.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from openai_dify_proxy.errors import ConversationNotFound, ProxyError, ResponseNotFound
+from openai_dify_proxy.files.artifacts.records import ARTIFACT, hash_user, read_artifact
+from openai_dify_proxy.files.artifacts.storage import ArtifactStorage
 from openai_dify_proxy.files.stored_files import StoredFile, StoredFiles
 from openai_dify_proxy.responses.event_log import EventLogs
 from openai_dify_proxy.responses.response_store import (
@@ -28,7 +30,7 @@ from openai_dify_proxy.turns.conversation_entries import read_record
 from openai_dify_proxy.turns.scopes import scope_of
 from openai_dify_proxy.upstream.dify import DifyClient
 
-KINDS = ("resp", "conv", "file")
+KINDS = ("resp", "conv", "file", ARTIFACT)
 """The kinds of entries that hold the hash of their end user."""
 
 MAX_CONVERSATIONS = 10_000
@@ -47,28 +49,42 @@ class Forgotten(Struct):
     responses: int = 0
     conversations: int = 0
     files: int = 0
+    artifacts: int = 0
     dify_conversations: int = 0
     problems: list[str] = msgspec.field(default_factory=list)
 
 
 class _EndUser(Struct, frozen=True):
-    """An end user of a caller; ``user`` is its name in Dify, and ``secret`` the key of the state's hashes."""
+    """An end user of a caller; ``user`` is its name in Dify, and ``secret`` the key of the state's hashes.
+
+    Entries hold the hash ``entries``, and those of files of apps the hash ``artifacts``.
+    """
 
     caller: Caller
     name: str
     user: str
     secret: bytes
+    entries: bytes
+    artifacts: bytes
 
 
 class EndUserEraser:
     """Erases the data of end users. ``plain`` says whether Dify knows them by their own names."""
 
     def __init__(
-        self, stored: ResponseStore, logs: EventLogs, files: StoredFiles, dify: DifyClient, *, plain: bool
+        self,
+        stored: ResponseStore,
+        logs: EventLogs,
+        files: StoredFiles,
+        artifacts: ArtifactStorage,
+        dify: DifyClient,
+        *,
+        plain: bool,
     ) -> None:
         self._stored = stored
         self._logs = logs
         self._files = files
+        self._artifacts = artifacts
         self._dify = dify
         self._plain = plain
 
@@ -80,11 +96,11 @@ class EndUserEraser:
         Raises StateUnreachable. A failure of Dify is in the result.
         """
         forgotten = Forgotten()
-        whose = await self._stored.responses.end_user_hash(end_user)
-        for key in keys:
-            await self._erase_entry(caller, key, whose, forgotten)
+        entries = await self._stored.responses.end_user_hash(end_user)
         user = user_in_dify(secret, caller, end_user, plain=self._plain)
-        whom = _EndUser(caller, end_user, user, secret)
+        whom = _EndUser(caller, end_user, user, secret, entries, hash_user(secret, user))
+        for key in keys:
+            await self._erase_entry(whom, key, forgotten)
         for app in apps:
             try:
                 await self._erase_in_dify(app, whom, forgotten)
@@ -93,7 +109,8 @@ class EndUserEraser:
                     forgotten.problems.append(f"{app.name}: {error.with_reason}")
         return forgotten
 
-    async def _erase_entry(self, caller: Caller, key: str, whose: bytes, forgotten: Forgotten) -> None:
+    async def _erase_entry(self, whom: _EndUser, key: str, forgotten: Forgotten) -> None:
+        caller, whose = whom.caller, whom.entries
         (value,) = await self._run(Get(key, large=True))
         decode = self._stored.store.decode
         kind = key.partition(":")[0]
@@ -106,6 +123,10 @@ class EndUserEraser:
         elif kind == "file" and (file := decode(key, value, _FILE.decode)) and file.end_user == whose:
             await self._files.remove(caller.id, file)
             forgotten.files += 1
+        elif kind == ARTIFACT and (artifact := decode(key, value, read_artifact)) and artifact.user == whom.artifacts:
+            await self._artifacts.remove(artifact.storage_name)
+            await self._run(Take(key, caller.id))
+            forgotten.artifacts += 1
 
     async def _log_of(self, caller: Caller, stored: StoredResponse) -> list[Operation]:
         """Return the operations that remove the events of a response, if it ran in the background."""

@@ -353,7 +353,9 @@ class Turns:
             output=None if emulation is None else emulation.reader,
             repair=partial(self._runs.repair, question),
             resume=partial(self._runs.resume, question) if profile.resumable else None,
-            links=self._artifacts.links(app.dify.base_url, caller.id, await self._conversations.secret(), address),
+            links=self._artifacts.links(
+                app.dify.base_url, caller.id, user, await self._conversations.secret(), address
+            ),
         )
         slot.hold()  # until ``_end``
         self._active += 1

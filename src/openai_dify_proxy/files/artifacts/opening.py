@@ -37,7 +37,7 @@ async def open_artifacts(
     ``secret`` returns the key of the state's hashes. ``is_limited`` says whether the turns in a Dify are limited.
     ``now`` returns seconds since 1970.
     """
-    storage = _storage(settings)
+    storage = open_storage(settings)
     records = ArtifactRecords(store, secret, now)
     eraser = Eraser(storage, limit=settings.artifact_storage_bytes, now=now)
     downloads = Downloads(
@@ -56,7 +56,8 @@ async def open_artifacts(
         await eraser.close()
 
 
-def _storage(settings: Settings) -> ArtifactStorage:
+def open_storage(settings: Settings) -> ArtifactStorage:
+    """Return the store of the contents. Raises SettingsError."""
     if settings.picture_store is None:
         return DirectoryStorage(Path(settings.image_storage_dir).expanduser().absolute() / FOLDER)
     from openai_dify_proxy.pictures.object_folders import open_object_folder  # noqa: PLC0415 - its library is an extra

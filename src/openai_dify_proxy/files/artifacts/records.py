@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +21,8 @@ BUCKET_SECONDS = 600
 class Artifact(Struct, frozen=True):
     """A file of an app. ``url`` is Dify's link at the configured address, ``caller`` who may send the link back.
 
+    ``user`` is the hash of Dify's user whose turn produced it; empty in records of versions without it.
+
     While it is ``fetching``, the process that fetches it renews ``leased_until``; ``error`` says why it ``failed``.
     ``inline`` marks a picture that was decoded. Times are in seconds since 1970.
     """
@@ -37,6 +39,7 @@ class Artifact(Struct, frozen=True):
     media_type: str = ""
     inline: bool = False
     error: str = ""
+    user: bytes = b""
 
     @property
     def storage_name(self) -> str:
@@ -47,7 +50,10 @@ class Artifact(Struct, frozen=True):
         return f"{self.title}.{self.extension}"
 
 
-_DECODER = msgspec.msgpack.Decoder(Artifact)
+ARTIFACT: Final = "artifact"
+"""The kind of the records' keys."""
+
+read_artifact = msgspec.msgpack.Decoder(Artifact).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -72,7 +78,7 @@ class ArtifactRecords:
 
     async def get(self, name: ArtifactName) -> Artifact | None:
         key = await self._key(name.id)
-        return self._store.decode(key, (await self._run(Get(key)))[0], _DECODER.decode)
+        return self._store.decode(key, (await self._run(Get(key)))[0], read_artifact)
 
     async def put(self, artifact: Artifact) -> None:
         ttl = artifact.expires - self.now()
@@ -80,13 +86,18 @@ class ArtifactRecords:
             await self._run(Put(await self._key(artifact.id), _encode(artifact), ttl, artifact.caller))
 
     async def _key(self, name: str) -> str:
-        return f"artifact:{keyed_hash(await self.secret(), (KIND, 'artifact'), (STORED, name)).hex()}"
+        return f"{ARTIFACT}:{keyed_hash(await self.secret(), (KIND, ARTIFACT), (STORED, name)).hex()}"
 
     async def _run(self, *operations: Operation) -> list[bytes | None]:
         results = await self._store.run(*operations)
         if results is None:
             raise _unreachable()
         return results
+
+
+def hash_user(secret: bytes, user: str) -> bytes:
+    """Return the hash of Dify's ``user`` that records hold."""
+    return keyed_hash(secret, (KIND, "artifact user"), (STORED, user))[:16]
 
 
 def _unreachable() -> StateUnreachable:

@@ -15,7 +15,7 @@ from openai_dify_proxy.errors import FilePending, NotFound, UpstreamFailed
 from openai_dify_proxy.events import FileProduced
 from openai_dify_proxy.files.artifacts.fetches import Fetch, Fetches
 from openai_dify_proxy.files.artifacts.names import PATH, ArtifactName, new_name, sign, text_in, verify
-from openai_dify_proxy.files.artifacts.records import Artifact, ArtifactRecords
+from openai_dify_proxy.files.artifacts.records import Artifact, ArtifactRecords, hash_user
 from openai_dify_proxy.files.artifacts.storage import ArtifactStorage
 from openai_dify_proxy.translate.dify.file_links import FileLinks
 from openai_dify_proxy.translate.dify.signed_links import SignedLink, SignedLinks
@@ -61,14 +61,17 @@ class Artifacts:
         self._ttl = ttl
         self._public_url = public_url
 
-    def links(self, base_url: str, caller: str, secret: bytes | None, address: Address | None) -> FileLinks | None:
-        """Return what replaces the links of one turn, whose Dify is at ``base_url``.
+    def links(
+        self, base_url: str, caller: str, user: str, secret: bytes | None, address: Address | None
+    ) -> FileLinks | None:
+        """Return what replaces the links of one turn of ``caller`` for Dify's ``user``, whose Dify is at ``base_url``.
 
         None if there is no address to link to, or while the state, whose ``secret`` signs links, cannot be reached.
         """
         if secret is None or (address is None and self._public_url is None):
             return None
-        return FileLinks(_signed_links(base_url), _TurnArtifacts(self, base_url, caller, secret, address).replace)
+        turn = _TurnArtifacts(self, base_url, caller=caller, user=user, secret=secret, address=address)
+        return FileLinks(_signed_links(base_url), turn.replace)
 
     async def find(self, text: str) -> Artifact:
         """Return the fetched artifact with the name in a link; wait for its fetch if that is still running.
@@ -113,7 +116,8 @@ class Artifacts:
             return None
         name = new_name(int(self._records.now() + self._ttl))
         url = turn.base_url + link.target
-        artifact = Artifact(name.id, name.expires, turn.caller, url, _title(file) or "file")
+        user = hash_user(turn.secret, turn.user)
+        artifact = Artifact(name.id, name.expires, turn.caller, url, _title(file) or "file", user=user)
         kind = "" if file is None else file.type
         extension = link.extension if extension_of(link.path) not in ("", "bin") else _EXTENSIONS.get(kind, "bin")
         address = self._public_url or ("" if turn.address is None else turn.address())
@@ -155,10 +159,18 @@ class _TurnArtifacts:
     """The links of one turn: one for each file, however often Dify signs it."""
 
     def __init__(
-        self, artifacts: Artifacts, base_url: str, caller: str, secret: bytes, address: Address | None
+        self,
+        artifacts: Artifacts,
+        base_url: str,
+        *,
+        caller: str,
+        user: str,
+        secret: bytes,
+        address: Address | None,
     ) -> None:
         self.base_url = base_url
         self.caller = caller
+        self.user = user
         self.secret = secret
         self.address = address
         self._artifacts = artifacts
