@@ -3,7 +3,7 @@
 #   docker build -t openai-dify-proxy .
 #   docker run --rm --read-only --tmpfs /tmp -v proxy-data:/data -p 127.0.0.1:8223:8223 --env-file .env openai-dify-proxy
 #
-# The tests run the steps of the build stage outside a container, and the health check. No image has been built yet.
+# scripts/image-check runs all steps in a clean Debian and serves from the result. No container engine has built it yet.
 
 FROM python:3.13-slim-bookworm AS build
 RUN pip install --no-cache-dir uv==0.13.9
@@ -18,9 +18,9 @@ RUN uv sync --frozen --no-dev --no-editable --extra redis --extra s3
 FROM python:3.13-slim-bookworm
 # Nothing in the image can install or build anything.
 RUN pip uninstall --yes --quiet pip \
-    && groupadd --gid 10001 proxy \
-    && useradd --uid 10001 --gid proxy --no-create-home --home-dir /data --shell /usr/sbin/nologin proxy \
-    && install --directory --owner proxy --group proxy --mode 0700 /data
+    && groupadd --gid 10001 dify-proxy \
+    && useradd --uid 10001 --gid dify-proxy --no-create-home --home-dir /data --shell /usr/sbin/nologin dify-proxy \
+    && install --directory --owner dify-proxy --group dify-proxy --mode 0700 /data
 COPY --from=build /app/.venv /app/.venv
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
