@@ -18,7 +18,7 @@ from tests.api.servers import ProxyServer, app_settings
 @pytest.mark.parametrize(
     ("call", "status", "code"),
     [
-        ("GET /", 404, "not_found"),
+        ("GET /v2", 404, "not_found"),
         ("GET /v1", 404, "not_found"),
         ("GET /v1/", 404, "not_found"),
         ("POST /v2/chat/completions", 404, "not_found"),

@@ -439,7 +439,9 @@ async def test_without_state_responses_are_created_but_not_stored(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog
 ) -> None:
     (port,) = free_ports(1)
-    proxy = serve(state_url=f"valkey://127.0.0.1:{port}")
+    key = "a-key-of-the-settings"  # which needs no state
+    proxy = serve(state_url=f"valkey://127.0.0.1:{port}", api_keys=(key,))
+    http.headers["Authorization"] = f"Bearer {key}"
     replies = await asyncio.gather(*(post(http, proxy, input="SAY<<here>>") for _ in range(3)))
     assert [reply.json()["status"] for reply in replies] == ["completed"] * 3
     streamed = await post(http, proxy, input="SAY<<here>>", stream=True)

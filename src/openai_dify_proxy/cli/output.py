@@ -6,18 +6,21 @@ import asyncio
 import json
 import sys
 from collections.abc import Coroutine, Iterable
-from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
+from rich.status import Status
 from rich.table import Column, Table
 
 from openai_dify_proxy.translate.dify.app_findings import Finding
 
 _T = TypeVar("_T")
+
+SHOW_AFTER = 1.0
+"""Seconds after which a command says in a terminal what it works on."""
 
 PLAIN_WIDTH = 160
 """Columns of a line that goes to a file or a pipe."""
@@ -72,10 +75,18 @@ def print_findings(findings: Iterable[tuple[str, Finding]]) -> None:
 
 
 def run_shown(text: str, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of ``work``, which prints nothing. A terminal shows ``text`` until then."""
+    """Return the result of ``work``, which prints nothing. After a second, a terminal shows ``text`` until then."""
     screen = Console(stderr=True)
-    with screen.status(f"{text} …") if screen.is_terminal else nullcontext():
-        return asyncio.run(work)
+    return asyncio.run(_shown(screen.status(f"{text} …"), work) if screen.is_terminal else work)
+
+
+async def _shown(status: Status, work: Coroutine[Any, Any, _T]) -> _T:
+    timer = asyncio.get_running_loop().call_later(SHOW_AFTER, status.start)
+    try:
+        return await work
+    finally:
+        timer.cancel()
+        status.stop()
 
 
 def print_json(value: object) -> None:
