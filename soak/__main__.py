@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from bench.limits import allow_many_connections
+from openai_dify_proxy.settings.values import MAX_CONCURRENT
 from soak.clients import Outcomes, Plan
 from soak.cluster import ROOT, Cluster, CommandFailed, NotStarted, cluster
 from soak.faults import Faults, mount_small, unmount
@@ -41,7 +42,7 @@ def main(
     allow_many_connections()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the parts, too
     # Fewer slots than clients: some turns always wait.
-    limit = max(2, streams * 3 // 4)
+    limit = max(2, min(streams * 3 // 4, MAX_CONCURRENT))
     grace = events * gap // 1000 * 3 + 10
     with _directory(keep) as directory:
         pictures = directory / "pictures"
