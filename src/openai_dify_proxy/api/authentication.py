@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
@@ -241,7 +240,7 @@ def session_cookie(request: Request) -> str:
 
 def _is_own(origin: str | None, request: Request) -> bool:
     """Return whether a request comes from a page of this server. Browsers send no origin with their own GET."""
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    return origin is None or origin.partition("://")[2] == request.headers.get("host")
 
 
 def _note(request: Request, caller: Caller) -> None:
@@ -306,8 +305,8 @@ def _reject_web_pages(request: Request, origins: Container[str], *, takes_forms:
         origin = request.headers.get("origin")
         empty = "transfer-encoding" not in request.headers and request.headers.get("content-length", "0") == "0"
         form = takes_forms and kind == "multipart/form-data"
-        own = f"{request.url.scheme}://{request.headers['host']}"  # the console, since the name is a loopback one
-        if (form or (empty and not kind)) and (origin is None or origin == own or origin in origins):
+        # The page of the console is of this server's own origin, since the host name is a loopback one.
+        if (form or (empty and not kind)) and (_is_own(origin, request) or origin in origins):
             return
         if kind != "application/json":
             raise UnsupportedMediaType("Send the body as JSON, with the header 'Content-Type: application/json'.")
