@@ -215,16 +215,21 @@ async def test_metrics_have_the_names_of_the_conventions(
     assert duration.count == 1
 
 
-async def test_a_response_in_the_background_is_a_trace_of_its_own(
+async def test_a_response_in_the_background_is_a_trace_of_its_own_with_a_link(
     collector: Collector, serve: Serve, http: httpx2.AsyncClient
 ) -> None:
     async with raw_dify(scripted([SSE_HEAD, chunk(message_frame("one"), END), LAST_CHUNK])) as dify:
         proxy = serve(dify_api_url=dify.url, apps={"support": app_settings("support", "app-raw", dify.url)})
         body = {"model": "support", "input": "hi", "background": True}
-        assert (await http.post(f"{proxy.url}/responses", json=body)).status_code == 200
+        context = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+        assert (await http.post(f"{proxy.url}/responses", json=body, headers=context)).status_code == 200
         spans = await received(collector, 3)
     assert spans.keys() == {"POST /v1/responses", "response", "chat support"}
-    assert spans["chat support"].trace_id == spans["response"].trace_id != spans["POST /v1/responses"].trace_id
+    request, response, inference = spans["POST /v1/responses"], spans["response"], spans["chat support"]
+    assert inference.trace_id == response.trace_id != request.trace_id
+    assert response.parent_span_id == b""
+    assert [(link.trace_id.hex(), link.span_id) for link in response.links] == [(TRACE, request.span_id)]
+    assert (len(request.links), len(inference.links)) == (0, 0)
 
 
 @pytest.mark.parametrize(

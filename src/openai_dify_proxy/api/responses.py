@@ -84,7 +84,8 @@ async def create_response(request: Request) -> ASGIApp:
     if (events := services.side_calls.placeholder(side_call)) is not None:
         services.apps.choose(caller, body.model)  # rejects unknown models here too
         return _placeholder(encoder, events, streamed=bool(body.stream))
-    record_of(request.scope).model = body.model
+    record = record_of(request.scope)
+    record.model = body.model
     app = services.side_calls.app(caller, side_call, body.model)
     unsuggested = unsupported_questions(services, app, body)
     has_files = messages.contents is not None or bool(body.files)
@@ -99,7 +100,8 @@ async def create_response(request: Request) -> ASGIApp:
     new = _NewResponse(caller, data, body, messages, requested, identity, turn_request, address_of(request))
     prepare = partial(_prepared, services, app, new, wait)
     if body.background:
-        await services.background.start(caller, await _accepted(services, app, new, wait), prepare, encoder)
+        recorder = await _accepted(services, app, new, wait)
+        await services.background.start(caller, recorder, prepare, encoder, cause=record.trace)
         return _followed(services, encoder.response, None) if body.stream else json_response(encoder.response)
     if body.stream:
         frames = TurnFrames(encoder, wait)

@@ -23,7 +23,7 @@ from openai_dify_proxy.responses.event_log import EventLogs, EventLogWriter, Run
 from openai_dify_proxy.responses.recorder import ResponseRecorder
 from openai_dify_proxy.responses.response_store import ResponseStore, StoredResponse, state_unreachable
 from openai_dify_proxy.state.store import Operation
-from openai_dify_proxy.telemetry import RequestRecords
+from openai_dify_proxy.telemetry import RequestRecords, Trace
 from openai_dify_proxy.translate.openai.responses_answers import cancelled_response, failed_response
 from openai_dify_proxy.translate.openai.responses_frames import (
     encode_failure,
@@ -84,11 +84,19 @@ class BackgroundResponses:
         return len(self._runs.keys() - self._followers.keys())
 
     async def start(
-        self, caller: Caller, recorder: ResponseRecorder, prepare: Prepare, encoder: ResponsesStreamEncoder
+        self,
+        caller: Caller,
+        recorder: ResponseRecorder,
+        prepare: Prepare,
+        encoder: ResponsesStreamEncoder,
+        *,
+        cause: Trace | None,
     ) -> None:
         """Start a response in the background, and return once it is stored as queued.
 
-        ``recorder`` stores a response that has no turn. Raises StateUnreachable and TooLargeToStore.
+        ``recorder`` stores a response that has no turn. ``cause`` are the spans of the request.
+
+        Raises StateUnreachable and TooLargeToStore.
         """
         name = encoder.response.id
         writer = EventLogWriter(self._logs, caller, name)
@@ -98,6 +106,7 @@ class BackgroundResponses:
             encoder,
             writer,
             records=self._records,
+            cause=cause,
             alive_until=self._alive_until,
             end_timeout=self._lease,
         )

@@ -18,7 +18,7 @@ from openai_dify_proxy.responses.event_log import EventLogWriter, RunProgress
 from openai_dify_proxy.responses.recorder import ResponseRecorder
 from openai_dify_proxy.responses.response_store import state_unreachable
 from openai_dify_proxy.state.store import Operation
-from openai_dify_proxy.telemetry import RequestRecord, RequestRecords
+from openai_dify_proxy.telemetry import RequestRecord, RequestRecords, Trace
 from openai_dify_proxy.translate.openai.responses_streams import ResponsesStreamEncoder
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.client import Client, ClientDisconnected
@@ -41,9 +41,9 @@ log = structlog.get_logger(__name__)
 class _Canceller:
     """The ``Client`` of a run: it disconnects when the response is cancelled."""
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, cause: Trace | None) -> None:
         self.disconnected = False
-        self.record = RequestRecord(kind="response", id=response.id, model=response.model)
+        self.record = RequestRecord(kind="response", id=response.id, model=response.model, cause=cause)
         self.record.begin(perf_counter())
         self._callback: Callable[[], object] | None = None
 
@@ -75,19 +75,20 @@ class BackgroundRun:
         writer: EventLogWriter,
         *,
         records: RequestRecords,
+        cause: Trace | None,
         alive_until: Callable[[], float],
         end_timeout: float,
     ) -> None:
-        """``recorder`` stores a response that has no turn. ``end_timeout`` limits the attempts to store the end.
+        """``recorder`` stores a response that has no turn. ``cause`` are the spans of the request that starts it.
 
-        It is in seconds.
+        ``end_timeout`` limits the attempts to store the end, in seconds.
         """
         self.written = asyncio.Event()
         self._encoder = encoder
         self.writer = writer
         self._alive_until = alive_until
         self._end_timeout = end_timeout
-        self._client = _Canceller(encoder.response)
+        self._client = _Canceller(encoder.response, cause)
         self._records = records
         records.begin(self._client.record)
         self._turn: ActiveTurn | None = None

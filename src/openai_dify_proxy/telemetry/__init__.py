@@ -7,3 +7,4 @@ from openai_dify_proxy.telemetry.logs import configure_logging as configure_logg
 from openai_dify_proxy.telemetry.logs import escape_unprintable as escape_unprintable
 from openai_dify_proxy.telemetry.records import RequestRecord as RequestRecord
 from openai_dify_proxy.telemetry.records import RequestRecords as RequestRecords
+from openai_dify_proxy.telemetry.records import Trace as Trace

@@ -81,6 +81,8 @@ class RequestRecord(Struct, eq=False, kw_only=True):
     """Files of the request that were sent to Dify."""
     trace: Trace | None = None
     """The spans of the request; None while tracing is off."""
+    cause: Trace | None = None
+    """The spans of the request that started this response in the background."""
 
     began_at: float = 0.0
     """Seconds since the epoch."""

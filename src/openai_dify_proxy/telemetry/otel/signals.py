@@ -1,7 +1,8 @@
 """The spans and metrics of requests and turns. Loads the SDK of OpenTelemetry.
 
 A request is a span of kind ``SERVER``, and its turn a child of kind ``CLIENT``, whose context Dify receives. A response
-in the background is a trace of its own. Both end when the record of the request is closed, with the times in it.
+in the background is a trace of its own, with a link to the request that started it. All end when the record of the
+request is closed, with the times in it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import (
+    Link,
     NoOpTracerProvider,
     Span,
     SpanKind,
@@ -98,7 +100,9 @@ class OtelSignals:
         }
         kind = SpanKind.SERVER if record.kind == "request" else SpanKind.INTERNAL
         context = _PROPAGATOR.extract(carrier) if carrier else None
-        span = self._tracer.start_span(record.kind, context, kind, start_time=_nanoseconds(record, record.started))
+        start, cause = _nanoseconds(record, record.started), record.cause
+        links = [Link(cause.span.get_span_context())] if isinstance(cause, RequestTrace) else None
+        span = self._tracer.start_span(record.kind, context, kind, links=links, start_time=start)
         record.trace = RequestTrace(self._tracer, record, span)
 
     def __call__(self, record: RequestRecord) -> None:
