@@ -123,6 +123,7 @@ class DifyStream:
         self._first_event: float | None = None
         self._loop = asyncio.get_running_loop()
         self._began = self._last_frame = self._loop.time()
+        self._paused_at = 0.0
         self._frames = 0
         self._error_body = bytearray()
         self._ending_since: float | None = None
@@ -193,13 +194,15 @@ class DifyStream:
 
     def pause(self) -> None:
         """Stop reading from Dify until ``resume``."""
+        self._paused_at = self._loop.time()
         self.exchange.pause()
 
     def resume(self) -> None:
-        """Read from Dify again. Dify is not to blame for the silence of the pause."""
-        self._last_frame = self._loop.time()
+        """Read from Dify again. The time of the pause does not count as Dify's silence."""
+        paused = self._loop.time() - self._paused_at
+        self._last_frame += paused
         if self._ending_since is not None:
-            self._ending_since = self._last_frame
+            self._ending_since += paused
         self.exchange.resume()
 
     async def next(self, wake_at: float | None = None) -> list[Event]:
@@ -342,6 +345,7 @@ class DifyStream:
             self._last_frame = self._loop.time()
             if self._first_event is None and self._decoder.started:
                 self._first_event = self._last_frame
+                self._wake_by(self._last_frame + self._limits.dead)  # the timer is that of the first event
         if not ended:
             return events
         events += self._decoder.finish()
