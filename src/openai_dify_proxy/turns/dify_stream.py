@@ -22,7 +22,7 @@ from openai_dify_proxy.translate.dify.file_links import FileLinks
 from openai_dify_proxy.translate.dify.usage import sum_usage
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.turns.client import ClientDisconnected
-from openai_dify_proxy.turns.resumption import Resume, Resumption
+from openai_dify_proxy.turns.resumption import ATTACH_SECONDS, Resume, Resumption
 from openai_dify_proxy.turns.reuploads import Reuploads
 from openai_dify_proxy.turns.stream_errors import conversation_lost, dead_stream, no_first_event, turn_timeout
 from openai_dify_proxy.upstream.dify import DifyApp, missing_answer, rejection
@@ -46,12 +46,13 @@ ERROR_BODY_SECONDS = 5.0
 
 
 class TurnLimits(Struct, frozen=True):
-    """Time limits in seconds: without a frame before the first event (``silence``) and after it (``dead``), and for
-    the whole turn."""
+    """Time limits in seconds: without a frame before the first event (``silence``) and after it (``dead``), for the
+    whole turn, and for the first event of a stream that resumes another (``attach``)."""
 
     silence: float
     turn: float
     dead: float = DEAD_SECONDS
+    attach: float = ATTACH_SECONDS
 
 
 Run = tuple[Exchange, DifyEventDecoder]
@@ -123,7 +124,7 @@ class DifyStream:
         self._first_event: float | None = None
         self._loop = asyncio.get_running_loop()
         self._began = self._last_frame = self._loop.time()
-        self._paused_at = 0.0
+        self._attached_at = self._paused_at = 0.0
         self._frames = 0
         self._error_body = bytearray()
         self._ending_since: float | None = None
@@ -269,7 +270,7 @@ class DifyStream:
             return [*events, *self._filtered([TurnFailed(error)])]
         self._streams = None
         self._usage_read = False
-        self._last_frame = self._loop.time()
+        self._attached_at = self._last_frame = self._loop.time()
         self._frames = 0
         self._error_body = bytearray()
         self._first_event = self._ending_since = None
@@ -418,6 +419,8 @@ class DifyStream:
                 self._ending_since = self._loop.time()
             timeout = SIBLING_SECONDS if self._decoder.ending else ERROR_BODY_SECONDS
             return min(end, self._ending_since + timeout)
+        if self._resumption.attaching(self._decoder):
+            return min(end, self._attached_at + self._limits.attach)
         if self.ids.task_id is None and not self._decoder.started:
             return min(end, self._last_frame + self._limits.silence)
         return min(end, self._last_frame + self._limits.dead)
@@ -431,7 +434,8 @@ class DifyStream:
             return [TurnFailed(turn_timeout(self._limits.turn))]
         if self.ids.task_id is None and not self._decoder.started:
             return [TurnFailed(no_first_event())]
-        return [TurnFailed(dead_stream(self._limits.dead))]
+        attaching = self._resumption.attaching(self._decoder)
+        return [TurnFailed(dead_stream(self._limits.attach if attaching else self._limits.dead))]
 
     def _wake_by(self, when: float) -> None:
         """Set the stream's only timer. It is only moved to fire earlier; a timer that fires too early has no effect."""

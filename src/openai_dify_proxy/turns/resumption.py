@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MAX_RESUMES = 2
 """How often a broken stream is resumed: 1.16.1 may cut the second reader of a run's events, but not the third."""
 
+ATTACH_SECONDS = 15.0
+"""How long Dify may take to send the first event of a resumed run, each time; pings do not count."""
+
 Resume = Callable[["DifyStream"], Awaitable[Exchange]]
 """Closes the broken stream and requests the events of its run. Raises ProxyError."""
 
@@ -44,6 +47,10 @@ class Resumption:
         self._decoder = decoder
         decoder.resume()
         return True
+
+    def attaching(self, decoder: DifyEventDecoder) -> bool:
+        """Return whether ``decoder`` reads another stream of its run, which has not begun yet."""
+        return decoder is self._decoder and not decoder.started
 
     def refuse(self, decoder: DifyEventDecoder) -> ProxyError | None:
         """Return the error of the first stream if Dify rejected the attempt to resume it. No other attempt follows."""

@@ -130,7 +130,7 @@ class DifyEventDecoder:
 
     @property
     def started(self) -> bool:
-        """Whether an event arrived; pings do not count."""
+        """Whether an event of the current stream arrived; pings do not count."""
         return self._ids.started
 
     @property
@@ -207,6 +207,7 @@ class DifyEventDecoder:
         """
         self._phase = Phase.RUNNING
         self._frames = FrameSplitter(self._max_event_bytes)
+        self._ids.begin_stream()
         if not self._pause.shows_form:  # else the snapshot has all that the turn shows
             self._resumed = True
             self._text = ResumedText(self._text)

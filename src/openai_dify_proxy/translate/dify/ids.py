@@ -19,7 +19,7 @@ class IdCollector:
     ``known`` are those of a run that another turn has started.
 
     ``incomplete`` is true until the id that comes last in this app mode is known; every event must be read until then.
-    ``started`` is true once an event was read.
+    ``started`` is true once an event of the current stream was read.
     """
 
     __slots__ = ("_last", "ids", "incomplete", "started")
@@ -27,6 +27,11 @@ class IdCollector:
     def __init__(self, mode: Mode, known: TurnIds = NO_IDS) -> None:
         self._last = "workflow_run_id" if mode == "workflow" else "message_id"
         self.ids = known
+        self.incomplete = True
+        self.started = False
+
+    def begin_stream(self) -> None:
+        """Expect the events of another stream of the same run."""
         self.incomplete = True
         self.started = False
 

@@ -186,3 +186,14 @@ def test_a_workflow_with_several_outputs_cannot_be_completed() -> None:
         stream(*begin), stream(workflow_finished(outputs={"a": "one two", "b": "three"})), mode="workflow"
     )
     assert isinstance(answer.error, StreamCut)
+
+
+def test_pings_do_not_start_the_next_stream() -> None:
+    decoder = DifyEventDecoder("advanced-chat")
+    decoder.feed(stream(*BEGIN))
+    decoder.finish()
+    decoder.resume()
+    decoder.feed(PING)
+    assert not decoder.started
+    decoder.feed(stream(workflow_started()))
+    assert decoder.started
