@@ -47,8 +47,6 @@ async def get(url: str, method: str = "GET", **headers: str) -> httpx2.Response:
 async def test_files_of_every_app_are_behind_links_of_ours(
     client: AsyncOpenAI, proxy: ProxyServer, demo: DemoServer, model: str, word: str
 ) -> None:
-    if model.startswith("demo-agent@") and word == "FILE":
-        pytest.skip("the new agent of the demo has no such tool")
     completion = (await client.chat.completions.create(model=model, messages=user(f"{word} a cat"))).model_dump()
     text, (file,) = completion["choices"][0]["message"]["content"], completion["dify"]["files"]
     assert links_in(text) == [file["url"]]
