@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from openai_dify_proxy_demo import DemoServer
 from tests.cli.program import Program
 from tests.components.replicas import Replica, serving
+from tests.components.test_keys_of_replicas import until_all_answer
 from tests.limits import PATIENCE
 from tests.state.servers import ValkeyServer, valkey_program
 
@@ -72,13 +73,11 @@ def usage_of(reply: httpx2.Response) -> tuple[int, int]:
     return usage["prompt_tokens"], usage["completion_tokens"]
 
 
-async def known(http: httpx2.AsyncClient, site: Site, key: str) -> None:
-    """Wait until every process is likely to know the key."""
+async def known(site: Site, key: str) -> None:
+    """Wait until every process knows the key. Before the first key they serve everyone."""
     for replica in site.replicas:
-        agreed = 0
-        while agreed < 16:
-            reply = await http.get(f"{replica.url}/models", headers={"Authorization": f"Bearer {key}"})
-            agreed = agreed + 1 if reply.status_code == 200 else 0
+        await until_all_answer(replica.url, "", 401)
+        await until_all_answer(replica.url, key, 200)
 
 
 async def total(http: httpx2.AsyncClient, site: Site, name: str, **labels: str) -> float:
@@ -102,12 +101,12 @@ async def until_total(http: httpx2.AsyncClient, expected: float, site: Site, nam
     assert found == expected
 
 
-async def prices_in_dify(http: httpx2.AsyncClient, demo: DemoServer) -> Decimal:
-    """Return the sum of the prices of all messages, as the demo's own list of messages has them."""
+async def prices_in_dify(http: httpx2.AsyncClient, demo: DemoServer, key: str = "app-demo-chat") -> Decimal:
+    """Return the sum of the prices of an app's messages, as the demo's own list of messages has them."""
     prices = Decimal(0)
     for conversation, user in {(run.conversation_id, run.user) for run in demo.log.runs}:
         query = {"conversation_id": conversation, "user": user}
-        reply = await http.get(f"{demo.url}/messages", params=query, headers={"Authorization": "Bearer app-demo-chat"})
+        reply = await http.get(f"{demo.url}/messages", params=query, headers={"Authorization": f"Bearer {key}"})
         prices += sum(Decimal(row["total_price"]) for row in reply.json()["data"])
     return prices
 
@@ -116,7 +115,7 @@ async def test_metrics_and_usage_are_what_the_clients_counted(
     site: Site, http: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     key = site.create_key(tmp_path, "anna")
-    await known(http, site, key)
+    await known(site, key)
     replies = await asyncio.gather(*(turn(http, site, key, number) for number in range(60)))
     assert {reply.status_code for reply in replies} == {200}
     prompt, completion = map(sum, zip(*map(usage_of, replies), strict=True))
@@ -140,7 +139,7 @@ async def test_parallel_load_exceeds_a_budget_by_the_turns_in_flight(
     site: Site, http: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     key = site.create_key(tmp_path, "anna", "--daily-turns", "40", "--concurrent-turns", "50")
-    await known(http, site, key)
+    await known(site, key)
     at_once = 12
 
     async def client(first: int) -> list[int]:
