@@ -9,6 +9,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -19,7 +20,9 @@ from structlog.testing import capture_logs
 
 from openai_dify_proxy.cli.server import server_config
 from openai_dify_proxy.server import FrontDoor, HttpLimits, front_door, http_limits
+from openai_dify_proxy.server.protocol import REQUEST_RECORDS
 from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.telemetry import AccessLog, RequestRecord, RequestRecords
 from openai_dify_proxy.turns.client import EXTENSION
 from tests.api.servers import ListeningServer
 from tests.limits import PATIENCE
@@ -41,12 +44,14 @@ class Echo:
 
     def __init__(self) -> None:
         self.requests = 0
+        self.records: list[RequestRecord] = []
         self.late = threading.Event()
         """Set when a request to ``/late`` waits."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await receive()
+            scope["state"][REQUEST_RECORDS] = RequestRecords(AccessLog(), self.records.append)
             self.loop, self._released = asyncio.get_running_loop(), asyncio.Event()
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -383,6 +388,17 @@ def test_pipeline_of_a_client_that_reads_nothing_is_not_read() -> None:
 def test_slow_request_is_rejected(sent: bytes, answer: tuple[int, str]) -> None:
     with door(HURRIED) as opened:
         assert opened.connect().send(sent).error() == answer
+
+
+def test_a_rejection_took_the_time_since_its_head_began() -> None:
+    sent_at = time.time()
+    with door(HURRIED) as opened, capture_logs() as logs:
+        assert opened.connect().send(b"GET /a HTT").error() == (408, "request_timeout")
+    (record,) = opened.app.records
+    assert sent_at - 0.01 <= record.began_at <= time.time() - 0.1  # the loop's clock counts milliseconds
+    assert record.seconds >= 0.1
+    (line,) = [entry for entry in logs if entry["event"] == "request_rejected"]
+    assert line["ms"] == round(record.seconds * 1000)
 
 
 def test_idle_connections_are_closed() -> None:

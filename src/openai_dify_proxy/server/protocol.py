@@ -56,6 +56,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, loop)
         self.since = 0.0
         """The loop's time at which the phase began, or the current window of a body."""
+        self._head_began = 0.0
         self.address = ""
         """The client's address; empty for a trusted proxy, which many clients share."""
         self._behind_proxy = False
@@ -242,7 +243,7 @@ class Connection(HttpToolsProtocol):
 
     def _begin_head(self) -> None:
         self._phase = HEAD
-        self.since = self.loop.time()
+        self._head_began = self.since = self.loop.time()
         self._head_bytes = 0
         self.url = b""
         self._door.idle.pop(self, None)
@@ -387,7 +388,10 @@ class Connection(HttpToolsProtocol):
         """Record a rejected request that has no handler."""
         client = self.scope["client"] if self._phase == BODY else self.client
         record = RequestRecord(kind="rejection", client=client and client[0], status=error.status, error=error)
-        record.started = perf_counter()
+        record.begin(0.0)
+        elapsed = self.loop.time() - self._head_began
+        record.started -= elapsed
+        record.began_at -= elapsed
         records: RequestRecords = self.app_state.get(REQUEST_RECORDS) or RequestRecords(AccessLog())
         records.close(record)
 

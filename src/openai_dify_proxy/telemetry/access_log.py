@@ -6,6 +6,7 @@ upstream said, which may quote a prompt. Names of end users are hashed, unless t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
@@ -43,16 +44,20 @@ class AccessLog:
         self._user: Callable[[str], str] = str if hash_key is None else _hasher(hash_key)
 
     def __call__(self, record: RequestRecord) -> None:
+        level = _level(record)
+        if not self._log.is_enabled_for(level):
+            return
         fields = _fields(record)
         if record.end_user is not None:
             fields["user"] = clean(self._user(record.end_user))
-        event, error = EVENTS[record.kind], record.error
-        if record.status >= 500 or (error is not None and error.status >= 500) or record.kind == "rejection":
-            self._log.warning(event, **fields)
-        elif record.route in PROBES and error is None:
-            self._log.debug(event, **fields)
-        else:
-            self._log.info(event, **fields)
+        self._log.log(level, EVENTS[record.kind], **fields)
+
+
+def _level(record: RequestRecord) -> int:
+    error = record.error
+    if record.status >= 500 or (error is not None and error.status >= 500) or record.kind == "rejection":
+        return logging.WARNING
+    return logging.DEBUG if record.route in PROBES and error is None else logging.INFO
 
 
 def _hasher(key: bytes) -> Callable[[str], str]:
@@ -103,8 +108,7 @@ def _add_turn(fields: dict[str, object], record: RequestRecord) -> None:
         fields["model"] = clean(record.model)
     if record.app and record.app != record.model:
         fields["app"] = record.app
-    if record.kind != "rejection":
-        fields["ms"] = _milliseconds(record.seconds)
+    fields["ms"] = _milliseconds(record.seconds)
     if record.first_text:
         fields["first_text_ms"] = _milliseconds(record.first_text - record.started)
     if record.queued:

@@ -87,7 +87,7 @@ class RequestRecord(Struct, eq=False, kw_only=True):
     began_at: float = 0.0
     """Seconds since the epoch."""
     started: float = 0.0
-    """The head of the request was complete."""
+    """The head of the request was complete; that of a rejected request began."""
     received: float = 0.0
     """The body of the request was complete."""
     sent: float = 0.0

@@ -19,12 +19,12 @@ RECENT = 200
 MAX_SAMPLES = 500
 """First texts per step of which the percentiles are taken."""
 
-MAX_KINDS = 50
-"""Kinds of errors per step; there are fewer in the proxy."""
-
 
 class TrafficStep(Struct, eq=False):
-    """What ended in one step; ``at`` is its beginning, in seconds since the epoch."""
+    """What ended in one step; ``at`` is its beginning, in seconds since the epoch.
+
+    ``errors`` counts errors by their class.
+    """
 
     at: int
     requests: int = 0
@@ -70,7 +70,7 @@ class Traffic:
             step.requests += 1
         if record.app:
             step.turns += 1
-        if record.error is not None and len(step.errors) < MAX_KINDS:
+        if record.error is not None:
             kind = type(record.error).__name__
             step.errors[kind] = step.errors.get(kind, 0) + 1
         if record.first_text and len(step.first_texts) < MAX_SAMPLES:

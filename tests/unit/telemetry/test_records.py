@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from openai_dify_proxy import errors
@@ -118,6 +120,28 @@ def test_end_users_are_hashed_with_a_key() -> None:
     assert "anna" not in first
     assert line(record(end_user="anna"), None)["user"] == "anna"
     assert line(record(end_user="\ud800"))["user"]
+
+
+class Unread(str):
+    """The name of an end user that must not be hashed."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        raise AssertionError
+
+
+def test_a_line_that_the_level_leaves_out_is_not_made() -> None:
+    configured = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    try:
+        with capture_logs() as logs:
+            records = RequestRecords(AccessLog(b"key"))
+            records.close(record(end_user=Unread("anna")))
+            records.close(record(status=500))
+    finally:
+        structlog.configure(**configured)
+    assert [entry["log_level"] for entry in logs] == ["warning"]
 
 
 def test_a_record_is_closed_once() -> None:
