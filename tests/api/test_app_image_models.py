@@ -34,6 +34,10 @@ def painting(serve: Serve, tmp_path: Path) -> ProxyServer:
     return serve(image_models=painters(), image_model="paint-chat", image_storage_dir=str(tmp_path))
 
 
+async def test_the_console_offers_pictures(painting: ProxyServer, http: httpx2.AsyncClient) -> None:
+    assert (await http.get(f"{painting.origin}/console/session")).json()["has_images"] is True
+
+
 @pytest.mark.parametrize("version", ["1.11", "1.13", "1.16"])
 @pytest.mark.parametrize("mode", MODES)
 async def test_every_mode_makes_pictures(serve: Serve, tmp_path: Path, log: DemoLog, mode: str, version: str) -> None:

@@ -21,7 +21,7 @@ class SessionStatus(Struct, kw_only=True):
     """Who uses the tab.
 
     ``needs_key`` says whether the server requires a key, ``takes_dify_keys`` whether keys of Dify apps will do, and
-    ``has_dify`` and ``has_images`` whether a Dify and an image service are configured.
+    ``has_dify`` and ``has_images`` whether a Dify and models of pictures are configured.
     """
 
     needs_key: bool
@@ -72,6 +72,6 @@ def _status(services: Services, caller: Caller | None) -> Response:
             admin=caller is not None and services.authenticator.is_admin(caller),
             takes_dify_keys=services.authenticator.takes_dify_keys,
             has_dify=bool(services.apps.urls),
-            has_images=services.images.generator is not None,
+            has_images=services.images.available,
         )
     )

@@ -37,7 +37,7 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
     services = services_of(request)
     service = services.images
     caller = services.authenticator.admit_spender(request)
-    if service.generator is None and service.app_generator is None:
+    if not service.available:
         raise ImagesOff
     parsed = await read_image_request(request, services.bodies, caller, operation, limit=service.max_picture_bytes)
     record = record_of(request.scope)

@@ -32,6 +32,11 @@ class ImageService(Struct, frozen=True, kw_only=True):
     max_picture_bytes: int
     ipfs_timeout: float
 
+    @property
+    def available(self) -> bool:
+        """Whether any model makes pictures."""
+        return self.generator is not None or self.app_generator is not None
+
     def allows(self, caller: Caller, name: str) -> bool:
         """Return whether the caller may use the image model."""
         if name in self.app_models:

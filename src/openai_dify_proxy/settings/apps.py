@@ -13,9 +13,9 @@ from openai_dify_proxy.settings.names import (
     SINGLE_APP,
     Draft,
     RawValue,
-    did_you_mean,
     first,
     named_tables,
+    table_fields,
 )
 from openai_dify_proxy.settings.values import strip_scheme
 
@@ -55,12 +55,7 @@ def _app_of_toml(
     name: str, table: Mapping[str, Any], file: str, variables: Mapping[str, RawValue], problems: list[str]
 ) -> Draft:
     origin = f"[apps.{name}] in {file}"
-    problems += [
-        f"{key} of {origin} is not a setting of an app{did_you_mean(key, APP_KEYS)}"
-        for key in table
-        if key not in APP_KEYS
-    ]
-    fields = {key: RawValue(value, f"{key} of {origin}") for key, value in table.items() if key in APP_KEYS}
+    fields = table_fields(table, origin, APP_KEYS, "an app", problems)
     variable = fields.get("api_key_env")
     if variable and "api_key" in fields:
         problems.append(f"{origin} has both api_key and api_key_env: remove one")

@@ -11,7 +11,7 @@ from openai_dify_proxy.settings.apps import key_from_variable
 from openai_dify_proxy.settings.checks import draft_problem
 from openai_dify_proxy.settings.keys import ClientKeySettings
 from openai_dify_proxy.settings.model import SettingsError
-from openai_dify_proxy.settings.names import CLIENT_KEY_KEYS, Draft, RawValue, did_you_mean, named_tables
+from openai_dify_proxy.settings.names import CLIENT_KEY_KEYS, Draft, RawValue, named_tables, table_fields
 
 _SOURCES = ("key", "key_env", "key_hash")
 
@@ -32,12 +32,7 @@ def _draft(
     name: str, table: Mapping[str, Any], file: str, variables: Mapping[str, RawValue], problems: list[str]
 ) -> Draft:
     origin = f"[keys.{name}] in {file}"
-    problems += [
-        f"{key} of {origin} is not a setting of a client key{did_you_mean(key, CLIENT_KEY_KEYS)}"
-        for key in table
-        if key not in CLIENT_KEY_KEYS
-    ]
-    fields = {key: RawValue(value, f"{key} of {origin}") for key, value in table.items() if key in CLIENT_KEY_KEYS}
+    fields = table_fields(table, origin, CLIENT_KEY_KEYS, "a client key", problems)
     present = [source for source in _SOURCES if source in fields]
     if not present:
         problems.append(f"{origin} has no key. Set one of {', '.join(_SOURCES)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from openai_dify_proxy.settings.names import IMAGE_MODEL_KEYS, Draft, RawValue, did_you_mean, named_tables
+from openai_dify_proxy.settings.names import IMAGE_MODEL_KEYS, Draft, named_tables, table_fields
 
 
 def draft_image_models(table: Mapping[str, Any], file: str, problems: list[str]) -> dict[str, Draft]:
@@ -21,15 +21,8 @@ def draft_image_models(table: Mapping[str, Any], file: str, problems: list[str])
         if key != "models"
     ]
     named = named_tables(models, "images.models", file, IMAGE_MODEL_KEYS, problems)
-    return {name: _draft(name, model, file, problems) for name, model in named.items()}
-
-
-def _draft(name: str, table: Mapping[str, Any], file: str, problems: list[str]) -> Draft:
-    origin = f"[images.models.{name}] in {file}"
-    problems += [
-        f"{key} of {origin} is not a setting of an image model{did_you_mean(key, IMAGE_MODEL_KEYS)}"
-        for key in table
-        if key not in IMAGE_MODEL_KEYS
-    ]
-    fields = {key: RawValue(value, f"{key} of {origin}") for key, value in table.items() if key in IMAGE_MODEL_KEYS}
-    return Draft(origin, fields)
+    drafts = {}
+    for name, model in named.items():
+        origin = f"[images.models.{name}] in {file}"
+        drafts[name] = Draft(origin, table_fields(model, origin, IMAGE_MODEL_KEYS, "an image model", problems))
+    return drafts

@@ -96,6 +96,19 @@ def named_tables(
     return found
 
 
+def table_fields(
+    table: Mapping[str, Any], origin: str, keys: Iterable[str], kind: str, problems: list[str]
+) -> dict[str, RawValue]:
+    """Return the settings of a table, whose possible settings are ``keys``. Appends a problem for each other key.
+
+    ``origin`` and ``kind`` are for errors: ``[apps.support] in proxy.toml`` and ``an app``.
+    """
+    problems += [
+        f"{key} of {origin} is not a setting of {kind}{did_you_mean(key, keys)}" for key in table if key not in keys
+    ]
+    return {key: RawValue(value, f"{key} of {origin}") for key, value in table.items() if key in keys}
+
+
 def first(variables: Mapping[str, RawValue], names: Iterable[str]) -> RawValue | None:
     """Return the value of the first of ``names`` that is set."""
     return next((variables[name] for name in names if name in variables), None)
