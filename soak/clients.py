@@ -281,7 +281,7 @@ class SoakClient:
             raise Wrong("the picture is another", "")
 
     async def _files(self, question: Question) -> None:
-        content = question.answer.encode()
+        content, key = question.answer.encode(), self._key
         lines = [
             b"--soak",
             b'Content-Disposition: form-data; name="file"; filename="soak.txt"',
@@ -294,7 +294,7 @@ class SoakClient:
             "POST",
             "/v1/files",
             b"\r\n".join(lines),
-            key=self._key,
+            key=key,
             seconds=0,
             kind="multipart/form-data; boundary=soak",
         )
@@ -302,9 +302,13 @@ class SoakClient:
             raise envelope(answer)
         name = msgspec.json.decode(answer.body)["id"]
         await asyncio.sleep(2)
-        stored = await self._load.read(f"/v1/files/{name}/content", key=self._key)
+        stored = await self._load.read(f"/v1/files/{name}/content", key=key)
         if stored.body != content:
             raise Wrong("the file is another", stored.body.decode(errors="replace"))
+        # A caller has 500 stored files at most.
+        deleted = await self._load.request("DELETE", f"/v1/files/{name}", b"", key=key, seconds=0)
+        if deleted.status != 200:
+            raise envelope(deleted)
 
 
 def kinds(count: int) -> list[str]:

@@ -234,6 +234,7 @@ def cluster(directory: Path, *, limit: int, grace: int) -> Iterator[Cluster]:
             "REPLICATE_OUTPUT_HOSTS": f"http://127.0.0.1:{upstreams.replicate}",
             "IMAGE_STORAGE_DIR": str(pictures),
             "SHUTDOWN_GRACE": str(grace),
+            "SHUTDOWN_DELAY": "5s",  # that of compose.yaml
             "MAX_CONNECTIONS": "20000",
         }
         replicas = [Replica(directory / name, settings) for name in ("a", "b")]

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, cast
 
@@ -78,10 +79,22 @@ def _log_cuts(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
+def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accept all connections that wait in the queue of ``listener``."""
+    while True:
+        try:
+            yield listener.accept()[0]
+        except OSError:  # none is left, or another process was faster
+            return
+
+
 class GracefulServer(uvicorn.Server):
     """A server that finishes running answers."""
 
-    interrupted = False
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.interrupted = False
+        self._accepting: set[asyncio.Task[object]] = set()
 
     @property
     def answers(self) -> int:
@@ -119,6 +132,23 @@ class GracefulServer(uvicorn.Server):
         """Stop listening. Connections that were accepted are served."""
         for server in self.servers:
             server.close()
+
+    def accept_last_connections(self, sockets: list[socket.socket]) -> None:
+        """Accept the connections that wait in the queues of ``sockets``, and stop listening.
+
+        The kernel resets those that no process has accepted, though their clients may have sent requests.
+        """
+        waiting = [connection for listener in sockets for connection in _waiting(listener)]
+        self.refuse_connections()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            task = loop.create_task(loop.connect_accepted_socket(self._make_protocol, connection))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        config = self.config
+        return config.http_protocol_class(config, self.server_state, self.lifespan.state)  # type: ignore[call-arg]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish running answers. A second Ctrl-C stops them, and ends the process."""

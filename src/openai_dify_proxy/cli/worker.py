@@ -49,17 +49,18 @@ def main() -> None:
     configure_logging(settings.log_level, settings.log_format)
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]
     config = server_config(create_process_app(settings), http_limits(settings), grace=settings.shutdown_grace)
-    server = WorkerServer(config, channel)
+    server = WorkerServer(config, channel, sockets)
     handle_signals(server)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     server.run(sockets)
 
 
 class WorkerServer(GracefulServer):
-    """A server that takes orders from a supervisor."""
+    """A server on ``sockets`` that takes orders from a supervisor."""
 
-    def __init__(self, config: uvicorn.Config, channel: WorkerEnd) -> None:
+    def __init__(self, config: uvicorn.Config, channel: WorkerEnd, sockets: list[socket.socket]) -> None:
         super().__init__(config)
+        self._sockets = sockets
         self._channel = channel
         self._drain: asyncio.Task[None] | None = None
 
@@ -93,7 +94,7 @@ class WorkerServer(GracefulServer):
         self.begin_drain(closing=order.closing)
         await asyncio.sleep(order.delay)
         if order.closing and order.delay:
-            self.refuse_connections()
+            self.accept_last_connections(self._sockets)
             await asyncio.sleep(ACCEPTED_SECONDS)
         self.should_exit = True
 
