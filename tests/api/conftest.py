@@ -21,6 +21,7 @@ from tests.api.servers import UNSPACED, ProxyServer, app_settings, counted_secon
 from tests.api.slots import MEMORY
 from tests.cli.program import Program
 from tests.limits import PATIENCE
+from tests.movable_time import MovableLoop
 
 Serve = Callable[..., ProxyServer]
 
@@ -158,9 +159,10 @@ def serve_images(
     """Start a proxy with image generation and the settings of the test: ``serve_images(image_timeout=2)``."""
     with ExitStack() as stack:
 
-        def start(**settings: Any) -> ProxyServer:
+        def start(*, loop: MovableLoop | None = None, **settings: Any) -> ProxyServer:
             settings = {"dify_api_url": demo.url, "apps": demo_apps(demo.url)} | settings
-            return stack.enter_context(ProxyServer(Settings(**image_settings(replicate, tmp_path, **settings))))
+            started = ProxyServer(Settings(**image_settings(replicate, tmp_path, **settings)), loop=loop)
+            return stack.enter_context(started)
 
         yield start
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from openai_dify_proxy.settings import Settings
 from tests.api.servers import SSE_HEAD, ProxyServer, RawDify, RawRequest, app_settings, chunk, message_frame
+from tests.movable_time import MovableLoop
 
 PIECE = chunk(message_frame("x" * 4000))
 
@@ -26,7 +27,7 @@ class Flood:
             self.written += len(PIECE)
 
 
-def flooded_proxy(dify: RawDify, **settings: Any) -> ProxyServer:
+def flooded_proxy(dify: RawDify, *, loop: MovableLoop | None = None, **settings: Any) -> ProxyServer:
     """Return a proxy with the model ``raw``, an app of ``dify``."""
     apps = {"raw": app_settings("raw", "app-raw", dify.url)}
-    return ProxyServer(Settings(dify_api_url=dify.url, apps=apps, **settings))
+    return ProxyServer(Settings(dify_api_url=dify.url, apps=apps, **settings), loop=loop)

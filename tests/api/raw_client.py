@@ -37,6 +37,10 @@ class Client:
         """Return the next bytes, at most ``size``; none at the end of the connection."""
         return await self._reader.read(size)
 
+    async def read_exactly(self, size: int) -> bytes:
+        """Return the next ``size`` bytes."""
+        return await self._reader.readexactly(size)
+
     async def read_until(self, text: bytes) -> None:
         while text not in self.seen:
             data = await self._reader.read(65536)

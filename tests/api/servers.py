@@ -25,6 +25,7 @@ from openai_dify_proxy.settings import AppSettings, Settings
 from openai_dify_proxy.turns.claim_timing import ClaimTiming
 from openai_dify_proxy_demo import DEMO_APPS, DIALECTS, SPECIAL_APPS
 from tests.limits import PATIENCE
+from tests.movable_time import MovableLoop
 
 UNSPACED = ClaimTiming(turn_spacing=0)
 """No pause between turns. For demos with the clock ``counted_seconds``, which do not confuse such turns."""
@@ -68,13 +69,16 @@ class ProxyServer:
         *,
         timing: ClaimTiming = UNSPACED,
         clock: Callable[[], float] = time.time,
+        loop: MovableLoop | None = None,
         **options: float,
     ) -> None:
-        """``options`` are further arguments of ``create_app``."""
+        """``loop`` runs the proxy instead of a new one. ``options`` are further arguments of ``create_app``."""
         self.settings = settings
         app = create_app(settings, timing=timing, clock=clock, **({"state_timeout": PATIENCE} | options))
         self._server = ListeningServer(server_config(app, http_limits(settings), grace=settings.shutdown_grace))
         self._server.config.port = 0
+        if loop is not None:
+            self._server.use(loop)
         self._thread = threading.Thread(target=self._server.run, name="proxy", daemon=True)
         self.port = 0
 
@@ -123,6 +127,10 @@ class ListeningServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = threading.Event()
+
+    def use(self, loop: MovableLoop) -> None:
+        """Run in ``loop``, which the server closes at the end."""
+        self.config.loop = cast(str, lambda: loop)  # uvicorn takes the import path of a factory, or the factory itself
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)

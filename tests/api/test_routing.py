@@ -211,9 +211,9 @@ async def test_the_official_client_does_not_retry_an_unsupported_endpoint(
 
 
 async def test_a_long_path_is_handled_quickly(proxy: ProxyServer, http: httpx2.AsyncClient) -> None:
-    began = time.perf_counter()
+    began = time.process_time()  # of the proxy, which runs in this process
     paths = ["/a" * 8_000, "/v1" * 5_000 + "/x", "/" * 16_000 + "x", "/v1/models/chat" * 1000]
     replies = await asyncio.gather(*(http.post(f"{proxy.origin}{path}") for path in paths))
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert {reply.status_code for reply in replies} <= {404, 405}
     assert all(len(reply.content) < 1000 for reply in replies)

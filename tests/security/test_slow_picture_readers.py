@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from structlog.testing import capture_logs
 
@@ -16,6 +17,7 @@ from tests.api.image_requests import SDXL, picture
 from tests.api.raw_client import settled, until
 from tests.api.servers import ProxyServer
 from tests.limits import PATIENCE
+from tests.movable_time import MovableLoop
 
 Serve = Callable[..., ProxyServer]
 
@@ -24,6 +26,15 @@ KERNEL_BUFFER = 8 * 1024
 OFTEN = 0.05
 """The interval of heartbeats, and so of the timer that checks the write timeout."""
 
+WRITE_TIMEOUT = 1000.0
+"""Seconds that pass only when a test moves the time."""
+
+ENOUGH = 100 * 1024
+"""The 64 KiB that a client must read within the write timeout, and what the kernel's buffers may hold."""
+
+TOO_LITTLE = 8 * 1024
+"""Even twice, and with what the kernel's buffers hold, less than 64 KiB."""
+
 END_OF_FRAME = b"\n\n"
 PICTURE = b"event: image_generation.completed\ndata: "
 
@@ -31,15 +42,15 @@ PICTURE = b"event: image_generation.completed\ndata: "
 class SlowReader:
     """A client that streams pictures and reads only when told."""
 
-    def __init__(self, proxy: ProxyServer, pictures: int, side: int) -> None:
+    def __init__(self, proxy: ProxyServer, pictures: int, side: int, seed: int | None) -> None:
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
         self.socket.connect(("127.0.0.1", proxy.port))
-        body = json.dumps(
-            {"model": SDXL, "prompt": "A fox SETTLED", "size": f"{side}x{side}", "n": pictures, "stream": True}
-        ).encode()
+        request = {"model": SDXL, "prompt": "A fox SETTLED", "size": f"{side}x{side}", "n": pictures, "stream": True}
+        body = json.dumps(request).encode()
         head = f"POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
-        self.socket.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        more = "Content-Type: application/json\r\n" + (f"X-Replicate-Seed: {seed}\r\n" if seed else "")
+        self.socket.sendall(f"{head}{more}\r\n".encode() + body)
         self.socket.setblocking(False)
         self.read_bytes = 0
         self._seen = b""
@@ -63,13 +74,13 @@ class SlowReader:
 
 
 @contextmanager
-def reading(proxy: ProxyServer, pictures: int, side: int = 1024) -> Iterator[SlowReader]:
-    reader = SlowReader(proxy, pictures, side)
+def reading(proxy: ProxyServer, pictures: int, side: int = 1024, seed: int | None = None) -> Iterator[SlowReader]:
+    reader = SlowReader(proxy, pictures, side, seed)
     with reader.socket:
         yield reader
 
 
-def slow_proxy(serve_images: Serve, **settings: float) -> ProxyServer:
+def slow_proxy(serve_images: Serve, **settings: Any) -> ProxyServer:
     proxy = serve_images(**settings)
     proxy.limit_send_buffers(KERNEL_BUFFER)
     return proxy
@@ -119,18 +130,36 @@ async def test_a_stream_ends_when_its_client_leaves_after_the_generation(serve_i
         assert proxy.buffered_bytes == 0
 
 
+@contextmanager
+def reading_a_large_frame(serve_images: Serve) -> Iterator[tuple[ProxyServer, SlowReader, MovableLoop]]:
+    """Read from a proxy whose time a test can move. The seed gives a picture of 267372 characters."""
+    loop = MovableLoop()
+    proxy = slow_proxy(serve_images, loop=loop, write_timeout=WRITE_TIMEOUT)
+    with reading(proxy, 1, side=2048, seed=1) as reader:
+        yield proxy, reader, loop
+
+
+async def read_twice(reader: SlowReader, size: int, loop: MovableLoop) -> None:
+    """Read ``size`` bytes twice, together for longer than the write timeout."""
+    for end in (size, 2 * size):
+        while reader.read_bytes < end:
+            await reader.read(end - reader.read_bytes)
+        loop.move(0.6 * WRITE_TIMEOUT)
+
+
 async def test_a_client_that_reads_a_frame_slowly_is_not_disconnected(serve_images: Serve) -> None:
-    """It takes longer than the write timeout for one frame, and reads 64 KiB each second."""
-    seconds = 3.0
-    proxy = slow_proxy(serve_images, write_timeout=seconds, heartbeat_interval=OFTEN)
-    with capture_logs() as logs, reading(proxy, 1, side=2048) as reader:
+    with capture_logs() as logs, reading_a_large_frame(serve_images) as (proxy, reader, loop):
         await until(lambda: proxy.buffered_bytes > 0)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        while loop.time() < began + seconds + 0.5:
-            while reader.read_bytes < (loop.time() - began) * 64 * 1024:
-                await reader.read(1024)
-            await asyncio.sleep(0.01)
-        assert proxy.buffered_bytes > 0, "the frame was read too fast"
+        await read_twice(reader, ENOUGH, loop)
+        assert proxy.buffered_bytes > 0, "the frame is too small"
         await reader.read_picture()
-    assert not any(entry.get("outcome") == "client_stalled" for entry in logs)
+        await until(lambda: any("outcome" in entry for entry in logs))
+    assert [entry["outcome"] for entry in logs if "outcome" in entry] == ["ok"]
+
+
+async def test_a_client_that_reads_too_little_of_a_frame_is_disconnected(serve_images: Serve) -> None:
+    with capture_logs() as logs, reading_a_large_frame(serve_images) as (proxy, reader, loop):
+        await until(lambda: proxy.buffered_bytes > 0)
+        await read_twice(reader, TOO_LITTLE, loop)
+        await until(lambda: any(entry.get("outcome") == "client_stalled" for entry in logs))
+        assert proxy.buffered_bytes == 0

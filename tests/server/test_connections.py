@@ -26,11 +26,20 @@ from openai_dify_proxy.telemetry import AccessLog, RequestRecord, RequestRecords
 from openai_dify_proxy.turns.client import EXTENSION
 from tests.api.servers import ListeningServer
 from tests.limits import PATIENCE
+from tests.movable_time import MovableLoop
 
 LIMITS = http_limits(Settings(max_connections=8))
-HURRIED = http_limits(Settings(head_timeout=0.1, body_rate_window=0.1, idle_timeout=0.1, min_body_rate=1024 * 1024))
-"""Deadlines that have passed at the first sweep."""
-
+DEADLINE = 1000
+PATIENT = http_limits(
+    Settings(
+        head_timeout=DEADLINE,
+        body_rate_window=DEADLINE,
+        idle_timeout=DEADLINE,
+        write_timeout=DEADLINE,
+        min_body_rate=1024 * 1024,
+    )
+)
+"""Deadlines that pass only when a test moves the time."""
 
 LARGE = 8 * 1024 * 1024
 
@@ -88,11 +97,13 @@ class Echo:
 class Door:
     """A server behind a front door, on its own port."""
 
-    def __init__(self, limits: HttpLimits) -> None:
+    def __init__(self, limits: HttpLimits, loop: MovableLoop | None) -> None:
         self.app = Echo()
         config = server_config(self.app, limits, grace=1)
         config.port = 0
         self.server = ListeningServer(config)
+        if loop is not None:
+            self.server.use(loop)
         self.clients: list[Client] = []
 
     def connect(self, address: str = "127.0.0.1") -> Client:
@@ -167,8 +178,8 @@ class Client:
 
 
 @contextmanager
-def door(limits: HttpLimits = LIMITS) -> Iterator[Door]:
-    opened = Door(limits)
+def door(limits: HttpLimits = LIMITS, loop: MovableLoop | None = None) -> Iterator[Door]:
+    opened = Door(limits, loop)
     thread = threading.Thread(target=opened.server.run, daemon=True)
     thread.start()
     assert opened.server.listening.wait(PATIENCE)
@@ -179,6 +190,21 @@ def door(limits: HttpLimits = LIMITS) -> Iterator[Door]:
         opened.server.should_exit = True
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+@contextmanager
+def patient_door() -> Iterator[tuple[Door, MovableLoop]]:
+    """Run a server whose deadlines pass when a test moves the time."""
+    loop = MovableLoop()
+    with door(PATIENT, loop) as opened:
+        yield opened, loop
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -386,8 +412,11 @@ def test_pipeline_of_a_client_that_reads_nothing_is_not_read() -> None:
     ids=["head", "body", "nearly whole body"],
 )
 def test_slow_request_is_rejected(sent: bytes, answer: tuple[int, str]) -> None:
-    with door(HURRIED) as opened:
-        assert opened.connect().send(sent).error() == answer
+    with patient_door() as (opened, loop):
+        client = opened.connect().send(sent)
+        wait_until(lambda: opened.front.reading)
+        loop.move(DEADLINE)
+        assert client.error() == answer
 
 
 def test_a_rejection_took_the_time_since_its_head_began() -> None:
@@ -402,10 +431,12 @@ def test_a_rejection_took_the_time_since_its_head_began() -> None:
 
 
 def test_idle_connections_are_closed() -> None:
-    with door(HURRIED) as opened:
-        assert opened.connect().closed()
-        client = opened.connect()
+    with patient_door() as (opened, loop):
+        silent, client = opened.connect(), opened.connect()
         assert client.send(GET).response()[0] == 200
+        wait_until(lambda: len(opened.front.idle) == 2)
+        loop.move(DEADLINE)
+        assert silent.closed()
         assert client.closed()
 
 
@@ -453,7 +484,7 @@ def test_the_number_of_headers_is_limited(settings: Settings, limit: int) -> Non
 
 
 def test_a_client_that_waits_for_100_continue_is_not_slow() -> None:
-    with door(HURRIED) as opened:
+    with patient_door() as (opened, _):
         client = opened.connect()
         client.send(b"POST /late HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         assert opened.app.late.wait(PATIENCE)
@@ -576,11 +607,13 @@ def test_memory_is_returned_to_the_system_after_many_connections(monkeypatch: py
     returned = threading.Event()
     monkeypatch.setattr(front_door, "MANY_CONNECTIONS", 4)
     monkeypatch.setattr(front_door, "return_free_memory", returned.set)
-    with door() as opened:
+    with patient_door() as (opened, loop):
         for _ in range(4):
             assert opened.connect().send(GET).response()[0] == 200
         opened.disconnect_all()
-        assert returned.wait(PATIENCE)
+        wait_until(lambda: not opened.server.server_state.connections)
+        loop.move(1)
+        assert returned.is_set()
 
 
 def test_health_is_answered_during_a_flood_of_half_sent_heads() -> None:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Callable
 
 import pytest
 from structlog.testing import capture_logs
 
-from openai_dify_proxy.server import http_limits
-from openai_dify_proxy.settings import Settings
-from tests.limits import PATIENCE
-from tests.server.test_connections import GET, LARGE, Client, Door, door
+from tests.server.test_connections import DEADLINE, GET, LARGE, Client, Door, door, patient_door, wait_until
 
 LARGE_ANSWER = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST_ANSWER = b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -20,19 +15,13 @@ LAST_ANSWER = b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 def unread(opened: Door, request: bytes) -> Client:
     """Send a request and read only the first byte of the response, which the server cannot send at once."""
+    opened.server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
     client = opened.connect()
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
     client.send(request)
     assert client.socket.recv(1) == b"H"
     wait_until(lambda: opened.front.unread)
     return client
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_the_next_request_waits_until_the_client_has_read_a_large_answer() -> None:
@@ -48,8 +37,10 @@ def test_the_next_request_waits_until_the_client_has_read_a_large_answer() -> No
 
 @pytest.mark.parametrize("request_", [LARGE_ANSWER, LAST_ANSWER, LARGE_ANSWER * 2], ids=["idle", "closing", "next"])
 def test_a_client_that_reads_nothing_of_a_whole_answer_is_disconnected(request_: bytes) -> None:
-    with door(http_limits(Settings(write_timeout=0.1))) as opened, capture_logs() as logs:
+    with patient_door() as (opened, loop), capture_logs() as logs:
         unread(opened, request_)
+        for _ in range(2):  # the first sweep finds the unread bytes, the second as many
+            loop.move(DEADLINE)
         wait_until(lambda: not opened.server.server_state.connections)
         assert [entry["event"] for entry in logs if entry["event"] == "client_stalled"] == ["client_stalled"]
         assert opened.app.requests == 1
@@ -58,14 +49,14 @@ def test_a_client_that_reads_nothing_of_a_whole_answer_is_disconnected(request_:
 
 def test_a_client_that_reads_a_large_answer_slowly_is_not_idle() -> None:
     """It reads for longer than an idle connection stays open, and than a client may take that reads too little."""
-    with door(http_limits(Settings(idle_timeout=0.1, write_timeout=2.5))) as opened:
+    with patient_door() as (opened, loop):
         client = unread(opened, LARGE_ANSWER)
-        end = time.monotonic() + 4
         seen = b""
-        while time.monotonic() < end:
-            seen += client.file.read(16 * 1024)
-            time.sleep(0.05)
-        assert opened.front.unread, "the answer was read too fast"
+        for _ in range(4):
+            seen += client.file.read(LARGE // 8)  # more than the kernel's buffers hold
+            loop.move(0.6 * DEADLINE)
+        assert opened.front.unread, "the answer is too small"
         _, _, body = seen.partition(b"\r\n\r\n")
         assert len(client.file.read(LARGE - len(body))) == LARGE - len(body)
+        loop.move(DEADLINE)
         assert client.closed()
