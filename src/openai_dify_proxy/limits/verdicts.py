@@ -50,11 +50,15 @@ def judge(limits: KeyLimits, reading: Reading, now: float) -> Verdict:
 
 
 def _add_rates(errors: list[ProxyError], limits: KeyLimits, reading: Reading) -> None:
-    if limits.requests_per_minute is not None and reading.requests is not None and not reading.requests.allowed:
-        errors.append(_rate_error(limits.requests_per_minute, "requests", reading.requests))
     tokens = limits.tokens_per_minute
     if tokens is not None and reading.tokens is not None and tokens - reading.tokens.missing < 1:
         errors.append(_rate_error(tokens, "tokens", reading.tokens))
+    requests, level = limits.requests_per_minute, reading.requests
+    if requests is None or level is None:
+        return
+    # A request beyond another limit has drawn from this bucket as well, and its retry draws again.
+    if not level.allowed or (errors and level.missing + 1 > requests):
+        errors.append(_rate_error(requests, "requests", level))
 
 
 def _rate_error(limit: int, unit: str, level: Level) -> ProxyError:

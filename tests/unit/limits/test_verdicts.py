@@ -95,6 +95,34 @@ def test_after_retry_after_there_is_one_token(limit: int, missing: float) -> Non
         assert limit - (missing - error.retry_after * limit / 60) >= 1 - 1e-6
 
 
+@given(
+    requests=st.integers(1, 1000), used=st.floats(0, 1), tokens=st.integers(1, 10**6), missing=st.floats(0, 10**7)
+)
+def test_after_retry_after_both_buckets_admit_a_request(
+    requests: int, used: float, tokens: int, missing: float
+) -> None:
+    """A request that lacks tokens has drawn from the bucket of requests, which its retry needs again."""
+    drawn = 1 + used * (requests - 1)
+    limits = KeyLimits(requests_per_minute=requests, tokens_per_minute=tokens)
+    error = judge(limits, Reading(Level(True, drawn), Level(True, missing)), NOON).error
+    if error is not None:
+        assert error.retry_after is not None
+        minutes = error.retry_after / 60
+        assert max(0, drawn - minutes * requests) + 1 <= requests + 1e-6
+        assert tokens - (missing - minutes * tokens) >= 1 - 1e-6
+
+
+def test_a_rejected_request_counts_in_its_retry_after() -> None:
+    limits = KeyLimits(requests_per_minute=2, tokens_per_minute=100)
+    error = error_of(limits, Reading(Level(True, 2), Level(True, 127)))
+    assert error.retry_after == 30  # the tokens are there after 17 seconds
+    assert error.message == "This API key may use 2 requests per minute. Send the request again in 30 s."
+    assert error_of(limits, Reading(Level(True, 1), Level(True, 127))).retry_after == 17
+    last_second = datetime(2026, 11, 29, 23, 59, 59, tzinfo=UTC).timestamp()
+    spent = Reading(Level(True, 2), None, {"turns": 1})
+    assert error_of(KeyLimits(requests_per_minute=2, daily=Budget(turns=1)), spent, last_second).retry_after == 30
+
+
 @pytest.mark.parametrize(
     ("budget", "spent", "words"),
     [
