@@ -130,6 +130,7 @@ def test_unknown_and_configured_keys_cannot_be_changed(program: Program) -> None
         done = program.run("keys", *command, *config)
         assert done.returncode == 1
         assert "the settings" in done.stderr.lower()
+    assert "run 'openai-dify-proxy reload'" in program.run("keys", "rotate", "anna", *config).stderr
 
 
 def test_memory_state_has_no_keys(program: Program) -> None:
@@ -139,7 +140,8 @@ def test_memory_state_has_no_keys(program: Program) -> None:
 
 
 def test_changes_are_in_the_audit_log_and_never_the_key(program: Program) -> None:
-    first = create(program, "anna", "--requests-per-minute", "60")
+    powers = ["--admin", "--models", "demo-*", "--end-user", "anna", "--expires", "2999-01-01"]
+    first = create(program, "anna", "--requests-per-minute", "60", *powers)
     second = program.run("keys", "rotate", "anna", "--grace", "1h").stdout.strip()
     program.run("keys", "revoke", "anna", "--yes")
     path = program.directory / ".local/share/openai-dify-proxy/audit.jsonl"
@@ -151,6 +153,8 @@ def test_changes_are_in_the_audit_log_and_never_the_key(program: Program) -> Non
         ("key_revoked", "anna"),
     ]
     assert lines[0]["limits"] == {"requests_per_minute": 60}
+    assert (lines[0]["admin"], lines[0]["models"], lines[0]["end_user"]) == (True, ["demo-*"], "anna")
+    assert lines[0]["expires_at"] == "2999-01-01T00:00:00Z"
     assert all(line["by"] and line["time"] for line in lines)
     assert first[12:] not in text
     assert second[12:] not in text

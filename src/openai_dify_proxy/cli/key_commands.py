@@ -51,9 +51,15 @@ def create_key(settings: Settings, name: str, options: dict[str, object], *, tak
     secret = _secret_of_input() if take_over else new_secret()
     identity = id_of_secret(secret) if take_over else new_id()
     key = make_key(wanted, id=identity, hash=hash_of(secret), prefix=shown_prefix(secret), created_at=now)
-    _change(settings, lambda keys: (add_key(keys, key), key), "key_created", limits=as_json_object(key)["limits"])
+    _change(settings, lambda keys: (add_key(keys, key), key), "key_created", **_powers(key))
     _explain(f"Created the key '{name}' ({key.id}). Running servers accept it within a second.")
     _print_secret(key, None if take_over else secret, as_json=as_json)
+
+
+def _powers(key: ClientKey) -> dict[str, object]:
+    """Return what a new key may do, for the audit log."""
+    shown = as_json_object(key)
+    return {name: shown[name] for name in ("admin", "models", "end_user", "limits", "expires_at")}
 
 
 def list_keys(settings: Settings, *, revoked: bool, as_json: bool) -> None:
@@ -133,7 +139,7 @@ def _check_name(settings: Settings, name: str) -> None:
 
 def _reject_configured(settings: Settings, name: str) -> None:
     if any(name in (key.name, key.id) for key in configured_keys(settings)) and not _is_stored(settings, name):
-        raise CannotDo(f"The key '{name}' is in the settings. Change it there, and restart the server.")
+        raise CannotDo(f"The key '{name}' is in the settings. Change it there, and run 'openai-dify-proxy reload'.")
 
 
 def _is_stored(settings: Settings, name: str) -> bool:

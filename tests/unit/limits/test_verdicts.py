@@ -95,9 +95,7 @@ def test_after_retry_after_there_is_one_token(limit: int, missing: float) -> Non
         assert limit - (missing - error.retry_after * limit / 60) >= 1 - 1e-6
 
 
-@given(
-    requests=st.integers(1, 1000), used=st.floats(0, 1), tokens=st.integers(1, 10**6), missing=st.floats(0, 10**7)
-)
+@given(requests=st.integers(1, 1000), used=st.floats(0, 1), tokens=st.integers(1, 10**6), missing=st.floats(0, 10**7))
 def test_after_retry_after_both_buckets_admit_a_request(
     requests: int, used: float, tokens: int, missing: float
 ) -> None:
