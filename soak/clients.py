@@ -22,12 +22,17 @@ import uvloop
 from bench import client
 from bench.client import Answer, ConnectionLost
 from bench.limits import allow_many_connections
+from openai_dify_proxy.turns.dify_stream import DEAD_SECONDS
 from soak.answers import Failed, Wrong, chat_stream, envelope, response_stream, text_of_chat, text_of_response
+from soak.cluster import SILENCE_TIMEOUT
 from soak.questions import FAILING, MARKER, Fault, Question, client_of, picture
 from soak.upstreams import SDXL
 
-PATIENCE = 90.0
-"""Seconds after the answer should have been complete in which a client waits. Later it is lost."""
+PATIENCE = 2 * SILENCE_TIMEOUT + DEAD_SECONDS + 15
+"""Seconds after the answer should have been complete in which a client waits. Later it is lost.
+
+The proxy promises an error earlier: after SILENCE_TIMEOUT in its queue, as long again until Dify's first event, and
+then DEAD_SECONDS."""
 
 PAUSE = 1.2
 """Seconds between two turns of a conversation; the proxy delays a turn that follows within a second."""

@@ -28,6 +28,9 @@ REVOKED = "revoked"
 BUDGETED = "budgeted"
 BUDGET = 20
 """Turns a day of the key BUDGETED."""
+SILENCE_TIMEOUT = 60
+"""That of the replicas, in seconds; less than by default, so that a lost turn is noticed during the run."""
+
 STARTED = 120.0
 """Seconds within which a process must start."""
 
@@ -233,6 +236,7 @@ def cluster(directory: Path, *, limit: int, grace: int) -> Iterator[Cluster]:
             "REPLICATE_API_URL": f"http://127.0.0.1:{upstreams.replicate}/v1",
             "REPLICATE_OUTPUT_HOSTS": f"http://127.0.0.1:{upstreams.replicate}",
             "IMAGE_STORAGE_DIR": str(pictures),
+            "SILENCE_TIMEOUT": f"{SILENCE_TIMEOUT}s",
             "SHUTDOWN_GRACE": str(grace),
             "SHUTDOWN_DELAY": "5s",  # that of compose.yaml
             "MAX_CONNECTIONS": "20000",

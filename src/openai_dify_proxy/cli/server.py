@@ -74,7 +74,9 @@ def handle_signals(server: uvicorn.Server) -> None:
 def _log_cuts(record: logging.LogRecord) -> bool:
     """Log the end of the grace as an event instead of uvicorn's line, and drop the tracebacks of cancelled answers."""
     if str(record.msg).startswith("Cancel %s running task"):
-        log.warning("answers_cut", count=record.args[0] if isinstance(record.args, tuple) else None)
+        count = record.args[0] if isinstance(record.args, tuple) else None
+        if count:  # else only idle connections are left
+            log.warning("answers_cut", count=count)
         return False
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
@@ -116,13 +118,13 @@ class GracefulServer(uvicorn.Server):
         self.interrupted = self.interrupted or sig == signal.SIGINT
         super().handle_exit(sig, frame)
 
-    def begin_drain(self, *, closing: bool) -> None:
-        """Ask clients to close their connections after the next answer.
+    def begin_drain(self, *, closing: bool, linger: bool) -> None:
+        """Ask clients to close their connections after the next answer, and let these ``linger`` until they have.
 
         If the server is ``closing``, ``/ready`` fails from now on. Else no connections are accepted any more: another
         process accepts them.
         """
-        cast(FrontDoor, self.config.http).draining = True
+        cast(FrontDoor, self.config.http).drain(linger=linger)
         if not closing:
             self.refuse_connections()
         elif services := self._services:

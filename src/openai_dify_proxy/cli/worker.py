@@ -31,9 +31,6 @@ from openai_dify_proxy.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
 
-ACCEPTED_SECONDS = 0.5
-"""How long the last accepted connections may take to send their first request."""
-
 SUPERVISOR_DIED = Drain(delay=0, closing=True)
 
 
@@ -91,11 +88,11 @@ class WorkerServer(GracefulServer):
             self._drain = loop.create_task(self._drain_connections(order))
 
     async def _drain_connections(self, order: Drain) -> None:
-        self.begin_drain(closing=order.closing)
+        balanced = not order.closing or order.delay > 0  # other processes serve the clients
+        self.begin_drain(closing=order.closing, linger=balanced)
         await asyncio.sleep(order.delay)
-        if order.closing and order.delay:
+        if order.closing and balanced:
             self.accept_last_connections(self._sockets)
-            await asyncio.sleep(ACCEPTED_SECONDS)
         self.should_exit = True
 
 

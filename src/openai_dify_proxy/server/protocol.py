@@ -119,6 +119,14 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def shutdown(self) -> None:
+        """Close the connection after its answer (uvicorn calls this when it stops), or once it is idle for long enough.
+
+        The head of the answer may have said that the connection stays open, so that the client is about to reuse it.
+        """
+        if not self._door.lingering:
+            super().shutdown()
+
     def abort(self) -> None:
         """Close the connection at once."""
         self.transport.abort()
