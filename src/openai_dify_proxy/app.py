@@ -377,6 +377,7 @@ async def _open_images(
             uploads=uploads,
             generator=generator,
             app_generator=app_generator,
+            configured=frozenset(settings.image_models),
             app_models=app_models,
             default=settings.image_model,
             max_picture_bytes=settings.max_picture_bytes,

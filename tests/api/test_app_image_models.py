@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from openai_dify_proxy.settings import ClientKeySettings, ImageModelSettings
 from openai_dify_proxy_demo import DemoLog
+from openai_dify_proxy_demo.replicate import ReplicateLog
 from tests.api.chat_requests import turns
 from tests.api.conftest import Serve
 from tests.api.image_requests import picture
@@ -63,6 +64,21 @@ async def test_answers_have_the_forms_of_other_models(painting: ProxyServer, htt
     assert picture(jpeg.content).format == "JPEG"
     assert "seed" not in linked["data"][0]
     assert "prediction_id" not in linked["data"][0]
+
+
+async def test_an_openai_name_that_is_configured_is_not_the_default_model(
+    serve_images: Serve, log: DemoLog, predictions: ReplicateLog, http: httpx2.AsyncClient
+) -> None:
+    models = {
+        "poster": ImageModelSettings(name="poster", app="demo-chat-painter"),
+        "dall-e-3": ImageModelSettings(name="dall-e-3", model="stability-ai/sdxl"),
+    }
+    proxy = serve_images(image_models=models, image_model="poster")
+    for model in ("dall-e-3", "dall-e-2"):
+        body = {"model": model, "prompt": "A fox SETTLED", "size": "64x64"}
+        reply = await http.post(f"{proxy.url}/images/generations", json=body)
+        assert reply.status_code == 200, reply.text
+    assert (len(predictions.predictions), len(turns(log))) == (1, 1)
 
 
 async def test_n_pictures_are_n_runs(painting: ProxyServer, log: DemoLog) -> None:

@@ -127,11 +127,11 @@ async def test_open_streams_and_clients_that_leave(serve: Serve, http: httpx2.As
 async def test_pictures_are_counted(serve_images: Serve, predictions: ReplicateLog, http: httpx2.AsyncClient) -> None:
     proxy = serve_images()
     body = {"prompt": "a cat", "size": "64x64"}
-    for model in ("stability-ai/sdxl", "black-forest-labs/flux-schnell"):
+    for model in ("stability-ai/sdxl", "black-forest-labs/flux-schnell", "gpt-image-1", None):
         reply = await http.post(f"{proxy.url}/images/generations", json={**body, "model": model})
         assert reply.status_code == 200, reply.text
     found = await scrape(http, proxy.origin)
-    assert value(found, "pictures_total", model="stability-ai/sdxl") == 1
+    assert value(found, "pictures_total", model="stability-ai/sdxl") == 3  # the default model too
     assert value(found, "pictures_total", model="other") == 1
 
 

@@ -173,11 +173,12 @@ async def test_a_cancelled_response_says_so(serve: Serve, http: httpx2.AsyncClie
     assert entry["outcome"] == "cancelled"
 
 
-async def test_pictures_have_their_prediction(
-    image_proxy: ProxyServer, predictions: ReplicateLog, http: httpx2.AsyncClient
+@pytest.mark.parametrize("model", ["stability-ai/sdxl", "gpt-image-1", None])
+async def test_pictures_have_their_model_and_prediction(
+    image_proxy: ProxyServer, predictions: ReplicateLog, http: httpx2.AsyncClient, model: str | None
 ) -> None:
     with capture_logs() as logs:
-        body = {"prompt": SECRET, "model": "stability-ai/sdxl", "size": "64x64"}
+        body = {"prompt": SECRET, "model": model, "size": "64x64"}
         reply = await http.post(f"{image_proxy.url}/images/generations", json=body)
         entry = await only(logs)
     assert reply.status_code == 200, reply.text

@@ -41,13 +41,13 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
         raise ImagesOff
     parsed = await read_image_request(request, services.bodies, caller, operation, limit=service.max_picture_bytes)
     record = record_of(request.scope)
-    record.model = parsed.request.model
+    record.model = model = service.model_of(parsed.request.model)
     if parsed.by == "ipfs" and service.uploads is None:
         raise UpstreamMisconfigured(
             "This server does not upload pictures to IPFS. Its operator can set IPFS_UPLOAD_URL.",
             code="ipfs_not_configured",
         )
-    generator = service.generator_of(parsed.request.model)
+    generator = service.generator_of(model)
     if generator is None:
         raise ImagesOff
     await enforce_limits(request, services, caller)

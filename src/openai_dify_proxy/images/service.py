@@ -20,13 +20,15 @@ if TYPE_CHECKING:  # generators load Pillow and aiohttp
 class ImageService(Struct, frozen=True, kw_only=True):
     """The services. ``generator`` is None without a Replicate token, ``uploads`` without an IPFS node.
 
-    ``app_models`` are the models that Dify apps serve, with ``app_generator``. ``default`` is ``IMAGE_MODEL``.
+    ``configured`` are the names of configured models, and ``app_models`` those that Dify apps serve, with
+    ``app_generator``. ``default`` is ``IMAGE_MODEL``.
     """
 
     pictures: Pictures
     uploads: IpfsUploads | None
     generator: ImageGenerator | None
     app_generator: AppGenerator | None = None
+    configured: frozenset[str] = frozenset()
     app_models: frozenset[str] = frozenset()
     default: str = ""
     max_picture_bytes: int
@@ -48,8 +50,10 @@ class ImageService(Struct, frozen=True, kw_only=True):
         own = [] if self.generator is None else self.generator.models_for(caller)
         return list(dict.fromkeys([*own, *(name for name in sorted(self.app_models) if caller.may_use(name))]))
 
-    def generator_of(self, model: str | None) -> PictureGenerator[Any] | None:
-        """Return the generator for the model of a request; None if image generation is off for it."""
-        if not model or (is_openai_name(model) and model not in self.app_models):
-            model = self.default
+    def model_of(self, name: str | None) -> str:
+        """Return the model for the name in a request: the default one also for OpenAI's names."""
+        return name if name and (name in self.configured or not is_openai_name(name)) else self.default
+
+    def generator_of(self, model: str) -> PictureGenerator[Any] | None:
+        """Return the generator for a result of ``model_of``; None if image generation is off for it."""
         return self.app_generator if model in self.app_models else self.generator
