@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from openai import NotFoundError
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from openai_dify_proxy.settings import ClientKeySettings, ImageModelSettings
 from openai_dify_proxy_demo import DemoLog
@@ -181,11 +182,18 @@ async def test_what_is_no_picture_is_an_error(
     assert code is None or reply.json()["error"]["code"] == code
 
 
-async def test_an_answer_without_a_picture_is_shown(painting: ProxyServer, http: httpx2.AsyncClient) -> None:
+async def test_an_answer_without_a_picture_is_shown_and_not_logged(
+    painting: ProxyServer, http: httpx2.AsyncClient
+) -> None:
     body = {"model": "paint-blind", "prompt": "SAY<<I may not draw that.>>"}
-    reply = await http.post(f"{painting.url}/images/generations", json=body)
-    assert (reply.status_code, reply.json()["error"]["code"]) == (502, "no_picture")
-    assert "I may not draw that." in reply.json()["error"]["message"]
+    with capture_logs() as logs:
+        reply = await http.post(f"{painting.url}/images/generations", json=body)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (502, "no_picture")
+    assert error["message"] == "The app returned no picture: “I may not draw that.” Change the prompt."
+    (line,) = [entry for entry in logs if entry["event"] == "request_finished"]
+    assert line["reason"] == "The app returned no picture."
+    assert "draw" not in str(logs)
 
 
 async def test_the_models_are_listed_as_those_of_dify(painting: ProxyServer) -> None:

@@ -19,6 +19,7 @@ from openai_dify_proxy.errors import (
     ModelNotAllowed,
     NotFound,
     ProxyError,
+    Quoting,
     UpstreamFailed,
     UpstreamTimeout,
 )
@@ -199,11 +200,11 @@ class AppGenerator:
 
 
 def _no_picture(answer: Answer, problem: str) -> ProxyError:
+    statement, advice = "The app returned no picture", problem or "Change the prompt."
     shown = _LINK.sub("…", answer.text).strip()[:MAX_SHOWN]
-    said = f" It answered: “{shown}”" if shown and not problem else ""
-    return UpstreamFailed(
-        f"The app returned no picture. {problem or 'Change the prompt.'}{said}", code="no_picture", started=True
-    )
+    quotes = bool(shown) and not problem
+    message = Quoting(statement, f"“{shown}”", f" {advice}") if quotes else f"{statement}. {advice}"
+    return UpstreamFailed(message, code="no_picture", started=True)
 
 
 def _contents(request: PictureRequest) -> FileContents | None:
