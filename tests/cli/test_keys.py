@@ -133,6 +133,13 @@ def test_unknown_and_configured_keys_cannot_be_changed(program: Program) -> None
     assert "run 'openai-dify-proxy reload'" in program.run("keys", "rotate", "anna", *config).stderr
 
 
+def test_a_state_that_cannot_be_reached_is_named(program: Program) -> None:
+    done = program.run("keys", "list", STATE_URL="redis://127.0.0.1:9/0")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The state cannot be used: ")
+    assert done.stderr.endswith("('127.0.0.1', 9). Check STATE_URL.\n")
+
+
 def test_memory_state_has_no_keys(program: Program) -> None:
     done = program.run("keys", "create", "anna", STATE_URL="memory://")
     assert done.returncode == 1

@@ -215,6 +215,6 @@ def _finish(run: _ValkeyRun, outcome: list[Any] | StateUnavailable) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the error's text without the command arguments in it, which hold keys and values."""
+    """Return the error's text without a full stop, and without command arguments, which hold keys and values."""
     known = isinstance(error, RedisConnectionError | ResponseError | OSError)
-    return str(error).partition(", with args")[0][:MAX_REASON] if known else type(error).__name__
+    return str(error).partition(", with args")[0].rstrip(".")[:MAX_REASON] if known else type(error).__name__
