@@ -125,6 +125,8 @@ def _add_usage(fields: dict[str, object], usage: Usage) -> None:
     if usage.price is not None:
         fields["price"] = clean(usage.price)
         fields["currency"] = usage.currency and clean(usage.currency)
+    elif usage.prices:
+        fields["prices"] = clean(", ".join(f"{price} {currency}" for currency, price in usage.prices))
 
 
 def _milliseconds(seconds: float) -> int:

@@ -110,6 +110,12 @@ def test_the_line_has_the_turn() -> None:
     )
 
 
+def test_the_line_has_prices_in_several_currencies() -> None:
+    entry = line(record(app="support", usage=Usage(3, 4, 7, prices=(("USD", "0.0012"), ("EUR", "9")))))
+    assert entry["prices"] == "0.0012 USD, 9 EUR"
+    assert "price" not in entry
+
+
 def test_a_label_stands_for_the_caller() -> None:
     assert line(record(caller="key-1", label="team"))["caller"] == "team"
 

@@ -52,6 +52,11 @@ def test_a_turn_counts_its_tokens_and_its_price() -> None:
     assert found["files", ("a",)] == 4
 
 
+def test_prices_in_several_currencies_count() -> None:
+    found = counted(record(app="a", usage=Usage(prices=(("USD", "0.25"), ("EUR", "9")))))
+    assert (found["price", ("a", "USD")], found["price", ("a", "EUR")]) == (0.25, 9)
+
+
 @pytest.mark.parametrize("price", ["", "free", "-1", "nan", "inf", "0"])
 def test_a_price_that_is_none_does_not_count(price: str) -> None:
     assert not any(name == "price" for name, _ in counted(record(app="a", usage=Usage(price=price, currency="USD"))))

@@ -88,6 +88,8 @@ class RequestMetrics:
             counts[d.TOKENS, (record.app, "completion")] += usage.completion_tokens
             if usage.price is not None:
                 self._count_price(record.app, usage.price, usage.currency)
+            for currency, price in usage.prices:
+                self._count_price(record.app, price, currency)
 
     def _count_price(self, app: str, price: str, currency: str | None) -> None:
         try:
