@@ -13,7 +13,9 @@ from structlog.testing import capture_logs
 
 from openai_dify_proxy.settings import SettingsError
 from openai_dify_proxy.state import Add, Get, Put, StateUnavailable, Store, Take, open_store
+from openai_dify_proxy.state.counters import MOST
 from openai_dify_proxy.state.servers import open_server
+from openai_dify_proxy.state.store import Count, Draw
 from openai_dify_proxy.state.valkey import ValkeyStore
 from openai_dify_proxy.state.valkey_index import INDEX, PREFIX
 from tests.api.servers import serving
@@ -195,6 +197,10 @@ async def run_every_operation(url: str, servers: list[ValkeyServer], rights: str
     for number in range(60):
         await store.run(Put(f"kind:{number}", b"one", 60, "ann"), Add("kind:lasting", b"two"), Get("kind:0"))
     assert await store.run(Take("kind:59", "ann"), Get("kind:0")) == [b"one", None]
+    assert await store.run(Draw("kind:bucket", 1, 10), Draw("kind:bucket", 1, 10, 0)) != [None, None]
+    for amount in (MOST, 1):  # the second sum is too large for the server's own addition
+        assert await store.run(Count("kind:counts", 60, (("a", amount),))) == [b'{"a":%d}' % MOST]
+    assert await store.run(Count("kind:counts", 60)) == [b'{"a":%d}' % MOST]
     await store.close()
     assert [server.ask("ACL", "LOG") for server in servers] == [[]] * len(servers)
 
