@@ -11,6 +11,7 @@ import pytest
 from openai_dify_proxy_demo import DEMO_APPS, SPECIAL_APPS, DemoServer
 from tests.cli.program import Program
 from tests.cli.tables import findings, row
+from tests.state.servers import ValkeyServer, valkey_program
 
 
 def check(program: Program, toml: str, url: str) -> tuple[int, str]:
@@ -177,6 +178,16 @@ def test_an_unusable_state(program: Program, dify: DemoServer, tmp_path: Path) -
         f"problem State (sqlite): STATE_URL '{in_the_way}/state.db' cannot be created: {in_the_way} is not a "
         "directory. Set STATE_URL."
     )
+
+
+def test_a_state_whose_user_may_not_count(program: Program, dify: DemoServer, tmp_path: Path) -> None:
+    with ValkeyServer(valkey_program(), tmp_path / "valkey").running() as server:
+        rights = ["~*", "+@all", "-eval"]
+        server.ask("ACL", "SETUSER", "proxy", "reset", "on", ">only-for-tests", *rights)
+        ended = program.run("check", DIFY_API_URL=dify.url, STATE_URL=server.url(userinfo="proxy:only-for-tests@"))
+    assert ended.returncode == 1
+    (found,) = findings(ended.stdout)
+    assert "no permissions to run the 'eval' command. Check STATE_URL." in found
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])

@@ -11,6 +11,7 @@ from openai_dify_proxy.cli.output import print_findings
 from openai_dify_proxy.cli.storage import state_problem
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state import Put, StateUnavailable, open_store, sqlite_path
+from openai_dify_proxy.state.store import Count, Draw
 from openai_dify_proxy.translate.dify.app_findings import Finding
 
 TIMEOUT = 5.0
@@ -50,7 +51,10 @@ async def _problem(settings: Settings) -> str | None:
     )
     try:
         async with asyncio.timeout(TIMEOUT):
-            await store.run(Put("check", b"1", 1.0))
+            # On a server, counts and buckets need other rights than values.
+            await store.run(
+                Put("check", b"1", 1.0), Count("check:counts", 1.0, (("check", 1),)), Draw("check:bucket", 1, 1)
+            )
     except TimeoutError:
         return f"The state did not respond within {TIMEOUT:g} s. Check STATE_URL."
     except StateUnavailable as error:
