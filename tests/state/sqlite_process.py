@@ -40,6 +40,37 @@ async def stay(path: str) -> None:
     await store.close()
 
 
+async def exclusive(path: str) -> SqliteStore:
+    """Open a file that no other process uses, and return when the store answers from memory."""
+    store = SqliteStore(path, max_entries=1000, exclusive=True)
+    await store.run(Get("kind:a"))
+    while store.run_now(Get("kind:absent")) is None:  # noqa: ASYNC110 - the thread reads the file meanwhile
+        await asyncio.sleep(0.001)
+    await store.run(Get("kind:a"))
+    return store
+
+
+async def take_now(path: str) -> None:
+    """Take an entry, and block the event loop, so that the change stays in memory."""
+    store = await exclusive(path)
+    write("took", *(store.run_now(Take("kind:a")) or ()))
+    ready()
+
+
+async def put_now(path: str) -> None:
+    """Write an entry, and block the event loop, so that the entry stays in memory."""
+    store = await exclusive(path)
+    write("put", *(store.run_now(Put("kind:b", b"two", ttl=3600)) or ()))
+    ready()
+
+
+async def serve(path: str) -> None:
+    """Write an entry, and answer from memory for ever."""
+    store = await exclusive(path)
+    write("put", *(store.run_now(Put("kind:b", b"two", ttl=3600)) or ()))
+    await asyncio.Event().wait()
+
+
 def lock(path: str) -> None:
     """Hold the write lock until the signal."""
     connection = sqlite3.connect(path, isolation_level=None)
@@ -63,4 +94,5 @@ if __name__ == "__main__":
     if sys.argv[2] == "lock":
         lock(sys.argv[1])
     else:
-        asyncio.run({"take": take, "create": create, "stay": stay}[sys.argv[2]](sys.argv[1]))
+        commands = (take, create, stay, take_now, put_now, serve)
+        asyncio.run({command.__name__: command for command in commands}[sys.argv[2]](sys.argv[1]))

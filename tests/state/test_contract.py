@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from openai_dify_proxy.state.sqlite import SqliteStore
 from tests.limits import PATIENCE
 from tests.state.servers import ValkeyServer
 
-BACKENDS = ["memory", "sqlite", "valkey", "cluster"]
-SHARED = ["sqlite", "valkey", "cluster"]
+BACKENDS = ["memory", "sqlite", "exclusive", "valkey", "cluster"]
+SHARED = ["sqlite", "exclusive", "valkey", "cluster"]
 
 
 class Backend:
@@ -34,12 +35,14 @@ class Backend:
         self._stores: list[Store] = []
 
     async def store(self, max_entries: int = 1000, max_bytes: int = 1_000_000_000) -> Store:
-        limits = {"max_entries": max_entries, "max_bytes": max_bytes}
+        limits: Any = {"max_entries": max_entries, "max_bytes": max_bytes}
         match self._kind:
             case "memory":
                 store: Store = MemoryStore(**limits, clock=lambda: self.now)
-            case "sqlite":
-                store = SqliteStore(self._path, **limits, timeout=PATIENCE, clock=lambda: self.now)
+            case "sqlite" | "exclusive":
+                exclusive = self._kind == "exclusive"
+                options: Any = {"timeout": PATIENCE, "clock": lambda: self.now, "exclusive": exclusive}
+                store = SqliteStore(self._path, **limits, **options)
             case _:
                 scheme = "valkey" if len(self._servers) == 1 else "valkey+cluster"
                 store = await open_store(self._servers[0].url(scheme), **limits, timeout=PATIENCE)
@@ -232,6 +235,7 @@ async def write(backend: Backend, store: Store, owner: str, numbers: Iterable[in
 
 async def held(store: Store, owner: str, most: int = 100) -> list[int]:
     """Return the numbers of the owner's entries."""
+    await asyncio.sleep(0)  # a store that answers from memory learns of evictions in the event loop
     values = await store.run(*(Get(f"kind:{owner}-{number}") for number in range(most)))
     return [number for number, value in enumerate(values) if value is not None]
 

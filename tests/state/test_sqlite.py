@@ -7,8 +7,6 @@ import os
 import resource
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -23,8 +21,7 @@ from openai_dify_proxy.state.sqlite import SqliteStore
 from openai_dify_proxy.state.sqlite_file import SCHEMA, migrate, open_database
 from openai_dify_proxy.state.sqlite_tidying import SCAN_SECONDS, Tidying
 from tests.limits import PATIENCE
-
-ROOT = Path(__file__).parents[2]
+from tests.state.processes import Process
 
 
 @pytest.fixture
@@ -37,26 +34,6 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
     store = SqliteStore(path, max_entries=1000, timeout=PATIENCE)
     yield store
     await store.close()
-
-
-class Process:
-    """A separate ``sqlite_process``; the constructor returns when it is ready."""
-
-    def __init__(self, path: Path, what: str) -> None:
-        command = [sys.executable, "-m", "tests.state.sqlite_process", str(path), what]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-
-    def go(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-
-    def result(self) -> str:
-        output, _ = self._process.communicate()
-        assert self._process.returncode == 0
-        return output
 
 
 def delete(path: Path) -> None:

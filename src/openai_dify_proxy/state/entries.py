@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -21,7 +21,17 @@ class Entry(NamedTuple):
     owner: str
 
 
-def apply(operations: Sequence[Operation], entries: MutableMapping[str, Entry], now: float) -> list[bytes | None]:
+class Entries(Protocol):
+    """Entries by key, such as a dict."""
+
+    def get(self, key: str, /) -> Entry | None: ...
+
+    def pop(self, key: str, default: None, /) -> Entry | None: ...
+
+    def __setitem__(self, key: str, entry: Entry, /) -> None: ...
+
+
+def apply(operations: Sequence[Operation], entries: Entries, now: float) -> list[bytes | None]:
     """Run ``operations`` on ``entries`` and return their results, as ``Store.run`` does.
 
     A written entry is removed first, so that the entries stay in the order in which they were written.
@@ -29,7 +39,7 @@ def apply(operations: Sequence[Operation], entries: MutableMapping[str, Entry], 
     return [_apply(operation, entries, now) for operation in operations]
 
 
-def _apply(operation: Operation, entries: MutableMapping[str, Entry], now: float) -> bytes | None:
+def _apply(operation: Operation, entries: Entries, now: float) -> bytes | None:
     key = operation.key
     entry = entries.get(key)
     value = None if entry is None or (entry.expires is not None and entry.expires <= now) else entry.value
@@ -46,7 +56,7 @@ def _apply(operation: Operation, entries: MutableMapping[str, Entry], now: float
     return value
 
 
-def _draw(operation: Draw, value: bytes | None, entries: MutableMapping[str, Entry], now: float) -> bytes:
+def _draw(operation: Draw, value: bytes | None, entries: Entries, now: float) -> bytes:
     try:
         drawn = draw(operation, value, now)
     except ValueError:  # a damaged entry counts as absent
@@ -56,7 +66,7 @@ def _draw(operation: Draw, value: bytes | None, entries: MutableMapping[str, Ent
     return drawn.result
 
 
-def _count(operation: Count, value: bytes | None, entries: MutableMapping[str, Entry], now: float) -> bytes:
+def _count(operation: Count, value: bytes | None, entries: Entries, now: float) -> bytes:
     try:
         counts = count(operation, value)
     except msgspec.DecodeError:  # as above
@@ -66,6 +76,6 @@ def _count(operation: Count, value: bytes | None, entries: MutableMapping[str, E
     return counts
 
 
-def _put(key: str, value: bytes, now: float, ttl: float, entries: MutableMapping[str, Entry]) -> None:
+def _put(key: str, value: bytes, now: float, ttl: float, entries: Entries) -> None:
     entries.pop(key, None)
     entries[key] = Entry(value, now + ttl, now, "")

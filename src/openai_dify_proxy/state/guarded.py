@@ -44,17 +44,21 @@ class GuardedStore:
         In the latter case each operation may have run, or may still run. An entry that is larger than
         ``MAX_ENTRY_BYTES`` is not written; the result is then that of ``Get``.
         """
-        for operation in operations:
-            if isinstance(operation, WRITES) and len(operation.value) > MAX_ENTRY_BYTES:
-                operations = _without_oversized(operations)
-                break
+        accepted = _without_oversized(operations)
         if self._open_until is not None:
-            return await self._try(operations)
+            return await self._try(accepted)
         try:
-            return await self._store.run(*operations)
+            return await self._store.run(*accepted)
         except StateUnavailable as error:
-            self._fault(error, operations)
+            self._fault(error, accepted)
             return None
+
+    def run_now(self, *operations: Operation) -> list[bytes | None] | None:
+        """Return the results of ``Store.run_now``, or None if ``run`` has to be awaited. Nothing has been run then.
+
+        Oversized entries are treated as by ``run``.
+        """
+        return self._store.run_now(*_without_oversized(operations)) if self._open_until is None else None
 
     async def _try(self, operations: Sequence[Operation]) -> list[bytes | None] | None:
         """Run the operations if the pause is over and no other run is trying."""
@@ -102,7 +106,15 @@ class GuardedStore:
         await self._store.close()
 
 
-def _without_oversized(operations: Sequence[Operation]) -> tuple[Operation, ...]:
+def _without_oversized(operations: Sequence[Operation]) -> Sequence[Operation]:
+    """Return the operations with a ``Get`` in place of each one that writes too large an entry."""
+    for operation in operations:
+        if isinstance(operation, WRITES) and len(operation.value) > MAX_ENTRY_BYTES:
+            return _replace_oversized(operations)
+    return operations
+
+
+def _replace_oversized(operations: Sequence[Operation]) -> tuple[Operation, ...]:
     kept: list[Operation] = []
     for operation in operations:
         if isinstance(operation, WRITES) and len(operation.value) > MAX_ENTRY_BYTES:

@@ -29,8 +29,14 @@ class MemoryStore:
         self._closed = False
 
     async def run(self, *operations: Operation) -> list[bytes | None]:
-        if self._closed:
+        results = self.run_now(*operations)
+        if results is None:
             raise StateUnavailable("the state is closed")
+        return results
+
+    def run_now(self, *operations: Operation) -> list[bytes | None] | None:
+        if self._closed:
+            return None
         entries, now = self._entries, self._clock()
         results = apply(operations, entries, now)
         if now >= self._swept_at + SWEEP_SECONDS:

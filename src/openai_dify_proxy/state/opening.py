@@ -16,11 +16,17 @@ def sqlite_path(url: str) -> Path | None:
 
 
 async def open_store(
-    url: str, *, max_entries: int, max_bytes: int = MAX_BYTES, timeout: float = STATE_TIMEOUT
+    url: str,
+    *,
+    max_entries: int,
+    max_bytes: int = MAX_BYTES,
+    timeout: float = STATE_TIMEOUT,
+    exclusive: bool = False,
 ) -> Store:
     """Return the store at ``url``, a value of STATE_URL. It connects, or opens its file, on the first run.
 
-    ``timeout`` limits one run, in seconds.
+    ``timeout`` limits one run, in seconds. ``exclusive`` is for the only process of a server, which answers from memory
+    while no other process uses the file of the state.
 
     Raises SettingsError for a Valkey or Redis URL that the library rejects.
     """
@@ -31,7 +37,7 @@ async def open_store(
     if path := sqlite_path(url):
         from openai_dify_proxy.state.sqlite import SqliteStore  # noqa: PLC0415 - as above
 
-        return SqliteStore(path, max_entries=max_entries, max_bytes=max_bytes, timeout=timeout)
+        return SqliteStore(path, max_entries=max_entries, max_bytes=max_bytes, timeout=timeout, exclusive=exclusive)
     from openai_dify_proxy.state.servers import open_server  # noqa: PLC0415 - as above, and an optional extra
     from openai_dify_proxy.state.valkey import ValkeyStore  # noqa: PLC0415 - as above
 

@@ -1,61 +1,64 @@
 """State in an SQLite file, which several processes of one machine can share.
 
-A separate thread uses SQLite, so that a slow disk or a lock of another process does not block the event loop. The
-thread takes all waiting runs, reads their entries with one statement, applies the operations in memory, and writes the
-changes: one transaction with at most four statements for any number of runs. ``BEGIN IMMEDIATE`` locks out other
-processes, which makes each operation atomic. A large run has a separate transaction, and at most one of them
-comes before the waiting small runs.
+A separate thread uses the file (``sqlite_worker``), so that a slow disk or a lock of another process does not block the
+event loop. How a run is answered depends on who else uses the file (``sharing``):
+
+- A process that shares the file with others sends each run to the thread, which executes it in a transaction.
+- A server that has the file for itself answers from memory (``overlay``), and hands the changes over to the thread
+  after ``WRITE_SECONDS``. A filter over the keys of the file (``key_filter``) says that an entry does not exist, so the
+  thread is necessary only for entries that were not used lately: it reads them, and the operations are applied here.
+
+What a crash of the process loses, by the kind of operation: writes of the last 50 ms, so that the next turn of such a
+conversation starts a new one; no take, since takes are committed to a log before their result is returned
+(``take_log``), so no entry is taken twice. Nothing is lost at an orderly end, and before the file is shared again.
+
+In these cases a run goes through the thread although the process has the file for itself: it is large; an earlier run
+on one of its keys does so; too much waits to be written; or the last attempt to write failed. The transaction of such a
+run writes all earlier changes too, so while the disk is full all runs that write fail, and nothing accumulates, while
+those that read still return what was acknowledged.
+
+The writes of programs that use the file without a lock (``sqlite3``) are noticed within ``WATCH_SECONDS``, by ``PRAGMA
+data_version``; everything that was read is then forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import structlog
 
 from openai_dify_proxy.state.deadlines import Deadlines
-from openai_dify_proxy.state.entries import Entry, apply
+from openai_dify_proxy.state.entries import Entry
 from openai_dify_proxy.state.eviction import MAX_BYTES
-from openai_dify_proxy.state.sqlite_file import VALUE, identity, open_database
-from openai_dify_proxy.state.sqlite_tidying import SCAN_SECONDS, Tidying
+from openai_dify_proxy.state.key_filter import KeyFilter
+from openai_dify_proxy.state.overlay import Overlay
+from openai_dify_proxy.state.sqlite_requests import Changes, Command, Load, SqliteRun
+from openai_dify_proxy.state.sqlite_tidying import Tidying
+from openai_dify_proxy.state.sqlite_worker import SqliteWorker
 from openai_dify_proxy.state.store import (
     LARGE_PATIENCE,
     STATE_TIMEOUT,
     Operation,
     StateUnavailable,
     is_large,
-    is_read,
     size_of,
 )
+from openai_dify_proxy.state.take_log import TakeLog
 
-MAX_BATCH = 256
-"""Runs in one transaction."""
+WRITE_SECONDS = 0.03
+"""How long a change waits for others to be written with it."""
 
-MAX_BATCH_BYTES = 1024 * 1024
-"""Bytes that one transaction writes, or one run."""
+MAX_BATCH_WEIGHT = 1024 * 1024
+"""Changes that weigh more are handed over at once."""
 
-GATHER_SECONDS = 0.002
-"""How long a run waits for others to share its transaction, if several shared one within this time before."""
+MAX_BACKLOG = 16 * 1024 * 1024
+"""The largest weight of changes that wait to be written."""
 
-_INSERT = "INSERT OR REPLACE INTO entries (key, expires, written, value, owner, data) VALUES (?, ?, ?, x'', ?, ?)"
-
-log = structlog.get_logger(__name__)
-
-
-class _SqliteRun(NamedTuple):
-    operations: Sequence[Operation]
-    size: int
-    large: bool
-    result: asyncio.Future[list[bytes | None]]
+MAX_LOADED = 256
+"""A run that needs more entries of the file is executed by the thread."""
 
 
 class SqliteStore:
@@ -63,7 +66,8 @@ class SqliteStore:
 
     The first run opens the file, and after a fault the next run opens it again, so that a repaired file is used.
     ``timeout`` limits one run, in seconds. ``clock`` returns seconds since the epoch, which processes and restarts
-    share.
+    share. ``exclusive`` is for the only process of a server: it answers from memory while no other process uses the
+    file.
     """
 
     def __init__(
@@ -74,208 +78,180 @@ class SqliteStore:
         max_bytes: int = MAX_BYTES,
         timeout: float = STATE_TIMEOUT,
         clock: Callable[[], float] = time.time,
+        exclusive: bool = False,
     ) -> None:
-        self._waiting: queue.SimpleQueue[_SqliteRun | None] = queue.SimpleQueue()
+        self._filter = KeyFilter(max_entries)
+        self._overlay = Overlay(self._filter.may_hold)
         tidying = Tidying(max_entries, max_bytes, clock)
-        self._worker = _Worker(Path(path).expanduser().absolute(), self._waiting, tidying, clock)
+        may_hold = self._filter.may_hold
+        self._worker = SqliteWorker(Path(path).expanduser().absolute(), tidying, may_hold, clock, exclusive=exclusive)
+        self._exclusive = exclusive
+        self._clock = clock
         self._timeout = timeout
         self._deadlines = Deadlines()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._log: TakeLog | None = None
+        """Set while the overlay answers."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._handed_over = 0
+        self._backlog: deque[tuple[int, int]] = deque()
+        self._backlog_weight = 0
+        self._loading: set[asyncio.Future[list[bytes | None]]] = set()
+
+    def run_now(self, *operations: Operation) -> list[bytes | None] | None:
+        return None if self._closed else self._answer(operations)
+
+    def _answer(self, operations: Sequence[Operation]) -> list[bytes | None] | None:
+        if self._log is None or self._worker.failing or self._is_backlogged():
+            return None
+        results = self._overlay.run(operations, self._clock(), self._log)
+        if self._overlay.weight > MAX_BATCH_WEIGHT:
+            self._hand_over()
+        elif self._timer is None and self._overlay.weight:
+            assert self._loop is not None
+            self._timer = self._loop.call_later(WRITE_SECONDS, self._hand_over)
+        return results
 
     async def run(self, *operations: Operation) -> list[bytes | None]:
+        results = self.run_now(*operations)
+        if results is not None:
+            return results
         if self._closed:
             raise StateUnavailable("the state is closed")
         loop = asyncio.get_running_loop()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._worker.work, args=(loop,), name="state", daemon=True)
+            self._loop = loop
+            self._thread = threading.Thread(target=self._worker.work, args=(self, loop), name="state", daemon=True)
             self._thread.start()
-        result: asyncio.Future[list[bytes | None]] = loop.create_future()
-        large = is_large(operations)
-        self._waiting.put(_SqliteRun(operations, size_of(operations), large, result))
-        self._deadlines.watch(result, self._timeout * LARGE_PATIENCE if large else self._timeout)
-        return await result
+        run = SqliteRun(operations, size_of(operations), is_large(operations), loop.create_future())
+        self._deadlines.watch(run.result, self._timeout * LARGE_PATIENCE if run.large else self._timeout)
+        if not self._load(run):
+            self._execute(run)
+        return await run.result
 
     async def close(self) -> None:
         self._closed = True
+        if self._loading:
+            await asyncio.wait(self._loading)
+        self._hand_over()
+        self._log = None
         if self._thread is not None:
-            self._waiting.put(None)
+            self._worker.waiting.put(Command.CLOSE)
             await asyncio.to_thread(self._thread.join)
         self._deadlines.close()
 
+    # Work for the thread
 
-class _Worker:
-    """The thread's work: batches of runs, and steps of tidying between them."""
+    def _load(self, run: SqliteRun) -> bool:
+        """Read the entries that a run needs, to execute it here. Return False if the thread has to execute it."""
+        if self._log is None or self._worker.failing or run.large:
+            return False
+        keys = self._overlay.unknown(run.operations)
+        if not 0 < len(keys) <= MAX_LOADED:
+            return False
+        self._loading.add(run.result)
+        run.result.add_done_callback(self._loading.discard)
+        self._worker.waiting.put(Load(keys, run))
+        return True
 
-    def __init__(
-        self,
-        path: Path,
-        waiting: queue.SimpleQueue[_SqliteRun | None],
-        tidying: Tidying,
-        clock: Callable[[], float],
-    ) -> None:
-        self._path = path
-        self._waiting = waiting
-        self._tidying = tidying
-        self._clock = clock
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
-        self._small: deque[_SqliteRun] = deque()
-        self._large: deque[_SqliteRun] = deque()
-        self._steps: Iterator[None] | None = None
-        self._gather_until = 0.0
+    def _execute(self, run: SqliteRun) -> None:
+        if self._exclusive:
+            self._hand_over()
+            self._filter.add(operation.key for operation in run.operations)
+            self._overlay.hold(run.operations)
+        self._worker.waiting.put(run)
 
-    def work(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Execute batches until None arrives in the queue; the runs before it are executed."""
-        running = True
-        while running or self._small or self._large:
-            running = running and self._gather()
-            for batch in (self._next_batch(), self._next_large()):
-                if not batch:
-                    continue
-                outcome = self._outcome(batch)
-                try:
-                    loop.call_soon_threadsafe(_deliver, batch, outcome)
-                except RuntimeError:  # the loop is closed, so nothing waits for the outcome
-                    running = False
-                    self._small.clear()
-                    self._large.clear()
-                if len(batch) > 1:
-                    self._gather_until = time.monotonic() + GATHER_SECONDS
-            self._tidy()
-        self._disconnect()
-
-    def _gather(self) -> bool:
-        """Take the waiting runs from the queue; wait for one if there is nothing to do. Return False at None."""
-        idle = self._steps is None and not self._small and not self._large
-        try:
-            run = self._waiting.get(timeout=SCAN_SECONDS) if idle else self._waiting.get_nowait()
-            if run is not None and time.monotonic() < self._gather_until:
-                time.sleep(GATHER_SECONDS)
-            while run is not None:
-                (self._large if run.large else self._small).append(run)
-                run = self._waiting.get_nowait()
-        except queue.Empty:
-            return True
-        return False
-
-    def _next_batch(self) -> list[_SqliteRun]:
-        batch: list[_SqliteRun] = []
-        size = 0
-        while self._small and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
-            run = self._small.popleft()
-            if not run.result.done():  # else its caller has stopped waiting
-                batch.append(run)
-                size += run.size
-        return batch
-
-    def _next_large(self) -> list[_SqliteRun]:
-        while self._large:
-            run = self._large.popleft()
-            if not run.result.done():
-                return [run]
-        return []
-
-    def _outcome(self, batch: Sequence[_SqliteRun]) -> list[list[bytes | None]] | StateUnavailable:
-        try:
-            return self._execute([run.operations for run in batch])
-        except (sqlite3.Error, OSError, StateUnavailable) as error:
-            self._disconnect()
-            return StateUnavailable(f"{self._path}: {error}")
-        except Exception as error:  # noqa: BLE001 - the thread must survive bugs, or all callers would wait forever
-            self._disconnect()
-            return StateUnavailable(f"{self._path}: {type(error).__name__}")
-
-    def _execute(self, runs: Sequence[Sequence[Operation]]) -> list[list[bytes | None]]:
-        connection = self._connected()
-        now = self._clock()
-        keys = list({operation.key for operations in runs for operation in operations})
-        if all(is_read(operation) for operations in runs for operation in operations):
-            entries = _read(connection, keys)
-            return [apply(operations, entries, now) for operations in runs]
-        connection.execute("BEGIN IMMEDIATE")
-        before = _read(connection, keys)
-        entries = before.copy()
-        results = [apply(operations, entries, now) for operations in runs]
-        _write(connection, before, entries)
-        connection.execute("COMMIT")
-        self._tidying.count(len(keys), sum(map(size_of, runs)))
-        return results
-
-    def _connected(self) -> sqlite3.Connection:
-        """Return the connection, reopened if the file was deleted or replaced by another."""
-        if self._connection is not None and self._file != identity(self._path):
-            log.warning("state_file_replaced", path=str(self._path))
-            self._disconnect()
-        if self._connection is None:
-            self._connection = open_database(self._path)
-            self._file = identity(self._path)
-        return self._connection
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        self._steps = None
-        if connection is not None:
-            try:
-                connection.close()
-            except sqlite3.Error:
-                # No data is lost: committed transactions are in the write-ahead log.
-                log.debug("state_close_failed", path=str(self._path))
-
-    def _tidy(self) -> None:
-        """Do one step of tidying, if it is time.
-
-        Failures are ignored: the next run reports them, and the next pass finds the remaining entries.
-        """
-        if self._connection is None:
+    def _hand_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        weight = self._overlay.weight
+        if not weight:
             return
-        if self._steps is None and self._tidying.due:
-            self._steps = self._tidying.steps(self._connection)
-        if self._steps is None:
+        changes = self._overlay.take_changes()
+        self._filter.add(key for key, entry in changes.items() if entry is not None)
+        self._handed_over += 1
+        self._backlog.append((self._handed_over, weight))
+        self._backlog_weight += weight
+        self._worker.waiting.put(Changes(self._handed_over, changes))
+        if self._log is not None:
+            self._log.end_batch(self._handed_over, self._worker.committed)
+            self._scan_if_due()
+
+    def _is_backlogged(self) -> bool:
+        """Return whether too much waits to be written."""
+        backlog, committed = self._backlog, self._worker.committed
+        while backlog and backlog[0][0] <= committed:
+            self._backlog_weight -= backlog.popleft()[1]
+        return self._backlog_weight > MAX_BACKLOG
+
+    def _scan_if_due(self) -> None:
+        if self._filter.due:
+            self._filter.begin()
+            self._filter.add(self._overlay.held)  # they may be written behind the scan
+            self._worker.waiting.put(Command.SCAN)
+
+    # Events of the thread, in the event loop
+
+    def activate(self, log: TakeLog) -> None:
+        """Answer from memory from now on: this process has the file for itself."""
+        if not self._closed:
+            self._log = log
+            self._scan_if_due()
+
+    def release(self) -> None:
+        """Answer from memory no longer: another process wants to use the file."""
+        self._hand_over()
+        self._log = None
+        self._worker.waiting.put(Command.RELEASE)
+
+    def deactivate(self) -> None:
+        """Answer from memory no longer: other processes may use the file already."""
+        self._log = None
+
+    def forget(self, keys: Sequence[str] | None) -> None:
+        """Forget entries that the thread removed; None for all, since something else may have changed them."""
+        if keys is not None:
+            self._overlay.forget(keys)
             return
-        try:
-            if next(self._steps, self) is self:
-                self._steps = None
-        except sqlite3.Error:
-            self._disconnect()
+        self._overlay.forget_all()
+        self._filter.invalidate()
+        if self._log is not None:
+            self._scan_if_due()
 
-
-def _read(connection: sqlite3.Connection, keys: list[str]) -> dict[str, Entry]:
-    select, width = _select(len(keys))
-    rows = connection.execute(select, keys + [None] * (width - len(keys)))
-    return {key: Entry(value, expires, written, owner) for key, expires, written, owner, value in rows}
-
-
-def _write(connection: sqlite3.Connection, before: dict[str, Entry], after: dict[str, Entry]) -> None:
-    removed = [(key,) for key in before if key not in after]
-    if removed:
-        connection.executemany("DELETE FROM entries WHERE key = ?", removed)
-    put = [
-        (key, entry.expires, entry.written, entry.owner, entry.value)
-        for key, entry in after.items()
-        if entry is not before.get(key)
-    ]
-    if put:
-        connection.executemany(_INSERT, put)
-
-
-def _select(keys: int) -> tuple[str, int]:
-    """Return the statement that reads ``keys`` entries, and its width: a power of two, which limits the variants."""
-    width = 1 << (keys - 1).bit_length()
-    return _select_of(width), width
-
-
-@cache
-def _select_of(width: int) -> str:
-    marks = ", ".join("?" * width)
-    return f"SELECT key, expires, written, owner, {VALUE} FROM entries WHERE key IN ({marks})"  # noqa: S608 - only marks
-
-
-def _deliver(batch: Sequence[_SqliteRun], outcome: list[list[bytes | None]] | StateUnavailable) -> None:
-    for number, run in enumerate(batch):
-        if run.result.done():
-            continue
-        if isinstance(outcome, StateUnavailable):
-            run.result.set_exception(outcome)
+    def found(self, keys: Sequence[str] | None) -> None:
+        """Add the next keys of a scan; None at its end."""
+        if not self._filter.scanning:
+            return
+        if keys is None:
+            self._filter.finish()
         else:
-            run.result.set_result(outcome[number])
+            self._filter.add(keys)
+
+    def loaded(self, loads: Sequence[Load], outcome: Mapping[str, Entry | None] | StateUnavailable) -> None:
+        """Execute runs whose entries were read."""
+        if not isinstance(outcome, StateUnavailable) and self._log is not None:
+            self._overlay.learn(outcome)
+        for _, run in loads:
+            if run.result.done():  # its caller has stopped waiting
+                continue
+            if isinstance(outcome, StateUnavailable):
+                run.result.set_exception(outcome)
+            elif (results := self._answer(run.operations)) is not None:
+                run.result.set_result(results)
+            else:
+                self._execute(run)
+
+    def executed(self, runs: Sequence[SqliteRun], outcome: list[list[bytes | None]] | StateUnavailable | None) -> None:
+        """Return the results of runs; None for runs whose callers have stopped waiting."""
+        for number, run in enumerate(runs):
+            if self._exclusive:
+                self._overlay.unhold(run.operations)
+            if run.result.done() or outcome is None:
+                continue
+            if isinstance(outcome, StateUnavailable):
+                run.result.set_exception(outcome)
+            else:
+                run.result.set_result(outcome[number])

@@ -78,7 +78,7 @@ def _opening(path: Path) -> Iterator[None]:
 
 def _restrict(path: Path) -> None:
     """Remove the permissions of other users, which an older version or a copy may have left."""
-    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", ".lock"))):
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", ".lock", ".exclusive"))):
         try:
             mode = file.stat().st_mode
             if mode & 0o077:

@@ -62,6 +62,12 @@ class Tidying:
         self._started_at = 0.0
         self._written = Holding()
         self._due_after = Holding()
+        self._removed: list[str] = []
+
+    def take_removed(self) -> list[str]:
+        """Return the keys of the entries that were removed since the last call."""
+        removed, self._removed = self._removed, []
+        return removed
 
     def count(self, entries: int, size: int) -> None:
         """Count the entries and bytes that a batch wrote."""
@@ -83,7 +89,7 @@ class Tidying:
         while last is not None:
             expired, last = _count_slice(connection, last, now, held)
             yield
-            yield from _remove(connection, expired, "expires", now)
+            yield from self._remove(connection, expired, "expires", now)
         for unit in self._limits:
             yield from self._evict(connection, held, unit, now)
         total = _total(held)
@@ -112,7 +118,28 @@ class Tidying:
                     held[owner].add(-len(entries), -sum(size for _, size, _ in entries))
                     newest = entries[-1][0] + ROUNDING
                     by_key = sorted(((size, key) for _, size, key in entries), key=lambda entry: entry[1])
-                    yield from _remove(connection, by_key, "written", newest)  # many of one page at once
+                    yield from self._remove(connection, by_key, "written", newest)  # many of one page at once
+
+    def _remove(
+        self,
+        connection: sqlite3.Connection,
+        entries: list[tuple[int, str]],
+        column: Literal["expires", "written"],
+        until: float,
+    ) -> Iterator[None]:
+        """Remove entries (size, key), except newer versions, which have a ``column`` after ``until``."""
+        keys: list[str] = []
+        room = REMOVE_BYTES
+        for number, (size, key) in enumerate(entries, 1):
+            keys.append(key)
+            room -= size
+            if room <= 0 or len(keys) == REMOVE_ENTRIES or number == len(entries):
+                marks = ", ".join("?" * len(keys))
+                statement = f"DELETE FROM entries WHERE key IN ({marks}) AND {column} <= ?"  # noqa: S608 - as above
+                connection.execute(statement, [*keys, until])
+                self._removed += keys
+                keys, room = [], REMOVE_BYTES
+                yield
 
 
 class _Loser(Struct):
@@ -179,23 +206,6 @@ def _search_slice(connection: sqlite3.Connection, last: str, now: float, losers:
         written, size, key, owner = line.split(" ", 3)
         losers[owner].add((float(written), int(size), key))
     return end
-
-
-def _remove(
-    connection: sqlite3.Connection, entries: list[tuple[int, str]], column: Literal["expires", "written"], until: float
-) -> Iterator[None]:
-    """Remove entries (size, key), except newer versions, which have a ``column`` after ``until``."""
-    keys: list[str] = []
-    room = REMOVE_BYTES
-    for number, (size, key) in enumerate(entries, 1):
-        keys.append(key)
-        room -= size
-        if room <= 0 or len(keys) == REMOVE_ENTRIES or number == len(entries):
-            marks = ", ".join("?" * len(keys))
-            statement = f"DELETE FROM entries WHERE key IN ({marks}) AND {column} <= ?"  # noqa: S608 - as above
-            connection.execute(statement, [*keys, until])
-            keys, room = [], REMOVE_BYTES
-            yield
 
 
 def _pairs(lines: str | None) -> Iterator[tuple[int, str]]:

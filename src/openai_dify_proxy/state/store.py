@@ -114,6 +114,13 @@ class Store(Protocol):
         """
         ...
 
+    def run_now(self, *operations: Operation) -> list[bytes | None] | None:
+        """Run the operations without waiting, if they can be run in this process, and return their results.
+
+        Return None otherwise, and once the store is closed. Nothing has been run then, and ``run`` may succeed.
+        """
+        ...
+
     async def close(self) -> None:
         """Finish the current runs. Afterwards ``run`` raises StateUnavailable."""
         ...

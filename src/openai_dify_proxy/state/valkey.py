@@ -101,6 +101,9 @@ class ValkeyStore:
             lane.sending = loop.create_task(self._send_all(lane), name="state")
         return await result
 
+    def run_now(self, *operations: Operation) -> None:
+        """Return None: every run waits for the server."""
+
     async def close(self) -> None:
         self._closed = True
         await asyncio.gather(*(lane.sending for lane in (self._small, self._large) if lane.sending is not None))

@@ -1,0 +1,160 @@
+"""The part of the state that a process answers from memory while it has the SQLite file for itself.
+
+It knows the entries that were lately written or read, and that the file certainly does not have some others. Operations
+on them are applied here. The changes are handed over in batches, to be written to the file; a change that was handed
+over may be forgotten here, since whoever reads the file for the overlay sees the changes that are not written yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from openai_dify_proxy.state.entries import Entry, apply
+from openai_dify_proxy.state.store import LARGE_BYTES, Add, Get, Operation, Put, Take
+from openai_dify_proxy.state.take_log import TakeLog
+
+MAX_ENTRIES = 16_384
+"""The largest number of entries that are known beside the changed ones."""
+
+MAX_WEIGHT = 16 * 1024 * 1024
+"""The largest weight of these entries."""
+
+ENTRY_WEIGHT = 512
+"""The weight of an entry beside the bytes of its key and value: the memory of the objects."""
+
+
+class _Unknown:
+    """The state of an entry that only the file knows."""
+
+
+_UNKNOWN: Final = _Unknown()
+
+
+class Overlay:
+    """Entries by key. ``may_hold`` returns whether the file may have a key.
+
+    The known entries have two generations: when the recent ones are too many, they become the older ones, and those
+    are forgotten. None is a known entry that does not exist. ``weight`` is the weight of the changes.
+    """
+
+    def __init__(self, may_hold: Callable[[str], bool]) -> None:
+        self.weight = 0
+        self._may_hold = may_hold
+        self._changes: dict[str, Entry | None] = {}
+        self._recent: dict[str, Entry | None] = {}
+        self._older: dict[str, Entry | None] = {}
+        self._recent_weight = 0
+        self._held: dict[str, int] = {}
+
+    # Operations
+
+    def run(self, operations: Sequence[Operation], now: float, log: TakeLog) -> list[bytes | None] | None:
+        """Apply operations and return their results, or None, without any effect, if the file is necessary.
+
+        Takes are committed to ``log`` first.
+        """
+        taken: list[tuple[str, float]] = []
+        size = 0
+        for operation in operations:
+            key = operation.key
+            entry = self._find(key)
+            if (entry is _UNKNOWN and self._may_hold(key)) or key in self._held:
+                return None
+            if isinstance(operation, Put | Add):
+                if operation.ttl is None and not (isinstance(operation, Add) and isinstance(entry, Entry)):
+                    return None  # what lasts for ever is in the file before it is acknowledged
+                size += len(operation.value)
+            elif isinstance(operation, Take):
+                if isinstance(entry, Entry):
+                    taken.append((key, entry.written))
+            elif isinstance(operation, Get) and operation.large:
+                return None
+        if size > LARGE_BYTES or (taken and not log.append(taken)):
+            return None
+        return apply(operations, self, now)
+
+    def get(self, key: str) -> Entry | None:
+        entry = self._find(key)
+        return None if isinstance(entry, _Unknown) else entry
+
+    def pop(self, key: str, default: None) -> Entry | None:
+        entry = self.get(key)
+        if entry is not None:
+            self._changes[key] = None
+            self.weight += ENTRY_WEIGHT
+        return entry
+
+    def __setitem__(self, key: str, entry: Entry) -> None:
+        self._changes[key] = entry
+        self.weight += _weight(key, entry)
+
+    def take_changes(self) -> Mapping[str, Entry | None]:
+        """Return the changes since the last call, which are then known like entries that were read."""
+        changes, self._changes = self._changes, {}
+        self._recent.update(changes)
+        self._recent_weight += self.weight
+        self.weight = 0
+        self._age()
+        return changes
+
+    # What is known
+
+    def unknown(self, operations: Sequence[Operation]) -> list[str]:
+        """Return the keys of the operations that have to be read from the file."""
+        keys = {operation.key for operation in operations}
+        return [key for key in keys if self._find(key) is _UNKNOWN and self._may_hold(key)]
+
+    def learn(self, entries: Mapping[str, Entry | None]) -> None:
+        """Add entries that were read from the file, except those that have become known, or are held."""
+        for key, entry in entries.items():
+            if key not in self._held and self._find(key) is _UNKNOWN:
+                self._recent[key] = entry
+                self._recent_weight += _weight(key, entry)
+        self._age()
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Forget entries that were read, or whose changes were handed over."""
+        for key in keys:
+            self._recent.pop(key, None)
+            self._older.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Forget all such entries."""
+        self._recent, self._older, self._recent_weight = {}, {}, 0
+
+    @property
+    def held(self) -> Iterable[str]:
+        """The keys between ``hold`` and ``unhold``."""
+        return self._held.keys()
+
+    def hold(self, operations: Sequence[Operation]) -> None:
+        """Answer nothing about the entries of these operations until ``unhold``: the file is about to change."""
+        for operation in operations:
+            self._held[operation.key] = self._held.get(operation.key, 0) + 1
+
+    def unhold(self, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            count = self._held.pop(operation.key) - 1
+            if count:
+                self._held[operation.key] = count
+        self.forget(operation.key for operation in operations)
+
+    def _find(self, key: str) -> Entry | _Unknown | None:
+        for entries in (self._changes, self._recent):
+            found = entries.get(key, _UNKNOWN)
+            if found is not _UNKNOWN:
+                return found
+        found = self._older.get(key, _UNKNOWN)
+        if not isinstance(found, _Unknown):
+            self._recent[key] = found
+            self._recent_weight += _weight(key, found)
+        return found
+
+    def _age(self) -> None:
+        if len(self._recent) > MAX_ENTRIES // 2 or self._recent_weight > MAX_WEIGHT // 2:
+            self._older, self._recent, self._recent_weight = self._recent, {}, 0
+
+
+def _weight(key: str, entry: Entry | None) -> int:
+    return ENTRY_WEIGHT + len(key) + (0 if entry is None else len(entry.value))
