@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("PIL", "aiohttp", "yarl", "obstore")
+HEAVY = ("PIL", "aiohttp", "json_repair", "jsonschema_rs", "obstore", "typer", "yarl")
 
 SCRIPT = """
 import asyncio, json, sys

@@ -16,14 +16,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from openai_dify_proxy.cli.models import fetch_inputs, open_replicate
-from openai_dify_proxy.cli.output import all_work, print_findings, print_table, shown_result
+from openai_dify_proxy.cli.output import print_findings, print_table, shown_result
 from openai_dify_proxy.cli.storage import existing_part, picture_problem
 from openai_dify_proxy.errors import InvalidRequest, ProxyError, UpstreamUnreachable
 from openai_dify_proxy.images.header_support import header_support
 from openai_dify_proxy.images.models import ImageModel, ImageModels
 from openai_dify_proxy.pictures.service import open_picture_store
 from openai_dify_proxy.settings import Settings, SettingsError
-from openai_dify_proxy.translate.dify.app_findings import Finding
+from openai_dify_proxy.translate.dify.app_findings import Finding, all_work
 from openai_dify_proxy.translate.replicate.candidates import PROMPT_NAMES, picture_input
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs

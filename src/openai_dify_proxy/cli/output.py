@@ -31,11 +31,6 @@ def whole(header: str, *, wrap: bool = False) -> Column:
     return Column(header, no_wrap=not wrap, overflow="fold")
 
 
-def all_work(findings: Iterable[Finding]) -> bool:
-    """Return whether no finding is a ``problem``."""
-    return all(finding.kind == "note" for finding in findings)
-
-
 def shown_result(passed: bool) -> str:
     """Return the markup of ``yes`` or ``no``."""
     return "[green]yes[/]" if passed else "[bold red]no[/]"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from openai_dify_proxy.cli.check_apps import CONCURRENCY, AppReport, examine_app
+from openai_dify_proxy.cli.app_reports import CONCURRENCY, AppReport, examine_app
 from openai_dify_proxy.settings import AppSettings, Settings
 from openai_dify_proxy.telemetry.metrics.exposition import DIRECTORY
 from openai_dify_proxy.turns.profiles import Profiles

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import json_repair
 from msgspec import DecodeError, json
 
 from openai_dify_proxy.tools.schemas import Validator
@@ -208,6 +207,8 @@ def _restored(text: str) -> str | None:
         return None
     if not text.startswith(("{", "[")) or not text.endswith(("}", "]")) or _ESCAPE.sub("", text).count('"') % 2:
         return None
+    import json_repair  # noqa: PLC0415 - few answers need it, and it loads argparse
+
     try:
         result = json_repair.repair_json(text, ensure_ascii=False)
     except (ValueError, RecursionError):

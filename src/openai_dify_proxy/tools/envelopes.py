@@ -7,7 +7,6 @@ import re
 from enum import Enum
 from typing import Any, Literal
 
-import json_repair
 from msgspec import Struct
 
 from openai_dify_proxy.tools.json_scanner import JsonScanner, strict_json
@@ -153,6 +152,8 @@ def repaired_object(text: str) -> dict[str, Any] | None:
     """Return the object that broken JSON means, None if json-repair finds none or one with other words."""
     if len(text) > MAX_REPAIR:
         return None
+    import json_repair  # noqa: PLC0415 - few answers need it, and it loads argparse
+
     try:
         value: object = json_repair.loads(text, skip_json_loads=True)
         written = json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -23,6 +23,9 @@ MAX_HEIGHT = 100
 MAX_SIZE = 200_000
 """Subschemas with all references replaced by their targets."""
 
+MAX_MESSAGE = 300
+"""Characters of a message, which may quote a schema and the names of properties."""
+
 _HERE = {"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"}
 _BELOW = {
     "properties",
@@ -239,3 +242,8 @@ def _follow_here(root: Any, schema: Any, done: set[int], opened: set[int]) -> No
             _follow_here(root, part.schema, done, opened)
     opened.remove(id(schema))
     done.add(id(schema))
+
+
+def clipped(text: str) -> str:
+    """Return a message with at most ``MAX_MESSAGE`` characters."""
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"

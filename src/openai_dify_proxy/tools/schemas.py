@@ -6,13 +6,9 @@ The validator never fetches a document, takes formats as annotations, and is mea
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
-import jsonschema_rs
 from msgspec import DecodeError, json
 
 from openai_dify_proxy.tools.schema_walk import (
@@ -20,6 +16,7 @@ from openai_dify_proxy.tools.schema_walk import (
     BadSchema,
     SchemaTooComplex,
     all_schemas,
+    clipped,
     compile_cost,
     measured,
 )
@@ -38,14 +35,7 @@ _MAX_CHECK = 8_000_000
 _MAX_REPORT = 12_000
 """Subschemas that a report of the errors may visit: it takes a thousand times longer."""
 
-_VALUE = "this value"
-"""The name of a value in messages, which never contain the value itself: it may be private."""
-
-_MAX_ERRORS = 5
-_MAX_MESSAGE = 300
 _SMALL = 8 * 1024
-_REPETITIONS = re.compile(r"\{\d{1,9}(?:,\d{0,9})?\}")
-_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=2_500, size_limit=1 << 20)
 
 
 class Validator:
@@ -59,7 +49,10 @@ class Validator:
     def __init__(self, schema: bytes) -> None:
         self.root, self.nodes = _parsed(schema)
         self._size, self._recursive = measured(self.root)
-        self._compiled = _compiled(self.root)
+        # Loads jsonschema-rs, which takes 3 MB that servers without schemas save.
+        from openai_dify_proxy.tools.compiled_schema import CompiledSchema  # noqa: PLC0415
+
+        self._compiled = CompiledSchema(self.root)
 
     def errors(self, value: bytes) -> list[str]:
         """Return what is wrong with a JSON value, at most five messages; none if it is valid.
@@ -71,7 +64,7 @@ class Validator:
         try:
             parsed = json.decode(value)
         except (DecodeError, UnicodeDecodeError) as error:
-            return [f"This is not valid JSON: {_clipped(str(error).removeprefix('JSON is malformed: '))}."]
+            return [f"This is not valid JSON: {clipped(str(error).removeprefix('JSON is malformed: '))}."]
         except RecursionError:
             return [_TOO_DEEP]
         return self._errors_of(parsed)
@@ -91,11 +84,11 @@ class Validator:
         bound = None if self._recursive else self._size * count
         if not _within(_MAX_CHECK, bound) and not _within(_MAX_CHECK, validation_cost(self.root, value, 1)):
             return ["The JSON is too large for its schema."]
-        if self._compiled.is_valid(value):
+        if self._compiled.accepts(value):
             return []
         if not _within(_MAX_REPORT, validation_cost(self.root, value, 2)):
             return ["The JSON does not match its schema."]
-        return [_told(error) for error in islice(self._compiled.iter_errors(value), _MAX_ERRORS)]
+        return self._compiled.errors(value)
 
 
 _TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} levels deep."
@@ -139,82 +132,5 @@ def _allow_null(schema: dict[str, Any]) -> None:
             schema["enum"] = [*schema["enum"], *([] if None in schema["enum"] else [None])]
 
 
-def _compiled(root: dict[str, Any]) -> jsonschema_rs.Validator:
-    dialect = root.get("$schema")
-    if isinstance(dialect, str) and "://json-schema.org/" not in dialect:
-        root = {key: value for key, value in root.items() if key != "$schema"}  # an unknown dialect
-    try:
-        return _validator(root)
-    except jsonschema_rs.ValidationError as error:
-        if error.instance_path[-1:] == ["pattern"] and (lenient := _without_patterns(root)) is not None:
-            return lenient
-        # The schema is the client's own, so that its value may be shown.
-        message = error.message.replace(_VALUE, _clipped(json.encode(error.instance).decode()), 1)
-        raise BadSchema(f"{_clipped(message)}.", tuple(map(str, error.instance_path))) from error
-
-
-def _validator(root: dict[str, Any]) -> jsonschema_rs.Validator:
-    return jsonschema_rs.validator_for(
-        root, mask=_VALUE, validate_formats=False, retriever=_refuse, pattern_options=_PATTERNS
-    )
-
-
-def _without_patterns(root: dict[str, Any]) -> jsonschema_rs.Validator | None:
-    """Return the validator that ignores ``pattern``, or None if a regular expression is more than too large.
-
-    ``[\\w ]{1,255}`` is valid and compiles to more than a megabyte. Without its repetitions it shows that it is valid.
-    """
-    copy: dict[str, Any] = json.decode(json.encode(root))
-    schemas = [schema for _, schema in all_schemas(copy) if isinstance(schema.get("pattern"), str)]
-    for schema in schemas:
-        schema["pattern"] = _REPETITIONS.sub("*", schema["pattern"])
-    try:
-        _validator(copy)
-        for schema in schemas:
-            del schema["pattern"]
-        return _validator(copy)
-    except jsonschema_rs.ValidationError:
-        return None
-
-
-def _refuse(uri: str) -> Any:
-    raise ValueError("other documents are not fetched")
-
-
 def _within(limit: int, cost: int | None) -> bool:
     return cost is not None and cost <= limit
-
-
-def _told(error: jsonschema_rs.ValidationError) -> str:
-    """Return the place and the message of an error, with the closest errors of a union's branches."""
-    place = _place(error.instance_path)
-    reason = _clipped("; or ".join(_reasons(error)))
-    return f"{place}: {reason}" if place else reason
-
-
-def _reasons(error: jsonschema_rs.ValidationError) -> Iterator[str]:
-    kind = error.kind
-    if not isinstance(kind, (jsonschema_rs.ValidationErrorKind.AnyOf, jsonschema_rs.ValidationErrorKind.OneOfNotValid)):
-        yield error.message
-        return
-    branches = [branch[0] for branch in kind.context if branch]
-    # A branch for another type says nothing about the value; the place of the deepest error is the likely fault.
-    meant = [branch for branch in branches if not _other_type(branch, error)] or branches
-    deep = len(error.instance_path)
-    for branch in islice(meant, 3):
-        inner = _place(branch.instance_path[deep:])
-        yield f"{inner}: {branch.message}" if inner else branch.message
-
-
-def _other_type(branch: jsonschema_rs.ValidationError, error: jsonschema_rs.ValidationError) -> bool:
-    is_type = isinstance(branch.kind, jsonschema_rs.ValidationErrorKind.Type)
-    return is_type and len(branch.instance_path) == len(error.instance_path)
-
-
-def _place(path: list[str | int]) -> str:
-    parts = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in path]
-    return _clipped("".join(parts).removeprefix("."))
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= _MAX_MESSAGE else f"{text[: _MAX_MESSAGE - 1]}…"

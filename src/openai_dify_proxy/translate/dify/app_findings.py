@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from msgspec import Struct
@@ -28,6 +28,11 @@ class Finding(Struct, frozen=True):
 
     kind: Literal["problem", "note"]
     text: str
+
+
+def all_work(findings: Iterable[Finding]) -> bool:
+    """Return whether no finding is a ``problem``."""
+    return all(finding.kind == "note" for finding in findings)
 
 
 def app_findings(rules: AppRules, mode: Mode | None, profile: AppProfile) -> list[Finding]:
