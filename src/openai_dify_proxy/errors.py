@@ -29,6 +29,7 @@
     │   ├── RangeNotSatisfiable     416
     │   └── RateLimited             429
     │       ├── QueueFull           429
+    │       ├── TooManyTurns        429
     │       ├── TooManyWrongKeys    429
     │       └── QuotaExceeded       429
     ├── UpstreamError               Dify, Replicate or a service behind them is at fault
@@ -105,6 +106,8 @@ class ProxyError(Exception):
     default_code: ClassVar[str | None] = None
     retryable: ClassVar[bool] = False
     """Whether a retry of the same request may succeed."""
+    before_turn: ClassVar[bool] = False
+    """Whether the request waited for its turn and nothing was sent to Dify."""
 
     def __init__(
         self,
@@ -206,6 +209,7 @@ class ConversationBusy(ClientError):
     status = 409
     default_code = "conversation_locked"
     retryable = True
+    before_turn = True
 
 
 class FormClosed(ClientError):
@@ -276,6 +280,13 @@ class QueueFull(RateLimited):
     """Too many turns wait for Dify. ``retry_after`` holds for the same process, and is an estimate otherwise."""
 
     default_code = "queue_full"
+    before_turn = True
+
+
+class TooManyTurns(RateLimited):
+    """The client key runs as many turns at once as it may. ``retry_after`` is an estimate."""
+
+    before_turn = True
 
 
 class QuotaExceeded(RateLimited):
@@ -397,6 +408,7 @@ class QueueTimeout(ServerError):
     status = 503
     default_code = "queue_timeout"
     retryable = True
+    before_turn = True
 
 
 class StateUnreachable(ServerError):

@@ -14,6 +14,7 @@ import httpx2
 import openai
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from openai_dify_proxy.settings import ClientKeySettings, Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
@@ -198,14 +199,16 @@ async def test_what_the_limit_of_a_key_holds_back_has_no_slot(
 
 async def test_a_full_line_of_a_key_gets_a_429(limited: Limited, http: httpx2.AsyncClient) -> None:
     proxy = limited({"max_queued_turns": 1}, concurrent_turns=1)
-    async with streaming(http, proxy):
-        replies = [asyncio.create_task(chat(http, proxy)) for _ in range(2)]
-        done, waiting = await asyncio.wait(replies, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE)
-        (refused,) = (task.result() for task in done)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
-        assert "runs as many turns at once as it may" in refused.json()["error"]["message"]
-        assert int(refused.headers["retry-after"]) >= 1
-    assert (await waiting.pop()).status_code == 200
+    with capture_logs() as logs:
+        async with streaming(http, proxy):
+            replies = [asyncio.create_task(chat(http, proxy)) for _ in range(2)]
+            done, waiting = await asyncio.wait(replies, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE)
+            (refused,) = (task.result() for task in done)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+            assert "runs as many turns at once as it may" in refused.json()["error"]["message"]
+            assert int(refused.headers["retry-after"]) >= 1
+        assert (await waiting.pop()).status_code == 200
+    assert [line["outcome"] for line in logs if line.get("status") == 429] == ["rejected: rate_limit_exceeded"]
 
 
 async def test_every_route_that_generates_something_counts(

@@ -140,7 +140,7 @@ class RequestRecord(Struct, eq=False, kw_only=True):
             if self.finish_reason is not None and self.departure != "cancelled":
                 return self.finish_reason
             return self.departure or ("ok" if self.status < 400 else "failed")
-        if self.app or self.prediction_ids:
+        if (self.app or self.prediction_ids) and not self.error.before_turn:
             return "turn_failed"
         return "rejected" if self.error.status < 500 else "failed"
 

@@ -10,7 +10,17 @@ import structlog
 from structlog.testing import capture_logs
 
 from openai_dify_proxy import errors
-from openai_dify_proxy.errors import ProxyError, QueueFull, Quoting, StreamCut, UpstreamFailed
+from openai_dify_proxy.errors import (
+    ConversationBusy,
+    ProxyError,
+    QueueFull,
+    QueueTimeout,
+    Quoting,
+    RateLimited,
+    StreamCut,
+    TooManyTurns,
+    UpstreamFailed,
+)
 from openai_dify_proxy.events import Usage
 from openai_dify_proxy.telemetry import AccessLog, RequestRecord, RequestRecords
 from openai_dify_proxy.telemetry.records import OUTCOMES
@@ -49,6 +59,11 @@ def line(made: RequestRecord, key: bytes | None = b"key") -> dict[str, Any]:
         ({"error": CUT, "app": "a", "finish_reason": "stop"}, "turn_failed"),
         ({"error": CUT, "prediction_ids": ["p"]}, "turn_failed"),
         ({"error": FULL, "status": 429}, "rejected"),
+        ({"error": FULL, "status": 429, "app": "a"}, "rejected"),  # nothing was sent to Dify
+        ({"error": TooManyTurns("Wait."), "status": 429, "app": "a"}, "rejected"),
+        ({"error": ConversationBusy("Wait."), "status": 409, "app": "a"}, "rejected"),
+        ({"error": QueueTimeout("Dify was busy."), "status": 503, "app": "a"}, "failed"),
+        ({"error": RateLimited("Dify limits requests."), "status": 429, "app": "a"}, "turn_failed"),
         ({"error": CUT, "status": 502}, "failed"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from openai_dify_proxy.errors import ProxyError, QueueFull, QueueTimeout, RateLimited
+from openai_dify_proxy.errors import ProxyError, QueueFull, QueueTimeout, TooManyTurns
 
 
 class Rejections(Protocol):
@@ -37,14 +37,14 @@ class CallerRejections:
     """The errors of the gate of a caller whose key limits its concurrent turns."""
 
     def full(self, queued: int, seconds: int) -> ProxyError:
-        return RateLimited(
+        return TooManyTurns(
             f"This API key runs as many turns at once as it may, and {queued} more wait. "
             f"Send the request again in {seconds} s.",
             retry_after=seconds,
         )
 
     def timed_out(self, waited: float, seconds: int) -> ProxyError:
-        return RateLimited(
+        return TooManyTurns(
             f"This API key has run as many turns at once as it may for {waited:g} s. "
             f"Send the request again in {seconds} s.",
             retry_after=seconds,
