@@ -36,7 +36,7 @@ async def test_the_list_has_every_configured_app_with_its_description_from_dify(
     assert known["demo-chat"]["name"] == "demo-chat"
     assert known["demo-chat"]["description"] == "A chat app that repeats each message."
     assert known["demo-chat"]["opening_statement"]
-    assert known["demo-chat"]["suggested_questions"] == ["What can you do?"]
+    assert known["demo-chat"]["suggested_questions"][0] == "What can you do?"
     assert not {"opening_statement", "suggested_questions"} & set(known["demo-workflow"])
     topic = known["team/support:v2"]
     assert topic["aliases"] == ["gpt-*"]

@@ -1,14 +1,15 @@
 """A real browser on the console of a real proxy with the demo.
 
 A page fails its test if the browser reports an error, a violation of the content security policy, or a request to
-another server.
+another server. Each test runs in both looks. Servers and the browser start once for each module.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
@@ -27,6 +28,16 @@ APPS = ("demo-chat", "demo-agent-chat", "demo-advanced-chat", "demo-completion",
 
 FLAGS = ("--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 """The tests may run as root, where Chromium's sandbox does not start."""
+
+
+@dataclass(frozen=True)
+class Look:
+    scheme: Literal["light", "dark"]
+    width: int
+
+
+DESKTOP = Look("light", 1280)
+PHONE = Look("dark", 390)
 
 
 @pytest.fixture(scope="module")
@@ -52,37 +63,44 @@ def axe() -> str:
     return parts.axe()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def demo() -> Iterator[DemoServer]:
     with DemoServer(timing=INSTANT, clock=counted_seconds()) as running:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def replicate() -> Iterator[DemoReplicate]:
     with DemoReplicate(timing=INSTANT_PICTURES) as running:
         yield running
 
 
-@pytest.fixture
-def settings(demo: DemoServer, replicate: DemoReplicate, tmp_path: Path) -> Settings:
+@pytest.fixture(scope="module")
+def settings(demo: DemoServer, replicate: DemoReplicate, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Return the settings of ``proxy``. Test classes serve variants of them."""
+    folder = tmp_path_factory.mktemp("console")
     apps = {name: app_settings(name, f"app-{name}", demo.url) for name in APPS}
-    state = SecretStr(f"sqlite:///{tmp_path}/state.db")
-    return Settings(**image_settings(replicate, tmp_path, dify_api_url=demo.url, apps=apps, state_url=state))
+    state = SecretStr(f"sqlite:///{folder}/state.db")
+    return Settings(**image_settings(replicate, folder, dify_api_url=demo.url, apps=apps, state_url=state))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def proxy(settings: Settings) -> Iterator[ProxyServer]:
     with ProxyServer(settings) as running:
         yield running
+
+
+@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+def look(request: pytest.FixtureRequest) -> Look:
+    return request.param  # type: ignore[no-any-return]
 
 
 OpenPage = Callable[..., Page]
 
 
 @pytest.fixture
-def open_page(browser: Browser, proxy: ProxyServer) -> Iterator[OpenPage]:
-    """Open a view of the console in a browser of its own: ``open_page("apps", scheme="dark", width=390)``.
+def open_page(browser: Browser, proxy: ProxyServer, look: Look) -> Iterator[OpenPage]:
+    """Open a view of the console in a browser of its own: ``open_page("apps")``.
 
     The browser reports a failed request as an error too; ``failures`` is the number of these that the test expects.
     """
@@ -90,14 +108,14 @@ def open_page(browser: Browser, proxy: ProxyServer) -> Iterator[OpenPage]:
     problems: list[str] = []
     expected = 0
 
-    def open_view(view: str = "", *, scheme: str = "light", width: int = 1280, failures: int = 0) -> Page:
+    def open_view(view: str = "", *, failures: int = 0) -> Page:
         nonlocal expected
         expected += failures
         context = browser.new_context(
             base_url=proxy.origin,
             locale="en-US",  # else it is that of the machine, which may be none
-            color_scheme="dark" if scheme == "dark" else "light",
-            viewport={"width": width, "height": 900},
+            color_scheme=look.scheme,
+            viewport={"width": look.width, "height": 900},
         )
         contexts.append(context)
         context.set_default_timeout(PATIENCE * 1000)

@@ -46,9 +46,6 @@ class Field:
         return {self.kind: item}
 
 
-OPENING = "Hello! This is the demo. Ask me anything."
-"""The opening statement of the chat apps. The model does not receive it."""
-
 Shape = Literal["llm", "framed", "outputs", "no-text", "no-end"]
 """The outputs of a chatflow or workflow: its model's text, this text within fixed text, several outputs, outputs
 without streamed text, or none."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from starlette.responses import Response
 
-from openai_dify_proxy_demo.apps import OPENING
 from openai_dify_proxy_demo.calls import Call, conversation_not_found, require_chat
 from openai_dify_proxy_demo.dialects import Dialect
+from openai_dify_proxy_demo.guide import OPENING
 from openai_dify_proxy_demo.memory import Conversation, Message
 from openai_dify_proxy_demo.replies import ApiError, version_headers
 

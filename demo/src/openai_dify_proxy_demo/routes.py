@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from openai_dify_proxy_demo.apps import OPENING
 from openai_dify_proxy_demo.audio import audio_switches, audio_to_text, text_to_audio
 from openai_dify_proxy_demo.calls import Call, base_url, endpoint, read_multipart
 from openai_dify_proxy_demo.conversations import (
@@ -29,6 +28,7 @@ from openai_dify_proxy_demo.generation import (
     stop_workflow,
     workflows_run,
 )
+from openai_dify_proxy_demo.guide import OPENING, SUGGESTIONS
 from openai_dify_proxy_demo.input_files import Upload, describe
 from openai_dify_proxy_demo.message_routes import list_suggestions, rate_message, suggests
 from openai_dify_proxy_demo.replies import ApiError, error_response, json_reply, version_headers
@@ -77,7 +77,7 @@ async def parameters(call: Call) -> Response:
     return call.reply(
         {
             "opening_statement": OPENING if chats else "",
-            "suggested_questions": ["What can you do?"] if chats else [],
+            "suggested_questions": list(SUGGESTIONS) if chats else [],
             "suggested_questions_after_answer": {"enabled": suggests(call.app.mode)},
             **audio_switches(call.app.mode),
             "retriever_resource": {"enabled": True},

@@ -17,6 +17,7 @@ from openai_dify_proxy_demo.events import Envelope
 from openai_dify_proxy_demo.execution import execute
 from openai_dify_proxy_demo.file_store import FileStore
 from openai_dify_proxy_demo.forms import Form
+from openai_dify_proxy_demo.guide import ANSWER, QUESTION
 from openai_dify_proxy_demo.input_files import Upload
 from openai_dify_proxy_demo.log import DemoLog, LoggedRun, LoggedStop
 from openai_dify_proxy_demo.memory import (
@@ -195,10 +196,12 @@ def recall_answer(history: list[ModelMessage]) -> str:
 
 def default_answer(request: Generation, count: int) -> str:
     """Return the answer to a message without keywords: it repeats the message, but no instructions about tools.
-    The answer to a request for a drawing introduces it.
+    The answer to a request for a drawing introduces it, and that to `QUESTION` the demo.
 
     `count` is the number of messages that the app remembers.
     """
+    if spoken_text(request.question).strip() == QUESTION:
+        return ANSWER
     if request.app.draws or asks_for_drawing(spoken_text(request.question)):
         return f"Files: {request.seen}. {DRAWN_ANSWER}" if request.seen else DRAWN_ANSWER
     parts = [f"Hello from the demo {request.app.mode} app, which repeats your message."]

@@ -17,6 +17,7 @@ const VIEWS = {
   keys: { title: "Keys", view: Keys },
 };
 const THEMES = ["auto", "light", "dark"];
+const ICON = new URL("icon.svg", import.meta.url).href;
 
 function App() {
   const [name, argument] = useAddress();
@@ -28,12 +29,12 @@ function App() {
   return html`
     <a class="skip" href="#main" onClick=${focusMain}>Skip to the content</a>
     <header>
-      <h1>OpenAI Dify Proxy</h1>
+      <h1><a class="brand" href="#playground"><img src=${ICON} alt="" width="26" height="26" />OpenAI Dify Proxy</a></h1>
       <nav aria-label="Views">
         ${Object.entries(VIEWS).map(([id, { title: label }]) => html`<a href=${`#${id}`} aria-current=${label === title ? "page" : undefined}>${label}</a>`)}
       </nav>
       <${Theme} />
-      ${session?.signed_in && html`<button type="button" class="quiet" onClick=${() => signOut(reload)}>Sign out${session.name && ` ${session.name}`}</button>`}
+      ${session?.signed_in && html`<button type="button" class="quiet" onClick=${() => signOut(reload)}>Sign out${session.name && html`<span class="account"> ${session.name}</span>`}</button>`}
     </header>
     <main id="main" tabindex="-1"><${Content} session=${session} reload=${reload} name=${name} view=${View} argument=${argument} /></main>
   `;
@@ -67,11 +68,14 @@ function Theme() {
   const [theme, setTheme] = useState(localStorage.getItem("theme") ?? "auto");
   useEffect(() => {
     document.documentElement.dataset.theme = theme;
-    localStorage.setItem("theme", theme);
   }, [theme]);
+  const choose = (name) => {
+    localStorage.setItem("theme", name);
+    setTheme(name);
+  };
   return html`<label class="theme"><span class="hidden">Theme</span>
-    <select value=${theme} onChange=${(event) => setTheme(event.target.value)}>
-      ${THEMES.map((name) => html`<option value=${name}>${name}</option>`)}
+    <select value=${theme} onChange=${(event) => choose(event.target.value)}>
+      ${THEMES.map((name) => html`<option value=${name}>${name[0].toUpperCase() + name.slice(1)}</option>`)}
     </select></label>`;
 }
 

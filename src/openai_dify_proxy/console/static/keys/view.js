@@ -54,12 +54,12 @@ function flat(before, values) {
     .filter(([, value]) => value !== null)
     .flatMap(([name, value]) => {
       const label = `${before}${name.replaceAll("_", " ")}`;
-      return typeof value === "object" ? flat(`${label} `, value) : [`${label}: ${value}`];
+      return typeof value === "object" ? flat(`${label} `, value) : [`${label}: ${value.toLocaleString()}`];
     });
 }
 
 function shownUsage(row) {
   if (!row) return "";
   const prices = Object.entries(row.price).map(([currency, price]) => `${price} ${currency}`);
-  return [`${row.turns} turns`, `${row.total_tokens} tokens`, ...prices].join(", ");
+  return [`${row.turns.toLocaleString()} turns`, `${row.total_tokens.toLocaleString()} tokens`, ...prices].join(", ");
 }

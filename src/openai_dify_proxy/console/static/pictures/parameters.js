@@ -3,21 +3,24 @@
 import { html } from "../vendor/preact.js";
 import { json } from "../shared/api.js";
 import { Failure, Loading, useLoaded } from "../shared/states.js";
+import { useWide } from "../shared/width.js";
 
 /** The form has fields for the initial image and the mask already. */
 const ELSEWHERE = new Set(["X-Replicate-Init-Image", "X-Replicate-Mask"]);
 
 export function Parameters({ model, values, change }) {
+  const wide = useWide();
   const [described, error, reload] = useLoaded((signal) => json("GET", `v1/models/${model}`, { signal }), [model]);
   if (error) return html`<${Failure} error=${error} retry=${reload} />`;
   if (!described) return html`<${Loading} what="parameters" />`;
   if (described.owned_by === "dify") return html`<p class="hint">A Dify app makes the pictures of this model. It takes no headers.</p>`;
   if (!described.replicate) return html`<p class="notice">The model's parameters are not known now.</p>`;
-  const rows = described.replicate.headers.filter(({ header }) => !ELSEWHERE.has(header));
+  const shown = described.replicate.headers.filter(({ header }) => !ELSEWHERE.has(header));
+  const rows = [...shown.filter(({ takes }) => takes), ...shown.filter(({ takes }) => !takes)];
   const set = (header) => (event) => change({ ...values, [header]: event.target.value });
-  return html`<details open><summary>Parameters</summary>
+  return html`<details open=${wide}><summary>Parameters</summary><div class="parameters">
     ${rows.map((row) => html`<${Parameter} key=${row.header} row=${row} value=${values[row.header] ?? ""} onInput=${set(row.header)} />`)}
-  </details>`;
+  </div></details>`;
 }
 
 function Parameter({ row, value, onInput }) {

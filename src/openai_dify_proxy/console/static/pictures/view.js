@@ -9,13 +9,11 @@ import { IDLE, generate } from "./requests.js";
 
 export function Pictures() {
   const [list, error, reload] = useLoaded((signal) => json("GET", "v1/models", { signal }));
-  const [generated, setGenerated] = useState(0);
   if (error) return html`<${Failure} error=${error} retry=${reload} />`;
   if (!list) return html`<${Loading} what="models" />`;
   const models = list.data.filter(({ type }) => type === "image").map(({ id }) => id);
   return html`<div class="columns">
-    ${models.length ? html`<${Studio} models=${models} finished=${() => setGenerated((count) => count + 1)} />` : html`<${NoModels} />`}
-    <section><h2>Stored pictures</h2><${Gallery} version=${generated} /></section>
+    ${models.length ? html`<${Studio} models=${models} />` : html`<${NoModels} /><${StoredPictures} version=${0} />`}
   </div>`;
 }
 
@@ -25,7 +23,12 @@ function NoModels() {
   <//>`;
 }
 
-function Studio({ models, finished }) {
+function StoredPictures({ version }) {
+  return html`<section aria-labelledby="stored"><h2 id="stored">Stored pictures</h2><${Gallery} version=${version} /></section>`;
+}
+
+function Studio({ models }) {
+  const [generated, setGenerated] = useState(0);
   const [model, setModel] = useState(models[0]);
   const [prompt, setPrompt] = useState("");
   const [headers, setHeaders] = useState({});
@@ -45,7 +48,7 @@ function Studio({ models, finished }) {
       for await (const picture of generate(request, leaving.signal)) {
         setState((before) => ({ ...before, pictures: withPicture(before.pictures, picture) }));
       }
-      finished();
+      setGenerated((count) => count + 1);
     } catch (error) {
       if (error.name !== "AbortError") setState((before) => ({ ...before, error }));
     }
@@ -68,14 +71,14 @@ function Studio({ models, finished }) {
       <div class="field"><label for="image">Picture</label><input ref=${image} id="image" type="file" accept="image/*" /></div>
       <div class="field"><label for="mask">Mask, transparent where to paint (optional)</label><input ref=${mask} id="mask" type="file" accept="image/png" /></div>
     </details>
-    <${Parameters} key=${model} model=${model} values=${headers} change=${setHeaders} />
     <div class="actions">
       ${state.running
         ? html`<button key="cancel" type="button" onClick=${() => running.current.abort()}>Cancel</button>`
         : html`<button key="generate" type="submit">Generate</button>`}
     </div>
-    <${Results} state=${state} />
-  </form>`;
+    <${Parameters} key=${model} model=${model} values=${headers} change=${setHeaders} />
+  </form>
+  <div><${Results} state=${state} /><${StoredPictures} version=${generated} /></div>`;
 }
 
 /** A finished picture replaces its partial one, which has the same bytes. */

@@ -55,7 +55,7 @@ export function Composer({ running, send, stop, disabled }) {
     </li>`)}</ul>`}
     ${problem && html`<p class="failure" role="alert">${problem}</p>`}
     <label class="hidden" for="question">Question</label>
-    <textarea id="question" rows="3" placeholder="Ask something. Drop or paste files here." value=${text}
+    <textarea id="question" rows="2" placeholder="Ask something. Drop or paste files here." value=${text}
       onInput=${(event) => setText(event.target.value)} onKeyDown=${onKeyDown} onPaste=${onPaste}></textarea>
     <div class="actions">
       <button type="button" class="quiet" onClick=${() => picker.current.click()}>Add files</button>

@@ -1,4 +1,4 @@
-// Beside the conversation: the last request in other languages, the raw frames, and the timing of the last answer.
+// Beside the conversation: the last request, or a first one, in other languages, the raw frames, and the timing of the last answer.
 
 import { html, useState } from "../vendor/preact.js";
 import { Code } from "../shared/code.js";
@@ -32,10 +32,9 @@ function Timing({ answer }) {
 
 function Samples({ body }) {
   const [language, setLanguage] = useState("curl");
-  if (!body) return null;
   const base = new URL("v1", document.baseURI).href;
   return html`<section>
-    <h2 id="samples">This request as a program</h2>
+    <h2 id="samples">The request as a program</h2>
     <div class="choices" role="group" aria-labelledby="samples">
       ${Object.keys(LANGUAGES).map((name) => html`<button type="button" aria-pressed=${name === language} onClick=${() => setLanguage(name)}>${name}</button>`)}
     </div>

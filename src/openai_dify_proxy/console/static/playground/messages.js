@@ -3,6 +3,7 @@
 import { html, useState } from "../vendor/preact.js";
 import { Markdown, isOwn } from "../shared/markdown.js";
 import { shownSize } from "./files.js";
+import { HUMAN_INPUT } from "./requests.js";
 
 /** A question; `edit` is called with its new text. */
 export function Question({ turn, edit }) {
@@ -24,8 +25,8 @@ export function Question({ turn, edit }) {
   }
   return html`<article class="message question" aria-label="Question">
     <${Files} files=${turn.files} />
-    <p class="plain">${turn.text}</p>
-    ${edit && html`<div class="actions"><button type="button" class="quiet" onClick=${() => setDraft(turn.text)}>Edit</button></div>`}
+    ${turn.text && html`<p class="plain">${turn.text}</p>`}
+    ${edit && html`<div class="actions"><button type="button" class="quiet small" onClick=${() => setDraft(turn.text)}>Edit</button></div>`}
   </article>`;
 }
 
@@ -46,13 +47,14 @@ export function Answer({ turn, running, regenerate, suggest }) {
     html`<div class="suggestions">
       ${turn.dify.suggested_questions.map((text) => html`<button type="button" class="quiet" onClick=${() => suggest(text)}>${text}</button>`)}
     </div>`}
-    ${regenerate && html`<div class="actions"><button type="button" class="quiet" onClick=${regenerate}>Regenerate</button></div>`}
+    ${regenerate && html`<div class="actions"><button type="button" class="quiet small" onClick=${regenerate}>Regenerate</button></div>`}
   </article>`;
 }
 
 function Call({ call }) {
-  return html`<details class="call" open>
-    <summary>Calls <code>${call.name}</code></summary>
+  const waits = call.name === HUMAN_INPUT; // its form is shown below the answer
+  return html`<details class="call" open=${!waits}>
+    <summary>${waits ? "Waits for a person" : html`Calls <code>${call.name}</code>`}</summary>
     <pre tabindex="0" aria-label="Arguments">${pretty(call.arguments)}</pre>
   </details>`;
 }

@@ -1,6 +1,6 @@
 // The playground: talk to an app, with everything that a request can hold.
 
-import { html, useEffect, useMemo, useRef, useState } from "../vendor/preact.js";
+import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { FirstRun } from "../session/view.js";
 import { frames, json, send } from "../shared/api.js";
 import { Failure, Loading, useLoaded } from "../shared/states.js";
@@ -11,6 +11,8 @@ import { Inspector } from "./inspector.js";
 import { Answer, Question, ToolResult } from "./messages.js";
 import { Options } from "./options.js";
 import { DEFAULTS, openCalls, requestBody } from "./requests.js";
+
+const GREETING = [{ role: "user", text: "Hello!", files: [] }];
 
 export function Playground({ chosen, session, reloadSession }) {
   const [list, error, reload] = useLoaded((signal) => json("GET", "v1/models", { signal }));
@@ -66,6 +68,8 @@ function Conversation({ models, chosen }) {
     setModel(models.find((other) => other.id === id));
     setOptions(DEFAULTS);
     setTurns([]);
+    setBody(null);
+    setProblem(null);
   };
   const ask = ({ text, files }) => run([...turns, { role: "user", text, files }]);
   const open = busy ? [] : openCalls(turns);
@@ -83,7 +87,7 @@ function Conversation({ models, chosen }) {
       ${open.map((call) => html`<${CallForm} key=${call.id} call=${call} answer=${(text) => answerCall(call, text)} />`)}
       <${Composer} running=${busy} send=${ask} stop=${() => running.current?.abort()} disabled=${open.length > 0} />
     </section>
-    <${Inspector} body=${body} answer=${last} />
+    <${Inspector} body=${body ?? requestBody(model, DEFAULTS, GREETING)} answer=${last} />
   </div>`;
 }
 
@@ -102,23 +106,28 @@ function Turns({ turns, model, busy, run, ask }) {
     return html`<${Answer} key=${index} turn=${turn} running=${busy && isLast} suggest=${(text) => ask({ text, files: [] })}
       regenerate=${isLast && !busy ? () => run(before) : null} />`;
   };
-  return html`<div class="turns" onScroll=${following}>${turns.map(row)}<div ref=${end}></div></div>`;
+  return html`<div class="turns" ...${following}>${turns.map(row)}<div ref=${end}></div></div>`;
 }
 
-/** Keep the end in view while the person has not scrolled up. Returns the listener for scrolling. */
+/** Keep the end in view while the person has not scrolled up, also when a picture has loaded. Returns the listeners. */
 function useFollowing(end, turns) {
   const follows = useRef(true);
-  useEffect(() => {
+  const top = useRef(0);
+  const questions = turns.filter(({ role }) => role === "user").length;
+  const follow = () => {
     const box = end.current?.parentElement;
     if (box && follows.current) box.scrollTop = box.scrollHeight;
-  }, [turns]);
-  return useMemo(
-    () => (event) => {
-      const box = event.currentTarget;
-      follows.current = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
-    },
-    [],
-  );
+  };
+  const onScroll = ({ currentTarget: box }) => {
+    const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+    follows.current = atEnd || (follows.current && box.scrollTop >= top.current); // the content may have grown
+    top.current = box.scrollTop;
+  };
+  useEffect(() => {
+    follows.current = true;
+  }, [questions]);
+  useEffect(follow, [turns]);
+  return { onScroll, onLoadCapture: follow };
 }
 
 function Opening({ model, ask }) {

@@ -15,7 +15,7 @@ export function Code({ text, label }) {
     <div class="code">
       <pre tabindex="0" aria-label=${label}><code>${text}</code></pre>
       ${navigator.clipboard &&
-      html`<button type="button" class="quiet copy" onClick=${copy}>
+      html`<button type="button" class="quiet small copy" onClick=${copy}>
         ${copied ? "Copied" : "Copy"}<span class="hidden"> ${label}</span>
       </button>`}
     </div>

@@ -7,7 +7,7 @@ export function Loading({ what }) {
 }
 
 export function Empty({ title, children }) {
-  return html`<div class="state"><h2>${title}</h2>${children}</div>`;
+  return html`<div class="state empty"><h2>${title}</h2>${children}</div>`;
 }
 
 /** A failed request, with what a person needs to search the log. */

@@ -52,16 +52,18 @@ function shown(value) {
 }
 
 function options(box, lines) {
-  const colour = (selector) => getComputedStyle(box.parentElement.querySelector(selector)).color;
-  const axis = { stroke: getComputedStyle(box).color, grid: { show: false }, ticks: { show: false } };
+  // Functions, since the theme may change while the plot is shown.
+  const colour = (index) => () => getComputedStyle(box.parentElement.querySelector(`.line-${index}`)).color;
+  const area = () => colour(0)().replace(/^rgb\((.*)\)$/, "rgba($1, 0.1)");
+  const axis = { stroke: () => getComputedStyle(box).color, grid: { show: false }, ticks: { show: false } };
   return {
     width: box.clientWidth,
     height: HEIGHT,
     legend: { show: false },
     cursor: { show: false },
     scales: { y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1)] } },
-    axes: [{ ...axis, space: 80, values: (_, times) => times.map(clock) }, { ...axis, size: 48 }],
-    series: [{}, ...lines.map(({ label }, index) => ({ label, stroke: colour(`.line-${index}`), width: 1.5, points: { size: 4 } }))],
+    axes: [{ ...axis, space: 80, size: 28, values: (_, times) => times.map(clock) }, { ...axis, size: 48 }],
+    series: [{}, ...lines.map(({ label }, index) => ({ label, stroke: colour(index), fill: index ? undefined : area, width: 1.5, points: { size: 5 } }))],
   };
 }
 

@@ -9,15 +9,16 @@ const POLL_MS = 2000;
 
 export function Traffic() {
   const [report, error] = usePolled("console/traffic");
+  const [usage, unknown] = useLoaded((signal) => json("GET", "v1/usage?by=key,app", { signal }));
   if (error?.code === "admin_key_required") return html`<p class="hint">Traffic is for operators. Sign in with an admin key.</p>`;
   if (error && !report) return html`<${Failure} error=${error} />`;
-  if (!report) return html`<${Loading} what="traffic" />`;
+  if (!report || !(usage || unknown)) return html`<${Loading} what="traffic" />`;
   return html`<div class="traffic">
     ${error && html`<${Failure} error=${error} />`}
     <${Now} report=${report} />
     <${Plots} report=${report} />
     <${Difys} difys=${report.difys} />
-    <${Costs} />
+    <${Costs} usage=${usage} />
     <${Recent} requests=${report.recent} />
   </div>`;
 }
@@ -52,11 +53,15 @@ function usePolled(path) {
 function Now({ report }) {
   const facts = [
     ["Open streams", report.open_streams],
+    ["Turns in half an hour", total(report.points.map(({ turns }) => turns))],
+    ["Errors in half an hour", total(report.points.map(({ errors }) => total(Object.values(errors))))],
     ["State faults", report.state_faults],
     ["IPFS uploads pending", report.pending_uploads],
-    ["Process", report.process],
   ].filter(([, value]) => value !== null);
-  return html`<dl class="tiles">${facts.map(([label, value]) => html`<div><dt>${label}</dt><dd>${value}</dd></div>`)}</dl>`;
+  return html`<div>
+    <dl class="tiles">${facts.map(([label, value]) => html`<div><dt>${label}</dt><dd>${value.toLocaleString()}</dd></div>`)}</dl>
+    <p class="hint">Shown is process ${report.process}; other workers and replicas have traffic of their own.</p>
+  </div>`;
 }
 
 function Plots({ report }) {
@@ -79,14 +84,14 @@ function series({ points, now, step_seconds: step }) {
   return {
     times,
     turns: found.map((point) => (point?.turns ?? 0) * perMinute),
-    failed: found.map((point) => sum(point?.errors ?? {}) * perMinute),
+    failed: found.map((point) => total(Object.values(point?.errors ?? {})) * perMinute),
     p50: found.map((point) => milliseconds(point?.first_text_p50)),
     p99: found.map((point) => milliseconds(point?.first_text_p99)),
   };
 }
 
-function sum(counts) {
-  return Object.values(counts).reduce((total, count) => total + count, 0);
+function total(counts) {
+  return counts.reduce((sum, count) => sum + count, 0);
 }
 
 function Errors({ points }) {
@@ -114,16 +119,15 @@ function Difys({ difys }) {
   </section>`;
 }
 
-function Costs() {
-  const [usage] = useLoaded((signal) => json("GET", "v1/usage?by=key,app", { signal }));
+function Costs({ usage }) {
   if (!usage?.data.length) return null;
   return html`<section class="scroll" tabindex="0" aria-label="Usage">
     <table>
       <caption>Usage of today and the 29 days before</caption>
-      <thead><tr><th>Caller</th><th>App</th><th>Turns</th><th>Tokens</th><th>Price</th></tr></thead>
+      <thead><tr><th>Caller</th><th>App</th><th class="number">Turns</th><th class="number">Tokens</th><th class="number">Price</th></tr></thead>
       <tbody>${usage.data.map((row) => html`<tr>
-        <td>${row.key}</td><td>${row.app}</td><td>${row.turns}</td><td>${row.total_tokens}</td>
-        <td>${Object.entries(row.price).map(([currency, price]) => `${price} ${currency}`).join(", ")}</td>
+        <td>${row.key}</td><td>${row.app}</td><td class="number">${row.turns.toLocaleString()}</td><td class="number">${row.total_tokens.toLocaleString()}</td>
+        <td class="number">${Object.entries(row.price).map(([currency, price]) => `${price} ${currency}`).join(", ")}</td>
       </tr>`)}</tbody>
     </table>
   </section>`;
@@ -139,18 +143,19 @@ function Recent({ requests }) {
     </div>
     <div class="scroll" tabindex="0" aria-label="Table of requests">
       <table>
-        <thead><tr><th>Time</th><th>Request</th><th>Outcome</th><th>App</th><th>Caller</th><th>First text</th><th>Duration</th><th>Id</th></tr></thead>
+        <thead><tr><th>Time</th><th>Request</th><th>Outcome</th><th>App</th><th>Caller</th><th class="number">First text</th><th class="number">Duration</th><th>Id</th></tr></thead>
         <tbody>${shown.map((request) => html`<tr key=${request.id + request.at}>
           <td>${new Date(request.at * 1000).toLocaleTimeString()}</td>
           <td>${request.method} ${request.route || "unknown route"}</td>
-          <td title=${request.reason ?? ""}>${request.status} ${request.code ?? request.outcome}${request.reason && html`<br /><small>${request.reason}</small>`}</td>
+          <td title=${request.reason ?? ""}>${request.status} ${request.code ?? request.outcome}${request.reason && html`<small>${request.reason}</small>`}</td>
           <td>${request.app}</td>
           <td>${request.caller}</td>
-          <td>${request.first_text === null ? "" : `${Math.round(request.first_text * 1000)} ms`}</td>
-          <td>${(request.seconds * 1000).toFixed(0)} ms</td>
+          <td class="number">${request.first_text === null ? "" : `${Math.round(request.first_text * 1000)} ms`}</td>
+          <td class="number">${(request.seconds * 1000).toFixed(0)} ms</td>
           <td><code>${request.id}</code></td>
         </tr>`)}</tbody>
       </table>
     </div>
+    ${!shown.length && html`<p class="hint">No request matches.</p>`}
   </section>`;
 }
