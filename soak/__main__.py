@@ -58,7 +58,7 @@ def main(
                     rates=RATES if minutes < 3 else LONG_RATES,
                     seed=seed,
                 )
-                result = asyncio.run(_run(running, plan, seconds=minutes * 60, limit=limit))
+                result = asyncio.run(_run(running, plan, seconds=minutes * 60, limit=limit, grace=grace))
         finally:
             unmount(pictures)
     print(table(result))
@@ -79,7 +79,7 @@ def _directory(keep: Path | None) -> Iterator[Path]:
         yield Path(directory)
 
 
-async def _run(running: Cluster, plan: Plan, *, seconds: float, limit: int) -> Result:
+async def _run(running: Cluster, plan: Plan, *, seconds: float, limit: int, grace: int) -> Result:
     small_disk = mount_small(running.pictures)
     clients = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -105,7 +105,7 @@ async def _run(running: Cluster, plan: Plan, *, seconds: float, limit: int) -> R
             clients.kill()
             await clients.wait()
     outcomes = msgspec.json.decode(written, type=Outcomes)
-    return Result(outcomes, await running.upstreams.report(), faults, samples, limit, time.monotonic() - began)
+    return Result(outcomes, await running.upstreams.report(), faults, samples, limit, grace, time.monotonic() - began)
 
 
 async def _sample(running: Cluster, samples: Samples) -> None:

@@ -9,6 +9,11 @@ import msgspec
 
 from bench.client import Answer
 
+_BACKGROUND_FAILURES = {
+    "The server process that ran": "worker_died",
+    "The server was shut down": "shutting_down",
+}
+
 _FRAME = re.compile(rb"^data: (.*)$", re.MULTILINE)
 
 
@@ -37,6 +42,15 @@ def envelope(answer: Answer) -> Failed:
         if b"nginx" in answer.body:  # no replica has answered
             return Failed(f"balancer_{answer.status}")
         raise Wrong(f"status {answer.status} without an error", answer.body.decode(errors="replace")) from None
+
+
+def failed_response(response: dict[str, Any]) -> Failed:
+    """Return the failure of a background response. Its code is ``server_error`` for most; the message says more."""
+    error = response["error"] or {"code": response["status"], "message": ""}
+    for beginning, code in _BACKGROUND_FAILURES.items():
+        if error["message"].startswith(beginning):
+            return Failed(code)
+    return Failed(error["code"])
 
 
 def chat_stream(answer: Answer) -> str:

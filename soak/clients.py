@@ -23,7 +23,16 @@ from bench import client
 from bench.client import Answer, ConnectionLost
 from bench.limits import allow_many_connections
 from openai_dify_proxy.turns.dify_stream import DEAD_SECONDS
-from soak.answers import Failed, Wrong, chat_stream, envelope, response_stream, text_of_chat, text_of_response
+from soak.answers import (
+    Failed,
+    Wrong,
+    chat_stream,
+    envelope,
+    failed_response,
+    response_stream,
+    text_of_chat,
+    text_of_response,
+)
 from soak.cluster import SILENCE_TIMEOUT
 from soak.questions import FAILING, MARKER, Fault, Question, client_of, picture
 from soak.upstreams import SDXL
@@ -69,9 +78,12 @@ class Plan(msgspec.Struct):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An answer that names its failure; ``at`` is in seconds since the epoch. ``asked_for``: the question's fault."""
+    """An answer that names its failure. ``asked_for``: the question's fault."""
 
     at: float
+    """Seconds since the epoch."""
+    seconds: float
+    """The time since the question."""
     kind: str
     code: str
     asked_for: bool
@@ -194,11 +206,13 @@ class SoakClient:
     async def _record(self, question: Question, turn: Awaitable[None]) -> None:
         outcomes = self._load.outcomes
         what = f"{self._kind} {question.text}"
+        began = time.time()
         try:
             await turn
         except Failed as failed:
             expected = question.fault in FAILING
-            outcomes.failures.append(Failure(time.time(), self._kind, failed.code, expected))
+            now = time.time()
+            outcomes.failures.append(Failure(now, now - began, self._kind, failed.code, expected))
             if failed.code == "invalid_api_key":  # revoked: go on with the other key
                 self._key = self._load.plan.keys[0]
             self._history = []
@@ -259,7 +273,7 @@ class SoakClient:
                 self._check(question, text_of_response(response))
                 return
             if response["status"] in ("failed", "incomplete", "cancelled"):
-                raise Failed((response["error"] or {}).get("code", response["status"]))
+                raise failed_response(response)
         raise Lost(f"background response {name} never ended")
 
     async def _tools(self, question: Question) -> None:

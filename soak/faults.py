@@ -123,6 +123,11 @@ class Faults:
             self.revoked_answers.append(await _status(replica, "SOAK", self.cluster.keys[1]))
         return ""
 
+    @property
+    def accepted_revoked(self) -> list[int]:
+        """The answers to the revoked key other than refusals; 503 is one of a replica that cannot read its state."""
+        return [status for status in self.revoked_answers if status not in (401, 503)]
+
     async def _spend_budget(self) -> str:
         """Try more turns than the budget has, at all replicas at once."""
         await asyncio.gather(*map(self._spend, range(SPENDERS)))

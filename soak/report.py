@@ -15,7 +15,10 @@ from soak.upstreams import Report
 PLANNED = ("reload", "replicas rolled")
 """Phases in which no answer may fail that the upstream did not fail."""
 
-BREAKS = {"connection_lost", "connection_refused", "stream_cut", "shutting_down", "balancer_502", "balancer_504"}
+BREAKS = {
+    *("connection_lost", "connection_refused", "stream_cut", "balancer_502", "balancer_504"),
+    *("shutting_down", "worker_died"),
+}
 
 
 @dataclass
@@ -33,6 +36,8 @@ class Result:
     faults: Faults
     samples: Samples
     limit: int
+    grace: float
+    """SHUTDOWN_GRACE in seconds."""
     seconds: float
 
     @property
@@ -43,8 +48,8 @@ class Result:
             "lost": len(outcomes.lost),
             "doubled": sum(count - 1 for count in self.upstream.runs.values()),
             "crossed": len(outcomes.crossed) + len(self.upstream.crossed),
-            "wrongly successful": len(outcomes.wrong) + sum(status != 401 for status in self.faults.revoked_answers),
-            "over-admitted": self.upstream.over_admitted,
+            "wrongly successful": len(outcomes.wrong) + len(self.faults.accepted_revoked),
+            "over-admitted": len(self.upstream.over_admitted),
             "over-budget": self.faults.over_budget,
             "broken by a reload or roll": len(self.broken),
         }
@@ -52,16 +57,24 @@ class Result:
     @property
     def broken(self) -> list[str]:
         return [
-            f"{failure.kind}: {failure.code}"
+            f"{failure.kind}: {failure.code} after {failure.seconds:.1f} s in {self._moment(failure.at)}"
             for failure in self.outcomes.failures
-            if failure.code in BREAKS and not failure.asked_for and self.faults.phase_at(failure.at) in PLANNED
+            if failure.code in BREAKS
+            and not failure.asked_for
+            and failure.seconds < self.grace
+            and self.faults.phase_at(failure.at) in PLANNED
         ]
+
+    def _moment(self, at: float) -> str:
+        return f"{self.faults.phase_at(at)} at {at - self.faults.phases[0].begin:.1f} s"
 
     @property
     def details(self) -> list[str]:
         """What is behind the counters."""
         outcomes = self.outcomes
         found = [*outcomes.lost, *outcomes.crossed, *self.upstream.crossed, *outcomes.wrong, *self.broken]
+        found += [f"the revoked key: status {status}" for status in self.faults.accepted_revoked]
+        found += [f"a run too many in {self._moment(at)}" for at in self.upstream.over_admitted]
         return [*found, *(f"{name}: {count} runs" for name, count in self.upstream.runs.items() if count > 1)]
 
 

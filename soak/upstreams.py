@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
 import uuid
 from collections import Counter
 from typing import cast
@@ -55,11 +56,12 @@ class PredictionBody(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """``runs`` counts the runs of each question, ``peak`` the most runs that were open at once."""
+    """``runs`` counts the runs of each question, ``peak`` the most runs that were open at once. ``over_admitted`` is
+    when runs began that were too many, in seconds since the epoch."""
 
     runs: dict[str, int]
     crossed: list[str]
-    over_admitted: int
+    over_admitted: list[float]
     peak: int
 
 
@@ -74,7 +76,7 @@ class Scripted:
         self.owners: dict[str, str] = {}
         """The client of each conversation."""
         self.open: set[SoakDify] = set()
-        self.over_admitted = 0
+        self.over_admitted: list[float] = []
         self.peak = 0
         self.connections: set[SoakDify] = set()
         self.port = 0
@@ -83,7 +85,8 @@ class Scripted:
     def begin(self, run: SoakDify) -> None:
         self.open.add(run)
         self.peak = max(self.peak, len(self.open))
-        self.over_admitted += len(self.open) > self.limit
+        if len(self.open) > self.limit:
+            self.over_admitted.append(time.time())
 
     async def listen(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,30 +1,45 @@
-"""The end of a server under load: connections that arrive in that moment, and those that clients reuse."""
+"""The end of a server under load: connections that arrive in that moment, and answers that began before it."""
 
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from openai_dify_proxy.cli.listening import listen
 from openai_dify_proxy.cli.server import GracefulServer, server_config
-from openai_dify_proxy.server import HttpLimits
 from tests.limits import PATIENCE
 from tests.server.test_connections import GET, LATE, LIMITS, RELEASE, Client, Echo
 
 ANSWER = (200, b"GET /a 0\n")
 
 
+class Streaming(Echo):
+    """Answers ``/stream`` with a stream whose second part waits for a request to ``/release``."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/stream":
+            await super().__call__(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await self._released.wait()
+        await send({"type": "http.response.body", "body": b"last"})
+
+
 class Draining(GracefulServer):
     """A server in a thread."""
 
-    def __init__(self, limits: HttpLimits) -> None:
-        self.app = Echo()
-        super().__init__(server_config(self.app, limits, grace=PATIENCE))
+    def __init__(self) -> None:
+        self.app = Streaming()
+        super().__init__(server_config(self.app, LIMITS, grace=PATIENCE))
         self.sockets = listen("127.0.0.1", 0)
         self.port = self.sockets[0].getsockname()[1]
         self._listening = threading.Event()
@@ -44,12 +59,6 @@ class Draining(GracefulServer):
 
         return asyncio.run_coroutine_threadsafe(call(), self.app.loop).result(PATIENCE)
 
-    def begin_shutdown(self) -> None:
-        """Do what uvicorn does first, at once."""
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        self.should_exit = True
-
     def join(self) -> None:
         self.should_exit = True
         self.thread.join(PATIENCE)
@@ -58,7 +67,7 @@ class Draining(GracefulServer):
 
 @pytest.fixture
 def server() -> Iterator[Draining]:
-    running = Draining(LIMITS)
+    running = Draining()
     yield running
     running.join()
 
@@ -79,37 +88,41 @@ def test_the_last_connections_are_served(server: Draining) -> None:
         client.close()
 
 
-def test_a_connection_is_reused_after_an_answer_that_began_before_the_end(server: Draining) -> None:
-    """Its head has not said that the connection is closed."""
-    client, idle, other = (Client(server.port, "127.0.0.1") for _ in range(3))
-    assert idle.send(GET).response() == ANSWER
-    client.send(LATE)
-    assert server.app.late.wait(PATIENCE)
-    server.call(lambda: server.begin_drain(closing=True, linger=True))
-    server.call(server.begin_shutdown)
+def test_a_stream_that_began_before_the_end_ends_with_its_connection(server: Draining) -> None:
+    """Its head has not announced the end, so a client might send another request a moment after the last byte."""
+    client, other = (Client(server.port, "127.0.0.1") for _ in range(2))
+    client.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+    received = b""
+    while b"first" not in received:
+        received += client.socket.recv(4096)
+    assert b"connection: close" not in received
+    server.call(lambda: server.begin_drain(closing=True))
+    poller = select.poll()
+    poller.register(client.socket, select.POLLIN | select.POLLRDHUP)
     assert other.send(RELEASE).response()[0] == 200
-    assert client.response() == (200, b"GET /late 0\n")
-    for connection in (client, idle):
-        assert connection.send(GET).response() == ANSWER
-        assert connection.closed()
-        connection.close()
+    ((_, events),) = poller.poll(PATIENCE * 1000)
+    assert events & select.POLLRDHUP or sys.platform != "linux"
+    assert client.socket.recv(4096) == b"4\r\nlast\r\n0\r\n\r\n"
+    assert client.closed()
+    client.close()
     other.close()
 
 
-def test_without_others_that_serve_its_clients_a_server_ends_at_once(server: Draining) -> None:
-    client = Client(server.port, "127.0.0.1")
-    assert client.send(GET).response() == ANSWER
-    server.call(lambda: server.begin_drain(closing=True, linger=False))
-    server.call(server.begin_shutdown)
-    assert client.closed()
+@pytest.mark.parametrize("path", [LATE, GET])
+def test_later_answers_announce_the_end(server: Draining, path: bytes) -> None:
+    """Those to requests from before the drain, and those to later ones on idle connections."""
+    client, other = (Client(server.port, "127.0.0.1") for _ in range(2))
+    if path == LATE:
+        client.send(LATE)
+        assert server.app.late.wait(PATIENCE)
+    server.call(lambda: server.begin_drain(closing=True))
+    if path == LATE:
+        assert other.send(RELEASE).response()[0] == 200
+    else:
+        client.send(GET)
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += client.file.readline()
+    assert b"connection: close\r\n" in head
     client.close()
-
-
-def test_idle_connections_end_with_their_server() -> None:
-    server = Draining(LIMITS)
-    client = Client(server.port, "127.0.0.1")
-    assert client.send(GET).response() == ANSWER
-    server.call(lambda: server.begin_drain(closing=True, linger=True))
-    server.join()
-    assert client.closed()
-    client.close()
+    other.close()

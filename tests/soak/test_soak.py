@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bench.client import Answer
-from soak.answers import Failed, Wrong, chat_stream, envelope, response_stream, text_of_chat
+from soak.answers import Failed, Wrong, chat_stream, envelope, failed_response, response_stream, text_of_chat
 from soak.clients import SHARES, Failure, Outcomes, kinds
 from soak.cluster import BUDGET
 from soak.faults import SPENDERS, Faults, Phase
@@ -85,6 +85,17 @@ def test_responses_need_their_terminal_event() -> None:
         response_stream(answer(f"data: {json.dumps(failed)}\n\n".encode()))
 
 
+def test_failures_of_background_responses_are_told_apart() -> None:
+    def code(error: dict[str, str] | None) -> str:
+        return failed_response({"status": "cancelled", "error": error}).code
+
+    assert (
+        code({"code": "server_error", "message": "The server process that ran the response has died."}) == "worker_died"
+    )
+    assert code({"code": "server_error", "message": "The run failed."}) == "server_error"
+    assert code(None) == "cancelled"
+
+
 def test_an_error_needs_an_envelope() -> None:
     with pytest.raises(Failed, match="balancer_502"):
         raise envelope(answer(b"<h1>502</h1><hr>nginx", 502))
@@ -103,7 +114,7 @@ def test_there_is_a_client_of_every_kind() -> None:
 
 def result(**counted: Any) -> Result:
     outcomes: dict[str, Any] = {"verified": {"chat": 2}, "first_text": [(101.0, 0.5), (102.5, 0.7)]}
-    upstream: dict[str, Any] = {"runs": {"c1-1": 1}, "crossed": [], "over_admitted": 0, "peak": 2}
+    upstream: dict[str, Any] = {"runs": {"c1-1": 1}, "crossed": [], "over_admitted": [], "peak": 2}
     for name in ("failures", "lost", "crossed", "wrong"):
         outcomes[name] = counted.get(name, [])
     upstream |= {name: counted[name] for name in ("runs", "over_admitted") if name in counted}
@@ -112,11 +123,11 @@ def result(**counted: Any) -> Result:
     faults.revoked_answers = counted.get("revoked_answers", [401])
     faults.budget_answers = counted.get("budget_answers", [200] * (BUDGET + SPENDERS) + [429])
     samples = Samples([100.0, 101.0], [2**20, 2**21])
-    return Result(Outcomes(**outcomes), Report(**upstream), faults, samples, limit=2, seconds=10)
+    return Result(Outcomes(**outcomes), Report(**upstream), faults, samples, limit=2, grace=40, seconds=10)
 
 
-def broken(at: float, code: str = "connection_lost", *, asked_for: bool = False) -> Failure:
-    return Failure(at, "chat", code, asked_for)
+def broken(at: float, code: str = "connection_lost", *, seconds: float = 39.0, asked_for: bool = False) -> Failure:
+    return Failure(at, seconds, "chat", code, asked_for)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +138,7 @@ def broken(at: float, code: str = "connection_lost", *, asked_for: bool = False)
         ({"crossed": ["x"]}, "crossed"),
         ({"wrong": ["x"]}, "wrongly successful"),
         ({"revoked_answers": [401, 200]}, "wrongly successful"),
-        ({"over_admitted": 1}, "over-admitted"),
+        ({"over_admitted": [105.0]}, "over-admitted"),
         ({"budget_answers": [200] * (BUDGET + SPENDERS + 1) + [429]}, "over-budget"),
         ({"failures": [broken(105.0)]}, "broken by a reload or roll"),
     ],
@@ -139,6 +150,7 @@ def test_a_violation_is_counted(counted: dict[str, Any], figure: str) -> None:
 
 def test_honest_failures_are_no_violation() -> None:
     failures = [broken(103.0), broken(105.0, asked_for=True), broken(105.0, "upstream_unreachable")]
+    failures.append(broken(105.0, "shutting_down", seconds=41.0))
     assert not any(result(failures=failures).counters.values())
     assert "calm: connection_lost" in table(result(failures=failures))
 

@@ -14,6 +14,7 @@ import pytest
 from openai_dify_proxy.state import GuardedStore, StateUnavailable
 from openai_dify_proxy.state.memory import MemoryStore
 from openai_dify_proxy.state.store import Operation
+from tests.api.raw_client import until
 from tests.limits import PATIENCE
 from tests.state.servers import ValkeyServer, valkey_program
 from tests.turns.gates import SharingGate, open_gate
@@ -164,6 +165,25 @@ async def test_without_the_state_a_process_keeps_its_share() -> None:
     assert len(one.slots) == len(other.slots) == 2
     await one.gate.close()
     await other.close()
+
+
+async def test_without_the_state_processes_share_what_was_free() -> None:
+    """None knows whether another has used a free slot since, so none takes one before all leases have ended."""
+    store = BreakableStore(max_entries=1000)
+    gates = [SharingGate(GuardedStore(store), 10) for _ in range(2)]
+    for gate in gates:
+        await gate.enter()
+    await until(lambda: all(gate.gate.used_by_others for gate in gates))
+    store.down = True
+    turns = [asyncio.create_task(gate.enter()) for gate in gates for _ in range(10)]
+    await until(lambda: sum(turn.done() for turn in turns) == 8)
+    await asyncio.wait(turns, timeout=0.5)
+    assert [len(gate.slots) for gate in gates] == [5, 5]
+    for turn in turns:
+        turn.cancel()
+    await asyncio.gather(*turns, return_exceptions=True)
+    await gates[0].gate.close()
+    await gates[1].close()
 
 
 @pytest.mark.parametrize(("workers", "share"), [(1, 4), (2, 2), (9, 1)])

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from openai_dify_proxy.cli.interruption import INTERRUPTED, announce_answers
 from openai_dify_proxy.cli.listening import BACKLOG
 from openai_dify_proxy.server import FrontDoor, HttpLimits
+from openai_dify_proxy.server.protocol import Connection
 
 if TYPE_CHECKING:  # its imports are unnecessary in a parent of workers
     from openai_dify_proxy.api.services import Services
@@ -74,9 +75,7 @@ def handle_signals(server: uvicorn.Server) -> None:
 def _log_cuts(record: logging.LogRecord) -> bool:
     """Log the end of the grace as an event instead of uvicorn's line, and drop the tracebacks of cancelled answers."""
     if str(record.msg).startswith("Cancel %s running task"):
-        count = record.args[0] if isinstance(record.args, tuple) else None
-        if count:  # else only idle connections are left
-            log.warning("answers_cut", count=count)
+        log.warning("answers_cut", count=record.args[0] if isinstance(record.args, tuple) else None)
         return False
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
@@ -118,13 +117,15 @@ class GracefulServer(uvicorn.Server):
         self.interrupted = self.interrupted or sig == signal.SIGINT
         super().handle_exit(sig, frame)
 
-    def begin_drain(self, *, closing: bool, linger: bool) -> None:
-        """Ask clients to close their connections after the next answer, and let these ``linger`` until they have.
+    def begin_drain(self, *, closing: bool) -> None:
+        """Close each connection after its next answer.
 
         If the server is ``closing``, ``/ready`` fails from now on. Else no connections are accepted any more: another
         process accepts them.
         """
-        cast(FrontDoor, self.config.http).drain(linger=linger)
+        cast(FrontDoor, self.config.http).draining = True
+        for connection in self.server_state.connections:
+            cast(Connection, connection).end_after_answer()
         if not closing:
             self.refuse_connections()
         elif services := self._services:

@@ -31,6 +31,9 @@ from openai_dify_proxy.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
 
+ACCEPTED_SECONDS = 0.5
+"""How long the last accepted connections may take to send their first request."""
+
 SUPERVISOR_DIED = Drain(delay=0, closing=True)
 
 
@@ -88,11 +91,11 @@ class WorkerServer(GracefulServer):
             self._drain = loop.create_task(self._drain_connections(order))
 
     async def _drain_connections(self, order: Drain) -> None:
-        balanced = not order.closing or order.delay > 0  # other processes serve the clients
-        self.begin_drain(closing=order.closing, linger=balanced)
+        self.begin_drain(closing=order.closing)
         await asyncio.sleep(order.delay)
-        if order.closing and balanced:
+        if order.closing and order.delay:
             self.accept_last_connections(self._sockets)
+            await asyncio.sleep(ACCEPTED_SECONDS)
         self.should_exit = True
 
 

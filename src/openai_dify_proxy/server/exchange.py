@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 MERGED_BYTES = 64 * 1024
 """The largest body that is copied behind the response head; a larger one is handed to the transport as it is."""
+
+_MORE_FOLLOWS = socket.MSG_MORE if sys.platform == "linux" else 0
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -128,6 +134,7 @@ class Cycle(RequestResponseCycle):
         )
         self._loop = connection.loop
         self._head = b""
+        self._announces_end = False
         self._too_much_left = connection.too_much_left
         self._responder = ResponseWriter(self)
         self.record = self._responder.record
@@ -182,7 +189,9 @@ class Cycle(RequestResponseCycle):
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
                 raise RuntimeError("response longer than its Content-Length")
-        if len(body) <= MERGED_BYTES:
+        if not (more or self.keep_alive or self._announces_end):
+            _write_with_end(self.transport, head + body)
+        elif len(body) <= MERGED_BYTES:
             self.transport.write(head + body if head else body)
         else:
             self.transport.writelines((head, body) if head else (body,))
@@ -193,7 +202,6 @@ class Cycle(RequestResponseCycle):
 
     def _encode_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
         parts = [STATUS_LINE[status]]
-        closes = False
         for name, value in headers:
             if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
                 raise RuntimeError("invalid HTTP header")
@@ -202,9 +210,10 @@ class Cycle(RequestResponseCycle):
                 self.chunked_encoding = False
             elif name == b"connection" and b"close" in value.lower():
                 self.keep_alive = False
-                closes = True
+                self._announces_end = True
             parts += (name, b": ", value, b"\r\n")
-        if not closes and (not self.keep_alive or (self.more_body and self._too_much_left())):
+        if not self._announces_end and (not self.keep_alive or (self.more_body and self._too_much_left())):
+            self._announces_end = True
             parts.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
             self.chunked_encoding = True
@@ -226,3 +235,21 @@ class Cycle(RequestResponseCycle):
         if self._head and not self.disconnected:
             self.transport.write(self._head)
             self._head = b""
+
+
+def _write_with_end(transport: asyncio.Transport, data: bytes) -> None:
+    """Write the last bytes of a connection, and end it in the same packet.
+
+    The head of the response has not announced the end. A client that sees it with the last byte does not reuse the
+    connection; a moment later it may have sent the next request. The transport would end it in a later step of the
+    loop.
+    """
+    sent = 0
+    if not transport.get_write_buffer_size():
+        own = transport.get_extra_info("socket").fileno()
+        with suppress(OSError), socket.socket(fileno=os.dup(own)) as same:  # full, or the client has disconnected
+            sent = same.send(data, _MORE_FOLLOWS)
+            if sent == len(data):
+                same.shutdown(socket.SHUT_WR)
+    if sent < len(data):
+        transport.write(data[sent:])

@@ -22,10 +22,6 @@ log = structlog.get_logger("openai_dify_proxy.server")
 SWEEP_INTERVAL = 1.0
 """Seconds between two checks of all deadlines. A single timer costs requests nothing."""
 
-LAST_IDLE_SECONDS = 6.0
-"""How long idle connections of a server that drains stay open. A client that reuses one at the moment of its end would
-lose a request; httpx keeps idle connections for 5 s, undici and the nginx of ``deploy/`` for 4 s."""
-
 EXTRA_CONNECTIONS = 32
 """Connections beyond the limit that may still request ``/health``. Of further ones, the oldest is closed."""
 
@@ -44,9 +40,6 @@ class FrontDoor:
         self.limits = limits
         self.draining = False
         """Whether each connection is closed after its next answer."""
-        self.lingering = False
-        """Whether idle connections stay open for a while though the server stops, since clients may reuse them."""
-        self._idle_timeout = limits.idle_timeout
         self.idle: dict[Connection, None] = {}
         """Connections without a request, the one that has been idle longest first."""
         self.reading: dict[Connection, None] = {}
@@ -77,13 +70,6 @@ class FrontDoor:
     ) -> Connection:
         """Create the protocol of a new connection (uvicorn calls this)."""
         return Connection(self, config, server_state, app_state, _loop)
-
-    def drain(self, *, linger: bool) -> None:
-        """Close each connection after its next answer, and if all should ``linger``, idle ones soon."""
-        self.draining = True
-        self.lingering = linger
-        if linger:
-            self._idle_timeout = min(self._idle_timeout, LAST_IDLE_SECONDS)
 
     @cached_property
     def _max_open(self) -> int:
@@ -177,7 +163,7 @@ class FrontDoor:
         now = loop.time()
         expired = []
         for connection in self.idle:
-            if now - connection.since < self._idle_timeout:
+            if now - connection.since < self.limits.idle_timeout:
                 break
             expired.append(connection)
         for connection in expired:

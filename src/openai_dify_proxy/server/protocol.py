@@ -119,13 +119,10 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def shutdown(self) -> None:
-        """Close the connection after its answer (uvicorn calls this when it stops), or once it is idle for long enough.
-
-        The head of the answer may have said that the connection stays open, so that the client is about to reuse it.
-        """
-        if not self._door.lingering:
-            super().shutdown()
+    def end_after_answer(self) -> None:
+        """Close the connection after the last request that has arrived."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
 
     def abort(self) -> None:
         """Close the connection at once."""

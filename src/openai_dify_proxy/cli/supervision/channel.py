@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, cast
 class Drain(NamedTuple):
     """Finish the running answers and exit. The worker replies with ``Answers``.
 
-    Answers ask the client to close the connection from now on. ``closing`` is true if the whole server stops:
-    ``/ready`` then fails, and new connections are accepted for ``delay`` seconds.
+    For ``delay`` seconds idle connections stay open, and their answers ask the client to close them. ``closing`` is
+    true if the whole server stops: ``/ready`` then fails, and new connections are accepted during the delay.
     """
 
     delay: float

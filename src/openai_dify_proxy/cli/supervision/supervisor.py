@@ -29,6 +29,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 FAILED = 1
 """The exit code if the first workers do not start."""
 
+IDLE_SECONDS = 6.0
+"""How long idle connections of a replaced worker stay open. A client that reuses one at the moment of its end would
+lose a request; httpx keeps idle connections for 5 s, undici and the nginx of ``deploy/`` for 4 s."""
+
 COUNT_SECONDS = 1.0
 """How long the count of running answers may take."""
 
@@ -165,7 +169,7 @@ class Supervisor:
             self._proven = (self._generation, self._settings)
         old = next((other for other in self._active if other.generation < self._generation), None)
         if old is not None:
-            old.drain(delay=0, closing=False)
+            old.drain(delay=min(IDLE_SECONDS, self._settings.shutdown_grace), closing=False)
 
     def _on_exit(self, worker: SupervisedWorker) -> None:
         reason = worker.exit_reason()
@@ -249,7 +253,7 @@ class Supervisor:
             return
         for worker in self._active:
             if worker.generation < self._generation:
-                worker.drain(delay=0, closing=False)
+                worker.drain(delay=min(IDLE_SECONDS, self._settings.shutdown_grace), closing=False)
         if all(worker.state == "serving" for worker in fresh):
             self._control.answer([])
         if all(worker.generation == self._generation and worker.state != "starting" for worker in self._workers):

@@ -52,9 +52,10 @@ class Turnstile(Protocol):
 class Share:
     """Acquires slots for a ``Turnstile`` while it needs some, and renews and gives them up.
 
-    ``allowed`` is how many slots the process may use. While the state is unreachable its share stays as it was, the
-    slots that were free included. A process that has never reached it takes an equal part of the limit for each of
-    ``workers``. ``lease`` is the lifetime of a slot's lease without renewal, in seconds.
+    ``allowed`` is how many slots the process may use. While the state is unreachable these are its own, and after the
+    lifetime of a lease also a part of those that were free, which is equal for all processes. A process that has never
+    reached the state takes an equal part of the limit for each of ``workers``. ``lease`` is the lifetime of a slot's
+    lease without renewal, in seconds.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Share:
     ) -> None:
         self._store = store
         self._table = LeaseTable(url, owner, lease=lease)
+        self._lease = lease
         self._renewal_seconds = lease / 3
         self._workers = workers
         self._user: Turnstile
@@ -72,6 +74,7 @@ class Share:
         self._tried = self._reached = self._reachable = False
         self._peak = 0
         self._synchronized_at = self._used_at = self._renewed_at = self._changed_at = 0.0
+        self._reached_at = 0.0
         self._known_limit = self._first_limit = 0
         self.allowed = 0
 
@@ -168,6 +171,7 @@ class Share:
         self._reachable = results is not None
         if results is not None:
             self._reached = True
+            self._reached_at = self._loop.time()
             others = dict(table.others)
             if undo := table.read(results):
                 await self._store.run(*undo)
@@ -190,7 +194,10 @@ class Share:
         if self._reachable:
             self.allowed = table.allowed(limit, user.waiting_since)
         elif self._reached:
-            self.allowed = max(table.allowed(limit), table.entitled(limit))
+            self.allowed = table.allowed(limit)
+            if self._loop.time() - self._reached_at >= self._lease:
+                processes = max(self._workers, 1 + len({*table.others.values()}))
+                self.allowed += max(0, table.entitled(limit) - self.allowed) // processes
         else:
             self.allowed = max(1, limit // self._workers) if self._tried else 0
 
