@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def serving() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "settings.toml").write_text(SETTINGS)
         command = [
-            Path(sys.executable).parent / "openai-dify-proxy",
+            str(Path(sys.executable).parent / "openai-dify-proxy"),
             "serve",
             "--port",
             "0",
@@ -96,7 +96,7 @@ def address(server: subprocess.Popen[str]) -> str:
 
 
 def take(
-    browser: Browser, origin: str, scheme: str, size: tuple[int, int], views: dict[str, Callable[[Page], None]]
+    browser: Browser, origin: str, scheme: str, size: tuple[int, int], views: Mapping[str, Callable[[Page], None]]
 ) -> None:
     context = browser.new_context(
         base_url=origin,

@@ -152,14 +152,14 @@ def test_a_dify_that_is_down(program: Program) -> None:
     assert row(shown, "one")[1:] == ["no", "", "", "", ""]
     code, shown = check(program, "", url)
     assert code == 1
-    assert shown.startswith(f"{url}/v1: Dify at 127.0.0.1:")
+    assert shown.startswith(f"problem {url}/v1: Dify at 127.0.0.1:")
 
 
 def test_without_apps_the_dify_is_looked_for(program: Program, dify: DemoServer) -> None:
     code, shown = check(program, "", dify.url)
     assert code == 0
     assert shown.splitlines() == [
-        f"{dify.url} is reachable. No apps are configured: requests must carry the key of their app.",
+        f"{dify.url}: reachable. No apps are configured: requests must carry the key of their app.",
         "Image generation is off: REPLICATE_API_TOKEN is not set.",
         "Concurrent turns: as many as Dify serves, from 8 on; 100 more wait.",
         f"State (sqlite): {program.directory}/.local/share/openai-dify-proxy/state.db is writable.",
@@ -270,3 +270,26 @@ def test_apps_when_nothing_is_configured_are_the_demo(program: Program) -> None:
 def test_apps_when_requests_bring_the_keys(program: Program) -> None:
     ended = program.run("apps", DIFY_API_URL="http://dify.invalid")
     assert ended.stdout == "No apps are configured. Requests must carry the key of an app in http://dify.invalid/v1.\n"
+
+
+def test_all_results_are_printed_as_one_json_document(program: Program, dify: DemoServer) -> None:
+    toml = '[apps.form]\napi_key = "app-demo-workflow-form"\n[apps.wrong]\napi_key = "app-nobody"\n'
+    (program.directory / "apps.toml").write_text(toml)
+    ended = program.run("check", "--json", "--config", "apps.toml", DIFY_API_URL=dify.url)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    document = json.loads(ended.stdout)
+    form, wrong = document["apps"]
+    assert (form["works"], form["mode"], form["version"]) == (True, "workflow", "1.16.1")
+    assert form["inputs"][1] == {"name": "question", "kind": "text-input", "required": True, "source": "question"}
+    assert [finding["kind"] for finding in form["findings"] + wrong["findings"]] == ["note", "problem"]
+    assert (document["works"], wrong["works"], wrong["mode"], wrong["inputs"]) == (False, False, None, [])
+    assert [(part["part"].split(" ")[0], part["works"]) for part in document["parts"]] == [
+        ("State", True),
+        ("Client", True),
+    ]
+
+
+def test_json_of_the_demo_has_its_image_models(program: Program) -> None:
+    document = json.loads(program.run("check", "--json").stdout)
+    assert document["works"]
+    assert "X-Replicate-Seed" in document["image_models"][0]["supported_headers"]

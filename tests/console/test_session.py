@@ -92,8 +92,8 @@ class TestAServerWithNothing:
     @pytest.fixture(scope="class")
     @classmethod
     def proxy(cls, settings: Settings) -> Iterator[ProxyServer]:
-        nothing: dict[str, object] = {"apps": {}, "default_app": None, "dify_api_url": None, "replicate_api_token": None}
-        with ProxyServer(settings.model_copy(update=nothing)) as running:
+        nothing = dict.fromkeys(("default_app", "dify_api_url", "replicate_api_token"))
+        with ProxyServer(settings.model_copy(update={"apps": {}, **nothing})) as running:
             yield running
 
     def test_names_what_is_missing(self, open_page: OpenPage, axe: str) -> None:

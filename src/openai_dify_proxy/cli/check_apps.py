@@ -6,11 +6,11 @@ import asyncio
 import time
 from textwrap import fill
 
-import typer
 from rich.markup import escape
 from rich.table import Table
 
 from openai_dify_proxy.cli.app_reports import CONCURRENCY, AppReport, examine_app
+from openai_dify_proxy.cli.check_output import CheckOutput, findings_as_json
 from openai_dify_proxy.cli.output import print_findings, print_table, run_shown, shown_result
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.settings import AppSettings, Settings
@@ -28,26 +28,21 @@ COLUMN_WIDTH = 40
 """Characters in a line of the cell for features."""
 
 
-def check_apps(settings: Settings) -> bool:
+def check_apps(settings: Settings, out: CheckOutput) -> bool:
     """Print a table of the apps with the findings, and return whether every app works."""
     if not settings.apps:
-        return _check_pass_through(settings)
+        return _check_pass_through(settings, out)
     reports = run_shown("Checking the apps", _examine_all(settings))
-    _print_table(reports)
+    out.table("apps", map(_as_json, reports), lambda: _print_table(reports))
     return all(report.passed for report in reports)
 
 
-def _check_pass_through(settings: Settings) -> bool:
+def _check_pass_through(settings: Settings, out: CheckOutput) -> bool:
     """Check that the Dify is reachable. Without an app there is no key to check more."""
     assert settings.dify_api_url is not None
-    problem = asyncio.run(_unreachable(settings.dify_api_url, settings))
-    if problem:
-        typer.echo(f"{settings.dify_api_url}: {problem}")
-        return False
-    typer.echo(
-        f"{settings.dify_api_url} is reachable. No apps are configured: requests must carry the key of their app."
-    )
-    return True
+    problem = run_shown("Checking Dify", _unreachable(settings.dify_api_url, settings))
+    success = "reachable. No apps are configured: requests must carry the key of their app."
+    return out.part(settings.dify_api_url, problem, success)
 
 
 async def _unreachable(url: str, settings: Settings) -> str | None:
@@ -105,17 +100,44 @@ def _cells(report: AppReport) -> tuple[str, str, list[str], list[str]]:
 
 def _input(app: AppSettings, profile: AppProfile, field: InputField) -> str:
     """Return the name, kind and source of an input."""
-    filled = ""
+    source = _source(app, profile, field)
+    filled = f" ← {source}" if source else ""
+    return escape(f"{field.name} ({field.kind}{', required' if field.required else ''}){filled}")
+
+
+def _source(app: AppSettings, profile: AppProfile, field: InputField) -> str | None:
+    """Return what fills an input by itself."""
     if field.name in app.inputs:
-        filled = " ← settings"
-    elif not profile.converses and field.name == profile.question_input(app.input_variable):
-        filled = " ← question"
-    elif app.system_prompt == f"input:{field.name}" or (
+        return "settings"
+    if not profile.converses and field.name == profile.question_input(app.input_variable):
+        return "question"
+    if app.system_prompt == f"input:{field.name}" or (
         app.system_prompt == "auto" and profile.text_input(SYSTEM_NAMES) is field
     ):
-        filled = " ← system message"
-    elif profile.text_input(HISTORY_NAMES) is field:
-        filled = " ← earlier turns"
-    elif profile.text_input(TOOL_NAMES) is field:
-        filled = " ← tools"
-    return escape(f"{field.name} ({field.kind}{', required' if field.required else ''}){filled}")
+        return "system message"
+    if profile.text_input(HISTORY_NAMES) is field:
+        return "earlier turns"
+    return "tools" if profile.text_input(TOOL_NAMES) is field else None
+
+
+def _as_json(report: AppReport) -> dict[str, object]:
+    profile = report.profile
+    return {
+        "model": report.app.name,
+        "works": report.passed,
+        "version": profile and profile.version,
+        "mode": profile and profile.mode,
+        "inputs": [
+            {
+                "name": field.name,
+                "kind": field.kind,
+                "required": field.required,
+                "source": _source(report.app, profile, field),
+            }
+            for field in profile.form
+        ]
+        if profile
+        else [],
+        "features": list(app_features(profile)) if profile else [],
+        "findings": findings_as_json(report.findings),
+    }

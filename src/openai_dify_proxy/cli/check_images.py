@@ -10,13 +10,13 @@ from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
 
-import typer
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from openai_dify_proxy.cli.check_output import CheckOutput, findings_as_json
 from openai_dify_proxy.cli.models import fetch_inputs, open_replicate
-from openai_dify_proxy.cli.output import print_findings, print_table, shown_result
+from openai_dify_proxy.cli.output import print_findings, print_table, run_shown, shown_result
 from openai_dify_proxy.cli.storage import existing_part, picture_problem
 from openai_dify_proxy.errors import InvalidRequest, ProxyError, UpstreamUnreachable
 from openai_dify_proxy.images.header_support import header_support
@@ -53,48 +53,45 @@ class ImageModelReport(NamedTuple):
         return all_work(self.findings)
 
 
-def check_images(settings: Settings, *, demo: bool = False) -> bool:
+def check_images(settings: Settings, out: CheckOutput, *, demo: bool = False) -> bool:
     """Print the findings, and return whether pictures can be generated, stored and uploaded.
 
     With ``demo`` Replicate is the demo's, which has no token to report on.
     """
     if settings.replicate_api_token is None:
-        typer.echo("Image generation is off: REPLICATE_API_TOKEN is not set.")
+        out.remark("Image generation is off: REPLICATE_API_TOKEN is not set.")
         return True
-    parts = [asyncio.run(_check_replicate(settings, demo=demo))]
+    parts = [_check_replicate(settings, out, demo=demo)]
     if settings.picture_store is None:
-        parts.append(_check_directory(settings))
+        parts.append(_check_directory(settings, out))
     else:
-        parts.append(asyncio.run(_check_store(settings)))
+        parts.append(_check_store(settings, out))
     if settings.ipfs_upload_url is not None:
-        parts.append(asyncio.run(_check_ipfs(settings)))
+        parts.append(_check_ipfs(settings, out))
     return all(parts)
-
-
-def _report(subject: str, problem: str | None, success: str) -> bool:
-    """Print one line, and return whether there is no problem."""
-    if problem is None:
-        typer.echo(f"{subject}: {success}")
-        return True
-    print_findings([(subject, Finding("problem", problem))])
-    return False
 
 
 # Replicate
 
 
-async def _check_replicate(settings: Settings, *, demo: bool) -> bool:
+def _check_replicate(settings: Settings, out: CheckOutput, *, demo: bool) -> bool:
+    problem, reports = run_shown("Checking the image models", _query_replicate(settings))
+    if problem is not None or not demo:
+        out.part(f"Replicate at {settings.replicate_api_url}", problem, "the token is valid.")
+    if problem is not None:
+        return False
+    out.table("image_models", map(_as_json, reports), lambda: _print_table(reports))
+    return all(report.passed for report in reports)
+
+
+async def _query_replicate(settings: Settings) -> tuple[str | None, list[ImageModelReport]]:
+    """Return what is wrong with the token or the connection, or else the reports."""
     async with open_replicate(settings) as replicate:
-        subject = f"Replicate at {settings.replicate_api_url}"
         try:
             await replicate.account()
         except ProxyError as error:
-            return _report(subject, error.log or error.message, "")
-        if not demo:
-            _report(subject, None, "the token is valid.")
-        reports = await _examine_all(settings, replicate)
-    _print_table(reports)
-    return all(report.passed for report in reports)
+            return error.log or error.message, []
+        return None, await _examine_all(settings, replicate)
 
 
 async def _examine_all(settings: Settings, replicate: ReplicateClient) -> list[ImageModelReport]:
@@ -192,6 +189,16 @@ def _print_table(reports: list[ImageModelReport]) -> None:
     print_findings([(report.name, finding) for report in reports for finding in report.findings])
 
 
+def _as_json(report: ImageModelReport) -> dict[str, object]:
+    return {
+        "model": report.name,
+        "works": report.passed,
+        "supported_headers": [row.header for row in report.rows if row.takes is not None],
+        "unsupported_headers": [row.header for row in report.rows if row.takes is None],
+        "findings": findings_as_json(report.findings),
+    }
+
+
 def _short(row: HeaderSupport) -> str:
     return row.header.removeprefix("X-").removeprefix("Replicate-")
 
@@ -199,8 +206,12 @@ def _short(row: HeaderSupport) -> str:
 # Storage and IPFS
 
 
-async def _check_store(settings: Settings) -> bool:
-    problem = None
+def _check_store(settings: Settings, out: CheckOutput) -> bool:
+    problem = run_shown("Checking the picture store", _store_problem(settings))
+    return out.part("Pictures in PICTURE_STORE", problem, "reachable. Writing is not tested.")
+
+
+async def _store_problem(settings: Settings) -> str | None:
     try:
         store = open_picture_store(settings)
         try:
@@ -208,31 +219,35 @@ async def _check_store(settings: Settings) -> bool:
         finally:
             await store.close()
     except SettingsError as error:
-        problem = " ".join(error.problems)
+        return " ".join(error.problems)
     except ProxyError as error:
-        problem = error.log or error.message
-    return _report("Pictures in PICTURE_STORE", problem, "reachable. Writing is not tested.")
+        return error.log or error.message
+    return None
 
 
-def _check_directory(settings: Settings) -> bool:
+def _check_directory(settings: Settings, out: CheckOutput) -> bool:
     """Check the directory, or the nearest existing parent in which it would be created. Creates nothing."""
     directory = Path(settings.image_storage_dir).expanduser()
     free = decimal(shutil.disk_usage(existing_part(directory)).free)
-    return _report("Pictures", picture_problem(settings), f"{directory} is writable, {free} free.")
+    return out.part("Pictures", picture_problem(settings), f"{directory} is writable, {free} free.")
 
 
-async def _check_ipfs(settings: Settings) -> bool:
+def _check_ipfs(settings: Settings, out: CheckOutput) -> bool:
+    problem = run_shown("Checking IPFS", _ipfs_problem(settings))
+    # A service's URL may hold a key in its query.
+    address = (settings.ipfs_upload_url or "").partition("?")[0]
+    return out.part(f"IPFS at {address}", problem, "reachable, accepts uploads.")
+
+
+async def _ipfs_problem(settings: Settings) -> str | None:
     http = HttpClient(connect_timeout=settings.connect_timeout, network=Network(settings))
     ipfs = ipfs_client(settings, http)
     assert ipfs is not None
-    problem = None
     try:
         await ipfs.probe()
     except ProxyError as error:
         outage = isinstance(error, UpstreamUnreachable) and error.log  # a sentence that needs no introduction
-        problem = error.log if outage else error.with_reason
+        return error.log if outage else error.with_reason
     finally:
         await http.close()
-    # A service's URL may hold a key in its query.
-    address = (settings.ipfs_upload_url or "").partition("?")[0]
-    return _report(f"IPFS at {address}", problem, "reachable, accepts uploads.")
+    return None

@@ -4,42 +4,35 @@ from __future__ import annotations
 
 import asyncio
 
-import typer
-
+from openai_dify_proxy.cli.check_output import CheckOutput
 from openai_dify_proxy.cli.key_commands import stored_keys
-from openai_dify_proxy.cli.output import print_findings
+from openai_dify_proxy.cli.output import run_shown
 from openai_dify_proxy.cli.storage import state_problem
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.state import Put, StateUnavailable, open_store, sqlite_path
 from openai_dify_proxy.state.store import Count, Draw
-from openai_dify_proxy.translate.dify.app_findings import Finding
 
 TIMEOUT = 5.0
 """Seconds to wait for the store."""
 
 
-def check_state(settings: Settings) -> bool:
+def check_state(settings: Settings, out: CheckOutput) -> bool:
     """Print the result, and return whether the state can be written."""
     url = settings.state_url.get_secret_value()
     subject = f"State ({url.partition(':')[0]})"
-    problem = state_problem(settings) or asyncio.run(_problem(settings))
-    if problem is not None:
-        print_findings([(subject, Finding("problem", problem))])
-        return False
+    problem = state_problem(settings) or run_shown("Checking the state", _problem(settings))
     path = sqlite_path(url)
-    typer.echo(f"{subject}: {'' if path is None else f'{path} is '}writable.")
-    return _check_keys(settings)
+    works = out.part(subject, problem, f"{'' if path is None else f'{path} is '}writable.")
+    return works and _check_keys(settings, out)
 
 
-def _check_keys(settings: Settings) -> bool:
+def _check_keys(settings: Settings, out: CheckOutput) -> bool:
     """Print how many client keys there are, and return whether the server may start with them."""
     stored = stored_keys(settings)
     active = sum(key.revoked_at is None for key in stored)
-    typer.echo(f"Client keys: {settings.number_of_keys} in the settings, {active} in the state.")
-    if settings.unprotected is None or stored:
-        return True
-    print_findings([("Client keys", Finding("problem", f"{settings.unprotected}."))])
-    return False
+    numbers = f"{settings.number_of_keys} in the settings, {active} in the state."
+    problem = None if settings.unprotected is None or stored else f"{settings.unprotected}."
+    return out.part("Client keys", problem, numbers)
 
 
 async def _problem(settings: Settings) -> str | None:

@@ -149,7 +149,7 @@ def demo(
 
 
 @app.command(cls=Command)
-def check(dify_api_url: UrlFlag = None, config: ConfigFlag = None) -> None:
+def check(dify_api_url: UrlFlag = None, config: ConfigFlag = None, as_json: JsonFlag = False) -> None:
     """Check every app in Dify, every image model in Replicate, the picture storage, IPFS and the state.
 
     Runs no app, generates no image and costs nothing. Exits with code 1 if something does not work, and says why.
@@ -157,7 +157,7 @@ def check(dify_api_url: UrlFlag = None, config: ConfigFlag = None) -> None:
     from openai_dify_proxy.cli.check import check_all
 
     with reporting_errors():
-        if not check_all(load(config, dify_api_url=dify_api_url)):
+        if not check_all(load(config, dify_api_url=dify_api_url), as_json=as_json):
             raise typer.Exit(1)
 
 
