@@ -253,6 +253,7 @@ async def _open_services(
             max_entries=settings.state_max_entries,
             max_bytes=settings.state_max_bytes,
             timeout=state_timeout,
+            exclusive=settings.workers == 1,
         )
         store = GuardedStore(state)
         stack.push_async_callback(store.close)

@@ -47,8 +47,12 @@ async def lose(demo: DemoServer, http: httpx2.AsyncClient, chat: Chat) -> None:
     assert reply.status_code in (200, 204)
 
 
+SHARED: dict[str, Any] = {"workers": 2}
+"""Settings of a proxy that shares the file of the state with other processes, and so answers nothing from memory."""
+
+
 def age(state: Path, seconds: float) -> None:
-    """Move the last turns of all stored conversations into the past."""
+    """Move the last turns of all conversations in a shared state into the past."""
     connection = sqlite3.connect(state)
     with connection:
         rows = connection.execute("SELECT key, data FROM entries").fetchall()
@@ -108,7 +112,7 @@ async def test_a_conversation_that_could_hang_is_checked_after_a_long_pause(
 ) -> None:
     state = tmp_path / "state.db"
     with DemoServer(clock=itertools.count(1_700_000_000).__next__) as dify:
-        proxy = serve(dify_api_url=dify.url, state_url=f"sqlite:///{state}", silence_timeout=30)
+        proxy = serve(dify_api_url=dify.url, state_url=f"sqlite:///{state}", silence_timeout=30, **SHARED)
         async with proxy.client(max_retries=0) as client:
             lost, intact = Chat(client, model), Chat(client, model, stream=True)
             await lost.say("lost 1")
@@ -177,7 +181,7 @@ async def test_a_conversation_whose_loss_is_not_reported_is_checked_after_a_long
     serve: Serve, demo: DemoServer, http: httpx2.AsyncClient, log: DemoLog, tmp_path: Path
 ) -> None:
     state = tmp_path / "state.db"
-    async with serve(state_url=f"sqlite:///{state}").client() as client:
+    async with serve(state_url=f"sqlite:///{state}", **SHARED).client() as client:
         chat = Chat(client, "demo-advanced-chat@1.15")
         await chat.say("hidden 1 SAY<<yes>>")
         await lose(demo, http, chat)

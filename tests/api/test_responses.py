@@ -321,7 +321,7 @@ async def test_responses_with_store_false_are_not_stored_but_continue(
 ) -> None:
     """Codex sends all items again with each request, unchanged, and never stores responses."""
     file = tmp_path / "state.db"
-    proxy = serve(state_url=f"sqlite:///{file}")
+    proxy = serve(state_url=f"sqlite:///{file}", workers=2)  # which write each entry at once
     items: list[Any] = []
     name = ""
     for word in ("zanzibar", "quetzal", "xylophone"):

@@ -7,7 +7,7 @@ import itertools
 import resource
 import sqlite3
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,16 @@ def faults(logs: Logs) -> list[int]:
     return [entry["faults"] for entry in logs if entry["event"] == "state_unavailable"]
 
 
+def logged(logs: Logs, *events: str) -> bool:
+    return any(entry["event"] in events for entry in logs)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - another thread does the work
+            await asyncio.sleep(0.01)
+
+
 async def until_recovered(client: AsyncOpenAI) -> None:
     """Send pairs of turns until the second one continues its conversation."""
     async with asyncio.timeout(PATIENCE):
@@ -67,14 +77,14 @@ def delete(state: Path) -> None:
 async def test_a_deleted_file_is_replaced(serve: Serve, log: DemoLog, tmp_path: Path) -> None:
     """The next turn starts a conversation with a transcript, and the turn after that continues it."""
     state = tmp_path / "state.db"
-    async with serve(state_url=f"sqlite:///{state}").client() as client:
+    async with serve(state_url=f"sqlite:///{state}", workers=2).client() as client:  # which share the file
         chat = Chat(client, "demo-chat", more={"user": "anna"})
         await chat.say("deleted 1 SAY<<yes>>")
         delete(state)
         with capture_logs() as logs:
             await chat.say("deleted 2 SAY<<yes>>")
         await chat.say("deleted 3")
-    assert any(entry["event"] == "state_file_replaced" for entry in logs)
+    assert logged(logs, "state_file_replaced")
     second = the_request(log, "deleted 2 SAY<<yes>>").body
     assert "conversation_id" not in second
     assert second["query"] == transcript(*messages_of(chat)[:2], question="deleted 2 SAY<<yes>>")
@@ -153,6 +163,8 @@ async def test_a_file_locked_by_another_process_does_not_fail_turns(serve: Serve
         holder = await in_another_process(HOLD, state)
         assert await holder.stdout.readline() == b"locked\n"
         with capture_logs() as logs:
+            await Chat(client, "demo-chat").say("noticed")
+            await until(lambda: logged(logs, "state_write_failed"))
             other = chat.copy()
             await other.say("locked 2")
             await other.say("locked 3")
@@ -185,6 +197,7 @@ async def test_a_full_disk_does_not_fail_turns(serve: Serve, log: DemoLog, tmp_p
         await chat.say("full 1 SAY<<yes>>")
         with full_disk(10_000), capture_logs() as logs:
             await chat.say("full 2 SAY<<yes>>")
+            await until(lambda: logged(logs, "state_write_failed", "state_unavailable"))
             await chat.say("full 3")
         assert faults(logs)[0] == 1
         await until_recovered(client)

@@ -60,14 +60,14 @@ async def take_now(path: str) -> None:
 async def put_now(path: str) -> None:
     """Write an entry, and block the event loop, so that the entry stays in memory."""
     store = await exclusive(path)
-    write("put", *(store.run_now(Put("kind:b", b"two", ttl=3600)) or ()))
+    write("put", *(store.run_now(Put("kind:b", b"two", ttl=3600, deferred=True)) or ()))
     ready()
 
 
 async def serve(path: str) -> None:
     """Write an entry, and answer from memory for ever."""
     store = await exclusive(path)
-    write("put", *(store.run_now(Put("kind:b", b"two", ttl=3600)) or ()))
+    write("put", *(store.run_now(Put("kind:b", b"two", ttl=3600, deferred=True)) or ()))
     await asyncio.Event().wait()
 
 

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from openai_dify_proxy.state import Add, Get, Put, StateUnavailable, Store, Take, open_store
+from openai_dify_proxy.state import Add, Get, Operation, Put, StateUnavailable, Store, Take, open_store
 from openai_dify_proxy.state.memory import MemoryStore
 from openai_dify_proxy.state.sqlite import SqliteStore
 from tests.limits import PATIENCE
@@ -18,6 +19,17 @@ from tests.state.servers import ValkeyServer
 
 BACKENDS = ["memory", "sqlite", "exclusive", "valkey", "cluster"]
 SHARED = ["sqlite", "exclusive", "valkey", "cluster"]
+
+
+class Deferring(SqliteStore):
+    """A store of a process that has the file for itself, and whose writes are all deferred."""
+
+    async def run(self, *operations: Operation) -> list[bytes | None]:
+        return await super().run(*map(deferred, operations))
+
+
+def deferred(operation: Operation) -> Operation:
+    return msgspec.structs.replace(operation, deferred=True) if isinstance(operation, Put | Add) else operation
 
 
 class Backend:
@@ -41,8 +53,9 @@ class Backend:
                 store: Store = MemoryStore(**limits, clock=lambda: self.now)
             case "sqlite" | "exclusive":
                 exclusive = self._kind == "exclusive"
+                kind = Deferring if exclusive else SqliteStore
                 options: Any = {"timeout": PATIENCE, "clock": lambda: self.now, "exclusive": exclusive}
-                store = SqliteStore(self._path, **limits, **options)
+                store = kind(self._path, **limits, **options)
             case _:
                 scheme = "valkey" if len(self._servers) == 1 else "valkey+cluster"
                 store = await open_store(self._servers[0].url(scheme), **limits, timeout=PATIENCE)

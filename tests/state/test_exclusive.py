@@ -23,6 +23,10 @@ def opened(path: Path, *, exclusive: bool = True) -> SqliteStore:
     return SqliteStore(path, max_entries=1000, timeout=PATIENCE, exclusive=exclusive)
 
 
+def put(key: str, value: bytes) -> Put:
+    return Put(key, value, ttl=3600, deferred=True)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - another thread or process does the work
         await asyncio.sleep(0.001)
@@ -62,8 +66,8 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def test_operations_are_answered_at_once(store: SqliteStore) -> None:
-    assert store.run_now(Put("kind:b", b"two", ttl=60), Get("kind:b")) == [None, b"two"]
-    assert store.run_now(Put("kind:b", b"three", ttl=60), Add("kind:b", b"four", ttl=60)) == [b"two", b"three"]
+    assert store.run_now(put("kind:b", b"two"), Get("kind:b")) == [None, b"two"]
+    assert store.run_now(put("kind:b", b"three"), Add("kind:b", b"four", deferred=True)) == [b"two", b"three"]
     assert store.run_now(Take("kind:b"), Get("kind:b")) == [b"three", None]
     counts = store.run_now(Count("kind:counts", 60, (("turns", 2),)))
     assert counts is not None
@@ -72,7 +76,7 @@ async def test_operations_are_answered_at_once(store: SqliteStore) -> None:
 
 
 async def test_an_unknown_entry_of_the_file_has_to_be_read(store: SqliteStore) -> None:
-    assert store.run_now(Put("kind:b", b"two", ttl=60), Take("kind:a")) is None
+    assert store.run_now(put("kind:b", b"two"), Take("kind:a")) is None
     assert store.run_now(Get("kind:b")) == [None]  # nothing was run
     assert await store.run(Get("kind:a")) == [b"one"]
     assert store.run_now(Take("kind:a")) == [b"one"]
@@ -80,10 +84,15 @@ async def test_an_unknown_entry_of_the_file_has_to_be_read(store: SqliteStore) -
 
 @pytest.mark.parametrize(
     "operation",
-    [Put("kind:b", bytes(300_000), ttl=60), Get("kind:b", large=True), Put("kind:b", b"two"), Add("kind:b", b"two")],
-    ids=["large", "large read", "lasting", "lasting if absent"],
+    [
+        put("kind:b", bytes(300_000)),
+        Get("kind:b", large=True),
+        Put("kind:b", b"two", ttl=60),
+        Add("kind:b", b"two", ttl=60),
+    ],
+    ids=["large", "large read", "written at once", "added at once"],
 )
-async def test_large_and_lasting_entries_need_the_file(
+async def test_large_entries_and_those_that_are_not_deferred_need_the_file(
     path: Path, store: SqliteStore, operation: Put | Add | Get
 ) -> None:
     assert store.run_now(operation) is None
@@ -92,11 +101,11 @@ async def test_large_and_lasting_entries_need_the_file(
 
 
 async def test_a_small_run_beside_a_large_one_of_the_same_entry(store: SqliteStore) -> None:
-    store.run_now(Put("kind:b", b"two", ttl=60))
-    large = asyncio.create_task(store.run(Put("kind:b", bytes(300_000), ttl=60)))
+    store.run_now(put("kind:b", b"two"))
+    large = asyncio.create_task(store.run(put("kind:b", bytes(300_000))))
     await asyncio.sleep(0)
-    assert store.run_now(Put("kind:b", b"three", ttl=60)) is None
-    ((first,), (second,)) = await asyncio.gather(large, store.run(Put("kind:b", b"three", ttl=60)))
+    assert store.run_now(put("kind:b", b"three")) is None
+    ((first,), (second,)) = await asyncio.gather(large, store.run(put("kind:b", b"three")))
     (last,) = await store.run(Get("kind:b"))
     assert (first, second, last) in {(b"two", bytes(300_000), b"three"), (b"three", b"two", bytes(300_000))}
 
@@ -109,9 +118,9 @@ async def test_a_closed_store_answers_nothing(store: SqliteStore) -> None:
 async def test_a_guarded_store_answers_at_once_unless_the_state_fails(store: SqliteStore) -> None:
     guarded = GuardedStore(store, pause=PATIENCE)
     with capture_logs() as logs:
-        assert guarded.run_now(Put("kind:b", bytes(17 * 1024 * 1024), ttl=60)) == [None]
+        assert guarded.run_now(put("kind:b", bytes(17 * 1024 * 1024))) == [None]
     assert [line["event"] for line in logs] == ["state_entry_too_large"]
-    assert guarded.run_now(Put("kind:b", b"two", ttl=60)) == [None]
+    assert guarded.run_now(put("kind:b", b"two")) == [None]
     await store.close()
     assert await guarded.run(Get("kind:b")) is None
     assert guarded.run_now(Get("kind:b")) is None
@@ -136,7 +145,7 @@ async def test_an_entry_put_back_after_a_take_survives_later_crashes(path: Path,
     Process(path, "take_now", "took b'one'").kill()
     again = opened(path)
     await until_alone(again)
-    assert again.run_now(Put("kind:a", b"back", ttl=3600)) == [None]
+    assert again.run_now(put("kind:a", b"back")) == [None]
     await again.close()
     Process(path, "put_now", "put None").kill()
     assert keys_in(path) == {"kind:a"}
@@ -161,9 +170,9 @@ async def test_entries_are_written_without_a_further_run(path: Path, store: Sqli
 
 
 async def test_closing_writes_everything(path: Path, store: SqliteStore) -> None:
-    loading = asyncio.create_task(store.run(Take("kind:a"), Put("kind:c", b"three", ttl=60)))
+    loading = asyncio.create_task(store.run(Take("kind:a"), put("kind:c", b"three")))
     await asyncio.sleep(0)
-    store.run_now(Put("kind:b", b"two", ttl=60))
+    store.run_now(put("kind:b", b"two"))
     await store.close()
     assert await loading == [b"one", None]
     assert keys_in(path) == {"kind:b", "kind:c"}
@@ -174,7 +183,7 @@ async def test_closing_writes_everything(path: Path, store: SqliteStore) -> None
 
 async def test_another_process_gets_the_file_with_everything_in_it(path: Path, store: SqliteStore) -> None:
     assert await store.run(Get("kind:a")) == [b"one"]
-    store.run_now(Take("kind:a"), Put("kind:7", b"seven", ttl=60))
+    store.run_now(Take("kind:a"), put("kind:7", b"seven"))
     other = await asyncio.to_thread(Process, path, "stay")
     assert store.run_now(Get("kind:7")) is None
     assert await store.run(Get("kind:7")) == [b"seven"]
@@ -187,7 +196,7 @@ async def test_another_process_gets_the_file_with_everything_in_it(path: Path, s
 
 
 async def test_four_processes_and_a_server_take_each_entry_once(path: Path, store: SqliteStore) -> None:
-    store.run_now(*(Put(f"kind:{number}", b"one", ttl=60) for number in range(200)))
+    store.run_now(*(put(f"kind:{number}", b"one") for number in range(200)))
     processes = await asyncio.gather(*(asyncio.to_thread(Process, path, "take") for _ in range(4)))
     for process in processes:
         process.go()
@@ -198,10 +207,10 @@ async def test_four_processes_and_a_server_take_each_entry_once(path: Path, stor
 
 
 async def test_two_servers_share_the_file_until_one_ends(path: Path, store: SqliteStore) -> None:
-    store.run_now(Put("kind:b", b"two", ttl=60))
+    store.run_now(put("kind:b", b"two"))
     other = opened(path)
     assert await other.run(Take("kind:b")) == [b"two"]
-    assert await store.run(Take("kind:b"), Put("kind:c", b"three", ttl=60)) == [None, None]
+    assert await store.run(Take("kind:b"), put("kind:c", b"three")) == [None, None]
     await store.close()
     await until(lambda: other.run_now(Get("kind:absent")) is not None)
     assert await other.run(Get("kind:c")) == [b"three"]
@@ -209,7 +218,7 @@ async def test_two_servers_share_the_file_until_one_ends(path: Path, store: Sqli
 
 
 async def test_a_process_that_only_reads_costs_no_knowledge(path: Path, store: SqliteStore) -> None:
-    store.run_now(Put("kind:b", b"two", ttl=60))
+    store.run_now(put("kind:b", b"two"))
     reader = opened(path, exclusive=False)
     assert await reader.run(Get("kind:b")) == [b"two"]
     assert store.run_now(Get("kind:b")) is None
@@ -231,14 +240,14 @@ async def test_nothing_known_survives_the_deletion_of_the_file(path: Path, store
     assert await store.run(Get("kind:a")) == [b"one"]
     delete(path)
     await until(lambda: store.run_now(Get("kind:a")) != [b"one"])
-    assert await store.run(Get("kind:a"), Put("kind:b", b"two", ttl=60)) == [None, None]
+    assert await store.run(Get("kind:a"), put("kind:b", b"two")) == [None, None]
 
 
 async def test_after_the_deletion_of_all_files_the_lock_holds_again(path: Path, store: SqliteStore) -> None:
     delete(*path.parent.iterdir())
     await until(path.exists)
     await until_alone(store)
-    store.run_now(Put("kind:b", b"two", ttl=60))
+    store.run_now(put("kind:b", b"two"))
     other = opened(path, exclusive=False)
     assert await other.run(Take("kind:b")) == [b"two"]
     await other.close()
@@ -253,12 +262,12 @@ async def test_a_full_disk(path: Path, store: SqliteStore) -> None:
     with capture_logs() as logs:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limit[1]))
         try:
-            assert store.run_now(Put("kind:b", bytes(200_000), ttl=60), Put("kind:c", b"three", ttl=60)) == [None, None]
-            assert store.run_now(Put("kind:d", bytes(200_000), ttl=60)) == [None]
+            assert store.run_now(put("kind:b", bytes(200_000)), put("kind:c", b"three")) == [None, None]
+            assert store.run_now(put("kind:d", bytes(200_000))) == [None]
             await until(lambda: store.run_now(Get("kind:c")) is None)
             assert await store.run(Get("kind:b"), Get("kind:c")) == [bytes(200_000), b"three"]
             with pytest.raises(StateUnavailable):
-                await store.run(Put("kind:e", b"five", ttl=60))
+                await store.run(put("kind:e", b"five"))
             assert await store.run(Get("kind:d"), Get("kind:a")) == [bytes(200_000), b"one"]
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -270,7 +279,7 @@ async def test_a_full_disk(path: Path, store: SqliteStore) -> None:
 async def test_the_backlog_has_a_limit(path: Path, store: SqliteStore) -> None:
     lock = Process(path, "lock")
     written = 0
-    while store.run_now(Put(f"kind:{written}", bytes(200_000), ttl=60)) is not None:
+    while store.run_now(put(f"kind:{written}", bytes(200_000))) is not None:
         written += 1
     assert 70 <= written <= 100
     lock.go()

@@ -101,7 +101,7 @@ def old_key(secret: bytes, *parts: tuple[str, str]) -> str:
 async def test_a_response_stored_before_is_found_and_continued_with_a_transcript(
     serve: Serve, http: httpx2.AsyncClient, log: DemoLog, tmp_path: Path
 ) -> None:
-    proxy = serve(state_url=f"sqlite:///{tmp_path}/new.db", api_keys=("key-of-ann",))
+    proxy = serve(state_url=f"sqlite:///{tmp_path}/new.db", workers=2, api_keys=("key-of-ann",))
     headers = {"Authorization": "Bearer key-of-ann"}
     body = {"model": "demo-chat", "input": "SAY<<yes>>"}
     first = (await http.post(f"{proxy.url}/responses", json=body, headers=headers)).json()

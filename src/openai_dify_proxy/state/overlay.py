@@ -62,8 +62,8 @@ class Overlay:
             if (entry is _UNKNOWN and self._may_hold(key)) or key in self._held:
                 return None
             if isinstance(operation, Put | Add):
-                if operation.ttl is None and not (isinstance(operation, Add) and isinstance(entry, Entry)):
-                    return None  # what lasts for ever is in the file before it is acknowledged
+                if not operation.deferred and not (isinstance(operation, Add) and _has_value(entry, now)):
+                    return None
                 size += len(operation.value)
             elif isinstance(operation, Take):
                 if isinstance(entry, Entry):
@@ -154,6 +154,10 @@ class Overlay:
     def _age(self) -> None:
         if len(self._recent) > MAX_ENTRIES // 2 or self._recent_weight > MAX_WEIGHT // 2:
             self._older, self._recent, self._recent_weight = self._recent, {}, 0
+
+
+def _has_value(entry: Entry | _Unknown | None, now: float) -> bool:
+    return isinstance(entry, Entry) and (entry.expires is None or entry.expires > now)
 
 
 def _weight(key: str, entry: Entry | None) -> int:

@@ -135,7 +135,6 @@ class SharedDatabase:
         """
         if not self._exclusive or self.connection is None or time.monotonic() < self._watch_at:
             return
-        self._watch_at = time.monotonic() + self.watch_seconds
         connection = self.connected()
         if self._sharing.replaced:
             self.disconnect()
@@ -148,6 +147,7 @@ class SharedDatabase:
             self._compare(connection)
         else:
             self._regain(connection)
+        self._watch_at = time.monotonic() + self.watch_seconds
 
     def share(self) -> None:
         """Let other processes use the file. All changes must be committed. Raises what ``connected`` does."""
@@ -155,8 +155,8 @@ class SharedDatabase:
         if not self._sharing.exclusive:
             return
         clear_takes(self._sharing.file)
-        self._watch_at = time.monotonic() + REGAIN_SECONDS
         self._sharing.share()
+        self._watch_at = time.monotonic() + self.watch_seconds
 
     def _regain(self, connection: sqlite3.Connection) -> None:
         waited = self._sharing.regain()

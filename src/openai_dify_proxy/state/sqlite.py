@@ -8,12 +8,13 @@ event loop. How a run is answered depends on who else uses the file (``sharing``
   after ``WRITE_SECONDS``. A filter over the keys of the file (``key_filter``) says that an entry does not exist, so the
   thread is necessary only for entries that were not used lately: it reads them, and the operations are applied here.
 
-What a crash of the process loses, by the kind of operation: writes of the last 50 ms, so that the next turn of such a
-conversation starts a new one; no take, since takes are committed to a log before their result is returned
-(``take_log``), so no entry is taken twice. Nothing is lost at an orderly end, and before the file is shared again.
+A crash of the process loses deferred writes of the last ``DEFER_SECONDS``, so that the next turn of such a conversation
+starts a new one. It loses no take: takes are committed to a log before their results are returned (``take_log``), so no
+entry is taken twice. Nothing is lost at an orderly end, and before the file is shared again.
 
-In these cases a run goes through the thread although the process has the file for itself: it is large; an earlier run
-on one of its keys does so; too much waits to be written; or the last attempt to write failed. The transaction of such a
+In these cases a run goes through the thread although the process has the file for itself: it writes something that is
+not deferred; it is large; an earlier run on one of its keys goes through the thread; too much waits to be written; or
+the last attempt to write failed. The transaction of such a
 run writes all earlier changes too, so while the disk is full all runs that write fail, and nothing accumulates, while
 those that read still return what was acknowledged.
 
@@ -35,7 +36,7 @@ from openai_dify_proxy.state.entries import Entry
 from openai_dify_proxy.state.eviction import MAX_BYTES
 from openai_dify_proxy.state.key_filter import KeyFilter
 from openai_dify_proxy.state.overlay import Overlay
-from openai_dify_proxy.state.sqlite_requests import Changes, Command, Load, SqliteRun
+from openai_dify_proxy.state.sqlite_requests import Changes, Load, SqliteRun, StateCommand
 from openai_dify_proxy.state.sqlite_tidying import Tidying
 from openai_dify_proxy.state.sqlite_worker import SqliteWorker
 from openai_dify_proxy.state.store import (
@@ -138,7 +139,7 @@ class SqliteStore:
         self._hand_over()
         self._log = None
         if self._thread is not None:
-            self._worker.waiting.put(Command.CLOSE)
+            self._worker.waiting.put(StateCommand.CLOSE)
             await asyncio.to_thread(self._thread.join)
         self._deadlines.close()
 
@@ -191,7 +192,7 @@ class SqliteStore:
         if self._filter.due:
             self._filter.begin()
             self._filter.add(self._overlay.held)  # they may be written behind the scan
-            self._worker.waiting.put(Command.SCAN)
+            self._worker.waiting.put(StateCommand.SCAN)
 
     # Events of the thread, in the event loop
 
@@ -205,7 +206,7 @@ class SqliteStore:
         """Answer from memory no longer: another process wants to use the file."""
         self._hand_over()
         self._log = None
-        self._worker.waiting.put(Command.RELEASE)
+        self._worker.waiting.put(StateCommand.RELEASE)
 
     def deactivate(self) -> None:
         """Answer from memory no longer: other processes may use the file already."""

@@ -33,7 +33,7 @@ class Changes(NamedTuple):
     entries: Mapping[str, Entry | None]
 
 
-class Command(Enum):
+class StateCommand(Enum):
     SCAN = auto()
     """Read all keys."""
     RELEASE = auto()

@@ -27,7 +27,7 @@ from openai_dify_proxy.state.entries import Entry, apply
 from openai_dify_proxy.state.key_filter import scan
 from openai_dify_proxy.state.shared_database import Change, Event, SharedDatabase
 from openai_dify_proxy.state.sqlite_file import VALUE
-from openai_dify_proxy.state.sqlite_requests import Changes, Command, Listener, Load, SqliteRun
+from openai_dify_proxy.state.sqlite_requests import Changes, Listener, Load, SqliteRun, StateCommand
 from openai_dify_proxy.state.sqlite_tidying import SCAN_SECONDS, Tidying
 from openai_dify_proxy.state.store import StateUnavailable, is_read, size_of
 from openai_dify_proxy.state.take_log import TakeLog
@@ -67,7 +67,7 @@ class SqliteWorker:
         *,
         exclusive: bool,
     ) -> None:
-        self.waiting: queue.SimpleQueue[SqliteRun | Load | Changes | Command] = queue.SimpleQueue()
+        self.waiting: queue.SimpleQueue[SqliteRun | Load | Changes | StateCommand] = queue.SimpleQueue()
         self.committed = 0
         self.failing = False
         self._path = path
@@ -122,13 +122,13 @@ class SqliteWorker:
         except queue.Empty:
             return
 
-    def _waiting(self) -> SqliteRun | Load | Changes | Command:
+    def _waiting(self) -> SqliteRun | Load | Changes | StateCommand:
         if self._steps is not None or self._scan is not None or self._small or self._large:
             return self.waiting.get_nowait()
         timeout = min(SCAN_SECONDS, self._database.watch_seconds, RETRY_SECONDS if self._unwritten else SCAN_SECONDS)
         return self.waiting.get(timeout=timeout)
 
-    def _receive(self, item: SqliteRun | Load | Changes | Command) -> None:
+    def _receive(self, item: SqliteRun | Load | Changes | StateCommand) -> None:
         match item:
             case SqliteRun():
                 (self._large if item.large else self._small).append(item)
@@ -137,13 +137,13 @@ class SqliteWorker:
             case Changes():
                 self._unwritten.update(item.entries)
                 self._merged = item.number
-            case Command.SCAN:
+            case StateCommand.SCAN:
                 connection = self._database.connection
                 self._scan = None if connection is None else scan(connection)
                 self._tell(self._listener.found, list(self._unwritten))  # they may be written behind the scan
-            case Command.RELEASE:
+            case StateCommand.RELEASE:
                 self._releasing = True
-            case Command.CLOSE:
+            case StateCommand.CLOSE:
                 self._running = False
 
     def _tell(self, event: Callable[..., None], *values: object) -> None:

@@ -19,6 +19,9 @@ STATE_TIMEOUT = 1.0
 LARGE_BYTES = 256 * 1024
 """A run that writes more is large: it is executed apart from others, so that only its caller waits for it."""
 
+DEFER_SECONDS = 0.05
+"""How long a deferred write may be lost."""
+
 LARGE_PATIENCE = 5
 """How many times longer a large run may take."""
 
@@ -44,29 +47,33 @@ class Take(Struct, frozen=True):
 class Put(Struct, frozen=True):
     """Write, and replace any value. ``ttl`` is in seconds; an entry without one never expires.
 
-    ``owner`` is the id of the caller that the entry belongs to. Entries without an owner belong to the server.
+    ``owner`` is the id of the caller that the entry belongs to. Entries without an owner belong to the server. A
+    ``deferred`` write may be lost if the process dies within ``DEFER_SECONDS``; any other outlives the process as soon
+    as the run returns.
     """
 
     key: str
     value: bytes
     ttl: float | None = None
     owner: str = ""
+    deferred: bool = False
 
 
 class Add(Struct, frozen=True):
-    """Write unless the key has a value. ``ttl`` and ``owner`` are as in ``Put``."""
+    """Write unless the key has a value. ``ttl``, ``owner`` and ``deferred`` are as in ``Put``."""
 
     key: str
     value: bytes
     ttl: float | None = None
     owner: str = ""
+    deferred: bool = False
 
 
 class Draw(Struct, frozen=True):
     """Draw ``amount`` from a token bucket that holds ``burst`` and gains ``rate`` per second; all of it or nothing.
 
     ``forced`` draws more than there is, so that later draws wait for the debt. An amount of 0 reads the level. The
-    result is read by ``buckets.read_level``. The entry expires once the bucket is full.
+    result is read by ``buckets.read_level``. The entry expires once the bucket is full. The write is deferred.
     """
 
     key: str
@@ -80,7 +87,7 @@ class Count(Struct, frozen=True):
     """Add ``amounts``, pairs of a name and a whole number, to the counts of an entry, and read all of its counts.
 
     The entry expires ``ttl`` seconds after the last addition. Without amounts it is only read. The result, the counts
-    after the addition, is read by ``counters.read_counts``.
+    after the addition, is read by ``counters.read_counts``. The write is deferred.
     """
 
     key: str

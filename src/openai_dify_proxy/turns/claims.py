@@ -241,7 +241,7 @@ class ConversationClaim:
                 if entry is not None and entry.conversation_id == self._named:
                     self._taken = (known.head, results[0])
                 elif entry is not None:  # the entry of another conversation with the same messages
-                    await self._store.run(Put(known.head, results[0], self._ttl, self._owner))
+                    await self._store.run(Put(known.head, results[0], self._ttl, self._owner, deferred=True))
                 break
             latest = self._store.decode(get_record.key, results[1], read_record) or known
             if latest.head == known.head:
@@ -293,7 +293,7 @@ class ConversationClaim:
         """Put the taken entry back after a turn that sent no request to Dify, so that the next request continues it."""
         operations = [operation for lock in self._locks for operation in lock.undo]
         if self._taken is not None:
-            operations.append(Put(*self._taken, self._ttl, self._owner))
+            operations.append(Put(*self._taken, self._ttl, self._owner, deferred=True))
         await self._run_and_unlock(operations)
 
     async def commit(
@@ -322,9 +322,9 @@ class ConversationClaim:
             Get(scope.key("busy", conversation_id)),
         ]
         if head:
-            operations.append(Put(head, encode_entry(entry), self._ttl, self._owner))
+            operations.append(Put(head, encode_entry(entry), self._ttl, self._owner, deferred=True))
         if remembers is False:
-            operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS, self._owner))
+            operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS, self._owner, deferred=True))
             log.info("missing_memory_detected", app=self._app.name)
         results = await self._store.run(*operations, *also, *await self._unlock_operations())
         if results is not None:
@@ -408,7 +408,8 @@ class ConversationClaim:
     def _put_record(self, scope: Scope, entry: ConversationEntry, head: str, *, pauses: str | None = None) -> Operation:
         about = entry.at, entry.system, entry.instructions, entry.turns, entry.unasked
         record = ConversationRecord(head, *about, self.pauses if pauses is None else pauses)
-        return Put(scope.key("owned", entry.conversation_id), encode_entry(record), self._ttl, self._owner)
+        key = scope.key("owned", entry.conversation_id)
+        return Put(key, encode_entry(record), self._ttl, self._owner, deferred=True)
 
     def _get_forgetful(self) -> list[Operation]:
         return [Get(self._forgetful_key())] if self._chatflow else []

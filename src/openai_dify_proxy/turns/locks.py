@@ -64,7 +64,7 @@ class Lock:
 
         Returns None without the lock if the state is unreachable. Raises ConversationTaken, whose error has ``param``.
         """
-        results = await self._store.run(Add(self._key, self._token, LEASE_SECONDS, self._owner), *also)
+        results = await self._store.run(Add(self._key, self._token, LEASE_SECONDS, self._owner, deferred=True), *also)
         if results is None:
             return None
         if results[0] is not None:
@@ -115,7 +115,7 @@ class Lock:
         """Renew the lease until another process holds the lock: the state lost it, or was unreachable for too long."""
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
-            results = await self._store.run(Put(self._key, self._token, LEASE_SECONDS, self._owner))
+            results = await self._store.run(Put(self._key, self._token, LEASE_SECONDS, self._owner, deferred=True))
             if results is not None and results[0] not in (self._token, None):
                 return
 
