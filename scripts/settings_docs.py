@@ -12,10 +12,17 @@ import sys
 import textwrap
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from openai_dify_proxy.settings import model
-from openai_dify_proxy.settings.descriptions import default, details, shown, shown_default, summary, type_name
+from openai_dify_proxy.settings.descriptions import (
+    Model,
+    default,
+    described_fields,
+    details,
+    shown,
+    shown_default,
+    summary,
+    type_name,
+)
 from openai_dify_proxy.settings.model import SECTIONS
 from scripts.plots import plots
 from scripts.reference_docs import reference_page
@@ -35,10 +42,10 @@ def settings_page(page: str) -> str:
     return _TABLE.sub(lambda match: f"{match[1]}{_table(getattr(model, match[2]))}{match[3]}", page)
 
 
-def _table(section: type[BaseModel]) -> str:
+def _table(section: Model) -> str:
     variables = section in SECTIONS
     lines = [f"| {'Setting' if variables else 'Key'} | Type | Default | Description |", "|---|---|---|---|"]
-    for name, field in section.model_fields.items():
+    for name, field in described_fields(section).items():
         if name != "name":
             shown_name = name.upper() if variables else name
             cells = (f"`{shown_name}`", type_name(field), shown_default(field), details(field))
@@ -51,10 +58,10 @@ def env_example() -> str:
     return "\n".join([ENV_HEADER, *map(_env_section, SECTIONS)])
 
 
-def _env_section(section: type[BaseModel]) -> str:
+def _env_section(section: Model) -> str:
     heading = f"# --- {section.__doc__} "
     lines = [heading.ljust(WIDTH, "-")]
-    for name, field in section.model_fields.items():
+    for name, field in described_fields(section).items():
         lines += textwrap.wrap(
             summary(field), WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
         )

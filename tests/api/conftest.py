@@ -113,9 +113,9 @@ def raw_socket() -> Iterator[socket.socket]:
 def raw_proxy(raw_socket: socket.socket) -> Iterator[ProxyServer]:
     """A proxy for the test's own Dify, with one app per mode: ``raw-chat`` and so on."""
     url = f"http://127.0.0.1:{raw_socket.getsockname()[1]}/v1"
-    apps = {f"raw-{app.mode}": app_settings(f"raw-{app.mode}", f"app-raw-{app.mode}", url) for app in DEMO_APPS}
-    modes = {name: app.model_copy(update={"mode": name.removeprefix("raw-")}) for name, app in apps.items()}
-    with ProxyServer(Settings(dify_api_url=url, apps=modes, dify_max_concurrent="off")) as running:
+    modes = [app.mode for app in DEMO_APPS]
+    apps = {f"raw-{mode}": app_settings(f"raw-{mode}", f"app-raw-{mode}", url, mode=mode) for mode in modes}
+    with ProxyServer(Settings(dify_api_url=url, apps=apps, dify_max_concurrent="off")) as running:
         yield running
 
 

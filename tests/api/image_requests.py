@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx2
 from PIL import Image
-from pydantic import SecretStr
 
+from openai_dify_proxy.settings import SecretStr
 from openai_dify_proxy_demo.replicate import DEMO_MODELS, DemoReplicate
 from openai_dify_proxy_demo.replicate.log import ReplicateLog
 

@@ -16,12 +16,11 @@ from typing import Any, Self, cast
 
 import uvicorn
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-from pydantic import SecretStr
 
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.server import server_config
 from openai_dify_proxy.server import FrontDoor, http_limits
-from openai_dify_proxy.settings import AppSettings, Settings
+from openai_dify_proxy.settings import AppSettings, SecretStr, Settings, decode_settings, encode_settings
 from openai_dify_proxy.turns.claim_timing import ClaimTiming
 from openai_dify_proxy_demo import DEMO_APPS, DIALECTS, SPECIAL_APPS
 from tests.limits import PATIENCE
@@ -72,8 +71,11 @@ class ProxyServer:
         loop: MovableLoop | None = None,
         **options: float,
     ) -> None:
-        """``loop`` runs the proxy instead of a new one. ``options`` are further arguments of ``create_app``."""
-        self.settings = settings
+        """``loop`` runs the proxy instead of a new one. ``options`` are further arguments of ``create_app``.
+
+        The proxy has the settings as a worker gets them, so secrets may be plain text here.
+        """
+        self.settings = settings = decode_settings(encode_settings(settings))
         app = create_app(settings, timing=timing, clock=clock, **({"state_timeout": PATIENCE} | options))
         self._server = ListeningServer(server_config(app, http_limits(settings), grace=settings.shutdown_grace))
         self._server.config.port = 0

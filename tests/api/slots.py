@@ -8,9 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx2
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import chat_body
 from tests.api.raw_client import Client

@@ -7,13 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from pydantic import SecretStr
 from starlette.requests import Request
 
 from openai_dify_proxy.api.authentication import Authenticator, key_directory
 from openai_dify_proxy.errors import AuthenticationFailed, PermissionDenied
 from openai_dify_proxy.keys.audit import AuditLog
-from openai_dify_proxy.settings import ClientKeySettings, Settings
+from openai_dify_proxy.settings import ClientKeySettings, SecretStr, Settings
 from openai_dify_proxy.telemetry.records import RequestRecord
 from openai_dify_proxy.turns.callers import ANONYMOUS
 from openai_dify_proxy.turns.client import EXTENSION

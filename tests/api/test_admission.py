@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
+from openai_dify_proxy.settings import SecretStr
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import chat_body, chunks_of
 from tests.api.conftest import Serve

@@ -7,9 +7,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import ClientKeySettings, ImageModelSettings
+from openai_dify_proxy.settings import ClientKeySettings, ImageModelSettings, SecretStr
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from openai_dify_proxy_demo.replicate import ReplicateLog
 from tests.api.chat_requests import chat_body, error_of

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from openai import NotFoundError
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from openai_dify_proxy.settings import ClientKeySettings, ImageModelSettings
+from openai_dify_proxy.settings import ClientKeySettings, ImageModelSettings, SecretStr
 from openai_dify_proxy_demo import DemoLog
 from openai_dify_proxy_demo.replicate import ReplicateLog
 from tests.api.chat_requests import turns
@@ -27,7 +27,7 @@ MODES = ("chat", "agent-chat", "advanced-chat", "completion", "workflow")
 def painters() -> dict[str, ImageModelSettings]:
     models = {mode: ImageModelSettings(name=mode, app=f"demo-{mode}-painter") for mode in MODES}
     models["blind"] = ImageModelSettings(name="blind", app="demo-chat-blind")
-    return {f"paint-{name}": model.model_copy(update={"name": f"paint-{name}"}) for name, model in models.items()}
+    return {f"paint-{name}": replace(model, name=f"paint-{name}") for name, model in models.items()}
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
-from pydantic import SecretStr
 
+from openai_dify_proxy.settings import SecretStr
 from openai_dify_proxy_demo import DemoLog
 from openai_dify_proxy_demo.log import LoggedRequest
 from tests.api.audio_requests import decoded, encoded, heard, loudness, wav

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import httpx2
 import openai
 import pytest
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings, load_settings
+from openai_dify_proxy.settings import SecretStr, Settings
+from openai_dify_proxy.settings.sources import load_settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import ask, ask_streaming, chat_body, error_of, the_turn, turns
 from tests.api.conftest import Serve

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
+from openai_dify_proxy.settings import SecretStr
 from openai_dify_proxy.turns.claim_timing import ClaimTiming
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import chat_body

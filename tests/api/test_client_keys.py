@@ -14,10 +14,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from pydantic import SecretStr
 
 from openai_dify_proxy.keys.client_key import hash_of
-from openai_dify_proxy.settings import ClientKeySettings
+from openai_dify_proxy.settings import ClientKeySettings, SecretStr
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import ask, chat_body, error_of, turns
 from tests.api.chats import Chat, assert_continues, the_request

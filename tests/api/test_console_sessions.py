@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
+from openai_dify_proxy.settings import SecretStr
 from tests.api.conftest import Serve
 
 KEY = "a-client-key-of-some-length"

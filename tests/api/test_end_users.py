@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
-from pydantic import SecretStr
 
+from openai_dify_proxy.settings import SecretStr
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import ask, the_turn, turns
 from tests.api.chats import Chat, the_request

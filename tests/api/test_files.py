@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import io
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -365,7 +366,7 @@ async def test_pictures_of_two_end_users_never_cross(client: AsyncOpenAI, log: D
 async def test_ignored_files_can_be_a_warning(
     proxy: ProxyServer, demo: DemoServer, log: DemoLog, http: httpx2.AsyncClient
 ) -> None:
-    with ProxyServer(proxy.settings.model_copy(update={"ignored_files": "warn"})) as warning:
+    with ProxyServer(replace(proxy.settings, ignored_files="warn")) as warning:
         url = f"{warning.url}/chat/completions"
         await http.post(url, json={"model": "demo-chat-blind", "messages": [{"role": "user", "content": "hi"}]})
         messages = [{"role": "user", "content": [text("Look."), image(uri(RED))]}]

@@ -13,9 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 from openai import APIStatusError, AsyncOpenAI
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo.replicate import INSTANT, DemoReplicate, ReplicateLog
 from tests.api.conftest import Serve
 from tests.api.image_requests import SCHNELL, SDXL, VERSIONS, Json, image_settings, picture, post, sent, small

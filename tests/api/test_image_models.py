@@ -8,9 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 from openai import APIStatusError, AsyncOpenAI, NotFoundError
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import ImageModelSettings, Settings
+from openai_dify_proxy.settings import ImageModelSettings, SecretStr, Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from openai_dify_proxy_demo.replicate import ReplicateLog
 from tests.api.conftest import Serve

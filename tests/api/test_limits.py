@@ -13,10 +13,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from openai_dify_proxy.settings import ClientKeySettings, Settings
+from openai_dify_proxy.settings import ClientKeySettings, SecretStr, Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from openai_dify_proxy_demo.replicate import ReplicateLog
 from tests.api.audio_requests import wav

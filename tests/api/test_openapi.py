@@ -8,9 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 from PIL import Image
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from openai_dify_proxy_demo.replicate import DemoReplicate, ReplicateLog
 from tests.api.audio_requests import wav

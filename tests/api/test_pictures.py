@@ -14,7 +14,8 @@ from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.objects import open_object_store
 from openai_dify_proxy.pictures.records import PictureFacts, PictureRecord
 from openai_dify_proxy.pictures.writer import PictureWriter
-from openai_dify_proxy.settings import Settings, load_settings
+from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings.sources import load_settings
 from tests import parts
 from tests.api.servers import ProxyServer
 from tests.components.servers import S3Server

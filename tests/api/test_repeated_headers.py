@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
+from openai_dify_proxy.settings import SecretStr
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import chat_body, error_of, the_turn
 from tests.api.conftest import Serve

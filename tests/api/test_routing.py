@@ -9,9 +9,9 @@ import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-from pydantic import SecretStr
 
 from openai_dify_proxy.api.unsupported import UNSUPPORTED
+from openai_dify_proxy.settings import SecretStr
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chat_requests import ask, chat_body, error_of, the_turn
 from tests.api.conftest import Serve

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import turns
 from tests.api.chats import Chat, assert_continues, at_once, messages_of, requests_for, the_request, the_run, transcript

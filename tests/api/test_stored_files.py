@@ -10,10 +10,9 @@ import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
-from pydantic import SecretStr
 
 from openai_dify_proxy.files import stored_files
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import turns
 from tests.api.servers import Clock, ProxyServer, demo_apps

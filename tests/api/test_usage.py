@@ -11,9 +11,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from openai_dify_proxy_demo.replicate import ReplicateLog
 from tests.api.audio_requests import wav

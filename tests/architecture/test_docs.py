@@ -12,7 +12,6 @@ from typing import cast
 
 import pytest
 import typer.main
-from pydantic import BaseModel
 from starlette.routing import Route
 from typer.core import TyperCommand, TyperGroup
 
@@ -20,9 +19,11 @@ import openai_dify_proxy_demo as demo
 from openai_dify_proxy import errors
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.main import app as cli
-from openai_dify_proxy.settings import AppSettings, ClientKeySettings, ImageModelSettings, Settings, load_settings
+from openai_dify_proxy.settings import AppSettings, ClientKeySettings, ImageModelSettings, Settings
+from openai_dify_proxy.settings.descriptions import Model, described_fields
 from openai_dify_proxy.settings.model import SECTIONS
 from openai_dify_proxy.settings.names import ALIASES
+from openai_dify_proxy.settings.sources import load_settings
 from openai_dify_proxy.translate.replicate.candidates import CANDIDATES
 from openai_dify_proxy.translate.replicate.headers import HEADERS, ImageHeader
 from openai_dify_proxy.translate.tool_template import TEMPLATE as TOOLS_TEMPLATE
@@ -53,14 +54,14 @@ def test_settings_page_and_env_example_are_generated() -> None:
 
 
 def test_every_model_of_settings_has_its_table() -> None:
-    models: list[type[BaseModel]] = [*SECTIONS, AppSettings, ClientKeySettings, ImageModelSettings]
+    models: list[Model] = [*SECTIONS, AppSettings, ClientKeySettings, ImageModelSettings]
     tables = re.findall(r"<!-- settings: (\w+) -->", read("docs/settings.md"))
     assert sorted(tables) == sorted(model.__name__ for model in models)
 
 
 @pytest.mark.parametrize("model", [Settings, AppSettings, ClientKeySettings, ImageModelSettings])
-def test_every_setting_is_described_and_every_choice_is_named(model: type[BaseModel]) -> None:
-    for name, field in model.model_fields.items():
+def test_every_setting_is_described_and_every_choice_is_named(model: Model) -> None:
+    for name, field in described_fields(model).items():
         assert field.description, name
         choices = re.findall(r"Literal\[([^\]]*)\]", str(field.annotation))
         words = re.findall(r"'([^']+)'", "".join(choices))

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("PIL", "aiohttp", "json_repair", "jsonschema_rs", "obstore", "typer", "yarl")
+from openai_dify_proxy.settings import encode_settings
+from openai_dify_proxy.settings.sources import load_settings
+
+HEAVY = ("PIL", "aiohttp", "json_repair", "jsonschema_rs", "obstore", "pydantic", "typer", "yarl")
 
 SCRIPT = """
 import asyncio, json, sys
 from openai_dify_proxy.cli import worker
-from openai_dify_proxy.settings import load_settings
+from openai_dify_proxy.settings import decode_settings
 
-app = worker.create_process_app(load_settings())
+app = worker.create_process_app(decode_settings(sys.stdin.buffer.read()))
 
 async def live():
     async with app.router.lifespan_context(app):
@@ -31,15 +34,16 @@ asyncio.run(live())
 def loaded(home: Path, **env: str) -> set[str]:
     """Return the modules of HEAVY that a server with these settings loads."""
     environment = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COV")}
+    settings = load_settings(env={"DIFY_API_URL": "http://127.0.0.1:9", "DIFY_API_KEY": "app-x", **env}, dotenv=None)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=home,
-        env={**environment, "HOME": str(home), "DIFY_API_URL": "http://127.0.0.1:9", "DIFY_API_KEY": "app-x", **env},
+        env={**environment, "HOME": str(home)},
+        input=encode_settings(settings),
         capture_output=True,
-        text=True,
         check=True,
     )
-    modules = set(json.loads(done.stdout.partition("LOADED")[2]))
+    modules = set(json.loads(done.stdout.partition(b"LOADED")[2]))
     return modules & set(HEAVY)
 
 

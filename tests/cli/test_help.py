@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +27,7 @@ def test_help(program: Program, command: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("command", ["serve", "check", "apps", "models", "pictures"])
 def test_every_flag_for_a_setting_names_its_variable(command: str) -> None:
-    settings = {*Settings.model_fields, "config"}
+    settings = {*(field.name for field in fields(Settings)), "config"}
     options = [option for option in COMMANDS[command].params if option.name in settings]
     assert options
     for option in options:

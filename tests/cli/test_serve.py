@@ -19,11 +19,10 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from PIL import Image
-from pydantic import SecretStr
 
 from openai_dify_proxy.cli.listening import CannotListen, listen
 from openai_dify_proxy.cli.storage import picture_problem, state_problem
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import DemoServer
 from tests import parts
 from tests.cli.program import Program, Running
@@ -206,7 +205,7 @@ def test_workers_serve_the_demo(program: Program) -> None:
 WORKER = """
 import asyncio, gc
 from openai_dify_proxy.cli.worker import create_process_app
-from openai_dify_proxy.settings import load_settings
+from openai_dify_proxy.settings.sources import load_settings
 
 async def live():
     app = create_process_app(load_settings())

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import INSTANT, DemoServer
 from tests.api.servers import ProxyServer, counted_seconds, demo_apps
 from tests.limits import PATIENCE

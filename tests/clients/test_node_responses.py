@@ -6,9 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from pydantic import SecretStr
-
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import INSTANT, DemoServer
 from tests.api.chat_requests import Json
 from tests.api.servers import ProxyServer, counted_seconds, demo_apps

@@ -8,9 +8,8 @@ from uuid import uuid4
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import DemoServer
 from openai_dify_proxy_demo.log import LoggedRun
 from tests.api.servers import (

@@ -17,7 +17,7 @@ from openai_dify_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from openai_dify_proxy.settings import load_settings
+from openai_dify_proxy.settings.sources import load_settings
 from openai_dify_proxy.translate.pictures.ipfs_cid import CHUNK_SIZE, compute_cid
 from openai_dify_proxy.upstream.http import HttpClient
 from openai_dify_proxy.upstream.ipfs import MAX_ANSWER, IpfsClient, ipfs_client

@@ -13,9 +13,8 @@ from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import INSTANT, DemoServer
 from openai_dify_proxy_demo.replicate import INSTANT as INSTANT_PICTURES
 from openai_dify_proxy_demo.replicate import DemoReplicate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import expect
@@ -45,7 +46,7 @@ class TestAppsWithProblems:
         assert url is not None
         wrong = app_settings("wrong", "app-demo-workflow", url, input_variable="nothing")
         gone = app_settings("gone", "app-demo-chat", "http://127.0.0.1:9/v1")
-        with ProxyServer(settings.model_copy(update={"apps": {"wrong": wrong, "gone": gone}})) as running:
+        with ProxyServer(replace(settings, apps={"wrong": wrong, "gone": gone})) as running:
             yield running
 
     def test_are_named_with_the_remedy(self, open_page: OpenPage, axe: str) -> None:

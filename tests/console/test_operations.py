@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import expect
-from pydantic import SecretStr
 
 from openai_dify_proxy.keys.client_key import hash_of
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy.settings.keys import ClientKeySettings
 from tests.api.servers import ProxyServer
 from tests.console.conftest import OpenPage
@@ -65,7 +65,7 @@ class TestAServerWithKeys:
         anna = ClientKeySettings(
             name="anna", key=SecretStr(ANNA), requests_per_minute=60, daily_turns=100, daily_tokens=2_000_000
         )
-        with ProxyServer(settings.model_copy(update={"keys": {"admin": admin, "anna": anna}})) as running:
+        with ProxyServer(replace(settings, keys={"admin": admin, "anna": anna})) as running:
             yield running
 
     def test_shows_keys_to_admins_without_their_secrets(self, open_page: OpenPage, axe: str) -> None:

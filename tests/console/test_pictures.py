@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -127,11 +128,12 @@ class TestAServerWithAnIpfsNode:
     @pytest.fixture(scope="class")
     @classmethod
     def proxy(cls, settings: Settings, node: ThreadingHTTPServer) -> Iterator[ProxyServer]:
-        ipfs = {
-            "ipfs_upload_url": f"http://127.0.0.1:{node.server_port}",
-            "ipfs_gateway_url": "https://ipfs.example/ipfs/{cid}",
-        }
-        with ProxyServer(settings.model_validate(settings.model_dump() | ipfs)) as running:
+        uploading = replace(
+            settings,
+            ipfs_upload_url=f"http://127.0.0.1:{node.server_port}/api/v0/add",
+            ipfs_gateway_url="https://ipfs.example/ipfs/{cid}",
+        )
+        with ProxyServer(uploading) as running:
             yield running
 
     def test_sends_a_picture_again(self, open_page: OpenPage, node: ThreadingHTTPServer, axe: str) -> None:

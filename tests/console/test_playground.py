@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,7 @@ class TestAnAppWithAForm:
     @classmethod
     def proxy(cls, settings: Settings, demo: DemoServer) -> Iterator[ProxyServer]:
         app = app_settings("form", "app-demo-workflow-form", demo.url, input_variable="question")
-        with ProxyServer(settings.model_copy(update={"apps": {"form": app}})) as running:
+        with ProxyServer(replace(settings, apps={"form": app})) as running:
             yield running
 
     def test_gets_the_values_of_its_inputs(self, open_page: OpenPage, demo: DemoServer, axe: str) -> None:

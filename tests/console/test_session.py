@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import expect
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from tests.api.servers import ProxyServer
 from tests.console.conftest import OpenPage
 from tests.console.pages import answer, ask, check, sign_in
@@ -20,7 +20,7 @@ class TestAServerWithKeys:
     @pytest.fixture(scope="class")
     @classmethod
     def proxy(cls, settings: Settings) -> Iterator[ProxyServer]:
-        with ProxyServer(settings.model_copy(update={"api_keys": (SecretStr(ONE), SecretStr(TWO))})) as running:
+        with ProxyServer(replace(settings, api_keys=(SecretStr(ONE), SecretStr(TWO)))) as running:
             yield running
 
     def test_asks_for_a_key_and_remembers_it_for_the_tab(self, open_page: OpenPage, axe: str) -> None:
@@ -74,7 +74,7 @@ class TestAServerWithoutApps:
     @pytest.fixture(scope="class")
     @classmethod
     def proxy(cls, settings: Settings) -> Iterator[ProxyServer]:
-        with ProxyServer(settings.model_copy(update={"apps": {}, "default_app": None})) as running:
+        with ProxyServer(replace(settings, apps={}, default_app=None)) as running:
             yield running
 
     @pytest.mark.parametrize("view", ["playground", "apps"])
@@ -92,8 +92,8 @@ class TestAServerWithNothing:
     @pytest.fixture(scope="class")
     @classmethod
     def proxy(cls, settings: Settings) -> Iterator[ProxyServer]:
-        nothing = dict.fromkeys(("default_app", "dify_api_url", "replicate_api_token"))
-        with ProxyServer(settings.model_copy(update={"apps": {}, **nothing})) as running:
+        without = replace(settings, apps={}, default_app=None, dify_api_url=None, replicate_api_token=None)
+        with ProxyServer(without) as running:
             yield running
 
     def test_names_what_is_missing(self, open_page: OpenPage, axe: str) -> None:

@@ -16,12 +16,11 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from pydantic import SecretStr
 from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
 
 from openai_dify_proxy.api.openapi.document import build_document
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import INSTANT, DemoServer
 from openai_dify_proxy_demo.replicate import INSTANT as INSTANT_PICTURES
 from openai_dify_proxy_demo.replicate import DemoReplicate

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from openai_dify_proxy.pictures.local import LocalPictures
 from openai_dify_proxy.pictures.records import PictureRecord
 from openai_dify_proxy.pictures.service import Pictures, open_pictures
-from openai_dify_proxy.settings import Settings, SettingsError, load_settings
+from openai_dify_proxy.settings import SecretStr, Settings, SettingsError
+from openai_dify_proxy.settings.sources import load_settings
 
 RECORD = PictureRecord(
     sha256="ab" * 32,
@@ -73,4 +74,4 @@ def test_links_are_local_by_default_even_for_pictures_on_ipfs(tmp_path: Path) ->
 def test_invalid_options_of_an_object_store_are_rejected(url: str, complaint: str) -> None:
     pytest.importorskip("obstore")
     with pytest.raises(SettingsError, match=complaint):
-        open_pictures(Settings(picture_store=url))  # type: ignore[arg-type]
+        open_pictures(Settings(picture_store=SecretStr(url)))

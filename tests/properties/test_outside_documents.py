@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.pictures.records import decode_record
-from openai_dify_proxy.settings import Settings, SettingsError, load_settings
+from openai_dify_proxy.settings import Settings, SettingsError
+from openai_dify_proxy.settings.sources import load_settings
 from openai_dify_proxy.translate.dify.errors import translate_rejection
 from openai_dify_proxy.translate.pictures.ipfs_answers import NoCid, read_upload_answer
 from openai_dify_proxy.translate.pictures.ipfs_cid import normalize_cid
@@ -104,7 +106,17 @@ def test_an_error_of_dify(status: int, content_type: str, body: bytes, own_key: 
 # The settings file
 
 SECTIONS = ("", "apps", "apps.one", "images", "images.models.one", "tools", "keys.one", "limits")
-KEYS = (*Settings.model_fields, "aliases", "inputs", "model", "api_key", "api_url", "api_key_env", "mode", "nonsense")
+KEYS = (
+    *(field.name for field in fields(Settings)),
+    "aliases",
+    "inputs",
+    "model",
+    "api_key",
+    "api_url",
+    "api_key_env",
+    "mode",
+    "nonsense",
+)
 
 
 def toml(value: Any) -> str:

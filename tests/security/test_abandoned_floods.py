@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import httpx2
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from tests.api.chat_requests import chat_body
 from tests.api.servers import SSE_HEAD, ProxyServer, RawRequest, app_settings, chunk, message_frame, raw_dify
 from tests.limits import PATIENCE

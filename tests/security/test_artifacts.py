@@ -8,6 +8,7 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -25,8 +26,8 @@ OURS = re.compile(r"http://[0-9.:]+/artifacts/[\w-]{48}\.\w+")
 
 @asynccontextmanager
 async def proxy_for(apps: object, directory: Path, **more: object) -> AsyncIterator[ProxyServer]:
-    options = {"apps": apps, "state_url": MEMORY, "image_storage_dir": str(directory), **more}
-    with ProxyServer(Settings.model_validate(options)) as proxy:
+    options: dict[str, Any] = {"apps": apps, "state_url": MEMORY, "image_storage_dir": str(directory), **more}
+    with ProxyServer(Settings(**options)) as proxy:
         yield proxy
 
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
 from openai_dify_proxy.app import ROUTES
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import error_of
 from tests.api.servers import ProxyServer, demo_apps

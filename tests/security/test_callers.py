@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import DemoLog, DemoServer
 from tests.api.chat_requests import turns
 from tests.api.servers import ProxyServer, demo_apps

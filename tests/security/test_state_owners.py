@@ -9,9 +9,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from openai_dify_proxy.settings import SecretStr
 from openai_dify_proxy.state import Get, GuardedStore, Put
 from openai_dify_proxy.state.sqlite import SqliteStore
 from openai_dify_proxy.state.store import LARGE_BYTES, MAX_ENTRY_BYTES

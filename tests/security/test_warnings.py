@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openai_dify_proxy.settings import load_settings
+from openai_dify_proxy.settings.sources import load_settings
 
 APP = {"DIFY_API_URL": "http://dify.test", "DIFY_API_KEY": "app-1"}
 

@@ -13,9 +13,8 @@ import pytest
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests, chat_models
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import INSTANT, DemoServer
 from tests.api.servers import ProxyServer, counted_seconds, demo_apps
 from tests.api.test_files import PDF, WAV, picture

@@ -11,9 +11,8 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.workflow import Context
 from llama_index.llms.openai import OpenAI, OpenAIResponses
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy_demo import DemoServer
 from tests.api.servers import ProxyServer, app_settings
 from tests.limits import PATIENCE

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr, ValidationError
 
 from openai_dify_proxy.errors import InvalidRequest, PictureNotStored, ProxyError, UpstreamUnreachable
 from openai_dify_proxy.pictures.objects import open_object_store
-from openai_dify_proxy.settings import NetworkSettings
+from openai_dify_proxy.settings import NetworkSettings, SecretStr, SettingsError
+from openai_dify_proxy.settings.sources import load_settings
 from openai_dify_proxy.translate.replicate.model_names import ModelRef
 from openai_dify_proxy.upstream.dify import DifyClient
 from openai_dify_proxy.upstream.fetch import GuardedFetcher, OutputFetcher
@@ -115,7 +115,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def network(proxy: TestProxy | None = None, ca: Path | None = None, **settings: object) -> NetworkSettings:
     url = SecretStr(proxy.url) if proxy is not None else None
     found = {"http_proxy": url, "https_proxy": url, "proxy_fetches": True, "extra_ca_certs": str(ca) if ca else None}
-    return NetworkSettings.model_validate({**found, **settings})
+    return NetworkSettings(**{**found, **settings})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -225,12 +225,12 @@ def test_exceptions(exceptions: tuple[str, ...], host: str, port: int, direct: b
 
 @pytest.mark.parametrize("url", ["socks5://proxy:1080", "https://proxy", "proxy:3128", "http://", "http://proxy/path"])
 def test_other_proxies_are_refused(url: str) -> None:
-    with pytest.raises(ValidationError, match="must be the URL of an HTTP proxy"):
-        NetworkSettings(https_proxy=SecretStr(url))
+    with pytest.raises(SettingsError, match="must be the URL of an HTTP proxy"):
+        load_settings(env={"HTTPS_PROXY": url}, dotenv=None)
 
 
 def test_files_without_certificates_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").touch()
     for name in ("empty.pem", "missing.pem"):
-        with pytest.raises(ValidationError, match="must be a "):
-            NetworkSettings(extra_ca_certs=str(tmp_path / name))
+        with pytest.raises(SettingsError, match="must be a "):
+            load_settings(env={"EXTRA_CA_CERTS": str(tmp_path / name)}, dotenv=None)

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,12 @@ import aiohttp
 import msgspec
 import uvicorn
 from msgspec import Struct
-from pydantic import SecretStr
 
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.listening import base_url, listen
 from openai_dify_proxy.cli.server import server_config
 from openai_dify_proxy.server import http_limits
-from openai_dify_proxy.settings import Settings
+from openai_dify_proxy.settings import SecretStr, Settings
 from openai_dify_proxy.telemetry import configure_logging
 from openai_dify_proxy.wire.openai.chat import ErrorEnvelope
 
@@ -152,7 +152,7 @@ def serving(settings: Settings) -> Iterator[str]:
     """Serve the apps of ``settings`` in a thread, to this machine only and without stored state. Yield the URL."""
     private: dict[str, Any] = {"host": LOOPBACK, "api_keys": (), "personal_keys": (), "allow_anonymous": False}
     private["state_url"] = SecretStr("memory://")
-    settings = settings.model_copy(update=private)
+    settings = replace(settings, **private)
     configure_logging("error")
     sockets = listen(LOOPBACK, 0)
     server = uvicorn.Server(server_config(create_app(settings), http_limits(settings), grace=1))

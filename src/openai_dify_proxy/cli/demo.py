@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 
-from pydantic import SecretStr
-
 from openai_dify_proxy.cli.listening import base_url, listen
-from openai_dify_proxy.settings import AppSettings, Settings, SettingsError, is_loopback
+from openai_dify_proxy.settings import AppSettings, SecretStr, Settings, SettingsError, is_loopback
 from openai_dify_proxy.settings.extras import install_command
 from openai_dify_proxy.telemetry import configure_logging
 
@@ -61,9 +60,7 @@ def demo_dify(settings: Settings, *, paced: bool = False) -> Iterator[Settings]:
         apps = {
             app.name: AppSettings(name=app.name, api_key=SecretStr(app.key), api_url=server.url) for app in DEMO_APPS
         }
-        yield settings.model_copy(
-            update={"dify_api_url": server.url, "apps": apps, "default_app": DEMO_APPS[0].name},
-        )
+        yield replace(settings, dify_api_url=server.url, apps=apps, default_app=DEMO_APPS[0].name)
 
 
 @contextmanager
@@ -76,13 +73,12 @@ def demo_replicate(settings: Settings, *, paced: bool = False) -> Iterator[Setti
     from openai_dify_proxy_demo.replicate import DEMO_PACE, INSTANT, DemoReplicate  # it loads Pillow
 
     with DemoReplicate(timing=DEMO_PACE if paced else INSTANT) as replicate:
-        yield settings.model_copy(
-            update={
-                "replicate_api_url": replicate.url,
-                "replicate_api_token": SecretStr(replicate.token),
-                "replicate_output_hosts": (replicate.output_origin,),
-                "image_upscaler": settings.image_upscaler or "nightmareai/real-esrgan",
-            }
+        yield replace(
+            settings,
+            replicate_api_url=replicate.url,
+            replicate_api_token=SecretStr(replicate.token),
+            replicate_output_hosts=(replicate.output_origin,),
+            image_upscaler=settings.image_upscaler or "nightmareai/real-esrgan",
         )
 
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from openai_dify_proxy.settings import ClientKeySettings, Settings
-from openai_dify_proxy.settings.descriptions import default, plain, shown_default, summary
+from openai_dify_proxy.settings.descriptions import default, described_fields, plain, shown_default, summary
 
 
 class Command(TyperCommand):
@@ -73,7 +73,7 @@ def _adding_context(ctx: Any) -> Iterator[None]:
 
 def setting_flag(name: str, metavar: str, flag: str | None = None) -> Any:
     """Return the option for a setting, with its description. ``flag`` is ``--name`` by default."""
-    field = Settings.model_fields[name]
+    field = described_fields(Settings)[name]
     text = f"{summary(field)} Variable: {name.upper()}."
     if default(field) is not None:
         text += f" Default: {plain(shown_default(field))}."
@@ -82,7 +82,7 @@ def setting_flag(name: str, metavar: str, flag: str | None = None) -> Any:
 
 def key_flag(name: str, metavar: str) -> Any:
     """Return the option for a setting of a client key, with its description."""
-    text = summary(ClientKeySettings.model_fields[name])
+    text = summary(described_fields(ClientKeySettings)[name])
     return typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=text, show_default=False)
 
 
@@ -95,7 +95,7 @@ def usage_problem(error: typer.TyperException) -> str:
 
 SECRET_FLAGS = {
     f"--{name.replace('_', '-')}": name.upper()
-    for name, field in Settings.model_fields.items()
+    for name, field in described_fields(Settings).items()
     if "SecretStr" in repr(field.annotation)
 }
 """Settings that hold secrets, by the flags that one might look for."""

@@ -18,7 +18,8 @@ from openai_dify_proxy.cli.flags import Command, Group, setting_flag, usage_prob
 from openai_dify_proxy.cli.keys import keys
 from openai_dify_proxy.cli.running import ConfigFlag, JsonFlag, load, reporting_errors
 from openai_dify_proxy.cli.terminal import accept_any_encoding
-from openai_dify_proxy.settings import SettingsError, load_settings
+from openai_dify_proxy.settings import SettingsError
+from openai_dify_proxy.settings.sources import load_settings
 
 app = typer.Typer(
     cls=Group,

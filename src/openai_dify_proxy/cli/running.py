@@ -13,7 +13,8 @@ from openai_dify_proxy.cli.control_socket import CannotReload
 from openai_dify_proxy.cli.flags import setting_flag
 from openai_dify_proxy.cli.listening import CannotListen
 from openai_dify_proxy.errors import ProxyError
-from openai_dify_proxy.settings import Settings, SettingsError, load_settings
+from openai_dify_proxy.settings import Settings, SettingsError
+from openai_dify_proxy.settings.sources import load_settings
 
 ConfigFlag = Annotated[Path | None, setting_flag("config_file", "FILE", "--config")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -1,7 +1,7 @@
-"""Settings from flags, environment, ``.env`` and an optional TOML file."""
+"""Settings from flags, environment, ``.env`` and an optional TOML file: ``sources`` reads them."""
 
-from openai_dify_proxy.settings.checks import is_loopback
 from openai_dify_proxy.settings.handover import decode_settings, encode_settings
+from openai_dify_proxy.settings.hosts import is_loopback
 from openai_dify_proxy.settings.image_model_settings import ImageModelSettings
 from openai_dify_proxy.settings.keys import ClientKeySettings
 from openai_dify_proxy.settings.limits import LimitSettings
@@ -11,7 +11,7 @@ from openai_dify_proxy.settings.model import (
     SettingsError,
 )
 from openai_dify_proxy.settings.network import NetworkSettings
-from openai_dify_proxy.settings.sources import load_settings
+from openai_dify_proxy.settings.secret import SecretStr
 from openai_dify_proxy.settings.values import ConversationRule, ToolsRule
 
 __all__ = [
@@ -21,11 +21,11 @@ __all__ = [
     "ImageModelSettings",
     "LimitSettings",
     "NetworkSettings",
+    "SecretStr",
     "Settings",
     "SettingsError",
     "ToolsRule",
     "decode_settings",
     "encode_settings",
     "is_loopback",
-    "load_settings",
 ]

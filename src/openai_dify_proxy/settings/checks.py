@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from openai_dify_proxy.settings.descriptions import type_name
+from openai_dify_proxy.settings.descriptions import Model, described_fields, type_name
+from openai_dify_proxy.settings.hosts import is_loopback
 from openai_dify_proxy.settings.image_model_settings import ImageModelSettings
 from openai_dify_proxy.settings.keys import SHORTEST_SECRET, ClientKeySettings
 from openai_dify_proxy.settings.limits import BODY_MEMORY_FACTOR
@@ -19,17 +19,10 @@ from openai_dify_proxy.settings.names import UNREADABLE, Draft, RawValue, did_yo
 from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.translate.replicate.model_names import parse_model
 
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can connect to ``host``."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 Tables = Mapping[str, Mapping[str, Draft]]
 """Drafts by section (one of ``TABLES``) and name."""
+
+_SETTINGS = TypeAdapter(Settings)
 
 
 def validate(raw: Mapping[str, RawValue], tables: Tables, problems: list[str]) -> tuple[Settings, frozenset[str]]:
@@ -43,7 +36,7 @@ def validate(raw: Mapping[str, RawValue], tables: Tables, problems: list[str]) -
         for section, table in tables.items()
     }
     try:
-        return Settings(**values, **drafts), frozenset()
+        return _SETTINGS.validate_python({**values, **drafts}), frozenset()
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
     problems += [_problem(error, raw, tables) for error in errors if error["input"] is not UNREADABLE]
@@ -53,7 +46,7 @@ def validate(raw: Mapping[str, RawValue], tables: Tables, problems: list[str]) -
             _remove(drafts[section][rest[0]], rest[0], rest[1])
         else:
             values.pop(section, None)
-    return Settings(**values, **drafts), frozenset(raw.keys() - values.keys())
+    return _SETTINGS.validate_python({**values, **drafts}), frozenset(raw.keys() - values.keys())
 
 
 def _remove(draft: dict[str, Any], name: str, field: str) -> None:
@@ -72,14 +65,14 @@ def _problem(error: ErrorDetails, raw: Mapping[str, RawValue], tables: Tables) -
     return draft_problem(error, _MODELS[section], tables[section][rest[0]], *rest[1:])
 
 
-_MODELS: Mapping[str, type[BaseModel]] = {
+_MODELS: Mapping[str, Model] = {
     "apps": AppSettings,
     "image_models": ImageModelSettings,
     "keys": ClientKeySettings,
 }
 
 
-def draft_problem(error: ErrorDetails, model: type[BaseModel], draft: Draft, field: int | str, *_: int | str) -> str:
+def draft_problem(error: ErrorDetails, model: Model, draft: Draft, field: int | str, *_: int | str) -> str:
     """Return the sentence for an error about a ``field`` of a draft."""
     field = str(field)
     if error["type"] == "missing":
@@ -113,9 +106,9 @@ _MESSAGES = {
 """The predicates of errors by pydantic's type of error."""
 
 
-def _message(error: ErrorDetails, model: type[BaseModel], name: str) -> str:
+def _message(error: ErrorDetails, model: Model, name: str) -> str:
     """Return the predicate of an error about a field, with the rejected value."""
-    field = model.model_fields[name]
+    field = described_fields(model)[name]
     template = _MESSAGES.get(error["type"])
     kind = type_name(field)
     if kind.startswith("integer"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from openai_dify_proxy.settings.apps import key_from_variable
 from openai_dify_proxy.settings.checks import draft_problem
@@ -51,7 +51,9 @@ def client_key_of_options(name: str, options: Mapping[str, object]) -> ClientKey
     fields = {field: RawValue(value, _option(field)) for field, value in options.items() if value is not None}
     draft = Draft("the key", {"name": RawValue(name, "NAME"), **fields})
     try:
-        return ClientKeySettings(**{field: value for field, (value, _) in draft.fields.items()})
+        return TypeAdapter(ClientKeySettings).validate_python(
+            {field: value for field, (value, _) in draft.fields.items()}
+        )
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
     raise SettingsError([draft_problem(error, ClientKeySettings, draft, *error["loc"]) for error in errors])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from dataclasses import dataclass
 
-from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.values import Flag
 
 
-class ConsoleSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class ConsoleSettings:
     """Console"""
-
-    model_config = CONFIG
 
     console: Flag = True
     """Whether the server's own address shows the [console](console.md), a page to see and try everything with."""

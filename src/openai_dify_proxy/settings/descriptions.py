@@ -1,37 +1,71 @@
 """Descriptions of settings, read from the fields of the models.
 
 A field's docstring is Markdown with links relative to ``docs/``. Its first paragraph is the summary that ``--help`` and
-``.env.example`` show; ``docs/settings.md`` shows all of it. The module imports no model, since the models use ``Kind``
-and ``Shown``.
+``.env.example`` show; ``docs/settings.md`` shows all of it.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import MISSING, fields
+from dataclasses import Field as DataclassField
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_type_hints
 
-from pydantic import SecretStr
+from pydantic import Field
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from openai_dify_proxy.settings.markers import Kind, Shown
+from openai_dify_proxy.settings.secret import SecretStr
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Model: TypeAlias = "type[DataclassInstance]"
+"""A model of settings."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Metadata of a type: its name in the docs."""
+@cache
+def described_fields(model: Model) -> Mapping[str, FieldInfo]:
+    """Return the fields of a model by name, each with its docstring as description."""
+    types = get_type_hints(model, include_extras=True)
+    texts: dict[str, str] = {}
+    for each in reversed(model.__mro__[:-1]):
+        texts |= _docstrings(each.__module__)[each.__name__]
+    return {
+        field.name: FieldInfo.from_annotated_attribute(
+            types[field.name], Field(default=_default_of(field), description=texts[field.name])
+        )
+        for field in fields(model)
+    }
 
-    name: str
+
+@cache
+def _docstrings(module: str) -> Mapping[str, Mapping[str, str]]:
+    """Return the docstrings of fields by class and field. Only the source has them."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: dict(_docstrings_of(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """Metadata of a field whose default depends on something else: the Markdown that stands for it.
+def _docstrings_of(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for pair in pairwise(definition.body):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, inspect.cleandoc(text)
+            case _:
+                pass
 
-    ``example`` is the value in ``.env.example``.
-    """
 
-    default: str | None = None
-    example: str | None = None
+def _default_of(field: DataclassField[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return PydanticUndefined if field.default is MISSING else field.default
 
 
 def summary(field: FieldInfo) -> str:

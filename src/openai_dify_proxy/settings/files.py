@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from dataclasses import dataclass
 
-from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.values import Bytes, IgnoredFiles, Seconds
 
 
-class FileSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class FileSettings:
     """Files"""
-
-    model_config = CONFIG
 
     ignored_files: IgnoredFiles = "reject"
     """How to treat [files](files.md) that the app would ignore, because its uploads are off in Dify: `reject` or

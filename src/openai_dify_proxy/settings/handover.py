@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
-from pydantic import SecretStr
+from msgspec import json
 
 from openai_dify_proxy.settings.model import Settings
+from openai_dify_proxy.settings.secret import SecretStr
 
 
 def encode_settings(settings: Settings) -> bytes:
     """Return the settings as JSON, keys included."""
-    return json.dumps(settings.model_dump(), default=SecretStr.get_secret_value).encode()
+    return json.encode(settings, enc_hook=SecretStr.get_secret_value)
 
 
 def decode_settings(data: bytes) -> Settings:
     """Return the settings that ``encode_settings`` encoded."""
-    return Settings(**json.loads(data))
+    return json.decode(data, type=Settings, dec_hook=_decoded)
+
+
+def _decoded(kind: type[Any], value: Any) -> Any:
+    """Return a value of the one type that JSON lacks: ``SecretStr``."""
+    return kind(value)

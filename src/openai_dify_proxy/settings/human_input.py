@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from dataclasses import dataclass
 
-from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.values import HumanInput, HumanInputOther
 
 
-class HumanInputSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class HumanInputSettings:
     """Human input"""
-
-    model_config = CONFIG
 
     human_input: HumanInput = "auto"
     """How the form of a [paused run](human-input.md) reaches clients: `auto`, `tool` or `text`.

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Annotated
 
-from pydantic import BaseModel
-
-from openai_dify_proxy.settings.base import CONFIG
-from openai_dify_proxy.settings.descriptions import Shown
+from openai_dify_proxy.settings.markers import Shown
 from openai_dify_proxy.settings.values import ImageModelName, Inputs, MaskColour, Text
 
 
-class ImageModelSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class ImageModelSettings:
     """One Replicate model or Dify app under a name of the operator's choice: a table ``[images.models.<name>]``."""
-
-    model_config = CONFIG
 
     name: Text
     """The name of the table, which is the name of the OpenAI model."""
@@ -22,7 +19,7 @@ class ImageModelSettings(BaseModel):
     """The Replicate model: `owner/name`, `owner/name:version`, a version, or `deployment:owner/name`."""
     app: Text | None = None
     """Instead of `model`, the configured app that [makes the pictures](images.md#dify-apps)."""
-    inputs: Inputs = {}
+    inputs: Inputs = field(default_factory=dict)
     """Values for the model's or the app's inputs that a request does not set."""
     upscaler: Annotated[ImageModelName | None, Shown(default="`IMAGE_UPSCALER`")] = None
     """The Replicate model that upscales this model's pictures."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
-from openai_dify_proxy.settings.base import CONFIG
-from openai_dify_proxy.settings.descriptions import Kind, Shown
+from openai_dify_proxy.settings.markers import After, Before, Kind, Shown
+from openai_dify_proxy.settings.secret import SecretStr
 from openai_dify_proxy.settings.values import Flag, Key, Patterns, Seconds, Secret, Text
 
 KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SHORTEST_SECRET = 16
 """Characters below which a secret can be guessed."""
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _HEADER = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _CURRENCY = re.compile(r"[A-Z]{2,10}")
 
@@ -25,6 +27,12 @@ def _key_name(name: str) -> str:
     if not KEY_NAME.fullmatch(name):
         raise ValueError("must have at most 64 letters, digits, dots, underscores and hyphens")
     return name
+
+
+def _sha256(text: str) -> str:
+    if not _SHA256.fullmatch(text):
+        raise ValueError("must be 64 hexadecimal digits in lower case")
+    return text
 
 
 def _expiry(value: object) -> object:
@@ -90,25 +98,24 @@ def _long_enough(secret: SecretStr) -> SecretStr:
     return secret
 
 
-KeyName = Annotated[str, AfterValidator(_key_name), Kind("name")]
-KeyHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$"), Kind("SHA-256 in hexadecimal")]
-Limit = Annotated[int, Field(ge=1)]
-Expiry = Annotated[float, BeforeValidator(_expiry), Field(gt=0), Kind("date or time")]
-Prices = Annotated[dict[str, str], BeforeValidator(_prices), AfterValidator(_currencies), Kind("amounts")]
+KeyName = Annotated[str, After(_key_name), Kind("name")]
+KeyHash = Annotated[str, After(_sha256), Kind("SHA-256 in hexadecimal")]
+Limit = Annotated[int, Ge(1)]
+Expiry = Annotated[float, Before(_expiry), Gt(0), Kind("date or time")]
+Prices = Annotated[dict[str, str], Before(_prices), After(_currencies), Kind("amounts")]
 Headers = Annotated[
-    tuple[Annotated[str, AfterValidator(_header)], ...],
-    BeforeValidator(_header_names),
-    Field(min_length=1),
+    tuple[Annotated[str, After(_header)], ...],
+    Before(_header_names),
+    MinLen(1),
     Kind("list of headers"),
 ]
-Header = Annotated[Text, AfterValidator(lambda name: _header(name.lower())), Kind("header")]
-SharedSecret = Annotated[Secret, AfterValidator(_long_enough), Kind("text")]
+Header = Annotated[Text, After(lambda name: _header(name.lower())), Kind("header")]
+SharedSecret = Annotated[Secret, After(_long_enough), Kind("text")]
 
 
-class ClientKeySettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class ClientKeySettings:
     """A client key and its limits: a table ``[keys.<name>]``, or the options of ``keys create``."""
-
-    model_config = CONFIG
 
     name: KeyName
     """The name of the table. The caller's data belong to it, so a renamed key begins without any."""
@@ -118,9 +125,9 @@ class ClientKeySettings(BaseModel):
     """The environment variable that holds the key."""
     key_hash: KeyHash | None = None
     """The SHA-256 of the key: `printf %s "$KEY" | sha256sum`."""
-    label: Annotated[str, Field(max_length=200), Kind("text")] = ""
+    label: Annotated[str, MaxLen(200), Kind("text")] = ""
     """A description for people, such as whose key it is."""
-    models: Annotated[Patterns | None, Field(min_length=1), Kind("list"), Shown(default="all")] = None
+    models: Annotated[Patterns | None, MinLen(1), Kind("list"), Shown(default="all")] = None
     """The allowed models. `*`, `?` and `[…]` are wildcards, as in file names."""
     end_user: Text | None = None
     """The end user that all requests with this key act for."""
@@ -134,15 +141,15 @@ class ClientKeySettings(BaseModel):
     """The number of turns in a day (UTC)."""
     daily_tokens: Annotated[Limit | None, Kind("integer of at least 1")] = None
     """The number of tokens in a day."""
-    daily_price: Prices = {}
+    daily_price: Prices = field(default_factory=dict)
     """The price of a day's turns as Dify computes it, by currency: `5 USD, 3.50 EUR`."""
     monthly_turns: Annotated[Limit | None, Kind("integer of at least 1")] = None
     """The number of turns in a calendar month (UTC)."""
     monthly_tokens: Annotated[Limit | None, Kind("integer of at least 1")] = None
     """The number of tokens in a month."""
-    monthly_price: Prices = {}
+    monthly_price: Prices = field(default_factory=dict)
     """The price of a month's turns, by currency."""
-    priority: Annotated[int, Field(ge=-10, le=10)] = 0
+    priority: Annotated[int, Ge(-10), Le(10)] = 0
     """Waiting turns of a higher priority are served first."""
     expires: Expiry | None = None
     """When the key stops working, such as `2027-01-31` (the start of that day in UTC)."""
@@ -150,10 +157,9 @@ class ClientKeySettings(BaseModel):
     """Whether the key opens the routes of operators."""
 
 
-class KeySettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class KeySettings:
     """Client keys"""
-
-    model_config = CONFIG
 
     keys_max_age: Seconds = 300
     """How long [client keys in the state](keys.md) count after they were read, while the state is unreachable.
@@ -165,10 +171,9 @@ class KeySettings(BaseModel):
     """The file that records [changes of keys and calls of operators](keys.md#the-audit-log); `off` records none."""
 
 
-class EndUserSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class EndUserSettings:
     """End users"""
-
-    model_config = CONFIG
 
     end_user_headers: Headers = ("x-openwebui-user-id",)
     """The headers that name the [end user](conversations.md#end-users); the first that a request has counts."""

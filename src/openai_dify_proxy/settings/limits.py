@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from annotated_types import Ge
 
-from openai_dify_proxy.settings.base import CONFIG
-from openai_dify_proxy.settings.descriptions import Shown
+from openai_dify_proxy.settings.markers import Shown
 from openai_dify_proxy.settings.values import Bytes, Seconds, SecondsOrNone
 
 BODY_MEMORY_FACTOR = 3
@@ -19,12 +19,11 @@ LEAST_READ = 64 * 1024
 """Bytes that a slow client must read within the write timeout. A large frame, such as a picture, may take it longer."""
 
 
-class LimitSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class LimitSettings:
     """Limits for clients, also in the table [limits] of the TOML file"""
 
-    model_config = CONFIG
-
-    max_connections: Annotated[int | None, Field(ge=1), Shown(default="half of the open files")] = None
+    max_connections: Annotated[int | None, Ge(1), Shown(default="half of the open files")] = None
     """The largest number of client connections of one process.
 
     Beyond it, idle connections are closed; if none is idle, requests other than `/health` and `/ready` get a 503. By
@@ -34,17 +33,17 @@ class LimitSettings(BaseModel):
     """Time after which a connection without a request is closed.
 
     Clients and load balancers should reuse connections for a shorter time."""
-    max_head_bytes: Annotated[Bytes, Field(ge=4096)] = 64 * 1024
+    max_head_bytes: Annotated[Bytes, Ge(4096)] = 64 * 1024
     """The largest request head: request line and headers. A larger one gets a 431."""
-    max_headers: int = Field(default=256, ge=16)
+    max_headers: Annotated[int, Ge(16)] = 256
     """The number of headers of one request. A request with more gets a 431."""
     max_url_bytes: Bytes = 16 * 1024
     """The longest URL of a request. A longer one gets a 414."""
     head_timeout: Seconds = 10
     """Time limit for the head of a request, from its first byte; then a 408."""
-    max_pipelined_requests: int = Field(default=16, ge=1)
+    max_pipelined_requests: Annotated[int, Ge(1)] = 16
     """The number of requests of one connection that may wait for an earlier answer; then reading pauses."""
-    head_memory: Annotated[Bytes, Field(ge=64 * 1024)] = 16 * 1024 * 1024
+    head_memory: Annotated[Bytes, Ge(64 * 1024)] = 16 * 1024 * 1024
     """The memory for incomplete heads and waiting requests of one process.
 
     Beyond it, the connections that hold the most are closed."""
@@ -61,11 +60,11 @@ class LimitSettings(BaseModel):
     two thirds of the memory."""
     body_memory_timeout: Seconds = 30
     """Time limit for the wait for `BODY_MEMORY`; then a 503."""
-    stream_buffer: Annotated[Bytes, Field(ge=4096)] = STREAM_BUFFER
+    stream_buffer: Annotated[Bytes, Ge(4096)] = STREAM_BUFFER
     """The bytes of one stream that wait for a slow client, beyond the frame that is being sent.
 
     Beyond it, the proxy reads no more of Dify's stream."""
-    stream_memory: Annotated[Bytes, Field(ge=64 * 1024)] = 64 * 1024 * 1024
+    stream_memory: Annotated[Bytes, Ge(64 * 1024)] = 64 * 1024 * 1024
     """The memory for bytes that wait for slow clients, of all streams of one process.
 
     Beyond it, the streams of slow clients pause."""
@@ -73,11 +72,11 @@ class LimitSettings(BaseModel):
     """How long a client may take to read what was sent of an answer, or 64 KiB of it.
 
     It is then disconnected, and the run of its stream is stopped."""
-    key_check_concurrency: int = Field(default=1, ge=1)
+    key_check_concurrency: Annotated[int, Ge(1)] = 1
     """The number of new [Dify keys in requests](api.md#keys) that one process checks at once.
 
     A key is new until Dify has accepted it."""
-    key_check_queue: int = Field(default=200, ge=2)
+    key_check_queue: Annotated[int, Ge(2)] = 200
     """The number of requests that may wait for the check of a new Dify key, at most half of them from one address.
 
     A further one gets a 503."""

@@ -7,20 +7,21 @@ The docstring of a section is its heading in ``.env.example``.
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, SecretStr
+from annotated_types import Ge, Le
 
 from openai_dify_proxy.settings.audio import AudioSettings
-from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.console import ConsoleSettings
-from openai_dify_proxy.settings.descriptions import Shown
 from openai_dify_proxy.settings.files import FileSettings
 from openai_dify_proxy.settings.human_input import HumanInputSettings
 from openai_dify_proxy.settings.image_model_settings import ImageModelSettings
 from openai_dify_proxy.settings.keys import ClientKeySettings, EndUserSettings, KeySettings
 from openai_dify_proxy.settings.limits import LimitSettings
+from openai_dify_proxy.settings.markers import Shown
 from openai_dify_proxy.settings.network import NetworkSettings
+from openai_dify_proxy.settings.secret import SecretStr
 from openai_dify_proxy.settings.shutdown import ShutdownSettings
 from openai_dify_proxy.settings.telemetry import TelemetrySettings
 from openai_dify_proxy.settings.tools import ToolSettings
@@ -65,6 +66,8 @@ from openai_dify_proxy.settings.values import (
 )
 from openai_dify_proxy.translate.dify.transcript import TEMPLATE
 
+_STATE_URL = SecretStr("sqlite:///~/.local/share/openai-dify-proxy/state.db")
+
 
 class SettingsError(Exception):
     """The settings are invalid; ``problems`` holds one sentence for each reason, without secrets.
@@ -78,11 +81,8 @@ class SettingsError(Exception):
         self.warnings = warnings
 
 
-class _Model(BaseModel):
-    model_config = CONFIG
-
-
-class AppSettings(_Model):
+@dataclass(frozen=True, kw_only=True)
+class AppSettings:
     """One Dify app, which clients see as a model: a table ``[apps.<name>]``."""
 
     name: Text
@@ -109,7 +109,7 @@ class AppSettings(_Model):
     """Where [system messages](apps.md#system-messages) go: `auto`, `query`, `drop` or `input:<variable>`."""
     progress: Progress = "off"
     """`reasoning` shows an agent's steps and the titles of nodes as [reasoning](apps.md#progress); `off` omits them."""
-    inputs: Inputs = {}
+    inputs: Inputs = field(default_factory=dict)
     """Values for the app's inputs that a request does not set."""
     conversations: Annotated[AppConversations | None, Shown(default="`CONVERSATIONS`")] = None
     """How earlier messages reach this app: `auto`, `transcript` or `last-message`."""
@@ -120,7 +120,8 @@ class AppSettings(_Model):
     """How the form of a paused run reaches clients: `auto`, `tool` or `text`."""
 
 
-class DifySettings(_Model):
+@dataclass(frozen=True, kw_only=True)
+class DifySettings:
     """Dify"""
 
     dify_api_url: Annotated[DifyUrl | None, Shown(example="https://api.dify.ai/v1")] = None
@@ -138,7 +139,7 @@ class DifySettings(_Model):
     [wait](concurrency.md). `auto` starts at 8 and finds how many more Dify serves; `api.dify.ai` has no
     limit then. A number should be two less than Dify's connections, which stop calls need. Apps with the same URL
     share the limit, and so do all processes with the same `STATE_URL`."""
-    max_queued_turns: int = Field(default=100, ge=1)
+    max_queued_turns: Annotated[int, Ge(1)] = 100
     """The number of turns that may wait for one Dify in one process. A further one gets a 429.
 
     A caller with less than an equal share of the places enters the queue all the same, up to twice the number. The
@@ -161,7 +162,8 @@ class DifySettings(_Model):
     Without a default app, an unknown model name gets a 404."""
 
 
-class AccessSettings(_Model):
+@dataclass(frozen=True, kw_only=True)
+class AccessSettings:
     """Access"""
 
     api_keys: Keys = ()
@@ -183,16 +185,17 @@ class AccessSettings(_Model):
     """The origins of web pages that may call from a browser, such as `https://chat.example.com`; `*` allows all."""
 
 
-class ServerSettings(_Model):
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
     """Server"""
 
     host: Text = "127.0.0.1"
     """The address to listen on; `0.0.0.0` accepts connections from every network.
 
     Set `API_KEYS` before you open the server to other machines."""
-    port: int = Field(default=8223, ge=0, le=65535)
+    port: Annotated[int, Ge(0), Le(65535)] = 8223
     """The port to listen on; `0` selects a free one."""
-    workers: int = Field(default=1, ge=1)
+    workers: Annotated[int, Ge(1)] = 1
     """The number of processes that serve the port."""
     trusted_proxies: Networks = ()
     """Addresses and networks of reverse proxies in front of the server: `10.0.0.2,172.16.0.0/12`.
@@ -201,7 +204,8 @@ class ServerSettings(_Model):
     trusted proxy."""
 
 
-class TimeSettings(_Model):
+@dataclass(frozen=True, kw_only=True)
+class TimeSettings:
     """Time limits"""
 
     connect_timeout: Seconds = 10
@@ -231,7 +235,8 @@ class TimeSettings(_Model):
     delta for the end of the reasoning."""
 
 
-class ConversationSettings(_Model):
+@dataclass(frozen=True, kw_only=True)
+class ConversationSettings:
     """Conversations"""
 
     conversations: AppConversations = "auto"
@@ -256,14 +261,15 @@ class ConversationSettings(_Model):
     """The configured app that answers side calls, instead of the app of the chat."""
 
 
-class StateSettings(_Model):
+@dataclass(frozen=True, kw_only=True)
+class StateSettings:
     """State: which Dify conversation continues which chat, and stored responses"""
 
     state_url: Annotated[
         StateUrl, Shown(default="`sqlite:///~/.local/share/openai-dify-proxy/state.db`, below `$XDG_DATA_HOME` if set")
-    ] = SecretStr("sqlite:///~/.local/share/openai-dify-proxy/state.db")
+    ] = _STATE_URL
     """The store: `sqlite:///path` on one machine, `redis://…` or `valkey://…` for several replicas, or `memory://`."""
-    state_max_entries: int = Field(default=200_000, ge=1)
+    state_max_entries: Annotated[int, Ge(1)] = 200_000
     """The largest number of entries; beyond it, the callers with the most entries lose their oldest ones."""
     state_max_bytes: Bytes = 1024**3
     """The largest size of all entries, keys included; beyond it, the callers that hold the most bytes lose their oldest
@@ -276,7 +282,8 @@ class StateSettings(_Model):
     A later turn starts a new one, with the earlier messages as a transcript."""
 
 
-class ImageSettings(_Model):
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings:
     """Images"""
 
     replicate_api_token: Key | None = None
@@ -304,11 +311,12 @@ class ImageSettings(_Model):
     """Allow requests to disable a model's safety checker."""
     image_timeout: Seconds = 300
     """Time limit for one whole image request; its predictions are then cancelled."""
-    image_concurrency: int = Field(default=4, ge=1)
+    image_concurrency: Annotated[int, Ge(1)] = 4
     """The number of predictions that one request may run at once."""
 
 
-class PictureSettings(_Model):
+@dataclass(frozen=True, kw_only=True)
+class PictureSettings:
     """Pictures"""
 
     image_storage_dir: Annotated[
@@ -335,7 +343,8 @@ class PictureSettings(_Model):
     A picture that is not on IPFS yet has a local link."""
 
 
-class IpfsSettings(_Model):
+@dataclass(frozen=True, kw_only=True)
+class IpfsSettings:
     """IPFS: uploads are public and cannot be withdrawn"""
 
     ipfs_upload_url: UploadUrl | None = None
@@ -346,7 +355,7 @@ class IpfsSettings(_Model):
     """The full value of the `Authorization` header of uploads, such as `Bearer TOKEN`."""
     ipfs_upload_field: Text = "file"
     """The form field that holds the picture."""
-    ipfs_upload_form: Form = {}
+    ipfs_upload_form: Form = field(default_factory=dict)
     """Further form fields: `network=public,cid_version=1`."""
     ipfs_gateway_url: GatewayUrl | None = None
     """The URL of a picture on an IPFS gateway, with `{cid}` in it.
@@ -356,8 +365,9 @@ class IpfsSettings(_Model):
     """Time limit for one upload."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Settings(
-    # pydantic takes the fields of the last base first.
+    # The fields of the last base come first.
     IpfsSettings,
     PictureSettings,
     ImageSettings,
@@ -380,13 +390,13 @@ class Settings(
     AccessSettings,
     DifySettings,
 ):
-    """All settings, validated. The constructor reads no source; ``load_settings`` does."""
+    """All settings, validated. The constructor reads no source and validates nothing; ``load_settings`` does."""
 
-    apps: dict[str, AppSettings] = {}
+    apps: dict[str, AppSettings] = field(default_factory=dict)
     """The configured apps by model name."""
-    image_models: dict[str, ImageModelSettings] = {}
+    image_models: dict[str, ImageModelSettings] = field(default_factory=dict)
     """The configured image models by model name."""
-    keys: dict[str, ClientKeySettings] = {}
+    keys: dict[str, ClientKeySettings] = field(default_factory=dict)
     """The configured client keys with limits, by name."""
     unprotected: str | None = None
     """Why the server must not start without client keys in the state, found by ``load_settings``; not a setting."""
@@ -404,5 +414,5 @@ class Settings(
         return len(self.client_keys) + len(self.keys)
 
 
-SECTIONS: tuple[type[BaseModel], ...] = Settings.__bases__[::-1]
+SECTIONS: tuple[type[Any], ...] = Settings.__bases__[::-1]
 """The sections of the settings, in the order of the docs."""

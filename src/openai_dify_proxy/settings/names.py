@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from openai_dify_proxy.settings.image_model_settings import ImageModelSettings
@@ -13,20 +14,26 @@ from openai_dify_proxy.settings.model import AppSettings, Settings
 
 TABLES = ("apps", "image_models", "keys")
 """Fields of ``Settings`` that are tables of a TOML file: ``[apps.<name>]``, ``[images.models.<name>]`` and so on."""
-VARIABLES = {name.upper(): name for name in Settings.model_fields if name not in (*TABLES, "unprotected", "warnings")}
+
+
+def _names(model: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(model))
+
+
+VARIABLES = {name.upper(): name for name in _names(Settings) if name not in (*TABLES, "unprotected", "warnings")}
 """Fields of ``Settings`` by the name of their environment variable."""
 TOML_KEYS = frozenset(VARIABLES.values()) - {"config_file"}
 """Settings at the top of a TOML file, which cannot name a TOML file itself."""
 TOML_TABLES = {
     "dify": {name.removeprefix("dify_"): name for name in sorted(TOML_KEYS) if name.startswith("dify_")},
-    "limits": {name: name for name in LimitSettings.model_fields},
+    "limits": {name: name for name in _names(LimitSettings)},
     "tools": {name.removeprefix("tools_"): name for name in sorted(TOML_KEYS) if name.startswith("tools_")}
     | {"mode": "tools"},
 }
 """Tables of a TOML file that group settings: the setting of each of their keys. ``tools`` is also a setting."""
-APP_KEYS = tuple(name for name in AppSettings.model_fields if name != "name")
-CLIENT_KEY_KEYS = tuple(name for name in ClientKeySettings.model_fields if name != "name")
-IMAGE_MODEL_KEYS = tuple(name for name in ImageModelSettings.model_fields if name != "name")
+APP_KEYS = tuple(name for name in _names(AppSettings) if name != "name")
+CLIENT_KEY_KEYS = tuple(name for name in _names(ClientKeySettings) if name != "name")
+IMAGE_MODEL_KEYS = tuple(name for name in _names(ImageModelSettings) if name != "name")
 SINGLE_APP = "dify"
 
 ALIASES: dict[str, tuple[str, ...]] = {

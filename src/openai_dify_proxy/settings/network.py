@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from dataclasses import dataclass
 
-from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.values import CertificateFile, Flag, ProxyExceptions, ProxyUrl
 
 
-class NetworkSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
     """Network: proxies and certificates towards Dify, Replicate, IPFS, object stores and fetched URLs"""
-
-    model_config = CONFIG
 
     https_proxy: ProxyUrl | None = None
     """The HTTP proxy for connections to `https://` URLs, as a tunnel (`CONNECT`).

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from dataclasses import dataclass
 
-from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.values import SecondsOrNone
 
 
-class ShutdownSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class ShutdownSettings:
     """Shutdown"""
-
-    model_config = CONFIG
 
     shutdown_grace: SecondsOrNone = 20
     """How long running answers may take to finish after SIGTERM, Ctrl-C or a reload."""

@@ -11,6 +11,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -81,8 +82,11 @@ def load_settings(
     problems += contradictions(settings, raw, tables, rejected)
     if problems:
         raise SettingsError(list(dict.fromkeys(problems)), warnings)
-    found = {"warnings": (*settings.warnings, *risks(settings, raw)), "unprotected": unprotected(settings)}
-    return settings.model_copy(update=found)
+    found: dict[str, Any] = {
+        "warnings": (*settings.warnings, *risks(settings, raw)),
+        "unprotected": unprotected(settings),
+    }
+    return replace(settings, **found)
 
 
 def _read_variables(env: Mapping[str, str], dotenv: Path | None, problems: list[str]) -> dict[str, RawValue]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-
 from openai_dify_proxy.settings.extras import install_command
+from openai_dify_proxy.settings.secret import SecretStr
 
 _SERVERS = ("redis", "rediss", "valkey", "valkeys")
 STATES = ("sqlite", *_SERVERS, *(f"{scheme}+cluster" for scheme in _SERVERS), "unix", "memory")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from dataclasses import dataclass
 
-from openai_dify_proxy.settings.base import CONFIG
 from openai_dify_proxy.settings.values import Flag, LogFormat, LogLevel
 
 
-class TelemetrySettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class TelemetrySettings:
     """Logs and metrics"""
-
-    model_config = CONFIG
 
     log_level: LogLevel = "info"
     """The lowest level to log: `debug`, `info`, `warning`, `error` or `critical`.

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from annotated_types import Ge, Le
 
-from openai_dify_proxy.settings.base import CONFIG
-from openai_dify_proxy.settings.descriptions import Shown
+from openai_dify_proxy.settings.markers import Shown
 from openai_dify_proxy.settings.values import Tools, ToolsTemplate
 from openai_dify_proxy.translate.tool_template import TEMPLATE as TOOLS_TEMPLATE
 
 
-class ToolSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class ToolSettings:
     """Tools and schemas"""
-
-    model_config = CONFIG
 
     tools: Tools = "auto"
     """Whether models call the client's [tools](tools.md) and follow its schemas: `auto`, `emulate`, `ignore` or
@@ -23,9 +22,9 @@ class ToolSettings(BaseModel):
 
     `auto` does so in all apps that take text. `ignore` drops tools and schemas and names them in the response header
     `X-Unsupported-Parameters`; `reject` answers them with a 400. An app may have [its own](#many-apps)."""
-    tools_max_repairs: int = Field(default=1, ge=0, le=5)
+    tools_max_repairs: Annotated[int, Ge(0), Le(5)] = 1
     """The number of further runs that correct an invalid call or answer; each costs as much as another question."""
-    tools_reminder: int = Field(default=8, ge=1)
+    tools_reminder: Annotated[int, Ge(1)] = 8
     """The number of turns after which a model is reminded of the tools that it was told about."""
     tools_template: Annotated[ToolsTemplate, Shown(default="[the template shown there](tools.md#the-instructions)")] = (
         TOOLS_TEMPLATE

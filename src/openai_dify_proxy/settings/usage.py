@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from dataclasses import dataclass
+from typing import Annotated
 
-from openai_dify_proxy.settings.base import CONFIG
+from annotated_types import Ge, Le
 
 
-class UsageSettings(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class UsageSettings:
     """Usage"""
 
-    model_config = CONFIG
-
-    usage_days: int = Field(default=90, ge=1, le=400)
+    usage_days: Annotated[int, Ge(1), Le(400)] = 90
     """For how many days the [usage](limits.md#usage) of each day is stored, in the state."""

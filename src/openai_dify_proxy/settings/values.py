@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from annotated_types import Ge, Gt, MinLen
 
-from openai_dify_proxy.settings.descriptions import Kind
+from openai_dify_proxy.settings.markers import After, Before, Kind
+from openai_dify_proxy.settings.secret import SecretStr
 from openai_dify_proxy.settings.state_urls import check_state_url
 from openai_dify_proxy.translate.replicate.model_names import parse_model
 from openai_dify_proxy.translate.tool_template import check_template
@@ -333,68 +334,52 @@ def _is_json(value: object) -> bool:
 ConversationRule = Literal["auto", "transcript", "last-message"]
 ToolsRule = Literal["auto", "emulate", "ignore", "reject"]
 
-Text = Annotated[str, BeforeValidator(_stripped), Field(min_length=1), Kind("text")]
-Key = Annotated[
-    SecretStr, BeforeValidator(strip_scheme), Field(min_length=1), AfterValidator(_header_safe), Kind("key")
-]
-Keys = Annotated[tuple[Key, ...], BeforeValidator(_comma_separated), Kind("list of keys")]
-PersonalKeys = Annotated[tuple[tuple[Key, Text], ...], BeforeValidator(_personal_keys), Kind("list of pairs")]
-AppConversations = Annotated[ConversationRule, BeforeValidator(_conversation_rule), Kind("choice")]
-Tools = Annotated[ToolsRule, BeforeValidator(_lower), Kind("choice")]
-HumanInput = Annotated[Literal["auto", "tool", "text"], BeforeValidator(_lower), Kind("choice")]
-HumanInputOther = Annotated[Literal["ask", "run"], BeforeValidator(_lower), Kind("choice")]
-EndUserId = Annotated[Literal["derived", "plain"], BeforeValidator(_lower), Kind("choice")]
+Text = Annotated[str, Before(_stripped), MinLen(1), Kind("text")]
+Key = Annotated[SecretStr, Before(strip_scheme), MinLen(1), After(_header_safe), Kind("key")]
+Keys = Annotated[tuple[Key, ...], Before(_comma_separated), Kind("list of keys")]
+PersonalKeys = Annotated[tuple[tuple[Key, Text], ...], Before(_personal_keys), Kind("list of pairs")]
+AppConversations = Annotated[ConversationRule, Before(_conversation_rule), Kind("choice")]
+Tools = Annotated[ToolsRule, Before(_lower), Kind("choice")]
+HumanInput = Annotated[Literal["auto", "tool", "text"], Before(_lower), Kind("choice")]
+HumanInputOther = Annotated[Literal["ask", "run"], Before(_lower), Kind("choice")]
+EndUserId = Annotated[Literal["derived", "plain"], Before(_lower), Kind("choice")]
 MaxConcurrent = Annotated[
     Literal["auto", "off"] | int,
-    BeforeValidator(_max_concurrent),
+    Before(_max_concurrent),
     Kind("choice or integer"),
 ]
-IgnoredFiles = Annotated[Literal["reject", "warn"], BeforeValidator(_lower), Kind("choice")]
-TaskCalls = Annotated[Literal["app", "off"], BeforeValidator(_lower), Kind("choice")]
-Template = Annotated[str, BeforeValidator(_template), AfterValidator(_transcript_template), Kind("text")]
-ToolsTemplate = Annotated[str, BeforeValidator(_template), AfterValidator(_tools_template), Kind("text")]
-DifyUrl = Annotated[Text, AfterValidator(_dify_url), Kind("URL")]
-Origins = Annotated[
-    tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_comma_separated), Kind("list of origins")
-]
-Patterns = Annotated[tuple[Text, ...], BeforeValidator(_comma_separated), Kind("list")]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0), AfterValidator(_finite), Kind("duration")]
-SecondsOrNone = Annotated[float, BeforeValidator(_seconds), Field(ge=0), AfterValidator(_finite), Kind("duration")]
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0), Kind("size")]
-AppMode = Annotated[Mode, BeforeValidator(_mode), Kind("choice")]
-SystemPrompt = Annotated[str, BeforeValidator(_stripped), AfterValidator(_system_prompt), Kind("choice")]
-Inputs = Annotated[dict[str, Any], AfterValidator(_json_only), Kind("table")]
-LogLevel = Annotated[
-    Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_log_level), Kind("choice")
-]
-LogFormat = Annotated[Literal["console", "json"], BeforeValidator(_lower), Kind("choice")]
-Heartbeat = Annotated[Literal["chunk", "comment", "off"], BeforeValidator(_lower), Kind("choice")]
-Progress = Annotated[Literal["off", "reasoning"], BeforeValidator(_lower), Kind("choice")]
-Flag = Annotated[bool, BeforeValidator(_stripped), Kind("boolean")]
-Secret = Annotated[SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_secret), Kind("text")]
-ApiUrl = Annotated[Text, AfterValidator(_replicate_url), Kind("URL")]
-WebUrl = Annotated[Text, AfterValidator(_public_url), Kind("URL")]
-UploadUrl = Annotated[Text, AfterValidator(_upload_url), Kind("URL")]
-GatewayUrl = Annotated[Text, AfterValidator(_gateway_url), Kind("URL")]
-StateUrl = Annotated[
-    SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(check_state_url), Kind("URL")
-]
-StoreUrl = Annotated[
-    SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_store_url), Kind("URL")
-]
-ProxyUrl = Annotated[
-    SecretStr, BeforeValidator(_stripped), Field(min_length=1), AfterValidator(_proxy_url), Kind("URL")
-]
-ProxyExceptions = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), Kind("list of hosts")]
-CertificateFile = Annotated[Text, AfterValidator(_certificate_file)]
-ImageModelName = Annotated[Text, AfterValidator(_image_model), Kind("Replicate model")]
-Hosts = Annotated[
-    tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_comma_separated), Kind("list of hosts")
-]
-Networks = Annotated[
-    tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_comma_separated), Kind("list of networks")
-]
-Form = Annotated[dict[str, str], BeforeValidator(_form), Kind("list of pairs")]
-PictureLinks = Annotated[Literal["local", "ipfs"], BeforeValidator(_lower), Kind("choice")]
-MaskColour = Annotated[Literal["black", "white"], BeforeValidator(_lower), Kind("choice")]
-UnsupportedParameters = Annotated[Literal["reject", "warn", "drop"], BeforeValidator(_lower), Kind("choice")]
+IgnoredFiles = Annotated[Literal["reject", "warn"], Before(_lower), Kind("choice")]
+TaskCalls = Annotated[Literal["app", "off"], Before(_lower), Kind("choice")]
+Template = Annotated[str, Before(_template), After(_transcript_template), Kind("text")]
+ToolsTemplate = Annotated[str, Before(_template), After(_tools_template), Kind("text")]
+DifyUrl = Annotated[Text, After(_dify_url), Kind("URL")]
+Origins = Annotated[tuple[Annotated[str, After(_origin)], ...], Before(_comma_separated), Kind("list of origins")]
+Patterns = Annotated[tuple[Text, ...], Before(_comma_separated), Kind("list")]
+Seconds = Annotated[float, Before(_seconds), Gt(0), After(_finite), Kind("duration")]
+SecondsOrNone = Annotated[float, Before(_seconds), Ge(0), After(_finite), Kind("duration")]
+Bytes = Annotated[int, Before(_bytes), Gt(0), Kind("size")]
+AppMode = Annotated[Mode, Before(_mode), Kind("choice")]
+SystemPrompt = Annotated[str, Before(_stripped), After(_system_prompt), Kind("choice")]
+Inputs = Annotated[dict[str, Any], After(_json_only), Kind("table")]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error", "critical"], Before(_log_level), Kind("choice")]
+LogFormat = Annotated[Literal["console", "json"], Before(_lower), Kind("choice")]
+Heartbeat = Annotated[Literal["chunk", "comment", "off"], Before(_lower), Kind("choice")]
+Progress = Annotated[Literal["off", "reasoning"], Before(_lower), Kind("choice")]
+Flag = Annotated[bool, Before(_stripped), Kind("boolean")]
+Secret = Annotated[SecretStr, Before(_stripped), MinLen(1), After(_secret), Kind("text")]
+ApiUrl = Annotated[Text, After(_replicate_url), Kind("URL")]
+WebUrl = Annotated[Text, After(_public_url), Kind("URL")]
+UploadUrl = Annotated[Text, After(_upload_url), Kind("URL")]
+GatewayUrl = Annotated[Text, After(_gateway_url), Kind("URL")]
+StateUrl = Annotated[SecretStr, Before(_stripped), MinLen(1), After(check_state_url), Kind("URL")]
+StoreUrl = Annotated[SecretStr, Before(_stripped), MinLen(1), After(_store_url), Kind("URL")]
+ProxyUrl = Annotated[SecretStr, Before(_stripped), MinLen(1), After(_proxy_url), Kind("URL")]
+ProxyExceptions = Annotated[tuple[str, ...], Before(_comma_separated), Kind("list of hosts")]
+CertificateFile = Annotated[Text, After(_certificate_file)]
+ImageModelName = Annotated[Text, After(_image_model), Kind("Replicate model")]
+Hosts = Annotated[tuple[Annotated[str, After(_host)], ...], Before(_comma_separated), Kind("list of hosts")]
+Networks = Annotated[tuple[Annotated[str, After(_network)], ...], Before(_comma_separated), Kind("list of networks")]
+Form = Annotated[dict[str, str], Before(_form), Kind("list of pairs")]
+PictureLinks = Annotated[Literal["local", "ipfs"], Before(_lower), Kind("choice")]
+MaskColour = Annotated[Literal["black", "white"], Before(_lower), Kind("choice")]
+UnsupportedParameters = Annotated[Literal["reject", "warn", "drop"], Before(_lower), Kind("choice")]

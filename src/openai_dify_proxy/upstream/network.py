@@ -13,9 +13,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import NetworkSettings
+from openai_dify_proxy.settings import NetworkSettings, SecretStr
 from openai_dify_proxy.upstream.endpoints import Endpoint, Origin
 
 MAX_TUNNEL_HEAD = 64 * 1024

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from openai_dify_proxy.cli.banner import concurrent_turns
-from openai_dify_proxy.settings import Settings, SettingsError, decode_settings, encode_settings, load_settings
+from openai_dify_proxy.settings import Settings, SettingsError, decode_settings, encode_settings
+from openai_dify_proxy.settings.sources import load_settings
 from openai_dify_proxy.turns.admission.limits import has_limit
 
 OWN, CLOUD = "http://dify.example/v1", "https://api.dify.ai/v1"

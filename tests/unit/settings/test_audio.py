@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from openai_dify_proxy.settings import Settings, SettingsError, decode_settings, encode_settings, load_settings
+from openai_dify_proxy.settings import Settings, SettingsError, decode_settings, encode_settings
+from openai_dify_proxy.settings.sources import load_settings
 
 DIFY = {"DIFY_API_URL": "http://127.0.0.1:1", "DIFY_MODEL_MAP": "support:app-1,voice:app-2"}
 

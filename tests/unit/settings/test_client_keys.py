@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from openai_dify_proxy.settings import Settings, SettingsError, load_settings
+from openai_dify_proxy.settings import Settings, SettingsError
+from openai_dify_proxy.settings.sources import load_settings
 
 SECRET = "sk-0123456789abcdef"
 HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

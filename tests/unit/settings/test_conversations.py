@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
-from openai_dify_proxy.settings import Settings, SettingsError, decode_settings, encode_settings, load_settings
+from openai_dify_proxy.settings import SecretStr, Settings, SettingsError, decode_settings, encode_settings
+from openai_dify_proxy.settings.sources import load_settings
 from openai_dify_proxy.translate.dify.transcript import TEMPLATE
 
 DIFY = {"DIFY_API_URL": "http://127.0.0.1:1", "DIFY_MODEL_MAP": "support:app-1,cheap:app-2"}

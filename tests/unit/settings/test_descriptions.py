@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openai_dify_proxy.settings import AppSettings, ImageModelSettings, Settings
-from openai_dify_proxy.settings.descriptions import details, plain, shown_default, summary, type_name
+from openai_dify_proxy.settings.descriptions import described_fields, details, plain, shown_default, summary, type_name
 
 
 @pytest.mark.parametrize(
@@ -28,18 +28,18 @@ from openai_dify_proxy.settings.descriptions import details, plain, shown_defaul
     ],
 )
 def test_type_and_default(name: str, kind: str, default: str) -> None:
-    field = Settings.model_fields[name]
+    field = described_fields(Settings)[name]
     assert (type_name(field), shown_default(field)) == (kind, default)
 
 
 def test_keys_of_tables() -> None:
-    assert shown_default(AppSettings.model_fields["api_key"]) == "–"
-    assert shown_default(AppSettings.model_fields["api_url"]) == "`DIFY_API_URL`"
-    assert type_name(ImageModelSettings.model_fields["upscaler"]) == "Replicate model"
+    assert shown_default(described_fields(AppSettings)["api_key"]) == "–"
+    assert shown_default(described_fields(AppSettings)["api_url"]) == "`DIFY_API_URL`"
+    assert type_name(described_fields(ImageModelSettings)["upscaler"]) == "Replicate model"
 
 
 def test_summary_is_the_first_paragraph_as_plain_text() -> None:
-    field = Settings.model_fields["dify_api_url"]
+    field = described_fields(Settings)["dify_api_url"]
     assert summary(field) == "The base URL of the Dify API, such as https://api.dify.ai/v1; /v1 is optional."
     assert details(field).startswith("The base URL of the Dify API, such as `https://api.dify.ai/v1`; `/v1` is")
     assert details(field).endswith(" `serve` offers the [demo](demo.md) apps.")

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from openai_dify_proxy.settings import (
     ImageModelSettings,
+    SecretStr,
     Settings,
     SettingsError,
     decode_settings,
     encode_settings,
-    load_settings,
 )
+from openai_dify_proxy.settings.sources import load_settings
 
 APP = {"DIFY_API_URL": "http://dify.test/v1", "DIFY_API_KEY": "app-Xk3jT9sQwLm2PzR7vB1nC4dY"}
 TOKEN = "r8_0123456789abcdefghijklmnopqrstuvwxyz"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from openai_dify_proxy.settings import SettingsError, load_settings
+from openai_dify_proxy.settings import SettingsError
+from openai_dify_proxy.settings.sources import load_settings
 
 
 @pytest.mark.parametrize(

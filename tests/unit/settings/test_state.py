@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from openai_dify_proxy.settings import Settings, SettingsError, decode_settings, encode_settings, load_settings
+from openai_dify_proxy.settings import Settings, SettingsError, decode_settings, encode_settings
+from openai_dify_proxy.settings.sources import load_settings
 
 PASSWORD = "only/for%tests"
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from openai_dify_proxy.errors import InvalidRequest, ModelNotFound, UpstreamMisconfigured
-from openai_dify_proxy.settings import AppSettings, ImageModelSettings, Settings
+from openai_dify_proxy.settings import AppSettings, ImageModelSettings, SecretStr, Settings
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.callers import ANONYMOUS, caller_of_dify_key, caller_of_key
 
@@ -15,7 +15,7 @@ CALLER = caller_of_key("sk-1")
 
 
 def app(name: str, key: str | None = None, **fields: Any) -> AppSettings:
-    return AppSettings(name=name, **{"api_key": key or f"app-{name}", "api_url": DIFY, **fields})
+    return AppSettings(name=name, **{"api_key": SecretStr(key or f"app-{name}"), "api_url": DIFY, **fields})
 
 
 def apps(*configured: AppSettings, default: str | None = None, url: str | None = DIFY, **fields: Any) -> Apps:
@@ -126,7 +126,7 @@ def test_all_apps_are_listed_by_name() -> None:
 
 
 IMAGES: dict[str, Any] = {
-    "replicate_api_token": "r8_x",
+    "replicate_api_token": SecretStr("r8_x"),
     "image_model": "stability-ai/sdxl",
     "image_models": {
         "sketch": ImageModelSettings(name="sketch", model="someone/sketcher"),
