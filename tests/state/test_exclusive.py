@@ -110,6 +110,13 @@ async def test_a_small_run_beside_a_large_one_of_the_same_entry(store: SqliteSto
     assert (first, second, last) in {(b"two", bytes(300_000), b"three"), (b"three", b"two", bytes(300_000))}
 
 
+async def test_an_invalid_key_fails_alone(store: SqliteStore) -> None:
+    assert store.run_now(put("kind:\udc80", b"two")) is None
+    with pytest.raises(StateUnavailable):
+        await store.run(put("kind:\udc80", b"two"))
+    assert await store.run(put("kind:b", b"two"), Get("kind:a")) == [None, b"one"]
+
+
 async def test_a_closed_store_answers_nothing(store: SqliteStore) -> None:
     await store.close()
     assert store.run_now(Get("kind:b")) is None

@@ -59,7 +59,9 @@ class Overlay:
         for operation in operations:
             key = operation.key
             entry = self._find(key)
-            if (entry is _UNKNOWN and self._may_hold(key)) or key in self._held:
+            if entry is _UNKNOWN and (self._may_hold(key) or not key.isascii()):
+                return None  # SQLite rejects some keys, and their run has to fail alone
+            if key in self._held:
                 return None
             if isinstance(operation, Put | Add):
                 if not operation.deferred and not (isinstance(operation, Add) and _has_value(entry, now)):
