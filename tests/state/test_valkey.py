@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 from structlog.testing import capture_logs
 
 from openai_dify_proxy.settings import SettingsError
 from openai_dify_proxy.state import Add, Get, Put, StateUnavailable, Store, Take, open_store
 from openai_dify_proxy.state.counters import MOST
 from openai_dify_proxy.state.servers import open_server
-from openai_dify_proxy.state.store import Count, Draw
+from openai_dify_proxy.state.store import STATE_TIMEOUT, Count, Draw
 from openai_dify_proxy.state.valkey import ValkeyStore
 from openai_dify_proxy.state.valkey_index import INDEX, PREFIX
 from tests.api.servers import serving
@@ -164,6 +165,26 @@ async def test_a_slow_server_times_out_and_its_late_replies_are_dropped(own_valk
     with own_valkey.frozen(), pytest.raises(StateUnavailable, match=r"no answer within 1 s"):
         await store.run(Get("kind:a"))
     assert await store.run(Get("kind:b")) == [b"two"]
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.SelectorEventLoop, uvloop.new_event_loop])
+def test_a_reply_that_came_while_the_loop_was_busy_counts(
+    own_valkey: ValkeyServer, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Its deadline has passed when the loop reads it, and the timer is examined first."""
+
+    async def run() -> None:
+        store = await open_store(own_valkey.url(), max_entries=1000)
+        await store.run(Put("kind:a", b"one"))
+        with own_valkey.frozen():
+            asking = asyncio.create_task(store.run(Get("kind:a")))
+            await asyncio.sleep(0.1)  # the request is sent
+        time.sleep(2 * STATE_TIMEOUT)  # noqa: ASYNC251 - the loop is busy
+        assert await asking == [b"one"]
+        await store.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run())
 
 
 async def test_a_server_that_never_answers() -> None:

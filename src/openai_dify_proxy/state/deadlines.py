@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 from openai_dify_proxy.state.store import StateUnavailable
+
+LATE_STEPS = 10
+"""Steps of the event loop after a deadline in which a result still counts. A loop that was busy examines its timers
+before it reads what has arrived meanwhile, and reading takes several steps."""
+
+
+def call_late(loop: asyncio.AbstractEventLoop, callback: Callable[[], object], steps: int = LATE_STEPS) -> None:
+    """Call ``callback`` after so many steps of the loop."""
+    loop.call_soon(*((call_late, loop, callback, steps - 1) if steps else (callback,)))
 
 
 class Deadlines:
@@ -41,8 +52,7 @@ class Deadlines:
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        # Results that arrived while the loop was busy are delivered before the futures are examined.
-        self._timer = loop.call_at(self._pending[0][0], lambda: loop.call_soon(self._expire, loop))
+        self._timer = loop.call_at(self._pending[0][0], call_late, loop, partial(self._expire, loop))
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None

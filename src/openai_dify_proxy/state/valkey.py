@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import structlog
@@ -20,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from openai_dify_proxy.state import buckets, counters
-from openai_dify_proxy.state.deadlines import Deadlines
+from openai_dify_proxy.state.deadlines import Deadlines, call_late
 from openai_dify_proxy.state.eviction import MAX_BYTES
 from openai_dify_proxy.state.servers import Command, Server
 from openai_dify_proxy.state.store import (
@@ -166,12 +167,31 @@ class ValkeyStore:
         if not commands:
             return []
         try:
-            async with asyncio.timeout(timeout):
+            async with _late_timeout(timeout):
                 return await self._server.exchange(commands)
         except TimeoutError:
             raise StateUnavailable(f"no answer within {timeout:g} s") from None
         except Exception as error:  # noqa: BLE001 - the library raises undocumented types, and the task must survive
             raise StateUnavailable(_reason(error)) from None
+
+
+@asynccontextmanager
+async def _late_timeout(seconds: float) -> AsyncIterator[None]:
+    """Raise TimeoutError if the block takes longer, and also ``LATE_STEPS`` steps of the loop beyond that."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        ended = False
+
+        def expire() -> None:
+            if not ended:
+                limit.reschedule(loop.time())
+
+        timer = loop.call_later(seconds, call_late, loop, expire)
+        try:
+            yield
+        finally:
+            ended = True
+            timer.cancel()
 
 
 def _command(operation: Operation) -> Command:
