@@ -406,7 +406,7 @@ async def test_the_rest_of_a_run_takes_a_slot(limited: Any, log: DemoLog) -> Non
         messages = user(QUESTION)
         call = await call_of(client, FLOW, messages)
         other = asyncio.create_task(ask(client, FLOW, "SLOW:1x600"))
-        await until(lambda: len(log.active) == 1)
+        await until(lambda: len(log.runs) == 2)
         messages.append(result(call, "yes"))
         resumed = asyncio.create_task(complete(client, FLOW, messages, tools=TOOLS))
         await other

@@ -184,7 +184,8 @@ async def test_workers_add_up_to_what_clients_counted(program: Program, demo: De
             origin = url.removesuffix("/v1")
             while True:  # a worker passes its counts on once a second
                 found = await scrape(http, origin)
-                if value(found, "requests_total", route="/v1/chat/completions") >= turns + rejected:
+                requests = value(found, "requests_total", route="/v1/chat/completions")
+                if requests >= turns + rejected and value(found, "overhead_seconds_count") >= turns:
                     break
         assert value(found, "requests_total", route="/v1/chat/completions", status="200") == turns
         assert value(found, "requests_total", route="/v1/chat/completions", status="400") == rejected
