@@ -5,7 +5,7 @@ import re
 import pytest
 
 from openai_dify_proxy import errors
-from openai_dify_proxy.errors import SEE_LOG, InvalidRequest, ProxyError, RateLimited, StreamCut
+from openai_dify_proxy.errors import SEE_LOG, ImagesOff, InvalidRequest, ProxyError, RateLimited, StreamCut
 
 
 def tree(root: type[ProxyError]) -> list[type[ProxyError]]:
@@ -61,3 +61,9 @@ def test_the_operator_reads_the_reason_instead_of_the_reference_to_it() -> None:
     )
     assert StreamCut("It broke off.", log="The port is wrong.").with_reason == "It broke off. The port is wrong."
     assert StreamCut("It broke off.").with_reason == "It broke off."
+
+
+def test_a_server_without_images_names_the_setting() -> None:
+    error = ImagesOff()
+    assert (error.status, error.code) == (502, "images_not_configured")
+    assert "REPLICATE_API_TOKEN" in str(error)

@@ -361,6 +361,7 @@ def test_unknown_usage_of_a_run_does_not_count() -> None:
     read(reader, TextDelta(f"{WRONG} It is sunny."))
     events = read(reader, TextDelta(CALL), END)
     assert events[-1] == TurnFinished("tool_calls", END.usage, repairs=Repairs(1, END.usage))
+    assert reader.usage == END.usage
 
 
 # Runs that do not go as planned

@@ -36,6 +36,10 @@ def calling(arguments: str, *, text: str = "", custom: bool = False, name: str =
     return HistoryMessage("assistant", text, (ToolCall("call_1", name, arguments, custom),))
 
 
+def looking(digest: str, text: str = "") -> HistoryMessage:
+    return HistoryMessage("user", text, files=(SentFile("image", digest=digest),))
+
+
 def result(text: str, call_id: str = "call_1") -> HistoryMessage:
     return HistoryMessage("tool", text, call_id=call_id)
 
@@ -126,6 +130,8 @@ DIFFERENT = {
     "an edited result": ([result("a")], [result("b")]),
     "the result of another call": ([result("a")], [result("a", "call_2")]),
     "a result without text": ([result("")], []),
+    "another picture": ([looking("a")], [looking("b")]),
+    "a picture or none": ([looking("a", text="Look.")], [user("Look.")]),
     "another case": ([user("a")], [user("A")]),
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openai_dify_proxy.translate.dify.app_findings import Finding, app_features, app_findings
+from openai_dify_proxy.translate.dify.app_findings import Finding, all_work, app_features, app_findings
 from openai_dify_proxy.translate.dify.app_profile import AppProfile, InputField
 from openai_dify_proxy.translate.dify.request import AppRules
 from openai_dify_proxy.wire.dify import AppInfo, AppParameters, Mode, Switch
@@ -50,6 +50,13 @@ CASES: list[tuple[AppRules, Mode | None, AppProfile, list[str]]] = [
     (AppRules(), None, profile("advanced-chat", version="1.15.2"), ["note: Dify 1.15.2 starts a new conversation"]),
     (AppRules(), None, profile("advanced-chat", version="unknown"), []),
 ]  # fmt: skip
+
+
+def test_an_app_works_with_notes_and_without_problems() -> None:
+    note, problem = Finding("note", "a"), Finding("problem", "b")
+    assert all_work([])
+    assert all_work([note])
+    assert not all_work([note, problem])
 
 
 @pytest.mark.parametrize(("rules", "mode", "described", "expected"), CASES)

@@ -25,6 +25,7 @@ from openai_dify_proxy.events import (
     Usage,
 )
 from openai_dify_proxy.translate.answer import Answer
+from openai_dify_proxy.translate.dify import event_decoder
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.wire.dify import Mode
 from tests.deltas import join_events
@@ -685,7 +686,31 @@ def test_a_replacement_without_moderation() -> None:
     ]
 
 
+def test_an_answer_that_is_too_long_ends_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_decoder, "MAX_ANSWER_CHARACTERS", 8)
+    assert decode("chat", message("12345678"), message_end())[-1] == TurnFinished("stop")
+    error = failure("chat", message("12345678"), message("9"))
+    assert "longer than 8 characters" in str(error.log or error)
+
+
+def test_outputs_of_a_workflow_are_returned_to_clients_that_emulate_tools() -> None:
+    done = workflow_finished(outputs={"text": "a", "n": 1})
+    assert decode("workflow", done, emulating=True)[-1] == TurnFinished("stop", outputs={"text": "a", "n": 1})
+    assert decode("workflow", done)[-1] == TurnFinished("stop")
+
+
 # Usage and finish reason
+
+
+def test_the_usage_of_a_run_is_counted_before_its_end() -> None:
+    decoder = DifyEventDecoder("workflow", origin=DIFY)
+    decoder.feed(stream(LLM_DONE))
+    assert decoder.run_usage == COUNTED
+    decoder = DifyEventDecoder("workflow", origin=DIFY)
+    without_prompts = node("node_finished", outputs={"usage": TOKENS})
+    del without_prompts["data"]["process_data"]
+    decoder.feed(stream(without_prompts))
+    assert decoder.run_usage == COUNTED
 
 
 def test_tokens_of_several_nodes_are_added_where_dify_sends_no_sum() -> None:

@@ -7,6 +7,7 @@ from msgspec import json
 
 from openai_dify_proxy.errors import InvalidRequest, UpstreamMisconfigured
 from openai_dify_proxy.translate.dify.app_profile import AppProfile, InputField
+from openai_dify_proxy.translate.dify.instructions import Instructions
 from openai_dify_proxy.translate.dify.request import (
     BEGINNING,
     AppRules,
@@ -18,7 +19,7 @@ from openai_dify_proxy.translate.dify.request import (
     sent_system,
     stop_path,
 )
-from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
+from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall, TurnRequest
 from openai_dify_proxy.wire.dify import Mode, encode_generate_request
 
 CONVERSATION = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -351,6 +352,25 @@ def test_requests_override_settings_and_settings_override_the_form() -> None:
     form = [text(name, default="form") for name in ("a", "b", "c")]
     assert body(turn, "chat", *form, rules=rules)["inputs"] == {"a": "request", "b": "settings", "c": "form"}
     assert rules.inputs == {"a": "settings", "b": "settings"}
+
+
+def test_calls_of_the_history_are_part_of_the_question() -> None:
+    history = (
+        HistoryMessage("user", "Weather?"),
+        HistoryMessage("assistant", "", (ToolCall("a", "get_weather", "{}"),)),
+        HistoryMessage("tool", "sunny", call_id="a"),
+    )
+    question = body(TurnRequest("And?", history=history))["query"]
+    assert "<tool_call>" in question
+    assert '<tool_result name="get_weather">\nsunny\n</tool_result>' in question
+    assert question.endswith("And?")
+
+
+def test_instructions_are_part_of_the_question() -> None:
+    instructions = Instructions("Tools: a, b.", "Remember the tools.", "Call a.", "a, b")
+    request = make_generate_request(TURN, AppProfile("chat"), AppRules(), "u", instructions=instructions)
+    question = json.decode(encode_generate_request(request))["query"]
+    assert question == "Hi\n\n<instructions>\nTools: a, b.\n</instructions>"
 
 
 @pytest.mark.parametrize(
