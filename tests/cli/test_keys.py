@@ -77,7 +77,8 @@ def test_tables_fit_80_columns(program: Program) -> None:
     create(program, "bert", "--daily-price", "5 USD", "--requests-per-minute", "60", "--expires", "90d")
     listed = program.run("keys", "list", API_KEYS="sk-of-the-settings-0123").stdout
     assert max(map(len, listed.splitlines())) <= 80
-    assert "bert" in listed
+    assert {"a-rather-long-name-of-a-key-of-a-team", "bert"} <= set(listed.splitlines())
+    assert "models: support-assistant, sales-*, hr-*, legal-*" in listed
     assert "(settings)" in listed
 
 

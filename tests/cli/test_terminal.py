@@ -141,6 +141,32 @@ def test_tables_at_80_columns(program: Program) -> None:
     assert {"(paragraph,", "Num-Inference-Steps,", "nightmareai/real-esrgan"} <= set(screen.shown.split())
 
 
+LONG_NAMES = """
+default_app = "customer-support-first-level-emea"
+[apps.customer-support-first-level-emea]
+api_key = "app-1"
+aliases = ["gpt-4o*", "gpt-4.1-mini-2025-04-14"]
+[apps.internal-translation-workflow-german-french]
+api_key = "app-2"
+api_url = "https://dify-second-installation.internal.example.com/v1"
+"""
+
+
+@pytest.mark.parametrize("kind", ["xterm", "dumb"])
+def test_long_names_stay_whole_at_80_columns(program: Program, kind: str) -> None:
+    (program.directory / "apps.toml").write_text(LONG_NAMES)
+    env = {"CONFIG_FILE": "apps.toml", "DIFY_API_URL": "https://dify.customer-support.example.com/v1", "TERM": kind}
+    with terminal(program, "apps", **env) as screen:
+        assert screen.wait() == 0
+    assert max(map(len, screen.shown.splitlines())) <= 80
+    names = {"customer-support-first-level-emea", "internal-translation-workflow-german-french"}
+    addresses = {"https://dify-second-installation.internal.example.com/v1", "gpt-4.1-mini-2025-04-14,"}
+    assert names | addresses <= set(screen.shown.split())
+    with terminal(program, "models", "black-forest-labs/flux-kontext-pro", TERM=kind) as screen:
+        assert screen.wait() == 0
+    assert "nightmareai/real-esrgan" in screen.shown
+
+
 async def test_columns_without_content_are_left_out(program: Program, store: LocalPictures) -> None:
     await keep(store, ipfs=False)
     shown = (await asyncio.to_thread(program.run, "pictures")).stdout

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from openai_dify_proxy.cli.demo import needs_demo
-from openai_dify_proxy.cli.output import console, print_json, whole
+from openai_dify_proxy.cli.output import print_json, print_table
 from openai_dify_proxy.settings import Settings
 
 
@@ -33,16 +33,25 @@ def list_apps(settings: Settings, *, as_json: bool) -> None:
         return
     if demo:
         typer.echo("Nothing is configured, so serve offers the demo apps.")
-    table = Table(whole("Model"), *(whole(name, wrap=True) for name in ("Aliases", "Mode", "Dify")))
-    for row in rows:
-        cells = (
-            f"{row.model} (default)" if row.default else row.model,
-            ", ".join(row.aliases),
-            row.mode or "detected",
-            row.dify_api_url or "demo",
-        )
-        table.add_row(*map(escape, cells))
-    console().print(table)
+    cells = [_cells(row) for row in rows]
+    used = [number for number in range(len(COLUMNS)) if any(row[number] for row in cells)]
+    table = Table(*(COLUMNS[number] for number in used))
+    for row in cells:
+        table.add_row(*(row[number] for number in used))
+    facts = (
+        (row[0], ", ".join(f"{COLUMNS[number].lower()}: {row[number]}" for number in used[1:] if row[number]))
+        for row in cells
+    )
+    print_table(table, facts)
+
+
+COLUMNS = ("Model", "Aliases", "Mode", "Dify")
+
+
+def _cells(row: AppRow) -> tuple[str, ...]:
+    """Return the cells as markup."""
+    name = f"{row.model} (default)" if row.default else row.model
+    return tuple(map(escape, (name, ", ".join(row.aliases), row.mode or "detected", row.dify_api_url or "demo")))
 
 
 def _rows(settings: Settings) -> list[AppRow]:

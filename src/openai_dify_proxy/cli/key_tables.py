@@ -9,7 +9,7 @@ from msgspec import to_builtins
 from rich.markup import escape
 from rich.table import Table
 
-from openai_dify_proxy.cli.output import console, whole
+from openai_dify_proxy.cli.output import console, print_table
 from openai_dify_proxy.keys.client_key import ClientKey
 from openai_dify_proxy.keys.limits import Budget, KeyLimits
 
@@ -18,24 +18,27 @@ WIDTH = 80
 
 def print_keys(keys: Sequence[tuple[ClientKey, str]], now: float) -> None:
     """Print a table of keys, each with its source, ``state`` or ``settings``."""
-    table = Table(
-        whole("Name", wrap=True),
-        whole("Key"),
-        whole("Models", wrap=True),
-        whole("Limits", wrap=True),
-        whole("Status", wrap=True),
-    )
+    table = Table("Name", "Key", "Models", "Limits", "Status")
+    rows = []
     for key, source in keys:
         status = _status(key, now)
         cells = (
             key.name,
             f"{key.prefix}…" if key.prefix else "–",
-            "all" if key.models is None else ", ".join(key.models),
+            "all" if key.models is None else ",\n".join(key.models),
             "\n".join(limits_of(key.limits)) or "none",
             status if source == "state" else f"{status} (settings)",
         )
         table.add_row(*map(escape, cells))
-    console(WIDTH).print(table)
+        limits = ", ".join(limits_of(key.limits)) or "none"
+        facts = (
+            f"key: {cells[1]}",
+            f"models: {' '.join(cells[2].split())}",
+            f"limits: {limits}",
+            f"status: {cells[4]}",
+        )
+        rows.append((escape(key.name), escape("\n".join(facts))))
+    print_table(table, rows, plain_width=WIDTH)
 
 
 def print_key(key: ClientKey, source: str, now: float) -> None:

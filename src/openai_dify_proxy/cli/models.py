@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from textwrap import fill
 
 import typer
 from msgspec import to_builtins
@@ -22,6 +23,9 @@ from openai_dify_proxy.translate.replicate.model_schema import ModelInputs, read
 from openai_dify_proxy.translate.replicate.support import HeaderSupport, other_inputs
 from openai_dify_proxy.upstream.network import Network
 from openai_dify_proxy.upstream.replicate import ReplicateClient
+
+PLACE_WIDTH = 23
+"""Characters in a line of the cells for inputs. Longer names stay whole."""
 
 
 @asynccontextmanager
@@ -87,13 +91,15 @@ def _as_json(model: ImageModel, inputs: ModelInputs, rows: list[HeaderSupport]) 
 def _print(model: ImageModel, inputs: ModelInputs, rows: list[HeaderSupport]) -> None:
     table = Table(
         whole("Header"),
-        whole("Input of the model", wrap=True),
+        whole("Input of the model"),
         whole("Takes", wrap=True),
         title=escape(str(model.ref)),
         title_justify="left",
     )
-    for row in rows:
-        where = row.input or (f"by {row.by}" if row.by else "")
+    places = [row.input or (f"by {row.by}" if row.by else "") for row in rows]
+    width = max(PLACE_WIDTH, *(len(word) for place in places for word in place.split()))
+    for row, place in zip(rows, places, strict=True):
+        where = fill(place, width, break_on_hyphens=False)
         takes = "[yellow]not supported[/]" if row.takes is None else escape(row.takes)
         table.add_row(row.header, escape(where), f"{takes} ({escape(row.note)})" if row.note else takes)
     out = console()

@@ -42,13 +42,14 @@ def console(plain_width: int = PLAIN_WIDTH) -> Console:
     return plain if plain.is_terminal else Console(width=plain_width)
 
 
-def print_table(table: Table, rows: Iterable[tuple[str, str]]) -> None:
+def print_table(table: Table, rows: Iterable[tuple[str, str]], *, plain_width: int | None = None) -> None:
     """Print the table; where the terminal is too narrow for it, the name and the facts of each row below each other.
 
-    The names and facts of ``rows`` are markup.
+    The names and facts of ``rows`` are markup. Without a terminal the table has as much room as it needs, or
+    ``plain_width`` columns.
     """
-    width = Console(width=_UNLIMITED).measure(table).maximum
-    out = console(width)
+    width = Console(width=_UNLIMITED, height=_UNLIMITED).measure(table).maximum  # a dumb terminal ignores a width alone
+    out = console(plain_width or width)
     if width <= out.width:
         out.print(table)
         return
