@@ -79,20 +79,20 @@ class Figure:
 
 
 REQUEST = Figure(
-    "request", "CPU per request, whole answer of one event", "µs", Goal(12, times_nginx=True), times_nginx=True
+    "request", "CPU per request, whole answer of one event", "µs", Goal(5, times_nginx=True), times_nginx=True
 )
 REQUEST_50 = Figure("request-50", "the same, an answer of 50 events", "µs", times_nginx=True)
 REQUEST_NEW = Figure("request-new", "the same, a connection for each request", "µs", times_nginx=True)
-PACED = Figure("paced", "CPU per event, paced", "µs", Goal(2.6, times_nginx=True), times_nginx=True)
+PACED = Figure("paced", "CPU per event, paced", "µs", Goal(2.2, times_nginx=True), times_nginx=True)
 BURST = Figure("burst", "CPU per event, in a burst", "µs", Goal(2, times_nginx=True), times_nginx=True)
 REQUESTS: Mapping[LoadName, Figure] = {"request": REQUEST, "request-50": REQUEST_50, "request-new": REQUEST_NEW}
 EVENTS: Mapping[LoadName, Figure] = {"paced": PACED, "burst": BURST}
 FIRST_P50 = Figure("first-text", "added time to first text, p50", "ms")
 FIRST_P99 = Figure("first-text", "added time to first text, p99", "ms")
-IDLE = Figure("memory", "memory, idle", "MB", Goal(80, times_nginx=False))
-PER_STREAM = Figure("memory", "memory per open stream", "kB", Goal(60, times_nginx=False))
+IDLE = Figure("memory", "memory, idle", "MB", Goal(60, times_nginx=False))
+PER_STREAM = Figure("memory", "memory per open stream", "kB", Goal(20, times_nginx=False))
 CHAT = Figure("conversation", "CPU per later turn, state in memory", "µs")
-CHAT_SQLITE = Figure("conversation", "the same with SQLite", "× memory", Goal(1.3, times_nginx=False))
+CHAT_SQLITE = Figure("conversation", "the same with SQLite", "× memory", Goal(1.1, times_nginx=False))
 CHAT_VALKEY = Figure("conversation", "the same with Valkey", "× memory", Goal(2, times_nginx=False))
 
 

@@ -91,7 +91,7 @@ class Growth:
             for size in self._sizes.histories:
                 grown = put_growth_load(self._load("history", proxy, size))
                 ms = grown.cpu * 1e3
-                goal = 12 if size == 400 else None
+                goal = 8 if size == 400 else None
                 met = verdict(None if goal is None else ms <= goal)
                 rows.append(
                     [str(size), number(ms), number(grown.continued_cpu * 1e3), "" if goal is None else f"≤ {goal}", met]
@@ -141,8 +141,8 @@ class Growth:
                     number(silence),
                     number(seen.silence_cpu * 1e3),
                     number(grown.bytes_per_stream / 1e3),
-                    "p50 ≤ 400, silence ≤ 150" if goal else "",
-                    verdict(first[0] <= 400 and silence <= 150 if goal else None),
+                    "p50 ≤ 250, silence ≤ 100" if goal else "",
+                    verdict(first[0] <= 250 and silence <= 100 if goal else None),
                 ]
             )
         headings = [

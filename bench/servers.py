@@ -128,24 +128,28 @@ def proxy(
         "DIFY_API_URL": upstream_url,
         "DIFY_API_KEY": KEY,
         "DIFY_MAX_CONCURRENT": "off",
-        "LOG_LEVEL": "warning",
         "PORT": str(port),
     }
     # An empty working directory and home exclude .env files and the user's state.
     with (
         TemporaryDirectory(prefix="bench-proxy-") as directory,
+        Path(directory, "log").open("wb") as log,
         running(
             command,
             cwd=Path(directory),
             env={**_bare_environment(), **necessary, **settings, "HOME": directory},
             processors=processors,
             stdout=subprocess.DEVNULL,
+            stderr=log.fileno(),
             patience=patience,
         ) as process,
     ):
         if files is not None and sys.platform == "linux":
             psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE, (files, files))
-        wait_for(process, port, "the proxy")
+        try:
+            wait_for(process, port, "the proxy")
+        except NotStarted as error:
+            raise NotStarted(f"{error}: {Path(log.name).read_text(errors='replace')[-2000:]}") from None
         yield f"http://127.0.0.1:{port}/v1", process.pid
 
 

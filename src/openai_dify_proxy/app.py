@@ -47,6 +47,7 @@ from openai_dify_proxy.api.feedback import create_feedback
 from openai_dify_proxy.api.files import create_file, delete_file, list_files, retrieve_file, retrieve_file_content
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.health import health, ready
+from openai_dify_proxy.api.hot_path import HotPath
 from openai_dify_proxy.api.identity import IdentityReader
 from openai_dify_proxy.api.images import edit_image, generate_image, vary_image
 from openai_dify_proxy.api.input_tokens import count_input_tokens
@@ -93,7 +94,7 @@ from openai_dify_proxy.pictures.service import open_pictures
 from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
-from openai_dify_proxy.server.protocol import REQUEST_RECORDS
+from openai_dify_proxy.server.protocol import HOT_PATH, REQUEST_RECORDS
 from openai_dify_proxy.settings import Settings, SettingsError
 from openai_dify_proxy.settings.extras import install_command
 from openai_dify_proxy.settings.state_urls import is_shared
@@ -190,11 +191,13 @@ def create_app(
     timing: ClaimTiming = DEFAULT_TIMING,
     state_timeout: float = STATE_TIMEOUT,
     clock: Callable[[], float] = time.time,
+    hot_path: bool = True,
 ) -> Starlette:
     """Build the proxy as an ASGI application, which serves one event loop from lifespan startup to shutdown.
 
     A turn waits at most ``state_timeout`` seconds for the state. ``clock`` returns seconds since the epoch; it dates
-    the turns of conversations and the leases of background runs.
+    the turns of conversations and the leases of background runs. Without the ``hot_path`` the application serves all
+    requests; the answers are the same.
     """
     records = RequestRecords(AccessLog(None if settings.log_end_users else _log_key(settings)))
 
@@ -202,7 +205,7 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with _open_services(settings, records, timing, state_timeout, clock) as services:
             app.state.services = services
-            yield {REQUEST_RECORDS: records}
+            yield {REQUEST_RECORDS: records, HOT_PATH: HotPath(services, records) if hot_path else None}
 
     app = Starlette(
         routes=_routes(settings),

@@ -40,10 +40,45 @@ def pinging_demo() -> Iterator[DemoServer]:
         yield running
 
 
+SERVED_TWICE = frozenset(
+    {
+        "test_admission",
+        "test_busy_conversations",
+        "test_chat_answers",
+        "test_chat_questions",
+        "test_chat_streams",
+        "test_client_disconnect",
+        "test_conversation_forks",
+        "test_conversation_history",
+        "test_conversation_isolation",
+        "test_end_users",
+        "test_limits",
+        "test_lost_conversations",
+        "test_named_conversations",
+        "test_request_log",
+        "test_resumed_streams",
+        "test_stop_calls",
+        "test_write_timeout",
+    }
+)
+"""The modules whose tests run twice: with the hot path, and with the application alone."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "hot_path" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in SERVED_TWICE:
+        metafunc.parametrize("hot_path", [True, False], ids=["hot", "app"], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def shared_proxy(demo: DemoServer) -> Iterator[ProxyServer]:
+def hot_path(request: pytest.FixtureRequest) -> bool:
+    """Whether the proxy serves common requests on its hot path."""
+    return bool(getattr(request, "param", True))
+
+
+@pytest.fixture(scope="session")
+def shared_proxy(demo: DemoServer, hot_path: bool) -> Iterator[ProxyServer]:
     settings = Settings(dify_api_url=demo.url, apps=demo_apps(demo.url), default_app=None, dify_max_concurrent="off")
-    with ProxyServer(settings) as running:
+    with ProxyServer(settings, hot_path=hot_path) as running:
         yield running
 
 
@@ -69,15 +104,15 @@ def clocked_demo() -> Iterator[DemoServer]:
 
 
 @pytest.fixture(scope="session")
-def spacing_proxy(clocked_demo: DemoServer) -> Iterator[ProxyServer]:
+def spacing_proxy(clocked_demo: DemoServer, hot_path: bool) -> Iterator[ProxyServer]:
     """A proxy that spaces the turns of a conversation, as in production."""
     settings = Settings(dify_api_url=clocked_demo.url, apps=demo_apps(clocked_demo.url), dify_max_concurrent="off")
-    with ProxyServer(settings, timing=DEFAULT_TIMING) as running:
+    with ProxyServer(settings, timing=DEFAULT_TIMING, hot_path=hot_path) as running:
         yield running
 
 
 @pytest.fixture
-def serve(demo: DemoServer, log: DemoLog) -> Iterator[Serve]:
+def serve(demo: DemoServer, log: DemoLog, hot_path: bool) -> Iterator[Serve]:
     """Start a proxy for the demo with the settings of the test: ``serve(api_keys=("k",))``."""
     with ExitStack() as stack:
 
@@ -86,7 +121,8 @@ def serve(demo: DemoServer, log: DemoLog) -> Iterator[Serve]:
         ) -> ProxyServer:
             settings.setdefault("dify_api_url", demo.url)
             settings.setdefault("apps", demo_apps(settings["dify_api_url"]))
-            return stack.enter_context(ProxyServer(Settings(**settings), timing=timing, clock=clock))
+            server = ProxyServer(Settings(**settings), timing=timing, clock=clock, hot_path=hot_path)
+            return stack.enter_context(server)
 
         yield start
 
@@ -110,12 +146,13 @@ def raw_socket() -> Iterator[socket.socket]:
 
 
 @pytest.fixture(scope="session")
-def raw_proxy(raw_socket: socket.socket) -> Iterator[ProxyServer]:
+def raw_proxy(raw_socket: socket.socket, hot_path: bool) -> Iterator[ProxyServer]:
     """A proxy for the test's own Dify, with one app per mode: ``raw-chat`` and so on."""
     url = f"http://127.0.0.1:{raw_socket.getsockname()[1]}/v1"
     modes = [app.mode for app in DEMO_APPS]
     apps = {f"raw-{mode}": app_settings(f"raw-{mode}", f"app-raw-{mode}", url, mode=mode) for mode in modes}
-    with ProxyServer(Settings(dify_api_url=url, apps=apps, dify_max_concurrent="off")) as running:
+    settings = Settings(dify_api_url=url, apps=apps, dify_max_concurrent="off")
+    with ProxyServer(settings, hot_path=hot_path) as running:
         yield running
 
 

@@ -69,7 +69,7 @@ class ProxyServer:
         timing: ClaimTiming = UNSPACED,
         clock: Callable[[], float] = time.time,
         loop: MovableLoop | None = None,
-        **options: float,
+        **options: Any,
     ) -> None:
         """``loop`` runs the proxy instead of a new one. ``options`` are further arguments of ``create_app``.
 
@@ -99,6 +99,15 @@ class ProxyServer:
         """
         http = DefaultAsyncHttpxClient(verify=False, timeout=PATIENCE)
         return AsyncOpenAI(base_url=self.url, api_key=api_key, http_client=http, **more)
+
+    def begin_stop(self) -> None:
+        """Let the server stop as it does on SIGTERM."""
+        self._server.should_exit = True
+
+    @property
+    def served_directly(self) -> int:
+        """How many requests the hot path is serving, of those that the server finishes before it stops."""
+        return sum(not isinstance(task, asyncio.Task) for task in set(self._server.server_state.tasks))
 
     @property
     def buffered_bytes(self) -> int:

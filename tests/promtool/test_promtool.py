@@ -10,10 +10,10 @@ import httpx2
 import pytest
 
 from tests.api.chat_requests import chat_body
-from tests.api.conftest import Serve, demo, http, log, predictions, replicate, serve_images
+from tests.api.conftest import Serve, demo, hot_path, http, log, predictions, replicate, serve_images
 from tests.parts import ROOT
 
-__all__ = ["demo", "http", "log", "predictions", "replicate", "serve_images"]
+__all__ = ["demo", "hot_path", "http", "log", "predictions", "replicate", "serve_images"]
 
 PROMETHEUS = ROOT / "deploy/prometheus"
 

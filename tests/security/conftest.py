@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from tests.api.conftest import (
     demo,
+    hot_path,
     http,
     image_proxy,
     log,
@@ -19,6 +20,7 @@ from tests.api.conftest import (
 
 __all__ = [
     "demo",
+    "hot_path",
     "http",
     "image_proxy",
     "log",

@@ -16,10 +16,10 @@ from openai_dify_proxy.state import Add, Get, Put, Take
 from openai_dify_proxy.state.sqlite import SqliteStore
 from openai_dify_proxy_demo import DemoLog
 from tests.api.chats import the_request, transcript
-from tests.api.conftest import Serve, demo, http, log, serve
+from tests.api.conftest import Serve, demo, hot_path, http, log, serve
 from tests.limits import PATIENCE
 
-__all__ = ["demo", "http", "log", "serve"]
+__all__ = ["demo", "hot_path", "http", "log", "serve"]
 
 OLD_SCHEMA = """CREATE TABLE entries (
     key TEXT PRIMARY KEY, expires REAL, written REAL NOT NULL, value BLOB NOT NULL

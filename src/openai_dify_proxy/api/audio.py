@@ -35,8 +35,8 @@ async def transcribe(request: Request) -> ASGIApp:
     recording = await read_recording(request, services.bodies)
     wanted = recording.request
     call = _call(request, services, caller, wanted.model, wanted.user, streamed=wanted.stream)
-    await enforce_limits(request, services, caller)
-    add_notice(request, wanted.unsupported)
+    await enforce_limits(responder_of(request.scope), services, caller)
+    add_notice(responder_of(request.scope), wanted.unsupported)
     work = partial(services.audio.transcribe, call, recording.audio, recording.format)
     if wanted.stream:
         frames = TranscriptFrames(work, call)
@@ -57,8 +57,8 @@ async def speak(request: Request) -> ASGIApp:
     spoken = read_speech(await services.bodies.read_json(request, SPEECH_REQUEST))
     services.audio.converter.check(spoken.response_format)
     call = _call(request, services, caller, spoken.model, spoken.user, streamed=False)
-    await enforce_limits(request, services, caller)
-    add_notice(request, spoken.unsupported)
+    await enforce_limits(responder_of(request.scope), services, caller)
+    add_notice(responder_of(request.scope), spoken.unsupported)
     speech = services.audio.speech(call, spoken)
     return SpeechStream(speech, call.wait, services.timing.write_timeout, events=spoken.events)
 

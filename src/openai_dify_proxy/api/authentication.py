@@ -45,7 +45,14 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^][:@/\s]+))(?::[0-9]*)?")
 _CONSOLE_TAB = b"x-console-tab"
 _TAB = re.compile(r"[0-9]{1,32}")
 _OTHER_CREDENTIALS = frozenset({*CLIENT_KEY_HEADERS, _CONSOLE_TAB})
-_CREDENTIALS = frozenset({_AUTHORIZATION, *DIFY_KEY_HEADERS, *_OTHER_CREDENTIALS})
+CREDENTIALS = frozenset({*DIFY_KEY_HEADERS, *_OTHER_CREDENTIALS})
+"""The headers with credentials, besides ``Authorization``."""
+
+_CREDENTIALS = CREDENTIALS | {_AUTHORIZATION}
+
+MAX_KNOWN = 4096
+MAX_KNOWN_BYTES = 512
+"""Callers that are remembered by their ``Authorization`` header, and the bytes of its value."""
 
 
 class Authenticator:
@@ -69,6 +76,9 @@ class Authenticator:
         self._passthrough = settings.passthrough_keys
         self._guard_loopback = is_loopback(settings.host) and not settings.allow_anonymous
         self._origins = frozenset(settings.cors_origins)
+        self._known: dict[bytes, Caller] = {}
+        """Callers by the raw value of their ``Authorization`` header, the only credential of their requests."""
+        self._known_version: object | None = None
         self.session_secret: bytes | None = None
         """Signs the sessions of the console; None while it is unknown."""
 
@@ -81,6 +91,30 @@ class Authenticator:
         caller = self._identify(request, takes_forms=takes_forms)
         _note(request, caller)
         return caller
+
+    def admit_known(self, headers: Mapping[bytes, bytes]) -> Caller | None:
+        """Return the caller of a JSON request, if ``admit`` has found it for the same ``Authorization`` header before.
+
+        ``headers`` has each header once. None says nothing about the request: ``admit`` decides then.
+        """
+        caller = self._known.get(headers.get(_AUTHORIZATION, b""))
+        if caller is None or self._known_version is not self._keys.version or not CREDENTIALS.isdisjoint(headers):
+            return None
+        if caller is ANONYMOUS and self._guard_loopback and not _is_local_json(headers):
+            return None
+        return caller
+
+    def _remember(self, request: Request, credentials: Mapping[bytes, str], caller: Caller) -> None:
+        """Let ``admit_known`` find the caller, until the keys change."""
+        raw = next((value for name, value in request.scope["headers"] if name == _AUTHORIZATION), b"")
+        if credentials.keys() - {_AUTHORIZATION} or caller.dify_key is not None or len(raw) > MAX_KNOWN_BYTES:
+            return
+        version = self._keys.version
+        if version is not self._known_version or len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+            self._known_version = version
+        if version is not None:
+            self._known[raw] = caller
 
     def _identify(self, request: Request, *, takes_forms: bool) -> Caller:
         credentials = _credentials(request)
@@ -98,7 +132,9 @@ class Authenticator:
                 return caller_of_dify_key(dify_key)
             if client is not None or not self._keys.closed:
                 raise PermissionDenied("This server accepts no Dify keys in requests. Remove the key.")
-        return self._admit_client(request, client, credentials, takes_forms=takes_forms)
+        caller = self._admit_client(request, client, credentials, takes_forms=takes_forms)
+        self._remember(request, credentials, caller)
+        return caller
 
     def admit_spender(self, request: Request) -> Caller:
         """Return the caller of a request that spends one of the server's credentials. A Dify key does not authorize it.
@@ -293,8 +329,7 @@ def _reject_web_pages(request: Request, origins: Container[str], *, takes_forms:
     an empty body, but only with an ``Origin`` header. The official JavaScript client sends an empty body without a
     content type where a request has no fields.
     """
-    host = _HOST.fullmatch(request.headers.get("host", ""))
-    if host is None or not _is_loopback_name(host[1] or host[2]):
+    if not _is_loopback_host(request.headers.get("host", "").encode("latin-1")):
         raise PermissionDenied(
             "Without API_KEYS this server accepts only loopback host names such as localhost. "
             "Create a key with 'openai-dify-proxy keys create', set API_KEYS, or set ALLOW_ANONYMOUS=true.",
@@ -310,6 +345,17 @@ def _reject_web_pages(request: Request, origins: Container[str], *, takes_forms:
             return
         if kind != "application/json":
             raise UnsupportedMediaType("Send the body as JSON, with the header 'Content-Type: application/json'.")
+
+
+def _is_local_json(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether ``_reject_web_pages`` accepts a POST request with these headers because its body is JSON."""
+    return headers.get(b"content-type") == b"application/json" and _is_loopback_host(headers.get(b"host", b""))
+
+
+@lru_cache(maxsize=64)
+def _is_loopback_host(value: bytes) -> bool:
+    host = _HOST.fullmatch(value.decode("latin-1"))
+    return host is not None and _is_loopback_name(host[1] or host[2])
 
 
 @lru_cache(maxsize=64)

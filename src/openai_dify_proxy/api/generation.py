@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
 
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -15,11 +16,12 @@ from starlette.types import ASGIApp
 from openai_dify_proxy.api.errors import shutting_down
 from openai_dify_proxy.api.limits import enforce_limits
 from openai_dify_proxy.api.notices import add_notice
-from openai_dify_proxy.api.responder import JsonAnswer, record_of, responder_of
+from openai_dify_proxy.api.responder import JsonAnswer, responder_of
 from openai_dify_proxy.api.services import Services, address_of, answer_head
 from openai_dify_proxy.api.streaming import EventStream, RawHeaders, sse_response
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.events import Event, TurnFailed, TurnFinished, TurnIds
+from openai_dify_proxy.files.artifacts.service import Address
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead, legacy_reply
 from openai_dify_proxy.translate.openai.chat_streams import StreamEncoder
@@ -28,6 +30,8 @@ from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import Caller
+from openai_dify_proxy.turns.client import Client
+from openai_dify_proxy.turns.turn_block import TurnBlock
 from openai_dify_proxy.wire.openai.chat import CompletionFields
 
 EncodeAnswer = Callable[[AnswerHead, Answer, TurnIds], bytes]
@@ -44,6 +48,27 @@ class EncodeStream(Protocol):
     def __call__(self, head: AnswerHead, *, include_usage: bool) -> StreamEncoder: ...
 
 
+class AnswerForm(Struct, frozen=True):
+    """How an endpoint encodes answers. ``kind`` is the prefix of their ids."""
+
+    kind: str
+    stream: EncodeStream
+    whole: EncodeAnswer
+
+
+class PreparedAnswer(Struct, frozen=True):
+    """A turn that can begin, and how it will be answered."""
+
+    block: TurnBlock
+    head: AnswerHead
+    wait: TurnWait
+    unsupported: Sequence[str]
+    """The parameters of the request that have no effect."""
+    encoder: StreamEncoder | None
+    """None if the client does not stream."""
+    suggest: Suggest | None
+
+
 async def answer_turn(
     request: Request,
     services: Services,
@@ -51,57 +76,71 @@ async def answer_turn(
     fields: CompletionFields,
     turn_request: TurnRequest,
     *,
-    kind: str,
-    stream: EncodeStream,
-    whole: EncodeAnswer,
+    form: AnswerForm,
 ) -> ASGIApp:
-    """Run the turn and return its response, streamed or whole. ``kind`` is the prefix of the answer's id.
+    """Run the turn and return its response, streamed or whole.
 
     If the client disconnects before the request to Dify, no run starts.
     """
-    record_of(request.scope).model = fields.model
-    side_call = turn_request.side_call
-    if (events := services.side_calls.placeholder(side_call)) is not None:
+    responder = responder_of(request.scope)
+    responder.record.model = fields.model
+    if (events := services.side_calls.placeholder(turn_request.side_call)) is not None:
         chosen = services.apps.choose(caller, fields.model)  # rejects unknown models here too
-        head = answer_head(kind, fields.model or chosen.name, turn_request)
+        head = answer_head(form.kind, fields.model or chosen.name, turn_request)
         if fields.stream:
-            return sse_response(stream(head, include_usage=fields.wants_usage).encode(events, TurnIds()))
-        return Response(whole(head, fold(events), TurnIds()), media_type="application/json")
-    app = services.side_calls.app(caller, side_call, fields.model)
-    unsuggested = unsupported_questions(services, app, fields)
-    ignored = services.turns.ignored(app, turn_request.output, turn_request)
-    add_notice(request, (*turn_request.unsupported, *unsuggested, *ignored))
-    await enforce_limits(request, services, caller)
-    suggest = services.turns.suggested_questions if fields.suggested_questions else None
-    head = answer_head(kind, fields.model or app.name, turn_request)
-    wait = services.turns.wait(streamed=bool(fields.stream), in_background=side_call is not None)
-    turn = services.turns.run(
-        caller,
-        app,
-        turn_request,
-        client=responder_of(request.scope),
-        wait=wait,
-        streamed=bool(fields.stream),
-        address=address_of(request),
+            return sse_response(form.stream(head, include_usage=fields.wants_usage).encode(events, TurnIds()))
+        return Response(form.whole(head, fold(events), TurnIds()), media_type="application/json")
+    app = services.side_calls.app(caller, turn_request.side_call, fields.model)
+    prepared = prepare_answer(
+        services, caller, app, fields, turn_request, form=form, client=responder, address=address_of(request.scope)
     )
-    if fields.stream:
-        frames = TurnFrames(stream(head, include_usage=fields.wants_usage), wait)
-        return EventStream(frames, _opened(frames, head, turn, suggest), services.timing)
-    async with turn as active:
-        answer = await whole_answer(active, partial(_commit, active, head), suggest)
-        return JsonAnswer(whole(head, answer, active.ids), turn_headers(active.ids) + queue_headers(wait))
+    add_notice(responder, prepared.unsupported)
+    await enforce_limits(responder, services, caller)
+    if prepared.encoder is not None:
+        frames = TurnFrames(prepared.encoder, prepared.wait)
+        return EventStream(frames, _opened(frames, prepared), services.timing)
+    async with prepared.block as turn:
+        answer = await whole_answer(turn, partial(commit_answer, turn, prepared.head), prepared.suggest)
+        body = form.whole(prepared.head, answer, turn.ids)
+        return JsonAnswer(body, turn_headers(turn.ids) + queue_headers(prepared.wait))
+
+
+def prepare_answer(
+    services: Services,
+    caller: Caller,
+    app: App,
+    fields: CompletionFields,
+    turn_request: TurnRequest,
+    *,
+    form: AnswerForm,
+    client: Client,
+    address: Address,
+) -> PreparedAnswer:
+    """Return the turn of a request to ``app``. Nothing has an effect before its block begins."""
+    unsuggested = unsupported_questions(services, app, fields) if fields.suggested_questions else ()
+    ignored = services.turns.ignored(app, turn_request.output, turn_request)
+    head = answer_head(form.kind, fields.model or app.name, turn_request)
+    streamed = bool(fields.stream)
+    wait = services.turns.wait(streamed=streamed, in_background=turn_request.side_call is not None)
+    return PreparedAnswer(
+        services.turns.run(caller, app, turn_request, client=client, wait=wait, streamed=streamed, address=address),
+        head,
+        wait,
+        (*turn_request.unsupported, *unsuggested, *ignored),
+        form.stream(head, include_usage=fields.wants_usage) if streamed else None,
+        services.turns.suggested_questions if fields.suggested_questions else None,
+    )
 
 
 @asynccontextmanager
-async def _opened(
-    frames: TurnFrames, head: AnswerHead, turn: AbstractAsyncContextManager[ActiveTurn], suggest: Suggest | None
-) -> AsyncIterator[None]:
-    async with turn as active:
-        frames.begin(active, partial(_commit, active, head), suggest)
+async def _opened(frames: TurnFrames, prepared: PreparedAnswer) -> AsyncIterator[None]:
+    async with prepared.block as turn:
+        frames.begin(turn, partial(commit_answer, turn, prepared.head), prepared.suggest)
         yield
 
 
-async def _commit(turn: ActiveTurn, head: AnswerHead, answer: Answer, reply: HistoryMessage) -> None:
+async def commit_answer(turn: ActiveTurn, head: AnswerHead, answer: Answer, reply: HistoryMessage) -> None:
+    """Commit a turn that has succeeded, with the reply as the client will send it back."""
     if answer.error is None:
         await turn.commit(legacy_reply(reply) if head.legacy_functions else reply)
 
@@ -169,6 +208,11 @@ class TurnFrames:
         self._suggest = suggest
         self._stream = turn.stream
         self._at_end = at_end
+
+    @property
+    def between_runs(self) -> bool:
+        """Whether ``settle`` starts another run of the turn."""
+        return self._stream.between_runs
 
     @property
     def task_id(self) -> str | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-
-from starlette.requests import Request
+from collections.abc import Callable, Iterable
 
 from openai_dify_proxy.api.headers import single_values
 from openai_dify_proxy.keys.user_tokens import end_user_of_token
@@ -30,15 +28,16 @@ class IdentityReader:
         users = (token,) if self._secret is not None else settings.end_user_headers
         self._users = tuple(name if isinstance(name, bytes) else name.encode() for name in users)
         self._chats = tuple(name.encode() for name in settings.chat_id_headers)
-        self._is_wanted = frozenset({_CONVERSATION, _CONTEXT_MODE, *self._users, *self._chats}).__contains__
+        self.names = frozenset({_CONVERSATION, _CONTEXT_MODE, *self._users, *self._chats})
+        """The headers that identify something, in lower case."""
 
-    def read(self, request: Request, caller: Caller) -> RequestIdentity:
-        """Return the identity; the end user of a client key overrides that of the headers.
+    def read(self, headers: Iterable[tuple[bytes, bytes]], caller: Caller) -> RequestIdentity:
+        """Return the identity in the headers of a request; the end user of a client key overrides that of the headers.
 
         Raises InvalidRequest for two different values of one header, and AuthenticationFailed for a token that is
         not valid.
         """
-        named = single_values(request.scope["headers"], self._is_wanted)
+        named = single_values(headers, self.names.__contains__)
         if not named and caller.end_user is None:
             return UNNAMED
         end_user = next((named[name] for name in self._users if name in named), None)

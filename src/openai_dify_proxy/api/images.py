@@ -50,7 +50,7 @@ async def _respond(request: Request, operation: ImageOperation) -> ASGIApp:
     generator = service.generator_of(model)
     if generator is None:
         raise ImagesOff
-    await enforce_limits(request, services, caller)
+    await enforce_limits(responder_of(request.scope), services, caller)
     answer = ImageAnswer(service, generator, parsed, str(request.base_url), services.turns.ledger)
     client = responder_of(request.scope)
     prepared = await while_connected(client, answer.generator.prepare(parsed.request))

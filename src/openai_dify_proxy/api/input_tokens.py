@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from openai_dify_proxy.api.bodies import json_response, read_json
 from openai_dify_proxy.api.notices import add_notice
+from openai_dify_proxy.api.responder import responder_of
 from openai_dify_proxy.api.response_requests import read_response_request
 from openai_dify_proxy.api.services import identity_of, services_of
 from openai_dify_proxy.translate.openai.chat_request import end_user_of, make_turn
@@ -22,7 +23,7 @@ async def count_input_tokens(request: Request) -> Response:
     body = read_json(data, RESPONSES_REQUEST)
     identity = identity_of(request, caller)
     messages, requested = await read_response_request(services, caller, identity, body, len(data))
-    add_notice(request, requested.unsupported)
+    add_notice(responder_of(request.scope), requested.unsupported)
     services.apps.choose(caller, body.model)  # rejects unknown models
     stored, earlier = await services.continuations.read(
         caller,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
-
-from openai_dify_proxy.api.responder import responder_of
+from openai_dify_proxy.api.responder import Responder
 from openai_dify_proxy.api.services import Services
 from openai_dify_proxy.keys.limits import NO_LIMITS
 from openai_dify_proxy.limits.limiter import has_limits
@@ -15,7 +13,7 @@ RATE_LIMIT_HEADERS = tuple(
 )
 
 
-async def enforce_limits(request: Request, services: Services, caller: Caller) -> None:
+async def enforce_limits(responder: Responder, services: Services, caller: Caller) -> None:
     """Count a valid request against the limits of its key, before its turn waits for anything.
 
     The response says what is left, with OpenAI's headers. Raises RateLimited and QuotaExceeded.
@@ -25,6 +23,6 @@ async def enforce_limits(request: Request, services: Services, caller: Caller) -
         return
     verdict = await services.limiter.check(caller.id, limits)
     if verdict.headers:
-        responder_of(request.scope).add_headers.append(lambda: verdict.headers)
+        responder.add_headers.append(lambda: verdict.headers)
     if verdict.error is not None:
         raise verdict.error

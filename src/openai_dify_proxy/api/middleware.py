@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
-from secrets import token_hex
+from collections.abc import Mapping, Sequence
 
 import structlog
 from starlette.datastructures import Headers
@@ -20,7 +19,7 @@ from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, shuttin
 from openai_dify_proxy.api.handlers import Handler
 from openai_dify_proxy.api.responder import record_of, responder_of
 from openai_dify_proxy.errors import InternalError, ProxyError
-from openai_dify_proxy.telemetry import RequestRecords, bind_request
+from openai_dify_proxy.telemetry import RequestRecord, RequestRecords, bind_request, new_id
 from openai_dify_proxy.turns.client import ClientDisconnected
 
 log = structlog.get_logger("openai_dify_proxy.access")
@@ -47,18 +46,12 @@ class RequestMiddleware:
         responder = responder_of(scope)
         record = responder.record
         record.begin(record.received)
-        record.id = request_id = _request_id(scope)
+        record.id = request_id = request_id_of(dict(scope["headers"]))
         record.method, record.path = scope["method"], scope["path"]
         record.client = scope["client"] and scope["client"][0]
         self._records.begin(record, scope["headers"])
         bind_request(request_id)
-        responder.add_headers.append(
-            lambda: (
-                (b"x-request-id", request_id.encode()),
-                (b"openai-version", b"2020-10-01"),
-                (b"openai-processing-ms", b"%d" % (record.seconds * 1000)),
-            )
-        )
+        responder.add_headers.append(lambda: standard_headers(request_id, record))
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:  # the server is shutting down: no traceback for each open request
@@ -117,10 +110,18 @@ class HotRoutes:
         await response(scope, receive, send)
 
 
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            text: str = value.decode("latin-1")
-            if _VALID_ID.fullmatch(text):
-                return text
-    return f"req_{token_hex(10)}"
+def standard_headers(request_id: str, record: RequestRecord) -> Sequence[tuple[bytes, bytes]]:
+    """Return the headers of every response."""
+    return (
+        (b"x-request-id", request_id.encode()),
+        (b"openai-version", b"2020-10-01"),
+        (b"openai-processing-ms", b"%d" % (record.seconds * 1000)),
+    )
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """Return the id of a request: the client's own, if it is at most 128 harmless characters, else a new one."""
+    sent = headers.get(b"x-request-id")
+    if sent is not None and _VALID_ID.fullmatch(text := sent.decode("latin-1")):
+        return text
+    return new_id("req_", 20)

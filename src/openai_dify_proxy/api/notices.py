@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette.requests import Request
-
-from openai_dify_proxy.api.responder import responder_of
+from openai_dify_proxy.api.responder import Responder
 
 NOTICE_HEADER = "X-Unsupported-Parameters"
 MAX_NOTICE_CHARACTERS = 1000
@@ -18,8 +16,8 @@ def notice(names: Sequence[str]) -> str:
     return "".join(letter if " " <= letter <= "~" else "?" for letter in value)
 
 
-def add_notice(request: Request, names: Sequence[str]) -> None:
-    """Add the header to the response of ``request`` if there are any names."""
+def add_notice(responder: Responder, names: Sequence[str]) -> None:
+    """Add the header to the response if there are any names."""
     if names:
         header = (NOTICE_HEADER.lower().encode(), notice(names).encode())
-        responder_of(request.scope).add_headers.append(lambda: (header,))
+        responder.add_headers.append(lambda: (header,))

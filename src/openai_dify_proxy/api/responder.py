@@ -72,6 +72,11 @@ def responder_of(scope: Scope) -> Responder:
     return cast(Responder, scope["extensions"][EXTENSION]["responder"])
 
 
+def json_headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a complete JSON body."""
+    return [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+
+
 class JsonAnswer:
     """An ASGI response with a JSON body, written at once."""
 
@@ -80,6 +85,4 @@ class JsonAnswer:
         self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length = b"%d" % len(self._body)
-        head = [(b"content-length", length), (b"content-type", b"application/json"), *self._headers]
-        responder_of(scope).start(200, head, self._body, more=False)
+        responder_of(scope).start(200, [*json_headers(self._body), *self._headers], self._body, more=False)

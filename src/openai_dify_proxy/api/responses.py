@@ -91,13 +91,13 @@ async def create_response(request: Request) -> ASGIApp:
     has_files = messages.contents is not None or bool(body.files)
     preview = turn_request or (make_turn(body, messages, identity, requested=requested) if has_files else None)
     ignored = services.turns.ignored(app, requested.output, preview)
-    add_notice(request, (*requested.unsupported, *unsuggested, *ignored))
-    await enforce_limits(request, services, caller)
+    add_notice(responder_of(request.scope), (*requested.unsupported, *unsuggested, *ignored))
+    await enforce_limits(responder_of(request.scope), services, caller)
     suggest = services.turns.suggested_questions if body.suggested_questions else None
     wait = services.turns.wait(
         streamed=bool(body.stream or body.background), in_background=bool(body.background) or side_call is not None
     )
-    new = _NewResponse(caller, data, body, messages, requested, identity, turn_request, address_of(request))
+    new = _NewResponse(caller, data, body, messages, requested, identity, turn_request, address_of(request.scope))
     prepare = partial(_prepared, services, app, new, wait)
     if body.background:
         recorder = await _accepted(services, app, new, wait)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from secrets import token_hex
+from functools import partial
 
 from msgspec import Struct
 from starlette.requests import HTTPConnection, Request
+from starlette.types import Scope
 
 from openai_dify_proxy.api.authentication import Authenticator
 from openai_dify_proxy.api.bodies import BodyReader
@@ -27,6 +28,7 @@ from openai_dify_proxy.responses.background import BackgroundResponses
 from openai_dify_proxy.responses.continuation import ContinuationResolver
 from openai_dify_proxy.responses.response_store import ResponseStore
 from openai_dify_proxy.state import GuardedStore
+from openai_dify_proxy.telemetry import new_id
 from openai_dify_proxy.translate.openai.chat_answers import AnswerHead
 from openai_dify_proxy.translate.turn_request import RequestIdentity, TurnRequest
 from openai_dify_proxy.translate.usage_estimates import prompt_characters
@@ -86,21 +88,25 @@ def services_of(request: Request) -> Services:
     return services
 
 
-def address_of(request: Request) -> Address:
+def address_of(scope: Scope) -> Address:
     """Return a function that returns the address of this server as the client knows it.
 
     It keeps nothing of the request but its head, since it may outlive the request.
     """
-    scope = {name: request.scope[name] for name in ("type", "scheme", "server", "root_path", "headers")}
-    return lambda: str(HTTPConnection(scope).base_url)
+    return partial(_base_url, scope["scheme"], scope["server"], scope.get("root_path", ""), scope["headers"])
+
+
+def _base_url(scheme: str, server: object, root_path: str, headers: object) -> str:
+    scope = {"type": "http", "scheme": scheme, "server": server, "root_path": root_path, "headers": headers}
+    return str(HTTPConnection(scope).base_url)
 
 
 def answer_head(kind: str, model: str, request: TurnRequest) -> AnswerHead:
     """Return the id, creation time and model of the answer to ``request``; ``kind`` is the id's prefix."""
     legacy = request.output is not None and request.output.legacy
-    return AnswerHead(f"{kind}-{token_hex(16)}", int(time.time()), model, prompt_characters(request), legacy)
+    return AnswerHead(new_id(f"{kind}-", 32), int(time.time()), model, prompt_characters(request), legacy)
 
 
 def identity_of(request: Request, caller: Caller) -> RequestIdentity:
     """Return what the headers name, as ``IdentityReader.read`` does."""
-    return services_of(request).identities.read(request, caller)
+    return services_of(request).identities.read(request.scope["headers"], caller)

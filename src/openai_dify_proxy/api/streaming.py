@@ -19,8 +19,9 @@ from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from openai_dify_proxy.alarms import alarms_of
 from openai_dify_proxy.api.errors import INTERNAL_ERROR, error_response, shutting_down
-from openai_dify_proxy.api.responder import record_of, responder_of
+from openai_dify_proxy.api.responder import Responder, record_of, responder_of
 from openai_dify_proxy.errors import InternalError, ProxyError
 from openai_dify_proxy.settings.limits import LEAST_READ
 from openai_dify_proxy.translate.openai.chat_streams import COMMENT
@@ -102,90 +103,156 @@ class EventStream:
         self._source = source
         self._opened = opened
         self._timing = timing
+        self._waiter: asyncio.Future[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         source = self._source
         record_of(scope).streamed = True
-        sender = _Sender(source, self._timing, scope)
+        sender = StreamSender(source, self._timing, responder_of(scope), self._wake)
         try:
             async with self._opened:
-                await sender.pump()
+                await self._pump(sender)
         except ClientDisconnected:
-            record = record_of(scope)
-            record.departure = "client_stalled" if sender.stalled else "client_gone"
-            record.task_id = source.task_id
+            sender.record_departure()
         except asyncio.CancelledError:
-            await sender.fail(shutting_down(), scope, receive, send)
+            await self._fail(sender, shutting_down(), scope, receive, send)
         except ProxyError as error:
-            await sender.fail(error, scope, receive, send)
+            await self._fail(sender, error, scope, receive, send)
         except Exception:
-            await sender.fail(InternalError(INTERNAL_ERROR), scope, receive, send)
+            await self._fail(sender, InternalError(INTERNAL_ERROR), scope, receive, send)
             raise
         finally:
             sender.close()
 
+    async def _pump(self, sender: StreamSender) -> None:
+        """Send all frames of the open source. Raises the errors of ``FrameSource.poll``."""
+        sender.begin()
+        while not self._source.ended:
+            while not sender.is_due():
+                self._waiter = asyncio.get_running_loop().create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            sender.write_settled(await self._source.settle())
 
-class _Sender:
-    """Sends one stream.
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    A single timer checks the grace period, the heartbeat and the write timeout.
+    async def _fail(self, sender: StreamSender, error: ProxyError, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the error as a response, or as the last frame if the stream has started."""
+        if not sender.fail(error):
+            await error_response(error)(scope, receive, send)
+
+
+class StreamSender:
+    """Sends one stream, by callbacks only.
+
+    A single timer checks the grace period, the heartbeat and the write timeout. ``notify`` is called whenever
+    ``is_due`` may have become true.
     """
 
-    def __init__(self, source: FrameSource, timing: StreamTiming, scope: Scope) -> None:
+    __slots__ = (
+        "_alarms",
+        "_began",
+        "_closed",
+        "_committed",
+        "_error",
+        "_loop",
+        "_notify",
+        "_open",
+        "_paused",
+        "_responder",
+        "_settling",
+        "_source",
+        "_timer",
+        "_timing",
+        "_unsent",
+        "_wrote_at",
+        "stalled",
+    )
+
+    def __init__(
+        self, source: FrameSource, timing: StreamTiming, responder: Responder, notify: Callable[[], None]
+    ) -> None:
         self._source = source
         self._timing = timing
-        self._responder = responder_of(scope)
+        self._responder = responder
+        self._notify = notify
         self._loop = asyncio.get_running_loop()
         self._began = self._wrote_at = self._loop.time()
         self._unsent = 0
         """The unsent bytes at ``_wrote_at``, or at a later time when a slow client had read a part of them."""
         self._open = False
         self._committed = False
+        self._closed = False
         self._paused = False
         self._settling = False
         self._error: BaseException | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._timer = self._loop.call_later(min(timing.grace, timing.interval), self._on_timer)
+        self._alarms = alarms_of(self._loop)
+        self._timer = self._alarms.set(
+            self._began + min(timing.grace or timing.interval, timing.interval), self._on_timer
+        )
+        if not timing.grace:
+            self._loop.call_soon(self._send_opening)
         self.stalled = False
 
-    async def pump(self) -> None:
-        """Send all frames of the open source. Raises the errors of ``FrameSource.poll``."""
-        source = self._source
+    def begin(self) -> None:
+        """Send the frames of the source, which is open now."""
         self._open = True
-        source.listen(self._read)
+        self._source.listen(self._read)
         self._responder.on_writable(self._continue)
         self._read()
-        while True:
-            await self._until_settling()
-            frames = await source.settle()
-            self._settling = False
-            if frames or source.ended:
-                self._write(frames, more=not source.ended)
-            if source.ended:
-                return
+
+    def is_due(self) -> bool:
+        """Return whether ``FrameSource.settle`` has to be awaited. Raises the error that ended the reading."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error  # or its traceback would refer to this frame in a cycle
+        if self._paused and self._responder.disconnected:
+            raise ClientDisconnected
+        return self._settling and not self._paused
+
+    def write_settled(self, frames: bytes) -> None:
+        """Write the frames that ``FrameSource.settle`` returned, and send those that follow."""
+        source = self._source
+        self._settling = False
+        if frames or source.ended:
+            self._write(frames, more=not source.ended)
+        if not source.ended:
             self._read()
 
-    async def fail(self, error: ProxyError, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the error as a response, or as the last frame if the stream has started."""
+    def fail(self, error: ProxyError) -> bool:
+        """Write the error as the last frame. Return False if the stream has not started, so that a response can."""
         self.close()
         if self._committed:
             self._responder.record.fail(error)
             self._write(self._source.failure(error), more=False)
-        else:
-            await error_response(error)(scope, receive, send)
+        return self._committed
+
+    def record_departure(self) -> None:
+        """Record how the client left."""
+        record = self._responder.record
+        record.departure = "client_stalled" if self.stalled else "client_gone"
+        record.task_id = self._source.task_id
 
     def close(self) -> None:
         """Stop the timer and the reading of the source."""
-        self._timer.cancel()
+        self._alarms.cancel(self._timer)
         self._open = False
+        self._closed = True
 
     def _read(self) -> None:
-        """Write the frames that are ready; wake ``pump`` if the source has to settle or failed."""
+        """Write the frames that are ready; notify if the source has to settle or failed."""
         if not self._open:
             return
         if self._paused and self._responder.disconnected:  # it reads no buffered bytes any more
             self._error = ClientDisconnected()
-            self._wake()
+            self._notify()
             return
         if self._settling or self._paused:
             return
@@ -193,13 +260,13 @@ class _Sender:
             frames = self._source.poll()
             if frames:
                 self._write(frames, more=True)
-        except BaseException as error:  # noqa: BLE001 - raised again in pump
+        except BaseException as error:  # noqa: BLE001 - raised again in is_due
             self._error = error
-            self._wake()
+            self._notify()
             return
         if frames is None:
             self._settling = True
-            self._wake()
+            self._notify()
 
     def _write(self, frames: bytes, *, more: bool) -> None:
         responder = self._responder
@@ -220,30 +287,13 @@ class _Sender:
             self._paused = False
             self._source.resume()
             if self._settling:
-                self._wake()
+                self._notify()
             else:
                 self._read()
 
-    async def _until_settling(self) -> None:
-        """Wait until the source has to settle and the client reads. Raises the error that ended the reading."""
-        while self._paused or not self._settling:
-            if self._error is None and self._paused and self._responder.disconnected:
-                raise ClientDisconnected
-            if self._error is not None:
-                error, self._error = self._error, None
-                try:
-                    raise error
-                finally:
-                    del error  # or its traceback would refer to this frame in a cycle
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _send_opening(self) -> None:
+        if not (self._committed or self._closed):
+            self._write(self._source.opening(), more=True)
 
     def _on_timer(self) -> None:
         """Send the status line or a heartbeat if it is time, or disconnect a client that does not read."""
@@ -260,7 +310,7 @@ class _Sender:
             else:
                 self._write(COMMENT if self._timing.kind == "comment" else self._source.heartbeat(), more=True)
         wait = min(self._due(now) - now, self._timing.interval)
-        self._timer = self._loop.call_later(max(wait, 0.001), self._on_timer)
+        self._timer = self._alarms.set(now + max(wait, 0.001), self._on_timer)
 
     def _due(self, now: float) -> float:
         """Return when the write timeout, the grace period or the silence before a heartbeat ends."""

@@ -89,6 +89,11 @@ class KeyDirectory(Generic[_T]):
         """Whether the state was read since the start."""
         return self._known
 
+    @property
+    def version(self) -> object | None:
+        """An object that stays the same as long as the keys do; None while the keys of the state cannot be trusted."""
+        return self._index if self._clock() <= self._fresh_until else None
+
     def find(self, key: str) -> _T | None:
         """Return the caller that holds the key, or None. Raises StateUnreachable if that cannot be known now."""
         digest = hash_of_received(key)

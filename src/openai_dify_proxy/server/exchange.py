@@ -12,9 +12,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
-from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from openai_dify_proxy.server.flow import Flow
+from openai_dify_proxy.server.lazy_event import LazyEvent
 from openai_dify_proxy.telemetry.records import RequestRecord
 from openai_dify_proxy.turns.client import EXTENSION
 
@@ -25,6 +26,9 @@ MERGED_BYTES = 64 * 1024
 """The largest body that is copied behind the response head; a larger one is handed to the transport as it is."""
 
 _MORE_FOLLOWS = socket.MSG_MORE if sys.platform == "linux" else 0
+_NOT_IN_VALUES = bytes({*range(0x20), 0x7F} - {0x09})
+_NOT_IN_NAMES = bytes({*range(0x21), 0x7F, *b'()<>@,;:\\[]={}"'})
+"""Bytes that a header may not hold."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -36,6 +40,15 @@ class ResponseWriter:
     complete or the client disconnects: with the reference back from the scope, each request would leave a cycle to the
     garbage collector.
     """
+
+    __slots__ = (
+        "_cycle",
+        "_on_disconnect",
+        "add_headers",
+        "disconnected",
+        "record",
+        "status",
+    )
 
     def __init__(self, cycle: Cycle) -> None:
         self.disconnected = False
@@ -119,26 +132,34 @@ class Cycle(RequestResponseCycle):
     flow: Flow
 
     def __init__(self, connection: Connection, *, keep_alive: bool) -> None:
-        super().__init__(
-            scope=connection.scope,
-            transport=connection.transport,
-            flow=connection.flow,
-            logger=connection.logger,
-            access_logger=connection.access_logger,
-            access_log=False,
-            default_headers=connection.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=connection.expect_100_continue,
-            keep_alive=keep_alive,
-            on_response=connection.on_response_complete,
-        )
+        # As in the base class, whose call with eleven arguments takes longer.
+        self.scope = connection.scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.logger = connection.logger
+        self.access_logger = connection.access_logger
+        self.access_log = False
+        self.default_headers = connection.server_state.default_headers
+        self.message_event = LazyEvent()
+        self.on_response = connection.on_response_complete
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = connection.expect_100_continue
+        self.body = bytearray()
+        self.more_body = True
+        self.response_started = False
+        self.response_complete = False
+        self.chunked_encoding: bool | None = None
+        self.expected_content_length = 0
+
         self._loop = connection.loop
         self._head = b""
         self._announces_end = False
         self._too_much_left = connection.too_much_left
-        self._responder = ResponseWriter(self)
-        self.record = self._responder.record
-        self.scope["extensions"] = {EXTENSION: {"responder": self._responder}}
+        self.tasks = connection.tasks
+        self.responder = responder = ResponseWriter(self)
+        self.record = responder.record
+        self.scope["extensions"] = {EXTENSION: {"responder": responder}}
 
     def disconnect(self) -> None:
         """End the request without a response, since its client disconnected."""
@@ -146,7 +167,7 @@ class Cycle(RequestResponseCycle):
             return
         self.disconnected = True
         self.message_event.set()
-        self._responder.report_disconnect()
+        self.responder.report_disconnect()
 
     async def receive(self) -> ASGIReceiveEvent:
         message = await super().receive()
@@ -171,10 +192,13 @@ class Cycle(RequestResponseCycle):
         """Encode the head, which leaves with the next part of the body."""
         self.response_started = True
         self.waiting_for_100_continue = False
-        self._responder.status = status
+        self.responder.status = status
         self.record.first_byte = perf_counter()
-        added = [header for hook in self._responder.add_headers for header in hook()]
-        self._head = self._encode_head(status, [*self.default_headers, *headers, *added])
+        all_headers = [*self.default_headers, *headers]
+        for hook in self.responder.add_headers:
+            all_headers += hook()
+        self.responder.add_headers = []
+        self._head = self._encode_head(status, all_headers)
 
     def write_body(self, body: bytes, *, more: bool) -> None:
         """Write a part of the body, after the head if that was not written yet."""
@@ -201,32 +225,31 @@ class Cycle(RequestResponseCycle):
             self._complete()
 
     def _encode_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-        parts = [STATUS_LINE[status]]
+        lines = [b"%b: %b\r\n" % header for header in headers]
         for name, value in headers:
-            if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
-                raise RuntimeError("invalid HTTP header")
             if name == b"content-length":
                 self.expected_content_length = int(value)
                 self.chunked_encoding = False
             elif name == b"connection" and b"close" in value.lower():
                 self.keep_alive = False
                 self._announces_end = True
-            parts += (name, b": ", value, b"\r\n")
         if not self._announces_end and (not self.keep_alive or (self.more_body and self._too_much_left())):
             self._announces_end = True
-            parts.append(b"connection: close\r\n")
+            lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
             self.chunked_encoding = True
-            parts.append(b"transfer-encoding: chunked\r\n")
-        parts.append(b"\r\n")
-        return b"".join(parts)
+            lines.append(b"transfer-encoding: chunked\r\n")
+        names, values = b"".join([name for name, _ in headers]), b"".join([value for _, value in headers])
+        if names.translate(None, _NOT_IN_NAMES) != names or values.translate(None, _NOT_IN_VALUES) != values:
+            raise RuntimeError("invalid HTTP header")
+        return b"".join((STATUS_LINE[status], *lines, b"\r\n"))
 
     def _complete(self) -> None:
         if self.expected_content_length != 0:
             raise RuntimeError("response shorter than its Content-Length")
         self.response_complete = True
         self.message_event.set()
-        self._responder.release()
+        self.responder.release()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()

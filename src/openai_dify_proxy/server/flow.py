@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from openai_dify_proxy.server.lazy_event import LazyEvent
 from openai_dify_proxy.server.write_buffers import WriteBuffers
 from openai_dify_proxy.settings.limits import LEAST_READ
 
@@ -21,7 +22,12 @@ class Flow(FlowControl):
     """
 
     def __init__(self, transport: asyncio.Transport, buffers: WriteBuffers) -> None:
-        super().__init__(transport)
+        # As in the base class, whose event takes more memory.
+        self._transport = transport
+        self.read_paused = False
+        self.write_paused = False
+        self._is_writable_event = LazyEvent()
+        self._is_writable_event.set()
         transport.set_write_buffer_limits(high=0)
         self.buffers = buffers
         self.reserved = False

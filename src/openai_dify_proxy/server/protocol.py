@@ -7,11 +7,13 @@ limit is checked before the bytes beyond it are parsed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -24,10 +26,31 @@ from openai_dify_proxy.server.heads import END_OF_HEAD, declared_length, head_of
 from openai_dify_proxy.telemetry import AccessLog, RequestRecord, RequestRecords
 
 if TYPE_CHECKING:
+    from uvicorn._types import HTTPScope
+
     from openai_dify_proxy.server.front_door import FrontDoor
 
 REQUEST_RECORDS: Final = "request_records"
 """The key in the state of the app's lifespan that holds its ``RequestRecords``."""
+
+HOT_PATH: Final = "hot_path"
+"""The key in the state of the app's lifespan that holds its ``HotPath``, if it has one."""
+
+
+class Shortcut(Protocol):
+    """Serves common requests without the ASGI application."""
+
+    @property
+    def paths(self) -> Container[str]:
+        """The paths of the requests."""
+
+    @property
+    def max_body(self) -> int:
+        """Bytes of the largest body."""
+
+    def serve(self, request: Cycle) -> bool:
+        """Serve a complete POST request to one of ``paths``. Return False if the application has to serve it."""
+
 
 # What is being read.
 IDLE: Final = 0
@@ -42,6 +65,36 @@ LAST: Final = 5
 class Connection(HttpToolsProtocol):
     """The protocol of one connection."""
 
+    __slots__ = (
+        "_admitted",
+        "_answering",
+        "_behind_proxy",
+        "_body_bytes",
+        "_delayed",
+        "_door",
+        "_framing_bytes",
+        "_head_began",
+        "_head_bytes",
+        "_hot_path",
+        "_limits",
+        "_phase",
+        "_rejection",
+        "_replaying",
+        "_unparsed",
+        "_unstarted",
+        "_waiting_bytes",
+        "_window_bytes",
+        "address",
+        "cycle",
+        "expect_100_continue",
+        "flow",
+        "headers",
+        "parser",
+        "scope",
+        "since",
+        "url",
+    )
+
     flow: Flow
     cycle: Cycle | None  # type: ignore[assignment] # None before the first request
 
@@ -54,6 +107,7 @@ class Connection(HttpToolsProtocol):
         loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         super().__init__(config, server_state, app_state, loop)
+        self.pipeline = []  # type: ignore[assignment]  # a deque takes 760 bytes of each connection
         self.since = 0.0
         """The loop's time at which the phase began, or the current window of a body."""
         self._head_began = 0.0
@@ -72,6 +126,9 @@ class Connection(HttpToolsProtocol):
         self._waiting_bytes = 0
         self._rejection: ProxyError | None = None
         self._replaying = False
+        self._hot_path: Shortcut | None = app_state.get(HOT_PATH)
+        self._unstarted: Cycle | None = None
+        """The request that starts with its whole body, or when that takes long."""
         self._answering: Cycle | None = None
         self._delayed: Cycle | None = None
         """The request that starts when the client has read the earlier answers."""
@@ -87,6 +144,7 @@ class Connection(HttpToolsProtocol):
         self._become_idle()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._start_unstarted()  # the application records its end
         self._door.release(self)
         self._unparsed = b""
         while self.pipeline:
@@ -131,6 +189,7 @@ class Connection(HttpToolsProtocol):
     def check_deadline(self, now: float) -> None:
         """Reject a request whose head or body arrives too slowly; close a connection that lingered long enough."""
         elapsed = now - self.since
+        self._start_unstarted()
         if self._phase == LINGER:
             if elapsed >= limits.LINGER_SECONDS:
                 self.abort()
@@ -232,6 +291,14 @@ class Connection(HttpToolsProtocol):
             error, self._rejection = self._rejection, None
             # The traceback leads back to this frame, its data and the connection.
             self._reject(rejections.bad_http(piece) if error is None else error.with_traceback(None))
+        if self._unstarted is not None and not self._unstarted.more_body:
+            self._start_unstarted()
+
+    def _start_unstarted(self) -> None:
+        """Start the request that was to start with its whole body."""
+        cycle, self._unstarted = self._unstarted, None
+        if cycle is not None and not cycle.disconnected:
+            self._door.start(self, cycle)
 
     def _ignore_upgrade(self) -> None:
         """Continue in HTTP/1.1, as RFC 9110 permits: Java's client offers ``h2c`` with every request.
@@ -261,7 +328,8 @@ class Connection(HttpToolsProtocol):
             return
         if self._phase != HEAD:  # the read that ended a request began another
             self._begin_head()
-        super().on_message_begin()
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_url(self, url: bytes) -> None:
         if not self._replaying:
@@ -269,9 +337,13 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._replaying and self._phase == HEAD:  # trailers of a chunked body are ignored
-            if len(self.headers) >= self._limits.headers:
+            headers = self.headers
+            if len(headers) >= self._limits.headers:
                 raise self._rejected(rejections.too_many_headers(self._limits))
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._replaying:
@@ -280,12 +352,9 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = self._framing_bytes = 0
         self._begin_window(self.loop.time())
         version = self.parser.get_http_version()
+        self.scope = scope = self._make_scope(version)
         if version not in ("1.1", "1.0") or not is_unambiguous(self.headers):
             raise self._rejected(rejections.bad_http())
-        scope = self.scope
-        scope["method"] = self.parser.get_method().decode("ascii")
-        if version != "1.1":
-            scope["http_version"] = version
         if len(self.url) > self._limits.url_bytes:
             raise self._rejected(rejections.too_large(self.url, self._limits))
         set_target(scope, self.url)
@@ -302,19 +371,55 @@ class Connection(HttpToolsProtocol):
             self._answer(cycle)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
+            self.pipeline.insert(0, (cycle, self.app))
             self._waiting_bytes += self._head_bytes + limits.WAITING_REQUEST_BYTES
+
+    def _make_scope(self, version: str) -> HTTPScope:
+        """Return the ASGI scope of the request whose head is complete, without its target."""
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": self.parser.get_method().decode("ascii"),
+            "scheme": self.scheme,  # type: ignore[typeddict-item]  # http or https
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
+            "root_path": self.root_path,
+            "headers": self.headers,
+            "client": self.client,
+            "server": self.server,
+            "state": {},
+            "extensions": {},
+        }
 
     def _answer(self, cycle: Cycle) -> None:
         self._answering = cycle
         if self.flow.write_paused:
             self._delayed = cycle
         else:
-            self._door.start(self, cycle)
+            self._unstarted = cycle
+            if not (cycle.more_body and self._may_be_hot(cycle)):
+                self._start_unstarted()
+
+    def _may_be_hot(self, cycle: Cycle) -> bool:
+        """Return whether the hot path may serve the request once its body has arrived: clients often send it apart."""
+        hot, scope = self._hot_path, cycle.scope
+        if hot is None or scope["path"] not in hot.paths or scope["method"] != "POST":
+            return False
+        length = None if cycle.waiting_for_100_continue else declared_length(self.headers)
+        return length is not None and length <= hot.max_body
 
     def start(self, cycle: Cycle) -> None:
-        """Run the application for a request."""
-        self._start_asgi_task(cycle, self.app)
+        """Serve a request: on the hot path if it can, else by the application."""
+        if not self._is_hot(cycle) or self._hot_path is None or not self._hot_path.serve(cycle):
+            cycle.scope["state"] = self.app_state.copy()
+            self._start_asgi_task(cycle, self.app)
+
+    def _is_hot(self, cycle: Cycle) -> bool:
+        hot, scope = self._hot_path, cycle.scope
+        complete = hot is not None and not cycle.more_body and len(cycle.body) <= hot.max_body
+        return hot is not None and complete and scope["method"] == "POST" and scope["path"] in hot.paths
 
     def _rejected(self, error: ProxyError) -> ProxyError:
         """Remember the error: the parser turns what a callback raises into an error of its own."""
@@ -327,15 +432,23 @@ class Connection(HttpToolsProtocol):
         self._framing_bytes = 0
         if self.pipeline:
             self._waiting_bytes += len(body)
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            if cycle is not self._unstarted:
+                cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         if self._replaying or (self.parser.should_upgrade() and declared_length(self.headers) != 0):
             return  # the body is still to come
         self._door.reading.pop(self, None)
-        if self.cycle is not None:
-            self.cycle.record.received = perf_counter()
-        super().on_message_complete()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.record.received = perf_counter()
+            cycle.more_body = False
+            cycle.message_event.set()
         if self._answering is None:
             self._become_idle()
         else:
@@ -370,6 +483,7 @@ class Connection(HttpToolsProtocol):
 
     def _reject(self, error: ProxyError) -> None:
         """Answer the request that is being read with ``error``, and close the connection."""
+        self._start_unstarted()  # the application records its end
         # The request being read is the one being answered only if its head is complete and nothing waits behind it.
         answering = self._answering
         if answering is not None and self._phase == BODY and not self.pipeline and not answering.response_started:

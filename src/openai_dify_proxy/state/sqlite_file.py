@@ -30,6 +30,9 @@ VALUE = "coalesce(data, value)"
 SIZE = "length(key) + length(value) + coalesce(length(data), 0)"
 """Bytes of key and value. SQLite reads the length of a column without the column."""
 
+CHECKPOINT_PAGES = 4000
+"""Pages of the write-ahead log (16 MB) that are copied into the file at once: of the copies of one page, the last."""
+
 LOCK_SECONDS = 0.8
 """How long SQLite waits for another process's lock."""
 
@@ -55,6 +58,7 @@ def open_database(path: Path) -> sqlite3.Connection:
             _restrict(path)
             # A power failure may lose the last transactions, but never older entries.
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             migrate(connection)
             on_error.pop_all()
     return connection

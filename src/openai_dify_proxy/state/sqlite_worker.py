@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,7 +45,8 @@ GATHER_SECONDS = 0.002
 RETRY_SECONDS = 1.0
 """How long changes wait after they could not be written, if no run tries before."""
 
-_INSERT = "INSERT OR REPLACE INTO entries (key, expires, written, value, owner, data) VALUES (?, ?, ?, x'', ?, ?)"
+MAX_ROWS = 128
+"""Rows that one statement writes."""
 
 _T = TypeVar("_T")
 
@@ -263,15 +265,13 @@ class SqliteWorker:
     def _commit(self, connection: sqlite3.Connection, changes: Mapping[str, Entry | None]) -> None:
         """Write the changes, all those that were handed over among them, and commit."""
         removed = [(key,) for key, entry in changes.items() if entry is None and self._may_hold(key)]
-        if removed:
-            connection.executemany("DELETE FROM entries WHERE key = ?", removed)
         put = [
             (key, entry.expires, entry.written, entry.owner, entry.value)
             for key, entry in changes.items()
             if entry is not None
         ]
-        if put:
-            connection.executemany(_INSERT, put)
+        _write_rows(connection, _delete_of, removed)
+        _write_rows(connection, _insert_of, put)
         connection.execute("COMMIT")
         self._unwritten = {}
         self.committed = self._merged
@@ -343,6 +343,34 @@ class SqliteWorker:
         if self._unwritten:
             log.warning("state_entries_lost", entries=len(self._unwritten))
         self._database.close(clean=not self._unwritten)
+
+
+def _write_rows(
+    connection: sqlite3.Connection, statement_of: Callable[[int], str], rows: Sequence[tuple[object, ...]]
+) -> None:
+    """Write rows with few statements.
+
+    Python gives up its lock for each step of a statement, and the event loop keeps it for milliseconds. Sorted rows
+    share pages, which takes a quarter less work.
+    """
+    rows = sorted(rows, key=itemgetter(0))
+    begin = 0
+    while begin < len(rows):
+        count = min(MAX_ROWS, 1 << (len(rows) - begin).bit_length() - 1)  # a power of two, which limits the statements
+        part = rows[begin : begin + count]
+        connection.execute(statement_of(count), [value for row in part for value in row])
+        begin += count
+
+
+@cache
+def _insert_of(rows: int) -> str:
+    marks = ", ".join(("(?, ?, ?, x'', ?, ?)",) * rows)
+    return f"INSERT OR REPLACE INTO entries (key, expires, written, value, owner, data) VALUES {marks}"  # noqa: S608 - only marks
+
+
+@cache
+def _delete_of(rows: int) -> str:
+    return f"DELETE FROM entries WHERE key IN ({', '.join('?' * rows)})"  # noqa: S608 - only marks
 
 
 def _select(keys: int) -> tuple[str, int]:

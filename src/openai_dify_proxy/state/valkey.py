@@ -20,6 +20,7 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from openai_dify_proxy.eager import in_task
 from openai_dify_proxy.state import buckets, counters
 from openai_dify_proxy.state.deadlines import Deadlines, call_late
 from openai_dify_proxy.state.eviction import MAX_BYTES
@@ -166,6 +167,7 @@ class ValkeyStore:
     async def _exchange(self, commands: Sequence[Command], timeout: float) -> list[Any]:
         if not commands:
             return []
+        await in_task()
         try:
             async with _late_timeout(timeout):
                 return await self._server.exchange(commands)

@@ -15,7 +15,7 @@ import structlog
 
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.events import Usage
-from openai_dify_proxy.telemetry.logs import clean
+from openai_dify_proxy.telemetry.logs import clean, write_request_line
 from openai_dify_proxy.telemetry.records import Kind, RequestRecord
 
 log = structlog.get_logger("openai_dify_proxy.access")
@@ -29,6 +29,8 @@ EVENTS: dict[Kind, str] = {
 
 PROBES = frozenset({"/health", "/ready", "/metrics"})
 """Routes that monitoring calls all the time; a success is logged at the level debug."""
+
+_LEVELS = {logging.WARNING: "warning", logging.INFO: "info", logging.DEBUG: "debug"}
 
 _HASH_BYTES = 6
 
@@ -50,7 +52,9 @@ class AccessLog:
         fields = _fields(record)
         if record.end_user is not None:
             fields["user"] = clean(self._user(record.end_user))
-        self._log.log(level, EVENTS[record.kind], **fields)
+        event = EVENTS[record.kind]
+        if not write_request_line(_LEVELS[level], {"event": event, **fields}):
+            self._log.log(level, event, **fields)
 
 
 def _level(record: RequestRecord) -> int:

@@ -12,16 +12,17 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextvars import Token
 from functools import lru_cache
-from typing import Literal, TextIO, cast
+from typing import Literal, NamedTuple, TextIO, cast
 
 import structlog
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from openai_dify_proxy.errors import mask_keys
-from openai_dify_proxy.telemetry.quick_lines import BARE, LEVEL_WIDTH, REQUEST_LINES, QuickLines
+from openai_dify_proxy.telemetry.quick_lines import BARE, LEVEL_WIDTH, REQUEST_ID, REQUEST_LINES, QuickLines
 
 LogFormat = Literal["console", "json"]
 
@@ -52,7 +53,7 @@ def configure_logging(level: str = "info", log_format: LogFormat = "console") ->
     threshold = logging.getLevelNamesMapping()[level.upper()]
     on_terminal = log_format == "console" and sys.stderr.isatty()
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _add_request_id,
         structlog.processors.add_log_level,
         # Terminals are narrow, and a person who watches one knows the date.
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=not on_terminal),
@@ -71,12 +72,43 @@ def configure_logging(level: str = "info", log_format: LogFormat = "console") ->
     logging.getLogger("uvicorn").setLevel(threshold if threshold <= logging.DEBUG else max(threshold, logging.WARNING))
     logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
     usual = [*shared, *_rendering(log_format)]
+    stream = _FailSafe(sys.stderr)
+    processors: list[Processor] = usual if on_terminal else [QuickLines(usual, log_format, shown=_shown)]
     structlog.configure(
-        processors=usual if on_terminal else [QuickLines(usual, log_format, shown=_shown)],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _FailSafe(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, stream)),
         cache_logger_on_first_use=False,
     )
+    global _request_lines  # noqa: PLW0603 - the configuration of structlog is global, too
+    _request_lines = _RequestLines(processors, stream)
+
+
+class _RequestLines(NamedTuple):
+    """Where the lines of requests go: the processors of all lines, and the stream."""
+
+    processors: Sequence[Processor]
+    stream: _FailSafe
+
+
+_request_lines: _RequestLines | None = None
+
+
+def write_request_line(level: str, event: dict[str, object]) -> bool:
+    """Write the line of a request without structlog's loggers, which take longer than the line. The level is enabled.
+
+    Return False if another configuration than ``configure_logging``'s is in force, or the line has to take the usual
+    way.
+    """
+    if _request_lines is None or _request_lines.processors is not structlog.get_config()["processors"]:
+        return False
+    quick = _request_lines.processors[0] if _request_lines.processors else None
+    line = quick.render(level, event) if isinstance(quick, QuickLines) else None
+    if line is None:
+        return False
+    _request_lines.stream.write(line + "\n")
+    _request_lines.stream.flush()
+    return True
 
 
 class _FailSafe(io.TextIOBase):
@@ -98,10 +130,24 @@ class _FailSafe(io.TextIOBase):
             pass  # as above
 
 
-def bind_request(request_id: str, **context: object) -> None:
-    """Add ``request_id`` and ``context`` to all later lines of the current task and of tasks that it starts."""
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(request_id=request_id, **context)
+def bind_request(request_id: str) -> Token[str]:
+    """Add ``request_id`` to all later lines of the current task or callback, and of tasks and timers that it starts.
+
+    Returns what ``unbind_request`` needs.
+    """
+    return REQUEST_ID.set(request_id)
+
+
+def unbind_request(before: Token[str]) -> None:
+    """Undo a ``bind_request`` in the same callback."""
+    REQUEST_ID.reset(before)
+
+
+def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    request_id = REQUEST_ID.get()
+    if request_id:
+        event.setdefault("request_id", request_id)
+    return event
 
 
 def escape_unprintable(text: str) -> str:

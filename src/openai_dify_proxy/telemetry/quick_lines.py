@@ -6,17 +6,20 @@ The result is the same as that of the usual processors, which render all other l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import time
 from typing import Literal
 
 import msgspec
-import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 REQUEST_LINES = frozenset({"request_finished", "request_rejected", "background_finished", "inner_turn_finished"})
 """The events whose values are texts, numbers and None, without keys, and short."""
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request that the current task or callback serves."""
 
 LEVEL_WIDTH = len("error")
 
@@ -35,10 +38,11 @@ class QuickLines:
     ) -> None:
         self._usual = usual
         self._shown = lru_cache(maxsize=1024)(shown)
-        self._render = self._json if log_format == "json" else self._console
+        self.render = self._json if log_format == "json" else self._console
+        """Returns the line of an event with its level; None if only the usual processors can render it."""
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
-        if event["event"] in REQUEST_LINES and (line := self._render(method, event)) is not None:
+        if event["event"] in REQUEST_LINES and (line := self.render(method, event)) is not None:
             return line
         result: EventDict | str = event
         for processor in self._usual:
@@ -57,20 +61,27 @@ class QuickLines:
         return data.decode() if data.isascii() and _DELETE not in data else None
 
     def _console(self, level: str, event: EventDict) -> str:
-        line = _with_request_id(event)
-        name_of_event = line.pop("event")
-        request_id = line.pop("request_id", None)
         shown = self._shown
-        parts = [timestamp(time()), f"{level:{LEVEL_WIDTH}}", name_of_event]
-        parts += [shown(line.pop(name)) for name in BARE if name in line]
-        parts += [f"{name}={value if isinstance(value, int) else shown(value)}" for name, value in line.items()]
+        parts = [timestamp(time()), f"{level:{LEVEL_WIDTH}}", event["event"]]
+        request_id = None
+        for name, value in _with_request_id(event).items():
+            if type(value) is int and name not in BARE:
+                parts.append(f"{name}={value}")
+            elif name == "request_id":
+                request_id = value
+            elif name in BARE:
+                parts.append(shown(value))
+            elif name != "event":
+                parts.append(f"{name}={shown(value)}")
         if request_id is not None:
-            parts.append(shown(request_id))
+            plain = isinstance(request_id, str) and request_id.isidentifier() and request_id.isascii()
+            parts.append(request_id if plain else shown(request_id))
         return " ".join(parts)
 
 
 def _with_request_id(event: EventDict) -> EventDict:
-    return event if "request_id" in event else {**event, **structlog.contextvars.get_contextvars()}
+    request_id = REQUEST_ID.get()
+    return event if "request_id" in event or not request_id else {**event, "request_id": request_id}
 
 
 @lru_cache(maxsize=2)

@@ -60,7 +60,7 @@ class Traffic:
     def __init__(self, ignored: frozenset[str]) -> None:
         self._ignored = ignored
         self._steps: deque[TrafficStep] = deque(maxlen=STEPS)
-        self._recent: deque[RecentRequest] = deque(maxlen=RECENT)
+        self._recent: deque[RequestRecord] = deque(maxlen=RECENT)
 
     def __call__(self, record: RequestRecord) -> None:
         if record.route in self._ignored:
@@ -75,7 +75,7 @@ class Traffic:
             step.errors[kind] = step.errors.get(kind, 0) + 1
         if record.first_text and len(step.first_texts) < MAX_SAMPLES:
             step.first_texts.append(record.first_text - record.started)
-        self._recent.append(_recent(record))
+        self._recent.append(record)
 
     def steps(self) -> Iterator[TrafficStep]:
         """Yield the steps in which something ended, oldest first."""
@@ -83,7 +83,7 @@ class Traffic:
 
     def recent(self) -> list[RecentRequest]:
         """Return the last requests, newest first."""
-        return list(reversed(self._recent))
+        return [_recent(record) for record in reversed(self._recent)]
 
     def _step(self, now: float) -> TrafficStep:
         at = int(now) // STEP_SECONDS * STEP_SECONDS

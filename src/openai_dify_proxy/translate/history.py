@@ -62,13 +62,14 @@ class Fingerprint:
     __slots__ = ("_hash", "_link")
 
     def __init__(self, secret: bytes, link: bytes = b"") -> None:
-        start = b"%b%b%d:%b" % (VERSION, LINK, len(link), link)
-        self._hash = blake2b(start, digest_size=FINGERPRINT_BYTES, key=secret[: blake2b.MAX_KEY_SIZE])
+        self._hash = _begun(secret, link).copy()
         self._link = link
 
     def add(self, *fields: _Field) -> None:
         """Add fields, pairs of a tag and a text."""
-        self._update([piece for tag, text in fields for piece in _pieces(tag, text)])
+        if fields:
+            self._hash.update(_joined(fields))
+            self._link = b""
 
     def add_messages(self, messages: Iterable[HistoryMessage]) -> None:
         """Add the messages that have a text, files or calls, or are a tool's result."""
@@ -113,9 +114,41 @@ class Fingerprint:
 
 def keyed_hash(secret: bytes, *fields: _Field, link: bytes = b"") -> bytes:
     """Return the hash of fields, in the format of a fingerprint that extends ``link``."""
-    fingerprint = Fingerprint(secret, link)
-    fingerprint.add(*fields)
-    return fingerprint.digest()
+    digest = _begun(secret, link).copy()
+    digest.update(_joined(fields))
+    return digest.digest()
+
+
+class KeyedHasher:
+    """Computes ``keyed_hash`` for fields that begin alike; ``fields`` are hashed once."""
+
+    __slots__ = ("_hash",)
+
+    def __init__(self, secret: bytes, *fields: _Field, link: bytes = b"") -> None:
+        self._hash = _begun(secret, link).copy()
+        self._hash.update(_joined(fields))
+
+    def hash(self, *fields: _Field) -> bytes:
+        """Return the hash of all fields, these last."""
+        digest = self._hash.copy()
+        digest.update(_joined(fields))
+        return digest.digest()
+
+
+@lru_cache(maxsize=4096)
+def _begun(secret: bytes, link: bytes) -> blake2b:
+    """Return the hash of a fingerprint that extends ``link``, to be copied."""
+    start = b"%b%b%d:%b" % (VERSION, LINK, len(link), link)
+    return blake2b(start, digest_size=FINGERPRINT_BYTES, key=secret[: blake2b.MAX_KEY_SIZE])
+
+
+def _joined(fields: Iterable[_Field]) -> bytes:
+    pieces = []
+    for tag, text in fields:
+        data = text.encode("utf-8", "surrogatepass")
+        pieces.append(b"%b%d:" % (tag, len(data)))
+        pieces.append(data)
+    return b"".join(pieces)
 
 
 def _pieces(tag: bytes, text: str) -> tuple[bytes, bytes]:

@@ -96,6 +96,8 @@ def without_thinking(text: str) -> str:
 
 def _partial(text: str, tag: str) -> int:
     """Return the number of final characters of ``text`` that may begin ``tag``."""
+    if "<" not in text[-len(tag) :]:
+        return 0
     for size in range(min(len(tag) - 1, len(text)), 0, -1):
         if text.endswith(tag[:size]):
             return size

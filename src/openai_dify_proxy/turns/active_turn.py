@@ -33,6 +33,20 @@ class ActiveTurn:
     runs.
     """
 
+    __slots__ = (
+        "_now",
+        "_put_pause",
+        "_stop",
+        "app_name",
+        "booking",
+        "claim",
+        "mode",
+        "record",
+        "slot",
+        "stream",
+        "user",
+    )
+
     def __init__(
         self,
         stream: DifyStream,
@@ -87,7 +101,8 @@ class ActiveTurn:
             record.fail(stream.last.error)
         record.usage = stream.usage
         record.first_text, record.last_text = stream.first_text_at, stream.ended_at
-        record.message_id, record.conversation_id = stream.ids.message_id, stream.ids.conversation_id
+        ids = stream.ids
+        record.message_id, record.conversation_id = ids.message_id, ids.conversation_id
 
     def disconnect(self) -> None:
         """Record that the client disconnected: ``next`` raises ClientDisconnected from now on."""

@@ -28,6 +28,13 @@ def book(ledger: Ledger, caller: Caller, work: Work) -> asyncio.Future[None] | N
 class Booking:
     """The booking of one turn of ``caller`` with the app ``app``."""
 
+    __slots__ = (
+        "_app",
+        "_booked",
+        "_caller",
+        "_ledger",
+    )
+
     def __init__(self, ledger: Ledger, caller: Caller, app: str) -> None:
         self._ledger = ledger
         self._caller = caller

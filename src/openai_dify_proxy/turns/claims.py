@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 
 import structlog
 
@@ -53,6 +53,9 @@ LONG_AGO = 600.0
 FORGETFUL_SECONDS = 24 * 3600.0
 """How long a chatflow counts as one without memory after that was detected."""
 
+MAX_CACHED_SYSTEM = 4096
+"""Characters of a system message whose hash is cached."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -66,6 +69,36 @@ class ConversationClaim:
     unless the claim is settled. ``paused`` names the pause that the conversation waits in, if a run has paused in it;
     ``pauses`` that of this turn, and is set before its end.
     """
+
+    __slots__ = (
+        "_app",
+        "_at",
+        "_chatflow",
+        "_committed",
+        "_fingerprint",
+        "_head",
+        "_known",
+        "_link_after",
+        "_locks",
+        "_named",
+        "_now",
+        "_owner",
+        "_request",
+        "_scope",
+        "_store",
+        "_system",
+        "_taken",
+        "_timing",
+        "_told",
+        "_ttl",
+        "_unasked",
+        "awaits_head",
+        "continuation",
+        "not_before",
+        "paused",
+        "pauses",
+        "unconfirmed",
+    )
 
     def __init__(
         self,
@@ -183,7 +216,7 @@ class ConversationClaim:
         self._chatflow = profile.mode == "advanced-chat"
         self._scope = scope = scope_of(secret, caller, request.end_user, app)
         system = sent_system(request, app.rules)
-        self._system = keyed_hash(secret, (SYSTEM, system))[:8]
+        self._system = _digest_of(secret, system) if len(system) <= MAX_CACHED_SYSTEM else _hash_of(secret, system)
         self._told.hash(secret)
         inputs = sent_inputs(request, profile, app.rules)
         self._fingerprint = fingerprint_of(scope, request, system, inputs, by_chat=self._by_chat)
@@ -396,7 +429,8 @@ class ConversationClaim:
 
     @property
     def _has_history(self) -> bool:
-        return self._request.stored_history is not None or has_content(self._request.history)
+        request = self._request
+        return request.stored_history is not None or (bool(request.history) and has_content(request.history))
 
     def _end_operation(self, scope: Scope, conversation_id: str) -> Operation:
         return self._put_record(scope, self._entry(conversation_id, self._now()), "")
@@ -421,6 +455,13 @@ class ConversationClaim:
         scope, dify = self._scope, self._app.dify
         assert scope is not None
         return f"forgetful:{keyed_hash(scope.secret, (KIND, dify.url), (KIND, dify.key)).hex()}"
+
+
+def _hash_of(secret: bytes, system: str) -> bytes:
+    return keyed_hash(secret, (SYSTEM, system))[:8]
+
+
+_digest_of = lru_cache(maxsize=1024)(_hash_of)
 
 
 def _entry_key(link: bytes) -> str:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from openai_dify_proxy.alarms import Alarm, alarms_of
 from openai_dify_proxy.errors import ConversationNotFound, ProxyError, UpstreamFailed
 from openai_dify_proxy.events import Event, TextDelta, TurnFailed, TurnFinished, TurnIds, Usage
 from openai_dify_proxy.tools.output_reader import OutputReader
@@ -81,6 +82,46 @@ class DifyStream:
     were read, and ``ended_at`` when the last event was, by ``perf_counter``; 0 until then.
     """
 
+    __slots__ = (
+        "_alarms",
+        "_attached_at",
+        "_began",
+        "_decoder",
+        "_ending_since",
+        "_error_body",
+        "_expected",
+        "_first_event",
+        "_frames",
+        "_last_frame",
+        "_limits",
+        "_links",
+        "_loop",
+        "_next_run",
+        "_output",
+        "_paused_at",
+        "_ran",
+        "_read_at",
+        "_repair",
+        "_restart",
+        "_resumption",
+        "_reuploads",
+        "_stop",
+        "_streams",
+        "_timer",
+        "_timer_at",
+        "_undelivered",
+        "_usage_read",
+        "app",
+        "client_disconnected",
+        "ended",
+        "ended_at",
+        "exchange",
+        "first_text_at",
+        "last",
+        "stopped",
+        "user",
+    )
+
     def __init__(
         self,
         exchange: Exchange,
@@ -128,7 +169,8 @@ class DifyStream:
         self._frames = 0
         self._error_body = bytearray()
         self._ending_since: float | None = None
-        self._timer: asyncio.Handle | None = None
+        self._alarms = alarms_of(self._loop)
+        self._timer: Alarm | None = None
         self._timer_at = 0.0
 
     @property
@@ -193,6 +235,13 @@ class DifyStream:
         """Call ``listener`` whenever ``poll`` may return more; None for no listener."""
         self.exchange.listener = listener
 
+    def await_events(self) -> None:
+        """Let the listener be called when events arrive, or at the next deadline; at once if something has arrived."""
+        if self.exchange.has_news:
+            self.exchange.wake()
+        else:
+            self._wake_by(self._deadline())
+
     def pause(self) -> None:
         """Stop reading from Dify until ``resume``."""
         self._paused_at = self._loop.time()
@@ -242,7 +291,7 @@ class DifyStream:
                 events = [TurnFailed(conversation_lost())]
         if events and (events := self._filtered(events)):
             self.first_text_at = self.first_text_at or self._first_text_at(events)
-            if self._timer is None or self._decoder.ending:
+            if not self.ended and (self._timer is None or self._decoder.ending):
                 self._wake_by(self._deadline())
             return events
         if self._next_run is not None:
@@ -281,7 +330,7 @@ class DifyStream:
     def close(self) -> None:
         """Stop reading. A concluded stream may still end, so that its connection is reused; any other is aborted."""
         if self._timer is not None:
-            self._timer.cancel()
+            self._alarms.cancel(self._timer)
             self._timer = None
         self.exchange.listener = None
         if self._decoder.concluded and not self.exchange.ended:
@@ -442,11 +491,11 @@ class DifyStream:
         timer = self._timer
         if timer is None or self._timer_at > when:
             if timer is not None:
-                timer.cancel()
-            self._timer = self._loop.call_at(when, self._fire)
+                self._alarms.cancel(timer)
+            self._timer = self._alarms.set(when, self._fire)
             self._timer_at = when
 
     def _fire(self) -> None:
-        """Wake the reader. uvloop rounds to milliseconds, so this may be early; ``poll`` then sets the timer again."""
+        """Wake the reader."""
         self._timer = None
         self.exchange.wake()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import structlog
 from msgspec import Struct, structs
 
+from openai_dify_proxy.eager import in_task
 from openai_dify_proxy.errors import (
     FormClosed,
     InvalidRequest,
@@ -174,6 +175,7 @@ class HumanInputs:
     async def _attach(self, question: Question, events: Exchange) -> None:
         """Wait until Dify sends the events. Raises ProxyError if it does not, and ClientDisconnected."""
         app = question.app.dify
+        await in_task()
         try:
             async with asyncio.timeout(ATTACH_SECONDS):
                 while events.status is None and not events.ended:

@@ -13,6 +13,13 @@ class InstructionMemory:
     got them or a reminder; the entry of the conversation stores both. ``remind_after`` turns later it gets a reminder.
     """
 
+    __slots__ = (
+        "_instructions",
+        "_remind_after",
+        "digest",
+        "turns",
+    )
+
     def __init__(self, instructions: str = "", remind_after: int = 0) -> None:
         self.digest = b""
         self.turns = 0

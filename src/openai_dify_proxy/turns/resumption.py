@@ -29,6 +29,13 @@ class Resumption:
     ``resume`` is None if the app's mode or the version of Dify has no such route.
     """
 
+    __slots__ = (
+        "_count",
+        "_decoder",
+        "_resume",
+        "cut",
+    )
+
     def __init__(self, resume: Resume | None) -> None:
         self.cut: ProxyError | None = None
         self._resume = resume

@@ -19,6 +19,11 @@ UploadAgain = Callable[["DifyStream"], Awaitable["Run"]]
 class Reuploads:
     """Decides whether a turn uploads its files again: once, and only if its request named copies of earlier turns."""
 
+    __slots__ = (
+        "_copies",
+        "_upload_again",
+    )
+
     def __init__(self, copies: KnownCopies, upload_again: UploadAgain) -> None:
         self._copies = copies
         self._upload_again = upload_again

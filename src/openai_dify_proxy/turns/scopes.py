@@ -16,6 +16,7 @@ from openai_dify_proxy.translate.history import (
     STORED,
     SYSTEM,
     Fingerprint,
+    KeyedHasher,
     keyed_hash,
     replies,
 )
@@ -32,7 +33,12 @@ class Scope(Struct, frozen=True):
     link: bytes
 
     def key(self, kind: str, conversation_id: str) -> str:
-        return f"{kind}:{keyed_hash(self.secret, (KIND, kind), (STORED, conversation_id), link=self.link).hex()}"
+        return f"{kind}:{_hasher(self.secret, self.link, kind).hash((STORED, conversation_id)).hex()}"
+
+
+@lru_cache(maxsize=4096)
+def _hasher(secret: bytes, link: bytes, kind: str) -> KeyedHasher:
+    return KeyedHasher(secret, (KIND, kind), link=link)
 
 
 def scope_of(secret: bytes, caller: Caller, end_user: str | None, app: App) -> Scope:
@@ -64,11 +70,12 @@ def fingerprint_of(scope: Scope, request: TurnRequest, system: str, inputs: str,
         fingerprint.add_messages(request.history)
         return fingerprint
     fingerprint = Fingerprint(secret, scope.link)
-    files = [(FILE, file.identity) for file in request.files]
+    files = [(FILE, file.identity) for file in request.files] if request.files else ()
     if by_chat:
         fingerprint.add((CHAT, request.chat_id or ""), (INPUTS, inputs), *files)
         fingerprint.add_messages(replies(request.history))
     else:
         fingerprint.add((SYSTEM, system), (INPUTS, inputs), *files)
-        fingerprint.add_messages(request.history)
+        if request.history:
+            fingerprint.add_messages(request.history)
     return fingerprint

@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from typing import Literal
 
+from msgspec import Struct
+
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.files.artifacts.service import Address, Artifacts
 from openai_dify_proxy.files.uploads import KnownCopies
@@ -47,6 +49,7 @@ from openai_dify_proxy.turns.profiles import Profiles
 from openai_dify_proxy.turns.reuploads import Reuploads
 from openai_dify_proxy.turns.runs import Question, Recall, Runs
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
+from openai_dify_proxy.turns.turn_block import TurnBlock
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.wire.dify import MessageFeedback, MessageRow
 
@@ -55,6 +58,20 @@ SUGGESTION_SECONDS = 10.0
 
 EMULATION_COST = 8
 """To read and write a schema takes as long as to escape a text of so many times its size."""
+
+
+class _TurnPlan(Struct, frozen=True, gc=False):
+    """A turn that has not begun: the arguments of ``Turns.run``, and what it has made of them."""
+
+    caller: Caller
+    app: App
+    request: TurnRequest
+    claim: ConversationClaim
+    admittance: Admittance
+    client: Client
+    recall: Recall | None
+    streamed: bool
+    address: Address | None
 
 
 class Turns:
@@ -108,6 +125,8 @@ class Turns:
 
     def ignored(self, app: App, output: OutputRequest | None, request: TurnRequest | None = None) -> Sequence[str]:
         """Return the parameters about tools, formats and files that have no effect, as far as the app is known yet."""
+        if output is None and (request is None or request.contents is None):
+            return ()
         profile = self._profiles.cached(app.dify)
         files = () if request is None else self._files.ignored(profile, request)
         return (*self._emulator.ignored(app, profile, output), *files)
@@ -147,8 +166,7 @@ class Turns:
         finally:
             admittance.leave()
 
-    @asynccontextmanager
-    async def run(
+    def run(
         self,
         caller: Caller,
         app: App,
@@ -161,14 +179,13 @@ class Turns:
         wait: TurnWait | None = None,
         streamed: bool = False,
         address: Address | None = None,
-    ) -> AsyncIterator[ActiveTurn]:
-        """Send the request to Dify and yield the turn. At the block's end, release the claim and stop a running turn.
+    ) -> TurnBlock:
+        """Return the block of a turn, at whose beginning the request is sent to Dify.
 
         ``client`` aborts the turn by disconnecting. ``recall`` is called only if a transcript is needed. The turn takes
         over ``lock`` until its end. Without the ``admittance`` of an ``admit`` block, it waits for a slot as ``wait``
         says. ``streamed`` says whether the client receives events before the end. ``address`` returns the server's
         address for links to files; without one, they stay as Dify sends them, unless ``PUBLIC_URL`` is set.
-        Raises ProxyError, and ClientDisconnected if the client disconnects before the request to Dify.
         """
         client = client or self._inner_client()
         record = client.record
@@ -178,45 +195,33 @@ class Turns:
         own = admittance is None
         if admittance is None:
             admittance = self._admittance(caller, app, request.end_user, client, wait or self.wait(streamed=False))
-        turn = None
-        try:
-            profile = self._profiles.cached(app.dify)
-            if profile is None:
-                profile = await record.wait(self._profiles.get(app.dify, app.mode))
-            if request.contents is not None:
-                request = await record.wait(self._files.resolve(caller, request))
-            emulation = await self._emulate(app, profile, request, streamed=streamed)
+        plan = _TurnPlan(caller, app, request, claim, admittance, client, recall, streamed, address)
+        return TurnBlock(
+            partial(self._open, plan),
+            self._end,
+            claim,
+            admittance,
+            record,
+            own_admittance=own,
+            close_record=self._close_inner,
+        )
+
+    async def _open(self, plan: _TurnPlan) -> ActiveTurn:
+        """Send the request to Dify. Raises ProxyError, and ClientDisconnected if the client has disconnected before."""
+        app, record, request = plan.app, plan.client.record, plan.request
+        profile = self._profiles.cached(app.dify)
+        if profile is None:
+            profile = await record.wait(self._profiles.get(app.dify, app.mode))
+        if request.contents is not None:
+            request = await record.wait(self._files.resolve(plan.caller, request))
+        emulation = None
+        if request.output is not None:
+            emulation = await self._emulate(app, profile, request, streamed=plan.streamed)
             if emulation is not None and emulation.instructions is not None:
-                claim.instruct(emulation.instructions.identity, self._emulator.remind_after)
-            if not admittance.try_enter():
-                self._check(app, profile, request)
-            turn = await self._begin(
-                caller,
-                app,
-                profile,
-                request,
-                claim=claim,
-                admittance=admittance,
-                client=client,
-                recall=recall,
-                emulation=emulation,
-                address=address,
-            )
-            yield turn
-        except ProxyError as error:
-            record.fail(error)
-            raise
-        finally:
-            try:
-                record.queued = admittance.waited
-                if turn is not None:
-                    self._end(turn)
-                else:
-                    await claim.release()
-            finally:
-                if own:
-                    admittance.leave()
-                self._close_inner(record)
+                plan.claim.instruct(emulation.instructions.identity, self._emulator.remind_after)
+        if not plan.admittance.try_enter():
+            self._check(app, profile, request)
+        return await self._begin(plan, profile, request, emulation)
 
     async def messages(
         self,
@@ -287,8 +292,7 @@ class Turns:
 
     async def user(self, app: App, caller: Caller, end_user: str | None) -> str:
         """Return Dify's ``user``, derived from the state's secret, or from the app's key while that is unreachable."""
-        secret = await self._conversations.secret() or app.dify.key.encode()
-        return user_in_dify(secret, caller, end_user, plain=self._plain_users)
+        return self._user(app, caller, end_user, await self._conversations.secret())
 
     def begin_close(self, grace: float) -> None:
         """Record that the server stops, and that requests may take ``grace`` seconds to end before ``close``.
@@ -309,19 +313,9 @@ class Turns:
         await self.admission.close()
 
     async def _begin(
-        self,
-        caller: Caller,
-        app: App,
-        profile: AppProfile,
-        request: TurnRequest,
-        *,
-        claim: ConversationClaim,
-        admittance: Admittance,
-        client: Client,
-        recall: Recall | None,
-        emulation: Emulation | None,
-        address: Address | None,
+        self, plan: _TurnPlan, profile: AppProfile, request: TurnRequest, emulation: Emulation | None
     ) -> ActiveTurn:
+        caller, app, claim, admittance, client = plan.caller, plan.app, plan.claim, plan.admittance, plan.client
         slot, pause = None, None
         while slot is None:
             slot = await admittance.enter()
@@ -330,14 +324,16 @@ class Turns:
             except ConversationTaken as taken:
                 claim.awaits_head = await admittance.wait_until_free(taken)
                 slot = None
-        user = await self.user(app, caller, request.end_user)
+        secret = await self._conversations.secret()
+        user = self._user(app, caller, request.end_user, secret)
         copies = KnownCopies()
-        question = Question(app, profile, request, user, claim, recall, slot, emulation, client, caller.id, copies)
+        question = Question(app, profile, request, user, claim, plan.recall, slot, emulation, client, caller.id, copies)
         if pause is None:
             await self._runs.wait_for_dify(question)
             exchange, decoder = await self._runs.start(question)
         else:
             exchange, decoder = await self._human.start(question, pause)
+        may_have_files = request.contents is not None or plan.recall is not None
         client.record.sent = exchange.sent_at
         client.record.elsewhere += admittance.waited + exchange.connecting
         stream = DifyStream(
@@ -349,13 +345,11 @@ class Turns:
             limits=self._limits,
             conversation_id=claim.conversation_id,
             restart=partial(self._runs.restart, question) if pause is None and claim.can_restart else None,
-            reuploads=Reuploads(copies, partial(self._runs.upload_again, question)),
+            reuploads=Reuploads(copies, partial(self._runs.upload_again, question)) if may_have_files else None,
             output=None if emulation is None else emulation.reader,
-            repair=partial(self._runs.repair, question),
+            repair=None if emulation is None else partial(self._runs.repair, question),
             resume=partial(self._runs.resume, question) if profile.resumable else None,
-            links=self._artifacts.links(
-                app.dify.base_url, caller.id, user, await self._conversations.secret(), address
-            ),
+            links=self._artifacts.links(app.dify.base_url, caller.id, user, secret, plan.address),
         )
         slot.hold()  # until ``_end``
         self._active += 1
@@ -374,6 +368,9 @@ class Turns:
             put_pause=partial(self._pauses.put_operations, caller, app, request.end_user),
             stop=lambda: self._stopper.abandon(stream, profile.mode),
         )
+
+    def _user(self, app: App, caller: Caller, end_user: str | None, secret: bytes | None) -> str:
+        return user_in_dify(secret or app.dify.key.encode(), caller, end_user, plain=self._plain_users)
 
     def _inner_client(self) -> ConnectedClient:
         """Return the client of a turn that another request caused, with a record of its own."""

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from openai_dify_proxy.eager import in_task
 from openai_dify_proxy.errors import ProxyError, UpstreamMisconfigured
 
 _K = TypeVar("_K", bound=Hashable)
@@ -68,6 +69,7 @@ class RefreshingCache(Generic[_K, _V]):
         entry = self._entries.get(key)
         if entry is not None and entry.fresh_until > self._now():
             return entry.value
+        await in_task()
         try:
             async with asyncio.timeout(timeout):
                 return (await asyncio.shield(self._load(key, load))).value

@@ -13,12 +13,46 @@ from openai_dify_proxy.upstream.exchange import Exchange
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes that may arrive in a row without a byte of a body: a head, trailers, or the extensions of a chunk."""
 
+_KEPT_HEADERS = frozenset(
+    {
+        b"content-length",
+        b"content-type",
+        b"location",
+        b"retry-after",
+        b"transfer-encoding",
+        b"x-stream-error",
+        b"x-version",
+    }
+)
+"""The headers that are read; the others would take 1 kB of each open stream."""
+
 TLS_ALERT = b"\x15\x03"
 """The first bytes of a TLS alert, with which some TLS servers answer plain HTTP."""
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
     """One connection, serving one exchange at a time. All connections of a client read into the same ``buffer``."""
+
+    __slots__ = (
+        "_buffer",
+        "_complete",
+        "_exchange",
+        "_forget",
+        "_headers",
+        "_held",
+        "_keep_alive",
+        "_largest_read",
+        "_parser",
+        "_parts",
+        "_paused",
+        "_release",
+        "_silent",
+        "_without_body",
+        "_yielded",
+        "on_body",
+        "reused",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -30,10 +64,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._largest_read = len(buffer)
         self._release = release
         self._forget = forget
-        self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
-        self._headers: dict[str, str] = {}
+        self._headers: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
+        self.on_body = self._parts.append
+        """A callback of the parser: the parts are delivered once per read, not once per chunk."""
+        self._parser = httptools.HttpResponseParser(self)
         self._without_body = 0  # bytes since the last one of a body
         self._silent = True
         self._complete = False
@@ -43,7 +79,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._paused = False
         self.reused = False
         self.transport: asyncio.Transport | None = None
-        self.expiry: asyncio.TimerHandle | None = None
 
     def start(self, exchange: Exchange, request: Sequence[bytes | bytearray]) -> None:
         self._exchange = exchange
@@ -138,12 +173,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             raise httptools.HttpParserError("the head is too large")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.expiry is not None:
-            self.expiry.cancel()
         self._forget(self)
         self.transport = None
         if self._exchange is not None:
-            sized = "content-length" in self._headers or "transfer-encoding" in self._headers
+            received = self._exchange.headers
+            sized = "content-length" in received or "transfer-encoding" in received
             self._finish(broken=exc is not None or self._exchange.status is None or sized)
 
     def _finish(self, *, broken: bool) -> None:
@@ -162,24 +196,24 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _deliver_parts(self, exchange: Exchange, size: int) -> None:
         """Pass the parsed body parts to the exchange. ``size`` is that of the read: slightly more than the body's."""
         if self._parts:
-            parts, self._parts = self._parts, []
-            exchange.on_body(parts, size)
+            exchange.on_body(self._parts, size)
+            self._parts.clear()
 
     # httptools
 
     def on_message_begin(self) -> None:
-        self._headers = {}
+        self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status >= 200 and self._exchange is not None:
-            self._exchange.on_headers(status, self._headers)
-
-    def on_body(self, data: bytes) -> None:
-        self._parts.append(data)  # delivered once per read, not once per chunk
+            lowered = [(name.lower(), value) for name, value in self._headers]
+            kept = {name.decode(): value.decode("latin-1") for name, value in lowered if name in _KEPT_HEADERS}
+            self._exchange.on_headers(status, kept)
+        self._headers = []
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() >= 200:

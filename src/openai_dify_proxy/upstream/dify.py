@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 from msgspec import Struct, json
 
+from openai_dify_proxy.eager import in_task
 from openai_dify_proxy.errors import (
     SEE_LOG,
     AuthenticationFailed,
@@ -74,8 +75,13 @@ class DifyApp(Struct, frozen=True):
     @property
     def origin(self) -> str:
         """Scheme and host, the base of Dify's relative file links."""
-        at = self.url.index("://") + 3
-        return self.url[: self.url.index("/", at)] if "/" in self.url[at:] else self.url
+        return _origin_of(self.url)
+
+
+@lru_cache(maxsize=1024)
+def _origin_of(url: str) -> str:
+    at = url.index("://") + 3
+    return url[: url.index("/", at)] if "/" in url[at:] else url
 
 
 class VersionedAnswer(Struct, frozen=True):
@@ -272,6 +278,7 @@ class DifyClient:
     ) -> tuple[Exchange, bytes]:
         """Make a call that does not generate: if it is a ``control`` call, it may come ``first``, before others."""
         headers = content_type if body else b""
+        await in_task()
         try:
             async with asyncio.timeout(timeout):
                 if control:

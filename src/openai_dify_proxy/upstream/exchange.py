@@ -97,6 +97,11 @@ class Exchange:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether anything has arrived, or nothing will."""
+        return self.ended or self.status is not None
+
     def take(self) -> bytes:
         """Return the body bytes that arrived since the last call."""
         body = self._body
@@ -177,7 +182,7 @@ class Exchange:
         self._request = ()  # an answered request is not sent again
 
     def on_body(self, parts: list[bytes], size: int) -> None:
-        """Store ``parts``, ``size`` bytes in all."""
+        """Store a copy of ``parts``, ``size`` bytes in all."""
         if not self._discard:
             self._body += parts
             self._size += size

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 
+from openai_dify_proxy.eager import in_task
 from openai_dify_proxy.settings.limits import STREAM_BUFFER
 from openai_dify_proxy.upstream.connection import UpstreamConnection
 from openai_dify_proxy.upstream.connection_errors import CannotConnect
@@ -45,7 +46,10 @@ class HttpClient:
         self.stream_buffer = stream_buffer
         # A client that does not read holds the frames of one read in memory, which are larger than what was read.
         self._buffer = memoryview(bytearray(min(MAX_READ_BYTES, stream_buffer * 3 // 4)))
-        self._idle: dict[Origin, dict[UpstreamConnection, None]] = {}  # ordered by the time of their last use
+        self._idle: dict[Origin, dict[UpstreamConnection, float]] = {}
+        """Idle connections in the order of their last use, and when they expire by the loop's time."""
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry_at = 0.0
         self._open: set[UpstreamConnection] = set()
         self._network = network or Network()
         self._forwards = self._network.forwards
@@ -75,6 +79,8 @@ class HttpClient:
         for connection in tuple(self._open):
             connection.abort()
         self._idle.clear()
+        if self._expiry is not None:
+            self._expiry.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -84,14 +90,12 @@ class HttpClient:
         connections = self._idle.get(origin)
         while connections:
             connection, _ = connections.popitem()
-            if connection.expiry is not None:
-                connection.expiry.cancel()
-                connection.expiry = None
             if connection.transport is not None and not connection.transport.is_closing():
                 return connection
         return None
 
     async def connect(self, origin: Origin) -> UpstreamConnection:
+        await in_task()
         try:
             async with asyncio.timeout(self._connect_timeout):
                 connection = await self._open_connection(origin)
@@ -126,13 +130,29 @@ class HttpClient:
 
     def _release(self, origin: Origin, connection: UpstreamConnection) -> None:
         connections = self._idle.setdefault(origin, {})
-        seconds = IDLE_SECONDS if len(connections) < MAX_IDLE else SURPLUS_SECONDS
-        connections[connection] = None
-        connection.expiry = self.loop.call_later(seconds, self._expire, connections, connection)
+        at = self.loop.time() + (IDLE_SECONDS if len(connections) < MAX_IDLE else SURPLUS_SECONDS)
+        connections[connection] = at
+        if self._expiry is None or at < self._expiry_at:
+            self._expire_at(at)
 
-    def _expire(self, connections: dict[UpstreamConnection, None], connection: UpstreamConnection) -> None:
-        connections.pop(connection, None)
-        connection.abort()
+    def _expire_at(self, at: float) -> None:
+        """Set the timer of all idle connections: one for each would cost more than the rest of its use."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = self.loop.call_at(at, self._expire)
+        self._expiry_at = at
+
+    def _expire(self) -> None:
+        """Close the connections that have been idle long enough."""
+        self._expiry = None
+        now = self.loop.time()
+        for connections in self._idle.values():
+            for connection in [connection for connection, at in connections.items() if at <= now]:
+                del connections[connection]
+                connection.abort()
+        left = [at for connections in self._idle.values() for at in connections.values()]
+        if left:
+            self._expire_at(max(min(left), now + 0.001))  # uvloop rounds to milliseconds
 
     def _forget(self, connection: UpstreamConnection) -> None:
         """Drop a lost connection, which may have been idle."""

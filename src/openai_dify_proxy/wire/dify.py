@@ -395,6 +395,7 @@ def encode_generate_request(request: GenerateRequest) -> bytearray:
 
 EVENT = Decoder(DifyEvent, float_hook=read_float)
 TEXT_EVENT = Decoder(TextEvent)
+TEXT_EVENTS = Decoder(list[TextEvent])
 EVENT_NAME = Decoder(EventName)
 TEXT_CHUNK = Decoder(TextChunkData)
 REASONING_CHUNK = Decoder(ReasoningChunkData)

@@ -16,7 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openai_dify_proxy.errors import mask_keys
-from openai_dify_proxy.telemetry import LogFormat, bind_request, configure_logging, escape_unprintable
+from openai_dify_proxy.telemetry import (
+    LogFormat,
+    bind_request,
+    configure_logging,
+    escape_unprintable,
+    unbind_request,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,16 +38,16 @@ def _restore_logging() -> Iterator[None]:
     for logger, own in zip(loggers, levels, strict=True):
         logger.setLevel(own)
     structlog.configure(**configured)
-    structlog.contextvars.clear_contextvars()
+    bind_request("")
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_json_lines_contain_the_request_and_bound_fields(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_contain_the_request(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("info", "json")
-    bind_request("req_1", caller="tests")
+    bind_request("req_1")
     structlog.get_logger().info("turn finished", model="字", ms=3)
     logging.getLogger("asyncio").warning("slow %s", "callback")
     bind_request("req_2")
@@ -54,10 +60,22 @@ def test_json_lines_contain_the_request_and_bound_fields(capsys: pytest.CaptureF
         "model": "字",
         "ms": 3,
         "request_id": "req_1",
-        "caller": "tests",
     }
     assert (foreign["event"], foreign["logger"], foreign["request_id"]) == ("slow callback", "asyncio", "req_1")
-    assert (second["request_id"], "caller" in second) == ("req_2", False)
+    assert second["request_id"] == "req_2"
+
+
+def test_unbound_lines_contain_no_request(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    outer = bind_request("req_1")
+    inner = bind_request("req_2")
+    unbind_request(inner)
+    structlog.get_logger().info("one")
+    unbind_request(outer)
+    structlog.get_logger().info("none")
+    one, none = lines(capsys)
+    assert one["request_id"] == "req_1"
+    assert "request_id" not in none
 
 
 def test_console_lines_are_readable(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +211,7 @@ def test_no_line_holds_unprintable_characters(
     configure_logging("info", log_format)
     text = f"a{hostile}b"
     fields = {text: text, "path": text, "nested": {text: [text, (text, Unreadable(text))]}, "error": Unreadable(text)}
-    bind_request(text, caller=text)
+    bind_request(text)
     structlog.get_logger().info(text, **fields)
     logging.getLogger("uvicorn.error").warning("Invalid %s", text)
     logging.getLogger(text).warning("x")

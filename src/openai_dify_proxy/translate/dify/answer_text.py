@@ -51,6 +51,11 @@ class AnswerText:
     def __str__(self) -> str:
         return self._assembly.text()
 
+    @property
+    def joins(self) -> bool:
+        """Whether pieces of text from the same variable may be added as one: none of them can be a repetition."""
+        return not (self.agent_streams or self._assembly.retried)
+
     def missing_from_agent(self, name: str, text: str) -> str:
         """Return the part of an event's ``text`` that was not streamed yet; ``name`` is the event's.
 

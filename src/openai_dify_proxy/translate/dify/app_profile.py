@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
@@ -83,8 +84,7 @@ class AppProfile(Struct, frozen=True):
     @property
     def release(self) -> tuple[int, int] | None:
         """Major and minor number of Dify's version; None if it is missing or malformed."""
-        found = _RELEASE.match(self.version or "")
-        return (int(found[1]), int(found[2])) if found else None
+        return None if self.version is None else _release_of(self.version)
 
     @property
     def converses(self) -> bool:
@@ -93,6 +93,8 @@ class AppProfile(Struct, frozen=True):
 
     def text_input(self, names: Iterable[str]) -> InputField | None:
         """Return the text field for the first of ``names`` that the form has, or None."""
+        if not self.form:
+            return None
         fields = {field.name.lower(): field for field in self.form if field.is_text}
         return next((fields[name] for name in names if name in fields), None)
 
@@ -112,6 +114,12 @@ class AppProfile(Struct, frozen=True):
             return named.name
         open_fields = texts if len(texts) == 1 else [field for field in texts if field.name not in given]
         return open_fields[0].name if len(open_fields) == 1 else None
+
+
+@lru_cache(maxsize=64)
+def _release_of(version: str) -> tuple[int, int] | None:
+    found = _RELEASE.match(version)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 _RESERVED_NAMES = frozenset(SYSTEM_NAMES + HISTORY_NAMES + TOOL_NAMES)

@@ -44,6 +44,11 @@ class LinkRewriter:
         self._held = ""
         self._before = ""  # a text that ends with the character before the next one
 
+    @property
+    def holds(self) -> bool:
+        """Whether text is held back."""
+        return bool(self._held)
+
     def skips(self, text: str) -> bool:
         """Return whether the next piece of the text needs no ``feed``, and take note of it."""
         if self._held or "/" in text or text.endswith(_ENDS):
@@ -97,10 +102,14 @@ class FileLinks:
     def filter(self, events: list[Event]) -> list[Event]:
         """Return the events with links of ours; text that may be a part of a link follows later."""
         for event in events:
-            if type(event) is not TextDelta or not self._text.skips(event.text):
+            kind = type(event)
+            if kind is TextDelta:
+                if not self._text.skips(event.text):  # type: ignore[union-attr]
+                    break
+            elif kind is not TurnFinished or self._text.holds or not _is_bare(event):
                 break
         else:
-            return events
+            return events  # the usual case
         out: list[Event] = []
         for event in events:
             self._filter(event, out)
@@ -160,3 +169,8 @@ class FileLinks:
 
     def _rewriter(self) -> LinkRewriter:
         return LinkRewriter(self._links, lambda link: self._replace(link, None))
+
+
+def _is_bare(event: Event) -> bool:
+    """Return whether the end of a turn has no text of its own."""
+    return isinstance(event, TurnFinished) and event.answer is None and event.outputs is None

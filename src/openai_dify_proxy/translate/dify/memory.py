@@ -26,3 +26,7 @@ class MemoryDetector:
         prompts = (dify.PROCESS_DATA.decode(node.process_data) or dify.ProcessData()).prompts
         if prompts:
             self.remembers = self.remembers or any(asked_before in normalize(prompt.text or "") for prompt in prompts)
+
+
+NO_MEMORY = MemoryDetector(None)
+"""Detects nothing, and never changes."""

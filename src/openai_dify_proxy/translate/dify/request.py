@@ -87,7 +87,7 @@ def make_generate_request(
     question = _place_system(turn, question, profile, rules.system_prompt, inputs, before=continuation.system)
     if instructions is not None:
         question = place_instructions(instructions, continuation.instructions, question, profile, inputs)
-    references = files.references() or UNSET
+    references = UNSET if files is NO_FILES else files.references() or UNSET
     if profile.converses:
         return GenerateRequest(
             _checked(inputs, profile),
@@ -109,6 +109,8 @@ def sent_system(turn: TurnRequest, rules: AppRules) -> str:
 
 def sent_inputs(turn: TurnRequest, profile: AppProfile, rules: AppRules) -> str:
     """Return the inputs that reach Dify as canonical JSON. Dify drops inputs that the app does not have."""
+    if not profile.form:
+        return ""
     names = {field.name for field in profile.form}
     given = {name: value for name, value in {**rules.inputs, **turn.inputs}.items() if name in names}
     return json.encode(given, order="sorted").decode() if given else ""
@@ -203,6 +205,8 @@ def _place_history(
     transcript: Transcript,
 ) -> Iterable[str]:
     """Place the history, and return the resulting question in parts."""
+    if not earlier:
+        return (question,)
     if any(message.calls or message.role == "tool" for message in earlier):
         earlier = rendered_messages(earlier)
     history = [message for message in earlier if message.text]
@@ -218,6 +222,8 @@ def _place_history(
 
 def _checked(inputs: dict[str, Any], profile: AppProfile) -> dict[str, Any]:
     """Return the inputs of the form, converted to its types; Dify would drop the others."""
+    if not profile.form:
+        return {}
     form = {field.name: field for field in profile.form}
     checked = {}
     for name, value in inputs.items():

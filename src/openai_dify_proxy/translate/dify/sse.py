@@ -42,7 +42,7 @@ class FrameSplitter:
         end = data.rfind(b"\n\n") + 2
         if end > 1 and end <= self._limit and len(data) - end <= self._limit and data.startswith(b"data: "):
             payloads = data[6 : end - 2].split(b"\n\ndata: ")
-            if data.count(b"\n", 0, end) == 2 * len(payloads):  # only complete one-line frames, the usual case
+            if b"\n" not in b"".join(payloads):  # only complete one-line frames, the usual case
                 self.frames += len(payloads)
                 self._rest += data[end:]
                 return payloads

@@ -32,7 +32,7 @@ class StepReporter:
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
         self._states: dict[str, str] = {}
-        self._nodes: set[tuple[str, str]] = set()
+        self._nodes: set[tuple[str, str]] | None = None
 
     def read_node(self, name: str, node: NodeData, out: list[Event]) -> None:
         """Read an event of a node; ``name`` is the event's name."""
@@ -43,6 +43,8 @@ class StepReporter:
 
     def _is_repeated(self, name: str | None, state: str) -> bool:
         """Return whether a step of this name was in this state before: a snapshot of the run repeats its nodes."""
+        if self._nodes is None:
+            self._nodes = set()
         repeated = name is not None and (name, state) in self._nodes
         if name is not None:
             self._nodes.add((name, state))

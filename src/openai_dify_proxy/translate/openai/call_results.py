@@ -21,11 +21,13 @@ _MAX_NAMED = 20
 
 def question_of(asked: Iterable[HistoryMessage], calls: Sequence[ToolCall] = ()) -> str:
     """Return the text of the new messages, which may be results of ``calls``."""
+    messages = [message for message in asked if message.text or message.role == "tool"]
+    if len(messages) == 1 and messages[0].role != "tool":
+        return messages[0].text  # the usual case
     attributes = result_attributes(calls)
     return "\n\n".join(
         escape_role_lines(render_result(message, attributes)) if message.role == "tool" else message.text
-        for message in asked
-        if message.text or message.role == "tool"
+        for message in messages
     )
 
 

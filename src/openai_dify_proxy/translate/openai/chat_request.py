@@ -118,6 +118,9 @@ def split_messages(messages: Sequence[HistoryMessage], *, param: str, files: Fil
     ``param`` is the field that holds them, ``files`` the reader of their files. Raises InvalidRequest.
     """
     contents = None if files is None else files.contents
+    if len(messages) == 1 and messages[0].role == "user" and messages[0].text:  # a new conversation
+        asked = tuple(messages)
+        return TurnMessages(asked[0].text, asked, param=param, contents=contents)
     relevant = [message for message in messages if message.text or message.files or message.role in _COUNT_WITHOUT_TEXT]
     system = "\n\n".join(message.text for message in relevant if message.role == "system")
     dialogue = [message for message in relevant if message.role != "system"]
@@ -165,15 +168,7 @@ def make_turn(
     Calls must have results, and results must have calls, in the request or at the end of the stored history.
     """
     metadata = request.metadata or {}
-    in_body = request.conversation_id or metadata.get("conversation_id")
-    if in_body is not None and not isinstance(in_body, str):
-        raise invalid_type("metadata.conversation_id", ("str",), type_of(in_body))
-    ids = (
-        (identity.conversation_id, CONVERSATION_HEADER),
-        (request.conversation_id, "conversation_id"),
-        (in_body, "metadata.conversation_id"),
-    )
-    conversation_id, conversation_param = next((pair for pair in ids if pair[0]), (None, "conversation_id"))
+    conversation_id, conversation_param = _named_conversation(request, metadata, identity)
     forms = read_form_fields(request, messages.asked, messages.param)
     may_be_side_call = stored is None and forms.answer is None
     side_call = detect_side_call(messages, named=conversation_id is not None) if may_be_side_call else None
@@ -187,17 +182,17 @@ def make_turn(
             question = question_of(messages.asked, calls) or FILES_ONLY
         system = "\n\n".join(filter(None, (stored.system, system)))
         conversation_id = stored.conversation_id or conversation_id
-    stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    stop = (request.stop,) if isinstance(request.stop, str) else request.stop
     files = read_dify_files(request.files) if request.files else ()
     return TurnRequest(
         question=question,
         system=system,
         history=messages.history,
-        inputs={**metadata_inputs(metadata), **(request.inputs or {})},
+        inputs={**metadata_inputs(metadata), **(request.inputs or {})} if metadata or request.inputs else {},
         conversation_id=conversation_id,
         conversation_param=conversation_param,
         end_user=end_user_of(request, identity),
-        stop=tuple(sequence for sequence in stop if sequence),
+        stop=tuple(sequence for sequence in stop if sequence) if stop else (),
         asked=messages.asked,
         chat_id=identity.chat_id or _session_of(request),
         stored_history=stored,
@@ -210,6 +205,20 @@ def make_turn(
         form_mode=forms.mode,
         form_answer=forms.answer,
     )
+
+
+def _named_conversation(
+    request: CompletionFields, metadata: dict[str, Any], identity: RequestIdentity
+) -> tuple[str | None, str]:
+    """Return the Dify conversation that a request names, and where. Raises InvalidRequest."""
+    in_metadata = metadata.get("conversation_id") if metadata and not request.conversation_id else None
+    if in_metadata is not None and not isinstance(in_metadata, str):
+        raise invalid_type("metadata.conversation_id", ("str",), type_of(in_metadata))
+    if identity.conversation_id:
+        return identity.conversation_id, CONVERSATION_HEADER
+    if in_metadata:
+        return in_metadata, "metadata.conversation_id"
+    return request.conversation_id or None, "conversation_id"
 
 
 def _session_of(request: CompletionFields) -> str | None:

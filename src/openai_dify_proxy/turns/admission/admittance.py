@@ -7,6 +7,7 @@ from time import perf_counter
 
 import structlog
 
+from openai_dify_proxy.eager import in_task
 from openai_dify_proxy.turns.admission.conversation_lines import ConversationLines, LinePlace
 from openai_dify_proxy.turns.admission.fair_queue import Line
 from openai_dify_proxy.turns.admission.gates import Gates, enter_all, try_enter_all
@@ -24,6 +25,18 @@ class Admittance:
     So turns that wait for a conversation leave Dify's slots to others. A turn waits at most as long as ``wait`` allows
     for slots, and ``patience`` seconds for conversations. ``gates`` are those that the turn passes, in their order.
     """
+
+    __slots__ = (
+        "_client",
+        "_gates",
+        "_line",
+        "_lines",
+        "_patience",
+        "_places",
+        "_wait",
+        "slot",
+        "waited",
+    )
 
     def __init__(
         self,
@@ -108,6 +121,7 @@ class Admittance:
         now = asyncio.get_running_loop().time
         began = now()
         self._client.on_disconnect(place.wake)
+        await in_task()
         try:
             async with asyncio.timeout(self._patience):
                 await asyncio.wait([place.is_first])  # a timeout must not cancel it: the turn may wait again

@@ -1,1 +1,0 @@
-"""The worker processes of ``serve``, which serve its requests."""
