@@ -57,6 +57,9 @@ def main() -> None:
         chromium = playwright.chromium.launch(
             executable_path=BROWSER / "chromium", args=["--no-sandbox", "--headless", "--disable-gpu"], env=environment
         )
+        if "--figures" in sys.argv:
+            print_figures(chromium, origin)
+            return
         for scheme in ("light", "dark"):
             take(chromium, origin, scheme, DESKTOP, DESKTOP_VIEWS)
             take(chromium, origin, scheme, PHONE, PHONE_VIEWS)
@@ -106,10 +109,7 @@ def take(
         viewport={"width": size[0], "height": size[1]},
     )
     page = context.new_page()
-    page.goto("/")
-    page.get_by_label("Key", exact=True).fill(OPERATOR)
-    page.get_by_role("button", name="Sign in", exact=True).click()
-    page.get_by_role("button", name="Send", exact=True).wait_for()
+    sign_in(page)
     for name, show in views.items():
         show(page)
         page.wait_for_load_state("networkidle")
@@ -117,6 +117,42 @@ def take(
         picture = Image.open(io.BytesIO(page.screenshot()))
         picture.convert("RGB").save(TARGET / f"{name}-{scheme}.webp", quality=QUALITY, method=6)
     context.close()
+
+
+def sign_in(page: Page) -> None:
+    page.goto("/")
+    page.get_by_label("Key", exact=True).fill(OPERATOR)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.get_by_role("button", name="Send", exact=True).wait_for()
+
+
+FIGURES = """async () => {
+    const shifts = await new Promise((resolve) => {
+        let sum = 0;
+        const observer = new PerformanceObserver(() => undefined);
+        observer.observe({type: "layout-shift", buffered: true});
+        setTimeout(() => { for (const {value} of observer.takeRecords()) sum += value; resolve(sum); }, 500);
+    });
+    const loaded = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")];
+    const paint = performance.getEntriesByName("first-contentful-paint")[0].startTime;
+    return [paint, loaded.reduce((sum, {transferSize}) => sum + transferSize, 0), shifts];
+}"""
+
+
+def print_figures(browser: Browser, origin: str) -> None:
+    """Print the first contentful paint, the transferred bytes and the layout shift of each view, with empty caches."""
+    print("view         first paint (ms)   transfer (kB)   layout shift")  # noqa: T201
+    for width, height in (DESKTOP, PHONE):
+        page = browser.new_page(base_url=origin, viewport={"width": width, "height": height})
+        sign_in(page)
+        for name in ("playground", "pictures", "apps", "traffic", "keys"):
+            page.goto(f"/#{name}")
+            page.context.new_cdp_session(page).send("Network.clearBrowserCache")
+            page.reload()
+            page.wait_for_load_state("networkidle")
+            paint, transfer, shift = page.evaluate(FIGURES)
+            print(f"{name:<10} {paint:>18.0f} {transfer / 1000:>15.1f} {shift:>14.3f}")  # noqa: T201
+        page.close()
 
 
 def view(page: Page, name: str) -> None:
