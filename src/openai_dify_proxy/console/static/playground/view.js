@@ -126,6 +126,12 @@ function useFollowing(end, turns) {
   useEffect(() => {
     follows.current = true;
   }, [questions]);
+  useEffect(() => {
+    const box = end.current?.parentElement;
+    const observer = new MutationObserver(follow); // Markdown is drawn later than the turn
+    if (box) observer.observe(box, { childList: true, subtree: true });
+    return () => observer.disconnect();
+  }, [turns.length > 0]);
   useEffect(follow, [turns]);
   return { onScroll, onLoadCapture: follow };
 }
