@@ -13,18 +13,31 @@ import pytest
 from openai_dify_proxy.settings import encode_settings
 from openai_dify_proxy.settings.sources import load_settings
 
-HEAVY = ("PIL", "aiohttp", "json_repair", "jsonschema_rs", "obstore", "pydantic", "typer", "yarl")
+HEAVY = (
+    "PIL",
+    "aiohttp",
+    "click",
+    "greenlet",
+    "json_repair",
+    "jsonschema_rs",
+    "multiprocessing",
+    "obstore",
+    "pydantic",
+    "rich",
+    "typer",
+    "yarl",
+)
 
 SCRIPT = """
 import asyncio, json, sys
-from openai_dify_proxy.cli import worker
+from openai_dify_proxy.cli.worker import __main__, process
 from openai_dify_proxy.settings import decode_settings
 
-app = worker.create_process_app(decode_settings(sys.stdin.buffer.read()))
+app = process.create_process_app(decode_settings(sys.stdin.buffer.read()))
 
 async def live():
     async with app.router.lifespan_context(app):
-        print("LOADED", json.dumps(sorted(sys.modules)))
+        print("LOADED", json.dumps([name for name, module in sys.modules.items() if module]))
 
 asyncio.run(live())
 """

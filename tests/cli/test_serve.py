@@ -204,7 +204,7 @@ def test_workers_serve_the_demo(program: Program) -> None:
 
 WORKER = """
 import asyncio, gc
-from openai_dify_proxy.cli.worker import create_process_app
+from openai_dify_proxy.cli.worker.process import create_process_app
 from openai_dify_proxy.settings.sources import load_settings
 
 async def live():

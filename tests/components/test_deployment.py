@@ -197,7 +197,9 @@ def test_the_steps_of_the_image_install_the_program(tmp_path: Path) -> None:
         subprocess.run([parts.uv(), *step.split()[1:]], cwd=app, env=env, check=True, capture_output=True)
     shutil.rmtree(app / "src")  # not in the second stage
     python = app / ".venv/bin/python"
-    code = "import openai_dify_proxy.cli.worker, obstore, redis, importlib.util as u; print(u.find_spec('pytest'))"
+    code = (
+        "import openai_dify_proxy.cli.worker.process, obstore, redis, importlib.util as u; print(u.find_spec('pytest'))"
+    )
     done = subprocess.run([python, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert done.stdout == "None\n"
     shown = subprocess.run([app / ".venv/bin/openai-dify-proxy", "--version"], check=True, capture_output=True)

@@ -5,7 +5,6 @@ A path that matches a route never reaches this module. The cost of a suggestion 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
@@ -113,5 +112,7 @@ def _route_at_end(routes: Sequence[BaseRoute], method: str, path: str, least: in
 
 
 def _misspelled_route(routes: Sequence[BaseRoute], method: str, path: str) -> str | None:
+    import difflib  # noqa: PLC0415 - few paths need it
+
     known = [route.path for route in routes if isinstance(route, Route) and method in (route.methods or ())]
     return next(iter(difflib.get_close_matches(path[:_MAX_PATH].lower(), known, n=1, cutoff=0.8)), None)

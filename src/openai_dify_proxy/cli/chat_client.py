@@ -14,8 +14,8 @@ from typing import Any
 
 import aiohttp
 import msgspec
-import uvicorn
 from msgspec import Struct
+from uvicorn.server import Server
 
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.listening import base_url, listen
@@ -155,7 +155,7 @@ def serving(settings: Settings) -> Iterator[str]:
     settings = replace(settings, **private)
     configure_logging("error")
     sockets = listen(LOOPBACK, 0)
-    server = uvicorn.Server(server_config(create_app(settings), http_limits(settings), grace=1))
+    server = Server(server_config(create_app(settings), http_limits(settings), grace=1))
     thread = threading.Thread(target=server.run, args=(sockets,), name="proxy", daemon=True)
     thread.start()
     try:

@@ -16,8 +16,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, cast
 
 import structlog
-import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from openai_dify_proxy.cli.interruption import INTERRUPTED, announce_answers
 from openai_dify_proxy.cli.listening import BACKLOG
@@ -36,9 +37,9 @@ END_SECONDS = 5.0
 """How long the process may take to exit then."""
 
 
-def server_config(app: ASGIApp, limits: HttpLimits, *, grace: float) -> uvicorn.Config:
+def server_config(app: ASGIApp, limits: HttpLimits, *, grace: float) -> Config:
     """Return uvicorn's configuration; ``grace`` is how many seconds running requests may take to end."""
-    return uvicorn.Config(
+    return Config(
         app,
         http=FrontDoor(limits),  # type: ignore[arg-type] # uvicorn calls it like the class that it documents
         ws="none",
@@ -52,14 +53,14 @@ def server_config(app: ASGIApp, limits: HttpLimits, *, grace: float) -> uvicorn.
     )
 
 
-def run(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+def run(config: Config, sockets: list[socket.socket]) -> None:
     """Serve in this process until SIGTERM or Ctrl-C. A second Ctrl-C ends the process."""
     server = GracefulServer(config)
     handle_signals(server)
     server.run(sockets)
 
 
-def handle_signals(server: uvicorn.Server) -> None:
+def handle_signals(server: Server) -> None:
     """Handle signals before and after uvicorn does: it raises them again after a graceful stop.
 
     With these handlers the exit code is then 0, and a signal during start-up ends the server.
@@ -89,10 +90,10 @@ def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
             return
 
 
-class GracefulServer(uvicorn.Server):
+class GracefulServer(Server):
     """A server that finishes running answers."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.interrupted = False
         self._accepting: set[asyncio.Task[object]] = set()

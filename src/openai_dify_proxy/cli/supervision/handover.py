@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple, NoReturn
 
@@ -65,6 +64,8 @@ def _unnamed_file() -> BinaryIO:
     """Return a file that no other process can open: in memory where the system has such files."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("settings"), "w+b")  # noqa: PTH123 - the next program closes it
+    import tempfile  # takes memory
+
     return tempfile.TemporaryFile()
 
 

@@ -13,7 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Sequence
-from multiprocessing.connection import wait
+from selectors import EVENT_READ, PollSelector
 from types import FrameType
 from typing import Any
 
@@ -105,11 +105,10 @@ class Supervisor:
     def _wait(self, wakeup: socket.socket) -> None:
         """Wait for a signal, a report or a request, and handle it."""
         timeout = 0.1 if self._count_until is not None else CHECK_SECONDS
-        # ``wait`` takes all objects with a descriptor.
         sources: list[Any] = [wakeup, *self._workers, *self._control.sources]
         if self._loading is not None:
             sources.append(self._loading)
-        for source in wait(sources, timeout):
+        for source in _readable(sources, timeout):
             if source is wakeup:
                 wakeup.recv(4096)
             elif isinstance(source, SupervisedWorker):
@@ -268,3 +267,11 @@ class Supervisor:
         if None not in counts or time.monotonic() >= self._count_until:
             self._count_until = None
             announce_answers(sum(count or 0 for count in counts))
+
+
+def _readable(sources: list[Any], timeout: float) -> list[Any]:
+    """Return those of ``sources``, objects with a descriptor, that are readable within ``timeout`` seconds."""
+    with PollSelector() as selector:
+        for source in sources:
+            selector.register(source, EVENT_READ)
+        return [key.fileobj for key, _ in selector.select(timeout)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from openai_dify_proxy.translate.replicate.candidates import CANDIDATES
 from openai_dify_proxy.translate.replicate.headers import HEADER_OF, PREFIXES
 from openai_dify_proxy.translate.replicate.model_schema import ModelInputs, describe
@@ -40,6 +38,8 @@ def _hint(parameter: str, model: ModelInputs) -> str:
 
 
 def _similar_hint(parameter: str, model: ModelInputs) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - few headers need it
+
     similar = get_close_matches(parameter, (*_HEADERS, *model.fields), 1, _SIMILARITY)
     if not similar:
         return f'Send inputs of the model as "input" in the body. This model has: {describe(model)}.'

@@ -1,7 +1,6 @@
-"""A worker process: ``python -m openai_dify_proxy.cli.worker CHANNEL LISTENER…``, started by the supervisor.
+"""The life of a worker: it serves the listening sockets until its supervisor says otherwise, or dies.
 
-The arguments are inherited file descriptors. The worker serves the listening sockets until its supervisor says
-otherwise, or dies. It ignores Ctrl-C, which a terminal sends to all processes: the supervisor decides.
+It ignores Ctrl-C, which a terminal sends to all processes: the supervisor decides.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
+from uvicorn.config import Config
 
 from openai_dify_proxy.app import create_app
 from openai_dify_proxy.cli.server import GracefulServer, handle_signals, server_config
@@ -38,16 +37,20 @@ SUPERVISOR_DIED = Drain(delay=0, closing=True)
 
 
 def main() -> None:
-    """Serve until the supervisor ends this process."""
+    """Serve until the supervisor ends this process. The arguments are the channel and the listening sockets."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     descriptors = [int(argument) for argument in sys.argv[1:]]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
-    channel = WorkerEnd(descriptors[0])
+    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]
+    with closing(WorkerEnd(descriptors[0])) as channel:
+        _serve(sockets, channel)
+
+
+def _serve(sockets: list[socket.socket], channel: WorkerEnd) -> None:
     settings = decode_settings(channel.receive_settings())
     configure_logging(settings.log_level, settings.log_format)
-    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]
     config = server_config(create_process_app(settings), http_limits(settings), grace=settings.shutdown_grace)
     server = WorkerServer(config, channel, sockets)
     handle_signals(server)
@@ -58,7 +61,7 @@ def main() -> None:
 class WorkerServer(GracefulServer):
     """A server on ``sockets`` that takes orders from a supervisor."""
 
-    def __init__(self, config: uvicorn.Config, channel: WorkerEnd, sockets: list[socket.socket]) -> None:
+    def __init__(self, config: Config, channel: WorkerEnd, sockets: list[socket.socket]) -> None:
         super().__init__(config)
         self._sockets = sockets
         self._channel = channel
@@ -128,7 +131,3 @@ def _tune_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""The worker processes of ``serve``, which serve its requests."""
