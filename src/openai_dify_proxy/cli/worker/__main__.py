@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
+from types import ModuleType
 
 
 def _import_without(module: str, *packages: str) -> None:
@@ -19,16 +20,18 @@ def _import_without(module: str, *packages: str) -> None:
         del sys.modules[package]
 
 
-def _import_uvicorn_without_command_line() -> None:
-    """Import uvicorn without running its ``__init__``, which imports its command line, click and multiprocessing."""
-    spec = find_spec("uvicorn")
+def _skip_init(name: str) -> ModuleType:
+    """Return a package without running its ``__init__``, so that only those of its modules are loaded that are used."""
+    spec = find_spec(name)
     assert spec is not None
-    package = sys.modules["uvicorn"] = module_from_spec(spec)
-    vars(package)["Config"] = import_module("uvicorn.config").Config  # other modules of uvicorn import it from there
+    package = sys.modules[name] = module_from_spec(spec)
+    return package
 
 
 _import_without("structlog", "rich", "greenlet")
-_import_uvicorn_without_command_line()
+_skip_init("prometheus_client")  # imports its HTTP servers and clients
+uvicorn = _skip_init("uvicorn")  # imports its command line, click and multiprocessing
+vars(uvicorn)["Config"] = import_module("uvicorn.config").Config  # other modules of uvicorn import it from there
 
 from openai_dify_proxy.cli.worker.process import main  # noqa: E402 - comes after the lines above
 

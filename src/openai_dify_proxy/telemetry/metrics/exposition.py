@@ -41,7 +41,7 @@ class Exposition:
     """
 
     def __init__(self, requests: RequestMetrics, sample: Callable[[], Iterable[Sample]]) -> None:
-        from prometheus_client import CollectorRegistry  # noqa: PLC0415 - reads the environment
+        from prometheus_client.registry import CollectorRegistry  # noqa: PLC0415 - reads the environment
 
         self._requests = requests
         self._sample = sample
@@ -69,8 +69,9 @@ class Exposition:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics and their content type, in a format that ``accept``, an ``Accept`` header, names."""
-        from prometheus_client import CollectorRegistry, multiprocess  # noqa: PLC0415 - see __init__
+        from prometheus_client import multiprocess  # noqa: PLC0415 - see __init__
         from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
+        from prometheus_client.registry import CollectorRegistry  # noqa: PLC0415
 
         self.update()
         registry = self._registry
@@ -98,7 +99,7 @@ class Exposition:
 
 
 def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
-    from prometheus_client import Counter, Gauge, Histogram  # noqa: PLC0415 - reads the environment
+    from prometheus_client.metrics import Counter, Gauge, Histogram  # noqa: PLC0415 - reads the environment
 
     name, text, labels = metric.full_name, metric.help, metric.labels
     if metric.kind == "counter":
