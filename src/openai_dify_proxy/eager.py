@@ -34,6 +34,11 @@ def start_now(work: Coroutine[Any, Any, _T]) -> Started[_T]:
     return Started(None, asyncio.get_running_loop().create_task(_adopt(work, awaited)))
 
 
+def start_task(work: Coroutine[Any, Any, _T]) -> Started[_T]:
+    """Run ``work`` in a task from its beginning, in the next iteration of the loop."""
+    return Started(None, asyncio.get_running_loop().create_task(work))
+
+
 async def in_task() -> None:
     """Return inside a task, which ``asyncio.timeout`` and ``asyncio.current_task`` need."""
     if asyncio.current_task() is None:

@@ -1,29 +1,34 @@
-"""The straight line of a chat completion: no task, no coroutine that waits, and no request or response object.
+"""Serves common chat completions inside the callbacks of the sockets, without the ASGI application.
 
 Nearly all requests are of one kind: a chat of a known caller with an app whose profile is known, without tools, files
-or forms. ``HotPath.serve`` answers them in the callbacks of the sockets. Its steps, and the reasons for their order:
+or forms. ``HotPath.serve`` answers them without request and response objects, and without a task as long as nothing has
+to be awaited. Its steps:
 
-1. Decide, without any effect. Whatever is not common returns False, and the ASGI application serves the request as if
-   nothing had happened; so an error has one place. The cheapest checks come first:
-   headers in a dictionary (a repeated header is not common), the caller by the raw ``Authorization`` header, the body
-   decoded once, the app and its profile in memory.
-2. Begin the record, which the log line, the metrics and the traces are made of.
-3. Start the turn: limits, slot, claim and the request to Dify, by the coroutines that serve all other requests too.
-   ``start_now`` runs them up to their first wait; usually there is none, since the slot is free, the state is in this
-   process and a connection to Dify is idle. If there is one, a task continues the coroutine.
-4. Read Dify's events in the callback of the network read that brought them: fold them, or encode and write them.
-5. Commit the turn before the client has the last byte, again without a task unless the state has to be awaited.
-6. End the block of the turn, which frees its slot; write; close the record.
+1. Decide whether the request is common. If it is not, or not valid, return False without an effect that the application
+   does not overwrite, and the application serves the request. So errors in requests are answered by the application
+   only. The checks are, in this order: the headers (none repeated), the caller (by the raw ``Authorization`` header),
+   the body, and the app with its profile.
+2. Begin the record, once it is certain that this path serves the request: the log line, the metrics and the traces are
+   made of it.
+3. Start the turn: limits, slot, claim, and the request to Dify, by the coroutines that serve all other requests too.
+   ``start_now`` runs them up to their first wait. Usually there is none, since the slot is free, the state is in this
+   process, and a connection to Dify is idle. If there is one, a task continues the coroutine.
+4. Read Dify's events in the callback of the network read that brought them: fold them into the answer, or encode and
+   write them.
+5. Commit the turn before the client gets the last byte, so that the client's next request finds the conversation. A
+   task is necessary only if the state has to be awaited.
+6. End the turn, which frees its slot, and close the record. A whole answer is written in between, a stream before.
 
-A turn on this path counts as one of uvicorn's tasks, so a server that stops finishes it, and cancels it after the
-grace.
+uvicorn waits for its tasks when it stops, and cancels them after its shutdown timeout. A request on this path is one of
+them, by the methods ``done`` and ``cancel``.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar, cast
 
 import structlog
 
@@ -43,8 +48,9 @@ from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.responder import Responder, json_headers
 from openai_dify_proxy.api.services import Services, address_of
 from openai_dify_proxy.api.streaming import StreamSender
-from openai_dify_proxy.eager import Started, start_now
+from openai_dify_proxy.eager import Started, start_now, start_task
 from openai_dify_proxy.errors import InternalError, ProxyError
+from openai_dify_proxy.events import Event
 from openai_dify_proxy.telemetry import RequestRecords, bind_request, unbind_request
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai.chat_request import UNNAMED
@@ -52,26 +58,30 @@ from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.client import ClientDisconnected
 
+_T = TypeVar("_T")
+
 ROUTE = "/v1/chat/completions"
 
 PATHS = frozenset({ROUTE, ROUTE.removeprefix("/v1")})
 
 MAX_BODY = 64 * 1024
-"""Bytes of a body that is translated at once; larger ones need memory that is accounted for, or a thread."""
+"""Bytes of the largest body that is decoded here; larger ones need the budget for bodies, or a thread."""
 
-_UNCOMMON_HEADERS = frozenset({b"origin", b"content-encoding"})
-"""Headers of requests that the application serves: CORS adds headers to the answer."""
+_UNCOMMON_HEADERS = frozenset({b"origin"})
+"""Headers of requests that the application serves, since its answer has headers for CORS."""
 
+# The same logger and event as in the middleware.
 log = structlog.get_logger("openai_dify_proxy.access")
 
 
 class HotRequest(Protocol):
-    """A complete request, as the front door has it."""
+    """A complete request, as the server's ``Cycle`` holds it."""
 
     scope: Any
     """The ASGI scope."""
 
     body: bytearray
+    """The whole body."""
 
     @property
     def responder(self) -> Responder: ...
@@ -95,43 +105,47 @@ class HotPath:
         """Serve a complete POST request to one of ``paths``. Return False, without any effect, if it is not common."""
         services, scope = self.services, request.scope
         headers = scope["headers"]
-        named = dict(headers)
-        if len(named) != len(headers) or not _UNCOMMON_HEADERS.isdisjoint(named):
+        by_name = dict(headers)
+        if len(by_name) != len(headers) or not _UNCOMMON_HEADERS.isdisjoint(by_name):
             return False
-        caller = services.authenticator.admit_known(named)
+        caller = services.authenticator.admit_known(by_name)
         if caller is None:
             return False
         responder = request.responder
         try:
-            prepared = self._prepare(request, responder, named, caller)
+            prepared = self._prepare(request, responder, by_name, caller)
         except ProxyError:
             return False
         if prepared is None:
             return False
         record = responder.record
-        record.id = request_id = request_id_of(named)
+        record.id = request_id = request_id_of(by_name)
         record.method, record.path, record.route = "POST", scope["path"], ROUTE
         record.client = scope["client"] and scope["client"][0]
         self.records.begin(record, headers)
         responder.add_headers.append(lambda: standard_headers(request_id, record))
         add_notice(responder, prepared.unsupported)
-        request.body = bytearray()  # the turn has its texts
-        answering = _WholeAnswer if prepared.encoder is None else _StreamedAnswer
-        answering(self, request, caller, prepared).begin()
+        request.body = bytearray()  # the turn holds the texts that it needs
+        answer_class = _WholeAnswer if prepared.encoder is None else _StreamedAnswer
+        answer_class(self, request, caller, prepared).start()
         return True
 
     def _prepare(
-        self, request: HotRequest, responder: Responder, named: dict[bytes, bytes], caller: Caller
+        self, request: HotRequest, responder: Responder, by_name: dict[bytes, bytes], caller: Caller
     ) -> PreparedAnswer | None:
-        """Return the turn of a common request; None for any other. Raises the errors of an invalid one."""
+        """Return the prepared answer of a common request; None if the application has to serve it.
+
+        Raises ProxyError if the request is invalid.
+        """
         services, scope = self.services, request.scope
-        responder.record.begin(responder.record.received)
+        responder.record.begin(responder.record.received)  # the application begins it again
         identity = UNNAMED
-        if caller.end_user is not None or not services.identities.names.isdisjoint(named):
+        if caller.end_user is not None or not services.identities.names.isdisjoint(by_name):
             identity = services.identities.read(scope["headers"], caller)
         fields, turn = read_chat(request.body, identity)
+        # ``output`` are tools or a format of the answer, ``contents`` files.
         unusual = (turn.side_call, turn.output, turn.contents, turn.form_answer, fields.suggested_questions)
-        if unusual != (None, None, None, None, None):
+        if any(feature is not None for feature in unusual):
             return None
         app = services.apps.choose(caller, fields.model)
         if services.profiles.cached(app.dify) is None:
@@ -143,7 +157,7 @@ class HotPath:
 
 
 class _HotAnswer:
-    """One request on this path. For uvicorn it is a task: ``cancel`` ends it."""
+    """One request on this path. It is in uvicorn's set of tasks, so it has their methods ``done`` and ``cancel``."""
 
     def __init__(self, path: HotPath, request: HotRequest, caller: Caller, prepared: PreparedAnswer) -> None:
         self._path = path
@@ -153,15 +167,15 @@ class _HotAnswer:
         self._id = self._responder.record.id
         self._tasks = request.tasks
         self._task: asyncio.Task[Any] | None = None
-        self._beginning = False
+        self._starting = False
         self._ended = False
 
-    def begin(self) -> None:
-        """Start the turn. Nothing is written before this returns: the front door is still parsing."""
+    def start(self) -> None:
+        """Start the turn. Nothing is written before this returns, since the front door is still parsing."""
         self._tasks.add(self)
-        self._beginning = True
-        self._step(self._open(), self._begin_reading)
-        self._beginning = False
+        self._starting = True
+        self._run(self._open(), self._begin_reading)
+        self._starting = False
 
     def done(self) -> bool:
         """Return whether the request has been answered."""
@@ -171,7 +185,7 @@ class _HotAnswer:
         """End the request, since the server stops."""
         if self._task is not None:
             self._task.cancel()
-        else:
+        else:  # later, since the server iterates over its tasks
             asyncio.get_running_loop().call_soon(self._fail, asyncio.CancelledError())
 
     async def _open(self) -> ActiveTurn:
@@ -179,44 +193,45 @@ class _HotAnswer:
         return await self._prepared.block.__aenter__()
 
     def _begin_reading(self, turn: ActiveTurn) -> None:
+        """Read the events of the turn, which has been sent to Dify."""
         raise NotImplementedError
 
-    def _step(self, work: Coroutine[Any, Any, Any], then: Callable[[Any], None], *, in_task: bool = False) -> None:
-        """Run ``work``, in a task if it has to wait, and pass its result to ``then``."""
+    def _run(self, work: Coroutine[Any, Any, _T], then: Callable[[_T], None], *, in_task: bool = False) -> None:
+        """Run ``work``, in a task if it has to wait or if ``in_task`` is true, and pass its result to ``then``."""
+        self._guarded(lambda: self._follow(start_task(work) if in_task else start_now(work), then))
+
+    def _follow(self, started: Started[_T], then: Callable[[_T], None]) -> None:
+        if started.task is None:
+            then(cast("_T", started.result))
+            return
+        self._task = started.task
+        self._task.add_done_callback(lambda task: self._guarded(lambda: self._finish_task(task, then)))
+
+    def _finish_task(self, task: asyncio.Task[_T], then: Callable[[_T], None]) -> None:
+        self._task = None
+        then(task.result())
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Call ``step`` with the request's id in all log lines; an error ends the request."""
         before = bind_request(self._id)
         try:
-            started = Started(None, asyncio.get_running_loop().create_task(work)) if in_task else start_now(work)
-        except BaseException as error:  # noqa: BLE001 - ``_fail`` handles it
+            step()
+        except BaseException as error:  # noqa: BLE001 - the callers are callbacks of sockets and tasks
             self._fail(error)
-            return
         finally:
             unbind_request(before)
-        if started.task is None:
-            then(started.result)
-        else:
-            self._task = started.task
-            self._task.add_done_callback(lambda task: self._continue(task, then))
-
-    def _continue(self, task: asyncio.Task[Any], then: Callable[[Any], None]) -> None:
-        self._task = None
-        try:
-            result = task.result()
-        except BaseException as error:  # noqa: BLE001 - ``_fail`` handles it
-            self._fail(error)
-        else:
-            then(result)
 
     def _fail(self, error: BaseException) -> None:
         """End the request with an error, or without an answer if the client has disconnected."""
         if self._ended:
             return
-        if self._beginning:
-            asyncio.get_running_loop().call_soon(self._fail, error)
+        if self._starting:
+            asyncio.get_running_loop().call_soon(self._guarded, partial(self._fail, error))
             return
         if isinstance(error, asyncio.CancelledError):
             error = shutting_down()
-        elif not isinstance(error, ProxyError | ClientDisconnected):  # a bug: the text may hold secrets
-            log.error("handler_failed", exc_info=error)
+        elif not isinstance(error, ProxyError | ClientDisconnected):
+            log.error("handler_failed", exc_info=error)  # a bug: only the log gets its text, which may hold secrets
             error = InternalError(INTERNAL_ERROR)
         self._end_turn(error)
         if isinstance(error, ProxyError):
@@ -228,13 +243,14 @@ class _HotAnswer:
     def _write_error(self, error: ProxyError) -> None:
         response = error_response(error)
         self._responder.record.fail(error)
-        self._responder.start(response.status_code, response.raw_headers, bytes(response.body), more=False)
+        if not self._responder.status:
+            self._responder.start(response.status_code, response.raw_headers, bytes(response.body), more=False)
 
     def _record_departure(self) -> None:
         self._responder.record.departure = "client_gone"
 
     def _end_turn(self, error: BaseException | None = None) -> None:
-        """End the block of the turn, if it has begun; one that could not begin has ended itself."""
+        """End the turn's block, if it has begun; ``TurnBlock.__aenter__`` has cleaned up after one that could not."""
         if self._prepared.block.turn is not None:
             self._prepared.block.end(error)
 
@@ -260,29 +276,22 @@ class _WholeAnswer(_HotAnswer):
         self._stream.await_events()
 
     def _read(self) -> None:
+        """Fold the events that have arrived. Dify's reads, the timeout and the client's disconnect call it."""
+        if self._task is None and not self._ended:
+            self._guarded(lambda: self._fold(self._stream.poll()))
+
+    def _fold(self, events: list[Event]) -> None:
         stream = self._stream
-        if self._task is not None or self._ended:
-            return
-        before = bind_request(self._id)
-        try:
-            events = stream.poll()
-        except BaseException as error:  # noqa: BLE001 - ``_fail`` handles it
-            self._fail(error)
-            return
-        finally:
-            unbind_request(before)
         if events:
             self._answer.add(events)
         if stream.ended:
-            self._step(self._commit(), self._respond)
-        elif stream.between_runs:
-            self._step(stream.begin_next_run(), self._add, in_task=True)
+            self._run(self._commit(), self._respond)
+        elif stream.between_runs:  # calls to Dify with timeouts of their own, which need a task
+            self._run(stream.begin_next_run(), self._fold_last_of_run, in_task=True)
 
-    def _add(self, events: list[Any]) -> None:
-        self._answer.add(events)
-        if self._stream.ended:
-            self._step(self._commit(), self._respond)
-        else:
+    def _fold_last_of_run(self, events: list[Event]) -> None:
+        self._fold(events)
+        if not self._stream.ended:
             self._read()
 
     async def _commit(self) -> None:
@@ -308,49 +317,37 @@ class _StreamedAnswer(_HotAnswer):
         assert prepared.encoder is not None
         self._frames = TurnFrames(prepared.encoder, prepared.wait)
         self._responder.record.streamed = True
-        self._sender: StreamSender | None = StreamSender(
-            self._frames, path.services.timing, self._responder, self._settle
-        )
+        self._sender = StreamSender(self._frames, path.services.timing, self._responder, self._settle)
 
     def _begin_reading(self, turn: ActiveTurn) -> None:
         head = self._prepared.head
+        # No suggested questions: the application serves requests for them.
         self._frames.begin(turn, lambda answer, reply: commit_answer(turn, head, answer, reply))
-        assert self._sender is not None
         self._sender.begin()
 
     def _settle(self) -> None:
-        sender, frames = self._sender, self._frames
-        if self._task is not None or sender is None:
-            return
-        try:
-            if not sender.is_due():
-                return
-        except BaseException as error:  # noqa: BLE001 - ``_fail`` handles it
-            self._fail(error)
-            return
-        self._step(frames.settle(), self._write, in_task=frames.between_runs)
+        """Await what the stream waits for, if anything, and if the client reads."""
+        if self._task is None and not self._ended:
+            self._guarded(self._settle_if_due)
 
-    def _write(self, frames: bytes) -> None:
-        sender = self._sender
-        assert sender is not None
-        if not self._frames.ended:
-            sender.write_settled(frames)
-            return
-        sender.write_settled(frames)
-        self._end_turn()
-        self._close()
+    def _settle_if_due(self) -> None:
+        if self._sender.is_due():
+            self._run(self._frames.settle(), self._write_settled, in_task=self._frames.between_runs)
+
+    def _write_settled(self, frames: bytes) -> None:
+        last = self._frames.ended  # read first: the write may go on to the end of the stream
+        self._sender.write_settled(frames)
+        if last:
+            self._end_turn()
+            self._close()
 
     def _write_error(self, error: ProxyError) -> None:
-        assert self._sender is not None
         if not self._sender.fail(error):
             super()._write_error(error)
 
     def _record_departure(self) -> None:
-        assert self._sender is not None
         self._sender.record_departure()
 
     def _close(self) -> None:
-        assert self._sender is not None
         self._sender.close()
-        self._sender = None  # it refers to this object
         super()._close()

@@ -245,6 +245,7 @@ class StreamSender:
         self._alarms.cancel(self._timer)
         self._open = False
         self._closed = True
+        self._notify = _nothing  # the callback refers to the owner, which refers to this object
 
     def _read(self) -> None:
         """Write the frames that are ready; notify if the source has to settle or failed."""
@@ -323,6 +324,10 @@ class StreamSender:
         if beat is None or self._settling or self._source.ended:  # no heartbeat may overtake frames that are encoded
             return now + timing.write_timeout
         return self._wrote_at + beat
+
+
+def _nothing() -> None:
+    pass
 
 
 def sse_response(frames: bytes) -> Response:

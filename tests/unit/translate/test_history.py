@@ -13,6 +13,7 @@ from openai_dify_proxy.translate.history import (
     SCOPE,
     TEXT,
     Fingerprint,
+    KeyedHasher,
     has_content,
     keyed_hash,
     last_question,
@@ -60,6 +61,20 @@ def test_a_fingerprint_is_a_keyed_hash_of_version_link_and_fields() -> None:
     assert fingerprint(user("Hi"), link=b"before") == hashed(b"\x02l6:beforer4:usert2:Hi")
     assert keyed_hash(SECRET, (SCOPE, "a"), (KIND, ""), link=b"l") == hashed(b"\x02l1:ls1:ak0:")
     assert len(fingerprint()) == 24
+
+
+def test_hashes_of_fields_that_begin_alike_are_begun_once() -> None:
+    hasher = KeyedHasher(SECRET, (KIND, "owned"), link=b"l")
+    assert hasher.hash((SCOPE, "a")) == hashed(b"\x02l1:lk5:owneds1:a")
+    assert hasher.hash((SCOPE, "b")) == hashed(b"\x02l1:lk5:owneds1:b")
+
+
+def test_fields_and_messages_share_a_hash() -> None:
+    one = Fingerprint(SECRET)
+    one.add((KIND, "a"))
+    one.add()
+    one.add_messages([user("Hi")])
+    assert one.digest() == hashed(b"\x02l0:k1:ar4:usert2:Hi")
 
 
 def test_calls_and_results_are_nested_fields() -> None:

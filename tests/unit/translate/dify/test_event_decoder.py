@@ -995,6 +995,32 @@ def test_one_model_with_the_earlier_question_is_enough(nodes: list[Json], shown:
     assert decoder.remembers is shown
 
 
+# Many events in one read
+
+
+def test_events_of_one_read_are_the_same_as_one_by_one() -> None:
+    texts = (message(text) for text in ("One. ", "", "", "Two.", " Three."))
+    parts: list[Json | bytes] = [*texts, PING, message_end()]
+    together, alone = DifyEventDecoder("chat"), DifyEventDecoder("chat")
+    events = together.feed(stream(*parts))
+    assert events == join_events([event for part in parts for event in alone.feed(stream(part))])
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["One. Two. Three."]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'data: {"event": "message", "answer": "a"}\n\ndata: {"event": "message", "answer": 1}\n\n',
+        b'data: {"event": "message", "answer": "a"}\n\ndata: nothing\n\n',
+        b'data: {"event": "message", "answer": "a"\n\ndata: "event": "message"}\n\n',
+        b'data: {"event": "message"}, {"event": "message"}\n\ndata: {"event": "message"}\n\n',
+    ],
+    ids=["mistyped", "no JSON", "JSON over two frames", "two objects in a frame"],
+)
+def test_unreadable_events_of_one_read_end_the_turn(body: bytes) -> None:
+    assert isinstance(DifyEventDecoder("chat").feed(body)[-1], TurnFailed)
+
+
 # Tools and schemas are emulated
 
 

@@ -8,7 +8,7 @@ from msgspec import json
 from openai_dify_proxy.api.bodies import read_json
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.chat_request import read_chat_request, read_completion_request
-from openai_dify_proxy.translate.turn_request import CONTINUE, HistoryMessage, ToolCall, TurnRequest
+from openai_dify_proxy.translate.turn_request import CONTINUE, HistoryMessage, RequestIdentity, ToolCall, TurnRequest
 from openai_dify_proxy.wire.openai.chat import COMPLETION_REQUEST
 from openai_dify_proxy.wire.openai.responses import CHAT_OR_INPUT_REQUEST
 
@@ -364,6 +364,14 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_fields_of_every_request(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     assert chat([user("Hi")], **fields) == TurnRequest("Hi", asked=ASKED, **expected)
     assert completion("Hi", **fields) == TurnRequest("Hi", asked=ASKED, form_mode="text", **expected)
+
+
+def test_the_conversation_of_a_header_overrides_that_of_the_body() -> None:
+    turn = read_chat_request(
+        read_json(b'{"messages": [{"role": "user", "content": "Hi"}], "conversation_id": "b"}', CHAT_OR_INPUT_REQUEST),
+        RequestIdentity(conversation_id="h"),
+    )
+    assert (turn.conversation_id, turn.conversation_param) == ("h", "X-Dify-Conversation-Id")
 
 
 def test_a_prompt_may_be_an_array_of_one() -> None:
