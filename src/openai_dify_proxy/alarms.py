@@ -27,7 +27,7 @@ class Alarm:
 
     def __init__(self, tick: int, callback: Callable[[], object]) -> None:
         self.tick = tick
-        self.callback = callback
+        self.callback: Callable[[], object] | None = callback
 
 
 class Alarms:
@@ -58,6 +58,7 @@ class Alarms:
 
     def cancel(self, alarm: Alarm) -> None:
         """Do not call the alarm's callback; does nothing if it was called."""
+        alarm.callback = None  # alarms of one tick ring one after the other: this one may be next
         others = self._alarms.get(alarm.tick)
         if others is not None:
             others.discard(alarm)
@@ -73,8 +74,11 @@ class Alarms:
         now = int(self._loop.time() / TICK + 0.1)  # uvloop rounds to milliseconds
         while self._ticks and self._ticks[0] <= now:
             for alarm in self._alarms.pop(heappop(self._ticks)):
+                callback = alarm.callback
+                if callback is None:
+                    continue
                 try:
-                    alarm.callback()
+                    callback()
                 except Exception as error:  # noqa: BLE001 - the others must ring all the same
                     self._loop.call_exception_handler({"message": "an alarm's callback failed", "exception": error})
         if self._ticks:

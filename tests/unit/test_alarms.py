@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openai_dify_proxy.alarms import FAR, LONG_TICKS, TICK, Alarms, alarms_of
+from openai_dify_proxy.alarms import FAR, LONG_TICKS, TICK, Alarm, Alarms, alarms_of
 
 
 async def test_alarms_ring_in_their_order_and_not_early() -> None:
@@ -34,6 +34,23 @@ async def test_a_cancelled_alarm_does_not_ring() -> None:
     await last.wait()
     alarms.cancel(cancelled)  # too late: no effect
     assert rings == ["other"]
+
+
+async def test_an_alarm_may_cancel_another_of_its_tick() -> None:
+    loop = asyncio.get_running_loop()
+    alarms, rings, last = Alarms(loop), list[int](), asyncio.Event()
+    now = loop.time()
+    both: list[Alarm] = []
+
+    def ring(number: int) -> None:
+        rings.append(number)
+        for alarm in both:
+            alarms.cancel(alarm)
+
+    both += [alarms.set(now + 0.01, lambda: ring(0)), alarms.set(now + 0.01, lambda: ring(1))]
+    alarms.set(now + 0.02, last.set)
+    await last.wait()
+    assert len(rings) == 1
 
 
 async def test_an_alarm_may_set_and_cancel_others() -> None:
