@@ -26,12 +26,18 @@ class Started(NamedTuple, Generic[_T]):
 
 
 def start_now(work: Coroutine[Any, Any, _T]) -> Started[_T]:
-    """Run ``work`` up to its first wait. Raises what it raises until then. Must not be called inside a task."""
+    """Run ``work`` up to its first wait. Raises what it raises until then.
+
+    Inside a task it starts in a task of its own: its timeouts would cancel the other one.
+    """
+    loop = asyncio.get_running_loop()
+    if asyncio.current_task(loop) is not None:
+        return Started(None, loop.create_task(work))
     try:
         awaited = work.send(None)
     except StopIteration as end:
         return Started(end.value, None)
-    return Started(None, asyncio.get_running_loop().create_task(_adopt(work, awaited)))
+    return Started(None, loop.create_task(_Waiting(work, awaited)))
 
 
 def start_task(work: Coroutine[Any, Any, _T]) -> Started[_T]:
@@ -45,27 +51,37 @@ async def in_task() -> None:
         await _give_way()
 
 
-async def _adopt(work: Coroutine[Any, Any, _T], awaited: Any) -> _T:
-    return await _continue(work, awaited)
+class _Waiting(Coroutine[Any, Any, _T]):
+    """Started ``work`` that waits for ``awaited``, as a coroutine for a task.
 
+    A task that is cancelled before its first step would not enter a coroutine function, and the work could not clean
+    up.
+    """
 
-@coroutine
-def _continue(work: Coroutine[Any, Any, _T], awaited: Any) -> Generator[Any, Any, _T]:
-    """Continue ``work``, which waits for ``awaited``, with what the task sends and throws."""
-    try:
-        while True:
-            try:
-                sent = yield awaited
-            except GeneratorExit:
-                work.close()
-                raise
-            except BaseException as error:  # noqa: BLE001 - the work handles it
-                awaited = work.throw(error)
-            else:
-                awaited = work.send(sent)
-    except StopIteration as end:
-        result: _T = end.value
-        return result
+    __slots__ = ("_awaited", "_begun", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, _T], awaited: Any) -> None:
+        self._work = work
+        self._awaited = awaited
+        self._begun = False
+
+    def __await__(self) -> Generator[Any, Any, _T]:
+        return self._work.__await__()
+
+    def send(self, value: Any) -> Any:
+        if self._begun:
+            return self._work.send(value)
+        self._begun = True
+        awaited, self._awaited = self._awaited, None
+        return awaited
+
+    def throw(self, *error: Any) -> Any:
+        self._begun = True
+        self._awaited = None
+        return self._work.throw(*error)
+
+    def close(self) -> None:
+        self._work.close()
 
 
 @coroutine

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from openai_dify_proxy.eager import Started, in_task, start_now
+from tests.limits import PATIENCE
 
 
 async def called_back(start: Callable[[], Any]) -> Any:
@@ -108,19 +109,53 @@ async def test_work_can_be_cancelled_and_handles_it() -> None:
     assert seen == ["cleaned up"]
 
 
-async def test_timeouts_work_in_a_task() -> None:
-    async def limited() -> str:
-        await in_task()
-        try:
-            async with asyncio.timeout(0.01):
-                await asyncio.Event().wait()
-        except TimeoutError:
-            return "timed out"
-        return "never"
+async def test_work_may_be_cancelled_at_once() -> None:
+    seen: list[str] = []
 
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            seen.append("cleaned up")
+            raise
+
+    def start_and_cancel() -> Started[None]:
+        started = start_now(wait())
+        assert started.task is not None
+        started.task.cancel()
+        return started
+
+    started = await called_back(start_and_cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await started.task
+    assert seen == ["cleaned up"]
+
+
+async def limited() -> str:
+    await in_task()
+    try:
+        async with asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+    except TimeoutError:
+        return "timed out"
+    return "never"
+
+
+async def test_timeouts_work_in_a_task() -> None:
     started = await start(limited())
     assert started.task is not None
     assert await started.task == "timed out"
+
+
+async def test_work_that_is_started_inside_a_task_has_its_own() -> None:
+    async def begin() -> Started[str]:
+        return start_now(limited())
+
+    started = await asyncio.create_task(begin())
+    assert started.task is not None
+    done, _ = await asyncio.wait([started.task], timeout=PATIENCE)
+    assert [task.result() for task in done] == ["timed out"]
 
 
 async def test_a_task_stays_itself() -> None:
