@@ -106,8 +106,10 @@ class Authenticator:
 
     def _remember(self, request: Request, credentials: Mapping[bytes, str], caller: Caller) -> None:
         """Let ``admit_known`` find the caller, until the keys change."""
-        raw = next((value for name, value in request.scope["headers"] if name == _AUTHORIZATION), b"")
-        if credentials.keys() - {_AUTHORIZATION} or caller.dify_key is not None or len(raw) > MAX_KNOWN_BYTES:
+        sent = [value for name, value in request.scope["headers"] if name == _AUTHORIZATION]
+        raw = sent[0] if sent else b""
+        other = len(sent) > 1 or credentials.keys() - {_AUTHORIZATION}  # the first of two may be empty
+        if other or caller.dify_key is not None or len(raw) > MAX_KNOWN_BYTES:
             return
         version = self._keys.version
         if version is not self._known_version or len(self._known) >= MAX_KNOWN:

@@ -34,7 +34,7 @@ class BodyReader:
     """Reads request bodies of at most ``limit`` bytes, with memory from ``budget``."""
 
     def __init__(self, limit: int, budget: BodyBudget) -> None:
-        self._limit = limit
+        self.limit = limit
         self._budget = budget
 
     async def read_json(self, request: Request, decoder: json.Decoder[_T]) -> _T:
@@ -58,7 +58,7 @@ class BodyReader:
 
         try:
             return await Request(request.scope, replay).form(
-                max_files=max_files, max_fields=max_fields, max_part_size=self._limit
+                max_files=max_files, max_fields=max_fields, max_part_size=self.limit
             )
         except HTTPException as exc:
             raise InvalidRequest(f"The form is not valid multipart/form-data: {exc.detail.rstrip('.')}.") from None
@@ -85,17 +85,17 @@ class BodyReader:
     async def _collect(self, request: Request, reservation: Reservation) -> bytes | bytearray:
         declared = request.headers.get("content-length", "")
         covered = int(declared) if declared.isdigit() else 0
-        if covered > self._limit:
+        if covered > self.limit:
             raise self._too_large()
         await reservation.cover(covered)
         body: bytes | bytearray = b""
         try:
             async for part in request.stream():
                 size = len(body) + len(part)
-                if size > self._limit:
+                if size > self.limit:
                     raise self._too_large()
                 if size > covered:
-                    covered = min(self._limit, max(FIRST_STEP, 2 * size))
+                    covered = min(self.limit, max(FIRST_STEP, 2 * size))
                     await reservation.cover(covered)
                 if not body:
                     body = part
@@ -109,7 +109,7 @@ class BodyReader:
         return body
 
     def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The request body is too large. This server accepts at most {self._limit} bytes.")
+        return BodyTooLarge(f"The request body is too large. This server accepts at most {self.limit} bytes.")
 
 
 def _release_later(request: Request, reservation: Reservation, *, until_end: bool) -> None:

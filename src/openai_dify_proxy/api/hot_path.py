@@ -95,11 +95,11 @@ class HotPath:
     """Serves the common chat completions."""
 
     paths = PATHS
-    max_body = MAX_BODY
 
     def __init__(self, services: Services, records: RequestRecords) -> None:
         self.services = services
         self.records = records
+        self.max_body = min(MAX_BODY, services.bodies.limit)
 
     def serve(self, request: HotRequest) -> bool:
         """Serve a complete POST request to one of ``paths``. Return False, without any effect, if it is not common."""
