@@ -102,3 +102,17 @@ async def test_the_silence_of_a_pause_is_not_difys() -> None:
         assert stream.poll() == []
         resumed.set()
         assert await stream.next() == [TextDelta("after")]
+
+
+async def test_a_listener_hears_of_a_client_that_left_before() -> None:
+    """The client may leave while the connection to Dify is being made."""
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    calls: list[str] = []
+    async with stream_of(answer) as stream:
+        stream.disconnect()
+        stream.listen(lambda: calls.append("called"))
+        stream.await_events()
+    assert calls == ["called"]

@@ -236,8 +236,8 @@ class DifyStream:
         self.exchange.listener = listener
 
     def await_events(self) -> None:
-        """Let the listener be called when events arrive, or at the next deadline; at once if something has arrived."""
-        if self.exchange.has_news:
+        """Let the listener be called when ``poll`` has something, or at the next deadline; at once if it has by now."""
+        if self.client_disconnected or self.exchange.has_news:
             self.exchange.wake()
         else:
             self._wake_by(self._deadline())
