@@ -32,7 +32,7 @@ def start_now(work: Coroutine[Any, Any, _T]) -> Started[_T]:
     """
     loop = asyncio.get_running_loop()
     if asyncio.current_task(loop) is not None:
-        return Started(None, loop.create_task(work))
+        return start_task(work)
     try:
         awaited = work.send(None)
     except StopIteration as end:

@@ -281,3 +281,18 @@ async def test_replicas_share_limits_and_budgets(
     replies = [await chat(http, proxies[number % 2]) for number in range(5)]
     assert [reply.status_code for reply in replies] == [200, 200, 200, 429, 429]
     assert {reply.headers["x-ratelimit-limit-requests"] for reply in replies} == {"100"}
+
+
+async def test_a_refused_stream_has_the_status_429_whatever_the_grace(
+    serve: Serve, tmp_path: Path, http: httpx2.AsyncClient
+) -> None:
+    """Another server counts the requests, and its verdict comes before the status line that needs no event."""
+    with ValkeyServer(valkey_program(), tmp_path / "valkey").running() as server:
+        state = SecretStr(server.url())
+        proxy = serve(keys=keys(requests_per_minute=2), state_url=state, first_event_grace=0)
+        answers = []
+        for _ in range(3):
+            body = chat_body("Hello", stream=True)
+            answers.append(await http.post(f"{proxy.url}/chat/completions", json=body, headers=AUTH))
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["1", "0", "0"]

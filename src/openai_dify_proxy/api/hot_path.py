@@ -114,7 +114,7 @@ class HotPath:
         responder = request.responder
         try:
             prepared = self._prepare(request, responder, by_name, caller)
-        except ProxyError:
+        except Exception:  # noqa: BLE001 - the application finds it too, bugs included, and answers
             return False
         if prepared is None:
             return False
@@ -183,14 +183,21 @@ class _HotAnswer:
 
     def cancel(self, msg: object = None) -> None:
         """End the request, since the server stops."""
-        if self._task is not None:
-            self._task.cancel()
-        else:  # later, since the server iterates over its tasks
-            asyncio.get_running_loop().call_soon(self._fail, asyncio.CancelledError())
+        asyncio.get_running_loop().call_soon(self._cancel)  # the server iterates over its tasks
+
+    def _cancel(self) -> None:
+        if self._task is None:
+            self._guarded(partial(self._fail, asyncio.CancelledError()))
+        elif not self._task.cancel():  # it has ended, and its result comes first
+            asyncio.get_running_loop().call_soon(self._cancel)
 
     async def _open(self) -> ActiveTurn:
         await enforce_limits(self._responder, self._path.services, self._caller)
+        self._begin_waiting()
         return await self._prepared.block.__aenter__()
+
+    def _begin_waiting(self) -> None:
+        """Called once the request is within its limits, and its status may be sent."""
 
     def _begin_reading(self, turn: ActiveTurn) -> None:
         """Read the events of the turn, which has been sent to Dify."""
@@ -233,17 +240,24 @@ class _HotAnswer:
         elif not isinstance(error, ProxyError | ClientDisconnected):
             log.error("handler_failed", exc_info=error)  # a bug: only the log gets its text, which may hold secrets
             error = InternalError(INTERNAL_ERROR)
-        self._end_turn(error)
-        if isinstance(error, ProxyError):
-            self._write_error(error)
-        else:
-            self._record_departure()
-        self._close()
+        try:
+            self._end_turn(error)
+            if isinstance(error, ProxyError):
+                self._write_error(error)
+            else:
+                self._record_departure()
+        except Exception:  # a bug
+            log.exception("handler_failed")
+            self._responder.abort()
+        finally:
+            self._close()
 
     def _write_error(self, error: ProxyError) -> None:
         response = error_response(error)
         self._responder.record.fail(error)
-        if not self._responder.status:
+        if self._responder.status:  # a response that failed at its beginning
+            self._responder.abort()
+        else:
             self._responder.start(response.status_code, response.raw_headers, bytes(response.body), more=False)
 
     def _record_departure(self) -> None:
@@ -317,12 +331,16 @@ class _StreamedAnswer(_HotAnswer):
         assert prepared.encoder is not None
         self._frames = TurnFrames(prepared.encoder, prepared.wait)
         self._responder.record.streamed = True
-        self._sender = StreamSender(self._frames, path.services.timing, self._responder, self._settle)
+        self._sender: StreamSender | None = None
+
+    def _begin_waiting(self) -> None:
+        self._sender = StreamSender(self._frames, self._path.services.timing, self._responder, self._settle)
 
     def _begin_reading(self, turn: ActiveTurn) -> None:
         head = self._prepared.head
         # No suggested questions: the application serves requests for them.
         self._frames.begin(turn, lambda answer, reply: commit_answer(turn, head, answer, reply))
+        assert self._sender is not None
         self._sender.begin()
 
     def _settle(self) -> None:
@@ -331,23 +349,28 @@ class _StreamedAnswer(_HotAnswer):
             self._guarded(self._settle_if_due)
 
     def _settle_if_due(self) -> None:
-        if self._sender.is_due():
+        if self._sender is not None and self._sender.is_due():
             self._run(self._frames.settle(), self._write_settled, in_task=self._frames.between_runs)
 
     def _write_settled(self, frames: bytes) -> None:
         last = self._frames.ended  # read first: the write may go on to the end of the stream
+        assert self._sender is not None
         self._sender.write_settled(frames)
         if last:
             self._end_turn()
             self._close()
 
     def _write_error(self, error: ProxyError) -> None:
-        if not self._sender.fail(error):
+        if self._sender is None or not self._sender.fail(error):
             super()._write_error(error)
 
     def _record_departure(self) -> None:
-        self._sender.record_departure()
+        if self._sender is None:
+            super()._record_departure()
+        else:
+            self._sender.record_departure()
 
     def _close(self) -> None:
-        self._sender.close()
+        if self._sender is not None:
+            self._sender.close()
         super()._close()

@@ -59,13 +59,14 @@ class TurnBlock:
         self.end(error)
 
     def end(self, error: BaseException | None) -> None:
-        """End the block, with the error that left it if there is one."""
+        """End the block, with the error that left it if there is one. Its ``turn`` is None afterwards."""
+        turn, self.turn = self.turn, None
         if isinstance(error, ProxyError):
             self._record.fail(error)
         try:
             self._record.queued = self._admittance.waited
-            if self.turn is not None:
-                self._end(self.turn)
+            if turn is not None:
+                self._end(turn)
         finally:
             if self._own_admittance:
                 self._admittance.leave()
