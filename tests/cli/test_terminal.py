@@ -160,11 +160,16 @@ def test_long_names_stay_whole_at_80_columns(program: Program, kind: str) -> Non
         assert screen.wait() == 0
     assert max(map(len, screen.shown.splitlines())) <= 80
     names = {"customer-support-first-level-emea", "internal-translation-workflow-german-french"}
-    addresses = {"https://dify-second-installation.internal.example.com/v1", "gpt-4.1-mini-2025-04-14,"}
+    addresses = {"https://dify-second-installation.internal.example.com/v1", "gpt-4.1-mini-2025-04-14"}
     assert names | addresses <= set(screen.shown.split())
     with terminal(program, "models", "black-forest-labs/flux-kontext-pro", TERM=kind) as screen:
         assert screen.wait() == 0
     assert "nightmareai/real-esrgan" in screen.shown
+    with terminal(program, "models", TERM=kind) as screen:
+        assert screen.wait() == 0
+    assert {"stability-ai/sdxl", "DPMSolverMultistep,", "K_EULER_ANCESTRAL,"} <= set(
+        re.sub("\x1b.*?m", "", screen.shown).split()
+    )
 
 
 async def test_columns_without_content_are_left_out(program: Program, store: LocalPictures) -> None:

@@ -21,22 +21,28 @@ USED = Usage(10, 5, 15, "0.0001085", "USD")
 DAY = 86_400.0
 
 
-async def book(url: str, *, ago: float = 0.0) -> None:
-    """Book turns of two callers, so many seconds ago."""
+async def book(url: str, *turns: tuple[Account, Work], ago: float = 0.0) -> None:
+    """Book turns, so many seconds ago."""
     store = GuardedStore(await open_store(url, max_entries=1000, timeout=PATIENCE))
     ledger = Ledger(store, days=90, now=lambda: time.time() - ago)
-    for _ in range(3):
-        ledger.book(Account("key-1", "team"), Work("support [bold]", "stop", USED))
-    ledger.book(Account("key-1", "team"), Work("sales", "turn_failed", Usage(1, 1, 2, "1", "RMB")))
-    ledger.book(Account("key-2"), Work("owner/model", "ok", pictures=4))
+    for account, work in turns:
+        ledger.book(account, work)
     await ledger.close()
     await store.close()
+
+
+TURNS = [
+    *[(Account("key-1", "team"), Work("support [bold]", "stop", USED))] * 3,
+    (Account("key-1", "team"), Work("sales", "turn_failed", Usage(1, 1, 2, "1", "RMB"))),
+    (Account("key-2"), Work("owner/model", "ok", pictures=4)),
+]
+"""Turns of two callers."""
 
 
 @pytest.fixture
 async def used(program: Program) -> str:
     url = f"sqlite:///{program.directory}/state.db"
-    await book(url)
+    await book(url, *TURNS)
     return url
 
 
@@ -57,12 +63,39 @@ async def test_usage_by_key(program: Program, used: str) -> None:
 
 async def test_usage_by_key_app_and_day_fits_80_columns(program: Program, used: str) -> None:
     shown = await run(program, "--by", "key,app,day", url=used)
-    assert max(map(len, shown.splitlines())) <= 80
-    assert "".join(cells[1] for cells in rows(shown)).replace(" ", "") == "owner/modelsalessupport[bold]"
+    today = datetime.now(UTC).date().isoformat()
+    assert shown.splitlines()[1:] == [
+        f"key-2, owner/model, {today}",
+        "  turns: 1, failed: 0, tokens: 0, pictures: 4",
+        f"team, sales, {today}",
+        "  turns: 1, failed: 1, tokens: 2, pictures: 0, price: 1 RMB",
+        f"team, support [bold], {today}",
+        "  turns: 3, failed: 0, tokens: 45, pictures: 0, price: 0.0003255 USD",
+        "Total",
+        "  turns: 5, failed: 1, tokens: 47, pictures: 4, price: 1 RMB + 0.0003255 USD",
+    ]
+
+
+LONG = "customer-support-first-level-emea-of-the-german-branch"
+
+
+async def test_long_names_stay_whole_at_80_columns(program: Program) -> None:
+    url = f"sqlite:///{program.directory}/state.db"
+    await book(url, (Account("key-1", "librechat-server"), Work(LONG, "stop", USED)))
+    shown = await run(program, "--by", "key,app", url=url)
+    assert shown.splitlines()[1:] == [f"librechat-server, {LONG}", "  turns: 1, tokens: 15, price: 0.0001085 USD"]
+
+
+async def test_columns_of_zeros_are_left_out(program: Program) -> None:
+    url = f"sqlite:///{program.directory}/state.db"
+    await book(url, (Account("key-1", "team"), Work("owner/model", "ok", pictures=4)))
+    shown = await run(program, url=url)
+    assert "Turns ┃ Pictures" in shown
+    assert row(shown, "team") == ["team", "1", "4"]
 
 
 async def test_usage_as_json(program: Program, used: str) -> None:
-    await book(used, ago=DAY)
+    await book(used, *TURNS, ago=DAY)
     today = datetime.now(UTC).date().isoformat()
     report = json.loads(await run(program, "--by", "app", "--days", "1", "--json", url=used))
     assert (report["from"], report["to"], report["by"]) == (today, today, ["app"])

@@ -39,8 +39,7 @@ def list_apps(settings: Settings, *, as_json: bool) -> None:
     for row in cells:
         table.add_row(*(row[number] for number in used))
     facts = (
-        (row[0], ", ".join(f"{COLUMNS[number].lower()}: {row[number]}" for number in used[1:] if row[number]))
-        for row in cells
+        (row[0], "\n".join(f"{COLUMNS[number]}: {row[number]}" for number in used[1:] if row[number])) for row in cells
     )
     print_table(table, facts)
 

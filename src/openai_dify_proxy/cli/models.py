@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from openai_dify_proxy.cli.demo import demo_replicate
-from openai_dify_proxy.cli.output import console, print_json, run_shown, whole
+from openai_dify_proxy.cli.output import PLAIN_WIDTH, console, print_json, print_table, run_shown, whole
 from openai_dify_proxy.errors import UpstreamFailed
 from openai_dify_proxy.images.header_support import header_support
 from openai_dify_proxy.images.models import ImageModel, ImageModels
@@ -98,12 +98,15 @@ def _print(model: ImageModel, inputs: ModelInputs, rows: list[HeaderSupport]) ->
     )
     places = [row.input or (f"by {row.by}" if row.by else "") for row in rows]
     width = max(PLACE_WIDTH, *(len(word) for place in places for word in place.split()))
+    facts = []
     for row, place in zip(rows, places, strict=True):
         where = fill(place, width, break_on_hyphens=False)
         takes = "[yellow]not supported[/]" if row.takes is None else escape(row.takes)
-        table.add_row(row.header, escape(where), f"{takes} ({escape(row.note)})" if row.note else takes)
+        takes = f"{takes} ({escape(row.note)})" if row.note else takes
+        table.add_row(row.header, escape(where), takes)
+        facts.append((row.header, "\n".join(filter(None, (f"takes: {takes}", place and f"input: {escape(place)}")))))
+    print_table(table, facts, plain_width=PLAIN_WIDTH, wraps=True)
     out = console()
-    out.print(table)
     others = other_inputs(inputs)
     if others:
         out.print("Other inputs, which a request sets by name in its object `input`:")

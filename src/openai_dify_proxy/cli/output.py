@@ -42,17 +42,21 @@ def console(plain_width: int = PLAIN_WIDTH) -> Console:
     return plain if plain.is_terminal else Console(width=plain_width)
 
 
-def print_table(table: Table, rows: Iterable[tuple[str, str]], *, plain_width: int | None = None) -> None:
+def print_table(
+    table: Table, rows: Iterable[tuple[str, str]], *, plain_width: int | None = None, wraps: bool = False
+) -> None:
     """Print the table; where the terminal is too narrow for it, the name and the facts of each row below each other.
 
     The names and facts of ``rows`` are markup. Without a terminal the table has as much room as it needs, or
-    ``plain_width`` columns.
+    ``plain_width`` columns. With ``wraps`` the table has one column whose cells may wrap between words.
     """
-    width = Console(width=_UNLIMITED, height=_UNLIMITED).measure(table).maximum  # a dumb terminal ignores a width alone
-    out = console(plain_width or width)
-    if width <= out.width:
+    width = Console(width=_UNLIMITED, height=_UNLIMITED).measure(table)  # a dumb terminal ignores a width alone
+    out = console(plain_width or width.maximum)
+    if (width.minimum if wraps else width.maximum) <= out.width:
         out.print(table)
         return
+    if table.title:
+        out.print(table.title, soft_wrap=True, highlight=False)
     for name, facts in rows:
         out.print(name, soft_wrap=True, highlight=False)
         out.print(Padding(facts, (0, 0, 0, 2), expand=False), highlight=False)

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import typer
 from msgspec import to_builtins
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-from openai_dify_proxy.cli.output import console, print_json, run_shown, whole
+from openai_dify_proxy.cli.output import print_json, print_table, run_shown
 from openai_dify_proxy.errors import InvalidRequest, StateUnreachable
 from openai_dify_proxy.limits.accounts import MAX_DAYS
 from openai_dify_proxy.limits.reports import (
@@ -50,7 +50,7 @@ def show_usage(settings: Settings, *, by: str, days: int, as_json: bool) -> None
         typer.echo(f"Nothing was used from {report.first} to {report.last}.")
     else:
         typer.echo(f"{report.first} to {report.last} (UTC)")
-        console(WIDTH).print(_table(report, groups))
+        _print(report, groups)
 
 
 async def _report(settings: Settings, groups: Sequence[Group], days: int) -> UsageReport:
@@ -77,17 +77,24 @@ async def _nothing(*operations: Operation) -> list[bytes | None]:
     return [None] * len(operations)
 
 
-def _table(report: UsageReport, groups: Sequence[Group]) -> Table:
-    numbers = ("Turns", "Failed", "Tokens", "Pictures", "Price")
-    table = Table(*(whole(group.capitalize(), wrap=True) for group in groups), *map(whole, numbers))
-    for column in table.columns[len(groups) :]:
-        column.justify = "right"
-    for row in report.data:
-        table.add_row(*(escape(_name(row, group)) for group in groups), *_numbers(row))
-    if len(report.data) > 1:
-        table.add_section()
-        table.add_row(*["Total", *[""] * len(groups)][: len(groups)], *_numbers(report.total))
-    return table
+def _print(report: UsageReport, groups: Sequence[Group]) -> None:
+    """Print the usage, without columns of numbers that are zero in every row."""
+    rows = [(tuple(_name(row, group) for group in groups), _numbers(row)) for row in report.data]
+    if len(rows) > 1:
+        rows.append((("Total", *[""] * (len(groups) - 1)), _numbers(report.total)))
+    used = [name for name in rows[-1][1] if any(numbers[name] not in {"", "0"} for _, numbers in rows)]
+    table = Table(*(group.capitalize() for group in groups), *(Column(name, justify="right") for name in used))
+    for index, (names, numbers) in enumerate(rows):
+        # The last row of several is the total.
+        table.add_row(*map(escape, names), *(numbers[name] for name in used), end_section=index == len(rows) - 2)
+    facts = [
+        (
+            escape(", ".join(filter(None, names))),
+            ", ".join(f"{name.lower()}: {' + '.join(numbers[name].splitlines())}" for name in used if numbers[name]),
+        )
+        for names, numbers in rows
+    ]
+    print_table(table, facts, plain_width=WIDTH)
 
 
 def _name(row: UsageTotals, group: Group) -> str:
@@ -100,11 +107,12 @@ def _name(row: UsageTotals, group: Group) -> str:
             return row.day or ""
 
 
-def _numbers(row: UsageTotals) -> tuple[str, ...]:
-    return (
-        str(row.turns),
-        str(row.outcomes.get("turn_failed", 0)),
-        str(row.total_tokens),
-        str(row.pictures),
-        "\n".join(f"{price} {currency}" for currency, price in row.price.items()),
-    )
+def _numbers(row: UsageTotals) -> dict[str, str]:
+    """Return the cells by the header of their column."""
+    return {
+        "Turns": str(row.turns),
+        "Failed": str(row.outcomes.get("turn_failed", 0)),
+        "Tokens": str(row.total_tokens),
+        "Pictures": str(row.pictures),
+        "Price": "\n".join(f"{price} {currency}" for currency, price in row.price.items()),
+    }
