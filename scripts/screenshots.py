@@ -41,8 +41,9 @@ label = "chat.example.com"
 daily_tokens = 2000000
 monthly_price = {{ USD = "250" }}
 """
+SETTINGS_WITHOUT_APPS = 'dify_api_url = "https://dify.example.com/v1"'
 
-DESKTOP, PHONE = (1280, 800), (390, 780)
+DESKTOP, SHORT, PHONE = (1280, 800), (1280, 520), (390, 780)
 
 
 def main() -> None:
@@ -53,7 +54,7 @@ def main() -> None:
         "FONTCONFIG_PATH": str(BROWSER),
         "HOME": str(BROWSER),
     }
-    with serving() as origin, sync_playwright() as playwright:
+    with serving(SETTINGS) as origin, serving(SETTINGS_WITHOUT_APPS) as empty, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=BROWSER / "chromium", args=["--no-sandbox", "--headless", "--disable-gpu"], env=environment
         )
@@ -61,16 +62,18 @@ def main() -> None:
             print_figures(chromium, origin)
             return
         for scheme in ("light", "dark"):
+            take(chromium, empty, scheme, SHORT, {"first-run": first_run})
+            take(chromium, origin, scheme, SHORT, {"sign-in": asked_for_a_key})
             take(chromium, origin, scheme, DESKTOP, DESKTOP_VIEWS)
             take(chromium, origin, scheme, PHONE, PHONE_VIEWS)
         chromium.close()
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """Run a server with the demo and client keys, and return its address."""
+def serving(settings: str) -> Iterator[str]:
+    """Run a server with these settings, and return its address."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "settings.toml").write_text(SETTINGS)
+        (Path(folder) / "settings.toml").write_text(settings)
         command = [
             str(Path(sys.executable).parent / "openai-dify-proxy"),
             "serve",
@@ -98,6 +101,11 @@ def address(server: subprocess.Popen[str]) -> str:
     raise SystemExit("The server did not start.")
 
 
+def wanted(name: str) -> bool:
+    """Return whether the command line names this view, or none."""
+    return name in sys.argv[1:] or not sys.argv[1:]
+
+
 def take(
     browser: Browser, origin: str, scheme: str, size: tuple[int, int], views: Mapping[str, Callable[[Page], None]]
 ) -> None:
@@ -109,8 +117,9 @@ def take(
         viewport={"width": size[0], "height": size[1]},
     )
     page = context.new_page()
-    sign_in(page)
     for name, show in views.items():
+        if not wanted(name):
+            continue
         show(page)
         page.wait_for_load_state("networkidle")
         page.evaluate("document.activeElement.blur()")
@@ -156,8 +165,21 @@ def print_figures(browser: Browser, origin: str) -> None:
 
 
 def view(page: Page, name: str) -> None:
+    """Show a view, after the sign-in of a new tab."""
+    if page.url == "about:blank":
+        sign_in(page)
     page.goto(f"/#{name}")
     page.reload()
+
+
+def first_run(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("region", name="First steps").wait_for()
+
+
+def asked_for_a_key(page: Page) -> None:
+    page.goto("/")
+    page.get_by_label("Key", exact=True).wait_for()
 
 
 def answered(page: Page, question: str, count: int) -> None:

@@ -37,7 +37,7 @@ export function SignIn({ session, reload }) {
     <h2>Sign in</h2>
     <p>${session.takes_dify_keys ? "This server needs one of its client keys, or the key of a Dify app." : "This server needs one of its client keys."}</p>
     <${KeyForm} reload=${reload} />
-    <p class="hint">An operator creates keys with <code>openai-dify-proxy keys create</code>. The page keeps a client key in a cookie that no script can read, and a Dify key in its memory until you close it.</p>
+    <p class="hint">An operator creates keys with <code>openai-dify-proxy keys create</code>. The page exchanges a client key for a cookie that scripts cannot read. A Dify key stays in the memory of the page.</p>
   </section>`;
 }
 
@@ -85,7 +85,7 @@ export function FirstRun({ session, reload }) {
         <pre tabindex="0" aria-label="Command of the demo">openai-dify-proxy serve</pre>
       </article>
       <article class="card">
-        <h3>Serve your Dify ${session.has_dify && html`<span class="badge good">configured</span>`}</h3>
+        <h3>Serve your Dify ${session.has_dify && html`<span class="badge good">address configured</span>`}</h3>
         <p>Create an API key on the page "API Access" of an app in Dify, and start the server with it.</p>
         <pre tabindex="0" aria-label="Command for your Dify">DIFY_API_URL=https://dify.example.com/v1 DIFY_API_KEY=app-... openai-dify-proxy serve</pre>
       </article>
