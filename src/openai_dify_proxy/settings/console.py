@@ -12,4 +12,4 @@ class ConsoleSettings:
     """Console"""
 
     console: Flag = True
-    """Whether the server's own address shows the [console](console.md), a page to see and try everything with."""
+    """Whether the server's own address shows the [console](console.md), a page to try apps and watch traffic."""

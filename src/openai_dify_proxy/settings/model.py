@@ -173,7 +173,7 @@ class AccessSettings:
     personal_keys: PersonalKeys = ()
     """Client keys that each belong to one [end user](conversations.md#personal-keys): `sk-one=anna,sk-two=bert`.
 
-    A request with such a key acts for that end user, whatever its other fields say."""
+    A request with such a key acts for that end user, even if it names another."""
     allow_anonymous: Flag = False
     """Serve other machines without client keys, although the server holds a credential that callers could spend.
 

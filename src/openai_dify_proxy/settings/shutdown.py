@@ -14,7 +14,7 @@ class ShutdownSettings:
     shutdown_grace: SecondsOrNone = 20
     """How long running answers may take to finish after SIGTERM, Ctrl-C or a reload."""
     shutdown_delay: SecondsOrNone = 0
-    """How long the server goes on accepting requests after SIGTERM, while `/ready` answers 503.
+    """How long the server continues to accept requests after SIGTERM, while `/ready` answers 503.
 
     [Load balancers](operations.md#restarts-without-failed-requests) notice it meanwhile and send no more requests. It
     comes before `SHUTDOWN_GRACE`, and Ctrl-C skips it."""

@@ -25,7 +25,7 @@ class ToolSettings:
     tools_max_repairs: Annotated[int, Ge(0), Le(5)] = 1
     """The number of further runs that correct an invalid call or answer; each costs as much as another question."""
     tools_reminder: Annotated[int, Ge(1)] = 8
-    """The number of turns after which a model is reminded of the tools that it was told about."""
+    """The number of turns between two reminders of the tools to the model."""
     tools_template: Annotated[ToolsTemplate, Shown(default="[the template shown there](tools.md#the-instructions)")] = (
         TOOLS_TEMPLATE
     )

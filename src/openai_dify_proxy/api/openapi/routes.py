@@ -391,7 +391,7 @@ DESCRIPTIONS: dict[str, Operation] = {
         key="none",
     ),
     "GET /v1/usage": Operation(
-        summary="Report what the caller has used, or all callers for an admin key",
+        summary="Report the usage of the caller, or of all callers for an admin key",
         tag="Usage",
         docs="limits.md#usage",
         parameters=(
