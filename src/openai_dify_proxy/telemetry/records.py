@@ -212,3 +212,5 @@ class RequestRecords:
                 sink(record)
             except Exception:  # a bug of one sink, which must not reach the client or other sinks
                 log.exception("record_lost")
+        if (error := record.error) is not None:  # sinks keep records, and tracebacks lead to the texts of requests
+            error.__traceback__ = error.__context__ = error.__cause__ = None

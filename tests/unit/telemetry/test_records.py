@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from structlog.testing import capture_logs
 from openai_dify_proxy import errors
 from openai_dify_proxy.errors import (
     ConversationBusy,
+    InvalidRequest,
     ProxyError,
     QueueFull,
     QueueTimeout,
@@ -207,3 +210,26 @@ def test_every_error_has_its_class_and_reason_in_the_line(kind: type[ProxyError]
     entry = line(record(error=kind("It failed.", log="For the operator."), status=kind.status))
     assert (entry["error"], entry["reason"], entry["detail"]) == (kind.__name__, "It failed.", "For the operator.")
     assert entry["log_level"] == ("warning" if kind.status >= 500 else "info")
+
+
+def test_a_closed_record_keeps_nothing_that_its_error_has_seen() -> None:
+    class Text:
+        """A text of a request."""
+
+    def fail() -> tuple[ProxyError, weakref.ref[Text]]:
+        text = Text()
+        try:
+            try:
+                raise ValueError(text)
+            except ValueError:
+                raise InvalidRequest("The text is not valid.") from None
+        except ProxyError as error:
+            return error, weakref.ref(text)
+
+    record = RequestRecord()
+    error, text = fail()
+    record.fail(error)
+    RequestRecords().close(record)
+    gc.collect()
+    assert record.error is error
+    assert text() is None

@@ -168,7 +168,8 @@ class FileLinks:
         return rewriter.feed(text) + rewriter.finish()
 
     def _rewriter(self) -> LinkRewriter:
-        return LinkRewriter(self._links, lambda link: self._replace(link, None))
+        replace = self._replace  # a function that refers to this object would make a cycle of each turn
+        return LinkRewriter(self._links, lambda link: replace(link, None))
 
 
 def _is_bare(event: Event) -> bool:

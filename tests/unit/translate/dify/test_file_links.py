@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from openai_dify_proxy.events import (
@@ -252,3 +254,13 @@ def test_the_last_event_holds_links_too() -> None:
     (event,) = filtered(TurnFinished("stop", outputs=plain))
     assert isinstance(event, TurnFinished)
     assert event.outputs is plain
+
+
+def test_the_links_of_a_turn_leave_no_cycle() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        FileLinks(LINKS, lambda link, _file: numbered(link)).filter([TextDelta(PICTURE), TurnFinished("stop", None)])
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
