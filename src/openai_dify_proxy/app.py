@@ -205,7 +205,8 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with _open_services(settings, records, timing, state_timeout, clock) as services:
             app.state.services = services
-            yield {REQUEST_RECORDS: records, HOT_PATH: HotPath(services, records) if hot_path else None}
+            hot = HotPath(services, records, cross_origin=bool(settings.cors_origins)) if hot_path else None
+            yield {REQUEST_RECORDS: records, HOT_PATH: hot}
 
     app = Starlette(
         routes=_routes(settings),

@@ -167,3 +167,17 @@ async def test_a_grace_that_ends_cancels_requests_on_the_hot_path() -> None:
     assert answers[0][0] == 503
     assert '"code":"shutting_down"' in answers[0][2] or "shutting down" in answers[0][2]
     assert "shutting down" in json.dumps(answers[1][2])
+
+
+async def test_both_answers_depend_on_the_origin_if_other_origins_may_read_them() -> None:
+    async def answer(_request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE_HEAD + chunk(END) + LAST_CHUNK)
+
+    body = {"model": "raw", "messages": [{"role": "user", "content": "hi"}]}
+    async with raw_dify(answer) as dify:
+        apps = {"raw": app_settings("raw", "app-raw", dify.url, mode="chat")}
+        origins = ("https://chat.example.com",)
+        configured = Settings(dify_api_url=dify.url, apps=apps, cors_origins=origins, state_url=MEMORY)
+        with ProxyServer(configured) as proxy:
+            answers = [await ask(proxy, body) for _ in range(2)]  # the first learns the profile
+    assert [headers["vary"] for _, headers, _ in answers] == ["Origin", "Origin"]

@@ -96,9 +96,11 @@ class HotPath:
 
     paths = PATHS
 
-    def __init__(self, services: Services, records: RequestRecords) -> None:
+    def __init__(self, services: Services, records: RequestRecords, *, cross_origin: bool) -> None:
+        """``cross_origin`` says whether pages of other origins may read answers, which then depend on the origin."""
         self.services = services
         self.records = records
+        self._headers = ((b"vary", b"Origin"),) if cross_origin else ()
         self.max_body = min(MAX_BODY, services.bodies.limit)
 
     def serve(self, request: HotRequest) -> bool:
@@ -124,6 +126,8 @@ class HotPath:
         record.client = scope["client"] and scope["client"][0]
         self.records.begin(record, headers)
         responder.add_headers.append(lambda: standard_headers(request_id, record))
+        if self._headers:
+            responder.add_headers.append(lambda: self._headers)
         add_notice(responder, prepared.unsupported)
         request.body = bytearray()  # the turn holds the texts that it needs
         answer_class = _WholeAnswer if prepared.encoder is None else _StreamedAnswer
