@@ -47,7 +47,7 @@ NOT_RUN = {
     "DIFY_API_URL=https://dify.example.com/v1\n": "the content of a .env file",
     "openai-dify-proxy serve ": "an overview; each command has its tests",
     "openai-dify-proxy serve\n": "the command of all these tests",
-    "sqlite3 ~/": "needs the programs sqlite3 and rsync; the same back-up with Python runs",
+    "sqlite3 ~/": "needs the programs sqlite3 and rsync; the same backup with Python runs",
     'python3 -c "import sqlite3': "tests/components/test_backup.py runs it",
 }
 """Beginnings of the commands and programs that no test runs as they are, with the reason."""
