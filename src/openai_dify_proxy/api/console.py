@@ -1,6 +1,6 @@
 """``GET /`` and ``GET /console/{version}/{path}``: the console's page and its files.
 
-They need no key: they are the same for everyone. What the page shows comes from the API, with the caller's key.
+They need no key: they are the same for everyone. The page loads its data from the API, with the caller's key.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from openai_dify_proxy.turns.callers import ANONYMOUS, Caller
 
 
 class SessionStatus(Struct, kw_only=True):
-    """Who uses the tab.
+    """The identity that is signed in to the tab.
 
-    ``needs_key`` says whether the server requires a key, ``takes_dify_keys`` whether keys of Dify apps will do, and
+    ``needs_key`` says whether the server requires a key, ``takes_dify_keys`` whether it accepts keys of Dify apps, and
     ``has_dify`` and ``has_images`` whether a Dify and models of pictures are configured.
     """
 
@@ -34,7 +34,7 @@ class SessionStatus(Struct, kw_only=True):
 
 
 async def show_session(request: Request) -> Response:
-    """Return who uses the tab. It needs no key."""
+    """Return the identity that is signed in to the tab. Needs no key."""
     services = services_of(request)
     services.authenticator.session_secret = await services.secret()
     try:

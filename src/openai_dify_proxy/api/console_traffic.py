@@ -1,4 +1,4 @@
-"""``GET /console/traffic``: what this process has served, for operators."""
+"""``GET /console/traffic``: the traffic of this process, for operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Dify says about one app, compared with its settings."""
+"""Compare an app in Dify with its settings."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Session:
         return self._answer(sys.stdin.read().strip())
 
     def talk(self) -> bool:
-        """Answer questions until the person leaves."""
+        """Answer questions until the user ends the session."""
         self._console.print("Ask something. /help lists the commands.", style="dim", highlight=False)
         answered = True
         while True:

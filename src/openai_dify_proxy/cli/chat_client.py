@@ -36,7 +36,7 @@ Message = dict[str, Any]
 
 
 class ChatFailed(Exception):
-    """The proxy answered with an error, or did not answer. The text is for the person."""
+    """The proxy answered with an error, or did not answer. The text is for the user."""
 
 
 class _Delta(Struct):

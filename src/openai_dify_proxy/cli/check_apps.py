@@ -106,7 +106,7 @@ def _input(app: AppSettings, profile: AppProfile, field: InputField) -> str:
 
 
 def _source(app: AppSettings, profile: AppProfile, field: InputField) -> str | None:
-    """Return what fills an input by itself."""
+    """Return what fills an input automatically, or None."""
     if field.name in app.inputs:
         return "settings"
     if not profile.converses and field.name == profile.question_input(app.input_variable):

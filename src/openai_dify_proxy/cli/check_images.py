@@ -85,7 +85,7 @@ def _check_replicate(settings: Settings, out: CheckOutput, *, demo: bool) -> boo
 
 
 async def _query_replicate(settings: Settings) -> tuple[str | None, list[ImageModelReport]]:
-    """Return what is wrong with the token or the connection, or else the reports."""
+    """Return the problem with the token or the connection, or None, and the reports."""
     async with open_replicate(settings) as replicate:
         try:
             await replicate.account()

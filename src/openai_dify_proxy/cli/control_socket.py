@@ -1,6 +1,6 @@
 """The socket through which ``openai-dify-proxy reload`` reaches a running server.
 
-It lies in a directory of its owner: ``$XDG_RUNTIME_DIR/openai-dify-proxy``, or ``openai-dify-proxy-UID`` in the
+It is in a private directory of its user: ``$XDG_RUNTIME_DIR/openai-dify-proxy``, or ``openai-dify-proxy-UID`` in the
 directory for temporary files. The name is the port that the server listens on. The only request is ``reload``; the
 answer is a JSON list of problems, empty once workers with the new settings serve.
 """
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class CannotReload(Exception):
-    """No server could be asked. The text contains the reason and the remedy."""
+    """No server could be reached. The text contains the reason and the remedy."""
 
 
 def socket_path(port: int) -> Path:
@@ -62,9 +62,9 @@ def _require_private(directory: Path) -> None:
 
 
 def request_reload(port: int) -> list[str]:
-    """Ask the server on ``port`` to reload, and wait. Return the problems, which kept it from doing so.
+    """Ask the server on ``port`` to reload, and wait. Return the problems that prevented it.
 
-    Raises CannotReload if no server can be asked.
+    Raises CannotReload if no server can be reached.
     """
     path = socket_path(port)
     with socket.socket(socket.AF_UNIX) as client:

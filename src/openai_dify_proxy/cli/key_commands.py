@@ -57,7 +57,7 @@ def create_key(settings: Settings, name: str, options: dict[str, object], *, tak
 
 
 def _powers(key: ClientKey) -> dict[str, object]:
-    """Return what a new key may do, for the audit log."""
+    """Return the rights and limits of a new key, for the audit log."""
     shown = as_json_object(key)
     return {name: shown[name] for name in ("admin", "models", "end_user", "limits", "expires_at")}
 

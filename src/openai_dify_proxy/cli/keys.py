@@ -67,7 +67,7 @@ def create(
     config: ConfigFlag = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the key alone.")] = False,
 ) -> None:
-    """Create a key, and print it on standard output. It is shown only this once."""
+    """Create a key, and print it on standard output. It cannot be shown again."""
     options: dict[str, object] = {
         "label": label,
         "models": models,
@@ -98,7 +98,7 @@ def list_all(
     config: ConfigFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the keys of the state and of the settings. Of the keys themselves only the beginning is shown."""
+    """List the keys of the state and of the settings. Shows only the beginning of each key."""
     from openai_dify_proxy.cli.key_commands import list_keys
 
     with reporting_errors():
@@ -120,7 +120,7 @@ def rotate(
     *,
     grace: Annotated[
         str | None,
-        typer.Option("--grace", metavar="DURATION", help="How long the old key works too, such as 1h. Default: 0."),
+        typer.Option("--grace", metavar="DURATION", help="How long the old key still works, such as 1h. Default: 0."),
     ] = None,
     config: ConfigFlag = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the key alone.")] = False,

@@ -153,7 +153,8 @@ def demo(
 def check(dify_api_url: UrlFlag = None, config: ConfigFlag = None, as_json: JsonFlag = False) -> None:
     """Check every app in Dify, every image model in Replicate, the picture storage, IPFS and the state.
 
-    Runs no app, generates no image and costs nothing. Exits with code 1 if something does not work, and says why.
+    Runs no app, generates no image and costs nothing. Exits with code 1 if something does not work, and prints the
+    reason.
     """
     from openai_dify_proxy.cli.check import check_all
 
@@ -194,7 +195,7 @@ def chat(
 ) -> None:
     """Talk to an app in the terminal. Without a terminal, answer the question on standard input.
 
-    The key for the proxy is that of the variable OPENAI_API_KEY, since other users can read flags.
+    The key for the proxy comes from the variable OPENAI_API_KEY, since other users can read flags.
     """
     from openai_dify_proxy.cli.chat import chat as talk
 
@@ -216,7 +217,7 @@ def models(
     config: ConfigFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what each image header (X-Replicate-…) does with a Replicate model, according to the model's schema."""
+    """Show the effect of each image header (X-Replicate-…) on a Replicate model, according to the model's schema."""
     from openai_dify_proxy.cli.models import show_model
 
     with reporting_errors():
@@ -264,7 +265,7 @@ def usage(
     config: ConfigFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what callers have used: turns, tokens, pictures, and Dify's own prices. It reads the state (STATE_URL)."""
+    """Show the usage of callers: turns, tokens, pictures, and Dify's own prices. Reads the state (STATE_URL)."""
     from openai_dify_proxy.cli.usage import show_usage
 
     with reporting_errors():

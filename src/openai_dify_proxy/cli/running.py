@@ -1,4 +1,4 @@
-"""What all commands share: common flags, loading the settings, and printing errors."""
+"""Shared by all commands: common flags, loading the settings, and printing errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the settings of ``serve`` come from, at its start and for each reload, and what they must fulfil."""
+"""Loads and checks the settings of ``serve``, at its start and for each reload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks the apps in the background when a worker starts, and logs what ``check`` would find wrong.
+"""Checks the apps in the background when a worker starts, and logs the problems that ``check`` would report.
 
 It also reads the descriptions of the apps, which their first requests need. Of several workers one logs each problem:
 they claim it by a file in the directory of their shared metrics.
@@ -43,7 +43,7 @@ def _log_problems(report: AppReport) -> None:
 
 
 def _claim(text: str) -> bool:
-    """Return whether this worker is the first one that has this to log."""
+    """Return whether this worker is the first to log this problem."""
     directory = os.environ.get(DIRECTORY)
     if directory is None:
         return True

@@ -1,4 +1,4 @@
-"""Whether the directory of pictures and the file of the state can be written, found out without creating anything."""
+"""Checks whether the directory of pictures and the file of the state can be written, without creating anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``usage``: what callers have used, as a table or as JSON."""
+"""The command ``usage``: the usage of callers, as a table or as JSON."""
 
 from __future__ import annotations
 

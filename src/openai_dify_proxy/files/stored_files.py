@@ -1,9 +1,9 @@
 """The files that clients upload for later requests: in the state, each readable by its caller only, until they expire.
 
-A content is stored in portions, then its record, and last the record's key in one of the caller's slots, which make
-the list. A slot is taken atomically, so callers have a limited number of files without a lock. What a crash leaves
-behind expires by itself. The state may remove the oldest entries of a caller that holds too many: a file that lacks a
-portion counts as absent.
+A content is stored in portions, then its record, and last the record's key in one of the caller's slots, which make the
+list. A slot is taken atomically, so callers have a limited number of files without a lock. Entries that a crash leaves
+behind expire. The state may remove the oldest entries of a caller that holds too many: a file that lacks a portion
+counts as absent.
 """
 
 from __future__ import annotations

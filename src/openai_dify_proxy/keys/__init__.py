@@ -1,1 +1,1 @@
-"""Client keys: who may call, what for, and how much."""
+"""Client keys: callers, their allowed models, and their limits."""

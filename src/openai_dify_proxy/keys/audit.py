@@ -1,4 +1,5 @@
-"""The audit log: one line of JSON for each change of the keys, and for each call of an operator. Never a key."""
+"""The audit log: one line of JSON for each change of the keys, and for each call of an operator. It never contains a
+key."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ class AuditLog:
             os.close(file)
 
     def record(self, action: str, by: str, **facts: object) -> None:
-        """Append a line; ``by`` is who did it. A failure is only logged, since the request is not at fault."""
+        """Append a line; ``by`` names the operator. A failure is only logged, since the request is not at fault."""
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         try:
             self._append(json.encode({"time": time, "action": action, "by": by, **facts}) + b"\n")

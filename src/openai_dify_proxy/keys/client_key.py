@@ -1,4 +1,4 @@
-"""Client keys as they are stored: everything but the secret, of which there is only a hash.
+"""Client keys as they are stored: with a hash instead of the secret.
 
 A secret has 160 random bits, so its plain SHA-256 cannot be reversed, and looking the hash of a received key up in a
 dictionary reveals nothing by its duration: a caller cannot choose hashes.
@@ -22,7 +22,7 @@ SHOWN = 12
 """Characters of a key that are stored and shown; the last four of them are random."""
 
 SHORTEST = 16
-"""Characters below which a key of the operator's choice can be guessed."""
+"""A key with fewer characters, chosen by an operator, can be guessed."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -59,7 +59,7 @@ class ClientKey(Struct, frozen=True, kw_only=True, omit_defaults=True):
     previous: tuple[OldSecret, ...] = ()
 
     def works(self, now: float) -> bool:
-        """Return whether the key opens anything at the time ``now``."""
+        """Return whether the key is valid at the time ``now``."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 

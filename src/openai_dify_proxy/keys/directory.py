@@ -26,7 +26,7 @@ from openai_dify_proxy.state.store import StateUnavailable, Store
 POLL_SECONDS = 0.5
 
 DIFY_KEY_PREFIX = "app-"
-"""How keys of Dify begin, which requests may bring instead of a client key."""
+"""The prefix of Dify keys, which requests may contain instead of a client key."""
 
 _T = TypeVar("_T")
 
@@ -49,9 +49,9 @@ class _Index(Struct, Generic[_T]):
 class KeyDirectory(Generic[_T]):
     """Finds callers by their keys.
 
-    ``configured`` are the keys of the settings, and ``store`` is where the others are (None for a state that no other
+    ``configured`` are the keys of the settings, and ``store`` holds the others (None for a state that no other
     process shares). ``make`` returns the caller of a key. Stored keys count for ``max_age`` seconds after they were
-    read. ``now`` is a clock in seconds since the epoch, ``clock`` one that is never set.
+    read. ``now`` is a clock in seconds since the epoch, ``clock`` a monotonic one.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 All keys are one entry, ``keys``, and beside it ``keys-version`` has a random text that changes with them, so that
 servers learn of a change by reading a few bytes. The entries have no owner and no expiry: the state never evicts them,
-and an empty list still says that this server has had keys.
+and an empty list still shows that this server has had keys.
 """
 
 from __future__ import annotations

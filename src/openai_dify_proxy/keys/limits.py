@@ -1,4 +1,4 @@
-"""The limits of a client key. ``None`` is no limit everywhere."""
+"""The limits of a client key. ``None`` means no limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOWEST_PRIORITY, HIGHEST_PRIORITY = -10, 10
 
 
 class Budget(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a caller may use in one period: turns, tokens, and Dify's own prices.
+    """The budget of a caller for one period: turns, tokens, and Dify's own prices.
 
     ``price`` has an amount for each limited currency (``USD``). In JSON, amounts are decimal strings.
     """
@@ -24,7 +24,7 @@ class Budget(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class KeyLimits(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The limits of one key, which hold for its caller in all processes together.
+    """The limits of one key, which apply to its caller in all processes together.
 
     ``daily`` and ``monthly`` are calendar days and months in UTC. Waiting turns of a higher ``priority`` are served
     first; 0 is that of all other callers.

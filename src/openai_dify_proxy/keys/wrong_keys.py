@@ -1,7 +1,7 @@
-"""Slows down addresses that guess keys. Right keys are never delayed, so nobody can lock others out.
+"""Slows down addresses that guess keys. Valid keys are never delayed, so no client can lock out others.
 
-Only different wrong keys count: a client that repeats an old one guesses nothing, and gets the same answer each time.
-Against guessing, the length of the keys protects; the pauses save the server the work and the log the noise.
+Only different wrong keys count, since a client that repeats one key is not guessing. The length of keys protects
+against guessing; the pauses limit the work and the number of log lines.
 """
 
 from __future__ import annotations

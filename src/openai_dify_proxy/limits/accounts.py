@@ -30,23 +30,23 @@ DEFAULT_DAYS = 30
 MAX_CURRENCY = 8
 
 OTHER_CURRENCY = "XXX"
-"""ISO 4217's code for no currency, for what is not a code."""
+"""ISO 4217's code for no currency, for names that are not codes."""
 
 Amounts = tuple[tuple[str, int], ...]
 
 
 class Account(Struct, frozen=True):
-    """Whose usage is booked. ``name`` is that of the key; requests with Dify keys share one account."""
+    """The account that usage is booked to. ``name`` is that of the key; requests with Dify keys share one account."""
 
     id: str
     name: str = ""
 
 
 class Work(Struct, frozen=True):
-    """What one turn used. ``outcome`` is one word, ``usage`` holds Dify's own counts.
+    """The usage of one turn. ``outcome`` is one word, ``usage`` holds Dify's own counts.
 
-    A turn that Dify has not ``started`` is no turn of a budget. ``turns`` is 0 for pictures of turns that are booked by
-    themselves.
+    A turn that Dify has not ``started`` does not count as a turn of a budget. ``turns`` is 0 for pictures of turns that
+    are booked by themselves.
     """
 
     app: str
@@ -103,7 +103,7 @@ def read_caller(name: str) -> Account:
 
 
 class Tally(Struct):
-    """The sum of what turns used. ``prices`` are in billionths, by currency."""
+    """The sum of the usage of turns. ``prices`` are in billionths, by currency."""
 
     turns: int = 0
     pictures: int = 0

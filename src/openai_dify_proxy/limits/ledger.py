@@ -1,9 +1,9 @@
-"""Books what turns used: usage of all callers, and what the budgets of limited ones are checked against.
+"""Books the usage of turns: for reports, and as the totals that budgets are checked against.
 
-What a budget or a limit needs is written at once; turns that end during a write share the next one. All else is added
-up in this process and written once a second, so that it costs almost nothing per turn; a killed process loses the usage
-of its last second. While the state is unavailable, everything is added up until it is back. A write whose answer got
-lost is written again, so it may count twice.
+Totals for budgets and limits are written at once; turns that end during a write share the next one. All other usage is
+added up in this process and written once a second, so that it costs almost nothing per turn; a killed process loses the
+usage of its last second. While the state is unavailable, everything is added up until it is back. A write whose answer
+got lost is written again, so it may count twice.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class _Unwritten(Struct):
 
 
 class _Urgent(Struct):
-    """What the limits of callers need: counters, tokens by caller with their limit per minute, and who waits for it."""
+    """The data that limits need: counters, tokens by caller with their limit per minute, and the futures that wait for
+    it."""
 
     counts: dict[str, _Unwritten] = field(default_factory=dict)
     tokens: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -127,9 +128,10 @@ class Ledger:
         self._flushing = asyncio.Lock()
 
     def book(self, account: Account, work: Work, limits: KeyLimits = NO_LIMITS) -> asyncio.Future[None] | None:
-        """Book a turn that has ended. Return a future that is done when what the limits need is written, if anything.
+        """Book a turn that has ended. Return a future that is done once the data that limits need is written, if there
+        is any.
 
-        Whoever waits for the future may be cancelled, and may ignore it; the write goes on.
+        Cancelling or ignoring the future does not stop the write.
         """
         day = int(self._now() // DAY)
         if day != self._day:
@@ -149,7 +151,7 @@ class Ledger:
         return written
 
     def _add_urgent(self, caller: str, work: Work, limits: KeyLimits) -> bool:
-        """Add what the limits need at once. Return False if they need nothing."""
+        """Add the data that limits need at once. Return False if there is none."""
         amounts = totals(work) if limits.daily is not None or limits.monthly is not None else ()
         if amounts:
             day = day_name(self._day)
@@ -164,7 +166,7 @@ class Ledger:
         return True
 
     async def _write_urgent(self) -> None:
-        """Write what is urgent now. Another task writes what becomes urgent meanwhile."""
+        """Write the urgent data. Data that becomes urgent meanwhile is written by another task."""
         urgent, self._urgent = self._urgent, _Urgent()
         try:
             operations = urgent.operations()
@@ -208,7 +210,7 @@ class Ledger:
                 await self._write(counts[start : start + WRITTEN_AT_ONCE])
 
     async def close(self) -> None:
-        """Write all that is not written yet. What cannot be written is lost."""
+        """Write all that is not written yet. Data that cannot be written is lost."""
         await self.flush()
         if self._timer is not None:
             self._timer.cancel()

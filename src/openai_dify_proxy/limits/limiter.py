@@ -1,7 +1,7 @@
 """Checks requests against the limits of their keys, by one run of the state.
 
-While the state is unavailable, each process applies the limits by itself: its own buckets, and the totals that it has
-seen, with what it has booked since. So an outage neither stops the callers nor lifts their limits, and no request waits
+While the state is unavailable, each process applies the limits by itself: its own buckets, and the last totals that it
+read plus its own turns since then. So an outage neither stops the callers nor lifts their limits, and no request waits
 longer for the state than any other does.
 """
 
@@ -27,7 +27,7 @@ MAX_PLANS = 10_000
 
 
 def has_limits(limits: KeyLimits) -> bool:
-    """Return whether requests have to be checked. Concurrent turns and priorities are matters of admission."""
+    """Return whether requests have to be checked. Concurrent turns and priorities are checked at admission."""
     rates = limits.requests_per_minute, limits.tokens_per_minute
     return any(limit is not None for limit in (*rates, limits.daily, limits.monthly))
 

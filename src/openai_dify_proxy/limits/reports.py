@@ -25,7 +25,7 @@ Run = Callable[..., Awaitable[Sequence[bytes | None]]]
 
 
 class UsageTotals(Struct, kw_only=True, omit_defaults=True):
-    """What turns used. ``outcomes`` counts them by how they ended; ``price`` has Dify's own prices by currency.
+    """The usage of turns. ``outcomes`` counts them by how they ended; ``price`` has Dify's own prices by currency.
 
     Of ``key_id``, ``key``, ``app`` and ``day``, those are set that the usage is grouped by.
     """

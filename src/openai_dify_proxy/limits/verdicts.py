@@ -1,4 +1,4 @@
-"""Decides whether a request keeps within the limits of its key, and what its headers say. Pure."""
+"""Decides whether a request keeps within the limits of its key, and returns its headers. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class Reading(Struct):
-    """What the state holds of a caller: the levels of its buckets, and the totals of the day and the month."""
+    """A caller's values in the state: the levels of its buckets, and the totals of the day and the month."""
 
     requests: Level | None = None
     tokens: Level | None = None
@@ -40,7 +40,7 @@ class Verdict(Struct, frozen=True):
 def judge(limits: KeyLimits, reading: Reading, now: float) -> Verdict:
     """Return the verdict on a request at the time ``now``, in seconds since the epoch.
 
-    Of several exceeded limits the error is about the one that is free last.
+    Of several exceeded limits the error names the one that resets last.
     """
     errors: list[ProxyError] = []
     _add_spent(errors, limits, reading, now)
@@ -98,7 +98,8 @@ def _budget_error(period: str, spent: str, end: float, now: float) -> ProxyError
 
 
 def _headers(limits: KeyLimits, reading: Reading) -> Headers:
-    """Return OpenAI's headers: the limit, what is left, and how long until all of it is there again."""
+    """Return OpenAI's headers: the limit, the remaining number, and the time until the whole limit is available
+    again."""
     headers: Headers = ()
     if limits.requests_per_minute is not None and reading.requests is not None:
         headers = _bucket_headers(_REQUESTS, limits.requests_per_minute, reading.requests)

@@ -51,7 +51,8 @@ _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Drain, Cut, Ping, Ser
 
 
 class _End:
-    """What both ends do. A message is a JSON list of its name and its values, after its length in four bytes.
+    """The common part of both ends. A message is a JSON list of its name and its values, after its length in four
+    bytes.
 
     ``multiprocessing.connection`` would do as much, and takes a megabyte of each process.
     """
@@ -103,7 +104,7 @@ class SupervisorEnd(_End):
         super().__init__(mine)
 
     def send_settings(self, encoded: bytes) -> None:
-        """Send what the worker reads first. Raises OSError if the worker is dead."""
+        """Send the settings, which the worker reads first. Raises OSError if the worker is dead."""
         self._send_bytes(encoded)
 
     def send(self, order: Order) -> None:

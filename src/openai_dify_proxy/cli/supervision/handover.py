@@ -19,7 +19,8 @@ from openai_dify_proxy.cli.supervision.supervisor import SIGNALS, Supervisor
 
 
 class Supervised(NamedTuple):
-    """What a supervisor gets. ``metrics`` is the directory of the shared metrics, which it removes at its end."""
+    """The data that a supervisor receives. ``metrics`` is the directory of the shared metrics, which it removes at its
+    end."""
 
     sockets: Sequence[socket.socket]
     settings: LoadedSettings
@@ -70,7 +71,7 @@ def _unnamed_file() -> BinaryIO:
 
 
 def received(handover: str) -> Supervised:
-    """Return what ``become_supervisor`` handed over."""
+    """Return the data from ``become_supervisor``."""
     settings, listeners, control, control_path, metrics, sources = json.loads(handover)
     for descriptor in (*listeners, *([] if control is None else [control])):
         os.set_inheritable(descriptor, False)

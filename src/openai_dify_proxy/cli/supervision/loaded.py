@@ -1,4 +1,4 @@
-"""The settings as the supervisor has them: what it needs itself, and the rest as bytes for its workers.
+"""The settings of the supervisor: those that it needs itself, and all of them as bytes for its workers.
 
 A process of their own loads them: importing the model of the settings would take more memory than the supervisor.
 """
@@ -50,7 +50,8 @@ def write_problems(problems: list[str], file: BinaryIO) -> None:
 
 
 def read_loaded(data: bytes) -> LoadedSettings:
-    """Return what ``LoadedSettings.write`` wrote. Raises CannotLoad for the problems of ``write_problems``."""
+    """Read the settings that ``LoadedSettings.write`` wrote. Raises CannotLoad for the problems of
+    ``write_problems``."""
     head, _, encoded = data.partition(b"\n")
     values = json.loads(head)
     if isinstance(values, dict):
@@ -60,7 +61,7 @@ def read_loaded(data: bytes) -> LoadedSettings:
 
 
 class Loading:
-    """A process that loads the settings again, from ``sources``. It logs as ``settings`` have it."""
+    """A process that loads the settings again, from ``sources``. It logs with the level and format of ``settings``."""
 
     def __init__(self, sources: str, settings: LoadedSettings) -> None:
         arguments = [sources, settings.log_level, settings.log_format]

@@ -27,7 +27,7 @@ EXIT_SECONDS = 20.0
 
 
 class SupervisedWorker:
-    """A worker process. ``generation`` numbers its settings. ``state`` is where it is in its life."""
+    """A worker process. ``generation`` numbers its settings. ``state`` is its stage of life."""
 
     def __init__(self, settings: LoadedSettings, generation: int, sockets: Sequence[socket]) -> None:
         self.generation = generation
@@ -35,7 +35,7 @@ class SupervisedWorker:
         self.answers: int | None = None
         """The number of answers that it finishes; None before it has reported it."""
         self.stuck = False
-        """Whether it was killed because it did not do what it should in time."""
+        """Whether it was killed for missing a deadline."""
         self._grace = settings.shutdown_grace
         self._channel = SupervisorEnd()
         self._deadline: float = time.monotonic() + START_SECONDS

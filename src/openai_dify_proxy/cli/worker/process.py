@@ -1,4 +1,4 @@
-"""The life of a worker: it serves the listening sockets until its supervisor says otherwise, or dies.
+"""The life of a worker: it serves the listening sockets until its supervisor ends it, or dies.
 
 It ignores Ctrl-C, which a terminal sends to all processes: the supervisor decides.
 """

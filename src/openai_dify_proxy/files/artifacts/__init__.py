@@ -1,1 +1,1 @@
-"""Files out of Dify: fetched in the background, stored until their links expire, and served under links of ours."""
+"""Files out of Dify: fetched in the background, stored until their links expire, and served by the proxy."""

@@ -1,4 +1,4 @@
-"""Reads a file from Dify into the storage, and finds out what it is."""
+"""Reads a file from Dify into the storage, and detects its type."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ class Eraser:
             await self.sweep()
 
     async def sweep(self) -> int:
-        """Erase what has to go, and return the number of contents. Raises FileNotStored."""
+        """Erase expired contents and those beyond the limit, and return the number of contents. Raises
+        FileNotStored."""
         async with self._sweeping:
             contents = await self._storage.contents()
             erased = [content for content in contents if self._has_expired(content)]

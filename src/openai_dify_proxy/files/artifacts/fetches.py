@@ -1,7 +1,7 @@
 """Fetches artifacts in the background. No answer waits for a fetch.
 
-The fetching process renews its lease on the record; once that has run out, another process may fetch the file again,
-as long as Dify's link lives. Each Dify serves ``FETCHES_OF_LIMITED`` files at a time if its turns are limited, so that
+The fetching process renews its lease on the record; once that has run out, another process may fetch the file again, as
+long as Dify's link is valid. Each Dify serves ``FETCHES_OF_LIMITED`` files at a time if its turns are limited, so that
 files take no connection from stop calls for long.
 """
 

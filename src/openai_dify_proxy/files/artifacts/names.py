@@ -1,6 +1,6 @@
 """The names in links to artifacts: an id that cannot be guessed, the time at which the link expires, and a signature.
 
-The extension behind a name is for the eyes of people and clients, and is not signed.
+The extension after a name is informative only, and is not signed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def sign(secret: bytes, name: ArtifactName) -> str:
 
 
 def verify(secret: bytes, text: str) -> ArtifactName | None:
-    """Return the name that ``text``, a signed text with an extension, stands for; None if it is not ours."""
+    """Return the name that ``text``, a signed text with an extension, stands for; None if the proxy did not sign it."""
     match = _NAME.fullmatch(text)
     if match is None:
         return None

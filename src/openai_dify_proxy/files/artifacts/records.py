@@ -1,4 +1,4 @@
-"""The records of artifacts, in the state: where the file comes from, and what became of it."""
+"""The records of artifacts, in the state: the source of each file, and the status of its fetch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that Dify's apps produce, behind links of ours.
+"""The files that Dify apps produce, behind links of the proxy.
 
 A link exists as soon as an answer names the file: a random id, the time at which it expires, and a signature with the
 state's secret. The file is fetched in the background. The record in the state lets every process serve the link.
@@ -148,7 +148,7 @@ class Artifacts:
 
 
 class _Produced:
-    """A link of ours, and the fetch behind it."""
+    """A link of the proxy, and its fetch."""
 
     def __init__(self, link: str, fetch: Fetch) -> None:
         self.link = link
