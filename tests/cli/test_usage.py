@@ -106,7 +106,7 @@ async def test_usage_as_json(program: Program, used: str) -> None:
 
 
 async def test_nothing_was_used(program: Program) -> None:
-    assert (await run(program, url=f"sqlite:///{program.directory}/state.db")).startswith("Nothing was used from ")
+    assert (await run(program, url=f"sqlite:///{program.directory}/state.db")).startswith("No usage from ")
     assert not (program.directory / "state.db").exists()
 
 

@@ -47,7 +47,7 @@ def show_usage(settings: Settings, *, by: str, days: int, as_json: bool) -> None
     if as_json:
         print_json(to_builtins(report))
     elif not report.data:
-        typer.echo(f"Nothing was used from {report.first} to {report.last}.")
+        typer.echo(f"No usage from {report.first} to {report.last}.")
     else:
         typer.echo(f"{report.first} to {report.last} (UTC)")
         _print(report, groups)

@@ -200,8 +200,8 @@ class ServerSettings:
     trusted_proxies: Networks = ()
     """Addresses and networks of reverse proxies in front of the server: `10.0.0.2,172.16.0.0/12`.
 
-    Only their `X-Forwarded-For` and `X-Forwarded-Proto` headers count. The client is the last address that is no
-    trusted proxy."""
+    Only their `X-Forwarded-For` and `X-Forwarded-Proto` headers count. The client is the last address that is
+    not a trusted proxy."""
 
 
 @dataclass(frozen=True, kw_only=True)
