@@ -48,7 +48,7 @@ from openai_dify_proxy.api.notices import add_notice
 from openai_dify_proxy.api.responder import Responder, json_headers
 from openai_dify_proxy.api.services import Services, address_of
 from openai_dify_proxy.api.streaming import StreamSender
-from openai_dify_proxy.eager import Started, start_now, start_task
+from openai_dify_proxy.eager import start_now, start_task
 from openai_dify_proxy.errors import InternalError, ProxyError
 from openai_dify_proxy.events import Event
 from openai_dify_proxy.telemetry import RequestRecords, bind_request, unbind_request
@@ -178,7 +178,7 @@ class _HotAnswer:
         """Start the turn. Nothing is written before this returns, since the front door is still parsing."""
         self._tasks.add(self)
         self._starting = True
-        self._run(self._open(), self._begin_reading)
+        self._guarded(lambda: self._run(self._open(), self._begin_reading))
         self._starting = False
 
     def done(self) -> bool:
@@ -208,10 +208,11 @@ class _HotAnswer:
         raise NotImplementedError
 
     def _run(self, work: Coroutine[Any, Any, _T], then: Callable[[_T], None], *, in_task: bool = False) -> None:
-        """Run ``work``, in a task if it has to wait or if ``in_task`` is true, and pass its result to ``then``."""
-        self._guarded(lambda: self._follow(start_task(work) if in_task else start_now(work), then))
+        """Run ``work``, in a task if it has to wait or if ``in_task`` is true, and pass its result to ``then``.
 
-    def _follow(self, started: Started[_T], then: Callable[[_T], None]) -> None:
+        It is a part of a guarded step.
+        """
+        started = start_task(work) if in_task else start_now(work)
         if started.task is None:
             then(cast("_T", started.result))
             return
@@ -319,7 +320,7 @@ class _WholeAnswer(_HotAnswer):
             raise answer.error
 
     def _respond(self, _: None) -> None:
-        ids, prepared = self._turn.ids, self._prepared
+        ids, prepared = self._stream.ids, self._prepared
         body = CHAT_FORM.whole(prepared.head, self._answer, ids)
         headers = [*json_headers(body), *turn_headers(ids), *queue_headers(prepared.wait)]
         self._end_turn()

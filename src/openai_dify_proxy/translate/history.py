@@ -95,10 +95,14 @@ class Fingerprint:
                 size = 0
         self._update(pieces)
 
+    def copy(self) -> Fingerprint:
+        copied = Fingerprint.__new__(Fingerprint)
+        copied._hash, copied._link = self._hash.copy(), self._link
+        return copied
+
     def after(self, messages: Iterable[HistoryMessage]) -> bytes:
         """Return the fingerprint of the history with these messages at its end."""
-        extended = Fingerprint.__new__(Fingerprint)
-        extended._hash, extended._link = self._hash.copy(), self._link
+        extended = self.copy()
         extended.add_messages(messages)
         return extended.digest()
 

@@ -135,8 +135,9 @@ class ActiveTurn:
         if paused is not None:
             self.claim.pauses = paused.name
             also = [*also, *await self._put_pause(paused, self.claim.link_after(reply))]
-        can_continue = await self._can_continue()
-        booking = self.booking.end(stream) if stream.finished_upstream else None
+        finished = stream.finished_upstream
+        can_continue = not stream.cut_short if finished else await self._can_continue()
+        booking = self.booking.end(stream) if finished or stream.finished_upstream else None
         await self.claim.commit(
             reply,
             conversation_id=stream.ids.conversation_id if can_continue else None,
@@ -148,14 +149,14 @@ class ActiveTurn:
             await booking
 
     async def _can_continue(self) -> bool:
-        """Return whether another turn may follow in Dify's conversation.
+        """Return whether another turn may follow in Dify's conversation, whose run has not finished.
 
         A reply that was cut short is longer there. A run that was cut after its tool calls, or that did not correct
         them, must have ended first.
         """
         if self.stream.cut_short:
             return False
-        stopping = None if self.stream.finished_upstream else self._stop()
+        stopping = self._stop()
         if stopping is None:
             return True
         await asyncio.wait([stopping], timeout=STOP_SECONDS)

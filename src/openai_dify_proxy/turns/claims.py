@@ -359,8 +359,9 @@ class ConversationClaim:
         if remembers is False:
             operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS, self._owner, deferred=True))
             log.info("missing_memory_detected", app=self._app.name)
-        results = await self._store.run(*operations, *also, *await self._unlock_operations())
-        if results is not None:
+        unlock = await self._unlock_operations() if self._locks else ()
+        results = await self._store.run(*operations, *also, *unlock)
+        if results is not None and any(before is not None for before in results[: len(operations)]):
             await self._resolve_conflicts(scope, entry, head, results)
         self._committed = True
 

@@ -152,7 +152,10 @@ class Runs:
         continuation = continuation or question.claim.continuation
         if continuation.history and question.recall is not None:
             history = [*await question.recall(), *request.history]
-        files = await self._place_files(question, continuation, request.history if history is None else history)
+        earlier = request.history if history is None else history
+        files = NO_FILES
+        if request.contents is not None or question.recall is not None:
+            files = await self._place_files(question, continuation, earlier)
 
         def build() -> bytearray:
             return encode_generate_request(
@@ -169,7 +172,7 @@ class Runs:
                 )
             )
 
-        body = await run_sized(build, text_size(request, request.history if history is None else history))
+        body = await run_sized(build, text_size(request, earlier)) if earlier else build()
         decoder = make_decoder(question)
         if question.client.disconnected:
             raise ClientDisconnected

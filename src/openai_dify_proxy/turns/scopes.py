@@ -25,6 +25,9 @@ from openai_dify_proxy.turns.apps import App
 from openai_dify_proxy.turns.callers import MAX_CACHED, Caller
 from openai_dify_proxy.upstream.dify import DifyApp
 
+MAX_CACHED_TEXT = 4096
+"""Characters of a system message and inputs whose hash is cached."""
+
 
 class Scope(Struct, frozen=True):
     """Caller, end user, app and app key, which conversations never cross. Fingerprints extend ``link``."""
@@ -69,13 +72,24 @@ def fingerprint_of(scope: Scope, request: TurnRequest, system: str, inputs: str,
         fingerprint = Fingerprint(secret, link)
         fingerprint.add_messages(request.history)
         return fingerprint
-    fingerprint = Fingerprint(secret, scope.link)
     files = [(FILE, file.identity) for file in request.files] if request.files else ()
     if by_chat:
+        fingerprint = Fingerprint(secret, scope.link)
         fingerprint.add((CHAT, request.chat_id or ""), (INPUTS, inputs), *files)
         fingerprint.add_messages(replies(request.history))
     else:
-        fingerprint.add((SYSTEM, system), (INPUTS, inputs), *files)
+        if not files and len(system) + len(inputs) <= MAX_CACHED_TEXT:
+            fingerprint = _begun(secret, scope.link, system, inputs).copy()
+        else:
+            fingerprint = Fingerprint(secret, scope.link)
+            fingerprint.add((SYSTEM, system), (INPUTS, inputs), *files)
         if request.history:
             fingerprint.add_messages(request.history)
+    return fingerprint
+
+
+@lru_cache(maxsize=1024)
+def _begun(secret: bytes, link: bytes, system: str, inputs: str) -> Fingerprint:
+    fingerprint = Fingerprint(secret, link)
+    fingerprint.add((SYSTEM, system), (INPUTS, inputs))
     return fingerprint
