@@ -145,6 +145,14 @@ async def test_bodies_are_read_with_every_framing(client: HttpClient, case: str)
         assert await ask(client, server) == BODY
 
 
+async def test_the_headers_that_matter_are_kept_with_the_trailers(client: HttpClient) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-TYPE: a/b\r\nSet-Cookie: c\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with upstream(scripted(head + b"1\r\nx\r\n0\r\nX-Stream-Error: full\r\nX-Sum: 1\r\n\r\n")) as server:
+        exchange = await post(client, server)
+        await read(exchange)
+    assert exchange.headers == {"content-type": "a/b", "transfer-encoding": "chunked", "x-stream-error": "full"}
+
+
 @pytest.mark.parametrize("case", ["with a length", "chunked", "chunked with trailers", "after 100 and 103"])
 async def test_a_connection_is_reused_after_each_kind_of_body(client: HttpClient, case: str) -> None:
     async with upstream(scripted(*BODIES[case], then=True)) as server:

@@ -210,12 +210,18 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status >= 200 and self._exchange is not None:
-            lowered = [(name.lower(), value) for name, value in self._headers]
-            kept = {name.decode(): value.decode("latin-1") for name, value in lowered if name in _KEPT_HEADERS}
-            self._exchange.on_headers(status, kept)
+            self._exchange.on_headers(status, _kept(self._headers))
         self._headers = []
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() >= 200:
+            if self._headers and self._exchange is not None:  # trailers
+                self._exchange.headers |= _kept(self._headers)
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()  # the parser resets it after the message
+
+
+def _kept(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return the headers that are read."""
+    lowered = [(name.lower(), value) for name, value in headers]
+    return {name.decode(): value.decode("latin-1") for name, value in lowered if name in _KEPT_HEADERS}
