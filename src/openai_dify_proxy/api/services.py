@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from msgspec import Struct
@@ -91,12 +91,13 @@ def services_of(request: Request) -> Services:
 def address_of(scope: Scope) -> Address:
     """Return a function that returns the address of this server as the client knows it.
 
-    It keeps nothing of the request but its head, since it may outlive the request.
+    It keeps nothing of the request but that address, since it may outlive the request.
     """
-    return partial(_base_url, scope["scheme"], scope["server"], scope.get("root_path", ""), scope["headers"])
+    host = [header for header in scope["headers"] if header[0] == b"host"]
+    return partial(_base_url, scope["scheme"], scope["server"], scope.get("root_path", ""), host)
 
 
-def _base_url(scheme: str, server: object, root_path: str, headers: object) -> str:
+def _base_url(scheme: str, server: object, root_path: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
     scope = {"type": "http", "scheme": scheme, "server": server, "root_path": root_path, "headers": headers}
     return str(HTTPConnection(scope).base_url)
 

@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httptools
+from uvicorn._types import HTTPScope
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -26,8 +27,6 @@ from openai_dify_proxy.server.heads import END_OF_HEAD, declared_length, head_of
 from openai_dify_proxy.telemetry import AccessLog, RequestRecord, RequestRecords
 
 if TYPE_CHECKING:
-    from uvicorn._types import HTTPScope
-
     from openai_dify_proxy.server.front_door import FrontDoor
 
 REQUEST_RECORDS: Final = "request_records"
@@ -60,6 +59,10 @@ ANSWER: Final = 3
 LINGER: Final = 4
 LAST: Final = 5
 """Nothing: an invalid request arrived while earlier ones are answered. Their answers are the last."""
+
+
+_SERVED: HTTPScope = {"method": "POST"}  # type: ignore[typeddict-item]
+"""What is left of the scope of a request that the hot path serves."""
 
 
 class Connection(HttpToolsProtocol):
@@ -412,9 +415,14 @@ class Connection(HttpToolsProtocol):
 
     def start(self, cycle: Cycle) -> None:
         """Serve a request: on the hot path if it can, else by the application."""
-        if not self._is_hot(cycle) or self._hot_path is None or not self._hot_path.serve(cycle):
-            cycle.scope["state"] = self.app_state.copy()
-            self._start_asgi_task(cycle, self.app)
+        if self._is_hot(cycle) and self._hot_path is not None and self._hot_path.serve(cycle):
+            cycle.scope = _SERVED  # the rest is not needed while a stream is open
+            if self.cycle is cycle:
+                self.scope = _SERVED
+                self.headers = []
+            return
+        cycle.scope["state"] = self.app_state.copy()
+        self._start_asgi_task(cycle, self.app)
 
     def _is_hot(self, cycle: Cycle) -> bool:
         hot, scope = self._hot_path, cycle.scope

@@ -42,6 +42,9 @@ MAX_BATCH_BYTES = 1024 * 1024
 GATHER_SECONDS = 0.002
 """How long a run waits for others to share its transaction, if several shared one within this time before."""
 
+SCAN_PAUSE = 0.005
+"""Seconds between two steps of the scan for keys, which take a millisecond of the event loop's time each."""
+
 RETRY_SECONDS = 1.0
 """How long changes wait after they could not be written, if no run tries before."""
 
@@ -88,6 +91,7 @@ class SqliteWorker:
         self._retry_at = 0.0
         self._steps: Iterator[None] | None = None
         self._scan: Iterator[list[str]] | None = None
+        self._scan_at = 0.0
         self._releasing = False
         self._gather_until = 0.0
         self._running = True
@@ -125,8 +129,10 @@ class SqliteWorker:
             return
 
     def _waiting(self) -> SqliteRun | Load | Changes | StateCommand:
-        if self._steps is not None or self._scan is not None or self._small or self._large:
+        if self._steps is not None or self._small or self._large:
             return self.waiting.get_nowait()
+        if self._scan is not None:
+            return self.waiting.get(timeout=SCAN_PAUSE)
         timeout = min(SCAN_SECONDS, self._database.watch_seconds, RETRY_SECONDS if self._unwritten else SCAN_SECONDS)
         return self.waiting.get(timeout=timeout)
 
@@ -305,8 +311,9 @@ class SqliteWorker:
 
     def _advance_scan(self) -> None:
         """Do one step of the scan for keys. After a failure the next connection scans anew."""
-        if self._scan is None:
+        if self._scan is None or time.monotonic() < self._scan_at:
             return
+        self._scan_at = time.monotonic() + SCAN_PAUSE
         try:
             keys = next(self._scan, None)
         except sqlite3.Error:

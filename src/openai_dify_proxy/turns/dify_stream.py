@@ -167,7 +167,7 @@ class DifyStream:
         self._began = self._last_frame = self._loop.time()
         self._attached_at = self._paused_at = 0.0
         self._frames = 0
-        self._error_body = bytearray()
+        self._error_body = b""
         self._ending_since: float | None = None
         self._alarms = alarms_of(self._loop)
         self._timer: Alarm | None = None
@@ -321,7 +321,7 @@ class DifyStream:
         self._usage_read = False
         self._attached_at = self._last_frame = self._loop.time()
         self._frames = 0
-        self._error_body = bytearray()
+        self._error_body = b""
         self._first_event = self._ending_since = None
         self.exchange.listener = listener
         self.exchange.wake()  # the client may have disconnected meanwhile
@@ -419,7 +419,7 @@ class DifyStream:
         if exchange.status == 200:
             kind = exchange.headers.get("content-type", "no content type")
             return UpstreamFailed(f"Dify answered with {kind} instead of a stream.", started=True)
-        return rejection(self.app, exchange, bytes(self._error_body))
+        return rejection(self.app, exchange, self._error_body)
 
     def _filtered(self, events: list[Event]) -> list[Event]:
         """Return ``events`` for the client, without text that may begin a link or a stop sequence; possibly none."""

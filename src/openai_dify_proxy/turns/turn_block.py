@@ -44,7 +44,8 @@ class TurnBlock:
 
     async def __aenter__(self) -> ActiveTurn:
         try:
-            self.turn = await self._open()
+            begin, self._open = self._open, _begun_already  # what it is bound to is needed once
+            self.turn = await begin()
         except BaseException as error:
             try:
                 await self._claim.release()
@@ -71,3 +72,7 @@ class TurnBlock:
             if self._own_admittance:
                 self._admittance.leave()
             self._close_record(self._record)
+
+
+async def _begun_already() -> ActiveTurn:
+    raise RuntimeError("a turn begins once")

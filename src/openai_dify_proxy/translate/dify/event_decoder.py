@@ -35,7 +35,7 @@ from openai_dify_proxy.translate.dify.outputs import answer_of_outputs
 from openai_dify_proxy.translate.dify.pauses import NOT_PAUSED, PausedAt, PauseReader
 from openai_dify_proxy.translate.dify.phase import TRANSITIONS, Phase, Signal
 from openai_dify_proxy.translate.dify.sse import FrameSplitter
-from openai_dify_proxy.translate.dify.steps import StepReporter
+from openai_dify_proxy.translate.dify.steps import NO_STEPS, StepReporter
 from openai_dify_proxy.translate.dify.usage import UsageCounter
 from openai_dify_proxy.wire import dify
 from openai_dify_proxy.wire.complexity import check_complexity
@@ -119,7 +119,7 @@ class DifyEventDecoder:
         self._text = (AnswerText if paused is NOT_PAUSED else WaitingText)(separate_fixed=emulating)
         self._usage = UsageCounter(paused.usage)
         self._attachments = Attachments(origin)
-        self._steps = StepReporter(progress)
+        self._steps = StepReporter(enabled=True) if progress else NO_STEPS
         self._memory = NO_MEMORY if asked_before is None else MemoryDetector(asked_before)
 
     @property
@@ -221,6 +221,9 @@ class DifyEventDecoder:
     def _read_all(self, data: bytes, out: list[Event]) -> None:
         """Decode all complete events. This is the hot loop; rare events have handlers."""
         payloads = self._frames.feed(data)
+        if len(payloads) == 1 and not self._ids.incomplete and payloads[0]:  # one event in one read, as a model writes
+            self._read_event(_decode_text(payloads[0]), payloads[0], out)
+            return
         events = _decode_many(payloads) if len(payloads) >= _MANY else None
         position = 0
         while position < len(payloads) and not self._phase.ended:  # events after the end are not read

@@ -29,7 +29,7 @@ class StepReporter:
 
     __slots__ = ("_nodes", "_states", "enabled")
 
-    def __init__(self, enabled: bool) -> None:
+    def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
         self._states: dict[str, str] = {}
         self._nodes: set[tuple[str, str]] | None = None
@@ -66,3 +66,7 @@ class StepReporter:
         if self._states.get(key) != state:
             self._states[key] = state
             out.append(StepChanged(title, _STATES.get(state, "started")))
+
+
+NO_STEPS = StepReporter(enabled=False)
+"""Reports nothing, and never changes."""
