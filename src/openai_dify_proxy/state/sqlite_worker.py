@@ -42,7 +42,7 @@ MAX_BATCH_BYTES = 1024 * 1024
 GATHER_SECONDS = 0.002
 """How long a run waits for others to share its transaction, if several shared one within this time before."""
 
-SCAN_PAUSE = 0.005
+SCAN_PAUSE = 0.02
 """Seconds between two steps of the scan for keys, which take a millisecond of the event loop's time each."""
 
 RETRY_SECONDS = 1.0
