@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import httpx2
@@ -41,6 +45,18 @@ def respond(http: httpx2.Client, text: str, **fields: str) -> str:
     return str(reply.json()["id"])
 
 
+def await_spent_turns(file: Path, turns: int) -> None:
+    """Wait until the file of a running server has so many turns of today: it is up to a second behind."""
+    until = time.monotonic() + PATIENCE
+    with closing(sqlite3.connect(file)) as state:
+        while time.monotonic() < until:
+            day = "SELECT coalesce(data, value) FROM entries WHERE key LIKE 'spent:%:____-__-__'"
+            if [json.loads(count)["turns"] for (count,) in state.execute(day)] == [turns]:
+                return
+            time.sleep(0.01)
+    raise AssertionError("the turns were not written")
+
+
 @pytest.mark.parametrize("kind", ["no key", "API_KEYS", "keys create"])
 def test_everything_goes_on_from_a_back_up(tmp_path: Path, kind: str) -> None:
     old, backup, new = (tmp_path / name for name in ("old", "backup", "new"))
@@ -69,6 +85,8 @@ def test_everything_goes_on_from_a_back_up(tmp_path: Path, kind: str) -> None:
             made = http.post("/images/generations", json={"prompt": "A fox", "response_format": "url"})
             link = made.json()["data"][0]["url"]
             picture = http.get(link).content
+            if kind == "keys create":
+                await_spent_turns(old / DATA / "state.db", 3)
             code = documented_command().replace("/backup", str(backup))
             subprocess.run([sys.executable, "-c", code], cwd=old / DATA, check=True)
             shutil.copytree(old / DATA / "pictures", backup / "pictures")
