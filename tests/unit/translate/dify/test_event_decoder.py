@@ -1007,6 +1007,16 @@ def test_events_of_one_read_are_the_same_as_one_by_one() -> None:
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["One. Two. Three."]
 
 
+def test_empty_texts_of_one_read_are_no_event() -> None:
+    decoder = DifyEventDecoder("chat")
+    assert decoder.feed(stream(message("One."))) == [TextDelta("One.")]
+    assert decoder.feed(stream(message(""), message(""), PING)) == []
+    assert decoder.feed(stream(message(""), message(" Two."), message_end())) == [
+        TextDelta(" Two."),
+        TurnFinished("stop"),
+    ]
+
+
 @pytest.mark.parametrize(
     "body",
     [
