@@ -25,14 +25,14 @@ class Started(NamedTuple, Generic[_T]):
     task: asyncio.Task[_T] | None
 
 
-def start_now(work: Coroutine[Any, Any, _T]) -> Started[_T]:
+def start_now(work: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> Started[_T]:
     """Run ``work`` up to its first wait. Raises what it raises until then.
 
-    Inside a task it starts in a task of its own: its timeouts would cancel the other one.
+    Inside a task it starts in a task of its own: its timeouts would cancel the other one. ``loop`` is the running loop:
+    ``asyncio.get_running_loop`` makes a system call in Python 3.11.
     """
-    loop = asyncio.get_running_loop()
     if asyncio.current_task(loop) is not None:
-        return start_task(work)
+        return start_task(work, loop)
     try:
         awaited = work.send(None)
     except StopIteration as end:
@@ -40,9 +40,9 @@ def start_now(work: Coroutine[Any, Any, _T]) -> Started[_T]:
     return Started(None, loop.create_task(_Waiting(work, awaited)))
 
 
-def start_task(work: Coroutine[Any, Any, _T]) -> Started[_T]:
+def start_task(work: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> Started[_T]:
     """Run ``work`` in a task from its beginning, in the next iteration of the loop."""
-    return Started(None, asyncio.get_running_loop().create_task(work))
+    return Started(None, loop.create_task(work))
 
 
 async def in_task() -> None:

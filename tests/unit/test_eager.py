@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from openai_dify_proxy.eager import Started, in_task, start_now
 from tests.limits import PATIENCE
+
+_T = TypeVar("_T")
 
 
 async def called_back(start: Callable[[], Any]) -> Any:
@@ -28,8 +30,12 @@ async def called_back(start: Callable[[], Any]) -> Any:
     return await result
 
 
+def start_here(work: Coroutine[Any, Any, _T]) -> Started[_T]:
+    return start_now(work, asyncio.get_running_loop())
+
+
 async def start(work: Coroutine[Any, Any, Any]) -> Started[Any]:
-    started: Started[Any] = await called_back(lambda: start_now(work))
+    started: Started[Any] = await called_back(lambda: start_here(work))
     return started
 
 
@@ -61,7 +67,7 @@ async def test_a_future_may_be_done_before_the_task_runs() -> None:
     future = asyncio.get_running_loop().create_future()
 
     def start_and_finish() -> Started[int]:
-        started = start_now(add(future, three()))
+        started = start_here(add(future, three()))
         future.set_result(1)
         return started
 
@@ -121,7 +127,7 @@ async def test_work_may_be_cancelled_at_once() -> None:
             raise
 
     def start_and_cancel() -> Started[None]:
-        started = start_now(wait())
+        started = start_here(wait())
         assert started.task is not None
         started.task.cancel()
         return started
@@ -150,7 +156,7 @@ async def test_timeouts_work_in_a_task() -> None:
 
 async def test_work_that_is_started_inside_a_task_has_its_own() -> None:
     async def begin() -> Started[str]:
-        return start_now(limited())
+        return start_here(limited())
 
     started = await asyncio.create_task(begin())
     assert started.task is not None
@@ -173,7 +179,7 @@ async def test_the_context_is_kept() -> None:
 
     def set_and_start() -> Started[str]:
         name.set("own")
-        return start_now(read())
+        return start_here(read())
 
     started = await called_back(set_and_start)
     assert await started.task == "own"

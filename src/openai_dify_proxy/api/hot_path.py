@@ -97,7 +97,11 @@ class HotPath:
     paths = PATHS
 
     def __init__(self, services: Services, records: RequestRecords, *, cross_origin: bool) -> None:
-        """``cross_origin`` says whether pages of other origins may read answers, which then depend on the origin."""
+        """Must be called in the event loop.
+
+        ``cross_origin`` says whether pages of other origins may read answers, which then depend on the origin.
+        """
+        self.loop = asyncio.get_running_loop()
         self.services = services
         self.records = records
         self._headers = ((b"vary", b"Origin"),) if cross_origin else ()
@@ -165,6 +169,7 @@ class _HotAnswer:
 
     def __init__(self, path: HotPath, request: HotRequest, caller: Caller, prepared: PreparedAnswer) -> None:
         self._path = path
+        self._loop = path.loop
         self._caller = caller
         self._prepared = prepared
         self._responder = request.responder
@@ -187,13 +192,13 @@ class _HotAnswer:
 
     def cancel(self, msg: object = None) -> None:
         """End the request, since the server stops."""
-        asyncio.get_running_loop().call_soon(self._cancel)  # the server iterates over its tasks
+        self._loop.call_soon(self._cancel)  # the server iterates over its tasks
 
     def _cancel(self) -> None:
         if self._task is None:
             self._guarded(partial(self._fail, asyncio.CancelledError()))
         elif not self._task.cancel():  # it has ended, and its result comes first
-            asyncio.get_running_loop().call_soon(self._cancel)
+            self._loop.call_soon(self._cancel)
 
     async def _open(self) -> ActiveTurn:
         await enforce_limits(self._responder, self._path.services, self._caller)
@@ -212,7 +217,7 @@ class _HotAnswer:
 
         It is a part of a guarded step.
         """
-        started = start_task(work) if in_task else start_now(work)
+        started = (start_task if in_task else start_now)(work, self._loop)
         if started.task is None:
             then(cast("_T", started.result))
             return
@@ -238,7 +243,7 @@ class _HotAnswer:
         if self._ended:
             return
         if self._starting:
-            asyncio.get_running_loop().call_soon(self._guarded, partial(self._fail, error))
+            self._loop.call_soon(self._guarded, partial(self._fail, error))
             return
         if isinstance(error, asyncio.CancelledError):
             error = shutting_down()

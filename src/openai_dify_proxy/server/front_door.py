@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from functools import cached_property
+from collections import Counter
+from functools import cached_property, partial
 from typing import Any
 
 import structlog
@@ -16,6 +16,7 @@ from openai_dify_proxy.server.free_memory import return_free_memory
 from openai_dify_proxy.server.limits import HEALTH_PATHS, HttpLimits, connection_limit
 from openai_dify_proxy.server.protocol import Connection
 from openai_dify_proxy.server.write_buffers import WriteBuffers
+from openai_dify_proxy.time_slice import TimeSlice
 
 log = structlog.get_logger("openai_dify_proxy.server")
 
@@ -27,10 +28,6 @@ EXTRA_CONNECTIONS = 32
 
 MANY_CONNECTIONS = 256
 """Once so many connections have shrunk to half, their memory is returned to the system."""
-
-STARTS_PER_TURN = 32
-"""Requests that start in one iteration of the event loop; further ones start in the next. When a thousand arrive at
-once, the first ones then get their answers early, and a health check waits for a few only."""
 
 
 class FrontDoor:
@@ -47,9 +44,6 @@ class FrontDoor:
         self.unread: dict[Connection, None] = {}
         """Connections whose clients have not read all that was written."""
         self.write_buffers = WriteBuffers(limits.stream_memory)
-        self._starting: deque[tuple[Connection, Cycle]] = deque()
-        self._started = 0
-        self._started_at = 0.0
         self.holding: dict[Connection, int] = {}
         """Bytes by connection of incomplete heads and of requests that wait for an earlier answer."""
         self._extra: dict[Connection, None] = {}
@@ -74,6 +68,11 @@ class FrontDoor:
     @cached_property
     def _max_open(self) -> int:
         return self.limits.connections or connection_limit()  # the limit of this process, which may be a worker
+
+    @cached_property
+    def starting(self) -> TimeSlice:
+        """The time in which requests start."""
+        return TimeSlice(asyncio.get_running_loop())
 
     def admit(self, connection: Connection) -> bool:
         """Count a new connection; return whether it may make any request, or only health checks."""
@@ -138,26 +137,11 @@ class FrontDoor:
             self._sweeper = None
 
     def start(self, connection: Connection, cycle: Cycle) -> None:
-        """Start the request, now or in a later iteration of the loop."""
-        now = connection.loop.time()  # the same during one iteration
-        if now != self._started_at:
-            self._started_at = now
-            self._started = 0
-        self._started += 1
-        if (self._started <= STARTS_PER_TURN and not self._starting) or cycle.scope["path"] in HEALTH_PATHS:
+        """Start the request; in a later iteration of the loop if others have used up the slice of time."""
+        if self.starting.has_time() or cycle.scope["path"] in HEALTH_PATHS:
             connection.start(cycle)
-            return
-        if not self._starting:
-            connection.loop.call_soon(self._start_waiting, connection.loop)
-        self._starting.append((connection, cycle))
-
-    def _start_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
-        for _ in range(min(STARTS_PER_TURN, len(self._starting))):
-            connection, cycle = self._starting.popleft()
-            if not cycle.disconnected:
-                connection.start(cycle)
-        if self._starting:
-            loop.call_soon(self._start_waiting, loop)
+        else:
+            self.starting.defer(partial(connection.start, cycle))
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()

@@ -29,6 +29,9 @@ from openai_dify_proxy.telemetry import AccessLog, RequestRecord, RequestRecords
 if TYPE_CHECKING:
     from openai_dify_proxy.server.front_door import FrontDoor
 
+TASK_SECONDS: Final = 0.0005
+"""About how long the application works on a request until it waits for Dify."""
+
 REQUEST_RECORDS: Final = "request_records"
 """The key in the state of the app's lifespan that holds its ``RequestRecords``."""
 
@@ -421,12 +424,15 @@ class Connection(HttpToolsProtocol):
                 self.scope = _SERVED
                 self.headers = []
             return
+        self._door.starting.charge(TASK_SECONDS)
         cycle.scope["state"] = self.app_state.copy()
         self._start_asgi_task(cycle, self.app)
 
     def _is_hot(self, cycle: Cycle) -> bool:
         hot, scope = self._hot_path, cycle.scope
-        complete = hot is not None and not cycle.more_body and len(cycle.body) <= hot.max_body
+        complete = (
+            hot is not None and not cycle.more_body and len(cycle.body) <= hot.max_body and not cycle.disconnected
+        )
         return hot is not None and complete and scope["method"] == "POST" and scope["path"] in hot.paths
 
     def _rejected(self, error: ProxyError) -> ProxyError:

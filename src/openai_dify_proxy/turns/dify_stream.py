@@ -6,7 +6,6 @@ exchange, which calls the stream's listener, or wakes the coroutine in ``next``.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
@@ -163,7 +162,7 @@ class DifyStream:
         self._undelivered: list[Event] = []
         self._streams: bool | None = None
         self._first_event: float | None = None
-        self._loop = asyncio.get_running_loop()
+        self._loop = exchange.loop
         self._began = self._last_frame = self._loop.time()
         self._attached_at = self._paused_at = 0.0
         self._frames = 0

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from openai_dify_proxy.upstream.http import HttpClient
 
 RESEND_WINDOW = 0.5
+TASK_SECONDS = 0.0002
+"""About how long a task works on a read."""
+
 LARGE_REQUEST = 64 * 1024
 """Bytes; the memory of larger requests is freed once they can no longer be sent again."""
 
@@ -38,8 +41,9 @@ class Exchange:
         "_connection",
         "_discard",
         "_endpoint",
+        "_full",
         "_high_water",
-        "_loop",
+        "_late",
         "_request",
         "_size",
         "_waiter",
@@ -51,6 +55,7 @@ class Exchange:
         "head_too_large",
         "headers",
         "listener",
+        "loop",
         "sent_at",
         "status",
     )
@@ -59,12 +64,16 @@ class Exchange:
         self._client = client
         self._endpoint = endpoint
         self._request = request
-        self._loop = client.loop
+        self.loop = client.loop
         self._connection: UpstreamConnection | None = None
         self._body: list[bytes] = []
         self._size = 0
         self._high_water = client.stream_buffer
         self._awake = False
+        self._full = False
+        """Whether reading is paused until the reader takes what has arrived."""
+        self._late = False
+        """Whether the listener is called in a later iteration of the loop."""
         self._waiter: asyncio.Future[None] | None = None
         self.sent_at = 0.0
         self.connecting = 0.0
@@ -81,7 +90,7 @@ class Exchange:
     async def wait(self) -> None:
         """Wait until bytes arrived, the answer ended, or ``wake`` was called since the last return."""
         if not self._awake:
-            self._waiter = self._loop.create_future()
+            self._waiter = self.loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -96,6 +105,7 @@ class Exchange:
         self._awake = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+            self._client.listening.charge(TASK_SECONDS)
 
     @property
     def has_news(self) -> bool:
@@ -104,13 +114,14 @@ class Exchange:
 
     def take(self) -> bytes:
         """Return the body bytes that arrived since the last call."""
+        if self._full:
+            self._full = False
+            self.resume()
         body = self._body
         if not body:
             return b""
         data = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
-        if self._size > self._high_water:
-            self.resume()
         self._size = 0
         return data
 
@@ -139,6 +150,7 @@ class Exchange:
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
+        self._late = False
         self._end(aborted=True)
 
     def linger(self, seconds: float) -> None:
@@ -148,7 +160,7 @@ class Exchange:
             self.listener = None
             self._body.clear()
             self._connection.resume()
-            self._loop.call_later(seconds, self.close)
+            self.loop.call_later(seconds, self.close)
 
     def describe_missing_answer(self, service: str, setting: str, *, expects_https: bool = False) -> str:
         """Return, in sentences for the operator, why the exchange has no answer, or only that HTTPS is expected."""
@@ -169,7 +181,7 @@ class Exchange:
         self.sent_at = perf_counter()
         connection.start(self, self._request)
         if len(self._request) > 1:
-            self._loop.call_later(RESEND_WINDOW, self._drop_request)
+            self.loop.call_later(RESEND_WINDOW, self._drop_request)
 
     def _drop_request(self) -> None:
         self._request = ()
@@ -188,12 +200,12 @@ class Exchange:
             self._size += size
 
     def on_read(self) -> None:
-        """Wake the reader after a read, and pause reading if it leaves too much unread."""
-        if self.listener is not None:
-            self.listener()
-        else:
-            self.wake()
-        if self._size > self._high_water:
+        """Wake the reader after a read, and pause reading if it comes later or leaves too much unread."""
+        if self._discard:
+            return
+        self._wake_in_turn()
+        if self._late or self._size > self._high_water:
+            self._full = True
             self.pause()
 
     def on_end(self, *, broken: bool, reused: bool, silent: bool) -> None:
@@ -204,7 +216,20 @@ class Exchange:
             return
         self.broken = broken
         self._end()
-        self.wake()
+        self._wake_in_turn()
+
+    def _wake_in_turn(self) -> None:
+        """Wake the reader; in a later iteration of the loop if others have used up the slice of time."""
+        if self._client.listening.has_time():
+            self.wake()
+        elif not self._late:
+            self._late = True
+            self._client.listening.defer(self._wake_late)
+
+    def _wake_late(self) -> None:
+        if self._late:
+            self._late = False
+            self.wake()
 
     def _end(self, *, aborted: bool = False) -> None:
         self.ended = True

@@ -16,6 +16,7 @@ from collections.abc import Coroutine
 
 from openai_dify_proxy.eager import in_task
 from openai_dify_proxy.settings.limits import STREAM_BUFFER
+from openai_dify_proxy.time_slice import TimeSlice
 from openai_dify_proxy.upstream.connection import UpstreamConnection
 from openai_dify_proxy.upstream.connection_errors import CannotConnect
 from openai_dify_proxy.upstream.endpoints import Endpoint, Origin
@@ -53,6 +54,8 @@ class HttpClient:
         self._open: set[UpstreamConnection] = set()
         self._network = network or Network()
         self._forwards = self._network.forwards
+        self.listening = TimeSlice(self.loop)
+        """The time in which the readers of exchanges are called."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def exchange(
