@@ -54,42 +54,37 @@ class Overlay:
 
         Takes are committed to ``log`` first.
         """
+        before: dict[str, Entry | None] = {}
         taken: list[tuple[str, float]] = []
         size = 0
         for operation in operations:
             key = operation.key
             entry = self._find(key)
-            if entry is _UNKNOWN and (self._may_hold(key) or not key.isascii()):
-                return None  # SQLite rejects some keys, and their run has to fail alone
+            if isinstance(entry, _Unknown):
+                if self._may_hold(key) or not key.isascii():
+                    return None  # SQLite rejects some keys, and their run has to fail alone
+                entry = None
             if key in self._held:
                 return None
+            before[key] = entry
             if isinstance(operation, Put | Add):
                 if not operation.deferred and not (isinstance(operation, Add) and _has_value(entry, now)):
                     return None
                 size += len(operation.value)
             elif isinstance(operation, Take):
-                if isinstance(entry, Entry):
+                if entry is not None:
                     taken.append((key, entry.written))
             elif isinstance(operation, Get) and operation.large:
                 return None
         if size > LARGE_BYTES or (taken and not log.append(taken)):
             return None
-        return apply(operations, self, now)
-
-    def get(self, key: str) -> Entry | None:
-        entry = self._find(key)
-        return None if isinstance(entry, _Unknown) else entry
-
-    def pop(self, key: str, default: None) -> Entry | None:
-        entry = self.get(key)
-        if entry is not None:
-            self._changes[key] = None
-            self.weight += ENTRY_WEIGHT
-        return entry
-
-    def __setitem__(self, key: str, entry: Entry) -> None:
-        self._changes[key] = entry
-        self.weight += _weight(key, entry)
+        after = {key: entry for key, entry in before.items() if entry is not None}
+        results = apply(operations, after, now)
+        for key, entry in before.items():
+            if (changed := after.get(key)) is not entry:
+                self._changes[key] = changed
+                self.weight += _weight(key, changed)
+        return results
 
     def take_changes(self) -> Mapping[str, Entry | None]:
         """Return the changes since the last call, which are then known like entries that were read."""
@@ -158,8 +153,8 @@ class Overlay:
             self._older, self._recent, self._recent_weight = self._recent, {}, 0
 
 
-def _has_value(entry: Entry | _Unknown | None, now: float) -> bool:
-    return isinstance(entry, Entry) and (entry.expires is None or entry.expires > now)
+def _has_value(entry: Entry | None, now: float) -> bool:
+    return entry is not None and (entry.expires is None or entry.expires > now)
 
 
 def _weight(key: str, entry: Entry | None) -> int:
