@@ -151,9 +151,13 @@ class HotPath:
         if caller.end_user is not None or not services.identities.names.isdisjoint(by_name):
             identity = services.identities.read(scope["headers"], caller)
         fields, turn = read_chat(request.body, identity)
-        # ``output`` are tools or a format of the answer, ``contents`` files.
-        unusual = (turn.side_call, turn.output, turn.contents, turn.form_answer, fields.suggested_questions)
-        if any(feature is not None for feature in unusual):
+        if (
+            turn.side_call is not None
+            or turn.output is not None  # tools, or a format of the answer
+            or turn.contents is not None  # files
+            or turn.form_answer is not None
+            or fields.suggested_questions is not None
+        ):
             return None
         app = services.apps.choose(caller, fields.model)
         if services.profiles.cached(app.dify) is None:

@@ -54,9 +54,27 @@ class Overlay:
 
         Takes are committed to ``log`` first.
         """
-        before: dict[str, Entry | None] = {}
-        taken: list[tuple[str, float]] = []
-        size = 0
+        before = self._find_all(operations)
+        if before is None or not _can_wait(operations, before, now):
+            return None
+        taken = [
+            (operation.key, entry.written)
+            for operation in operations
+            if isinstance(operation, Take) and (entry := before[operation.key]) is not None
+        ]
+        if taken and not log.append(taken):
+            return None
+        after = {key: entry for key, entry in before.items() if entry is not None}
+        results = apply(operations, after, now)
+        for key, entry in before.items():
+            if (changed := after.get(key)) is not entry:
+                self._changes[key] = changed
+                self.weight += _weight(key, changed)
+        return results
+
+    def _find_all(self, operations: Sequence[Operation]) -> dict[str, Entry | None] | None:
+        """Return the entries of the operations; None if the file is necessary."""
+        found: dict[str, Entry | None] = {}
         for operation in operations:
             key = operation.key
             entry = self._find(key)
@@ -66,25 +84,8 @@ class Overlay:
                 entry = None
             if key in self._held:
                 return None
-            before[key] = entry
-            if isinstance(operation, Put | Add):
-                if not operation.deferred and not (isinstance(operation, Add) and _has_value(entry, now)):
-                    return None
-                size += len(operation.value)
-            elif isinstance(operation, Take):
-                if entry is not None:
-                    taken.append((key, entry.written))
-            elif isinstance(operation, Get) and operation.large:
-                return None
-        if size > LARGE_BYTES or (taken and not log.append(taken)):
-            return None
-        after = {key: entry for key, entry in before.items() if entry is not None}
-        results = apply(operations, after, now)
-        for key, entry in before.items():
-            if (changed := after.get(key)) is not entry:
-                self._changes[key] = changed
-                self.weight += _weight(key, changed)
-        return results
+            found[key] = entry
+        return found
 
     def take_changes(self) -> Mapping[str, Entry | None]:
         """Return the changes since the last call, which are then known like entries that were read."""
@@ -151,6 +152,19 @@ class Overlay:
     def _age(self) -> None:
         if len(self._recent) > MAX_ENTRIES // 2 or self._recent_weight > MAX_WEIGHT // 2:
             self._older, self._recent, self._recent_weight = self._recent, {}, 0
+
+
+def _can_wait(operations: Sequence[Operation], entries: Mapping[str, Entry | None], now: float) -> bool:
+    """Return whether the operations are small, and what they write may be lost for a moment."""
+    size = 0
+    for operation in operations:
+        if isinstance(operation, Put | Add):
+            if not operation.deferred and not (isinstance(operation, Add) and _has_value(entries[operation.key], now)):
+                return False
+            size += len(operation.value)
+        elif isinstance(operation, Get) and operation.large:
+            return False
+    return size <= LARGE_BYTES
 
 
 def _has_value(entry: Entry | None, now: float) -> bool:

@@ -394,7 +394,8 @@ class DifyStream:
             self._last_frame = self._loop.time()
             if self._first_event is None and self._decoder.started:
                 self._first_event = self._last_frame
-                self._wake_by(self._last_frame + self._limits.dead)  # the timer is that of the first event
+                if not self._decoder.ended:
+                    self._wake_by(self._last_frame + self._limits.dead)  # the timer is that of the first event
         if not ended:
             return events
         events += self._decoder.finish()

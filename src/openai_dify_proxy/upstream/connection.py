@@ -13,17 +13,18 @@ from openai_dify_proxy.upstream.exchange import Exchange
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes that may arrive in a row without a byte of a body: a head, trailers, or the extensions of a chunk."""
 
-_KEPT_HEADERS = frozenset(
-    {
-        b"content-length",
-        b"content-type",
-        b"location",
-        b"retry-after",
-        b"transfer-encoding",
-        b"x-stream-error",
-        b"x-version",
-    }
-)
+_KEPT_HEADERS = {
+    name.encode(): name
+    for name in (
+        "content-length",
+        "content-type",
+        "location",
+        "retry-after",
+        "transfer-encoding",
+        "x-stream-error",
+        "x-version",
+    )
+}
 """The headers that are read; the others would take 1 kB of each open stream."""
 
 TLS_ALERT = b"\x15\x03"
@@ -65,7 +66,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._release = release
         self._forget = forget
         self._exchange: Exchange | None = None
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers: dict[str, str] = {}
         self._parts: list[bytes] = []
         self.on_body = self._parts.append
         """A callback of the parser: the parts are delivered once per read, not once per chunk."""
@@ -202,26 +203,22 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     # httptools
 
     def on_message_begin(self) -> None:
-        self._headers = []
+        self._headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        kept = _KEPT_HEADERS.get(name.lower())
+        if kept is not None:
+            self._headers[kept] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status >= 200 and self._exchange is not None:
-            self._exchange.on_headers(status, _kept(self._headers))
-        self._headers = []
+            self._exchange.on_headers(status, self._headers)
+        self._headers = {}
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() >= 200:
             if self._headers and self._exchange is not None:  # trailers
-                self._exchange.headers |= _kept(self._headers)
+                self._exchange.headers |= self._headers
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()  # the parser resets it after the message
-
-
-def _kept(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return the headers that are read."""
-    lowered = [(name.lower(), value) for name, value in headers]
-    return {name.decode(): value.decode("latin-1") for name, value in lowered if name in _KEPT_HEADERS}
