@@ -14,6 +14,9 @@ from time import perf_counter
 
 SLICE_SECONDS = 0.002
 
+REST_SECONDS = 0.008
+"""The longest time from a slice to the next while other work comes first."""
+
 
 class TimeSlice:
     """The callbacks of one kind. They run in the order in which they arrived.
@@ -22,30 +25,48 @@ class TimeSlice:
     there is one per slice even if there is time enough.
     """
 
-    __slots__ = ("_end", "_loop", "_seconds", "_waiting")
+    __slots__ = ("_end", "_gives_way", "_loop", "_running", "_scheduled", "_seconds", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float = SLICE_SECONDS) -> None:
         self._loop = loop
         self._seconds = seconds
         self._end = 0.0
+        self._gives_way = False
+        self._running = False
+        self._scheduled = False
         self._waiting: deque[Callable[[], object]] = deque()
 
     def has_time(self) -> bool:
-        """Return whether a callback may run now. If not, it has to be deferred."""
-        return not self._waiting and perf_counter() < self._end
+        """Return whether a callback may run now, as a part of a deferred one always may. If not, defer it."""
+        return self._running or (not self._waiting and perf_counter() < self._end)
 
     def defer(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` in a later iteration of the loop."""
-        if not self._waiting:
-            self._loop.call_soon(self._run)
         self._waiting.append(callback)
+        self._schedule()
 
     def charge(self, seconds: float) -> None:
         """Count work that a callback leaves to a task, which runs soon: about so many ``seconds``."""
         self._end -= seconds
 
+    def give_way(self) -> None:
+        """Let other work come first that the loop finds in many iterations, a little in each: callbacks wait longer."""
+        self._gives_way = True
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
     def _run(self) -> None:
-        self._end = perf_counter() + self._seconds
+        self._scheduled = False
+        now = perf_counter()
+        gives_way, self._gives_way = self._gives_way, False
+        if gives_way and now < self._end + REST_SECONDS:
+            self._schedule()
+            return
+        self._end = now + self._seconds
+        self._running = True
         while self._waiting:
             callback = self._waiting.popleft()
             try:
@@ -54,5 +75,6 @@ class TimeSlice:
                 self._loop.call_exception_handler({"message": "a deferred callback failed", "exception": error})
             if perf_counter() >= self._end:
                 break
+        self._running = False
         if self._waiting:
-            self._loop.call_soon(self._run)
+            self._schedule()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from openai_dify_proxy.settings import Settings
+from tests.api.chat_requests import chat_body
 from tests.api.raw_client import Client, until
 from tests.api.servers import (
     END,
     LAST_CHUNK,
     SSE_HEAD,
     ProxyServer,
+    RawDify,
     RawRequest,
     app_settings,
     chunk,
@@ -43,6 +46,16 @@ async def blocked(loop: MovableLoop) -> AsyncIterator[None]:
         yield
     finally:
         end.set()
+
+
+def chat_settings(dify: RawDify) -> Settings:
+    return Settings(
+        dify_api_url=dify.url,
+        apps={"raw": app_settings("raw", "app-raw", dify.url, mode="chat")},
+        dify_max_concurrent="off",
+        state_url=MEMORY,
+        metrics_open=True,
+    )
 
 
 class Scrape:
@@ -75,14 +88,7 @@ async def test_a_request_is_answered_while_streams_end() -> None:
 
     loop = MovableLoop()
     async with raw_dify(answer) as dify:
-        settings = Settings(
-            dify_api_url=dify.url,
-            apps={"raw": app_settings("raw", "app-raw", dify.url, mode="chat")},
-            dify_max_concurrent="off",
-            state_url=MEMORY,
-            metrics_open=True,
-        )
-        with ProxyServer(settings, loop=loop) as proxy:
+        with ProxyServer(chat_settings(dify), loop=loop) as proxy:
             first = Client(proxy.port)  # the application serves it, since the app's profile is not known yet
             await first.ask("hi", "raw", stream=True)
             await first.read_until(b"one")
@@ -104,3 +110,36 @@ async def test_a_request_is_answered_while_streams_end() -> None:
             for client in (first, *clients):
                 await client.read_until(b"[DONE]")
                 await client.disconnect()
+
+
+async def test_requests_that_arrive_at_once_and_in_pieces_are_answered() -> None:
+    """Some of their clients leave before it is their turn."""
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE_HEAD + chunk(message_frame(f"{request.body['query']}.")) + chunk(END) + LAST_CHUNK)
+
+    def request(number: int) -> bytes:
+        body = json.dumps(chat_body(f"question{number}", "raw"))
+        head = "POST /v1/chat/completions HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"
+        return "\r\n".join((*head, "Connection: close", f"Content-Length: {len(body)}", "", body)).encode()
+
+    loop = MovableLoop()
+    async with raw_dify(answer) as dify:
+        with ProxyServer(chat_settings(dify), loop=loop) as proxy:
+            clients = [await asyncio.open_connection("127.0.0.1", proxy.port) for _ in range(STREAMS)]
+            async with blocked(loop):
+                for number, (_, writer) in enumerate(clients):
+                    writer.write(request(number)[: 40 + number % 80])
+            for number, (_, writer) in enumerate(clients):
+                if number % 4:
+                    writer.write(request(number)[40 + number % 80 :])
+                else:
+                    writer.transport.abort()
+            for number, (reader, writer) in enumerate(clients):
+                if number % 4:
+                    received = await asyncio.wait_for(reader.read(), PATIENCE)
+                    assert received.startswith(b"HTTP/1.1 200 ")
+                    assert f'"content":"question{number}."'.encode() in received
+                    writer.close()
+                    await writer.wait_closed()
+        assert len(dify.turns) == STREAMS - STREAMS // 4

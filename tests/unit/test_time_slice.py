@@ -62,23 +62,58 @@ async def test_callbacks_run_at_once_within_the_slice_and_in_order() -> None:
     assert time_slice.has_time()
 
 
-async def test_a_callback_may_run_others() -> None:
+async def test_what_a_deferred_callback_runs_is_a_part_of_it() -> None:
     time_slice = TimeSlice(asyncio.get_running_loop(), seconds=0.0)
     order: list[str] = []
     done = asyncio.Event()
 
-    def inner() -> None:
-        order.append("inner")
-        done.set()
-
     def outer() -> None:
         order.append("outer")
-        run(time_slice, inner)
+        run(time_slice, lambda: order.append("inner"))
+        time_slice.defer(done.set)
 
     run(time_slice, outer)
     run(time_slice, lambda: order.append("other"))
     await asyncio.wait_for(done.wait(), PATIENCE)
-    assert order == ["outer", "other", "inner"]
+    assert order == ["outer", "inner", "other"]
+
+
+async def test_callbacks_give_way_to_work_that_comes_a_little_in_each_iteration() -> None:
+    loop = asyncio.get_running_loop()
+    time_slice = TimeSlice(loop, seconds=PATIENCE)
+    order: list[str] = []
+    done = asyncio.Event()
+
+    def arrive(left: int) -> None:
+        order.append("arrival")
+        time_slice.give_way()
+        if left:
+            loop.call_soon(arrive, left - 1)
+
+    time_slice.defer(lambda: order.append("begins a slice"))
+    await asyncio.sleep(0)
+    arrive(3)
+    time_slice.defer(lambda: order.append("late"))
+    time_slice.defer(done.set)
+    await asyncio.wait_for(done.wait(), PATIENCE)
+    assert order == ["begins a slice", *["arrival"] * 4, "late"]
+
+
+async def test_callbacks_do_not_give_way_for_ever() -> None:
+    loop = asyncio.get_running_loop()
+    time_slice = TimeSlice(loop)
+    done = asyncio.Event()
+
+    def arrive() -> None:
+        time_slice.give_way()
+        if not done.is_set():
+            loop.call_soon(arrive)
+
+    arrive()
+    for _ in range(3):
+        done.clear()
+        time_slice.defer(done.set)
+        await asyncio.wait_for(done.wait(), PATIENCE)
 
 
 async def test_work_that_is_left_to_tasks_counts() -> None:

@@ -76,6 +76,7 @@ class FrontDoor:
 
     def admit(self, connection: Connection) -> bool:
         """Count a new connection; return whether it may make any request, or only health checks."""
+        self.starting.give_way()  # the loop accepts one connection per iteration
         self._open += 1
         self._peak = max(self._peak, self._open)
         if connection.address:

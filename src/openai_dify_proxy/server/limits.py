@@ -21,6 +21,9 @@ RESERVED_DESCRIPTORS = 64
 HEALTH_PATHS: Final = frozenset({"/health", "/ready"})
 """The paths that are answered beyond the limit of connections too."""
 
+HEALTH_CHECKS: Final = tuple(f"GET {path}".encode() for path in HEALTH_PATHS)
+"""The beginnings of requests to these paths."""
+
 PIECE = 4096
 """Bytes that are parsed at once while a head or a chunked body is read, where no other boundary is known."""
 

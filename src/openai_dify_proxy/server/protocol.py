@@ -230,12 +230,28 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._phase in (LINGER, LAST):
             return
-        if self._phase == IDLE and len(data) <= limits.PIECE and data.count(END_OF_HEAD) <= 1:
+        if self._phase == IDLE and self._has_to_wait(data):
+            self._unparsed = data
+            self.flow.hold(True)  # also of the end of the connection
+            self._door.idle.pop(self, None)
+            self._door.starting.defer(self._receive_late)
+        elif self._phase == IDLE and len(data) <= limits.PIECE and data.count(END_OF_HEAD) <= 1:
             self._parse(data)  # the common case: one small request
         else:
             self._unparsed += data
             self._parse_pieces()
         self._report_held()
+
+    def _has_to_wait(self, data: bytes) -> bool:
+        """Return whether others have used up the slice of time for requests. Health checks do not wait."""
+        return not self._door.starting.has_time() and not data.startswith(limits.HEALTH_CHECKS)
+
+    def _receive_late(self) -> None:
+        data, self._unparsed = self._unparsed, b""
+        if data and not self.transport.is_closing():
+            self.flow.hold(False)
+            self._become_idle()
+            self.data_received(data)
 
     def _report_held(self) -> None:
         """Report the bytes that this connection holds of requests that no handler reads yet."""
