@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from time import perf_counter
 
 SLICE_SECONDS = 0.002
@@ -25,10 +26,11 @@ class TimeSlice:
     there is one per slice even if there is time enough.
     """
 
-    __slots__ = ("_end", "_gives_way", "_loop", "_running", "_scheduled", "_seconds", "_waiting")
+    __slots__ = ("_context", "_end", "_gives_way", "_loop", "_running", "_scheduled", "_seconds", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float = SLICE_SECONDS) -> None:
         self._loop = loop
+        self._context = copy_context()  # not that of the request whose callback is the first to be deferred
         self._seconds = seconds
         self._end = 0.0
         self._gives_way = False
@@ -56,7 +58,7 @@ class TimeSlice:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._run)
+            self._loop.call_soon(self._run, context=self._context)
 
     def _run(self) -> None:
         self._scheduled = False
@@ -67,14 +69,18 @@ class TimeSlice:
             return
         self._end = now + self._seconds
         self._running = True
-        while self._waiting:
-            callback = self._waiting.popleft()
-            try:
-                callback()
-            except Exception as error:  # noqa: BLE001 - the others must run all the same
-                self._loop.call_exception_handler({"message": "a deferred callback failed", "exception": error})
-            if perf_counter() >= self._end:
-                break
-        self._running = False
-        if self._waiting:
-            self._schedule()
+        try:
+            while self._waiting:
+                self._call(self._waiting.popleft())
+                if perf_counter() >= self._end:
+                    break
+        finally:
+            self._running = False
+            if self._waiting:
+                self._schedule()
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001 - the others must run all the same
+            self._loop.call_exception_handler({"message": "a deferred callback failed", "exception": error})

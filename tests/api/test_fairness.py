@@ -143,3 +143,41 @@ async def test_requests_that_arrive_at_once_and_in_pieces_are_answered() -> None
                     writer.close()
                     await writer.wait_closed()
         assert len(dify.turns) == STREAMS - STREAMS // 4
+
+
+async def test_the_head_of_the_next_request_arrives_before_its_predecessor_starts() -> None:
+    """A request that waits for its turn leaves the headers of the next one alone."""
+    asked: list[str] = []
+
+    async def answer(request: RawRequest, writer: asyncio.StreamWriter) -> None:
+        asked.append(request.body["query"])
+        writer.write(SSE_HEAD + chunk(message_frame("one")) + chunk(END) + LAST_CHUNK)
+
+    async with raw_dify(answer) as dify:
+        with ProxyServer(chat_settings(dify), loop=MovableLoop()) as proxy:
+            first = Client(proxy.port)  # the profile of the app is known then, so the hot path serves
+            await first.ask("known", "raw", stream=True)
+            await first.read_until(b"[DONE]")
+            await first.disconnect()
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            before, after = whole_chat("before", proxy.port), whole_chat("after", proxy.port)
+            cut = after.index(b"X-Last")
+            writer.write(before + after[:cut])
+            await until(lambda: "before" in asked)
+            writer.write(after[cut:])
+            answers = b""
+            async with asyncio.timeout(PATIENCE):
+                while answers.count(b'"content":"one"') < 2:
+                    received = await reader.read(65536)
+                    assert received, answers
+                    answers += received
+            assert asked == ["known", "before", "after"]
+            writer.close()
+            await writer.wait_closed()
+
+
+def whole_chat(question: str, port: int) -> bytes:
+    """Return a request whose length is declared early in its head."""
+    body = json.dumps(chat_body(question, "raw"))
+    lines = "POST /v1/chat/completions HTTP/1.1", f"Content-Length: {len(body)}", f"Host: 127.0.0.1:{port}"
+    return "\r\n".join((*lines, "Content-Type: application/json", "X-Last: 1", "", body)).encode()

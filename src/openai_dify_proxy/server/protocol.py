@@ -235,7 +235,12 @@ class Connection(HttpToolsProtocol):
             self.flow.hold(True)  # also of the end of the connection
             self._door.idle.pop(self, None)
             self._door.starting.defer(self._receive_late)
-        elif self._phase == IDLE and len(data) <= limits.PIECE and data.count(END_OF_HEAD) <= 1:
+            self._report_held()
+        else:
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
+        if self._phase == IDLE and len(data) <= limits.PIECE and data.count(END_OF_HEAD) <= 1:
             self._parse(data)  # the common case: one small request
         else:
             self._unparsed += data
@@ -243,15 +248,29 @@ class Connection(HttpToolsProtocol):
         self._report_held()
 
     def _has_to_wait(self, data: bytes) -> bool:
-        """Return whether others have used up the slice of time for requests. Health checks do not wait."""
-        return not self._door.starting.has_time() and not data.startswith(limits.HEALTH_CHECKS)
+        """Return whether others have used up the slice of time for requests.
+
+        Health checks do not wait, nor does what would be held in memory, or is no request.
+        """
+        return not (
+            self._door.starting.has_time()
+            or len(data) > limits.PIECE
+            or data.startswith(limits.HEALTH_CHECKS)
+            or not data.lstrip(b"\r\n")
+        )
 
     def _receive_late(self) -> None:
         data, self._unparsed = self._unparsed, b""
         if data and not self.transport.is_closing():
             self.flow.hold(False)
             self._become_idle()
-            self.data_received(data)
+            self._receive(data)
+
+    def shutdown(self) -> None:
+        """Close the connection after the request that has arrived, if there is one (the server stops)."""
+        if self._phase == IDLE:
+            self._receive_late()
+        super().shutdown()
 
     def _report_held(self) -> None:
         """Report the bytes that this connection holds of requests that no handler reads yet."""
@@ -278,7 +297,7 @@ class Connection(HttpToolsProtocol):
     def _end_of_piece(self, data: bytes, start: int) -> int:
         """Return the end of the next piece, which ends no more than one head and no more than one body."""
         if self._phase == BODY and (length := declared_length(self.headers)) is not None:
-            return min(len(data), start + length - self._body_bytes)
+            return min(len(data), start + max(length - self._body_bytes, 1))  # at least one byte, or it would not end
         found = data.find(END_OF_HEAD, start, start + limits.PIECE)
         return min(len(data), start + limits.PIECE) if found < 0 else found + len(END_OF_HEAD)
 
@@ -436,7 +455,7 @@ class Connection(HttpToolsProtocol):
         """Serve a request: on the hot path if it can, else by the application."""
         if self._is_hot(cycle) and self._hot_path is not None and self._hot_path.serve(cycle):
             cycle.scope = _SERVED  # the rest is not needed while a stream is open
-            if self.cycle is cycle:
+            if self.cycle is cycle and self._phase == ANSWER:  # not if the head of the next request is being read
                 self.scope = _SERVED
                 self.headers = []
             return

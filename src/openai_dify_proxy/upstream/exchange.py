@@ -41,7 +41,6 @@ class Exchange:
         "_connection",
         "_discard",
         "_endpoint",
-        "_full",
         "_high_water",
         "_late",
         "_request",
@@ -70,8 +69,6 @@ class Exchange:
         self._size = 0
         self._high_water = client.stream_buffer
         self._awake = False
-        self._full = False
-        """Whether reading is paused until the reader takes what has arrived."""
         self._late = False
         """Whether the listener is called in a later iteration of the loop."""
         self._waiter: asyncio.Future[None] | None = None
@@ -114,14 +111,13 @@ class Exchange:
 
     def take(self) -> bytes:
         """Return the body bytes that arrived since the last call."""
-        if self._full:
-            self._full = False
-            self.resume()
         body = self._body
         if not body:
             return b""
         data = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
+        if self._size > self._high_water:
+            self.resume()
         self._size = 0
         return data
 
@@ -194,18 +190,17 @@ class Exchange:
         self._request = ()  # an answered request is not sent again
 
     def on_body(self, parts: list[bytes], size: int) -> None:
-        """Store a copy of ``parts``, ``size`` bytes in all."""
+        """Store a copy of ``parts``, ``size`` bytes in all. A late reader takes those of the read before first."""
+        if self._late:
+            self._wake_late()
         if not self._discard:
             self._body += parts
             self._size += size
 
     def on_read(self) -> None:
-        """Wake the reader after a read, and pause reading if it comes later or leaves too much unread."""
-        if self._discard:
-            return
+        """Wake the reader after a read, and pause reading if it leaves too much unread."""
         self._wake_in_turn()
-        if self._late or self._size > self._high_water:
-            self._full = True
+        if self._size > self._high_water:
             self.pause()
 
     def on_end(self, *, broken: bool, reused: bool, silent: bool) -> None:
