@@ -1,7 +1,7 @@
 """Shares the event loop fairly when very many sockets have news at the same moment.
 
 The loop calls the callbacks of all of them before anything else. A thousand streams that end at once would keep a
-health check, and the streams that go on, waiting for a quarter of a second. So callbacks of one kind run for a slice of
+health check, and the other streams, waiting for a quarter of a second. So callbacks of one kind run for a slice of
 time, and the others wait until the loop has been round once.
 """
 
@@ -22,8 +22,8 @@ REST_SECONDS = 0.008
 class TimeSlice:
     """The callbacks of one kind. They run in the order in which they arrived.
 
-    Nothing tells where an iteration of the loop begins. So a slice begins with a callback that was deferred, of which
-    there is one per slice even if there is time enough.
+    uvloop does not show when an iteration begins. So each slice begins with a deferred callback, even if there was
+    time.
     """
 
     __slots__ = ("_context", "_end", "_gives_way", "_loop", "_running", "_scheduled", "_seconds", "_waiting")

@@ -75,9 +75,8 @@ async def test_older_entries_count_as_those_of_one_owner(tmp_path: Path) -> None
         await store.run(put)
     everything = [Get(f"kind:old-{number}") for number in range(30)]
     while len(left := [n for n, value in enumerate(await store.run(*everything)) if value is not None]) > 25:
-        await store.run(
-            mine[-1]
-        )  # a pass that began before the last writes may have left too many: the next removes them
+        # A pass that began before the last writes may leave too many entries. Another write starts the next one.
+        await store.run(mine[-1])
     assert left == list(range(30))[-len(left) :]
     assert len(left) >= 23
     assert await store.run(*(Get(put.key) for put in mine)) == [b"new"] * 15

@@ -250,7 +250,8 @@ class Connection(HttpToolsProtocol):
     def _has_to_wait(self, data: bytes) -> bool:
         """Return whether others have used up the slice of time for requests.
 
-        Health checks do not wait, nor does what would be held in memory, or is no request.
+        Health checks do not wait. Nor do large reads, which would fill the memory for heads, and empty lines, which are
+        no request.
         """
         return not (
             self._door.starting.has_time()

@@ -58,6 +58,7 @@ def open_database(path: Path) -> sqlite3.Connection:
             _restrict(path)
             # A power failure may lose the last transactions, but never older entries.
             connection.execute("PRAGMA synchronous = NORMAL")
+            # A statement with many rows has a journal of its own: a file, opened and removed in each transaction.
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             migrate(connection)

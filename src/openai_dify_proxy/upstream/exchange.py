@@ -70,7 +70,7 @@ class Exchange:
         self._high_water = client.stream_buffer
         self._awake = False
         self._late = False
-        """Whether the listener is called in a later iteration of the loop."""
+        """Whether the reader waits in line to be woken; it has one place there, however many reads arrive."""
         self._waiter: asyncio.Future[None] | None = None
         self.sent_at = 0.0
         self.connecting = 0.0
@@ -192,7 +192,7 @@ class Exchange:
     def on_body(self, parts: list[bytes], size: int) -> None:
         """Store a copy of ``parts``, ``size`` bytes in all. A late reader takes those of the read before first."""
         if self._late:
-            self._wake_late()
+            self.wake()
         if not self._discard:
             self._body += parts
             self._size += size
