@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import lru_cache
 from heapq import heappop, heappush
-from weakref import WeakKeyDictionary
+
+from msgspec import Struct
 
 TICK = 0.001
 """Seconds; an alarm rings at most one tick late."""
@@ -20,14 +22,11 @@ LONG_TICKS = 250
 """An alarm that is ``FAR`` seconds away rings at most so many ticks late."""
 
 
-class Alarm:
+class Alarm(Struct, eq=False):
     """A timeout that was set."""
 
-    __slots__ = ("callback", "tick")
-
-    def __init__(self, tick: int, callback: Callable[[], object]) -> None:
-        self.tick = tick
-        self.callback: Callable[[], object] | None = callback
+    tick: int
+    callback: Callable[[], object] | None
 
 
 class Alarms:
@@ -85,12 +84,7 @@ class Alarms:
             self._set_timer(self._ticks[0])
 
 
-_alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, Alarms] = WeakKeyDictionary()
-
-
+@lru_cache(maxsize=8)
 def alarms_of(loop: asyncio.AbstractEventLoop) -> Alarms:
-    """Return the alarms of an event loop."""
-    found = _alarms.get(loop)
-    if found is None:
-        found = _alarms[loop] = Alarms(loop)
-    return found
+    """Return the alarms of an event loop: the same ones again, as a process has one loop, and a few in tests."""
+    return Alarms(loop)

@@ -15,6 +15,9 @@ from time import perf_counter
 
 SLICE_SECONDS = 0.002
 
+PAUSE_SECONDS = 0.002
+"""The time after a slice in which only deferred callbacks run: others have had a part of the loop by its end."""
+
 REST_SECONDS = 0.008
 """The longest time from a slice to the next while other work comes first."""
 
@@ -22,17 +25,18 @@ REST_SECONDS = 0.008
 class TimeSlice:
     """The callbacks of one kind. They run in the order in which they arrived.
 
-    uvloop does not show when an iteration begins. So each slice begins with a deferred callback, even if there was
-    time.
+    uvloop does not show when an iteration begins. So a slice begins with a deferred callback, which waits for the next
+    iteration, or with any callback some time after the last slice.
     """
 
-    __slots__ = ("_context", "_end", "_gives_way", "_loop", "_running", "_scheduled", "_seconds", "_waiting")
+    __slots__ = ("_context", "_end", "_gives_way", "_loop", "_next", "_running", "_scheduled", "_seconds", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float = SLICE_SECONDS) -> None:
         self._loop = loop
         self._context = copy_context()  # not that of the request whose callback is the first to be deferred
         self._seconds = seconds
         self._end = 0.0
+        self._next = 0.0
         self._gives_way = False
         self._running = False
         self._scheduled = False
@@ -40,7 +44,12 @@ class TimeSlice:
 
     def has_time(self) -> bool:
         """Return whether a callback may run now, as a part of a deferred one always may. If not, defer it."""
-        return self._running or (not self._waiting and perf_counter() < self._end)
+        if self._running or self._waiting:
+            return self._running
+        now = perf_counter()
+        if now >= self._next:
+            self._begin(now)
+        return now < self._end
 
     def defer(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` in a later iteration of the loop."""
@@ -55,6 +64,10 @@ class TimeSlice:
         """Let other work come first that the loop finds in many iterations, a little in each: callbacks wait longer."""
         self._gives_way = True
 
+    def _begin(self, now: float) -> None:
+        self._end = now + self._seconds
+        self._next = self._end + PAUSE_SECONDS
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -67,7 +80,7 @@ class TimeSlice:
         if gives_way and now < self._end + REST_SECONDS:
             self._schedule()
             return
-        self._end = now + self._seconds
+        self._begin(now)
         self._running = True
         try:
             while self._waiting:

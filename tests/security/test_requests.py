@@ -170,7 +170,7 @@ async def test_a_conversation_that_has_grown_too_long_is_not_continued() -> None
         await stored.conversations.put(ANONYMOUS, name, StoredConversation(0, items=split_items(items, name)))
 
     wait = TurnWait(0)
-    admittance = Admittance((), ConversationLines(1), Line("", None), ConnectedClient(), wait, patience=0)
+    admittance = Admittance((), ConversationLines(1), Line("", None), ConnectedClient(), wait, 0)
 
     async def earlier(name: str) -> Sequence[HistoryMessage]:
         resolved = resolver.resolve(

@@ -40,7 +40,7 @@ class Setup:
 
     def turn(self, *, wait: TurnWait | None = None, patience: float = PATIENCE, line: Line = CALLER) -> Admittance:
         wait = wait or TurnWait(PATIENCE)
-        return Admittance([self.gate], self.lines, line, ConnectedClient(), wait, patience=patience)
+        return Admittance([self.gate], self.lines, line, ConnectedClient(), wait, patience)
 
 
 async def setup(*, places: int = 10) -> Setup:

@@ -27,7 +27,7 @@ async def stream_of(answer: Callable[[RawRequest, asyncio.StreamWriter], Awaitab
         app = DifyApp(dify.url, "app-x")
         exchange = await DifyClient(http).generate(app, "/chat-messages", b"{}")
         limits = TurnLimits(silence=60, turn=60, dead=DEAD)
-        stream = DifyStream(exchange, DifyEventDecoder("chat"), app=app, user="u", stop=None, limits=limits)
+        stream = DifyStream(exchange, DifyEventDecoder("chat"), app, "u", limits)
         try:
             yield stream
         finally:

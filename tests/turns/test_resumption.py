@@ -13,6 +13,7 @@ from openai_dify_proxy.errors import StreamCut
 from openai_dify_proxy.events import Event, TextDelta, TurnFailed, TurnFinished
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
+from openai_dify_proxy.turns.resumption import Resumption
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.upstream.exchange import Exchange
 from openai_dify_proxy.upstream.http import HttpClient
@@ -68,7 +69,7 @@ async def broken(attach: Attach, seconds: float) -> AsyncIterator[Broken]:
         exchange = await dify.generate(app, "/chat-messages", b"{}")
         limits = TurnLimits(silence=60, turn=60, dead=60, attach=seconds)
         decoder = DifyEventDecoder("advanced-chat")
-        found = Broken(DifyStream(exchange, decoder, app=app, user="u", stop=None, limits=limits, resume=resume))
+        found = Broken(DifyStream(exchange, decoder, app, "u", limits, resumption=Resumption(resume)))
         try:
             yield found
         finally:

@@ -261,7 +261,7 @@ async def test_a_turn_that_fails_before_it_begins_leaves_the_slot_to_its_admit_b
         app = here.apps.choose(ANONYMOUS, APP)
         gate = Gate(app.dify.url, limit=1, max_queued=1, probe=no_probe, share=None)
         admittance = Admittance(
-            [gate], ConversationLines(1), Line(ANONYMOUS.id, None), ConnectedClient(), TurnWait(PATIENCE), patience=0
+            [gate], ConversationLines(1), Line(ANONYMOUS.id, None), ConnectedClient(), TurnWait(PATIENCE), 0
         )
         await admittance.enter()
         with pytest.raises(UpstreamUnreachable):

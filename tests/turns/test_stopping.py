@@ -63,7 +63,7 @@ async def ask(client: DifyClient, server: DemoServer, question: str, *, silence:
     exchange = await client.generate(app, "/chat-messages", json.encode(body))
     decoder = DifyEventDecoder("chat", origin=app.origin, own_key=True)
     limits = TurnLimits(silence, 2 * PATIENCE)
-    return DifyStream(exchange, decoder, app=app, user="u", stop=None, limits=limits)
+    return DifyStream(exchange, decoder, app, "u", limits)
 
 
 async def ask_all(client: DifyClient, server: DemoServer, count: int) -> list[DifyStream]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from openai_dify_proxy.time_slice import TimeSlice
@@ -53,13 +54,21 @@ async def test_callbacks_share_a_slice_that_is_long_enough() -> None:
 async def test_callbacks_run_at_once_within_the_slice_and_in_order() -> None:
     time_slice = TimeSlice(asyncio.get_running_loop(), seconds=PATIENCE)
     order: list[str] = []
-    assert not time_slice.has_time(), "no slice has begun"
+    assert time_slice.has_time(), "a slice begins"
     time_slice.defer(lambda: order.append("first"))
     assert not time_slice.has_time(), "the first comes before"
     time_slice.defer(lambda: order.append("second"))
     await asyncio.sleep(0)
     assert order == ["first", "second"]
     assert time_slice.has_time()
+
+
+async def test_a_slice_ends_and_another_begins_some_time_later() -> None:
+    time_slice = TimeSlice(asyncio.get_running_loop(), seconds=0.001)
+    limit = perf_counter() + PATIENCE
+    for expected in (True, False, True, False):
+        while time_slice.has_time() != expected:
+            assert perf_counter() < limit
 
 
 async def test_what_a_deferred_callback_runs_is_a_part_of_it() -> None:

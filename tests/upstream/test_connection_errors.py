@@ -305,7 +305,7 @@ async def test_a_turn_whose_connection_closes() -> None:
         app = DifyApp(f"http://127.0.0.1:{port}/v1", "app-x", url_setting="api_url of the app x")
         exchange = await DifyClient(http).generate(app, "/chat-messages", b"{}")
         limits = TurnLimits(PATIENCE, PATIENCE)
-        stream = DifyStream(exchange, DifyEventDecoder("chat"), app=app, user="u", stop=None, limits=limits)
+        stream = DifyStream(exchange, DifyEventDecoder("chat"), app, "u", limits)
         (failed,) = await stream.next()
     await http.close()
     assert isinstance(failed, TurnFailed)

@@ -40,18 +40,15 @@ Worker = Callable[[], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 
-class KnownCopies:
+class KnownCopies(Struct, eq=False):
     """Dify's copies of contents, as far as one turn uses them.
 
     ``used`` is whether the turn's last request names one. ``lost`` is true once Dify has rejected one: the contents are
     then uploaded again.
     """
 
-    __slots__ = ("lost", "used")
-
-    def __init__(self) -> None:
-        self.used = False
-        self.lost = False
+    used: bool = False
+    lost: bool = False
 
 
 class Destination(Struct, frozen=True):

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
+from msgspec import Struct
+
 from openai_dify_proxy.events import Event, TurnFinished, TurnIds
 from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.telemetry import RequestRecord
@@ -16,6 +18,7 @@ from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.conversation_entries import PausedRun
 from openai_dify_proxy.turns.dify_stream import DifyStream
 from openai_dify_proxy.turns.pauses import paused_run
+from openai_dify_proxy.turns.stopping import Stopper
 from openai_dify_proxy.wire.dify import Mode
 
 PutPause = Callable[[PausedRun, bytes], Awaitable[Sequence[Operation]]]
@@ -25,7 +28,7 @@ STOP_SECONDS = 1.0
 """How long a turn that ends with tool calls waits for the end of its run in Dify."""
 
 
-class ActiveTurn:
+class ActiveTurn(Struct, eq=False):
     """A turn that Dify is answering, inside the block of ``Turns.run``.
 
     Iterate it for lists of events, or read ``stream`` with its other methods. Then ``commit`` the reply as sent to the
@@ -33,50 +36,20 @@ class ActiveTurn:
     runs.
     """
 
-    __slots__ = (
-        "_now",
-        "_put_pause",
-        "_stop",
-        "app_name",
-        "booking",
-        "claim",
-        "mode",
-        "record",
-        "slot",
-        "stream",
-        "user",
-    )
-
-    def __init__(
-        self,
-        stream: DifyStream,
-        claim: ConversationClaim,
-        slot: Slot,
-        *,
-        app_name: str,
-        mode: Mode,
-        user: str,
-        record: RequestRecord,
-        booking: Booking,
-        now: Callable[[], float],
-        put_pause: PutPause,
-        stop: Callable[[], asyncio.Task[None] | None],
-    ) -> None:
-        """``user`` is Dify's user, and ``record`` that of the request.
-
-        ``now`` is a clock in seconds since the epoch; ``stop`` stops the run in Dify.
-        """
-        self.stream = stream
-        self.claim = claim
-        self.slot = slot
-        self.app_name = app_name
-        self.mode = mode
-        self.user = user
-        self.record = record
-        self.booking = booking
-        self._now = now
-        self._put_pause = put_pause
-        self._stop = stop
+    stream: DifyStream
+    claim: ConversationClaim
+    slot: Slot
+    app_name: str
+    mode: Mode
+    user: str
+    """Dify's user."""
+    record: RequestRecord
+    """The record of the request."""
+    booking: Booking
+    _now: Callable[[], float]
+    """A clock in seconds since the epoch."""
+    _put_pause: PutPause
+    _stopper: Stopper
 
     @property
     def ids(self) -> TurnIds:
@@ -156,7 +129,7 @@ class ActiveTurn:
         """
         if self.stream.cut_short:
             return False
-        stopping = self._stop()
+        stopping = self._stopper.abandon(self.stream, self.mode)
         if stopping is None:
             return True
         await asyncio.wait([stopping], timeout=STOP_SECONDS)

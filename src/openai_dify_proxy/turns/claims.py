@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 
 import structlog
+from msgspec import Struct, field
 
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
@@ -59,7 +60,7 @@ MAX_CACHED_SYSTEM = 4096
 log = structlog.get_logger(__name__)
 
 
-class ConversationClaim:
+class ConversationClaim(Struct, eq=False):
     """The claim of one turn on its conversation.
 
     ``continuation`` describes the request to Dify, ``not_before`` is its earliest time (seconds since the epoch).
@@ -70,74 +71,36 @@ class ConversationClaim:
     ``pauses`` that of this turn, and is set before its end.
     """
 
-    __slots__ = (
-        "_app",
-        "_at",
-        "_chatflow",
-        "_committed",
-        "_fingerprint",
-        "_head",
-        "_known",
-        "_link_after",
-        "_locks",
-        "_named",
-        "_now",
-        "_owner",
-        "_request",
-        "_scope",
-        "_store",
-        "_system",
-        "_taken",
-        "_timing",
-        "_told",
-        "_ttl",
-        "_unasked",
-        "awaits_head",
-        "continuation",
-        "not_before",
-        "paused",
-        "pauses",
-        "unconfirmed",
-    )
-
-    def __init__(
-        self,
-        store: GuardedStore,
-        *,
-        ttl: float,
-        now: Callable[[], float],
-        timing: ClaimTiming,
-        app: App,
-        request: TurnRequest,
-        lock: Lock | None,
-    ) -> None:
-        """``ttl`` is in seconds; ``now`` is a clock in seconds since the epoch. Takes over ``lock``."""
-        self.continuation = BEGINNING
-        self.not_before = 0.0
-        self.unconfirmed = False
-        self.awaits_head = True
-        self.paused = self.pauses = ""
-        self._known: ConversationEntry | ConversationRecord | None = None
-        self._unasked = False
-        self._store = store
-        self._ttl = ttl
-        self._now = now
-        self._timing = timing
-        self._app = app
-        self._request = request
-        self._chatflow = False
-        self._owner = ""
-        self._scope: Scope | None = None
-        self._fingerprint: Fingerprint | None = None
-        self._system = b""
-        self._told = InstructionMemory()
-        self._at = 0.0
-        self._taken: tuple[str, bytes] | None = None
-        self._named: str | None = None
-        self._locks = [] if lock is None else [lock.transfer()]
-        self._committed = False
-        self._head = ""
-        self._link_after: tuple[HistoryMessage, bytes] | None = None
+    _store: GuardedStore
+    _ttl: float
+    """Seconds."""
+    _now: Callable[[], float]
+    """A clock in seconds since the epoch."""
+    _timing: ClaimTiming
+    _app: App
+    _request: TurnRequest
+    _locks: list[Lock]
+    """The locks that the claim holds."""
+    continuation: Continuation = BEGINNING
+    not_before: float = 0.0
+    unconfirmed: bool = False
+    awaits_head: bool = True
+    paused: str = ""
+    pauses: str = ""
+    _known: ConversationEntry | ConversationRecord | None = None
+    _unasked: bool = False
+    _chatflow: bool = False
+    _owner: str = ""
+    _scope: Scope | None = None
+    _fingerprint: Fingerprint | None = None
+    _system: bytes = b""
+    _told: InstructionMemory = field(default_factory=InstructionMemory)
+    _at: float = 0.0
+    _taken: tuple[str, bytes] | None = None
+    _named: str | None = None
+    _committed: bool = False
+    _head: str = ""
+    _link_after: tuple[HistoryMessage, bytes] | None = None
 
     # State of the claim
 

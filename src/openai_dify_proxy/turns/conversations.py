@@ -52,9 +52,8 @@ class Conversations:
 
     def claim(self, app: App, request: TurnRequest, lock: Lock | None) -> ConversationClaim:
         """Return a claim without a conversation. It takes over ``lock``."""
-        return ConversationClaim(
-            self.store, ttl=self.ttl, now=self.now, timing=self.timing, app=app, request=request, lock=lock
-        )
+        locks = [] if lock is None else [lock.transfer()]
+        return ConversationClaim(self.store, self.ttl, self.now, self.timing, app, request, locks)
 
     async def find(
         self,
@@ -63,8 +62,10 @@ class Conversations:
         app: App,
         profile: AppProfile,
         request: TurnRequest,
+        *,
+        secret: bytes | None,
     ) -> None:
-        """Let ``claim`` take the conversation that the turn continues, if any.
+        """Let ``claim`` take the conversation that the turn continues, if any. ``secret`` is that of ``secret()``.
 
         Raises InvalidRequest for an id that cannot be Dify's, and ConversationTaken while another turn runs in the
         conversation; it may then be called again.
@@ -74,7 +75,6 @@ class Conversations:
         named = named_conversation(request)
         if app.conversations == "last-message":
             claim.skip_history()
-        secret = await self.secret()
         if secret is not None:
             claim.fingerprint(secret, caller, profile)
         if named is not None:

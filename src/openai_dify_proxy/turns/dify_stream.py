@@ -11,7 +11,7 @@ from functools import partial
 from time import perf_counter
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from openai_dify_proxy.alarms import Alarm, alarms_of
 from openai_dify_proxy.errors import ConversationNotFound, ProxyError, UpstreamFailed
@@ -22,7 +22,7 @@ from openai_dify_proxy.translate.dify.file_links import FileLinks
 from openai_dify_proxy.translate.dify.usage import sum_usage
 from openai_dify_proxy.translate.openai.stop_sequences import StopSequences
 from openai_dify_proxy.turns.client import ClientDisconnected
-from openai_dify_proxy.turns.resumption import ATTACH_SECONDS, Resume, Resumption
+from openai_dify_proxy.turns.resumption import ATTACH_SECONDS, Resumption
 from openai_dify_proxy.turns.reuploads import Reuploads
 from openai_dify_proxy.turns.stream_errors import conversation_lost, dead_stream, no_first_event, turn_timeout
 from openai_dify_proxy.upstream.dify import DifyApp, missing_answer, rejection
@@ -65,7 +65,7 @@ class Repair(Protocol):
     def __call__(self, before: DifyStream, text: str) -> Awaitable[Run]: ...
 
 
-class DifyStream:
+class DifyStream(Struct, eq=False):
     """The event stream of one turn, until ``ended`` is true.
 
     Read it either with ``next``, which waits, or with ``poll`` whenever the function given to ``listen`` is called.
@@ -73,104 +73,53 @@ class DifyStream:
     ``conversation_id`` is the conversation that the turn continues. If Dify has lost it, ``restart`` sends the request
     again in a new conversation: it receives the lost stream, and may raise ProxyError. Without ``restart`` the turn
     fails. ``reuploads`` sends the request again if Dify has lost a file. ``output`` reads the client's tool calls;
-    ``repair`` receives the ended stream and the question of the run that corrects them. ``resume`` reads on after the
-    stream broke off. ``links`` replaces links to files. While ``between_runs`` is true, ``begin_next_run`` has to be
-    awaited.
+    ``repair`` receives the ended stream and the question of the run that corrects them. ``resumption`` reads on after
+    the stream broke off. ``links`` replaces links to files. While ``between_runs`` is true, ``begin_next_run`` has to
+    be awaited.
 
     ``last`` is the last event, once ``ended`` is true. ``first_text_at`` is when the bytes of the first visible event
     were read, and ``ended_at`` when the last event was, by ``perf_counter``; 0 until then.
     """
 
-    __slots__ = (
-        "_alarms",
-        "_attached_at",
-        "_began",
-        "_decoder",
-        "_ending_since",
-        "_error_body",
-        "_expected",
-        "_first_event",
-        "_frames",
-        "_last_frame",
-        "_limits",
-        "_links",
-        "_loop",
-        "_next_run",
-        "_output",
-        "_paused_at",
-        "_ran",
-        "_read_at",
-        "_repair",
-        "_restart",
-        "_resumption",
-        "_reuploads",
-        "_stop",
-        "_streams",
-        "_timer",
-        "_timer_at",
-        "_undelivered",
-        "_usage_read",
-        "app",
-        "client_disconnected",
-        "ended",
-        "ended_at",
-        "exchange",
-        "first_text_at",
-        "last",
-        "stopped",
-        "user",
-    )
+    exchange: Exchange
+    _decoder: DifyEventDecoder
+    app: DifyApp
+    user: str
+    limits: TurnLimits
+    stop: StopSequences | None = None
+    conversation_id: str | None = None
+    restart: Restart | None = None
+    reuploads: Reuploads | None = None
+    output: OutputReader | None = None
+    repair: Repair | None = None
+    resumption: Resumption | None = None
+    links: FileLinks | None = None
+    client_disconnected: bool = False
+    ended: bool = False
+    stopped: bool = False
+    """Whether Dify has confirmed a stop call."""
+    last: TurnFinished | TurnFailed | None = None
+    first_text_at: float = 0.0
+    ended_at: float = 0.0
+    _read_at: float = 0.0
+    _next_run: Restart | None = None
+    _undelivered: list[Event] = field(default_factory=list)
+    _ran: bool = False
+    _usage_read: bool = False
+    _streams: bool | None = None
+    _began: float = 0.0
+    _first_event: float | None = None
+    _last_frame: float = 0.0
+    _attached_at: float = 0.0
+    _paused_at: float = 0.0
+    _ending_since: float | None = None
+    _frames: int = 0
+    _error_body: bytes = b""
+    _timer: Alarm | None = None
+    _timer_at: float = 0.0
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        decoder: DifyEventDecoder,
-        *,
-        app: DifyApp,
-        user: str,
-        stop: StopSequences | None,
-        limits: TurnLimits,
-        conversation_id: str | None = None,
-        restart: Restart | None = None,
-        reuploads: Reuploads | None = None,
-        output: OutputReader | None = None,
-        repair: Repair | None = None,
-        resume: Resume | None = None,
-        links: FileLinks | None = None,
-    ) -> None:
-        self.app = app
-        self.user = user
-        self.exchange = exchange
-        self.client_disconnected = False
-        self.ended = False
-        self.stopped = False  # by a stop call that Dify confirmed
-        self.last: TurnFinished | TurnFailed | None = None
-        self.first_text_at = self.ended_at = 0.0
-        self._read_at = 0.0
-        self._decoder = decoder
-        self._stop = stop
-        self._limits = limits
-        self._expected = conversation_id
-        self._restart = restart
-        self._reuploads = reuploads
-        self._output = output
-        self._repair = repair
-        self._resumption = Resumption(resume)
-        self._links = links
-        self._next_run: Restart | None = None
-        self._ran = self._usage_read = False
-        self._undelivered: list[Event] = []
-        self._streams: bool | None = None
-        self._first_event: float | None = None
-        self._loop = exchange.loop
-        self._began = self._last_frame = self._loop.time()
-        self._attached_at = self._paused_at = 0.0
-        self._frames = 0
-        self._error_body = b""
-        self._ending_since: float | None = None
-        self._alarms = alarms_of(self._loop)
-        self._timer: Alarm | None = None
-        self._timer_at = 0.0
+    def __post_init__(self) -> None:
+        self._began = self._last_frame = self.exchange.loop.time()
 
     @property
     def ids(self) -> TurnIds:
@@ -191,7 +140,7 @@ class DifyStream:
         """Dify's own token counts of all runs so far, also those of a turn that failed or was stopped."""
         if isinstance(self.last, TurnFinished) and self.last.usage is not None:
             return self.last.usage
-        earlier = None if self._output is None else self._output.usage
+        earlier = None if self.output is None else self.output.usage
         return sum_usage(earlier, None if self._usage_read else self._decoder.usage)
 
     @property
@@ -202,7 +151,7 @@ class DifyStream:
     @property
     def cut_short(self) -> bool:
         """Whether a stop sequence ended the reply, so that Dify's conversation holds a longer one."""
-        return self._stop is not None and self._stop.hit
+        return self.stop is not None and self.stop.hit
 
     @property
     def between_runs(self) -> bool:
@@ -217,13 +166,13 @@ class DifyStream:
     @property
     def seconds_since_first_event(self) -> float:
         """Seconds since the first event; Dify had stored the question by then."""
-        return 0.0 if self._first_event is None else self._loop.time() - self._first_event
+        return 0.0 if self._first_event is None else self.exchange.loop.time() - self._first_event
 
     @property
     def first_event_timeout(self) -> float:
         """Seconds that are left for the first event to arrive."""
-        end = min(self._began + self._limits.turn, self._last_frame + self._limits.silence)
-        return max(0.0, end - self._loop.time())
+        end = min(self._began + self.limits.turn, self._last_frame + self.limits.silence)
+        return max(0.0, end - self.exchange.loop.time())
 
     def disconnect(self) -> None:
         """Record that the client disconnected, and wake the reader."""
@@ -243,12 +192,12 @@ class DifyStream:
 
     def pause(self) -> None:
         """Stop reading from Dify until ``resume``."""
-        self._paused_at = self._loop.time()
+        self._paused_at = self.exchange.loop.time()
         self.exchange.pause()
 
     def resume(self) -> None:
         """Read from Dify again. The time of the pause does not count as Dify's silence."""
-        paused = self._loop.time() - self._paused_at
+        paused = self.exchange.loop.time() - self._paused_at
         self._last_frame += paused
         if self._ending_since is not None:
             self._ending_since += paused
@@ -266,7 +215,7 @@ class DifyStream:
             if self.between_runs:
                 continue
             if wake_at is not None:
-                if self._loop.time() >= wake_at:
+                if self.exchange.loop.time() >= wake_at:
                     return []
                 self._wake_by(wake_at)
             await self.exchange.wait()
@@ -281,10 +230,10 @@ class DifyStream:
         if self.between_runs:
             return []
         events = self._read() if self._is_stream() else self._read_error_body()
-        if self._expected is not None and self._is_lost(events):
-            self._expected = None
-            if self._restart is not None:
-                self._next_run = self._restart
+        if self.conversation_id is not None and self._is_lost(events):
+            self.conversation_id = None
+            if self.restart is not None:
+                self._next_run = self.restart
                 return []
             if not (events and isinstance(events[-1], TurnFailed)):
                 events = [TurnFailed(conversation_lost())]
@@ -295,7 +244,7 @@ class DifyStream:
             return events
         if self._next_run is not None:
             return []
-        now = self._loop.time()
+        now = self.exchange.loop.time()
         deadline = self._deadline()
         if now >= deadline and (events := self._filtered(self._expired(now))):
             return events
@@ -308,7 +257,7 @@ class DifyStream:
         assert begin is not None
         events, self._undelivered = self._undelivered, []
         listener = self.exchange.listener
-        before = DifyStream(self.exchange, self._decoder, app=self.app, user=self.user, stop=None, limits=self._limits)
+        before = DifyStream(self.exchange, self._decoder, self.app, self.user, self.limits)
         before.listen(None)
         before._first_event = self._first_event
         self._ran = self.ran
@@ -318,7 +267,7 @@ class DifyStream:
             return [*events, *self._filtered([TurnFailed(error)])]
         self._streams = None
         self._usage_read = False
-        self._attached_at = self._last_frame = self._loop.time()
+        self._attached_at = self._last_frame = self.exchange.loop.time()
         self._frames = 0
         self._error_body = b""
         self._first_event = self._ending_since = None
@@ -329,7 +278,7 @@ class DifyStream:
     def close(self) -> None:
         """Stop reading. A concluded stream may still end, so that its connection is reused; any other is aborted."""
         if self._timer is not None:
-            self._alarms.cancel(self._timer)
+            alarms_of(self.exchange.loop).cancel(self._timer)
             self._timer = None
         self.exchange.listener = None
         if self._decoder.concluded and not self.exchange.ended:
@@ -348,13 +297,13 @@ class DifyStream:
 
     async def _read_on(self, enough: Callable[[], bool], timeout: float) -> None:
         """Read and discard until ``enough()``, the end of the turn, ``timeout`` seconds, or MAX_DISCARDED_BYTES."""
-        end = self._loop.time() + timeout
+        end = self.exchange.loop.time() + timeout
         self.exchange.listener = None
         self.exchange.resume()
         data = self.exchange.take()
         discarded = len(data)
         self._decoder.feed(data)
-        while not (enough() or self._decoder.ended or self.exchange.ended) and self._loop.time() < end:
+        while not (enough() or self._decoder.ended or self.exchange.ended) and self.exchange.loop.time() < end:
             if discarded > MAX_DISCARDED_BYTES:
                 return
             self._wake_by(end)
@@ -368,9 +317,9 @@ class DifyStream:
         if events and isinstance(events[-1], TurnFailed):
             return isinstance(events[-1].error, ConversationNotFound)
         known = self.ids.conversation_id
-        if known == self._expected:
-            self._expected = None
-        return known is not None and self._expected is not None
+        if known == self.conversation_id:
+            self.conversation_id = None
+        return known is not None and self.conversation_id is not None
 
     def _is_stream(self) -> bool:
         """Return whether the answer is an event stream, or may still become one."""
@@ -391,11 +340,11 @@ class DifyStream:
         events = self._decoder.feed(data) if data else []
         if (frames := self._decoder.frames) != self._frames:
             self._frames = frames
-            self._last_frame = self._loop.time()
+            self._last_frame = self.exchange.loop.time()
             if self._first_event is None and self._decoder.started:
                 self._first_event = self._last_frame
                 if not self._decoder.ended:
-                    self._wake_by(self._last_frame + self._limits.dead)  # the timer is that of the first event
+                    self._wake_by(self._last_frame + self.limits.dead)  # the timer is that of the first event
         if not ended:
             return events
         events += self._decoder.finish()
@@ -413,7 +362,8 @@ class DifyStream:
         return [TurnFailed(self._error())]
 
     def _error(self) -> ProxyError:
-        if (cut := self._resumption.refuse(self._decoder)) is not None:  # Dify does not know the route or the run
+        cut = None if self.resumption is None else self.resumption.refuse(self._decoder)
+        if cut is not None:  # Dify does not know the route or the run
             return cut
         exchange = self.exchange
         if exchange.status == 200:
@@ -423,76 +373,80 @@ class DifyStream:
 
     def _filtered(self, events: list[Event]) -> list[Event]:
         """Return ``events`` for the client, without text that may begin a link or a stop sequence; possibly none."""
-        links = self._links
-        if self._stop is None and self._output is None and events and type(events[-1]) is TextDelta:
+        links = self.links
+        if self.stop is None and self.output is None and events and type(events[-1]) is TextDelta:
             return events if links is None else links.filter(events)  # the usual case
-        if self._resumption.begin(events, self._decoder):
-            return self._before_resumption(self._filtered(events[:-1]))
-        if self._reuploads is not None and not self.first_text_at:
-            self._next_run = self._reuploads.next_run(events)
+        resumption = self.resumption
+        if resumption is not None and resumption.begin(events, self._decoder):
+            return self._before_resumption(self._filtered(events[:-1]), resumption)
+        if self.reuploads is not None and not self.first_text_at:
+            self._next_run = self.reuploads.next_run(events)
             if self._next_run is not None:
                 return []
         if links is not None:
             events = links.filter(events)
         question = None
-        if self._output is not None:
+        if self.output is not None:
             self._usage_read = bool(events) and isinstance(events[-1], TurnFinished)
-            events = self._output.filter(events)
-            question = self._output.repair
-        if self._stop is not None:
-            events = self._stop.filter(events)
+            events = self.output.filter(events)
+            question = self.output.repair
+        if self.stop is not None:
+            events = self.stop.filter(events)
         last = events[-1] if events else None
         if isinstance(last, TurnFinished | TurnFailed):
             self.ended = True
             self.last = last
             self.ended_at = perf_counter()
         elif question is not None:
-            assert self._repair is not None
-            self._next_run = partial(self._repair, text=question)
+            assert self.repair is not None
+            self._next_run = partial(self.repair, text=question)
             self._undelivered = events
             return []
         return events
 
-    def _before_resumption(self, events: list[Event]) -> list[Event]:
+    def _before_resumption(self, events: list[Event], resumption: Resumption) -> list[Event]:
         """Prepare ``begin_next_run`` to read on in another stream, unless ``events`` end or repair the turn."""
         if self.ended or self.between_runs:
             return events
         self._undelivered = events
-        self._next_run = lambda before: self._resumption.attach(before, self._decoder)
+        self._next_run = lambda before: resumption.attach(before, self._decoder)
         return []
 
     def _deadline(self) -> float:
-        end = self._began + self._limits.turn
+        end = self._began + self.limits.turn
         if self._decoder.ending or not self._is_stream():
             if self._ending_since is None:
-                self._ending_since = self._loop.time()
+                self._ending_since = self.exchange.loop.time()
             timeout = SIBLING_SECONDS if self._decoder.ending else ERROR_BODY_SECONDS
             return min(end, self._ending_since + timeout)
-        if self._resumption.attaching(self._decoder):
-            return min(end, self._attached_at + self._limits.attach)
+        if self._is_attaching():
+            return min(end, self._attached_at + self.limits.attach)
         if self.ids.task_id is None and not self._decoder.started:
-            return min(end, self._last_frame + self._limits.silence)
-        return min(end, self._last_frame + self._limits.dead)
+            return min(end, self._last_frame + self.limits.silence)
+        return min(end, self._last_frame + self.limits.dead)
 
     def _expired(self, now: float) -> list[Event]:
         if self._decoder.ending:
             return self._decoder.finish()
         if not self._is_stream():
             return [TurnFailed(self._error())]
-        if now >= self._began + self._limits.turn:
-            return [TurnFailed(turn_timeout(self._limits.turn))]
+        if now >= self._began + self.limits.turn:
+            return [TurnFailed(turn_timeout(self.limits.turn))]
         if self.ids.task_id is None and not self._decoder.started:
             return [TurnFailed(no_first_event())]
-        attaching = self._resumption.attaching(self._decoder)
-        return [TurnFailed(dead_stream(self._limits.attach if attaching else self._limits.dead))]
+        return [TurnFailed(dead_stream(self.limits.attach if self._is_attaching() else self.limits.dead))]
+
+    def _is_attaching(self) -> bool:
+        """Return whether the stream resumes another one, and has not begun yet."""
+        return self.resumption is not None and self.resumption.attaching(self._decoder)
 
     def _wake_by(self, when: float) -> None:
         """Set the stream's only timer. It is only moved to fire earlier; a timer that fires too early has no effect."""
         timer = self._timer
         if timer is None or self._timer_at > when:
             if timer is not None:
-                self._alarms.cancel(timer)
-            self._timer = self._alarms.set(when, self._fire)
+                alarms_of(self.exchange.loop).cancel(timer)
+            self._timer = alarms_of(self.exchange.loop).set(when, self._fire)
             self._timer_at = when
 
     def _fire(self) -> None:

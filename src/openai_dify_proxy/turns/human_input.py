@@ -67,7 +67,14 @@ class HumanInputs:
         self._asks_again = asks_again
 
     async def find(
-        self, claim: ConversationClaim, caller: Caller, app: App, profile: AppProfile, request: TurnRequest
+        self,
+        claim: ConversationClaim,
+        caller: Caller,
+        app: App,
+        profile: AppProfile,
+        request: TurnRequest,
+        *,
+        secret: bytes | None,
     ) -> Pause | None:
         """Let ``claim`` take the conversation of the turn, and return its pause, if it waits in one.
 
@@ -76,8 +83,12 @@ class HumanInputs:
         """
         answer = request.form_answer
         if answer is not None and answer.token is not None:
-            return await self._answered(claim, caller, app, profile, request, answer=answer, token=answer.token)
-        await self._conversations.find(claim, caller, app, profile, request)
+            return await self._answered(
+                claim, caller, app, profile, request, secret=secret, answer=answer, token=answer.token
+            )
+        await self._conversations.find(claim, caller, app, profile, request, secret=secret)
+        if answer is None and not claim.paused:
+            return None
         scope = await self._pauses.scope(caller, app, request.end_user) if claim.paused else None
         run = None if scope is None else await self._pauses.load(scope, claim.paused)
         if run is None or scope is None or not profile.resumable:
@@ -119,6 +130,7 @@ class HumanInputs:
         profile: AppProfile,
         request: TurnRequest,
         *,
+        secret: bytes | None,
         answer: FormAnswer,
         token: str,
     ) -> Pause:
@@ -129,7 +141,7 @@ class HumanInputs:
             raise _unknown_form(answer)
         _check_open(run, answer)
         named = structs.replace(request, conversation_id=run.conversation_id or None)
-        await self._conversations.find(claim, caller, app, profile, named)
+        await self._conversations.find(claim, caller, app, profile, named, secret=secret)
         return Pause(run, scope, answer)
 
     async def _is_shown_again(self, app: App, run: PausedRun) -> bool:

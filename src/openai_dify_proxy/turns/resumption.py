@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from openai_dify_proxy.errors import ProxyError, StreamCut
 from openai_dify_proxy.events import Event, TurnFailed
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
@@ -23,24 +25,14 @@ Resume = Callable[["DifyStream"], Awaitable[Exchange]]
 """Closes the broken stream and requests the events of its run. Raises ProxyError."""
 
 
-class Resumption:
-    """The attempts of one turn. ``cut`` is the error of its first stream once that was resumed.
+class Resumption(Struct, eq=False):
+    """The attempts of one turn. ``cut`` is the error of its first stream once that was resumed."""
 
-    ``resume`` is None if the app's mode or the version of Dify has no such route.
-    """
-
-    __slots__ = (
-        "_count",
-        "_decoder",
-        "_resume",
-        "cut",
-    )
-
-    def __init__(self, resume: Resume | None) -> None:
-        self.cut: ProxyError | None = None
-        self._resume = resume
-        self._count = 0
-        self._decoder: DifyEventDecoder | None = None
+    _resume: Resume | None
+    """None once Dify has rejected an attempt."""
+    cut: ProxyError | None = None
+    _count: int = 0
+    _decoder: DifyEventDecoder | None = None
 
     def begin(self, events: Sequence[Event], decoder: DifyEventDecoder) -> bool:
         """Prepare ``decoder`` for another stream if the last event reports a stream that broke off in mid-answer."""

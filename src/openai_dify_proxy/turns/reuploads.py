@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from openai_dify_proxy.errors import UploadLost
 from openai_dify_proxy.events import Event, TurnFailed
 from openai_dify_proxy.files.uploads import KnownCopies
@@ -16,17 +18,11 @@ UploadAgain = Callable[["DifyStream"], Awaitable["Run"]]
 """Ends the rejected run, and sends the request with new uploads. Raises ProxyError."""
 
 
-class Reuploads:
+class Reuploads(Struct, eq=False):
     """Decides whether a turn uploads its files again: once, and only if its request named copies of earlier turns."""
 
-    __slots__ = (
-        "_copies",
-        "_upload_again",
-    )
-
-    def __init__(self, copies: KnownCopies, upload_again: UploadAgain) -> None:
-        self._copies = copies
-        self._upload_again = upload_again
+    _copies: KnownCopies
+    _upload_again: UploadAgain
 
     def next_run(self, events: Sequence[Event]) -> UploadAgain | None:
         """Return what starts the next run if ``events``, the first ones of a run, report only a lost copy."""

@@ -76,13 +76,11 @@ class Runs:
         self._transcript = transcript
         self._conversations = conversations
 
-    async def wait_for_dify(self, question: Question) -> None:
+    async def wait_for_dify(self, question: Question, conversation_id: str) -> None:
         """Check the conversation if Dify hides lost ones, and wait for the minimum interval after its last turn."""
         claim = question.claim
-        if claim.conversation_id is None:
-            return
         if question.profile.hides_lost_conversations and (claim.unconfirmed or claim.long_ago):
-            await question.client.record.wait(self._confirm(question, claim.conversation_id))
+            await question.client.record.wait(self._confirm(question, conversation_id))
         spacing = self._conversations.timing.turn_spacing
         pause = min(spacing, max(0.0, claim.not_before - self._conversations.now()))
         await question.client.record.wait(asyncio.sleep(pause))

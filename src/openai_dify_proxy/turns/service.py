@@ -8,15 +8,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from typing import Literal
 
-from msgspec import Struct
-
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.files.artifacts.service import Address, Artifacts
 from openai_dify_proxy.files.uploads import KnownCopies
 from openai_dify_proxy.limits.ledger import Ledger
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.settings.state_urls import is_shared
-from openai_dify_proxy.telemetry import RequestRecord, RequestRecords
+from openai_dify_proxy.telemetry import RequestRecords
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
 from openai_dify_proxy.translate.dify.request import (
     Continuation,
@@ -35,7 +33,6 @@ from openai_dify_proxy.turns.admission.waits import TurnWait
 from openai_dify_proxy.turns.apps import App, Apps
 from openai_dify_proxy.turns.booking import Booking
 from openai_dify_proxy.turns.callers import Caller, user_in_dify
-from openai_dify_proxy.turns.claims import ConversationClaim
 from openai_dify_proxy.turns.client import Client, ConnectedClient
 from openai_dify_proxy.turns.conversations import Conversations
 from openai_dify_proxy.turns.dify_stream import DifyStream, TurnLimits
@@ -46,10 +43,11 @@ from openai_dify_proxy.turns.large_requests import run_sized
 from openai_dify_proxy.turns.locks import ConversationTaken, Lock
 from openai_dify_proxy.turns.pauses import Pauses
 from openai_dify_proxy.turns.profiles import Profiles
+from openai_dify_proxy.turns.resumption import Resumption
 from openai_dify_proxy.turns.reuploads import Reuploads
 from openai_dify_proxy.turns.runs import Question, Recall, Runs
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
-from openai_dify_proxy.turns.turn_block import TurnBlock
+from openai_dify_proxy.turns.turn_block import TurnBlock, TurnPlan
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
 from openai_dify_proxy.wire.dify import MessageFeedback, MessageRow
 
@@ -58,20 +56,6 @@ SUGGESTION_SECONDS = 10.0
 
 EMULATION_COST = 8
 """To read and write a schema takes as long as to escape a text of so many times its size."""
-
-
-class _TurnPlan(Struct, frozen=True, gc=False):
-    """A turn that has not begun: the arguments of ``Turns.run``, and what it has made of them."""
-
-    caller: Caller
-    app: App
-    request: TurnRequest
-    claim: ConversationClaim
-    admittance: Admittance
-    client: Client
-    recall: Recall | None
-    streamed: bool
-    address: Address | None
 
 
 class Turns:
@@ -109,13 +93,13 @@ class Turns:
         self._files = files
         self._artifacts = artifacts
         self.ledger = ledger
-        self._records = records or RequestRecords()
+        self.records = records or RequestRecords()
         self._pauses = Pauses(conversations)
         self._human = HumanInputs(dify, conversations, self._pauses, asks_again=settings.human_input_other == "ask")
         self._runs = Runs(dify, self._stopper, Transcript(settings.transcript_template), conversations, files)
         self._active = 0
-        self._all_ended = asyncio.Event()
-        self._all_ended.set()
+        self._all_ended: asyncio.Event | None = None
+        """Awaited by ``close`` until the last turn has ended."""
         self._closing: set[asyncio.Task[None]] = set()
         self._grace_ends = 0.0
 
@@ -195,18 +179,10 @@ class Turns:
         own = admittance is None
         if admittance is None:
             admittance = self._admittance(caller, app, request.end_user, client, wait or self.wait(streamed=False))
-        plan = _TurnPlan(caller, app, request, claim, admittance, client, recall, streamed, address)
-        return TurnBlock(
-            partial(self._open, plan),
-            self._end,
-            claim,
-            admittance,
-            record,
-            own_admittance=own,
-            close_record=self._close_inner,
-        )
+        plan = TurnPlan(caller, app, request, claim, admittance, client, recall, streamed, address)
+        return TurnBlock(self, plan, admittance, record, own)
 
-    async def _open(self, plan: _TurnPlan) -> ActiveTurn:
+    async def open(self, plan: TurnPlan) -> ActiveTurn:
         """Send the request to Dify. Raises ProxyError, and ClientDisconnected if the client has disconnected before."""
         app, record, request = plan.app, plan.client.record, plan.request
         profile = self._profiles.cached(app.dify)
@@ -305,31 +281,34 @@ class Turns:
         """Wait for running turns and for the stops of abandoned ones, up to ``timeout`` seconds beyond the grace."""
         now = asyncio.get_running_loop().time
         end = max(now(), self._grace_ends) + timeout
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(end):
-                await self._all_ended.wait()
+        if self._active:
+            self._all_ended = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(end):
+                    await self._all_ended.wait()
         await self._stopper.close(max(HURRY_SECONDS, end - now()))
         await asyncio.gather(*self._closing)
         await self.admission.close()
 
     async def _begin(
-        self, plan: _TurnPlan, profile: AppProfile, request: TurnRequest, emulation: Emulation | None
+        self, plan: TurnPlan, profile: AppProfile, request: TurnRequest, emulation: Emulation | None
     ) -> ActiveTurn:
         caller, app, claim, admittance, client = plan.caller, plan.app, plan.claim, plan.admittance, plan.client
-        slot, pause = None, None
+        slot = secret = pause = None
         while slot is None:
-            slot = await admittance.enter()
+            slot = admittance.slot or await admittance.enter()
+            secret = await self._conversations.secret()
             try:
-                pause = await self._human.find(claim, caller, app, profile, request)
+                pause = await self._human.find(claim, caller, app, profile, request, secret=secret)
             except ConversationTaken as taken:
                 claim.awaits_head = await admittance.wait_until_free(taken)
                 slot = None
-        secret = await self._conversations.secret()
         user = self._user(app, caller, request.end_user, secret)
         copies = KnownCopies()
         question = Question(app, profile, request, user, claim, plan.recall, slot, emulation, client, caller.id, copies)
         if pause is None:
-            await self._runs.wait_for_dify(question)
+            if claim.conversation_id is not None:
+                await self._runs.wait_for_dify(question, claim.conversation_id)
             exchange, decoder = await self._runs.start(question)
         else:
             exchange, decoder = await self._human.start(question, pause)
@@ -339,34 +318,33 @@ class Turns:
         stream = DifyStream(
             exchange,
             decoder,
-            app=app.dify,
-            user=user,
-            stop=StopSequences(request.stop) if request.stop else None,
-            limits=self._limits,
+            app.dify,
+            user,
+            self._limits,
+            StopSequences(request.stop) if request.stop else None,
             conversation_id=claim.conversation_id,
             restart=partial(self._runs.restart, question) if pause is None and claim.can_restart else None,
             reuploads=Reuploads(copies, partial(self._runs.upload_again, question)) if may_have_files else None,
             output=None if emulation is None else emulation.reader,
             repair=None if emulation is None else partial(self._runs.repair, question),
-            resume=partial(self._runs.resume, question) if profile.resumable else None,
+            resumption=Resumption(partial(self._runs.resume, question)) if profile.resumable else None,
             links=self._artifacts.links(app.dify.base_url, caller.id, user, secret, plan.address),
         )
-        slot.hold()  # until ``_end``
+        slot.hold()  # until ``end``
         self._active += 1
-        self._all_ended.clear()
         client.on_disconnect(stream.disconnect)
         return ActiveTurn(
             stream,
             claim,
             slot,
-            app_name=app.name,
-            mode=profile.mode,
-            user=user,
-            booking=Booking(self.ledger, caller, app.name),
-            record=client.record,
-            now=self._conversations.now,
-            put_pause=partial(self._pauses.put_operations, caller, app, request.end_user),
-            stop=lambda: self._stopper.abandon(stream, profile.mode),
+            app.name,
+            profile.mode,
+            user,
+            client.record,
+            Booking(self.ledger, caller, app.name),
+            self._conversations.now,
+            partial(self._pauses.put_operations, caller, app, request.end_user),
+            self._stopper,
         )
 
     def _user(self, app: App, caller: Caller, end_user: str | None, secret: bytes | None) -> str:
@@ -375,13 +353,8 @@ class Turns:
     def _inner_client(self) -> ConnectedClient:
         """Return the client of a turn that another request caused, with a record of its own."""
         client = ConnectedClient()
-        self._records.begin(client.record)
+        self.records.begin(client.record)
         return client
-
-    def _close_inner(self, record: RequestRecord) -> None:
-        """Close the record of a turn that another request caused; the others end with their responses."""
-        if record.kind == "turn":
-            self._records.close(record)
 
     def _admittance(self, caller: Caller, app: App, end_user: str | None, client: Client, wait: TurnWait) -> Admittance:
         patience = self._conversations.timing.lock_timeout
@@ -409,11 +382,11 @@ class Turns:
         files = self._files.check(app, profile, request)
         make_generate_request(request, profile, app.rules, "", continuation=Continuation(history=False), files=files)
 
-    def _end(self, turn: ActiveTurn) -> None:
+    def end(self, turn: ActiveTurn) -> None:
         """Stop the turn in Dify if it still runs, and end its claim and its slot. The client waits for nothing."""
         turn.fill_record()
         self._active -= 1
-        if not self._active:
+        if not self._active and self._all_ended is not None:
             self._all_ended.set()
         stopping = self._stopper.abandon(turn.stream, turn.mode)
         if stopping is None:

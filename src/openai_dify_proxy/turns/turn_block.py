@@ -2,53 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from openai_dify_proxy.errors import ProxyError
+from openai_dify_proxy.files.artifacts.service import Address
 from openai_dify_proxy.telemetry import RequestRecord
+from openai_dify_proxy.translate.turn_request import TurnRequest
 from openai_dify_proxy.turns.active_turn import ActiveTurn
 from openai_dify_proxy.turns.admission.admittance import Admittance
+from openai_dify_proxy.turns.apps import App
+from openai_dify_proxy.turns.callers import Caller
 from openai_dify_proxy.turns.claims import ConversationClaim
+from openai_dify_proxy.turns.client import Client
+from openai_dify_proxy.turns.runs import Recall
+
+if TYPE_CHECKING:
+    from openai_dify_proxy.turns.service import Turns
 
 
-class TurnBlock:
+class TurnPlan(Struct, frozen=True, gc=False):
+    """A turn that has not begun: the arguments of ``Turns.run``, and what it has made of them."""
+
+    caller: Caller
+    app: App
+    request: TurnRequest
+    claim: ConversationClaim
+    admittance: Admittance
+    client: Client
+    recall: Recall | None
+    streamed: bool
+    address: Address | None
+
+
+class TurnBlock(Struct, eq=False):
     """An asynchronous context manager that yields the turn; ``Turns.run`` returns it.
 
     Entering it sends the request to Dify: raises ProxyError, and ClientDisconnected if the client has disconnected
     before. At its end the claim is released, a running turn is stopped, and nothing waits for either.
     """
 
-    __slots__ = ("_admittance", "_claim", "_close_record", "_end", "_open", "_own_admittance", "_record", "turn")
-
-    def __init__(
-        self,
-        begin: Callable[[], Awaitable[ActiveTurn]],
-        end: Callable[[ActiveTurn], None],
-        claim: ConversationClaim,
-        admittance: Admittance,
-        record: RequestRecord,
-        *,
-        own_admittance: bool,
-        close_record: Callable[[RequestRecord], None],
-    ) -> None:
-        """``begin`` sends the request and ``end`` ends its turn. An ``own_admittance`` is left at the end."""
-        self.turn: ActiveTurn | None = None
-        self._open = begin
-        self._end = end
-        self._claim = claim
-        self._admittance = admittance
-        self._record = record
-        self._own_admittance = own_admittance
-        self._close_record = close_record
+    _turns: Turns
+    _plan: TurnPlan | None
+    _admittance: Admittance
+    _record: RequestRecord
+    _own_admittance: bool
+    """Whether the admittance is left at the end."""
+    turn: ActiveTurn | None = None
 
     async def __aenter__(self) -> ActiveTurn:
+        plan, self._plan = self._plan, None  # the turn keeps what it needs: a request may be large
+        if plan is None:
+            raise RuntimeError("a turn begins once")
         try:
-            begin, self._open = self._open, _begun_already  # what it is bound to is needed once
-            self.turn = await begin()
+            self.turn = await self._turns.open(plan)
         except BaseException as error:
             try:
-                await self._claim.release()
+                await plan.claim.release()
             finally:
                 self.end(error)
             raise
@@ -62,17 +74,15 @@ class TurnBlock:
     def end(self, error: BaseException | None) -> None:
         """End the block, with the error that left it if there is one. Its ``turn`` is None afterwards."""
         turn, self.turn = self.turn, None
+        record = self._record
         if isinstance(error, ProxyError):
-            self._record.fail(error)
+            record.fail(error)
         try:
-            self._record.queued = self._admittance.waited
+            record.queued = self._admittance.waited
             if turn is not None:
-                self._end(turn)
+                self._turns.end(turn)
         finally:
             if self._own_admittance:
                 self._admittance.leave()
-            self._close_record(self._record)
-
-
-async def _begun_already() -> ActiveTurn:
-    raise RuntimeError("a turn begins once")
+            if record.kind == "turn":  # that of a turn inside another request; the others end with their responses
+                self._turns.records.close(record)

@@ -6,6 +6,7 @@ import asyncio
 from time import perf_counter
 
 import structlog
+from msgspec import Struct, field
 
 from openai_dify_proxy.eager import in_task
 from openai_dify_proxy.turns.admission.conversation_lines import ConversationLines, LinePlace
@@ -19,45 +20,23 @@ from openai_dify_proxy.turns.locks import RETRY_SECONDS, ConversationTaken, Lock
 log = structlog.get_logger(__name__)
 
 
-class Admittance:
+class Admittance(Struct, eq=False):
     """Gets the slot of one turn, and gives it up while the turn must wait for its conversation.
 
     So turns that wait for a conversation leave Dify's slots to others. A turn waits at most as long as ``wait`` allows
     for slots, and ``patience`` seconds for conversations. ``gates`` are those that the turn passes, in their order.
     """
 
-    __slots__ = (
-        "_client",
-        "_gates",
-        "_line",
-        "_lines",
-        "_patience",
-        "_places",
-        "_wait",
-        "slot",
-        "waited",
-    )
-
-    def __init__(
-        self,
-        gates: Gates,
-        lines: ConversationLines,
-        line: Line,
-        client: Client,
-        wait: TurnWait,
-        *,
-        patience: float,
-    ) -> None:
-        self.slot: Slot | None = None
-        self.waited = 0.0
-        """Seconds that the turn has waited for slots and for its conversation."""
-        self._gates = gates
-        self._lines = lines
-        self._line = line
-        self._client = client
-        self._wait = wait
-        self._patience = patience
-        self._places: dict[str, LinePlace] = {}
+    _gates: Gates
+    _lines: ConversationLines
+    _line: Line
+    _client: Client
+    _wait: TurnWait
+    _patience: float
+    slot: Slot | None = None
+    waited: float = 0.0
+    """Seconds that the turn has waited for slots and for its conversation."""
+    _places: dict[str, LinePlace] = field(default_factory=dict)
 
     def try_enter(self) -> bool:
         """Return whether the turn has a slot, without waiting."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 MOST_PASSED = 3
 """So many turns of a higher rank may pass a waiting one of a lower rank, so that none waits for ever."""
@@ -12,7 +14,7 @@ MOST_PASSED = 3
 _T = TypeVar("_T", bound=Hashable)
 
 
-class Line(NamedTuple):
+class Line(Struct, frozen=True, gc=False):
     """Who waits, and whether in the background, where no person waits for the answer.
 
     Callers with a higher ``priority`` are served first.

@@ -63,7 +63,7 @@ class Admission:
     ) -> Admittance:
         """Return the way of a turn to a slot of the Dify at ``url``; ``patience`` is for its conversation."""
         line = _line(caller, end_user, wait)
-        return Admittance(self._gates_of(caller, url), self._lines[url], line, client, wait, patience=patience)
+        return Admittance(self._gates_of(caller, url), self._lines[url], line, client, wait, patience)
 
     def check_place(self, url: str, caller: Caller, end_user: str | None, wait: TurnWait) -> None:
         """Raise the error of a full queue if a turn would get neither a slot nor a place in the queue."""

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import Struct
 
-class TurnWait:
+
+class TurnWait(Struct, eq=False):
     """The wait of one turn: at most ``limit`` seconds in all. Turns ``in_background`` wait behind the others.
 
-    ``left`` is the rest of the limit. ``queued_at`` is the position at which the turn first entered the queue, or None
-    if it did not have to wait.
+    ``queued_at`` is the position at which the turn first entered the queue, or None if it did not have to wait.
     """
 
-    __slots__ = ("_position", "in_background", "left", "limit", "queued_at")
+    limit: float
+    in_background: bool = False
+    queued_at: int | None = None
+    _waited: float = 0.0
+    _position: Callable[[], int] | None = None
 
-    def __init__(self, limit: float, *, in_background: bool = False) -> None:
-        self.limit = self.left = limit
-        self.in_background = in_background
-        self.queued_at: int | None = None
-        self._position: Callable[[], int] | None = None
+    @property
+    def left(self) -> float:
+        """The rest of the limit."""
+        return max(0.0, self.limit - self._waited)
 
     @property
     def position(self) -> int | None:
@@ -34,4 +38,4 @@ class TurnWait:
     def leave(self, waited: float) -> None:
         """Record that the turn is no longer queued, after ``waited`` seconds."""
         self._position = None
-        self.left = max(0.0, self.left - waited)
+        self._waited += waited
