@@ -13,16 +13,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Generator
 from types import coroutine
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 _T = TypeVar("_T")
 
 
-class Started(NamedTuple, Generic[_T]):
+class Started(Struct, Generic[_T], frozen=True):
     """A coroutine that was started: its ``result``, unless the ``task`` continues it."""
 
-    result: _T | None
-    task: asyncio.Task[_T] | None
+    result: Any
+    task: asyncio.Task[_T] | None = None
 
 
 def start_now(work: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> Started[_T]:
@@ -36,7 +38,7 @@ def start_now(work: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) ->
     try:
         awaited = work.send(None)
     except StopIteration as end:
-        return Started(end.value, None)
+        return Started(end.value)
     return Started(None, loop.create_task(_Waiting(work, awaited)))
 
 

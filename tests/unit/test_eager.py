@@ -48,7 +48,7 @@ async def three() -> int:
 
 
 async def test_work_that_does_not_wait_needs_no_task() -> None:
-    assert await start(add(three(), three())) == (6, None)
+    assert await start(add(three(), three())) == Started(6)
 
 
 async def test_a_task_continues_work_that_waits() -> None:

@@ -28,7 +28,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -51,6 +51,7 @@ from openai_dify_proxy.api.streaming import StreamSender
 from openai_dify_proxy.eager import start_now, start_task
 from openai_dify_proxy.errors import InternalError, ProxyError
 from openai_dify_proxy.events import Event
+from openai_dify_proxy.keys.limits import NO_LIMITS
 from openai_dify_proxy.telemetry import RequestRecords, bind_request, unbind_request
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.openai.chat_request import UNNAMED
@@ -132,7 +133,8 @@ class HotPath:
         responder.add_headers.append(lambda: standard_headers(request_id, record))
         if self._headers:
             responder.add_headers.append(lambda: self._headers)
-        add_notice(responder, prepared.unsupported)
+        if prepared.unsupported:
+            add_notice(responder, prepared.unsupported)
         request.body = bytearray()  # the turn holds the texts that it needs
         answer_class = _WholeAnswer if prepared.encoder is None else _StreamedAnswer
         answer_class(self, request, caller, prepared).start()
@@ -187,7 +189,7 @@ class _HotAnswer:
         """Start the turn. Nothing is written before this returns, since the front door is still parsing."""
         self._tasks.add(self)
         self._starting = True
-        self._guarded(lambda: self._run(self._open(), self._begin_reading))
+        self._guarded(self._start_turn)
         self._starting = False
 
     def done(self) -> bool:
@@ -204,8 +206,12 @@ class _HotAnswer:
         elif not self._task.cancel():  # it has ended, and its result comes first
             self._loop.call_soon(self._cancel)
 
+    def _start_turn(self) -> None:
+        self._run(self._open(), self._begin_reading)
+
     async def _open(self) -> ActiveTurn:
-        await enforce_limits(self._responder, self._path.services, self._caller)
+        if self._caller.limits is not NO_LIMITS:
+            await enforce_limits(self._responder, self._path.services, self._caller)
         self._begin_waiting()
         return await self._prepared.block.__aenter__()
 
@@ -223,7 +229,7 @@ class _HotAnswer:
         """
         started = (start_task if in_task else start_now)(work, self._loop)
         if started.task is None:
-            then(cast("_T", started.result))
+            then(started.result)
             return
         self._task = started.task
         self._task.add_done_callback(lambda task: self._guarded(lambda: self._finish_task(task, then)))
@@ -306,7 +312,10 @@ class _WholeAnswer(_HotAnswer):
     def _read(self) -> None:
         """Fold the events that have arrived. Dify's reads, the timeout and the client's disconnect call it."""
         if self._task is None and not self._ended:
-            self._guarded(lambda: self._fold(self._stream.poll()))
+            self._guarded(self._poll)
+
+    def _poll(self) -> None:
+        self._fold(self._stream.poll())
 
     def _fold(self, events: list[Event]) -> None:
         stream = self._stream

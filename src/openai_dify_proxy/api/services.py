@@ -93,7 +93,11 @@ def address_of(scope: Scope) -> Address:
 
     It keeps nothing of the request but that address, since it may outlive the request.
     """
-    host = [header for header in scope["headers"] if header[0] == b"host"]
+    host: tuple[tuple[bytes, bytes], ...] = ()
+    for header in scope["headers"]:
+        if header[0] == b"host":
+            host = (header,)
+            break
     return partial(_base_url, scope["scheme"], scope["server"], scope.get("root_path", ""), host)
 
 

@@ -68,10 +68,11 @@ class ActiveTurn(Struct, eq=False):
     def fill_record(self) -> None:
         """Add the result of the turn to the record of its request."""
         record, stream = self.record, self.stream
-        if isinstance(stream.last, TurnFinished):
-            record.finish_reason = stream.last.reason
-        elif stream.last is not None:
-            record.fail(stream.last.error)
+        last = stream.last
+        if isinstance(last, TurnFinished):
+            record.finish_reason = last.reason
+        elif last is not None:
+            record.fail(last.error)
         record.usage = stream.usage
         record.first_text, record.last_text = stream.first_text_at, stream.ended_at
         ids = stream.ids

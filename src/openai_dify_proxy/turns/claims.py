@@ -90,6 +90,8 @@ class ConversationClaim(Struct, eq=False):
     _known: ConversationEntry | ConversationRecord | None = None
     _unasked: bool = False
     _chatflow: bool = False
+    _by_chat: bool = False
+    """Whether the client sends ids of its chats and users; such clients may rewrite the user's messages."""
     _owner: str = ""
     _scope: Scope | None = None
     _fingerprint: Fingerprint | None = None
@@ -124,7 +126,13 @@ class ConversationClaim(Struct, eq=False):
         If the client named the conversation, this proxy must also have issued its id.
         """
         known = self._named is None or not self.unconfirmed
-        return self.conversation_id is not None and known and self._has_history
+        return self.continuation.conversation_id is not None and known and self.has_history
+
+    @property
+    def has_history(self) -> bool:
+        """Whether the request has earlier messages."""
+        request = self._request
+        return request.stored_history is not None or (bool(request.history) and has_content(request.history))
 
     @property
     def scope(self) -> bytes:
@@ -177,6 +185,8 @@ class ConversationClaim(Struct, eq=False):
         request, app = self._request, self._app
         self._owner = caller.id
         self._chatflow = profile.mode == "advanced-chat"
+        named = request.chat_id is not None and request.end_user is not None
+        self._by_chat = named and request.stored_history is None
         self._scope = scope = scope_of(secret, caller, request.end_user, app)
         system = sent_system(request, app.rules)
         self._system = _digest_of(secret, system) if len(system) <= MAX_CACHED_SYSTEM else _hash_of(secret, system)
@@ -186,7 +196,7 @@ class ConversationClaim(Struct, eq=False):
 
     async def take_by_history(self) -> None:
         """Take the conversation of the history, if there is one."""
-        if self._fingerprint is None or not self._has_history:
+        if self._fingerprint is None:
             return
         link = self._fingerprint.digest()
         key = _entry_key(link)
@@ -220,7 +230,7 @@ class ConversationClaim(Struct, eq=False):
             known = await self._take_head(lock, record, get_record)
             self.paused = known.paused
             self.unconfirmed = False
-            forgetful = any(results[1:]) and self._has_history
+            forgetful = any(results[1:]) and self.has_history
             self._continue(conversation_id, known, forgetful=forgetful)
 
     async def _take_head(self, lock: Lock, known: ConversationRecord, get_record: Get) -> ConversationRecord:
@@ -324,14 +334,16 @@ class ConversationClaim(Struct, eq=False):
             log.info("missing_memory_detected", app=self._app.name)
         unlock = await self._unlock_operations() if self._locks else ()
         results = await self._store.run(*operations, *also, *unlock)
-        if results is not None and any(before is not None for before in results[: len(operations)]):
-            await self._resolve_conflicts(scope, entry, head, results)
+        if results is not None and results[: len(operations)] != [None] * len(operations):
+            resolution = self._resolve_conflicts(scope, entry, head, results)
+            if resolution:
+                await self._store.run(*resolution)
         self._committed = True
 
-    async def _resolve_conflicts(
+    def _resolve_conflicts(
         self, scope: Scope, own: ConversationEntry, head: str, before: Sequence[bytes | None]
-    ) -> None:
-        """Resolve conflicts with other turns that committed in the meantime.
+    ) -> list[Operation]:
+        """Return the operations that resolve conflicts with other turns that committed in the meantime.
 
         ``before`` holds the values that the commit replaced: the conversation's record, its lock, the entry ``head``.
         """
@@ -349,8 +361,7 @@ class ConversationClaim(Struct, eq=False):
                     self._put_record(scope, own, ""),
                     *(Take(key, self._owner) for key in {head, latest} if key),
                 ]
-        if operations:
-            await self._store.run(*operations)
+        return operations
 
     async def abandon(self, conversation_id: Callable[[], str | None], stopped: asyncio.Task[None] | None) -> None:
         """End the claim of a turn that no request may continue.
@@ -384,17 +395,6 @@ class ConversationClaim(Struct, eq=False):
         return [operation for lock in locks for operation in await lock.release_operations()]
 
     # Entries and keys
-
-    @property
-    def _by_chat(self) -> bool:
-        """Whether the client sends ids of its chats and users; such clients may rewrite the user's messages."""
-        request = self._request
-        return request.chat_id is not None and request.end_user is not None and request.stored_history is None
-
-    @property
-    def _has_history(self) -> bool:
-        request = self._request
-        return request.stored_history is not None or (bool(request.history) and has_content(request.history))
 
     def _end_operation(self, scope: Scope, conversation_id: str) -> Operation:
         return self._put_record(scope, self._entry(conversation_id, self._now()), "")

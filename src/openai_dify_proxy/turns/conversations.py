@@ -79,5 +79,5 @@ class Conversations:
             claim.fingerprint(secret, caller, profile)
         if named is not None:
             await claim.take_named(named)
-        elif app.conversations == "auto":
+        elif app.conversations == "auto" and claim.has_history:
             await claim.take_by_history()

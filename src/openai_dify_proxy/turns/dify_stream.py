@@ -227,22 +227,18 @@ class DifyStream(Struct, eq=False):
         """
         if self.client_disconnected:
             raise ClientDisconnected
-        if self.between_runs:
+        if self._next_run is not None:
             return []
-        events = self._read() if self._is_stream() else self._read_error_body()
+        events = self._read() if self._streams or self._is_stream() else self._read_error_body()
         if self.conversation_id is not None and self._is_lost(events):
-            self.conversation_id = None
-            if self.restart is not None:
-                self._next_run = self.restart
-                return []
-            if not (events and isinstance(events[-1], TurnFailed)):
-                events = [TurnFailed(conversation_lost())]
+            events = self._without_conversation(events)
         if events and (events := self._filtered(events)):
-            self.first_text_at = self.first_text_at or self._first_text_at(events)
+            if not (self.first_text_at or isinstance(events[0], TurnFinished | TurnFailed)):
+                self.first_text_at = self._read_at
             if not self.ended and (self._timer is None or self._decoder.ending):
                 self._wake_by(self._deadline())
             return events
-        if self._next_run is not None:
+        if self.between_runs:
             return []
         now = self.exchange.loop.time()
         deadline = self._deadline()
@@ -321,6 +317,14 @@ class DifyStream(Struct, eq=False):
             self.conversation_id = None
         return known is not None and self.conversation_id is not None
 
+    def _without_conversation(self, events: list[Event]) -> list[Event]:
+        """Prepare the next run if there is one for a lost conversation, else return the failure."""
+        self.conversation_id = None
+        if self.restart is not None:
+            self._next_run = self.restart
+            return []
+        return events if events and isinstance(events[-1], TurnFailed) else [TurnFailed(conversation_lost())]
+
     def _is_stream(self) -> bool:
         """Return whether the answer is an event stream, or may still become one."""
         if self._streams is None:
@@ -349,10 +353,6 @@ class DifyStream(Struct, eq=False):
             return events
         events += self._decoder.finish()
         return events if exchange.status is not None else [TurnFailed(missing_answer(self.app, exchange))]
-
-    def _first_text_at(self, events: list[Event]) -> float:
-        """Return when the first visible event was read, if it is among ``events``; else 0."""
-        return 0.0 if isinstance(events[0], TurnFinished | TurnFailed) else self._read_at
 
     def _read_error_body(self) -> list[Event]:
         """Return the failure once Dify's error body is complete."""

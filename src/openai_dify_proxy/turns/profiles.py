@@ -42,9 +42,8 @@ class Profiles:
         self._new_keys = NewKeys(limits, now)
         self._refused: set[DifyApp] = set()
         self._cache: RefreshingCache[DifyApp, AppProfile] = RefreshingCache(now, max_entries=MAX_PROFILES)
-
-    def cached(self, app: DifyApp) -> AppProfile | None:
-        return self._cache.fresh(app)
+        self.cached: Callable[[DifyApp], AppProfile | None] = self._cache.fresh
+        """Returns the profile of an app, unless it is missing or stale."""
 
     def usable(self, app: DifyApp) -> bool | None:
         """Return whether Dify accepted the key of a configured app when it was asked last; None if it is unknown."""

@@ -80,7 +80,8 @@ class Turns:
     ) -> None:
         """``records`` receives the records of turns without a client."""
         shared = is_shared(settings.state_url.get_secret_value())
-        self.admission = Admission(settings, apps.urls, conversations.store if shared else None, dify)
+        store = conversations.store if shared else None
+        self.admission = Admission(settings, apps.urls, store, dify, patience=conversations.timing.lock_timeout)
         self._queue_timeout = settings.queue_timeout
         self._apps = apps
         self._profiles = profiles
@@ -140,7 +141,7 @@ class Turns:
         """
         # A key that Dify rejects takes no slot.
         profile = self._profiles.cached(app.dify) or await self._profiles.get(app.dify, app.mode)
-        admittance = self._admittance(caller, app, end_user, client, wait)
+        admittance = self.admission.admittance(app.dify.url, caller, end_user, client, wait)
         try:
             if not admittance.try_enter():
                 if request is not None:
@@ -178,7 +179,8 @@ class Turns:
         claim = self._conversations.claim(app, request, lock)
         own = admittance is None
         if admittance is None:
-            admittance = self._admittance(caller, app, request.end_user, client, wait or self.wait(streamed=False))
+            wait = wait or self.wait(streamed=False)
+            admittance = self.admission.admittance(app.dify.url, caller, request.end_user, client, wait)
         plan = TurnPlan(caller, app, request, claim, admittance, client, recall, streamed, address)
         return TurnBlock(self, plan, admittance, record, own)
 
@@ -307,8 +309,8 @@ class Turns:
         copies = KnownCopies()
         question = Question(app, profile, request, user, claim, plan.recall, slot, emulation, client, caller.id, copies)
         if pause is None:
-            if claim.conversation_id is not None:
-                await self._runs.wait_for_dify(question, claim.conversation_id)
+            if (continued := claim.conversation_id) is not None:
+                await self._runs.wait_for_dify(question, continued)
             exchange, decoder = await self._runs.start(question)
         else:
             exchange, decoder = await self._human.start(question, pause)
@@ -355,10 +357,6 @@ class Turns:
         client = ConnectedClient()
         self.records.begin(client.record)
         return client
-
-    def _admittance(self, caller: Caller, app: App, end_user: str | None, client: Client, wait: TurnWait) -> Admittance:
-        patience = self._conversations.timing.lock_timeout
-        return self.admission.admittance(app.dify.url, caller, end_user, client, wait, patience=patience)
 
     def _slot(self, caller: Caller, dify: DifyApp) -> AbstractAsyncContextManager[Slot]:
         """Return a block with a slot, for a call outside a turn."""

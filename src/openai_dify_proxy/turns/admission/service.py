@@ -33,11 +33,21 @@ PROBE_SECONDS = 0.75
 class Admission:
     """Gives turns their slots. Apps with the same Dify URL share its slots.
 
-    ``store`` is the state that processes share; None if there is only this process.
+    ``store`` is the state that processes share; None if there is only this process. A turn waits ``patience`` seconds
+    for its conversation.
     """
 
-    def __init__(self, settings: Settings, urls: Iterable[str], store: GuardedStore | None, dify: DifyClient) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        urls: Iterable[str],
+        store: GuardedStore | None,
+        dify: DifyClient,
+        *,
+        patience: float,
+    ) -> None:
         self._dify = dify
+        self._patience = patience
         fixed = settings.dify_max_concurrent
         owner = token_bytes(8)
 
@@ -57,13 +67,12 @@ class Admission:
             for url in dict.fromkeys(urls)
             if has_limit(settings, url)
         }
+        self._ways: dict[str, Gates] = {url: (gate,) for url, gate in self._gates.items()}
 
-    def admittance(
-        self, url: str, caller: Caller, end_user: str | None, client: Client, wait: TurnWait, *, patience: float
-    ) -> Admittance:
-        """Return the way of a turn to a slot of the Dify at ``url``; ``patience`` is for its conversation."""
+    def admittance(self, url: str, caller: Caller, end_user: str | None, client: Client, wait: TurnWait) -> Admittance:
+        """Return the way of a turn to a slot of the Dify at ``url``."""
         line = _line(caller, end_user, wait)
-        return Admittance(self._gates_of(caller, url), self._lines[url], line, client, wait, patience)
+        return Admittance(self._gates_of(caller, url), self._lines[url], line, client, wait, self._patience)
 
     def check_place(self, url: str, caller: Caller, end_user: str | None, wait: TurnWait) -> None:
         """Raise the error of a full queue if a turn would get neither a slot nor a place in the queue."""
@@ -85,7 +94,7 @@ class Admission:
 
         One that counts ``as_turn`` also needs one of its caller's concurrent turns. Raises the errors of ``Gate.wait``.
         """
-        gates = self._gates_of(caller, url) if as_turn else self._gates_to(url)
+        gates = self._gates_of(caller, url) if as_turn else self._ways.get(url, ())
         slot = await enter_all(gates, _line(caller, end_user, wait), client, wait)
         try:
             yield slot
@@ -122,12 +131,8 @@ class Admission:
         await asyncio.gather(self._callers.close(), *(gate.close() for gate in self._gates.values()))
 
     def _gates_of(self, caller: Caller, url: str) -> Gates:
-        own = self._callers.of(caller)
-        return self._gates_to(url) if own is None else (own, *self._gates_to(url))
-
-    def _gates_to(self, url: str) -> Gates:
-        gate = self._gates.get(url)
-        return () if gate is None else (gate,)
+        own, to_dify = self._callers.of(caller), self._ways.get(url, ())
+        return to_dify if own is None else (own, *to_dify)
 
     async def _probe(self, url: str) -> int:
         """Send small requests to Dify, each on a connection of its own; return how many are answered in time."""
