@@ -354,6 +354,7 @@ INVALID = [
             b"Content-Length : 5",
             b"Content-Length: 5\r\nContent-Length: 5",
             b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+            b"Transfer-Encoding: chunked\r\nContent-Length: 5",
             b"Transfer-Encoding: gzip, chunked",
             b"Transfer-Encoding: xchunked",
             b"Transfer-Encoding: chunked, identity",
@@ -552,7 +553,14 @@ def test_client_behind_a_proxy(proxies: tuple[str, ...], headers: bytes, answer:
         assert opened.run(lambda: dict(opened.front._addresses)) == ({} if proxies else {"127.0.0.1": 1})
 
 
-@pytest.mark.parametrize("surplus", [b"GARBAGE\r\n\r\n", b"GET /b HTTP/1.1\r\n" + b"A: b\r\n" * 1000])
+@pytest.mark.parametrize(
+    "surplus",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET /b HTTP/1.1\r\n" + b"A: b\r\n" * 1000,
+        b"GET /b HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    ],
+)
 @pytest.mark.parametrize("answers", [1, 3])
 def test_answers_precede_the_end_after_an_invalid_request(surplus: bytes, answers: int) -> None:
     """A client that sends more than its Content-Length still gets its answer."""

@@ -145,6 +145,14 @@ async def test_bodies_are_read_with_every_framing(client: HttpClient, case: str)
         assert await ask(client, server) == BODY
 
 
+async def test_the_description_of_an_exchange_has_no_key(client: HttpClient) -> None:
+    async with upstream(answer_ok) as server:
+        endpoint = parse_url(f"http://127.0.0.1:{server.port}/x")
+        exchange = await client.exchange("GET", endpoint, b"Authorization: Bearer secret\r\n")
+        assert "secret" not in repr(exchange)
+        await read(exchange)
+
+
 async def test_the_headers_that_matter_are_kept_with_the_trailers(client: HttpClient) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-TYPE: a/b\r\nSet-Cookie: c\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with upstream(scripted(head + b"1\r\nx\r\n0\r\nX-Stream-Error: full\r\nX-Sum: 1\r\n\r\n")) as server:

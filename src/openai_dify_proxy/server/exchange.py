@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, field
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -20,7 +22,7 @@ from openai_dify_proxy.telemetry.records import RequestRecord
 from openai_dify_proxy.turns.client import EXTENSION
 
 if TYPE_CHECKING:
-    from openai_dify_proxy.server.protocol import Connection
+    from openai_dify_proxy.server.protocol import Connection, Shortcut
 
 MERGED_BYTES = 64 * 1024
 """The largest body that is copied behind the response head; a larger one is handed to the transport as it is."""
@@ -33,7 +35,7 @@ _NOT_IN_NAMES = bytes({*range(0x21), 0x7F, *b'()<>@,;:\\[]={}"'})
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class ResponseWriter:
+class ResponseWriter(Struct, eq=False):
     """Writes one response without waiting, and reports that the client disconnects or reads again.
 
     ASGI's own ways would need a task, a coroutine or a wrapper for each. It loses its request when the response is
@@ -41,24 +43,14 @@ class ResponseWriter:
     garbage collector.
     """
 
-    __slots__ = (
-        "_cycle",
-        "_on_disconnect",
-        "add_headers",
-        "disconnected",
-        "record",
-        "status",
-    )
-
-    def __init__(self, cycle: Cycle) -> None:
-        self.disconnected = False
-        self.status = 0
-        """The status of the response; 0 before it has started."""
-        self.record = RequestRecord()
-        self.add_headers: list[Callable[[], Headers]] = []
-        """Functions that return further headers, called when the response starts."""
-        self._cycle: Cycle | None = cycle
-        self._on_disconnect: Callable[[], object] | None = None
+    _cycle: Cycle | None
+    disconnected: bool = False
+    status: int = 0
+    """The status of the response; 0 before it has started."""
+    record: RequestRecord = field(default_factory=RequestRecord)
+    add_headers: list[Callable[[], Headers]] = field(default_factory=list)
+    """Functions that return further headers, called when the response starts."""
+    _on_disconnect: Callable[[], object] | None = None
 
     @property
     def writable(self) -> bool:
@@ -123,50 +115,60 @@ class ResponseWriter:
         if self._cycle is not None:
             self._cycle.flow.on_writable = None
         self._cycle = self._on_disconnect = None
-        self.add_headers = []
+        self.add_headers.clear()
 
 
 class Cycle(RequestResponseCycle):
     """One request and its response; the head leaves together with the first part of the body."""
 
+    logger = logging.getLogger("uvicorn.error")
     flow: Flow
+    message_event: LazyEvent | None = None  # type: ignore[assignment]  # None until the application serves the request
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
+    _head = b""
+    _announces_end = False
 
-    def __init__(self, connection: Connection, *, keep_alive: bool) -> None:
-        # As in the base class, whose call with eleven arguments takes longer.
+    def __init__(
+        self, connection: Connection, shortcut: Shortcut | None, *, keep_alive: bool, expects_continue: bool
+    ) -> None:
+        """``shortcut`` may serve the request once its body is complete."""
+        # Sets what the base class sets, except what never changes here.
         self.scope = connection.scope
         self.transport = connection.transport
         self.flow = connection.flow
-        self.logger = connection.logger
-        self.access_logger = connection.access_logger
-        self.access_log = False
         self.default_headers = connection.server_state.default_headers
-        self.message_event = LazyEvent()
         self.on_response = connection.on_response_complete
-        self.disconnected = False
         self.keep_alive = keep_alive
-        self.waiting_for_100_continue = connection.expect_100_continue
+        self.waiting_for_100_continue = expects_continue
         self.body = bytearray()
-        self.more_body = True
-        self.response_started = False
-        self.response_complete = False
-        self.chunked_encoding: bool | None = None
-        self.expected_content_length = 0
 
         self._loop = connection.loop
-        self._head = b""
-        self._announces_end = False
         self._too_much_left = connection.too_much_left
+        self.shortcut = shortcut
         self.tasks = connection.tasks
         self.responder = responder = ResponseWriter(self)
         self.record = responder.record
-        self.scope["extensions"] = {EXTENSION: {"responder": responder}}
+
+    def prepare_for_app(self, app_state: dict[str, Any]) -> None:
+        """Complete what the application needs: the scope, and the event that ``receive`` waits for."""
+        self.scope["state"] = app_state.copy()
+        self.scope["extensions"] = {EXTENSION: {"responder": self.responder}}
+        self.message_event = LazyEvent()
+        if self.body or not self.more_body:
+            self.message_event.set()
 
     def disconnect(self) -> None:
         """End the request without a response, since its client disconnected."""
         if self.disconnected or self.response_complete:
             return
         self.disconnected = True
-        self.message_event.set()
+        if self.message_event is not None:
+            self.message_event.set()
         self.responder.report_disconnect()
 
     async def receive(self) -> ASGIReceiveEvent:
@@ -192,12 +194,13 @@ class Cycle(RequestResponseCycle):
         """Encode the head, which leaves with the next part of the body."""
         self.response_started = True
         self.waiting_for_100_continue = False
-        self.responder.status = status
+        responder = self.responder
+        responder.status = status
         self.record.first_byte = perf_counter()
         all_headers = [*self.default_headers, *headers]
-        for hook in self.responder.add_headers:
+        for hook in responder.add_headers:
             all_headers += hook()
-        self.responder.add_headers = []
+        responder.add_headers.clear()
         self._head = self._encode_head(status, all_headers)
 
     def write_body(self, body: bytes, *, more: bool) -> None:
@@ -225,30 +228,32 @@ class Cycle(RequestResponseCycle):
             self._complete()
 
     def _encode_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-        lines = [b"%b: %b\r\n" % header for header in headers]
+        pieces: list[bytes] = []
         for name, value in headers:
+            pieces += (name, b": ", value, b"\r\n")
             if name == b"content-length":
                 self.expected_content_length = int(value)
                 self.chunked_encoding = False
             elif name == b"connection" and b"close" in value.lower():
                 self.keep_alive = False
                 self._announces_end = True
-        if not self._announces_end and (not self.keep_alive or (self.more_body and self._too_much_left())):
-            self._announces_end = True
-            lines.append(b"connection: close\r\n")
-        if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
-            self.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        names, values = b"".join([name for name, _ in headers]), b"".join([value for _, value in headers])
+        names, values = b"".join(pieces[::4]), b"".join(pieces[2::4])
         if names.translate(None, _NOT_IN_NAMES) != names or values.translate(None, _NOT_IN_VALUES) != values:
             raise RuntimeError("invalid HTTP header")
-        return b"".join((STATUS_LINE[status], *lines, b"\r\n"))
+        if not self._announces_end and (not self.keep_alive or (self.more_body and self._too_much_left())):
+            self._announces_end = True
+            pieces.append(b"connection: close\r\n")
+        if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
+            self.chunked_encoding = True
+            pieces.append(b"transfer-encoding: chunked\r\n")
+        return b"".join((STATUS_LINE[status], *pieces, b"\r\n"))
 
     def _complete(self) -> None:
         if self.expected_content_length != 0:
             raise RuntimeError("response shorter than its Content-Length")
         self.response_complete = True
-        self.message_event.set()
+        if self.message_event is not None:
+            self.message_event.set()
         self.responder.release()
         if not self.keep_alive:
             self.transport.close()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import structlog
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from openai_dify_proxy.server.exchange import Cycle
 from openai_dify_proxy.server.free_memory import return_free_memory
-from openai_dify_proxy.server.limits import HEALTH_PATHS, HttpLimits, connection_limit
+from openai_dify_proxy.server.limits import HttpLimits, connection_limit
 from openai_dify_proxy.server.protocol import Connection
 from openai_dify_proxy.server.write_buffers import WriteBuffers
 from openai_dify_proxy.time_slice import TimeSlice
@@ -136,13 +135,6 @@ class FrontDoor:
         if self._open == 0 and self._peak < MANY_CONNECTIONS and self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
-
-    def start(self, connection: Connection, cycle: Cycle) -> None:
-        """Start the request; in a later iteration of the loop if others have used up the slice of time."""
-        if self.starting.has_time() or cycle.scope["path"] in HEALTH_PATHS:
-            connection.start(cycle)
-        else:
-            self.starting.defer(partial(connection.start, cycle))
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()

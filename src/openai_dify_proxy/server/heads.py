@@ -1,15 +1,13 @@
-"""What the front door reads of a request's head: its target, its host, and the length of its body."""
+"""What the front door reads of a request's head: its target, and the framing of its body."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import lru_cache
 from urllib.parse import unquote
 
 import httptools
-
-if TYPE_CHECKING:
-    from uvicorn._types import HTTPScope
+from msgspec import Struct
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, and values."""
@@ -17,35 +15,48 @@ Headers = Sequence[tuple[bytes, bytes]]
 END_OF_HEAD = b"\r\n\r\n"
 
 
-def declared_length(headers: Headers) -> int | None:
-    """Return the length of a request's body in bytes, or None if it is chunked."""
+class Framing(Struct, frozen=True):
+    """The body that a request's head declares."""
+
     length: int | None = 0
-    for name, value in headers:
-        if name == b"content-length":
-            length = int(value)
-        elif name == b"transfer-encoding":
-            return None
-    return length
+    """Bytes; None if the body is chunked."""
+    expects_continue: bool = False
+    """Whether the client waits for ``100 Continue`` before it sends the body."""
 
 
-def is_unambiguous(headers: Headers) -> bool:
-    """Return whether the request has one host at most, and a body that is framed as it is encoded."""
+def read_framing(headers: Headers) -> Framing | None:
+    """Return the framing of a request's body; None if it is ambiguous, as the host is if there are two."""
+    length: int | None = 0
+    expects_continue = False
     hosts = 0
     for name, value in headers:
         if name == b"host":
             hosts += 1
-        elif name == b"transfer-encoding" and value.lower() != b"chunked":
-            return False
-    return hosts <= 1
+        elif name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                return None
+            length = None
+        elif name == b"expect" and value.lower() == b"100-continue":
+            expects_continue = True
+    return Framing(length, expects_continue) if hosts <= 1 else None
 
 
-def set_target(scope: HTTPScope, target: bytes) -> None:
-    """Set the path and the query of a request. Raises HttpParserInvalidURLError."""
+class Target(Struct, frozen=True):
+    """The path and the query of a request, as ASGI's scope has them."""
+
+    path: str
+    raw_path: bytes
+    query: bytes
+
+
+@lru_cache(maxsize=64)
+def parse_target(target: bytes) -> Target:
+    """Parse the target of a request line. Raises HttpParserInvalidURLError."""
     url = httptools.parse_url(target)
     path = url.path.decode("ascii")
-    scope["path"] = unquote(path) if "%" in path else path
-    scope["raw_path"] = url.path
-    scope["query_string"] = url.query or b""
+    return Target(unquote(path) if "%" in path else path, url.path, url.query or b"")
 
 
 def head_of_body(length: int | None) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Container
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -23,7 +24,7 @@ from openai_dify_proxy.server import limits, rejections
 from openai_dify_proxy.server.exchange import Cycle
 from openai_dify_proxy.server.flow import Flow
 from openai_dify_proxy.server.forwarding import forwarded_client, forwarded_scheme, is_trusted, parse_address
-from openai_dify_proxy.server.heads import END_OF_HEAD, declared_length, head_of_body, is_unambiguous, set_target
+from openai_dify_proxy.server.heads import END_OF_HEAD, Framing, Target, head_of_body, parse_target, read_framing
 from openai_dify_proxy.telemetry import AccessLog, RequestRecord, RequestRecords
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ LAST: Final = 5
 _SERVED: HTTPScope = {"method": "POST"}  # type: ignore[typeddict-item]
 """What is left of the scope of a request that the hot path serves."""
 
+_NO_BODY = Framing()
+
 
 class Connection(HttpToolsProtocol):
     """The protocol of one connection."""
@@ -78,6 +81,7 @@ class Connection(HttpToolsProtocol):
         "_body_bytes",
         "_delayed",
         "_door",
+        "_framing",
         "_framing_bytes",
         "_head_began",
         "_head_bytes",
@@ -85,7 +89,6 @@ class Connection(HttpToolsProtocol):
         "_limits",
         "_phase",
         "_rejection",
-        "_replaying",
         "_unparsed",
         "_unstarted",
         "_waiting_bytes",
@@ -130,8 +133,8 @@ class Connection(HttpToolsProtocol):
         self._framing_bytes = 0
         self._window_bytes = 0
         self._waiting_bytes = 0
+        self._framing = _NO_BODY
         self._rejection: ProxyError | None = None
-        self._replaying = False
         self._hot_path: Shortcut | None = app_state.get(HOT_PATH)
         self._unstarted: Cycle | None = None
         """The request that starts with its whole body, or when that takes long."""
@@ -160,8 +163,8 @@ class Connection(HttpToolsProtocol):
         if self._answering is not None:
             self._answering.disconnect()
             self._answering = self._delayed = None
-        super().connection_lost(exc)
         self.cycle = None  # a request that was never answered refers to this connection
+        super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -172,7 +175,7 @@ class Connection(HttpToolsProtocol):
         self._door.unread.pop(self, None)
         cycle, self._delayed = self._delayed, None
         if cycle is not None and not cycle.disconnected:
-            self._door.start(self, cycle)
+            self.start(cycle)
         elif self._phase == IDLE and not self.transport.is_closing():
             self._become_idle()
 
@@ -230,7 +233,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._phase in (LINGER, LAST):
             return
-        if self._phase == IDLE and self._has_to_wait(data):
+        if self._phase == IDLE and not self._door.starting.has_time() and self._can_wait(data):
             self._unparsed = data
             self.flow.hold(True)  # also of the end of the connection
             self._door.idle.pop(self, None)
@@ -245,20 +248,16 @@ class Connection(HttpToolsProtocol):
         else:
             self._unparsed += data
             self._parse_pieces()
-        self._report_held()
+        if self._phase == HEAD or self._unparsed or self._waiting_bytes or self in self._door.holding:
+            self._report_held()
 
-    def _has_to_wait(self, data: bytes) -> bool:
-        """Return whether others have used up the slice of time for requests.
+    def _can_wait(self, data: bytes) -> bool:
+        """Return whether a request may wait while others have used up the slice of time for requests.
 
         Health checks do not wait. Nor do large reads, which would fill the memory for heads, and empty lines, which are
         no request.
         """
-        return not (
-            self._door.starting.has_time()
-            or len(data) > limits.PIECE
-            or data.startswith(limits.HEALTH_CHECKS)
-            or not data.lstrip(b"\r\n")
-        )
+        return not (len(data) > limits.PIECE or data.startswith(limits.HEALTH_CHECKS) or not data.lstrip(b"\r\n"))
 
     def _receive_late(self) -> None:
         data, self._unparsed = self._unparsed, b""
@@ -278,8 +277,7 @@ class Connection(HttpToolsProtocol):
         held = len(self._unparsed) + self._waiting_bytes
         if self._phase == HEAD:
             held += self._head_bytes
-        if held or self in self._door.holding:
-            self._door.hold(self, held)
+        self._door.hold(self, held)
 
     def _parse_pieces(self) -> None:
         """Parse the data that has arrived, until it is used up or the pipeline is full; then reading pauses."""
@@ -297,7 +295,7 @@ class Connection(HttpToolsProtocol):
 
     def _end_of_piece(self, data: bytes, start: int) -> int:
         """Return the end of the next piece, which ends no more than one head and no more than one body."""
-        if self._phase == BODY and (length := declared_length(self.headers)) is not None:
+        if self._phase == BODY and (length := self._framing.length) is not None:
             return min(len(data), start + max(length - self._body_bytes, 1))  # at least one byte, or it would not end
         found = data.find(END_OF_HEAD, start, start + limits.PIECE)
         return min(len(data), start + limits.PIECE) if found < 0 else found + len(END_OF_HEAD)
@@ -319,7 +317,7 @@ class Connection(HttpToolsProtocol):
                 return
         else:
             self._framing_bytes += len(piece)
-            if self._framing_bytes > self._limits.head_bytes and declared_length(self.headers) is None:
+            if self._framing_bytes > self._limits.head_bytes and self._framing.length is None:
                 self._reject(rejections.tiny_chunks())
                 return
         try:
@@ -340,66 +338,59 @@ class Connection(HttpToolsProtocol):
         """Start the request that was to start with its whole body."""
         cycle, self._unstarted = self._unstarted, None
         if cycle is not None and not cycle.disconnected:
-            self._door.start(self, cycle)
+            self.start(cycle)
 
     def _ignore_upgrade(self) -> None:
         """Continue in HTTP/1.1, as RFC 9110 permits: Java's client offers ``h2c`` with every request.
 
         The parser stops behind the head of such a request. A new parser reads the body. It is first fed a head that
-        declares the same length, and whose callbacks are ignored.
+        declares the same length. The callbacks ignore that head, since the phase is ``BODY``.
         """
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         if self._phase == BODY:
-            self._replaying = True
-            self.parser.feed_data(head_of_body(declared_length(self.headers)))
-            self._replaying = False
+            self.parser.feed_data(head_of_body(self._framing.length))
 
     def _begin_head(self) -> None:
         self._phase = HEAD
         self._head_began = self.since = self.loop.time()
         self._head_bytes = 0
         self.url = b""
+        self.headers = []
         self._door.idle.pop(self, None)
         self._door.reading[self] = None
 
     # The parser's callbacks
 
     def on_message_begin(self) -> None:
-        if self._replaying:
-            return
-        if self._phase != HEAD:  # the read that ended a request began another
+        if self._phase in (IDLE, ANSWER):  # the read that ended a request began another
             self._begin_head()
-        self.expect_100_continue = False
-        self.headers = []
 
     def on_url(self, url: bytes) -> None:
-        if not self._replaying:
+        if self._phase == HEAD:
             self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._replaying and self._phase == HEAD:  # trailers of a chunked body are ignored
+        if self._phase == HEAD:  # trailers of a chunked body are ignored
             headers = self.headers
             if len(headers) >= self._limits.headers:
                 raise self._rejected(rejections.too_many_headers(self._limits))
-            name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
-            headers.append((name, value))
+            headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self._replaying:
+        if self._phase != HEAD:  # the head that ``_ignore_upgrade`` feeds
             return
-        self._phase = BODY
-        self._body_bytes = self._framing_bytes = 0
-        self._begin_window(self.loop.time())
         version = self.parser.get_http_version()
-        self.scope = scope = self._make_scope(version)
-        if version not in ("1.1", "1.0") or not is_unambiguous(self.headers):
+        framing = read_framing(self.headers)
+        if version not in ("1.1", "1.0") or framing is None:
             raise self._rejected(rejections.bad_http())
         if len(self.url) > self._limits.url_bytes:
             raise self._rejected(rejections.too_large(self.url, self._limits))
-        set_target(scope, self.url)
+        self.scope = scope = self._make_scope(version, parse_target(self.url))
+        self._framing = framing
+        self._phase = BODY
+        self._body_bytes = self._framing_bytes = self._window_bytes = 0
+        self.since = self.loop.time()
         if self._behind_proxy:
             peer = self.client[0] if self.client else ""
             scope["client"] = (forwarded_client(peer, self.headers, self._limits.proxies), 0)
@@ -407,8 +398,12 @@ class Connection(HttpToolsProtocol):
         if not self._admitted and scope["path"] not in limits.HEALTH_PATHS:
             raise self._rejected(rejections.too_many_connections())
         kept = self._admitted and not self._door.draining and self.parser.should_keep_alive()
-        cycle = Cycle(self, keep_alive=kept and version != "1.0")
-        self.cycle = cycle
+        self.cycle = cycle = Cycle(
+            self,
+            self._find_shortcut(scope, framing),
+            keep_alive=kept and version != "1.0",
+            expects_continue=framing.expects_continue,
+        )
         if self._answering is None:
             self._answer(cycle)
         else:
@@ -416,24 +411,29 @@ class Connection(HttpToolsProtocol):
             self.pipeline.insert(0, (cycle, self.app))
             self._waiting_bytes += self._head_bytes + limits.WAITING_REQUEST_BYTES
 
-    def _make_scope(self, version: str) -> HTTPScope:
-        """Return the ASGI scope of the request whose head is complete, without its target."""
+    def _make_scope(self, version: str, target: Target) -> HTTPScope:
+        """Return the ASGI scope of the request whose head is complete."""
         return {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": version,
             "method": self.parser.get_method().decode("ascii"),
             "scheme": self.scheme,  # type: ignore[typeddict-item]  # http or https
-            "path": "",
-            "raw_path": b"",
-            "query_string": b"",
+            "path": target.path,
+            "raw_path": target.raw_path,
+            "query_string": target.query,
             "root_path": self.root_path,
             "headers": self.headers,
             "client": self.client,
             "server": self.server,
-            "state": {},
-            "extensions": {},
         }
+
+    def _find_shortcut(self, scope: HTTPScope, framing: Framing) -> Shortcut | None:
+        """Return the hot path if it may serve the request once its body has arrived: clients often send it apart."""
+        hot, length = self._hot_path, framing.length
+        if hot is None or scope["path"] not in hot.paths or scope["method"] != "POST" or framing.expects_continue:
+            return None
+        return hot if length is not None and length <= hot.max_body else None
 
     def _answer(self, cycle: Cycle) -> None:
         self._answering = cycle
@@ -441,35 +441,26 @@ class Connection(HttpToolsProtocol):
             self._delayed = cycle
         else:
             self._unstarted = cycle
-            if not (cycle.more_body and self._may_be_hot(cycle)):
+            if cycle.shortcut is None or not cycle.more_body:
                 self._start_unstarted()
 
-    def _may_be_hot(self, cycle: Cycle) -> bool:
-        """Return whether the hot path may serve the request once its body has arrived: clients often send it apart."""
-        hot, scope = self._hot_path, cycle.scope
-        if hot is None or scope["path"] not in hot.paths or scope["method"] != "POST":
-            return False
-        length = None if cycle.waiting_for_100_continue else declared_length(self.headers)
-        return length is not None and length <= hot.max_body
-
     def start(self, cycle: Cycle) -> None:
-        """Serve a request: on the hot path if it can, else by the application."""
-        if self._is_hot(cycle) and self._hot_path is not None and self._hot_path.serve(cycle):
+        """Serve a request: on the hot path if it can, else by the application.
+
+        It starts in a later iteration of the loop if others have used up the slice of time.
+        """
+        starting, shortcut = self._door.starting, cycle.shortcut
+        if not starting.has_time() and cycle.scope["path"] not in limits.HEALTH_PATHS:
+            starting.defer(partial(self.start, cycle))
+        elif shortcut is not None and not cycle.more_body and not cycle.disconnected and shortcut.serve(cycle):
             cycle.scope = _SERVED  # the rest is not needed while a stream is open
             if self.cycle is cycle and self._phase == ANSWER:  # not if the head of the next request is being read
                 self.scope = _SERVED
                 self.headers = []
-            return
-        self._door.starting.charge(TASK_SECONDS)
-        cycle.scope["state"] = self.app_state.copy()
-        self._start_asgi_task(cycle, self.app)
-
-    def _is_hot(self, cycle: Cycle) -> bool:
-        hot, scope = self._hot_path, cycle.scope
-        complete = (
-            hot is not None and not cycle.more_body and len(cycle.body) <= hot.max_body and not cycle.disconnected
-        )
-        return hot is not None and complete and scope["method"] == "POST" and scope["path"] in hot.paths
+        else:
+            starting.charge(TASK_SECONDS)
+            cycle.prepare_for_app(self.app_state)
+            self._start_asgi_task(cycle, self.app)
 
     def _rejected(self, error: ProxyError) -> ProxyError:
         """Remember the error: the parser turns what a callback raises into an error of its own."""
@@ -477,28 +468,30 @@ class Connection(HttpToolsProtocol):
         return error
 
     def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        self._window_bytes += len(body)
+        size = len(body)
+        self._body_bytes += size
+        self._window_bytes += size
         self._framing_bytes = 0
         if self.pipeline:
-            self._waiting_bytes += len(body)
+            self._waiting_bytes += size
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.body += body
             if len(cycle.body) > HIGH_WATER_LIMIT:
                 self.flow.pause_reading()
-            if cycle is not self._unstarted:
+            if cycle.message_event is not None:
                 cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        if self._replaying or (self.parser.should_upgrade() and declared_length(self.headers) != 0):
+        if self.parser.should_upgrade() and self._framing.length != 0:
             return  # the body is still to come
         self._door.reading.pop(self, None)
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.record.received = perf_counter()
             cycle.more_body = False
-            cycle.message_event.set()
+            if cycle.message_event is not None:
+                cycle.message_event.set()
         if self._answering is None:
             self._become_idle()
         else:
@@ -509,7 +502,8 @@ class Connection(HttpToolsProtocol):
         self._answering = None
         if self.transport.is_closing() or self._phase == LINGER:
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             cycle, _ = self.pipeline.pop()
             assert isinstance(cycle, Cycle)
@@ -522,11 +516,12 @@ class Connection(HttpToolsProtocol):
             self._linger()
         if self._unparsed:
             self._parse_pieces()
-        self._report_held()
+        if self in self._door.holding:
+            self._report_held()
 
     def too_much_left(self) -> bool:
         """Return whether closing the connection is cheaper than reading the rest of an answered request's body."""
-        length = declared_length(self.headers)
+        length = self._framing.length
         return length is None or length - self._body_bytes > limits.MAX_DISCARDED_BYTES
 
     # Rejections

@@ -184,11 +184,11 @@ class DifyStream(Struct, eq=False):
         self.exchange.listener = listener
 
     def await_events(self) -> None:
-        """Let the listener be called when ``poll`` has something, or at the next deadline; at once if it has by now."""
+        """Let the listener be called when the first bytes arrive, or by their deadline; at once if they have by now."""
         if self.client_disconnected or self.exchange.has_news:
             self.exchange.wake()
         else:
-            self._wake_by(self._deadline())
+            self._wake_by(self._began + min(self.limits.silence, self.limits.turn))
 
     def pause(self) -> None:
         """Stop reading from Dify until ``resume``."""

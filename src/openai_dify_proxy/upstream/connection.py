@@ -39,18 +39,19 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_complete",
         "_exchange",
         "_forget",
-        "_headers",
         "_held",
         "_keep_alive",
         "_largest_read",
         "_parser",
         "_parts",
         "_paused",
+        "_received_headers",
         "_release",
         "_silent",
         "_without_body",
         "_yielded",
         "on_body",
+        "on_header",
         "reused",
         "transport",
     )
@@ -66,7 +67,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._release = release
         self._forget = forget
         self._exchange: Exchange | None = None
-        self._headers: dict[str, str] = {}
+        self._received_headers: dict[bytes, bytes] = {}
+        self.on_header = self._received_headers.__setitem__
+        """A callback of the parser, which needs no Python code."""
         self._parts: list[bytes] = []
         self.on_body = self._parts.append
         """A callback of the parser: the parts are delivered once per read, not once per chunk."""
@@ -134,11 +137,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         try:
             self._parse(exchange, data)
         except httptools.HttpParserError:
-            self._deliver_parts(exchange, nbytes)
+            if self._parts:
+                exchange.on_body(self._parts, nbytes)
             self._finish(broken=True)
             self.abort()
             return
-        self._deliver_parts(exchange, nbytes)
+        if self._parts:
+            exchange.on_body(self._parts, nbytes)
         if self._complete:
             self._finish(broken=False)
         elif nbytes < self._largest_read:
@@ -187,38 +192,35 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         reused = self.reused
         if not broken and self._keep_alive and self.transport is not None:
-            self.resume()
+            if self._held:
+                self.resume()
             self.reused = True
             self._release(self)
         elif self.transport is not None:
             self.transport.abort()
         exchange.on_end(broken=broken, reused=reused, silent=self._silent)
 
-    def _deliver_parts(self, exchange: Exchange, size: int) -> None:
-        """Pass the parsed body parts to the exchange. ``size`` is that of the read: slightly more than the body's."""
-        if self._parts:
-            exchange.on_body(self._parts, size)
-            self._parts.clear()
+    def _take_headers(self) -> dict[str, str]:
+        """Return the headers or trailers that have arrived, as far as they are read."""
+        headers = {}
+        for name, value in self._received_headers.items():
+            kept = _KEPT_HEADERS.get(name.lower())
+            if kept is not None:
+                headers[kept] = value.decode("latin-1")
+        self._received_headers.clear()
+        return headers
 
     # httptools
 
-    def on_message_begin(self) -> None:
-        self._headers = {}
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        kept = _KEPT_HEADERS.get(name.lower())
-        if kept is not None:
-            self._headers[kept] = value.decode("latin-1")
-
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        headers = self._take_headers()
         if status >= 200 and self._exchange is not None:
-            self._exchange.on_headers(status, self._headers)
-        self._headers = {}
+            self._exchange.on_headers(status, headers)
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() >= 200:
-            if self._headers and self._exchange is not None:  # trailers
-                self._exchange.headers |= self._headers
+            if self._received_headers and self._exchange is not None:  # trailers
+                self._exchange.headers |= self._take_headers()
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()  # the parser resets it after the message

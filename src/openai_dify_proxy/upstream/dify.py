@@ -51,8 +51,6 @@ URL_SETTING = "DIFY_API_URL"
 
 SILENT = f"Dify does not answer. {SEE_LOG}"
 
-_FIXED_PATHS = frozenset({"/chat-messages", "/completion-messages", "/workflows/run", "/info", "/parameters"})
-
 _JSON = b"Content-Type: application/json\r\n"
 
 
@@ -101,16 +99,14 @@ class DifyClient:
     def __init__(self, http: HttpClient, control: ControlCalls | None = None) -> None:
         self._http = http
         self._control = control or ControlCalls(lambda _: False)
-        self._targets: dict[tuple[str, str], Endpoint] = {}
 
     async def generate(self, app: DifyApp, path: str, body: bytes | bytearray, more_headers: bytes = b"") -> Exchange:
         """Send the request for a turn and return without waiting for the answer's headers.
 
         ``more_headers`` are lines that end with CR LF.
         """
-        target = self._target(app, path)
-        headers = _headers(app) + _JSON + more_headers
-        return await self._exchange("POST", target, headers, body, setting=app.url_setting)
+        endpoint, headers = _generation(app, path)
+        return await self._exchange("POST", endpoint, headers + more_headers, body, setting=app.url_setting)
 
     async def events(self, app: DifyApp, run_id: str, user: str, *, snapshot: bool = False) -> Exchange:
         """Request the events of a workflow run from now on, and return without waiting for the answer's headers.
@@ -119,7 +115,7 @@ class DifyClient:
         """
         query = {"user": user, "include_state_snapshot": "true"} if snapshot else {"user": user}
         path = f"/workflow/{quote(run_id, safe='')}/events?{urlencode(query)}"
-        return await self._exchange("GET", self._target(app, path), _headers(app), setting=app.url_setting)
+        return await self._exchange("GET", parse_url(app.url + path), _headers(app), setting=app.url_setting)
 
     async def run_status(self, app: DifyApp, run_id: str) -> str | None:
         """Return the status of a workflow run, such as ``paused``. Raises NotFound."""
@@ -140,7 +136,7 @@ class DifyClient:
     async def send_form(self, app: DifyApp, path: str, body: bytes, boundary: str) -> Exchange:
         """Send a ``multipart/form-data`` body and return without waiting for the answer's headers."""
         headers = _headers(app) + f"Content-Type: multipart/form-data; boundary={boundary}\r\n".encode("latin-1")
-        return await self._exchange("POST", self._target(app, path), headers, body, setting=app.url_setting)
+        return await self._exchange("POST", parse_url(app.url + path), headers, body, setting=app.url_setting)
 
     async def file(self, url: str) -> Exchange:
         """Request a file at its signed link, and return without waiting for the answer. No key is sent."""
@@ -306,8 +302,8 @@ class DifyClient:
     async def _answer_of(
         self, app: DifyApp, method: str, path: str, headers: bytes, body: bytes
     ) -> tuple[Exchange, bytes]:
-        target = self._target(app, path)
-        exchange = await self._exchange(method, target, _headers(app) + headers, body, setting=app.url_setting)
+        endpoint = parse_url(app.url + path)
+        exchange = await self._exchange(method, endpoint, _headers(app) + headers, body, setting=app.url_setting)
         try:
             return exchange, await exchange.read_all(SMALL_ANSWER)
         finally:
@@ -328,16 +324,6 @@ class DifyClient:
             return await self._http.exchange(method, endpoint, headers, body)
         except CannotConnect as error:
             raise error.translate(f"Dify cannot be reached. {SEE_LOG}", "Dify", setting) from error
-
-    def _target(self, app: DifyApp, path: str) -> Endpoint:
-        """Return the endpoint of ``path``; those without ids are parsed once."""
-        if path not in _FIXED_PATHS:
-            return parse_url(app.url + path)
-        key = (app.url, path)
-        target = self._targets.get(key)
-        if target is None:
-            target = self._targets[key] = parse_url(app.url + path)
-        return target
 
 
 def _form_path(token: str) -> str:
@@ -382,6 +368,11 @@ def _https_expected(exchange: Exchange, setting: str) -> UpstreamMisconfigured:
 
 
 @lru_cache(maxsize=1024)
+def _generation(app: DifyApp, path: str) -> tuple[Endpoint, bytes]:
+    """Return the endpoint and the headers of a call that generates, whose ``path`` is one of a few."""
+    return parse_url(app.url + path), _headers(app) + _JSON
+
+
 def _headers(app: DifyApp) -> bytes:
     """Return the headers of every call. Raises AuthenticationFailed for a key that no header can hold.
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
+
 from openai_dify_proxy.translate.connection_errors import ServerAddress, describe_failure
 from openai_dify_proxy.upstream.connection_errors import CannotConnect
 from openai_dify_proxy.upstream.endpoints import Endpoint
@@ -23,7 +25,7 @@ LARGE_REQUEST = 64 * 1024
 """Bytes; the memory of larger requests is freed once they can no longer be sent again."""
 
 
-class Exchange:
+class Exchange(Struct, eq=False):
     """One request and the received part of its answer.
 
     ``status`` is None until the headers have arrived. ``ended`` is true once no more bytes will arrive, and ``broken``
@@ -34,55 +36,30 @@ class Exchange:
     seconds the connection took before, 0 for an idle one.
     """
 
-    __slots__ = (
-        "_awake",
-        "_body",
-        "_client",
-        "_connection",
-        "_discard",
-        "_endpoint",
-        "_high_water",
-        "_late",
-        "_request",
-        "_size",
-        "_waiter",
-        "answered_in_tls",
-        "at_end",
-        "broken",
-        "connecting",
-        "ended",
-        "head_too_large",
-        "headers",
-        "listener",
-        "loop",
-        "sent_at",
-        "status",
-    )
+    _client: HttpClient
+    _endpoint: Endpoint
+    _request: Sequence[bytes | bytearray]
+    loop: asyncio.AbstractEventLoop
+    _connection: UpstreamConnection | None = None
+    _body: list[bytes] = field(default_factory=list)
+    _size: int = 0
+    _awake: bool = False
+    _late: bool = False
+    """Whether the reader waits in line to be woken; it has one place there, however many reads arrive."""
+    _waiter: asyncio.Future[None] | None = None
+    _discard: bool = False
+    listener: Callable[[], None] | None = None
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    ended: bool = False
+    broken: bool = False
+    answered_in_tls: bool = False
+    head_too_large: bool = False
+    sent_at: float = 0.0
+    connecting: float = 0.0
+    at_end: Callable[[bool], None] | None = None
 
-    def __init__(self, client: HttpClient, endpoint: Endpoint, request: Sequence[bytes | bytearray]) -> None:
-        self._client = client
-        self._endpoint = endpoint
-        self._request = request
-        self.loop = client.loop
-        self._connection: UpstreamConnection | None = None
-        self._body: list[bytes] = []
-        self._size = 0
-        self._high_water = client.stream_buffer
-        self._awake = False
-        self._late = False
-        """Whether the reader waits in line to be woken; it has one place there, however many reads arrive."""
-        self._waiter: asyncio.Future[None] | None = None
-        self.sent_at = 0.0
-        self.connecting = 0.0
-        self._discard = False
-        self.listener: Callable[[], None] | None = None
-        self.status: int | None = None
-        self.headers: dict[str, str] = {}
-        self.ended = False
-        self.broken = False
-        self.answered_in_tls = False
-        self.head_too_large = False
-        self.at_end: Callable[[bool], None] | None = None
+    __repr__ = object.__repr__  # the request holds a key
 
     async def wait(self) -> None:
         """Wait until bytes arrived, the answer ended, or ``wake`` was called since the last return."""
@@ -116,7 +93,7 @@ class Exchange:
             return b""
         data = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
-        if self._size > self._high_water:
+        if self._size > self._client.stream_buffer:
             self.resume()
         self._size = 0
         return data
@@ -147,7 +124,8 @@ class Exchange:
             self._connection.abort()
             self._connection = None
         self._late = False
-        self._end(aborted=True)
+        if not self.ended:
+            self._end(aborted=True)
 
     def linger(self, seconds: float) -> None:
         """Discard the rest of the answer; the connection is reused if the answer ends within ``seconds``."""
@@ -166,13 +144,8 @@ class Exchange:
             return describe_failure("https", server)
         return describe_failure("closed_plain" if origin.scheme == "http" else "closed", server)
 
-    async def send(self) -> None:
-        """Send the request. Raises CannotConnect."""
-        connection = self._client.take_idle(self._endpoint.origin)
-        if connection is None:
-            began = perf_counter()
-            connection = await self._client.connect(self._endpoint.origin)
-            self.connecting = perf_counter() - began
+    def send(self, connection: UpstreamConnection) -> None:
+        """Send the request."""
         self._connection = connection
         self.sent_at = perf_counter()
         connection.start(self, self._request)
@@ -190,23 +163,23 @@ class Exchange:
         self._request = ()  # an answered request is not sent again
 
     def on_body(self, parts: list[bytes], size: int) -> None:
-        """Store a copy of ``parts``, ``size`` bytes in all. A late reader takes those of the read before first."""
+        """Take ``parts`` out of their list, from a read of ``size`` bytes. A late reader takes earlier ones first."""
         if self._late:
             self.wake()
         if not self._discard:
             self._body += parts
             self._size += size
+        parts.clear()
 
     def on_read(self) -> None:
         """Wake the reader after a read, and pause reading if it leaves too much unread."""
         self._wake_in_turn()
-        if self._size > self._high_water:
+        if self._size > self._client.stream_buffer:
             self.pause()
 
     def on_end(self, *, broken: bool, reused: bool, silent: bool) -> None:
         self._connection = None
-        early = perf_counter() - self.sent_at < RESEND_WINDOW
-        if broken and reused and silent and early and self._request:
+        if broken and reused and silent and self._request and perf_counter() - self.sent_at < RESEND_WINDOW:
             self._client.spawn(self._resend())
             return
         self.broken = broken

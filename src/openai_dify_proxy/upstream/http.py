@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
+from time import perf_counter
 
 from openai_dify_proxy.eager import in_task
 from openai_dify_proxy.settings.limits import STREAM_BUFFER
@@ -70,11 +72,17 @@ class HttpClient:
             target, authorization = self._network.forward(endpoint)
             headers += authorization
         lines = f"{method} {target} HTTP/1.1\r\nHost: {endpoint.authority}\r\n".encode("latin-1")
-        length = b"Content-Length: %d\r\n" % len(body) if body or method != "GET" else b""
+        size = len(body)
+        length = b"Content-Length: %d\r\n" % size if size or method != "GET" else b""
         head = b"".join((lines, headers, length, b"\r\n"))
-        large = len(body) > LARGE_REQUEST
-        exchange = Exchange(self, endpoint, (head, body) if large else (head + body,))
-        await exchange.send()
+        request = (head, body) if size > LARGE_REQUEST else (head + body,)
+        exchange = Exchange(self, endpoint, request, self.loop)
+        connection = self._take_idle(endpoint.origin)
+        if connection is None:
+            began = perf_counter()
+            connection = await self.connect(endpoint.origin)
+            exchange.connecting = perf_counter() - began
+        exchange.send(connection)
         return exchange
 
     async def close(self) -> None:
@@ -88,7 +96,7 @@ class HttpClient:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def take_idle(self, origin: Origin) -> UpstreamConnection | None:
+    def _take_idle(self, origin: Origin) -> UpstreamConnection | None:
         """Return the most recently used idle connection, or None."""
         connections = self._idle.get(origin)
         while connections:
@@ -108,8 +116,10 @@ class HttpClient:
         return connection
 
     async def _open_connection(self, origin: Origin) -> UpstreamConnection:
+        release = partial(self._release, self._idle.setdefault(origin, {}))
+
         def protocol() -> UpstreamConnection:
-            return UpstreamConnection(self._buffer, lambda connection: self._release(origin, connection), self._forget)
+            return UpstreamConnection(self._buffer, release, self._forget)
 
         secure = origin.scheme == "https"
         tls = self._network.tls if secure else None
@@ -131,8 +141,8 @@ class HttpClient:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _release(self, origin: Origin, connection: UpstreamConnection) -> None:
-        connections = self._idle.setdefault(origin, {})
+    def _release(self, connections: dict[UpstreamConnection, float], connection: UpstreamConnection) -> None:
+        """Add a connection to the idle ones of its origin."""
         at = self.loop.time() + (IDLE_SECONDS if len(connections) < MAX_IDLE else SURPLUS_SECONDS)
         connections[connection] = at
         if self._expiry is None or at < self._expiry_at:

@@ -71,8 +71,10 @@ class AppProfile(Struct, frozen=True):
     @property
     def resumable(self) -> bool:
         """Whether the events of a run can be read again after its stream broke off."""
+        if self.mode not in ("advanced-chat", "workflow"):
+            return False
         release = self.release
-        return self.mode in ("advanced-chat", "workflow") and release is not None and release >= FIRST_RESUMABLE
+        return release is not None and release >= FIRST_RESUMABLE
 
     @property
     def hides_lost_conversations(self) -> bool:
