@@ -239,11 +239,11 @@ async def _open_services(
         )
         stack.push_async_callback(http.close)
         counted = RequestMetrics({settings.image_model, *settings.image_models})
-        records.add_sink(counted)
+        records.add_counter(counted)
         traffic = None
         if settings.console:
             shown = Traffic(UNCOUNTED_ROUTES)
-            records.add_sink(shown)
+            records.add_counter(shown)
             traffic = ConsoleTraffic(shown, records)
         if (otel := open_otel(os.environ, remedy=install_command("otel"))) is not None:
             records.add_sink(otel)

@@ -18,6 +18,7 @@ HEAVY = (
     "aiohttp",
     "click",
     "greenlet",
+    "importlib.metadata",
     "json_repair",
     "jsonschema_rs",
     "multiprocessing",

@@ -16,7 +16,7 @@ from openai_dify_proxy.events import Usage
 from openai_dify_proxy.keys.limits import NO_LIMITS, Budget, KeyLimits
 from openai_dify_proxy.limits import ledger as ledger_module
 from openai_dify_proxy.limits.accounts import Account, Work, day_of
-from openai_dify_proxy.limits.ledger import MAX_APPS, OTHER_APPS, Ledger
+from openai_dify_proxy.limits.ledger import BATCH, MAX_APPS, OTHER_APPS, Ledger
 from openai_dify_proxy.limits.limiter import Limiter
 from openai_dify_proxy.limits.reports import GROUPS, UsageReport, days_between, read_report
 from openai_dify_proxy.state import GuardedStore, Operation, StateUnavailable, Store, open_store
@@ -197,6 +197,16 @@ async def test_usage_is_the_sum_of_all_processes_to_the_last_digit(processes: Se
     assert report.total.price == {"RMB": "19.9999998", "USD": "0.000217"}
     own = await one.report("day", caller="key-a")
     assert [(row.day, row.turns) for row in own.data] == [(DAY, 4)]
+
+
+async def test_many_turns_are_booked_to_the_last_one(process: Process) -> None:
+    for _ in range(2 * BATCH + 1):
+        process.ledger.book(ACCOUNT, Work("chat", "stop", USED))
+    process.now += 86_400
+    process.ledger.book(ACCOUNT, Work("chat", "stop", USED))
+    await process.ledger.flush()
+    report = await read_report(process.run, [DAY, day_of(process.now)], ["day"])
+    assert {row.day: row.turns for row in report.data} == {DAY: 2 * BATCH + 1, day_of(process.now): 1}
 
 
 async def test_a_budget_counts_what_was_used_before_it_was_set(process: Process) -> None:

@@ -100,9 +100,11 @@ class Authenticator:
         caller = self._known.get(headers.get(_AUTHORIZATION, b""))
         if caller is None or self._known_version is not self._keys.version or not CREDENTIALS.isdisjoint(headers):
             return None
-        if caller is ANONYMOUS and self._guard_loopback and not _is_local_json(headers):
-            return None
-        return caller
+        if caller is not ANONYMOUS or not self._guard_loopback:
+            return caller
+        # ``_reject_web_pages`` accepts POST requests with JSON bodies for loopback hosts.
+        accepted = headers.get(b"content-type") == b"application/json" and _is_loopback_host(headers.get(b"host", b""))
+        return caller if accepted else None
 
     def _remember(self, request: Request, credentials: Mapping[bytes, str], caller: Caller) -> None:
         """Let ``admit_known`` find the caller, until the keys change."""
@@ -347,11 +349,6 @@ def _reject_web_pages(request: Request, origins: Container[str], *, takes_forms:
             return
         if kind != "application/json":
             raise UnsupportedMediaType("Send the body as JSON, with the header 'Content-Type: application/json'.")
-
-
-def _is_local_json(headers: Mapping[bytes, bytes]) -> bool:
-    """Return whether ``_reject_web_pages`` accepts a POST request with these headers because its body is JSON."""
-    return headers.get(b"content-type") == b"application/json" and _is_loopback_host(headers.get(b"host", b""))
 
 
 @lru_cache(maxsize=64)

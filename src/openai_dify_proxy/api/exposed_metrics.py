@@ -13,7 +13,7 @@ import structlog
 from openai_dify_proxy.telemetry import RequestRecords
 from openai_dify_proxy.telemetry.metrics import definitions as d
 from openai_dify_proxy.telemetry.metrics.exposition import DIRECTORY, Exposition, Sample
-from openai_dify_proxy.telemetry.metrics.request_metrics import RequestMetrics
+from openai_dify_proxy.telemetry.metrics.request_metrics import Counted, RequestMetrics
 
 if TYPE_CHECKING:  # the services have the metrics
     from openai_dify_proxy.api.services import Services
@@ -53,9 +53,13 @@ class Metrics:
         async with self._opening:
             if self._exposition is None:
                 self._exposition = await asyncio.to_thread(
-                    Exposition, self._requests, lambda: current_values(services, self._records)
+                    Exposition, self._take, lambda: current_values(services, self._records)
                 )
         return self._exposition
+
+    def _take(self) -> Counted:
+        self._records.count()
+        return self._requests.take()
 
     async def _update(self, services: Services) -> None:
         exposition = await self.exposition(services)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 
 import structlog
 from starlette.datastructures import Headers
@@ -115,7 +116,7 @@ def standard_headers(request_id: str, record: RequestRecord) -> Sequence[tuple[b
     return (
         (b"x-request-id", request_id.encode()),
         (b"openai-version", b"2020-10-01"),
-        (b"openai-processing-ms", b"%d" % (record.seconds * 1000)),
+        (b"openai-processing-ms", b"%d" % ((perf_counter() - record.started) * 1000)),
     )
 
 

@@ -67,6 +67,7 @@ class ConsoleTraffic:
 
     async def report(self, services: Services) -> TrafficReport:
         """Return the traffic of this process until now."""
+        self._records.count()
         return TrafficReport(
             process=os.getpid(),
             now=time.time(),

@@ -179,6 +179,7 @@ class GracefulServer(Server):
         """
         await asyncio.wait((asyncio.ensure_future(self._cut_answers()),), timeout=END_SECONDS)
         sys.stdout.flush()
+        logging.shutdown()  # writes the lines that wait
         sys.stderr.flush()
         os._exit(INTERRUPTED)
 

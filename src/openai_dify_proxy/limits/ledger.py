@@ -45,6 +45,9 @@ FLUSH_SECONDS = 1.0
 WRITTEN_AT_ONCE = 100
 """Counts in one run of the state."""
 
+BATCH = 64
+"""Turns that are added to the tallies at once: the same code takes less time when it runs many times in a row."""
+
 MAX_SEEN = 20_000
 """Totals that are remembered for an outage of the state."""
 
@@ -118,6 +121,8 @@ class Ledger:
         self._unwritten: dict[str, _Unwritten] = {}
         self._seen: OrderedDict[str, bytes | None] = OrderedDict()
         self._day = 0
+        self._booked: list[tuple[Account, Work, KeyLimits]] = []
+        """Turns of the day that no tally has yet."""
         self._tallies: dict[_Place, Tally] = {}
         self._callers: set[str] = set()
         self._apps: dict[str, set[str]] = {}
@@ -136,12 +141,11 @@ class Ledger:
         day = int(self._now() // DAY)
         if day != self._day:
             self._begin_day(day)
-        daily, monthly = limits.daily is not None, limits.monthly is not None
-        place = _Place(account.id, work.app, work.outcome, work.started, daily, monthly)
-        tally = self._tallies.get(place)
-        if tally is None:
-            tally = self._open_tally(account, place)
-        tally.add(work)
+        self._booked.append((account, work, limits))
+        if self._timer is None:
+            self._set_timer()
+        if len(self._booked) >= BATCH:
+            self._add_booked()
         if limits is NO_LIMITS or not self._add_urgent(account.id, work, limits):
             return None
         if self._writing is None:
@@ -217,6 +221,17 @@ class Ledger:
         if self._unwritten:
             log.warning("usage_lost", counters=len(self._unwritten))
 
+    def _add_booked(self) -> None:
+        """Add the booked turns to their tallies."""
+        booked, self._booked = self._booked, []
+        for account, work, limits in booked:
+            daily, monthly = limits.daily is not None, limits.monthly is not None
+            place = _Place(account.id, work.app, work.outcome, work.started, daily, monthly)
+            tally = self._tallies.get(place)
+            if tally is None:
+                tally = self._open_tally(account, place)
+            tally.add(work)
+
     def _begin_day(self, day: int) -> None:
         self._count_tallies()
         self._day = day
@@ -232,11 +247,11 @@ class Ledger:
         if app not in names and len(names) >= MAX_APPS:
             app = OTHER_APPS
         names.add(app)
-        self._set_timer()
         return self._tallies.setdefault(place._replace(app=app), Tally())
 
     def _count_tallies(self) -> None:
-        """Add the tallies to the counters that are not written yet."""
+        """Add the tallies of all booked turns to the counters that are not written yet."""
+        self._add_booked()
         tallies, self._tallies = self._tallies, {}
         day = day_name(self._day)
         for place, tally in tallies.items():

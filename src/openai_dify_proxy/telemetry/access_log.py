@@ -14,8 +14,7 @@ from hashlib import blake2b
 import structlog
 
 from openai_dify_proxy.errors import ProxyError
-from openai_dify_proxy.events import Usage
-from openai_dify_proxy.telemetry.logs import clean, write_request_line
+from openai_dify_proxy.telemetry.logs import clean, request_lines
 from openai_dify_proxy.telemetry.records import Kind, RequestRecord
 
 log = structlog.get_logger("openai_dify_proxy.access")
@@ -42,19 +41,20 @@ class AccessLog:
     """
 
     def __init__(self, hash_key: bytes | None = b"") -> None:
-        self._log = log.bind()  # binding costs more than a line that the level leaves out
+        self._log = log.bind()
+        self._threshold: int = self._log.get_effective_level()
+        self._lines = request_lines()
         self._user: Callable[[str], str] = str if hash_key is None else _hasher(hash_key)
 
     def __call__(self, record: RequestRecord) -> None:
         level = _level(record)
-        if not self._log.is_enabled_for(level):
+        if level < self._threshold:
             return
-        fields = _fields(record)
+        line = _line(record)
         if record.end_user is not None:
-            fields["user"] = clean(self._user(record.end_user))
-        event = EVENTS[record.kind]
-        if not write_request_line(_LEVELS[level], {"event": event, **fields}):
-            self._log.log(level, event, **fields)
+            line["user"] = clean(self._user(record.end_user))
+        if self._lines is None or not self._lines.write(_LEVELS[level], line):
+            self._log.log(level, **line)
 
 
 def _level(record: RequestRecord) -> int:
@@ -71,67 +71,59 @@ def _hasher(key: bytes) -> Callable[[str], str]:
     return lru_cache(maxsize=4096)(digest)
 
 
-def _fields(record: RequestRecord) -> dict[str, object]:
-    """Return the fields of the line without the end user, the most important ones first."""
-    fields: dict[str, object] = {}
+def _line(record: RequestRecord) -> dict[str, object]:
+    """Return the event and the fields of the line without the end user, the most important ones first."""
+    line: dict[str, object] = {"event": EVENTS[record.kind]}
     if record.method:
-        fields["method"] = record.method
-        fields["path"] = record.route or clean(record.path)
+        line["method"] = record.method
+        line["path"] = record.route or clean(record.path)
     elif record.kind == "response":
-        fields["response_id"] = record.id
+        line["response_id"] = record.id
     if record.status or record.kind == "request":
-        fields["status"] = record.status or 499
-    fields["outcome"] = record.outcome
+        line["status"] = record.status or 499
+    line["outcome"] = record.outcome
     if record.error is not None:
-        _add_error(fields, record.error)
-    _add_turn(fields, record)
+        _add_error(line, record.error)
+    _add_turn(line, record)
     if record.prediction_ids:
-        fields["predictions"] = clean(",".join(record.prediction_ids))
+        line["predictions"] = clean(",".join(record.prediction_ids))
     if record.caller:
-        fields["caller"] = record.label or record.caller
+        line["caller"] = record.label or record.caller
     if record.client is not None:
-        fields["client"] = record.client
+        line["client"] = record.client
     if record.kind == "request":
         own = record.id.startswith("req_") and record.id[4:].isalnum()  # holds nothing to mask
-        fields["request_id"] = record.id if own else clean(record.id)
-    return fields
+        line["request_id"] = record.id if own else clean(record.id)
+    return line
 
 
-def _add_error(fields: dict[str, object], error: ProxyError) -> None:
+def _add_error(line: dict[str, object], error: ProxyError) -> None:
     if error.code:
-        fields["outcome"] = f"{fields['outcome']}: {clean(error.code)}"
-        fields["code"] = clean(error.code)
-    fields["error"] = type(error).__name__
-    fields["reason"] = clean(error.reason)
+        line["outcome"] = f"{line['outcome']}: {clean(error.code)}"
+        line["code"] = clean(error.code)
+    line["error"] = type(error).__name__
+    line["reason"] = clean(error.reason)
     if error.log is not None:
-        fields["detail"] = clean(error.log)
+        line["detail"] = clean(error.log)
 
 
-def _add_turn(fields: dict[str, object], record: RequestRecord) -> None:
+def _add_turn(line: dict[str, object], record: RequestRecord) -> None:
     if record.model is not None:
-        fields["model"] = clean(record.model)
+        line["model"] = clean(record.model)
     if record.app and record.app != record.model:
-        fields["app"] = record.app
-    fields["ms"] = _milliseconds(record.seconds)
+        line["app"] = record.app
+    line["ms"] = round((record.ended - record.started) * 1000)
     if record.first_text:
-        fields["first_text_ms"] = _milliseconds(record.first_text - record.started)
+        line["first_text_ms"] = round((record.first_text - record.started) * 1000)
     if record.queued:
-        fields["queue_ms"] = _milliseconds(record.queued)
-    if record.usage is not None:
-        _add_usage(fields, record.usage)
+        line["queue_ms"] = round(record.queued * 1000)
+    if (usage := record.usage) is not None:
+        line["prompt_tokens"] = usage.prompt_tokens
+        line["completion_tokens"] = usage.completion_tokens
+        if usage.price is not None:
+            line["price"] = clean(usage.price)
+            line["currency"] = usage.currency and clean(usage.currency)
+        elif usage.prices:
+            line["prices"] = clean(", ".join(f"{price} {currency}" for currency, price in usage.prices))
     if record.task_id is not None:
-        fields["task_id"] = clean(record.task_id)
-
-
-def _add_usage(fields: dict[str, object], usage: Usage) -> None:
-    fields["prompt_tokens"] = usage.prompt_tokens
-    fields["completion_tokens"] = usage.completion_tokens
-    if usage.price is not None:
-        fields["price"] = clean(usage.price)
-        fields["currency"] = usage.currency and clean(usage.currency)
-    elif usage.prices:
-        fields["prices"] = clean(", ".join(f"{price} {currency}" for currency, price in usage.prices))
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
+        line["task_id"] = clean(record.task_id)

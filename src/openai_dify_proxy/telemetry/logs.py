@@ -7,15 +7,15 @@ character that could forge another line or control a terminal, and long values a
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from contextvars import Token
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal, NamedTuple, TextIO, cast
+from typing import Literal, TextIO, cast
 
 import structlog
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
@@ -43,9 +43,14 @@ _MAX_TEXT = 2000
 _MAX_TRACEBACK = 20_000
 """Characters of a traceback; a longer one loses its start, since its end names the error."""
 
+_MAX_WAITING = 8
+"""Lines in one write: usual lines are within the 4096 bytes that a pipe of several workers does not interleave."""
+
 _ELLIPSIS = "…"
 
 _NON_ASCII = re.compile(r"[^ -~]")
+_QUOTED = re.compile("[ ='\"]")
+"""A character for which a value has quotes on the console."""
 
 
 def configure_logging(level: str = "info", log_format: LogFormat = "console") -> None:
@@ -58,7 +63,8 @@ def configure_logging(level: str = "info", log_format: LogFormat = "console") ->
         # Terminals are narrow, and a person who watches one knows the date.
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=not on_terminal),
     ]
-    handler = logging.StreamHandler(sys.stderr)
+    stream = _LineStream(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -72,8 +78,8 @@ def configure_logging(level: str = "info", log_format: LogFormat = "console") ->
     logging.getLogger("uvicorn").setLevel(threshold if threshold <= logging.DEBUG else max(threshold, logging.WARNING))
     logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
     usual = [*shared, *_rendering(log_format)]
-    stream = _FailSafe(sys.stderr)
-    processors: list[Processor] = usual if on_terminal else [QuickLines(usual, log_format, shown=_shown)]
+    quick = None if on_terminal else QuickLines(usual, log_format, shown=_shown)
+    processors: list[Processor] = usual if quick is None else [quick]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -81,66 +87,89 @@ def configure_logging(level: str = "info", log_format: LogFormat = "console") ->
         cache_logger_on_first_use=False,
     )
     global _request_lines  # noqa: PLW0603 - the configuration of structlog is global, too
-    _request_lines = _RequestLines(processors, stream)
+    _request_lines = None if quick is None else RequestLines(processors, quick, stream)
 
 
-class _RequestLines(NamedTuple):
-    """Where the lines of requests go: the processors of all lines, and the stream."""
+class RequestLines:
+    """Writes the lines of requests without structlog's loggers, which take longer than the line.
 
-    processors: Sequence[Processor]
-    stream: _FailSafe
-
-
-_request_lines: _RequestLines | None = None
-
-
-def write_request_line(level: str, event: dict[str, object]) -> bool:
-    """Write the line of a request without structlog's loggers, which take longer than the line. The level is enabled.
-
-    Return False if another configuration than ``configure_logging``'s is in force, or the line has to take the usual
-    way.
+    ``processors`` are those of all lines: ``quick``, unless others have replaced it.
     """
-    if _request_lines is None or _request_lines.processors is not structlog.get_config()["processors"]:
-        return False
-    quick = _request_lines.processors[0] if _request_lines.processors else None
-    line = quick.render(level, event) if isinstance(quick, QuickLines) else None
-    if line is None:
-        return False
-    _request_lines.stream.write(line + "\n")
-    _request_lines.stream.flush()
-    return True
+
+    def __init__(self, processors: list[Processor], quick: QuickLines, stream: _LineStream) -> None:
+        self.processors = processors
+        self._quick = quick
+        self._stream = stream
+
+    def write(self, level: str, event: dict[str, object]) -> bool:
+        """Write the line of an event, whose level is enabled. Return False if only structlog can write it.
+
+        Must be called in an event loop.
+        """
+        if self._quick not in self.processors:
+            return False
+        line = self._quick.render(level, event)
+        if line is None:
+            return False
+        self._stream.write_soon(line + "\n")
+        return True
 
 
-class _FailSafe(io.TextIOBase):
-    """Writes lines to ``stream``. A line that cannot be written, since a disk is full or a reader is gone, is lost."""
+_request_lines: RequestLines | None = None
+
+
+def request_lines() -> RequestLines | None:
+    """Return the writer for the lines of requests; None if only structlog can write them.
+
+    Those are the lines on a terminal, and all lines in another configuration than ``configure_logging``'s.
+    """
+    lines = _request_lines
+    return lines if lines is not None and lines.processors is structlog.get_config()["processors"] else None
+
+
+class _LineStream(io.TextIOBase):
+    """Writes lines to ``stream``, which is line-buffered, in their order.
+
+    Lines of requests wait until the event loop's next iteration, since a system call for several lines costs as much
+    as for one. A line that cannot be written, since a disk is full or a reader is gone, is lost: no request fails
+    because of it.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._waiting: list[str] = []
+
+    def write_soon(self, line: str) -> None:
+        """Write a line in the event loop's next iteration, or before the next call of ``write``."""
+        self._waiting.append(line)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self.flush)
+        elif len(self._waiting) == _MAX_WAITING:
+            self.flush()
 
     def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError:
-            return 0  # a request must not fail because of its log line
+        self._waiting.append(text)
+        self.flush()
+        return len(text)
 
     def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError:
-            pass  # as above
+        """Write the lines that wait. ``logging`` calls it when the process exits."""
+        lines, self._waiting = self._waiting, []
+        if lines:
+            try:
+                self._stream.write("".join(lines))
+            except OSError:
+                pass  # see above
 
 
-def bind_request(request_id: str) -> Token[str]:
-    """Add ``request_id`` to all later lines of the current task or callback, and of tasks and timers that it starts.
+bind_request = REQUEST_ID.set
+"""Adds a request id to all later lines of the current task or callback, and of tasks and timers that it starts.
 
-    Returns what ``unbind_request`` needs.
-    """
-    return REQUEST_ID.set(request_id)
+Returns what ``unbind_request`` needs.
+"""
 
-
-def unbind_request(before: Token[str]) -> None:
-    """Undo a ``bind_request`` in the same callback."""
-    REQUEST_ID.reset(before)
+unbind_request = REQUEST_ID.reset
+"""Undoes a ``bind_request`` in the same callback."""
 
 
 def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -314,5 +343,5 @@ def _console(*, colors: bool) -> ConsoleRenderer:
 def _shown(value: object) -> str:
     """Return the value as one word; in quotes and escaped if it holds spaces, quotes or control characters."""
     text = str(value)
-    plain = text.isprintable() and not any(mark in text for mark in " ='\"")
+    plain = text.isprintable() and not _QUOTED.search(text)
     return text if plain or not isinstance(value, str) else repr(text)

@@ -26,6 +26,9 @@ LEVEL_WIDTH = len("error")
 BARE = ("method", "path", "status", "outcome")
 """Fields that the console shows without their names."""
 
+_PLACED = frozenset({"event", "request_id"})
+"""Fields that the console shows without their names, at the beginning and the end."""
+
 _DELETE = b"\x7f"
 """The only ASCII character that JSON does not escape, although it may control a terminal."""
 
@@ -51,37 +54,28 @@ class QuickLines:
         return result
 
     def _json(self, level: str, event: EventDict) -> str | None:
-        line = _with_request_id(event)
-        line["level"] = level
-        line["timestamp"] = timestamp(time())
+        if "request_id" not in event and (request_id := REQUEST_ID.get()):
+            event = {**event, "request_id": request_id}
         try:
-            data = msgspec.json.encode(line)
+            data = msgspec.json.encode({**event, "level": level, "timestamp": _timestamp()})
         except UnicodeEncodeError:  # a lone surrogate
             return None
         return data.decode() if data.isascii() and _DELETE not in data else None
 
     def _console(self, level: str, event: EventDict) -> str:
         shown = self._shown
-        parts = [timestamp(time()), f"{level:{LEVEL_WIDTH}}", event["event"]]
-        request_id = None
-        for name, value in _with_request_id(event).items():
-            if type(value) is int and name not in BARE:
-                parts.append(f"{name}={value}")
-            elif name == "request_id":
-                request_id = value
-            elif name in BARE:
-                parts.append(shown(value))
-            elif name != "event":
-                parts.append(f"{name}={shown(value)}")
-        if request_id is not None:
-            plain = isinstance(request_id, str) and request_id.isidentifier() and request_id.isascii()
-            parts.append(request_id if plain else shown(request_id))
-        return " ".join(parts)
+        request_id: str = event.get("request_id") or REQUEST_ID.get()
+        values = [value if type(value) is int else shown(value) for name, value in event.items() if name not in _PLACED]
+        line = f"{_timestamp()} {level:{LEVEL_WIDTH}} {event['event']}{_form(tuple(event)) % tuple(values)}"
+        if request_id:
+            line += f" {request_id if request_id.isidentifier() else shown(request_id)}"
+        return line
 
 
-def _with_request_id(event: EventDict) -> EventDict:
-    request_id = REQUEST_ID.get()
-    return event if "request_id" in event or not request_id else {**event, "request_id": request_id}
+@lru_cache(maxsize=64)
+def _form(names: tuple[str, ...]) -> str:
+    """Return the console's format of the values of the fields with these names, except ``_PLACED`` ones."""
+    return "".join(" %s" if name in BARE else f" {name}=%s" for name in names if name not in _PLACED)
 
 
 @lru_cache(maxsize=2)
@@ -89,7 +83,8 @@ def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def timestamp(now: float) -> str:
-    """Return a time in the form ``2026-01-31T23:59:59.000001Z``; ``now`` is in seconds since the epoch."""
+def _timestamp() -> str:
+    """Return the time in the form ``2026-01-31T23:59:59.000001Z``."""
+    now = time()
     second = int(now)
     return f"{_second(second)}.{int((now - second) * 1e6):06d}Z"

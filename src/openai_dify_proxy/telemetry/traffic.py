@@ -55,7 +55,7 @@ class RecentRequest(Struct, frozen=True):
 
 
 class Traffic:
-    """A sink of records. Requests of ``ignored`` routes, such as those of monitoring, do not count."""
+    """A counter of records. Requests of ``ignored`` routes, such as those of monitoring, do not count."""
 
     def __init__(self, ignored: frozenset[str]) -> None:
         self._ignored = ignored

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,6 +16,7 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from openai_dify_proxy.errors import mask_keys
 from openai_dify_proxy.telemetry import (
@@ -23,6 +26,7 @@ from openai_dify_proxy.telemetry import (
     escape_unprintable,
     unbind_request,
 )
+from openai_dify_proxy.telemetry.logs import RequestLines, request_lines
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +128,7 @@ def test_a_log_that_cannot_be_written_raises_nothing() -> None:
             configure_logging("info", "json")
             structlog.get_logger().info("request_finished", status=200)
             structlog.get_logger().info("picture_uploaded")
+            logging.getLogger("asyncio").warning("slow")
         finally:
             sys.stderr = before
             configure_logging("info", "json")
@@ -168,6 +173,90 @@ def test_a_value_stays_on_its_line(capsys: pytest.CaptureFixture[str], value: ob
     structlog.get_logger().info("picture_uploaded", path=value, detail=value)
     line = capsys.readouterr().err
     assert line.endswith(f"picture_uploaded {shown} detail={shown}\n")
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": "POST", "path": "/v1/x", "status": 200, "outcome": "stop", "ms": 7, "request_id": "req_1"},
+        {"method": "GET", "path": "/a b", "status": 404, "outcome": "rejected: x", "reason": "It's 'no'."},
+        {"outcome": "ok", "task_id": "t-1", "price": "0.1", "currency": None, "request_id": "a.b:c"},
+        {"outcome": "stop", "model": "\x7f字", "client": "::1", "request_id": "a\nb"},
+        {"outcome": "stop", "model": "\ud800"},
+    ],
+)
+@pytest.mark.parametrize("bound", ["", "req_2", "a b"])
+async def test_lines_of_requests_are_as_all_others(
+    capsys: pytest.CaptureFixture[str], log_format: LogFormat, fields: dict[str, object], bound: str
+) -> None:
+    configure_logging("info", log_format)
+    bind_request(bound)
+    if not request_writer().write("info", {"event": "request_finished", **fields}):
+        assert log_format == "json"
+        structlog.get_logger().info("request_finished", **fields)
+    structlog.get_logger().info("other_event", **fields)
+    one, other = (re.sub(r"\d{4}-[\d:T.-]+Z", "", line) for line in capsys.readouterr().err.splitlines())
+    one = one.replace("request_finished", "other_event")
+    read = str if log_format == "console" else json.loads
+    assert read(one) == read(other)
+
+
+def request_writer() -> RequestLines:
+    writer = request_lines()
+    assert writer is not None
+    return writer
+
+
+async def test_lines_of_requests_are_written_together_and_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    writer = request_writer()
+
+    def finish(first: int, last: int) -> None:
+        for number in range(first, last):
+            assert writer.write("info", {"event": "request_finished", "number": number})
+
+    finish(0, 2)
+    assert lines(capsys) == []
+    await asyncio.sleep(0)
+    assert [line["number"] for line in lines(capsys)] == [0, 1]
+    finish(2, 4)
+    structlog.get_logger().info("picture_uploaded", number=4)
+    finish(5, 6)
+    logging.getLogger("asyncio").warning("slow")
+    assert [line.get("number") for line in lines(capsys)] == [2, 3, 4, 5, None]
+    finish(6, 106)
+    assert len(lines(capsys)) > 90
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("end", ["raise SystemExit(1)", "1 / 0", "logging.shutdown(); os._exit(1)"])
+def test_a_process_that_ends_loses_no_line(end: str) -> None:
+    program = f"""
+import asyncio, logging, os
+from openai_dify_proxy.telemetry.logs import configure_logging, request_lines
+
+async def main():
+    configure_logging("info", "json")
+    request_lines().write("info", {{"event": "request_finished"}})
+    {end}
+
+asyncio.run(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert ended.returncode == 1
+    assert b'"event":"request_finished"' in ended.stderr
+
+
+def test_only_structlog_writes_to_terminals_and_by_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure_logging("info", "json")
+    with capture_logs():
+        assert not request_writer().write("info", {"event": "request_finished"})
+    structlog.configure(processors=[])
+    assert request_lines() is None
+    monkeypatch.setattr("sys.stderr", Terminal())
+    configure_logging("info", "console")
+    assert request_lines() is None
 
 
 HOSTILE = [

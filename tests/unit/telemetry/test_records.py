@@ -26,7 +26,7 @@ from openai_dify_proxy.errors import (
 )
 from openai_dify_proxy.events import Usage
 from openai_dify_proxy.telemetry import AccessLog, RequestRecord, RequestRecords
-from openai_dify_proxy.telemetry.records import OUTCOMES
+from openai_dify_proxy.telemetry.records import BATCH, OUTCOMES
 
 CUT = StreamCut("Dify's stream broke off.", started=True)
 FULL = QueueFull("Too many turns wait.")
@@ -188,6 +188,27 @@ def test_a_broken_sink_stops_no_other() -> None:
         records.close(record())
     assert len(seen) == 1
     assert [entry["event"] for entry in logs] == ["record_lost"]
+
+
+def test_records_are_counted_in_batches() -> None:
+    def broken(_record: RequestRecord) -> None:
+        raise RuntimeError
+
+    seen: list[RequestRecord] = []
+    records = RequestRecords()
+    records.add_counter(broken)
+    records.add_counter(seen.append)
+    made = [record() for _ in range(BATCH + 1)]
+    with capture_logs() as logs:
+        for one in made[: BATCH - 1]:
+            records.close(one)
+        assert seen == []
+        for one in made[BATCH - 1 :]:
+            records.close(one)
+        assert seen == made[:BATCH]
+        records.count()
+    assert seen == made
+    assert {entry["event"] for entry in logs} == {"record_lost"}
 
 
 def test_overhead_leaves_out_waits_and_dify() -> None:

@@ -9,8 +9,6 @@ from msgspec import json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from openai_dify_proxy.api.openapi.document import build_document
-
 
 async def serve_openapi(request: Request) -> Response:
     """Return the OpenAPI document, or 304 if the client has it."""
@@ -24,5 +22,7 @@ async def serve_openapi(request: Request) -> Response:
 
 @cache
 def _encoded() -> tuple[bytes, str]:
+    from openai_dify_proxy.api.openapi.document import build_document  # noqa: PLC0415 - takes a megabyte
+
     body = json.encode(build_document())
     return body, f'"{sha256(body).hexdigest()[:32]}"'

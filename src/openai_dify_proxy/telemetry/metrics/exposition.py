@@ -10,13 +10,13 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from openai_dify_proxy.telemetry.metrics import definitions as d
 from openai_dify_proxy.telemetry.metrics.definitions import METRICS, SHARED, Metric
-from openai_dify_proxy.telemetry.metrics.request_metrics import Distribution, Labels, RequestMetrics
+from openai_dify_proxy.telemetry.metrics.request_metrics import Counted, Distribution, Labels
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -37,24 +37,24 @@ class Sample(NamedTuple):
 class Exposition:
     """The metrics of this process, and of the others that share its directory. Loads prometheus-client.
 
-    ``sample`` returns the current values of all gauges, except ``build_info``.
+    ``take`` returns what was counted since its last call, and ``sample`` the current values of all gauges, except
+    ``build_info``.
     """
 
-    def __init__(self, requests: RequestMetrics, sample: Callable[[], Iterable[Sample]]) -> None:
+    def __init__(self, take: Callable[[], Counted], sample: Callable[[], Iterable[Sample]]) -> None:
         from prometheus_client.registry import CollectorRegistry  # noqa: PLC0415 - reads the environment
 
-        self._requests = requests
+        self._take = take
         self._sample = sample
         self._directory = os.environ.get(DIRECTORY)
         self._registry = CollectorRegistry()
         self._metrics: dict[Metric, Any] = {metric: _make(metric, self._registry) for metric in METRICS}
         self._children: dict[tuple[Metric, Labels], Any] = {}
         self._totals: dict[tuple[Metric, Labels], float] = {}
-        self._child(d.BUILD_INFO, (version("openai-dify-proxy"), platform.python_version())).set(1)
 
     def update(self) -> None:
         """Add what was counted since the last update, and set the gauges."""
-        counts, distributions = self._requests.take()
+        counts, distributions = self._take()
         for (metric, labels), amount in counts.items():
             self._child(metric, labels).inc(amount)
         for (metric, labels), found in distributions.items():
@@ -73,6 +73,7 @@ class Exposition:
         from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
         from prometheus_client.registry import CollectorRegistry  # noqa: PLC0415
 
+        self._child(d.BUILD_INFO, (_version(), platform.python_version())).set(1)
         self.update()
         registry = self._registry
         if self._directory is not None:
@@ -96,6 +97,13 @@ class Exposition:
             parent = self._metrics[metric]
             child = self._children[metric, labels] = parent.labels(*labels) if labels else parent
         return child
+
+
+@cache
+def _version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - takes half a megabyte
+
+    return version("openai-dify-proxy")
 
 
 def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:

@@ -30,8 +30,12 @@ class Distribution:
         self.total = 0.0
 
 
+Counted = tuple[dict[tuple[Metric, Labels], float], dict[tuple[Metric, Labels], Distribution]]
+"""The amounts of counters, and the values of histograms."""
+
+
 class RequestMetrics:
-    """The sink of records that counts them, until ``take_counts`` and ``take_distributions``.
+    """The counter of records that sums them up, until ``take``.
 
     ``picture_models`` are the models of pictures that have a label.
     """
@@ -48,8 +52,8 @@ class RequestMetrics:
         self._counts = defaultdict(float)
         self._distributions = {}
 
-    def take(self) -> tuple[dict[tuple[Metric, Labels], float], dict[tuple[Metric, Labels], Distribution]]:
-        """Return what was counted since the last call: the amounts of counters, and the values of histograms."""
+    def take(self) -> Counted:
+        """Return what was counted since the last call."""
         counts, distributions = self._counts, self._distributions
         for (method, route, status), number in self._requests.items():
             counts[d.REQUESTS, (method, route, str(status))] = number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import structlog
@@ -41,6 +40,8 @@ def open_otel(env: Mapping[str, str], *, remedy: str) -> OtelSignals | None:
     except ImportError:
         log.warning("otel_missing", remedy=remedy)
         return None
+    from importlib.metadata import version  # noqa: PLC0415 - takes half a megabyte
+
     named = "OTEL_SERVICE_NAME" in env or "service.name=" in env.get("OTEL_RESOURCE_ATTRIBUTES", "")
     attributes = {"service.version": version(SERVICE)} | ({} if named else {"service.name": SERVICE})
     return OtelSignals(attributes, traces=traces, metrics=metrics)
