@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from heapq import heappop, heappush
 
-from msgspec import Struct
+from openai_dify_proxy.entity import Entity
 
 TICK = 0.001
 """Seconds; an alarm rings at most one tick late."""
@@ -22,7 +22,7 @@ LONG_TICKS = 250
 """An alarm that is ``FAR`` seconds away rings at most so many ticks late."""
 
 
-class Alarm(Struct, eq=False):
+class Alarm(Entity):
     """A timeout that was set."""
 
     tick: int

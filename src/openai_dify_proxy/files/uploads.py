@@ -15,6 +15,7 @@ from hashlib import sha256
 import structlog
 from msgspec import Struct, structs
 
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.errors import ClientError, InvalidRequest, NotFound, ProxyError
 from openai_dify_proxy.files.artifacts.service import Artifacts
 from openai_dify_proxy.files.fetching import FETCH_SECONDS, UrlFiles
@@ -40,7 +41,7 @@ Worker = Callable[[], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 
-class KnownCopies(Struct, eq=False):
+class KnownCopies(Entity):
     """Dify's copies of contents, as far as one turn uses them.
 
     ``used`` is whether the turn's last request names one. ``lost`` is true once Dify has rejected one: the contents are

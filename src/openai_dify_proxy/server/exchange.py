@@ -12,10 +12,11 @@ from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct, field
+from msgspec import field
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.server.flow import Flow
 from openai_dify_proxy.server.lazy_event import LazyEvent
 from openai_dify_proxy.telemetry.records import RequestRecord
@@ -35,7 +36,7 @@ _NOT_IN_NAMES = bytes({*range(0x21), 0x7F, *b'()<>@,;:\\[]={}"'})
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class ResponseWriter(Struct, eq=False):
+class ResponseWriter(Entity):
     """Writes one response without waiting, and reports that the client disconnects or reads again.
 
     ASGI's own ways would need a task, a coroutine or a wrapper for each. It loses its request when the response is

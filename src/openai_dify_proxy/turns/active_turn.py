@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from msgspec import Struct
-
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.events import Event, TurnFinished, TurnIds
 from openai_dify_proxy.state.store import Operation
 from openai_dify_proxy.telemetry import RequestRecord
@@ -28,7 +27,7 @@ STOP_SECONDS = 1.0
 """How long a turn that ends with tool calls waits for the end of its run in Dify."""
 
 
-class ActiveTurn(Struct, eq=False):
+class ActiveTurn(Entity):
     """A turn that Dify is answering, inside the block of ``Turns.run``.
 
     Iterate it for lists of events, or read ``stream`` with its other methods. Then ``commit`` the reply as sent to the

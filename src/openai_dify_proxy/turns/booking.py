@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from msgspec import Struct
-
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.events import TurnFinished
 from openai_dify_proxy.limits.accounts import Account, Work
 from openai_dify_proxy.limits.ledger import Ledger
@@ -25,7 +24,7 @@ def book(ledger: Ledger, caller: Caller, work: Work) -> asyncio.Future[None] | N
     return ledger.book(account, work, caller.limits)
 
 
-class Booking(Struct, eq=False):
+class Booking(Entity):
     """The booking of one turn of ``caller`` with the app ``app``."""
 
     _ledger: Ledger

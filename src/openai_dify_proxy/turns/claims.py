@@ -15,8 +15,9 @@ from contextlib import suppress
 from functools import lru_cache, partial
 
 import structlog
-from msgspec import Struct, field
+from msgspec import field
 
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.state.guarded import GuardedStore
 from openai_dify_proxy.state.store import Get, Operation, Put, Take
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
@@ -60,7 +61,7 @@ MAX_CACHED_SYSTEM = 4096
 log = structlog.get_logger(__name__)
 
 
-class ConversationClaim(Struct, eq=False):
+class ConversationClaim(Entity):
     """The claim of one turn on its conversation.
 
     ``continuation`` describes the request to Dify, ``not_before`` is its earliest time (seconds since the epoch).

@@ -14,6 +14,7 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from openai_dify_proxy.alarms import Alarm, alarms_of
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.errors import ConversationNotFound, ProxyError, UpstreamFailed
 from openai_dify_proxy.events import Event, TextDelta, TurnFailed, TurnFinished, TurnIds, Usage
 from openai_dify_proxy.tools.output_reader import OutputReader
@@ -65,7 +66,7 @@ class Repair(Protocol):
     def __call__(self, before: DifyStream, text: str) -> Awaitable[Run]: ...
 
 
-class DifyStream(Struct, eq=False):
+class DifyStream(Entity):
     """The event stream of one turn, until ``ended`` is true.
 
     Read it either with ``next``, which waits, or with ``poll`` whenever the function given to ``listen`` is called.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.translate.dify.instructions import Extent
 from openai_dify_proxy.translate.history import SYSTEM, keyed_hash
 
 
-class InstructionMemory(Struct, eq=False):
+class InstructionMemory(Entity):
     """The ``instructions`` that a turn needs, if any.
 
     ``digest`` identifies the instructions that the model has after the turn, and ``turns`` counts the turns since it

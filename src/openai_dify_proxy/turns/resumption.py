@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.errors import ProxyError, StreamCut
 from openai_dify_proxy.events import Event, TurnFailed
 from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
@@ -25,7 +24,7 @@ Resume = Callable[["DifyStream"], Awaitable[Exchange]]
 """Closes the broken stream and requests the events of its run. Raises ProxyError."""
 
 
-class Resumption(Struct, eq=False):
+class Resumption(Entity):
     """The attempts of one turn. ``cut`` is the error of its first stream once that was resumed."""
 
     _resume: Resume | None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.errors import UploadLost
 from openai_dify_proxy.events import Event, TurnFailed
 from openai_dify_proxy.files.uploads import KnownCopies
@@ -18,7 +17,7 @@ UploadAgain = Callable[["DifyStream"], Awaitable["Run"]]
 """Ends the rejected run, and sends the request with new uploads. Raises ProxyError."""
 
 
-class Reuploads(Struct, eq=False):
+class Reuploads(Entity):
     """Decides whether a turn uploads its files again: once, and only if its request named copies of earlier turns."""
 
     _copies: KnownCopies

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.files.artifacts.service import Address
 from openai_dify_proxy.telemetry import RequestRecord
@@ -37,7 +38,7 @@ class TurnPlan(Struct, frozen=True, gc=False):
     address: Address | None
 
 
-class TurnBlock(Struct, eq=False):
+class TurnBlock(Entity):
     """An asynchronous context manager that yields the turn; ``Turns.run`` returns it.
 
     Entering it sends the request to Dify: raises ProxyError, and ClientDisconnected if the client has disconnected

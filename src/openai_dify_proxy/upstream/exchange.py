@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
+from msgspec import field
 
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.translate.connection_errors import ServerAddress, describe_failure
 from openai_dify_proxy.upstream.connection_errors import CannotConnect
 from openai_dify_proxy.upstream.endpoints import Endpoint
@@ -25,7 +26,7 @@ LARGE_REQUEST = 64 * 1024
 """Bytes; the memory of larger requests is freed once they can no longer be sent again."""
 
 
-class Exchange(Struct, eq=False):
+class Exchange(Entity):
     """One request and the received part of its answer.
 
     ``status`` is None until the headers have arrived. ``ended`` is true once no more bytes will arrive, and ``broken``
@@ -58,8 +59,6 @@ class Exchange(Struct, eq=False):
     sent_at: float = 0.0
     connecting: float = 0.0
     at_end: Callable[[bool], None] | None = None
-
-    __repr__ = object.__repr__  # the request holds a key
 
     async def wait(self) -> None:
         """Wait until bytes arrived, the answer ended, or ``wake`` was called since the last return."""

@@ -6,9 +6,10 @@ import asyncio
 from time import perf_counter
 
 import structlog
-from msgspec import Struct, field
+from msgspec import field
 
 from openai_dify_proxy.eager import in_task
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.turns.admission.conversation_lines import ConversationLines, LinePlace
 from openai_dify_proxy.turns.admission.fair_queue import Line
 from openai_dify_proxy.turns.admission.gates import Gates, enter_all, try_enter_all
@@ -20,7 +21,7 @@ from openai_dify_proxy.turns.locks import RETRY_SECONDS, ConversationTaken, Lock
 log = structlog.get_logger(__name__)
 
 
-class Admittance(Struct, eq=False):
+class Admittance(Entity):
     """Gets the slot of one turn, and gives it up while the turn must wait for its conversation.
 
     So turns that wait for a conversation leave Dify's slots to others. A turn waits at most as long as ``wait`` allows

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msgspec import Struct
+from openai_dify_proxy.entity import Entity
 
 
-class TurnWait(Struct, eq=False):
+class TurnWait(Entity):
     """The wait of one turn: at most ``limit`` seconds in all. Turns ``in_background`` wait behind the others.
 
     ``queued_at`` is the position at which the turn first entered the queue, or None if it did not have to wait.
