@@ -11,6 +11,7 @@ import sys
 
 from openai_dify_proxy.state import Get, Put, Take
 from openai_dify_proxy.state.sqlite import SqliteStore
+from openai_dify_proxy.state.store import DEFER_SECONDS
 
 
 async def take(path: str) -> None:
@@ -64,6 +65,23 @@ async def put_now(path: str) -> None:
     ready()
 
 
+async def put_and_take_now(path: str) -> None:
+    """Write an entry and take it, and block the event loop, so that the changes stay in memory."""
+    store = await exclusive(path)
+    store.run_now(Put("kind:b", b"two", ttl=3600, deferred=True))
+    write("took", *(store.run_now(Take("kind:b")) or ()))
+    ready()
+
+
+async def replace(path: str) -> None:
+    """Write an entry, and replace it in the file once the first value is logged."""
+    store = await exclusive(path)
+    store.run_now(Put("kind:b", b"two", ttl=3600, deferred=True), Put("kind:c", b"two", ttl=3600, deferred=True))
+    await asyncio.sleep(DEFER_SECONDS)
+    write("replaced", *(await store.run(Put("kind:b", b"three", ttl=3600), Take("kind:c"))))
+    ready()
+
+
 async def serve(path: str) -> None:
     """Write an entry, and answer from memory for ever."""
     store = await exclusive(path)
@@ -94,5 +112,5 @@ if __name__ == "__main__":
     if sys.argv[2] == "lock":
         lock(sys.argv[1])
     else:
-        commands = (take, create, stay, take_now, put_now, serve)
+        commands = (take, create, stay, take_now, put_now, put_and_take_now, replace, serve)
         asyncio.run({command.__name__: command for command in commands}[sys.argv[2]](sys.argv[1]))

@@ -13,8 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from openai_dify_proxy.state import Add, Count, Draw, Get, GuardedStore, Put, StateUnavailable, Take
+from openai_dify_proxy.state.change_log import is_empty
 from openai_dify_proxy.state.counters import read_counts
-from openai_dify_proxy.state.sqlite import SqliteStore
+from openai_dify_proxy.state.sharing import SUFFIX
+from openai_dify_proxy.state.sqlite import WRITE_SECONDS, SqliteStore
 from tests.limits import PATIENCE
 from tests.state.processes import Process
 
@@ -164,6 +166,55 @@ async def test_a_killed_process_loses_what_it_has_just_written(path: Path, store
     again = opened(path)
     assert await again.run(Get("kind:a"), Get("kind:b")) == [b"one", None]
     await again.close()
+
+
+async def test_a_killed_process_keeps_what_it_has_logged(path: Path, store: SqliteStore) -> None:
+    await store.close()
+    process = Process(path, "serve", "put None")
+    with path.with_name(path.name + SUFFIX).open("rb") as log:
+        await until(lambda: not is_empty(log.fileno()))
+    process.kill()
+    again = opened(path)
+    assert await again.run(Take("kind:b")) == [b"two"]
+    await again.close()
+    again = opened(path)
+    assert await again.run(Get("kind:b")) == [None]
+    await again.close()
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+async def test_a_killed_process_has_taken_what_it_wrote_itself(
+    path: Path, store: SqliteStore, *, exclusive: bool
+) -> None:
+    await store.close()
+    Process(path, "put_and_take_now", "took b'two'").kill()
+    again = opened(path, exclusive=exclusive)
+    assert await again.run(Get("kind:a"), Get("kind:b")) == [b"one", None]
+    await again.close()
+
+
+async def test_logged_changes_are_not_repeated_over_later_ones(path: Path, store: SqliteStore) -> None:
+    await store.close()
+    Process(path, "replace", "replaced b'two' b'two'").kill()
+    again = opened(path)
+    assert await again.run(Get("kind:b"), Get("kind:c")) == [b"three", None]
+    await again.close()
+
+
+async def test_a_full_log_leaves_takes_to_the_file(path: Path, store: SqliteStore) -> None:
+    for number in range(7):
+        assert store.run_now(put(f"kind:{number}", bytes(200_000))) == [None]
+    assert store.run_now(Take("kind:0")) is None
+    assert await store.run(Take("kind:0")) == [bytes(200_000)]
+    assert keys_in(path) == {"kind:a", *(f"kind:{number}" for number in range(1, 7))}
+
+
+async def test_changes_that_the_log_has_no_room_for_are_written_at_once(path: Path, store: SqliteStore) -> None:
+    begun = asyncio.get_running_loop().time()
+    for number in range(7):
+        assert store.run_now(put(f"kind:{number}", bytes(200_000))) == [None]
+    await until(lambda: "kind:6" in keys_in(path))
+    assert asyncio.get_running_loop().time() - begun < WRITE_SECONDS
 
 
 async def test_entries_are_written_without_a_further_run(path: Path, store: SqliteStore) -> None:

@@ -15,7 +15,7 @@ def test_a_filter_knows_what_a_scan_and_its_user_added() -> None:
         connection.execute("CREATE TABLE entries (key TEXT PRIMARY KEY)")
         connection.executemany("INSERT INTO entries VALUES (?)", ((key,) for key in keys))
         before = found.due
-        found.begin()
+        found.begin(expected=len(keys))
         assert (before, found.due) == (True, False)
         found.add(["kind:new"])
         for part in scan(connection):
@@ -31,10 +31,10 @@ def test_a_filter_knows_what_a_scan_and_its_user_added() -> None:
 
 def test_a_second_scan_forgets_removed_keys() -> None:
     found = KeyFilter(1000)
-    found.begin()
+    found.begin(expected=0)
     found.add(f"kind:{number}" for number in range(1000))
     found.finish()
-    found.begin()
+    found.begin(expected=1000)
     found.add(["kind:1"])
     assert found.may_hold("kind:2"), "the keys of the first scan count until the second has finished"
     found.finish()
@@ -44,7 +44,7 @@ def test_a_second_scan_forgets_removed_keys() -> None:
 
 def test_many_added_keys_make_a_scan_due() -> None:
     found = KeyFilter(100)
-    found.begin()
+    found.begin(expected=0)
     found.finish()
     found.add(f"kind:{number}" for number in range(100))
     assert not found.due
@@ -52,9 +52,24 @@ def test_many_added_keys_make_a_scan_due() -> None:
     assert found.due
 
 
+def test_the_filter_grows_with_the_file() -> None:
+    found = KeyFilter(1_000_000)
+    found.begin(expected=0)
+    keys = [f"kind:{number}" for number in range(100_000)]
+    found.add(keys)
+    found.finish()
+    found.begin(expected=100_000)
+    found.add(keys[:50_000])
+    assert found.may_hold(keys[-1]), "the first scan counts until the second has finished"
+    found.add(keys[50_000:])
+    found.finish()
+    assert all(found.may_hold(key) for key in keys)
+    assert sum(found.may_hold(f"kind:absent-{number}") for number in range(1000)) < 50
+
+
 def test_an_invalid_filter_denies_nothing() -> None:
     found = KeyFilter(100)
-    found.begin()
+    found.begin(expected=0)
     found.finish()
     assert not found.may_hold("kind:a")
     found.invalidate()

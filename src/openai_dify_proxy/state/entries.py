@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-import msgspec
+from msgspec import DecodeError, Struct
 
 from openai_dify_proxy.state.buckets import draw
 from openai_dify_proxy.state.counters import count
 from openai_dify_proxy.state.store import Add, Count, Draw, Operation, Put, Take
 
 
-class Entry(NamedTuple):
+class Entry(Struct, frozen=True, array_like=True, gc=False):
     """A value and its owner. ``expires`` and ``written`` are times of the same clock, in seconds."""
 
     value: bytes
@@ -36,24 +36,25 @@ def apply(operations: Sequence[Operation], entries: Entries, now: float) -> list
 
     A written entry is removed first, so that the entries stay in the order in which they were written.
     """
-    return [_apply(operation, entries, now) for operation in operations]
-
-
-def _apply(operation: Operation, entries: Entries, now: float) -> bytes | None:
-    key = operation.key
-    entry = entries.get(key)
-    value = None if entry is None or (entry.expires is not None and entry.expires <= now) else entry.value
-    if isinstance(operation, Draw):
-        return _draw(operation, value, entries, now)
-    if isinstance(operation, Count):
-        return _count(operation, value, entries, now)
-    if isinstance(operation, Take):
-        entries.pop(key, None)
-    elif isinstance(operation, Put) or (isinstance(operation, Add) and value is None):
-        entries.pop(key, None)
-        expires = None if operation.ttl is None else now + operation.ttl
-        entries[key] = Entry(operation.value, expires, now, operation.owner)
-    return value
+    results: list[bytes | None] = []
+    for operation in operations:
+        key = operation.key
+        entry = entries.get(key)
+        value = None if entry is None or (entry.expires is not None and entry.expires <= now) else entry.value
+        if isinstance(operation, Put) or (isinstance(operation, Add) and value is None):
+            if entry is not None:
+                entries.pop(key, None)
+            expires = None if operation.ttl is None else now + operation.ttl
+            entries[key] = Entry(operation.value, expires, now, operation.owner)
+        elif isinstance(operation, Take):
+            if entry is not None:
+                entries.pop(key, None)
+        elif isinstance(operation, Draw):
+            value = _draw(operation, value, entries, now)
+        elif isinstance(operation, Count):
+            value = _count(operation, value, entries, now)
+        results.append(value)
+    return results
 
 
 def _draw(operation: Draw, value: bytes | None, entries: Entries, now: float) -> bytes:
@@ -69,7 +70,7 @@ def _draw(operation: Draw, value: bytes | None, entries: Entries, now: float) ->
 def _count(operation: Count, value: bytes | None, entries: Entries, now: float) -> bytes:
     try:
         counts = count(operation, value)
-    except msgspec.DecodeError:  # as above
+    except DecodeError:  # as above
         counts = count(operation, None)
     if operation.amounts:
         _put(operation.key, counts, now, operation.ttl, entries)

@@ -13,6 +13,9 @@ BITS_PER_KEY = 16
 
 MAX_BITS = 1 << 26
 
+MIN_KEYS = 16_384
+"""The smallest number of keys that a scan makes room for."""
+
 SLICE = 500
 """Keys that one step of a scan reads."""
 
@@ -22,7 +25,7 @@ FROM (SELECT key FROM entries WHERE key > ? ORDER BY key LIMIT {SLICE})"""  # no
 
 
 class KeyFilter:
-    """Knows all keys after a scan of the file. ``capacity`` is the number of keys that it is made for.
+    """Knows all keys after a scan of the file, which may have ``capacity`` keys.
 
     ``scanning`` is true between ``begin`` and ``finish``.
     """
@@ -30,8 +33,8 @@ class KeyFilter:
     def __init__(self, capacity: int) -> None:
         self.scanning = False
         self._capacity = capacity
-        bits = 1 << (BITS_PER_KEY * max(capacity, 64) - 1).bit_length()
-        self._bits = self._scanned = bytearray(min(MAX_BITS, bits) // 8)
+        self._room = 0
+        self._bits = self._scanned = bytearray(8)
         self._added = self._held = 0
         self._ready = False
 
@@ -52,28 +55,28 @@ class KeyFilter:
 
     def add(self, keys: Iterable[str]) -> None:
         """Add keys, before the thread gets their entries."""
-        present, scanned = self._bits, self._scanned
-        mask = len(present) * 8 - 1
+        filters = [self._bits] if self._bits is self._scanned else [self._bits, self._scanned]
         for key in keys:
-            number = hash(key)
-            step = number >> 32 | 1
-            for _ in range(3):
-                place = number & mask
-                bit = 1 << (place & 7)
-                present[place >> 3] |= bit
-                if scanned is not present:
-                    scanned[place >> 3] |= bit
-                number += step
+            for bits in filters:
+                number = hash(key)
+                step = number >> 32 | 1
+                mask = len(bits) * 8 - 1
+                for _ in range(3):
+                    place = number & mask
+                    bits[place >> 3] |= 1 << (place & 7)
+                    number += step
             self._added += 1
 
     @property
     def due(self) -> bool:
         """Whether a scan is necessary, or useful since many keys may have been removed."""
-        return not self.scanning and (not self._ready or self._added > 2 * self._held + self._capacity)
+        return not self.scanning and (not self._ready or self._added > 2 * self._held + self._room)
 
-    def begin(self) -> None:
-        """Begin with the keys that are added from now on, which include those of a scan."""
-        self._scanned = bytearray(len(self._bits))
+    def begin(self, expected: int) -> None:
+        """Begin with the keys that are added from now on, which include those of a scan: about ``expected`` keys."""
+        self._room = min(self._capacity, max(MIN_KEYS, expected))
+        bits = 1 << (BITS_PER_KEY * max(self._room, 64) - 1).bit_length()
+        self._scanned = bytearray(min(MAX_BITS, bits) // 8)
         self._added = 0
         self.scanning = True
 

@@ -1,8 +1,9 @@
 """The part of the state that a process answers from memory while it has the SQLite file for itself.
 
 It knows the entries that were lately written or read, and that the file certainly does not have some others. Operations
-on them are applied here. The changes are handed over in batches, to be written to the file; a change that was handed
-over may be forgotten here, since whoever reads the file for the overlay sees the changes that are not written yet.
+on them are applied here. The changes are logged, and handed over in batches to be written to the file; a change that
+was handed over may be forgotten here, since whoever reads the file for the overlay sees the changes that are not
+written yet.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from openai_dify_proxy.state.change_log import ChangeLog
 from openai_dify_proxy.state.entries import Entry, apply
-from openai_dify_proxy.state.store import LARGE_BYTES, Add, Get, Operation, Put, Take
-from openai_dify_proxy.state.take_log import TakeLog
+from openai_dify_proxy.state.store import LARGE_BYTES, WRITES, Add, Get, Operation, Take
 
 MAX_ENTRIES = 16_384
 """The largest number of entries that are known beside the changed ones."""
@@ -24,22 +25,21 @@ ENTRY_WEIGHT = 512
 """The weight of an entry beside the bytes of its key and value: the memory of the objects."""
 
 
-class _Unknown:
-    """The state of an entry that only the file knows."""
-
-
-_UNKNOWN: Final = _Unknown()
+_UNKNOWN: Final = Entry(b"", None, 0.0, "")
+"""Stands for an entry that only the file knows."""
 
 
 class Overlay:
     """Entries by key. ``may_hold`` returns whether the file may have a key.
 
     The known entries have two generations: when the recent ones are too many, they become the older ones, and those
-    are forgotten. None is a known entry that does not exist. ``weight`` is the weight of the changes.
+    are forgotten. None is a known entry that does not exist. ``weight`` is the weight of the changes, and ``unlogged``
+    has those that are not logged yet.
     """
 
     def __init__(self, may_hold: Callable[[str], bool]) -> None:
         self.weight = 0
+        self.unlogged: dict[str, Entry | None] = {}
         self._may_hold = may_hold
         self._changes: dict[str, Entry | None] = {}
         self._recent: dict[str, Entry | None] = {}
@@ -49,48 +49,73 @@ class Overlay:
 
     # Operations
 
-    def run(self, operations: Sequence[Operation], now: float, log: TakeLog) -> list[bytes | None] | None:
+    def run(self, operations: Sequence[Operation], now: float, log: ChangeLog) -> list[bytes | None] | None:
         """Apply operations and return their results, or None, without any effect, if the file is necessary.
 
-        Takes are committed to ``log`` first.
+        Takes are committed to ``log`` first, with all changes before them.
         """
-        before = self._find_all(operations)
-        if before is None or not _can_wait(operations, before, now):
+        before = self._find_all(operations, now)
+        if before is None:
             return None
-        taken = [
-            (operation.key, entry.written)
-            for operation in operations
-            if isinstance(operation, Take) and (entry := before[operation.key]) is not None
-        ]
-        if taken and not log.append(taken):
-            return None
-        after = {key: entry for key, entry in before.items() if entry is not None}
+        after = before.copy()
         results = apply(operations, after, now)
-        for key, entry in before.items():
-            if (changed := after.get(key)) is not entry:
-                self._changes[key] = changed
-                self.weight += _weight(key, changed)
+        changed: dict[str, Entry | None] = {}
+        weight = 0
+        taken = False
+        for operation in operations:
+            key = operation.key
+            entry = after.get(key)
+            if entry is not before.get(key):
+                changed[key] = entry
+                weight += _weight(key, entry)
+                taken = taken or isinstance(operation, Take)
+        if taken:
+            if not log.append(self.unlogged | changed):
+                return None
+            self.unlogged = {}
+        else:
+            self.unlogged |= changed
+        self._changes |= changed
+        self.weight += weight
         return results
 
-    def _find_all(self, operations: Sequence[Operation]) -> dict[str, Entry | None] | None:
-        """Return the entries of the operations; None if the file is necessary."""
-        found: dict[str, Entry | None] = {}
+    def _find_all(self, operations: Sequence[Operation], now: float) -> dict[str, Entry] | None:
+        """Return the present entries of the operations.
+
+        None if the file is necessary: for entries that only it knows, for a large run, and for a write that may not be
+        lost for a moment.
+        """
+        found: dict[str, Entry] = {}
+        size = 0
         for operation in operations:
             key = operation.key
             entry = self._find(key)
-            if isinstance(entry, _Unknown):
+            if entry is _UNKNOWN:
                 if self._may_hold(key) or not key.isascii():
                     return None  # SQLite rejects some keys, and their run has to fail alone
                 entry = None
             if key in self._held:
                 return None
-            found[key] = entry
-        return found
+            if entry is not None:
+                found[key] = entry
+            if isinstance(operation, WRITES):
+                if not operation.deferred and not (isinstance(operation, Add) and _has_value(entry, now)):
+                    return None
+                size += len(operation.value)
+            elif isinstance(operation, Get) and operation.large:
+                return None
+        return found if size <= LARGE_BYTES else None
+
+    def log_changes(self, log: ChangeLog) -> bool:
+        """Log all changes. Return False if that is not possible now."""
+        unlogged, self.unlogged = self.unlogged, {}
+        return not unlogged or log.append(unlogged)
 
     def take_changes(self) -> Mapping[str, Entry | None]:
         """Return the changes since the last call, which are then known like entries that were read."""
         changes, self._changes = self._changes, {}
-        self._recent.update(changes)
+        self.unlogged = {}
+        self._recent |= changes
         self._recent_weight += self.weight
         self.weight = 0
         self._age()
@@ -138,13 +163,11 @@ class Overlay:
                 self._held[operation.key] = count
         self.forget(operation.key for operation in operations)
 
-    def _find(self, key: str) -> Entry | _Unknown | None:
-        for entries in (self._changes, self._recent):
-            found = entries.get(key, _UNKNOWN)
-            if found is not _UNKNOWN:
-                return found
-        found = self._older.get(key, _UNKNOWN)
-        if not isinstance(found, _Unknown):
+    def _find(self, key: str) -> Entry | None:
+        found = self._changes.get(key, _UNKNOWN)
+        if found is _UNKNOWN:
+            found = self._recent.get(key, _UNKNOWN)
+        if found is _UNKNOWN and (found := self._older.get(key, _UNKNOWN)) is not _UNKNOWN:
             self._recent[key] = found
             self._recent_weight += _weight(key, found)
         return found
@@ -152,19 +175,6 @@ class Overlay:
     def _age(self) -> None:
         if len(self._recent) > MAX_ENTRIES // 2 or self._recent_weight > MAX_WEIGHT // 2:
             self._older, self._recent, self._recent_weight = self._recent, {}, 0
-
-
-def _can_wait(operations: Sequence[Operation], entries: Mapping[str, Entry | None], now: float) -> bool:
-    """Return whether the operations are small, and what they write may be lost for a moment."""
-    size = 0
-    for operation in operations:
-        if isinstance(operation, Put | Add):
-            if not operation.deferred and not (isinstance(operation, Add) and _has_value(entries[operation.key], now)):
-                return False
-            size += len(operation.value)
-        elif isinstance(operation, Get) and operation.large:
-            return False
-    return size <= LARGE_BYTES
 
 
 def _has_value(entry: Entry | None, now: float) -> bool:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
+from openai_dify_proxy.state.change_log import ChangeLog, clear_changes, is_empty, read_changes
 from openai_dify_proxy.state.sharing import REGAIN_SECONDS, WATCH_SECONDS, Sharing
-from openai_dify_proxy.state.sqlite_file import identity, open_database
-from openai_dify_proxy.state.take_log import TakeLog, clear_takes, read_takes
+from openai_dify_proxy.state.sqlite_file import identity, open_database, write_entries
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +31,8 @@ class Event(Enum):
     """The connection ends."""
 
 
-Change = TakeLog | Event
-"""An event, or the log for takes: this process has the file for itself from now on."""
+Change = ChangeLog | Event
+"""An event, or the log of changes: this process has the file for itself from now on."""
 
 
 class SharedDatabase:
@@ -49,7 +49,7 @@ class SharedDatabase:
         self._file: tuple[int, int] | None = None
         self._version = 0
         self._replayed = False
-        self._takes: TakeLog | None = None
+        self._log: ChangeLog | None = None
         self._wanted = False
         self._watch_at = 0.0
         self._listener: Callable[[Change], None]
@@ -78,8 +78,8 @@ class SharedDatabase:
             self._file = identity(self._path)
             self._replay(self.connection)
             self._note_changes(self.connection)
-            if self._sharing.exclusive and self._takes is None and not self._wanted:
-                self._begin_alone()
+            if self._sharing.exclusive and self._log is None and not self._wanted:
+                self._begin_alone(self.connection)
         return self.connection
 
     def disconnect(self) -> None:
@@ -95,22 +95,29 @@ class SharedDatabase:
 
     def close(self, *, clean: bool) -> None:
         """Close the connection and release the lock. ``clean`` says that all changes are committed."""
-        if clean and self._takes is not None:
+        if clean and self._log is not None:
             with suppress(OSError):
-                clear_takes(self._sharing.file)
+                clear_changes(self._sharing.file)
         self.disconnect()
         self._sharing.leave()
 
+    def record_batch(self, connection: sqlite3.Connection, number: int) -> None:
+        """Record in a transaction that it writes the batch ``number`` of changes."""
+        if self._sharing.exclusive:
+            connection.execute(f"PRAGMA application_id = {number}")
+
     def _replay(self, connection: sqlite3.Connection) -> None:
-        """Remove the entries that another process took before it crashed. Necessary once per lock."""
+        """Write the changes that another process logged before it crashed. Necessary once per lock."""
         if self._replayed or sys.platform == "win32":
             return
-        takes = list(read_takes(self._sharing.file))
-        if takes:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany("DELETE FROM entries WHERE key = ? AND written <= ?", takes)
+        file = self._sharing.file
+        if not is_empty(file):
+            connection.execute("BEGIN IMMEDIATE")  # other processes may replay them too
+            number, changes = read_changes(file, _committed_batch(connection))
+            write_entries(connection, changes)
+            connection.execute(f"PRAGMA application_id = {number}")
             connection.execute("COMMIT")
-        clear_takes(self._sharing.file)
+        clear_changes(file)
         self._replayed = True
 
     def _note_changes(self, connection: sqlite3.Connection) -> None:
@@ -142,7 +149,7 @@ class SharedDatabase:
         elif self._sharing.exclusive:
             if not self._wanted and self._sharing.wanted:
                 self._wanted = True
-                self._takes = None
+                self._log = None
                 self._listener(Event.WANTED)
             self._compare(connection)
         else:
@@ -154,7 +161,7 @@ class SharedDatabase:
         self._wanted = False
         if not self._sharing.exclusive:
             return
-        clear_takes(self._sharing.file)
+        clear_changes(self._sharing.file)
         self._sharing.share()
         self._watch_at = time.monotonic() + self.watch_seconds
 
@@ -165,20 +172,22 @@ class SharedDatabase:
             self._replay(connection)
         if self._sharing.exclusive:
             self._compare(connection)
-            self._begin_alone()
+            self._begin_alone(connection)
 
     def _compare(self, connection: sqlite3.Connection) -> None:
         if self._version != _data_version(connection):
             self._note_changes(connection)
 
-    def _begin_alone(self) -> None:
-        self._takes = TakeLog(self._sharing.file)
-        self._listener(self._takes)
+    def _begin_alone(self, connection: sqlite3.Connection) -> None:
+        if _committed_batch(connection):
+            connection.execute("PRAGMA application_id = 0")
+        self._log = ChangeLog(self._sharing.file)
+        self._listener(self._log)
 
     def _leave(self) -> None:
         self._sharing.leave()
-        if self._takes is not None:
-            self._takes = None
+        if self._log is not None:
+            self._log = None
             self._listener(Event.LOST)
 
 
@@ -186,3 +195,9 @@ def _data_version(connection: sqlite3.Connection) -> int:
     """Return a number that changes when another connection writes to the file."""
     (version,) = connection.execute("PRAGMA data_version").fetchone()
     return int(version)
+
+
+def _committed_batch(connection: sqlite3.Connection) -> int:
+    """Return the number of the last batch of changes that the file has."""
+    (number,) = connection.execute("PRAGMA application_id").fetchone()
+    return int(number)

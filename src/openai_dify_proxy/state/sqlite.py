@@ -4,19 +4,19 @@ A separate thread uses the file (``sqlite_worker``), so that a slow disk or a lo
 event loop. How a run is answered depends on who else uses the file (``sharing``):
 
 - A process that shares the file with others sends each run to the thread, which executes it in a transaction.
-- A server that has the file for itself answers from memory (``overlay``), and hands the changes over to the thread
-  after ``WRITE_SECONDS``. A filter over the keys of the file (``key_filter``) says that an entry does not exist, so the
-  thread is necessary only for entries that were not used lately: it reads them, and the operations are applied here.
+- A server that has the file for itself answers from memory (``overlay``). It logs the changes within ``LOG_SECONDS``
+  (``change_log``), and hands them over to the thread after ``WRITE_SECONDS``. A filter over the keys of the file
+  (``key_filter``) says that an entry does not exist, so the thread is necessary only for entries that were not used
+  lately: it reads them, and the operations are applied here.
 
 A crash of the process loses deferred writes of the last ``DEFER_SECONDS``, so that the next turn of such a conversation
-starts a new one. It loses no take: takes are committed to a log before their results are returned (``take_log``), so no
-entry is taken twice. Nothing is lost at an orderly end, and before the file is shared again.
+starts a new one. It loses no take: takes are logged before their results are returned, so no entry is taken twice.
+Nothing is lost at an orderly end, and before the file is shared again.
 
 In these cases a run goes through the thread although the process has the file for itself: it writes something that is
 not deferred; it is large; an earlier run on one of its keys goes through the thread; too much waits to be written; or
-the last attempt to write failed. The transaction of such a
-run writes all earlier changes too, so while the disk is full all runs that write fail, and nothing accumulates, while
-those that read still return what was acknowledged.
+the last attempt to write failed. The transaction of such a run writes all earlier changes too, so while the disk is
+full all runs that write fail, and nothing accumulates, while those that read still return what was acknowledged.
 
 The writes of programs that use the file without a lock (``sqlite3``) are noticed within ``WATCH_SECONDS``, by ``PRAGMA
 data_version``; everything that was read is then forgotten.
@@ -31,11 +31,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from openai_dify_proxy.state.change_log import ChangeLog
 from openai_dify_proxy.state.deadlines import Deadlines
 from openai_dify_proxy.state.entries import Entry
 from openai_dify_proxy.state.eviction import MAX_BYTES
 from openai_dify_proxy.state.key_filter import KeyFilter
 from openai_dify_proxy.state.overlay import Overlay
+from openai_dify_proxy.state.sqlite_file import disk_size
 from openai_dify_proxy.state.sqlite_requests import Changes, Load, SqliteRun, StateCommand
 from openai_dify_proxy.state.sqlite_tidying import Tidying
 from openai_dify_proxy.state.sqlite_worker import SqliteWorker
@@ -47,16 +49,21 @@ from openai_dify_proxy.state.store import (
     is_large,
     size_of,
 )
-from openai_dify_proxy.state.take_log import TakeLog
 
-WRITE_SECONDS = 0.03
-"""How long a change waits for others to be written with it."""
+LOG_SECONDS = 0.03
+"""How long a change waits for others to be logged with it."""
 
-MAX_BATCH_WEIGHT = 1024 * 1024
+WRITE_SECONDS = 1.0
+"""How long a change waits for others to be written to the file with it."""
+
+MAX_BATCH_WEIGHT = 2 * 1024 * 1024
 """Changes that weigh more are handed over at once."""
 
 MAX_BACKLOG = 16 * 1024 * 1024
 """The largest weight of changes that wait to be written."""
+
+ENTRY_BYTES = 128
+"""Bytes in the file that an entry takes at least."""
 
 MAX_LOADED = 256
 """A run that needs more entries of the file is executed by the thread."""
@@ -85,7 +92,8 @@ class SqliteStore:
         self._overlay = Overlay(self._filter.may_hold)
         tidying = Tidying(max_entries, max_bytes, clock)
         may_hold = self._filter.may_hold
-        self._worker = SqliteWorker(Path(path).expanduser().absolute(), tidying, may_hold, clock, exclusive=exclusive)
+        self._path = Path(path).expanduser().absolute()
+        self._worker = SqliteWorker(self._path, tidying, may_hold, clock, exclusive=exclusive)
         self._exclusive = exclusive
         self._clock = clock
         self._timeout = timeout
@@ -93,9 +101,10 @@ class SqliteStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._log: TakeLog | None = None
+        self._log: ChangeLog | None = None
         """Set while the overlay answers."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._log_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         self._handed_over = 0
         self._backlog: deque[tuple[int, int]] = deque()
         self._backlog_weight = 0
@@ -105,22 +114,28 @@ class SqliteStore:
         return None if self._closed else self._answer(operations)
 
     def _answer(self, operations: Sequence[Operation]) -> list[bytes | None] | None:
-        if self._log is None or self._worker.failing or self._is_backlogged():
+        if self._log is None or self._worker.failing:
             return None
-        results = self._overlay.run(operations, self._clock(), self._log)
-        if self._overlay.weight > MAX_BATCH_WEIGHT:
+        if self._backlog_weight > MAX_BACKLOG and self._is_backlogged():
+            return None
+        overlay = self._overlay
+        results = overlay.run(operations, self._clock(), self._log)
+        if overlay.weight > MAX_BATCH_WEIGHT:
             self._hand_over()
-        elif self._timer is None and self._overlay.weight:
+        elif self._write_timer is None and overlay.weight:
             assert self._loop is not None
-            self._timer = self._loop.call_later(WRITE_SECONDS, self._hand_over)
+            self._write_timer = self._loop.call_later(WRITE_SECONDS, self._hand_over)
+        if self._log_timer is None and overlay.unlogged:
+            assert self._loop is not None
+            self._log_timer = self._loop.call_later(LOG_SECONDS, self._log_changes)
         return results
 
     async def run(self, *operations: Operation) -> list[bytes | None]:
-        results = self.run_now(*operations)
-        if results is not None:
-            return results
         if self._closed:
             raise StateUnavailable("the state is closed")
+        results = self._answer(operations)
+        if results is not None:
+            return results
         loop = asyncio.get_running_loop()
         if self._thread is None:
             self._loop = loop
@@ -164,13 +179,20 @@ class SqliteStore:
             self._overlay.hold(run.operations)
         self._worker.waiting.put(run)
 
+    def _log_changes(self) -> None:
+        self._log_timer = None
+        if self._log is not None and not self._overlay.log_changes(self._log):
+            self._hand_over()
+
     def _hand_over(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
         weight = self._overlay.weight
         if not weight:
             return
+        if self._log is not None:
+            self._overlay.log_changes(self._log)
         changes = self._overlay.take_changes()
         self._filter.add(key for key, entry in changes.items() if entry is not None)
         self._handed_over += 1
@@ -178,8 +200,11 @@ class SqliteStore:
         self._backlog_weight += weight
         self._worker.waiting.put(Changes(self._handed_over, changes))
         if self._log is not None:
-            self._log.end_batch(self._handed_over, self._worker.committed)
+            self._begin_batch(self._log)
             self._scan_if_due()
+
+    def _begin_batch(self, log: ChangeLog) -> None:
+        log.begin_batch(self._handed_over + 1, self._worker.committed)
 
     def _is_backlogged(self) -> bool:
         """Return whether too much waits to be written."""
@@ -190,16 +215,17 @@ class SqliteStore:
 
     def _scan_if_due(self) -> None:
         if self._filter.due:
-            self._filter.begin()
+            self._filter.begin(expected=disk_size(self._path) // ENTRY_BYTES)
             self._filter.add(self._overlay.held)  # they may be written behind the scan
             self._worker.waiting.put(StateCommand.SCAN)
 
     # Events of the thread, in the event loop
 
-    def activate(self, log: TakeLog) -> None:
+    def activate(self, log: ChangeLog) -> None:
         """Answer from memory from now on: this process has the file for itself."""
         if not self._closed:
             self._log = log
+            self._begin_batch(log)
             self._scan_if_due()
 
     def release(self) -> None:
@@ -211,6 +237,7 @@ class SqliteStore:
     def deactivate(self) -> None:
         """Answer from memory no longer: other processes may use the file already."""
         self._log = None
+        self._hand_over()
 
     def forget(self, keys: Sequence[str] | None) -> None:
         """Forget entries that the thread removed; None for all, since something else may have changed them."""

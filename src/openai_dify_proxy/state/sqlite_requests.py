@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
+from openai_dify_proxy.state.change_log import ChangeLog
 from openai_dify_proxy.state.entries import Entry
 from openai_dify_proxy.state.store import Operation, StateUnavailable
-from openai_dify_proxy.state.take_log import TakeLog
 
 
 class SqliteRun(NamedTuple):
@@ -45,7 +45,7 @@ class StateCommand(Enum):
 class Listener(Protocol):
     """Receives the results and events of the thread in its event loop."""
 
-    def activate(self, takes: TakeLog, /) -> None: ...
+    def activate(self, changes: ChangeLog, /) -> None: ...
 
     def release(self) -> None: ...
 

@@ -1,7 +1,7 @@
 """The thread that uses the SQLite file of the state.
 
 It takes all waiting runs, reads their entries with one statement, applies the operations in memory, and writes the
-changes: one transaction with at most four statements for any number of runs. ``BEGIN IMMEDIATE`` locks out other
+changes: one transaction with few statements for any number of runs. ``BEGIN IMMEDIATE`` locks out other
 processes, which makes each operation atomic. A large run has a separate transaction, and at most one of them
 comes before the waiting small runs.
 
@@ -18,20 +18,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
+from openai_dify_proxy.state.change_log import ChangeLog
 from openai_dify_proxy.state.entries import Entry, apply
 from openai_dify_proxy.state.key_filter import scan
 from openai_dify_proxy.state.shared_database import Change, Event, SharedDatabase
-from openai_dify_proxy.state.sqlite_file import VALUE
+from openai_dify_proxy.state.sqlite_file import VALUE, write_entries
 from openai_dify_proxy.state.sqlite_requests import Changes, Listener, Load, SqliteRun, StateCommand
 from openai_dify_proxy.state.sqlite_tidying import SCAN_SECONDS, Tidying
 from openai_dify_proxy.state.store import StateUnavailable, is_read, size_of
-from openai_dify_proxy.state.take_log import TakeLog
 
 MAX_BATCH = 256
 """Runs in one transaction."""
@@ -47,9 +46,6 @@ SCAN_PAUSE = 0.02
 
 RETRY_SECONDS = 1.0
 """How long changes wait after they could not be written, if no run tries before."""
-
-MAX_ROWS = 128
-"""Rows that one statement writes."""
 
 _T = TypeVar("_T")
 
@@ -270,14 +266,9 @@ class SqliteWorker:
 
     def _commit(self, connection: sqlite3.Connection, changes: Mapping[str, Entry | None]) -> None:
         """Write the changes, all those that were handed over among them, and commit."""
-        removed = [(key,) for key, entry in changes.items() if entry is None and self._may_hold(key)]
-        put = [
-            (key, entry.expires, entry.written, entry.owner, entry.value)
-            for key, entry in changes.items()
-            if entry is not None
-        ]
-        _write_rows(connection, _delete_of, removed)
-        _write_rows(connection, _insert_of, put)
+        write_entries(connection, changes, self._may_hold)
+        if self._unwritten:
+            self._database.record_batch(connection, self._merged)
         connection.execute("COMMIT")
         self._unwritten = {}
         self.committed = self._merged
@@ -289,7 +280,7 @@ class SqliteWorker:
         """Tell the event loop of a change of the file or its lock, and end the passes over the file."""
         listener = self._listener
         match change:
-            case TakeLog():
+            case ChangeLog():
                 self._tell(listener.activate, change)
             case Event.WANTED:
                 self._tell(listener.release)
@@ -350,34 +341,6 @@ class SqliteWorker:
         if self._unwritten:
             log.warning("state_entries_lost", entries=len(self._unwritten))
         self._database.close(clean=not self._unwritten)
-
-
-def _write_rows(
-    connection: sqlite3.Connection, statement_of: Callable[[int], str], rows: Sequence[tuple[object, ...]]
-) -> None:
-    """Write rows with few statements.
-
-    Python gives up its lock for each step of a statement, and the event loop keeps it for milliseconds. Sorted rows
-    share pages, which takes a quarter less work.
-    """
-    rows = sorted(rows, key=itemgetter(0))
-    begin = 0
-    while begin < len(rows):
-        count = min(MAX_ROWS, 1 << (len(rows) - begin).bit_length() - 1)  # a power of two, which limits the statements
-        part = rows[begin : begin + count]
-        connection.execute(statement_of(count), [value for row in part for value in row])
-        begin += count
-
-
-@cache
-def _insert_of(rows: int) -> str:
-    marks = ", ".join(("(?, ?, ?, x'', ?, ?)",) * rows)
-    return f"INSERT OR REPLACE INTO entries (key, expires, written, value, owner, data) VALUES {marks}"  # noqa: S608 - only marks
-
-
-@cache
-def _delete_of(rows: int) -> str:
-    return f"DELETE FROM entries WHERE key IN ({', '.join('?' * rows)})"  # noqa: S608 - only marks
 
 
 def _select(keys: int) -> tuple[str, int]:
