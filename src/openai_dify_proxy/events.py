@@ -216,6 +216,10 @@ Event = (
 )
 
 
+DELTAS = (TextDelta, ReasoningDelta)
+"""The classes of the events that are increments of text or reasoning."""
+
+
 def merge_deltas(events: Sequence[Event]) -> list[Event]:
     """Return ``events`` with each run of adjacent text or reasoning deltas merged into one."""
     merged: list[Event] = []
@@ -227,7 +231,7 @@ def merge_deltas(events: Sequence[Event]) -> list[Event]:
             continue
         if kind is not None:
             merged.append(kind("".join(texts)))
-        if isinstance(event, TextDelta | ReasoningDelta):
+        if isinstance(event, DELTAS):
             kind = type(event)
             texts = [event.text]
         else:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openai_dify_proxy.events import Event, TextDelta, TurnFinished
+from openai_dify_proxy.events import Event, FileProduced, TextDelta, TurnFinished
 from openai_dify_proxy.translate.dify.file_links import FileLinks, LinkRewriter
 from openai_dify_proxy.translate.dify.signed_links import SignedLink, SignedLinks
 
@@ -35,7 +35,7 @@ parts = st.one_of(
 texts = st.lists(parts, max_size=8).map("".join)
 
 
-def numbered(link: SignedLink) -> str:
+def numbered(link: SignedLink, _file: FileProduced | None) -> str:
     return f"<{link.path}>"
 
 
@@ -48,7 +48,7 @@ def whole(text: str) -> str:
 def test_any_split_gives_the_same_text(text: str, places: list[int]) -> None:
     cuts = [0, *sorted(min(place, len(text)) for place in places), len(text)]
     deltas: list[Event] = [TextDelta(text[a:b]) for a, b in pairwise(cuts)]
-    filtered = FileLinks(LINKS, lambda link, _file: numbered(link))
+    filtered = FileLinks(LINKS, numbered)
     events = [out for delta in deltas for out in filtered.filter([delta])] + filtered.filter([TurnFinished("stop")])
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == whole(text)
 

@@ -5,8 +5,8 @@ them until then: a take before its result is returned, a deferred write within `
 opens the file next after a crash applies them.
 
 A record holds the changes of one write, and the number of the batch that they belong to. The transaction that writes a
-batch to the file sets ``PRAGMA application_id`` to its number, which needs no table, so only records of later batches are
-applied.
+batch to the file sets ``PRAGMA application_id`` to its number, which needs no table of its own. So only the records of
+later batches are applied.
 
 The log has two halves of fixed size, written in advance, so that a full disk does not stop takes: new records go to
 one, while those in the other await their transaction. After the last record of a half comes a length of zero.

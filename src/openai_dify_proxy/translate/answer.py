@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec import field
+
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.errors import ProxyError
 from openai_dify_proxy.events import (
     Citation,
@@ -28,55 +31,37 @@ from openai_dify_proxy.events import (
 from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
 
 
-class Answer:
+class Answer(Entity):
     """The answer so far: ``add`` events and read the attributes.
 
+    ``texts`` are the pieces of the text; to append one is the same as to add a ``TextDelta``, and faster.
     ``finish_reason`` and ``error`` are None until the turn finished or failed. ``calling`` means that the last call has
-    not finished, ``replaced`` that a moderation replaced earlier text. ``human_input`` is the form of a
-    paused run. ``suggested_questions`` are no events: the
-    caller sets them before the last one.
+    not finished, ``replaced`` that a moderation replaced earlier text. ``human_input`` is the form of a paused run.
+    ``suggested_questions`` are no events: the caller sets them before the last one.
     """
 
-    __slots__ = (
-        "_calls",
-        "_reasoning",
-        "_refusal",
-        "_text",
-        "calling",
-        "citations",
-        "error",
-        "files",
-        "finish_reason",
-        "human_input",
-        "repairs",
-        "replaced",
-        "suggested_questions",
-        "usage",
-    )
-
-    def __init__(self) -> None:
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._refusal: list[str] = []
-        self._calls: list[tuple[ToolCallStarted, list[str]]] = []
-        self.calling = False
-        self.citations: tuple[Citation, ...] = ()
-        self.files: list[FileProduced] = []
-        self.replaced = False
-        self.finish_reason: FinishReason | None = None
-        self.usage: Usage | None = None
-        self.repairs: Repairs | None = None
-        self.human_input: HumanInput | None = None
-        self.suggested_questions: list[str] | None = None
-        self.error: ProxyError | None = None
+    texts: list[str] = field(default_factory=list)
+    calling: bool = False
+    citations: tuple[Citation, ...] = ()
+    files: list[FileProduced] = field(default_factory=list)
+    replaced: bool = False
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    repairs: Repairs | None = None
+    human_input: HumanInput | None = None
+    suggested_questions: list[str] | None = None
+    error: ProxyError | None = None
+    _reasoning: list[str] = field(default_factory=list)
+    _refusal: list[str] = field(default_factory=list)
+    _calls: list[tuple[ToolCallStarted, list[str]]] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        return "".join(self._text)
+        return "".join(self.texts)
 
     @property
     def has_text(self) -> bool:
-        return any(self._text)
+        return any(self.texts)
 
     @property
     def reasoning(self) -> str:
@@ -90,6 +75,8 @@ class Answer:
     @property
     def calls(self) -> list[ToolCall]:
         """The tool calls, with their arguments so far."""
+        if not self._calls:
+            return []
         return [ToolCall(call.id, call.name, "".join(parts), call.custom) for call, parts in self._calls]
 
     @property
@@ -99,7 +86,7 @@ class Answer:
 
     def reply_with(self, text: str) -> HistoryMessage:
         """Return the answer as the assistant's message, with the text that a stream has sent; or with the refusal."""
-        return HistoryMessage("assistant", text or self.refusal or "", tuple(self.calls))
+        return HistoryMessage("assistant", text or self.refusal or "", tuple(self.calls) if self._calls else ())
 
     @property
     def cited_urls(self) -> list[tuple[str, str]]:
@@ -108,11 +95,10 @@ class Answer:
 
     def add(self, events: Iterable[Event]) -> None:
         for event in events:
-            self.add_one(event)
-
-    def add_text(self, text: str) -> None:
-        """Add a ``TextDelta``; faster than ``add_one``."""
-        self._text.append(text)
+            if type(event) is TextDelta:
+                self.texts.append(event.text)
+            else:
+                self.add_one(event)
 
     def add_arguments(self, delta: ToolCallDelta) -> None:
         """Add a ``ToolCallDelta``; faster than ``add_one``."""
@@ -120,12 +106,14 @@ class Answer:
 
     def add_one(self, event: Event) -> None:
         match event:
+            case TurnFinished():
+                self._finish(event)
             case TextDelta(text):
-                self.add_text(text)
+                self.texts.append(text)
             case ReasoningDelta(text):
                 self._reasoning.append(text)
             case TextReplaced(text, moderated):
-                self._text = [text]
+                self.texts = [text]
                 self.replaced = self.replaced or moderated
             case FileProduced():
                 self.files.append(event)
@@ -134,8 +122,6 @@ class Answer:
                 self.citations = items
             case StepChanged():
                 self._reasoning.append(step_line(event))
-            case TurnFinished():
-                self._finish(event)
             case TurnFailed(error):
                 self.error = error
             case _:
@@ -155,7 +141,7 @@ class Answer:
 
     def _finish(self, event: TurnFinished) -> None:
         if event.answer is not None:
-            self._text = [event.answer]
+            self.texts = [event.answer]
             for file in self.files:
                 self._add_link(file)
         self.finish_reason = event.reason
@@ -165,7 +151,7 @@ class Answer:
 
     def _add_link(self, file: FileProduced) -> None:
         if link := file_link(file, self.has_text):
-            self._text.append(link)
+            self.texts.append(link)
 
 
 def file_link(file: FileProduced, after_text: bool) -> str:

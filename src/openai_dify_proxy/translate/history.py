@@ -80,7 +80,8 @@ class Fingerprint:
             if message.calls or message.call_id is not None:
                 pieces += _call_pieces(message, text)
             elif text:
-                pieces += _role_piece(message.role), *_pieces(TEXT, text)
+                data = text.encode("utf-8", "surrogatepass")
+                pieces += _role_piece(message.role), b"%b%d:" % (TEXT, len(data)), data
             elif message.files:
                 pieces.append(_role_piece(message.role))
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.events import Event, ReasoningDelta, TextDelta
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -18,27 +19,29 @@ MAX_BLOCKS = 1000
 _BLOCK = re.compile(f"{OPEN}.*?(?:{CLOSE}|\\Z)", re.DOTALL)
 
 
-class ThinkSplitter:
+class ThinkSplitter(Entity):
     """Splits text into ``TextDelta`` and ``ReasoningDelta``; it buffers less than the length of a tag.
 
     While ``idle`` is true, text without ``<`` is visible unchanged and need not be fed.
     """
 
-    __slots__ = ("_bare", "_blocks", "_buffer", "_fresh", "_reasoned", "_thinking", "idle")
-
-    def __init__(self) -> None:
-        self._blocks = 0
-        self._buffer = ""
-        self._thinking = False
-        self._fresh = True  # the next reasoning begins a block
-        self._reasoned = False
-        self._bare = True  # no visible text was emitted yet
-        self.idle = False
+    idle: bool = False
+    _blocks: int = 0
+    _buffer: str = ""
+    _thinking: bool = False
+    _fresh: bool = True  # the next reasoning begins a block
+    _reasoned: bool = False
+    _bare: bool = True  # no visible text was emitted yet
 
     def feed(self, text: str, out: list[Event]) -> None:
         """Append to ``out`` the deltas that ``text`` completes."""
-        self._split(text, out)
-        self.idle = not (self._buffer or self._thinking or self._bare)
+        if self._reasoned or self._buffer or "<" in text:
+            self._split(text, out)
+            self.idle = not (self._buffer or self._thinking or self._bare)
+        elif text:
+            self.idle = True
+            self._bare = False
+            out.append(TextDelta(text))
 
     def _split(self, text: str, out: list[Event]) -> None:
         text = self._buffer + text
@@ -62,8 +65,9 @@ class ThinkSplitter:
 
     def close(self, out: list[Event]) -> None:
         """Emit the buffered text: the beginning of a tag that was never completed."""
-        rest, self._buffer = self._buffer, ""
-        self._emit(rest, out)
+        if rest := self._buffer:
+            self._buffer = ""
+            self._emit(rest, out)
 
     def reason(self, text: str, out: list[Event]) -> None:
         """Emit reasoning that Dify separated from the answer."""

@@ -35,7 +35,10 @@ def check_complexity(document: bytes | bytearray) -> None:
     Keys do not count as values; empty arrays and objects count twice. Bytes that are not JSON may pass: the decoder
     rejects them.
     """
-    if _has_few_openings(document) and not _may_have_many_values(document):
+    if len(document) <= MAX_DEPTH:
+        return  # too short for either
+    most = MAX_VALUES - MAX_DEPTH  # with few opening brackets, each of which begins one more value
+    if (len(document) < most or document.count(b",") < most) and _has_few_openings(document):
         return
     values, depth = 1, 0
     for structure in _structure(document):
@@ -61,12 +64,6 @@ def _has_few_openings(document: bytes | bytearray) -> bool:
             left -= 1
             at = document.find(opening, at + 1)
     return left >= 0
-
-
-def _may_have_many_values(document: bytes | bytearray) -> bool:
-    """Return whether ``document``, with few opening brackets, may have more than ``MAX_VALUES`` values."""
-    most = MAX_VALUES - MAX_DEPTH  # each opening bracket begins one more
-    return len(document) >= most and document.count(b",") >= most
 
 
 def _deepest(brackets: bytes, depth: int) -> int:

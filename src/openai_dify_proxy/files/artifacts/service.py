@@ -11,6 +11,9 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import lru_cache
 
+from msgspec import Struct, field
+
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.errors import FilePending, NotFound, UpstreamFailed
 from openai_dify_proxy.events import FileProduced
 from openai_dify_proxy.files.artifacts.fetches import Fetch, Fetches
@@ -70,7 +73,7 @@ class Artifacts:
         """
         if secret is None or (address is None and self._public_url is None):
             return None
-        turn = _TurnArtifacts(self, base_url, caller=caller, user=user, secret=secret, address=address)
+        turn = _TurnArtifacts(self, base_url, caller, user, secret, address)
         return FileLinks(_signed_links(base_url), turn.replace)
 
     async def find(self, text: str) -> Artifact:
@@ -147,46 +150,35 @@ class Artifacts:
         raise _pending()
 
 
-class _Produced:
+class _Produced(Struct):
     """A link of the proxy, and its fetch."""
 
-    def __init__(self, link: str, fetch: Fetch) -> None:
-        self.link = link
-        self.fetch = fetch
+    link: str
+    fetch: Fetch
 
 
-class _TurnArtifacts:
+class _TurnArtifacts(Entity):
     """The links of one turn: one for each file, however often Dify signs it."""
 
-    def __init__(
-        self,
-        artifacts: Artifacts,
-        base_url: str,
-        *,
-        caller: str,
-        user: str,
-        secret: bytes,
-        address: Address | None,
-    ) -> None:
-        self.base_url = base_url
-        self.caller = caller
-        self.user = user
-        self.secret = secret
-        self.address = address
-        self._artifacts = artifacts
-        self._produced: dict[str, _Produced] = {}
+    artifacts: Artifacts
+    base_url: str
+    caller: str
+    user: str
+    secret: bytes
+    address: Address | None
+    _produced: dict[str, _Produced] = field(default_factory=dict)
 
     def replace(self, link: SignedLink, file: FileProduced | None) -> str | None:
         produced = self._produced.get(link.path)
         if produced is None:
             if len(self._produced) >= MAX_FILES_OF_TURN:
                 return None
-            produced = self._artifacts.produce(self, link, file)
+            produced = self.artifacts.produce(self, link, file)
             if produced is None:
                 return None
             self._produced[link.path] = produced
         elif title := _title(file):
-            self._artifacts.rename(produced.fetch, title)
+            self.artifacts.rename(produced.fetch, title)
         return produced.link
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
+from msgspec import field, structs
+
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.events import AgentThoughtDelta, Event, FixedTextDelta, ReasoningDelta, TextDelta, TextReplaced
 from openai_dify_proxy.translate.dify.dedupe import TextAssembly
 from openai_dify_proxy.translate.think import ThinkSplitter, without_thinking
@@ -16,45 +20,29 @@ _FORM = ("", "form")
 """The variable of text that no node sends."""
 
 
-class AnswerText:
+class AnswerText(Entity):
     """Turns the text of Dify's events into ``TextDelta``, ``ReasoningDelta`` and ``TextReplaced``.
 
     ``agent_streams`` is true once text came in ``agent_message`` events, ``moderated`` once a moderation has replaced
     the text. ``final`` is the visible text of the whole answer if it differs from the sum of the deltas.
     ``lost`` is true if a part of the text is missing.
     ``separate_fixed`` enables ``FixedTextDelta`` for text that is not a model's, and ``AgentThoughtDelta``.
+    ``joins`` is true while pieces of text from the same variable may be added as one: none of them can be a repetition.
     """
 
-    __slots__ = (
-        "_assembly",
-        "_restated",
-        "_separate",
-        "_think",
-        "_thoughts",
-        "agent_streams",
-        "final",
-        "lost",
-        "moderated",
-    )
-
-    def __init__(self, *, separate_fixed: bool = False) -> None:
-        self._separate = separate_fixed
-        self._assembly = TextAssembly()
-        self._restated = 0
-        self._think = ThinkSplitter()
-        self._thoughts: dict[str, str] = {}
-        self.agent_streams = False
-        self.moderated = False
-        self.final: str | None = None
-        self.lost = False
+    separate_fixed: bool = False
+    joins: bool = True
+    agent_streams: bool = False
+    moderated: bool = False
+    final: str | None = None
+    lost: bool = False
+    _assembly: TextAssembly = field(default_factory=TextAssembly)
+    _restated: int = 0
+    _think: ThinkSplitter = field(default_factory=ThinkSplitter)
+    _thoughts: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self._assembly.text()
-
-    @property
-    def joins(self) -> bool:
-        """Whether pieces of text from the same variable may be added as one: none of them can be a repetition."""
-        return not (self.agent_streams or self._assembly.retried)
 
     def missing_from_agent(self, name: str, text: str) -> str:
         """Return the part of an event's ``text`` that was not streamed yet; ``name`` is the event's.
@@ -65,6 +53,7 @@ class AnswerText:
             return self._assembly.missing_from_agent(text)
         if name == "agent_message":
             self.agent_streams = True
+            self.joins = False
         return text
 
     def add(self, selector: Sequence[str] | None, text: str, out: list[Event]) -> None:
@@ -74,7 +63,7 @@ class AnswerText:
         """
         new = self._assembly.add(selector[0] if selector else "", text)
         if new:
-            if self._separate and selector and selector[-1] != "text":
+            if self.separate_fixed and selector and selector[-1] != "text":
                 self._think.close(out)  # text before it that might have begun a tag
                 out.append(FixedTextDelta(new))
             elif self._think.idle and "<" not in new:
@@ -110,7 +99,7 @@ class AnswerText:
         """Add reasoning of an agent, which may name the tools of its own."""
         parts: list[Event] = []
         self._think.reason(text, parts)
-        kind = AgentThoughtDelta if self._separate else ReasoningDelta
+        kind = AgentThoughtDelta if self.separate_fixed else ReasoningDelta
         out += [kind(part.text) for part in parts if isinstance(part, ReasoningDelta)]
 
     def replace(self, text: str, moderated: bool, out: list[Event]) -> None:
@@ -129,6 +118,7 @@ class AnswerText:
 
     def begin_retry(self, node: str) -> None:
         self._assembly.begin_retry(node)
+        self.joins = self.joins and not self._assembly.retried
 
     def end_attempt(self, node: str) -> None:
         self._assembly.end_attempt(node)
@@ -147,7 +137,8 @@ class AnswerText:
 
     def close(self, out: list[Event]) -> None:
         """Emit text that was buffered because it might have begun a tag."""
-        self._think.close(out)
+        if not self._think.idle:
+            self._think.close(out)
 
 
 class ResumedText(AnswerText):
@@ -156,11 +147,10 @@ class ResumedText(AnswerText):
     The text between the two streams is missing, so text events do not count: the rest is that of the run's outputs.
     """
 
-    __slots__ = ()
-
-    def __init__(self, before: AnswerText) -> None:
-        for name in AnswerText.__slots__:
-            setattr(self, name, getattr(before, name))
+    @classmethod
+    def after(cls, before: AnswerText) -> Self:
+        """Return the text that continues ``before``, with its state."""
+        return cls(*structs.astuple(before))
 
     def add(self, selector: Sequence[str] | None, text: str, out: list[Event]) -> None:
         """Ignore text events."""
@@ -195,11 +185,6 @@ class WaitingText(ResumedText):
 
     It stays so if the beginning of these events is missing, or if the turn only shows the form again.
     """
-
-    __slots__ = ()
-
-    def __init__(self, *, separate_fixed: bool) -> None:
-        super().__init__(AnswerText(separate_fixed=separate_fixed))
 
     def replace(self, text: str, moderated: bool, out: list[Event]) -> None:
         """Ignore the text so far, with which a snapshot of the run begins."""

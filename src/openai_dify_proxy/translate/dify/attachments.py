@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from msgspec import field
+
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.events import Citation, Citations, Event, FileProduced
 from openai_dify_proxy.wire.dify import FileData, RetrievedPassage
 
@@ -15,21 +18,18 @@ no more."""
 _URL_KEYS = ("url", "source_url", "source", "link")
 
 
-class Attachments:
+class Attachments(Entity):
     """Collects files and passages until the end of a turn.
 
     ``origin`` (scheme and host of Dify) completes relative links. Dify signs a link again each time it sends it, so
     only the link's path identifies the file.
     """
 
-    __slots__ = ("_cited", "_files", "_intermediate", "_origin", "_passages")
-
-    def __init__(self, origin: str) -> None:
-        self._origin = origin
-        self._files: dict[str, FileData] = {}
-        self._intermediate: dict[str, FileData] = {}
-        self._passages: list[dict[str, Any]] = []
-        self._cited = False
+    origin: str
+    _files: dict[str, FileData] = field(default_factory=dict)
+    _intermediate: dict[str, FileData] = field(default_factory=dict)
+    _passages: list[dict[str, Any]] = field(default_factory=list)
+    _cited: bool = False
 
     @property
     def has_files(self) -> bool:
@@ -68,7 +68,7 @@ class Attachments:
                 self._files.setdefault(path, file)
         for number, (path, file) in enumerate(self._files.items()):
             link = _link(file)
-            url = self._origin + link if link.startswith("/") else link
+            url = self.origin + link if link.startswith("/") else link
             kind = file.type or "custom"
             linked = number < MAX_LINK_SEARCHES and path in text
             out.append(FileProduced(url, kind, file.filename, file.mime_type, file.size, linked=linked))

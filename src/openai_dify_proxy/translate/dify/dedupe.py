@@ -6,26 +6,27 @@ ends its turn with the whole answer that it has streamed already.
 
 from __future__ import annotations
 
+from msgspec import Struct, field
+
+from openai_dify_proxy.entity import Entity
+
 MAX_COMPARED_ANSWERS = 16
 """Closing answers of an agent that are compared with its whole text; Dify sends one per turn."""
 
 
-class TextAssembly:
+class TextAssembly(Entity):
     """The text of a turn, by the node that sent it.
 
     ``any`` is true once there was text, ``retried`` once a node was retried.
     """
 
-    __slots__ = ("_attempts", "_compared", "_parts", "_repeats", "_segment", "any", "retried")
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._attempts: dict[str, list[int]] = {}  # a running node's indices into _parts
-        self._repeats: dict[str, _Repeat] = {}
-        self._segment = 0
-        self._compared = 0
-        self.any = False
-        self.retried = False
+    any: bool = False
+    retried: bool = False
+    _parts: list[str] = field(default_factory=list)
+    _attempts: dict[str, list[int]] = field(default_factory=dict)  # a running node's indices into _parts
+    _repeats: dict[str, _Repeat] = field(default_factory=dict)
+    _segment: int = 0
+    _compared: int = 0
 
     def text(self) -> str:
         return "".join(self._parts)
@@ -101,11 +102,8 @@ class TextAssembly:
         self.any = self.any or bool(text)
 
 
-class _Repeat:
+class _Repeat(Struct):
     """A retried node: the text of its first attempt, and how many characters of it were received again so far."""
 
-    __slots__ = ("expected", "received")
-
-    def __init__(self, expected: str) -> None:
-        self.expected = expected
-        self.received = 0
+    expected: str
+    received: int = 0

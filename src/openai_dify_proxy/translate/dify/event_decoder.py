@@ -15,13 +15,11 @@ from msgspec import ValidationError
 
 from openai_dify_proxy.errors import ProxyError, StreamCut, UpstreamFailed
 from openai_dify_proxy.events import (
+    DELTAS,
     Event,
     FinishReason,
-    ReasoningDelta,
-    TextDelta,
     TurnFailed,
     TurnFinished,
-    TurnIds,
     Usage,
     merge_deltas,
 )
@@ -29,7 +27,7 @@ from openai_dify_proxy.translate.dify.answer_text import AnswerText, ResumedText
 from openai_dify_proxy.translate.dify.attachments import Attachments
 from openai_dify_proxy.translate.dify.errors import translate_error, translate_failure
 from openai_dify_proxy.translate.dify.forms import FormStyle
-from openai_dify_proxy.translate.dify.ids import IdCollector
+from openai_dify_proxy.translate.dify.ids import add_ids
 from openai_dify_proxy.translate.dify.memory import NO_MEMORY, MemoryDetector
 from openai_dify_proxy.translate.dify.outputs import answer_of_outputs
 from openai_dify_proxy.translate.dify.pauses import NOT_PAUSED, PausedAt, PauseReader
@@ -48,11 +46,6 @@ MAX_EVENT_BYTES = 32 * 1024 * 1024
 MAX_ANSWER_CHARACTERS = 16 * 1024 * 1024
 """Characters of text and reasoning in one turn, which all stay in memory until its end."""
 
-_DELTAS = (TextDelta, ReasoningDelta)
-
-_MANY = 2
-"""Events of one read from which on they are decoded at once."""
-
 _UNCHECKED_EVENT_BYTES = 64 * 1024
 """Smaller events are cheap to decode, however many values they hold."""
 
@@ -66,27 +59,41 @@ class DifyEventDecoder:
     question of the conversation, for the detection of ``remembers``. ``emulating`` enables ``FixedTextDelta``,
     ``AgentThoughtDelta``, and the outputs of a workflow in ``TurnFinished``. ``forms`` says how the form of a paused
     run reaches the client. ``paused`` is for the rest of a run that has paused.
+
+    ``ids`` are Dify's ids so far. ``frames`` is the number of frames of the current stream, pings included;
+    ``started`` is true once an event of it arrived, which pings are not. ``ending`` means that the answer is complete:
+    unless the turn has ``ended``, which its last event does, a sibling event may follow shortly. ``concluded`` means
+    that Dify has reported the end of the turn, or that the run is not the turn's to stop.
     """
 
     __slots__ = (
         "_attachments",
+        "_awaits_ids",
         "_characters",
         "_emulating",
         "_finish_reason",
-        "_frames",
-        "_ids",
+        "_forms",
         "_max_event_bytes",
         "_memory",
         "_mode",
+        "_origin",
         "_output_variable",
         "_outputs",
         "_own_key",
         "_pause",
+        "_paused",
         "_phase",
         "_resumed",
+        "_splitter",
         "_steps",
         "_text",
         "_usage",
+        "concluded",
+        "ended",
+        "ending",
+        "frames",
+        "ids",
+        "started",
     )
 
     def __init__(
@@ -103,58 +110,40 @@ class DifyEventDecoder:
         paused: PausedAt = NOT_PAUSED,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
-        self._characters = 0
         self._mode = mode
+        self._origin = origin
         self._own_key = own_key
         self._output_variable = output_variable
         self._emulating = emulating
-        self._outputs: dict[str, Any] | None = None
-        self._phase = Phase.RUNNING
-        self._finish_reason: FinishReason = "stop"
+        self._forms = forms
+        self._paused = paused
         self._max_event_bytes = max_event_bytes
+        self._characters = 0
+        self._outputs: dict[str, Any] | None = None
+        self._finish_reason: FinishReason = "stop"
         self._resumed = False
-        self._frames = FrameSplitter(max_event_bytes)
-        self._pause = PauseReader(forms, paused)
-        self._ids = IdCollector(mode, paused.ids)
         self._text = (AnswerText if paused is NOT_PAUSED else WaitingText)(separate_fixed=emulating)
         self._usage = UsageCounter(paused.usage)
-        self._attachments = Attachments(origin)
+        self._attachments: Attachments | None = None
+        self._pause: PauseReader | None = None
         self._steps = StepReporter(enabled=True) if progress else NO_STEPS
         self._memory = NO_MEMORY if asked_before is None else MemoryDetector(asked_before)
+        self.ids = paused.ids
+        self._begin_stream()
 
-    @property
-    def ids(self) -> TurnIds:
-        return self._ids.ids
-
-    @property
-    def frames(self) -> int:
-        """The number of frames so far, pings included."""
-        return self._frames.frames
-
-    @property
-    def started(self) -> bool:
-        """Whether an event of the current stream arrived; pings do not count."""
-        return self._ids.started
-
-    @property
-    def ending(self) -> bool:
-        """Whether the answer is complete. Unless the turn has ended, a sibling event may follow shortly."""
-        return self._phase.ending
-
-    @property
-    def ended(self) -> bool:
-        """Whether the last event of the turn was returned."""
-        return self._phase.ended
-
-    @property
-    def concluded(self) -> bool:
-        """Whether Dify has reported the end of the turn, or the run is not the turn's to stop."""
-        return self._phase.concluded or self._pause.shows_form
+    def _begin_stream(self) -> None:
+        """Expect the first event of a stream."""
+        self._splitter = FrameSplitter(self._max_event_bytes)
+        self._awaits_ids = True  # all events are read until the last id of the app's mode is known
+        self.frames = 0
+        self._phase = Phase.RUNNING
+        self.started = self.ending = self.ended = False
+        self.concluded = self._paused.shows_form
 
     @property
     def usage(self) -> Usage | None:
         """Dify's token counts so far; None if it has sent none."""
-        return None if self._pause.shows_form else self._usage.total  # a snapshot repeats what is counted
+        return None if self._paused.shows_form else self._usage.total  # a snapshot repeats what is counted
 
     @property
     def run_usage(self) -> Usage | None:
@@ -172,28 +161,28 @@ class DifyEventDecoder:
         Adjacent deltas of the same kind are merged: a client that reads late gets few chunks instead of many.
         """
         out: list[Event] = []
-        if not self._phase.ended:
+        if not self.ended:
             try:
                 self._read_all(data, out)
-                if self._frames.too_large and not self._phase.ended:
+                if self._splitter.too_large and not self.ended:
                     self._end_unreadable("Dify sent an event that is too large.", out)
             except UNREADABLE:
                 self._end_unreadable("Dify sent an event that cannot be read.", out)
-        return self._limited(merge_deltas(out) if len(out) > 1 else out)
-
-    def _limited(self, events: list[Event]) -> list[Event]:
-        """Count the characters of ``events``; end the turn if it has too many."""
-        for event in events:
-            if isinstance(event, _DELTAS):
+        deltas = 0
+        for event in out:
+            if isinstance(event, DELTAS):
                 self._characters += len(event.text)
-        if self._characters > MAX_ANSWER_CHARACTERS and not self._phase.ended:
-            self._end_unreadable(f"Dify's answer is longer than {MAX_ANSWER_CHARACTERS} characters.", events)
-        return events
+                deltas += 1
+        if deltas > 1:
+            out = merge_deltas(out)
+        if self._characters > MAX_ANSWER_CHARACTERS and not self.ended:
+            self._end_unreadable(f"Dify's answer is longer than {MAX_ANSWER_CHARACTERS} characters.", out)
+        return out
 
     def finish(self) -> list[Event]:
         """Return the last events after the end of the stream, or after the wait for the sibling event."""
         out: list[Event] = []
-        if not self._phase.ended:
+        if not self.ended:
             self._advance("stream_end", out, _broken_off())
         return out
 
@@ -208,52 +197,58 @@ class DifyEventDecoder:
         It begins with a snapshot of the run. The rest of the text is that of the run's outputs. The turn fails if they
         do not continue the text so far.
         """
-        self._phase = Phase.RUNNING
-        self._frames = FrameSplitter(self._max_event_bytes)
-        self._ids.begin_stream()
-        if not self._pause.shows_form:  # else the snapshot has all that the turn shows
+        self._begin_stream()
+        if not self._paused.shows_form:  # else the snapshot has all that the turn shows
             self._resumed = True
-            self._text = ResumedText(self._text)
+            self._text = ResumedText.after(self._text)
 
     def _end_unreadable(self, message: str, out: list[Event]) -> None:
         self._advance("stream_end", out, UpstreamFailed(message, started=True))
 
     def _read_all(self, data: bytes, out: list[Event]) -> None:
-        """Decode all complete events. This is the hot loop; rare events have handlers."""
-        payloads = self._frames.feed(data)
-        if len(payloads) == 1 and not self._ids.incomplete and payloads[0]:  # one event in one read, as a model writes
-            self._read_event(_decode_text(payloads[0]), payloads[0], out)
+        """Decode all complete events up to the end of the turn. This is the hot loop; rare events have handlers."""
+        payloads = self._splitter.feed(data)
+        self.frames = self._splitter.frames
+        events = _decode_many(payloads) if len(payloads) > 1 else None
+        if events is not None:
+            self._read_many(events, payloads, out)
             return
-        events = _decode_many(payloads) if len(payloads) >= _MANY else None
-        position = 0
-        while position < len(payloads) and not self._phase.ended:  # events after the end are not read
-            if events is not None and (end := self._end_of_text(events, position)) > position:
-                first = events[position]
-                joined = "".join([event.answer or "" for event in events[position:end]])
-                if joined:
-                    self._text.add(first.from_variable_selector, joined, out)
-                position = end
-                continue
-            payload = payloads[position]
-            if payload:
-                self._read_event(_decode_text(payload) if events is None else events[position], payload, out)
-            position += 1
+        for payload in payloads:
+            if payload and not self.ended:
+                try:
+                    event: TextEvent = dify.TEXT_EVENT.decode(payload)
+                except ValidationError as error:
+                    event = _without_fields(payload, error)
+                self._read_event(event, payload, out)
 
-    def _end_of_text(self, events: Sequence[TextEvent], begin: int) -> int:
-        """Return the end of the events from ``begin`` on that are text of the same variable: they are read as one."""
-        if self._ids.incomplete or not self._text.joins:
-            return begin
-        selector = events[begin].from_variable_selector
-        for end in range(begin, len(events)):
-            event = events[end]
-            if event.event != "message" or event.answer is None or event.from_variable_selector != selector:
-                return end
-        return len(events)
+    def _read_many(self, events: Sequence[TextEvent], payloads: Sequence[bytes], out: list[Event]) -> None:
+        """Read ``events``. Consecutive pieces of text from the same variable are read as one."""
+        texts: list[str] = []
+        selector: Sequence[str] | None = None
+        joins = self._text.joins and not self._awaits_ids
+        for event, payload in zip(events, payloads, strict=True):
+            joined = joins and event.event == "message" and event.answer is not None
+            if texts and not (joined and event.from_variable_selector == selector):
+                self._text.add(selector, "".join(texts), out)
+                texts = []
+            if joined:
+                selector = event.from_variable_selector
+                if event.answer:
+                    texts.append(event.answer)
+                continue
+            self._read_event(event, payload, out)
+            if self.ended:
+                return
+            joins = self._text.joins and not self._awaits_ids
+        if texts:
+            self._text.add(selector, "".join(texts), out)
 
     def _read_event(self, event: TextEvent, payload: bytes, out: list[Event]) -> None:
         name, answer = event.event, event.answer
-        if self._ids.incomplete:
-            self._read_ids(name, payload)
+        if self._awaits_ids:
+            self._read_ids(_decode(payload))
+            if name == "workflow_started" and not self._paused.shows_form:
+                self._begin_rest()
         if answer is not None and name in _TEXT_EVENTS:
             text = self._text
             if name != "message" or text.agent_streams:
@@ -261,16 +256,15 @@ class DifyEventDecoder:
             if answer:
                 text.add(event.from_variable_selector, answer, out)
         elif (handler := _HANDLERS.get(name)) is not None:
-            handler(self, _decode_whole(payload), out)
+            handler(self, _decode(payload), out)
 
-    def _read_ids(self, name: str, payload: bytes) -> None:
-        """Read the ids of an early event. The text of a resumed run begins with its first event."""
-        self._ids.read(_decode(payload))
-        if name == "workflow_started" and not self._pause.shows_form:
-            self._begin_rest()
+    def _read_ids(self, event: DifyEvent) -> None:
+        self.ids = ids = add_ids(self.ids, event)
+        self.started = True
+        self._awaits_ids = (ids.workflow_run_id if self._mode == "workflow" else ids.message_id) is None
 
     def _begin_rest(self) -> AnswerText:
-        """Return the text of a run whose events all follow."""
+        """Return the text of a run whose events all follow, from its first one on."""
         if isinstance(self._text, WaitingText):
             self._text = AnswerText(separate_fixed=self._emulating)
         return self._text
@@ -296,9 +290,15 @@ class DifyEventDecoder:
 
     # Files and nodes
 
+    def _attached(self) -> Attachments:
+        """Return the files and passages, which few turns have."""
+        if self._attachments is None:
+            self._attachments = Attachments(self._origin)
+        return self._attachments
+
     def _on_message_file(self, event: DifyEvent, _out: list[Event]) -> None:
         if event.url and event.belongs_to != "user":
-            self._attachments.add_file(dify.FileData(url=event.url, type=event.type))
+            self._attached().add_file(dify.FileData(url=event.url, type=event.type))
 
     def _on_agent_log(self, event: DifyEvent, out: list[Event]) -> None:
         self._steps.read_log(event, out)
@@ -317,12 +317,12 @@ class DifyEventDecoder:
         self._text.end_attempt(node.node_id or "")
         if node.files:
             with suppress(ValidationError):  # they only add details to links in the text
-                self._attachments.add_files_of_node(dify.FILES.decode(node.files))
+                self._attached().add_files_of_node(dify.FILES.decode(node.files))
         if node.outputs and node.node_type == "llm":
             self._read_llm_node(node)
         elif node.outputs and node.node_type == "knowledge-retrieval":
             retrieved = dify.RETRIEVAL_OUTPUTS.decode(node.outputs) or dify.RetrievalOutputs()
-            self._attachments.add_retrieved(retrieved.result or [])
+            self._attached().add_retrieved(retrieved.result or [])
         if self._steps.enabled:
             self._steps.read_node(event.event, node, out)
 
@@ -341,14 +341,15 @@ class DifyEventDecoder:
             metadata = dify.MESSAGE_END_METADATA.decode(event.metadata) or dify.MessageEndMetadata()
             if metadata.usage is not None:
                 self._usage.read_message_end(metadata.usage)
-            self._attachments.cite(metadata.retriever_resources or [], out)
-        if event.files:
-            self._attachments.add_files(dify.FILES.decode(event.files))
+            if metadata.retriever_resources:
+                self._attached().cite(metadata.retriever_resources, out)
+        if event.files and (files := dify.FILES.decode(event.files)):
+            self._attached().add_files(files)
         if not self._resumed:  # else the text comes with ``workflow_finished``
             self._advance("message_end", out)
 
     def _on_workflow_finished(self, event: DifyEvent, out: list[Event]) -> None:
-        self._ids.read(event)
+        self._read_ids(event)
         run = dify.WORKFLOW_FINISHED.decode(event.data)
         if run.status in _SUCCEEDED:
             self._read_outputs(run, out)
@@ -362,11 +363,13 @@ class DifyEventDecoder:
         if self._emulating and not is_chatflow:
             self._outputs = run.outputs
         answer = answer_of_outputs(run.outputs or {}, "answer" if is_chatflow else self._output_variable)
-        before = self._pause.before.characters if is_chatflow else 0
+        before = self._paused.characters if is_chatflow else 0
         self._text.settle(answer[before:], out, is_whole=is_chatflow)
-        self._attachments.add_files(run.files)
+        if run.files:
+            self._attached().add_files(run.files)
 
     def _on_workflow_paused(self, event: DifyEvent, out: list[Event]) -> None:
+        self._pause = PauseReader(self._forms, self._paused)
         if self._resumed:
             answer = self._pause.answer(event)
             if answer is None:  # the event is live: only a snapshot, and no event of a workflow, has the text before it
@@ -391,15 +394,20 @@ class DifyEventDecoder:
 
     def _advance(self, signal: Signal, out: list[Event], error: ProxyError | None = None) -> None:
         """Enter the next phase. At the end emit the turn's last event, with ``error`` if the turn failed."""
-        self._phase = TRANSITIONS[self._mode][self._phase][signal]
-        if self._phase is Phase.FINISHED:
-            self._text.close(out)
-            self._attachments.finish(str(self._text) if self._attachments.has_files else "", out)
-            reason: FinishReason = "content_filter" if self._text.moderated else self._finish_reason
-            reason = self._pause.finish(reason, out)
-            text, usage = self._text.final, self.usage
-            out.append(TurnFinished(reason, usage, text, outputs=self._outputs, human_input=self._pause.form))
-        elif error is not None and self._phase.ended:
+        self._phase = phase = TRANSITIONS[self._mode][self._phase][signal]
+        self.ending, self.ended = phase.ending, phase.ended
+        self.concluded = phase.concluded or self._paused.shows_form
+        if phase is Phase.FINISHED:
+            text, attachments = self._text, self._attachments
+            text.close(out)
+            if attachments is not None:
+                attachments.finish(str(text) if attachments.has_files else "", out)
+            reason: FinishReason = "content_filter" if text.moderated else self._finish_reason
+            form = None
+            if self._pause is not None:
+                reason, form = self._pause.finish(reason, out), self._pause.form
+            out.append(TurnFinished(reason, self.usage, text.final, outputs=self._outputs, human_input=form))
+        elif error is not None and phase.ended:
             self._text.close(out)
             out.append(TurnFailed(error))
 
@@ -433,13 +441,6 @@ _HANDLERS: dict[str, _Handler] = {
 """Handlers of the non-text events that matter to a client. All others, such as those of later versions, are ignored."""
 
 
-def _decode_text(payload: bytes) -> TextEvent:
-    try:
-        return dify.TEXT_EVENT.decode(payload)
-    except ValidationError:
-        return _decode_mistyped(payload)
-
-
 def _decode_many(payloads: Sequence[bytes]) -> list[TextEvent] | None:
     """Decode all payloads at once, which takes half the time; None if they have to be decoded one by one."""
     try:
@@ -451,22 +452,17 @@ def _decode_many(payloads: Sequence[bytes]) -> list[TextEvent] | None:
 
 def _decode(payload: bytes) -> DifyEvent:
     """Decode an event with all its fields. Raises ``UNREADABLE``."""
-    try:
-        return _decode_whole(payload)
-    except ValidationError:
-        return _decode_mistyped(payload)
-
-
-def _decode_whole(payload: bytes) -> DifyEvent:
     if len(payload) > _UNCHECKED_EVENT_BYTES:
         check_complexity(payload)
-    return dify.EVENT.decode(payload)
+    try:
+        return dify.EVENT.decode(payload)
+    except ValidationError as error:
+        return _without_fields(payload, error)
 
 
-def _decode_mistyped(payload: bytes) -> DifyEvent:
-    """Decode an event with a field of an unexpected type, which only ignored events may have.
-
-    Raises ``UNREADABLE`` for all other events.
-    """
+def _without_fields(payload: bytes, error: ValidationError) -> DifyEvent:
+    """Return an event with a field of an unexpected type, which only ignored events may have. Raises ``UNREADABLE``."""
     name = dify.EVENT_NAME.decode(payload).event
-    return _decode_whole(payload) if name in _HANDLERS or name in _TEXT_EVENTS else DifyEvent(name)
+    if name in _HANDLERS or name in _TEXT_EVENTS:
+        raise error
+    return DifyEvent(name)

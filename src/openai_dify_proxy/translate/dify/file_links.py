@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import json, structs
 
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.events import (
     Event,
     FileProduced,
@@ -33,21 +34,13 @@ _ENDS = ("h", "ht", "htt", "http", "https", "http:", "https:")
 """What may begin a link at the end of a text without a slash."""
 
 
-class LinkRewriter:
-    """Rewrites one text, piece by piece."""
+class LinkRewriter(Entity):
+    """Rewrites one text, piece by piece. The replaced links are of no known file."""
 
-    __slots__ = ("_before", "_held", "_links", "_replace")
-
-    def __init__(self, links: SignedLinks, replace: Callable[[SignedLink], str | None]) -> None:
-        self._links = links
-        self._replace = replace
-        self._held = ""
-        self._before = ""  # a text that ends with the character before the next one
-
-    @property
-    def holds(self) -> bool:
-        """Whether text is held back."""
-        return bool(self._held)
+    links: SignedLinks
+    replace: Replace
+    _held: str = ""
+    _before: str = ""  # a text that ends with the character before the next one
 
     def skips(self, text: str) -> bool:
         """Return whether the next piece of the text needs no ``feed``, and take note of it."""
@@ -70,9 +63,9 @@ class LinkRewriter:
         done = position = 0
         while (start := _START.search(text, position)) is not None:
             at = start.start()
-            found = self._links.match(text, at, text[at - 1] if at else self._before[-1:], ended=ended)
+            found = self.links.match(text, at, text[at - 1] if at else self._before[-1:], ended=ended)
             if isinstance(found, SignedLink):
-                link = self._replace(found)
+                link = self.replace(found, None)
                 if link is not None:
                     out += (text[done:at], link)
                     done = found.end
@@ -88,25 +81,18 @@ class LinkRewriter:
         return "".join(out)
 
 
-class FileLinks:
+class FileLinks(LinkRewriter):
     """Rewrites the events of one turn. ``replace`` returns the same link for every link to the same file."""
 
-    __slots__ = ("_fixed", "_links", "_replace", "_text")
-
-    def __init__(self, links: SignedLinks, replace: Replace) -> None:
-        self._links = links
-        self._replace = replace
-        self._fixed = False  # whether the held text is of ``FixedTextDelta``
-        self._text = self._rewriter()
+    _fixed: bool = False  # whether the held text is of ``FixedTextDelta``
 
     def filter(self, events: list[Event]) -> list[Event]:
         """Return the events with links of ours; text that may be a part of a link follows later."""
         for event in events:
-            kind = type(event)
-            if kind is TextDelta:
-                if not self._text.skips(event.text):  # type: ignore[union-attr]
+            if type(event) is TextDelta:
+                if not self.skips(event.text):
                     break
-            elif kind is not TurnFinished or self._text.holds or not _is_bare(event):
+            elif type(event) is not TurnFinished or self._held or event.answer is not None or event.outputs is not None:
                 break
         else:
             return events  # the usual case
@@ -120,8 +106,8 @@ class FileLinks:
             case TextDelta(text):
                 self._feed(text, type(event) is FixedTextDelta, out)
             case TextReplaced(text, moderated):
-                self._text = self._rewriter()
-                out.append(TextReplaced(self._text.feed(text), moderated))
+                self._held = self._before = ""
+                out.append(TextReplaced(self.feed(text), moderated))
             case ReasoningDelta() | StepChanged():
                 out.append(event)
             case FileProduced():
@@ -138,18 +124,18 @@ class FileLinks:
         if fixed is not self._fixed:
             self._flush(out)
             self._fixed = fixed
-        if new := self._text.feed(text):
+        if new := self.feed(text):
             out.append(FixedTextDelta(new) if fixed else TextDelta(new))
 
     def _flush(self, out: list[Event]) -> None:
-        if rest := self._text.finish():
+        if rest := self.finish():
             out.append(FixedTextDelta(rest) if self._fixed else TextDelta(rest))
 
     def _file(self, file: FileProduced) -> FileProduced:
-        found = self._links.match(file.url, 0, "", ended=True) if file.url else "no"
+        found = self.links.match(file.url, 0, "", ended=True) if file.url else "no"
         if not isinstance(found, SignedLink) or found.end != len(file.url):
             return file
-        link = self._replace(found, file)
+        link = self.replace(found, file)
         return file if link is None else structs.replace(file, url=link)
 
     def _finished(self, event: TurnFinished) -> TurnFinished:
@@ -164,14 +150,5 @@ class FileLinks:
         return outputs if rewritten == text else json.decode(rewritten, type=dict[str, Any])
 
     def _whole(self, text: str) -> str:
-        rewriter = self._rewriter()
+        rewriter = LinkRewriter(self.links, self.replace)
         return rewriter.feed(text) + rewriter.finish()
-
-    def _rewriter(self) -> LinkRewriter:
-        replace = self._replace  # a function that refers to this object would make a cycle of each turn
-        return LinkRewriter(self._links, lambda link: replace(link, None))
-
-
-def _is_bare(event: Event) -> bool:
-    """Return whether the end of a turn has no text of its own."""
-    return isinstance(event, TurnFinished) and event.answer is None and event.outputs is None

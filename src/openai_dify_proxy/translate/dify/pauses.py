@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.events import Event, FinishReason, HumanInput, TurnIds, Usage
 from openai_dify_proxy.translate.dify.answer_text import AnswerText
 from openai_dify_proxy.translate.dify.forms import AWAITED, FormStyle, awaited_form, form_text
@@ -27,28 +28,21 @@ class PausedAt(Struct, frozen=True):
 NOT_PAUSED = PausedAt()
 
 
-class PauseReader:
+class PauseReader(Entity):
     """Reads the pause of a run that has paused ``before``, if at all; ``form`` is None until it pauses."""
 
-    __slots__ = ("_style", "before", "form")
-
-    def __init__(self, style: FormStyle, before: PausedAt) -> None:
-        self.form: HumanInput | None = None
-        self.before = before
-        self._style = style
-
-    @property
-    def shows_form(self) -> bool:
-        return self.before.shows_form
+    style: FormStyle
+    before: PausedAt
+    form: HumanInput | None = None
 
     def read(self, event: DifyEvent, text: AnswerText, out: list[Event]) -> None:
         """Read ``workflow_paused``. The form is a paragraph of ``text`` unless it becomes a call."""
         reasons = dify.WORKFLOW_PAUSED.decode(event.data).reasons or []
-        self.form = awaited_form(reasons, self.before.characters + len(str(text)), self._style)
+        self.form = awaited_form(reasons, self.before.characters + len(str(text)), self.style)
         if self._is_call:
             return
-        texts = [form_text(reason, self._style) for reason in reasons]
-        if self.shows_form:
+        texts = [form_text(reason, self.style) for reason in reasons]
+        if self.before.shows_form:
             texts.insert(0, AWAITED)
         for paragraph in filter(None, texts):
             text.add_paragraph(paragraph, out)
@@ -67,4 +61,4 @@ class PauseReader:
 
     @property
     def _is_call(self) -> bool:
-        return self._style == "call" and self.form is not None and self.form.token is not None
+        return self.style == "call" and self.form is not None and self.form.token is not None

@@ -21,13 +21,13 @@ failure, so ``run_failed`` after ``message_end`` is a success.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import Literal
 
 from openai_dify_proxy.wire.dify import Mode
 
 
-class Phase(Enum):
+class Phase(StrEnum):
     """The phases. ``ending``: the answer is complete, but a sibling event may follow. ``ended``: reading has stopped.
 
     ``concluded``: Dify has reported the end of the turn.

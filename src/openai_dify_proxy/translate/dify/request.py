@@ -82,15 +82,16 @@ def make_generate_request(
         earlier = [named_files(message, included) for message in earlier] if continuation.history else ()
         asked = named_files(HistoryMessage("user", asked, files=files.ignored), included).text
     question: Iterable[str] = (asked,)
-    if continuation.history:
+    if earlier and continuation.history:
         question = _place_history(earlier, asked, profile, inputs, transcript)
-    question = _place_system(turn, question, profile, rules.system_prompt, inputs, before=continuation.system)
+    if turn.system:
+        question = _place_system(turn, question, profile, rules.system_prompt, inputs, before=continuation.system)
     if instructions is not None:
         question = place_instructions(instructions, continuation.instructions, question, profile, inputs)
     references = UNSET if files is NO_FILES else files.references() or UNSET
     if profile.converses:
         return GenerateRequest(
-            _checked(inputs, profile),
+            _checked(inputs, profile) if profile.form else {},
             user,
             query=question,
             conversation_id=continuation.conversation_id or UNSET,
@@ -185,7 +186,7 @@ def _place_system(
     remembers it there.
     """
     system = turn.system
-    if not system or rule == "drop" or system == turn.question:
+    if rule == "drop" or system == turn.question:
         return question
     if rule.startswith("input:"):
         _require_field(rule.removeprefix("input:"), "system_prompt", profile)
@@ -205,8 +206,6 @@ def _place_history(
     transcript: Transcript,
 ) -> Iterable[str]:
     """Place the history, and return the resulting question in parts."""
-    if not earlier:
-        return (question,)
     if any(message.calls or message.role == "tool" for message in earlier):
         earlier = rendered_messages(earlier)
     history = [message for message in earlier if message.text]
@@ -222,8 +221,6 @@ def _place_history(
 
 def _checked(inputs: dict[str, Any], profile: AppProfile) -> dict[str, Any]:
     """Return the inputs of the form, converted to its types; Dify would drop the others."""
-    if not profile.form:
-        return {}
     form = {field.name: field for field in profile.form}
     checked = {}
     for name, value in inputs.items():

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.events import Usage
 from openai_dify_proxy.translate.prices import add_prices, subtract_prices
 from openai_dify_proxy.wire.dify import UsageData
 
 
-class UsageCounter:
+class UsageCounter(Entity):
     """Counts a turn's tokens from the most precise source in its stream.
 
     ``before`` is what earlier turns of the same run have counted: after a pause, the totals of the run include it, and
     the outputs of its nodes do not.
     """
 
-    __slots__ = ("_before", "_message", "_nodes", "_run")
-
-    def __init__(self, before: Usage | None = None) -> None:
-        self._before = before
-        self._message: Usage | None = None
-        self._nodes: Usage | None = None
-        self._run: Usage | None = None
+    before: Usage | None = None
+    _message: Usage | None = None
+    _nodes: Usage | None = None
+    _run: Usage | None = None
 
     def read_message_end(self, data: UsageData) -> None:
-        self._message = self._rest(read_usage(data))
+        usage = read_usage(data)
+        self._message = usage if self.before is None else subtract_usage(usage, self.before)
 
     def add_node(self, data: UsageData) -> None:
         usage = read_usage(data)
@@ -39,18 +38,15 @@ class UsageCounter:
         elif tokens == 0 and complete:
             self._run = Usage()
 
-    def _rest(self, whole: Usage) -> Usage:
-        return whole if self._before is None else subtract_usage(whole, self._before)
-
     def _rest_of_tokens(self, whole: int) -> Usage:
-        before = 0 if self._before is None else self._before.total_tokens
+        before = 0 if self.before is None else self.before.total_tokens
         tokens = whole - before if whole >= before else whole
         return Usage(completion_tokens=tokens, total_tokens=tokens)
 
     @property
     def run_total(self) -> Usage | None:
         """The count of the whole run so far, with earlier turns."""
-        return sum_usage(self._before, self.total)
+        return sum_usage(self.before, self.total)
 
     @property
     def total(self) -> Usage | None:

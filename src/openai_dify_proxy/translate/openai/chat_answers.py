@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, Struct, json
 from msgspec.structs import replace
 
-from openai_dify_proxy.events import Repairs, TurnIds, Usage
+from openai_dify_proxy.events import FileProduced, Repairs, TurnIds, Usage
 from openai_dify_proxy.translate.answer import Answer
 from openai_dify_proxy.translate.human_input import form_object
 from openai_dify_proxy.translate.turn_request import HistoryMessage, ToolCall
@@ -47,13 +47,14 @@ class AnswerHead(Struct, frozen=True):
 
 def encode_chat_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> bytes:
     """Return the body of a ``chat.completion`` for a finished answer."""
-    text, calls, legacy = answer.text, answer.calls, head.legacy_functions
+    text, calls, refusal, legacy = answer.text, answer.calls, answer.refusal, head.legacy_functions
+    reason = answer.finish_reason or "stop"
     message = AssistantMessage(
-        content=None if (calls or answer.refusal) and not text else text,
+        content=None if (calls or refusal) and not text else text,
         tool_calls=[message_tool_call(call) for call in calls] if calls and not legacy else UNSET,
         function_call=FunctionCall(calls[0].name, calls[0].arguments) if calls and legacy else UNSET,
-        refusal=answer.refusal,
-        annotations=url_annotations(answer, len(text)),
+        refusal=refusal,
+        annotations=url_annotations(answer, len(text)) if answer.citations else [],
         reasoning_content=answer.reasoning or UNSET,
     )
     return json.encode(
@@ -64,7 +65,7 @@ def encode_chat_completion(head: AnswerHead, answer: Answer, ids: TurnIds) -> by
             choices=[
                 ChatChoice(
                     message=message,
-                    finish_reason=chat_reason(answer.finish_reason or "stop", legacy_functions=legacy),
+                    finish_reason=legacy_reason(reason) if legacy else reason,
                 )
             ],
             usage=usage_of(answer, head.prompt_characters),
@@ -99,9 +100,9 @@ def legacy_reply(reply: HistoryMessage) -> HistoryMessage:
     return replace(reply, calls=tuple(replace(call, id="") for call in reply.calls[:1]))
 
 
-def chat_reason(reason: str, *, legacy_functions: bool) -> str:
-    """Return the finish reason, with the older name of ``tool_calls`` for ``legacy_functions``."""
-    return "function_call" if legacy_functions and reason == "tool_calls" else reason
+def legacy_reason(reason: str) -> str:
+    """Return the finish reason for a request with ``functions``, which has an older name for ``tool_calls``."""
+    return "function_call" if reason == "tool_calls" else reason
 
 
 def usage_of(answer: Answer, prompt_characters: int) -> CompletionUsage:
@@ -127,14 +128,18 @@ def extension(answer: Answer, ids: TurnIds, *, estimated: bool = False) -> DifyE
         ids.task_id,
         ids.workflow_run_id,
         None if usage is None else DifyPrice(usage.price, usage.currency, usage.latency),
-        [citation.raw for citation in answer.citations] or None,
-        [DifyFile(file.url, file.type, file.filename, file.mime_type, file.size) for file in answer.files] or None,
+        [citation.raw for citation in answer.citations] if answer.citations else None,
+        [_file_object(file) for file in answer.files] if answer.files else None,
         answer.replaced,
         estimated,
         None if answer.repairs is None else _tool_emulation(answer.repairs),
         answer.suggested_questions or None,
         None if answer.human_input is None else form_object(answer.human_input),
     )
+
+
+def _file_object(file: FileProduced) -> DifyFile:
+    return DifyFile(file.url, file.type, file.filename, file.mime_type, file.size)
 
 
 def _tool_emulation(repairs: Repairs) -> DifyToolEmulation:

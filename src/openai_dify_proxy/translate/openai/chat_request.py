@@ -21,7 +21,7 @@ from msgspec import UNSET, json, structs
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.openai.call_results import check_calls, last_calls, question_of
 from openai_dify_proxy.translate.openai.file_parts import FILE_PARTS, FileReader, read_dify_files
-from openai_dify_proxy.translate.openai.form_answers import read_form_fields
+from openai_dify_proxy.translate.openai.form_answers import NO_FORMS, read_form_fields
 from openai_dify_proxy.translate.openai.parameter_errors import (
     empty_value,
     invalid_type,
@@ -88,7 +88,8 @@ _CALL_ID = attrgetter("call_id")
 
 def read_chat_request(request: ChatCompletionRequest, identity: RequestIdentity = UNNAMED) -> TurnRequest:
     """Return a chat completion request as a turn. Raises InvalidRequest."""
-    reject_several_answers(request)
+    if request.n is not None:
+        reject_several_answers(request.n)
     if request.messages is UNSET:
         raise missing_parameter("messages")
     if not request.messages:
@@ -100,7 +101,8 @@ def read_chat_request(request: ChatCompletionRequest, identity: RequestIdentity 
 
 def read_completion_request(request: CompletionRequest, identity: RequestIdentity = UNNAMED) -> TurnRequest:
     """Return a legacy completion request as a turn. Raises InvalidRequest."""
-    reject_several_answers(request)
+    if request.n is not None:
+        reject_several_answers(request.n)
     if request.best_of is not None and request.best_of > 1:
         raise InvalidRequest(
             "Unsupported value: 'best_of' must be 1. A Dify app answers once.",
@@ -168,8 +170,12 @@ def make_turn(
     Calls must have results, and results must have calls, in the request or at the end of the stored history.
     """
     metadata = request.metadata or {}
-    conversation_id, conversation_param = _named_conversation(request, metadata, identity)
-    forms = read_form_fields(request, messages.asked, messages.param)
+    conversation_id, conversation_param = request.conversation_id or None, "conversation_id"
+    if metadata or identity.conversation_id:
+        conversation_id, conversation_param = _named_conversation(request, metadata, identity)
+    forms = NO_FORMS
+    if messages.has_calls or request.human_input is not None:  # the result of a call may answer a form
+        forms = read_form_fields(request, messages.asked, messages.param)
     may_be_side_call = stored is None and forms.answer is None
     side_call = detect_side_call(messages, named=conversation_id is not None) if may_be_side_call else None
     system, question = messages.system, messages.question
@@ -182,7 +188,6 @@ def make_turn(
             question = question_of(messages.asked, calls) or FILES_ONLY
         system = "\n\n".join(filter(None, (stored.system, system)))
         conversation_id = stored.conversation_id or conversation_id
-    stop = (request.stop,) if isinstance(request.stop, str) else request.stop
     files = read_dify_files(request.files) if request.files else ()
     return TurnRequest(
         question=question,
@@ -192,9 +197,9 @@ def make_turn(
         conversation_id=conversation_id,
         conversation_param=conversation_param,
         end_user=end_user_of(request, identity),
-        stop=tuple(sequence for sequence in stop if sequence) if stop else (),
+        stop=_stop_sequences(request.stop) if request.stop else (),
         asked=messages.asked,
-        chat_id=identity.chat_id or _session_of(request),
+        chat_id=identity.chat_id or (_session_of(request.session_id) if request.session_id else None),
         stored_history=stored,
         side_call=side_call,
         stateless=side_call is not None or identity.stateless,
@@ -221,10 +226,13 @@ def _named_conversation(
     return request.conversation_id or None, "conversation_id"
 
 
-def _session_of(request: CompletionFields) -> str | None:
-    """Return the ``session_id`` of the body; clients that mean something else by this field send other types."""
-    session = request.session_id
-    return session if isinstance(session, str) and 0 < len(session) <= MAX_SESSION_ID else None
+def _session_of(session: Any) -> str | None:
+    """Return a ``session_id`` that names a chat; clients that mean something else by this field send other types."""
+    return session if isinstance(session, str) and len(session) <= MAX_SESSION_ID else None
+
+
+def _stop_sequences(stop: str | list[str]) -> tuple[str, ...]:
+    return (stop,) if isinstance(stop, str) else tuple(filter(None, stop))
 
 
 def end_user_of(request: CompletionFields, identity: RequestIdentity) -> str | None:
@@ -232,8 +240,9 @@ def end_user_of(request: CompletionFields, identity: RequestIdentity) -> str | N
     return identity.end_user or request.safety_identifier or request.user or None
 
 
-def reject_several_answers(request: CompletionFields) -> None:
-    if request.n is not None and request.n != 1:
+def reject_several_answers(n: int) -> None:
+    """Raise InvalidRequest for more than one answer."""
+    if n != 1:
         raise InvalidRequest(
             "Unsupported value: 'n' must be 1. A Dify app answers once.", param="n", code="unsupported_parameter"
         )
@@ -241,12 +250,14 @@ def reject_several_answers(request: CompletionFields) -> None:
 
 def chat_messages(messages: Sequence[ChatMessage], files: FileReader) -> list[HistoryMessage]:
     """Return the messages of a chat with their texts, files, calls and results. Raises InvalidRequest."""
-    return [
-        HistoryMessage("user", text)  # the fast path
-        if message.role == "user" and isinstance(text := message.content, str)
-        else _history_message(message, index, files)
-        for index, message in enumerate(messages)
-    ]
+    read = []
+    for index, message in enumerate(messages):
+        text = message.content
+        if message.role == "user" and type(text) is str:
+            read.append(HistoryMessage("user", text))  # the usual case
+        else:
+            read.append(_history_message(message, index, files))
+    return read
 
 
 def read_content(

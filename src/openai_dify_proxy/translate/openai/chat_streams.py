@@ -32,8 +32,8 @@ from openai_dify_proxy.events import (
 from openai_dify_proxy.translate.answer import Answer, file_link, step_line
 from openai_dify_proxy.translate.openai.chat_answers import (
     AnswerHead,
-    chat_reason,
     extension,
+    legacy_reason,
     url_annotations,
     usage_of,
 )
@@ -127,16 +127,16 @@ class ChatStreamEncoder:
             return b""
         delta = ChunkDelta() if self._opened else ChunkDelta(role="assistant", content=content, refusal=None)
         self._opened, self._identified = True, known
-        return self._frame([ChunkChoice(delta=delta)], _ids_only(ids) if known else UNSET)
+        return self._chunk(delta, _ids_only(ids) if known else UNSET)
 
     def encode(self, events: Sequence[Event], ids: TurnIds) -> bytes:
         frames: list[bytes] = []
         for event in events:
             if type(event) is TextDelta:
                 if not self._identified:
-                    frames.append(self.open(ids))
+                    frames.append(self._open("", ids))
                 self._reasoning = False
-                self.answer.add_text(event.text)
+                self.answer.texts.append(event.text)
                 self._sent.append(event.text)
                 frames += (self._before, _encode_text(event.text), self._after)
             elif type(event) is ToolCallDelta:
@@ -159,7 +159,8 @@ class ChatStreamEncoder:
         if isinstance(event, TurnFailed):
             frames.append(encode_error_frame(event.error))
             return
-        frames.append(self._open(None if isinstance(event, ToolCallStarted | RefusalDelta) else "", ids))
+        if not self._identified:
+            frames.append(self._open(None if isinstance(event, ToolCallStarted | RefusalDelta) else "", ids))
         match event:
             case ToolCallStarted():
                 self._start_call(event, frames)
@@ -210,30 +211,28 @@ class ChatStreamEncoder:
             frames += (self._before, _encode_text(text), self._after)
 
     def _end(self, reason: str, ids: TurnIds, frames: list[bytes]) -> None:
-        if annotations := url_annotations(self.answer, len(self.answer.text)):
+        answer, head = self.answer, self._head
+        if answer.citations and (annotations := url_annotations(answer, len(answer.text))):
             frames.append(self._chunk(ChunkDelta(annotations=annotations)))
-        reason = chat_reason(reason, legacy_functions=self._head.legacy_functions)
-        last = ChunkChoice(delta=ChunkDelta(), finish_reason=reason)
-        frames.append(self._frame([last], _extension(self.answer, ids, include_usage=self._include_usage)))
+        dify = extension(answer, ids, estimated=self._include_usage and answer.usage is None)
+        frames.append(self._chunk(ChunkDelta(), dify, legacy_reason(reason) if head.legacy_functions else reason))
         if self._include_usage:
-            head = self._head
-            usage = usage_of(self.answer, head.prompt_characters)
+            usage = usage_of(answer, head.prompt_characters)
             frames.append(
                 _frame(ChatCompletionChunk(id=head.id, created=head.created, model=head.model, choices=[], usage=usage))
             )
         frames.append(DONE)
 
-    def _chunk(self, delta: ChunkDelta) -> bytes:
-        return self._frame([ChunkChoice(delta=delta)])
-
-    def _frame(self, choices: list[ChunkChoice], dify: DifyExtension | UnsetType = UNSET) -> bytes:
+    def _chunk(
+        self, delta: ChunkDelta, dify: DifyExtension | UnsetType = UNSET, finish_reason: str | None = None
+    ) -> bytes:
         head = self._head
         return _frame(
             ChatCompletionChunk(
                 id=head.id,
                 created=head.created,
                 model=head.model,
-                choices=choices,
+                choices=[ChunkChoice(delta=delta, finish_reason=finish_reason)],
                 usage=None if self._include_usage else UNSET,
                 dify=dify,
             )
@@ -303,6 +302,7 @@ class CompletionStreamEncoder:
 
     def _frame(self, choices: list[TextChoice], ids: TurnIds | None) -> bytes:
         head = self._head
+        estimated = self._include_usage and self.answer.usage is None
         return _frame(
             TextCompletion(
                 id=head.id,
@@ -310,17 +310,13 @@ class CompletionStreamEncoder:
                 model=head.model,
                 choices=choices,
                 usage=None if self._include_usage else UNSET,
-                dify=UNSET if ids is None else _extension(self.answer, ids, include_usage=self._include_usage),
+                dify=UNSET if ids is None else extension(self.answer, ids, estimated=estimated),
             )
         )
 
 
 def _ids_only(ids: TurnIds) -> DifyExtension:
     return DifyExtension(ids.conversation_id, ids.message_id, ids.task_id, ids.workflow_run_id)
-
-
-def _extension(answer: Answer, ids: TurnIds, *, include_usage: bool) -> DifyExtension:
-    return extension(answer, ids, estimated=include_usage and answer.usage is None)
 
 
 def missing_text(sent: str, text: str) -> str:

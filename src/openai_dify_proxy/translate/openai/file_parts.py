@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import Raw, Struct, json
 
+from openai_dify_proxy.entity import Entity
 from openai_dify_proxy.errors import InvalidRequest
 from openai_dify_proxy.translate.file_types import detect, extension_of, kind_of, safe_name
 from openai_dify_proxy.translate.openai.parameter_errors import (
@@ -64,14 +65,11 @@ class _Found(Struct, frozen=True):
     name: str = ""
 
 
-class FileReader:
+class FileReader(Entity):
     """Reads the files of one request. ``contents`` is None until the first one is found."""
 
-    __slots__ = ("_count", "contents")
-
-    def __init__(self) -> None:
-        self.contents: FileContents | None = None
-        self._count = 0
+    contents: FileContents | None = None
+    _count: int = 0
 
     def read(self, part: ContentPart, param: str) -> SentFile:
         """Return the file of a part of one of ``FILE_PARTS``. Raises InvalidRequest with the part's path."""

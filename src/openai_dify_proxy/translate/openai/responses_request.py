@@ -82,7 +82,8 @@ def read_responses_messages(request: ResponsesRequest, replies: Replies | None =
 
     ``replies`` are the responses of ``referenced_responses``. Raises InvalidRequest.
     """
-    reject_several_answers(request)
+    if request.n is not None:
+        reject_several_answers(request.n)
     if request.background and request.store is False:
         raise InvalidRequest(
             "A response with 'background' must be stored. Omit 'store', or set it to true.", param="background"
@@ -117,7 +118,8 @@ def read_chat_or_input_request(request: ChatOrInputRequest, identity: RequestIde
     """Return a chat completion request, with ``messages`` or ``input``, as a turn. Raises InvalidRequest."""
     if request.messages or request.input is None:
         return read_chat_request(request, identity)
-    reject_several_answers(request)
+    if request.n is not None:
+        reject_several_answers(request.n)
     files = FileReader()
     sent = [*_instructions(request.instructions), *messages_of_input(request.input, files=files)]
     messages = split_messages(sent, param="input", files=files)

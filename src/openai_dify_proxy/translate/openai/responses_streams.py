@@ -81,7 +81,7 @@ class ResponsesStreamEncoder(OutputEncoder):
         for event in events:
             if type(event) is TextDelta:
                 text = event.text
-                self.answer.add_text(text)
+                self.answer.texts.append(text)
                 if self._text is None or not text:
                     self._encode_first_text(text, frames)
                 else:

@@ -34,16 +34,19 @@ def detect_side_call(messages: TurnMessages, *, named: bool) -> SideCall | None:
         return _detect_summary(messages)
     if len(messages.asked) != 1 or named:
         return None
+    found = None  # that of ordinary turns, which begin with none of the prompts
     if messages.history:
-        return _find(_AFTER_CHAT, _AFTER_CHAT_STARTS, question, question)
-    return _find(_ALONE, _ALONE_STARTS, question, question) or _find(
-        _BY_SYSTEM, _BY_SYSTEM_STARTS, messages.system, question
-    )
+        if question.startswith(_AFTER_CHAT_STARTS):
+            found = _find(_AFTER_CHAT, question, question)
+        return found
+    if question.startswith(_ALONE_STARTS):
+        found = _find(_ALONE, question, question)
+    if found is None and messages.system.startswith(_BY_SYSTEM_STARTS):
+        found = _find(_BY_SYSTEM, messages.system, question)
+    return found
 
 
-def _find(prompts: tuple[_Prompt, ...], starts: tuple[str, ...], text: str, question: str) -> SideCall | None:
-    if not text.startswith(starts):
-        return None  # the fast path of ordinary turns
+def _find(prompts: tuple[_Prompt, ...], text: str, question: str) -> SideCall | None:
     for prompt in prompts:
         if text.startswith(prompt.begins) and prompt.holds in text and question.rstrip().endswith(prompt.ends):
             return prompt.call

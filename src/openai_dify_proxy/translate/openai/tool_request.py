@@ -62,15 +62,15 @@ PLAIN = RequestedOutput()
 
 
 class _Fields:
-    """Some fields of a request type, for a quick test whether a request has any of them."""
+    """Some fields of a request type, for a quick test whether a request has any of them.
+
+    ``values`` picks them out of all values of a request of this type, or of a subtype that adds fields. They equal
+    ``absent`` if the request has none of them.
+    """
 
     def __init__(self, kind: type[Struct], names: tuple[str, ...]) -> None:
-        self._values = itemgetter(*map(kind.__struct_fields__.index, names))
-        self._absent = (None,) * len(names)
-
-    def are_absent(self, request: Struct) -> bool:
-        """Return whether a request of this type, or of a subtype that adds fields, has none of the fields."""
-        return bool(self._values(astuple(request)) == self._absent)
+        self.values = itemgetter(*map(kind.__struct_fields__.index, names))
+        self.absent = (None,) * len(names)
 
 
 _CHAT_FIELDS = _Fields(ChatCompletionRequest, (*_CHAT_OUTPUT, *_CHAT))
@@ -80,7 +80,7 @@ _RESPONSE_FIELDS = _Fields(ResponsesRequest, (*_RESPONSE_OUTPUT, *_RESPONSE))
 
 def read_chat_output(request: ChatCompletionRequest) -> RequestedOutput:
     """Return what a chat completion request asks of the answer. Raises InvalidRequest."""
-    if _CHAT_FIELDS.are_absent(request):
+    if _CHAT_FIELDS.values(astuple(request)) == _CHAT_FIELDS.absent:
         return PLAIN
     legacy = not request.tools and bool(request.functions or request.function_call)
     sent = SentTools()
@@ -96,14 +96,14 @@ def read_chat_output(request: ChatCompletionRequest) -> RequestedOutput:
 
 def read_completion_output(request: CompletionRequest) -> RequestedOutput:
     """Return what a legacy completion request asks of the answer: plain text."""
-    if _COMPLETION_FIELDS.are_absent(request):
+    if _COMPLETION_FIELDS.values(astuple(request)) == _COMPLETION_FIELDS.absent:
         return PLAIN
     return RequestedOutput(unsupported=tuple(_ignored(request, _COMPLETION)))
 
 
 def read_responses_output(request: ResponsesRequest) -> RequestedOutput:
     """Return what a Responses request asks of the answer. Raises InvalidRequest."""
-    if _RESPONSE_FIELDS.are_absent(request):
+    if _RESPONSE_FIELDS.values(astuple(request)) == _RESPONSE_FIELDS.absent:
         return PLAIN
     sent = SentTools()
     sent.add_all([json.encode(tool) for tool in request.tools or ()], "tools")

@@ -197,12 +197,12 @@ class CompletionRequest(CompletionFields, kw_only=True):
     suffix: str | None = None
 
 
-class PromptTokensDetails(Struct):
+class PromptTokensDetails(Struct, frozen=True):
     cached_tokens: int = 0
     audio_tokens: int = 0
 
 
-class CompletionTokensDetails(Struct):
+class CompletionTokensDetails(Struct, frozen=True):
     reasoning_tokens: int = 0
     audio_tokens: int = 0
     accepted_prediction_tokens: int = 0
@@ -213,8 +213,8 @@ class CompletionUsage(Struct):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: PromptTokensDetails = field(default_factory=PromptTokensDetails)
-    completion_tokens_details: CompletionTokensDetails = field(default_factory=CompletionTokensDetails)
+    prompt_tokens_details: PromptTokensDetails = PromptTokensDetails()
+    completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
 
 
 class UrlCitation(Struct):

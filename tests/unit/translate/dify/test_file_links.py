@@ -27,7 +27,7 @@ PREVIEW = f"/files/{ID}/file-preview{QUERY}"
 LINKS = SignedLinks("https://dify.example.com")
 
 
-def numbered(link: SignedLink) -> str:
+def numbered(link: SignedLink, _file: FileProduced | None) -> str:
     return f"<{link.path.removeprefix('/files/')}>"
 
 
@@ -162,7 +162,7 @@ def test_text_without_a_slash_is_not_read() -> None:
 
 
 def test_a_link_that_has_no_replacement_stays() -> None:
-    rewriter = LinkRewriter(LINKS, lambda link: None if "tools" in link.path else "ours")
+    rewriter = LinkRewriter(LINKS, lambda link, _file: None if "tools" in link.path else "ours")
     assert rewriter.feed(f"{PICTURE} {PREVIEW} ") == f"{PICTURE} ours "
 
 
@@ -260,7 +260,7 @@ def test_the_links_of_a_turn_leave_no_cycle() -> None:
     gc.collect()
     gc.disable()
     try:
-        FileLinks(LINKS, lambda link, _file: numbered(link)).filter([TextDelta(PICTURE), TurnFinished("stop", None)])
+        FileLinks(LINKS, numbered).filter([TextDelta(PICTURE), TurnFinished("stop", None)])
         assert gc.collect() == 0
     finally:
         gc.enable()

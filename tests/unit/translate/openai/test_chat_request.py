@@ -357,6 +357,9 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a stop sequence": ({"stop": "END"}, {"stop": ("END",)}),
     "stop sequences": ({"stop": ["a", "", "b"]}, {"stop": ("a", "b")}),
     "no stop sequence": ({"stop": None}, {}),
+    "a session": ({"session_id": "s" * 256}, {"chat_id": "s" * 256}),
+    "a long session is none": ({"session_id": "s" * 257}, {}),
+    "a session of another type is none": ({"session_id": 7}, {}),
 }
 
 

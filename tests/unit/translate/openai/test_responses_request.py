@@ -318,6 +318,7 @@ REFUSED: dict[str, tuple[Item, str, str | None]] = {
         "background",
         None,
     ),
+    "several answers": ({"input": "Hi", "n": 2}, "n", "unsupported_parameter"),
     "a long name": ({"input": "Hi", "model": "m" * 257}, "model", "string_above_max_length"),
 }
 
