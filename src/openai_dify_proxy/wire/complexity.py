@@ -35,7 +35,7 @@ def check_complexity(document: bytes | bytearray) -> None:
     Keys do not count as values; empty arrays and objects count twice. Bytes that are not JSON may pass: the decoder
     rejects them.
     """
-    if len(document) <= MAX_DEPTH:
+    if len(document) <= MAX_DEPTH <= MAX_VALUES:
         return  # too short for either
     most = MAX_VALUES - MAX_DEPTH  # with few opening brackets, each of which begins one more value
     if (len(document) < most or document.count(b",") < most) and _has_few_openings(document):
