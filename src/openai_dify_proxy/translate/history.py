@@ -125,7 +125,7 @@ def keyed_hash(secret: bytes, *fields: _Field, link: bytes = b"") -> bytes:
 
 
 class KeyedHasher:
-    """Computes ``keyed_hash`` for fields that begin alike; ``fields`` are hashed once."""
+    """Computes ``keyed_hash`` for fields that differ only in the last; ``fields``, those before it, are hashed once."""
 
     __slots__ = ("_hash",)
 
@@ -133,10 +133,11 @@ class KeyedHasher:
         self._hash = _begun(secret, link).copy()
         self._hash.update(_joined(fields))
 
-    def hash(self, *fields: _Field) -> bytes:
-        """Return the hash of all fields, these last."""
+    def hash(self, tag: bytes, text: str) -> bytes:
+        """Return the hash of all fields, of which the last has this tag and text."""
         digest = self._hash.copy()
-        digest.update(_joined(fields))
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(b"%b%d:%b" % (tag, len(data), data))
         return digest.digest()
 
 

@@ -78,7 +78,7 @@ class Apps:
         if model is not None:
             app = self.named(model)
             if app is not None:
-                return self._allowed(caller, app, model)
+                return app if caller.models is None else self._allowed(caller, app, model)
             if model in self._image_models:
                 raise ModelNotFound(self._no_chat_model(caller, model), param="model")
         if self._default is not None:

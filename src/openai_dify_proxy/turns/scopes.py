@@ -36,7 +36,7 @@ class Scope(Struct, frozen=True):
     link: bytes
 
     def key(self, kind: str, conversation_id: str) -> str:
-        return f"{kind}:{_hasher(self.secret, self.link, kind).hash((STORED, conversation_id)).hex()}"
+        return f"{kind}:{_hasher(self.secret, self.link, kind).hash(STORED, conversation_id).hex()}"
 
 
 @lru_cache(maxsize=4096)

@@ -65,8 +65,8 @@ def test_a_fingerprint_is_a_keyed_hash_of_version_link_and_fields() -> None:
 
 def test_hashes_of_fields_that_begin_alike_are_begun_once() -> None:
     hasher = KeyedHasher(SECRET, (KIND, "owned"), link=b"l")
-    assert hasher.hash((SCOPE, "a")) == hashed(b"\x02l1:lk5:owneds1:a")
-    assert hasher.hash((SCOPE, "b")) == hashed(b"\x02l1:lk5:owneds1:b")
+    assert hasher.hash(SCOPE, "a") == hashed(b"\x02l1:lk5:owneds1:a")
+    assert hasher.hash(SCOPE, "b") == hashed(b"\x02l1:lk5:owneds1:b")
 
 
 def test_fields_and_messages_share_a_hash() -> None:
