@@ -171,8 +171,16 @@ class Exchange(Entity):
         parts.clear()
 
     def on_read(self) -> None:
-        """Wake the reader after a read, and pause reading if it leaves too much unread."""
-        self._wake_in_turn()
+        """Wake the reader after a read, and pause reading if it leaves too much unread.
+
+        If others have used up the slice of time, it is woken in a later iteration of the loop.
+        """
+        listening = self._client.listening
+        if listening.has_time():
+            self.wake()
+        elif not self._late:
+            self._late = True
+            listening.defer(self._wake_late)
         if self._size > self._client.stream_buffer:
             self.pause()
 
@@ -183,15 +191,7 @@ class Exchange(Entity):
             return
         self.broken = broken
         self._end()
-        self._wake_in_turn()
-
-    def _wake_in_turn(self) -> None:
-        """Wake the reader; in a later iteration of the loop if others have used up the slice of time."""
-        if self._client.listening.has_time():
-            self.wake()
-        elif not self._late:
-            self._late = True
-            self._client.listening.defer(self._wake_late)
+        self.on_read()
 
     def _wake_late(self) -> None:
         if self._late:
