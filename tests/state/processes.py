@@ -15,8 +15,13 @@ class Process:
     def __init__(self, path: Path, command: str, says: str = "ready") -> None:
         arguments = [sys.executable, "-m", "tests.state.sqlite_process", str(path), command]
         self._process = subprocess.Popen(arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.expect(says)
+
+    def expect(self, line: str) -> None:
+        """Wait for a line of output; those of the log may come before it."""
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == f"{says}\n"
+        while (found := self._process.stdout.readline()) != f"{line}\n":
+            assert "[warning" in found
 
     def go(self) -> None:
         assert self._process.stdin is not None

@@ -58,6 +58,18 @@ async def take_now(path: str) -> None:
     ready()
 
 
+async def take_after_signal(path: str) -> None:
+    """Answer from memory before the signal, and take an entry of the file after it, once that has replaced another."""
+    store = await exclusive(path)
+    ready()
+    while await store.run(Get("kind:new")) == [None]:  # noqa: ASYNC110 - the thread reads the file meanwhile
+        await asyncio.sleep(0.001)
+    while (taken := store.run_now(Take("kind:a"))) is None:
+        await store.run(Get("kind:a"))
+    write("took", *taken)
+    ready()
+
+
 async def put_now(path: str) -> None:
     """Write an entry, and block the event loop, so that the entry stays in memory."""
     store = await exclusive(path)
@@ -112,5 +124,5 @@ if __name__ == "__main__":
     if sys.argv[2] == "lock":
         lock(sys.argv[1])
     else:
-        commands = (take, create, stay, take_now, put_now, put_and_take_now, replace, serve)
+        commands = (take, create, stay, take_now, take_after_signal, put_now, put_and_take_now, replace, serve)
         asyncio.run({command.__name__: command for command in commands}[sys.argv[2]](sys.argv[1]))

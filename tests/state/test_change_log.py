@@ -106,6 +106,23 @@ def test_a_full_log_has_room_again_once_a_batch_is_committed(file: int) -> None:
     assert log.append({"kind:a": change})
 
 
+def test_the_whole_log_has_its_place_on_the_disk_from_the_beginning(file: int) -> None:
+    clear_changes(file)
+    log_of(file)
+    assert os.fstat(file).st_blocks * 512 >= 2 * HALF
+    os.ftruncate(file, 0)
+    os.ftruncate(file, START + 2 * HALF)  # a hole, as after a copy
+    log_of(file)
+    assert os.fstat(file).st_blocks * 512 >= 2 * HALF
+
+
+def test_an_ended_log_takes_nothing(file: int) -> None:
+    log = log_of(file)
+    log.end()
+    assert not log.append({"kind:a": PERMANENT})
+    assert is_empty(file)
+
+
 def test_a_file_that_cannot_be_written_takes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.touch()

@@ -201,6 +201,39 @@ async def test_logged_changes_are_not_repeated_over_later_ones(path: Path, store
     await again.close()
 
 
+async def test_a_new_file_gets_no_changes_of_a_deleted_one(path: Path, store: SqliteStore) -> None:
+    await store.close()
+    Process(path, "put_and_take_now", "took b'two'").kill()
+    delete(path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm"))
+    again = opened(path)
+    await again.run(Put("kind:b", b"new", ttl=3600))
+    await again.close()
+    assert keys_in(path) == {"kind:b"}
+
+
+async def test_a_killed_process_has_taken_what_it_took_from_a_file_that_replaced_another(
+    path: Path, store: SqliteStore, tmp_path: Path
+) -> None:
+    for _ in range(3):  # the file records a later batch than the process below reaches
+        store.run_now(put("kind:b", b"two"))
+        await store.run(Put("kind:c", b"three", ttl=3600))
+    backup = tmp_path / "backup.db"
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
+        source.backup(target)
+        target.execute("INSERT INTO entries VALUES ('kind:new', NULL, 0, x'6e6577', '', NULL)")
+        target.commit()
+    await store.close()
+    process = Process(path, "take_after_signal")
+    delete(path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm"))
+    backup.rename(path)
+    process.go()
+    process.expect("took b'one'")
+    process.kill()
+    again = opened(path)
+    assert await again.run(Get("kind:a"), Get("kind:new")) == [None, b"new"]
+    await again.close()
+
+
 async def test_a_full_log_leaves_takes_to_the_file(path: Path, store: SqliteStore) -> None:
     for number in range(7):
         assert store.run_now(put(f"kind:{number}", bytes(200_000))) == [None]

@@ -60,6 +60,15 @@ class ChangeLog:
         self._position += written - len(_END)
         return True
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether the current half is more than half full."""
+        return self._position > HALF // 2
+
+    def end(self) -> None:
+        """Let ``append`` fail from now on. The other methods are called by the thread of ``append`` only."""
+        self._usable = False
+
     def begin_batch(self, number: int, committed: int) -> None:
         """Begin with the batch ``number``. The file has all batches up to ``committed``."""
         self._batches[self._half] = self._batch
@@ -84,8 +93,8 @@ def is_empty(file: int) -> bool:
 
 
 def clear_changes(file: int) -> None:
-    """Remove all records."""
-    for half in range(2):
+    """Remove all records, if there are any: to write beyond the end of a file leaves a hole in it."""
+    for half in range(0 if is_empty(file) else 2):
         os.pwrite(file, _END, START + half * HALF)
 
 
@@ -107,11 +116,11 @@ def _records(file: int, half: int) -> Iterator[tuple[int, dict[str, Entry | None
 
 
 def _allocate(file: int) -> bool:
-    size = START + 2 * HALF
-    present = os.fstat(file).st_size
-    if present >= size:
+    """Write the empty log, unless the disk has all of it. Return whether it has."""
+    status = os.fstat(file)
+    if status.st_size >= START + 2 * HALF and status.st_blocks * 512 >= 2 * HALF:
         return True
     try:
-        return os.pwrite(file, bytes(size - present), present) == size - present
+        return os.pwrite(file, bytes(2 * HALF), START) == 2 * HALF
     except OSError:
         return False

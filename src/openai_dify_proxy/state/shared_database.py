@@ -65,8 +65,10 @@ class SharedDatabase:
 
         Raises OSError, sqlite3.Error and StateUnavailable.
         """
+        recorded = 0
         if self.connection is not None and self._file != identity(self._path):
             log.warning("state_file_replaced", path=str(self._path))
+            recorded = _committed_batch(self.connection)
             self.disconnect()
         if self.connection is None:
             if self._sharing.joined and self._sharing.replaced:
@@ -74,8 +76,13 @@ class SharedDatabase:
             if not self._sharing.joined:
                 self._sharing.join(exclusive=self._exclusive)
                 self._replayed = False
+            created = not self._path.exists()
             self.connection = open_database(self._path)
             self._file = identity(self._path)
+            if self._log is not None:
+                self._set_batch(self.connection, recorded)  # the log goes on with the file that replaced another
+            elif created:
+                self._clear()  # of the changes of a deleted file
             self._replay(self.connection)
             self._note_changes(self.connection)
             if self._sharing.exclusive and self._log is None and not self._wanted:
@@ -97,28 +104,41 @@ class SharedDatabase:
         """Close the connection and release the lock. ``clean`` says that all changes are committed."""
         if clean and self._log is not None:
             with suppress(OSError):
-                clear_changes(self._sharing.file)
+                self._clear()
         self.disconnect()
         self._sharing.leave()
 
     def record_batch(self, connection: sqlite3.Connection, number: int) -> None:
         """Record in a transaction that it writes the batch ``number`` of changes."""
         if self._sharing.exclusive:
+            self._set_batch(connection, number)
+
+    def _set_batch(self, connection: sqlite3.Connection, number: int) -> None:
+        if _committed_batch(connection) != number:
             connection.execute(f"PRAGMA application_id = {number}")
 
-    def _replay(self, connection: sqlite3.Connection) -> None:
-        """Write the changes that another process logged before it crashed. Necessary once per lock."""
+    def _replay(self, connection: sqlite3.Connection) -> bool:
+        """Write the changes that another process logged before it crashed. Return whether there were any.
+
+        Necessary once per lock.
+        """
         if self._replayed or sys.platform == "win32":
-            return
+            return False
         file = self._sharing.file
-        if not is_empty(file):
+        found = not is_empty(file)
+        if found:
             connection.execute("BEGIN IMMEDIATE")  # other processes may replay them too
             number, changes = read_changes(file, _committed_batch(connection))
             write_entries(connection, changes)
-            connection.execute(f"PRAGMA application_id = {number}")
+            self._set_batch(connection, number)
             connection.execute("COMMIT")
-        clear_changes(file)
+            self._clear()
         self._replayed = True
+        return found
+
+    def _clear(self) -> None:
+        if sys.platform != "win32":
+            clear_changes(self._sharing.file)
 
     def _note_changes(self, connection: sqlite3.Connection) -> None:
         """Compare later with the present version of the file."""
@@ -152,6 +172,8 @@ class SharedDatabase:
                 self._log = None
                 self._listener(Event.WANTED)
             self._compare(connection)
+            if self._log is None and not self._wanted:
+                self._begin_alone(connection)
         else:
             self._regain(connection)
         self._watch_at = time.monotonic() + self.watch_seconds
@@ -161,7 +183,7 @@ class SharedDatabase:
         self._wanted = False
         if not self._sharing.exclusive:
             return
-        clear_changes(self._sharing.file)
+        self._clear()
         self._sharing.share()
         self._watch_at = time.monotonic() + self.watch_seconds
 
@@ -169,7 +191,8 @@ class SharedDatabase:
         waited = self._sharing.regain()
         if waited or self._sharing.exclusive:  # a process may have had the file for itself, and crashed
             self._replayed = False
-            self._replay(connection)
+            if self._replay(connection):
+                self._note_changes(connection)  # those of this connection do not count as changes
         if self._sharing.exclusive:
             self._compare(connection)
             self._begin_alone(connection)
@@ -179,12 +202,16 @@ class SharedDatabase:
             self._note_changes(connection)
 
     def _begin_alone(self, connection: sqlite3.Connection) -> None:
-        if _committed_batch(connection):
-            connection.execute("PRAGMA application_id = 0")
+        try:
+            self._set_batch(connection, 0)
+        except sqlite3.OperationalError:
+            return  # the disk is full; ``watch`` tries again
         self._log = ChangeLog(self._sharing.file)
         self._listener(self._log)
 
     def _leave(self) -> None:
+        if self._log is not None:
+            self._log.end()  # before its file is closed
         self._sharing.leave()
         if self._log is not None:
             self._log = None

@@ -10,8 +10,9 @@ event loop. How a run is answered depends on who else uses the file (``sharing``
   lately: it reads them, and the operations are applied here.
 
 A crash of the process loses deferred writes of the last ``DEFER_SECONDS``, so that the next turn of such a conversation
-starts a new one. It loses no take: takes are logged before their results are returned, so no entry is taken twice.
-Nothing is lost at an orderly end, and before the file is shared again.
+starts a new one; earlier ones only if the log is full because the file cannot be written. It loses no take: takes are
+logged before their results are returned, so no entry is taken twice. Nothing is lost at an orderly end, and before the
+file is shared again.
 
 In these cases a run goes through the thread although the process has the file for itself: it writes something that is
 not deferred; it is large; an earlier run on one of its keys goes through the thread; too much waits to be written; or
@@ -120,7 +121,7 @@ class SqliteStore:
             return None
         overlay = self._overlay
         results = overlay.run(operations, self._clock(), self._log)
-        if overlay.weight > MAX_BATCH_WEIGHT:
+        if overlay.weight > MAX_BATCH_WEIGHT or (self._log.is_filling and self._worker.committed == self._handed_over):
             self._hand_over()
         elif self._write_timer is None and overlay.weight:
             assert self._loop is not None

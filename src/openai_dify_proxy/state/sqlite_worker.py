@@ -91,6 +91,7 @@ class SqliteWorker:
         self._releasing = False
         self._gather_until = 0.0
         self._running = True
+        self._orderly = False
 
     def work(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
         """Work until ``CLOSE`` arrives in the queue."""
@@ -149,6 +150,7 @@ class SqliteWorker:
                 self._releasing = True
             case StateCommand.CLOSE:
                 self._running = False
+                self._orderly = True
 
     def _tell(self, event: Callable[..., None], *values: object) -> None:
         """Call a method of the listener in its event loop."""
@@ -340,7 +342,8 @@ class SqliteWorker:
         self._write_changes()
         if self._unwritten:
             log.warning("state_entries_lost", entries=len(self._unwritten))
-        self._database.close(clean=not self._unwritten)
+        # Else the event loop has ended with changes that only the log has.
+        self._database.close(clean=self._orderly and not self._unwritten)
 
 
 def _select(keys: int) -> tuple[str, int]:

@@ -43,8 +43,8 @@ _MAX_TEXT = 2000
 _MAX_TRACEBACK = 20_000
 """Characters of a traceback; a longer one loses its start, since its end names the error."""
 
-_MAX_WAITING = 8
-"""Lines in one write: usual lines are within the 4096 bytes that a pipe of several workers does not interleave."""
+_ATOMIC_BYTES = 4096
+"""The largest write to a pipe of several workers that is never mixed with others (``PIPE_BUF`` of Linux)."""
 
 _ELLIPSIS = "…"
 
@@ -131,23 +131,29 @@ class _LineStream(io.TextIOBase):
     """Writes lines to ``stream``, which is line-buffered, in their order.
 
     Lines of requests wait until the event loop's next iteration, since a system call for several lines costs as much
-    as for one. A line that cannot be written, since a disk is full or a reader is gone, is lost: no request fails
-    because of it.
+    as for one. A write has as many as are certain not to be mixed with those of other workers. A line that cannot be
+    written, since a disk is full or a reader is gone, is lost: no request fails because of it.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._waiting: list[str] = []
+        self._size = 0
+        self._flushing: asyncio.AbstractEventLoop | None = None
 
     def write_soon(self, line: str) -> None:
         """Write a line in the event loop's next iteration, or before the next call of ``write``."""
-        self._waiting.append(line)
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self.flush)
-        elif len(self._waiting) == _MAX_WAITING:
+        self._size += len(line)  # nearly all characters are ASCII
+        if self._size > _ATOMIC_BYTES and self._waiting:
             self.flush()
+            self._size = len(line)
+        if not self._waiting or self._flushing is None or self._flushing.is_closed():
+            self._flushing = asyncio.get_running_loop()
+            self._flushing.call_soon(self.flush)
+        self._waiting.append(line)
 
     def write(self, text: str) -> int:
+        self.flush()
         self._waiting.append(text)
         self.flush()
         return len(text)
@@ -155,6 +161,7 @@ class _LineStream(io.TextIOBase):
     def flush(self) -> None:
         """Write the lines that wait. ``logging`` calls it when the process exits."""
         lines, self._waiting = self._waiting, []
+        self._size = 0
         if lines:
             try:
                 self._stream.write("".join(lines))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
 from msgspec import json, structs
 
@@ -40,6 +40,8 @@ STORED = b"p"
 KIND = b"k"
 ROLE = b"r"
 TEXT = b"t"
+TEXT_HASH = b"g"
+"""The SHA-256 hash of a message's long text, in place of the text: most processors compute it in hardware."""
 CALL = b"c"
 """A tool call; its content is the fields CALL_ID, NAME and ARGUMENTS."""
 RESULT = b"o"
@@ -52,6 +54,9 @@ FILE = b"f"
 
 _PORTION = 16 * 1024
 """Bytes that are hashed at once: many small pieces cost calls, large ones miss the processor's cache."""
+
+_LONG_TEXT = 2048
+"""Bytes of a message's text from which on its hash takes its place."""
 
 _Field = tuple[bytes, str]
 
@@ -80,8 +85,10 @@ class Fingerprint:
             if message.calls or message.call_id is not None:
                 pieces += _call_pieces(message, text)
             elif text:
-                data = text.encode("utf-8", "surrogatepass")
-                pieces += _role_piece(message.role), b"%b%d:" % (TEXT, len(data)), data
+                tag, data = TEXT, text.encode("utf-8", "surrogatepass")
+                if len(data) >= _LONG_TEXT:
+                    tag, data = TEXT_HASH, sha256(data).digest()
+                pieces += _role_piece(message.role), b"%b%d:" % (tag, len(data)), data
             elif message.files:
                 pieces.append(_role_piece(message.role))
             else:

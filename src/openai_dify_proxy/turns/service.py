@@ -284,10 +284,10 @@ class Turns:
         now = asyncio.get_running_loop().time
         end = max(now(), self._grace_ends) + timeout
         if self._active:
-            self._all_ended = asyncio.Event()
+            all_ended = self._all_ended = self._all_ended or asyncio.Event()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(end):
-                    await self._all_ended.wait()
+                    await all_ended.wait()
         await self._stopper.close(max(HURRY_SECONDS, end - now()))
         await asyncio.gather(*self._closing)
         await self.admission.close()
@@ -386,6 +386,7 @@ class Turns:
         self._active -= 1
         if not self._active and self._all_ended is not None:
             self._all_ended.set()
+            self._all_ended = None
         stopping = self._stopper.abandon(turn.stream, turn.mode)
         if stopping is None:
             turn.slot.leave()

@@ -191,7 +191,7 @@ class Exchange(Entity):
             return
         self.broken = broken
         self._end()
-        self.on_read()
+        self.on_read()  # the end counts as news
 
     def _wake_late(self) -> None:
         if self._late:

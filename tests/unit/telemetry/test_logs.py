@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from select import PIPE_BUF
 
 import pytest
 import structlog
@@ -226,8 +227,34 @@ async def test_lines_of_requests_are_written_together_and_in_order(capsys: pytes
     logging.getLogger("asyncio").warning("slow")
     assert [line.get("number") for line in lines(capsys)] == [2, 3, 4, 5, None]
     finish(6, 106)
-    assert len(lines(capsys)) > 90
+    assert len(lines(capsys)) > 50
     await asyncio.sleep(0)
+
+
+async def test_lines_that_are_written_together_are_not_mixed_with_those_of_other_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stderr = Writes()
+    monkeypatch.setattr("sys.stderr", stderr)
+    configure_logging("info", "json")
+    writer = request_writer()
+    for number in range(40):
+        assert writer.write("info", {"event": "request_finished", "path": "a" * 100 * number})
+    logging.getLogger("asyncio").warning("b" * 4000)
+    assert sum(written.count("\n") for written in stderr.writes) == 41
+    assert all(len(written) <= PIPE_BUF for written in stderr.writes if written.count("\n") > 1)
+
+
+class Writes(io.StringIO):
+    """Notes what is written at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return super().write(text)
 
 
 @pytest.mark.parametrize("end", ["raise SystemExit(1)", "1 / 0", "logging.shutdown(); os._exit(1)"])

@@ -86,6 +86,13 @@ def test_calls_and_results_are_nested_fields() -> None:
     assert fingerprint(result("")) == hashed(b"\x02l0:r4:toolo12:d6:call_1t0:")
 
 
+def test_the_hash_of_a_long_text_takes_its_place() -> None:
+    text = "ä" * 1024
+    digest = hashlib.sha256(text.encode()).digest()
+    assert fingerprint(user(text)) == hashed(b"\x02l0:r4:userg32:" + digest)
+    assert fingerprint(user(text[1:] + "a")) == hashed(b"\x02l0:r4:usert2047:" + text[1:].encode() + b"a")
+
+
 def test_a_long_history_has_one_hash_over_all_its_fields() -> None:
     history = [user("a" * 50_000), *(assistant("b" * size) for size in range(1, 400))]
     assert fingerprint(*history) == hashed(b"\x02l0:" + encoded(folded(history)))
@@ -215,7 +222,11 @@ def encoded(messages: list[tuple[str, str]]) -> bytes:
         data = text.encode("utf-8", "surrogatepass")
         return tag + str(len(data)).encode() + b":" + data
 
-    return b"".join(field(b"r", role) + field(b"t", text) for role, text in messages)
+    def content(text: str) -> bytes:
+        data = text.encode("utf-8", "surrogatepass")
+        return field(b"t", text) if len(data) < 2048 else b"g32:" + hashlib.sha256(data).digest()
+
+    return b"".join(field(b"r", role) + content(text) for role, text in messages)
 
 
 def parsed(data: bytes) -> list[tuple[str, str]]:
