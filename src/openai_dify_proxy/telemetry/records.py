@@ -204,7 +204,10 @@ class RequestRecords:
         self._sinks.append(sink)
 
     def add_counter(self, counter: Sink) -> None:
-        """Call ``counter`` with each record that is closed from now on, at the latest in the next ``count``."""
+        """Call ``counter`` with each record that is closed from now on, at the latest in the next ``count``.
+
+        Whoever reads what the counter has counted calls ``count`` first.
+        """
         self._counters.append(counter)
 
     def begin(self, record: RequestRecord, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:

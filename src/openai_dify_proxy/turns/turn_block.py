@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 class TurnPlan(Struct, frozen=True, gc=False):
-    """A turn that has not begun: the arguments of ``Turns.run``, and what it has made of them."""
+    """A turn that has not begun: the arguments of ``Turns.run``, and what it has made of them.
+
+    The block forgets it when the turn begins, so it is no part of a cycle.
+    """
 
     caller: Caller
     app: App
