@@ -23,7 +23,6 @@ async def test_responses_and_conversations_in_javascript(node: Path, node_client
             state_url=state,
             heartbeat="chunk",
             heartbeat_interval=0.1,
-            first_event_grace=0.1,
         )
         with ProxyServer(settings) as proxy:
             used = await use_responses(node, node_clients, proxy.url, "demo-chat@1.16")

@@ -153,14 +153,14 @@ async def test_the_overshoot_is_at_most_the_turns_in_flight(processes: Sequence[
 
 
 async def test_turns_that_end_together_are_written_together(processes: Sequence[Process]) -> None:
-    limits = KeyLimits(daily=Budget(turns=1000), monthly=Budget(turns=1000), tokens_per_minute=1500)
+    limits = KeyLimits(daily=Budget(turns=1000), monthly=Budget(turns=1000), tokens_per_minute=15)
     process = processes[0]
     bookings = [process.ledger.book(ACCOUNT, Work("app", "stop", USED), limits) for _ in range(100)]
     bookings[0].cancel()  # type: ignore[union-attr]  # the caller has gone; the turn counts
     await asyncio.gather(*[booking for booking in bookings[1:] if booking is not None])
     assert process.runs == 1
     assert await processes[1].turn(KeyLimits(daily=Budget(turns=100))) == "insufficient_quota"
-    assert await processes[1].turn(KeyLimits(tokens_per_minute=1500)) == "rate_limit_exceeded"
+    assert await processes[1].turn(KeyLimits(tokens_per_minute=15)) == "rate_limit_exceeded"
 
 
 async def test_a_bug_in_a_write_leaves_no_turn_waiting(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
