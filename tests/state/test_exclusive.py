@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from openai_dify_proxy.state import Add, Count, Draw, Get, GuardedStore, Put, StateUnavailable, Take
 from openai_dify_proxy.state.change_log import is_empty
 from openai_dify_proxy.state.counters import read_counts
+from openai_dify_proxy.state.shared_database import SharedDatabase
 from openai_dify_proxy.state.sharing import SUFFIX
 from openai_dify_proxy.state.sqlite import WRITE_SECONDS, SqliteStore
 from tests.limits import PATIENCE
@@ -232,6 +233,15 @@ async def test_a_killed_process_has_taken_what_it_took_from_a_file_that_replaced
     again = opened(path)
     assert await again.run(Get("kind:a"), Get("kind:new")) == [None, b"new"]
     await again.close()
+
+
+def test_a_new_connection_to_the_same_file_records_the_same_batch(path: Path) -> None:
+    database = SharedDatabase(path, exclusive=True)
+    database.listen(lambda _: None)
+    database.record_batch(database.connected(), 7)
+    database.disconnect()  # as after an error
+    assert database.connected().execute("PRAGMA application_id").fetchone() == (7,)
+    database.close(clean=True)
 
 
 async def test_a_full_log_leaves_takes_to_the_file(path: Path, store: SqliteStore) -> None:

@@ -65,7 +65,7 @@ class SharedDatabase:
 
         Raises OSError, sqlite3.Error and StateUnavailable.
         """
-        recorded = 0
+        recorded: int | None = None
         if self.connection is not None and self._file != identity(self._path):
             log.warning("state_file_replaced", path=str(self._path))
             recorded = _committed_batch(self.connection)
@@ -79,10 +79,11 @@ class SharedDatabase:
             created = not self._path.exists()
             self.connection = open_database(self._path)
             self._file = identity(self._path)
-            if self._log is not None:
-                self._set_batch(self.connection, recorded)  # the log goes on with the file that replaced another
-            elif created:
-                self._clear()  # of the changes of a deleted file
+            if self._log is None:
+                if created:
+                    self._clear()  # of the changes of a deleted file
+            elif recorded is not None:
+                self._set_batch(self.connection, recorded)  # the log continues with the file that replaced another
             self._replay(self.connection)
             self._note_changes(self.connection)
             if self._sharing.exclusive and self._log is None and not self._wanted:

@@ -246,7 +246,7 @@ async def test_lines_that_are_written_together_are_not_mixed_with_those_of_other
 
 
 class Writes(io.StringIO):
-    """Notes what is written at once."""
+    """Records each write."""
 
     def __init__(self) -> None:
         super().__init__()
