@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -72,6 +72,13 @@ async def uploads_to(
         await http.close()
 
 
+async def until_pending(store: PictureStore, names: Collection[str]) -> None:
+    """Wait until only these pictures are pending: an upload is recorded shortly before its marker is removed."""
+    async with asyncio.timeout(PATIENCE):
+        while set(await store.pending()) != set(names):
+            pass
+
+
 async def on_node(ipfs: IpfsNode, cid: str | None) -> bytes:
     async with httpx2.AsyncClient(timeout=PATIENCE) as http:
         response = await http.post(f"{ipfs.rpc}/api/v0/cat", params={"arg": cid or "", "timeout": "5s"})
@@ -85,7 +92,7 @@ async def test_a_stored_picture_is_uploaded(store: LocalPictures, shared_ipfs: I
         sent = await uploads.wait(record, PATIENCE)
     assert sent == replace(record, ipfs="sent")
     assert await store.record(record.name) == sent
-    assert await store.pending() == []
+    await until_pending(store, [])
     assert await on_node(shared_ipfs, sent.cid) == await store.read(record.name)
 
 
@@ -125,7 +132,7 @@ async def test_ten_pictures_wait_for_a_node_that_is_down(store: LocalPictures, o
             sent = await uploads.wait(record, PATIENCE)
             assert sent == replace(record, ipfs="sent")
             assert await on_node(own_ipfs, sent.cid) == await store.read(record.name)
-    assert await store.pending() == []
+    await until_pending(store, [])
 
 
 async def test_an_upload_cut_by_a_dying_node_is_repeated(store: LocalPictures, own_ipfs: IpfsNode) -> None:
@@ -270,7 +277,7 @@ async def test_failed_uploads_do_not_delay_new_pictures(store: LocalPictures) ->
         await node.wait_for_uploads(6)
         good = await put(store, 20)
         assert (await uploads.wait(good, PATIENCE)).cid == OTHER_CID
-    assert set(await store.pending()) == bad
+    await until_pending(store, bad)
 
 
 async def test_a_picture_deleted_during_its_upload_stays_deleted(store: LocalPictures) -> None:
@@ -329,7 +336,7 @@ async def test_a_marker_without_a_record_is_removed(store: LocalPictures) -> Non
     async with odd_ipfs(added(OTHER_CID)) as node, uploads_to(node.url, store) as uploads:
         other = await put(store, 1)
         await uploads.wait(other, PATIENCE)
-        assert record.name not in await store.pending(), "the marker is removed"
+        await until_pending(store, [])
         again = await put(store)
         assert (await uploads.wait(again, PATIENCE)).ipfs == "sent"
 

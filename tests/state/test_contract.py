@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from openai_dify_proxy.state import Add, Get, Operation, Put, StateUnavailable, Store, Take, open_store
+from openai_dify_proxy.state.eviction import slack
 from openai_dify_proxy.state.memory import MemoryStore
 from openai_dify_proxy.state.sqlite import SqliteStore
 from tests.limits import PATIENCE
@@ -253,13 +254,16 @@ async def held(store: Store, owner: str, most: int = 100) -> list[int]:
     return [number for number, value in enumerate(values) if value is not None]
 
 
+# A store may hold ``slack`` more than its limit until so much more is written.
+
+
 @on_every_backend
 async def test_the_number_of_entries_stays_near_its_limit(backend: Backend) -> None:
     store = await backend.store(20)
     await store.run(Put("kind:lasting", b"secret"), Put("kind:leased", b"own", ttl=3600))
     order = [*range(60), 20]  # rewriting an entry makes it the newest
     await write(backend, store, "ann", order)
-    while len(remaining := await held(store, "ann")) > 20:
+    while len(remaining := await held(store, "ann")) > 20 + slack(20):
         pass
     assert len(remaining) >= 15
     assert remaining == sorted(order[-len(remaining) :])
@@ -271,7 +275,7 @@ async def test_the_size_of_the_entries_stays_near_its_limit(backend: Backend) ->
     store = await backend.store(max_bytes=20_000)
     await store.run(Put("kind:lasting", bytes(50_000)), Put("kind:leased", bytes(50_000), ttl=3600))
     await write(backend, store, "ann", range(60), size=1000)
-    while len(remaining := await held(store, "ann")) > 20:
+    while len(remaining := await held(store, "ann")) > 20 + slack(20):
         pass
     assert len(remaining) >= 15
     assert remaining == list(range(60))[-len(remaining) :]
@@ -284,7 +288,7 @@ async def test_only_who_holds_the_most_entries_loses_some(backend: Backend) -> N
     await write(backend, store, "ann", range(5))
     await write(backend, store, "bob", range(10), size=500)  # fewer entries, but more bytes
     await write(backend, store, "carl", range(90))
-    while len(carls := await held(store, "carl")) > 25:
+    while len(carls := await held(store, "carl")) > 25 + slack(40):
         pass
     assert len(carls) >= 15
     assert carls == list(range(90))[-len(carls) :]
@@ -297,7 +301,7 @@ async def test_only_who_holds_the_most_bytes_loses_some(backend: Backend) -> Non
     store = await backend.store(1000, 40_000)
     await write(backend, store, "ann", range(70), size=10)  # more entries, but fewer bytes
     await write(backend, store, "bob", range(60), size=1000)
-    while len(bobs := await held(store, "bob")) > 40:
+    while len(bobs := await held(store, "bob")) > 40 + slack(40):
         pass
     assert len(bobs) >= 30
     assert bobs == list(range(60))[-len(bobs) :]
@@ -311,7 +315,7 @@ async def test_several_large_owners_shrink_to_the_same_size(backend: Backend) ->
         for owner in ("ann", "bob"):
             await write(backend, store, owner, range(start, start + 10))
     await write(backend, store, "carl", range(4))
-    while len(await held(store, "ann")) + len(await held(store, "bob")) > 36:
+    while len(await held(store, "ann")) + len(await held(store, "bob")) > 36 + slack(40):
         pass
     anns, bobs = await held(store, "ann"), await held(store, "bob")
     assert min(len(anns), len(bobs)) >= 14
