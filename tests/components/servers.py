@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from obstore.store import S3Store
+
 ACCESS_KEY = "tests"
 SECRET_KEY = "only-for-tests"
 
@@ -30,7 +32,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class S3Server:
-    """SeaweedFS with its S3 gateway, which checks signatures; the first object creates the bucket ``pictures``."""
+    """SeaweedFS with its S3 gateway, which checks signatures, and the bucket ``pictures``."""
 
     def __init__(self, program: Path, directory: Path) -> None:
         self._program = program
@@ -70,6 +72,15 @@ class S3Server:
         # Drain stderr: a full pipe would block the server.
         self._reader = subprocess.Popen(["cat"], stdin=self._process.stderr, stdout=subprocess.DEVNULL)
         self._process.stderr.close()
+        bucket = S3Store(
+            "pictures",
+            endpoint=self.endpoint,
+            region="us-east-1",
+            access_key_id=ACCESS_KEY,
+            secret_access_key=SECRET_KEY,
+            client_options={"allow_http": True},
+        )
+        bucket.put("created", b"")  # the first object creates the bucket
         return self
 
     def _flags(self) -> list[str]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -20,7 +21,8 @@ from structlog.testing import capture_logs
 
 from openai_dify_proxy.cli.server import server_config
 from openai_dify_proxy.server import FrontDoor, HttpLimits, front_door, http_limits
-from openai_dify_proxy.server.protocol import REQUEST_RECORDS
+from openai_dify_proxy.server.exchange import Cycle
+from openai_dify_proxy.server.protocol import HOT_PATH, REQUEST_RECORDS
 from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.telemetry import AccessLog, RequestRecord, RequestRecords
 from openai_dify_proxy.turns.client import EXTENSION
@@ -53,6 +55,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.requests = 0
+        self.hot = Hot()
         self.records: list[RequestRecord] = []
         self.late = threading.Event()
         """Set when a request to ``/late`` waits."""
@@ -61,6 +64,7 @@ class Echo:
         if scope["type"] == "lifespan":
             await receive()
             scope["state"][REQUEST_RECORDS] = RequestRecords(AccessLog(), self.records.append)
+            scope["state"][HOT_PATH] = self.hot
             self.loop, self._released = asyncio.get_running_loop(), asyncio.Event()
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -92,6 +96,29 @@ class Echo:
         headers = [(b"content-length", b"%d" % len(text))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": text})
+
+
+class Hot:
+    """A hot path: it answers with the whole request. It leaves bodies with the word ``app`` to the application."""
+
+    paths = frozenset({"/hot"})
+    max_body = 1000
+
+    def __init__(self) -> None:
+        self.heads: list[list[tuple[bytes, bytes]]] = []
+        """The headers of all requests. One list twice means that the head was not parsed again."""
+
+    def serve(self, request: Cycle) -> bool:
+        scope = request.scope
+        self.heads.append(cast(list[tuple[bytes, bytes]], scope["headers"]))
+        if b"app" in request.body:
+            return False
+        seen = [scope["method"], scope["path"], scope["query_string"], scope["http_version"], scope["scheme"]]
+        text = repr([*seen, scope["headers"], scope["client"], scope["server"], bytes(request.body)]).encode()
+        head = [(b"content-length", b"%d" % len(text))]
+        answer = partial(request.responder.start, 200, head, text, more=False)
+        asyncio.get_running_loop().call_soon(answer)  # nothing is written while the front door parses
+        return True
 
 
 class Door:

@@ -102,7 +102,7 @@ async def answer_turn(
     async with prepared.block as turn:
         answer = await whole_answer(turn, partial(commit_answer, turn, prepared.head), prepared.suggest)
         body = form.whole(prepared.head, answer, turn.ids)
-        return JsonAnswer(body, turn_headers(turn.ids) + queue_headers(prepared.wait))
+        return JsonAnswer(body, turn_headers(turn.ids, prepared.wait))
 
 
 def prepare_answer(
@@ -174,13 +174,15 @@ async def whole_answer(turn: ActiveTurn, at_end: AtEnd, suggest: Suggest | None 
     return answer
 
 
-def turn_headers(ids: TurnIds) -> RawHeaders:
-    """Return Dify's ids as headers, without those that are not known yet."""
+def turn_headers(ids: TurnIds, wait: TurnWait) -> RawHeaders:
+    """Return the headers of a turn's answer: Dify's ids, as far as they are known, and the place in the queue."""
     headers = []
     if ids.conversation_id:
         headers.append((b"x-dify-conversation-id", ids.conversation_id.encode()))
     if ids.message_id:
         headers.append((b"x-dify-message-id", ids.message_id.encode()))
+    if wait.queued_at is not None:
+        headers += queue_headers(wait)
     return headers
 
 
@@ -223,7 +225,7 @@ class TurnFrames:
         return TurnIds() if self._turn is None else self._turn.ids
 
     def headers(self) -> RawHeaders:
-        return turn_headers(self._ids) + queue_headers(self._wait)
+        return turn_headers(self._ids, self._wait)
 
     def opening(self) -> bytes:
         self._started = True

@@ -39,7 +39,6 @@ from openai_dify_proxy.api.generation import (
     TurnFrames,
     commit_answer,
     prepare_answer,
-    queue_headers,
     turn_headers,
 )
 from openai_dify_proxy.api.limits import enforce_limits
@@ -207,11 +206,15 @@ class _HotAnswer:
             self._loop.call_soon(self._cancel)
 
     def _start_turn(self) -> None:
-        self._run(self._open(), self._begin_reading)
+        if self._caller.limits is NO_LIMITS:
+            self._begin_waiting()
+            begin = self._prepared.block.__aenter__()
+        else:
+            begin = self._begin_within_limits()
+        self._run(begin, self._begin_reading)
 
-    async def _open(self) -> ActiveTurn:
-        if self._caller.limits is not NO_LIMITS:
-            await enforce_limits(self._responder, self._path.services, self._caller)
+    async def _begin_within_limits(self) -> ActiveTurn:
+        await enforce_limits(self._responder, self._path.services, self._caller)
         self._begin_waiting()
         return await self._prepared.block.__aenter__()
 
@@ -322,7 +325,8 @@ class _WholeAnswer(_HotAnswer):
         if events:
             self._answer.add(events)
         if stream.ended:
-            self._run(self._commit(), self._respond)
+            answer = self._answer
+            self._run(commit_answer(self._turn, self._prepared.head, answer, answer.reply), self._respond)
         elif stream.between_runs:  # calls to Dify with timeouts of their own, which need a task
             self._run(stream.begin_next_run(), self._fold_last_of_run, in_task=True)
 
@@ -331,16 +335,12 @@ class _WholeAnswer(_HotAnswer):
         if not self._stream.ended:
             self._read()
 
-    async def _commit(self) -> None:
-        answer = self._answer
-        await commit_answer(self._turn, self._prepared.head, answer, answer.reply)
-        if answer.error is not None:
-            raise answer.error
-
     def _respond(self, _: None) -> None:
+        if self._answer.error is not None:
+            raise self._answer.error
         ids, prepared = self._stream.ids, self._prepared
         body = CHAT_FORM.whole(prepared.head, self._answer, ids)
-        headers = [*json_headers(body), *turn_headers(ids), *queue_headers(prepared.wait)]
+        headers = json_headers(body) + turn_headers(ids, prepared.wait)
         self._end_turn()
         self._responder.start(200, headers, body, more=False)
         self._close()

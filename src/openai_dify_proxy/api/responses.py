@@ -16,7 +16,6 @@ from openai_dify_proxy.api.bodies import hold_memory, json_response, read_json
 from openai_dify_proxy.api.generation import (
     Suggest,
     TurnFrames,
-    queue_headers,
     turn_headers,
     unsupported_questions,
     whole_answer,
@@ -247,7 +246,7 @@ async def _whole(
     async with prepare(responder_of(request.scope)) as (recorder, turn):
         ending = _ResponseEnding(turn, recorder, encoder)
         await whole_answer(turn, ending.record, suggest)
-        return JsonAnswer(json.encode(ending.response), turn_headers(turn.ids) + queue_headers(wait))
+        return JsonAnswer(json.encode(ending.response), turn_headers(turn.ids, wait))
 
 
 def _placeholder(encoder: ResponsesStreamEncoder, events: Sequence[Event], *, streamed: bool) -> Response:

@@ -12,6 +12,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from openai_dify_proxy.server.free_memory import return_free_memory
+from openai_dify_proxy.server.known_heads import KnownHeads
 from openai_dify_proxy.server.limits import HttpLimits, connection_limit
 from openai_dify_proxy.server.protocol import Connection
 from openai_dify_proxy.server.write_buffers import WriteBuffers
@@ -42,6 +43,7 @@ class FrontDoor:
         """Connections in the middle of a request's head or body, or lingering after a refusal."""
         self.unread: dict[Connection, None] = {}
         """Connections whose clients have not read all that was written."""
+        self.known_heads = KnownHeads()
         self.write_buffers = WriteBuffers(limits.stream_memory)
         self.holding: dict[Connection, int] = {}
         """Bytes by connection of incomplete heads and of requests that wait for an earlier answer."""

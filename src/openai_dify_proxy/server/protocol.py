@@ -1,7 +1,7 @@
 """One client connection: uvicorn's protocol with bounded heads, pipelines and timeouts.
 
 uvicorn parses and answers requests; this subclass controls what its parser receives. Data is parsed in pieces, so a
-limit is checked before the bytes beyond it are parsed.
+limit is checked before the bytes beyond it are parsed. A head that is known already is not parsed again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from openai_dify_proxy.server.exchange import Cycle
 from openai_dify_proxy.server.flow import Flow
 from openai_dify_proxy.server.forwarding import forwarded_client, forwarded_scheme, is_trusted, parse_address
 from openai_dify_proxy.server.heads import END_OF_HEAD, Framing, Target, head_of_body, parse_target, read_framing
+from openai_dify_proxy.server.known_heads import KnownHead
 from openai_dify_proxy.telemetry import AccessLog, RequestRecord, RequestRecords
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Connection(HttpToolsProtocol):
         "_answering",
         "_behind_proxy",
         "_body_bytes",
+        "_by_length",
         "_delayed",
         "_door",
         "_framing",
@@ -86,6 +88,7 @@ class Connection(HttpToolsProtocol):
         "_head_began",
         "_head_bytes",
         "_hot_path",
+        "_known_head",
         "_limits",
         "_phase",
         "_rejection",
@@ -134,6 +137,9 @@ class Connection(HttpToolsProtocol):
         self._window_bytes = 0
         self._waiting_bytes = 0
         self._framing = _NO_BODY
+        self._known_head: KnownHead | None = None
+        self._by_length = False
+        """Whether the body is read without the parser, which has not seen the head."""
         self._rejection: ProxyError | None = None
         self._hot_path: Shortcut | None = app_state.get(HOT_PATH)
         self._unstarted: Cycle | None = None
@@ -243,13 +249,33 @@ class Connection(HttpToolsProtocol):
             self._receive(data)
 
     def _receive(self, data: bytes) -> None:
+        if self._phase == IDLE and self._known_head is not None:
+            data = self._begin_known(self._known_head, data)
         if self._phase == IDLE and len(data) <= limits.PIECE and data.count(END_OF_HEAD) <= 1:
             self._parse(data)  # the common case: one small request
+        elif self._by_length and not self._unparsed and len(data) + self._body_bytes == self._framing.length:
+            self._read_by_length(data)  # the rest of a body, usually all of it
         else:
             self._unparsed += data
             self._parse_pieces()
         if self._phase == HEAD or self._unparsed or self._waiting_bytes or self in self._door.holding:
             self._report_held()
+
+    def _begin_known(self, head: KnownHead, data: bytes) -> bytes:
+        """Begin a request if it has the known head. Return the data without this head."""
+        hot, found = self._hot_path, head.match(data)
+        if hot is None or found is None or self.flow.write_paused:
+            return data
+        end, length = found
+        if not 0 < length <= hot.max_body:
+            return data
+        self._begin_head()
+        self._head_bytes = end
+        scope = head.scope.copy()
+        scope["client"], scope["server"] = self.client, self.server
+        self._by_length = True
+        self._begin_request(scope, Framing(length), hot, keep_alive=not self._door.draining)
+        return data[end:]
 
     def _can_wait(self, data: bytes) -> bool:
         """Return whether a request may wait while others have used up the slice of time for requests.
@@ -284,7 +310,10 @@ class Connection(HttpToolsProtocol):
         data, start = self._unparsed, 0
         while start < len(data) and not self._pipeline_full() and not self._closing:
             end = self._end_of_piece(data, start)
-            self._parse(data[start:end])
+            if self._by_length:
+                self._read_by_length(data[start:end])
+            else:
+                self._parse(data[start:end])
             start = end
         self._unparsed = b"" if self._closing else data[start:]
         self.flow.hold(bool(self._unparsed))
@@ -305,23 +334,19 @@ class Connection(HttpToolsProtocol):
         return self._phase in (LINGER, LAST) or self.transport.is_closing()
 
     def _parse(self, piece: bytes) -> None:
-        if self._phase in (IDLE, ANSWER):
+        if begins := self._phase in (IDLE, ANSWER):
             piece = piece.lstrip(b"\r\n")  # some clients end a body with an extra line
             if not piece:
                 return
             self._begin_head()
-        if self._phase == HEAD:
-            self._head_bytes += len(piece)
-            if self._head_bytes > self._limits.head_bytes:
-                self._reject(rejections.too_large(self.url, self._limits))
-                return
-        else:
-            self._framing_bytes += len(piece)
-            if self._framing_bytes > self._limits.head_bytes and self._framing.length is None:
-                self._reject(rejections.tiny_chunks())
-                return
+        error = self._exceeded(len(piece))
+        if error is not None:
+            self._reject(error)
+            return
         try:
             self.parser.feed_data(piece)
+            if begins and self._known_head is None:
+                self._remember_head(piece)
         except httptools.HttpParserUpgrade as upgrade:
             rest = piece[upgrade.args[0] :]
             self._ignore_upgrade()
@@ -333,6 +358,33 @@ class Connection(HttpToolsProtocol):
             self._reject(rejections.bad_http(piece) if error is None else error.with_traceback(None))
         if self._unstarted is not None and not self._unstarted.more_body:
             self._start_unstarted()
+
+    def _exceeded(self, size: int) -> ProxyError | None:
+        """Count ``size`` bytes that are parsed next. Return the error if the head or the chunks are too large."""
+        if self._phase == HEAD:
+            self._head_bytes += size
+            if self._head_bytes > self._limits.head_bytes:
+                return rejections.too_large(self.url, self._limits)
+        else:
+            self._framing_bytes += size
+            if self._framing_bytes > self._limits.head_bytes and self._framing.length is None:
+                return rejections.tiny_chunks()
+        return None
+
+    def _read_by_length(self, piece: bytes) -> None:
+        """Read a part of the body, which is not longer than its rest."""
+        self.on_body(piece)
+        if self._body_bytes == self._framing.length:
+            self._by_length = False
+            self.on_message_complete()
+            self._start_unstarted()
+
+    def _remember_head(self, piece: bytes) -> None:
+        """Keep the head of the request that ``piece`` began, if the hot path may serve it."""
+        cycle = self.cycle
+        plain = cycle is not None and cycle.shortcut is not None and cycle.keep_alive
+        if plain and self._phase in (BODY, ANSWER) and not self._behind_proxy:
+            self._known_head = self._door.known_heads.add(piece, self.scope)
 
     def _start_unstarted(self) -> None:
         """Start the request that was to start with its whole body."""
@@ -386,24 +438,27 @@ class Connection(HttpToolsProtocol):
             raise self._rejected(rejections.bad_http())
         if len(self.url) > self._limits.url_bytes:
             raise self._rejected(rejections.too_large(self.url, self._limits))
-        self.scope = scope = self._make_scope(version, parse_target(self.url))
-        self._framing = framing
-        self._phase = BODY
-        self._body_bytes = self._framing_bytes = self._window_bytes = 0
-        self.since = self.loop.time()
+        scope = self._make_scope(version, parse_target(self.url))
         if self._behind_proxy:
             peer = self.client[0] if self.client else ""
             scope["client"] = (forwarded_client(peer, self.headers, self._limits.proxies), 0)
             scope["scheme"] = forwarded_scheme(self.headers, scope["scheme"])
+        kept = self._admitted and not self._door.draining and self.parser.should_keep_alive()
+        shortcut = self._find_shortcut(scope, framing)
+        self._begin_request(scope, framing, shortcut, keep_alive=kept and version != "1.0")
+
+    def _begin_request(
+        self, scope: HTTPScope, framing: Framing, shortcut: Shortcut | None, *, keep_alive: bool
+    ) -> None:
+        """Begin the request whose head is complete."""
+        self.scope = scope
+        self._framing = framing
+        self._phase = BODY
+        self._body_bytes = self._framing_bytes = self._window_bytes = 0
+        self.since = self.loop.time()
         if not self._admitted and scope["path"] not in limits.HEALTH_PATHS:
             raise self._rejected(rejections.too_many_connections())
-        kept = self._admitted and not self._door.draining and self.parser.should_keep_alive()
-        self.cycle = cycle = Cycle(
-            self,
-            self._find_shortcut(scope, framing),
-            keep_alive=kept and version != "1.0",
-            expects_continue=framing.expects_continue,
-        )
+        self.cycle = cycle = Cycle(self, shortcut, keep_alive=keep_alive, expects_continue=framing.expects_continue)
         if self._answering is None:
             self._answer(cycle)
         else:

@@ -67,7 +67,7 @@ class Overlay:
             entry = after.get(key)
             if entry is not before.get(key):
                 changed[key] = entry
-                weight += _weight(key, entry)
+                weight += ENTRY_WEIGHT + len(key) + (0 if entry is None else len(entry.value))
                 taken = taken or isinstance(operation, Take)
         if taken:
             if not log.append(self.unlogged | changed):
@@ -87,14 +87,15 @@ class Overlay:
         """
         found: dict[str, Entry] = {}
         size = 0
+        changes, held, may_hold = self._changes, self._held, self._may_hold
         for operation in operations:
             key = operation.key
-            entry = self._find(key)
-            if entry is _UNKNOWN:
-                if self._may_hold(key) or not key.isascii():
+            entry = changes.get(key, _UNKNOWN)
+            if entry is _UNKNOWN and (entry := self._read(key)) is _UNKNOWN:
+                if may_hold(key) or not key.isascii():
                     return None  # SQLite rejects some keys, and their run has to fail alone
                 entry = None
-            if key in self._held:
+            if key in held:
                 return None
             if entry is not None:
                 found[key] = entry
@@ -165,8 +166,11 @@ class Overlay:
 
     def _find(self, key: str) -> Entry | None:
         found = self._changes.get(key, _UNKNOWN)
-        if found is _UNKNOWN:
-            found = self._recent.get(key, _UNKNOWN)
+        return self._read(key) if found is _UNKNOWN else found
+
+    def _read(self, key: str) -> Entry | None:
+        """Return an entry that was read, or whose change was handed over."""
+        found = self._recent.get(key, _UNKNOWN)
         if found is _UNKNOWN and (found := self._older.get(key, _UNKNOWN)) is not _UNKNOWN:
             self._recent[key] = found
             self._recent_weight += _weight(key, found)

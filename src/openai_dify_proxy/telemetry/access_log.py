@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 
 import structlog
@@ -47,14 +47,23 @@ class AccessLog:
         self._user: Callable[[str], str] = str if hash_key is None else _hasher(hash_key)
 
     def __call__(self, record: RequestRecord) -> None:
-        level = _level(record)
+        level, lines = _level(record), self._lines
         if level < self._threshold:
             return
+        # Lines of other kinds have the id of the request in whose context they are written.
+        if (
+            lines is None
+            or record.kind != "request"
+            or not lines.write(_LEVELS[level], record.began_at + record.seconds, partial(self._line, record))
+        ):
+            self._log.log(level, **self._line(record))
+
+    def _line(self, record: RequestRecord) -> dict[str, object]:
+        """Return the event and the fields of the line."""
         line = _line(record)
         if record.end_user is not None:
             line["user"] = clean(self._user(record.end_user))
-        if self._lines is None or not self._lines.write(_LEVELS[level], line):
-            self._log.log(level, **line)
+        return line
 
 
 def _level(record: RequestRecord) -> int:

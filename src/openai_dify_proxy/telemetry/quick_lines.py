@@ -41,32 +41,38 @@ class QuickLines:
     ) -> None:
         self._usual = usual
         self._shown = lru_cache(maxsize=1024)(shown)
-        self.render = self._json if log_format == "json" else self._console
-        """Returns the line of an event with its level; None if only the usual processors can render it."""
+        self._render = self._json if log_format == "json" else self._console
+        """Returns None if only the usual processors can render a line."""
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
-        if event["event"] in REQUEST_LINES and (line := self.render(method, event)) is not None:
-            return line
+        return self.line(method, event, time()) if event["event"] in REQUEST_LINES else self._usual_line(method, event)
+
+    def line(self, level: str, event: EventDict, at: float) -> str:
+        """Return the line of a request's event that happened at ``at``, in seconds since the epoch."""
+        line = self._render(level, event, at)
+        return self._usual_line(level, event) if line is None else line
+
+    def _usual_line(self, level: str, event: EventDict) -> str:
         result: EventDict | str = event
         for processor in self._usual:
-            result = processor(logger, method, result)  # type: ignore[arg-type, assignment]  # the last returns a text
+            result = processor(None, level, result)  # type: ignore[arg-type, assignment]  # the last returns a text
         assert isinstance(result, str)
         return result
 
-    def _json(self, level: str, event: EventDict) -> str | None:
+    def _json(self, level: str, event: EventDict, at: float) -> str | None:
         if "request_id" not in event and (request_id := REQUEST_ID.get()):
             event = {**event, "request_id": request_id}
         try:
-            data = msgspec.json.encode({**event, "level": level, "timestamp": _timestamp()})
+            data = msgspec.json.encode({**event, "level": level, "timestamp": _timestamp(at)})
         except UnicodeEncodeError:  # a lone surrogate
             return None
         return data.decode() if data.isascii() and _DELETE not in data else None
 
-    def _console(self, level: str, event: EventDict) -> str:
+    def _console(self, level: str, event: EventDict, at: float) -> str:
         shown = self._shown
         request_id: str = event.get("request_id") or REQUEST_ID.get()
         values = [value if type(value) is int else shown(value) for name, value in event.items() if name not in _PLACED]
-        line = f"{_timestamp()} {level:{LEVEL_WIDTH}} {event['event']}{_form(tuple(event)) % tuple(values)}"
+        line = f"{_timestamp(at)} {level:{LEVEL_WIDTH}} {event['event']}{_form(tuple(event)) % tuple(values)}"
         if request_id:
             line += f" {request_id if request_id.isidentifier() else shown(request_id)}"
         return line
@@ -83,8 +89,7 @@ def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _timestamp() -> str:
-    """Return the time in the form ``2026-01-31T23:59:59.000001Z``."""
-    now = time()
-    second = int(now)
-    return f"{_second(second)}.{int((now - second) * 1e6):06d}Z"
+def _timestamp(at: float) -> str:
+    """Return a time in the form ``2026-01-31T23:59:59.000001Z``."""
+    second = int(at)
+    return f"{_second(second)}.{int((at - second) * 1e6):06d}Z"

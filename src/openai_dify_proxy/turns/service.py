@@ -16,6 +16,7 @@ from openai_dify_proxy.settings import Settings
 from openai_dify_proxy.settings.state_urls import is_shared
 from openai_dify_proxy.telemetry import RequestRecords
 from openai_dify_proxy.translate.dify.app_profile import AppProfile
+from openai_dify_proxy.translate.dify.event_decoder import DifyEventDecoder
 from openai_dify_proxy.translate.dify.request import (
     Continuation,
     make_generate_request,
@@ -49,6 +50,7 @@ from openai_dify_proxy.turns.runs import Question, Recall, Runs
 from openai_dify_proxy.turns.stopping import HURRY_SECONDS, Stopper
 from openai_dify_proxy.turns.turn_block import TurnBlock, TurnPlan
 from openai_dify_proxy.upstream.dify import DifyApp, DifyClient
+from openai_dify_proxy.upstream.exchange import Exchange
 from openai_dify_proxy.wire.dify import MessageFeedback, MessageRow
 
 SUGGESTION_SECONDS = 10.0
@@ -186,20 +188,58 @@ class Turns:
 
     async def open(self, plan: TurnPlan) -> ActiveTurn:
         """Send the request to Dify. Raises ProxyError, and ClientDisconnected if the client has disconnected before."""
-        app, record, request = plan.app, plan.client.record, plan.request
+        caller, app, claim, admittance, client = plan.caller, plan.app, plan.claim, plan.admittance, plan.client
+        record, request = client.record, plan.request
         profile = self._profiles.cached(app.dify)
         if profile is None:
             profile = await record.wait(self._profiles.get(app.dify, app.mode))
         if request.contents is not None:
-            request = await record.wait(self._files.resolve(plan.caller, request))
+            request = await record.wait(self._files.resolve(caller, request))
         emulation = None
         if request.output is not None:
             emulation = await self._emulate(app, profile, request, streamed=plan.streamed)
             if emulation is not None and emulation.instructions is not None:
-                plan.claim.instruct(emulation.instructions.identity, self._emulator.remind_after)
-        if not plan.admittance.try_enter():
+                claim.instruct(emulation.instructions.identity, self._emulator.remind_after)
+        if not admittance.try_enter():
             self._check(app, profile, request)
-        return await self._begin(plan, profile, request, emulation)
+        slot = secret = pause = None
+        while slot is None:
+            slot = admittance.slot or await admittance.enter()
+            secret = await self._conversations.secret()
+            try:
+                pause = await self._human.find(claim, caller, app, profile, request, secret=secret)
+            except ConversationTaken as taken:
+                claim.awaits_head = await admittance.wait_until_free(taken)
+                slot = None
+        user = self._user(app, caller, request.end_user, secret)
+        copies = KnownCopies()
+        question = Question(app, profile, request, user, claim, plan.recall, slot, emulation, client, caller.id, copies)
+        if pause is None:
+            if (continued := claim.conversation_id) is not None:
+                await self._runs.wait_for_dify(question, continued)
+            exchange, decoder = await self._runs.start(question)
+        else:
+            exchange, decoder = await self._human.start(question, pause)
+        record.sent = exchange.sent_at
+        record.elsewhere += admittance.waited + exchange.connecting
+        stream = self._read(question, exchange, decoder, resumed=pause is not None)
+        stream.links = self._artifacts.links(app.dify.base_url, caller.id, user, secret, plan.address)
+        slot.hold()  # until ``end``
+        self._active += 1
+        client.on_disconnect(stream.disconnect)
+        return ActiveTurn(
+            stream,
+            claim,
+            slot,
+            app.name,
+            profile.mode,
+            user,
+            record,
+            Booking(self.ledger, caller, app.name),
+            self._conversations.now,
+            partial(self._pauses.put_operations, caller, app, request.end_user),
+            self._stopper,
+        )
 
     async def messages(
         self,
@@ -292,61 +332,24 @@ class Turns:
         await asyncio.gather(*self._closing)
         await self.admission.close()
 
-    async def _begin(
-        self, plan: TurnPlan, profile: AppProfile, request: TurnRequest, emulation: Emulation | None
-    ) -> ActiveTurn:
-        caller, app, claim, admittance, client = plan.caller, plan.app, plan.claim, plan.admittance, plan.client
-        slot = secret = pause = None
-        while slot is None:
-            slot = admittance.slot or await admittance.enter()
-            secret = await self._conversations.secret()
-            try:
-                pause = await self._human.find(claim, caller, app, profile, request, secret=secret)
-            except ConversationTaken as taken:
-                claim.awaits_head = await admittance.wait_until_free(taken)
-                slot = None
-        user = self._user(app, caller, request.end_user, secret)
-        copies = KnownCopies()
-        question = Question(app, profile, request, user, claim, plan.recall, slot, emulation, client, caller.id, copies)
-        if pause is None:
-            if (continued := claim.conversation_id) is not None:
-                await self._runs.wait_for_dify(question, continued)
-            exchange, decoder = await self._runs.start(question)
-        else:
-            exchange, decoder = await self._human.start(question, pause)
-        may_have_files = request.contents is not None or plan.recall is not None
-        client.record.sent = exchange.sent_at
-        client.record.elsewhere += admittance.waited + exchange.connecting
-        stream = DifyStream(
+    def _read(self, question: Question, exchange: Exchange, decoder: DifyEventDecoder, *, resumed: bool) -> DifyStream:
+        """Return the stream of a turn whose request was sent. ``resumed`` says whether it goes on with a paused run."""
+        request, claim, emulation = question.request, question.claim, question.emulation
+        upload_again = partial(self._runs.upload_again, question)
+        may_have_files = request.contents is not None or question.recall is not None
+        return DifyStream(
             exchange,
             decoder,
-            app.dify,
-            user,
+            question.app.dify,
+            question.user,
             self._limits,
             StopSequences(request.stop) if request.stop else None,
-            conversation_id=claim.conversation_id,
-            restart=partial(self._runs.restart, question) if pause is None and claim.can_restart else None,
-            reuploads=Reuploads(copies, partial(self._runs.upload_again, question)) if may_have_files else None,
+            claim.conversation_id,
+            restart=partial(self._runs.restart, question) if claim.can_restart and not resumed else None,
+            reuploads=Reuploads(question.copies, upload_again) if may_have_files else None,
             output=None if emulation is None else emulation.reader,
             repair=None if emulation is None else partial(self._runs.repair, question),
-            resumption=Resumption(partial(self._runs.resume, question)) if profile.resumable else None,
-            links=self._artifacts.links(app.dify.base_url, caller.id, user, secret, plan.address),
-        )
-        slot.hold()  # until ``end``
-        self._active += 1
-        client.on_disconnect(stream.disconnect)
-        return ActiveTurn(
-            stream,
-            claim,
-            slot,
-            app.name,
-            profile.mode,
-            user,
-            client.record,
-            Booking(self.ledger, caller, app.name),
-            self._conversations.now,
-            partial(self._pauses.put_operations, caller, app, request.end_user),
-            self._stopper,
+            resumption=Resumption(partial(self._runs.resume, question)) if question.profile.resumable else None,
         )
 
     def _user(self, app: App, caller: Caller, end_user: str | None, secret: bytes | None) -> str:

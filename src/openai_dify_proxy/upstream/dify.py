@@ -106,7 +106,10 @@ class DifyClient:
         ``more_headers`` are lines that end with CR LF.
         """
         endpoint, headers = _generation(app, path)
-        return await self._exchange("POST", endpoint, headers + more_headers, body, setting=app.url_setting)
+        try:
+            return await self._http.exchange("POST", endpoint, headers + more_headers, body)
+        except CannotConnect as error:
+            raise _unreachable(error, app.url_setting) from error
 
     async def events(self, app: DifyApp, run_id: str, user: str, *, snapshot: bool = False) -> Exchange:
         """Request the events of a workflow run from now on, and return without waiting for the answer's headers.
@@ -323,7 +326,7 @@ class DifyClient:
         try:
             return await self._http.exchange(method, endpoint, headers, body)
         except CannotConnect as error:
-            raise error.translate(f"Dify cannot be reached. {SEE_LOG}", "Dify", setting) from error
+            raise _unreachable(error, setting) from error
 
 
 def _form_path(token: str) -> str:
@@ -357,6 +360,10 @@ def missing_answer(app: DifyApp, exchange: Exchange) -> ProxyError:
         started=True,
         log=exchange.describe_missing_answer("Dify", app.url_setting),
     )
+
+
+def _unreachable(error: CannotConnect, setting: str) -> ProxyError:
+    return error.translate(f"Dify cannot be reached. {SEE_LOG}", "Dify", setting)
 
 
 def _head_too_large() -> UpstreamGarbled:

@@ -28,6 +28,7 @@ from openai_dify_proxy.telemetry import (
     unbind_request,
 )
 from openai_dify_proxy.telemetry.logs import RequestLines, request_lines
+from tests.limits import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +185,7 @@ def test_a_value_stays_on_its_line(capsys: pytest.CaptureFixture[str], value: ob
         {"method": "GET", "path": "/a b", "status": 404, "outcome": "rejected: x", "reason": "It's 'no'."},
         {"outcome": "ok", "task_id": "t-1", "price": "0.1", "currency": None, "request_id": "a.b:c"},
         {"outcome": "stop", "model": "\x7f字", "client": "::1", "request_id": "a\nb"},
-        {"outcome": "stop", "model": "\ud800"},
+        {"outcome": "stop", "model": "\ud800", "request_id": "req_3"},
     ],
 )
 @pytest.mark.parametrize("bound", ["", "req_2", "a b"])
@@ -193,9 +194,7 @@ async def test_lines_of_requests_are_as_all_others(
 ) -> None:
     configure_logging("info", log_format)
     bind_request(bound)
-    if not request_writer().write("info", {"event": "request_finished", **fields}):
-        assert log_format == "json"
-        structlog.get_logger().info("request_finished", **fields)
+    finish(**fields)
     structlog.get_logger().info("other_event", **fields)
     one, other = (re.sub(r"\d{4}-[\d:T.-]+Z", "", line) for line in capsys.readouterr().err.splitlines())
     one = one.replace("request_finished", "other_event")
@@ -209,26 +208,47 @@ def request_writer() -> RequestLines:
     return writer
 
 
+def finish(**fields: object) -> None:
+    """Write the line of a request with these fields, by the quick way."""
+    assert request_writer().write("info", 0.0, lambda: {"event": "request_finished", **fields})
+
+
+async def test_the_line_of_a_request_has_the_time_of_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    request_writer().write("info", 1_769_904_000.25, lambda: {"event": "request_finished"})
+    logging.getLogger().handlers[0].flush()
+    assert [line["timestamp"] for line in lines(capsys)] == ["2026-02-01T00:00:00.250000Z"]
+
+
+async def test_a_line_that_cannot_be_made_does_not_affect_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    finish(number=0)
+    request_writer().write("info", 0.0, lambda: {"event": "request_finished", "number": 1 // 0})
+    finish(number=2)
+    logging.getLogger().handlers[0].flush()
+    found = lines(capsys)
+    assert sorted(line["number"] for line in found if line["event"] == "request_finished") == [0, 2]
+    assert ["ZeroDivisionError" in line["exception"] for line in found if line["event"] == "record_lost"] == [True]
+
+
 async def test_lines_of_requests_are_written_together_and_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("info", "json")
-    writer = request_writer()
-
-    def finish(first: int, last: int) -> None:
-        for number in range(first, last):
-            assert writer.write("info", {"event": "request_finished", "number": number})
-
-    finish(0, 2)
+    finish(number=0)
+    finish(number=1)
     assert lines(capsys) == []
-    await asyncio.sleep(0)
-    assert [line["number"] for line in lines(capsys)] == [0, 1]
-    finish(2, 4)
+    async with asyncio.timeout(PATIENCE):
+        while not (found := lines(capsys)):  # noqa: ASYNC110 - nothing tells when a line is written
+            await asyncio.sleep(0)
+    assert [line["number"] for line in found] == [0, 1]
+    finish(number=2)
+    finish(number=3)
     structlog.get_logger().info("picture_uploaded", number=4)
-    finish(5, 6)
+    finish(number=5)
     logging.getLogger("asyncio").warning("slow")
     assert [line.get("number") for line in lines(capsys)] == [2, 3, 4, 5, None]
-    finish(6, 106)
+    for number in range(100):
+        finish(number=number)
     assert len(lines(capsys)) > 50
-    await asyncio.sleep(0)
 
 
 async def test_lines_that_are_written_together_are_not_mixed_with_those_of_other_processes(
@@ -237,9 +257,8 @@ async def test_lines_that_are_written_together_are_not_mixed_with_those_of_other
     stderr = Writes()
     monkeypatch.setattr("sys.stderr", stderr)
     configure_logging("info", "json")
-    writer = request_writer()
     for number in range(40):
-        assert writer.write("info", {"event": "request_finished", "path": "a" * 100 * number})
+        finish(path="a" * 100 * number)
     logging.getLogger("asyncio").warning("b" * 4000)
     assert sum(written.count("\n") for written in stderr.writes) == 41
     assert all(len(written) <= PIPE_BUF for written in stderr.writes if written.count("\n") > 1)
@@ -265,7 +284,7 @@ from openai_dify_proxy.telemetry.logs import configure_logging, request_lines
 
 async def main():
     configure_logging("info", "json")
-    request_lines().write("info", {{"event": "request_finished"}})
+    request_lines().write("info", 0.0, lambda: {{"event": "request_finished"}})
     {end}
 
 asyncio.run(main())
@@ -278,7 +297,7 @@ asyncio.run(main())
 def test_only_structlog_writes_to_terminals_and_by_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     configure_logging("info", "json")
     with capture_logs():
-        assert not request_writer().write("info", {"event": "request_finished"})
+        assert not request_writer().write("info", 0.0, dict)
     structlog.configure(processors=[])
     assert request_lines() is None
     monkeypatch.setattr("sys.stderr", Terminal())
