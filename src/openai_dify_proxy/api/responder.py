@@ -55,8 +55,11 @@ class Responder(Protocol):
     def start(self, status: int, headers: Headers, body: bytes, *, more: bool) -> None:
         """Write the head and the first part of the body, which is the whole body unless ``more``."""
 
-    def write(self, body: bytes, *, more: bool) -> None:
-        """Write a part of the body, the last one unless ``more``. Does nothing after the client disconnected."""
+    def write(self, body: bytes, *, more: bool) -> bool:
+        """Write a part of the body, the last one unless ``more``. Return whether the response is ``writable`` then.
+
+        Does nothing after the client disconnected.
+        """
 
     def abort(self) -> None:
         """Close the connection at once, which counts as a disconnect of the client."""

@@ -273,11 +273,12 @@ class StreamSender:
         responder = self._responder
         self._wrote_at = self._loop.time()
         if self._committed:
-            responder.write(frames, more=more)
+            writable = responder.write(frames, more=more)
         else:
             self._committed = True
             responder.start(200, SSE_HEADERS + self._source.headers(), frames, more=more)
-        if self._open and not responder.writable:
+            writable = responder.writable
+        if self._open and not writable:
             self._paused = True
             self._unsent = responder.unsent_bytes
             self._source.pause()

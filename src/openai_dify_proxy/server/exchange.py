@@ -93,10 +93,16 @@ class ResponseWriter(Entity):
             self._cycle.start(status, headers)
             self._cycle.write_body(body, more=more)
 
-    def write(self, body: bytes, *, more: bool) -> None:
-        """Write a part of the body, the last one unless ``more``. Does nothing after the client disconnected."""
-        if self._cycle is not None:
-            self._cycle.write_body(body, more=more)
+    def write(self, body: bytes, *, more: bool) -> bool:
+        """Write a part of the body, the last one unless ``more``. Return whether the response is ``writable`` then.
+
+        Does nothing after the client disconnected.
+        """
+        cycle = self._cycle
+        if cycle is None:
+            return True
+        cycle.write_body(body, more=more)
+        return not (more and cycle.flow.write_paused)
 
     def abort(self) -> None:
         """Close the connection at once, which counts as a disconnect of the client."""

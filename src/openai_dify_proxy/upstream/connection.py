@@ -135,7 +135,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             exchange.answered_in_tls = True
         self._silent = False
         try:
-            self._parse(exchange, data)
+            if exchange.status is None:
+                self._parse_head(exchange, data)
+            else:
+                self._parser.feed_data(data)
+            if self._parts or self._complete:
+                self._without_body = 0
+            else:
+                self._count_without_body(exchange, nbytes)
         except httptools.HttpParserError:
             if self._parts:
                 exchange.on_body(self._parts, nbytes)
@@ -162,21 +169,22 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._yielded = False
         self._pause_or_resume()
 
-    def _parse(self, exchange: Exchange, data: memoryview) -> None:
-        """Feed the parser, a head only up to its limit. Raises HttpParserError, also beyond that limit."""
-        if exchange.status is None and len(data) > (room := MAX_HEAD_BYTES - self._without_body):
-            self._parse_last_of_head(exchange, data[:room])
-            data = data[room:]
-        self._parser.feed_data(data)
-        self._without_body = 0 if self._parts or self._complete else self._without_body + len(data)
+    def _parse_head(self, exchange: Exchange, data: memoryview) -> None:
+        """Parse a head up to its limit, and what follows it. Raises HttpParserError, also beyond that limit."""
+        room = MAX_HEAD_BYTES - self._without_body
+        self._parser.feed_data(data[:room])
+        if len(data) > room:
+            if exchange.status is None:
+                exchange.head_too_large = True
+                raise httptools.HttpParserError("the head is too large")
+            self._parser.feed_data(data[room:])
+            self._without_body -= room  # only the bytes after the limit of the head count
+
+    def _count_without_body(self, exchange: Exchange, size: int) -> None:
+        """Count bytes that held no body. Raises HttpParserError if too many follow a head."""
+        self._without_body += size
         if exchange.status is not None and self._without_body > MAX_HEAD_BYTES:
             raise httptools.HttpParserError("too many bytes without a body")
-
-    def _parse_last_of_head(self, exchange: Exchange, data: memoryview) -> None:
-        self._parser.feed_data(data)
-        if exchange.status is None:
-            exchange.head_too_large = True
-            raise httptools.HttpParserError("the head is too large")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget(self)

@@ -163,7 +163,9 @@ class DifyEventDecoder:
         out: list[Event] = []
         if not self.ended:
             try:
-                self._read_all(data, out)
+                payloads = self._splitter.feed(data)
+                self.frames = self._splitter.frames
+                self._read_payloads(payloads, out)
                 if self._splitter.too_large and not self.ended:
                     self._end_unreadable("Dify sent an event that is too large.", out)
             except UNREADABLE:
@@ -205,10 +207,8 @@ class DifyEventDecoder:
     def _end_unreadable(self, message: str, out: list[Event]) -> None:
         self._advance("stream_end", out, UpstreamFailed(message, started=True))
 
-    def _read_all(self, data: bytes, out: list[Event]) -> None:
-        """Decode all complete events up to the end of the turn. This is the hot loop; rare events have handlers."""
-        payloads = self._splitter.feed(data)
-        self.frames = self._splitter.frames
+    def _read_payloads(self, payloads: Sequence[bytes], out: list[Event]) -> None:
+        """Decode events up to the end of the turn. This is the hot loop; rare events have handlers."""
         events = _decode_many(payloads) if len(payloads) > 1 else None
         if events is not None:
             self._read_many(events, payloads, out)

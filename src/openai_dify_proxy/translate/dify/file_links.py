@@ -42,13 +42,6 @@ class LinkRewriter(Entity):
     _held: str = ""
     _before: str = ""  # a text that ends with the character before the next one
 
-    def skips(self, text: str) -> bool:
-        """Return whether the next piece of the text needs no ``feed``, and take note of it."""
-        if self._held or "/" in text or text.endswith(_ENDS):
-            return False
-        self._before = text or self._before
-        return True
-
     def feed(self, text: str) -> str:
         """Return the text that is certain by now."""
         return self._rewrite(self._held + text, ended=False)
@@ -90,8 +83,10 @@ class FileLinks(LinkRewriter):
         """Return the events with links of ours; text that may be a part of a link follows later."""
         for event in events:
             if type(event) is TextDelta:
-                if not self.skips(event.text):
+                text = event.text
+                if self._held or "/" in text or text.endswith(_ENDS):
                     break
+                self._before = text or self._before
             elif type(event) is not TurnFinished or self._held or event.answer is not None or event.outputs is not None:
                 break
         else:

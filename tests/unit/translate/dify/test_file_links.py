@@ -149,16 +149,13 @@ def test_only_what_may_become_a_link_is_held_back(text: str, sent: str) -> None:
 
 
 def test_text_without_a_slash_is_not_read() -> None:
-    rewriter = LinkRewriter(LINKS, numbered)
-    assert rewriter.skips("a word")
-    assert rewriter.skips("")
-    assert not rewriter.skips("a path/")
-    assert not rewriter.skips("an h")
-    assert rewriter.feed("(h") == "("
-    assert not rewriter.skips("ello"), "text was held back"
-    assert rewriter.feed("ello") == "hello"
-    assert rewriter.skips("a")
-    assert rewriter.feed(PICTURE) + rewriter.finish() == PICTURE, "it continues a word"
+    links = FileLinks(LINKS, numbered)
+    for text in ("a word", "", "a"):
+        events: list[Event] = [TextDelta(text)]
+        assert links.filter(events) is events
+    assert links.filter([TextDelta(PICTURE)]) == [TextDelta(PICTURE)], "it continues a word"
+    assert links.filter([TextDelta(" (h")]) == [TextDelta(" (")]
+    assert links.filter([TextDelta("ello")]) == [TextDelta("hello")]
 
 
 def test_a_link_that_has_no_replacement_stays() -> None:
