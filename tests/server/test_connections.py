@@ -106,7 +106,7 @@ class Hot:
 
     def __init__(self) -> None:
         self.heads: list[list[tuple[bytes, bytes]]] = []
-        """The headers of all requests. One list twice means that the head was not parsed again."""
+        """The headers of all requests. The same object among two of them means that the second was not parsed."""
 
     def serve(self, request: Cycle) -> bool:
         scope = request.scope

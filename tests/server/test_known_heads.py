@@ -36,7 +36,7 @@ def answer(client: Client, request: bytes) -> tuple[int, bytes]:
 
 def parsed(door: Door) -> int:
     """Return how many heads of requests for the hot path were parsed."""
-    return len({id(head) for head in door.app.hot.heads})
+    return len({id(head[0]) for head in door.app.hot.heads})
 
 
 def test_the_head_of_the_next_request_is_not_parsed_again(shared: Door) -> None:
@@ -45,6 +45,7 @@ def test_the_head_of_the_next_request_is_not_parsed_again(shared: Door) -> None:
         status, seen = answer(client, post(body, HOT, b"X-One: 1\r\n"))
         assert status == 200
         assert b"(b'x-one', b'1')" in seen
+        assert b"(b'content-length', b'%d')" % len(body) in seen
         assert seen.endswith(repr(body).encode() + b"]")
     assert len(shared.app.hot.heads) == 4
     assert parsed(shared) == 1
@@ -67,9 +68,17 @@ def test_its_body_may_arrive_in_pieces(shared: Door, size: int) -> None:
 def test_the_application_gets_a_scope_of_its_own(shared: Door) -> None:
     client = shared.connect()
     for _ in range(3):
-        assert answer(client, post(b"app", HOT)) == (200, b"POST /hot 3\n")
         assert answer(client, post(b"hello", HOT))[0] == 200
+        assert answer(client, post(b"app", HOT)) == (200, b"POST /hot 3\n")
     assert parsed(shared) == 1
+
+
+def test_only_the_head_of_a_request_that_the_hot_path_serves_is_kept(shared: Door) -> None:
+    client = shared.connect()
+    for _ in range(2):
+        assert answer(client, post(b"app", HOT))[0] == 200
+    assert parsed(shared) == 2
+    assert len(shared.front.known_heads) == 0
 
 
 def test_each_connection_has_its_own_client(shared: Door) -> None:
@@ -148,15 +157,21 @@ requests = st.builds(
 
 
 @settings(max_examples=60, derandomize=True, database=None, deadline=None)
-@given(sent=st.lists(requests, min_size=2, max_size=8), cuts=st.lists(st.integers(0, 9000), max_size=6))
-def test_one_connection_answers_as_many_do(hot_door: Door, sent: list[bytes], cuts: list[int]) -> None:
+@given(
+    sent=st.lists(requests, min_size=2, max_size=8),
+    cuts=st.lists(st.integers(0, 9000), max_size=6),
+    pipelined=st.booleans(),
+)
+def test_one_connection_answers_as_many_do(hot_door: Door, sent: list[bytes], cuts: list[int], pipelined: bool) -> None:
     sent = [one for one in sent if b"Expect" not in one] + [post(b"last", HOT)]
     alone = [answer(hot_door.connect(), one) for one in sent]
     client = hot_door.connect()
     client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    data = b"".join(sent)
-    ends = sorted({0, len(data), *(cut % len(data) for cut in cuts)})
-    for start, end in itertools.pairwise(ends):
-        client.send(data[start:end])
-    assert [answer(client, b"") for _ in sent] == alone
+    answers = []
+    for data in [b"".join(sent)] if pipelined else sent:
+        ends = sorted({0, len(data), *(cut % len(data) for cut in cuts)})
+        for start, end in itertools.pairwise(ends):
+            client.send(data[start:end])
+        answers += [answer(client, b"") for _ in (sent if pipelined else [data])]
+    assert answers == alone
     hot_door.disconnect_all()

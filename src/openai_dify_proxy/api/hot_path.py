@@ -206,15 +206,11 @@ class _HotAnswer:
             self._loop.call_soon(self._cancel)
 
     def _start_turn(self) -> None:
-        if self._caller.limits is NO_LIMITS:
-            self._begin_waiting()
-            begin = self._prepared.block.__aenter__()
-        else:
-            begin = self._begin_within_limits()
-        self._run(begin, self._begin_reading)
+        self._run(self._open(), self._begin_reading)
 
-    async def _begin_within_limits(self) -> ActiveTurn:
-        await enforce_limits(self._responder, self._path.services, self._caller)
+    async def _open(self) -> ActiveTurn:
+        if self._caller.limits is not NO_LIMITS:
+            await enforce_limits(self._responder, self._path.services, self._caller)
         self._begin_waiting()
         return await self._prepared.block.__aenter__()
 

@@ -135,6 +135,8 @@ class Cycle(RequestResponseCycle):
     more_body = True
     response_started = False
     response_complete = False
+    head = b""
+    """The bytes that began with the request's head, if the head may become a known one."""
     chunked_encoding: bool | None = None
     expected_content_length = 0
     _head = b""

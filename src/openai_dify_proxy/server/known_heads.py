@@ -1,8 +1,8 @@
 """Heads of requests that need not be parsed, since another request on the connection had the same one.
 
 A client sends the same head with each chat, but for the length of the body. Parsing it takes longer than all other work
-of the front door. The head of a request that the hot path may serve is therefore kept, and compared with the next one,
-byte for byte. Only the digits of ``Content-Length`` may differ, so the next one is parsed to the same result.
+of the front door. The head of a request that the hot path has served is therefore kept, and compared with the next one,
+byte for byte. Only the digits of ``Content-Length`` may differ, so the next one has the same scope but for these.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from openai_dify_proxy.server.heads import END_OF_HEAD
 MAX_DIGITS = 8
 """Digits of the longest length that is read here."""
 
+_CONTENT_LENGTH = b"content-length"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -26,11 +27,12 @@ class KnownHead(Entity, weakref=True):
 
     before: bytes
     after: bytes
-    scope: HTTPScope
-    """Without what belongs to one connection."""
+    _scope: HTTPScope
+    _length_at: int
+    """The index of the length among the headers."""
 
-    def match(self, data: bytes) -> tuple[int, int] | None:
-        """Return where the head ends and how long its body is, if ``data`` begins with this head, else None."""
+    def match(self, data: bytes) -> tuple[int, bytes] | None:
+        """Return where the head ends, and the digits of its length, if ``data`` begins with this head, else None."""
         if not data.startswith(self.before):
             return None
         start = len(self.before)
@@ -38,7 +40,15 @@ class KnownHead(Entity, weakref=True):
         digits = data[start:end]
         if end < 0 or not digits.isdigit() or not data.startswith(self.after, end):
             return None
-        return end + len(self.after), int(digits)
+        return end + len(self.after), digits
+
+    def make_scope(self, length: bytes) -> HTTPScope:
+        """Return the scope of a request with this head. The client and the server are those of another connection."""
+        scope = self._scope.copy()
+        headers = [*scope["headers"]]
+        headers[self._length_at] = _CONTENT_LENGTH, length
+        scope["headers"] = headers
+        return scope
 
 
 class KnownHeads:
@@ -62,5 +72,6 @@ class KnownHeads:
         parts = data[: length.start(1)], data[length.end(1) : end + len(END_OF_HEAD)]
         head = self._heads.get(parts)
         if head is None:
-            head = self._heads[parts] = KnownHead(*parts, scope.copy())
+            names = [name for name, _ in scope["headers"]]
+            head = self._heads[parts] = KnownHead(*parts, scope.copy(), names.index(_CONTENT_LENGTH))
         return head

@@ -266,12 +266,13 @@ class Connection(HttpToolsProtocol):
         hot, found = self._hot_path, head.match(data)
         if hot is None or found is None or self.flow.write_paused:
             return data
-        end, length = found
+        end, digits = found
+        length = int(digits)
         if not 0 < length <= hot.max_body:
             return data
         self._begin_head()
         self._head_bytes = end
-        scope = head.scope.copy()
+        scope = head.make_scope(digits)
         scope["client"], scope["server"] = self.client, self.server
         self._by_length = True
         self._begin_request(scope, Framing(length), hot, keep_alive=not self._door.draining)
@@ -345,8 +346,8 @@ class Connection(HttpToolsProtocol):
             return
         try:
             self.parser.feed_data(piece)
-            if begins and self._known_head is None:
-                self._remember_head(piece)
+            if begins and self._known_head is None and self._unstarted is not None:
+                self._unstarted.head = piece
         except httptools.HttpParserUpgrade as upgrade:
             rest = piece[upgrade.args[0] :]
             self._ignore_upgrade()
@@ -378,13 +379,6 @@ class Connection(HttpToolsProtocol):
             self._by_length = False
             self.on_message_complete()
             self._start_unstarted()
-
-    def _remember_head(self, piece: bytes) -> None:
-        """Keep the head of the request that ``piece`` began, if the hot path may serve it."""
-        cycle = self.cycle
-        plain = cycle is not None and cycle.shortcut is not None and cycle.keep_alive
-        if plain and self._phase in (BODY, ANSWER) and not self._behind_proxy:
-            self._known_head = self._door.known_heads.add(piece, self.scope)
 
     def _start_unstarted(self) -> None:
         """Start the request that was to start with its whole body."""
@@ -508,6 +502,9 @@ class Connection(HttpToolsProtocol):
         if not starting.has_time() and cycle.scope["path"] not in limits.HEALTH_PATHS:
             starting.defer(partial(self.start, cycle))
         elif shortcut is not None and not cycle.more_body and not cycle.disconnected and shortcut.serve(cycle):
+            if cycle.head and cycle.keep_alive and not self._behind_proxy:
+                self._known_head = self._door.known_heads.add(cycle.head, cycle.scope)
+                cycle.head = b""
             cycle.scope = _SERVED  # the rest is not needed while a stream is open
             if self.cycle is cycle and self._phase == ANSWER:  # not if the head of the next request is being read
                 self.scope = _SERVED

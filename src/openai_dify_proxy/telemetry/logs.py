@@ -14,6 +14,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from functools import lru_cache
 from typing import Literal, TextIO, cast
 
@@ -69,7 +70,7 @@ def configure_logging(level: str = "info", log_format: LogFormat = "console") ->
         _add_request_id,
         structlog.processors.add_log_level,
         # Terminals are narrow, and a person who watches one knows the date.
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=not on_terminal),
+        structlog.processors.MaybeTimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=not on_terminal),
     ]
     stream = _LineStream(sys.stderr)
     handler = logging.StreamHandler(stream)
@@ -168,20 +169,22 @@ class _LineStream(io.TextIOBase):
         for render in waiting:
             try:
                 line = f"{render()}\n"
-            except Exception:  # a bug, which must not take the other lines with it
-                log.exception("record_lost")
+            except Exception:  # noqa: BLE001 - a bug must not take the other lines with it
+                self._write(together)
+                together, size = "", 0
+                Context().run(log.exception, "record_lost")  # no request's id: the current one is any
                 continue
             size += len(line)  # nearly all characters are ASCII
             if size > _ATOMIC_BYTES and together:
                 self._write(together)
                 together, size = "", len(line)
             together += line
-        if together:
-            self._write(together)
+        self._write(together)
 
     def _write(self, text: str) -> None:
         try:
-            self._stream.write(text)
+            if text:
+                self._stream.write(text)
         except OSError:
             pass  # see above
 

@@ -50,7 +50,7 @@ class QuickLines:
     def line(self, level: str, event: EventDict, at: float) -> str:
         """Return the line of a request's event that happened at ``at``, in seconds since the epoch."""
         line = self._render(level, event, at)
-        return self._usual_line(level, event) if line is None else line
+        return self._usual_line(level, {**event, "timestamp": _timestamp(at)}) if line is None else line
 
     def _usual_line(self, level: str, event: EventDict) -> str:
         result: EventDict | str = event

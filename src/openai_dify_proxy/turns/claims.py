@@ -334,8 +334,7 @@ class ConversationClaim(Entity):
             operations.append(Put(self._forgetful_key(), b"1", FORGETFUL_SECONDS, self._owner, deferred=True))
             log.info("missing_memory_detected", app=self._app.name)
         unlock = await self._unlock_operations() if self._locks else ()
-        all_operations = (*operations, *also, *unlock)
-        results = self._store.run_now(*all_operations) or await self._store.run(*all_operations)
+        results = await self._store.run(*operations, *also, *unlock)
         if results is not None and results[: len(operations)] != [None] * len(operations):
             resolution = self._resolve_conflicts(scope, entry, head, results)
             if resolution:

@@ -213,22 +213,25 @@ def finish(**fields: object) -> None:
     assert request_writer().write("info", 0.0, lambda: {"event": "request_finished", **fields})
 
 
-async def test_the_line_of_a_request_has_the_time_of_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("model", ["gpt", "模型"])
+async def test_the_line_of_a_request_has_the_time_of_its_end(capsys: pytest.CaptureFixture[str], model: str) -> None:
     configure_logging("info", "json")
-    request_writer().write("info", 1_769_904_000.25, lambda: {"event": "request_finished"})
+    request_writer().write("info", 1_769_904_000.25, lambda: {"event": "request_finished", "model": model})
     logging.getLogger().handlers[0].flush()
     assert [line["timestamp"] for line in lines(capsys)] == ["2026-02-01T00:00:00.250000Z"]
 
 
 async def test_a_line_that_cannot_be_made_does_not_affect_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("info", "json")
+    bind_request("req_1")
     finish(number=0)
     request_writer().write("info", 0.0, lambda: {"event": "request_finished", "number": 1 // 0})
     finish(number=2)
     logging.getLogger().handlers[0].flush()
     found = lines(capsys)
-    assert {line["number"] for line in found if line["event"] == "request_finished"} == {0, 2}
-    assert ["ZeroDivisionError" in str(line["exception"]) for line in found if line["event"] == "record_lost"] == [True]
+    assert [line.get("number") for line in found] == [0, None, 2]
+    assert "ZeroDivisionError" in str(found[1]["exception"])
+    assert "request_id" not in found[1]
 
 
 async def test_lines_of_requests_are_written_together_and_in_order(capsys: pytest.CaptureFixture[str]) -> None:
