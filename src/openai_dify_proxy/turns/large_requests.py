@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from openai_dify_proxy.translate.turn_request import HistoryMessage, TurnRequest
 
-LARGE_TEXT: Final = 2 * 1024 * 1024
+LARGE_TEXT: Final = 512 * 1024
 """Characters from which on a request is large. It takes up to 50 ms per million characters to escape role lines."""
 
 _thread = ThreadPoolExecutor(1, thread_name_prefix="large-request")

@@ -7,7 +7,6 @@ nothing but its end. The result does not depend on how the text is cut.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +28,6 @@ from openai_dify_proxy.translate.dify.signed_links import SignedLink, SignedLink
 Replace = Callable[[SignedLink, FileProduced | None], str | None]
 """Returns the link that replaces one of Dify, or None to leave it. The file is that of ``FileProduced``, if known."""
 
-_START = re.compile(r"https?:/|/|h(?:t(?:t(?:ps?:?)?)?)?\Z")
 _ENDS = ("h", "ht", "htt", "http", "https", "http:", "https:")
 """What may begin a link at the end of a text without a slash."""
 
@@ -54,7 +52,7 @@ class LinkRewriter(Entity):
         out: list[str] = []
         self._held = ""
         done = position = 0
-        while (start := _START.search(text, position)) is not None:
+        while (start := self.links.start.search(text, position)) is not None:
             at = start.start()
             found = self.links.match(text, at, text[at - 1] if at else self._before[-1:], ended=ended)
             if isinstance(found, SignedLink):

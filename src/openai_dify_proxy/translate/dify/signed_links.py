@@ -16,7 +16,8 @@ from msgspec import Struct
 
 _FILES: Final = "/files/"
 _SCHEMES: Final = ("http://", "https://")
-_INSIDE_ADDRESS = re.compile(r"[0-9A-Za-z/\\=%&?#@._~+$-]")
+_INSIDE: Final = r"0-9A-Za-z/\\=%&?#@._~+$-"
+_INSIDE_ADDRESS = re.compile(f"[{_INSIDE}]")
 """A character before a link: the text is then a part of another address, or of a word."""
 
 _INTERNAL_DOMAINS = ("localhost", "local", "internal", "svc", "lan", "docker", "arpa")
@@ -79,6 +80,9 @@ class SignedLinks:
         self._host = (parts.hostname or "").lower()
         prefix = parts.path.rstrip("/")
         self._starts = (_FILES, prefix + _FILES) if prefix else (_FILES,)
+        seconds = re.escape("".join({start[1] for start in self._starts}))
+        self.start = re.compile(rf"(?<![{_INSIDE}])(?:https?:/|(?<!:)/(?=[{seconds}]|\Z)|h(?:t(?:t(?:ps?:?)?)?)?\Z)")
+        """Finds the places at which a link may begin: at most of the slashes in a text none does."""
 
     def match(self, text: str, at: int, before: str, *, ended: bool) -> SignedLink | Miss:
         """Return the link that begins at ``at``, behind the character ``before`` (or an empty string).
