@@ -15,7 +15,7 @@ from openai_dify_proxy.state.store import DEFER_SECONDS
 
 
 async def take(path: str) -> None:
-    """Take 200 keys concurrently and print those whose entries this process received."""
+    """Take 200 keys concurrently, and print the keys whose entries this process received."""
     store = SqliteStore(path, max_entries=1000)
     await store.run(Get("kind:none"))
     ready()

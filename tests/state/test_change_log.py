@@ -1,4 +1,4 @@
-"""The log of changes: what is read after a crash at any moment."""
+"""What the log of changes returns after a crash at any moment."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class HotPath:
         self.max_body = min(MAX_BODY, services.bodies.limit)
 
     def serve(self, request: HotRequest) -> bool:
-        """Serve a complete POST request to one of ``paths``. Return False, without any effect, if it is not common."""
+        """Serve a complete POST request to one of ``paths``. Return False, as step 1 says, if it is not common."""
         services, scope = self.services, request.scope
         headers = scope["headers"]
         by_name = dict(headers)

@@ -1,8 +1,8 @@
 """Heads of requests that need not be parsed, since another request on the connection had the same one.
 
 A client sends the same head with each chat, but for the length of the body. Parsing it takes longer than all other work
-of the front door. The head of a request that the hot path has served is therefore kept, and compared with the next one,
-byte for byte. Only the digits of ``Content-Length`` may differ, so the next one has the same scope but for these.
+of the front door. So the head of a request that the hot path has served stays in memory, and is compared with the next
+one byte for byte. Only the digits of ``Content-Length`` may differ, so the next one has the same scope but for these.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class KnownHead(Entity, weakref=True):
         return end + len(self.after), digits
 
     def make_scope(self, length: bytes) -> HTTPScope:
-        """Return the scope of a request with this head. The client and the server are those of another connection."""
+        """Return the scope of a request with this head, whose ``client`` and ``server`` the caller must replace."""
         scope = self._scope.copy()
         headers = [*scope["headers"]]
         headers[self._length_at] = _CONTENT_LENGTH, length

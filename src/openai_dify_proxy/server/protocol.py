@@ -501,10 +501,10 @@ class Connection(HttpToolsProtocol):
         starting, shortcut = self._door.starting, cycle.shortcut
         if not starting.has_time() and cycle.scope["path"] not in limits.HEALTH_PATHS:
             starting.defer(partial(self.start, cycle))
-        elif shortcut is not None and not cycle.more_body and not cycle.disconnected and shortcut.serve(cycle):
+            return
+        if shortcut is not None and not cycle.more_body and not cycle.disconnected and shortcut.serve(cycle):
             if cycle.head and cycle.keep_alive and not self._behind_proxy:
                 self._known_head = self._door.known_heads.add(cycle.head, cycle.scope)
-                cycle.head = b""
             cycle.scope = _SERVED  # the rest is not needed while a stream is open
             if self.cycle is cycle and self._phase == ANSWER:  # not if the head of the next request is being read
                 self.scope = _SERVED
@@ -513,6 +513,7 @@ class Connection(HttpToolsProtocol):
             starting.charge(TASK_SECONDS)
             cycle.prepare_for_app(self.app_state)
             self._start_asgi_task(cycle, self.app)
+        cycle.head = b""
 
     def _rejected(self, error: ProxyError) -> ProxyError:
         """Remember the error: the parser turns what a callback raises into an error of its own."""

@@ -333,9 +333,8 @@ class Turns:
         await self.admission.close()
 
     def _read(self, question: Question, exchange: Exchange, decoder: DifyEventDecoder, *, resumed: bool) -> DifyStream:
-        """Return the stream of a turn whose request was sent. ``resumed`` says whether it goes on with a paused run."""
+        """Return the stream of a turn whose request was sent. ``resumed`` says whether it continues a paused run."""
         request, claim, emulation = question.request, question.claim, question.emulation
-        upload_again = partial(self._runs.upload_again, question)
         may_have_files = request.contents is not None or question.recall is not None
         return DifyStream(
             exchange,
@@ -346,11 +345,14 @@ class Turns:
             StopSequences(request.stop) if request.stop else None,
             claim.conversation_id,
             restart=partial(self._runs.restart, question) if claim.can_restart and not resumed else None,
-            reuploads=Reuploads(question.copies, upload_again) if may_have_files else None,
+            reuploads=self._reuploads(question) if may_have_files else None,
             output=None if emulation is None else emulation.reader,
             repair=None if emulation is None else partial(self._runs.repair, question),
             resumption=Resumption(partial(self._runs.resume, question)) if question.profile.resumable else None,
         )
+
+    def _reuploads(self, question: Question) -> Reuploads:
+        return Reuploads(question.copies, partial(self._runs.upload_again, question))
 
     def _user(self, app: App, caller: Caller, end_user: str | None, secret: bytes | None) -> str:
         return user_in_dify(secret or app.dify.key.encode(), caller, end_user, plain=self._plain_users)

@@ -240,7 +240,7 @@ async def test_lines_of_requests_are_written_together_and_in_order(capsys: pytes
     finish(number=1)
     assert lines(capsys) == []
     async with asyncio.timeout(PATIENCE):
-        while not (found := lines(capsys)):  # noqa: ASYNC110 - nothing tells when a line is written
+        while not (found := lines(capsys)):  # noqa: ASYNC110 - no event reports that a line was written
             await asyncio.sleep(0)
     assert [line["number"] for line in found] == [0, 1]
     finish(number=2)
